@@ -1,0 +1,63 @@
+# Every command sets up what it needs: a virtual environment in .venv with the package and the extras that the command uses.
+# PYTHON=python3.13 chooses another interpreter, VENV=DIR another environment.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := setup.py pyproject.toml $(wildcard src_pyx/fastbp/*)
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help demo test test-isas test-debug test-ulp bench compare lint build clean
+
+help:
+	@echo "make demo | test | test-isas | test-debug | test-ulp | bench | compare | lint | build | clean"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
+# One stamp for each set of extras; the package itself is rebuilt when a source of the compiled modules has changed.
+$(VENV)/installed-%: $(BIN)/python $(SOURCES)
+	$(BIN)/pip install --quiet -e ".[$*]"
+	@touch $@
+
+demo: $(VENV)/installed-demo
+	$(BIN)/fastbp demo
+
+test: $(VENV)/installed-test
+	$(PYTEST) $(ARGS)
+
+# The kernels' own tests under each instruction set that the processor has; `test` itself uses the best.
+test-isas: $(VENV)/installed-test
+	@for isa in $$($(BIN)/python -c "from fastbp import _dispatch; print(*_dispatch.supported())"); do \
+	    echo "FASTBP_ISA=$$isa"; FASTBP_ISA=$$isa $(PYTEST) $(ARGS) || exit 1; done
+
+test-ulp: $(VENV)/installed-test
+	$(PYTEST) tests/test_ulp.py -m ulp_full -s
+
+# Built with checks into an environment of its own, from a copy: the compiled modules of the tree stay as they are.
+test-debug:
+	rm -rf build/debug && mkdir -p build/debug
+	cp -r setup.py pyproject.toml MANIFEST.in README.md LICENSE fastbp src_pyx tests examples bench build/debug/
+	rm -f build/debug/fastbp/*.so
+	test -x $(VENV)-debug/bin/python || $(PYTHON) -m venv $(VENV)-debug
+	cd build/debug && FASTBP_DEBUG=1 $(abspath $(VENV)-debug)/bin/pip install --quiet -e ".[test]"
+	cd build/debug && $(abspath $(VENV)-debug)/bin/python -m pytest $(ARGS)
+
+bench: $(VENV)/installed-bench
+	$(PYTEST) bench --benchmark-only --benchmark-columns=min,median,rounds --benchmark-group-by=group $(ARGS)
+
+compare: $(VENV)/installed-bench
+	$(BIN)/python -m bench.compare $(ARGS)
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/cython-lint src_pyx
+	$(BIN)/mypy
+
+build: $(BIN)/python
+	$(BIN)/pip install --quiet build
+	$(BIN)/python -m build
+
+clean:
+	rm -rf build dist *.egg-info fastbp/*.so $(VENV) $(VENV)-debug

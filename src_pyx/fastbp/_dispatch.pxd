@@ -1,0 +1,3 @@
+from fastbp._table cimport Kernels
+
+cdef const Kernels* kernels_for(Py_ssize_t itemsize) noexcept nogil

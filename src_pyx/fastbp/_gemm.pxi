@@ -1,0 +1,300 @@
+# The matrix product of one thread: packing, the micro-kernel, the tile.
+#
+# Design
+# ------
+# (a) The micro-kernel holds MR x NV accumulators in registers and adds one rank-1 update for each step along K: NV loads of b,
+#     MR broadcasts of a, MR * NV multiply-adds. 12 x 2 of AVX-512's or NEON's 32 registers, 6 x 2 of the 16 that SSE2 and AVX2 have.
+# (b) An element of c is summed over K one product after another, from 0, in blocks of KC that are then added in their order.
+#     Neither packing, nor the number of rows in hand, nor the tile changes this order, so every path gives the same bits.
+# (c) `rows` and `vectors` are constants at every call of `micro`, which is always inlined: the loops over them unroll, and the
+#     accumulators never leave their registers.
+# (d) Panels are zero-padded where they are packed; what a padded row or column computes is never stored. A NaN or an infinity
+#     beside the padding meets the padding only in accumulators that are not stored.
+# (e) Packing is one function for both operands: `width` lanes side by side, step after step along K. Where the lanes lie far
+#     apart and the steps side by side, it transposes four by four in registers.
+
+
+cdef extern from * nogil:
+    """
+    /* AVX-512 and NEON have 32 vector registers, SSE2 and AVX2 16. */
+    #if FASTBP_VEC_BYTES == 64 || defined(__aarch64__)
+    #  define MR 12
+    #else
+    #  define MR 6
+    #endif
+    #define NV 2
+    #define NR (NV * VL)
+
+    #ifdef FASTBP_DEBUG
+    #  include <stdio.h>
+    #  include <stdlib.h>
+    static void fastbp_outside(const char *where) {
+        fprintf(stderr, "fastbp: %s: pointer outside its range\\n", where);
+        abort();
+    }
+    #  define check_range(p, n, begin, end, where) \\
+        do { if ((const char *)(p) < (const char *)(begin) || (const char *)((p) + (n)) > (const char *)(end)) \\
+                 fastbp_outside(where); } while (0)
+    #else
+    #  define check_range(p, n, begin, end, where) do { } while (0)
+    #endif
+    """
+    enum:
+        MR
+        NV
+        NR
+    void check_range(const real* p, Py_ssize_t n, const void* begin, const void* end, const char* where)
+
+
+# --- packing: out[p * width + lane] = x[lane * lane_step + p * step]
+
+cdef forced_void pack_lane(const real* x, Py_ssize_t step, Py_ssize_t k, real* out, int width) noexcept nogil:
+    cdef Py_ssize_t p
+    for p in range(k):
+        out[p * width] = x[p * step]
+
+cdef forced_void pack_across(const real* x, Py_ssize_t lane_step, Py_ssize_t k, real* out, int width) noexcept nogil:
+    """A full panel whose steps lie side by side (step = 1): transposed in registers."""
+    cdef Py_ssize_t p
+    cdef int lane
+    for lane in range(0, width - 3, 4):
+        for p in range(0, k - 3, 4):
+            transpose4(x + lane * lane_step + p, lane_step, out + p * width + lane, width)
+        for p in range(k - k % 4, k):
+            out[p * width + lane] = x[lane * lane_step + p]
+            out[p * width + lane + 1] = x[(lane + 1) * lane_step + p]
+            out[p * width + lane + 2] = x[(lane + 2) * lane_step + p]
+            out[p * width + lane + 3] = x[(lane + 3) * lane_step + p]
+    for lane in range(width - width % 4, width):
+        pack_lane(x + lane * lane_step, 1, k, out + lane, width)
+
+cdef forced_void pack_along(const real* x, Py_ssize_t step, Py_ssize_t k, real* out, int width) noexcept nogil:
+    """A full panel whose lanes lie side by side (lane_step = 1): copied step by step."""
+    cdef Py_ssize_t p
+    cdef int lane
+    for p in range(k):
+        for lane in range(width):
+            out[lane] = x[lane]
+        out += width
+        x += step
+
+cdef forced_void pack_any(const real* x, Py_ssize_t lane_step, Py_ssize_t step, int lanes, Py_ssize_t k, real* out,
+                          int width) noexcept nogil:
+    """A panel of fewer lanes than its width, or of any strides; lanes that are missing become 0."""
+    cdef Py_ssize_t p
+    cdef int lane
+    for p in range(k):
+        for lane in range(lanes):
+            out[lane] = x[lane * lane_step + p * step]
+        for lane in range(lanes, width):
+            out[lane] = 0
+        out += width
+
+cdef forced_void pack(const real* x, Py_ssize_t lane_step, Py_ssize_t step, Py_ssize_t n, Py_ssize_t k, real* out,
+                      const void* end, int width) noexcept nogil:
+    cdef Py_ssize_t first
+    for first from 0 <= first < n by width:
+        check_range(out, width * k, out, end, "pack")
+        if n - first < width:
+            pack_any(x, lane_step, step, <int> (n - first), k, out, width)
+        elif lane_step == 1:
+            pack_along(x, step, k, out, width)
+        elif step == 1:
+            pack_across(x, lane_step, k, out, width)
+        else:
+            pack_any(x, lane_step, step, width, k, out, width)
+        x += width * lane_step
+        out += width * k
+
+cdef void pack_a(const void* a, Py_ssize_t row, Py_ssize_t step, Py_ssize_t m, Py_ssize_t k, void* out,
+                 const void* end) noexcept nogil:
+    pack(<const real*> a, row, step, m, k, <real*> out, end, MR)
+
+cdef void pack_b(const void* b, Py_ssize_t column, Py_ssize_t step, Py_ssize_t n, Py_ssize_t k, void* out,
+                 const void* end) noexcept nogil:
+    pack(<const real*> b, column, step, n, k, <real*> out, end, NR)
+
+
+# --- the micro-kernel: c (rows x columns) = [c +] a (rows x k) @ b (k x NR), columns <= vectors * VL
+
+ctypedef struct Micro:
+    Py_ssize_t k
+    const real* a
+    Py_ssize_t a_row, a_step
+    const real* b
+    Py_ssize_t b_step
+    real* c
+    Py_ssize_t c_row
+    int columns
+    bint accumulate
+
+cdef forced_void store_vector(real* c, vec sum, int columns, bint accumulate) noexcept nogil:
+    if columns >= VL:
+        vstore(c, vload(c) + sum if accumulate else sum)
+    elif columns > 0:
+        vstore_part(c, columns, vload_part(c, columns, 0) + sum if accumulate else sum)
+
+cdef forced_void micro(const Micro* t, int rows, int vectors, Py_ssize_t a_row, Py_ssize_t a_step) noexcept nogil:
+    cdef vec sums[MR][NV]
+    cdef vec b[NV]
+    cdef vec s
+    cdef int i, j
+    cdef Py_ssize_t p
+    cdef const real* x = t.a
+    cdef const real* w = t.b
+    for i in range(rows):
+        for j in range(vectors):
+            sums[i][j] = vset(0)
+    for p in range(t.k):
+        # c += outer(a[:, p], b[p, :])
+        for j in range(vectors):
+            b[j] = vload(w + j * VL)
+        for i in range(rows):
+            s = vset(x[i * a_row])
+            for j in range(vectors):
+                sums[i][j] = vfma(s, b[j], sums[i][j])
+        x += a_step
+        w += t.b_step
+    for i in range(rows):
+        for j in range(vectors):
+            store_vector(t.c + i * t.c_row + j * VL, sums[i][j], t.columns - j * VL, t.accumulate)
+
+# One function for each number of rows: the tile's last panel is put together from them.
+cdef void micro_full(const Micro* t) noexcept nogil:
+    micro(t, MR, NV, 1, MR)
+
+cdef forced_void micro_strided(const Micro* t, int rows) noexcept nogil:
+    if t.columns <= VL:
+        micro(t, rows, 1, t.a_row, t.a_step)
+    else:
+        micro(t, rows, NV, t.a_row, t.a_step)
+
+cdef void micro_rows(const Micro* t, int rows) noexcept nogil:
+    """As `rows_at_once` gives them; any strides of a."""
+    if rows >= MR:      # and not ==: MR may be 6, and C forbids the same case twice
+        micro_strided(t, MR)
+    elif rows == 6:
+        micro_strided(t, 6)
+    elif rows == 4:
+        micro_strided(t, 4)
+    elif rows == 2:
+        micro_strided(t, 2)
+    else:
+        micro_strided(t, 1)
+
+cdef inline int rows_at_once(Py_ssize_t rows) noexcept nogil:
+    if rows >= MR:
+        return MR
+    if rows >= 6:
+        return 6
+    if rows >= 4:
+        return 4
+    return 2 if rows >= 2 else 1
+
+cdef void panel_times_panel(Micro* t, Py_ssize_t rows) noexcept nogil:
+    """c (rows <= MR) from one panel of a and one of b."""
+    cdef int now
+    if rows == MR and t.a_row == 1 and t.a_step == MR:
+        micro_full(t)
+        return
+    while rows > 0:
+        now = rows_at_once(rows)
+        micro_rows(t, now)
+        t.a += now * t.a_row
+        t.c += now * t.c_row
+        rows -= now
+
+
+# --- the tile
+
+cdef void panel_into(const Tile* t, Micro* part, Py_ssize_t rows, real* c) noexcept nogil:
+    """One panel of c; where c's columns do not lie side by side, by way of a small square that does not leave the cache."""
+    cdef real square[MR * NR]
+    cdef Py_ssize_t i, j
+    check_range(c, (rows - 1) * t.c_row + (part.columns - 1) * t.c_column + 1, t.c_begin, t.c_end, "store")
+    if t.c_column == 1:
+        part.c = c
+        part.c_row = t.c_row
+        part.accumulate = t.accumulate
+        panel_times_panel(part, rows)
+        return
+    part.c = square
+    part.c_row = NR
+    part.accumulate = False
+    panel_times_panel(part, rows)
+    for j in range(part.columns):
+        for i in range(rows):
+            if t.accumulate:
+                c[i * t.c_row + j * t.c_column] += square[i * NR + j]
+            else:
+                c[i * t.c_row + j * t.c_column] = square[i * NR + j]
+
+cdef void add_bias(const real* bias, real* c, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        c[j] += bias[j]
+
+cdef void epilogue(const Tile* t) noexcept nogil:
+    """What follows the product while the tile is still in the cache; its columns lie side by side."""
+    cdef Py_ssize_t i
+    cdef real* c = <real*> t.c
+    cdef const real* kept = <const real*> t.kept
+    for i in range(t.m):
+        if t.bias != NULL:
+            add_bias(<const real*> t.bias, c, t.n)
+        if t.forward != NULL:
+            t.forward(c, c, t.n)
+        if t.backward != NULL:
+            t.backward(c, kept, c, t.n)
+            kept += t.kept_row
+        c += t.c_row
+
+cdef void multiply_tile(const Tile* t) noexcept nogil:
+    cdef Micro part
+    cdef Py_ssize_t i, j
+    cdef const real* a
+    part.k = t.k
+    part.a_row = t.a_row
+    part.a_step = t.a_step
+    for j from 0 <= j < t.n by NR:
+        part.columns = <int> min(t.n - j, <Py_ssize_t> NR)
+        if part.columns < NR and t.b_last != NULL:
+            part.b = <const real*> t.b_last
+            part.b_step = t.b_last_step
+        else:
+            part.b = <const real*> t.b + (j // NR) * t.b_panel
+            part.b_step = t.b_step
+            check_range(part.b, (t.k - 1) * t.b_step + NR, t.b, t.b_end, "tile: b")
+        a = <const real*> t.a
+        for i from 0 <= i < t.m by MR:
+            part.a = a
+            check_range(a, (t.k - 1) * t.a_step + 1, t.a, t.a_end, "tile: a")
+            panel_into(t, &part, min(t.m - i, <Py_ssize_t> MR), <real*> t.c + i * t.c_row + j * t.c_column)
+            a += t.a_panel
+    if t.last and (t.bias != NULL or t.forward != NULL or t.backward != NULL):
+        epilogue(t)
+
+
+# --- sums over rows: out[j] = [out[j] +] x[0, j] + x[1, j] + ..., row after row
+
+cdef void column_sums(const void* x, Py_ssize_t row, Py_ssize_t column, Py_ssize_t m, Py_ssize_t n, void* out, Py_ssize_t step,
+                      bint accumulate) noexcept nogil:
+    cdef const real* source = <const real*> x
+    cdef real* sums = <real*> out
+    cdef Py_ssize_t i, j
+    cdef vec s
+    cdef real single
+    j = 0
+    if column == 1 and step == 1:
+        while j + VL <= n:
+            s = vload(sums + j) if accumulate else vset(0)
+            for i in range(m):
+                s = s + vload(source + i * row + j)
+            vstore(sums + j, s)
+            j += VL
+    while j < n:
+        single = sums[j * step] if accumulate else 0
+        for i in range(m):
+            single += source[i * row + j * column]
+        sums[j * step] = single
+        j += 1

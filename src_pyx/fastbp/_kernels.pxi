@@ -1,0 +1,58 @@
+# Everything that is compiled once for each instruction set and dtype: each stub includes this file and nothing else.
+# The build sets FASTBP_REAL, FASTBP_VEC_BYTES and FASTBP_ISA_NAME (see setup.py).
+
+from cpython.pycapsule cimport PyCapsule_New
+from libc.math cimport INFINITY, log, pow, sqrt
+from libc.stdint cimport int64_t
+from libc.string cimport memmove
+
+from fastbp._simd cimport *
+from fastbp._table cimport MAX_ACTIVATIONS, Activation, Kernels, Tile, backward_t, forward_t
+
+cdef extern from * nogil:
+    """
+    #define FASTBP_TEXT_(x) #x
+    #define FASTBP_TEXT(x) FASTBP_TEXT_(x)
+    """
+    const char* ISA_NAME "FASTBP_TEXT(FASTBP_ISA_NAME)"
+
+cdef Kernels kernels
+
+include "_math.pxi"
+include "_elementwise.pxi"
+include "_activations.pxi"
+include "_losses.pxi"
+include "_updates.pxi"
+include "_gemm.pxi"
+
+kernels.isa = ISA_NAME
+kernels.itemsize = sizeof(real)
+kernels.lanes = VL
+kernels.mr = MR
+kernels.nr = NR
+# One block along K of a panel of b fits the first cache beside a panel of a; MC rows of a fit half of the second.
+kernels.kc = 1024 // <Py_ssize_t> sizeof(real)
+kernels.mc = 16 * MR if MR == 12 else 24 * MR
+# Half of what the widest machines reach: one to two multiply-adds of a vector a cycle, at about 2.5 GHz.
+kernels.flops = 5000.0 * VL
+kernels.pack_a = pack_a
+kernels.pack_b = pack_b
+kernels.tile = multiply_tile
+kernels.column_sums = column_sums
+kernels.exp = exp_of
+kernels.log = log_of
+kernels.log1p = log1p_of
+kernels.gather = gather
+kernels.scatter = scatter
+kernels.softmax = softmax
+kernels.log_softmax = log_softmax
+kernels.softmax_backward = softmax_backward
+kernels.log_softmax_backward = log_softmax_backward
+kernels.softmax_nll_label = softmax_nll_label
+kernels.softmax_nll = softmax_nll
+kernels.sigmoid_nll = sigmoid_nll
+kernels.mse = mse
+kernels.sgd = sgd
+kernels.adam = adam
+
+table = PyCapsule_New(&kernels, "fastbp.kernels", NULL)

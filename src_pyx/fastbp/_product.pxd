@@ -1,0 +1,25 @@
+"""The matrix product over all threads: see _product.pyx for its design."""
+from fastbp._table cimport Kernels, backward_t, forward_t
+from fastbp._team cimport Session
+
+cdef struct Product:
+    # c (m x n) = a (m x k) @ b (k x n), then the epilogue; distances in elements, of any sign
+    Py_ssize_t m, n, k
+    const void* a           # IN
+    Py_ssize_t a_row, a_step
+    const void* b           # IN
+    Py_ssize_t b_step, b_column
+    void* c                 # OUT
+    Py_ssize_t c_row, c_column
+    const void* bias        # IN   n elements side by side, or NULL; with any of the epilogue's parts c_column is 1
+    forward_t forward       # c = forward(c), or NULL
+    backward_t backward     # c = backward(c, kept), or NULL
+    const void* kept        # IN
+    Py_ssize_t kept_row
+    void* sums              # OUT  the sums of b's columns, or NULL
+    Py_ssize_t sums_step
+
+cdef void product_init(Product* p) noexcept nogil
+cdef Py_ssize_t product_scratch(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads) noexcept nogil
+cdef double product_cost(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k) noexcept nogil
+cdef bint multiply(Session* session, const Kernels* kernels, const Product* product, void* scratch) noexcept nogil

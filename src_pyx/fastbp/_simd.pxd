@@ -1,0 +1,207 @@
+"""The vector unit, behind one declaration file.
+
+Design
+------
+(a) A vector is GCC's and Clang's vector extension, so that `a * b + c` on vectors is ordinary arithmetic and one source serves
+    SSE2, AVX2, AVX-512 and NEON. Cython sees a vector as a scalar of the same arithmetic; it never needs to know better.
+(b) The build sets two macros: FASTBP_REAL (float or double) and FASTBP_VEC_BYTES (16, 32 or 64). Everything else follows.
+(c) Contraction is off in the build, so a fused multiply-add is there only where `vfma` or `vnfma` is written. On a machine
+    without FMA they round twice; what is computed with them must be right both ways.
+(d) `vec_u` may lie anywhere (aligned to the element only) and may alias the scalars: loads and stores go through it.
+(e) Comparisons give a vector of integers, all bits set where true: what `vsel` selects by.
+"""
+
+cdef extern from * nogil:
+    """
+    #include <stddef.h>
+    #include <stdint.h>
+    #include <string.h>
+    #if defined(__SSE2__)
+    #  include <immintrin.h>
+    #elif defined(__ARM_NEON)
+    #  include <arm_neon.h>
+    #endif
+
+    typedef FASTBP_REAL real;
+
+    #define FASTBP_IS_float 1
+    #define FASTBP_IS_double 0
+    #define FASTBP_PASTE_(a, b) a##b
+    #define FASTBP_PASTE(a, b) FASTBP_PASTE_(a, b)
+    #define IS_FLOAT FASTBP_PASTE(FASTBP_IS_, FASTBP_REAL)
+
+    #if IS_FLOAT
+    typedef int32_t ireal;
+    #  define EXPONENT_BITS 8
+    #  define FRACTION_BITS 23
+    #else
+    typedef int64_t ireal;
+    #  define EXPONENT_BITS 11
+    #  define FRACTION_BITS 52
+    #endif
+
+    #define VL ((int)(FASTBP_VEC_BYTES / sizeof(real)))
+    typedef real vec __attribute__((vector_size(FASTBP_VEC_BYTES)));
+    typedef real vec_u __attribute__((vector_size(FASTBP_VEC_BYTES), aligned(sizeof(real)), may_alias));
+    typedef ireal ivec __attribute__((vector_size(FASTBP_VEC_BYTES)));
+    typedef real quad __attribute__((vector_size(4 * sizeof(real))));
+    typedef real quad_u __attribute__((vector_size(4 * sizeof(real)), aligned(sizeof(real)), may_alias));
+
+    /* A function whose constant arguments choose its code must be inlined into each caller, whatever the compiler's budget. */
+    #define FASTBP_FORCED_VOID inline __attribute__((always_inline)) void
+
+    static inline __attribute__((always_inline)) vec vset(real s) { return s - (vec){0}; }
+    static inline __attribute__((always_inline)) ivec viset(ireal s) { return s - (ivec){0}; }
+    static inline __attribute__((always_inline)) vec vload(const real *p) { return *(const vec_u *)p; }
+    static inline __attribute__((always_inline)) void vstore(real *p, vec v) { *(vec_u *)p = v; }
+
+    #define vbits(v) ((ivec)(v))
+    #define vfrombits(i) ((vec)(i))
+    #define vsel(mask, a, b) ((vec)(((mask) & (ivec)(a)) | (~(mask) & (ivec)(b))))
+    #define vlt(a, b) ((ivec)((a) < (b)))
+    #define vle(a, b) ((ivec)((a) <= (b)))
+    #define vgt(a, b) ((ivec)((a) > (b)))
+    #define vge(a, b) ((ivec)((a) >= (b)))
+    #define veq(a, b) ((ivec)((a) == (b)))
+    #define vne(a, b) ((ivec)((a) != (b)))
+    #define ivand(a, b) ((a) & (b))
+    #define ivor(a, b) ((a) | (b))
+    #define ivnot(a) (~(a))
+
+    #if defined(__AVX512F__) && FASTBP_VEC_BYTES == 64
+    #  if IS_FLOAT
+    #    define vfma(a, b, c) ((vec)_mm512_fmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
+    #    define vnfma(a, b, c) ((vec)_mm512_fnmadd_ps((__m512)(a), (__m512)(b), (__m512)(c)))
+    #    define vsqrt(a) ((vec)_mm512_sqrt_ps((__m512)(a)))
+    #    define vmax(a, b) ((vec)_mm512_max_ps((__m512)(a), (__m512)(b)))
+    #    define vmin(a, b) ((vec)_mm512_min_ps((__m512)(a), (__m512)(b)))
+    #    define FASTBP_MASK(n) ((__mmask16)((1u << (n)) - 1u))
+    #    define vload_part(p, n, fill) ((vec)_mm512_mask_loadu_ps((__m512)vset(fill), FASTBP_MASK(n), p))
+    #    define vstore_part(p, n, v) _mm512_mask_storeu_ps(p, FASTBP_MASK(n), (__m512)(v))
+    #  else
+    #    define vfma(a, b, c) ((vec)_mm512_fmadd_pd((__m512d)(a), (__m512d)(b), (__m512d)(c)))
+    #    define vnfma(a, b, c) ((vec)_mm512_fnmadd_pd((__m512d)(a), (__m512d)(b), (__m512d)(c)))
+    #    define vsqrt(a) ((vec)_mm512_sqrt_pd((__m512d)(a)))
+    #    define vmax(a, b) ((vec)_mm512_max_pd((__m512d)(a), (__m512d)(b)))
+    #    define vmin(a, b) ((vec)_mm512_min_pd((__m512d)(a), (__m512d)(b)))
+    #    define FASTBP_MASK(n) ((__mmask8)((1u << (n)) - 1u))
+    #    define vload_part(p, n, fill) ((vec)_mm512_mask_loadu_pd((__m512d)vset(fill), FASTBP_MASK(n), p))
+    #    define vstore_part(p, n, v) _mm512_mask_storeu_pd(p, FASTBP_MASK(n), (__m512d)(v))
+    #  endif
+    #else
+    #  if defined(__FMA__) && FASTBP_VEC_BYTES == 32 && IS_FLOAT
+    #    define vfma(a, b, c) ((vec)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
+    #    define vnfma(a, b, c) ((vec)_mm256_fnmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
+    #    define vsqrt(a) ((vec)_mm256_sqrt_ps((__m256)(a)))
+    #    define vmax(a, b) ((vec)_mm256_max_ps((__m256)(a), (__m256)(b)))
+    #    define vmin(a, b) ((vec)_mm256_min_ps((__m256)(a), (__m256)(b)))
+    #  elif defined(__FMA__) && FASTBP_VEC_BYTES == 32
+    #    define vfma(a, b, c) ((vec)_mm256_fmadd_pd((__m256d)(a), (__m256d)(b), (__m256d)(c)))
+    #    define vnfma(a, b, c) ((vec)_mm256_fnmadd_pd((__m256d)(a), (__m256d)(b), (__m256d)(c)))
+    #    define vsqrt(a) ((vec)_mm256_sqrt_pd((__m256d)(a)))
+    #    define vmax(a, b) ((vec)_mm256_max_pd((__m256d)(a), (__m256d)(b)))
+    #    define vmin(a, b) ((vec)_mm256_min_pd((__m256d)(a), (__m256d)(b)))
+    #  elif defined(__ARM_NEON) && IS_FLOAT
+    #    define vfma(a, b, c) ((vec)vfmaq_f32((float32x4_t)(c), (float32x4_t)(a), (float32x4_t)(b)))
+    #    define vnfma(a, b, c) ((vec)vfmsq_f32((float32x4_t)(c), (float32x4_t)(a), (float32x4_t)(b)))
+    #    define vsqrt(a) ((vec)vsqrtq_f32((float32x4_t)(a)))
+    #  elif defined(__ARM_NEON)
+    #    define vfma(a, b, c) ((vec)vfmaq_f64((float64x2_t)(c), (float64x2_t)(a), (float64x2_t)(b)))
+    #    define vnfma(a, b, c) ((vec)vfmsq_f64((float64x2_t)(c), (float64x2_t)(a), (float64x2_t)(b)))
+    #    define vsqrt(a) ((vec)vsqrtq_f64((float64x2_t)(a)))
+    #  elif IS_FLOAT
+    #    define vfma(a, b, c) ((a) * (b) + (c))
+    #    define vnfma(a, b, c) ((c) - (a) * (b))
+    #    define vsqrt(a) ((vec)_mm_sqrt_ps((__m128)(a)))
+    #    define vmax(a, b) ((vec)_mm_max_ps((__m128)(a), (__m128)(b)))
+    #    define vmin(a, b) ((vec)_mm_min_ps((__m128)(a), (__m128)(b)))
+    #  else
+    #    define vfma(a, b, c) ((a) * (b) + (c))
+    #    define vnfma(a, b, c) ((c) - (a) * (b))
+    #    define vsqrt(a) ((vec)_mm_sqrt_pd((__m128d)(a)))
+    #    define vmax(a, b) ((vec)_mm_max_pd((__m128d)(a), (__m128d)(b)))
+    #    define vmin(a, b) ((vec)_mm_min_pd((__m128d)(a), (__m128d)(b)))
+    #  endif
+    static inline vec vload_part(const real *p, int n, real fill) {
+        vec v = vset(fill);
+        memcpy(&v, p, (size_t)n * sizeof(real));
+        return v;
+    }
+    static inline void vstore_part(real *p, int n, vec v) { memcpy(p, &v, (size_t)n * sizeof(real)); }
+    #endif
+
+    /* a > b ? a : b is one instruction on x86, returning b where either is NaN; GCC makes two to four of the selection. */
+    #if !defined(vmax)
+    static inline __attribute__((always_inline)) vec vmax(vec a, vec b) { return vsel(vgt(a, b), a, b); }
+    static inline __attribute__((always_inline)) vec vmin(vec a, vec b) { return vsel(vlt(a, b), a, b); }
+    #endif
+    static inline __attribute__((always_inline)) vec vabs(vec a) { return vfrombits(vbits(a) & ~vbits(vset((real)-0.0))); }
+
+    /* The lanes one after another: the order is part of the result. */
+    static inline double vsum(vec v) {
+        double total = 0;
+        for (int lane = 0; lane < VL; lane++) total += (double)v[lane];
+        return total;
+    }
+    static inline real vmaximum(vec v) {
+        real top = v[0];
+        for (int lane = 1; lane < VL; lane++) top = v[lane] > top || v[lane] != v[lane] ? v[lane] : top;
+        return top;
+    }
+
+    #if defined(__clang__) || __GNUC__ >= 12
+    #  define FASTBP_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+    #else
+    typedef ireal iquad __attribute__((vector_size(4 * sizeof(real))));
+    #  define FASTBP_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, (iquad){i, j, k, l})
+    #endif
+    /* Four rows of four, `ld` apart, become four columns at `out`, `ldo` apart. */
+    static inline __attribute__((always_inline)) void transpose4(const real *p, ptrdiff_t ld, real *out, ptrdiff_t ldo) {
+        quad r0 = *(const quad_u *)p, r1 = *(const quad_u *)(p + ld);
+        quad r2 = *(const quad_u *)(p + 2 * ld), r3 = *(const quad_u *)(p + 3 * ld);
+        quad lo01 = FASTBP_SHUFFLE(r0, r1, 0, 4, 1, 5), hi01 = FASTBP_SHUFFLE(r0, r1, 2, 6, 3, 7);
+        quad lo23 = FASTBP_SHUFFLE(r2, r3, 0, 4, 1, 5), hi23 = FASTBP_SHUFFLE(r2, r3, 2, 6, 3, 7);
+        *(quad_u *)out = FASTBP_SHUFFLE(lo01, lo23, 0, 1, 4, 5);
+        *(quad_u *)(out + ldo) = FASTBP_SHUFFLE(lo01, lo23, 2, 3, 6, 7);
+        *(quad_u *)(out + 2 * ldo) = FASTBP_SHUFFLE(hi01, hi23, 0, 1, 4, 5);
+        *(quad_u *)(out + 3 * ldo) = FASTBP_SHUFFLE(hi01, hi23, 2, 3, 6, 7);
+    }
+    """
+    ctypedef float real             # FASTBP_REAL
+    ctypedef int ireal              # the integer of the same width
+    ctypedef float vec              # VL reals
+    ctypedef int ivec               # VL integers
+    ctypedef void forced_void "FASTBP_FORCED_VOID"
+    enum:
+        IS_FLOAT
+        EXPONENT_BITS
+        FRACTION_BITS
+        VL
+
+    vec vset(double s)
+    ivec viset(Py_ssize_t s)
+    vec vload(const real* p)
+    void vstore(real* p, vec v)
+    vec vload_part(const real* p, int n, real fill)     # lanes n and above hold fill; 0 < n < VL
+    void vstore_part(real* p, int n, vec v)
+    vec vfma(vec a, vec b, vec c)       # a * b + c
+    vec vnfma(vec a, vec b, vec c)      # c - a * b
+    vec vsqrt(vec a)
+    ivec vbits(vec v)
+    vec vfrombits(ivec i)
+    vec vsel(ivec mask, vec a, vec b)   # mask ? a : b
+    ivec vlt(vec a, vec b)
+    ivec vle(vec a, vec b)
+    ivec vgt(vec a, vec b)
+    ivec vge(vec a, vec b)
+    ivec veq(vec a, vec b)
+    ivec vne(vec a, vec b)
+    ivec ivand(ivec a, ivec b)
+    ivec ivor(ivec a, ivec b)
+    ivec ivnot(ivec a)
+    vec vmax(vec a, vec b)              # a > b ? a : b
+    vec vmin(vec a, vec b)              # a < b ? a : b
+    vec vabs(vec a)
+    double vsum(vec v)
+    real vmaximum(vec v)                # NaN where any lane is
+    void transpose4(const real* p, Py_ssize_t ld, real* out, Py_ssize_t ldo)

@@ -1,0 +1,20 @@
+"""The team of threads: see _team.pyx for its design."""
+
+ctypedef void (*task_t)(void* context, Py_ssize_t task, int worker) noexcept nogil
+
+cdef enum:
+    MAX_THREADS = 64
+
+cdef struct Session:
+    int n_threads       # workers that may take part, the caller (worker 0) among them: 1 is the caller alone
+    bint owns_team
+    bint interrupted    # a signal's handler raised: the exception waits in the calling thread
+    bint polls          # the caller is Python's main thread, where signals are handled
+    long long next_poll
+
+cdef int threads_wanted() noexcept nogil
+cdef void session_begin(Session* session, int n_threads) noexcept nogil
+cdef void session_end(Session* session) noexcept nogil
+cdef bint session_poll(Session* session) noexcept nogil
+cdef bint run_tasks(Session* session, task_t function, void* context, Py_ssize_t n_tasks, double microseconds) noexcept nogil
+cdef int raise_pending(Session* session) except -1

@@ -1,0 +1,284 @@
+"""The team of threads that computes tiles.
+
+Design
+------
+(a) A *phase* is a function, its context and a number of tasks; any thread takes the next task, in any order, so a task must
+    not depend on another of its phase. What a task computes depends on its number alone: results cannot depend on the number
+    of threads.
+(b) One 64-bit word holds all that a thread must agree on before it takes a task: the phase's number, how many workers may
+    take part, how many tasks there are, and which is next. A task is taken by compare-and-swap, so a thread that slept
+    through a phase, or a whole session, cannot take what is no longer there, and one that is not in the session takes none.
+(c) The caller works too, and waits only until the tasks that were *taken* are done. A worker that the system has not
+    scheduled holds nobody up.
+(d) Whoever waits spins for SPIN_NS, then sleeps on a condition. The flags that announce a sleeper and the word it waits for
+    are both sequentially consistent, so one of the two sides sees the other: no wake-up is lost.
+(e) The team serves one session at a time. A second caller finds it taken and runs alone on its own thread, as does a caller
+    whose phase is too small to be worth a wake-up (WORTH_US).
+(f) After fork the child has no workers: its copy of the state is made new, and workers start again when they are needed.
+(g) Signals: every POLL_NS the caller, if it is Python's main thread, takes the GIL between two tasks and lets Python's
+    handlers run. If one raises, the rest of the phase is not computed, and `run_tasks` says so.
+"""
+from cpython.exc cimport PyErr_CheckSignals, PyErr_Occurred
+from libc.stdint cimport int64_t, uint64_t
+
+from fastbp._threads cimport (
+    add64, add_int, at_fork, atomic_replace, condition_broadcast, condition_init, condition_signal, condition_wait, cpu_relax,
+    exchange_int, fastbp_condition, fastbp_mutex, load64, load_int, mutex_init, mutex_lock, mutex_unlock, nanoseconds,
+    start_detached, store64, store_int, thread_limit,
+)
+
+import os
+import threading
+
+cdef enum:
+    SPIN_NS = 50_000
+    POLL_NS = 100_000_000
+    WORTH_US = 15           # a sleeping thread takes about this long to begin: bench/test_kernels.py
+    TASK_BITS = 17          # of the word: next task, number of tasks, workers allowed; the rest counts phases
+    LIMIT_BITS = 8
+    MAX_TASKS = (1 << TASK_BITS) - 1
+
+cdef struct Team:
+    uint64_t word
+    uint64_t done           # tasks of this phase that are finished
+    task_t function
+    void* context
+    int busy                # a session owns the team
+    int started             # workers that exist, without the caller
+    int sleeping_workers
+    int sleeping_caller
+    fastbp_mutex mutex
+    fastbp_condition work
+    fastbp_condition finished
+
+cdef Team team
+cdef int wanted = 1
+cdef unsigned long main_thread = threading.main_thread().ident
+
+cdef extern from "pythread.h" nogil:
+    unsigned long PyThread_get_thread_ident()
+
+
+# --- the word
+
+cdef inline uint64_t next_task(uint64_t word) noexcept nogil:
+    return word & MAX_TASKS
+
+cdef inline uint64_t task_count(uint64_t word) noexcept nogil:
+    return (word >> TASK_BITS) & MAX_TASKS
+
+cdef inline int workers_allowed(uint64_t word) noexcept nogil:
+    return <int> ((word >> (2 * TASK_BITS)) & ((1 << LIMIT_BITS) - 1))
+
+cdef inline uint64_t new_word(uint64_t old, int limit, Py_ssize_t n_tasks) noexcept nogil:
+    cdef uint64_t phase = (old >> (2 * TASK_BITS + LIMIT_BITS)) + 1
+    return (((phase << LIMIT_BITS) | <uint64_t> limit) << (2 * TASK_BITS)) | (<uint64_t> n_tasks << TASK_BITS)
+
+cdef inline bint has_task(uint64_t word, int worker) noexcept nogil:
+    return next_task(word) < task_count(word) and worker < workers_allowed(word)
+
+cdef inline Py_ssize_t take_task(int worker) noexcept nogil:
+    """The number of a task that is now this worker's, or -1."""
+    cdef uint64_t word = load64(&team.word)
+    while has_task(word, worker):
+        if atomic_replace(&team.word, word, word + 1):
+            return <Py_ssize_t> next_task(word)
+        word = load64(&team.word)
+    return -1
+
+
+# --- a worker's life
+
+cdef inline void finish_task() noexcept nogil:
+    add64(&team.done, 1)
+    if load_int(&team.sleeping_caller):
+        mutex_lock(&team.mutex)
+        condition_signal(&team.finished)
+        mutex_unlock(&team.mutex)
+
+cdef bint spin_for_task(int worker) noexcept nogil:
+    cdef int64_t deadline = nanoseconds() + SPIN_NS
+    cdef int turn
+    while True:
+        for turn in range(64):
+            if has_task(load64(&team.word), worker):
+                return True
+            cpu_relax()
+        if nanoseconds() > deadline:
+            return False
+
+cdef void sleep_for_task(int worker) noexcept nogil:
+    mutex_lock(&team.mutex)
+    add_int(&team.sleeping_workers, 1)
+    while not has_task(load64(&team.word), worker):
+        condition_wait(&team.work, &team.mutex)
+    add_int(&team.sleeping_workers, -1)
+    mutex_unlock(&team.mutex)
+
+cdef void* worker_body(void* argument) noexcept nogil:
+    cdef int worker = <int> <Py_ssize_t> argument
+    cdef Py_ssize_t task
+    while True:
+        task = take_task(worker)
+        if task >= 0:
+            team.function(team.context, task, worker)
+            finish_task()
+        elif not spin_for_task(worker):
+            sleep_for_task(worker)
+
+
+# --- the caller's side
+
+cdef int threads_wanted() noexcept nogil:
+    return thread_limit if thread_limit > 0 else load_int(&wanted)
+
+cdef void session_begin(Session* session, int n_threads) noexcept nogil:
+    """Own the team if more than one thread is wanted and nobody else has it; otherwise the caller will run alone."""
+    session.interrupted = False
+    session.polls = PyThread_get_thread_ident() == main_thread
+    session.next_poll = nanoseconds() + POLL_NS
+    session.owns_team = n_threads > 1 and exchange_int(&team.busy, 1) == 0
+    session.n_threads = n_threads if session.owns_team else 1
+    if session.owns_team:
+        session.n_threads = start_workers(session.n_threads)
+
+cdef int start_workers(int n_threads) noexcept nogil:
+    # A thread that cannot be had is no error: there are fewer then, and the results are the same.
+    while team.started + 1 < n_threads:
+        if start_detached(worker_body, <void*> <Py_ssize_t> (team.started + 1)):
+            break
+        team.started += 1
+    return min(n_threads, team.started + 1)
+
+cdef void session_end(Session* session) noexcept nogil:
+    if session.owns_team:
+        session.owns_team = False
+        store_int(&team.busy, 0)
+
+cdef bint session_poll(Session* session) noexcept nogil:
+    """True when a signal's handler has raised, now or before."""
+    if session.polls and not session.interrupted and nanoseconds() > session.next_poll:
+        with gil:
+            session.interrupted = PyErr_CheckSignals() != 0
+        session.next_poll = nanoseconds() + POLL_NS
+    return session.interrupted
+
+cdef int raise_pending(Session* session) except -1:
+    """Raise what a signal's handler raised during the session."""
+    if session.interrupted and PyErr_Occurred():
+        return -1
+    return 0
+
+cdef bint run_tasks(Session* session, task_t function, void* context, Py_ssize_t n_tasks, double microseconds) noexcept nogil:
+    """One phase; `microseconds` is about what it costs one thread. True when it was interrupted and is not complete."""
+    if session.n_threads == 1 or n_tasks < 2 or n_tasks > MAX_TASKS or microseconds < WORTH_US:
+        return run_alone(session, function, context, n_tasks)
+    return run_shared(session, function, context, n_tasks)
+
+cdef bint run_alone(Session* session, task_t function, void* context, Py_ssize_t n_tasks) noexcept nogil:
+    cdef Py_ssize_t task
+    for task in range(n_tasks):
+        if task and session_poll(session):
+            return True
+        function(context, task, 0)
+    return session_poll(session)
+
+cdef bint run_shared(Session* session, task_t function, void* context, Py_ssize_t n_tasks) noexcept nogil:
+    cdef Py_ssize_t task
+    cdef uint64_t taken = <uint64_t> n_tasks
+    team.function = function
+    team.context = context
+    store64(&team.done, 0)
+    store64(&team.word, new_word(load64(&team.word), session.n_threads, n_tasks))
+    wake_workers()
+    while True:
+        task = take_task(0)
+        if task < 0:
+            break
+        function(context, task, 0)
+        finish_task()
+        if session_poll(session):
+            taken = withdraw()
+            break
+    wait_until_done(taken)
+    return session.interrupted
+
+cdef void wake_workers() noexcept nogil:
+    if load_int(&team.sleeping_workers):
+        mutex_lock(&team.mutex)
+        condition_broadcast(&team.work)
+        mutex_unlock(&team.mutex)
+
+cdef uint64_t withdraw() noexcept nogil:
+    """Offer no more tasks of this phase; how many had been taken. The phase's number stays, its count becomes what was taken."""
+    cdef uint64_t word = load64(&team.word)
+    cdef uint64_t taken
+    while True:
+        taken = next_task(word)
+        if atomic_replace(&team.word, word, (word & ~(<uint64_t> MAX_TASKS << TASK_BITS)) | (taken << TASK_BITS)):
+            return taken
+        word = load64(&team.word)
+
+cdef void wait_until_done(uint64_t taken) noexcept nogil:
+    cdef int64_t deadline = nanoseconds() + SPIN_NS
+    cdef int turn
+    while True:
+        for turn in range(64):
+            if load64(&team.done) == taken:
+                return
+            cpu_relax()
+        if nanoseconds() > deadline:
+            break
+    mutex_lock(&team.mutex)
+    store_int(&team.sleeping_caller, 1)
+    while load64(&team.done) != taken:
+        condition_wait(&team.finished, &team.mutex)
+    store_int(&team.sleeping_caller, 0)
+    mutex_unlock(&team.mutex)
+
+
+# --- Python's side
+
+cdef void make_new() noexcept nogil:
+    mutex_init(&team.mutex, NULL)
+    condition_init(&team.work, NULL)
+    condition_init(&team.finished, NULL)
+    team.word = 0
+    team.done = 0
+    team.busy = 0
+    team.started = 0
+    team.sleeping_workers = 0
+    team.sleeping_caller = 0
+
+make_new()
+at_fork(NULL, NULL, make_new)
+
+
+def _forked():
+    # The thread that forked is the child's main thread, whatever it was before.
+    global main_thread
+    main_thread = threading.get_ident()
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def set_wanted(int n):
+    store_int(&wanted, n)
+
+def get_wanted():
+    """For the calling thread."""
+    return threads_wanted()
+
+def get_process():
+    return load_int(&wanted)
+
+def set_limit(int n):
+    """Set the calling thread's own number of threads (0: none of its own) and return what it was."""
+    global thread_limit
+    cdef int before = thread_limit
+    thread_limit = n
+    return before
+
+def started():
+    """How many workers exist, without the caller."""
+    return team.started

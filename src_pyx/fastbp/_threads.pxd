@@ -1,0 +1,81 @@
+"""Threads, atomics and the clock, behind one declaration file (pthreads and the compilers' __atomic built-ins).
+
+Everything here is plain C that any other system can be given its own version of; `_team` is the only user of the threads.
+"""
+from libc.stdint cimport int64_t, uint64_t
+
+cdef extern from * nogil:
+    """
+    #include <pthread.h>
+    #include <signal.h>
+    #include <stdint.h>
+    #include <time.h>
+
+    typedef pthread_mutex_t fastbp_mutex;
+    typedef pthread_cond_t fastbp_condition;
+
+    #define atomic_load(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
+    #define atomic_store(p, value) __atomic_store_n((p), (value), __ATOMIC_SEQ_CST)
+    #define atomic_add(p, value) __atomic_add_fetch((p), (value), __ATOMIC_SEQ_CST)
+    #define atomic_exchange(p, value) __atomic_exchange_n((p), (value), __ATOMIC_SEQ_CST)
+    static inline int atomic_replace(uint64_t *p, uint64_t expected, uint64_t desired) {
+        return __atomic_compare_exchange_n(p, &expected, desired, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    }
+
+    static inline void cpu_relax(void) {
+    #if defined(__x86_64__) || defined(__i386__)
+        __builtin_ia32_pause();
+    #elif defined(__aarch64__)
+        __asm__ __volatile__("yield");
+    #endif
+    }
+
+    static inline int64_t nanoseconds(void) {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+    }
+
+    /* A thread that never ends and takes no signals: Python's handlers run on Python's own threads. 0, or errno. */
+    static inline int start_detached(void *(*body)(void *), void *argument) {
+        pthread_t thread;
+        pthread_attr_t attributes;
+        sigset_t every, before;
+        int failed;
+        sigfillset(&every);
+        pthread_sigmask(SIG_SETMASK, &every, &before);
+        pthread_attr_init(&attributes);
+        pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+        failed = pthread_create(&thread, &attributes, body, argument);
+        pthread_attr_destroy(&attributes);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        return failed;
+    }
+
+    static __thread int thread_limit = 0;   /* fastbp.threads(n) of the calling thread; 0: none */
+    """
+    ctypedef struct fastbp_mutex:
+        pass
+    ctypedef struct fastbp_condition:
+        pass
+    int mutex_init "pthread_mutex_init"(fastbp_mutex* m, void* attributes)
+    int mutex_lock "pthread_mutex_lock"(fastbp_mutex* m)
+    int mutex_unlock "pthread_mutex_unlock"(fastbp_mutex* m)
+    int condition_init "pthread_cond_init"(fastbp_condition* c, void* attributes)
+    int condition_wait "pthread_cond_wait"(fastbp_condition* c, fastbp_mutex* m)
+    int condition_signal "pthread_cond_signal"(fastbp_condition* c)
+    int condition_broadcast "pthread_cond_broadcast"(fastbp_condition* c)
+    int at_fork "pthread_atfork"(void (*prepare)() noexcept nogil, void (*parent)() noexcept nogil, void (*child)() noexcept nogil)
+    int start_detached(void* (*body)(void*) noexcept nogil, void* argument)
+
+    uint64_t load64 "atomic_load"(uint64_t* p)
+    void store64 "atomic_store"(uint64_t* p, uint64_t value)
+    int load_int "atomic_load"(int* p)
+    void store_int "atomic_store"(int* p, int value)
+    int add_int "atomic_add"(int* p, int value)             # the new value
+    int exchange_int "atomic_exchange"(int* p, int value)   # the old value
+    uint64_t add64 "atomic_add"(uint64_t* p, uint64_t value)
+    bint atomic_replace(uint64_t* p, uint64_t expected, uint64_t desired)
+    void cpu_relax()
+    int64_t nanoseconds()
+    int thread_limit
