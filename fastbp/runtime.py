@@ -1,0 +1,189 @@
+"""What the process runs with: threads, and what was chosen at import."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastbp import _dispatch, _team
+from fastbp import _validate as check
+from fastbp._version import __version__
+
+__all__ = ["config", "get_num_threads", "set_num_threads", "threads"]
+
+MAX_THREADS = 64  # as in _team.pxd
+
+
+def set_num_threads(n: int) -> None:
+    """Set how many threads the process uses for large work.
+
+    Parameters
+    ----------
+    n : int
+        From 1 to 64. More than the machine has processors does not help.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If n is no integer in that range.
+
+    Notes
+    -----
+    Results are the same bits for any number of threads. `threads` sets the number for the calling thread alone.
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> before = fastbp.get_num_threads()
+    >>> fastbp.set_num_threads(1)
+    >>> fastbp.get_num_threads()
+    1
+    >>> fastbp.set_num_threads(before)
+    """
+    _team.set_wanted(check.integer("n", n, 1, MAX_THREADS))
+
+
+def get_num_threads() -> int:
+    """Give the number of threads that a call from this thread may use.
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> fastbp.get_num_threads() >= 1
+    True
+    """
+    return _team.get_wanted()
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Use n threads for the calls that the calling thread makes within the block.
+
+    Parameters
+    ----------
+    n : int
+        From 1 to 64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If n is no integer in that range.
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> with fastbp.threads(1):
+    ...     fastbp.get_num_threads()
+    1
+    """
+    before = _team.set_limit(check.integer("n", n, 1, MAX_THREADS))
+    try:
+        yield
+    finally:
+        _team.set_limit(before)
+
+
+def config() -> dict[str, Any]:
+    """Tell what is in use: versions, the instruction set chosen, threads, the compiler.
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> sorted(fastbp.config())[:3]
+    ['compiler', 'debug', 'isa']
+    """
+    return {
+        "version": __version__,
+        "isa": _dispatch.isa,
+        "isa_supported": _dispatch.supported(),
+        "micro_kernel": _dispatch.describe()["micro_kernel"],
+        "threads": get_num_threads(),
+        "compiler": _dispatch.compiler,
+        "debug": _dispatch.checked,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+
+
+# ---- the number of threads a process begins with ----------------------------------------------------------------------
+
+
+def default_num_threads() -> int:
+    """FASTBP_NUM_THREADS, else OMP_NUM_THREADS, else what the affinity and the cgroup's quota allow."""
+    ours = os.environ.get("FASTBP_NUM_THREADS", "").strip()
+    if ours:
+        if not ours.isdecimal() or not 1 <= int(ours) <= MAX_THREADS:
+            raise ImportError(f"FASTBP_NUM_THREADS must be an integer from 1 to {MAX_THREADS}, got {ours!r}")
+        return int(ours)
+    # OpenMP's own form is a list, one number for each level of nesting. What it cannot read it ignores, and so do we.
+    openmp = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if openmp.isdecimal() and int(openmp) > 0:
+        return min(int(openmp), MAX_THREADS)
+    return max(1, min(_affinity(), math.ceil(_cgroup_quota()) if _cgroup_quota() else MAX_THREADS, MAX_THREADS))
+
+
+def _affinity() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cgroup_quota() -> float | None:
+    """Processors that the control group may use at once (version 2, then 1); None: no limit."""
+    quota = _numbers(Path("/sys/fs/cgroup/cpu.max"))
+    if quota is None:
+        root = Path("/sys/fs/cgroup/cpu")
+        halves = _numbers(root / "cpu.cfs_quota_us"), _numbers(root / "cpu.cfs_period_us")
+        quota = halves[0] + halves[1] if halves[0] and halves[1] else None
+    if quota is None or len(quota) != 2 or quota[0] <= 0 or quota[1] <= 0:
+        return None
+    return quota[0] / quota[1]
+
+
+def _numbers(path: Path) -> list[float] | None:
+    """The numbers in a one-line file; None where there is no file, or it says "max"."""
+    try:
+        return [float(word) for word in path.read_text().split()]
+    except (OSError, ValueError):
+        return None
+
+
+_team.set_wanted(default_num_threads())
+
+
+# ---- threadpoolctl ----------------------------------------------------------------------------------------------------
+
+
+def _register_with_threadpoolctl() -> None:
+    """Let threadpoolctl's limits reach the team, as they reach any other library of matrix products."""
+    import threadpoolctl
+
+    class FastbpController(threadpoolctl.LibController):  # type: ignore[misc]
+        user_api = "blas"
+        internal_api = "fastbp"
+        filename_prefixes = ("_team.",)
+        check_symbols = ("PyInit__team",)
+
+        def get_version(self) -> str:
+            return __version__
+
+        def get_num_threads(self) -> int:
+            return _team.get_process()
+
+        def set_num_threads(self, num_threads: int) -> None:
+            _team.set_wanted(max(1, min(int(num_threads), MAX_THREADS)))
+
+    threadpoolctl.register(FastbpController)
+
+
+if importlib.util.find_spec("threadpoolctl") is not None:
+    _register_with_threadpoolctl()

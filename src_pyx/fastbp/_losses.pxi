@@ -1,0 +1,200 @@
+# Softmax and the losses, a row of n contiguous elements at a time.
+#
+# Design
+# ------
+# (a) e^(z - max) is computed once: it is written where the row's result will stand, summed on the way, and scaled in a second
+#     pass while the row is still in the first cache.
+# (b) Sums run over the lanes in the elements' type for BLOCK vectors and then in double: the error does not grow with the row,
+#     and the order depends on n alone.
+# (c) A row's maximum need not see a NaN, since the sum will; +inf gives inf - inf = NaN by itself, as does a row of only -inf.
+# (d) A target of 0 contributes 0, whatever the logit: the product is masked, not computed.
+# (e) A loss returns the loss of its row in double, and writes scale times its gradient. dz may be z.
+
+cdef enum:
+    BLOCK = 64
+
+ctypedef struct Sum:
+    double total
+    vec lanes
+    int vectors
+
+cdef inline void sum_begin(Sum* s) noexcept nogil:
+    s.total = 0
+    s.lanes = vset(0)
+    s.vectors = 0
+
+cdef inline void sum_add(Sum* s, vec v) noexcept nogil:
+    s.lanes = s.lanes + v
+    s.vectors += 1
+    if s.vectors == BLOCK:
+        s.total += vsum(s.lanes)
+        s.lanes = vset(0)
+        s.vectors = 0
+
+cdef inline double sum_end(Sum* s) noexcept nogil:
+    return s.total + vsum(s.lanes)
+
+cdef inline real row_maximum(const real* z, Py_ssize_t n) noexcept nogil:
+    cdef vec top = vset(-INFINITY)
+    cdef Py_ssize_t i
+    for i from 0 <= i < n by VL:
+        top = vmax(top, load_some(z + i, n - i, <real> -INFINITY))
+    return vmaximum(top)
+
+cdef inline double row_exponentials(const real* z, real top, real* e, Py_ssize_t n) noexcept nogil:
+    """e = exp(z - top), and the sum of e."""
+    cdef Sum s
+    cdef vec v, shift = vset(top)
+    cdef Py_ssize_t i
+    sum_begin(&s)
+    for i from 0 <= i < n by VL:
+        v = vexp(load_some(z + i, n - i, <real> -INFINITY) - shift)
+        if n - i < VL:
+            # A missing lane holds exp(-inf - top), which is NaN where top is -inf; so is the row then, and rightly.
+            vstore_part(e + i, <int> (n - i), v)
+        else:
+            vstore(e + i, v)
+        sum_add(&s, v)
+    return sum_end(&s)
+
+
+# --- softmax: p = exp(z - max) / sum; dz = p (dy - sum(dy p))
+
+cdef void softmax(const void* z, void* p, Py_ssize_t n) noexcept nogil:
+    cdef real* out = <real*> p
+    cdef double total = row_exponentials(<const real*> z, row_maximum(<const real*> z, n), out, n)
+    cdef vec share = vset(1 / total)
+    cdef Py_ssize_t i
+    for i from 0 <= i < n by VL:
+        store_some(out + i, n - i, load_some(out + i, n - i, 0) * share)
+
+cdef void softmax_backward(const void* dy, const void* p, void* dz, Py_ssize_t n) noexcept nogil:
+    cdef const real* d = <const real*> dy
+    cdef const real* share = <const real*> p
+    cdef real* out = <real*> dz
+    cdef Sum s
+    cdef vec mean
+    cdef Py_ssize_t i
+    sum_begin(&s)
+    for i from 0 <= i < n by VL:
+        sum_add(&s, load_some(d + i, n - i, 0) * load_some(share + i, n - i, 0))
+    mean = vset(sum_end(&s))
+    for i from 0 <= i < n by VL:
+        store_some(out + i, n - i, load_some(share + i, n - i, 0) * (load_some(d + i, n - i, 0) - mean))
+
+
+# --- log_softmax: y = (z - max) - ln(sum); dz = dy - e^y sum(dy)
+
+cdef void log_softmax(const void* z, void* y, Py_ssize_t n) noexcept nogil:
+    cdef const real* x = <const real*> z
+    cdef real* out = <real*> y
+    cdef real top = row_maximum(x, n)
+    cdef vec shift = vset(top)
+    cdef vec lse
+    cdef Sum s
+    cdef Py_ssize_t i
+    sum_begin(&s)
+    for i from 0 <= i < n by VL:
+        sum_add(&s, vexp(load_some(x + i, n - i, <real> -INFINITY) - shift))
+    lse = vset(log(sum_end(&s)))
+    for i from 0 <= i < n by VL:
+        store_some(out + i, n - i, (load_some(x + i, n - i, 0) - shift) - lse)
+
+cdef void log_softmax_backward(const void* dy, const void* y, void* dz, Py_ssize_t n) noexcept nogil:
+    cdef const real* d = <const real*> dy
+    cdef const real* x = <const real*> y
+    cdef real* out = <real*> dz
+    cdef Sum s
+    cdef vec total
+    cdef Py_ssize_t i
+    sum_begin(&s)
+    for i from 0 <= i < n by VL:
+        sum_add(&s, load_some(d + i, n - i, 0))
+    total = vset(sum_end(&s))
+    for i from 0 <= i < n by VL:
+        store_some(out + i, n - i, load_some(d + i, n - i, 0) - vexp(load_some(x + i, n - i, 0)) * total)
+
+
+# --- softmax with negative log-likelihood: loss = -sum_k t_k ln p_k; dz = p sum(t) - t
+
+cdef double softmax_nll_label(const void* z, int64_t label, double scale, void* dz, Py_ssize_t n) noexcept nogil:
+    cdef const real* x = <const real*> z
+    cdef real* out = <real*> dz
+    cdef real top = row_maximum(x, n)
+    cdef double margin = <double> top - <double> x[label]
+    cdef double total = row_exponentials(x, top, out, n)
+    cdef vec share = vset(1 / total)
+    cdef vec factor = vset(scale)
+    cdef real hit = out[label]
+    cdef Py_ssize_t i
+    for i from 0 <= i < n by VL:
+        store_some(out + i, n - i, load_some(out + i, n - i, 0) * share * factor)
+    out[label] = <real> (scale * (hit / total - 1))
+    return log(total) + margin
+
+cdef double softmax_nll(const void* z, const void* t, double scale, void* dz, Py_ssize_t n) noexcept nogil:
+    cdef const real* x = <const real*> z
+    cdef const real* target = <const real*> t
+    cdef real* out = <real*> dz
+    cdef real top = row_maximum(x, n)
+    cdef vec shift = vset(top)
+    cdef vec v, share, factor
+    cdef Sum margins, targets
+    cdef double total, weight
+    cdef Py_ssize_t i
+    # loss = sum_k t_k (ln(sum) + max - z_k): both parts of the bracket are at least 0, so nothing cancels
+    sum_begin(&margins)
+    sum_begin(&targets)
+    for i from 0 <= i < n by VL:
+        v = load_some(target + i, n - i, 0)
+        sum_add(&targets, v)
+        sum_add(&margins, vsel(veq(v, vset(0)), vset(0), v * (shift - load_some(x + i, n - i, 0))))
+    weight = sum_end(&targets)
+    total = row_exponentials(x, top, out, n)
+    share = vset(weight / total)
+    factor = vset(scale)
+    for i from 0 <= i < n by VL:
+        v = load_some(out + i, n - i, 0) * share - load_some(target + i, n - i, 0)
+        store_some(out + i, n - i, v * factor)
+    return weight * log(total) + sum_end(&margins)
+
+
+# --- sigmoid with negative log-likelihood, in the form that neither overflows nor cancels:
+#     loss = ln(1 + e^-|z|) + |z| (1 - t if z > 0 else t); dz = sigmoid(z) - t
+
+cdef double sigmoid_nll(const void* z, const void* t, double scale, void* dz, Py_ssize_t n) noexcept nogil:
+    cdef const real* x = <const real*> z
+    cdef const real* target = <const real*> t
+    cdef real* out = <real*> dz
+    cdef vec v, wanted, against, loss
+    cdef vec one = vset(1), zero = vset(0)
+    cdef vec factor = vset(scale)
+    cdef Sum s
+    cdef Py_ssize_t i
+    sum_begin(&s)
+    for i from 0 <= i < n by VL:
+        # A missing lane with z = -inf and t = 0 has the loss 0.
+        v = load_some(x + i, n - i, <real> -INFINITY)
+        wanted = load_some(target + i, n - i, 0)
+        against = vsel(vgt(v, zero), one - wanted, wanted)
+        loss = vlog1p(vexp(zero - vabs(v))) + vsel(veq(against, zero), zero, vabs(v) * against)
+        sum_add(&s, loss)
+        store_some(out + i, n - i, (vsigmoid(v) - wanted) * factor)
+    return sum_end(&s)
+
+
+# --- least squares: loss = 1/2 sum (y - t)^2, squared in double so that no float overflows; dy = y - t
+
+cdef double mse(const void* y, const void* t, double scale, void* dy, Py_ssize_t n) noexcept nogil:
+    cdef const real* x = <const real*> y
+    cdef const real* target = <const real*> t
+    cdef real* out = <real*> dy
+    cdef real factor = <real> scale
+    cdef double total = 0
+    cdef real d
+    cdef Py_ssize_t i
+    for i in range(n):
+        d = x[i] - target[i]
+        total += <double> d * <double> d
+        out[i] = factor * d
+    return 0.5 * total
