@@ -1,0 +1,74 @@
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Arguments are checked by the caller, except what `accepts` and `accepts_targets` recognise; see the compiled module's own notes.
+_Floats = NDArray[np.floating[Any]]
+
+LOSSES: dict[str | None, int]
+OPTIMIZERS: dict[str, int]
+
+class Table:
+    n: int
+    itemsize: int
+    def __init__(self, weights: Sequence[_Floats], biases: Sequence[_Floats]) -> None: ...
+
+class Engine:
+    n_in: int
+    n_out: int
+    widest: int
+    capacity: int
+    loss_is_ours: bool
+    has_forward: bool
+    def __init__(self, itemsize: int, units: Sequence[tuple[str, int, int]], loss: str | None = None) -> None: ...
+    def accepts(self, x: object) -> bool: ...
+    def accepts_targets(self, t: object, rows: int) -> bool: ...
+    def value_and_grad(self, x: _Floats, t: NDArray[Any], weight: _Floats | None, table: Table, out: Table) -> float: ...
+    def loss_value(self, x: _Floats, t: NDArray[Any], weight: _Floats | None, table: Table) -> float: ...
+    def forward(self, x: _Floats, table: Table) -> _Floats: ...
+    def backward(self, dy: _Floats, table: Table, out: Table, need_dx: bool = True) -> _Floats | None: ...
+    def train_step(
+        self,
+        x: _Floats,
+        t: NDArray[Any],
+        weight: _Floats | None,
+        table: Table,
+        out: Table,
+        kind: str,
+        parameters: _Floats,
+        gradients: _Floats,
+        first: _Floats | None,
+        second: _Floats | None,
+        hyperparameters: tuple[float, ...],
+        step: int,
+    ) -> float: ...
+    def train_epoch(
+        self,
+        x: _Floats,
+        t: NDArray[Any],
+        weight: _Floats | None,
+        order: NDArray[np.int64] | None,
+        batch_size: int,
+        table: Table,
+        out: Table,
+        kind: str,
+        parameters: _Floats,
+        gradients: _Floats,
+        first: _Floats | None,
+        second: _Floats | None,
+        hyperparameters: tuple[float, ...],
+        step: int,
+        progress: NDArray[np.float64],
+    ) -> None: ...
+
+def optimizer_update(
+    kind: str,
+    parameters: _Floats,
+    gradients: _Floats,
+    first: _Floats | None,
+    second: _Floats | None,
+    hyperparameters: tuple[float, ...],
+    step: int,
+) -> None: ...

@@ -1,0 +1,105 @@
+"""What `train` gives back: the course of the training, epoch by epoch."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["History"]
+
+
+@dataclass(slots=True, repr=False)
+class History:
+    """The course of a training; entry i of each list belongs to epoch i.
+
+    Attributes
+    ----------
+    loss : list of float
+        Mean loss over the samples of the epoch, each seen with the parameters of its own step.
+    val_loss : list of float
+        Loss on the validation data after the epoch; empty where there were none.
+    metrics : dict of str to list of float
+        Whatever else was measured in every epoch, by name.
+    seconds : list of float
+        Duration of each epoch (not the time since the start).
+    stopped : str or None
+        Why training ended before its last epoch; None where it did not.
+
+    Examples
+    --------
+    >>> from fastbp import History
+    >>> history = History(loss=[0.9, 0.4], val_loss=[0.8, 0.5], seconds=[0.25, 0.25])
+    >>> len(history)
+    2
+    >>> history
+    History(epochs=2, loss=0.4, val_loss=0.5, seconds=0.5)
+    """
+
+    loss: list[float] = field(default_factory=list)
+    val_loss: list[float] = field(default_factory=list)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+    stopped: str | None = None
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs were finished."""
+        return len(self.loss)
+
+    def __len__(self) -> int:
+        return self.epochs
+
+    def __bool__(self) -> bool:
+        return True  # else the history of no epoch would be false, and `if history:` would mean something else
+
+    def __repr__(self) -> str:
+        shown = [f"epochs={self.epochs}"]
+        last = {"loss": self.loss, "val_loss": self.val_loss, **self.metrics}
+        shown += [f"{name}={values[-1]:.6g}" for name, values in last.items() if values]
+        if self.seconds:
+            shown.append(f"seconds={sum(self.seconds):.3g}")
+        if self.stopped is not None:
+            shown.append(f"stopped={self.stopped!r}")
+        return f"History({', '.join(shown)})"
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the loss curves with matplotlib.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure's where there is none.
+
+        Returns
+        -------
+        ax : matplotlib Axes
+            With one labelled line for ``loss`` and one for ``val_loss``, if there is any, over the epochs 1, 2, ...
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        if importlib.util.find_spec("matplotlib") is None:
+            raise ImportError('plotting needs matplotlib: pip install "fastbp[demo]"')
+        from matplotlib.ticker import MaxNLocator
+
+        if ax is None:
+            from matplotlib import pyplot
+
+            _, ax = pyplot.subplots()
+        # A line of a single point is invisible.
+        marker = "o" if self.epochs == 1 else None
+        for label, values in (("training loss", self.loss), ("validation loss", self.val_loss)):
+            if values:
+                ax.plot(range(1, len(values) + 1), values, marker=marker, label=label)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel("loss")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if self.loss or self.val_loss:
+            ax.legend()
+        return ax

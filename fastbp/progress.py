@@ -1,0 +1,167 @@
+"""The progress of `train`: a tqdm bar, plain lines, or nothing; always to the standard error stream.
+
+========  ====================================================================================================
+"auto"    after two seconds of training a bar, if there is a terminal and tqdm is installed; else lines
+True      as "auto", but from the first epoch
+False     nothing
+"bar"     a bar from the first epoch; without tqdm an ImportError
+"lines"   lines from the first epoch
+========  ====================================================================================================
+
+Lines come at most every five seconds, so that the log of a long training stays short.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, TextIO
+
+__all__ = ["OPTIONS", "Reporter", "make"]
+
+OPTIONS = ("auto", True, False, "bar", "lines")
+
+PATIENCE = 2.0  # seconds of training before "auto" says anything: who waits less than that needs no bar
+INTERVAL = 5.0  # seconds between two lines
+
+Clock = Callable[[], float]
+
+
+class Reporter(Protocol):
+    """What `train` talks to."""
+
+    def epoch(self, index: int, loss: float, val_loss: float | None = None) -> None:
+        """Epoch ``index`` (from 0) is finished."""
+
+    def close(self) -> None:
+        """Training has ended, well or not. Calling it again does nothing."""
+
+
+def make(option: object, epochs: int, *, stream: TextIO | None = None, clock: Clock = time.monotonic) -> Reporter:
+    """The reporter for one value of ``progress=``. The training's time is counted from this call.
+
+    Parameters
+    ----------
+    option : {"auto", True, False, "bar", "lines"}
+        See the top of this file.
+    epochs : int
+        How many epochs there will be, unless training stops early.
+    stream : text stream, optional
+        ``sys.stderr`` by default.
+    clock : callable
+        Gives the time in seconds.
+
+    Raises
+    ------
+    ValueError
+        If the option is unknown; it lists those that there are.
+    ImportError
+        If it is ``"bar"`` and tqdm is not installed.
+    """
+    if not (isinstance(option, bool) or (isinstance(option, str) and option in OPTIONS)):
+        known = ", ".join(map(repr, OPTIONS))
+        raise ValueError(f"progress must be one of {known}, got {option!r}")
+    if option == "bar" and not _has_tqdm():
+        raise ImportError('progress="bar" needs tqdm: pip install "fastbp[demo]"')
+    stream = sys.stderr if stream is None else stream
+    if option is False or stream is None:  # a program without a console has no stderr
+        return Silent()
+    patience = PATIENCE if option == "auto" else 0.0
+    if option == "bar" or (option != "lines" and _is_terminal(stream) and _has_tqdm()):
+        return Bar(epochs, stream, clock, patience)
+    return Lines(epochs, stream, clock, patience)
+
+
+def _has_tqdm() -> bool:
+    return importlib.util.find_spec("tqdm") is not None
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    isatty = getattr(stream, "isatty", None)
+    return isatty is not None and bool(isatty())
+
+
+def _values(loss: float, val_loss: float | None) -> dict[str, str]:
+    values = {"loss": f"{loss:.6g}"}
+    if val_loss is not None:
+        values["val_loss"] = f"{val_loss:.6g}"
+    return values
+
+
+class Silent:
+    """Says nothing."""
+
+    def epoch(self, index: int, loss: float, val_loss: float | None = None) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Lines:
+    """One line every few seconds; once there was a line, there is one for the last epoch too."""
+
+    def __init__(self, epochs: int, stream: TextIO, clock: Clock, patience: float) -> None:
+        self._epochs = epochs
+        self._stream = stream
+        self._clock = clock
+        self._start = clock()
+        self._next = self._start + patience
+        self._printed = False
+        self._pending: str | None = None  # the line of the newest epoch, while it has not been printed
+
+    def epoch(self, index: int, loss: float, val_loss: float | None = None) -> None:
+        now = self._clock()
+        values = "  ".join(f"{name} {value}" for name, value in _values(loss, val_loss).items())
+        self._pending = f"epoch {index + 1}/{self._epochs}  {values}  {now - self._start:.1f} s"
+        if now >= self._next:
+            self._print()
+            self._next = now + INTERVAL
+
+    def close(self) -> None:
+        if self._printed:
+            self._print()
+
+    def _print(self) -> None:
+        if self._pending is None:
+            return
+        print(self._pending, file=self._stream, flush=True)
+        self._pending = None
+        self._printed = True
+
+
+class Bar:
+    """A tqdm bar, made when it is first to be seen."""
+
+    def __init__(self, epochs: int, stream: TextIO, clock: Clock, patience: float) -> None:
+        self._epochs = epochs
+        self._stream = stream
+        self._clock = clock
+        self._start = clock()
+        self._patience = patience
+        self._bar: Any = None
+        if patience == 0:
+            self._show(0.0)
+
+    def epoch(self, index: int, loss: float, val_loss: float | None = None) -> None:
+        elapsed = self._clock() - self._start
+        if self._bar is None:
+            if elapsed < self._patience:
+                return
+            self._show(elapsed)
+        self._bar.set_postfix(_values(loss, val_loss), refresh=False)
+        self._bar.update(index + 1 - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+            self._patience = float("inf")  # a call that comes late opens no second bar
+
+    def _show(self, elapsed: float) -> None:
+        tqdm = importlib.import_module("tqdm").tqdm
+        self._bar = tqdm(total=self._epochs, file=self._stream, unit="epoch", dynamic_ncols=True)
+        self._bar.start_t -= elapsed  # the epochs before it was shown count in its rate

@@ -1,0 +1,14 @@
+"""Fixtures of all test files. The tests import `helpers` from this directory, which pytest puts on the path for them."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Random numbers that are the same in every run and differ from test to test."""
+    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))

@@ -1,0 +1,182 @@
+"""What several test files share: arrays in every layout, bounds on errors, proof that nothing was touched.
+
+A. An array of a layout lies in a larger one whose other elements are NaN (inputs) or a sentinel (outputs), so that a
+   kernel that reads or writes beside its argument is found out.
+B. The reference of a kernel is its twin in a wider dtype. Bounds come from counting roundings, not from runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[Any]
+
+DTYPES = (np.float32, np.float64)
+LAYOUTS = ("C", "F", "padded", "transposed", "strided", "negative", "misaligned", "readonly")
+OUT_LAYOUTS = LAYOUTS[:-1]
+REDUCTIONS = ("mean", "sum", "none")
+
+SENTINEL = 777.0
+MARGIN = 16  # elements before and after an array that has its memory to itself
+
+# Where long double is no wider than double (some arm64 systems), a float64 reference has rounding of its own.
+REFERENCE_ULP = 0.0 if np.finfo(np.longdouble).nmant > np.finfo(np.float64).nmant else 2.0
+
+
+# ---- arrays ----------------------------------------------------------------------------------------------------------
+
+
+def place(shape: tuple[int, ...], dtype: Any, layout: str, fill: float) -> tuple[Array, Array]:
+    """Return a view of this shape in this layout, and the array it lies in, all of it holding fill."""
+    size = math.prod(shape)
+    dtype = np.dtype(dtype)
+    if layout == "misaligned":
+        raw = np.full(size + 2 * MARGIN, fill, dtype).tobytes()
+        whole = np.frombuffer(b"\0" + raw, np.uint8).copy()
+        start = 1 + MARGIN * dtype.itemsize
+        return whole[start : start + size * dtype.itemsize].view(dtype).reshape(shape), whole
+    if layout == "padded" and shape:
+        whole = np.full((*shape[:-1], shape[-1] + 5), fill, dtype)
+        return whole[..., : shape[-1]], whole
+    if layout == "transposed" and shape:
+        whole = np.full((*shape[:0:-1], shape[0] + 3), fill, dtype)
+        return whole[..., : shape[0]].T, whole
+    if layout == "strided":
+        whole = np.full([3 * n for n in shape], fill, dtype)
+        return whole[(slice(1, None, 3),) * len(shape)], whole
+    whole = np.full(size + 2 * MARGIN, fill, dtype)
+    view = whole[MARGIN : MARGIN + size].reshape(shape, order="F" if layout == "F" else "C")
+    return (view[(slice(None, None, -1),) * len(shape)] if layout == "negative" else view), whole
+
+
+def laid_out(values: ArrayLike, layout: str) -> Array:
+    """Return an array with these values in this layout, NaN all around it."""
+    values = np.asarray(values)
+    view, _ = place(values.shape, values.dtype, layout, math.nan if values.dtype.kind == "f" else -1)
+    view[...] = values
+    if layout == "readonly":
+        view.flags.writeable = False
+    assert view.flags.aligned == (layout != "misaligned" or values.size == 0 or values.itemsize == 1)
+    return view
+
+
+class Target:
+    """An ``out`` of a layout, which knows what lies beside it."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, layout: str) -> None:
+        self.array, self._whole = place(shape, dtype, layout, SENTINEL)
+        self._before = self._whole.tobytes()
+
+    def result(self) -> Array:
+        """Return a copy of what was written, having checked that nothing was written beside it."""
+        written = self.array.copy()
+        self.array[...] = SENTINEL
+        assert self._whole.tobytes() == self._before, "written outside of out"
+        return written
+
+
+@contextlib.contextmanager
+def unchanged(*arrays: Any) -> Iterator[None]:
+    """Check that the block leaves every array as it was, to the bit."""
+    before = [(a, a.tobytes(), a.shape, a.strides) for a in arrays if isinstance(a, np.ndarray)]
+    yield
+    for a, data, shape, strides in before:
+        assert (a.tobytes(), a.shape, a.strides) == (data, shape, strides)
+
+
+def wide(x: ArrayLike) -> Array:
+    """Return x in the dtype in which its reference is computed: double for float32, long double for float64."""
+    x = np.asarray(x)
+    return x.astype({"float32": np.float64, "float64": np.longdouble}[x.dtype.name])
+
+
+def special_values(dtype: Any) -> Array:
+    """Return the values at which things go wrong, with both signs."""
+    info = np.finfo(dtype)
+    positive = [0.0, info.smallest_subnormal, info.smallest_normal, info.eps, 1e-30, 0.25, 0.5, 1.0, 1.5, math.pi, 10.0]
+    positive += [17.0, 88.0, 89.0, 103.9, 104.0, 709.0, 710.0, 745.0, 746.0, 1e4, 1e30, float(info.max), math.inf]
+    values = np.array(positive, dtype)
+    with np.errstate(over="ignore"):  # what follows the largest number is inf
+        neighbours = [np.nextafter(values[:-1], dtype(0)), np.nextafter(values[:-1], dtype(math.inf))]
+    values = np.concatenate([values, *neighbours])
+    return np.concatenate([values, -values, np.array([math.nan], dtype)])
+
+
+# ---- bounds ----------------------------------------------------------------------------------------------------------
+
+
+def eps(dtype: Any) -> float:
+    """Return the distance from 1 to the next number: twice the largest relative error of one rounding."""
+    return float(np.finfo(dtype).eps)
+
+
+def tiny(dtype: Any) -> float:
+    """Return the smallest denormal: twice the largest error of one rounding below the normal numbers."""
+    return float(np.finfo(dtype).smallest_subnormal)
+
+
+def ulp(exact: Array, dtype: Any) -> Array:
+    """Return the distance of neighbouring numbers of dtype at exact."""
+    with np.errstate(all="ignore"):
+        near = np.minimum(np.abs(exact), np.finfo(dtype).max).astype(dtype)
+        return wide(np.spacing(near))
+
+
+def composed(exact: Array, z: Array, dtype: Any) -> Array:
+    """Return the promise for what is composed of exp, log, ...: 4 ulp, or 2e-7 (4e-16) max(1, |z|), whichever is more."""
+    absolute = 2e-7 if dtype == np.float32 else 4e-16
+    magnitude = np.where(np.isfinite(z), np.maximum(1, np.abs(z)), 1)
+    with np.errstate(all="ignore"):
+        return np.maximum((4 + REFERENCE_ULP) * ulp(exact, dtype), absolute * magnitude)
+
+
+def product_bound(a: Array, b: Array, dtype: Any, bias: Array | None = None) -> Array:
+    """Return the bound of a @ b [+ bias] in any order of summation: K eps |A| |B|, eps being two roundings."""
+    terms = a.shape[1] + (bias is not None)
+    magnitude = np.abs(a) @ np.abs(b) + (0 if bias is None else np.abs(bias))
+    return terms * (eps(dtype) * magnitude + tiny(dtype))
+
+
+def assert_bound(got: Any, exact: Any, bound: Any) -> None:
+    """Check |got - exact| <= bound; NaN and inf must be where they are in exact (rounded)."""
+    got, exact = np.asarray(got), np.asarray(exact)
+    assert got.shape == exact.shape, f"shape {got.shape}, expected {exact.shape}"
+    with np.errstate(all="ignore"):
+        rounded = exact.astype(got.dtype)
+        error = np.abs(got.astype(exact.dtype) - exact)
+        fine = (got == rounded) | (np.isnan(got) & np.isnan(rounded)) | (error <= bound)
+    if not fine.all():
+        index = tuple(np.argwhere(~fine)[0])
+        limit = np.broadcast_to(bound, exact.shape)[index]
+        count = int(fine.size - fine.sum())
+        raise AssertionError(f"{count} of {fine.size}; at {index}: {got[index]!r}, expected {exact[index]!r} ± {limit!r}")
+
+
+def assert_same_bits(a: Any, b: Any) -> None:
+    """Check that two arrays, or tuples of them, are equal to the bit."""
+    if isinstance(a, tuple):
+        for x, y in zip(a, b, strict=True):
+            assert_same_bits(x, y)
+        return
+    a, b = np.asarray(a), np.asarray(b)
+    assert (a.shape, a.dtype) == (b.shape, b.dtype)
+    if a.tobytes() != b.tobytes():
+        index = tuple(np.argwhere((a != b) | (np.signbit(a) != np.signbit(b)))[0].tolist())
+        raise AssertionError(f"other bits, first at {index}: {a[index]!r} and {b[index]!r}")
+
+
+def central_differences(f: Callable[[Array], float], x: Array, h: float = 1e-5) -> Array:
+    """Return the gradient of f at x (float64) by central differences, each of error O(h**2) + O(eps |f| / h)."""
+    gradient = np.empty_like(x)
+    for index in np.ndindex(x.shape):
+        up, down = x.copy(), x.copy()
+        up[index] += h
+        down[index] -= h
+        gradient[index] = (f(up) - f(down)) / (up[index] - down[index])
+    return gradient

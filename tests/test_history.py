@@ -1,0 +1,69 @@
+"""History: what it holds, how it prints, and its plot."""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+
+import pytest
+
+from fastbp.history import History
+
+
+@pytest.fixture
+def pyplot():
+    matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    yield pyplot
+    pyplot.close("all")
+
+
+def test_a_new_history_is_empty_and_true():
+    history = History()
+    assert (history.epochs, len(history), history.stopped) == (0, 0, None)
+    assert (history.loss, history.val_loss, history.metrics, history.seconds) == ([], [], {}, [])
+    assert history
+    assert repr(history) == "History(epochs=0)"
+    assert History().loss is not history.loss
+
+
+def test_it_prints_the_last_epoch():
+    history = History([3.0, 2.0], [3.5, 2.5], {"accuracy": [0.5, 0.75]}, [0.5, 1.0], stopped="interrupted")
+    assert len(history) == 2
+    expected = "epochs=2, loss=2, val_loss=2.5, accuracy=0.75, seconds=1.5, stopped='interrupted'"
+    assert repr(history) == f"History({expected})"
+    assert pickle.loads(pickle.dumps(history)) == history
+
+
+def test_plot_draws_both_curves(pyplot):
+    history = History(loss=[3.0, 2.0, 1.0], val_loss=[3.5, 2.5, 2.0])
+    ax = history.plot()
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    assert list(lines) == ["training loss", "validation loss"]
+    assert list(lines["training loss"].get_xdata()) == [1, 2, 3]
+    assert list(lines["validation loss"].get_ydata()) == [3.5, 2.5, 2.0]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "loss")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(lines)
+    ax.figure.canvas.draw()
+    assert all(float(tick).is_integer() for tick in ax.get_xticks())
+
+
+def test_plot_draws_where_it_is_told(pyplot):
+    ax = pyplot.figure().add_subplot()
+    assert History(loss=[1.0]).plot(ax) is ax
+    assert [line.get_label() for line in ax.get_lines()] == ["training loss"]
+    assert ax.get_lines()[0].get_marker() == "o"  # a single point would be invisible as a line
+    assert len(pyplot.get_fignums()) == 1
+
+
+def test_an_empty_history_can_be_plotted(pyplot):
+    assert not History().plot().get_lines()
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name))
+    with pytest.raises(ImportError, match=r'^plotting needs matplotlib: pip install "fastbp\[demo\]"$'):
+        History(loss=[1.0]).plot()

@@ -1,0 +1,178 @@
+"""Progress: when something is shown, where, and in which form; with a clock and a stream of the tests' own."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import sys
+
+import pytest
+
+from fastbp import progress
+
+
+class Stream(io.StringIO):
+    def __init__(self, terminal):
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self):
+        return self.terminal
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def without_tqdm(monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tqdm" else find_spec(name))
+    monkeypatch.setitem(sys.modules, "tqdm", None)  # an import of it fails
+
+
+@pytest.fixture
+def with_tqdm():
+    pytest.importorskip("tqdm", reason="tqdm is not installed")
+
+
+def run(option, *, terminal, seconds, epochs=None, val_loss=None):
+    """What a training of so many epochs, each of so many seconds, writes."""
+    stream, clock = Stream(terminal), Clock()
+    reporter = progress.make(option, epochs or len(seconds), stream=stream, clock=clock)
+    for index, duration in enumerate(seconds):
+        clock.now += duration
+        reporter.epoch(index, 1 / (index + 1), val_loss)
+    reporter.close()
+    reporter.close()
+    return stream.getvalue()
+
+
+# ---- lines -----------------------------------------------------------------------------------------------------------
+
+
+def test_auto_is_silent_for_two_seconds_and_then_writes_a_line_every_five():
+    text = run("auto", terminal=False, seconds=[1.0] * 14)
+    assert text.splitlines() == [
+        "epoch 2/14  loss 0.5  2.0 s",
+        "epoch 7/14  loss 0.142857  7.0 s",
+        "epoch 12/14  loss 0.0833333  12.0 s",
+        "epoch 14/14  loss 0.0714286  14.0 s",
+    ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_auto_says_nothing_of_a_short_training(terminal):
+    assert run("auto", terminal=terminal, seconds=[0.01] * 150) == ""
+
+
+@pytest.mark.parametrize("option", [True, "lines"])
+def test_true_and_lines_start_at_once_and_end_with_the_last_epoch(option):
+    text = run(option, terminal=False, seconds=[0.001] * 1000)
+    assert text.splitlines() == ["epoch 1/1000  loss 1  0.0 s", "epoch 1000/1000  loss 0.001  1.0 s"]
+
+
+def test_the_last_epoch_is_written_once_and_also_where_training_stops_early():
+    assert run("lines", terminal=False, seconds=[6.0, 6.0]).count("\n") == 2
+    text = run("lines", terminal=False, seconds=[1.0] * 3, epochs=10)
+    assert text.splitlines() == ["epoch 1/10  loss 1  1.0 s", "epoch 3/10  loss 0.333333  3.0 s"]
+
+
+def test_lines_show_the_validation_loss():
+    text = run("lines", terminal=False, seconds=[1.0], val_loss=0.25)
+    assert text == "epoch 1/1  loss 1  val_loss 0.25  1.0 s\n"
+
+
+def test_a_training_that_ends_before_its_first_epoch_writes_nothing():
+    assert run("lines", terminal=False, seconds=[], epochs=3) == ""
+
+
+@pytest.mark.parametrize("option", ["auto", True])
+def test_a_terminal_without_tqdm_gets_lines(option, without_tqdm):
+    assert run(option, terminal=True, seconds=[3.0]) == "epoch 1/1  loss 1  3.0 s\n"
+
+
+def test_lines_can_be_had_on_a_terminal():
+    assert run("lines", terminal=True, seconds=[1.0]) == "epoch 1/1  loss 1  1.0 s\n"
+
+
+# ---- the bar ---------------------------------------------------------------------------------------------------------
+
+
+def test_auto_shows_a_bar_on_a_terminal_after_two_seconds(with_tqdm):
+    stream, clock = Stream(True), Clock()
+    reporter = progress.make("auto", 4, stream=stream, clock=clock)
+    clock.now += 1.9
+    reporter.epoch(0, 1.0)
+    assert stream.getvalue() == ""
+    clock.now += 0.2
+    reporter.epoch(1, 0.5, 0.75)
+    reporter.epoch(2, 0.25, 0.5)
+    reporter.close()
+    text = stream.getvalue()
+    last = text.split("\r")[-1]
+    assert "3/4" in last
+    assert "loss=0.25, val_loss=0.5" in last
+    reporter.epoch(3, 0.1)  # too late: no second bar
+    assert stream.getvalue() == text
+
+
+@pytest.mark.parametrize(("option", "terminal"), [(True, True), ("bar", True), ("bar", False)])
+def test_the_bar_can_be_had_from_the_start(option, terminal, with_tqdm):
+    stream = Stream(terminal)
+    reporter = progress.make(option, 4, stream=stream, clock=Clock())
+    assert "0/4" in stream.getvalue()
+    reporter.close()
+
+
+def test_the_rate_counts_the_epochs_before_the_bar(with_tqdm):
+    stream, clock = Stream(True), Clock()
+    reporter = progress.make("auto", 100, stream=stream, clock=clock)
+    for index in range(50):
+        clock.now += 0.5
+        if index < 49:
+            continue  # a first look after 25 seconds
+        reporter.epoch(index, 1.0)
+    reporter.close()
+    assert "00:25<" in stream.getvalue().split("\r")[-1]
+
+
+def test_a_bar_without_tqdm_names_the_extra(without_tqdm):
+    with pytest.raises(ImportError, match=r'^progress="bar" needs tqdm: pip install "fastbp\[demo\]"$'):
+        progress.make("bar", 3)
+
+
+# ---- options ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_false_is_silent(terminal):
+    assert run(False, terminal=terminal, seconds=[100.0] * 3) == ""
+
+
+@pytest.mark.parametrize("option", ["yes", "", "Auto", None, 1, 0, 2.0, ["auto"]])
+def test_unknown_options_raise_and_list_the_known_ones(option):
+    with pytest.raises(
+        ValueError, match=r"^progress must be one of 'auto', True, False, 'bar', 'lines', got"
+    ) as caught:
+        progress.make(option, 3)
+    assert str(caught.value).endswith(f"got {option!r}")
+
+
+def test_standard_error_is_the_default(capsys):
+    reporter = progress.make("lines", 1)
+    reporter.epoch(0, 0.5)
+    reporter.close()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("epoch 1/1  loss 0.5  ")
+
+
+def test_a_program_without_standard_error_gets_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    reporter = progress.make(True, 1)
+    reporter.epoch(0, 0.5)
+    reporter.close()
