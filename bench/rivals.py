@@ -5,7 +5,7 @@ A. All start from the same numbers. Weights, biases, inputs and labels are drawn
 B. `prepare` does what a user would do once (converting to a framework's own arrays, allocating); `gradient` what a user
    would do for each batch. Only the latter is timed, and never its first call, which may compile. `as_numpy` converts
    back, outside the timing.
-C. Where a rival could be written in two ways it is written in its faster one, except `numpy`: that is what people write.
+C. What could be written in two ways is written in its faster one, except for `numpy`, which is what people write.
 D. A package that may be missing is imported when it is used, so that each rival runs in an interpreter that has no more
    than numpy and that one package.
 E. One more rival is one more class here and its line in `RIVALS`.

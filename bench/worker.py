@@ -20,7 +20,7 @@ import numpy as np
 # Last, so that an installed fastbp is found before a source tree that has not been built in place.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from bench import machine, rivals  # noqa: E402
+from bench import machine, rivals
 
 PREFIXES = ("FASTBP_", "OPENBLAS_", "OMP_", "GOMP_", "KMP_", "MKL_", "XLA_", "JAX_", "NPROC", "TORCH")
 

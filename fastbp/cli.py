@@ -160,12 +160,12 @@ def equal_threads() -> Iterator[str]:
     """Give numpy's BLAS as many threads as fastbp has, where threadpoolctl is there to do it; says what it did."""
     threads = fastbp.get_num_threads()
     if importlib.util.find_spec("threadpoolctl") is None:
-        yield f"{threads} threads, numpy's left as they are for want of threadpoolctl"
+        yield f"threads: {threads} for fastbp, numpy's own choice for numpy (threadpoolctl is not installed)"
         return
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(threads, user_api="blas"):
-        yield f"{threads} threads each"
+        yield f"threads: {threads} for each"
 
 
 def time_shape(shape: Shape, rounds: int) -> tuple[list[float], list[float]]:

@@ -452,8 +452,8 @@ def describe_software() -> str:
     """What was measured: versions, instruction set and threads."""
     config = fastbp.config()
     return (
-        f"fastbp {config['version']} ({config['isa']}, {fastbp.get_num_threads()} threads), "
-        f"numpy {np.__version__} ({blas_threads()} threads), {os.cpu_count()} processors"
+        f"fastbp {config['version']} ({config['isa']}, threads: {fastbp.get_num_threads()}), "
+        f"numpy {np.__version__} (threads: {blas_threads()}), processors: {os.cpu_count()}"
     )
 
 

@@ -420,6 +420,7 @@ for _rule in ACTIVATIONS.values():
     for _function in (_forward_function(_rule), _backward_function(_rule)):
         globals()[_function.__name__] = _function
         __all__ += [_function.__name__]
+del _rule, _function
 
 
 # ---- softmax ---------------------------------------------------------------------------------------------------------

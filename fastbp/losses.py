@@ -164,6 +164,7 @@ for _rule in LOSSES.values():
         _rule.unit, (RuleLoss,), {"__doc__": _loss_doc(_rule), "__module__": __name__, "rule": _rule}
     )
     __all__ += [_rule.unit]
+del _rule
 
 if TYPE_CHECKING:
     # What the table adds to this module by name.

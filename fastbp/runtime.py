@@ -104,7 +104,6 @@ def config() -> dict[str, Any]:
         "version": __version__,
         "isa": _dispatch.isa,
         "isa_supported": _dispatch.supported(),
-        "micro_kernel": _dispatch.describe()["micro_kernel"],
         "threads": get_num_threads(),
         "compiler": _dispatch.compiler,
         "debug": _dispatch.checked,

@@ -143,10 +143,16 @@ class Unit:
         for name in ("parameters", "gradients", "_bound"):
             self.__dict__.pop(name, None)
 
+    def release(self) -> None:
+        """Leave the network, and forget its views; called by a network that could not be made."""
+        for name in ("parameters", "gradients", "_bound"):
+            self.__dict__.pop(name, None)
+
     def fresh(self) -> Self:
-        """Give a unit with the same settings that is in no network and has neither parameters nor memories."""
+        """Give a unit with the same settings that is in no network and has no parameters, no dtype and no memories."""
         unit = copy.copy(self)
-        for name in ("parameters", "gradients", "_bound", "_kept"):
+        unit.release()
+        for name in ("dtype", "_kept"):
             unit.__dict__.pop(name, None)
         return unit
 
@@ -333,6 +339,7 @@ for _rule in ACTIVATIONS.values():
         _rule.unit, (ActivationUnit,), {"__doc__": _unit_doc(_rule), "__module__": __name__, "rule": _rule}
     )
     __all__ += [_rule.unit]
+del _rule
 
 if TYPE_CHECKING:
     # What the table adds to this module by name.

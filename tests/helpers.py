@@ -49,10 +49,10 @@ def place(shape: tuple[int, ...], dtype: Any, layout: str, fill: float) -> tuple
         return whole[..., : shape[0]].T, whole
     if layout == "strided":
         whole = np.full([3 * n for n in shape], fill, dtype)
-        return whole[(slice(1, None, 3),) * len(shape)], whole
+        return whole[(..., *[slice(1, None, 3)] * len(shape))], whole
     whole = np.full(size + 2 * MARGIN, fill, dtype)
     view = whole[MARGIN : MARGIN + size].reshape(shape, order="F" if layout == "F" else "C")
-    return (view[(slice(None, None, -1),) * len(shape)] if layout == "negative" else view), whole
+    return (view[(..., *[slice(None, None, -1)] * len(shape))] if layout == "negative" else view), whole
 
 
 def laid_out(values: ArrayLike, layout: str) -> Array:
@@ -124,8 +124,8 @@ def tiny(dtype: Any) -> float:
 def ulp(exact: Array, dtype: Any) -> Array:
     """Return the distance of neighbouring numbers of dtype at exact."""
     with np.errstate(all="ignore"):
-        near = np.minimum(np.abs(exact), np.finfo(dtype).max).astype(dtype)
-        return wide(np.spacing(near))
+        near = np.minimum(np.abs(exact), 0.75 * np.finfo(dtype).max)  # spacing(max) would be inf
+        return wide(np.spacing(near.astype(dtype)))
 
 
 def composed(exact: Array, z: Array, dtype: Any) -> Array:

@@ -1,8 +1,9 @@
-"""Every script in examples/ runs, says something, and finds what it asserts, with warnings as errors."""
+"""Every script in examples/ and every piece of Python in README.md runs, with warnings as errors."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 import fastbp
 
 PLACE = Path(fastbp.__file__).resolve().parents[1]
-EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*.py"))
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 LONGEST = 60  # lines: an example is to be read at a glance
 
 
@@ -37,3 +39,17 @@ def test_it_runs(script: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip()
+
+
+BLOCKS = re.findall(
+    r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+)
+
+
+def test_the_readme_has_one_for_each_kind_of_user() -> None:
+    assert len(BLOCKS) == 4
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_the_readme_runs(block: str) -> None:
+    exec(compile(block, "README.md", "exec"), {})

@@ -67,10 +67,11 @@ cdef double product_cost(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_
     return 2.0 * m * n * k / kernels.flops
 
 cdef void choose_blocks(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Blocks* out) noexcept nogil:
+    """For m and n above 0."""
     cdef Py_ssize_t panels
     out.k_blocks = max(<Py_ssize_t> 1, ceil_div(k, kernels.kc))
     out.kc = round_up(ceil_div(k, out.k_blocks), 4)
-    out.mc = round_up(ceil_div(m, max(<Py_ssize_t> 1, ceil_div(m, kernels.mc))), kernels.mr)
+    out.mc = round_up(ceil_div(m, ceil_div(m, kernels.mc)), kernels.mr)
     panels = <Py_ssize_t> (TILE_US * kernels.flops / (2.0 * max(<Py_ssize_t> 1, out.mc * out.kc) * kernels.nr))
     panels = min(max(panels, <Py_ssize_t> 1), <Py_ssize_t> MAX_PANELS)
     out.nc = min(panels * kernels.nr, round_up(n, kernels.nr))
@@ -83,6 +84,8 @@ cdef void choose_blocks(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_s
 cdef Py_ssize_t product_scratch(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads) noexcept nogil:
     """Bytes, for `multiply` with any strides and up to so many threads."""
     cdef Blocks blocks
+    if m == 0 or n == 0:
+        return ALIGNMENT
     choose_blocks(kernels, m, n, k, &blocks)
     return ALIGNMENT + blocks.shared_bytes + n_threads * blocks.own_bytes
 
