@@ -52,7 +52,7 @@ compare: $(VENV)/installed-bench
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
-	$(BIN)/cython-lint src_pyx
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint src_pyx
 	$(BIN)/mypy
 
 build: $(BIN)/python

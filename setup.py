@@ -1,6 +1,7 @@
 """The compiled modules: one build of the kernels for each instruction set and dtype, and the engine above them.
 
-FASTBP_DEBUG=1 builds with checks: bounds, None and initialisation in Cython, pointer ranges in the kernels, assertions in C.
+FASTBP_DEBUG=1 builds with checks: bounds, None and initialisation in Cython, pointer ranges in the kernels,
+assertions in C.
 """
 
 import os

@@ -1,26 +1,26 @@
 """fastbp: the gradients of neural networks on the CPU, fast.
 
-Kernels on numpy arrays (`linear`, `softmax_nll`, ...), networks (`MLP`, `Network`), training (`train`, `SGD`, `Adam`), and a checker of
-gradients (`check_gradients`). The performance-critical parts are typed Cython, chosen at import for the processor.
+Kernels on numpy arrays (`linear`, `softmax_nll`, ...), networks (`MLP`, `Network`), training (`train`, `SGD`, `Adam`),
+and a checker of gradients (`check_gradients`). The performance-critical parts are typed Cython, chosen at import for
+the processor.
 """
 
-from fastbp import functional as _functional
-from fastbp import losses as _losses
-from fastbp import units as _units
+from typing import TYPE_CHECKING, Any
+
+from fastbp import functional, losses, units
 from fastbp._version import __version__
-from fastbp.functional import *
+from fastbp.functional import *  # noqa: F403  what the table of activations has decides
 from fastbp.gradcheck import GradientError, GradientReport, check_gradients
 from fastbp.history import History
-from fastbp.losses import *
+from fastbp.losses import *  # noqa: F403
 from fastbp.network import MLP, Gradients, Network
 from fastbp.optimizers import SGD, Adam, Optimizer
 from fastbp.runtime import config, get_num_threads, set_num_threads, threads
 from fastbp.training import train
-from fastbp.units import *
+from fastbp.units import *  # noqa: F403
 
 __all__ = [
     "MLP",
-    "__version__",
     "SGD",
     "Adam",
     "GradientError",
@@ -29,6 +29,7 @@ __all__ = [
     "History",
     "Network",
     "Optimizer",
+    "__version__",
     "check_gradients",
     "config",
     "get_num_threads",
@@ -36,4 +37,8 @@ __all__ = [
     "threads",
     "train",
 ]
-__all__ += [*_functional.__all__, *_units.__all__, *_losses.__all__]
+__all__ += [*functional.__all__, *units.__all__, *losses.__all__]
+
+if TYPE_CHECKING:
+    # What the tables add by name.
+    def __getattr__(name: str) -> Any: ...

@@ -92,7 +92,7 @@ def float_dtype(name: str, value: object) -> np.dtype[Any]:
         dtype = None if value is None else np.dtype(value)  # type: ignore[call-overload]
     except TypeError:
         dtype = None
-    if dtype in FLOATS:
+    if dtype is not None and dtype in FLOATS:  # numpy takes None for float64
         return FLOAT32 if dtype == FLOAT32 else FLOAT64
     error = TypeError if dtype is None and not isinstance(value, str) else ValueError
     raise error(f"unknown {name} {value!r}: known are 'float32', 'float64'")
@@ -197,12 +197,11 @@ def class_targets(t: object, rows: int, columns: int, dtype: np.dtype[Any], name
 def value_targets(t: object, rows: int, columns: int, dtype: np.dtype[Any], name: str = "t") -> NDArray[Any]:
     """Return targets (rows, columns) of dtype; (rows,) stands for (rows, 1). They are never broadcast."""
     t = _labels_or_array(name, t, dtype)
-    if columns == 1 and t.ndim == 1:
-        t = t.reshape(-1, 1)
-    if t.shape != (rows, columns):
+    fits = t.shape == (rows, columns) or (columns == 1 and t.shape == (rows,))
+    if not fits:
         expected = f"{(rows, 1)} or {(rows,)}" if columns == 1 else f"{(rows, columns)}"
         raise ValueError(f"{name} has shape {t.shape}, expected {expected}")
-    return _converted(name, t, dtype)
+    return _converted(name, t, dtype).reshape(rows, columns)
 
 
 def probability_targets(t: object, rows: int, columns: int, dtype: np.dtype[Any], name: str = "t") -> NDArray[Any]:

@@ -97,7 +97,7 @@ def run_demo(options: argparse.Namespace) -> int:
 
     try:
         return demo.run(options.picture, quick=options.quick)
-    except demo.MissingExtraError as error:
+    except (demo.MissingExtraError, FileNotFoundError) as error:
         print(f"fastbp: {error}", file=sys.stderr)
         return 1
 

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -511,8 +512,12 @@ def run(picture: str | os.PathLike[str] = "./fastbp-demo.png", *, quick: bool = 
     ------
     MissingExtraError
         (An ImportError.) If scikit-learn or matplotlib is not installed; the message names the extra that brings them.
+    FileNotFoundError
+        If there is no folder where the picture is to be written.
     """
     require_extras()
+    if not Path(picture).parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {Path(picture).parent} to write the picture into")
     s = QUICK if quick else FULL
     failures: list[str] = []
     with same_threads():

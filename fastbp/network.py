@@ -1,8 +1,8 @@
 """Networks: a chain of units with a loss, their parameters in one flat array.
 
-A network is cut into *stretches*: as many neighbouring units of the package's own as there are become one engine, which runs
-them in one call without the GIL; a user's own unit is called in Python between two of them. Where there is one stretch and the
-loss is the engine's too, a whole gradient is one call.
+A network is cut into *stretches*: as many neighbouring units of the package's own as there are become one engine, which
+runs them in one call without the GIL; a user's own unit is called in Python between two of them. Where there is one
+stretch and the loss is the engine's too, a whole gradient is one call.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from fastbp.units import Linear, Unit
 __all__ = ["MLP", "Gradients", "Network"]
 
 # Exactly these classes: a subclass may compute something else.
-ENGINE_UNITS: dict[type, str] = {Linear: "linear"} | {getattr(units, rule.unit): name for name, rule in ACTIVATIONS.items()}
+ENGINE_UNITS: dict[type, str] = {Linear: "linear"}
+ENGINE_UNITS |= {getattr(units, rule.unit): name for name, rule in ACTIVATIONS.items()}
 ENGINE_LOSSES: dict[type, str] = {getattr(losses, rule.unit): name for name, rule in LOSSES.items()}
 
 ALIGNMENT = 64  # bytes: a cache line, and the longest vector
@@ -114,7 +115,9 @@ def _views(flat: FloatArray, shapes: dict[str, tuple[int, ...]]) -> dict[str, Fl
 class Stretch:
     """Neighbouring units that one engine runs, or one unit of a user's own."""
 
-    def __init__(self, net: Network, first: int, last: int, names: list[tuple[str, int, int]], loss: str | None) -> None:
+    def __init__(
+        self, net: Network, first: int, last: int, names: list[tuple[str, int, int]], loss: str | None
+    ) -> None:
         self.net = net
         self.linear = tuple(i for i in range(first, last) if isinstance(net.units[i], Linear))
         self.engine = _engine.Engine(net.dtype.itemsize, names, loss)
@@ -141,18 +144,20 @@ class Guest:
         self.shape = x.shape
         y = self._checked("forward", self.unit.forward(x))
         if y.shape[0] != x.shape[0]:
-            raise ValueError(f"unit {self.number}, {self.unit!r}: forward returned shape {y.shape} for {x.shape[0]} rows")
+            raise ValueError(f"{self}: forward returned shape {y.shape} for {x.shape[0]} rows")
         return y
 
     def backward(self, dy: FloatArray, need_dx: bool) -> FloatArray | None:
         dx = self._checked("backward", self.unit.backward(dy))
         if dx.shape != self.shape:
-            raise ValueError(f"unit {self.number}, {self.unit!r}: backward returned shape {dx.shape}, expected {self.shape}")
+            raise ValueError(f"{self}: backward returned shape {dx.shape}, expected {self.shape}")
         return dx
 
     def _checked(self, method: str, y: Any) -> FloatArray:
-        name = f"what unit {self.number}, {self.unit!r}, returned from {method}"
-        return check.aligned(check.matrix(name, y, self.net.dtype, check.NETWORK))
+        return check.aligned(check.matrix(f"what {self} returned from {method}", y, self.net.dtype, check.NETWORK))
+
+    def __str__(self) -> str:
+        return f"unit {self.number}, {self.unit!r},"
 
 
 class Network:
@@ -195,7 +200,8 @@ class Network:
     Examples
     --------
     >>> import fastbp, numpy as np
-    >>> net = fastbp.Network(fastbp.Linear(3, 4), fastbp.Sigmoid(), fastbp.Linear(4, 2), loss=fastbp.SoftmaxNLL(), seed=0)
+    >>> units = fastbp.Linear(3, 4), fastbp.Sigmoid(), fastbp.Linear(4, 2)
+    >>> net = fastbp.Network(*units, loss=fastbp.SoftmaxNLL(), seed=0)
     >>> x, t = np.ones((5, 3), np.float32), np.zeros(5, np.int64)
     >>> loss, grads = net.value_and_grad(x, t)
     >>> grads.weights[0].shape
@@ -224,7 +230,7 @@ class Network:
         self._stretches = self._cut(widths)
         self._loss_name = ENGINE_LOSSES.get(type(loss))
         # The whole network in one engine, loss and all; None where Python takes part.
-        self.whole = self._stretches[0] if self._is_whole() else None
+        self.whole = self._one_stretch()
         self._forward_x: FloatArray | None = None
         self._forward_shape: tuple[int, ...] | None = None
 
@@ -273,9 +279,9 @@ class Network:
             i = end
         return made
 
-    def _is_whole(self) -> bool:
+    def _one_stretch(self) -> Stretch | None:
         first = self._stretches[0]
-        return len(self._stretches) == 1 and isinstance(first, Stretch) and first.engine.loss_is_ours
+        return first if isinstance(first, Stretch) and first.engine.loss_is_ours else None
 
     # ---- gradients
 
@@ -331,7 +337,8 @@ class Network:
         """Give x as the engine takes it, or raise."""
         values = check.matrix(name, x, self.dtype, check.NETWORK)
         if self.n_in is not None and values.shape[1] != self.n_in:
-            raise ValueError(f"{name} has shape {values.shape}, expected (n, {self.n_in}): the network has {self.n_in} inputs")
+            expected = f"(n, {self.n_in}): the network has {self.n_in} inputs"
+            raise ValueError(f"{name} has shape {values.shape}, expected {expected}")
         return check.aligned(values)
 
     def checked_targets(self, t: object, rows: int, columns: int, name: str = "t") -> NDArray[Any]:
@@ -403,7 +410,7 @@ class Network:
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
-        """Compute the gradient at the input of the last `forward`; those at the parameters are then in ``net.gradients``.
+        """Compute the gradient at the input of the last `forward`; the parameters' are then in ``net.gradients``.
 
         Parameters
         ----------
@@ -434,18 +441,19 @@ class Network:
         Returns
         -------
         ndarray
-            For `SoftmaxNLL` the most likely class of each row, int64 (n,); for `SigmoidNLL` 1 where the probability is above
-            one half, otherwise 0, int64 (n, out); for any other loss the output itself, (n, out). Always a fresh array.
+            For `SoftmaxNLL` the most likely class of each row, int64 (n,); for `SigmoidNLL` 1 where the probability is
+            above one half, otherwise 0, int64 (n, out); for any other loss the output itself, (n, out). Always fresh.
         """
         y = self._output(x)
         if self._loss_name == "softmax_nll":
-            return y.argmax(axis=1)
+            labels: NDArray[np.int64] = y.argmax(axis=1)
+            return labels
         if self._loss_name == "sigmoid_nll":
             return (y > 0).astype(np.int64)
         return y.copy()
 
     def predict_proba(self, x: FloatArray) -> FloatArray:
-        """Give the probabilities, (n, out): of each class for `SoftmaxNLL`, of 1 for `SigmoidNLL`. Always a fresh array.
+        """Give the probabilities, (n, out): of each class, or of 1 for `SigmoidNLL`. Always a fresh array.
 
         Raises
         ------
@@ -553,7 +561,8 @@ class MLP(Network):
     dtype : {"float32", "float64"}
         Of parameters, inputs and gradients.
     init : str, optional
-        How the weights begin, a name that `fastbp.initializers` knows; None: the usual one for the activation that follows.
+        How the weights begin, a name that `fastbp.initializers` knows; None: the usual one for the activation that
+        follows.
     seed : int, optional
         Of the initial weights; None: another one each time.
 
@@ -583,8 +592,7 @@ class MLP(Network):
         seed: int | None = None,
     ) -> None:
         check.choice("hidden", hidden, ACTIVATIONS)
-        if not isinstance(loss, Loss):
-            loss = getattr(losses, LOSSES[check.choice("loss", loss, LOSSES)].unit)()
+        last = loss if isinstance(loss, Loss) else getattr(losses, LOSSES[check.choice("loss", loss, LOSSES)].unit)()
         self.sizes = _check_sizes(sizes)
         self.hidden = hidden
         self.init = init
@@ -592,7 +600,7 @@ class MLP(Network):
         chain: list[Unit] = []
         for n_in, n_out in zip(self.sizes, self.sizes[1:], strict=False):
             chain += [Linear(n_in, n_out, init=init), unit()]
-        super().__init__(*chain[:-1], loss=loss, dtype=dtype, seed=seed)
+        super().__init__(*chain[:-1], loss=last, dtype=dtype, seed=seed)
 
     def _settings(self) -> tuple[str, ...]:
         return "sizes", "hidden", "init"

@@ -113,7 +113,7 @@ def config() -> dict[str, Any]:
     }
 
 
-# ---- the number of threads a process begins with ----------------------------------------------------------------------
+# ---- the number of threads a process begins with ---------------------------------------------------------------------
 
 
 def default_num_threads() -> int:
@@ -127,7 +127,7 @@ def default_num_threads() -> int:
     openmp = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if openmp.isdecimal() and int(openmp) > 0:
         return min(int(openmp), MAX_THREADS)
-    return max(1, min(_affinity(), math.ceil(_cgroup_quota()) if _cgroup_quota() else MAX_THREADS, MAX_THREADS))
+    return max(1, min(_affinity(), math.ceil(_cgroup_quota()), MAX_THREADS))
 
 
 def _affinity() -> int:
@@ -136,15 +136,15 @@ def _affinity() -> int:
     return os.cpu_count() or 1
 
 
-def _cgroup_quota() -> float | None:
-    """Processors that the control group may use at once (version 2, then 1); None: no limit."""
+def _cgroup_quota() -> float:
+    """Processors that the control group may use at once (version 2, then 1); without a limit, MAX_THREADS."""
     quota = _numbers(Path("/sys/fs/cgroup/cpu.max"))
     if quota is None:
         root = Path("/sys/fs/cgroup/cpu")
         halves = _numbers(root / "cpu.cfs_quota_us"), _numbers(root / "cpu.cfs_period_us")
         quota = halves[0] + halves[1] if halves[0] and halves[1] else None
     if quota is None or len(quota) != 2 or quota[0] <= 0 or quota[1] <= 0:
-        return None
+        return MAX_THREADS
     return quota[0] / quota[1]
 
 
@@ -159,7 +159,7 @@ def _numbers(path: Path) -> list[float] | None:
 _team.set_wanted(default_num_threads())
 
 
-# ---- threadpoolctl ----------------------------------------------------------------------------------------------------
+# ---- threadpoolctl ---------------------------------------------------------------------------------------------------
 
 
 def _register_with_threadpoolctl() -> None:

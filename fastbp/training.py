@@ -40,8 +40,8 @@ def train(
 ) -> History:
     """Train a network by mini-batches.
 
-    Each batch's step is the gradient of its mean loss and one update by the optimizer. The batches of an epoch are consecutive pieces of
-    a permutation of the rows, the last one shorter where the rows do not divide.
+    Each batch's step is the gradient of its mean loss and one update by the optimizer. The batches of an epoch are
+    consecutive pieces of a permutation of the rows, the last one shorter where the rows do not divide.
 
     Parameters
     ----------
@@ -56,7 +56,8 @@ def train(
     epochs, batch_size : int
         At least 1.
     shuffle : bool
-        Another order in each epoch: ``Philox(seed, stream_number("shuffle", epoch)).permutation(n)``; False: the rows as they lie.
+        Another order in each epoch: ``Philox(seed, stream_number("shuffle", epoch)).permutation(n)``; False: the
+        rows as they lie.
     sample_weight : array_like, shape (n,), optional
         A factor for each row's loss. A batch whose rows have no weight makes no step.
     validation_data : (x, t) or (x, t, sample_weight), optional
@@ -144,9 +145,9 @@ class Course:
         made = np.zeros(3)  # steps, summed loss, summed weights
         try:
             net.whole.engine.train_epoch(
-                self.x, self.t, self.weight, self.order, self.batch_size, net.whole.table, net.gradients.table(net.whole.linear),
-                optimizer.kind, net.flat_parameters, net.gradients.flat, first, second, optimizer.hyperparameters(),
-                state.step + 1, made,
+                self.x, self.t, self.weight, self.order, self.batch_size,
+                net.whole.table, net.gradients.table(net.whole.linear), optimizer.kind,
+                net.flat_parameters, net.gradients.flat, first, second, optimizer.hyperparameters(), state.step + 1, made,
             )  # fmt: skip
         finally:
             state.step += int(made[0])
@@ -173,7 +174,8 @@ class Course:
 
 
 def _checked(
-    net: Network, x: Any, t: Any, optimizer: Any, epochs: Any, batch_size: Any, shuffle: Any, sample_weight: Any, seed: Any
+    net: Network, x: Any, t: Any, optimizer: Any, epochs: Any, batch_size: Any, shuffle: Any, sample_weight: Any,
+    seed: Any,
 ) -> Course:
     if not isinstance(net, Network):
         raise TypeError(f"net must be a fastbp.Network, got {net!r} ({type(net).__name__})")

@@ -139,11 +139,6 @@ class Unit:
         self._bound = True
 
     def release(self) -> None:
-        """Be in no network again, without parameters; called by a network that could not be made after all."""
-        for name in ("parameters", "gradients", "_bound"):
-            self.__dict__.pop(name, None)
-
-    def release(self) -> None:
         """Leave the network, and forget its views; called by a network that could not be made."""
         for name in ("parameters", "gradients", "_bound"):
             self.__dict__.pop(name, None)

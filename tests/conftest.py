@@ -1,4 +1,4 @@
-"""Fixtures of all test files. The tests import `helpers` from this directory, which pytest puts on the path for them."""
+"""Fixtures of all test files. They import `helpers` from this directory, which pytest puts on the path for them."""
 
 from __future__ import annotations
 

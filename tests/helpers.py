@@ -49,10 +49,12 @@ def place(shape: tuple[int, ...], dtype: Any, layout: str, fill: float) -> tuple
         return whole[..., : shape[0]].T, whole
     if layout == "strided":
         whole = np.full([3 * n for n in shape], fill, dtype)
-        return whole[(..., *[slice(1, None, 3)] * len(shape))], whole
+        every_third: Any = (..., *[slice(1, None, 3)] * len(shape))
+        return whole[every_third], whole
     whole = np.full(size + 2 * MARGIN, fill, dtype)
     view = whole[MARGIN : MARGIN + size].reshape(shape, order="F" if layout == "F" else "C")
-    return (view[(..., *[slice(None, None, -1)] * len(shape))] if layout == "negative" else view), whole
+    backwards: Any = (..., *[slice(None, None, -1)] * len(shape))
+    return (view[backwards] if layout == "negative" else view), whole
 
 
 def laid_out(values: ArrayLike, layout: str) -> Array:
@@ -129,7 +131,7 @@ def ulp(exact: Array, dtype: Any) -> Array:
 
 
 def composed(exact: Array, z: Array, dtype: Any) -> Array:
-    """Return the promise for what is composed of exp, log, ...: 4 ulp, or 2e-7 (4e-16) max(1, |z|), whichever is more."""
+    """Return the promise for what is composed of exp, log, ...: the larger of 4 ulp and 2e-7 (4e-16) max(1, |z|)."""
     absolute = 2e-7 if dtype == np.float32 else 4e-16
     magnitude = np.where(np.isfinite(z), np.maximum(1, np.abs(z)), 1)
     with np.errstate(all="ignore"):
@@ -140,7 +142,7 @@ def product_bound(a: Array, b: Array, dtype: Any, bias: Array | None = None) -> 
     """Return the bound of a @ b [+ bias] in any order of summation: K eps |A| |B|, eps being two roundings."""
     terms = a.shape[1] + (bias is not None)
     magnitude = np.abs(a) @ np.abs(b) + (0 if bias is None else np.abs(bias))
-    return terms * (eps(dtype) * magnitude + tiny(dtype))
+    return np.asarray(terms * (eps(dtype) * magnitude + tiny(dtype)))
 
 
 def assert_bound(got: Any, exact: Any, bound: Any) -> None:
@@ -155,7 +157,8 @@ def assert_bound(got: Any, exact: Any, bound: Any) -> None:
         index = tuple(np.argwhere(~fine)[0])
         limit = np.broadcast_to(bound, exact.shape)[index]
         count = int(fine.size - fine.sum())
-        raise AssertionError(f"{count} of {fine.size}; at {index}: {got[index]!r}, expected {exact[index]!r} ± {limit!r}")
+        where = f"{count} of {fine.size} are wrong, first at {tuple(map(int, index))}"
+        raise AssertionError(f"{where}: {got[index]!r}, expected {exact[index]!r} ± {limit!r}")
 
 
 def assert_same_bits(a: Any, b: Any) -> None:

@@ -1,4 +1,4 @@
-"""The numpy twins, against higher precision, the lecture's formulas and finite differences: they judge everything else."""
+"""The numpy twins, which judge everything else, against higher precision, the lecture's formulas and differences."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ def test_losses_refuse_what_has_no_mean(rule: reference.LossRule) -> None:
         rule.twin(z[:0], t[:0])
     with pytest.raises(ValueError, match="mean"):
         rule.twin(z, t, sample_weight=[0.0, 0.0])
-    with pytest.raises(ValueError, match="'average'.*'mean', 'sum', 'none'"):
+    with pytest.raises(ValueError, match=r"'average'.*'mean', 'sum', 'none'"):
         rule.twin(z, t, reduction="average")
     assert rule.twin(z[:0], t[:0], reduction="sum")[0] == 0.0
 
@@ -272,7 +272,8 @@ def test_twins_say_the_same_in_both_precisions_at_special_values(name: str, dtyp
 
 
 def test_linear_worked_by_hand() -> None:
-    x, w, b = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 0.0, -1.0], [2.0, 1.0, 0.5]]), np.array([0.5, 0.0, 1.0])
+    x, w = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 0.0, -1.0], [2.0, 1.0, 0.5]])
+    b = np.array([0.5, 0.0, 1.0])
     assert_array_equal(reference.linear(x, w, b), [[5.5, 2.0, 1.0], [11.5, 4.0, 0.0]])
     assert_array_equal(reference.linear(x, w), [[5.0, 2.0, 0.0], [11.0, 4.0, -1.0]])
     dx, dw, db = reference.linear_backward(np.array([[1.0, 0.0, 2.0], [-1.0, 1.0, 0.0]]), x, w)

@@ -20,7 +20,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset, strcmp
 
 from fastbp._dispatch cimport kernels_for
-from fastbp._product cimport Product, multiply, product_cost, product_init, product_scratch
+from fastbp._product cimport Product, multiply, product_init, product_scratch
 from fastbp._table cimport Activation, Kernels
 from fastbp._team cimport Session, raise_pending, run_tasks, session_begin, session_end, session_poll, threads_wanted
 from fastbp._threads cimport exchange_int, store_int

@@ -14,9 +14,9 @@ from libc.string cimport memset, strcmp
 from fastbp._dispatch cimport kernels_for
 from fastbp._product cimport Product, multiply, product_cost, product_init, product_scratch
 from fastbp._table cimport Activation, Kernels, backward_t, forward_t
-from fastbp._team cimport (
-    MAX_THREADS, Session, raise_pending, run_tasks, session_begin, session_end, threads_wanted,
-)
+from fastbp._team cimport Session, raise_pending, run_tasks, session_begin, session_end, threads_wanted
+
+from fastbp._dispatch import activation_names  # no-cython-lint: beside the functions that take these names
 
 cnp.import_array()
 
@@ -145,8 +145,6 @@ cdef void map_piece(Map* m, char** p, Py_ssize_t n) noexcept nogil:
     cdef const Axes* axes = &m.axes
     cdef Py_ssize_t itemsize = m.kernels.itemsize
     cdef Py_ssize_t first, count
-    cdef const char* source[MAX_OPERANDS]
-    cdef char* target
     cdef int k, last = axes.operands - 1
     cdef bint dense = True
     for k in range(axes.operands):
@@ -245,8 +243,6 @@ def unary(str name, cnp.ndarray x, cnp.ndarray out):
     else:
         function = find_activation(kernels, name.encode()).forward
     function(cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(x))
-
-from fastbp._dispatch import activation_names   # noqa: E402  re-exported for the registry's test
 
 
 # --- rows: softmax and its kin over the last axis, the losses over the rows of a matrix
@@ -463,7 +459,7 @@ cdef int run_products(const Kernels* kernels, Product* products, int count) exce
     cdef double cost = 0
     cdef Py_ssize_t scratch_bytes = 0
     cdef void* scratch
-    cdef int i, n_threads
+    cdef int i
     for i in range(count):
         cost += product_cost(kernels, products[i].m, products[i].n, products[i].k)
         cost += 0.001 * products[i].m * products[i].n

@@ -23,7 +23,8 @@ from libc.stdint cimport int64_t, uint64_t
 
 from fastbp._threads cimport (
     add64, add_int, at_fork, atomic_replace, condition_broadcast, condition_init, condition_signal, condition_wait, cpu_relax,
-    exchange_int, fastbp_condition, fastbp_mutex, load64, load_int, mutex_init, mutex_lock, mutex_unlock, nanoseconds,
+    exchange_int, exchange_thread_limit, fastbp_condition,
+    fastbp_mutex, load64, load_int, mutex_init, mutex_lock, mutex_unlock, nanoseconds,
     start_detached, store64, store_int, thread_limit,
 )
 
@@ -98,9 +99,8 @@ cdef inline void finish_task() noexcept nogil:
 
 cdef bint spin_for_task(int worker) noexcept nogil:
     cdef int64_t deadline = nanoseconds() + SPIN_NS
-    cdef int turn
     while True:
-        for turn in range(64):
+        for _ in range(64):
             if has_task(load64(&team.word), worker):
                 return True
             cpu_relax()
@@ -130,7 +130,7 @@ cdef void* worker_body(void* argument) noexcept nogil:
 # --- the caller's side
 
 cdef int threads_wanted() noexcept nogil:
-    return thread_limit if thread_limit > 0 else load_int(&wanted)
+    return thread_limit() if thread_limit() > 0 else load_int(&wanted)
 
 cdef void session_begin(Session* session, int n_threads) noexcept nogil:
     """Own the team if more than one thread is wanted and nobody else has it; otherwise the caller will run alone."""
@@ -221,9 +221,8 @@ cdef uint64_t withdraw() noexcept nogil:
 
 cdef void wait_until_done(uint64_t taken) noexcept nogil:
     cdef int64_t deadline = nanoseconds() + SPIN_NS
-    cdef int turn
     while True:
-        for turn in range(64):
+        for _ in range(64):
             if load64(&team.done) == taken:
                 return
             cpu_relax()
@@ -274,10 +273,7 @@ def get_process():
 
 def set_limit(int n):
     """Set the calling thread's own number of threads (0: none of its own) and return what it was."""
-    global thread_limit
-    cdef int before = thread_limit
-    thread_limit = n
-    return before
+    return exchange_thread_limit(n)
 
 def started():
     """How many workers exist, without the caller."""

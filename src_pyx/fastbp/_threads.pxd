@@ -52,7 +52,14 @@ cdef extern from * nogil:
         return failed;
     }
 
-    static __thread int thread_limit = 0;   /* fastbp.threads(n) of the calling thread; 0: none */
+    /* fastbp.threads(n) of the calling thread; 0: none. Used by one module only: each would have its own. */
+    static __thread int fastbp_thread_limit = 0;
+    static inline int thread_limit(void) { return fastbp_thread_limit; }
+    static inline int exchange_thread_limit(int n) {
+        int before = fastbp_thread_limit;
+        fastbp_thread_limit = n;
+        return before;
+    }
     """
     ctypedef struct fastbp_mutex:
         pass
@@ -78,4 +85,5 @@ cdef extern from * nogil:
     bint atomic_replace(uint64_t* p, uint64_t expected, uint64_t desired)
     void cpu_relax()
     int64_t nanoseconds()
-    int thread_limit
+    int thread_limit()
+    int exchange_thread_limit(int n)                        # the old value

@@ -1,0 +1,581 @@
+"""Whatever is wrong with an argument: the error, its message, and that nothing has changed.
+
+Cases are made from a table of well-formed calls, one for each kernel (those of the registries included), by putting one
+thing wrong in each place where it can be.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import DTYPES, unchanged
+
+from fastbp import _validate as check
+from fastbp import functional
+from fastbp.reference import ACTIVATIONS, LOSSES
+
+M, K, N = 4, 3, 5
+
+# The arrays of floats that each kernel takes, in order, and the shapes of what it writes.
+ARGUMENTS: dict[str, dict[str, tuple[int, ...]]] = {
+    "matmul": {"a": (M, K), "b": (K, N)},
+    "matmul_backward": {"dc": (M, N), "a": (M, K), "b": (K, N)},
+    "linear": {"x": (M, K), "w": (K, N), "b": (N,)},
+    "linear_backward": {"dy": (M, N), "x": (M, K), "w": (K, N)},
+    "softmax": {"z": (M, K)},
+    "log_softmax": {"z": (M, K)},
+    "softmax_backward": {"dy": (M, K), "p": (M, K)},
+    "log_softmax_backward": {"dy": (M, K), "y": (M, K)},
+    "softmax_nll": {"z": (M, K), "t": (M, K)},
+    "sigmoid_nll": {"z": (M, K), "t": (M, K)},
+    "mse": {"y": (M, K), "t": (M, K)},
+}
+for rule in ACTIVATIONS.values():
+    kept = {"output": "y", "input": "z"}[rule.needs]
+    ARGUMENTS[rule.name] = {"z": (M, K)}
+    ARGUMENTS[f"{rule.name}_backward"] = {"dy": (M, K), kept: (M, K)}
+
+OUTPUTS: dict[str, dict[str, tuple[int, ...]]] = {name: {"out": (M, K)} for name in ARGUMENTS}
+OUTPUTS["matmul"] = OUTPUTS["linear"] = {"out": (M, N)}
+OUTPUTS["matmul_backward"] = {"out[0] (da)": (M, K), "out[1] (db)": (K, N)}
+OUTPUTS["linear_backward"] = {"out[0] (dx)": (M, K), "out[1] (dw)": (K, N), "out[2] (db)": (N,)}
+
+PRODUCTS = ("matmul", "matmul_backward", "linear", "linear_backward")
+IN_PLACE = [name for name in ARGUMENTS if name not in PRODUCTS and name not in LOSSES]
+EVERY_ARGUMENT = [(kernel, name) for kernel, arguments in ARGUMENTS.items() for name in arguments]
+EVERY_OUTPUT = [(kernel, name) for kernel, outputs in OUTPUTS.items() for name in outputs]
+
+
+def test_the_tables_know_every_kernel() -> None:
+    assert set(ARGUMENTS) == set(OUTPUTS) == set(functional.__all__)
+
+
+def well_formed(kernel: str, dtype: Any = np.float32) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    return {name: rng.random(shape).astype(dtype) for name, shape in ARGUMENTS[kernel].items()}
+
+
+def outputs_of(kernel: str, dtype: Any = np.float32) -> dict[str, Any]:
+    return {name: np.full(shape, 7.0, dtype) for name, shape in OUTPUTS[kernel].items()}
+
+
+def call(kernel: str, arguments: dict[str, Any], outputs: dict[str, Any] | None = None, **options: Any) -> Any:
+    if outputs is None:
+        outputs = outputs_of(kernel)
+    given = tuple(outputs.values())
+    return getattr(functional, kernel)(**arguments, out=given[0] if "out" in outputs else given, **options)
+
+
+def refused(
+    error: type[Exception],
+    fragments: list[str],
+    kernel: str,
+    arguments: dict[str, Any],
+    outputs: dict[str, Any] | None = None,
+    **options: Any,
+) -> None:
+    """Check that the call raises exactly this, says all of it, and changes nothing that it was given."""
+    if outputs is None:
+        outputs = outputs_of(kernel)
+    with unchanged(*arguments.values(), *outputs.values(), *options.values()):
+        with pytest.raises(error) as caught:
+            call(kernel, arguments, outputs, **options)
+    assert caught.type is error
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kernel", ARGUMENTS)
+def test_the_well_formed_calls_work(kernel: str, dtype: Any) -> None:
+    call(kernel, well_formed(kernel, dtype), outputs_of(kernel, dtype))
+
+
+# ---- dtypes and kinds ------------------------------------------------------------------------------------------------
+
+
+def cure(name: str, target: str) -> str:
+    return f"pass {name}.astype(np.{target})"
+
+
+WRONG_DTYPES = {
+    "int64": lambda x: x.astype(np.int64),
+    "bool": lambda x: x > 0.5,
+    "float16": lambda x: x.astype(np.float16),
+    "object": lambda x: x.astype(object),
+    "complex64": lambda x: x.astype(np.complex64),
+    "longdouble": lambda x: x.astype(np.longdouble),
+    "<U32": lambda x: x.astype("<U32"),
+    "datetime64[s]": lambda x: np.zeros(x.shape, "datetime64[s]"),
+}
+
+
+@pytest.mark.parametrize("dtype", WRONG_DTYPES)
+@pytest.mark.parametrize(("kernel", "name"), EVERY_ARGUMENT)
+def test_wrong_dtypes(kernel: str, name: str, dtype: str) -> None:
+    arguments = well_formed(kernel)
+    wrong = arguments[name] = WRONG_DTYPES[dtype](arguments[name])
+    if kernel in LOSSES and name == "t" and wrong.dtype.kind in "ib":
+        return  # welcome there
+    first = next(iter(arguments)) == name
+    target = "float64" if first and wrong.dtype.char == "g" else "float32"
+    remedy = f"pass {name}.real" if wrong.dtype.kind == "c" else cure(name, target)
+    expected = "expected float32 or float64" if first else "is float32"
+    refused(TypeError, [f"{name} has dtype {wrong.dtype}", expected, remedy], kernel, arguments)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("kernel", "name"), EVERY_ARGUMENT)
+def test_mixed_dtypes(kernel: str, name: str, dtype: Any) -> None:
+    arguments = well_formed(kernel, dtype)
+    other, own = ("float32", "float64") if dtype == np.float64 else ("float64", "float32")
+    if next(iter(arguments)) == name:
+        return  # it decides; the others are then the odd ones
+    arguments[name] = arguments[name].astype(other)
+    fragments = [f"{name} has dtype {other} but", f"is {own}", cure(name, own)]
+    refused(TypeError, fragments, kernel, arguments, outputs_of(kernel, dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("kernel", "name"), EVERY_ARGUMENT)
+def test_byte_swapped_arrays(kernel: str, name: str, dtype: Any) -> None:
+    arguments = well_formed(kernel, dtype)
+    swapped = arguments[name] = arguments[name].astype(np.dtype(dtype).newbyteorder())
+    fragments = [f"{name} has dtype {swapped.dtype}", f'pass {name}.astype({name}.dtype.newbyteorder("="))']
+    refused(TypeError, fragments, kernel, arguments, outputs_of(kernel, dtype))
+    cured = swapped.astype(swapped.dtype.newbyteorder("="))
+    call(kernel, {**arguments, name: cured}, outputs_of(kernel, dtype))
+
+
+@pytest.mark.parametrize("make", [lambda x: x.tolist(), lambda x: None, lambda x: memoryview(x), lambda x: 1.5])
+@pytest.mark.parametrize(("kernel", "name"), EVERY_ARGUMENT)
+def test_what_is_no_array(kernel: str, name: str, make: Callable[[Any], Any]) -> None:
+    arguments = well_formed(kernel)
+    wrong = arguments[name] = make(arguments[name])
+    if (kernel, name, wrong) == ("linear", "b", None):
+        return  # no bias
+    came = "None" if wrong is None else type(wrong).__name__
+    fragments = [f"{name} must be a numpy array, got {came}", f"pass np.asarray({name}, dtype=np.float32)"]
+    refused(TypeError, fragments, kernel, arguments)
+
+
+@pytest.mark.parametrize(("kernel", "name"), EVERY_ARGUMENT)
+def test_masked_arrays(kernel: str, name: str) -> None:
+    arguments = well_formed(kernel)
+    arguments[name] = np.ma.masked_array(arguments[name], mask=False)
+    fragments = [f"{name} is a masked array", f"pass {name}.filled(value)"]
+    refused(TypeError, fragments, kernel, arguments)
+
+
+# ---- shapes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", [(), (M,), (M, K, 1), (1, M, K)])
+@pytest.mark.parametrize(
+    ("kernel", "name"),
+    [(k, n) for k, n in EVERY_ARGUMENT if k in PRODUCTS or (k in LOSSES and n != "t") if len(ARGUMENTS[k][n]) == 2],
+)
+def test_wrong_ranks(kernel: str, name: str, wrong: tuple[int, ...]) -> None:
+    arguments = well_formed(kernel)
+    arguments[name] = np.ones(wrong, np.float32)
+    fragments = [f"{name} has shape {wrong}, expected 2 dimensions"]
+    refused(ValueError, fragments + [f"pass {name}[None]"] * (len(wrong) == 1), kernel, arguments)
+
+
+@pytest.mark.parametrize(("kernel", "name"), EVERY_ARGUMENT)
+def test_wrong_sizes(kernel: str, name: str) -> None:
+    """One row or column more does not fit where another argument has the same size, and else not to out."""
+    shape = ARGUMENTS[kernel][name]
+    sizes = [n for other in ARGUMENTS[kernel].values() for n in other]  # M, K and N differ
+    for axis, n in enumerate(shape):
+        arguments = well_formed(kernel)
+        arguments[name] = np.ones([m + (i == axis) for i, m in enumerate(shape)], np.float32)
+        refused(ValueError, ["has shape", "expected", str(n + 1)], kernel, arguments)
+        without_out = dict.fromkeys(OUTPUTS[kernel])
+        if sizes.count(n) == 1:
+            call(kernel, arguments, without_out)
+        else:
+            refused(ValueError, ["has shape", "expected", str(n + 1)], kernel, arguments, without_out)
+
+
+def test_messages_about_sizes_name_both_arguments() -> None:
+    def message(kernel: str, **wrong: np.ndarray) -> str:
+        with pytest.raises(ValueError) as caught:
+            getattr(functional, kernel)(**{**well_formed(kernel), **wrong})
+        return str(caught.value)
+
+    w = np.ones((K + 1, N), np.float32)
+    assert message("linear", w=w) == "w has shape (4, 5), expected (3, n): x has shape (4, 3)"
+    b = np.ones((1, N), np.float32)
+    assert message("linear", b=b) == "b has shape (1, 5), expected (5,): one value for each column of w"
+    dy = np.ones((M, N + 1), np.float32)
+    assert message("linear_backward", dy=dy) == "dy has shape (4, 6), expected (4, 5): the shape of x @ w"
+    y = np.ones((M, 1), np.float32)
+    assert message("sigmoid_backward", y=y) == "dy has shape (4, 3), expected (4, 1): the shape of y"
+
+
+@pytest.mark.parametrize("kernel", ["softmax", "log_softmax", "softmax_backward", "log_softmax_backward"])
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0)])
+def test_softmax_of_no_columns(kernel: str, shape: tuple[int, ...]) -> None:
+    arguments = {name: np.ones(shape) for name in ARGUMENTS[kernel]}
+    fragments = [f"has shape {shape}, expected at least one column on the last axis"]
+    refused(ValueError, fragments, kernel, arguments, {"out": np.ones(shape)})
+
+
+def test_softmax_nll_of_no_columns() -> None:
+    arguments = {"z": np.ones((2, 0), np.float32), "t": np.zeros(2, np.int64)}
+    fragments = ["z has shape (2, 0), expected at least one column"]
+    refused(ValueError, fragments, "softmax_nll", arguments, {"out": np.ones((2, 0), np.float32)})
+
+
+# ---- out -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kernel", "name"), EVERY_OUTPUT)
+def test_out_of_the_wrong_shape(kernel: str, name: str) -> None:
+    shape = OUTPUTS[kernel][name]
+    for wrong in ((), shape[:-1], (*shape, 1), (1, *shape), tuple(n + 1 for n in shape), (1,) * len(shape)):
+        outputs = {**outputs_of(kernel), name: np.full(wrong, 7.0, np.float32)}
+        fragments = [f"{name} has shape {wrong}, expected {shape}"]
+        refused(ValueError, fragments, kernel, well_formed(kernel), outputs)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int32", "complex64", "object", ">f4"])
+@pytest.mark.parametrize(("kernel", "name"), EVERY_OUTPUT)
+def test_out_of_the_wrong_dtype(kernel: str, name: str, dtype: str) -> None:
+    shape = OUTPUTS[kernel][name]
+    outputs = {**outputs_of(kernel), name: np.ones(shape, dtype)}
+    fragments = [f"{name} has dtype {dtype}, expected float32", f"pass np.empty({shape}, np.float32)"]
+    refused(TypeError, fragments, kernel, well_formed(kernel), outputs)
+
+
+@pytest.mark.parametrize(("kernel", "name"), EVERY_OUTPUT)
+def test_out_that_is_read_only(kernel: str, name: str) -> None:
+    outputs = outputs_of(kernel)
+    outputs[name].flags.writeable = False
+    refused(ValueError, [f"{name} is read-only"], kernel, well_formed(kernel), outputs)
+
+
+@pytest.mark.parametrize(("kernel", "name"), EVERY_OUTPUT)
+def test_out_that_is_no_array(kernel: str, name: str) -> None:
+    for wrong in ([[0.0]], 1.0, "out"):
+        fragments = [f"{name} must be a numpy array to write into, got {type(wrong).__name__}"]
+        refused(TypeError, fragments, kernel, well_formed(kernel), {**outputs_of(kernel), name: wrong})
+    masked = np.ma.masked_array(outputs_of(kernel)[name])
+    refused(TypeError, [f"{name} is a masked array"], kernel, well_formed(kernel), {**outputs_of(kernel), name: masked})
+
+
+@pytest.mark.parametrize(("kernel", "name"), EVERY_OUTPUT)
+def test_out_that_overlaps_itself(kernel: str, name: str) -> None:
+    shape = OUTPUTS[kernel][name]
+    buffer = np.full(64, 7.0, np.float32)
+    step = buffer.itemsize
+    # all elements at one address; each row begins at the second element of the one before
+    for strides in ((0,) * len(shape), (step,) * len(shape) if len(shape) > 1 else (0,)):
+        wrong = np.lib.stride_tricks.as_strided(buffer, shape, strides)
+        fragments = [f"{name} has strides {strides}", "share one address"]
+        refused(ValueError, fragments, kernel, well_formed(kernel), {**outputs_of(kernel), name: wrong})
+
+
+def overlapping(x: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return a copy of x and an array of this shape that share one element."""
+    size = int(np.prod(shape))
+    buffer = np.zeros(x.size + size - 1, x.dtype)
+    copy = buffer[: x.size].reshape(x.shape)
+    copy[...] = x
+    return copy, buffer[x.size - 1 :].reshape(shape)
+
+
+@pytest.mark.parametrize(("kernel", "name"), EVERY_OUTPUT)
+def test_out_that_overlaps_an_input(kernel: str, name: str) -> None:
+    for argument in ARGUMENTS[kernel]:
+        arguments, outputs = well_formed(kernel), outputs_of(kernel)
+        arguments[argument], outputs[name] = overlapping(arguments[argument], OUTPUTS[kernel][name])
+        refused(ValueError, [f"{name} shares memory with {argument}"], kernel, arguments, outputs)
+
+
+@pytest.mark.parametrize("kernel", [*PRODUCTS, *LOSSES])
+def test_out_that_is_an_input_of_a_product_or_a_loss(kernel: str) -> None:
+    size = 3
+    arguments = {name: np.ones((size,) * len(s), np.float32) for name, s in ARGUMENTS[kernel].items()}
+    names = list(OUTPUTS[kernel])
+    for argument, (i, name) in itertools.product(arguments, enumerate(names)):
+        outputs: dict[str, Any] = {n: np.full((size,) * len(OUTPUTS[kernel][n]), 7.0, np.float32) for n in names}
+        if outputs[names[i]].ndim != arguments[argument].ndim:
+            continue
+        outputs[name] = arguments[argument]
+        refused(ValueError, [f"{name} shares memory with {argument}"], kernel, arguments, outputs)
+
+
+@pytest.mark.parametrize("kernel", IN_PLACE)
+def test_out_that_is_nearly_an_input(kernel: str) -> None:
+    for argument in ARGUMENTS[kernel]:
+        arguments = well_formed(kernel)
+        square = np.random.default_rng(0).random((M, M)).astype(np.float32)
+        arguments = {name: square.copy() for name in arguments}
+        for wrong in (arguments[argument].T, arguments[argument][::-1], arguments[argument][:, ::-1]):
+            fragments = [f"out shares memory with {argument} without being the same array"]
+            refused(ValueError, fragments, kernel, arguments, {"out": wrong})
+
+
+def test_outputs_that_overlap_each_other() -> None:
+    for kernel in ("linear_backward", "matmul_backward"):
+        names = list(OUTPUTS[kernel])
+        for first, second in itertools.combinations(names, 2):
+            outputs = outputs_of(kernel)
+            outputs[first], outputs[second] = overlapping(outputs[first], OUTPUTS[kernel][second])
+            refused(ValueError, [f"{second} shares memory with {first}"], kernel, well_formed(kernel), outputs)
+
+
+@pytest.mark.parametrize("kernel", ["linear_backward", "matmul_backward"])
+def test_out_that_is_no_tuple_or_too_short(kernel: str) -> None:
+    function, arguments, outputs = getattr(functional, kernel), well_formed(kernel), list(outputs_of(kernel).values())
+    with unchanged(*outputs):
+        for wrong in (outputs, outputs[0], {}):
+            with pytest.raises(TypeError, match=f"out must be a tuple \\(.*\\), got {type(wrong).__name__}"):
+                function(**arguments, out=wrong)
+        for short in ((), tuple(outputs[:-1]), (*outputs, None)):
+            with pytest.raises(ValueError, match=f"out must be a tuple \\(.*\\), got {len(short)} entries"):
+                function(**arguments, out=short)
+
+
+def test_out_for_dx_without_need_dx() -> None:
+    fragments = ["out[0] (dx) is given, expected None with need_dx=False"]
+    refused(ValueError, fragments, "linear_backward", well_formed("linear_backward"), need_dx=False)
+
+
+def test_overlap_is_exact_where_that_is_cheap() -> None:
+    """Interleaved columns share a range of addresses, and no element."""
+    buffer = np.zeros((4, 6), np.float32)
+    functional.sigmoid(buffer[:, ::2], out=buffer[:, 1::2])
+    assert (buffer[:, 1::2] == 0.5).all() and not buffer[:, ::2].any()
+
+
+def test_overlap_that_is_hard_to_tell_counts_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_hard(*args: Any, **kwargs: Any) -> bool:
+        raise np.exceptions.TooHardError
+
+    monkeypatch.setattr(np, "shares_memory", too_hard)
+    buffer = np.zeros((4, 6), np.float32)
+    with pytest.raises(ValueError, match="out shares memory with z"):
+        functional.sigmoid(buffer[:, ::2], out=buffer[:, 1::2])
+
+
+# ---- targets ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("label", [K, -1, 1000, 2**31, -(2**40)])
+def test_labels_out_of_range(label: int) -> None:
+    t = np.array([0, 1, label, 2])
+    fragments = [f"t[2] is {label}, expected a label from 0 to {K - 1}"]
+    refused(ValueError, fragments, "softmax_nll", {**well_formed("softmax_nll"), "t": t})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "label"), [(np.uint64, 2**64 - 1), (np.uint64, 2**63), (np.int8, -128), (np.uint8, 255)]
+)
+def test_labels_out_of_range_at_the_ends_of_their_dtype(dtype: Any, label: int) -> None:
+    t = np.array([0, 0, 0, label], dtype)
+    fragments = [f"t[3] is {label}, expected a label from 0 to 2"]
+    refused(ValueError, fragments, "softmax_nll", {**well_formed("softmax_nll"), "t": t})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bool", "object", "complex128", "<U1"])
+def test_labels_of_the_wrong_dtype(dtype: str) -> None:
+    t = np.zeros(M, dtype)
+    fragments = [f"t has dtype {dtype}, expected integer labels: pass t.astype(np.int64)"]
+    refused(TypeError, fragments, "softmax_nll", {**well_formed("softmax_nll"), "t": t})
+
+
+@pytest.mark.parametrize(
+    ("shape", "fragments"),
+    [
+        ((M + 1,), ["t has shape (5,), expected (4,): one label for each row"]),
+        ((0,), ["t has shape (0,), expected (4,)"]),
+        ((M, K + 1), ["t has shape (4, 4), expected labels of shape (4,) or rows of shape (4, 3)"]),
+        ((M + 1, K), ["t has shape (5, 3)"]),
+        ((1, K), ["t has shape (1, 3)"]),
+        ((M, 1), ["t has shape (4, 1)", "pass t.ravel() if these are labels"]),
+        ((), ["t has shape (), expected labels of shape (4,)"]),
+        ((M, K, 1), ["t has shape (4, 3, 1)"]),
+    ],
+)
+def test_class_targets_of_the_wrong_shape(shape: tuple[int, ...], fragments: list[str]) -> None:
+    arguments = {**well_formed("softmax_nll"), "t": np.zeros(shape, np.int64)}
+    refused(ValueError, fragments, "softmax_nll", arguments)
+
+
+@pytest.mark.parametrize("kernel", ["sigmoid_nll", "mse"])
+@pytest.mark.parametrize("shape", [(M,), (1, K), (M, 1), (K,), (M, K, 1), (), (M + 1, K)])
+def test_targets_are_never_broadcast(kernel: str, shape: tuple[int, ...]) -> None:
+    arguments = {**well_formed(kernel), "t": np.zeros(shape, np.float32)}
+    refused(ValueError, [f"t has shape {shape}, expected (4, 3)"], kernel, arguments)
+
+
+@pytest.mark.parametrize("kernel", ["sigmoid_nll", "mse"])
+def test_targets_on_one_axis_need_their_length(kernel: str) -> None:
+    first = next(iter(ARGUMENTS[kernel]))
+    for shape in ((M + 1,), (1,), (1, M), (M, 2)):
+        arguments = {first: np.ones((M, 1), np.float32), "t": np.zeros(shape, np.float32)}
+        fragments = [f"t has shape {shape}, expected (4, 1) or (4,)"]
+        refused(ValueError, fragments, kernel, arguments, {"out": np.ones((M, 1), np.float32)})
+
+
+@pytest.mark.parametrize("value", [-0.001, 1.001, np.nan, np.inf, -np.inf, 2])
+def test_probabilities_outside_of_0_and_1(value: float) -> None:
+    for dtype in (np.float32, np.int64) if value == 2 else (np.float32,):
+        arguments = well_formed("sigmoid_nll")
+        arguments["t"] = np.zeros((M, K), dtype)
+        arguments["t"][1, 2] = value
+        shown = np.float32(value)
+        fragments = [f"t[1, 2] is {shown}, expected a value in [0, 1]"]
+        refused(ValueError, fragments, "sigmoid_nll", arguments)
+
+
+def test_ragged_labels() -> None:
+    fragments = ["t must be a numpy array, got list"]
+    refused(TypeError, fragments, "softmax_nll", {**well_formed("softmax_nll"), "t": [[1], [1, 2], [], [0]]})
+
+
+# ---- weights and reductions ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", LOSSES)
+@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf, -np.inf, -1e-45])
+def test_weights_that_are_negative_or_not_finite(kernel: str, value: float) -> None:
+    weight = np.ones(M, np.float32)
+    weight[2] = value
+    fragments = [f"sample_weight[2] is {weight[2]}, expected a finite weight of at least 0"]
+    for given in (weight, weight.tolist()):
+        refused(ValueError, fragments, kernel, well_formed(kernel), sample_weight=given)
+
+
+@pytest.mark.parametrize("kernel", LOSSES)
+@pytest.mark.parametrize("shape", [(), (M + 1,), (1,), (0,), (M, 1), (1, M)])
+def test_weights_of_the_wrong_shape(kernel: str, shape: tuple[int, ...]) -> None:
+    fragments = [f"sample_weight has shape {shape}, expected (4,): one weight for each row"]
+    refused(ValueError, fragments, kernel, well_formed(kernel), sample_weight=np.ones(shape, np.float32))
+
+
+@pytest.mark.parametrize("kernel", LOSSES)
+def test_weights_of_the_wrong_dtype(kernel: str) -> None:
+    for dtype in ("float64", "float16", "complex64", "object", ">f4"):
+        wrong = np.ones(M, dtype)
+        fragments = [f"sample_weight has dtype {dtype}", "float32", "pass sample_weight.astype("]
+        if dtype == "complex64":
+            fragments[-1] = "pass sample_weight.real"
+        refused(TypeError, fragments, kernel, well_formed(kernel), sample_weight=wrong)
+    for wrong in ("heavy", ["a"] * M, [[1], [1, 2]], {"a": 1}, [None] * M, [1j] * M):
+        fragments = ["sample_weight must be numbers, one for each row"]
+        refused(TypeError, fragments, kernel, well_formed(kernel), sample_weight=wrong)
+    fragments = ["sample_weight is a masked array"]
+    refused(TypeError, fragments, kernel, well_formed(kernel), sample_weight=np.ma.ones(M, np.float32))
+
+
+@pytest.mark.parametrize("kernel", LOSSES)
+def test_a_list_of_weights_beyond_float32(kernel: str) -> None:
+    fragments = ["sample_weight[0] is inf, expected a finite weight"]
+    refused(ValueError, fragments, kernel, well_formed(kernel), sample_weight=[1e300, 1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("kernel", LOSSES)
+def test_means_over_nothing(kernel: str) -> None:
+    fragments = ["sample_weight sums to 0.0, so that the mean is not defined"]
+    refused(ValueError, fragments, kernel, well_formed(kernel), sample_weight=np.zeros(M, np.float32))
+    call(kernel, well_formed(kernel), sample_weight=np.zeros(M, np.float32), reduction="sum")
+    empty = {name: x[:0] for name, x in well_formed(kernel).items()}
+    for weight in (None, np.ones(0, np.float32)):
+        with pytest.raises(ValueError, match="the mean"):
+            getattr(functional, kernel)(**empty, sample_weight=weight)
+
+
+@pytest.mark.parametrize("kernel", LOSSES)
+@pytest.mark.parametrize(
+    ("reduction", "error"), [("average", ValueError), ("", ValueError), (None, TypeError), (0, TypeError)]
+)
+def test_unknown_reductions(kernel: str, reduction: Any, error: type[Exception]) -> None:
+    fragments = [f"unknown reduction {reduction!r}: known are 'mean', 'sum', 'none'"]
+    refused(error, fragments, kernel, well_formed(kernel), reduction=reduction)
+
+
+@pytest.mark.parametrize("kernel", LOSSES)
+def test_names_are_checked_before_dtypes_and_sizes(kernel: str) -> None:
+    arguments = {**well_formed(kernel), "t": np.ones((99, 99), np.complex64)}
+    with pytest.raises(ValueError, match="unknown reduction 'average'"):
+        getattr(functional, kernel)(**arguments, reduction="average")
+
+
+def test_unknown_options_and_positional_options_are_refused() -> None:
+    z, t = np.ones((2, 2)), np.zeros(2, np.int64)
+    with pytest.raises(TypeError, match="weights"):
+        functional.softmax_nll(z, t, weights=None)
+    with pytest.raises(TypeError, match="positional"):
+        functional.softmax_nll(z, t, None)
+    with pytest.raises(TypeError, match="positional"):
+        functional.sigmoid(z, z)
+
+
+# ---- the checks of single values -------------------------------------------------------------------------------------
+
+
+def test_choice() -> None:
+    assert check.choice("loss", "mse", LOSSES) == "mse"
+    with pytest.raises(ValueError, match=r"unknown loss 'mce': known are 'softmax_nll', 'sigmoid_nll', 'mse'"):
+        check.choice("loss", "mce", LOSSES)
+    with pytest.raises(TypeError, match=r"unknown loss 3: known are"):
+        check.choice("loss", 3, LOSSES)
+    with pytest.raises(TypeError, match=r"unknown loss \[\]: known are"):
+        check.choice("loss", [], LOSSES)
+
+
+def test_integer() -> None:
+    assert check.integer("n", 3) == 3
+    assert check.integer("n", np.uint8(3)) == 3 and type(check.integer("n", np.uint8(3))) is int
+    assert check.integer("n", 0, 0) == 0
+    for wrong, error, message in (
+        (0, ValueError, "n must be at least 1, got 0"),
+        (9, ValueError, "n must be at most 8, got 9"),
+        (2.0, TypeError, "n must be an integer, got 2.0 (float)"),
+        (True, TypeError, "n must be an integer, got True"),
+        (np.True_, TypeError, "n must be an integer, got np.True_"),
+        ("2", TypeError, "n must be an integer, got '2' (str)"),
+        (None, TypeError, "n must be an integer, got None (NoneType)"),
+    ):
+        with pytest.raises(error, match=re.escape(message)):
+            check.integer("n", wrong, 1, 8)
+
+
+def test_real() -> None:
+    assert check.real("lr", 1) == 1.0
+    assert check.real("lr", np.float32(0.5), above=0) == 0.5
+    for wrong, error, message in (
+        (0, ValueError, "lr must be finite and above 0 and below 1, got 0"),
+        (1.0, ValueError, "lr must be finite and above 0 and below 1, got 1.0"),
+        (float("nan"), ValueError, "got nan"),
+        (float("inf"), ValueError, "got inf"),
+        ("0.5", TypeError, "lr must be a number, got '0.5' (str)"),
+        (True, TypeError, "lr must be a number, got True (bool)"),
+        (None, TypeError, "lr must be a number, got None (NoneType)"),
+        (1j, TypeError, "lr must be a number, got 1j (complex)"),
+        (10**400, TypeError, "lr must be a number"),
+    ):
+        with pytest.raises(error, match=re.escape(message)):
+            check.real("lr", wrong, above=0, below=1)
+    assert check.real("p", 0, at_least=0, at_most=1) == 0.0
+    with pytest.raises(ValueError, match=r"p must be finite and at least 0 and at most 1, got 1\.5"):
+        check.real("p", 1.5, at_least=0, at_most=1)
+
+
+def test_a_network_says_how_its_dtype_is_changed() -> None:
+    with pytest.raises(TypeError) as caught:
+        check.matrix("x", np.ones((2, 2)), np.dtype(np.float32), check.NETWORK)
+    message = "x has dtype float64 but the network is float32: pass x.astype(np.float32)"
+    assert str(caught.value) == message + ', or make the network with dtype="float64"'
+    with pytest.raises(TypeError) as caught:
+        check.matrix("x", np.ones((2, 2), int), np.dtype(np.float32), check.NETWORK)
+    assert str(caught.value) == "x has dtype int64 but the network is float32: pass x.astype(np.float32)"
