@@ -19,9 +19,8 @@ DEBUG = os.environ.get("FASTBP_DEBUG", "0") not in ("", "0")
 # -fno-math-errno -fno-trapping-math: neither changes a result nor the processor's state; both let loops be vectorised.
 # -ffp-contract=off: a fused multiply-add stands only where the source says so.
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wall", "-Wextra"]
-# What Cython itself generates: parameters that a signature demands, casts of its own method tables, cached constants.
-FLAGS += ["-Wno-unused-parameter", "-Wno-unused-function", "-Wno-cast-function-type", "-Wno-missing-field-initializers"]
-FLAGS += ["-Wno-sign-compare", "-Wno-unused-variable", "-Wno-unused-but-set-variable"]
+# What Cython itself generates: parameters that a signature demands, helpers that a module does not use.
+FLAGS += ["-Wno-unused-parameter", "-Wno-unused-function"]
 if DEBUG:
     FLAGS += ["-g", "-UNDEBUG"]
 

@@ -6,6 +6,7 @@ The activations and losses come from the registries: one more of them is measure
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,6 +77,12 @@ PLAIN: dict[str, Callable[..., Any]] = {
 }
 
 
+def functions(name: str, twin: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return fastbp's function of this name, and numpy's as people write it."""
+    mine: Callable[..., Any] = getattr(fastbp, name)
+    return mine, PLAIN.get(name, twin)
+
+
 # ---- cases -----------------------------------------------------------------------------------------------------------
 
 
@@ -110,7 +117,7 @@ def linear_backward(batch: int, n_in: int, n_out: int) -> Case:
 
 def activation(rule: Activation) -> Case:
     z, out = draw(*ELEMENTS), np.empty(ELEMENTS, DTYPE)
-    mine, plain = getattr(fastbp, rule.name), PLAIN.get(rule.name, rule.forward)
+    mine, plain = functions(rule.name, rule.forward)
     rivals = {"fastbp": lambda: mine(z, out=out), "numpy": lambda: plain(z)}
     return Case(rivals, (rule.forward(*wide(z)),))
 
@@ -118,8 +125,7 @@ def activation(rule: Activation) -> Case:
 def activation_backward(rule: Activation) -> Case:
     z, dy, out = draw(*ELEMENTS), draw(*ELEMENTS) + DTYPE(0.5), np.empty(ELEMENTS, DTYPE)
     kept = z if rule.needs == "input" else rule.forward(z)
-    name = f"{rule.name}_backward"
-    mine, plain = getattr(fastbp, name), PLAIN.get(name, rule.backward)
+    mine, plain = functions(f"{rule.name}_backward", rule.backward)
     rivals = {"fastbp": lambda: mine(dy, kept, out=out), "numpy": lambda: plain(dy, kept)}
     return Case(rivals, (rule.backward(*wide(dy, kept)),))
 
@@ -132,22 +138,22 @@ def loss(rule: LossRule) -> Case:
         "values": draw(*SCORES[::-1]).T,
     }
     t = np.ascontiguousarray(targets[rule.targets])
-    mine, plain = getattr(fastbp, rule.name), PLAIN.get(rule.name, rule.twin)
+    mine, plain = functions(rule.name, rule.twin)
     rivals = {"fastbp": lambda: mine(z, t, out=out), "numpy": lambda: plain(z, t)}
     value, dz = rule.twin(z.astype(np.float64), t)
     return Case(rivals, (np.atleast_1d(value), dz))
 
 
 def named(what: Callable[..., Case], *sizes: int) -> tuple[str, Callable[[], Case]]:
-    return f"{what.__name__} {' x '.join(map(str, sizes))}", lambda: what(*sizes)
+    return f"{what.__name__}-{'x'.join(map(str, sizes))}", partial(what, *sizes)
 
 
 CASES: dict[str, Callable[[], Case]] = dict(
     [named(matmul, *sizes) for sizes in PRODUCTS]
     + [named(what, *sizes) for what in (linear, linear_backward) for sizes in LAYERS]
-    + [(rule.name, lambda rule=rule: activation(rule)) for rule in ACTIVATIONS.values()]
-    + [(f"{rule.name}_backward", lambda rule=rule: activation_backward(rule)) for rule in ACTIVATIONS.values()]
-    + [(rule.name, lambda rule=rule: loss(rule)) for rule in LOSSES.values()]
+    + [(rule.name, partial(activation, rule)) for rule in ACTIVATIONS.values()]
+    + [(f"{rule.name}_backward", partial(activation_backward, rule)) for rule in ACTIVATIONS.values()]
+    + [(rule.name, partial(loss, rule)) for rule in LOSSES.values()]
 )
 
 

@@ -15,7 +15,7 @@ from fastbp import functional
 from fastbp._validate import FloatArray, Reduction
 from fastbp.reference import LOSSES, LossRule
 
-__all__ = ["Loss", "RuleLoss"]
+__all__ = ["Loss"]
 
 
 class Loss:

@@ -147,7 +147,8 @@ class Course:
             net.whole.engine.train_epoch(
                 self.x, self.t, self.weight, self.order, self.batch_size,
                 net.whole.table, net.gradients.table(net.whole.linear), optimizer.kind,
-                net.flat_parameters, net.gradients.flat, first, second, optimizer.hyperparameters(), state.step + 1, made,
+                net.flat_parameters, net.gradients.flat, first, second, optimizer.hyperparameters(),
+                state.step + 1, made,
             )  # fmt: skip
         finally:
             state.step += int(made[0])

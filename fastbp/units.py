@@ -23,7 +23,7 @@ from fastbp._validate import FloatArray
 from fastbp.random import Philox, stream_number
 from fastbp.reference import ACTIVATIONS, Activation
 
-__all__ = ["ActivationUnit", "Linear", "Unit"]
+__all__ = ["Linear", "Unit"]
 
 
 class Unit:

@@ -47,7 +47,7 @@ cdef extern from * nogil:
 
 # Best first.
 ISAS = ("avx512", "avx2", "baseline") if FASTBP_X86 else ("neon",)
-compiler = FASTBP_COMPILER.decode()
+compiler = FASTBP_COMPILER.decode().strip()
 checked = bool(FASTBP_CHECKED)
 
 cdef const Kernels* of_float = NULL

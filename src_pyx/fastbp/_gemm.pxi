@@ -36,7 +36,7 @@ cdef extern from * nogil:
         do { if ((const char *)(p) < (const char *)(begin) || (const char *)((p) + (n)) > (const char *)(end)) \\
                  fastbp_outside(where); } while (0)
     #else
-    #  define check_range(p, n, begin, end, where) do { } while (0)
+    #  define check_range(p, n, begin, end, where) ((void)(where))
     #endif
     """
     enum:

@@ -14,11 +14,11 @@ cdef extern from * nogil:
     typedef pthread_mutex_t fastbp_mutex;
     typedef pthread_cond_t fastbp_condition;
 
-    #define atomic_load(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
-    #define atomic_store(p, value) __atomic_store_n((p), (value), __ATOMIC_SEQ_CST)
-    #define atomic_add(p, value) __atomic_add_fetch((p), (value), __ATOMIC_SEQ_CST)
-    #define atomic_exchange(p, value) __atomic_exchange_n((p), (value), __ATOMIC_SEQ_CST)
-    static inline int atomic_replace(uint64_t *p, uint64_t expected, uint64_t desired) {
+    #define fastbp_atomic_load(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
+    #define fastbp_atomic_store(p, value) __atomic_store_n((p), (value), __ATOMIC_SEQ_CST)
+    #define fastbp_atomic_add(p, value) __atomic_add_fetch((p), (value), __ATOMIC_SEQ_CST)
+    #define fastbp_atomic_exchange(p, value) __atomic_exchange_n((p), (value), __ATOMIC_SEQ_CST)
+    static inline int fastbp_atomic_replace(uint64_t *p, uint64_t expected, uint64_t desired) {
         return __atomic_compare_exchange_n(p, &expected, desired, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     }
 
@@ -75,14 +75,14 @@ cdef extern from * nogil:
     int at_fork "pthread_atfork"(void (*prepare)() noexcept nogil, void (*parent)() noexcept nogil, void (*child)() noexcept nogil)
     int start_detached(void* (*body)(void*) noexcept nogil, void* argument)
 
-    uint64_t load64 "atomic_load"(uint64_t* p)
-    void store64 "atomic_store"(uint64_t* p, uint64_t value)
-    int load_int "atomic_load"(int* p)
-    void store_int "atomic_store"(int* p, int value)
-    int add_int "atomic_add"(int* p, int value)             # the new value
-    int exchange_int "atomic_exchange"(int* p, int value)   # the old value
-    uint64_t add64 "atomic_add"(uint64_t* p, uint64_t value)
-    bint atomic_replace(uint64_t* p, uint64_t expected, uint64_t desired)
+    uint64_t load64 "fastbp_atomic_load"(uint64_t* p)
+    void store64 "fastbp_atomic_store"(uint64_t* p, uint64_t value)
+    int load_int "fastbp_atomic_load"(int* p)
+    void store_int "fastbp_atomic_store"(int* p, int value)
+    int add_int "fastbp_atomic_add"(int* p, int value)             # the new value
+    int exchange_int "fastbp_atomic_exchange"(int* p, int value)   # the old value
+    uint64_t add64 "fastbp_atomic_add"(uint64_t* p, uint64_t value)
+    bint atomic_replace "fastbp_atomic_replace"(uint64_t* p, uint64_t expected, uint64_t desired)
     void cpu_relax()
     int64_t nanoseconds()
     int thread_limit()

@@ -1,0 +1,331 @@
+"""The benchmarks' own machinery: that the rivals compute the same gradient, and that a wrong one is found out.
+
+Nothing here is about time.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+import fastbp
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))  # for bench; last, so that an installed fastbp is the one under test
+
+from bench import compare, machine, rivals, worker  # noqa: E402
+from bench.rivals import RIVALS, SHAPES, Gradient, Shape  # noqa: E402
+
+INSTALLED = [name for name in RIVALS if compare.is_installed(name, sys.executable)]
+SMALL = [Shape.parse(text) for text in ("4-64-64-2@1", "64-100-10@20", "7-3@5", "5-1-4@3")]
+
+
+@pytest.fixture(autouse=True)
+def restored_threads() -> Iterator[None]:
+    """Rivals set thread counts for the whole process."""
+    before = fastbp.get_num_threads()
+    with threadpool_limits(1):
+        yield
+    fastbp.set_num_threads(before)
+
+
+# ---- shapes ----------------------------------------------------------------------------------------------------------
+
+
+def test_shapes() -> None:
+    assert len(SHAPES) == 8
+    assert [Shape.parse(shape.name) for shape in SHAPES] == list(SHAPES)
+    assert Shape.parse("784-256-10 @ 128") == Shape((784, 256, 10), 128)
+    assert Shape((4, 3, 2), 5).n_parameters == 12 + 3 + 6 + 2
+    assert Shape((4, 3, 2), 5).flops == 2 * 5 * (2 * 12 + 3 * 6)
+
+
+@pytest.mark.parametrize("text", ["784-256-10", "784@1", "4-x-2@1", "4--2@1", "4-0-2@1", "4-2@0", ""])
+def test_wrong_shapes(text: str) -> None:
+    with pytest.raises(ValueError, match="shape"):
+        Shape.parse(text)
+
+
+def test_problem_is_the_same_in_both_dtypes() -> None:
+    single, double = (rivals.make_problem(SMALL[1], dtype=dtype) for dtype in rivals.DTYPES)
+    assert single.dtype == np.float32 and double.dtype == np.float64
+    np.testing.assert_array_equal(single.x, double.x)
+    for one, other in zip(single.weights + single.biases, double.weights + double.biases, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(("option", "value"), [("dtype", "float16"), ("activation", "sine")])
+def test_unknown_names_list_the_known(option: str, value: str) -> None:
+    arguments: dict[str, Any] = {option: value}
+    with pytest.raises(ValueError, match=f"unknown {option} '{value}': known are"):
+        rivals.make_problem(SMALL[0], **arguments)
+
+
+# ---- agreement -------------------------------------------------------------------------------------------------------
+
+
+def prepared(name: str, shape: Shape, dtype: str = "float64", activation: str = "sigmoid") -> rivals.Rival:
+    rival = RIVALS[name]()
+    rival.prepare(shape.sizes, shape.batch, dtype=dtype, activation=activation, seed=3, threads=1)
+    return rival
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+@pytest.mark.parametrize("activation", rivals.HIDDEN)
+@pytest.mark.parametrize("dtype", rivals.DTYPES)
+@pytest.mark.parametrize("shape", SMALL, ids=lambda shape: shape.name)
+def test_rivals_agree(shape: Shape, dtype: str, activation: str, name: str) -> None:
+    rival = prepared(name, shape, dtype, activation)
+    expected, tolerances = rivals.reference(shape, activation=activation, seed=3, dtype=dtype)
+    for _ in range(2):  # buffers that are used again must not remember
+        got = rival.as_numpy(rival.gradient())
+        assert {dw.dtype for dw in got.weights} == {np.dtype(dtype)}
+        assert (got.loss is not None and got.biases is not None) == rival.whole
+        rivals.check_agreement(got, expected, tolerances)
+
+
+@pytest.mark.parametrize("activation", rivals.HIDDEN)
+def test_reference_by_finite_differences(activation: str) -> None:
+    """The rivals agree with each other; that they are right has to come from elsewhere."""
+    shape, step = SMALL[1], 1e-6
+    expected, _ = rivals.reference(shape, activation=activation, seed=3, dtype="float64")
+    numpy = rivals.Numpy()
+    problem = rivals.make_problem(shape, dtype="float64", activation=activation, seed=3)
+    numpy._set_up(problem)
+    assert expected.biases is not None
+    for parameters, gradients in ((problem.weights, expected.weights), (problem.biases, expected.biases)):
+        for values, gradient in zip(parameters, gradients, strict=True):
+            index = tuple(np.array(values.shape) // 2)
+            losses = []
+            for value in (values[index] + step, values[index] - step):
+                keep, values[index] = values[index], value
+                losses.append(numpy.sweep()[0])
+                values[index] = keep
+            # The loss's rounding over the step, 1e-16 / 1e-6; the step's square times a third derivative of order 1.
+            assert gradient[index] == pytest.approx((losses[0] - losses[1]) / (2 * step), rel=0, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in INSTALLED if not RIVALS[name].whole])
+def test_bare_products(name: str) -> None:
+    """Also the products that are not part of the result: every x @ w and every d @ w.T."""
+    rival = prepared(name, SMALL[0])
+    assert isinstance(rival, rivals.Products)
+    rival.gradient()
+    for a, b, c in rival.triples:
+        np.testing.assert_allclose(c, np.einsum("ij,jk->ik", a, b), rtol=1e-12, atol=1e-14)
+    assert len(rival.triples) == 3 * 3 - 1
+
+
+def test_relu_near_its_kink_is_allowed_for() -> None:
+    _, plain = rivals.reference(SMALL[0], activation="sigmoid", seed=3, dtype="float32")
+    assert plain == [1e-4] * 3
+    z = np.array([[1.0, -1.0, 1e-9, 0.5]])
+    assert rivals._near_kink(z, 4, "float32") == 1
+    assert rivals._near_kink(z, 4, "float64") == 0
+
+
+def wrong(gradient: Gradient, what: str) -> Gradient:
+    """A gradient with one thing wrong: by 0.1 %, or not a number."""
+    loss, weights, biases = gradient
+    assert loss is not None and biases is not None
+    match what:
+        case "loss":
+            return Gradient(loss * 1.001, weights, biases)
+        case "dW":
+            return Gradient(loss, [weights[0], weights[1] * 1.001], biases)
+        case "db":
+            return Gradient(loss, weights, [biases[0] * 1.001, biases[1]])
+        case "nan":
+            return Gradient(loss, [np.full_like(weights[0], np.nan), weights[1]], biases)
+    raise ValueError(what)
+
+
+@pytest.mark.parametrize("what", ["loss", "dW", "db", "nan"])
+def test_wrong_gradients_are_found_out(what: str) -> None:
+    expected, tolerances = rivals.reference(SMALL[1], activation="sigmoid", seed=3, dtype="float32")
+    rivals.check_agreement(expected, expected, tolerances)
+    with pytest.raises(ArithmeticError, match=r"is off by .* allowed are 1.00e-04"):
+        rivals.check_agreement(wrong(expected, what), expected, tolerances)
+
+
+def test_relative_error_by_blocks() -> None:
+    rng = np.random.default_rng(0)
+    expected = rng.standard_normal((3000, 2100))  # two blocks of rows
+    got = expected.copy()
+    got[-1, -1] += 0.5
+    assert rivals.relative_error(got, expected) == pytest.approx(0.5 / np.linalg.norm(expected), rel=1e-12)
+    with pytest.raises(ValueError, match=r"shape \(2100, 3000\), expected \(3000, 2100\)"):
+        rivals.relative_error(got.T, expected)
+
+
+# ---- worker ----------------------------------------------------------------------------------------------------------
+
+
+def ask(one: worker.Worker, **request: Any) -> dict[str, Any]:
+    return worker.answer(one, json.dumps(request))
+
+
+def test_worker(tmp_path: Path) -> None:
+    one, problem = (
+        worker.Worker(),
+        {"sizes": [4, 6, 3], "batch": 5, "dtype": "float32", "activation": "relu", "seed": 1},
+    )
+    info = ask(one, do="prepare", rival="fastbp", threads=1, **problem)
+    assert info["versions"].keys() == {"numpy", "fastbp"} and "isa" in info["config"]
+    reference = ask(one, do="save_reference", directory=str(tmp_path), **problem)
+    reference = {key: reference[key] for key in ("loss", "tolerances")}
+    assert 0 <= ask(one, do="check", directory=str(tmp_path), **reference)["disagreement"] < 1e-4
+    repeats = ask(one, do="calibrate", seconds=1e-4)["repeats"]
+    answer = ask(one, do="time", repeats=repeats)
+    assert answer["seconds"] > 0 and answer["quiet"]
+
+    problem["seed"] = 2  # another network's gradient
+    ask(one, do="prepare", rival="numpy", threads=1, **problem)
+    assert "ArithmeticError" in ask(one, do="check", directory=str(tmp_path), **reference)["error"]
+
+
+def test_worker_reports_errors() -> None:
+    assert "unknown request 'guess': known are prepare" in ask(worker.Worker(), do="guess")["error"]
+    assert "prepare comes first" in ask(worker.Worker(), do="time", repeats=1)["error"]
+
+
+def test_a_worker_that_ends_is_reported(tmp_path: Path) -> None:
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\necho no such thing >&2\nexit 3\n")
+    script.chmod(0o755)
+    with (
+        compare.Process(str(script), {}) as process,
+        pytest.raises(compare.WorkerError, match="status 3:\nno such thing"),
+    ):
+        process.ask("prepare")
+
+
+def test_counting_repeats() -> None:
+    assert machine.repeats_for(lambda: None, 0.0) == 1
+    assert machine.repeats_for(lambda: None, 1e-3) > 100
+    assert machine.settle()
+
+
+# ---- comparison ------------------------------------------------------------------------------------------------------
+
+
+def run_compare(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench.compare", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_compare(tmp_path: Path) -> None:
+    json_path, picture = tmp_path / "new" / "compare.json", tmp_path / "new" / "compare.png"
+    done = run_compare(
+        *("--quick", "--shapes", "4-64-64-2@1", "--rivals", "numpy,fastbp", "--rounds", "2", "--threads", "1"),
+        *("--json", str(json_path), "--picture", str(picture)),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(json_path.read_text())
+    assert report.keys() == {"format", "machine", "load_average", "settings", "shapes"}
+    assert report["machine"].keys() >= {"processor", "processors", "system", "python"}
+    assert report["settings"]["rivals"] == ["numpy", "fastbp"] and report["settings"]["threads"] == 1
+    (shape,) = report["shapes"]
+    assert shape["name"] == "4-64-64-2@1" and shape["sizes"] == [4, 64, 64, 2] and shape["batch"] == 1
+    for entry in shape["rivals"].values():
+        assert len(entry["rounds"]) == 2
+        assert entry["minimum"] == min(entry["rounds"]) <= entry["median"]
+        assert entry["environment"]["OMP_NUM_THREADS"] == entry["environment"]["FASTBP_NUM_THREADS"] == "1"
+        assert entry["versions"]["numpy"] == np.__version__
+        assert entry["disagreement"] < 1e-4
+    assert "numpy / fastbp" in done.stdout and str(json_path) in done.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--rivals", "numpy,pytoch"), "unknown rival 'pytoch': known are fastbp, numpy"),
+        (("--shapes", "4-4"), "shape '4-4': expected sizes@batch"),
+        (("--rounds", "0"), "--rounds and --threads must be at least 1"),
+        (("--python", "torch"), "--python 'torch': expected NAME=PATH"),
+        (("--rivals", "jax", "--python", f"jax={sys.executable}"), "not installed: jax (package jax)"),
+    ],
+)
+def test_wrong_options(arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if "jax" in INSTALLED and "jax" in arguments:
+        pytest.skip("jax is installed")
+    with pytest.raises(SystemExit):
+        compare.parse(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_environment_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    environment = compare.worker_environment("jax", 2)
+    assert "OPENBLAS_CORETYPE" not in environment
+    assert {environment[f"{name}_NUM_THREADS"] for name in ("OMP", "OPENBLAS", "MKL", "FASTBP")} == {"2"}
+    assert environment["NPROC"] == "2"
+
+
+def test_interpreter_by_rival_or_package() -> None:
+    settings = compare.parse(["--rivals", "numpy", "--python", "torch=/a", "--python", "torch_compile=/b"])[0]
+    assert [settings.python(name) for name in ("torch", "torch_compile", "numpy")] == ["/a", "/b", sys.executable]
+
+
+def test_memory_is_checked_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = compare.parse(["--rivals", "numpy,fastbp"])[0]
+    monkeypatch.setattr(machine, "available_memory", lambda: 10**9)
+    compare.check_memory(SHAPES[0], settings)
+    with pytest.raises(SystemExit, match=r"25088-4096-4096-1000@64: 2 rivals need about .* available are 1.0 GB"):
+        compare.check_memory(SHAPES[-1], settings)
+
+
+def test_tables() -> None:
+    names = ["fastbp", "numpy", "products", "sklearn"]
+    times = {"fastbp": 2e-6, "numpy": 5e-5, "products": 1.6e-5, "sklearn": 1.5e-3}
+    entries: dict[str, Any] = {name: {"minimum": seconds} for name, seconds in times.items()}
+    table = compare.format_table([{"name": "a", "rivals": entries}], names, "minimum").splitlines()
+    assert len({len(line) for line in table}) == 1
+    assert all(text in table[1] for text in ("2.00 µs", "50.0 µs 25.00x", "16.0 µs  8.00x", "1.50 ms 750.00x"))
+    summary = compare.summarise([{"name": "a", "rivals": entries}]).splitlines()[1]
+    assert summary.split() == ["a", "25.00", "0.12", "(products)", "25.00", "(numpy)"]
+    entries["numpy"] = {"failure": "is off"}
+    assert "FAILED" in compare.format_table([{"name": "a", "rivals": entries}], names, "minimum")
+
+
+def test_a_rival_that_disagrees_fails_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The reference is moved away from fastbp's gradient and numpy's alike."""
+    original = compare.save_reference
+
+    def moved(*arguments: Any) -> dict[str, Any]:
+        reference = original(*arguments)
+        return reference | {"loss": reference["loss"] * 1.01}
+
+    monkeypatch.setattr(compare, "save_reference", moved)
+    paths = [f"--json={tmp_path / 'a.json'}", f"--picture={tmp_path / 'a.png'}"]
+    assert compare.main(["--quick", "--shapes=5-4-3@2", "--rivals=numpy", "--rounds=1", *paths]) == 1
+    captured = capsys.readouterr()
+    assert "numpy FAILED" in captured.err and "loss is off" in captured.err and "FAILED" in captured.out
+    entry = json.loads((tmp_path / "a.json").read_text())["shapes"][0]["rivals"]["numpy"]
+    assert "ArithmeticError" in entry["failure"] and "minimum" not in entry
+
+
+# ---- pytest-benchmark ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pytest_benchmark") is None, reason="pytest-benchmark is not installed")
+def test_benchmarks_run() -> None:
+    """Some of each file, each call once and untimed, with what it asserts."""
+    some = "64x64x64 or sigmoid or softmax_nll or 4-64-64-2@32 or epoch"
+    command = [sys.executable, "-m", "pytest", "bench", "--benchmark-disable", "-q", "-k", some]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout and "failed" not in done.stdout

@@ -1,0 +1,43 @@
+"""What the documentation says: examples run, and whatever is public is documented."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import fastbp
+from fastbp.reference import ACTIVATIONS, LOSSES
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(m.name for m in pkgutil.iter_modules(fastbp.__path__) if m.name != "__main__" and m.name[0] != "_")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = doctest.testmod(importlib.import_module(f"fastbp.{name}"), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("name", sorted(set(fastbp.__all__) - {"__version__"}))
+def test_public_names_have_a_docstring_and_an_example(name: str) -> None:
+    public = getattr(fastbp, name)
+    text = inspect.getdoc(public)
+    assert text, f"fastbp.{name} has no docstring"
+    if isinstance(public, type) and issubclass(public, BaseException | fastbp.gradcheck.GradientReport):
+        return  # met in the example of check_gradients
+    assert ">>>" in text, f"fastbp.{name} has no example"
+
+
+@pytest.mark.parametrize("name", [*ACTIVATIONS, *LOSSES])
+def test_formulas_are_documented(name: str) -> None:
+    assert f"`{name}`" in (ROOT / "docs" / "numerics.md").read_text()
+
+
+def test_version_is_in_the_changelog() -> None:
+    assert f"## [{fastbp.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
