@@ -316,7 +316,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     )
     handles = [pyplot.Rectangle((0, 0), 1, 1, color=f"C{i}") for i in range(len(rivals))]
     labels = [name if RIVALS[name].whole else f"{name} (no whole gradient)" for name in rivals]
-    columns = len(rivals) if len(shapes) > 3 else 3
+    columns = min(len(rivals), int(figure.get_figwidth() / 2.1))  # the longest entry takes as many inches
     figure.legend(handles, labels, ncols=columns, fontsize=8, loc="outside lower center")
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

@@ -16,6 +16,17 @@ class Table:
     itemsize: int
     def __init__(self, weights: Sequence[_Floats], biases: Sequence[_Floats]) -> None: ...
 
+class Update:
+    def __init__(
+        self,
+        kind: str,
+        parameters: _Floats,
+        gradients: _Floats,
+        first: _Floats | None,
+        second: _Floats | None,
+        hyperparameters: tuple[float, ...],
+    ) -> None: ...
+
 class Engine:
     n_in: int
     n_out: int
@@ -39,12 +50,7 @@ class Engine:
         weight: _Floats | None,
         table: Table,
         out: Table,
-        kind: str,
-        parameters: _Floats,
-        gradients: _Floats,
-        first: _Floats | None,
-        second: _Floats | None,
-        hyperparameters: tuple[float, ...],
+        update: Update,
         step: int,
     ) -> float: ...
     def train_epoch(
@@ -56,12 +62,7 @@ class Engine:
         batch_size: int,
         table: Table,
         out: Table,
-        kind: str,
-        parameters: _Floats,
-        gradients: _Floats,
-        first: _Floats | None,
-        second: _Floats | None,
-        hyperparameters: tuple[float, ...],
+        update: Update,
         step: int,
         progress: NDArray[np.float64],
     ) -> None: ...

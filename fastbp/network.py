@@ -513,13 +513,19 @@ class Network:
         x, t, weight = self._checked(whole.engine, x, t, sample_weight)
         self._forward_shape = None
         state = optimizer.state_for(self)
-        first, second = optimizer.state_arrays(state)
-        loss = whole.engine.train_step(
-            x, t, weight, whole.table, self.gradients.table(whole.linear), optimizer.kind, self.flat_parameters,
-            self.gradients.flat, first, second, optimizer.hyperparameters(), state.step + 1,
-        )  # fmt: skip
+        update, out = self.update_by(optimizer), self.gradients.table(whole.linear)
+        loss = whole.engine.train_step(x, t, weight, whole.table, out, update, state.step + 1)
         state.step += 1
         return loss
+
+    def update_by(self, optimizer: Optimizer) -> _engine.Update:
+        """Give what the engine needs to make the optimizer's steps on this network."""
+        assert optimizer.kind is not None
+        first, second = optimizer.state_arrays(optimizer.state_for(self))
+        hyperparameters = optimizer.hyperparameters()
+        return _engine.Update(
+            optimizer.kind, self.flat_parameters, self.gradients.flat, first, second, hyperparameters
+        )
 
     # ---- copies
 

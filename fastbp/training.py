@@ -138,18 +138,15 @@ class Course:
 
     def _in_one_call(self) -> float:
         """The engine gathers the batches and makes all steps."""
-        net, optimizer = self.net, self.optimizer
-        assert net.whole is not None and optimizer.kind is not None
-        state = optimizer.state_for(net)
-        first, second = optimizer.state_arrays(state)
+        net, whole = self.net, self.net.whole
+        assert whole is not None
+        state = self.optimizer.state_for(net)
+        update, out = net.update_by(self.optimizer), net.gradients.table(whole.linear)
         made = np.zeros(3)  # steps, summed loss, summed weights
         try:
-            net.whole.engine.train_epoch(
-                self.x, self.t, self.weight, self.order, self.batch_size,
-                net.whole.table, net.gradients.table(net.whole.linear), optimizer.kind,
-                net.flat_parameters, net.gradients.flat, first, second, optimizer.hyperparameters(),
-                state.step + 1, made,
-            )  # fmt: skip
+            whole.engine.train_epoch(
+                self.x, self.t, self.weight, self.order, self.batch_size, whole.table, out, update, state.step + 1, made
+            )
         finally:
             state.step += int(made[0])
         return float(made[1] / made[2])

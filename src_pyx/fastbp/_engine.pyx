@@ -67,7 +67,7 @@ cdef struct Data:
     Batch all
     const int64_t* order            # row numbers, or NULL: as they lie
 
-cdef struct Update:
+cdef struct Rule:
     int kind
     char* parameters                # flat, dense
     char* gradients
@@ -115,6 +115,35 @@ cdef class Table:
 
     def __dealloc__(self):
         PyMem_RawFree(self.pairs)
+
+
+cdef class Update:
+    """An optimizer's compiled rule and what it works on.
+
+    Parameters
+    ----------
+    kind : str
+        A name of OPTIMIZERS.
+    parameters, gradients : dense arrays of one dtype, of n elements each
+    first, second : dense arrays of the same, or None
+        The rule's state, as far as it has one.
+    hyperparameters : tuple of float
+        In the order of the rule's block in _updates.pxi.
+    """
+    cdef Rule rule
+    cdef object arrays      # keeps them alive
+
+    def __cinit__(self, str kind, cnp.ndarray parameters, cnp.ndarray gradients, first, second, tuple hyperparameters):
+        cdef int i
+        self.arrays = parameters, gradients, first, second
+        self.rule.kind = OPTIMIZERS[kind]
+        self.rule.parameters = cnp.PyArray_BYTES(parameters)
+        self.rule.gradients = cnp.PyArray_BYTES(gradients)
+        self.rule.n = cnp.PyArray_SIZE(parameters)
+        self.rule.first = cnp.PyArray_BYTES(<cnp.ndarray> first) if first is not None else NULL
+        self.rule.second = cnp.PyArray_BYTES(<cnp.ndarray> second) if second is not None else NULL
+        for i in range(len(hyperparameters)):
+            self.rule.h[i] = hyperparameters[i]
 
 
 cdef inline Py_ssize_t padded(Py_ssize_t n_bytes) noexcept nogil:
@@ -234,11 +263,11 @@ cdef void copy_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
 
 cdef struct UpdateTask:
     const Kernels* kernels
-    const Update* update
+    const Rule* rule
 
 cdef void update_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef UpdateTask* t = <UpdateTask*> context
-    cdef const Update* u = t.update
+    cdef const Rule* u = t.rule
     cdef Py_ssize_t first = task * TASK_ELEMENTS
     cdef Py_ssize_t count = min(u.n - first, <Py_ssize_t> TASK_ELEMENTS)
     cdef char* s0
@@ -251,14 +280,14 @@ cdef void update_task(void* context, Py_ssize_t task, int worker) noexcept nogil
     else:
         t.kernels.adam(u.parameters + first, u.gradients + first, s0, s1, u.h, u.step, count)
 
-cdef void run_update(Session* session, const Kernels* kernels, const Update* u) noexcept nogil:
+cdef void run_update(Session* session, const Kernels* kernels, const Rule* rule) noexcept nogil:
     """The whole update: a signal waits until it is done."""
     cdef UpdateTask t
     cdef bint polls = session.polls
     t.kernels = kernels
-    t.update = u
+    t.rule = rule
     session.polls = False
-    run_tasks(session, update_task, &t, tasks_of(u.n), 0.001 * u.n)
+    run_tasks(session, update_task, &t, tasks_of(rule.n), 0.001 * rule.n)
     session.polls = polls
 
 cdef inline Py_ssize_t tasks_of(Py_ssize_t elements) noexcept nogil:
@@ -568,6 +597,11 @@ cdef class Engine:
         return (self.loss in (SOFTMAX_NLL, MSE) and cnp.PyArray_NDIM(t) == 2 and cnp.PyArray_TYPE(t) == self.typenum
                 and cnp.PyArray_DIM(t, 1) == self.n_out)
 
+    cdef void forget(self) noexcept:
+        """What the last forward left is about to be overwritten."""
+        self.has_forward = False
+        self.x = None
+
     cdef void take_x(self, Batch* batch, cnp.ndarray x) noexcept:
         cdef Py_ssize_t itemsize = self.kernels.itemsize
         batch.rows = cnp.PyArray_DIM(x, 0)
@@ -641,7 +675,7 @@ cdef class Engine:
             self.take_targets(&batch, t)
             self.take_weights(&batch, weight)
             # --- checked
-            self.has_forward = False
+            self.forget()
             session_begin(&session, threads)
             if cost < RELEASE_US:
                 self.sweep(&session, &batch, table, out)
@@ -668,7 +702,7 @@ cdef class Engine:
             self.take_targets(&batch, t)
             self.take_weights(&batch, weight)
             # --- checked
-            self.has_forward = False
+            self.forget()
             session_begin(&session, threads)
             with nogil:
                 if not self.sweep_forward(&session, &batch, table):
@@ -693,7 +727,7 @@ cdef class Engine:
             threads = threads_wanted() if cost > RELEASE_US else 1
             self.plan(batch.rows, threads, False)
             # --- checked
-            self.has_forward = False
+            self.forget()
             session_begin(&session, threads)
             if cost < RELEASE_US:
                 self.sweep_forward(&session, &batch, table)
@@ -756,12 +790,10 @@ cdef class Engine:
 
     # --- training
 
-    def train_step(self, x, t, weight, Table table not None, Table out not None, str kind, cnp.ndarray parameters, cnp.ndarray gradients,
-                   first, second, tuple hyperparameters, int64_t step):
+    def train_step(self, x, t, weight, Table table not None, Table out not None, Update update not None, int64_t step):
         """One gradient and one update; the loss before it. A step that is interrupted leaves the parameters as they were."""
         cdef Session session
         cdef Batch batch
-        cdef Update update
         cdef double cost
         cdef int threads
         self.enter()
@@ -774,13 +806,13 @@ cdef class Engine:
             self.plan(batch.rows, threads, False)
             self.take_targets(&batch, t)
             self.take_weights(&batch, weight)
-            set_update(&update, kind, parameters, gradients, first, second, hyperparameters, step)
+            update.rule.step = step
             # --- checked
-            self.has_forward = False
+            self.forget()
             session_begin(&session, threads)
             with nogil:
                 if not self.sweep(&session, &batch, table, out):
-                    run_update(&session, self.kernels, &update)
+                    run_update(&session, self.kernels, &update.rule)
             session_end(&session)
             raise_pending(&session)
             return self.summed_loss(&batch)
@@ -788,8 +820,7 @@ cdef class Engine:
             self.leave()
 
     def train_epoch(self, cnp.ndarray x, cnp.ndarray t, weight, order, Py_ssize_t batch_size, Table table not None, Table out not None,
-                    str kind, cnp.ndarray parameters, cnp.ndarray gradients, first, second, tuple hyperparameters, int64_t step,
-                    cnp.ndarray progress):
+                    Update update not None, int64_t step, cnp.ndarray progress):
         """One pass over the rows of x, in `order` or as they lie: a step for each batch.
 
         `t` holds labels (int64, dense, in range) or dense rows; `weight` is None or dense. `progress` (float64, 3) receives the
@@ -798,7 +829,6 @@ cdef class Engine:
         """
         cdef Session session
         cdef Data data
-        cdef Update update
         cdef double* sums = <double*> cnp.PyArray_DATA(progress)
         cdef double cost
         cdef int threads
@@ -811,12 +841,12 @@ cdef class Engine:
             threads = threads_wanted() if cost > RELEASE_US else 1
             self.plan(min(batch_size, data.all.rows), threads, order is not None)
             self.take_all(&data, t, weight, order)
-            set_update(&update, kind, parameters, gradients, first, second, hyperparameters, step)
+            update.rule.step = step
             # --- checked
-            self.has_forward = False
+            self.forget()
             session_begin(&session, threads)
             with nogil:
-                self.epoch(&session, &data, batch_size, table, out, &update, sums)
+                self.epoch(&session, &data, batch_size, table, out, &update.rule, sums)
             session_end(&session)
             raise_pending(&session)
         finally:
@@ -835,7 +865,7 @@ cdef class Engine:
             data.order = <const int64_t*> cnp.PyArray_DATA(<cnp.ndarray> order)
         return 0
 
-    cdef void epoch(self, Session* session, const Data* data, Py_ssize_t batch_size, Table table, Table out, Update* update,
+    cdef void epoch(self, Session* session, const Data* data, Py_ssize_t batch_size, Table table, Table out, Rule* rule,
                     double* progress) noexcept nogil:
         cdef Batch batch
         cdef Py_ssize_t first
@@ -849,8 +879,8 @@ cdef class Engine:
             batch.scale = 1 / weight
             if self.sweep(session, &batch, table, out):
                 return
-            run_update(session, self.kernels, update)
-            update.step += 1
+            run_update(session, self.kernels, rule)
+            rule.step += 1
             progress[0] += 1
             progress[1] += self.summed_loss(&batch) * weight
             progress[2] += weight
@@ -890,28 +920,13 @@ cdef class Engine:
         return total
 
 
-cdef int set_update(Update* u, str kind, cnp.ndarray parameters, cnp.ndarray gradients, first, second, tuple hyperparameters,
-                    int64_t step) except -1:
-    cdef int i
-    u.kind = OPTIMIZERS[kind]
-    u.parameters = cnp.PyArray_BYTES(parameters)
-    u.gradients = cnp.PyArray_BYTES(gradients)
-    u.n = cnp.PyArray_SIZE(parameters)
-    u.first = cnp.PyArray_BYTES(<cnp.ndarray> first) if first is not None else NULL
-    u.second = cnp.PyArray_BYTES(<cnp.ndarray> second) if second is not None else NULL
-    for i in range(len(hyperparameters)):
-        u.h[i] = hyperparameters[i]
-    u.step = step
-    return 0
-
-
 def optimizer_update(str kind, cnp.ndarray parameters, cnp.ndarray gradients, first, second, tuple hyperparameters, int64_t step):
-    """One update of dense arrays of one dtype; `first` and `second` are the rule's state, or None."""
+    """One update alone; arguments as `Update`, and the number of the step, from 1."""
     cdef Session session
-    cdef Update update
     cdef const Kernels* kernels = kernels_for(cnp.PyArray_ITEMSIZE(parameters))
-    set_update(&update, kind, parameters, gradients, first, second, hyperparameters, step)
-    session_begin(&session, threads_wanted() if update.n > TASK_ELEMENTS else 1)
+    cdef Update update = Update(kind, parameters, gradients, first, second, hyperparameters)
+    update.rule.step = step
+    session_begin(&session, threads_wanted() if update.rule.n > TASK_ELEMENTS else 1)
     with nogil:
-        run_update(&session, kernels, &update)
+        run_update(&session, kernels, &update.rule)
     session_end(&session)
