@@ -115,7 +115,10 @@ cdef void pack_b(const void* b, Py_ssize_t column, Py_ssize_t step, Py_ssize_t n
     pack(<const real*> b, column, step, n, k, <real*> out, end, NR)
 
 
-# --- the micro-kernel: c (rows x columns) = [c +] a (rows x k) @ b (k x NR), columns <= vectors * VL
+# --- the micro-kernel: c (rows x vectors * VL) = [c +] a (rows x k) @ b (k x vectors * VL)
+#
+# Loads and stores of c are as unrolled as the rest, and whole: were there one loop that indexes the accumulators at run time, or
+# one branch for each, the compiler would keep them all in memory before and after the loop over K.
 
 ctypedef struct Micro:
     Py_ssize_t k
@@ -125,14 +128,8 @@ ctypedef struct Micro:
     Py_ssize_t b_step
     real* c
     Py_ssize_t c_row
-    int columns
+    int columns             # that are wanted: one vector is enough for a narrow panel
     bint accumulate
-
-cdef forced_void store_vector(real* c, vec sum, int columns, bint accumulate) noexcept nogil:
-    if columns >= VL:
-        vstore(c, vload(c) + sum if accumulate else sum)
-    elif columns > 0:
-        vstore_part(c, columns, vload_part(c, columns, 0) + sum if accumulate else sum)
 
 cdef forced_void micro(const Micro* t, int rows, int vectors, Py_ssize_t a_row, Py_ssize_t a_step) noexcept nogil:
     cdef vec sums[MR][NV]
@@ -142,6 +139,8 @@ cdef forced_void micro(const Micro* t, int rows, int vectors, Py_ssize_t a_row, 
     cdef Py_ssize_t p
     cdef const real* x = t.a
     cdef const real* w = t.b
+    cdef real* c = t.c
+    cdef Py_ssize_t c_row = t.c_row
     for i in range(rows):
         for j in range(vectors):
             sums[i][j] = vset(0)
@@ -155,13 +154,23 @@ cdef forced_void micro(const Micro* t, int rows, int vectors, Py_ssize_t a_row, 
                 sums[i][j] = vfma(s, b[j], sums[i][j])
         x += a_step
         w += t.b_step
-    for i in range(rows):
-        for j in range(vectors):
-            store_vector(t.c + i * t.c_row + j * VL, sums[i][j], t.columns - j * VL, t.accumulate)
+    if t.accumulate:
+        for i in range(rows):
+            for j in range(vectors):
+                vstore(c + j * VL, vload(c + j * VL) + sums[i][j])
+            c += c_row
+    else:
+        for i in range(rows):
+            for j in range(vectors):
+                vstore(c + j * VL, sums[i][j])
+            c += c_row
 
 # One function for each number of rows: the tile's last panel is put together from them.
 cdef void micro_full(const Micro* t) noexcept nogil:
     micro(t, MR, NV, 1, MR)
+
+cdef void micro_narrow(const Micro* t) noexcept nogil:
+    micro(t, MR, 1, 1, MR)
 
 cdef forced_void micro_strided(const Micro* t, int rows) noexcept nogil:
     if t.columns <= VL:
@@ -195,7 +204,10 @@ cdef void panel_times_panel(Micro* t, Py_ssize_t rows) noexcept nogil:
     """c (rows <= MR) from one panel of a and one of b."""
     cdef int now
     if rows == MR and t.a_row == 1 and t.a_step == MR:
-        micro_full(t)
+        if t.columns <= VL:
+            micro_narrow(t)
+        else:
+            micro_full(t)
         return
     while rows > 0:
         now = rows_at_once(rows)
@@ -207,12 +219,25 @@ cdef void panel_times_panel(Micro* t, Py_ssize_t rows) noexcept nogil:
 
 # --- the tile
 
+cdef void copy_row(const real* x, int n, bint accumulate, real* c) noexcept nogil:
+    cdef int j
+    for j from 0 <= j < n by VL:
+        if accumulate:
+            store_some(c + j, n - j, load_some(c + j, n - j, 0) + vload(x + j))
+        else:
+            store_some(c + j, n - j, vload(x + j))
+
+cdef void spread_row(const real* x, int n, bint accumulate, real* c, Py_ssize_t step) noexcept nogil:
+    cdef int j
+    for j in range(n):
+        c[j * step] = c[j * step] + x[j] if accumulate else x[j]
+
 cdef void panel_into(const Tile* t, Micro* part, Py_ssize_t rows, real* c) noexcept nogil:
-    """One panel of c; where c's columns do not lie side by side, by way of a small square that does not leave the cache."""
+    """One panel of c; where it has no whole vectors to store into, by way of a small square that does not leave the cache."""
     cdef real square[MR * NR]
-    cdef Py_ssize_t i, j
+    cdef Py_ssize_t i
     check_range(c, (rows - 1) * t.c_row + (part.columns - 1) * t.c_column + 1, t.c_begin, t.c_end, "store")
-    if t.c_column == 1:
+    if t.c_column == 1 and (part.columns == NR or part.columns == VL):
         part.c = c
         part.c_row = t.c_row
         part.accumulate = t.accumulate
@@ -222,12 +247,11 @@ cdef void panel_into(const Tile* t, Micro* part, Py_ssize_t rows, real* c) noexc
     part.c_row = NR
     part.accumulate = False
     panel_times_panel(part, rows)
-    for j in range(part.columns):
-        for i in range(rows):
-            if t.accumulate:
-                c[i * t.c_row + j * t.c_column] += square[i * NR + j]
-            else:
-                c[i * t.c_row + j * t.c_column] = square[i * NR + j]
+    for i in range(rows):
+        if t.c_column == 1:
+            copy_row(square + i * NR, part.columns, t.accumulate, c + i * t.c_row)
+        else:
+            spread_row(square + i * NR, part.columns, t.accumulate, c + i * t.c_row, t.c_column)
 
 cdef void add_bias(const real* bias, real* c, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t j
