@@ -2,16 +2,18 @@
 
 Design
 ------
-(a) c is cut into tiles of about mc x nc. K is cut into blocks of at most kernels.kc, all tiles of one block before the next: the
-    same order of additions for every element of c, whatever the tiles and the threads.
-(b) For each block along K, a's rows are packed once into panels that all threads share (one phase), then the tiles are
-    computed (the next phase). b's part of a tile is packed by whoever computes it, and kept as long as that thread stays in the
-    same columns: tiles are numbered down the columns.
-(c) Rows are taken SHARED_BYTES of packed a at a time, so the memory needed does not grow with the matrices.
+(a) c is cut into tiles of about mc x nc. K is cut into blocks of at most kernels.kc, and every element of c takes its blocks one
+    after another: the same order of additions, whatever the tiles and the threads.
+(b) a's rows are packed once, into panels that all threads share (one phase): as many rows, then as many blocks, as SHARED_BYTES
+    hold, so the memory needed does not grow with the matrices. The tiles follow, in phases of one block each; where all rows
+    are one tile, of as many blocks as cost MAX_TILE_US, since no other tile waits for the same part of b then.
+(c) b's part of a tile is packed by whoever computes it, and kept as long as that thread stays in the same columns and the same
+    block: tiles are numbered down the columns.
 (d) a is not packed where each element is used for two panels of b at most, or where it stays in the first cache as it is; b is
     not packed where it is used for two panels of a at most. Rows of a that lie a multiple of 4096 bytes apart would all
     meet in the same few lines of the cache: those are packed.
-(e) mc and nc follow from the shape, the dtype and the instruction set; a tile costs about TILE_US.
+(e) mc and nc follow from the shape, the dtype and the instruction set: enough tiles that any number of threads comes out even, none
+    that is longer than about 50 us, none so short that taking it costs something.
 """
 from libc.stdint cimport int64_t
 
@@ -19,8 +21,11 @@ from fastbp._table cimport Kernels, Tile
 from fastbp._team cimport Session, run_tasks
 
 cdef enum:
-    TILE_US = 80            # at `kernels.flops`, about half of what a tile reaches
-    SHARED_BYTES = 4 << 20
+    # What a tile should cost at `kernels.flops`, about half of what it reaches: a TILES-th of its phase, within these bounds.
+    TILES = 16
+    MIN_TILE_US = 8
+    MAX_TILE_US = 80
+    SHARED_BYTES = 7 << 20
     SMALL_BYTES = 24 << 10  # of a: stays in the first cache beside a panel of b
     PACK_ROWS_BYTES = 64 << 10  # of a packed in one task
     MAX_PANELS = 16         # of b in a tile
@@ -28,8 +33,10 @@ cdef enum:
 
 cdef struct Blocks:
     Py_ssize_t kc, mc, nc
-    Py_ssize_t k_blocks     # along K
-    Py_ssize_t shared_rows  # rows whose panels are packed at once
+    Py_ssize_t k_blocks         # along K
+    Py_ssize_t rows_in_hand     # of a, packed at once
+    Py_ssize_t blocks_in_hand   # of those rows
+    Py_ssize_t blocks_in_tile   # that one task computes, one after another
     Py_ssize_t shared_bytes, own_bytes
     bint pack_a, pack_b
 
@@ -37,14 +44,16 @@ cdef struct Work:
     const Kernels* kernels
     const Product* product
     Blocks blocks
-    char* shared            # packed panels of a
-    char* own               # of each worker: Own, then packed panels of b
-    Py_ssize_t first_row, rows, first_step, steps, row_tiles
-    Py_ssize_t pack_rows    # of a, in one task
+    char* shared                # packed panels of a
+    char* own                   # of each worker: Own, then packed panels of b
+    Py_ssize_t first_row, rows, row_tiles
+    Py_ssize_t pack_rows, pack_tasks        # of one block: rows of a task, tasks
+    Py_ssize_t first_packed                 # block
+    Py_ssize_t first_block, end_block       # of this phase
 
 cdef struct Own:
-    int64_t column_tile     # whose panels are packed here, or -1
-    int64_t unused[7]       # the panels begin on a cache line of their own
+    int64_t packed              # which columns of which block are packed here, or -1
+    int64_t unused[7]           # the panels begin on a cache line of their own
 
 
 cdef inline Py_ssize_t ceil_div(Py_ssize_t n, Py_ssize_t d) noexcept nogil:
@@ -69,17 +78,27 @@ cdef double product_cost(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_
 cdef void choose_blocks(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Blocks* out) noexcept nogil:
     """For m and n above 0."""
     cdef Py_ssize_t panels
+    cdef double tile_us
     out.k_blocks = max(<Py_ssize_t> 1, ceil_div(k, kernels.kc))
     out.kc = round_up(ceil_div(k, out.k_blocks), 4)
     out.mc = round_up(ceil_div(m, ceil_div(m, kernels.mc)), kernels.mr)
-    panels = <Py_ssize_t> (TILE_US * kernels.flops / (2.0 * max(<Py_ssize_t> 1, out.mc * out.kc) * kernels.nr))
+    tile_us = min(max(product_cost(kernels, m, n, out.kc) / TILES, <double> MIN_TILE_US), <double> MAX_TILE_US)
+    panels = <Py_ssize_t> (tile_us / max(product_cost(kernels, out.mc, kernels.nr, out.kc), 0.01))
     panels = min(max(panels, <Py_ssize_t> 1), <Py_ssize_t> MAX_PANELS)
     out.nc = min(panels * kernels.nr, round_up(n, kernels.nr))
-    out.shared_rows = max(out.mc, SHARED_BYTES // max(<Py_ssize_t> 1, out.kc * kernels.itemsize) // out.mc * out.mc)
-    out.shared_bytes = round_up(min(out.shared_rows, round_up(m, kernels.mr)) * out.kc * kernels.itemsize, ALIGNMENT)
-    out.own_bytes = round_up(sizeof(Own) + max(out.nc, <Py_ssize_t> kernels.nr) * out.kc * kernels.itemsize, ALIGNMENT)
+    out.blocks_in_tile = 1
+    if m <= out.mc:
+        out.blocks_in_tile += <Py_ssize_t> (MAX_TILE_US / max(product_cost(kernels, out.mc, out.nc, out.kc), 0.01))
+    choose_memory(kernels, m, n, k, out)
+
+cdef void choose_memory(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Blocks* out) noexcept nogil:
+    cdef Py_ssize_t row_bytes = max(<Py_ssize_t> 1, out.kc * kernels.itemsize)
     out.pack_a = not (n <= 2 * kernels.nr or m * k * kernels.itemsize <= SMALL_BYTES)
     out.pack_b = m > 2 * kernels.mr
+    out.rows_in_hand = min(round_up(m, out.mc), max(out.mc, SHARED_BYTES // row_bytes // out.mc * out.mc))
+    out.blocks_in_hand = min(out.k_blocks, max(<Py_ssize_t> 1, SHARED_BYTES // (out.rows_in_hand * row_bytes)))
+    out.shared_bytes = round_up(out.rows_in_hand * out.blocks_in_hand * row_bytes, ALIGNMENT)
+    out.own_bytes = round_up(sizeof(Own) + max(out.nc, <Py_ssize_t> kernels.nr) * row_bytes, ALIGNMENT)
 
 cdef Py_ssize_t product_scratch(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads) noexcept nogil:
     """Bytes, for `multiply` with any strides and up to so many threads."""
@@ -95,29 +114,42 @@ cdef inline const char* at(const void* base, Py_ssize_t elements, const Kernels*
 
 # --- the two kinds of task
 
+cdef inline Py_ssize_t steps_of(const Work* w, Py_ssize_t block) noexcept nogil:
+    return min(w.blocks.kc, w.product.k - block * w.blocks.kc)
+
+cdef inline char* packed_rows(const Work* w, Py_ssize_t block, Py_ssize_t row) noexcept nogil:
+    """Where row (a multiple of MR, counted from first_row) of a block begins among the packed ones."""
+    cdef Py_ssize_t block_elements = w.blocks.rows_in_hand * w.blocks.kc
+    return <char*> at(w.shared, (block - w.first_packed) * block_elements + row * steps_of(w, block), w.kernels)
+
 cdef void pack_rows(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef Work* w = <Work*> context
     cdef const Product* p = w.product
-    cdef Py_ssize_t first = task * w.pack_rows
-    cdef Py_ssize_t rows = min(w.pack_rows, w.rows - first)
-    w.kernels.pack_a(at(p.a, (w.first_row + first) * p.a_row + w.first_step * p.a_step, w.kernels), p.a_row, p.a_step, rows, w.steps,
-                     <void*> at(w.shared, first * w.steps, w.kernels), w.shared + w.blocks.shared_bytes)
+    cdef Py_ssize_t block = w.first_packed + task // w.pack_tasks
+    cdef Py_ssize_t first = task % w.pack_tasks * w.pack_rows
+    w.kernels.pack_a(at(p.a, (w.first_row + first) * p.a_row + block * w.blocks.kc * p.a_step, w.kernels), p.a_row, p.a_step,
+                     min(w.pack_rows, w.rows - first), steps_of(w, block), packed_rows(w, block, first),
+                     w.shared + w.blocks.shared_bytes)
 
 cdef void compute_tile(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef Work* w = <Work*> context
+    cdef Py_ssize_t block
+    for block in range(w.first_block, w.end_block):
+        compute_block(w, task // w.row_tiles, w.first_row + task % w.row_tiles * w.blocks.mc, block,
+                      <Own*> (w.own + worker * w.blocks.own_bytes))
+
+cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssize_t block, Own* own) noexcept nogil:
+    """One tile, one block along K."""
     cdef const Product* p = w.product
     cdef Tile t
-    cdef Py_ssize_t column_tile = task // w.row_tiles
-    cdef Py_ssize_t row_tile = task % w.row_tiles
-    cdef Py_ssize_t row = w.first_row + row_tile * w.blocks.mc
     cdef Py_ssize_t column = column_tile * w.blocks.nc
     t.m = min(w.blocks.mc, w.first_row + w.rows - row)
     t.n = min(w.blocks.nc, p.n - column)
-    t.k = w.steps
-    t.accumulate = w.first_step > 0
-    t.last = w.first_step + w.steps == p.k
-    take_a(w, &t, row)
-    take_b(w, &t, column_tile, column, <Own*> (w.own + worker * w.blocks.own_bytes))
+    t.k = steps_of(w, block)
+    t.accumulate = block > 0
+    t.last = block == w.blocks.k_blocks - 1
+    take_a(w, &t, row, block)
+    take_b(w, &t, column_tile, block, own)
     t.c = <void*> at(p.c, row * p.c_row + column * p.c_column, w.kernels)
     t.c_row = p.c_row
     t.c_column = p.c_column
@@ -131,7 +163,7 @@ cdef void compute_tile(void* context, Py_ssize_t task, int worker) noexcept nogi
     w.kernels.tile(&t)
     if p.sums != NULL and row == 0:
         # sums = b.sum(axis=0), block by block along K
-        w.kernels.column_sums(at(p.b, w.first_step * p.b_step + column * p.b_column, w.kernels), p.b_step, p.b_column, w.steps, t.n,
+        w.kernels.column_sums(at(p.b, block * w.blocks.kc * p.b_step + column * p.b_column, w.kernels), p.b_step, p.b_column, t.k, t.n,
                               <void*> at(p.sums, column * p.sums_step, w.kernels), p.sums_step, t.accumulate)
 
 cdef inline Py_ssize_t lowest(Py_ssize_t n, Py_ssize_t distance) noexcept nogil:
@@ -140,34 +172,35 @@ cdef inline Py_ssize_t lowest(Py_ssize_t n, Py_ssize_t distance) noexcept nogil:
 cdef inline Py_ssize_t highest(Py_ssize_t n, Py_ssize_t distance) noexcept nogil:
     return max(<Py_ssize_t> 0, (n - 1) * distance)
 
-cdef void take_a(Work* w, Tile* t, Py_ssize_t row) noexcept nogil:
+cdef void take_a(Work* w, Tile* t, Py_ssize_t row, Py_ssize_t block) noexcept nogil:
     cdef const Product* p = w.product
     cdef Py_ssize_t mr = w.kernels.mr
     if w.blocks.pack_a:
-        t.a = at(w.shared, (row - w.first_row) * w.steps, w.kernels)
-        t.a_row, t.a_step, t.a_panel = 1, mr, mr * w.steps
+        t.a = packed_rows(w, block, row - w.first_row)
+        t.a_row, t.a_step, t.a_panel = 1, mr, mr * t.k
         t.a_end = w.shared + w.blocks.shared_bytes
     else:
-        t.a = at(p.a, row * p.a_row + w.first_step * p.a_step, w.kernels)
+        t.a = at(p.a, row * p.a_row + block * w.blocks.kc * p.a_step, w.kernels)
         t.a_row, t.a_step, t.a_panel = p.a_row, p.a_step, mr * p.a_row
         t.a_end = <const void*> <size_t> -1
 
-cdef void take_b(Work* w, Tile* t, Py_ssize_t column_tile, Py_ssize_t column, Own* own) noexcept nogil:
+cdef void take_b(Work* w, Tile* t, Py_ssize_t column_tile, Py_ssize_t block, Own* own) noexcept nogil:
     cdef const Product* p = w.product
     cdef const Kernels* kernels = w.kernels
     cdef Py_ssize_t nr = kernels.nr
     cdef Py_ssize_t whole = t.n // nr * nr
+    cdef int64_t wanted = column_tile * w.blocks.k_blocks + block
     cdef char* panels = <char*> own + sizeof(Own)
     cdef const char* end = <char*> own + w.blocks.own_bytes
-    cdef const char* b = at(p.b, w.first_step * p.b_step + column * p.b_column, kernels)
+    cdef const char* b = at(p.b, block * w.blocks.kc * p.b_step + column_tile * w.blocks.nc * p.b_column, kernels)
     t.b_last = NULL
     t.b_last_step = nr
     if w.blocks.pack_b or p.b_column != 1:
-        if own.column_tile != column_tile:
-            kernels.pack_b(b, p.b_column, p.b_step, t.n, w.steps, panels, end)
-            own.column_tile = column_tile
+        if own.packed != wanted:
+            kernels.pack_b(b, p.b_column, p.b_step, t.n, t.k, panels, end)
+            own.packed = wanted
         t.b = panels
-        t.b_step, t.b_panel = nr, nr * w.steps
+        t.b_step, t.b_panel = nr, nr * t.k
         t.b_end = end
         return
     t.b = b
@@ -175,33 +208,17 @@ cdef void take_b(Work* w, Tile* t, Py_ssize_t column_tile, Py_ssize_t column, Ow
     t.b_end = <const void*> <size_t> -1
     if whole < t.n:
         # A vector must not be loaded beyond the row: the narrow panel is packed, and padded.
-        if own.column_tile != column_tile:
-            kernels.pack_b(at(b, whole, kernels), 1, p.b_step, t.n - whole, w.steps, panels, end)
-            own.column_tile = column_tile
+        if own.packed != wanted:
+            kernels.pack_b(at(b, whole, kernels), 1, p.b_step, t.n - whole, t.k, panels, end)
+            own.packed = wanted
         t.b_last = panels
 
 
-# --- the product
-
-cdef bint one_block(Session* session, Work* w) noexcept nogil:
-    """All of c's rows in hand, one block along K. True when interrupted."""
-    cdef const Product* p = w.product
-    cdef Py_ssize_t worker, column_tiles
-    cdef double cost = product_cost(w.kernels, w.rows, p.n, w.steps)
-    if w.blocks.pack_a:
-        w.pack_rows = round_up(max(<Py_ssize_t> 1, PACK_ROWS_BYTES // max(<Py_ssize_t> 1, w.steps * w.kernels.itemsize)), w.kernels.mr)
-        if run_tasks(session, pack_rows, w, ceil_div(w.rows, w.pack_rows), cost * 8 / p.n):
-            return True
-    for worker in range(session.n_threads):
-        (<Own*> (w.own + worker * w.blocks.own_bytes)).column_tile = -1
-    w.row_tiles = ceil_div(w.rows, w.blocks.mc)
-    column_tiles = ceil_div(p.n, w.blocks.nc)
-    return run_tasks(session, compute_tile, w, w.row_tiles * column_tiles, cost)
+# --- the product: rows in hand, blocks in hand, phases. True when a signal interrupted it: c is then not complete.
 
 cdef bint multiply(Session* session, const Kernels* kernels, const Product* product, void* scratch) noexcept nogil:
-    """True when a signal interrupted it: c is then not complete."""
     cdef Work w
-    cdef Py_ssize_t block
+    cdef Py_ssize_t worker
     if product.m == 0 or product.n == 0:
         return False
     w.kernels = kernels
@@ -211,13 +228,40 @@ cdef bint multiply(Session* session, const Kernels* kernels, const Product* prod
         w.blocks.pack_a = True
     w.shared = <char*> round_up(<Py_ssize_t> scratch, ALIGNMENT)
     w.own = w.shared + w.blocks.shared_bytes
+    for worker in range(session.n_threads):
+        (<Own*> (w.own + worker * w.blocks.own_bytes)).packed = -1
     w.first_row = 0
     while w.first_row < product.m:
-        w.rows = min(w.blocks.shared_rows, product.m - w.first_row)
-        for block in range(w.blocks.k_blocks):
-            w.first_step = block * w.blocks.kc
-            w.steps = min(w.blocks.kc, product.k - w.first_step)
-            if one_block(session, &w):
+        w.rows = min(w.blocks.rows_in_hand, product.m - w.first_row)
+        w.row_tiles = ceil_div(w.rows, w.blocks.mc)
+        w.first_packed = 0
+        while w.first_packed < w.blocks.k_blocks:
+            if rows_and_blocks(session, &w):
                 return True
+            w.first_packed += w.blocks.blocks_in_hand
         w.first_row += w.rows
     return False
+
+cdef bint rows_and_blocks(Session* session, Work* w) noexcept nogil:
+    """Pack a's rows and blocks in hand, then the phases that use them."""
+    cdef Py_ssize_t end = min(w.first_packed + w.blocks.blocks_in_hand, w.blocks.k_blocks)
+    if w.blocks.pack_a and pack_in_hand(session, w, end - w.first_packed):
+        return True
+    w.first_block = w.first_packed
+    while w.first_block < end:
+        w.end_block = min(w.first_block + w.blocks.blocks_in_tile, end)
+        if compute_tiles(session, w):
+            return True
+        w.first_block = w.end_block
+    return False
+
+cdef bint pack_in_hand(Session* session, Work* w, Py_ssize_t blocks) noexcept nogil:
+    cdef Py_ssize_t row_bytes = max(<Py_ssize_t> 1, w.blocks.kc * w.kernels.itemsize)
+    w.pack_rows = round_up(max(<Py_ssize_t> 1, PACK_ROWS_BYTES // row_bytes), w.kernels.mr)
+    w.pack_tasks = ceil_div(w.rows, w.pack_rows)
+    return run_tasks(session, pack_rows, w, blocks * w.pack_tasks, 0.001 * w.rows * blocks * w.blocks.kc)
+
+cdef bint compute_tiles(Session* session, Work* w) noexcept nogil:
+    cdef Py_ssize_t steps = (w.end_block - w.first_block) * w.blocks.kc
+    return run_tasks(session, compute_tile, w, w.row_tiles * ceil_div(w.product.n, w.blocks.nc),
+                     product_cost(w.kernels, w.rows, w.product.n, steps))
