@@ -4,6 +4,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp.optimizers import OptimizerState
+
 # Arguments are checked by the caller, except what `accepts` and `accepts_targets` recognise; see the compiled
 # module's own notes.
 _Floats = NDArray[np.floating[Any]]
@@ -25,9 +27,15 @@ class Update:
         first: _Floats | None,
         second: _Floats | None,
         hyperparameters: tuple[float, ...],
+        state: OptimizerState | None,
     ) -> None: ...
+    def apply(self) -> None: ...
 
-class Engine:
+class Gate:
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
+
+class Engine(Gate):
     n_in: int
     n_out: int
     widest: int
@@ -36,6 +44,7 @@ class Engine:
     has_forward: bool
     def __init__(self, itemsize: int, units: Sequence[tuple[str, int, int]], loss: str | None = None) -> None: ...
     def accepts(self, x: object) -> bool: ...
+    def owns(self, x: NDArray[Any]) -> bool: ...
     def accepts_targets(self, t: object, rows: int) -> bool: ...
     def value_and_grad(
         self, x: _Floats, t: NDArray[Any], weight: _Floats | None, table: Table, out: Table
@@ -51,7 +60,6 @@ class Engine:
         table: Table,
         out: Table,
         update: Update,
-        step: int,
     ) -> float: ...
     def train_epoch(
         self,
@@ -63,7 +71,6 @@ class Engine:
         table: Table,
         out: Table,
         update: Update,
-        step: int,
         progress: NDArray[np.float64],
     ) -> None: ...
 

@@ -118,12 +118,15 @@ class Stretch:
     def __init__(
         self, net: Network, first: int, last: int, names: list[tuple[str, int, int]], loss: str | None
     ) -> None:
-        self.net = net
+        self.net, self.first = net, first
         self.linear = tuple(i for i in range(first, last) if isinstance(net.units[i], Linear))
         self.engine = _engine.Engine(net.dtype.itemsize, names, loss)
         self.table = make_table(net.parameters, self.linear)
 
     def forward(self, x: FloatArray) -> FloatArray:
+        if x.shape[1] != self.engine.n_in:  # what a user's unit gives is known only now
+            unit = f"unit {self.first}, {self.net.units[self.first]!r}, takes {self.engine.n_in} inputs"
+            raise ValueError(f"{unit}, but its input has shape {x.shape}")
         y: FloatArray = self.engine.forward(check.aligned(x), self.table)
         return y
 
@@ -144,13 +147,13 @@ class Guest:
         self.shape = x.shape
         y = self._checked("forward", self.unit.forward(x))
         if y.shape[0] != x.shape[0]:
-            raise ValueError(f"{self}: forward returned shape {y.shape} for {x.shape[0]} rows")
+            raise ValueError(f"{self} returned shape {y.shape} from forward for {x.shape[0]} rows")
         return y
 
     def backward(self, dy: FloatArray, need_dx: bool) -> FloatArray | None:
         dx = self._checked("backward", self.unit.backward(dy))
         if dx.shape != self.shape:
-            raise ValueError(f"{self}: backward returned shape {dx.shape}, expected {self.shape}")
+            raise ValueError(f"{self} returned shape {dx.shape} from backward, expected {self.shape}")
         return dx
 
     def _checked(self, method: str, y: Any) -> FloatArray:
@@ -216,6 +219,7 @@ class Network:
         self.seed = Philox(seed).seed
         widths = _widths(chain)
         self.n_in: int | None = widths[0][0]
+        self.n_out: int | None = widths[-1][1]
         shapes = {
             f"{i}.{name}": shape for i, unit in enumerate(chain) for name, shape in _parameter_shapes(i, unit).items()
         }
@@ -225,25 +229,27 @@ class Network:
         self.gradients = Gradients(aligned_zeros(self.n_parameters, self.dtype), shapes)
         self.weights = tuple(view for name, view in self.parameters.items() if name.endswith(".weight"))
         self.biases = tuple(view for name, view in self.parameters.items() if name.endswith(".bias"))
-        self._bind()
-        self._initialize()
-        self._stretches = self._cut(widths)
+        self._bind(widths)
         self._loss_name = ENGINE_LOSSES.get(type(loss))
         # The whole network in one engine, loss and all; None where Python takes part.
         self.whole = self._one_stretch()
         self._forward_x: FloatArray | None = None
         self._forward_shape: tuple[int, ...] | None = None
+        # An engine lets in one call at a time; this does it for those that go through several.
+        self._gate = _engine.Gate()
 
     # ---- making
 
-    def _bind(self) -> None:
+    def _bind(self, widths: list[tuple[int | None, int | None]]) -> None:
         bound: list[Unit] = []
         try:
             for i, unit in enumerate(self.units):
                 unit.bind(_of_unit(self.parameters, i), _of_unit(self.gradients, i))
                 bound.append(unit)
-        except ValueError:
-            # Nothing is lost: the units before the refused one are as free as they were.
+            self._initialize()
+            self._stretches = self._cut(widths)
+        except BaseException:
+            # Nothing is lost: the units are as free as they were, also where a user's own could not begin.
             for unit in bound:
                 unit.release()
             raise
@@ -328,7 +334,7 @@ class Network:
         if not engine.accepts(x):
             x = self.checked_x(x)
         if not engine.accepts_targets(t, x.shape[0]):
-            t = self.checked_targets(t, x.shape[0], engine.n_out)
+            t = self.checked_targets(t, x.shape[0])
         if sample_weight is not None:
             sample_weight = check.sample_weights(sample_weight, x.shape[0], self.dtype)
         return x, t, sample_weight
@@ -339,13 +345,22 @@ class Network:
         if self.n_in is not None and values.shape[1] != self.n_in:
             expected = f"(n, {self.n_in}): the network has {self.n_in} inputs"
             raise ValueError(f"{name} has shape {values.shape}, expected {expected}")
-        return check.aligned(values)
+        return values.copy() if self._overwrites(values) else check.aligned(values)
 
-    def checked_targets(self, t: object, rows: int, columns: int, name: str = "t") -> NDArray[Any]:
+    @property
+    def checks_targets(self) -> bool:
+        """Whether `checked_targets` can tell before any unit runs: a loss of the package's, outputs of known number."""
+        return self._loss_name is not None and self.n_out is not None
+
+    def checked_targets(self, t: object, rows: int, name: str = "t") -> NDArray[Any]:
         """Give targets for the engine's loss: int64 labels, or rows of the network's dtype."""
-        assert self._loss_name is not None
-        values = check.targets(LOSSES[self._loss_name].targets, t, rows, columns, self.dtype, name)
-        return values if values.flags.aligned else values.copy()
+        assert self._loss_name is not None and self.n_out is not None
+        values = check.targets(LOSSES[self._loss_name].targets, t, rows, self.n_out, self.dtype, name)
+        return values if values.flags.aligned and not self._overwrites(values) else values.copy()
+
+    def _overwrites(self, values: NDArray[Any]) -> bool:
+        """Does an array lie where the next call writes, as what `forward` returned does?"""
+        return any(isinstance(stretch, Stretch) and stretch.engine.owns(values) for stretch in self._stretches)
 
     def _checked_out(self, out: Gradients) -> Gradients:
         if not isinstance(out, Gradients):
@@ -354,6 +369,8 @@ class Network:
             raise ValueError(f"out is {out!r}, expected {self.gradients!r}")
         if out.flat.dtype != self.dtype:
             raise TypeError(f"out has dtype {out.flat.dtype}, but the network is {self.dtype}")
+        if not out.flat.flags.writeable:
+            raise ValueError("out is read-only, expected writable gradients: pass grads.copy()")
         return out
 
     def _value_and_grad_in_python(
@@ -362,16 +379,19 @@ class Network:
         x = self.checked_x(x)
         if out is not None:
             self._checked_out(out)
-        y = self._run_forward(x)
-        loss, dy = self.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")
-        self._run_backward(self._checked_dy(dy, y.shape), need_dx=False)
-        self._forward_shape = None
-        if out is None:
-            return float(loss), self.gradients
-        out.flat[...] = self.gradients.flat
-        return float(loss), out
+        with self._gate:
+            y = self._run_forward(x)
+            loss, dy = self.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")
+            value = float(loss)
+            self._run_backward(self._checked_dy(dy, y.shape), need_dx=False)
+            if out is None:
+                return value, self.gradients
+            out.flat[...] = self.gradients.flat
+            return value, out
 
     def _run_forward(self, x: FloatArray) -> FloatArray:
+        # What units remember from here on belongs to this call, also if it ends in the middle.
+        self._forward_shape = None
         for stretch in self._stretches:
             x = stretch.forward(x)
         return x
@@ -404,10 +424,10 @@ class Network:
             The network's own: overwritten by its next call.
         """
         x = self.checked_x(x)
-        self._forward_shape = None
-        y = self._run_forward(x)
-        self._forward_x, self._forward_shape = x, y.shape
-        return y
+        with self._gate:
+            y = self._run_forward(x)
+            self._forward_x, self._forward_shape = x, y.shape
+            return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
         """Compute the gradient at the input of the last `forward`; the parameters' are then in ``net.gradients``.
@@ -429,7 +449,9 @@ class Network:
         """
         if self._forward_shape is None:
             raise RuntimeError("backward before forward: call forward(x) first")
-        dx = self._run_backward(self._checked_dy(dy, self._forward_shape), need_dx=True)
+        dy = self._checked_dy(dy, self._forward_shape)
+        with self._gate:
+            dx = self._run_backward(dy, need_dx=True)
         assert dx is not None
         return dx
 
@@ -468,9 +490,9 @@ class Network:
         raise ValueError(f"predict_proba needs the loss SoftmaxNLL or SigmoidNLL, this network has {self.loss!r}")
 
     def _output(self, x: FloatArray) -> FloatArray:
-        y = self._run_forward(self.checked_x(x))
-        self._forward_shape = None
-        return y
+        x = self.checked_x(x)
+        with self._gate:
+            return self._run_forward(x)
 
     def loss_value(self, x: FloatArray, t: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
         """Compute the mean loss alone; arguments and errors as `value_and_grad`."""
@@ -502,29 +524,34 @@ class Network:
 
         Notes
         -----
-        An exception, or Ctrl-C, leaves the parameters as they were before the step.
+        An exception, or Ctrl-C, leaves the parameters as they were before the step. A Ctrl-C that comes with the update
+        is raised after it: the step is then whole, and counted in the optimizer's state.
         """
         check_optimizer(optimizer)
         if self.whole is None or optimizer.kind is None:
             loss, grads = self.value_and_grad(x, t, sample_weight=sample_weight)
-            optimizer.update(self.flat_parameters, grads.flat)
+            with self._gate:
+                self._update(optimizer, grads)
             return loss
         whole = self.whole
         x, t, weight = self._checked(whole.engine, x, t, sample_weight)
         self._forward_shape = None
-        state = optimizer.state_for(self)
-        update, out = self.update_by(optimizer), self.gradients.table(whole.linear)
-        loss = whole.engine.train_step(x, t, weight, whole.table, out, update, state.step + 1)
-        state.step += 1
-        return loss
+        out = self.gradients.table(whole.linear)
+        return whole.engine.train_step(x, t, weight, whole.table, out, self.update_by(optimizer))
+
+    def _update(self, optimizer: Optimizer, grads: Gradients) -> None:
+        if optimizer.kind is None:
+            optimizer.update(self.flat_parameters, grads.flat)
+        else:
+            self.update_by(optimizer).apply()
 
     def update_by(self, optimizer: Optimizer) -> _engine.Update:
         """Give what the engine needs to make the optimizer's steps on this network."""
         assert optimizer.kind is not None
-        first, second = optimizer.state_arrays(optimizer.state_for(self))
-        hyperparameters = optimizer.hyperparameters()
+        state = optimizer.state_for(self)
+        first, second = optimizer.state_arrays(state)
         return _engine.Update(
-            optimizer.kind, self.flat_parameters, self.gradients.flat, first, second, hyperparameters
+            optimizer.kind, self.flat_parameters, self.gradients.flat, first, second, optimizer.hyperparameters(), state
         )
 
     # ---- copies
@@ -540,7 +567,11 @@ class Network:
         made = Network.__new__(type(self))
         made.__dict__.update({name: value for name, value in vars(self).items() if name in self._settings()})
         Network.__init__(
-            made, *(unit.fresh() for unit in self.units), loss=self.loss, dtype=dtype or self.dtype, seed=self.seed
+            made,
+            *(unit.fresh() for unit in self.units),
+            loss=self.loss,
+            dtype=self.dtype if dtype is None else dtype,
+            seed=self.seed,
         )
         made.flat_parameters[...] = self.flat_parameters
         return made
@@ -599,6 +630,10 @@ class MLP(Network):
     ) -> None:
         check.choice("hidden", hidden, ACTIVATIONS)
         last = loss if isinstance(loss, Loss) else getattr(losses, LOSSES[check.choice("loss", loss, LOSSES)].unit)()
+        # Names before sizes: what the chain's own checks would say too late.
+        if init is not None:
+            initializers.lookup(init)
+        check.float_dtype("dtype", dtype)
         self.sizes = _check_sizes(sizes)
         self.hidden = hidden
         self.init = init

@@ -20,6 +20,8 @@ from fastbp._version import __version__
 __all__ = ["config", "get_num_threads", "set_num_threads", "threads"]
 
 MAX_THREADS = 64  # as in _team.pxd
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 def set_num_threads(n: int) -> None:
@@ -127,7 +129,7 @@ def default_num_threads() -> int:
     openmp = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if openmp.isdecimal() and int(openmp) > 0:
         return min(int(openmp), MAX_THREADS)
-    return max(1, min(_affinity(), math.ceil(_cgroup_quota()), MAX_THREADS))
+    return max(1, min(_affinity(), math.ceil(_cgroup_quota() or MAX_THREADS), MAX_THREADS))
 
 
 def _affinity() -> int:
@@ -136,24 +138,41 @@ def _affinity() -> int:
     return os.cpu_count() or 1
 
 
-def _cgroup_quota() -> float:
-    """Processors that the control group may use at once (version 2, then 1); without a limit, MAX_THREADS."""
-    quota = _numbers(Path("/sys/fs/cgroup/cpu.max"))
-    if quota is None:
-        root = Path("/sys/fs/cgroup/cpu")
-        halves = _numbers(root / "cpu.cfs_quota_us"), _numbers(root / "cpu.cfs_period_us")
-        quota = halves[0] + halves[1] if halves[0] and halves[1] else None
-    if quota is None or len(quota) != 2 or quota[0] <= 0 or quota[1] <= 0:
-        return MAX_THREADS
-    return quota[0] / quota[1]
+def _cgroup_quota() -> float | None:
+    """Processors that the process's control groups may use at once; None: no limit."""
+    return min((quota for group in _cgroups() if (quota := _quota_of(group))), default=None)
 
 
-def _numbers(path: Path) -> list[float] | None:
-    """The numbers in a one-line file; None where there is no file, or it says "max"."""
+def _cgroups() -> Iterator[Path]:
+    """The process's control group and all above it, any of which may set a quota."""
+    try:
+        lines = OWN_CGROUPS.read_text().splitlines()  # "0::/a/b" (version 2), "4:cpu,cpuacct:/a/b" (version 1)
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = CGROUPS / "cpu" if controllers else CGROUPS
+        # In a container the name may be the host's, and what it names not be there; the root then is the container's own.
+        group = root / name.strip("/")
+        yield group
+        yield from (above for above in group.parents if above.is_relative_to(root))
+
+
+def _quota_of(group: Path) -> float | None:
+    """What a group's own files say, version 2 or 1; None: no limit."""
+    quota = _numbers(group / "cpu.max")
+    quota = quota or _numbers(group / "cpu.cfs_quota_us") + _numbers(group / "cpu.cfs_period_us")
+    return quota[0] / quota[1] if len(quota) == 2 and min(quota) > 0 else None
+
+
+def _numbers(path: Path) -> list[float]:
+    """The numbers in a one-line file; none where there is no file, or it says "max"."""
     try:
         return [float(word) for word in path.read_text().split()]
     except (OSError, ValueError):
-        return None
+        return []
 
 
 _team.set_wanted(default_num_threads())

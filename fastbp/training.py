@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -140,15 +141,11 @@ class Course:
         """The engine gathers the batches and makes all steps."""
         net, whole = self.net, self.net.whole
         assert whole is not None
-        state = self.optimizer.state_for(net)
         update, out = net.update_by(self.optimizer), net.gradients.table(whole.linear)
         made = np.zeros(3)  # steps, summed loss, summed weights
-        try:
-            whole.engine.train_epoch(
-                self.x, self.t, self.weight, self.order, self.batch_size, whole.table, out, update, state.step + 1, made
-            )
-        finally:
-            state.step += int(made[0])
+        whole.engine.train_epoch(
+            self.x, self.t, self.weight, self.order, self.batch_size, whole.table, out, update, made
+        )
         return float(made[1] / made[2])
 
     def _in_python(self) -> float:
@@ -157,7 +154,7 @@ class Course:
         for rows in self._batches():
             weight = None if self.weight is None else self.weight[rows]
             share = float(len(self.x[rows])) if weight is None else float(weight.sum(dtype=np.float64))
-            if share > 0:
+            if share > 0 and 1 / share < math.inf:  # otherwise no mean is defined; as in the engine
                 total += share * self.net.train_step(self.x[rows], self.t[rows], self.optimizer, sample_weight=weight)
                 weights += share
         return total / weights
@@ -196,8 +193,10 @@ def _checked(
 
 def _dense_targets(net: Network, t: Any, rows: int) -> NDArray[Any]:
     """Targets as the engine takes them for a whole epoch; for a Python loss, an array with a target for each row."""
-    if net.whole is not None:
-        return np.ascontiguousarray(net.checked_targets(t, rows, net.whole.engine.n_out))
+    if net.checks_targets:
+        targets = np.ascontiguousarray(net.checked_targets(t, rows))
+        # Checked labels stay as they are, whatever a callback writes into the caller's: kernels take them for indices.
+        return targets.copy() if targets.ndim == 1 else targets
     targets = np.asarray(t)
     if targets.ndim == 0 or targets.shape[0] != rows:
         raise ValueError(f"t has shape {targets.shape}, expected {rows} rows, as x has")
@@ -213,8 +212,8 @@ def _checked_validation(net: Network, data: Any) -> tuple[Any, Any, Any] | None:
     x = net.checked_x(x, "validation_data[0]")
     if x.shape[0] == 0:
         raise ValueError(f"validation_data[0] has shape {x.shape}: there must be at least one row")
-    if net.whole is not None:
-        t = net.checked_targets(t, x.shape[0], net.whole.engine.n_out, "validation_data[1]")
+    if net.checks_targets:
+        t = net.checked_targets(t, x.shape[0], "validation_data[1]")
     weight = check.sample_weights(weight, x.shape[0], net.dtype, "validation_data[2]")
     if weight is not None:
         check.divisor("mean", x.shape[0], weight)

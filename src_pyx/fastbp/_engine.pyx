@@ -16,13 +16,16 @@ Design
 """
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
+from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset, strcmp
 
 from fastbp._dispatch cimport kernels_for
 from fastbp._product cimport Product, multiply, product_init, product_scratch
 from fastbp._table cimport Activation, Kernels
-from fastbp._team cimport Session, raise_pending, run_tasks, session_begin, session_end, session_poll, threads_wanted
+from fastbp._team cimport (
+    Session, process_number, raise_pending, run_tasks, session_begin, session_end, session_poll, threads_wanted,
+)
 from fastbp._threads cimport exchange_int, store_int
 
 cnp.import_array()
@@ -129,12 +132,20 @@ cdef class Update:
         The rule's state, as far as it has one.
     hyperparameters : tuple of float
         In the order of the rule's block in _updates.pxi.
+    state : OptimizerState, or None
+        Whose `step` counts the steps. It is counted here, since Python would let a signal's handler raise between update and count.
     """
     cdef Rule rule
     cdef object arrays      # keeps them alive
+    cdef object state
+    cdef Py_ssize_t itemsize
 
-    def __cinit__(self, str kind, cnp.ndarray parameters, cnp.ndarray gradients, first, second, tuple hyperparameters):
+    def __cinit__(self, str kind, cnp.ndarray parameters, cnp.ndarray gradients, first, second, tuple hyperparameters, state):
         cdef int i
+        if not cnp.PyArray_ISWRITEABLE(parameters):
+            raise ValueError("the parameters are read-only: an update writes into them")
+        self.state = state
+        self.itemsize = cnp.PyArray_ITEMSIZE(parameters)
         self.arrays = parameters, gradients, first, second
         self.rule.kind = OPTIMIZERS[kind]
         self.rule.parameters = cnp.PyArray_BYTES(parameters)
@@ -144,6 +155,43 @@ cdef class Update:
         self.rule.second = cnp.PyArray_BYTES(<cnp.ndarray> second) if second is not None else NULL
         for i in range(len(hyperparameters)):
             self.rule.h[i] = hyperparameters[i]
+
+    def apply(self):
+        """Make one step from the gradients as they are."""
+        self.run(self.state.step + 1)
+        self.state.step += 1
+
+    cdef int run(self, int64_t step) except -1:
+        cdef Session session
+        cdef const Kernels* kernels = kernels_for(self.itemsize)
+        self.rule.step = step
+        session_begin(&session, threads_wanted() if self.rule.n > TASK_ELEMENTS else 1)
+        with nogil:
+            run_update(&session, kernels, &self.rule)
+        session_end(&session)
+        return 0
+
+
+cdef class Gate:
+    """`with gate:` lets one caller in; a second one gets the RuntimeError."""
+    cdef int entered
+
+    def __enter__(self):
+        self.enter()
+
+    def __exit__(self, *_):
+        self.leave()
+
+    cdef int enter(self) except -1:
+        # Who was in it when this process was forked is not in it here.
+        cdef int here = process_number()
+        if exchange_int(&self.entered, here) == here:
+            raise RuntimeError("this network is at work in another thread: a network serves one call at a time; "
+                               "give each thread a network of its own (net.copy())")
+        return 0
+
+    cdef void leave(self) noexcept nogil:
+        store_int(&self.entered, 0)
 
 
 cdef inline Py_ssize_t padded(Py_ssize_t n_bytes) noexcept nogil:
@@ -290,11 +338,15 @@ cdef void run_update(Session* session, const Kernels* kernels, const Rule* rule)
     run_tasks(session, update_task, &t, tasks_of(rule.n), 0.001 * rule.n)
     session.polls = polls
 
+cdef inline bint has_mean(double weight) noexcept nogil:
+    """Can the sum of a batch's weights divide? Beneath the normal numbers its reciprocal is inf."""
+    return weight > 0 and 1 / weight < INFINITY
+
 cdef inline Py_ssize_t tasks_of(Py_ssize_t elements) noexcept nogil:
     return (elements + TASK_ELEMENTS - 1) // TASK_ELEMENTS
 
 
-cdef class Engine:
+cdef class Engine(Gate):
     """A chain of units with its buffers.
 
     Parameters
@@ -308,12 +360,12 @@ cdef class Engine:
     """
     cdef const Kernels* kernels
     cdef Unit* units
-    cdef int n_units
+    cdef int n_units, n_linear
     cdef int first_linear
     cdef int loss
     cdef readonly Py_ssize_t n_in, n_out, widest, capacity
     cdef readonly bint loss_is_ours
-    cdef int planned_threads, entered
+    cdef int planned_threads
     cdef double cost_of_row             # microseconds of one thread, forward and backward
     cdef cnp.ndarray block              # all buffers; a view of one keeps it alive when a larger plan replaces it
     cdef char* copy_of_x
@@ -325,6 +377,7 @@ cdef class Engine:
     cdef char* weights
     cdef char* batch_x
     cdef char* scratch
+    cdef Py_ssize_t scratch_size
     cdef bint gathers
     cdef Batch batch                    # of the last forward
     cdef object x                       # kept alive for backward
@@ -358,6 +411,7 @@ cdef class Engine:
                 self.units[i].rule = self._find(name)
                 self.units[i].fused = self._fuses(i)
                 self.cost_of_row += 0.001 * n_out
+        self.n_linear = linear
         self.n_in, self.n_out = self.units[0].n_in, self.units[self.n_units - 1].n_out
 
     cdef const Activation* _find(self, str name) except NULL:
@@ -397,7 +451,8 @@ cdef class Engine:
         self.targets = carve(&place, rows * self.n_out * itemsize)
         self.weights = carve(&place, rows * itemsize)
         self.batch_x = carve(&place, rows * self.n_in * itemsize if gathers else 0)
-        self.scratch = carve(&place, self.scratch_bytes(rows, threads))
+        self.scratch_size = self.scratch_bytes(rows, threads)
+        self.scratch = carve(&place, self.scratch_size)
         return place - base
 
     cdef Py_ssize_t scratch_bytes(self, Py_ssize_t rows, int threads) noexcept:
@@ -435,17 +490,6 @@ cdef class Engine:
         self.has_forward = False
         return 0
 
-    # --- one thread at a time
-
-    cdef int enter(self) except -1:
-        if exchange_int(&self.entered, 1):
-            raise RuntimeError("this network is at work in another thread: a network serves one call at a time; "
-                               "give each thread a network of its own (net.copy())")
-        return 0
-
-    cdef void leave(self) noexcept nogil:
-        store_int(&self.entered, 0)
-
     # --- the sweeps (no GIL, nothing raises). True when a signal interrupted them.
 
     cdef bint sweep_forward(self, Session* session, const Batch* batch, Table table) noexcept nogil:
@@ -471,7 +515,7 @@ cdef class Engine:
                 p.bias = table.pairs[unit.linear].bias
                 if i + 1 < self.n_units and self.units[i + 1].fused:
                     p.forward = self.units[i + 1].rule.forward
-                if multiply(session, self.kernels, &p, self.scratch):
+                if multiply(session, self.kernels, &p, self.scratch, self.scratch_size):
                     return True
             elif not unit.fused and unit.rule.forward != NULL:
                 m.kernels, m.rule, m.x, m.y, m.n = self.kernels, unit.rule, x, unit.out, batch.rows * unit.n_out
@@ -557,7 +601,7 @@ cdef class Engine:
         p.b, p.b_step, p.b_column = delta, unit.n_out, 1
         p.c, p.c_row, p.c_column = out.pairs[unit.linear].weight, out.pairs[unit.linear].weight_row, 1
         p.sums, p.sums_step = out.pairs[unit.linear].bias, 1
-        return multiply(session, self.kernels, &p, self.scratch)
+        return multiply(session, self.kernels, &p, self.scratch, self.scratch_size)
 
     cdef bint input_gradient(self, Session* session, const Batch* batch, int i, Table table, const char* delta, char* target,
                              bint folded) noexcept nogil:
@@ -572,7 +616,7 @@ cdef class Engine:
         if folded:
             p.backward = self.units[i - 1].rule.backward
             p.kept, p.kept_row = self.units[i - 1].out, unit.n_in
-        return multiply(session, self.kernels, &p, self.scratch)
+        return multiply(session, self.kernels, &p, self.scratch, self.scratch_size)
 
     cdef bint sweep(self, Session* session, const Batch* batch, Table table, Table out) noexcept nogil:
         """The whole gradient."""
@@ -585,7 +629,12 @@ cdef class Engine:
     cpdef bint accepts(self, x):
         """True for an input that needs no closer look."""
         return (cnp.PyArray_CheckExact(x) and cnp.PyArray_NDIM(x) == 2 and cnp.PyArray_ISBEHAVED_RO(x)
-                and cnp.PyArray_TYPE(x) == self.typenum and cnp.PyArray_DIM(x, 1) == self.n_in)
+                and cnp.PyArray_TYPE(x) == self.typenum and cnp.PyArray_DIM(x, 1) == self.n_in and not self.owns(x))
+
+    cpdef bint owns(self, cnp.ndarray x):
+        """True for what lies in the engine's buffers, such as its last output: the next call overwrites it."""
+        return (self.block is not None and cnp.PyArray_BYTES(x) >= cnp.PyArray_BYTES(self.block)
+                and cnp.PyArray_BYTES(x) < cnp.PyArray_BYTES(self.block) + cnp.PyArray_SIZE(self.block))
 
     cpdef bint accepts_targets(self, t, Py_ssize_t rows):
         """True for int64 labels that need no closer look than their range, which `take_targets` holds them to, and plain values."""
@@ -602,8 +651,11 @@ cdef class Engine:
         self.has_forward = False
         self.x = None
 
-    cdef void take_x(self, Batch* batch, cnp.ndarray x) noexcept:
+    cdef int take_x(self, Batch* batch, cnp.ndarray x) except -1:
         cdef Py_ssize_t itemsize = self.kernels.itemsize
+        if cnp.PyArray_NDIM(x) != 2 or cnp.PyArray_DIM(x, 1) != self.n_in:
+            # After a user's unit, whose width nobody knew.
+            raise ValueError(f"x has shape {(<object> x).shape}, expected (n, {self.n_in})")
         batch.rows = cnp.PyArray_DIM(x, 0)
         batch.x = cnp.PyArray_BYTES(x)
         batch.x_row, batch.x_step = cnp.PyArray_STRIDE(x, 0) // itemsize, cnp.PyArray_STRIDE(x, 1) // itemsize
@@ -611,6 +663,7 @@ cdef class Engine:
         batch.targets = NULL
         batch.weights = NULL
         batch.scale = 1
+        return 0
 
     cdef int take_targets(self, Batch* batch, cnp.ndarray t) except -1:
         """Labels and rows become dense, in the engine's own buffers."""
@@ -645,14 +698,16 @@ cdef class Engine:
                             cnp.PyArray_STRIDE(<cnp.ndarray> weight, 0) // self.kernels.itemsize, self.weights, batch.rows)
         for i in range(batch.rows):
             total += number_at(self.weights, i, self.kernels.itemsize)
-        if total <= 0:
-            raise ValueError(f"sample_weight must have a sum above 0, got {total}")
+        if not has_mean(total):
+            raise ValueError(f"sample_weight sums to {total}, so that the mean is not defined")
         batch.weights = self.weights
         batch.scale = 1.0 / total
         return 0
 
     cdef int check_table(self, Table table) except -1:
-        if table.itemsize != self.kernels.itemsize:
+        if table.n != self.n_linear:
+            raise ValueError(f"the table has {table.n} pairs, the engine {self.n_linear} linear units")
+        if table.n and table.itemsize != self.kernels.itemsize:
             raise TypeError(f"the table's elements have {table.itemsize} bytes, the engine's {self.kernels.itemsize}")
         return 0
 
@@ -755,6 +810,8 @@ cdef class Engine:
         try:
             if not self.has_forward:
                 raise RuntimeError("backward before forward: there is no input to go back to")
+            if cnp.PyArray_NDIM(dy) != 2 or cnp.PyArray_DIM(dy, 0) != self.batch.rows or cnp.PyArray_DIM(dy, 1) != self.n_out:
+                raise ValueError(f"dy has shape {(<object> dy).shape}, expected {(self.batch.rows, self.n_out)}")
             threads = min(threads, self.planned_threads)
             self.check_table(table)
             self.check_table(out)
@@ -790,12 +847,13 @@ cdef class Engine:
 
     # --- training
 
-    def train_step(self, x, t, weight, Table table not None, Table out not None, Update update not None, int64_t step):
+    def train_step(self, x, t, weight, Table table not None, Table out not None, Update update not None):
         """One gradient and one update; the loss before it. A step that is interrupted leaves the parameters as they were."""
         cdef Session session
         cdef Batch batch
         cdef double cost
         cdef int threads
+        cdef bint interrupted
         self.enter()
         try:
             self.check_table(table)
@@ -806,21 +864,24 @@ cdef class Engine:
             self.plan(batch.rows, threads, False)
             self.take_targets(&batch, t)
             self.take_weights(&batch, weight)
-            update.rule.step = step
+            update.rule.step = update.state.step + 1
             # --- checked
             self.forget()
             session_begin(&session, threads)
             with nogil:
-                if not self.sweep(&session, &batch, table, out):
+                interrupted = self.sweep(&session, &batch, table, out)
+                if not interrupted:
                     run_update(&session, self.kernels, &update.rule)
             session_end(&session)
             raise_pending(&session)
+            if not interrupted:
+                update.state.step += 1
             return self.summed_loss(&batch)
         finally:
             self.leave()
 
     def train_epoch(self, cnp.ndarray x, cnp.ndarray t, weight, order, Py_ssize_t batch_size, Table table not None, Table out not None,
-                    Update update not None, int64_t step, cnp.ndarray progress):
+                    Update update not None, cnp.ndarray progress):
         """One pass over the rows of x, in `order` or as they lie: a step for each batch.
 
         `t` holds labels (int64, dense, in range) or dense rows; `weight` is None or dense. `progress` (float64, 3) receives the
@@ -841,13 +902,14 @@ cdef class Engine:
             threads = threads_wanted() if cost > RELEASE_US else 1
             self.plan(min(batch_size, data.all.rows), threads, order is not None)
             self.take_all(&data, t, weight, order)
-            update.rule.step = step
+            update.rule.step = update.state.step + 1
             # --- checked
             self.forget()
             session_begin(&session, threads)
             with nogil:
                 self.epoch(&session, &data, batch_size, table, out, &update.rule, sums)
             session_end(&session)
+            update.state.step = update.rule.step - 1
             raise_pending(&session)
         finally:
             self.leave()
@@ -874,8 +936,8 @@ cdef class Engine:
             if self.take_batch(session, data, first, min(batch_size, data.all.rows - first), &batch):
                 return
             weight = self.total_weight(&batch)
-            if weight <= 0:
-                continue    # a batch whose rows all have no weight has no mean
+            if not has_mean(weight):
+                continue    # a batch whose rows all have no weight makes no step
             batch.scale = 1 / weight
             if self.sweep(session, &batch, table, out):
                 return
@@ -921,12 +983,5 @@ cdef class Engine:
 
 
 def optimizer_update(str kind, cnp.ndarray parameters, cnp.ndarray gradients, first, second, tuple hyperparameters, int64_t step):
-    """One update alone; arguments as `Update`, and the number of the step, from 1."""
-    cdef Session session
-    cdef const Kernels* kernels = kernels_for(cnp.PyArray_ITEMSIZE(parameters))
-    cdef Update update = Update(kind, parameters, gradients, first, second, hyperparameters)
-    update.rule.step = step
-    session_begin(&session, threads_wanted() if update.rule.n > TASK_ELEMENTS else 1)
-    with nogil:
-        run_update(&session, kernels, &update.rule)
-    session_end(&session)
+    """One update alone, without a state that counts: arguments as `Update`, and the number of the step, from 1."""
+    Update(kind, parameters, gradients, first, second, hyperparameters, None).run(step)

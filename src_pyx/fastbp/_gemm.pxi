@@ -32,18 +32,25 @@ cdef extern from * nogil:
         fprintf(stderr, "fastbp: %s: pointer outside its range\\n", where);
         abort();
     }
-    #  define check_range(p, n, begin, end, where) \\
-        do { if ((const char *)(p) < (const char *)(begin) || (const char *)((p) + (n)) > (const char *)(end)) \\
-                 fastbp_outside(where); } while (0)
+    /* All elements p[i * row + j * step] of an m x n block, for distances of any sign. */
+    static void check_block(const real *p, ptrdiff_t m, ptrdiff_t row, ptrdiff_t n, ptrdiff_t step, const void *begin,
+                            const void *end, const char *where) {
+        ptrdiff_t rows = (m - 1) * row, steps = (n - 1) * step;
+        ptrdiff_t lowest = (rows < 0 ? rows : 0) + (steps < 0 ? steps : 0);
+        ptrdiff_t highest = (rows > 0 ? rows : 0) + (steps > 0 ? steps : 0);
+        if (m < 1 || n < 1) return;
+        if (p + lowest < (const real *)begin || p + highest + 1 > (const real *)end) fastbp_outside(where);
+    }
     #else
-    #  define check_range(p, n, begin, end, where) ((void)(where))
+    #  define check_block(p, m, row, n, step, begin, end, where) ((void)(where))
     #endif
     """
     enum:
         MR
         NV
         NR
-    void check_range(const real* p, Py_ssize_t n, const void* begin, const void* end, const char* where)
+    void check_block(const real* p, Py_ssize_t m, Py_ssize_t row, Py_ssize_t n, Py_ssize_t step, const void* begin, const void* end,
+                     const char* where)
 
 
 # --- packing: out[p * width + lane] = x[lane * lane_step + p * step]
@@ -94,7 +101,7 @@ cdef forced_void pack(const real* x, Py_ssize_t lane_step, Py_ssize_t step, Py_s
                       const void* end, int width) noexcept nogil:
     cdef Py_ssize_t first
     for first from 0 <= first < n by width:
-        check_range(out, width * k, out, end, "pack")
+        check_block(out, k, width, width, 1, out, end, "pack")
         if n - first < width:
             pack_any(x, lane_step, step, <int> (n - first), k, out, width)
         elif lane_step == 1:
@@ -236,7 +243,7 @@ cdef void panel_into(const Tile* t, Micro* part, Py_ssize_t rows, real* c) noexc
     """One panel of c; where it has no whole vectors to store into, by way of a small square that does not leave the cache."""
     cdef real square[MR * NR]
     cdef Py_ssize_t i
-    check_range(c, (rows - 1) * t.c_row + (part.columns - 1) * t.c_column + 1, t.c_begin, t.c_end, "store")
+    check_block(c, rows, t.c_row, part.columns, t.c_column, t.c_begin, t.c_end, "store")
     if t.c_column == 1 and (part.columns == NR or part.columns == VL):
         part.c = c
         part.c_row = t.c_row
@@ -288,11 +295,11 @@ cdef void multiply_tile(const Tile* t) noexcept nogil:
         else:
             part.b = <const real*> t.b + (j // NR) * t.b_panel
             part.b_step = t.b_step
-            check_range(part.b, (t.k - 1) * t.b_step + NR, t.b, t.b_end, "tile: b")
+            check_block(part.b, t.k, t.b_step, NR, 1, t.b_begin, t.b_end, "tile: b")
         a = <const real*> t.a
         for i from 0 <= i < t.m by MR:
             part.a = a
-            check_range(a, (t.k - 1) * t.a_step + 1, t.a, t.a_end, "tile: a")
+            check_block(a, min(t.m - i, <Py_ssize_t> MR), t.a_row, t.k, t.a_step, t.a_begin, t.a_end, "tile: a")
             panel_into(t, &part, min(t.m - i, <Py_ssize_t> MR), <real*> t.c + i * t.c_row + j * t.c_column)
             a += t.a_panel
     if t.last and (t.bias != NULL or t.forward != NULL or t.backward != NULL):

@@ -191,7 +191,7 @@ cdef int run_map(Map* m) except -1:
     m.segments = (n + TASK_ELEMENTS - 1) // TASK_ELEMENTS
     m.rows = 1 if m.segments > 1 else max(<Py_ssize_t> 1, TASK_ELEMENTS // n)
     tasks = m.segments * ((outer + m.rows - 1) // m.rows)
-    session_begin(&session, threads_wanted())
+    session_begin(&session, threads_wanted() if cost > RELEASE_US else 1)
     if cost < RELEASE_US:
         run_tasks(&session, map_task, m, tasks, cost)
     else:
@@ -325,7 +325,7 @@ cdef int run_rows(Rows* r) except -1:
         dense = dense and r.axes.inner[k] == 1
     r.rows = max(<Py_ssize_t> 1, TASK_ELEMENTS // r.axes.n)
     tasks = (r.axes.outer + r.rows - 1) // r.rows
-    session_begin(&session, threads_wanted())
+    session_begin(&session, threads_wanted() if cost > RELEASE_US else 1)
     r.buffers = NULL
     if not dense:
         r.buffer_bytes = (MAX_OPERANDS * r.axes.n * r.kernels.itemsize + 63) // 64 * 64
@@ -471,18 +471,19 @@ cdef int run_products(const Kernels* kernels, Product* products, int count) exce
         session_end(&session)
         raise MemoryError(f"no memory for {scratch_bytes} bytes of packed panels")
     if cost < RELEASE_US:
-        _multiply_all(&session, kernels, products, count, scratch)
+        _multiply_all(&session, kernels, products, count, scratch, scratch_bytes)
     else:
         with nogil:
-            _multiply_all(&session, kernels, products, count, scratch)
+            _multiply_all(&session, kernels, products, count, scratch, scratch_bytes)
     session_end(&session)
     PyMem_RawFree(scratch)
     return raise_pending(&session)
 
-cdef void _multiply_all(Session* session, const Kernels* kernels, Product* products, int count, void* scratch) noexcept nogil:
+cdef void _multiply_all(Session* session, const Kernels* kernels, Product* products, int count, void* scratch,
+                        Py_ssize_t scratch_bytes) noexcept nogil:
     cdef int i
     for i in range(count):
-        if multiply(session, kernels, &products[i], scratch):
+        if multiply(session, kernels, &products[i], scratch, scratch_bytes):
             return
 
 def matmul(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, bias=None):

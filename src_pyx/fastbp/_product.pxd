@@ -22,4 +22,5 @@ cdef struct Product:
 cdef void product_init(Product* p) noexcept nogil
 cdef Py_ssize_t product_scratch(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads) noexcept nogil
 cdef double product_cost(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k) noexcept nogil
-cdef bint multiply(Session* session, const Kernels* kernels, const Product* product, void* scratch) noexcept nogil
+cdef bint multiply(Session* session, const Kernels* kernels, const Product* product, void* scratch,
+                   Py_ssize_t scratch_bytes) noexcept nogil

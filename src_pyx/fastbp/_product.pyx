@@ -20,6 +20,22 @@ from libc.stdint cimport int64_t
 from fastbp._table cimport Kernels, Tile
 from fastbp._team cimport Session, run_tasks
 
+cdef extern from * nogil:
+    """
+    #ifdef FASTBP_DEBUG
+    #  include <stdio.h>
+    #  include <stdlib.h>
+    static void check_scratch(ptrdiff_t needed, ptrdiff_t given) {
+        if (needed <= given) return;
+        fprintf(stderr, "fastbp: multiply: %td bytes of scratch needed, %td given\\n", needed, given);
+        abort();
+    }
+    #else
+    #  define check_scratch(needed, given) ((void)(given))
+    #endif
+    """
+    void check_scratch(Py_ssize_t needed, Py_ssize_t given)
+
 cdef enum:
     # What a tile should cost at `kernels.flops`, about half of what it reaches: a TILES-th of its phase, within these bounds.
     TILES = 16
@@ -101,12 +117,17 @@ cdef void choose_memory(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_s
     out.own_bytes = round_up(sizeof(Own) + max(out.nc, <Py_ssize_t> kernels.nr) * row_bytes, ALIGNMENT)
 
 cdef Py_ssize_t product_scratch(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads) noexcept nogil:
-    """Bytes, for `multiply` with any strides and up to so many threads."""
-    cdef Blocks blocks
-    if m == 0 or n == 0:
-        return ALIGNMENT
-    choose_blocks(kernels, m, n, k, &blocks)
-    return ALIGNMENT + blocks.shared_bytes + n_threads * blocks.own_bytes
+    """Bytes, for `multiply` with any strides, at most so many threads, and at most m, n and k.
+
+    A smaller product may need more than a larger one: a shorter block along K has wider tiles and more rows at once. So this is a
+    bound on `choose_blocks` that grows with each argument; what is not used of it is never touched.
+    """
+    cdef Py_ssize_t kc = min(kernels.kc, round_up(k, 4))
+    cdef Py_ssize_t columns = min(round_up(n, kernels.nr), <Py_ssize_t> MAX_PANELS * kernels.nr)
+    cdef Py_ssize_t rows = m + (ceil_div(m, kernels.mc) + 1) * kernels.mr
+    cdef Py_ssize_t steps = k + 4 * (ceil_div(k, kernels.kc) + 1)
+    cdef Py_ssize_t shared = min(rows * steps * kernels.itemsize, max(<Py_ssize_t> SHARED_BYTES, kernels.mc * kc * kernels.itemsize))
+    return ALIGNMENT + round_up(shared, ALIGNMENT) + n_threads * round_up(sizeof(Own) + columns * kc * kernels.itemsize, ALIGNMENT)
 
 cdef inline const char* at(const void* base, Py_ssize_t elements, const Kernels* kernels) noexcept nogil:
     return <const char*> base + elements * kernels.itemsize
@@ -153,8 +174,8 @@ cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssiz
     t.c = <void*> at(p.c, row * p.c_row + column * p.c_column, w.kernels)
     t.c_row = p.c_row
     t.c_column = p.c_column
-    t.c_begin = at(p.c, lowest(p.m, p.c_row) + lowest(p.n, p.c_column), w.kernels)
-    t.c_end = at(p.c, highest(p.m, p.c_row) + highest(p.n, p.c_column) + 1, w.kernels)
+    t.c_begin = first_of(p.c, p.m, p.c_row, p.n, p.c_column, w.kernels)
+    t.c_end = end_of(p.c, p.m, p.c_row, p.n, p.c_column, w.kernels)
     t.bias = at(p.bias, column, w.kernels) if p.bias != NULL else NULL
     t.forward = p.forward
     t.backward = p.backward
@@ -166,11 +187,15 @@ cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssiz
         w.kernels.column_sums(at(p.b, block * w.blocks.kc * p.b_step + column * p.b_column, w.kernels), p.b_step, p.b_column, t.k, t.n,
                               <void*> at(p.sums, column * p.sums_step, w.kernels), p.sums_step, t.accumulate)
 
-cdef inline Py_ssize_t lowest(Py_ssize_t n, Py_ssize_t distance) noexcept nogil:
-    return min(<Py_ssize_t> 0, (n - 1) * distance)
+cdef inline const char* first_of(const void* x, Py_ssize_t m, Py_ssize_t row, Py_ssize_t n, Py_ssize_t column,
+                                 const Kernels* kernels) noexcept nogil:
+    """The lowest address of an m x n matrix."""
+    return at(x, min(<Py_ssize_t> 0, (m - 1) * row) + min(<Py_ssize_t> 0, (n - 1) * column), kernels)
 
-cdef inline Py_ssize_t highest(Py_ssize_t n, Py_ssize_t distance) noexcept nogil:
-    return max(<Py_ssize_t> 0, (n - 1) * distance)
+cdef inline const char* end_of(const void* x, Py_ssize_t m, Py_ssize_t row, Py_ssize_t n, Py_ssize_t column,
+                               const Kernels* kernels) noexcept nogil:
+    """The address behind its highest element."""
+    return at(x, max(<Py_ssize_t> 0, (m - 1) * row) + max(<Py_ssize_t> 0, (n - 1) * column) + 1, kernels)
 
 cdef void take_a(Work* w, Tile* t, Py_ssize_t row, Py_ssize_t block) noexcept nogil:
     cdef const Product* p = w.product
@@ -178,11 +203,12 @@ cdef void take_a(Work* w, Tile* t, Py_ssize_t row, Py_ssize_t block) noexcept no
     if w.blocks.pack_a:
         t.a = packed_rows(w, block, row - w.first_row)
         t.a_row, t.a_step, t.a_panel = 1, mr, mr * t.k
-        t.a_end = w.shared + w.blocks.shared_bytes
+        t.a_begin, t.a_end = w.shared, w.shared + w.blocks.shared_bytes
     else:
         t.a = at(p.a, row * p.a_row + block * w.blocks.kc * p.a_step, w.kernels)
         t.a_row, t.a_step, t.a_panel = p.a_row, p.a_step, mr * p.a_row
-        t.a_end = <const void*> <size_t> -1
+        t.a_begin = first_of(p.a, p.m, p.a_row, p.k, p.a_step, w.kernels)
+        t.a_end = end_of(p.a, p.m, p.a_row, p.k, p.a_step, w.kernels)
 
 cdef void take_b(Work* w, Tile* t, Py_ssize_t column_tile, Py_ssize_t block, Own* own) noexcept nogil:
     cdef const Product* p = w.product
@@ -201,11 +227,12 @@ cdef void take_b(Work* w, Tile* t, Py_ssize_t column_tile, Py_ssize_t block, Own
             own.packed = wanted
         t.b = panels
         t.b_step, t.b_panel = nr, nr * t.k
-        t.b_end = end
+        t.b_begin, t.b_end = panels, end
         return
     t.b = b
     t.b_step, t.b_panel = p.b_step, nr
-    t.b_end = <const void*> <size_t> -1
+    t.b_begin = first_of(p.b, p.k, p.b_step, p.n, p.b_column, kernels)
+    t.b_end = end_of(p.b, p.k, p.b_step, p.n, p.b_column, kernels)
     if whole < t.n:
         # A vector must not be loaded beyond the row: the narrow panel is packed, and padded.
         if own.packed != wanted:
@@ -216,7 +243,9 @@ cdef void take_b(Work* w, Tile* t, Py_ssize_t column_tile, Py_ssize_t block, Own
 
 # --- the product: rows in hand, blocks in hand, phases. True when a signal interrupted it: c is then not complete.
 
-cdef bint multiply(Session* session, const Kernels* kernels, const Product* product, void* scratch) noexcept nogil:
+cdef bint multiply(Session* session, const Kernels* kernels, const Product* product, void* scratch,
+                   Py_ssize_t scratch_bytes) noexcept nogil:
+    """True when a signal interrupted it: c is then not complete."""
     cdef Work w
     cdef Py_ssize_t worker
     if product.m == 0 or product.n == 0:
@@ -226,6 +255,7 @@ cdef bint multiply(Session* session, const Kernels* kernels, const Product* prod
     choose_blocks(kernels, product.m, product.n, product.k, &w.blocks)
     if product.a_step == 1 and product.m > 4 and product.a_row * kernels.itemsize % 4096 == 0:
         w.blocks.pack_a = True
+    check_scratch(ALIGNMENT + w.blocks.shared_bytes + session.n_threads * w.blocks.own_bytes, scratch_bytes)
     w.shared = <char*> round_up(<Py_ssize_t> scratch, ALIGNMENT)
     w.own = w.shared + w.blocks.shared_bytes
     for worker in range(session.n_threads):

@@ -36,8 +36,10 @@ ctypedef struct Tile:
     backward_t backward     # NULL: no derivative
     const void* kept        # IN   what backward reads, at c's place, kept_row apart
     Py_ssize_t kept_row
-    # The ranges that FASTBP_DEBUG=1 holds every load of a packed panel and every store against.
+    # The ranges that FASTBP_DEBUG=1 holds every panel and every store against.
+    const void* a_begin
     const void* a_end
+    const void* b_begin
     const void* b_end
     const void* c_begin
     const void* c_end

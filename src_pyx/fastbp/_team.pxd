@@ -8,11 +8,13 @@ cdef enum:
 cdef struct Session:
     int n_threads       # workers that may take part, the caller (worker 0) among them: 1 is the caller alone
     bint owns_team
+    int process         # the team's, when the session began
     bint interrupted    # a signal's handler raised: the exception waits in the calling thread
     bint polls          # the caller is Python's main thread, where signals are handled
     long long next_poll
 
 cdef int threads_wanted() noexcept nogil
+cdef int process_number() noexcept nogil    # above 0, and another one in a process that was forked
 cdef void session_begin(Session* session, int n_threads) noexcept nogil
 cdef void session_end(Session* session) noexcept nogil
 cdef bint session_poll(Session* session) noexcept nogil

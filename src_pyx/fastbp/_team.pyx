@@ -5,38 +5,39 @@ Design
 (a) A *phase* is a function, its context and a number of tasks; any thread takes the next task, in any order, so a task must
     not depend on another of its phase. What a task computes depends on its number alone: results cannot depend on the number
     of threads.
-(b) One 64-bit word holds all that a thread must agree on before it takes a task: the phase's number, how many workers may
-    take part, how many tasks there are, and which is next. A task is taken by compare-and-swap, so a thread that slept
-    through a phase, or a whole session, cannot take what is no longer there, and one that is not in the session takes none.
+(b) One 64-bit word holds all that a thread must agree on before it takes a task: how many workers may take part, how many
+    tasks there are, and which is next. A task is taken by compare-and-swap on the whole word, so it is a task of the phase
+    that is on, whatever the thread slept through before; and the phase stays on until that task is done. A task's function and
+    context are therefore read after it is taken, and a word that comes round again does no harm.
 (c) The caller works too, and waits only until the tasks that were *taken* are done. A worker that the system has not
     scheduled holds nobody up.
 (d) Whoever waits spins for SPIN_NS, then sleeps on a condition. The flags that announce a sleeper and the word it waits for
-    are both sequentially consistent, so one of the two sides sees the other: no wake-up is lost.
+    are both sequentially consistent, so one of the two sides sees the other: no wake-up is lost. Each worker has a condition of
+    its own: a phase wakes none that has no part in it, and no more than it has tasks.
 (e) The team serves one session at a time. A second caller finds it taken and runs alone on its own thread, as does a caller
     whose phase is too small to be worth a wake-up (WORTH_US).
-(f) After fork the child has no workers: its copy of the state is made new, and workers start again when they are needed.
+(f) After fork the child has no workers: its copy of the state is made new, and workers start again when they are needed. A
+    child made in the midst of a shared phase, by a signal's handler, cannot finish what the parent's workers had taken: it raises.
 (g) Signals: every POLL_NS the caller, if it is Python's main thread, takes the GIL between two tasks and lets Python's
     handlers run. If one raises, the rest of the phase is not computed, and `run_tasks` says so.
+(h) A worker computes with its caller's rounding and its caller's denormals: they are part of what a task computes.
 """
-from cpython.exc cimport PyErr_CheckSignals, PyErr_Occurred
+from cpython.exc cimport PyErr_Occurred, PyErr_SetString
 from libc.stdint cimport int64_t, uint64_t
 
 from fastbp._threads cimport (
-    add64, add_int, at_fork, atomic_replace, condition_broadcast, condition_init, condition_signal, condition_wait, cpu_relax,
-    exchange_int, exchange_thread_limit, fastbp_condition,
-    fastbp_mutex, load64, load_int, mutex_init, mutex_lock, mutex_unlock, nanoseconds,
+    add64, at_fork, atomic_replace, condition_init, condition_signal, condition_wait, cpu_relax, exchange_int, exchange_thread_limit,
+    fastbp_condition, fastbp_mutex, float_control, load64, load_int, mutex_init, mutex_lock, mutex_unlock, nanoseconds, set_float_control,
     start_detached, store64, store_int, thread_limit,
 )
 
-import os
 import threading
 
 cdef enum:
     SPIN_NS = 50_000
     POLL_NS = 100_000_000
     WORTH_US = 15           # a sleeping thread takes about this long to begin: bench/test_kernels.py
-    TASK_BITS = 17          # of the word: next task, number of tasks, workers allowed; the rest counts phases
-    LIMIT_BITS = 8
+    TASK_BITS = 24          # of the word: next task, number of tasks; above them the workers allowed
     MAX_TASKS = (1 << TASK_BITS) - 1
 
 cdef struct Team:
@@ -44,17 +45,23 @@ cdef struct Team:
     uint64_t done           # tasks of this phase that are finished
     task_t function
     void* context
+    uint64_t control        # the caller's float_control
+    int process             # counts forks
     int busy                # a session owns the team
     int started             # workers that exist, without the caller
-    int sleeping_workers
     int sleeping_caller
+    uint64_t sleeping       # one bit for each worker
     fastbp_mutex mutex
-    fastbp_condition work
+    fastbp_condition work[MAX_THREADS]
     fastbp_condition finished
 
 cdef Team team
 cdef int wanted = 1
 cdef unsigned long main_thread = threading.main_thread().ident
+
+cdef extern from "Python.h":
+    # Cython's own declaration says `except -1`: in a function that may not raise, the exception would be printed and forgotten.
+    int PyErr_CheckSignals() noexcept
 
 cdef extern from "pythread.h" nogil:
     unsigned long PyThread_get_thread_ident()
@@ -69,11 +76,10 @@ cdef inline uint64_t task_count(uint64_t word) noexcept nogil:
     return (word >> TASK_BITS) & MAX_TASKS
 
 cdef inline int workers_allowed(uint64_t word) noexcept nogil:
-    return <int> ((word >> (2 * TASK_BITS)) & ((1 << LIMIT_BITS) - 1))
+    return <int> (word >> (2 * TASK_BITS))
 
-cdef inline uint64_t new_word(uint64_t old, int limit, Py_ssize_t n_tasks) noexcept nogil:
-    cdef uint64_t phase = (old >> (2 * TASK_BITS + LIMIT_BITS)) + 1
-    return (((phase << LIMIT_BITS) | <uint64_t> limit) << (2 * TASK_BITS)) | (<uint64_t> n_tasks << TASK_BITS)
+cdef inline uint64_t new_word(int limit, Py_ssize_t n_tasks) noexcept nogil:
+    return (<uint64_t> limit << (2 * TASK_BITS)) | (<uint64_t> n_tasks << TASK_BITS)
 
 cdef inline bint has_task(uint64_t word, int worker) noexcept nogil:
     return next_task(word) < task_count(word) and worker < workers_allowed(word)
@@ -108,11 +114,13 @@ cdef bint spin_for_task(int worker) noexcept nogil:
             return False
 
 cdef void sleep_for_task(int worker) noexcept nogil:
+    # `sleeping` is written under the mutex, and read without it.
+    cdef uint64_t bit = <uint64_t> 1 << worker
     mutex_lock(&team.mutex)
-    add_int(&team.sleeping_workers, 1)
+    store64(&team.sleeping, load64(&team.sleeping) | bit)
     while not has_task(load64(&team.word), worker):
-        condition_wait(&team.work, &team.mutex)
-    add_int(&team.sleeping_workers, -1)
+        condition_wait(&team.work[worker], &team.mutex)
+    store64(&team.sleeping, load64(&team.sleeping) & ~bit)
     mutex_unlock(&team.mutex)
 
 cdef void* worker_body(void* argument) noexcept nogil:
@@ -121,6 +129,7 @@ cdef void* worker_body(void* argument) noexcept nogil:
     while True:
         task = take_task(worker)
         if task >= 0:
+            set_float_control(team.control)
             team.function(team.context, task, worker)
             finish_task()
         elif not spin_for_task(worker):
@@ -132,11 +141,15 @@ cdef void* worker_body(void* argument) noexcept nogil:
 cdef int threads_wanted() noexcept nogil:
     return thread_limit() if thread_limit() > 0 else load_int(&wanted)
 
+cdef int process_number() noexcept nogil:
+    return team.process
+
 cdef void session_begin(Session* session, int n_threads) noexcept nogil:
     """Own the team if more than one thread is wanted and nobody else has it; otherwise the caller will run alone."""
     session.interrupted = False
     session.polls = PyThread_get_thread_ident() == main_thread
     session.next_poll = nanoseconds() + POLL_NS
+    session.process = team.process
     session.owns_team = n_threads > 1 and exchange_int(&team.busy, 1) == 0
     session.n_threads = n_threads if session.owns_team else 1
     if session.owns_team:
@@ -147,7 +160,7 @@ cdef int start_workers(int n_threads) noexcept nogil:
     while team.started + 1 < n_threads:
         if start_detached(worker_body, <void*> <Py_ssize_t> (team.started + 1)):
             break
-        team.started += 1
+        store_int(&team.started, team.started + 1)
     return min(n_threads, team.started + 1)
 
 cdef void session_end(Session* session) noexcept nogil:
@@ -159,9 +172,18 @@ cdef bint session_poll(Session* session) noexcept nogil:
     """True when a signal's handler has raised, now or before."""
     if session.polls and not session.interrupted and nanoseconds() > session.next_poll:
         with gil:
-            session.interrupted = PyErr_CheckSignals() != 0
+            session.interrupted = PyErr_CheckSignals() != 0 or forked_within(session)
         session.next_poll = nanoseconds() + POLL_NS
     return session.interrupted
+
+cdef bint forked_within(Session* session) noexcept:
+    """True, with an exception set, in a child that a handler has made while the team was at work."""
+    if not session.owns_team or session.process == team.process:
+        return False
+    session.owns_team = False
+    PyErr_SetString(RuntimeError, b"a signal's handler forked this process in the midst of a computation that other threads took "
+                                  b"part in: it cannot be finished here")
+    return True
 
 cdef int raise_pending(Session* session) except -1:
     """Raise what a signal's handler raised during the session."""
@@ -186,11 +208,13 @@ cdef bint run_alone(Session* session, task_t function, void* context, Py_ssize_t
 cdef bint run_shared(Session* session, task_t function, void* context, Py_ssize_t n_tasks) noexcept nogil:
     cdef Py_ssize_t task
     cdef uint64_t taken = <uint64_t> n_tasks
+    cdef int limit = <int> min(<Py_ssize_t> session.n_threads, n_tasks)
     team.function = function
     team.context = context
+    team.control = float_control()
     store64(&team.done, 0)
-    store64(&team.word, new_word(load64(&team.word), session.n_threads, n_tasks))
-    wake_workers()
+    store64(&team.word, new_word(limit, n_tasks))
+    wake_workers(limit)
     while True:
         task = take_task(0)
         if task < 0:
@@ -203,14 +227,21 @@ cdef bint run_shared(Session* session, task_t function, void* context, Py_ssize_
     wait_until_done(taken)
     return session.interrupted
 
-cdef void wake_workers() noexcept nogil:
-    if load_int(&team.sleeping_workers):
-        mutex_lock(&team.mutex)
-        condition_broadcast(&team.work)
-        mutex_unlock(&team.mutex)
+cdef void wake_workers(int limit) noexcept nogil:
+    cdef uint64_t all_others = (~<uint64_t> 0 >> (64 - limit)) & ~<uint64_t> 1
+    cdef uint64_t sleeping = load64(&team.sleeping) & all_others
+    cdef int worker
+    if sleeping == 0:
+        return
+    # Who has announced its sleep holds the mutex until it sleeps; woken after this, it need not wait for the mutex.
+    mutex_lock(&team.mutex)
+    mutex_unlock(&team.mutex)
+    for worker in range(1, limit):
+        if (sleeping >> worker) & 1:
+            condition_signal(&team.work[worker])
 
 cdef uint64_t withdraw() noexcept nogil:
-    """Offer no more tasks of this phase; how many had been taken. The phase's number stays, its count becomes what was taken."""
+    """Offer no more tasks of this phase; how many had been taken."""
     cdef uint64_t word = load64(&team.word)
     cdef uint64_t taken
     while True:
@@ -239,26 +270,27 @@ cdef void wait_until_done(uint64_t taken) noexcept nogil:
 # --- Python's side
 
 cdef void make_new() noexcept nogil:
+    cdef int worker
     mutex_init(&team.mutex, NULL)
-    condition_init(&team.work, NULL)
+    for worker in range(MAX_THREADS):
+        condition_init(&team.work[worker], NULL)
     condition_init(&team.finished, NULL)
+    team.process += 1
     team.word = 0
     team.done = 0
     team.busy = 0
     team.started = 0
-    team.sleeping_workers = 0
+    team.sleeping = 0
     team.sleeping_caller = 0
 
-make_new()
-at_fork(NULL, NULL, make_new)
-
-
-def _forked():
+cdef void forked() noexcept nogil:
     # The thread that forked is the child's main thread, whatever it was before.
     global main_thread
-    main_thread = threading.get_ident()
+    main_thread = PyThread_get_thread_ident()
+    make_new()
 
-os.register_at_fork(after_in_child=_forked)
+make_new()
+at_fork(NULL, NULL, forked)
 
 
 def set_wanted(int n):
@@ -277,4 +309,4 @@ def set_limit(int n):
 
 def started():
     """How many workers exist, without the caller."""
-    return team.started
+    return load_int(&team.started)

@@ -10,6 +10,9 @@ cdef extern from * nogil:
     #include <signal.h>
     #include <stdint.h>
     #include <time.h>
+    #if defined(__SSE2__)
+    #  include <xmmintrin.h>
+    #endif
 
     typedef pthread_mutex_t fastbp_mutex;
     typedef pthread_cond_t fastbp_condition;
@@ -36,13 +39,40 @@ cdef extern from * nogil:
         return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
     }
 
-    /* A thread that never ends and takes no signals: Python's handlers run on Python's own threads. 0, or errno. */
+    /* How the processor rounds and what it makes of denormals: each thread has its own, and may have changed it. */
+    static inline uint64_t float_control(void) {
+    #if defined(__SSE2__)
+        return _mm_getcsr() & ~(unsigned)_MM_EXCEPT_MASK;
+    #elif defined(__aarch64__)
+        uint64_t control;
+        __asm__ __volatile__("mrs %0, fpcr" : "=r"(control));
+        return control;
+    #else
+        return 0;
+    #endif
+    }
+    static inline void set_float_control(uint64_t control) {
+    #if defined(__SSE2__)
+        _mm_setcsr((unsigned)control);
+    #elif defined(__aarch64__)
+        __asm__ __volatile__("msr fpcr, %0" : : "r"(control));
+    #else
+        (void)control;
+    #endif
+    }
+
+    /* A thread that never ends and takes no signals, since Python's handlers run on Python's own threads; what the thread itself
+       does wrong stays open, or faulthandler would not see it. 0, or errno. */
     static inline int start_detached(void *(*body)(void *), void *argument) {
         pthread_t thread;
         pthread_attr_t attributes;
         sigset_t every, before;
         int failed;
         sigfillset(&every);
+        sigdelset(&every, SIGSEGV);
+        sigdelset(&every, SIGBUS);
+        sigdelset(&every, SIGFPE);
+        sigdelset(&every, SIGILL);
         pthread_sigmask(SIG_SETMASK, &every, &before);
         pthread_attr_init(&attributes);
         pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -71,15 +101,15 @@ cdef extern from * nogil:
     int condition_init "pthread_cond_init"(fastbp_condition* c, void* attributes)
     int condition_wait "pthread_cond_wait"(fastbp_condition* c, fastbp_mutex* m)
     int condition_signal "pthread_cond_signal"(fastbp_condition* c)
-    int condition_broadcast "pthread_cond_broadcast"(fastbp_condition* c)
     int at_fork "pthread_atfork"(void (*prepare)() noexcept nogil, void (*parent)() noexcept nogil, void (*child)() noexcept nogil)
     int start_detached(void* (*body)(void*) noexcept nogil, void* argument)
+    uint64_t float_control()
+    void set_float_control(uint64_t control)
 
     uint64_t load64 "fastbp_atomic_load"(uint64_t* p)
     void store64 "fastbp_atomic_store"(uint64_t* p, uint64_t value)
     int load_int "fastbp_atomic_load"(int* p)
     void store_int "fastbp_atomic_store"(int* p, int value)
-    int add_int "fastbp_atomic_add"(int* p, int value)             # the new value
     int exchange_int "fastbp_atomic_exchange"(int* p, int value)   # the old value
     uint64_t add64 "fastbp_atomic_add"(uint64_t* p, uint64_t value)
     bint atomic_replace "fastbp_atomic_replace"(uint64_t* p, uint64_t expected, uint64_t desired)
