@@ -568,10 +568,12 @@ def test_backward_goes_to_the_last_forward(rng: np.random.Generator) -> None:
     assert_same_bits(net.backward(dy), dx)
 
 
-def test_the_networks_own_output_may_come_back(rng: np.random.Generator) -> None:
+@BY_DTYPE
+@pytest.mark.parametrize("n", [1, 4, 11, 300])
+def test_the_networks_own_output_may_come_back(n: int, dtype: Any, rng: np.random.Generator) -> None:
     """What forward and backward return lies where the next call writes."""
-    net = fastbp.MLP([40, 40], loss="mse", dtype="float64", seed=0)
-    x = rng.normal(size=(300, 40))
+    net = fastbp.MLP([70, 70], loss="mse", dtype=dtype, seed=0)
+    x = inputs(rng, (n, 70), dtype)
     once = net.forward(x).copy()
     twice = net.forward(once).copy()
     assert_same_bits(net.forward(net.forward(x)), twice)
@@ -579,6 +581,7 @@ def test_the_networks_own_output_may_come_back(rng: np.random.Generator) -> None
     expected = net.value_and_grad(once, twice)[1].flat.copy()
     y = net.forward(x)
     assert_same_bits(net.value_and_grad(y, twice)[1].flat, expected)
+    assert_same_bits(net.value_and_grad(net.forward(x)[::-1], twice[::-1].copy())[1].biases[0], net.gradients.biases[0])
     y = net.forward(once)
     assert_same_bits(net.value_and_grad(once, y)[1].flat, expected)  # as a target
 
@@ -888,6 +891,10 @@ def test_subclasses_run_in_python(rng: np.random.Generator) -> None:
             return dx
 
     x, t = rng.normal(size=(5, 3)), rng.normal(size=(5, 2))
+    # A stretch of the engine's between two of Python's, in which there is no linear unit.
+    between = fastbp.Network(Halved(3, 4), fastbp.Tanh(), Halved(4, 2), loss=fastbp.MSE(), dtype="float64", seed=0)
+    assert fastbp.check_gradients(between, x, t).ok
+    calls.clear()
     net = fastbp.Network(fastbp.Linear(3, 4), Noted(), Halved(4, 2), loss=fastbp.MSE(), dtype="float64", seed=0)
     assert len(net.weights) == 2
     plain = fastbp.MLP([3, 4, 2], hidden="sigmoid", loss="mse", dtype="float64")

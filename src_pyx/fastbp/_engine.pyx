@@ -463,8 +463,8 @@ cdef class Engine(Gate):
             unit = &self.units[i]
             if unit.kind == LINEAR:
                 most = max(most, product_scratch(self.kernels, rows, unit.n_out, unit.n_in, threads))
-                most = max(most, product_scratch(self.kernels, rows, unit.n_in, unit.n_out, threads))
-                most = max(most, product_scratch(self.kernels, unit.n_in, unit.n_out, rows, threads))
+                most = max(most, product_scratch(self.kernels, rows, unit.n_in, unit.n_out, threads)
+                           + product_scratch(self.kernels, unit.n_in, unit.n_out, rows, threads))
         return most
 
     cdef int plan(self, Py_ssize_t rows, int threads, bint gathers) except -1:
@@ -515,7 +515,7 @@ cdef class Engine(Gate):
                 p.bias = table.pairs[unit.linear].bias
                 if i + 1 < self.n_units and self.units[i + 1].fused:
                     p.forward = self.units[i + 1].rule.forward
-                if multiply(session, self.kernels, &p, self.scratch, self.scratch_size):
+                if multiply(session, self.kernels, &p, 1, self.scratch, self.scratch_size):
                     return True
             elif not unit.fused and unit.rule.forward != NULL:
                 m.kernels, m.rule, m.x, m.y, m.n = self.kernels, unit.rule, x, unit.out, batch.rows * unit.n_out
@@ -555,20 +555,24 @@ cdef class Engine(Gate):
         """From the gradient at the last output, in `delta` (one of self.delta), to every gradient in `out`; dx into self.dx."""
         cdef Unit* unit
         cdef MapTask m
+        cdef Product products[2]
         cdef int i = self.n_units - 1
         cdef int last = 0 if need_dx else self.first_linear
         cdef bint folded = False    # this unit's derivative was applied when delta was stored
+        cdef bint goes_on
         cdef char* target
         while i >= last:
             unit = &self.units[i]
             if unit.kind == LINEAR:
-                if self.weight_gradient(session, batch, i, out, delta):
-                    return True
                 folded = i > 0 and self.units[i - 1].kind == ACTIVATION and not self.units[i - 1].rule.needs_input
-                if i > last or need_dx:
+                goes_on = i > last or need_dx
+                self.weight_gradient(&products[0], batch, i, out, delta)
+                if goes_on:
                     target = self.dx if i == 0 else self.delta[1] if delta == self.delta[0] else self.delta[0]
-                    if self.input_gradient(session, batch, i, table, delta, target, folded):
-                        return True
+                    self.input_gradient(&products[1], batch, i, table, delta, target, folded)
+                if multiply(session, self.kernels, products, 2 if goes_on else 1, self.scratch, self.scratch_size):
+                    return True
+                if goes_on:
                     delta = target
             elif not folded and unit.rule.backward != NULL:
                 m.kernels, m.rule, m.x, m.y, m.n = self.kernels, unit.rule, delta, delta, batch.rows * unit.n_out
@@ -588,11 +592,10 @@ cdef class Engine(Gate):
             return self.units[i].out
         return self.units[i - 1].out if i else self.copy_of_x
 
-    cdef bint weight_gradient(self, Session* session, const Batch* batch, int i, Table out, const char* delta) noexcept nogil:
+    cdef void weight_gradient(self, Product* p, const Batch* batch, int i, Table out, const char* delta) noexcept nogil:
         # dw = x.T @ dy; db = sum of dy's rows
         cdef Unit* unit = &self.units[i]
-        cdef Product p
-        product_init(&p)
+        product_init(p)
         p.m, p.n, p.k = unit.n_in, unit.n_out, batch.rows
         if i == 0:
             p.a, p.a_row, p.a_step = batch.x, batch.x_step, batch.x_row
@@ -601,22 +604,19 @@ cdef class Engine(Gate):
         p.b, p.b_step, p.b_column = delta, unit.n_out, 1
         p.c, p.c_row, p.c_column = out.pairs[unit.linear].weight, out.pairs[unit.linear].weight_row, 1
         p.sums, p.sums_step = out.pairs[unit.linear].bias, 1
-        return multiply(session, self.kernels, &p, self.scratch, self.scratch_size)
 
-    cdef bint input_gradient(self, Session* session, const Batch* batch, int i, Table table, const char* delta, char* target,
+    cdef void input_gradient(self, Product* p, const Batch* batch, int i, Table table, const char* delta, char* target,
                              bint folded) noexcept nogil:
         # dx = dy @ w.T, times the derivative of the activation before
         cdef Unit* unit = &self.units[i]
-        cdef Product p
-        product_init(&p)
+        product_init(p)
         p.m, p.n, p.k = batch.rows, unit.n_in, unit.n_out
         p.a, p.a_row, p.a_step = delta, unit.n_out, 1
-        self.set_weight(&p, &table.pairs[unit.linear], True)
+        self.set_weight(p, &table.pairs[unit.linear], True)
         p.c, p.c_row, p.c_column = target, unit.n_in, 1
         if folded:
             p.backward = self.units[i - 1].rule.backward
             p.kept, p.kept_row = self.units[i - 1].out, unit.n_in
-        return multiply(session, self.kernels, &p, self.scratch, self.scratch_size)
 
     cdef bint sweep(self, Session* session, const Batch* batch, Table table, Table out) noexcept nogil:
         """The whole gradient."""

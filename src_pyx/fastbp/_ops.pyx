@@ -454,7 +454,7 @@ cdef void turn(Product* p) noexcept nogil:
     p.c_row, p.c_column = p.c_column, p.c_row
 
 cdef int run_products(const Kernels* kernels, Product* products, int count) except -1:
-    """One after another, in one session."""
+    """Side by side, in one session."""
     cdef Session session
     cdef double cost = 0
     cdef Py_ssize_t scratch_bytes = 0
@@ -465,26 +465,19 @@ cdef int run_products(const Kernels* kernels, Product* products, int count) exce
         cost += 0.001 * products[i].m * products[i].n
     session_begin(&session, threads_wanted() if cost > RELEASE_US else 1)
     for i in range(count):
-        scratch_bytes = max(scratch_bytes, product_scratch(kernels, products[i].m, products[i].n, products[i].k, session.n_threads))
+        scratch_bytes += product_scratch(kernels, products[i].m, products[i].n, products[i].k, session.n_threads)
     scratch = PyMem_RawMalloc(scratch_bytes)
     if scratch == NULL:
         session_end(&session)
         raise MemoryError(f"no memory for {scratch_bytes} bytes of packed panels")
     if cost < RELEASE_US:
-        _multiply_all(&session, kernels, products, count, scratch, scratch_bytes)
+        multiply(&session, kernels, products, count, scratch, scratch_bytes)
     else:
         with nogil:
-            _multiply_all(&session, kernels, products, count, scratch, scratch_bytes)
+            multiply(&session, kernels, products, count, scratch, scratch_bytes)
     session_end(&session)
     PyMem_RawFree(scratch)
     return raise_pending(&session)
-
-cdef void _multiply_all(Session* session, const Kernels* kernels, Product* products, int count, void* scratch,
-                        Py_ssize_t scratch_bytes) noexcept nogil:
-    cdef int i
-    for i in range(count):
-        if multiply(session, kernels, &products[i], scratch, scratch_bytes):
-            return
 
 def matmul(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, bias=None):
     cdef Product p

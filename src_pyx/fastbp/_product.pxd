@@ -2,6 +2,9 @@
 from fastbp._table cimport Kernels, backward_t, forward_t
 from fastbp._team cimport Session
 
+cdef enum:
+    MAX_TOGETHER = 2
+
 cdef struct Product:
     # c (m x n) = a (m x k) @ b (k x n), then the epilogue; distances in elements, of any sign
     Py_ssize_t m, n, k
@@ -22,5 +25,5 @@ cdef struct Product:
 cdef void product_init(Product* p) noexcept nogil
 cdef Py_ssize_t product_scratch(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads) noexcept nogil
 cdef double product_cost(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k) noexcept nogil
-cdef bint multiply(Session* session, const Kernels* kernels, const Product* product, void* scratch,
+cdef bint multiply(Session* session, const Kernels* kernels, const Product* products, int count, void* scratch,
                    Py_ssize_t scratch_bytes) noexcept nogil

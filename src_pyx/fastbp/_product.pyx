@@ -12,7 +12,9 @@ Design
 (d) a is not packed where each element is used for two panels of b at most, or where it stays in the first cache as it is; b is
     not packed where it is used for two panels of a at most. Rows of a that lie a multiple of 4096 bytes apart would all
     meet in the same few lines of the cache: those are packed.
-(e) mc and nc follow from the shape, the dtype and the instruction set: enough tiles that any number of threads comes out even, none
+(e) Products that do not wait for each other, such as the two of a linear unit's backward, are computed side by side: a phase has the
+    tasks of the next phase of each. Small ones fill the threads that way, and there is half the waiting.
+(f) mc and nc follow from the shape, the dtype and the instruction set: enough tiles that any number of threads comes out even, none
     that is longer than about 50 us, none so short that taking it costs something.
 """
 from libc.stdint cimport int64_t
@@ -37,8 +39,8 @@ cdef extern from * nogil:
     void check_scratch(Py_ssize_t needed, Py_ssize_t given)
 
 cdef enum:
-    # What a tile should cost at `kernels.flops`, about half of what it reaches: a TILES-th of its phase, within these bounds.
-    TILES = 16
+    # What a tile should cost at `kernels.flops`, about half of what it reaches: a sixteenth of its phase, within these bounds.
+    TILES_OF_PHASE = 16
     MIN_TILE_US = 8
     MAX_TILE_US = 80
     SHARED_BYTES = 7 << 20
@@ -46,6 +48,8 @@ cdef enum:
     PACK_ROWS_BYTES = 64 << 10  # of a packed in one task
     MAX_PANELS = 16         # of b in a tile
     ALIGNMENT = 64
+    PACK = 0
+    TILES = 1
 
 cdef struct Blocks:
     Py_ssize_t kc, mc, nc
@@ -60,15 +64,25 @@ cdef struct Work:
     const Kernels* kernels
     const Product* product
     Blocks blocks
+    int index                   # in its group
     char* shared                # packed panels of a
-    char* own                   # of each worker: Own, then packed panels of b
     Py_ssize_t first_row, rows, row_tiles
     Py_ssize_t pack_rows, pack_tasks        # of one block: rows of a task, tasks
-    Py_ssize_t first_packed                 # block
+    Py_ssize_t first_packed, end_packed     # blocks in hand
+    bint packed
     Py_ssize_t first_block, end_block       # of this phase
+    int kind                    # of this phase: PACK or TILES
+    Py_ssize_t tasks
+    double cost
+
+cdef struct Group:
+    Work works[MAX_TOGETHER]
+    int count
+    char* own                   # of each worker: Own, then packed panels of b
+    Py_ssize_t own_bytes
 
 cdef struct Own:
-    int64_t packed              # which columns of which block are packed here, or -1
+    int64_t packed              # which columns of which block of which product are packed here, or -1
     int64_t unused[7]           # the panels begin on a cache line of their own
 
 
@@ -98,7 +112,7 @@ cdef void choose_blocks(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_s
     out.k_blocks = max(<Py_ssize_t> 1, ceil_div(k, kernels.kc))
     out.kc = round_up(ceil_div(k, out.k_blocks), 4)
     out.mc = round_up(ceil_div(m, ceil_div(m, kernels.mc)), kernels.mr)
-    tile_us = min(max(product_cost(kernels, m, n, out.kc) / TILES, <double> MIN_TILE_US), <double> MAX_TILE_US)
+    tile_us = min(max(product_cost(kernels, m, n, out.kc) / TILES_OF_PHASE, <double> MIN_TILE_US), <double> MAX_TILE_US)
     panels = <Py_ssize_t> (tile_us / max(product_cost(kernels, out.mc, kernels.nr, out.kc), 0.01))
     panels = min(max(panels, <Py_ssize_t> 1), <Py_ssize_t> MAX_PANELS)
     out.nc = min(panels * kernels.nr, round_up(n, kernels.nr))
@@ -117,7 +131,7 @@ cdef void choose_memory(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_s
     out.own_bytes = round_up(sizeof(Own) + max(out.nc, <Py_ssize_t> kernels.nr) * row_bytes, ALIGNMENT)
 
 cdef Py_ssize_t product_scratch(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads) noexcept nogil:
-    """Bytes, for `multiply` with any strides, at most so many threads, and at most m, n and k.
+    """Bytes, for one product with any strides, at most so many threads, and at most m, n and k.
 
     A smaller product may need more than a larger one: a shorter block along K has wider tiles and more rows at once. So this is a
     bound on `choose_blocks` that grows with each argument; what is not used of it is never touched.
@@ -143,8 +157,7 @@ cdef inline char* packed_rows(const Work* w, Py_ssize_t block, Py_ssize_t row) n
     cdef Py_ssize_t block_elements = w.blocks.rows_in_hand * w.blocks.kc
     return <char*> at(w.shared, (block - w.first_packed) * block_elements + row * steps_of(w, block), w.kernels)
 
-cdef void pack_rows(void* context, Py_ssize_t task, int worker) noexcept nogil:
-    cdef Work* w = <Work*> context
+cdef void pack_rows(Work* w, Py_ssize_t task) noexcept nogil:
     cdef const Product* p = w.product
     cdef Py_ssize_t block = w.first_packed + task // w.pack_tasks
     cdef Py_ssize_t first = task % w.pack_tasks * w.pack_rows
@@ -152,12 +165,10 @@ cdef void pack_rows(void* context, Py_ssize_t task, int worker) noexcept nogil:
                      min(w.pack_rows, w.rows - first), steps_of(w, block), packed_rows(w, block, first),
                      w.shared + w.blocks.shared_bytes)
 
-cdef void compute_tile(void* context, Py_ssize_t task, int worker) noexcept nogil:
-    cdef Work* w = <Work*> context
+cdef void compute_tile(Work* w, Py_ssize_t task, Own* own) noexcept nogil:
     cdef Py_ssize_t block
     for block in range(w.first_block, w.end_block):
-        compute_block(w, task // w.row_tiles, w.first_row + task % w.row_tiles * w.blocks.mc, block,
-                      <Own*> (w.own + worker * w.blocks.own_bytes))
+        compute_block(w, task // w.row_tiles, w.first_row + task % w.row_tiles * w.blocks.mc, block, own)
 
 cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssize_t block, Own* own) noexcept nogil:
     """One tile, one block along K."""
@@ -215,7 +226,7 @@ cdef void take_b(Work* w, Tile* t, Py_ssize_t column_tile, Py_ssize_t block, Own
     cdef const Kernels* kernels = w.kernels
     cdef Py_ssize_t nr = kernels.nr
     cdef Py_ssize_t whole = t.n // nr * nr
-    cdef int64_t wanted = column_tile * w.blocks.k_blocks + block
+    cdef int64_t wanted = (column_tile * w.blocks.k_blocks + block) * MAX_TOGETHER + w.index
     cdef char* panels = <char*> own + sizeof(Own)
     cdef const char* end = <char*> own + w.blocks.own_bytes
     cdef const char* b = at(p.b, block * w.blocks.kc * p.b_step + column_tile * w.blocks.nc * p.b_column, kernels)
@@ -241,57 +252,102 @@ cdef void take_b(Work* w, Tile* t, Py_ssize_t column_tile, Py_ssize_t block, Own
         t.b_last = panels
 
 
-# --- the product: rows in hand, blocks in hand, phases. True when a signal interrupted it: c is then not complete.
+# --- phases
 
-cdef bint multiply(Session* session, const Kernels* kernels, const Product* product, void* scratch,
-                   Py_ssize_t scratch_bytes) noexcept nogil:
-    """True when a signal interrupted it: c is then not complete."""
-    cdef Work w
-    cdef Py_ssize_t worker
-    if product.m == 0 or product.n == 0:
+cdef bint next_phase(Work* w) noexcept nogil:
+    """Set `kind`, `tasks` and `cost` of this product's next phase; False when there is none."""
+    w.tasks, w.cost = 0, 0
+    if w.end_block == w.end_packed and not take_in_hand(w):
         return False
+    if w.blocks.pack_a and not w.packed:
+        w.packed = True
+        w.kind = PACK
+        w.pack_tasks = ceil_div(w.rows, w.pack_rows)
+        w.tasks = (w.end_packed - w.first_packed) * w.pack_tasks
+        w.cost = 0.001 * w.rows * (w.end_packed - w.first_packed) * w.blocks.kc
+        return True
+    w.first_block = w.end_block
+    w.end_block = min(w.first_block + w.blocks.blocks_in_tile, w.end_packed)
+    w.kind = TILES
+    w.tasks = w.row_tiles * ceil_div(w.product.n, w.blocks.nc)
+    w.cost = product_cost(w.kernels, w.rows, w.product.n, (w.end_block - w.first_block) * w.blocks.kc)
+    return True
+
+cdef bint take_in_hand(Work* w) noexcept nogil:
+    """The next blocks of these rows, or the next rows; False when all are done."""
+    if w.end_packed == w.blocks.k_blocks:
+        w.first_row += w.rows
+        if w.first_row >= w.product.m:
+            w.rows = 0      # asked again, it says the same
+            return False
+        w.end_packed = 0
+        w.rows = min(w.blocks.rows_in_hand, w.product.m - w.first_row)
+        w.row_tiles = ceil_div(w.rows, w.blocks.mc)
+    w.first_packed = w.end_packed
+    w.end_packed = min(w.first_packed + w.blocks.blocks_in_hand, w.blocks.k_blocks)
+    w.end_block = w.first_packed
+    w.packed = False
+    return True
+
+cdef void group_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    cdef Group* group = <Group*> context
+    cdef Work* w = group.works
+    while task >= w.tasks:
+        task -= w.tasks
+        w += 1
+    if w.kind == PACK:
+        pack_rows(w, task)
+    else:
+        compute_tile(w, task, <Own*> (group.own + worker * group.own_bytes))
+
+
+# --- products
+
+cdef void begin(Work* w, const Kernels* kernels, const Product* product, int index) noexcept nogil:
     w.kernels = kernels
     w.product = product
+    w.index = index
     choose_blocks(kernels, product.m, product.n, product.k, &w.blocks)
     if product.a_step == 1 and product.m > 4 and product.a_row * kernels.itemsize % 4096 == 0:
         w.blocks.pack_a = True
-    check_scratch(ALIGNMENT + w.blocks.shared_bytes + session.n_threads * w.blocks.own_bytes, scratch_bytes)
-    w.shared = <char*> round_up(<Py_ssize_t> scratch, ALIGNMENT)
-    w.own = w.shared + w.blocks.shared_bytes
-    for worker in range(session.n_threads):
-        (<Own*> (w.own + worker * w.blocks.own_bytes)).packed = -1
-    w.first_row = 0
-    while w.first_row < product.m:
-        w.rows = min(w.blocks.rows_in_hand, product.m - w.first_row)
-        w.row_tiles = ceil_div(w.rows, w.blocks.mc)
-        w.first_packed = 0
-        while w.first_packed < w.blocks.k_blocks:
-            if rows_and_blocks(session, &w):
-                return True
-            w.first_packed += w.blocks.blocks_in_hand
-        w.first_row += w.rows
-    return False
+    w.pack_rows = round_up(max(<Py_ssize_t> 1, PACK_ROWS_BYTES // max(<Py_ssize_t> 1, w.blocks.kc * kernels.itemsize)), kernels.mr)
+    # As after the last block of rows that end where the first begin.
+    w.first_row, w.rows = 0, 0
+    w.end_packed, w.end_block = w.blocks.k_blocks, w.blocks.k_blocks
 
-cdef bint rows_and_blocks(Session* session, Work* w) noexcept nogil:
-    """Pack a's rows and blocks in hand, then the phases that use them."""
-    cdef Py_ssize_t end = min(w.first_packed + w.blocks.blocks_in_hand, w.blocks.k_blocks)
-    if w.blocks.pack_a and pack_in_hand(session, w, end - w.first_packed):
-        return True
-    w.first_block = w.first_packed
-    while w.first_block < end:
-        w.end_block = min(w.first_block + w.blocks.blocks_in_tile, end)
-        if compute_tiles(session, w):
+cdef void share_out(Group* group, char* scratch, int n_threads) noexcept nogil:
+    """Give each product its packed rows, and each worker its packed columns."""
+    cdef int i, worker
+    group.own_bytes = 0
+    for i in range(group.count):
+        group.works[i].shared = scratch
+        scratch += group.works[i].blocks.shared_bytes
+        group.own_bytes = max(group.own_bytes, group.works[i].blocks.own_bytes)
+    group.own = scratch
+    for worker in range(n_threads):
+        (<Own*> (group.own + worker * group.own_bytes)).packed = -1
+
+cdef bint multiply(Session* session, const Kernels* kernels, const Product* products, int count, void* scratch,
+                   Py_ssize_t scratch_bytes) noexcept nogil:
+    """All products, side by side. True when a signal interrupted it: they are not complete then."""
+    cdef Group group
+    cdef Py_ssize_t tasks
+    cdef double cost
+    cdef int i
+    group.count = 0
+    for i in range(count):
+        if products[i].m > 0 and products[i].n > 0:
+            begin(&group.works[group.count], kernels, &products[i], group.count)
+            group.count += 1
+    share_out(&group, <char*> round_up(<Py_ssize_t> scratch, ALIGNMENT), session.n_threads)
+    check_scratch(group.own + session.n_threads * group.own_bytes - <char*> scratch, scratch_bytes)
+    while True:
+        tasks, cost = 0, 0
+        for i in range(group.count):
+            next_phase(&group.works[i])
+            tasks += group.works[i].tasks
+            cost += group.works[i].cost
+        if tasks == 0:
+            return False
+        if run_tasks(session, group_task, &group, tasks, cost):
             return True
-        w.first_block = w.end_block
-    return False
-
-cdef bint pack_in_hand(Session* session, Work* w, Py_ssize_t blocks) noexcept nogil:
-    cdef Py_ssize_t row_bytes = max(<Py_ssize_t> 1, w.blocks.kc * w.kernels.itemsize)
-    w.pack_rows = round_up(max(<Py_ssize_t> 1, PACK_ROWS_BYTES // row_bytes), w.kernels.mr)
-    w.pack_tasks = ceil_div(w.rows, w.pack_rows)
-    return run_tasks(session, pack_rows, w, blocks * w.pack_tasks, 0.001 * w.rows * blocks * w.blocks.kc)
-
-cdef bint compute_tiles(Session* session, Work* w) noexcept nogil:
-    cdef Py_ssize_t steps = (w.end_block - w.first_block) * w.blocks.kc
-    return run_tasks(session, compute_tile, w, w.row_tiles * ceil_div(w.product.n, w.blocks.nc),
-                     product_cost(w.kernels, w.rows, w.product.n, steps))

@@ -1,0 +1,775 @@
+"""The engine: buffers that stay, nothing allocated, one caller at a time, any number of threads, its own checks."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import DTYPES, LAYOUTS, assert_same_bits, laid_out, unchanged
+from numpy.testing import assert_allclose, assert_array_equal
+
+import fastbp
+from fastbp import _engine, reference
+from fastbp.reference import ACTIVATIONS, LOSSES
+
+Array = np.ndarray[Any, Any]
+
+BY_DTYPE = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def address(a: Array) -> int:
+    return int(a.__array_interface__["data"][0])
+
+
+def data(rng: np.random.Generator, n: int, n_in: int, n_out: int, dtype: Any = np.float32) -> tuple[Array, Array]:
+    return rng.normal(size=(n, n_in)).astype(dtype), rng.integers(0, n_out, n)
+
+
+# ---- no garbage ------------------------------------------------------------------------------------------------------
+
+
+def test_buffers_stay_for_smaller_batches(rng: np.random.Generator) -> None:
+    net = fastbp.MLP([7, 33, 5], hidden="tanh", seed=0)
+    assert net.whole is not None and net.whole.engine.capacity == 0  # nothing before the first call
+    x, t = data(rng, 100, 7, 5)
+    y, dx = net.forward(x), net.backward(np.ones((100, 5), np.float32))
+    places = address(y), address(dx), *map(address, net.gradients.values())
+    assert net.whole.engine.capacity == 100
+    for n in (100, 1, 37, 99, 100):
+        y = net.forward(x[:n])
+        dx = net.backward(np.ones((n, 5), np.float32))
+        net.value_and_grad(x[:n], t[:n])
+        net.train_step(x[:n], t[:n], fastbp.SGD(lr=0.01))
+        assert (y.shape, dx.shape) == ((n, 5), (n, 7))
+        assert (address(y), address(dx), *map(address, net.gradients.values())) == places
+        assert net.whole.engine.capacity == 100
+    assert net.forward(x) is net.forward(x)  # even the view
+    net.forward(np.zeros((101, 7), np.float32))
+    assert net.whole.engine.capacity == 101
+    assert tuple(map(address, net.gradients.values())) == places[2:]
+
+
+@BY_DTYPE
+def test_a_plan_serves_every_smaller_batch_rightly(dtype: Any, rng: np.random.Generator) -> None:
+    x, t = data(rng, 300, 9, 4, dtype)
+    used = fastbp.MLP([9, 31, 4], hidden="sigmoid", dtype=dtype, seed=0)
+    used.value_and_grad(x, t)
+    for n in (1, 2, 7, 64, 299, 300):
+        new = fastbp.MLP([9, 31, 4], hidden="sigmoid", dtype=dtype, seed=0)
+        expected, grads = new.value_and_grad(x[:n], t[:n])
+        assert used.value_and_grad(x[:n], t[:n])[0] == expected
+        assert_same_bits(used.gradients.flat, grads.flat)
+        assert_same_bits(used.forward(x[:n]), new.forward(x[:n]))
+
+
+# Loaded before the C library, this counts what a process asks it for (start, stop), or puts large blocks before a page
+# that nobody may touch (guard). Before dlsym has found the real functions, its own calls are served from a small block.
+SHIM = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/types.h>
+
+enum { PAGE = 1 << 16, GUARDED = 1024 };
+static char early[1 << 16];
+static size_t used;
+static int armed, guarding, finding;
+static unsigned long count;
+static struct { char *p, *base; size_t bytes, n; } guarded[GUARDED];
+static void *p_malloc, *p_calloc, *p_realloc, *p_free, *p_memalign, *p_aligned, *p_posix, *p_mmap, *p_mmap64;
+typedef void *(*mmap_t)(void *, size_t, int, int, int, off_t);
+
+void shim_start(void) { count = 0; __atomic_store_n(&armed, 1, __ATOMIC_SEQ_CST); }
+unsigned long shim_stop(void) { __atomic_store_n(&armed, 0, __ATOMIC_SEQ_CST); return count; }
+void shim_guard(int on) { guarding = on; }
+
+static void note(void) {
+    if (__atomic_load_n(&armed, __ATOMIC_SEQ_CST)) __atomic_add_fetch(&count, 1, __ATOMIC_SEQ_CST);
+}
+static void *find(void **place, const char *name) {
+    if (*place == NULL && !finding) { finding = 1; *place = dlsym(RTLD_NEXT, name); finding = 0; }
+    return *place;
+}
+static void *from_early(size_t n) {
+    void *p = early + used;
+    used += (n + 15) / 16 * 16;
+    return used <= sizeof early ? p : NULL;
+}
+static int is_early(void *p) { return (char *)p >= early && (char *)p < early + sizeof early; }
+
+static int slot_of(void *p) {
+    for (int i = 0; i < GUARDED; i++) if (guarded[i].p == p) return i;
+    return -1;
+}
+static void *before_a_guard(size_t n) {
+    size_t room = (n + PAGE - 1) / PAGE * PAGE;
+    int slot = slot_of(NULL);
+    int prot = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS;
+    char *base = ((mmap_t)find(&p_mmap, "mmap"))(NULL, room + PAGE, prot, flags, -1, 0);
+    if (slot < 0 || base == MAP_FAILED || mprotect(base + room, PAGE, PROT_NONE)) return NULL;
+    char *p = (char *)((uintptr_t)(base + room - n) / 16 * 16);
+    guarded[slot].p = p, guarded[slot].base = base, guarded[slot].bytes = room + PAGE, guarded[slot].n = n;
+    return p;
+}
+
+void *malloc(size_t n) {
+    note();
+    if (guarding && n >= 4096) return before_a_guard(n);
+    return find(&p_malloc, "malloc") ? ((void *(*)(size_t))p_malloc)(n) : from_early(n);
+}
+void *calloc(size_t n, size_t m) {
+    note();
+    return find(&p_calloc, "calloc") ? ((void *(*)(size_t, size_t))p_calloc)(n, m) : from_early(n * m);
+}
+void free(void *p) {
+    int slot = p == NULL ? -1 : slot_of(p);
+    if (slot >= 0) { guarded[slot].p = NULL; munmap(guarded[slot].base, guarded[slot].bytes); return; }
+    if (p && !is_early(p) && find(&p_free, "free")) ((void (*)(void *))p_free)(p);
+}
+void *realloc(void *old, size_t n) {
+    int slot = old == NULL ? -1 : slot_of(old);
+    size_t had = slot >= 0 ? guarded[slot].n : (size_t)(early + sizeof early - (char *)old);
+    note();
+    if (slot < 0 && !is_early(old)) return ((void *(*)(void *, size_t))find(&p_realloc, "realloc"))(old, n);
+    void *p = malloc(n);
+    if (p) { memcpy(p, old, n < had ? n : had); free(old); }
+    return p;
+}
+void *memalign(size_t a, size_t n) { note(); return ((void *(*)(size_t, size_t))find(&p_memalign, "memalign"))(a, n); }
+void *aligned_alloc(size_t a, size_t n) {
+    note();
+    return ((void *(*)(size_t, size_t))find(&p_aligned, "aligned_alloc"))(a, n);
+}
+int posix_memalign(void **p, size_t a, size_t n) {
+    note();
+    return ((int (*)(void **, size_t, size_t))find(&p_posix, "posix_memalign"))(p, a, n);
+}
+void *mmap(void *a, size_t n, int prot, int flags, int fd, off_t at) {
+    note();
+    return ((mmap_t)find(&p_mmap, "mmap"))(a, n, prot, flags, fd, at);
+}
+void *mmap64(void *a, size_t n, int prot, int flags, int fd, off_t at) {
+    note();
+    return ((mmap_t)find(&p_mmap64, "mmap64"))(a, n, prot, flags, fd, at);
+}
+"""
+
+ALLOCATIONS = """
+import ctypes, gc, itertools, json, sys, threading
+import numpy as np
+import fastbp
+
+shim = ctypes.CDLL(sys.argv[1])
+start, stop = shim.shim_start, shim.shim_stop
+start.restype, stop.restype = None, ctypes.c_ulong
+rng = np.random.default_rng(0)
+
+def made(n, n_in, n_out):
+    return rng.standard_normal((n, n_in), dtype=np.float32), rng.integers(0, n_out, n), np.ones((n, n_out), np.float32)
+
+calls = {"nothing": (lambda: None, 100)}
+def network(label, sizes, rows, repeats):
+    for hidden in ("tanh", "relu"):
+        net = fastbp.MLP(sizes, hidden=hidden, seed=0)
+        batches = [made(n, sizes[0], sizes[-1]) for n in rows]
+        sgd, adam = fastbp.SGD(lr=1e-3, momentum=0.9), fastbp.Adam()
+        def every(call):
+            def run():
+                for x, t, dy in batches:
+                    call(x, t, dy)
+            return run, repeats
+        def sweeps(x, t, dy):
+            net.forward(x)
+            net.backward(dy)
+        calls[f"{label} {hidden} value_and_grad"] = every(lambda x, t, dy: net.value_and_grad(x, t))
+        calls[f"{label} {hidden} forward, backward"] = every(sweeps)
+        calls[f"{label} {hidden} train_step SGD"] = every(lambda x, t, dy: net.train_step(x, t, sgd))
+        calls[f"{label} {hidden} train_step Adam"] = every(lambda x, t, dy: net.train_step(x, t, adam))
+        calls[f"{label} {hidden} loss_value"] = every(lambda x, t, dy: net.loss_value(x, t))
+
+network("batch 1", [4, 64, 64, 2], [1], 100)
+network("batch 100", [64, 100, 10], [100], 100)
+network("large", [512, 1024, 300, 10], [256], 4)
+network("smaller and smaller", [64, 100, 10], [100, 99, 31, 2, 1], 20)
+
+# malloc does see the call that makes the buffers: else nothing could be seen at all.
+net, (x, t, dy) = fastbp.MLP([64, 100, 10], seed=0), made(100, 64, 10)
+start()
+net.value_and_grad(x, t)
+counts = {"the first call": stop()}
+gc.collect()
+gc.disable()
+for name, (call, repeats) in calls.items():
+    call()
+    call()
+    repetition = itertools.repeat(None, repeats)
+    start()
+    for _ in repetition:
+        call()
+    counts[name] = stop()
+
+# An epoch of many steps asks for as much as one of few: for what train itself makes, not for its steps.
+net, optimizer, (x, t, dy) = fastbp.MLP([64, 100, 10], seed=0), fastbp.Adam(), made(4000, 64, 10)
+for batch in (400, 10, 400, 40, 10):
+    start()
+    fastbp.train(net, x, t, optimizer=optimizer, epochs=1, batch_size=batch, progress=False)
+    counts[f"train {batch}"] = stop()
+print(json.dumps({"counts": counts, "threads": threading.active_count()}))
+"""
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if sys.platform != "linux" or compiler is None:
+        pytest.skip("counting allocations needs Linux and a C compiler")
+    folder = tmp_path_factory.mktemp("shim")
+    (folder / "shim.c").write_text(SHIM)
+    library = folder / "shim.so"
+    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", library, folder / "shim.c", "-ldl"], check=True)
+    return library
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_nothing_is_allocated_from_the_second_call_on(shim: Path, threads: str) -> None:
+    environment = {**os.environ, "LD_PRELOAD": str(shim), "FASTBP_NUM_THREADS": threads, "PYTHONMALLOC": "pymalloc"}
+    command = [sys.executable, "-c", ALLOCATIONS, str(shim)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)["counts"]
+    assert counts.pop("the first call") > 0
+    assert counts.pop("train 400") == counts.pop("train 40") == counts.pop("train 10")
+    assert len(counts) == 1 + 4 * 2 * 5
+    assert {name: count for name, count in counts.items() if count} == {}
+
+
+def test_pythons_memory_does_not_grow(rng: np.random.Generator) -> None:
+    net = fastbp.MLP([7, 33, 5], seed=0)
+    x, t = data(rng, 20, 7, 5)
+    optimizer = fastbp.Adam()
+
+    def calls(n: int) -> None:
+        for _ in range(n):
+            net.value_and_grad(x, t)
+            net.train_step(x, t, optimizer)
+            net.forward(x)
+            net.backward(net.forward(x[:9])[:, ::-1])
+            net.predict(x)
+
+    calls(10)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        calls(10)
+        before = tracemalloc.get_traced_memory()[0]
+        calls(1000)
+        gc.collect()
+        # A thousandth of a float for each call: what there is are tracemalloc's own notes and the loop's.
+        assert tracemalloc.get_traced_memory()[0] - before < 4096
+    finally:
+        tracemalloc.stop()
+
+
+GUARDS = """
+import ctypes, sys
+import numpy as np
+import fastbp
+
+guard = ctypes.CDLL(sys.argv[1]).shim_guard
+rng = np.random.default_rng(0)
+for dtype in ("float32", "float64"):
+    for sizes in ([64, 100, 10], [30, 700, 5], [500, 33, 600], [1, 1], [257, 2, 300]):
+        x, t = rng.normal(size=(1100, sizes[0])).astype(dtype), rng.integers(0, sizes[-1], 1100)
+        dy = np.ones((1100, sizes[-1]), dtype)
+        for rows in (1100, 257, 129, 50, 13):
+            net, optimizer = fastbp.MLP(sizes, dtype=dtype, seed=0), fastbp.SGD(lr=1e-3)
+            order = dict(order="F")
+            guard(1)
+            net.forward(x[:rows])
+            guard(0)
+            for n in {1, 2, 3, 5, 12, 13, 24, 25, 48, 64, 100, 128, 129, 192, 193, 256, 257, 300, 512, 513, 1023, 1024}:
+                if n <= rows:
+                    for given in (x[:n], np.asfortranarray(x[:n])):
+                        net.value_and_grad(given, t[:n])
+                        net.forward(given)
+                        net.backward(dy[:n])
+            assert net.whole.engine.capacity == rows
+print("fine")
+"""
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_smaller_batches_stay_within_the_plan(shim: Path, threads: str) -> None:
+    """A smaller product may want more room than a larger one; its end lies before a page that nobody may touch."""
+    environment = {**os.environ, "LD_PRELOAD": str(shim), "FASTBP_NUM_THREADS": threads}
+    command = [sys.executable, "-c", GUARDS, str(shim)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
+
+
+# ---- lifetimes -------------------------------------------------------------------------------------------------------
+
+
+def test_views_outlive_their_plan_and_their_network() -> None:
+    """In a process of its own whose C library overwrites what is freed."""
+    script = """
+        import gc
+        import numpy as np, fastbp
+        rng = np.random.default_rng(0)
+        kept = []
+        net = fastbp.MLP([50, 300, 40], hidden="tanh", dtype="float64", seed=0)
+        for n in (1, 10, 100, 1000, 3000):   # each a plan that takes the place of the one before
+            x = rng.normal(size=(n, 50))
+            y = net.forward(x)
+            dx = net.backward(y)
+            kept += [(y, y.copy()), (dx, dx.copy())]
+        y, dx, copy = None, None, net.copy()
+        grads = net.gradients
+        kept += [(w, w.copy()) for w in (*net.weights, net.flat_parameters, grads.flat, grads["0.bias"])]
+        del net, grads
+        gc.collect()
+        noise = [np.full(n, 7.0) for n in (10, 1000, 100_000, 1_000_000)]
+        for view, values in kept:
+            assert view.tobytes() == values.tobytes()
+        for view, _ in kept:
+            view[...] = 1     # still memory of their own
+        # x is kept alive until backward
+        dy = rng.normal(size=(200, 40))
+        values = rng.normal(size=(200, 50))
+        copy.forward(values)
+        expected = copy.backward(dy).copy()
+        def misaligned(values):
+            return np.frombuffer(b"x" + values.tobytes(), offset=1).reshape(values.shape)
+        for make in (np.array, np.asfortranarray, misaligned):
+            copy.forward(make(values))
+            gc.collect()
+            noise += [np.full(values.shape, 7.0) for _ in range(3)]
+            assert copy.backward(dy).tobytes() == expected.tobytes()
+        print("fine")
+    """
+    environment = {**os.environ, "MALLOC_PERTURB_": "165"}
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
+
+
+def test_a_batch_beyond_all_memory(rng: np.random.Generator) -> None:
+    net = fastbp.MLP([7, 33, 5], seed=0)
+    x, t = data(rng, 20, 7, 5)
+    loss, grads = net.value_and_grad(x, t)
+    expected, place = grads.flat.copy(), address(net.forward(x))
+    rows = 2**44
+    endless = np.broadcast_to(np.float32(1), (rows, 7)), np.broadcast_to(np.int64(1), (rows,))
+    with unchanged(net.flat_parameters, grads.flat):
+        for call in (net.value_and_grad, net.loss_value, lambda x, t: net.forward(x)):
+            with pytest.raises(MemoryError, match=f"a batch of {rows} rows needs"):
+                call(*endless)
+    assert net.value_and_grad(x, t)[0] == loss
+    assert_same_bits(grads.flat, expected)
+    assert address(net.forward(x)) == place
+
+
+# ---- threads ---------------------------------------------------------------------------------------------------------
+
+
+@BY_DTYPE
+def test_the_bits_do_not_depend_on_the_number_of_threads(dtype: Any, rng: np.random.Generator) -> None:
+    for sizes, n, hidden in (
+        ([300, 517, 130, 10], 257, "tanh"),
+        ([64, 100, 10], 200, "relu"),
+        ([2000, 40], 33, "relu"),
+        ([30, 3000, 1], 5, "sigmoid"),
+    ):
+        x, t = data(rng, n, sizes[0], sizes[-1], dtype)
+        results = []
+        for threads in (1, 2, 3, 7, 2):
+            net = fastbp.MLP(sizes, hidden=hidden, dtype=dtype, seed=0)
+            optimizer = fastbp.Adam()
+            with fastbp.threads(threads):
+                loss, grads = net.value_and_grad(x, t)
+                found = [np.float64(loss), grads.flat.copy(), net.forward(x).copy()]
+                found += [net.backward(np.ones_like(found[2])).copy(), net.gradients.flat.copy()]
+                losses = [net.train_step(x, t, optimizer) for _ in range(3)]
+            results.append((*found, net.flat_parameters, np.array(losses)))
+        for result in results[1:]:
+            assert_same_bits(result, results[0])
+
+
+class Slow(fastbp.Unit):
+    """Takes its time in Python."""
+
+    def forward(self, x: Array) -> Array:
+        time.sleep(0.02)
+        return 2 * x
+
+    def backward(self, dy: Array) -> Array:
+        time.sleep(0.02)
+        return 2 * dy
+
+
+@pytest.mark.parametrize("method", ["forward", "value_and_grad", "loss_value", "predict", "train_step", "train"])
+@pytest.mark.parametrize("kind", ["engine", "python"])
+def test_a_network_entered_twice(kind: str, method: str, rng: np.random.Generator) -> None:
+    """One thread is at work for long, another tries until it meets it."""
+    chain: list[fastbp.Unit] = [fastbp.Linear(256, 512), fastbp.Tanh(), fastbp.Linear(512, 10)]
+    if kind == "python":
+        chain.append(Slow())
+    net = fastbp.Network(*chain, loss=fastbp.SoftmaxNLL(), seed=0)
+    large, small = data(rng, 1024, 256, 10), data(rng, 2, 256, 10)
+    expected, grads = net.value_and_grad(*small)
+    gradient = grads.flat.copy()
+    sgd = fastbp.SGD(lr=1e-30)  # so small that no parameter changes
+    calls: dict[str, Callable[[], Any]] = {
+        "forward": lambda: net.forward(small[0]),
+        "value_and_grad": lambda: net.value_and_grad(*small),
+        "loss_value": lambda: net.loss_value(*small),
+        "predict": lambda: net.predict(small[0]),
+        "train_step": lambda: net.train_step(*small, sgd),
+        "train": lambda: fastbp.train(net, *small, optimizer=sgd, epochs=1, progress=False),
+    }
+    refused: list[str] = []
+    others: list[BaseException] = []
+    done = threading.Event()
+
+    def work(call: Callable[[], Any]) -> None:
+        while not done.is_set():
+            try:
+                call()
+            except RuntimeError as error:
+                refused.append(str(error))
+                done.set()
+            except BaseException as error:
+                others.append(error)
+                done.set()
+
+    threads = [
+        threading.Thread(target=work, args=(call,)) for call in (lambda: net.value_and_grad(*large), calls[method])
+    ]
+    for thread in threads:
+        thread.start()
+    met = done.wait(timeout=20)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert met and not others, others
+    assert refused and all("at work in another thread" in message and "net.copy()" in message for message in refused)
+    # Afterwards it is as good as before.
+    assert net.value_and_grad(*small)[0] == expected
+    assert_same_bits(grads.flat, gradient)
+    assert net.train_step(*small, sgd) == expected
+
+
+def test_backward_while_another_thread_is_at_work(rng: np.random.Generator) -> None:
+    """Whatever two threads do to one network: a RuntimeError, a ValueError about shapes, or the right numbers."""
+    for last in ([], [Slow()]):
+        net = fastbp.Network(
+            fastbp.Linear(40, 30), fastbp.Tanh(), fastbp.Linear(30, 3), *last, loss=fastbp.MSE(), seed=0
+        )
+        inputs = {n: rng.normal(size=(n, 40)).astype(np.float32) for n in (3, 700)}
+        expected = {}
+        for n, x in inputs.items():
+            net.forward(x)
+            expected[n] = net.backward(np.ones((n, 3), np.float32)).copy()
+        wrong: list[Any] = []
+        finish = time.monotonic() + 0.3
+
+        def work(
+            n: int, x: Array, net: Any = net, wrong: Any = wrong, finish: float = finish, right: Any = expected
+        ) -> None:
+            while time.monotonic() < finish:
+                try:
+                    net.forward(x)
+                    dx = net.backward(np.ones((n, 3), np.float32))
+                    if dx.shape != right[n].shape:
+                        wrong.append(dx.shape)
+                except (RuntimeError, ValueError) as error:
+                    if not any(
+                        word in str(error) for word in ("at work", "before forward", "dy has shape", "returned shape")
+                    ):
+                        wrong.append(error)
+
+        threads = [threading.Thread(target=work, args=pair) for pair in inputs.items()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+        for n, x in inputs.items():
+            net.forward(x)
+            assert_same_bits(net.backward(np.ones((n, 3), np.float32)), expected[n])
+
+
+def test_different_networks_run_side_by_side() -> None:
+    """Four threads, four networks (two of them large enough for the team, which serves one at a time)."""
+    shapes = [([64, 100, 10], 200), ([300, 600, 10], 256), ([4, 8, 2], 1), ([300, 600, 10], 128)]
+
+    def course(sizes: list[int], n: int, seed: int) -> tuple[Array, Array]:
+        rng = np.random.default_rng(seed)
+        net, optimizer = fastbp.MLP(sizes, hidden="tanh", seed=seed), fastbp.Adam()
+        x, t = data(rng, n, sizes[0], sizes[-1])
+        losses = [net.train_step(x, t, optimizer) for _ in range(6)]
+        history = fastbp.train(net, x, t, optimizer=optimizer, epochs=3, batch_size=50, progress=False)
+        losses += [net.value_and_grad(x, t)[0], *history.loss]
+        return net.flat_parameters, np.array(losses)
+
+    alone = [course(*shape, seed) for seed, shape in enumerate(shapes)]
+    results: dict[int, tuple[Array, Array]] = {}
+    threads = [
+        threading.Thread(target=lambda seed=seed, shape=shape: results.update({seed: course(*shape, seed)}))
+        for seed, shape in enumerate(shapes)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed, expected in enumerate(alone):
+        assert_same_bits(results[seed], expected)
+
+
+# ---- the engine itself -----------------------------------------------------------------------------------------------
+
+
+def arrays_of(
+    units: list[tuple[str, int, int]], dtype: Any, rng: np.random.Generator
+) -> tuple[list[Array], list[Array]]:
+    linear = [(n_in, n_out) for name, n_in, n_out in units if name == "linear"]
+    return [rng.normal(size=s).astype(dtype) for s in linear], [rng.normal(size=s[1]).astype(dtype) for s in linear]
+
+
+CHAINS: dict[str, list[tuple[str, int, int]]] = {
+    "begins with an activation": [("sigmoid", 5, 5), ("linear", 5, 3)],
+    "begins with two": [("tanh", 5, 5), ("sigmoid", 5, 5), ("linear", 5, 4), ("relu", 4, 4), ("linear", 4, 3)],
+    "begins with the identity": [("identity", 5, 5), ("tanh", 5, 5), ("linear", 5, 3)],
+    "one activation": [("tanh", 5, 5)],
+    "the identity": [("identity", 5, 5)],
+    "only activations": [("tanh", 5, 5), ("identity", 5, 5), ("sigmoid", 5, 5)],
+    "ends with activations": [("linear", 5, 3), ("identity", 3, 3), ("tanh", 3, 3), ("identity", 3, 3)],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("chain", CHAINS)
+def test_chains_that_a_network_gives_to_python(chain: str, layout: str, rng: np.random.Generator) -> None:
+    """The engine takes chains in which no linear unit comes first: the widths are given."""
+    units = CHAINS[chain]
+    weights, biases = arrays_of(units, np.float64, rng)
+    dw, db = ([np.full_like(a, 7) for a in arrays] for arrays in (weights, biases))
+    table, out = _engine.Table(weights, biases), _engine.Table(dw, db)
+    engine = _engine.Engine(8, units, "mse")
+    assert (engine.n_in, engine.n_out, engine.loss_is_ours) == (5, units[-1][2], True)
+    for n in (1, 6, 50):
+        values, t = rng.normal(size=(n, 5)), rng.normal(size=(n, engine.n_out))
+        x = laid_out(values, layout if layout != "misaligned" else "C")
+        kept, remaining = [values], list(zip(weights, biases, strict=True))
+        for name, _, _ in units:
+            here = kept[-1]
+            if name == "linear":
+                w, b = remaining.pop(0)
+                kept.append(here @ w + b)
+            else:
+                kept.append(ACTIVATIONS[name].forward(here))
+        with unchanged(x):
+            assert_allclose(engine.forward(x, table), kept[-1], rtol=1e-13, atol=1e-14)
+        dy = (kept[-1] - t) / n
+        expected, gradient = [], dy
+        for (name, _, _), before, after in reversed(list(zip(units, kept, kept[1:], strict=False))):
+            if name == "linear":
+                w = weights[len(weights) - 1 - len(expected)]
+                expected.append((before.T @ gradient, gradient.sum(axis=0)))
+                gradient = gradient @ w.T
+            else:
+                gradient = ACTIVATIONS[name].backward(gradient, after)
+        assert_allclose(engine.backward(dy, table, out), gradient, rtol=1e-12, atol=1e-14)
+        for need_dx in (True, False):
+            for a in (*dw, *db):
+                a[...] = 7
+            if not need_dx:
+                assert engine.backward(dy, table, out, False) is None
+            else:
+                loss = engine.value_and_grad(x, t, None, table, out)
+                assert loss == pytest.approx(((kept[-1] - t) ** 2).sum() / 2 / n, rel=1e-13)
+                assert engine.loss_value(x, t, None, table) == loss
+                engine.forward(x, table)
+            for got_w, got_b, (want_w, want_b) in zip(dw, db, reversed(expected), strict=True):
+                assert_allclose(got_w, want_w, rtol=1e-12, atol=1e-14)
+                assert_allclose(got_b, want_b, rtol=1e-12, atol=1e-14)
+
+
+@BY_DTYPE
+def test_parameters_from_anywhere(dtype: Any, rng: np.random.Generator) -> None:
+    """Weights and gradients need not lie in one vector: rows may be padded, as those of a slice are."""
+    units = [("linear", 9, 20), ("tanh", 20, 20), ("linear", 20, 4)]
+    weights, biases = arrays_of(units, dtype, rng)
+    padded = [laid_out(w, "padded") for w in weights]
+    x, t = data(rng, 70, 9, 4, dtype)
+    results = []
+    for given in (weights, padded):
+        targets = (
+            [np.full_like(w, 7) for w in weights] if given is weights else [laid_out(w, "padded") for w in weights]
+        )
+        db = [np.full_like(b, 7) for b in biases]
+        engine = _engine.Engine(np.dtype(dtype).itemsize, units, "softmax_nll")
+        loss = engine.value_and_grad(x, t, None, _engine.Table(given, biases), _engine.Table(targets, db))
+        results.append((np.float64(loss), *(w.copy() for w in targets), *db))
+        for target in targets:
+            if target.base is not None:
+                assert np.isnan(target.base[..., -5:]).all()  # nothing beside the columns
+    assert_same_bits(*results)
+    with pytest.raises(ValueError, match=r"weights\[0\] must have its columns side by side"):
+        _engine.Table([np.asfortranarray(weights[0])], biases[:1])
+
+
+def test_the_engine_knows_its_own_limits(rng: np.random.Generator) -> None:
+    """What fastbp/network.py cannot know before a user's unit has run is refused here, before anything is touched."""
+    units = [("linear", 5, 3)]
+    weights, biases = arrays_of(units, np.float64, rng)
+    dw, db = np.full((5, 3), 7.0), np.full(3, 7.0)
+    table, out = _engine.Table(weights, biases), _engine.Table([dw], [db])
+    engine = _engine.Engine(8, units, "mse")
+    x, t = rng.normal(size=(4, 5)), rng.normal(size=(4, 3))
+    with unchanged(dw, db):
+        for wrong in (x[:, :4], np.ones((4, 6)), np.ones((4, 0))):
+            for call in (
+                lambda x: engine.forward(x, table),
+                lambda x: engine.value_and_grad(x, t, None, table, out),
+                lambda x: engine.loss_value(x, t, None, table),
+            ):
+                with pytest.raises(ValueError, match=r"x has shape \(4, \d\), expected \(n, 5\)"):
+                    call(wrong)
+        with pytest.raises(RuntimeError, match="backward before forward"):
+            engine.backward(t, table, out)
+        engine.forward(x, table)
+        for wrong in (t[:3], t[:, :2], np.ones((5, 3)), np.ones((4, 4))):
+            with pytest.raises(ValueError, match=r"dy has shape .*, expected \(4, 3\)"):
+                engine.backward(wrong, table, out)
+        single = _engine.Table([weights[0].astype(np.float32)], [biases[0].astype(np.float32)])
+        with pytest.raises(TypeError, match="4 bytes, the engine's 8"):
+            engine.forward(x, single)
+        with pytest.raises(TypeError, match="4 bytes, the engine's 8"):
+            engine.value_and_grad(x, t, None, table, single)
+    assert_allclose(engine.backward(t, table, out), t @ weights[0].T, rtol=1e-13)
+    with pytest.raises(KeyError):
+        _engine.Engine(8, units, "nothing")
+    with pytest.raises(KeyError):
+        _engine.Engine(8, [("gelo", 3, 3)])
+
+
+def test_the_tables_of_the_engine_are_the_registries() -> None:
+    assert set(_engine.LOSSES) - {None} == set(LOSSES)
+    kinds = {optimizer.kind for optimizer in (fastbp.SGD, fastbp.Adam)}
+    assert set(_engine.OPTIMIZERS) == kinds
+    for name in ACTIVATIONS:
+        _engine.Engine(4, [(name, 3, 3)])
+
+
+# ---- updates ---------------------------------------------------------------------------------------------------------
+
+TASK = 1 << 14  # elements of one task of an update
+
+RULES: dict[str, tuple[str, tuple[float, ...], int]] = {
+    "sgd": ("sgd", (0.1, 0.0, 0.0, 0.01), 0),
+    "momentum": ("sgd", (0.1, 0.9, 0.0, 0.0), 1),
+    "nesterov": ("sgd", (0.1, 0.9, 1.0, 0.01), 1),
+    "adam": ("adam", (0.1, 0.9, 0.99, 1e-8, 0.01), 2),
+}
+
+
+@BY_DTYPE
+@pytest.mark.parametrize("rule", RULES)
+def test_an_update_is_one_of_each_element(rule: str, dtype: Any, rng: np.random.Generator) -> None:
+    """Whole arrays, pieces of any length at any place, one thread or more: the same bits, and nothing beside them."""
+    kind, hyper, states = RULES[rule]
+    size = 3 * TASK + 77
+    start = rng.normal(size=(4, size)).astype(dtype)
+    np.abs(start[3], out=start[3])
+
+    def update(blocks: Array, first: int, last: int) -> None:
+        w, g, *state = blocks[:, first:last]
+        arrays = [state[i] if i < states else None for i in range(2)]
+        _engine.optimizer_update(kind, w, g, *arrays, hyper, 3)
+
+    whole = start.copy()
+    with fastbp.threads(1):
+        update(whole, 0, size)
+    shared = start.copy()
+    with fastbp.threads(2):
+        update(shared, 0, size)
+    pieces = start.copy()
+    bounds = [
+        0,
+        *np.cumsum([1, 2, 3, 5, 7, 15, 16, 17, 31, 33, 63, 65, 127]),
+        TASK - 1,
+        TASK,
+        TASK + 1,
+        2 * TASK + 1,
+        size,
+    ]
+    for first, last in itertools.pairwise(bounds):
+        update(pieces, int(first), int(last))
+    assert_same_bits((shared, pieces), (whole, whole))
+    assert_same_bits(whole[1], start[1])
+    assert (whole[0] != start[0]).mean() > 0.99
+    for n in (0, 1, 13, TASK - 3, TASK + 5):  # a part: the rest stays
+        part = start.copy()
+        update(part, 3, 3 + n)
+        assert_same_bits(part[:, :3], start[:, :3])
+        assert_same_bits(part[:, 3 + n :], start[:, 3 + n :])
+        assert_same_bits(part[:, 3 : 3 + n], whole[:, 3 : 3 + n])
+
+
+def test_an_update_agrees_with_its_twin(rng: np.random.Generator) -> None:
+    w, g, m, v = rng.normal(size=(4, TASK + 5))
+    np.abs(v, out=v)
+    twin_w, twin_m, twin_v = w.copy(), m.copy(), v.copy()
+    reference.adam_step(twin_w, g, twin_m, twin_v, step=4, lr=0.1, betas=(0.9, 0.99), weight_decay=0.01)
+    _engine.optimizer_update("adam", w, g, m, v, (0.1, 0.9, 0.99, 1e-8, 0.01), 4)
+    for got, expected in ((w, twin_w), (m, twin_m), (v, twin_v)):
+        assert_allclose(got, expected, rtol=1e-13, atol=1e-13)
+
+
+def test_an_update_counts_its_step_and_refuses_what_is_read_only() -> None:
+    state = fastbp.optimizers.OptimizerState(step=6)
+    w, g = np.ones(5), np.ones(5)
+    update = _engine.Update("sgd", w, g, None, None, (0.5, 0.0, 0.0, 0.0), state)
+    update.apply()
+    assert_array_equal(w, 0.5)
+    assert state.step == 7
+    update.apply()
+    assert_array_equal(w, 0)
+    assert state.step == 8
+    w.flags.writeable = False
+    with unchanged(w), pytest.raises(ValueError, match="read-only"):
+        _engine.Update("sgd", w, g, None, None, (0.5, 0.0, 0.0, 0.0), state)
+    with pytest.raises(KeyError):
+        _engine.Update("adamw", g, g, None, None, (0.5, 0.0, 0.0, 0.0), state)
+    assert state.step == 8
+
+
+def test_the_gate_lets_one_in() -> None:
+    gate = _engine.Gate()
+    with gate:
+        with pytest.raises(RuntimeError, match="at work in another thread"), gate:
+            pytest.fail("a second one was let in")
+        with pytest.raises(RuntimeError), gate:
+            pytest.fail("the first one's place was given away")
+    with pytest.raises(ZeroDivisionError), gate:
+        raise ZeroDivisionError
+    with gate:
+        pass

@@ -1,0 +1,115 @@
+"""What is shipped. `make test-package` builds it and installs it somewhere else; here the lists alone are looked at."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+if not (ROOT / "setup.py").exists():
+    pytest.skip("the tests run without the sources", allow_module_level=True)
+pytest.importorskip("setuptools")
+
+SHIPPED = (
+    "setup.py",
+    "pyproject.toml",
+    "MANIFEST.in",
+    "README.md",
+    "LICENSE",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Makefile",
+)
+COPIED = (*SHIPPED, "fastbp", "src_pyx", "tests", "bench", "examples", "docs", "tools")
+
+
+def sources(*patterns: str) -> set[str]:
+    return {str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the sources, with what a build leaves behind beside them."""
+    tree = tmp_path_factory.mktemp("tree")
+    ignored = shutil.ignore_patterns("__pycache__", "results", ".*")
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tree / name, ignore=ignored)
+        elif (ROOT / name).exists():
+            shutil.copy(ROOT / name, tree / name)
+    (tree / "build" / "cython" / "src_pyx" / "fastbp").mkdir(parents=True)
+    (tree / "build" / "cython" / "src_pyx" / "fastbp" / "_team.c").write_text("/* left by a build */\n")
+    (tree / "src_pyx" / "fastbp" / "_team.c").write_text("/* left by a build */\n")
+    (tree / "fastbp" / "_left.so").write_text("left by a build\n")
+    return tree
+
+
+# setup.py is run for its metadata alone: this cythonize translates nothing and gives the modules as they are.
+LIST_SDIST = """
+import sys, types
+cython, build = types.ModuleType("Cython"), types.ModuleType("Cython.Build")
+cython.Build, build.cythonize = build, lambda modules, **options: modules
+sys.modules["Cython"], sys.modules["Cython.Build"] = cython, build
+import setuptools
+from distutils.core import run_setup
+distribution = run_setup("setup.py", ["--quiet", "egg_info"], stop_after="commandline")
+distribution.run_commands()
+listed = distribution.get_command_obj("egg_info").filelist.files
+print(*sorted(set(listed)), sep="\\n")
+"""
+
+
+@pytest.fixture(scope="module")
+def sdist(tree: Path) -> set[str]:
+    """The names of the files that the source distribution would hold."""
+    command = [sys.executable, "-W", "ignore", "-c", LIST_SDIST]
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return set(done.stdout.split())
+
+
+def test_the_sdist_holds_every_source(sdist: set[str]) -> None:
+    wanted = sources("src_pyx/fastbp/*.pyx", "src_pyx/fastbp/*.pxd", "src_pyx/fastbp/*.pxi")
+    wanted |= sources("fastbp/*.py", "fastbp/*.pyi", "fastbp/py.typed", "tests/**/*.py", "tests/data/*", *SHIPPED)
+    wanted |= sources("bench/*.py", "examples/*.py", "docs/*.md", "tools/*")
+    assert len([name for name in wanted if name.startswith("src_pyx")]) > 20
+    assert wanted - sdist == set()
+
+
+def test_the_sdist_holds_nothing_that_was_built(sdist: set[str]) -> None:
+    built = {
+        name for name in sdist if name.endswith((".c", ".so", ".pyc", ".o")) or name.startswith(("build/", "dist/"))
+    }
+    assert built == set()
+
+
+def test_every_instruction_set_has_its_stubs(sdist: set[str]) -> None:
+    for isa in ("baseline", "avx2", "avx512", "neon"):
+        for dtype in ("float", "double"):
+            assert f"src_pyx/fastbp/_kernels_{isa}_{dtype}.pyx" in sdist
+
+
+def test_every_compiled_module_has_its_types() -> None:
+    """Except those that Python code does not call: the kernels, and the layer of products."""
+    modules = {Path(name).stem for name in sources("src_pyx/fastbp/*.pyx") if "_kernels_" not in name}
+    assert modules - {Path(name).stem for name in sources("fastbp/*.pyi")} <= {"_product", "_planted"}
+
+
+def test_the_metadata() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    metadata, build = project["project"], project["build-system"]
+    assert [name.split(">")[0] for name in metadata["dependencies"]] == ["numpy"]
+    assert {"demo", "bench", "test", "docs", "dev"} <= metadata["optional-dependencies"].keys()
+    assert metadata["requires-python"] == ">=3.11"
+    pythons = [
+        c.rsplit(" ", 1)[1] for c in metadata["classifiers"] if c.startswith("Programming Language :: Python :: 3.")
+    ]
+    assert pythons == ["3.11", "3.12", "3.13", "3.14"]
+    assert {name.split(">")[0] for name in build["requires"]} == {"setuptools", "Cython", "numpy"}
+    data = project["tool"]["setuptools"]["package-data"]["fastbp"]
+    assert {"py.typed", "*.pyi"} == {*data}
