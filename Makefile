@@ -8,10 +8,10 @@ SOURCES := setup.py pyproject.toml $(wildcard src_pyx/fastbp/*)
 PYTEST := $(BIN)/python -m pytest
 KERNEL_TESTS := $(addprefix tests/test_,functional.py ulp.py gradcheck.py network.py training.py optimizers.py)
 
-.PHONY: help demo test test-others test-debug test-ulp bench compare lint build clean
+.PHONY: help demo test test-others test-debug test-ulp test-package bench compare lint build clean
 
 help:
-	@echo "make demo | test | test-debug | test-ulp | bench | compare | lint | build | clean"
+	@echo "make demo | test | test-debug | test-ulp | test-package | bench | compare | lint | build | clean"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -44,6 +44,10 @@ test-debug:
 	test -x $(VENV)-debug/bin/python || $(PYTHON) -m venv $(VENV)-debug
 	cd build/debug && FASTBP_DEBUG=1 $(abspath $(VENV)-debug)/bin/pip install --quiet -e ".[test]"
 	cd build/debug && $(abspath $(VENV)-debug)/bin/python -m pytest $(ARGS)
+
+# The sdist, the wheel from it, and that wheel in an environment of its own, with the sources out of reach.
+test-package:
+	tools/check_package.sh $(PYTHON)
 
 bench: $(VENV)/installed-bench
 	$(PYTEST) bench --benchmark-only --benchmark-columns=min,median,rounds --benchmark-group-by=group $(ARGS)

@@ -233,7 +233,6 @@ class Network:
         self._loss_name = ENGINE_LOSSES.get(type(loss))
         # The whole network in one engine, loss and all; None where Python takes part.
         self.whole = self._one_stretch()
-        self._forward_x: FloatArray | None = None
         self._forward_shape: tuple[int, ...] | None = None
         # An engine lets in one call at a time; this does it for those that go through several.
         self._gate = _engine.Gate()
@@ -426,7 +425,7 @@ class Network:
         x = self.checked_x(x)
         with self._gate:
             y = self._run_forward(x)
-            self._forward_x, self._forward_shape = x, y.shape
+            self._forward_shape = y.shape
             return y
 
     def backward(self, dy: FloatArray) -> FloatArray:

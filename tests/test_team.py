@@ -271,38 +271,69 @@ def long_epoch() -> Callable[[], Any]:
     return lambda: fastbp.train(net, x, t, optimizer=optimizer, epochs=1, batch_size=100, progress=False)
 
 
+def waited_for_a_processor(thread: threading.Thread) -> float:
+    """Seconds that a thread was ready to run and did not, where the system tells. Waiting for the GIL is none of it."""
+    try:
+        with open(f"/proc/self/task/{thread.native_id}/schedstat") as numbers:
+            return int(numbers.read().split()[1]) * 1e-9
+    except OSError:
+        return 0.0
+
+
+class Counter:
+    """A Python thread that counts, and how fast it does while it has a processor or waits for the GIL."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.stop = False
+        self.thread = threading.Thread(target=self.count_up)
+
+    def count_up(self) -> None:
+        while not self.stop:
+            self.count += 1
+
+    def speed(self, seconds: float, step: Callable[[], Any]) -> float:
+        """Counts a second while `step` is called for so long."""
+        begin, count, waited = time.perf_counter(), self.count, waited_for_a_processor(self.thread)
+        while time.perf_counter() < begin + seconds:
+            step()
+        counted, elapsed = self.count - count, time.perf_counter() - begin
+        return counted / (elapsed - (waited_for_a_processor(self.thread) - waited))
+
+    def __enter__(self) -> Counter:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop = True
+        self.thread.join()
+
+
+def best_share(work: Callable[[], Any], tries: int) -> tuple[float, list[float]]:
+    """Of many tries: other load on the machine can only spoil one."""
+    shares: list[float] = []
+    with Counter() as counter:
+        while len(shares) < tries and max(shares, default=0) < 0.8:
+            undisturbed = counter.speed(0.1, lambda: time.sleep(0.1))
+            shares.append(counter.speed(0.15, work) / undisturbed)
+    return max(shares), shares
+
+
 @pytest.mark.skipif(processors() < 2, reason="the counting thread needs a processor of its own")
 @pytest.mark.parametrize("prepare", [long_product, long_gradient, long_epoch])
 def test_a_counting_thread_keeps_its_speed(prepare: Prepare) -> None:
-    """No GIL: at least 80 % of what it counts undisturbed. Other load can only spoil a try: the best of many counts."""
+    """No GIL: at least 80 % of what it counts undisturbed."""
     work = prepare()
-    count = 0
-    stop = False
+    with fastbp.threads(1):
+        work()
+        best, shares = best_share(work, tries=20)
+    assert best >= 0.8, shares
 
-    def count_up() -> None:
-        nonlocal count
-        while not stop:
-            count += 1
 
-    def speed(seconds: float, step: Callable[[], Any]) -> float:
-        begin, before = time.perf_counter(), count
-        while time.perf_counter() < begin + seconds:
-            step()
-        return (count - before) / (time.perf_counter() - begin)
-
-    counter = threading.Thread(target=count_up)
-    counter.start()
-    ratios: list[float] = []
-    try:
-        with fastbp.threads(1):
-            work()
-            while len(ratios) < 15 and max(ratios, default=0) < 0.8:
-                undisturbed = speed(0.1, lambda: time.sleep(0.1))
-                ratios.append(speed(0.1, work) / undisturbed)
-    finally:
-        stop = True
-        counter.join()
-    assert max(ratios) >= 0.8, ratios
+@pytest.mark.skipif(processors() < 2, reason="the counting thread needs a processor of its own")
+def test_the_counting_thread_notices_the_gil() -> None:
+    """The measure measured: work that keeps the GIL leaves a counting thread half of its speed at most."""
+    assert best_share(lambda: sum(range(1_000_000)), tries=3)[0] < 0.75
 
 
 def test_right_on_busy_processors(rng: np.random.Generator) -> None:

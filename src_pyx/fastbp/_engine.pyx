@@ -249,7 +249,7 @@ cdef double loss_of_row(const LossTask* t, Py_ssize_t row, const char* z, char* 
     cdef double scale = batch.scale * weight
     cdef const char* target = batch.targets + row * batch.target_row * t.kernels.itemsize
     if weight == 0:
-        # A row of no weight takes no part, whatever it holds.
+        # A row of no weight takes no part in the loss, whatever its outputs and targets are.
         memset(dz, 0, t.n * t.kernels.itemsize)
         return 0
     if t.kind == SOFTMAX_NLL and batch.labels != NULL:

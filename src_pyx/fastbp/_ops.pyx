@@ -283,7 +283,7 @@ cdef void compute_row(Rows* r, Py_ssize_t row, char** p) noexcept nogil:
         return
     weight = weight_of(r, row)
     if weight == 0:
-        # A row of no weight takes no part, whatever it holds.
+        # A row of no weight takes no part in the loss, whatever its outputs and targets are.
         memset(out, 0, n * r.kernels.itemsize)
         r.losses[row] = 0
     elif r.labels != NULL:
