@@ -39,7 +39,7 @@ test-ulp: $(VENV)/installed-test
 # Built with checks into an environment of its own, from a copy: the compiled modules of the tree stay as they are.
 test-debug:
 	rm -rf build/debug && mkdir -p build/debug
-	cp -r setup.py pyproject.toml MANIFEST.in README.md LICENSE fastbp src_pyx tests examples bench build/debug/
+	cp -r setup.py pyproject.toml MANIFEST.in Makefile *.md LICENSE fastbp src_pyx tests examples bench docs tools build/debug/
 	rm -f build/debug/fastbp/*.so
 	test -x $(VENV)-debug/bin/python || $(PYTHON) -m venv $(VENV)-debug
 	cd build/debug && FASTBP_DEBUG=1 $(abspath $(VENV)-debug)/bin/pip install --quiet -e ".[test]"

@@ -340,7 +340,8 @@ def test_right_on_busy_processors(rng: np.random.Generator) -> None:
     a, b = rng.standard_normal((2, 300, 300), dtype=np.float32)
     with fastbp.threads(1):
         expected = fastbp.matmul(a, b)
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    burn = f"import os\nwhile os.getppid() == {os.getpid()}: pass"  # no longer than this process lives
+    others = [subprocess.Popen([sys.executable, "-c", burn]) for _ in range(2)]
     try:
         for n in MANY:
             with fastbp.threads(n):
@@ -370,7 +371,7 @@ def test_the_caller_does_not_wait_for_a_worker_that_has_taken_nothing() -> None:
         fastbp.matmul(a, a)
         workers = [int(task) for task in set(os.listdir("/proc/self/task")) - before]
         assert len(workers) == _team.started() == 3, workers
-        burn = f"import os; os.sched_setaffinity(0, [{there}])\\nwhile True: pass"
+        burn = f"import os; os.sched_setaffinity(0, [{there}])\\nwhile os.getppid() == {os.getpid()}: pass"
         busy = subprocess.Popen([sys.executable, "-c", burn])
         os.sched_setaffinity(0, [here])
         for worker in workers:
@@ -380,18 +381,18 @@ def test_the_caller_does_not_wait_for_a_worker_that_has_taken_nothing() -> None:
         def median(n):
             seconds = []
             with fastbp.threads(n):
-                for _ in range(101):
+                for _ in range(41):
                     begin = time.perf_counter()
                     fastbp.matmul(a, a)
                     seconds.append(time.perf_counter() - begin)
-            return sorted(seconds)[50]
+            return sorted(seconds)[20]
         try:
-            print(min(median(4) / median(1) for _ in range(3)))
+            print(next((True for _ in range(5) if median(4) < 5 * median(1)), False))
         finally:
             busy.kill()
             busy.wait()
     """
-    assert float(output(code)) < 5
+    assert output(code) == "True"
 
 
 def test_threads_that_cannot_be_had_are_no_error() -> None:
