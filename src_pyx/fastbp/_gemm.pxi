@@ -11,7 +11,7 @@
 # (d) Panels are zero-padded where they are packed; what a padded row or column computes is never stored. A NaN or an infinity
 #     beside the padding meets the padding only in accumulators that are not stored.
 # (e) Packing is one function for both operands: `width` lanes side by side, step after step along K. Where the lanes lie far
-#     apart and the steps side by side, it transposes four by four in registers.
+#     apart and the steps side by side, it transposes squares in registers: of VL by VL, else of 4 by 4.
 
 
 cdef extern from * nogil:
@@ -60,20 +60,39 @@ cdef forced_void pack_lane(const real* x, Py_ssize_t step, Py_ssize_t k, real* o
     for p in range(k):
         out[p * width] = x[p * step]
 
+cdef forced_void quads_across(const real* x, Py_ssize_t lane_step, Py_ssize_t k, real* out, int width) noexcept nogil:
+    """Four lanes."""
+    cdef Py_ssize_t p
+    for p in range(0, k - 3, 4):
+        transpose4(x + p, lane_step, out + p * width, width)
+    for p in range(k - k % 4, k):
+        out[p * width] = x[p]
+        out[p * width + 1] = x[lane_step + p]
+        out[p * width + 2] = x[2 * lane_step + p]
+        out[p * width + 3] = x[3 * lane_step + p]
+
+cdef forced_void vectors_across(const real* x, Py_ssize_t lane_step, Py_ssize_t k, real* out, int width) noexcept nogil:
+    """VL lanes."""
+    cdef Py_ssize_t p = 0
+    cdef int lane
+    while p + VL <= k:
+        transpose_square(x + p, lane_step, out + p * width, width)
+        p += VL
+    for lane in range(0, VL - 3, 4):
+        quads_across(x + lane * lane_step + p, lane_step, k - p, out + p * width + lane, width)
+
 cdef forced_void pack_across(const real* x, Py_ssize_t lane_step, Py_ssize_t k, real* out, int width) noexcept nogil:
     """A full panel whose steps lie side by side (step = 1): transposed in registers."""
-    cdef Py_ssize_t p
-    cdef int lane
-    for lane in range(0, width - 3, 4):
-        for p in range(0, k - 3, 4):
-            transpose4(x + lane * lane_step + p, lane_step, out + p * width + lane, width)
-        for p in range(k - k % 4, k):
-            out[p * width + lane] = x[lane * lane_step + p]
-            out[p * width + lane + 1] = x[(lane + 1) * lane_step + p]
-            out[p * width + lane + 2] = x[(lane + 2) * lane_step + p]
-            out[p * width + lane + 3] = x[(lane + 3) * lane_step + p]
-    for lane in range(width - width % 4, width):
+    cdef int lane = 0
+    while VL >= 4 and lane + VL <= width:
+        vectors_across(x + lane * lane_step, lane_step, k, out + lane, width)
+        lane += VL
+    while lane + 4 <= width:
+        quads_across(x + lane * lane_step, lane_step, k, out + lane, width)
+        lane += 4
+    while lane < width:
         pack_lane(x + lane * lane_step, 1, k, out + lane, width)
+        lane += 1
 
 cdef forced_void pack_along(const real* x, Py_ssize_t step, Py_ssize_t k, real* out, int width) noexcept nogil:
     """A full panel whose lanes lie side by side (lane_step = 1): copied step by step."""
@@ -85,24 +104,41 @@ cdef forced_void pack_along(const real* x, Py_ssize_t step, Py_ssize_t k, real* 
         out += width
         x += step
 
-cdef forced_void pack_any(const real* x, Py_ssize_t lane_step, Py_ssize_t step, int lanes, Py_ssize_t k, real* out,
-                          int width) noexcept nogil:
-    """A panel of fewer lanes than its width, or of any strides; lanes that are missing become 0."""
+cdef forced_void pack_part_along(const real* x, Py_ssize_t step, int lanes, Py_ssize_t k, real* out, int width) noexcept nogil:
+    """A panel of fewer lanes than its width, side by side; lanes that are missing become 0."""
     cdef Py_ssize_t p
     cdef int lane
     for p in range(k):
-        for lane in range(lanes):
-            out[lane] = x[lane * lane_step + p * step]
-        for lane in range(lanes, width):
-            out[lane] = 0
+        if width % VL == 0:
+            for lane from 0 <= lane < width by VL:
+                vstore(out + lane, load_some(x + lane, lanes - lane, 0) if lane < lanes else vset(0))
+        else:
+            for lane in range(width):
+                out[lane] = x[lane] if lane < lanes else 0
         out += width
+        x += step
+
+cdef forced_void pack_any(const real* x, Py_ssize_t lane_step, Py_ssize_t step, int lanes, Py_ssize_t k, real* out,
+                          int width) noexcept nogil:
+    """A panel of any number of lanes and any strides, lane after lane."""
+    cdef int lane = 0
+    if lanes < width:
+        memset(out, 0, width * k * sizeof(real))
+    while step == 1 and lane + 4 <= lanes:
+        quads_across(x + lane * lane_step, lane_step, k, out + lane, width)
+        lane += 4
+    while lane < lanes:
+        pack_lane(x + lane * lane_step, step, k, out + lane, width)
+        lane += 1
 
 cdef forced_void pack(const real* x, Py_ssize_t lane_step, Py_ssize_t step, Py_ssize_t n, Py_ssize_t k, real* out,
                       const void* end, int width) noexcept nogil:
     cdef Py_ssize_t first
     for first from 0 <= first < n by width:
         check_block(out, k, width, width, 1, out, end, "pack")
-        if n - first < width:
+        if n - first < width and lane_step == 1:
+            pack_part_along(x, step, <int> (n - first), k, out, width)
+        elif n - first < width:
             pack_any(x, lane_step, step, <int> (n - first), k, out, width)
         elif lane_step == 1:
             pack_along(x, step, k, out, width)

@@ -4,7 +4,7 @@
 from cpython.pycapsule cimport PyCapsule_New
 from libc.math cimport INFINITY, log, pow, sqrt
 from libc.stdint cimport int64_t
-from libc.string cimport memmove
+from libc.string cimport memmove, memset
 
 from fastbp._simd cimport *
 from fastbp._table cimport MAX_ACTIVATIONS, Activation, Kernels, Tile, backward_t, forward_t

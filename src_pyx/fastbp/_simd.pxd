@@ -166,6 +166,48 @@ cdef extern from * nogil:
         *(quad_u *)(out + 2 * ldo) = FASTBP_SHUFFLE(hi01, hi23, 0, 1, 4, 5);
         *(quad_u *)(out + 3 * ldo) = FASTBP_SHUFFLE(hi01, hi23, 2, 3, 6, 7);
     }
+    /* The two halves of a and b, interleaved: a0 b0 a1 b1 ... */
+    #if !defined(__clang__) && __GNUC__ < 12
+    #  define FASTBP_INTERLEAVE(a, b, ...) ((vec)__builtin_shuffle(a, b, (ivec){__VA_ARGS__}))
+    #else
+    #  define FASTBP_INTERLEAVE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+    #endif
+    #if FASTBP_VEC_BYTES == 64 && IS_FLOAT
+    #  define interleave_low(a, b) FASTBP_INTERLEAVE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+    #  define interleave_high(a, b) FASTBP_INTERLEAVE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+    #elif FASTBP_VEC_BYTES == 64 || (FASTBP_VEC_BYTES == 32 && IS_FLOAT)
+    #  define interleave_low(a, b) FASTBP_INTERLEAVE(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+    #  define interleave_high(a, b) FASTBP_INTERLEAVE(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+    #elif FASTBP_VEC_BYTES == 32 || IS_FLOAT
+    #  define interleave_low(a, b) FASTBP_INTERLEAVE(a, b, 0, 4, 1, 5)
+    #  define interleave_high(a, b) FASTBP_INTERLEAVE(a, b, 2, 6, 3, 7)
+    #else
+    #  define interleave_low(a, b) FASTBP_INTERLEAVE(a, b, 0, 2)
+    #  define interleave_high(a, b) FASTBP_INTERLEAVE(a, b, 1, 3)
+    #endif
+    #ifdef __clang__
+    #  define FASTBP_UNROLL _Pragma("unroll")
+    #else
+    #  define FASTBP_UNROLL _Pragma("GCC unroll 16")
+    #endif
+    /* VL rows of VL, `ld` apart, become columns at `out`, `ldo` apart: log2(VL) perfect shuffles of the rows, in registers. */
+    static inline __attribute__((always_inline)) void transpose_square(const real *p, ptrdiff_t ld, real *out, ptrdiff_t ldo) {
+        vec rows[VL], shuffled[VL];
+        FASTBP_UNROLL
+        for (int i = 0; i < VL; i++) rows[i] = vload(p + i * ld);
+        FASTBP_UNROLL
+        for (int stage = 1; stage < VL; stage *= 2) {
+            FASTBP_UNROLL
+            for (int i = 0; i < VL / 2; i++) {
+                shuffled[2 * i] = interleave_low(rows[i], rows[i + VL / 2]);
+                shuffled[2 * i + 1] = interleave_high(rows[i], rows[i + VL / 2]);
+            }
+            FASTBP_UNROLL
+            for (int i = 0; i < VL; i++) rows[i] = shuffled[i];
+        }
+        FASTBP_UNROLL
+        for (int i = 0; i < VL; i++) vstore(out + i * ldo, rows[i]);
+    }
     """
     ctypedef float real             # FASTBP_REAL
     ctypedef int ireal              # the integer of the same width
@@ -204,4 +246,5 @@ cdef extern from * nogil:
     vec vabs(vec a)
     double vsum(vec v)
     real vmaximum(vec v)                # NaN where any lane is
+    void transpose_square(const real* p, Py_ssize_t ld, real* out, Py_ssize_t ldo)     # VL x VL
     void transpose4(const real* p, Py_ssize_t ld, real* out, Py_ssize_t ldo)
