@@ -704,6 +704,22 @@ cdef class Engine(Gate):
         batch.scale = 1.0 / total
         return 0
 
+    cdef bint is_small(self, double rows) noexcept:
+        """True where the gradient of so many rows is so little work that giving up the GIL, or waking a thread,
+        costs more than it brings."""
+        return self.cost_of_row * rows < RELEASE_US
+
+    cdef int prepare(self, Batch* batch, x, t, weight, Table table) except -1:
+        """What a gradient or a loss needs before it begins; gives the number of threads."""
+        cdef int threads
+        self.check_table(table)
+        self.take_x(batch, x)
+        threads = 1 if self.is_small(batch.rows) else threads_wanted()
+        self.plan(batch.rows, threads, False)
+        self.take_targets(batch, t)
+        self.take_weights(batch, weight)
+        return threads
+
     cdef int check_table(self, Table table) except -1:
         if table.n != self.n_linear:
             raise ValueError(f"the table has {table.n} pairs, the engine {self.n_linear} linear units")
@@ -717,22 +733,15 @@ cdef class Engine(Gate):
         """The mean loss, and every gradient into `out`."""
         cdef Session session
         cdef Batch batch
-        cdef double cost
         cdef int threads
         self.enter()
         try:
-            self.check_table(table)
+            threads = self.prepare(&batch, x, t, weight, table)
             self.check_table(out)
-            self.take_x(&batch, x)
-            cost = self.cost_of_row * batch.rows
-            threads = threads_wanted() if cost > RELEASE_US else 1
-            self.plan(batch.rows, threads, False)
-            self.take_targets(&batch, t)
-            self.take_weights(&batch, weight)
             # --- checked
             self.forget()
             session_begin(&session, threads)
-            if cost < RELEASE_US:
+            if self.is_small(batch.rows):
                 self.sweep(&session, &batch, table, out)
             else:
                 with nogil:
@@ -750,12 +759,7 @@ cdef class Engine(Gate):
         cdef int threads
         self.enter()
         try:
-            self.check_table(table)
-            self.take_x(&batch, x)
-            threads = threads_wanted() if self.cost_of_row * batch.rows > RELEASE_US else 1
-            self.plan(batch.rows, threads, False)
-            self.take_targets(&batch, t)
-            self.take_weights(&batch, weight)
+            threads = self.prepare(&batch, x, t, weight, table)
             # --- checked
             self.forget()
             session_begin(&session, threads)
@@ -772,19 +776,19 @@ cdef class Engine(Gate):
         """The last unit's output: a view of the engine's own buffer."""
         cdef Session session
         cdef Batch batch
-        cdef double cost
         cdef int threads
+        cdef bint small
         self.enter()
         try:
             self.check_table(table)
             self.take_x(&batch, x)
-            cost = self.cost_of_row * batch.rows / 3
-            threads = threads_wanted() if cost > RELEASE_US else 1
+            small = self.is_small(batch.rows / 3.0)     # one product of three
+            threads = 1 if small else threads_wanted()
             self.plan(batch.rows, threads, False)
             # --- checked
             self.forget()
             session_begin(&session, threads)
-            if cost < RELEASE_US:
+            if small:
                 self.sweep_forward(&session, &batch, table)
             else:
                 with nogil:
@@ -803,16 +807,17 @@ cdef class Engine(Gate):
         """The gradient at the input of the last forward, a view of the engine's own buffer (or None);
         the parameters' into `out`."""
         cdef Session session
-        cdef double cost = self.cost_of_row * self.batch.rows
         cdef Py_ssize_t row, itemsize = self.kernels.itemsize
-        cdef int threads = threads_wanted() if cost > RELEASE_US else 1
+        cdef int threads
+        cdef bint small
         self.enter()
         try:
             if not self.has_forward:
                 raise RuntimeError("backward before forward: there is no input to go back to")
             if cnp.PyArray_NDIM(dy) != 2 or cnp.PyArray_DIM(dy, 0) != self.batch.rows or cnp.PyArray_DIM(dy, 1) != self.n_out:
                 raise ValueError(f"dy has shape {(<object> dy).shape}, expected {(self.batch.rows, self.n_out)}")
-            threads = min(threads, self.planned_threads)
+            small = self.is_small(self.batch.rows)
+            threads = 1 if small else min(threads_wanted(), self.planned_threads)
             self.check_table(table)
             self.check_table(out)
             # --- checked
@@ -820,7 +825,7 @@ cdef class Engine(Gate):
                 self.kernels.gather(cnp.PyArray_BYTES(dy) + row * cnp.PyArray_STRIDE(dy, 0), cnp.PyArray_STRIDE(dy, 1) // itemsize,
                                     self.delta[0] + row * self.n_out * itemsize, self.n_out)
             session_begin(&session, threads)
-            if cost < RELEASE_US:
+            if small:
                 self.sweep_backward(&session, &self.batch, table, out, self.delta[0], need_dx)
             else:
                 with nogil:
@@ -851,19 +856,12 @@ cdef class Engine(Gate):
         """One gradient and one update; the loss before it. A step that is interrupted leaves the parameters as they were."""
         cdef Session session
         cdef Batch batch
-        cdef double cost
         cdef int threads
         cdef bint interrupted
         self.enter()
         try:
-            self.check_table(table)
+            threads = self.prepare(&batch, x, t, weight, table)
             self.check_table(out)
-            self.take_x(&batch, x)
-            cost = self.cost_of_row * batch.rows
-            threads = threads_wanted() if cost > RELEASE_US else 1
-            self.plan(batch.rows, threads, False)
-            self.take_targets(&batch, t)
-            self.take_weights(&batch, weight)
             update.rule.step = update.state.step + 1
             # --- checked
             self.forget()
@@ -891,16 +889,16 @@ cdef class Engine(Gate):
         cdef Session session
         cdef Data data
         cdef double* sums = <double*> cnp.PyArray_DATA(progress)
-        cdef double cost
+        cdef Py_ssize_t rows
         cdef int threads
         self.enter()
         try:
             self.check_table(table)
             self.check_table(out)
             self.take_x(&data.all, x)
-            cost = self.cost_of_row * min(batch_size, data.all.rows)
-            threads = threads_wanted() if cost > RELEASE_US else 1
-            self.plan(min(batch_size, data.all.rows), threads, order is not None)
+            rows = min(batch_size, data.all.rows)
+            threads = 1 if self.is_small(rows) else threads_wanted()
+            self.plan(rows, threads, order is not None)
             self.take_all(&data, t, weight, order)
             update.rule.step = update.state.step + 1
             # --- checked
