@@ -154,7 +154,7 @@ def _cgroups() -> Iterator[Path]:
         if controllers and "cpu" not in controllers.split(","):
             continue
         root = CGROUPS / "cpu" if controllers else CGROUPS
-        # In a container the name may be the host's, and what it names not be there; the root then is the container's own.
+        # In a container the name may be the host's, and what it names not be there; the root then is its own.
         group = root / name.strip("/")
         yield group
         yield from (above for above in group.parents if above.is_relative_to(root))
