@@ -4,12 +4,13 @@ A build must not even be imported where the processor lacks its instructions: it
 them. So the processor is asked first, here, in code for the baseline.
 """
 from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.string cimport strcmp
 
 import importlib
 import os
 import platform
 
-from fastbp._table cimport Kernels
+from fastbp._table cimport Activation, Kernels
 
 cdef extern from * nogil:
     """
@@ -57,6 +58,15 @@ _tables = []    # the modules own what the pointers point to
 
 cdef const Kernels* kernels_for(Py_ssize_t itemsize) noexcept nogil:
     return of_float if itemsize == sizeof(float) else of_double
+
+
+cdef const Activation* find_activation(const Kernels* kernels, str name) except NULL:
+    cdef bytes wanted = name.encode()
+    cdef int i
+    for i in range(kernels.n_activations):
+        if strcmp(kernels.activations[i].name, wanted) == 0:
+            return &kernels.activations[i]
+    raise KeyError(name)
 
 
 def supported():

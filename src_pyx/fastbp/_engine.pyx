@@ -18,13 +18,14 @@ cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
-from libc.string cimport memcpy, memset, strcmp
+from libc.string cimport memcpy, memset
 
-from fastbp._dispatch cimport kernels_for
+from fastbp._dispatch cimport find_activation, kernels_for
 from fastbp._product cimport Product, multiply, product_init, product_scratch
 from fastbp._table cimport Activation, Kernels
 from fastbp._team cimport (
-    Session, process_number, raise_pending, run_tasks, session_begin, session_end, session_poll, threads_wanted,
+    RELEASE_US, TASK_ELEMENTS, Session, process_number, raise_pending, run_tasks, session_begin, session_end, session_poll,
+    threads_wanted,
 )
 from fastbp._threads cimport exchange_int, store_int
 
@@ -39,8 +40,6 @@ cdef enum:
     MSE = 3
     SGD = 0
     ADAM = 1
-    TASK_ELEMENTS = 1 << 14     # of an elementwise task: about 10 us
-    RELEASE_US = 20             # of work: below it, giving up the GIL costs more than it frees
     ALIGNMENT = 64
     MAX_HYPERPARAMETERS = 8
 
@@ -408,18 +407,11 @@ cdef class Engine(Gate):
                 self.cost_of_row += 6.0 * n_in * n_out / self.kernels.flops
             else:
                 self.units[i].kind = ACTIVATION
-                self.units[i].rule = self._find(name)
+                self.units[i].rule = find_activation(self.kernels, name)
                 self.units[i].fused = self._fuses(i)
                 self.cost_of_row += 0.001 * n_out
         self.n_linear = linear
         self.n_in, self.n_out = self.units[0].n_in, self.units[self.n_units - 1].n_out
-
-    cdef const Activation* _find(self, str name) except NULL:
-        cdef int i
-        for i in range(self.kernels.n_activations):
-            if strcmp(self.kernels.activations[i].name, name.encode()) == 0:
-                return &self.kernels.activations[i]
-        raise KeyError(name)
 
     cdef bint _fuses(self, int i):
         cdef Unit* unit = &self.units[i]

@@ -9,12 +9,12 @@ operand become one first, with the axes in the order of the output's strides, so
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int64_t
-from libc.string cimport memset, strcmp
+from libc.string cimport memset
 
-from fastbp._dispatch cimport kernels_for
+from fastbp._dispatch cimport find_activation, kernels_for
 from fastbp._product cimport Product, multiply, product_cost, product_init, product_scratch
-from fastbp._table cimport Activation, Kernels, backward_t, forward_t
-from fastbp._team cimport Session, raise_pending, run_tasks, session_begin, session_end, threads_wanted
+from fastbp._table cimport Kernels, backward_t, forward_t
+from fastbp._team cimport RELEASE_US, TASK_ELEMENTS, Session, raise_pending, run_tasks, session_begin, session_end, threads_wanted
 
 from fastbp._dispatch import activation_names  # no-cython-lint: beside the functions that take these names
 
@@ -24,8 +24,6 @@ cdef enum:
     MAX_DIMENSIONS = 64
     MAX_OPERANDS = 3
     CHUNK = 512             # elements gathered at a time where an operand's do not lie side by side
-    TASK_ELEMENTS = 1 << 14
-    RELEASE_US = 20         # of work: below it, giving up the GIL costs more than it frees
 
 
 # --- operands
@@ -126,9 +124,6 @@ cdef void elementwise_axes(Axes* axes, Py_ssize_t itemsize) noexcept nogil:
     merge_axes(axes)
     split_inner(axes, itemsize)
 
-cdef void rowwise_axes(Axes* axes, Py_ssize_t itemsize) noexcept nogil:
-    split_inner(axes, itemsize)
-
 
 # --- elementwise: y = f(z), dz = g(dy, kept)
 
@@ -200,17 +195,10 @@ cdef int run_map(Map* m) except -1:
     session_end(&session)
     return raise_pending(&session)
 
-cdef const Activation* find_activation(const Kernels* kernels, bytes name) except NULL:
-    cdef int i
-    for i in range(kernels.n_activations):
-        if strcmp(kernels.activations[i].name, name) == 0:
-            return &kernels.activations[i]
-    raise KeyError(name.decode())
-
 def activation(str name, cnp.ndarray z, cnp.ndarray out):
     cdef Map m
     m.kernels = kernels_for(cnp.PyArray_ITEMSIZE(out))
-    m.forward = find_activation(m.kernels, name.encode()).forward
+    m.forward = find_activation(m.kernels, name).forward
     m.backward = NULL
     m.axes.operands = 0
     add_operand(&m.axes, z)
@@ -222,7 +210,7 @@ def activation_backward(str name, cnp.ndarray dy, cnp.ndarray v, cnp.ndarray out
     cdef Map m
     m.kernels = kernels_for(cnp.PyArray_ITEMSIZE(out))
     m.forward = NULL
-    m.backward = find_activation(m.kernels, name.encode()).backward
+    m.backward = find_activation(m.kernels, name).backward
     m.axes.operands = 0
     add_operand(&m.axes, dy)
     add_operand(&m.axes, v)
@@ -241,7 +229,7 @@ def unary(str name, cnp.ndarray x, cnp.ndarray out):
     elif name == "log1p":
         function = kernels.log1p
     else:
-        function = find_activation(kernels, name.encode()).forward
+        function = find_activation(kernels, name).forward
     function(cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(x))
 
 
@@ -368,7 +356,7 @@ def log_softmax(cnp.ndarray z, cnp.ndarray out):
 cdef int _run_forward(Rows* r, cnp.ndarray z, cnp.ndarray out) except -1:
     add_operand(&r.axes, z)
     add_operand(&r.axes, out)
-    rowwise_axes(&r.axes, r.kernels.itemsize)
+    split_inner(&r.axes, r.kernels.itemsize)
     return run_rows(r)
 
 def softmax_backward(cnp.ndarray dy, cnp.ndarray p, cnp.ndarray out):
@@ -387,7 +375,7 @@ cdef int _run_backward(Rows* r, cnp.ndarray dy, cnp.ndarray kept, cnp.ndarray ou
     add_operand(&r.axes, dy)
     add_operand(&r.axes, kept)
     add_operand(&r.axes, out)
-    rowwise_axes(&r.axes, r.kernels.itemsize)
+    split_inner(&r.axes, r.kernels.itemsize)
     return run_rows(r)
 
 cdef int _run_loss(Rows* r, cnp.ndarray z, cnp.ndarray t, weight, double scale, cnp.ndarray dz, cnp.ndarray losses) except -1:
@@ -400,7 +388,7 @@ cdef int _run_loss(Rows* r, cnp.ndarray z, cnp.ndarray t, weight, double scale, 
     if r.labels == NULL:
         add_operand(&r.axes, t)
     add_operand(&r.axes, dz)
-    rowwise_axes(&r.axes, r.kernels.itemsize)
+    split_inner(&r.axes, r.kernels.itemsize)
     if r.axes.n == 0:
         losses[...] = 0
     return run_rows(r)

@@ -51,7 +51,6 @@ cdef extern from * nogil:
     #define FASTBP_FORCED_VOID inline __attribute__((always_inline)) void
 
     static inline __attribute__((always_inline)) vec vset(real s) { return s - (vec){0}; }
-    static inline __attribute__((always_inline)) ivec viset(ireal s) { return s - (ivec){0}; }
     static inline __attribute__((always_inline)) vec vload(const real *p) { return *(const vec_u *)p; }
     static inline __attribute__((always_inline)) void vstore(real *p, vec v) { *(vec_u *)p = v; }
 
@@ -61,12 +60,7 @@ cdef extern from * nogil:
     #define vlt(a, b) ((ivec)((a) < (b)))
     #define vle(a, b) ((ivec)((a) <= (b)))
     #define vgt(a, b) ((ivec)((a) > (b)))
-    #define vge(a, b) ((ivec)((a) >= (b)))
     #define veq(a, b) ((ivec)((a) == (b)))
-    #define vne(a, b) ((ivec)((a) != (b)))
-    #define ivand(a, b) ((a) & (b))
-    #define ivor(a, b) ((a) | (b))
-    #define ivnot(a) (~(a))
 
     #if defined(__AVX512F__) && FASTBP_VEC_BYTES == 64
     #  if IS_FLOAT
@@ -221,7 +215,6 @@ cdef extern from * nogil:
         VL
 
     vec vset(double s)
-    ivec viset(Py_ssize_t s)
     vec vload(const real* p)
     void vstore(real* p, vec v)
     vec vload_part(const real* p, int n, real fill)     # lanes n and above hold fill; 0 < n < VL
@@ -235,12 +228,7 @@ cdef extern from * nogil:
     ivec vlt(vec a, vec b)
     ivec vle(vec a, vec b)
     ivec vgt(vec a, vec b)
-    ivec vge(vec a, vec b)
     ivec veq(vec a, vec b)
-    ivec vne(vec a, vec b)
-    ivec ivand(ivec a, ivec b)
-    ivec ivor(ivec a, ivec b)
-    ivec ivnot(ivec a)
     vec vmax(vec a, vec b)              # a > b ? a : b
     vec vmin(vec a, vec b)              # a < b ? a : b
     vec vabs(vec a)

@@ -4,6 +4,8 @@ ctypedef void (*task_t)(void* context, Py_ssize_t task, int worker) noexcept nog
 
 cdef enum:
     MAX_THREADS = 64
+    TASK_ELEMENTS = 1 << 14     # of an elementwise task: about 10 us
+    RELEASE_US = 20             # of work: below it, giving up the GIL costs more than it frees
 
 cdef struct Session:
     int n_threads       # workers that may take part, the caller (worker 0) among them: 1 is the caller alone
