@@ -471,17 +471,12 @@ def matmul(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, bias=None):
     cdef Product p
     cdef const Kernels* kernels = kernels_for(cnp.PyArray_ITEMSIZE(out))
     set_operands(&p, a, False, b, False, out)
-    if bias is None:
-        if p.c_column != 1 and p.c_row == 1:
-            turn(&p)
-        run_products(kernels, &p, 1)
-        return
-    if p.c_column == 1 and (p.n < 2 or distance(bias, 0) == 1):
+    if bias is not None:
+        bias = cnp.PyArray_GETCONTIGUOUS(<cnp.ndarray> bias)
         p.bias = cnp.PyArray_DATA(<cnp.ndarray> bias)
-        run_products(kernels, &p, 1)
-        return
+    elif p.c_column != 1 and p.c_row == 1:
+        turn(&p)
     run_products(kernels, &p, 1)
-    out += bias
 
 def linear_backward(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray w, dx, cnp.ndarray dw, cnp.ndarray db):
     cdef Product products[2]

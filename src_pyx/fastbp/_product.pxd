@@ -14,8 +14,8 @@ cdef struct Product:
     Py_ssize_t b_step, b_column
     void* c                 # OUT
     Py_ssize_t c_row, c_column
-    const void* bias        # IN   n elements side by side, or NULL; with any of the epilogue's parts c_column is 1
-    forward_t forward       # c = forward(c), or NULL
+    const void* bias        # IN   n elements side by side that every sum begins with, or NULL
+    forward_t forward       # c = forward(c), or NULL; with forward or backward c_column is 1
     backward_t backward     # c = backward(c, kept), or NULL
     const void* kept        # IN
     Py_ssize_t kept_row

@@ -187,7 +187,7 @@ cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssiz
     t.c_column = p.c_column
     t.c_begin = first_of(p.c, p.m, p.c_row, p.n, p.c_column, w.kernels)
     t.c_end = end_of(p.c, p.m, p.c_row, p.n, p.c_column, w.kernels)
-    t.bias = at(p.bias, column, w.kernels) if p.bias != NULL else NULL
+    t.bias = at(p.bias, column, w.kernels) if p.bias != NULL and block == 0 else NULL
     t.forward = p.forward
     t.backward = p.backward
     t.kept = at(p.kept, row * p.kept_row + column, w.kernels) if p.backward != NULL else NULL
@@ -225,13 +225,10 @@ cdef void take_b(Work* w, Tile* t, Py_ssize_t column_tile, Py_ssize_t block, Own
     cdef const Product* p = w.product
     cdef const Kernels* kernels = w.kernels
     cdef Py_ssize_t nr = kernels.nr
-    cdef Py_ssize_t whole = t.n // nr * nr
     cdef int64_t wanted = (column_tile * w.blocks.k_blocks + block) * MAX_TOGETHER + w.index
     cdef char* panels = <char*> own + sizeof(Own)
     cdef const char* end = <char*> own + w.blocks.own_bytes
     cdef const char* b = at(p.b, block * w.blocks.kc * p.b_step + column_tile * w.blocks.nc * p.b_column, kernels)
-    t.b_last = NULL
-    t.b_last_step = nr
     if w.blocks.pack_b or p.b_column != 1:
         if own.packed != wanted:
             kernels.pack_b(b, p.b_column, p.b_step, t.n, t.k, panels, end)
@@ -244,12 +241,6 @@ cdef void take_b(Work* w, Tile* t, Py_ssize_t column_tile, Py_ssize_t block, Own
     t.b_step, t.b_panel = p.b_step, nr
     t.b_begin = first_of(p.b, p.k, p.b_step, p.n, p.b_column, kernels)
     t.b_end = end_of(p.b, p.k, p.b_step, p.n, p.b_column, kernels)
-    if whole < t.n:
-        # A vector must not be loaded beyond the row: the narrow panel is packed, and padded.
-        if own.packed != wanted:
-            kernels.pack_b(at(b, whole, kernels), 1, p.b_step, t.n - whole, t.k, panels, end)
-            own.packed = wanted
-        t.b_last = panels
 
 
 # --- phases

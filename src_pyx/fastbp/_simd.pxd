@@ -54,6 +54,8 @@ cdef extern from * nogil:
     static inline __attribute__((always_inline)) vec vload(const real *p) { return *(const vec_u *)p; }
     static inline __attribute__((always_inline)) void vstore(real *p, vec v) { *(vec_u *)p = v; }
 
+    #define prefetch_store(p) __builtin_prefetch((p), 1, 3)
+
     #define vbits(v) ((ivec)(v))
     #define vfrombits(i) ((vec)(i))
     #define vsel(mask, a, b) ((vec)(((mask) & (ivec)(a)) | (~(mask) & (ivec)(b))))
@@ -217,6 +219,7 @@ cdef extern from * nogil:
     vec vset(double s)
     vec vload(const real* p)
     void vstore(real* p, vec v)
+    void prefetch_store(const real* p)  # the line will be written soon
     vec vload_part(const real* p, int n, real fill)     # lanes n and above hold fill; 0 < n < VL
     void vstore_part(real* p, int n, vec v)
     vec vfma(vec a, vec b, vec c)       # a * b + c

@@ -25,8 +25,6 @@ ctypedef struct Tile:
     Py_ssize_t a_row, a_step, a_panel
     const void* b           # IN   element (p, j) of panel q (NR columns each): b[q * b_panel + p * b_step + j]
     Py_ssize_t b_step, b_panel
-    const void* b_last      # IN   the last panel if it is narrower than NR: packed, b_last_step apart
-    Py_ssize_t b_last_step
     void* c                 # OUT
     Py_ssize_t c_row, c_column
     bint accumulate         # add to what c holds
