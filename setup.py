@@ -76,7 +76,7 @@ def engine_modules() -> list[Extension]:
             extra_compile_args=[*FLAGS, "-pthread"],
             extra_link_args=["-pthread"],
         )
-        for name in ("_team", "_dispatch", "_product", "_random", "_ops", "_engine", *(["_planted"] if DEBUG else []))
+        for name in ("_team", "_dispatch", "_product", "_update", "_chain", "_rows", "_random", "_ops", "_engine", *(["_planted"] if DEBUG else []))
     ]
 
 

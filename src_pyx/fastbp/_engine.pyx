@@ -3,87 +3,47 @@
 Design
 ------
 (a) An Engine is made once for a chain of units and, if its loss is one of ours, that loss. It owns every buffer: the units'
-    outputs, two gradients that take turns, the batch that was gathered, packed panels. They are made for a number of rows and of
+    outputs, the gradients at them, the batch that was gathered, packed panels. They are made for a number of rows and of
     threads, serve every smaller call, and stay where they are until a larger one comes.
 (b) Parameters and gradients come with each call as a Table: pointers and row strides, made once from somebody's arrays. Nothing
     derived from a parameter outlives the call.
-(c) An activation whose derivative reads its output is *fused*: the product before it applies it to each tile, in place, and the
-    product that computes the gradient at its output multiplies by the derivative before the only store.
+(c) What is computed, and in which order, stands in _rows.pyx for small chains and in _chain.pyx for all others.
 (d) Every method that computes has two halves. Above `# --- checked` all may raise; below it nothing does, except that a signal's
     handler may have raised meanwhile. The parameters are written by the update alone, which is the last thing of a step and
     is never interrupted.
-(e) Losses are summed over the rows, in double, in the rows' order, by the caller.
 """
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
+from fastbp._chain cimport (
+    ACTIVATION, LINEAR, MSE, NO_LOSS, SIGMOID_NLL, SOFTMAX_NLL, Batch, Chain, Pair, Unit, chain_finish, chain_lay_out, number_at, padded,
+    sweep_backward, sweep_forward, sweep_loss,
+)
 from fastbp._dispatch cimport find_activation, kernels_for
-from fastbp._product cimport Product, multiply, product_init, product_scratch
-from fastbp._table cimport Activation, Kernels
+from fastbp._rows cimport rows_finish, rows_forward, rows_gradient, rows_scratch
+from fastbp._table cimport Kernels
 from fastbp._team cimport (
     RELEASE_US, TASK_ELEMENTS, Session, process_number, raise_pending, run_tasks, session_begin, session_end, session_poll,
     threads_wanted,
 )
 from fastbp._threads cimport exchange_int, store_int
+from fastbp._update cimport ADAM, SGD, Rule, run_update
 
 cnp.import_array()
 
 cdef enum:
-    LINEAR = 0
-    ACTIVATION = 1
-    NO_LOSS = 0
-    SOFTMAX_NLL = 1
-    SIGMOID_NLL = 2
-    MSE = 3
-    SGD = 0
-    ADAM = 1
     ALIGNMENT = 64
-    MAX_HYPERPARAMETERS = 8
 
 LOSSES = {None: NO_LOSS, "softmax_nll": SOFTMAX_NLL, "sigmoid_nll": SIGMOID_NLL, "mse": MSE}
 OPTIMIZERS = {"sgd": SGD, "adam": ADAM}
-
-cdef struct Unit:
-    int kind
-    int linear              # which of the table's pairs, or -1
-    Py_ssize_t n_in, n_out
-    const Activation* rule  # of an activation
-    bint fused              # an activation that the product before it applies, in that product's buffer
-    char* out               # rows x n_out; of the first activation of a chain possibly the copy of x
-
-cdef struct Batch:
-    Py_ssize_t rows
-    const char* x
-    Py_ssize_t x_row, x_step        # elements
-    const int64_t* labels           # or NULL
-    const char* targets             # dense rows, target_row elements apart, or NULL
-    Py_ssize_t target_row
-    const char* weights             # dense, or NULL
-    double scale
 
 cdef struct Data:
     # what an epoch draws its batches from
     Batch all
     const int64_t* order            # row numbers, or NULL: as they lie
-
-cdef struct Rule:
-    int kind
-    char* parameters                # flat, dense
-    char* gradients
-    char* first                     # state arrays, or NULL
-    char* second
-    Py_ssize_t n
-    double h[MAX_HYPERPARAMETERS]
-    int64_t step
-
-cdef struct Pair:
-    char* weight
-    Py_ssize_t weight_row
-    char* bias
-
 
 cdef class Table:
     """Where the weights and biases (or their gradients) of a chain's linear units lie.
@@ -193,80 +153,11 @@ cdef class Gate:
         store_int(&self.entered, 0)
 
 
-cdef inline Py_ssize_t padded(Py_ssize_t n_bytes) noexcept nogil:
-    return (n_bytes + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-
-cdef inline char* carve(char** place, Py_ssize_t n_bytes) noexcept nogil:
-    cdef char* mine = place[0]
-    place[0] += padded(n_bytes)
-    return mine
-
-
 cdef char* start_of(cnp.ndarray block) noexcept:
     return <char*> padded(<Py_ssize_t> cnp.PyArray_BYTES(block)) if block is not None else NULL
 
 
-# --- phases that are not products
-
-cdef struct MapTask:
-    const Kernels* kernels
-    const Activation* rule
-    const char* x           # forward: z;  backward: dy
-    const char* kept        # backward only
-    char* y
-    Py_ssize_t n
-
-cdef void forward_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
-    cdef MapTask* m = <MapTask*> context
-    cdef Py_ssize_t first = task * TASK_ELEMENTS
-    cdef Py_ssize_t count = min(m.n - first, <Py_ssize_t> TASK_ELEMENTS)
-    first *= m.kernels.itemsize
-    m.rule.forward(m.x + first, m.y + first, count)
-
-cdef void backward_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
-    cdef MapTask* m = <MapTask*> context
-    cdef Py_ssize_t first = task * TASK_ELEMENTS
-    cdef Py_ssize_t count = min(m.n - first, <Py_ssize_t> TASK_ELEMENTS)
-    first *= m.kernels.itemsize
-    m.rule.backward(m.x + first, m.kept + first, m.y + first, count)
-
-cdef struct LossTask:
-    const Kernels* kernels
-    int kind
-    const Batch* batch
-    const char* z           # dense rows of n
-    char* dz
-    double* losses
-    Py_ssize_t n, rows      # rows of a task
-
-cdef inline double number_at(const char* p, Py_ssize_t i, Py_ssize_t itemsize) noexcept nogil:
-    return <double> (<const float*> p)[i] if itemsize == sizeof(float) else (<const double*> p)[i]
-
-cdef double loss_of_row(const LossTask* t, Py_ssize_t row, const char* z, char* dz) noexcept nogil:
-    cdef const Batch* batch = t.batch
-    cdef double weight = 1 if batch.weights == NULL else number_at(batch.weights, row, t.kernels.itemsize)
-    cdef double scale = batch.scale * weight
-    cdef const char* target = batch.targets + row * batch.target_row * t.kernels.itemsize
-    if weight == 0:
-        # A row of no weight takes no part in the loss, whatever its outputs and targets are.
-        memset(dz, 0, t.n * t.kernels.itemsize)
-        return 0
-    if t.kind == SOFTMAX_NLL and batch.labels != NULL:
-        return weight * t.kernels.softmax_nll_label(z, batch.labels[row], scale, dz, t.n)
-    if t.kind == SOFTMAX_NLL:
-        return weight * t.kernels.softmax_nll(z, target, scale, dz, t.n)
-    if t.kind == SIGMOID_NLL:
-        return weight * t.kernels.sigmoid_nll(z, target, scale, dz, t.n)
-    return weight * t.kernels.mse(z, target, scale, dz, t.n)
-
-cdef void loss_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
-    cdef LossTask* t = <LossTask*> context
-    cdef Py_ssize_t row = task * t.rows
-    cdef Py_ssize_t end = min(row + t.rows, t.batch.rows)
-    cdef Py_ssize_t row_bytes = t.n * t.kernels.itemsize
-    while row < end:
-        t.losses[row] = loss_of_row(t, row, t.z + row * row_bytes, t.dz + row * row_bytes)
-        row += 1
+# --- a batch out of the data
 
 cdef struct GatherTask:
     const Kernels* kernels
@@ -298,51 +189,9 @@ cdef void gather_task(void* context, Py_ssize_t task, int worker) noexcept nogil
             memcpy(g.weights + i * itemsize, all.weights + row * itemsize, itemsize)
         i += 1
 
-cdef struct CopyTask:
-    const Kernels* kernels
-    const char* x
-    Py_ssize_t row, step, n
-    char* y                 # dense
-
-cdef void copy_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
-    cdef CopyTask* c = <CopyTask*> context
-    c.kernels.gather(c.x + task * c.row * c.kernels.itemsize, c.step, c.y + task * c.n * c.kernels.itemsize, c.n)
-
-cdef struct UpdateTask:
-    const Kernels* kernels
-    const Rule* rule
-
-cdef void update_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
-    cdef UpdateTask* t = <UpdateTask*> context
-    cdef const Rule* u = t.rule
-    cdef Py_ssize_t first = task * TASK_ELEMENTS
-    cdef Py_ssize_t count = min(u.n - first, <Py_ssize_t> TASK_ELEMENTS)
-    cdef char* s0
-    cdef char* s1
-    first *= t.kernels.itemsize
-    s0 = u.first + first if u.first != NULL else NULL
-    s1 = u.second + first if u.second != NULL else NULL
-    if u.kind == SGD:
-        t.kernels.sgd(u.parameters + first, u.gradients + first, s0, s1, u.h, u.step, count)
-    else:
-        t.kernels.adam(u.parameters + first, u.gradients + first, s0, s1, u.h, u.step, count)
-
-cdef void run_update(Session* session, const Kernels* kernels, const Rule* rule) noexcept nogil:
-    """The whole update: a signal waits until it is done."""
-    cdef UpdateTask t
-    cdef bint polls = session.polls
-    t.kernels = kernels
-    t.rule = rule
-    session.polls = False
-    run_tasks(session, update_task, &t, tasks_of(rule.n), 0.001 * rule.n)
-    session.polls = polls
-
 cdef inline bint has_mean(double weight) noexcept nogil:
     """Can the sum of a batch's weights divide? Beneath the normal numbers its reciprocal is inf."""
     return weight > 0 and 1 / weight < INFINITY
-
-cdef inline Py_ssize_t tasks_of(Py_ssize_t elements) noexcept nogil:
-    return (elements + TASK_ELEMENTS - 1) // TASK_ELEMENTS
 
 
 cdef class Engine(Gate):
@@ -357,26 +206,11 @@ cdef class Engine(Gate):
     loss : str or None
         A name of LOSSES.
     """
-    cdef const Kernels* kernels
-    cdef Unit* units
-    cdef int n_units, n_linear
-    cdef int first_linear
-    cdef int loss
+    cdef Chain chain
     cdef readonly Py_ssize_t n_in, n_out, widest, capacity
     cdef readonly bint loss_is_ours
     cdef int planned_threads
-    cdef double cost_of_row             # microseconds of one thread, forward and backward
     cdef cnp.ndarray block              # all buffers; a view of one keeps it alive when a larger plan replaces it
-    cdef char* copy_of_x
-    cdef char* delta[2]
-    cdef char* dx
-    cdef double* row_losses
-    cdef int64_t* labels
-    cdef char* targets
-    cdef char* weights
-    cdef char* batch_x
-    cdef char* scratch
-    cdef Py_ssize_t scratch_size
     cdef bint gathers
     cdef Batch batch                    # of the last forward
     cdef object x                       # kept alive for backward
@@ -385,79 +219,32 @@ cdef class Engine(Gate):
     cdef int typenum
 
     def __cinit__(self, Py_ssize_t itemsize, units, loss=None):
-        cdef int i, linear = 0
-        self.kernels = kernels_for(itemsize)
-        self.n_units = len(units)
-        self.units = <Unit*> PyMem_RawCalloc(max(1, self.n_units), sizeof(Unit))
-        if self.units == NULL:
+        cdef Chain* chain = &self.chain
+        cdef int i
+        chain.kernels = kernels_for(itemsize)
+        chain.n_units = len(units)
+        chain.units = <Unit*> PyMem_RawCalloc(max(1, chain.n_units), sizeof(Unit))
+        if chain.units == NULL:
             raise MemoryError("no memory for the units")
-        self.loss = LOSSES[loss]
-        self.loss_is_ours = self.loss != NO_LOSS
-        self.typenum = cnp.NPY_FLOAT32 if itemsize == 4 else cnp.NPY_FLOAT64
-        self.first_linear = self.n_units
+        chain.loss = LOSSES[loss]
         for i, (name, n_in, n_out) in enumerate(units):
-            self.units[i].n_in, self.units[i].n_out = n_in, n_out
-            self.widest = max(self.widest, max(n_in, n_out))
-            self.units[i].linear = -1
-            if name == "linear":
-                self.units[i].kind = LINEAR
-                self.units[i].linear = linear
-                self.first_linear = min(self.first_linear, i)
-                linear += 1
-                self.cost_of_row += 6.0 * n_in * n_out / self.kernels.flops
-            else:
-                self.units[i].kind = ACTIVATION
-                self.units[i].rule = find_activation(self.kernels, name)
-                self.units[i].fused = self._fuses(i)
-                self.cost_of_row += 0.001 * n_out
-        self.n_linear = linear
-        self.n_in, self.n_out = self.units[0].n_in, self.units[self.n_units - 1].n_out
-
-    cdef bint _fuses(self, int i):
-        cdef Unit* unit = &self.units[i]
-        return i > 0 and self.units[i - 1].kind == LINEAR and not unit.rule.needs_input
+            chain.units[i].n_in, chain.units[i].n_out = n_in, n_out
+            chain.units[i].kind = LINEAR if name == "linear" else ACTIVATION
+            if name != "linear":
+                chain.units[i].rule = find_activation(chain.kernels, name)
+        chain_finish(chain)
+        rows_finish(chain)
+        self.loss_is_ours = chain.loss != NO_LOSS
+        self.typenum = cnp.NPY_FLOAT32 if itemsize == 4 else cnp.NPY_FLOAT64
+        self.n_in, self.n_out, self.widest = chain.n_in, chain.n_out, chain.widest
 
     def __dealloc__(self):
-        PyMem_RawFree(self.units)
+        PyMem_RawFree(self.chain.units)
 
     # --- buffers
 
     cdef Py_ssize_t lay_out(self, char* base, Py_ssize_t rows, int threads, bint gathers) noexcept:
-        """Give every buffer its place from `base` on; the bytes it takes. With base NULL it only measures."""
-        cdef char* place = base
-        cdef Py_ssize_t itemsize = self.kernels.itemsize
-        cdef Unit* unit
-        cdef int i
-        self.copy_of_x = carve(&place, rows * self.n_in * itemsize) if self.first_linear != 0 else NULL
-        for i in range(self.n_units):
-            unit = &self.units[i]
-            if unit.kind == ACTIVATION and (unit.fused or unit.rule.forward == NULL):
-                unit.out = self.units[i - 1].out if i else self.copy_of_x
-            else:
-                unit.out = carve(&place, rows * unit.n_out * itemsize)
-        self.delta[0] = carve(&place, rows * self.widest * itemsize)
-        self.delta[1] = carve(&place, rows * self.widest * itemsize)
-        self.dx = carve(&place, rows * self.n_in * itemsize)
-        self.row_losses = <double*> carve(&place, rows * sizeof(double))
-        self.labels = <int64_t*> carve(&place, rows * sizeof(int64_t))
-        self.targets = carve(&place, rows * self.n_out * itemsize)
-        self.weights = carve(&place, rows * itemsize)
-        self.batch_x = carve(&place, rows * self.n_in * itemsize if gathers else 0)
-        self.scratch_size = self.scratch_bytes(rows, threads)
-        self.scratch = carve(&place, self.scratch_size)
-        return place - base
-
-    cdef Py_ssize_t scratch_bytes(self, Py_ssize_t rows, int threads) noexcept:
-        cdef Py_ssize_t most = 0
-        cdef Unit* unit
-        cdef int i
-        for i in range(self.n_units):
-            unit = &self.units[i]
-            if unit.kind == LINEAR:
-                most = max(most, product_scratch(self.kernels, rows, unit.n_out, unit.n_in, threads))
-                most = max(most, product_scratch(self.kernels, rows, unit.n_in, unit.n_out, threads)
-                           + product_scratch(self.kernels, unit.n_in, unit.n_out, rows, threads))
-        return most
+        return chain_lay_out(&self.chain, base, rows, threads, gathers, rows_scratch(&self.chain, threads))
 
     cdef int plan(self, Py_ssize_t rows, int threads, bint gathers) except -1:
         """Buffers for so many rows and threads. A smaller batch uses the same; a larger one moves them, and forgets."""
@@ -484,137 +271,40 @@ cdef class Engine(Gate):
 
     # --- the sweeps (no GIL, nothing raises). True when a signal interrupted them.
 
-    cdef bint sweep_forward(self, Session* session, const Batch* batch, Table table) noexcept nogil:
-        cdef Product p
-        cdef MapTask m
-        cdef Unit* unit
-        cdef int i
-        cdef const char* x = batch.x
-        cdef Py_ssize_t row = batch.x_row, step = batch.x_step
-        if self.first_linear != 0:
-            if self.copy_rows(session, batch):
-                return True
-            x, row, step = self.copy_of_x, self.n_in, 1
-        for i in range(self.n_units):
-            unit = &self.units[i]
-            if unit.kind == LINEAR:
-                # y = act(x @ w + b)
-                product_init(&p)
-                p.m, p.n, p.k = batch.rows, unit.n_out, unit.n_in
-                p.a, p.a_row, p.a_step = x, row, step
-                self.set_weight(&p, &table.pairs[unit.linear], False)
-                p.c, p.c_row, p.c_column = unit.out, unit.n_out, 1
-                p.bias = table.pairs[unit.linear].bias
-                if i + 1 < self.n_units and self.units[i + 1].fused:
-                    p.forward = self.units[i + 1].rule.forward
-                if multiply(session, self.kernels, &p, 1, self.scratch, self.scratch_size):
-                    return True
-            elif not unit.fused and unit.rule.forward != NULL:
-                m.kernels, m.rule, m.x, m.y, m.n = self.kernels, unit.rule, x, unit.out, batch.rows * unit.n_out
-                if run_tasks(session, forward_task, &m, tasks_of(m.n), 0.001 * m.n):
-                    return True
-            x, row, step = unit.out, unit.n_out, 1
+    cdef bint go_forward(self, Session* session, const Batch* batch, Table table) noexcept nogil:
+        if self.chain.by_rows:
+            return rows_forward(&self.chain, session, batch, table.pairs, False)
+        return sweep_forward(&self.chain, session, batch, table.pairs)
+
+    cdef bint only_loss(self, Session* session, const Batch* batch, Table table) noexcept nogil:
+        if self.chain.by_rows:
+            return rows_forward(&self.chain, session, batch, table.pairs, True)
+        return (sweep_forward(&self.chain, session, batch, table.pairs)
+                or sweep_loss(&self.chain, session, batch, self.chain.delta[0]))
+
+    cdef bint gradient(self, Session* session, const Batch* batch, Table table, Table out) noexcept nogil:
+        cdef Chain* chain = &self.chain
+        if chain.by_rows:
+            return rows_gradient(chain, session, batch, table.pairs, out.pairs, NULL)
+        return (sweep_forward(chain, session, batch, table.pairs)
+                or sweep_loss(chain, session, batch, chain.delta[0])
+                or sweep_backward(chain, session, batch, table.pairs, out.pairs, chain.delta[0], False))
+
+    cdef bint step(self, Session* session, const Batch* batch, Table table, Table out, const Rule* rule) noexcept nogil:
+        """The gradient and the update, which is never interrupted."""
+        if self.chain.by_rows:
+            return rows_gradient(&self.chain, session, batch, table.pairs, out.pairs, rule)
+        if self.gradient(session, batch, table, out):
+            return True
+        run_update(session, self.chain.kernels, rule)
         return False
-
-    cdef void set_weight(self, Product* p, const Pair* pair, bint turned) noexcept nogil:
-        """b = w, or w.T"""
-        p.b = pair.weight
-        p.b_step = 1 if turned else pair.weight_row
-        p.b_column = pair.weight_row if turned else 1
-
-    cdef bint copy_rows(self, Session* session, const Batch* batch) noexcept nogil:
-        cdef CopyTask c
-        c.kernels, c.x, c.row, c.step, c.n = self.kernels, batch.x, batch.x_row, batch.x_step, self.n_in
-        c.y = self.copy_of_x
-        return run_tasks(session, copy_task, &c, batch.rows, 0.001 * batch.rows * self.n_in)
-
-    cdef bint sweep_loss(self, Session* session, const Batch* batch, char* dz) noexcept nogil:
-        cdef LossTask t
-        t.kernels, t.kind, t.batch = self.kernels, self.loss, batch
-        t.z, t.dz, t.losses, t.n = self.units[self.n_units - 1].out, dz, self.row_losses, self.n_out
-        t.rows = max(<Py_ssize_t> 1, TASK_ELEMENTS // 4 // t.n)
-        return run_tasks(session, loss_task, &t, (batch.rows + t.rows - 1) // t.rows, 0.002 * t.n * batch.rows)
 
     cdef double summed_loss(self, const Batch* batch) noexcept nogil:
         cdef double total = 0
         cdef Py_ssize_t row
         for row in range(batch.rows):
-            total += self.row_losses[row]
+            total += self.chain.row_losses[row]
         return total * batch.scale
-
-    cdef bint sweep_backward(self, Session* session, const Batch* batch, Table table, Table out,
-                             char* delta, bint need_dx) noexcept nogil:
-        """From the gradient at the last output, in `delta` (one of self.delta), to every gradient in `out`; dx into self.dx."""
-        cdef Unit* unit
-        cdef MapTask m
-        cdef Product products[2]
-        cdef int i = self.n_units - 1
-        cdef int last = 0 if need_dx else self.first_linear
-        cdef bint folded = False    # this unit's derivative was applied when delta was stored
-        cdef bint goes_on
-        cdef char* target
-        while i >= last:
-            unit = &self.units[i]
-            if unit.kind == LINEAR:
-                folded = i > 0 and self.units[i - 1].kind == ACTIVATION and not self.units[i - 1].rule.needs_input
-                goes_on = i > last or need_dx
-                self.weight_gradient(&products[0], batch, i, out, delta)
-                if goes_on:
-                    target = self.dx if i == 0 else self.delta[1] if delta == self.delta[0] else self.delta[0]
-                    self.input_gradient(&products[1], batch, i, table, delta, target, folded)
-                if multiply(session, self.kernels, products, 2 if goes_on else 1, self.scratch, self.scratch_size):
-                    return True
-                if goes_on:
-                    delta = target
-            elif not folded and unit.rule.backward != NULL:
-                m.kernels, m.rule, m.x, m.y, m.n = self.kernels, unit.rule, delta, delta, batch.rows * unit.n_out
-                m.kept = self.kept_by(i)
-                if run_tasks(session, backward_task, &m, tasks_of(m.n), 0.001 * m.n):
-                    return True
-            if unit.kind == ACTIVATION:
-                folded = False
-            i -= 1
-        if need_dx and delta != self.dx:
-            memcpy(self.dx, delta, batch.rows * self.n_in * self.kernels.itemsize)
-        return False
-
-    cdef const char* kept_by(self, int i) noexcept nogil:
-        """What the activation's backward reads: its output, or what lies before it."""
-        if not self.units[i].rule.needs_input:
-            return self.units[i].out
-        return self.units[i - 1].out if i else self.copy_of_x
-
-    cdef void weight_gradient(self, Product* p, const Batch* batch, int i, Table out, const char* delta) noexcept nogil:
-        # dw = x.T @ dy; db = sum of dy's rows
-        cdef Unit* unit = &self.units[i]
-        product_init(p)
-        p.m, p.n, p.k = unit.n_in, unit.n_out, batch.rows
-        if i == 0:
-            p.a, p.a_row, p.a_step = batch.x, batch.x_step, batch.x_row
-        else:
-            p.a, p.a_row, p.a_step = self.units[i - 1].out, 1, unit.n_in
-        p.b, p.b_step, p.b_column = delta, unit.n_out, 1
-        p.c, p.c_row, p.c_column = out.pairs[unit.linear].weight, out.pairs[unit.linear].weight_row, 1
-        p.sums, p.sums_step = out.pairs[unit.linear].bias, 1
-
-    cdef void input_gradient(self, Product* p, const Batch* batch, int i, Table table, const char* delta, char* target,
-                             bint folded) noexcept nogil:
-        # dx = dy @ w.T, times the derivative of the activation before
-        cdef Unit* unit = &self.units[i]
-        product_init(p)
-        p.m, p.n, p.k = batch.rows, unit.n_in, unit.n_out
-        p.a, p.a_row, p.a_step = delta, unit.n_out, 1
-        self.set_weight(p, &table.pairs[unit.linear], True)
-        p.c, p.c_row, p.c_column = target, unit.n_in, 1
-        if folded:
-            p.backward = self.units[i - 1].rule.backward
-            p.kept, p.kept_row = self.units[i - 1].out, unit.n_in
-
-    cdef bint sweep(self, Session* session, const Batch* batch, Table table, Table out) noexcept nogil:
-        """The whole gradient."""
-        return (self.sweep_forward(session, batch, table)
-                or self.sweep_loss(session, batch, self.delta[0])
-                or self.sweep_backward(session, batch, table, out, self.delta[0], False))
 
     # --- arguments (checked by fastbp/network.py, or plain enough to be recognised here)
 
@@ -633,9 +323,9 @@ cdef class Engine(Gate):
         if (not cnp.PyArray_CheckExact(t) or cnp.PyArray_NDIM(t) == 0 or not cnp.PyArray_ISBEHAVED_RO(t)
                 or cnp.PyArray_DIM(t, 0) != rows):
             return False
-        if self.loss == SOFTMAX_NLL and cnp.PyArray_NDIM(t) == 1:
+        if self.chain.loss == SOFTMAX_NLL and cnp.PyArray_NDIM(t) == 1:
             return cnp.PyArray_TYPE(t) == cnp.NPY_INT64
-        return (self.loss in (SOFTMAX_NLL, MSE) and cnp.PyArray_NDIM(t) == 2 and cnp.PyArray_TYPE(t) == self.typenum
+        return (self.chain.loss in (SOFTMAX_NLL, MSE) and cnp.PyArray_NDIM(t) == 2 and cnp.PyArray_TYPE(t) == self.typenum
                 and cnp.PyArray_DIM(t, 1) == self.n_out)
 
     cdef void forget(self) noexcept:
@@ -644,7 +334,7 @@ cdef class Engine(Gate):
         self.x = None
 
     cdef int take_x(self, Batch* batch, cnp.ndarray x) except -1:
-        cdef Py_ssize_t itemsize = self.kernels.itemsize
+        cdef Py_ssize_t itemsize = self.chain.kernels.itemsize
         if cnp.PyArray_NDIM(x) != 2 or cnp.PyArray_DIM(x, 1) != self.n_in:
             # After a user's unit, whose width nobody knew.
             raise ValueError(f"x has shape {(<object> x).shape}, expected (n, {self.n_in})")
@@ -659,7 +349,7 @@ cdef class Engine(Gate):
 
     cdef int take_targets(self, Batch* batch, cnp.ndarray t) except -1:
         """Labels and rows become dense, in the engine's own buffers."""
-        cdef Py_ssize_t i, label, stride, itemsize = self.kernels.itemsize
+        cdef Py_ssize_t i, label, stride, itemsize = self.chain.kernels.itemsize
         cdef const char* p = cnp.PyArray_BYTES(t)
         if cnp.PyArray_NDIM(t) == 1:
             stride = cnp.PyArray_STRIDE(t, 0)
@@ -667,14 +357,14 @@ cdef class Engine(Gate):
                 label = (<const int64_t*> (p + i * stride))[0]
                 if label < 0 or label >= self.n_out:
                     raise ValueError(f"t[{i}] is {label}, expected a label from 0 to {self.n_out - 1} ({self.n_out} classes)")
-                self.labels[i] = label
-            batch.labels = self.labels
+                self.chain.labels[i] = label
+            batch.labels = self.chain.labels
             return 0
         batch.target_row = self.n_out
-        batch.targets = self.targets
+        batch.targets = self.chain.targets
         stride = cnp.PyArray_STRIDE(t, 0)
         for i in range(batch.rows):
-            self.kernels.gather(p + i * stride, cnp.PyArray_STRIDE(t, 1) // itemsize, self.targets + i * self.n_out * itemsize, self.n_out)
+            self.chain.kernels.gather(p + i * stride, cnp.PyArray_STRIDE(t, 1) // itemsize, self.chain.targets + i * self.n_out * itemsize, self.n_out)
         return 0
 
     cdef int take_weights(self, Batch* batch, weight) except -1:
@@ -686,20 +376,20 @@ cdef class Engine(Gate):
                 raise ValueError("x has no rows: the mean over a batch of 0 rows is not defined")
             batch.scale = 1.0 / batch.rows
             return 0
-        self.kernels.gather(cnp.PyArray_DATA(<cnp.ndarray> weight),
-                            cnp.PyArray_STRIDE(<cnp.ndarray> weight, 0) // self.kernels.itemsize, self.weights, batch.rows)
+        self.chain.kernels.gather(cnp.PyArray_DATA(<cnp.ndarray> weight),
+                            cnp.PyArray_STRIDE(<cnp.ndarray> weight, 0) // self.chain.kernels.itemsize, self.chain.weights, batch.rows)
         for i in range(batch.rows):
-            total += number_at(self.weights, i, self.kernels.itemsize)
+            total += number_at(self.chain.weights, i, self.chain.kernels.itemsize)
         if not has_mean(total):
             raise ValueError(f"sample_weight sums to {total}, so that the mean is not defined")
-        batch.weights = self.weights
+        batch.weights = self.chain.weights
         batch.scale = 1.0 / total
         return 0
 
     cdef bint is_small(self, double rows) noexcept:
         """True where the gradient of so many rows is so little work that giving up the GIL, or waking a thread,
         costs more than it brings."""
-        return self.cost_of_row * rows < RELEASE_US
+        return self.chain.cost_of_row * rows < RELEASE_US
 
     cdef int prepare(self, Batch* batch, x, t, weight, Table table) except -1:
         """What a gradient or a loss needs before it begins; gives the number of threads."""
@@ -713,10 +403,10 @@ cdef class Engine(Gate):
         return threads
 
     cdef int check_table(self, Table table) except -1:
-        if table.n != self.n_linear:
-            raise ValueError(f"the table has {table.n} pairs, the engine {self.n_linear} linear units")
-        if table.n and table.itemsize != self.kernels.itemsize:
-            raise TypeError(f"the table's elements have {table.itemsize} bytes, the engine's {self.kernels.itemsize}")
+        if table.n != self.chain.n_linear:
+            raise ValueError(f"the table has {table.n} pairs, the engine {self.chain.n_linear} linear units")
+        if table.n and table.itemsize != self.chain.kernels.itemsize:
+            raise TypeError(f"the table's elements have {table.itemsize} bytes, the engine's {self.chain.kernels.itemsize}")
         return 0
 
     # --- what fastbp/network.py calls
@@ -734,10 +424,10 @@ cdef class Engine(Gate):
             self.forget()
             session_begin(&session, threads)
             if self.is_small(batch.rows):
-                self.sweep(&session, &batch, table, out)
+                self.gradient(&session, &batch, table, out)
             else:
                 with nogil:
-                    self.sweep(&session, &batch, table, out)
+                    self.gradient(&session, &batch, table, out)
             session_end(&session)
             raise_pending(&session)
             return self.summed_loss(&batch)
@@ -756,8 +446,7 @@ cdef class Engine(Gate):
             self.forget()
             session_begin(&session, threads)
             with nogil:
-                if not self.sweep_forward(&session, &batch, table):
-                    self.sweep_loss(&session, &batch, self.delta[0])
+                self.only_loss(&session, &batch, table)
             session_end(&session)
             raise_pending(&session)
             return self.summed_loss(&batch)
@@ -781,16 +470,16 @@ cdef class Engine(Gate):
             self.forget()
             session_begin(&session, threads)
             if small:
-                self.sweep_forward(&session, &batch, table)
+                self.go_forward(&session, &batch, table)
             else:
                 with nogil:
-                    self.sweep_forward(&session, &batch, table)
+                    self.go_forward(&session, &batch, table)
             session_end(&session)
             raise_pending(&session)
             self.batch = batch
             self.x = x
             self.has_forward = True
-            self.y_view = self.view(self.y_view, self.units[self.n_units - 1].out, batch.rows, self.n_out)
+            self.y_view = self.view(self.y_view, self.chain.units[self.chain.n_units - 1].out, batch.rows, self.n_out)
             return self.y_view
         finally:
             self.leave()
@@ -799,7 +488,7 @@ cdef class Engine(Gate):
         """The gradient at the input of the last forward, a view of the engine's own buffer (or None);
         the parameters' into `out`."""
         cdef Session session
-        cdef Py_ssize_t row, itemsize = self.kernels.itemsize
+        cdef Py_ssize_t row, itemsize = self.chain.kernels.itemsize
         cdef int threads
         cdef bint small
         self.enter()
@@ -814,19 +503,19 @@ cdef class Engine(Gate):
             self.check_table(out)
             # --- checked
             for row in range(self.batch.rows):
-                self.kernels.gather(cnp.PyArray_BYTES(dy) + row * cnp.PyArray_STRIDE(dy, 0), cnp.PyArray_STRIDE(dy, 1) // itemsize,
-                                    self.delta[0] + row * self.n_out * itemsize, self.n_out)
+                self.chain.kernels.gather(cnp.PyArray_BYTES(dy) + row * cnp.PyArray_STRIDE(dy, 0), cnp.PyArray_STRIDE(dy, 1) // itemsize,
+                                    self.chain.delta[0] + row * self.n_out * itemsize, self.n_out)
             session_begin(&session, threads)
             if small:
-                self.sweep_backward(&session, &self.batch, table, out, self.delta[0], need_dx)
+                sweep_backward(&self.chain, &session, &self.batch, table.pairs, out.pairs, self.chain.delta[0], need_dx)
             else:
                 with nogil:
-                    self.sweep_backward(&session, &self.batch, table, out, self.delta[0], need_dx)
+                    sweep_backward(&self.chain, &session, &self.batch, table.pairs, out.pairs, self.chain.delta[0], need_dx)
             session_end(&session)
             raise_pending(&session)
             if not need_dx:
                 return None
-            self.dx_view = self.view(self.dx_view, self.dx, self.batch.rows, self.n_in)
+            self.dx_view = self.view(self.dx_view, self.chain.dx, self.batch.rows, self.n_in)
             return self.dx_view
         finally:
             self.leave()
@@ -859,9 +548,7 @@ cdef class Engine(Gate):
             self.forget()
             session_begin(&session, threads)
             with nogil:
-                interrupted = self.sweep(&session, &batch, table, out)
-                if not interrupted:
-                    run_update(&session, self.kernels, &update.rule)
+                interrupted = self.step(&session, &batch, table, out, &update.rule)
             session_end(&session)
             raise_pending(&session)
             if not interrupted:
@@ -929,9 +616,8 @@ cdef class Engine(Gate):
             if not has_mean(weight):
                 continue    # a batch whose rows all have no weight makes no step
             batch.scale = 1 / weight
-            if self.sweep(session, &batch, table, out):
+            if self.step(session, &batch, table, out, rule):
                 return
-            run_update(session, self.kernels, rule)
             rule.step += 1
             progress[0] += 1
             progress[1] += self.summed_loss(&batch) * weight
@@ -942,7 +628,7 @@ cdef class Engine(Gate):
     cdef bint take_batch(self, Session* session, const Data* data, Py_ssize_t first, Py_ssize_t rows, Batch* batch) noexcept nogil:
         """Rows `first` and on, in the order: gathered, or in place where they lie as they come."""
         cdef GatherTask g
-        cdef Py_ssize_t itemsize = self.kernels.itemsize
+        cdef Py_ssize_t itemsize = self.chain.kernels.itemsize
         cdef const Batch* all = &data.all
         batch[0] = all[0]
         batch.rows = rows
@@ -952,14 +638,14 @@ cdef class Engine(Gate):
             batch.targets = all.targets + first * all.target_row * itemsize if all.targets != NULL else NULL
             batch.weights = all.weights + first * itemsize if all.weights != NULL else NULL
             return False
-        g.kernels, g.data, g.first, g.n_in, g.n_target = self.kernels, data, first, self.n_in, self.n_out
-        g.x, g.labels, g.targets, g.weights, g.count = self.batch_x, self.labels, self.targets, self.weights, rows
+        g.kernels, g.data, g.first, g.n_in, g.n_target = self.chain.kernels, data, first, self.n_in, self.n_out
+        g.x, g.labels, g.targets, g.weights, g.count = self.chain.batch_x, self.chain.labels, self.chain.targets, self.chain.weights, rows
         g.rows = max(<Py_ssize_t> 1, TASK_ELEMENTS // self.n_in)
-        batch.x, batch.x_row, batch.x_step = self.batch_x, self.n_in, 1
-        batch.labels = self.labels if all.labels != NULL else NULL
-        batch.targets = self.targets if all.targets != NULL else NULL
+        batch.x, batch.x_row, batch.x_step = self.chain.batch_x, self.n_in, 1
+        batch.labels = self.chain.labels if all.labels != NULL else NULL
+        batch.targets = self.chain.targets if all.targets != NULL else NULL
         batch.target_row = self.n_out
-        batch.weights = self.weights if all.weights != NULL else NULL
+        batch.weights = self.chain.weights if all.weights != NULL else NULL
         return run_tasks(session, gather_task, &g, (rows + g.rows - 1) // g.rows, 0.001 * rows * self.n_in)
 
     cdef double total_weight(self, const Batch* batch) noexcept nogil:
@@ -968,7 +654,7 @@ cdef class Engine(Gate):
         if batch.weights == NULL:
             return batch.rows
         for i in range(batch.rows):
-            total += number_at(batch.weights, i, self.kernels.itemsize)
+            total += number_at(batch.weights, i, self.chain.kernels.itemsize)
         return total
 
 

@@ -351,6 +351,71 @@ cdef void multiply_tile(const Tile* t) noexcept nogil:
         epilogue(t)
 
 
+# --- the tile of few rows whose operands both lie along K: one dot product for each element of c, since turning b would cost more
+
+cdef forced_void dots(const Tile* t, Py_ssize_t i, Py_ssize_t j, int rows, int columns) noexcept nogil:
+    cdef vec sums[4][8]
+    cdef vec x[4]
+    cdef vec w
+    cdef int r, s
+    cdef Py_ssize_t p = 0
+    cdef int lanes = <int> (t.k % VL)
+    cdef const real* a = <const real*> t.a + i * t.a_row
+    cdef const real* b = <const real*> t.b + j * t.b_column
+    cdef real* c
+    cdef real total
+    for r in range(rows):
+        for s in range(columns):
+            sums[r][s] = vset(0)
+    while p + VL <= t.k:
+        for r in range(rows):
+            x[r] = vload(a + r * t.a_row + p)
+        for s in range(columns):
+            w = vload(b + s * t.b_column + p)
+            for r in range(rows):
+                sums[r][s] = vfma(x[r], w, sums[r][s])
+        p += VL
+    if lanes:
+        for r in range(rows):
+            x[r] = vload_part(a + r * t.a_row + p, lanes, 0)
+        for s in range(columns):
+            w = vload_part(b + s * t.b_column + p, lanes, 0)
+            for r in range(rows):
+                sums[r][s] = vfma(x[r], w, sums[r][s])
+    for r in range(rows):
+        for s in range(columns):
+            c = <real*> t.c + (i + r) * t.c_row + (j + s) * t.c_column
+            total = vtotal(sums[r][s])
+            if t.bias != NULL:
+                total += (<const real*> t.bias)[j + s]
+            c[0] = total
+
+cdef forced_void dots_of_rows(const Tile* t, Py_ssize_t i, int rows, int columns) noexcept nogil:
+    cdef Py_ssize_t j
+    for j from 0 <= j < t.n - columns + 1 by columns:
+        dots(t, i, j, rows, columns)
+    for j from t.n - t.n % columns <= j < t.n:
+        dots(t, i, j, rows, 1)
+
+cdef void multiply_dots(const Tile* t) noexcept nogil:
+    cdef Py_ssize_t i = 0
+    check_block(<const real*> t.a, t.m, t.a_row, t.k, 1, t.a_begin, t.a_end, "dots: a")
+    check_block(<const real*> t.b, t.n, t.b_column, t.k, 1, t.b_begin, t.b_end, "dots: b")
+    check_block(<const real*> t.c, t.m, t.c_row, t.n, t.c_column, t.c_begin, t.c_end, "dots: store")
+    while i < t.m:
+        if MR > 8 and t.m - i >= 4:     # 16 sums and what they are made of need more than 16 registers
+            dots_of_rows(t, i, 4, 4)
+            i += 4
+        elif t.m - i >= 2:
+            dots_of_rows(t, i, 2, 4)
+            i += 2
+        else:
+            dots_of_rows(t, i, 1, 8)
+            i += 1
+    if t.forward != NULL or t.backward != NULL:
+        epilogue(t)
+
+
 # --- sums over rows: out[j] = [out[j] +] x[0, j] + x[1, j] + ..., row after row
 
 cdef void column_sums(const void* x, Py_ssize_t row, Py_ssize_t column, Py_ssize_t m, Py_ssize_t n, void* out, Py_ssize_t step,

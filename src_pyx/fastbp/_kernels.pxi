@@ -39,6 +39,7 @@ kernels.flops = 5000.0 * VL
 kernels.pack_a = pack_a
 kernels.pack_b = pack_b
 kernels.tile = multiply_tile
+kernels.dots = multiply_dots
 kernels.column_sums = column_sums
 kernels.exp = exp_of
 kernels.log = log_of

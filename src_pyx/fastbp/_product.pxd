@@ -1,5 +1,5 @@
 """The matrix product over all threads: see _product.pyx for its design."""
-from fastbp._table cimport Kernels, backward_t, forward_t
+from fastbp._table cimport Kernels, Tile, backward_t, forward_t
 from fastbp._team cimport Session
 
 cdef enum:
@@ -27,3 +27,4 @@ cdef Py_ssize_t product_scratch(const Kernels* kernels, Py_ssize_t m, Py_ssize_t
 cdef double product_cost(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k) noexcept nogil
 cdef bint multiply(Session* session, const Kernels* kernels, const Product* products, int count, void* scratch,
                    Py_ssize_t scratch_bytes) noexcept nogil
+cdef void product_tile(const Kernels* kernels, const Product* p, Py_ssize_t first, Py_ssize_t rows, Tile* t) noexcept nogil

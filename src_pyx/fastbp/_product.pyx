@@ -243,6 +243,20 @@ cdef void take_b(Work* w, Tile* t, Py_ssize_t column_tile, Py_ssize_t block, Own
     t.b_end = end_of(p.b, p.k, p.b_step, p.n, p.b_column, kernels)
 
 
+cdef void product_tile(const Kernels* kernels, const Product* p, Py_ssize_t first, Py_ssize_t rows, Tile* t) noexcept nogil:
+    """Some rows of a product as one tile that reads its operands where they lie (b's columns side by side, or by dot products)."""
+    t.m, t.n, t.k = rows, p.n, p.k
+    t.a, t.a_row, t.a_step, t.a_panel = at(p.a, first * p.a_row, kernels), p.a_row, p.a_step, kernels.mr * p.a_row
+    t.b, t.b_step, t.b_panel, t.b_column = p.b, p.b_step, kernels.nr, p.b_column
+    t.c, t.c_row, t.c_column = <void*> at(p.c, first * p.c_row, kernels), p.c_row, p.c_column
+    t.accumulate, t.last = False, True
+    t.bias, t.forward, t.backward = p.bias, p.forward, p.backward
+    t.kept, t.kept_row = at(p.kept, first * p.kept_row, kernels) if p.backward != NULL else NULL, p.kept_row
+    t.a_begin, t.a_end = first_of(p.a, p.m, p.a_row, p.k, p.a_step, kernels), end_of(p.a, p.m, p.a_row, p.k, p.a_step, kernels)
+    t.b_begin, t.b_end = first_of(p.b, p.k, p.b_step, p.n, p.b_column, kernels), end_of(p.b, p.k, p.b_step, p.n, p.b_column, kernels)
+    t.c_begin, t.c_end = first_of(p.c, p.m, p.c_row, p.n, p.c_column, kernels), end_of(p.c, p.m, p.c_row, p.n, p.c_column, kernels)
+
+
 # --- phases
 
 cdef bint next_phase(Work* w) noexcept nogil:

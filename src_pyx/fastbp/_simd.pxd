@@ -139,6 +139,20 @@ cdef extern from * nogil:
         for (int lane = 0; lane < VL; lane++) total += (double)v[lane];
         return total;
     }
+    /* In the elements' own type, halves upon halves. */
+    static inline __attribute__((always_inline)) real vtotal(vec v) {
+    #if defined(__AVX512F__) && FASTBP_VEC_BYTES == 64 && IS_FLOAT
+        return _mm512_reduce_add_ps((__m512)v);
+    #elif defined(__AVX512F__) && FASTBP_VEC_BYTES == 64
+        return _mm512_reduce_add_pd((__m512d)v);
+    #else
+        real x[VL];
+        memcpy(x, &v, sizeof(x));
+        for (int half = VL / 2; half > 0; half /= 2)
+            for (int lane = 0; lane < half; lane++) x[lane] += x[lane + half];
+        return x[0];
+    #endif
+    }
     static inline real vmaximum(vec v) {
         real top = v[0];
         for (int lane = 1; lane < VL; lane++) top = v[lane] > top || v[lane] != v[lane] ? v[lane] : top;
@@ -236,6 +250,7 @@ cdef extern from * nogil:
     vec vmin(vec a, vec b)              # a < b ? a : b
     vec vabs(vec a)
     double vsum(vec v)
+    real vtotal(vec v)
     real vmaximum(vec v)                # NaN where any lane is
     void transpose_square(const real* p, Py_ssize_t ld, real* out, Py_ssize_t ldo)     # VL x VL
     void transpose4(const real* p, Py_ssize_t ld, real* out, Py_ssize_t ldo)

@@ -25,6 +25,7 @@ ctypedef struct Tile:
     Py_ssize_t a_row, a_step, a_panel
     const void* b           # IN   element (p, j) of panel q (NR columns each): b[q * b_panel + p * b_step + j]
     Py_ssize_t b_step, b_panel
+    Py_ssize_t b_column     # `dots` only: element (p, j) is b[p + j * b_column], and a_step is 1
     void* c                 # OUT
     Py_ssize_t c_row, c_column
     bint accumulate         # add to what c holds
@@ -54,6 +55,7 @@ ctypedef struct Kernels:
     void (*pack_a)(const void* a, Py_ssize_t row, Py_ssize_t step, Py_ssize_t m, Py_ssize_t k, void* out, const void* end) noexcept nogil
     void (*pack_b)(const void* b, Py_ssize_t column, Py_ssize_t step, Py_ssize_t n, Py_ssize_t k, void* out, const void* end) noexcept nogil
     void (*tile)(const Tile* tile) noexcept nogil
+    void (*dots)(const Tile* tile) noexcept nogil
     void (*column_sums)(const void* x, Py_ssize_t row, Py_ssize_t column, Py_ssize_t m, Py_ssize_t n, void* out, Py_ssize_t step,
                         bint accumulate) noexcept nogil
 

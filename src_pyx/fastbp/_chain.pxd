@@ -1,0 +1,83 @@
+"""A chain of units in plain C: what the sweeps need to know, without the GIL. See _chain.pyx for its design."""
+from libc.stdint cimport int64_t
+
+from fastbp._product cimport Product
+from fastbp._table cimport Activation, Kernels
+from fastbp._team cimport Session
+
+cdef enum:
+    LINEAR = 0
+    ACTIVATION = 1
+    NO_LOSS = 0
+    SOFTMAX_NLL = 1
+    SIGMOID_NLL = 2
+    MSE = 3
+
+cdef struct Unit:
+    int kind
+    int linear              # which of the pairs, or -1
+    Py_ssize_t n_in, n_out
+    const Activation* rule  # of an activation
+    bint fused              # an activation that the product before it applies, in that product's buffer
+    char* out               # rows x n_out; of the first activation of a chain possibly the copy of x
+    char* delta             # by rows only, of a linear unit: rows x n_out, the gradient at its output
+    Py_ssize_t turned       # by rows only, of a linear unit: where its turned weight lies among a worker's own
+
+cdef struct Pair:
+    char* weight
+    Py_ssize_t weight_row
+    char* bias
+
+cdef struct Batch:
+    Py_ssize_t rows
+    const char* x
+    Py_ssize_t x_row, x_step        # elements
+    const int64_t* labels           # or NULL
+    const char* targets             # dense rows, target_row elements apart, or NULL
+    Py_ssize_t target_row
+    const char* weights             # dense, or NULL
+    double scale
+
+cdef struct Chain:
+    const Kernels* kernels
+    Unit* units
+    int n_units, n_linear
+    int first_linear                # n_units if there is none
+    int loss
+    Py_ssize_t n_in, n_out, widest
+    double cost_of_row              # microseconds of one thread, forward and backward
+    bint by_rows                    # small enough that blocks of rows go through all units
+    Py_ssize_t turned_bytes         # by rows: all turned weights
+    # buffers
+    char* copy_of_x
+    char* delta[2]
+    char* dx
+    double* row_losses
+    int64_t* labels
+    char* targets
+    char* weights
+    char* batch_x
+    char* scratch
+    Py_ssize_t scratch_size
+
+cdef void chain_finish(Chain* chain) noexcept
+cdef Py_ssize_t chain_lay_out(Chain* chain, char* base, Py_ssize_t rows, int threads, bint gathers,
+                              Py_ssize_t least_scratch) noexcept
+
+# True when a signal interrupted them.
+cdef bint sweep_forward(Chain* chain, Session* session, const Batch* batch, const Pair* parameters) noexcept nogil
+cdef bint sweep_loss(Chain* chain, Session* session, const Batch* batch, char* dz) noexcept nogil
+cdef bint sweep_backward(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients,
+                         char* delta, bint need_dx) noexcept nogil
+
+cdef void output_of(const Chain* chain, Product* p, int i, Py_ssize_t rows, const char* x, Py_ssize_t row, Py_ssize_t step,
+                    const Pair* parameters) noexcept nogil
+cdef void weight_gradient(const Chain* chain, Product* p, int i, const Batch* batch, const char* delta,
+                          const Pair* gradients) noexcept nogil
+cdef void input_gradient(const Chain* chain, Product* p, int i, Py_ssize_t rows, const char* delta, char* target,
+                         const Pair* parameters) noexcept nogil
+cdef bint folds(const Chain* chain, int i) noexcept nogil
+cdef Py_ssize_t padded(Py_ssize_t n_bytes) noexcept nogil
+cdef const char* kept_by(const Chain* chain, int i) noexcept nogil
+cdef double loss_of_row(const Chain* chain, const Batch* batch, Py_ssize_t row, const char* z, char* dz) noexcept nogil
+cdef double number_at(const char* p, Py_ssize_t i, Py_ssize_t itemsize) noexcept nogil

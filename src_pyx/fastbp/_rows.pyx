@@ -1,0 +1,287 @@
+"""The sweep of small networks: blocks of rows go through all units, and the threads meet twice, not at every unit.
+
+Design
+------
+(a) A row's outputs, its loss and the gradients at its outputs need no other row. So a task takes a block of rows all the way up,
+    through the loss, and all the way down; what it writes is read by itself, out of the first cache. Only the gradients of the weights
+    need all rows: they are the tasks of a second phase, some rows of a weight's gradient each.
+(b) Operands are read where they lie; only a weight that the way down needs turned (dx = dy @ w.T) is packed, by each worker for
+    itself when it takes its first block. Where the batch is too small to be worth even that, dx is made of dot products.
+(c) It pays where the weights stay in the second cache of each processor: a block reads all of them.
+(d) An update is the end of the second phase's tasks: a gradient that only the update reads never leaves the first cache. The
+    weights are not read any more then.
+(e) The size of a block and of a strip follow from the shape and the instruction set.
+"""
+from libc.stdint cimport int64_t
+from libc.string cimport memset
+
+from fastbp._chain cimport (
+    ACTIVATION, LINEAR, Batch, Chain, Pair, Unit, folds, input_gradient, kept_by, loss_of_row, output_of, padded, weight_gradient,
+)
+from fastbp._product cimport Product, product_cost, product_tile
+from fastbp._table cimport Kernels, Tile
+from fastbp._team cimport Session, run_tasks
+from fastbp._update cimport Rule, apply_rule
+
+cdef enum:
+    WEIGHTS_BYTES = 256 << 10   # of all weights: they stay in the second cache beside the rows
+    STRIP_BYTES = 32 << 10      # of a gradient that only the update reads
+    STRIP_US = 4                # what a strip should cost
+    DOTS_ROWS = 8               # n_out / batch from which dot products are cheaper than turning a weight
+
+cdef struct Sweep:
+    Chain* chain
+    const Batch* batch
+    const Pair* parameters
+    const Pair* gradients       # NULL: forward alone
+    const Rule* rule            # NULL: the gradients are kept
+    bint with_loss
+    Py_ssize_t block            # rows of a task
+    char* own                   # of each worker: Own, turned weights, a strip
+    Py_ssize_t own_bytes
+
+cdef struct Own:
+    int64_t turned              # are the weights?
+    int64_t unused[7]
+
+
+cdef inline Py_ssize_t ceil_div(Py_ssize_t n, Py_ssize_t d) noexcept nogil:
+    return (n + d - 1) // d
+
+cdef void rows_finish(Chain* chain) noexcept:
+    """Decide whether a chain goes by rows, and where a worker keeps its turned weights."""
+    cdef Py_ssize_t itemsize = chain.kernels.itemsize
+    cdef Py_ssize_t nr = chain.kernels.nr
+    cdef Py_ssize_t weights = 0
+    cdef Unit* unit
+    cdef int i
+    chain.turned_bytes = 0
+    for i in range(chain.n_units):
+        unit = &chain.units[i]
+        if unit.kind == LINEAR:
+            weights += unit.n_in * unit.n_out * itemsize
+            unit.turned = chain.turned_bytes
+            if i > chain.first_linear:
+                chain.turned_bytes += padded(ceil_div(unit.n_in, nr) * nr * unit.n_out * itemsize)
+    chain.by_rows = chain.n_linear > 0 and weights <= WEIGHTS_BYTES
+
+cdef Py_ssize_t own_bytes_of(const Chain* chain) noexcept nogil:
+    cdef Py_ssize_t strip = STRIP_BYTES
+    cdef int i
+    for i in range(chain.n_units):
+        strip = max(strip, chain.kernels.mr * chain.units[i].n_out * chain.kernels.itemsize)
+    return padded(sizeof(Own) + chain.turned_bytes + strip)
+
+cdef Py_ssize_t rows_scratch(const Chain* chain, int threads) noexcept:
+    return threads * own_bytes_of(chain) if chain.by_rows else 0
+
+cdef inline Own* own_of(const Sweep* s, int worker) noexcept nogil:
+    return <Own*> (s.own + worker * s.own_bytes)
+
+cdef inline Py_ssize_t rows_of_block(Py_ssize_t rows) noexcept nogil:
+    # Enough blocks for some threads; the micro-kernel has its full height from 12 rows on.
+    return 24 if rows > 96 else 8 if rows > 12 else 12
+
+
+# --- the first phase: some rows, all the way
+
+cdef void forward_rows(const Sweep* s, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+    cdef Chain* chain = s.chain
+    cdef Py_ssize_t itemsize = chain.kernels.itemsize
+    cdef Product p
+    cdef Tile t
+    cdef Unit* unit
+    cdef int i
+    cdef Py_ssize_t j
+    cdef const char* x = s.batch.x
+    cdef Py_ssize_t row = s.batch.x_row, step = s.batch.x_step
+    if chain.first_linear != 0:
+        for j in range(first, first + rows):
+            chain.kernels.gather(x + j * row * itemsize, step, chain.copy_of_x + j * chain.n_in * itemsize, chain.n_in)
+        x, row, step = chain.copy_of_x, chain.n_in, 1
+    for i in range(chain.n_units):
+        unit = &chain.units[i]
+        if unit.kind == LINEAR:
+            output_of(chain, &p, i, s.batch.rows, x, row, step, s.parameters)
+            product_tile(chain.kernels, &p, first, rows, &t)
+            chain.kernels.tile(&t)
+        elif not unit.fused and unit.rule.forward != NULL:
+            j = first * unit.n_out * itemsize
+            unit.rule.forward(x + j, unit.out + j, rows * unit.n_out)
+        x, row, step = unit.out, unit.n_out, 1
+
+cdef void loss_rows(const Sweep* s, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+    cdef Chain* chain = s.chain
+    cdef Py_ssize_t row_bytes = chain.n_out * chain.kernels.itemsize
+    cdef const char* z = chain.units[chain.n_units - 1].out
+    cdef char* dz = delta_at_output(chain) if s.gradients != NULL else chain.delta[0]
+    cdef Py_ssize_t row
+    for row in range(first, first + rows):
+        chain.row_losses[row] = loss_of_row(chain, s.batch, row, z + row * row_bytes, dz + row * row_bytes)
+
+cdef char* delta_at_output(const Chain* chain) noexcept nogil:
+    """The gradient at the last output; it becomes the gradient at the last linear unit's in place."""
+    cdef int i = chain.n_units - 1
+    while chain.units[i].kind != LINEAR:
+        i -= 1
+    return chain.units[i].delta
+
+cdef int linear_below(const Chain* chain, int i) noexcept nogil:
+    i -= 1
+    while chain.units[i].kind != LINEAR:
+        i -= 1
+    return i
+
+cdef void backward_rows(const Sweep* s, Py_ssize_t first, Py_ssize_t rows, int worker) noexcept nogil:
+    """From the gradient at the last output to the one at the first linear unit's."""
+    cdef Chain* chain = s.chain
+    cdef Unit* unit
+    cdef int i = chain.n_units - 1
+    cdef bint folded = False
+    cdef char* delta = delta_at_output(chain)
+    cdef char* target
+    cdef Py_ssize_t place
+    while i > chain.first_linear:
+        unit = &chain.units[i]
+        if unit.kind == LINEAR:
+            target = chain.units[linear_below(chain, i)].delta
+            folded = folds(chain, i)
+            input_gradient_of_rows(s, i, first, rows, delta, target, worker)
+            delta = target
+        elif folded or unit.rule.backward == NULL:
+            folded = False
+        else:
+            place = first * unit.n_out * chain.kernels.itemsize
+            unit.rule.backward(delta + place, kept_by(chain, i) + place, delta + place, rows * unit.n_out)
+        i -= 1
+
+cdef inline bint by_dots(const Sweep* s, const Unit* unit) noexcept nogil:
+    return s.batch.rows * DOTS_ROWS <= unit.n_out
+
+cdef void input_gradient_of_rows(const Sweep* s, int i, Py_ssize_t first, Py_ssize_t rows, const char* delta, char* target,
+                                 int worker) noexcept nogil:
+    cdef const Kernels* kernels = s.chain.kernels
+    cdef const Unit* unit = &s.chain.units[i]
+    cdef Own* own = own_of(s, worker)
+    cdef Product p
+    cdef Tile t
+    input_gradient(s.chain, &p, i, s.batch.rows, delta, target, s.parameters)
+    product_tile(kernels, &p, first, rows, &t)
+    if by_dots(s, unit):
+        kernels.dots(&t)
+        return
+    if not own.turned:
+        turn_weights(s, own)
+    t.b = <char*> own + sizeof(Own) + unit.turned
+    t.b_step, t.b_panel = kernels.nr, kernels.nr * unit.n_out
+    t.b_begin, t.b_end = own, <char*> own + s.own_bytes
+    kernels.tile(&t)
+
+cdef void turn_weights(const Sweep* s, Own* own) noexcept nogil:
+    cdef Chain* chain = s.chain
+    cdef const Unit* unit
+    cdef const Pair* pair
+    cdef int i
+    own.turned = True
+    for i in range(chain.first_linear + 1, chain.n_units):
+        unit = &chain.units[i]
+        if unit.kind == LINEAR and not by_dots(s, unit):
+            pair = &s.parameters[unit.linear]
+            chain.kernels.pack_b(pair.weight, pair.weight_row, 1, unit.n_in, unit.n_out,
+                                 <char*> own + sizeof(Own) + unit.turned, <char*> own + s.own_bytes)
+
+cdef void rows_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    cdef const Sweep* s = <const Sweep*> context
+    cdef Py_ssize_t first = task * s.block
+    cdef Py_ssize_t rows = min(s.block, s.batch.rows - first)
+    forward_rows(s, first, rows)
+    if s.with_loss:
+        loss_rows(s, first, rows)
+    if s.gradients != NULL:
+        backward_rows(s, first, rows, worker)
+
+
+# --- the second phase: some rows of a weight's gradient
+
+cdef inline Py_ssize_t strip_of(const Sweep* s, const Unit* unit) noexcept nogil:
+    """Rows of a task."""
+    cdef const Kernels* kernels = s.chain.kernels
+    cdef Py_ssize_t panels = <Py_ssize_t> (STRIP_US / max(product_cost(kernels, kernels.mr, unit.n_out, s.batch.rows), 0.001))
+    panels = min(panels, STRIP_BYTES // (kernels.mr * unit.n_out * kernels.itemsize))
+    return max(panels, <Py_ssize_t> 1) * kernels.mr
+
+cdef Py_ssize_t strips_of(const Sweep* s, const Unit* unit) noexcept nogil:
+    return ceil_div(unit.n_in, strip_of(s, unit))
+
+cdef void weights_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    cdef const Sweep* s = <const Sweep*> context
+    cdef Chain* chain = s.chain
+    cdef int i = chain.first_linear
+    while task >= strips_of(s, &chain.units[i]):
+        task -= strips_of(s, &chain.units[i])
+        i += 1
+        while chain.units[i].kind != LINEAR:
+            i += 1
+    weight_strip(s, i, task * strip_of(s, &chain.units[i]), worker)
+
+cdef void weight_strip(const Sweep* s, int i, Py_ssize_t first, int worker) noexcept nogil:
+    cdef Chain* chain = s.chain
+    cdef const Kernels* kernels = chain.kernels
+    cdef const Unit* unit = &chain.units[i]
+    cdef const Pair* pair = &s.parameters[unit.linear]
+    cdef char* strip = <char*> own_of(s, worker) + sizeof(Own) + chain.turned_bytes
+    cdef Py_ssize_t rows = min(strip_of(s, unit), unit.n_in - first)
+    cdef Py_ssize_t row
+    cdef Product p
+    cdef Tile t
+    weight_gradient(chain, &p, i, s.batch, unit.delta, s.gradients)
+    product_tile(kernels, &p, first, rows, &t)
+    if s.rule != NULL:
+        t.c, t.c_row, t.c_begin, t.c_end = strip, unit.n_out, strip, strip + rows * unit.n_out * kernels.itemsize
+        p.sums = strip
+    kernels.tile(&t)
+    if s.rule != NULL:
+        for row in range(rows):
+            apply_rule(kernels, s.rule, pair.weight + (first + row) * pair.weight_row * kernels.itemsize,
+                       strip + row * unit.n_out * kernels.itemsize, unit.n_out)
+    if first == 0:
+        kernels.column_sums(p.b, p.b_step, 1, s.batch.rows, unit.n_out, p.sums, 1, False)
+        if s.rule != NULL:
+            apply_rule(kernels, s.rule, pair.bias, strip, unit.n_out)
+
+
+# --- the whole
+
+cdef void begin(Sweep* s, Chain* chain, Session* session, const Batch* batch, const Pair* parameters) noexcept nogil:
+    cdef int worker
+    s.chain, s.batch, s.parameters = chain, batch, parameters
+    s.gradients, s.rule, s.with_loss = NULL, NULL, True
+    s.block = rows_of_block(batch.rows)
+    s.own, s.own_bytes = <char*> padded(<Py_ssize_t> chain.scratch), own_bytes_of(chain)
+    for worker in range(session.n_threads):
+        own_of(s, worker).turned = False
+
+cdef bint rows_forward(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, bint with_loss) noexcept nogil:
+    cdef Sweep s
+    begin(&s, chain, session, batch, parameters)
+    s.with_loss = with_loss
+    return run_tasks(session, rows_task, &s, ceil_div(batch.rows, s.block), batch.rows * chain.cost_of_row / 3)
+
+cdef bint rows_gradient(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients,
+                        const Rule* rule) noexcept nogil:
+    """The whole gradient, kept, or used by the rule: then a signal waits until the update is done."""
+    cdef Sweep s
+    cdef Py_ssize_t tasks = 0
+    cdef bint interrupted, polls = session.polls
+    cdef int i
+    begin(&s, chain, session, batch, parameters)
+    s.gradients, s.rule = gradients, rule
+    if run_tasks(session, rows_task, &s, ceil_div(batch.rows, s.block), batch.rows * chain.cost_of_row * 2 / 3):
+        return True
+    for i in range(chain.first_linear, chain.n_units):
+        if chain.units[i].kind == LINEAR:
+            tasks += strips_of(&s, &chain.units[i])
+    session.polls = polls and rule == NULL
+    interrupted = run_tasks(session, weights_task, &s, tasks, batch.rows * chain.cost_of_row / 3)
+    session.polls = polls
+    return interrupted
