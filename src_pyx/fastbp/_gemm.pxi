@@ -27,6 +27,8 @@ cdef extern from * nogil:
     #define NV 2
     #define NR (NV * VL)
     #define MAX_VECTORS 4
+    #define WAYS 4
+    #define SPLIT_ROWS (MR > 8 ? 4 : 2)
 
     #ifdef FASTBP_DEBUG
     #  include <stdio.h>
@@ -53,6 +55,8 @@ cdef extern from * nogil:
         NV
         NR
         MAX_VECTORS
+        WAYS
+        SPLIT_ROWS
     void check_block(const real* p, Py_ssize_t m, Py_ssize_t row, Py_ssize_t n, Py_ssize_t step, const void* begin, const void* end,
                      const char* where)
 
@@ -256,11 +260,62 @@ cdef void micro_2(const Micro* t, int columns) noexcept nogil:
 cdef void micro_1(const Micro* t, int columns) noexcept nogil:
     micro_columns(t, 1, 1, columns, t.a_row, t.a_step)
 
+# One vector of few rows would wait for each addition: WAYS sums take turns along K, and are added pairwise at the end.
+cdef forced_void micro_split(const Micro* t, int rows, int lanes) noexcept nogil:
+    cdef vec sums[4][WAYS]
+    cdef vec b
+    cdef int i, way
+    cdef Py_ssize_t p
+    cdef Py_ssize_t whole = t.k - t.k % WAYS
+    for i in range(rows):
+        for way in range(WAYS):
+            sums[i][way] = vset(0)
+    for p from 0 <= p < whole by WAYS:
+        for way in range(WAYS):
+            b = load_last(t.b + (p + way) * t.b_step, lanes < VL, lanes)
+            for i in range(rows):
+                sums[i][way] = vfma(vset(t.a[i * t.a_row + (p + way) * t.a_step]), b, sums[i][way])
+    for p in range(whole, t.k):
+        b = load_last(t.b + p * t.b_step, lanes < VL, lanes)
+        for i in range(rows):
+            sums[i][0] = vfma(vset(t.a[i * t.a_row + p * t.a_step]), b, sums[i][0])
+    for i in range(rows):
+        b = (sums[i][0] + sums[i][1]) + (sums[i][2] + sums[i][3])
+        if t.bias != NULL:
+            b = b + load_last(t.bias, lanes < VL, lanes)
+        if t.accumulate:
+            b = b + load_last(t.c + i * t.c_row, lanes < VL, lanes)
+        store_some(t.c + i * t.c_row, lanes, b)
+
+cdef void split_rows(const Micro* t, int rows, int lanes) noexcept nogil:
+    if rows == 4:
+        micro_split(t, 4, lanes)
+    elif rows == 3:
+        micro_split(t, 3, lanes)
+    elif rows == 2:
+        micro_split(t, 2, lanes)
+    else:
+        micro_split(t, 1, lanes)
+
+# Few rows leave most registers unused: vectors of b fill them, and hide the latency of the additions.
+cdef void micro_wide(const Micro* t, Py_ssize_t rows) noexcept nogil:
+    if MR > 8 and rows == 4:
+        micro(t, 1, 4, MAX_VECTORS, t.a_row, t.a_step, False)
+    elif MR > 8 and rows == 3:
+        micro(t, 1, 3, MAX_VECTORS, t.a_row, t.a_step, False)
+    elif rows == 2:
+        micro(t, 1, 2, MAX_VECTORS, t.a_row, t.a_step, False)
+    else:
+        micro(t, 1, 1, MAX_VECTORS, t.a_row, t.a_step, False)
+
 cdef void panels_times_panel(const Tile* t, Micro* part, int columns) noexcept nogil:
     """All rows of a, one panel of b."""
     cdef Py_ssize_t panels = t.m // MR
     cdef Py_ssize_t left = t.m - panels * MR
     cdef int now
+    if t.m <= SPLIT_ROWS and columns <= VL:
+        split_rows(part, <int> t.m, columns)
+        return
     if panels and t.a_row == 1 and t.a_step == MR:
         micro_packed(part, panels, columns)
     elif panels:
@@ -324,6 +379,20 @@ cdef void epilogue(const Tile* t) noexcept nogil:
             kept += t.kept_row
         c += t.c_row
 
+cdef Py_ssize_t wide_columns(const Tile* t, Micro* part) noexcept nogil:
+    """The columns that few rows can do with more vectors at a time; how many they were."""
+    cdef Py_ssize_t j = 0
+    if t.m > (4 if MR > 8 else 2) or t.c_column != 1 or t.b_panel != NR:
+        return 0
+    part.a, part.c_row, part.accumulate = <const real*> t.a, t.c_row, t.accumulate
+    while t.n - j >= MAX_VECTORS * VL:
+        part.b = <const real*> t.b + j
+        part.c = <real*> t.c + j
+        part.bias = <const real*> t.bias + j if t.bias != NULL else NULL
+        micro_wide(part, t.m)
+        j += MAX_VECTORS * VL
+    return j
+
 cdef void multiply_tile(const Tile* t) noexcept nogil:
     cdef Micro part
     cdef int columns
@@ -334,7 +403,8 @@ cdef void multiply_tile(const Tile* t) noexcept nogil:
     part.k = t.k
     part.a_row, part.a_step, part.a_panel = t.a_row, t.a_step, t.a_panel
     part.b_step = t.b_step
-    for j from 0 <= j < t.n by NR:
+    j = wide_columns(t, &part)
+    while j < t.n:
         columns = <int> min(t.n - j, <Py_ssize_t> NR)
         c = <real*> t.c + j * t.c_column
         part.a = <const real*> t.a
@@ -347,6 +417,64 @@ cdef void multiply_tile(const Tile* t) noexcept nogil:
             panels_times_panel(t, &part, columns)
         else:
             spread_panel(t, &part, columns, c)
+        j += NR
+    if t.last and (t.forward != NULL or t.backward != NULL):
+        epilogue(t)
+
+
+# --- the tile of few rows and a large b: b streams through once, row after row, while c stays in the first cache
+
+cdef enum:
+    STREAM_STEPS = 4        # rows of b at a time
+    STREAM_COLUMNS = 2048   # of c at a time
+
+cdef forced_void stream_steps(const real* x, Py_ssize_t x_step, const real* b, Py_ssize_t b_step, real* c, Py_ssize_t n,
+                              int steps) noexcept nogil:
+    """c += x @ b, one product after another: `steps` rows of b, n columns."""
+    cdef vec factors[STREAM_STEPS]
+    cdef vec s
+    cdef Py_ssize_t j
+    cdef int q
+    cdef int lanes = <int> (n % VL)
+    for q in range(steps):
+        factors[q] = vset(x[q * x_step])
+    for j from 0 <= j < n - VL + 1 by VL:
+        s = vload(c + j)
+        for q in range(steps):
+            s = vfma(factors[q], vload(b + q * b_step + j), s)
+        vstore(c + j, s)
+    if lanes:
+        j = n - lanes
+        s = vload_part(c + j, lanes, 0)
+        for q in range(steps):
+            s = vfma(factors[q], vload_part(b + q * b_step + j, lanes, 0), s)
+        vstore_part(c + j, lanes, s)
+
+cdef void stream_columns(const Tile* t, Py_ssize_t first, Py_ssize_t end) noexcept nogil:
+    cdef Py_ssize_t row, p, j
+    cdef const real* a = <const real*> t.a
+    cdef const real* b = <const real*> t.b + first
+    cdef real* c
+    for row in range(t.m if not t.accumulate else 0):
+        c = <real*> t.c + row * t.c_row
+        for j in range(first, end):
+            c[j] = (<const real*> t.bias)[j] if t.bias != NULL else 0
+    for p from 0 <= p < t.k - STREAM_STEPS + 1 by STREAM_STEPS:
+        for row in range(t.m):
+            stream_steps(a + row * t.a_row + p * t.a_step, t.a_step, b + p * t.b_step, t.b_step, <real*> t.c + row * t.c_row + first,
+                         end - first, STREAM_STEPS)
+    for p from t.k - t.k % STREAM_STEPS <= p < t.k:
+        for row in range(t.m):
+            stream_steps(a + row * t.a_row + p * t.a_step, t.a_step, b + p * t.b_step, t.b_step, <real*> t.c + row * t.c_row + first,
+                         end - first, 1)
+
+cdef void multiply_stream(const Tile* t) noexcept nogil:
+    cdef Py_ssize_t first
+    check_block(<const real*> t.a, t.m, t.a_row, t.k, t.a_step, t.a_begin, t.a_end, "stream: a")
+    check_block(<const real*> t.b, t.k, t.b_step, t.n, 1, t.b_begin, t.b_end, "stream: b")
+    check_block(<const real*> t.c, t.m, t.c_row, t.n, 1, t.c_begin, t.c_end, "stream: store")
+    for first from 0 <= first < t.n by STREAM_COLUMNS:
+        stream_columns(t, first, min(first + STREAM_COLUMNS, t.n))
     if t.last and (t.forward != NULL or t.backward != NULL):
         epilogue(t)
 
@@ -363,7 +491,7 @@ cdef forced_void dots(const Tile* t, Py_ssize_t i, Py_ssize_t j, int rows, int c
     cdef const real* a = <const real*> t.a + i * t.a_row
     cdef const real* b = <const real*> t.b + j * t.b_column
     cdef real* c
-    cdef real total
+    cdef real totals[8]
     for r in range(rows):
         for s in range(columns):
             sums[r][s] = vset(0)
@@ -383,12 +511,14 @@ cdef forced_void dots(const Tile* t, Py_ssize_t i, Py_ssize_t j, int rows, int c
             for r in range(rows):
                 sums[r][s] = vfma(x[r], w, sums[r][s])
     for r in range(rows):
+        c = <real*> t.c + (i + r) * t.c_row + j * t.c_column
+        if columns == 1:
+            totals[0] = vtotal(sums[r][0])
+        else:
+            for s in range(0, columns, 4):
+                vtotal4(sums[r][s], sums[r][s + 1], sums[r][s + 2], sums[r][s + 3], totals + s)
         for s in range(columns):
-            c = <real*> t.c + (i + r) * t.c_row + (j + s) * t.c_column
-            total = vtotal(sums[r][s])
-            if t.bias != NULL:
-                total += (<const real*> t.bias)[j + s]
-            c[0] = total
+            c[s * t.c_column] = totals[s] if t.bias == NULL else totals[s] + (<const real*> t.bias)[j + s]
 
 cdef forced_void dots_of_rows(const Tile* t, Py_ssize_t i, int rows, int columns) noexcept nogil:
     cdef Py_ssize_t j

@@ -40,6 +40,7 @@ kernels.pack_a = pack_a
 kernels.pack_b = pack_b
 kernels.tile = multiply_tile
 kernels.dots = multiply_dots
+kernels.stream = multiply_stream
 kernels.column_sums = column_sums
 kernels.exp = exp_of
 kernels.log = log_of

@@ -44,14 +44,28 @@ cdef enum:
     MIN_TILE_US = 8
     MAX_TILE_US = 80
     SHARED_BYTES = 7 << 20
-    SMALL_BYTES = 24 << 10  # of a: stays in the first cache beside a panel of b
+    SMALL_BYTES = 24 << 10  # of an operand: it is read where it lies, out of the first cache
+    NEAR_BYTES = 96 << 10   # of a: out of the second
     PACK_ROWS_BYTES = 64 << 10  # of a packed in one task
     MAX_PANELS = 16         # of b in a tile
     ALIGNMENT = 64
     PACK = 0
     TILES = 1
+    SUM = 2
+    # How a tile is computed
+    PANELS = 0
+    STREAM = 1
+    DOTS = 2
+    STREAM_ROWS = 4
+    FEW_COLUMNS = 1
+    DOTS_ROWS = 16
+    DOTS_STEPS = 8          # K / rows from which dot products are cheaper than turning b
+    STREAM_BYTES = 1 << 20  # of b in a task
+    MAX_PARTS = 32          # of K, where b streams
+    BYTES_US = 20000        # about what one thread reads in a microsecond
 
 cdef struct Blocks:
+    int form
     Py_ssize_t kc, mc, nc
     Py_ssize_t k_blocks         # along K
     Py_ssize_t rows_in_hand     # of a, packed at once
@@ -62,7 +76,7 @@ cdef struct Blocks:
 
 cdef struct Work:
     const Kernels* kernels
-    const Product* product
+    Product product
     Blocks blocks
     int index                   # in its group
     char* shared                # packed panels of a
@@ -71,7 +85,7 @@ cdef struct Work:
     Py_ssize_t first_packed, end_packed     # blocks in hand
     bint packed
     Py_ssize_t first_block, end_block       # of this phase
-    int kind                    # of this phase: PACK or TILES
+    int kind                    # of this phase
     Py_ssize_t tasks
     double cost
 
@@ -105,10 +119,22 @@ cdef double product_cost(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_
     """About how many microseconds one thread needs."""
     return 2.0 * m * n * k / kernels.flops
 
-cdef void choose_blocks(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Blocks* out) noexcept nogil:
+cdef int choose_form(const Kernels* kernels, const Product* p) noexcept nogil:
+    if p.b_column != 1 and p.b_step == 1 and p.a_step == 1 and p.m <= DOTS_ROWS and p.m * DOTS_STEPS <= p.k:
+        return DOTS
+    if p.b_column == 1 and p.c_column == 1 and p.m <= STREAM_ROWS and p.n >= 4 * kernels.lanes and p.n * p.k * kernels.itemsize > SMALL_BYTES:
+        return STREAM
+    return PANELS
+
+cdef void choose_blocks(const Kernels* kernels, const Product* p, Blocks* out) noexcept nogil:
     """For m and n above 0."""
+    cdef Py_ssize_t m = p.m, n = p.n, k = p.k
     cdef Py_ssize_t panels
     cdef double tile_us
+    out.form = choose_form(kernels, p)
+    if out.form != PANELS:
+        choose_few_rows(kernels, m, n, k, out)
+        return
     out.k_blocks = max(<Py_ssize_t> 1, ceil_div(k, kernels.kc))
     out.kc = round_up(ceil_div(k, out.k_blocks), 4)
     out.mc = round_up(ceil_div(m, ceil_div(m, kernels.mc)), kernels.mr)
@@ -121,10 +147,33 @@ cdef void choose_blocks(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_s
         out.blocks_in_tile += <Py_ssize_t> (MAX_TILE_US / max(product_cost(kernels, out.mc, out.nc, out.kc), 0.01))
     choose_memory(kernels, m, n, k, out)
 
+cdef void choose_few_rows(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Blocks* out) noexcept nogil:
+    """All rows are one tile, and nothing is packed; tasks share b's columns, or its rows where those stream."""
+    cdef double column_us = max(few_rows_cost(kernels, m, 1, k), 0.0001)
+    cdef double tile_us = min(max(column_us * n / TILES_OF_PHASE, <double> MIN_TILE_US), <double> MAX_TILE_US)
+    out.mc = out.rows_in_hand = m
+    out.k_blocks, out.kc = 1, max(k, <Py_ssize_t> 1)
+    out.nc = min(round_up(<Py_ssize_t> (tile_us / column_us) + 1, kernels.nr), round_up(n, kernels.nr))
+    if out.form == STREAM:
+        out.nc = n
+        out.kc = ceil_div(k, parts_of_stream(kernels, n, k))
+        out.k_blocks = ceil_div(k, out.kc)
+    out.blocks_in_hand = out.blocks_in_tile = out.k_blocks
+    out.pack_a = out.pack_b = False
+    out.shared_bytes = round_up((out.k_blocks - 1) * m * n * kernels.itemsize, ALIGNMENT)
+    out.own_bytes = sizeof(Own)
+
+cdef Py_ssize_t parts_of_stream(const Kernels* kernels, Py_ssize_t n, Py_ssize_t k) noexcept nogil:
+    return min(max(n * k * kernels.itemsize // STREAM_BYTES, <Py_ssize_t> 1), <Py_ssize_t> MAX_PARTS)
+
+cdef double few_rows_cost(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k) noexcept nogil:
+    """As product_cost, where reading b may take longer than the product."""
+    return max(product_cost(kernels, m, n, k), <double> n * k * kernels.itemsize / BYTES_US)
+
 cdef void choose_memory(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Blocks* out) noexcept nogil:
     cdef Py_ssize_t row_bytes = max(<Py_ssize_t> 1, out.kc * kernels.itemsize)
-    out.pack_a = not (n <= 2 * kernels.nr or m * k * kernels.itemsize <= SMALL_BYTES)
-    out.pack_b = m > 2 * kernels.mr
+    out.pack_a = not (n <= 2 * kernels.nr or m * k * kernels.itemsize <= NEAR_BYTES)
+    out.pack_b = m > 2 * kernels.mr and n * k * kernels.itemsize > SMALL_BYTES
     out.rows_in_hand = min(round_up(m, out.mc), max(out.mc, SHARED_BYTES // row_bytes // out.mc * out.mc))
     out.blocks_in_hand = min(out.k_blocks, max(<Py_ssize_t> 1, SHARED_BYTES // (out.rows_in_hand * row_bytes)))
     out.shared_bytes = round_up(out.rows_in_hand * out.blocks_in_hand * row_bytes, ALIGNMENT)
@@ -141,6 +190,7 @@ cdef Py_ssize_t product_scratch(const Kernels* kernels, Py_ssize_t m, Py_ssize_t
     cdef Py_ssize_t rows = m + (ceil_div(m, kernels.mc) + 1) * kernels.mr
     cdef Py_ssize_t steps = k + 4 * (ceil_div(k, kernels.kc) + 1)
     cdef Py_ssize_t shared = min(rows * steps * kernels.itemsize, max(<Py_ssize_t> SHARED_BYTES, kernels.mc * kc * kernels.itemsize))
+    shared = max(shared, (parts_of_stream(kernels, n, k) - 1) * min(m, <Py_ssize_t> STREAM_ROWS) * n * kernels.itemsize)
     return ALIGNMENT + round_up(shared, ALIGNMENT) + n_threads * round_up(sizeof(Own) + columns * kc * kernels.itemsize, ALIGNMENT)
 
 cdef inline const char* at(const void* base, Py_ssize_t elements, const Kernels* kernels) noexcept nogil:
@@ -158,7 +208,7 @@ cdef inline char* packed_rows(const Work* w, Py_ssize_t block, Py_ssize_t row) n
     return <char*> at(w.shared, (block - w.first_packed) * block_elements + row * steps_of(w, block), w.kernels)
 
 cdef void pack_rows(Work* w, Py_ssize_t task) noexcept nogil:
-    cdef const Product* p = w.product
+    cdef const Product* p = &w.product
     cdef Py_ssize_t block = w.first_packed + task // w.pack_tasks
     cdef Py_ssize_t first = task % w.pack_tasks * w.pack_rows
     w.kernels.pack_a(at(p.a, (w.first_row + first) * p.a_row + block * w.blocks.kc * p.a_step, w.kernels), p.a_row, p.a_step,
@@ -167,12 +217,15 @@ cdef void pack_rows(Work* w, Py_ssize_t task) noexcept nogil:
 
 cdef void compute_tile(Work* w, Py_ssize_t task, Own* own) noexcept nogil:
     cdef Py_ssize_t block
+    if w.blocks.form == STREAM:
+        compute_block(w, 0, w.first_row, task, own)
+        return
     for block in range(w.first_block, w.end_block):
         compute_block(w, task // w.row_tiles, w.first_row + task % w.row_tiles * w.blocks.mc, block, own)
 
 cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssize_t block, Own* own) noexcept nogil:
     """One tile, one block along K."""
-    cdef const Product* p = w.product
+    cdef const Product* p = &w.product
     cdef Tile t
     cdef Py_ssize_t column = column_tile * w.blocks.nc
     t.m = min(w.blocks.mc, w.first_row + w.rows - row)
@@ -192,11 +245,44 @@ cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssiz
     t.backward = p.backward
     t.kept = at(p.kept, row * p.kept_row + column, w.kernels) if p.backward != NULL else NULL
     t.kept_row = p.kept_row
-    w.kernels.tile(&t)
-    if p.sums != NULL and row == 0:
+    if w.blocks.form == DOTS:
+        w.kernels.dots(&t)
+    elif w.blocks.form == STREAM:
+        part_of_stream(w, block, &t)
+        w.kernels.stream(&t)
+    else:
+        w.kernels.tile(&t)
+    if p.sums != NULL and row == 0 and not in_parts(w):
         # sums = b.sum(axis=0), block by block along K
         w.kernels.column_sums(at(p.b, block * w.blocks.kc * p.b_step + column * p.b_column, w.kernels), p.b_step, p.b_column, t.k, t.n,
                               <void*> at(p.sums, column * p.sums_step, w.kernels), p.sums_step, t.accumulate)
+
+cdef inline bint in_parts(const Work* w) noexcept nogil:
+    return w.blocks.form == STREAM and w.blocks.k_blocks > 1
+
+cdef void part_of_stream(const Work* w, Py_ssize_t block, Tile* t) noexcept nogil:
+    """The parts of K are computed at once: the first into c, each other into a c of its own."""
+    t.accumulate = False
+    t.last = w.blocks.k_blocks == 1
+    if block > 0:
+        t.c, t.c_row = w.shared + (block - 1) * t.m * t.n * w.kernels.itemsize, t.n
+        t.c_begin, t.c_end = w.shared, w.shared + w.blocks.shared_bytes
+
+cdef void sum_parts(const Work* w) noexcept nogil:
+    """c = c + part 1 + part 2 + ..., then what follows the product."""
+    cdef const Product* p = &w.product
+    cdef const Kernels* kernels = w.kernels
+    cdef char* c
+    cdef Py_ssize_t row
+    for row in range(p.m):
+        c = <char*> at(p.c, row * p.c_row, kernels)
+        kernels.column_sums(at(w.shared, row * p.n, kernels), p.m * p.n, 1, w.blocks.k_blocks - 1, p.n, c, 1, True)
+        if p.forward != NULL:
+            p.forward(c, c, p.n)
+        if p.backward != NULL:
+            p.backward(c, at(p.kept, row * p.kept_row, kernels), c, p.n)
+    if p.sums != NULL:
+        kernels.column_sums(p.b, p.b_step, p.b_column, p.k, p.n, p.sums, p.sums_step, False)
 
 cdef inline const char* first_of(const void* x, Py_ssize_t m, Py_ssize_t row, Py_ssize_t n, Py_ssize_t column,
                                  const Kernels* kernels) noexcept nogil:
@@ -209,7 +295,7 @@ cdef inline const char* end_of(const void* x, Py_ssize_t m, Py_ssize_t row, Py_s
     return at(x, max(<Py_ssize_t> 0, (m - 1) * row) + max(<Py_ssize_t> 0, (n - 1) * column) + 1, kernels)
 
 cdef void take_a(Work* w, Tile* t, Py_ssize_t row, Py_ssize_t block) noexcept nogil:
-    cdef const Product* p = w.product
+    cdef const Product* p = &w.product
     cdef Py_ssize_t mr = w.kernels.mr
     if w.blocks.pack_a:
         t.a = packed_rows(w, block, row - w.first_row)
@@ -222,14 +308,15 @@ cdef void take_a(Work* w, Tile* t, Py_ssize_t row, Py_ssize_t block) noexcept no
         t.a_end = end_of(p.a, p.m, p.a_row, p.k, p.a_step, w.kernels)
 
 cdef void take_b(Work* w, Tile* t, Py_ssize_t column_tile, Py_ssize_t block, Own* own) noexcept nogil:
-    cdef const Product* p = w.product
+    cdef const Product* p = &w.product
     cdef const Kernels* kernels = w.kernels
     cdef Py_ssize_t nr = kernels.nr
     cdef int64_t wanted = (column_tile * w.blocks.k_blocks + block) * MAX_TOGETHER + w.index
     cdef char* panels = <char*> own + sizeof(Own)
     cdef const char* end = <char*> own + w.blocks.own_bytes
     cdef const char* b = at(p.b, block * w.blocks.kc * p.b_step + column_tile * w.blocks.nc * p.b_column, kernels)
-    if w.blocks.pack_b or p.b_column != 1:
+    t.b_column = p.b_column
+    if w.blocks.pack_b or (p.b_column != 1 and w.blocks.form != DOTS):
         if own.packed != wanted:
             kernels.pack_b(b, p.b_column, p.b_step, t.n, t.k, panels, end)
             own.packed = wanted
@@ -262,6 +349,10 @@ cdef void product_tile(const Kernels* kernels, const Product* p, Py_ssize_t firs
 cdef bint next_phase(Work* w) noexcept nogil:
     """Set `kind`, `tasks` and `cost` of this product's next phase; False when there is none."""
     w.tasks, w.cost = 0, 0
+    if in_parts(w) and w.kind == TILES:
+        w.kind = SUM
+        w.tasks = 1
+        return True
     if w.end_block == w.end_packed and not take_in_hand(w):
         return False
     if w.blocks.pack_a and not w.packed:
@@ -274,8 +365,8 @@ cdef bint next_phase(Work* w) noexcept nogil:
     w.first_block = w.end_block
     w.end_block = min(w.first_block + w.blocks.blocks_in_tile, w.end_packed)
     w.kind = TILES
-    w.tasks = w.row_tiles * ceil_div(w.product.n, w.blocks.nc)
-    w.cost = product_cost(w.kernels, w.rows, w.product.n, (w.end_block - w.first_block) * w.blocks.kc)
+    w.tasks = w.blocks.k_blocks if in_parts(w) else w.row_tiles * ceil_div(w.product.n, w.blocks.nc)
+    w.cost = few_rows_cost(w.kernels, w.rows, w.product.n, (w.end_block - w.first_block) * w.blocks.kc)
     return True
 
 cdef bint take_in_hand(Work* w) noexcept nogil:
@@ -302,21 +393,40 @@ cdef void group_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
         w += 1
     if w.kind == PACK:
         pack_rows(w, task)
+    elif w.kind == SUM:
+        sum_parts(w)
     else:
         compute_tile(w, task, <Own*> (group.own + worker * group.own_bytes))
 
 
 # --- products
 
+cdef inline bint is_plain(const Product* p) noexcept nogil:
+    """No epilogue, whose vectors lie along the rows, and no sums of b's columns."""
+    return p.bias == NULL and p.forward == NULL and p.backward == NULL and p.sums == NULL
+
+cdef void turn(Product* p) noexcept nogil:
+    # c.T = b.T @ a.T
+    cdef const void* a = p.a
+    p.a, p.b = p.b, a
+    p.m, p.n = p.n, p.m
+    p.a_row, p.b_column = p.b_column, p.a_row
+    p.a_step, p.b_step = p.b_step, p.a_step
+    p.c_row, p.c_column = p.c_column, p.c_row
+
 cdef void begin(Work* w, const Kernels* kernels, const Product* product, int index) noexcept nogil:
     w.kernels = kernels
-    w.product = product
+    w.product = product[0]
     w.index = index
-    choose_blocks(kernels, product.m, product.n, product.k, &w.blocks)
-    if product.a_step == 1 and product.m > 4 and product.a_row * kernels.itemsize % 4096 == 0:
+    if product.n <= FEW_COLUMNS and product.n < product.m and is_plain(product):
+        turn(&w.product)
+    choose_blocks(kernels, &w.product, &w.blocks)
+    # Rows a multiple of 4096 bytes apart would all meet in the same few lines of the cache.
+    if w.blocks.form == PANELS and product.a_step == 1 and product.m > 4 and product.a_row * kernels.itemsize % 4096 == 0:
         w.blocks.pack_a = True
     w.pack_rows = round_up(max(<Py_ssize_t> 1, PACK_ROWS_BYTES // max(<Py_ssize_t> 1, w.blocks.kc * kernels.itemsize)), kernels.mr)
     # As after the last block of rows that end where the first begin.
+    w.kind = PACK
     w.first_row, w.rows = 0, 0
     w.end_packed, w.end_block = w.blocks.k_blocks, w.blocks.k_blocks
 

@@ -55,6 +55,7 @@ cdef extern from * nogil:
     static inline __attribute__((always_inline)) void vstore(real *p, vec v) { *(vec_u *)p = v; }
 
     #define prefetch_store(p) __builtin_prefetch((p), 1, 3)
+    #define prefetch_load(p) __builtin_prefetch((p), 0, 3)
 
     #define vbits(v) ((ivec)(v))
     #define vfrombits(i) ((vec)(i))
@@ -203,20 +204,6 @@ cdef extern from * nogil:
         return v[0];
     }
     #endif
-    /* In the elements' own type, halves upon halves. */
-    static inline __attribute__((always_inline)) real vtotal(vec v) {
-    #if defined(__AVX512F__) && FASTBP_VEC_BYTES == 64 && IS_FLOAT
-        return _mm512_reduce_add_ps((__m512)v);
-    #elif defined(__AVX512F__) && FASTBP_VEC_BYTES == 64
-        return _mm512_reduce_add_pd((__m512d)v);
-    #else
-        real x[VL];
-        memcpy(x, &v, sizeof(x));
-        for (int half = VL / 2; half > 0; half /= 2)
-            for (int lane = 0; lane < half; lane++) x[lane] += x[lane + half];
-        return x[0];
-    #endif
-    }
 
     #if defined(__clang__) || __GNUC__ >= 12
     #  define FASTBP_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
@@ -254,6 +241,33 @@ cdef extern from * nogil:
     #  define interleave_low(a, b) FASTBP_INTERLEAVE(a, b, 0, 2)
     #  define interleave_high(a, b) FASTBP_INTERLEAVE(a, b, 1, 3)
     #endif
+    /* The lanes' sum in the elements' own type, halves upon halves; of four vectors at once, in the same order. */
+    static inline __attribute__((always_inline)) real vtotal(vec v) {
+    #if defined(__AVX512F__) && FASTBP_VEC_BYTES == 64 && IS_FLOAT
+        return _mm512_reduce_add_ps((__m512)v);
+    #elif defined(__AVX512F__) && FASTBP_VEC_BYTES == 64
+        return _mm512_reduce_add_pd((__m512d)v);
+    #else
+        real x[VL];
+        memcpy(x, &v, sizeof(x));
+        for (int half = VL / 2; half > 0; half /= 2)
+            for (int lane = 0; lane < half; lane++) x[lane] += x[lane + half];
+        return x[0];
+    #endif
+    }
+    static inline __attribute__((always_inline)) void vtotal4(vec a, vec b, vec c, vec d, real *out) {
+    #if FASTBP_VEC_BYTES / 4 >= 4 && (IS_FLOAT || FASTBP_VEC_BYTES >= 32)
+        vec ac = interleave_low(a, c) + interleave_high(a, c), bd = interleave_low(b, d) + interleave_high(b, d);
+        vec abcd = interleave_low(ac, bd) + interleave_high(ac, bd);
+        quad part[VL / 4];
+        memcpy(part, &abcd, sizeof(part));
+        for (int half = VL / 8; half > 0; half /= 2)
+            for (int i = 0; i < half; i++) part[i] += part[i + half];
+        memcpy(out, part, 4 * sizeof(real));
+    #else
+        out[0] = vtotal(a), out[1] = vtotal(b), out[2] = vtotal(c), out[3] = vtotal(d);
+    #endif
+    }
     #ifdef __clang__
     #  define FASTBP_UNROLL _Pragma("unroll")
     #else
@@ -293,6 +307,7 @@ cdef extern from * nogil:
     vec vload(const real* p)
     void vstore(real* p, vec v)
     void prefetch_store(const real* p)  # the line will be written soon
+    void prefetch_load(const real* p)
     vec vload_part(const real* p, int n, real fill)     # lanes n and above hold fill; 0 < n < VL
     void vstore_part(real* p, int n, vec v)
     vec vfma(vec a, vec b, vec c)       # a * b + c
@@ -310,6 +325,7 @@ cdef extern from * nogil:
     vec vabs(vec a)
     double vsum(vec v)
     real vtotal(vec v)
+    void vtotal4(vec a, vec b, vec c, vec d, real* out)
     real vmaximum(vec v)                # any lane where one is NaN
     void transpose_square(const real* p, Py_ssize_t ld, real* out, Py_ssize_t ldo)     # VL x VL
     void transpose4(const real* p, Py_ssize_t ld, real* out, Py_ssize_t ldo)
