@@ -57,18 +57,6 @@ def log_problem() -> Problem:
     )
 
 
-def tanh_problem() -> Problem:
-    """tanh(x) = x + x^3 q(x^2) for x^2 <= 0.6^2."""
-    return Problem(
-        "tanh",
-        lambda s: (mp.tanh(mp.sqrt(s)) / mp.sqrt(s) - 1) / s,
-        lambda s: s * mp.sqrt(s) / mp.tanh(mp.sqrt(s)),
-        mpf(0),
-        mpf("0.6") ** 2,
-        {np.float32: 4, np.float64: 11},
-    )
-
-
 def chebyshev_grid(low: mpf, high: mpf) -> list[mpf]:
     """Points dense at both ends, where the extremes of the error crowd; an even number, so that none is the middle."""
     nodes = [mp.cos(mp.pi * (2 * i + 1) / (2 * GRID_POINTS)) for i in range(GRID_POINTS)]
@@ -143,7 +131,7 @@ def main() -> None:
     for dtype, integer_bits in ((np.float32, 8), (np.float64, 11)):
         hi, lo = split_ln2(dtype, integer_bits)
         print(f"ln2 {dtype.__name__}: hi {hi!s}  lo {lo!s}")
-    for problem in (exp_problem(), log_problem(), tanh_problem()):
+    for problem in (exp_problem(), log_problem()):
         for dtype in (np.float32, np.float64):
             coefficients, worst = fit(problem, dtype)
             print(f"{problem.name} {dtype.__name__}: error {mp.nstr(worst, 2)} * eps / 2")

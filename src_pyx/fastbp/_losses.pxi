@@ -9,6 +9,8 @@
 # (c) A row's maximum need not see a NaN, since the sum will; +inf gives inf - inf = NaN by itself, as does a row of only -inf.
 # (d) A target of 0 contributes 0, whatever the logit: the product is masked, not computed.
 # (e) A loss returns the loss of its row in double, and writes scale times its gradient. dz may be z.
+# (f) A row of at most VL elements (ten classes, two) is loaded once, stays in one register, and is stored once: what is stored in
+#     part and loaded again at once would wait for the store.
 
 cdef enum:
     BLOCK = 64
@@ -35,38 +37,69 @@ cdef inline double sum_end(Sum* s) noexcept nogil:
     return s.total + vsum(s.lanes)
 
 cdef inline real row_maximum(const real* z, Py_ssize_t n) noexcept nogil:
-    cdef vec top = vset(-INFINITY)
-    cdef Py_ssize_t i
-    for i from 0 <= i < n by VL:
+    # Four at once: each waits for its own last one only.
+    cdef vec top = vset(-INFINITY), a = top, b = top, c = top
+    cdef Py_ssize_t i = 0
+    while i + 4 * VL <= n:
+        top = vmax(top, vload(z + i))
+        a = vmax(a, vload(z + i + VL))
+        b = vmax(b, vload(z + i + 2 * VL))
+        c = vmax(c, vload(z + i + 3 * VL))
+        i += 4 * VL
+    while i < n:
         top = vmax(top, load_some(z + i, n - i, <real> -INFINITY))
-    return vmaximum(top)
+        i += VL
+    return vmaximum(vmax(vmax(top, a), vmax(b, c)))
 
 cdef inline double row_exponentials(const real* z, real top, real* e, Py_ssize_t n) noexcept nogil:
     """e = exp(z - top), and the sum of e."""
     cdef Sum s
     cdef vec v, shift = vset(top)
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i = 0
     sum_begin(&s)
-    for i from 0 <= i < n by VL:
-        v = vexp(load_some(z + i, n - i, <real> -INFINITY) - shift)
-        if n - i < VL:
-            # A missing lane holds exp(-inf - top), which is NaN where top is -inf; so is the row then, and rightly.
-            vstore_part(e + i, <int> (n - i), v)
-        else:
-            vstore(e + i, v)
+    while i + VL <= n:
+        v = vexp(vload(z + i) - shift)
+        vstore(e + i, v)
+        sum_add(&s, v)
+        i += VL
+    if i < n:
+        # A missing lane holds exp(-inf - top), which is NaN where top is -inf; so is the row then, and rightly.
+        v = vexp(vload_part(z + i, <int> (n - i), <real> -INFINITY) - shift)
+        vstore_part(e + i, <int> (n - i), v)
         sum_add(&s, v)
     return sum_end(&s)
+
+cdef inline vec short_exponentials(const real* z, Py_ssize_t n, real* top, double* total) noexcept nogil:
+    """The same for a row of one vector, which is returned."""
+    cdef vec v = load_some(z, n, <real> -INFINITY)
+    top[0] = vmaximum(v)
+    v = vexp(v - vset(top[0]))
+    total[0] = vsum(v)
+    return v
+
+cdef inline void row_times(real* x, real factor, Py_ssize_t n) noexcept nogil:
+    cdef vec f = vset(factor)
+    cdef Py_ssize_t i = 0
+    while i + VL <= n:
+        vstore(x + i, vload(x + i) * f)
+        i += VL
+    if i < n:
+        vstore_part(x + i, <int> (n - i), vload_part(x + i, <int> (n - i), 0) * f)
 
 
 # --- softmax: p = exp(z - max) / sum; dz = p (dy - sum(dy p))
 
 cdef void softmax(const void* z, void* p, Py_ssize_t n) noexcept nogil:
     cdef real* out = <real*> p
-    cdef double total = row_exponentials(<const real*> z, row_maximum(<const real*> z, n), out, n)
-    cdef vec share = vset(1 / total)
-    cdef Py_ssize_t i
-    for i from 0 <= i < n by VL:
-        store_some(out + i, n - i, load_some(out + i, n - i, 0) * share)
+    cdef real top
+    cdef double total
+    cdef vec e
+    if n <= VL:
+        e = short_exponentials(<const real*> z, n, &top, &total)
+        store_some(out, n, e * vset(1 / total))
+        return
+    total = row_exponentials(<const real*> z, row_maximum(<const real*> z, n), out, n)
+    row_times(out, <real> (1 / total), n)
 
 cdef void softmax_backward(const void* dy, const void* p, void* dz, Py_ssize_t n) noexcept nogil:
     cdef const real* d = <const real*> dy
@@ -120,43 +153,59 @@ cdef void log_softmax_backward(const void* dy, const void* y, void* dz, Py_ssize
 cdef double softmax_nll_label(const void* z, int64_t label, double scale, void* dz, Py_ssize_t n) noexcept nogil:
     cdef const real* x = <const real*> z
     cdef real* out = <real*> dz
-    cdef real top = row_maximum(x, n)
-    cdef double margin = <double> top - <double> x[label]
-    cdef double total = row_exponentials(x, top, out, n)
-    cdef vec share = vset(1 / total)
-    cdef vec factor = vset(scale)
-    cdef real hit = out[label]
-    cdef Py_ssize_t i
-    for i from 0 <= i < n by VL:
-        store_some(out + i, n - i, load_some(out + i, n - i, 0) * share * factor)
-    out[label] = <real> (scale * (hit / total - 1))
-    return log(total) + margin
+    cdef real top, hit, wanted = x[label]
+    cdef double total, share
+    cdef vec e
+    if n <= VL:
+        e = short_exponentials(x, n, &top, &total)
+        hit = vlane(e, label)
+        share = 1 / total
+        store_some(out, n, e * vset(scale * share))
+    else:
+        top = row_maximum(x, n)
+        total = row_exponentials(x, top, out, n)
+        hit = out[label]
+        share = 1 / total
+        row_times(out, <real> (scale * share), n)
+    out[label] = <real> (scale * (hit * share - 1))
+    return log(total) + (<double> top - <double> wanted)
 
 cdef double softmax_nll(const void* z, const void* t, double scale, void* dz, Py_ssize_t n) noexcept nogil:
     cdef const real* x = <const real*> z
     cdef const real* target = <const real*> t
     cdef real* out = <real*> dz
-    cdef real top = row_maximum(x, n)
-    cdef vec shift = vset(top)
-    cdef vec v, share, factor
+    cdef real top
+    cdef vec e, v, shift, share, factor = vset(scale)
     cdef Sum margins, targets
-    cdef double total, weight
+    cdef double total, weight, margin
     cdef Py_ssize_t i
-    # loss = sum_k t_k (ln(sum) + max - z_k): both parts of the bracket are at least 0, so nothing cancels
+    if n <= VL:
+        v = load_some(target, n, 0)
+        shift = load_some(x, n, 0)
+        e = short_exponentials(x, n, &top, &total)
+        margin = vsum(margin_of(v, shift, vset(top)))
+        weight = vsum(v)
+        store_some(out, n, (e * vset(weight / total) - v) * factor)
+        return weight * log(total) + margin
+    top = row_maximum(x, n)
+    shift = vset(top)
     sum_begin(&margins)
     sum_begin(&targets)
     for i from 0 <= i < n by VL:
         v = load_some(target + i, n - i, 0)
         sum_add(&targets, v)
-        sum_add(&margins, vsel(veq(v, vset(0)), vset(0), v * (shift - load_some(x + i, n - i, 0))))
+        sum_add(&margins, margin_of(v, load_some(x + i, n - i, 0), shift))
     weight = sum_end(&targets)
     total = row_exponentials(x, top, out, n)
     share = vset(weight / total)
-    factor = vset(scale)
     for i from 0 <= i < n by VL:
         v = load_some(out + i, n - i, 0) * share - load_some(target + i, n - i, 0)
         store_some(out + i, n - i, v * factor)
     return weight * log(total) + sum_end(&margins)
+
+cdef inline vec margin_of(vec t, vec z, vec top) noexcept nogil:
+    # loss = sum_k t_k (ln(sum) + max - z_k): both parts of the bracket are at least 0, so nothing cancels
+    return vsel(veq(t, vset(0)), vset(0), t * (top - z))
 
 
 # --- sigmoid with negative log-likelihood, in the form that neither overflows nor cancels:
@@ -166,9 +215,8 @@ cdef double sigmoid_nll(const void* z, const void* t, double scale, void* dz, Py
     cdef const real* x = <const real*> z
     cdef const real* target = <const real*> t
     cdef real* out = <real*> dz
-    cdef vec v, wanted, against, loss
-    cdef vec one = vset(1), zero = vset(0)
-    cdef vec factor = vset(scale)
+    cdef vec v, wanted, against, e, u, inverse, sigma
+    cdef vec one = vset(1), zero = vset(0), factor = vset(scale)
     cdef Sum s
     cdef Py_ssize_t i
     sum_begin(&s)
@@ -177,9 +225,13 @@ cdef double sigmoid_nll(const void* z, const void* t, double scale, void* dz, Py
         v = load_some(x + i, n - i, <real> -INFINITY)
         wanted = load_some(target + i, n - i, 0)
         against = vsel(vgt(v, zero), one - wanted, wanted)
-        loss = vlog1p(vexp(zero - vabs(v))) + vsel(veq(against, zero), zero, vabs(v) * against)
-        sum_add(&s, loss)
-        store_some(out + i, n - i, (vsigmoid(v) - wanted) * factor)
+        # One exponential and one division serve both: sigmoid(|z|) = 1 / (1 + e), sigmoid(-|z|) = e / (1 + e), e = exp(-|z|).
+        e = vexp(zero - vabs(v))
+        u = one + e
+        inverse = one / u
+        sigma = vsel(vlt(v, zero), e * inverse, inverse)
+        sum_add(&s, log1p_of_power(e, u, inverse) + vsel(veq(against, zero), zero, vabs(v) * against))
+        store_some(out + i, n - i, (sigma - wanted) * factor)
     return sum_end(&s)
 
 
@@ -189,12 +241,11 @@ cdef double mse(const void* y, const void* t, double scale, void* dy, Py_ssize_t
     cdef const real* x = <const real*> y
     cdef const real* target = <const real*> t
     cdef real* out = <real*> dy
-    cdef real factor = <real> scale
+    cdef vec d, factor = vset(scale)
     cdef double total = 0
-    cdef real d
     cdef Py_ssize_t i
-    for i in range(n):
-        d = x[i] - target[i]
-        total += <double> d * <double> d
-        out[i] = factor * d
+    for i from 0 <= i < n by VL:
+        d = load_some(x + i, n - i, 0) - load_some(target + i, n - i, 0)
+        total += vsquares(d)
+        store_some(out + i, n - i, d * factor)
     return 0.5 * total

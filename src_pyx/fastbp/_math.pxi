@@ -3,7 +3,7 @@
 # Design
 # ------
 # (a) One source serves float and double. Only the coefficients differ, so IS_FLOAT, a constant of the C compiler,
-#     chooses between two lists in three functions, and `by_dtype` between two numbers elsewhere. Every other constant
+#     chooses between two lists in two functions, and `by_dtype` between two numbers elsewhere. Every other constant
 #     is built from FRACTION_BITS and EXPONENT_BITS. The coefficients come from tools/fit_polynomials.py: least error
 #     relative to the function. Their own error is at most 0.08 eps / 2, so that what is left is rounding.
 # (b) No branches: both sides are computed and `vsel` takes one. NaN goes through by arithmetic (vmin and vmax return
@@ -16,11 +16,12 @@
 #     and so is what it leaves of x, with FMA or without. n reaches from -1076 to 1024, beyond the exponents, and a
 #     result may be denormal: 2^n is multiplied in two halves, of which only the last product can round. AVX-512 has
 #     one instruction for it. The clamps lie where the result has long been 0 or inf.
-# (e) sigmoid: with exp(|z|) = 2^n (1 + p), sigmoid(-|z|) = 2^-n / (2^-n + 1 + p), and sigmoid(|z|) is 1 minus that.
-#     Compared with e / (1 + e), e = exp(-|z|), the numerator is exact: 1.75 ulp instead of 2.2. 2^-n + 1 is kept in two
-#     parts, since its rounding error would come on top of that of the sum; 2^-n is multiplied last, for the denormals.
-# (f) tanh: an odd polynomial below 0.6, and above it 1 - 2 / (exp(2 |x|) + 1), where the subtraction no longer
-#     magnifies errors. One formula by way of expm1 would spare the polynomial and cost an estimated ulp.
+# (e) sigmoid: with exp(-z) = 2^n (1 + p), sigmoid(z) = 2^-n / (1 + (2^-n + p)), for z of either sign. The numerator is
+#     exact, a denormal too; and of the two sums one is exact, or nearly so: 2^-n + p where 2^-n is small, 1 + ... where it
+#     is large. Two parts and a selection (1.75 ulp instead of 2.0) took half as long again.
+# (f) tanh, from h = (exp(2 |x|) - 1) / 2 = 2^(n - 1) (1 + p) - 1/2, which 2^(n - 1) - 1/2 exact keeps exact in all but one
+#     rounding: h / (h + 1), in which the rounding of h + 1 weighs most where h is small (2.5 ulp); there h - h tanh(|x|),
+#     the same number, has little more than the error of h. An odd polynomial below 0.6 took half as long again.
 # (g) log: u = 2^k (1 + f), 1 + f in [sqrt(1/2), sqrt(2)), the exponent by integer arithmetic. f^2 and higher powers
 #     are a small correction; k ln(2) + f is kept in two parts, which costs three additions and keeps the error below
 #     0.9 ulp around k = -1 and 1. A polynomial in f is longer than one in f / (2 + f), but it needs no division, and a
@@ -80,12 +81,12 @@ cdef extern from * nogil:
     #define FASTBP_INLINED __attribute__((always_inline, unused))
     static inline FASTBP_INLINED vec fastbp_exp_polynomial(vec r, vec rr);
     static inline FASTBP_INLINED vec fastbp_log_polynomial(vec f, vec ff);
-    static inline FASTBP_INLINED vec fastbp_tanh_polynomial(vec s, vec ss);
     static inline FASTBP_INLINED vec fastbp_exp_reduced(vec x, vec *n);
     static inline FASTBP_INLINED vec fastbp_scaled(vec a, vec n);
     static inline FASTBP_INLINED vec fastbp_log_parts(vec u, vec origin, vec *low);
     static inline FASTBP_INLINED vec fastbp_exp(vec x);
     static inline FASTBP_INLINED vec fastbp_log(vec x);
+    static inline FASTBP_INLINED vec fastbp_log1p_of_power(vec e, vec u, vec inverse);
     static inline FASTBP_INLINED vec fastbp_log1p(vec x);
     static inline FASTBP_INLINED vec fastbp_tanh(vec x);
     static inline FASTBP_INLINED vec fastbp_sigmoid(vec z);
@@ -165,31 +166,6 @@ cdef inline vec log_polynomial "fastbp_log_polynomial"(vec f, vec ff) noexcept n
     return vfma(odd, f, even)
 
 
-cdef inline vec tanh_polynomial "fastbp_tanh_polynomial"(vec s, vec ss) noexcept nogil:
-    # (tanh(x) / x - 1) / x^2 for s = x^2 <= 0.6^2, ss = s^2
-    cdef vec even, odd
-    if IS_FLOAT:
-        even = vset(-0.0058951597)
-        even = vfma(even, ss, vset(-0.05378383))
-        even = vfma(even, ss, vset(-0.333333))
-        odd = vset(0.020795973)
-        odd = vfma(odd, ss, vset(0.13331924))
-    else:
-        even = vset(-3.115912729529894e-05)
-        even = vfma(even, ss, vset(-0.00023750228789627776))
-        even = vfma(even, ss, vset(-0.0014557632557378264))
-        even = vfma(even, ss, vset(-0.008863234849910894))
-        even = vfma(even, ss, vset(-0.05396825396721104))
-        even = vfma(even, ss, vset(-0.33333333333333326))
-        odd = vset(6.494589003339955e-06)
-        odd = vfma(odd, ss, vset(9.247057607031321e-05))
-        odd = vfma(odd, ss, vset(0.0005896185852797798))
-        odd = vfma(odd, ss, vset(0.0035921195381559026))
-        odd = vfma(odd, ss, vset(0.021869488501408407))
-        odd = vfma(odd, ss, vset(0.1333333333333176))
-    return vfma(odd, s, even)
-
-
 cdef inline vec exp_reduced "fastbp_exp_reduced"(vec x, vec* n) noexcept nogil:
     # x = n ln(2) + r; returns p = exp(r) - 1
     cdef vec rounder = vset(1.5 * FIRST_INTEGER), r, rr
@@ -220,25 +196,23 @@ cdef inline vec vexp "fastbp_exp"(vec x) noexcept nogil:
 
 
 cdef inline vec vsigmoid "fastbp_sigmoid"(vec z) noexcept nogil:
-    # tail = sigmoid(-|z|) = 2^-n / (2^-n + 1 + p)
-    cdef vec n, p, power, high, low, tail
-    p = exp_reduced(vmin(vset(by_dtype(104, 746)), vabs(z)), &n)
-    n = vset(0) - n
-    power = scaled(vset(1), n)
-    high = power + vset(1)
-    low = power - (high - vset(1))
-    tail = scaled(vset(1) / (high + (low + p)), n)
-    return vsel(vlt(z, vset(0)), tail, vset(1) - tail)
+    # exp(-z) = (1 + p) / power; sigmoid(z) = power / (1 + (power + p))
+    cdef vec n, p, power, x = vfrombits(vbits(z) ^ vbits(vset(-0.0)))
+    x = vmin(vset(by_dtype(104, 746)), x)
+    x = vmax(vset(by_dtype(-18, -38)), x)
+    p = exp_reduced(x, &n)
+    power = scaled(vset(1), vset(0) - n)
+    return power / (vset(1) + (power + p))
 
 
 cdef inline vec vtanh "fastbp_tanh"(vec x) noexcept nogil:
-    # small = a + a^3 q(a^2); large = 1 - 2 / (2^n (1 + p) + 1), 0 <= n < 57
-    cdef vec a = vabs(x), s = x * x, n, p, power, small, large, y
-    small = vfma(a * s, tanh_polynomial(s, s * s), a)
+    # half = (exp(2 |x|) - 1) / 2 = 2^(n - 1) (1 + p) - 1/2, 0 <= n < 57; tanh(|x|) = half / (half + 1) = half - half tanh(|x|)
+    cdef vec a = vabs(x), n, p, power, half, y
     p = exp_reduced(vmin(vset(by_dtype(18.5, 38.5)), a + a), &n)
-    power = vfromubits(ubits(n + vset(1.5 * FIRST_INTEGER + EXPONENT_BIAS)) << FRACTION_BITS)
-    large = vset(1) - vset(2) / vfma(power, p, power + vset(1))
-    y = vsel(vlt(a, vset(0.6)), small, large)
+    power = vfromubits(ubits(n + vset(1.5 * FIRST_INTEGER + EXPONENT_BIAS - 1)) << FRACTION_BITS)
+    half = vfma(power, p, power - vset(0.5))
+    y = half / (half + vset(1))
+    y = vsel(vlt(half, vset(0.5)), vnfma(half, y, half), y)
     return vfromubits(ubits(y) | (ubits(x) & ubits(vset(-0.0))))
 
 
@@ -264,6 +238,12 @@ cdef inline vec vlog "fastbp_log"(vec x) noexcept nogil:
     y = vsel(vlt(x, vset(INFINITY)), y + low, x)
     y = vsel(vlt(x, vset(0)), vset(NAN), y)
     return vsel(veq(x, vset(0)), vset(-INFINITY), y)
+
+
+cdef inline vec log1p_of_power "fastbp_log1p_of_power"(vec e, vec u, vec inverse) noexcept nogil:
+    # log(1 + e) for 0 <= e <= 1, where u = 1 + e and 1 / u are there already
+    cdef vec low, high = log_parts(u, vset(FIRST_INTEGER + EXPONENT_BIAS), &low)
+    return high + vfma(e - (u - vset(1)), inverse, low)
 
 
 cdef inline vec vlog1p "fastbp_log1p"(vec x) noexcept nogil:

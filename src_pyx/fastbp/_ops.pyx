@@ -108,6 +108,8 @@ cdef void split_inner(Axes* axes, Py_ssize_t itemsize) noexcept nogil:
 cdef inline char* row_of(const Axes* axes, int operand, Py_ssize_t row) noexcept nogil:
     cdef char* p = axes.data[operand]
     cdef int i = axes.ndim - 1
+    if i == 0:
+        return p + row * axes.strides[operand][0]   # without a division: half of what a row of ten elements takes
     while i >= 0:
         p += (row % axes.shape[i]) * axes.strides[operand][i]
         row //= axes.shape[i]

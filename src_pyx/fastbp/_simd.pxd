@@ -164,8 +164,11 @@ cdef extern from * nogil:
     #endif
     static inline __attribute__((always_inline)) vec vabs(vec a) { return vfrombits(vbits(a) & ~vbits(vset((real)-0.0))); }
 
-    /* The sum of all lanes, in double, and the largest lane (any, where one is NaN), in log2(VL) steps: the upper half comes to the
-       lower half until one lane is left. The order of the sum is part of the result. */
+    /* One lane, by way of memory: a whole vector that is stored and read in part is handed on by the store buffer. */
+    static inline real vlane(vec v, ptrdiff_t lane) { return ((const real *)&v)[lane]; }
+
+    /* The sum of all lanes or of their squares, in double, and the largest lane (any, where one is NaN), in log2(VL) steps: the upper
+       half comes to the lower half until one lane is left. The order of the sum is part of the result. */
     #if defined(__AVX2__) && FASTBP_VEC_BYTES >= 32
     static inline double sum4(__m256d s) {
         __m128d pair = _mm256_castpd256_pd128(s) + _mm256_extractf128_pd(s, 1);
@@ -173,29 +176,48 @@ cdef extern from * nogil:
     }
     #  if FASTBP_VEC_BYTES == 64 && IS_FLOAT
     #    define vmaximum(v) _mm512_reduce_max_ps((__m512)(v))
-    static inline double vsum(vec v) {
-        __m512 upper = _mm512_shuffle_f32x4((__m512)v, (__m512)v, 0x4e);
-        __m512d s = _mm512_cvtps_pd(_mm512_castps512_ps256((__m512)v)) + _mm512_cvtps_pd(_mm512_castps512_ps256(upper));
-        return sum4(_mm512_castpd512_pd256(s) + _mm512_extractf64x4_pd(s, 1));
+    #    define FASTBP_LOWER(v) _mm512_cvtps_pd(_mm512_castps512_ps256((__m512)(v)))
+    #    define FASTBP_UPPER(v) FASTBP_LOWER(_mm512_shuffle_f32x4((__m512)(v), (__m512)(v), 0x4e))
+    static inline double sum8(__m512d s) { return sum4(_mm512_castpd512_pd256(s) + _mm512_extractf64x4_pd(s, 1)); }
+    static inline double vsum(vec v) { return sum8(FASTBP_LOWER(v) + FASTBP_UPPER(v)); }
+    static inline double vsquares(vec v) {
+        __m512d lower = FASTBP_LOWER(v), upper = FASTBP_UPPER(v);
+        return sum8(lower * lower + upper * upper);
     }
     #  elif FASTBP_VEC_BYTES == 64
     #    define vmaximum(v) _mm512_reduce_max_pd((__m512d)(v))
     static inline double vsum(vec v) { return sum4(_mm512_castpd512_pd256((__m512d)v) + _mm512_extractf64x4_pd((__m512d)v, 1)); }
     #  elif IS_FLOAT
-    static inline double vsum(vec v) {
-        return sum4(_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)v)) + _mm256_cvtps_pd(_mm256_extractf128_ps((__m256)v, 1)));
+    #    define FASTBP_LOWER(v) _mm256_cvtps_pd(_mm256_castps256_ps128((__m256)(v)))
+    #    define FASTBP_UPPER(v) _mm256_cvtps_pd(_mm256_extractf128_ps((__m256)(v), 1))
+    static inline double vsum(vec v) { return sum4(FASTBP_LOWER(v) + FASTBP_UPPER(v)); }
+    static inline double vsquares(vec v) {
+        __m256d lower = FASTBP_LOWER(v), upper = FASTBP_UPPER(v);
+        return sum4(lower * lower + upper * upper);
     }
     #  else
     #    define vsum(v) sum4((__m256d)(v))
     #  endif
     #else
-    static inline double vsum(vec v) {
-        double s[VL];
-        for (int lane = 0; lane < VL; lane++) s[lane] = (double)v[lane];
+    static inline double sum_of_lanes(double *s) {
         for (int half = VL / 2; half > 0; half /= 2)
             for (int lane = 0; lane < half; lane++) s[lane] += s[lane + half];
         return s[0];
     }
+    static inline double vsum(vec v) {
+        double s[VL];
+        for (int lane = 0; lane < VL; lane++) s[lane] = (double)v[lane];
+        return sum_of_lanes(s);
+    }
+    #endif
+    #if FASTBP_VEC_BYTES == 16
+    static inline double vsquares(vec v) {
+        double s[VL];
+        for (int lane = 0; lane < VL; lane++) s[lane] = (double)v[lane] * (double)v[lane];
+        return sum_of_lanes(s);
+    }
+    #elif !IS_FLOAT
+    #  define vsquares(v) vsum((v) * (v))
     #endif
     #if !defined(vmaximum)
     static inline real vmaximum(vec v) {
@@ -326,6 +348,8 @@ cdef extern from * nogil:
     double vsum(vec v)
     real vtotal(vec v)
     void vtotal4(vec a, vec b, vec c, vec d, real* out)
+    double vsquares(vec v)
+    real vlane(vec v, Py_ssize_t lane)
     real vmaximum(vec v)                # any lane where one is NaN
     void transpose_square(const real* p, Py_ssize_t ld, real* out, Py_ssize_t ldo)     # VL x VL
     void transpose4(const real* p, Py_ssize_t ld, real* out, Py_ssize_t ldo)
