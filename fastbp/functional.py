@@ -1,7 +1,9 @@
 """The kernels, function by function: numpy arrays in, numpy arrays out.
 
-A. Each function checks, says "Checked." on a line of its own, and calls the compiled kernel. Above that line everything
-   may raise and nothing is written; below it nothing raises.
+A. Each function first tries the compiled door for plain arguments (see `_ops.pyx`), which computes, or declines with
+   None: at batch 1 the checks below cost more than the arithmetic. What is not plain is looked at closely: the function
+   checks, says "Checked." on a line of its own, and calls the compiled kernel. Above that line everything may raise and
+   nothing is written; below it nothing raises.
 B. The first array decides the dtype; the others must have the same.
 C. The activations and their derivatives are made from `fastbp.reference.ACTIVATIONS`, their docstrings included.
 """
@@ -69,6 +71,9 @@ def matmul(a: FloatArray, b: FloatArray, *, out: FloatArray | None = None) -> Fl
     >>> fastbp.matmul(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]))
     array([[11.]])
     """
+    done = _ops.try_matmul(a, b, None, out)
+    if done is not None:
+        return done
     a = check.matrix("a", a)
     b = check.matrix("b", b, a.dtype, "a")
     if a.shape[1] != b.shape[0]:
@@ -121,6 +126,9 @@ def matmul_backward(
     array([[1.],
            [2.]])
     """
+    done = _ops.try_matmul_backward(dc, a, b, out)
+    if done is not None:
+        return done
     dc = check.matrix("dc", dc)
     a = check.matrix("a", a, dc.dtype, "dc")
     b = check.matrix("b", b, dc.dtype, "dc")
@@ -131,10 +139,8 @@ def matmul_backward(
     reads = (("dc", dc), ("a", a), ("b", b))
     da = check.output(out_a, a.shape, dc.dtype, reads, name="out[0] (da)")
     db = check.output(out_b, b.shape, dc.dtype, (*reads, ("out[0] (da)", out_a)), name="out[1] (db)")
-    dc, a, b = aligned(dc), aligned(a), aligned(b)
     # Checked.
-    _ops.matmul(dc, b.T, da)  # da = dc @ b.T
-    _ops.matmul(a.T, dc, db)  # db = a.T @ dc
+    _ops.linear_backward(aligned(dc), aligned(a), aligned(b), da, db, None)
     return deliver(da, out_a), deliver(db, out_b)
 
 
@@ -174,6 +180,9 @@ def linear(x: FloatArray, w: FloatArray, b: FloatArray | None = None, *, out: Fl
     array([[21.5],
            [43.5]])
     """
+    done = _ops.try_matmul(x, w, b, out)
+    if done is not None:
+        return done
     x = check.matrix("x", x)
     w = check.matrix("w", w, x.dtype, "x")
     if b is not None:
@@ -253,6 +262,9 @@ def linear_backward(
     >>> db
     array([0.])
     """
+    done = _ops.try_linear_backward(dy, x, w, need_dx, out)
+    if done is not None:
+        return done
     dy = check.matrix("dy", dy)
     x = check.matrix("x", x, dy.dtype, "dy")
     w = check.matrix("w", w, dy.dtype, "dy")
@@ -357,13 +369,16 @@ Examples
 
 def _forward_function(rule: Activation) -> Callable[..., FloatArray]:
     """Make the public function of an activation."""
-    name = rule.name
+    name, index = rule.name, _ops.activation_index(rule.name)
 
     def forward(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+        done = _ops.try_activation(index, z, out)
+        if done is not None:
+            return done
         z = check.array("z", z)
         y = check.output(out, z.shape, z.dtype, (("z", z),), in_place=True)
         # Checked.
-        _ops.activation(name, aligned(z), y)
+        _ops.activation(index, aligned(z), y)
         return deliver(y, out)
 
     result = repr(rule.forward(np.array([-1.0, 0.0, 2.0])).round(4))
@@ -373,7 +388,7 @@ def _forward_function(rule: Activation) -> Callable[..., FloatArray]:
 
 def _backward_function(rule: Activation) -> Callable[..., FloatArray]:
     """Make the public function of an activation's derivative; its second argument bears the name of what it needs."""
-    name = rule.name
+    index = _ops.activation_index(rule.name)
 
     def compute(dy: FloatArray, kept_name: str, kept: FloatArray, out: FloatArray | None) -> FloatArray:
         dy = check.array("dy", dy)
@@ -382,16 +397,18 @@ def _backward_function(rule: Activation) -> Callable[..., FloatArray]:
             raise ValueError(f"dy has shape {dy.shape}, expected {kept.shape}: the shape of {kept_name}")
         dz = check.output(out, dy.shape, dy.dtype, (("dy", dy), (kept_name, kept)), in_place=True)
         # Checked.
-        _ops.activation_backward(name, aligned(dy), aligned(kept), dz)
+        _ops.activation_backward(index, aligned(dy), aligned(kept), dz)
         return deliver(dz, out)
 
     def from_output(dy: FloatArray, y: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
-        return compute(dy, "y", y, out)
+        done = _ops.try_activation_backward(index, dy, y, out)
+        return compute(dy, "y", y, out) if done is None else done
 
     def from_input(dy: FloatArray, z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
-        return compute(dy, "z", z, out)
+        done = _ops.try_activation_backward(index, dy, z, out)
+        return compute(dy, "z", z, out) if done is None else done
 
-    return _named(from_output if rule.needs == "output" else from_input, f"{name}_backward", _backward_doc(rule))
+    return _named(from_output if rule.needs == "output" else from_input, f"{rule.name}_backward", _backward_doc(rule))
 
 
 def _backward_doc(rule: Activation) -> str:
@@ -461,7 +478,8 @@ def softmax(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     >>> fastbp.softmax(np.log([[1.0, 2.0, 5.0]])).round(4)
     array([[0.125, 0.25 , 0.625]])
     """
-    return _over_rows(_ops.softmax, z, out)
+    done = _ops.try_softmax(z, out)
+    return _over_rows(_ops.softmax, z, out) if done is None else done
 
 
 def log_softmax(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
@@ -499,7 +517,8 @@ def log_softmax(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     >>> fastbp.log_softmax(np.array([0.0, 0.0])).round(4)
     array([-0.6931, -0.6931])
     """
-    return _over_rows(_ops.log_softmax, z, out)
+    done = _ops.try_log_softmax(z, out)
+    return _over_rows(_ops.log_softmax, z, out) if done is None else done
 
 
 def softmax_backward(dy: FloatArray, p: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
@@ -539,7 +558,8 @@ def softmax_backward(dy: FloatArray, p: FloatArray, *, out: FloatArray | None = 
     >>> fastbp.softmax_backward(np.array([[1.0, 0.0]]), np.array([[0.25, 0.75]]))
     array([[ 0.1875, -0.1875]])
     """
-    return _over_rows_backward(_ops.softmax_backward, dy, "p", p, out)
+    done = _ops.try_softmax_backward(dy, p, out)
+    return _over_rows_backward(_ops.softmax_backward, dy, "p", p, out) if done is None else done
 
 
 def log_softmax_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
@@ -579,7 +599,8 @@ def log_softmax_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | Non
     >>> fastbp.log_softmax_backward(np.array([[1.0, 0.0]]), np.log([[0.25, 0.75]])).round(4)
     array([[ 0.75, -0.75]])
     """
-    return _over_rows_backward(_ops.log_softmax_backward, dy, "y", y, out)
+    done = _ops.try_log_softmax_backward(dy, y, out)
+    return _over_rows_backward(_ops.log_softmax_backward, dy, "y", y, out) if done is None else done
 
 
 def _over_rows(kernel: Callable[..., None], z: FloatArray, out: FloatArray | None) -> FloatArray:
@@ -671,6 +692,9 @@ def softmax_nll(
     array([[ 0.25, -0.25],
            [-0.5 ,  0.5 ]])
     """
+    done = _ops.try_softmax_nll(z, t, sample_weight, reduction, out)
+    if done is not None:
+        return done
     check.choice("reduction", reduction, REDUCTIONS)
     z = check.matrix("z", z)
     _check_columns("z", z)
@@ -734,6 +758,9 @@ def sigmoid_nll(
     array([[-0.25],
            [ 0.5 ]])
     """
+    done = _ops.try_sigmoid_nll(z, t, sample_weight, reduction, out)
+    if done is not None:
+        return done
     check.choice("reduction", reduction, REDUCTIONS)
     z = check.matrix("z", z)
     t = check.probability_targets(t, z.shape[0], z.shape[1], z.dtype)
@@ -797,6 +824,9 @@ def mse(
     array([[1.5, 2. ],
            [0. , 0.5]])
     """
+    done = _ops.try_mse(y, t, sample_weight, reduction, out)
+    if done is not None:
+        return done
     check.choice("reduction", reduction, REDUCTIONS)
     y = check.matrix("y", y)
     t = check.value_targets(t, y.shape[0], y.shape[1], y.dtype)
@@ -804,7 +834,7 @@ def mse(
 
 
 def _loss(
-    kernel: Callable[..., None],
+    kernel: Callable[..., Any],
     name: str,
     z: FloatArray,
     t: Any,
@@ -816,10 +846,6 @@ def _loss(
     weights = check.sample_weights(sample_weight, z.shape[0], z.dtype)
     divisor = check.divisor(reduction, z.shape[0], weights)
     dz = check.output(out, z.shape, z.dtype, ((name, z), ("t", t), ("sample_weight", weights)))
-    losses = np.empty(z.shape[0])
     # Checked.
-    kernel(aligned(z), aligned(t), weights, 1.0 / divisor, dz, losses)
-    with np.errstate(all="ignore"):  # a sum of finite losses may overflow to inf, and inf - inf is NaN
-        if reduction == "none":
-            return losses.astype(z.dtype), deliver(dz, out)
-        return float(np.add.reduce(losses)) / divisor, deliver(dz, out)
+    loss = kernel(aligned(z), aligned(t), weights, divisor, reduction == "none", dz)
+    return loss, deliver(dz, out)

@@ -674,6 +674,130 @@ def test_an_equal_dtype_that_is_another_object_passes() -> None:
     assert_array_equal(functional.sigmoid(z), np.full(3, 0.5, np.float32))
 
 
+# ---- the two doors ---------------------------------------------------------------------------------------------------
+
+
+def calls_with_out(dtype: Any) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...], Any]]:
+    """Every function, plain arguments, and arrays for its out."""
+    rng = np.random.default_rng(3)
+    x, w, b, dy = operands(rng, 5, 4, 3, dtype)
+    z, dz = rng.normal(0, 3, (2, 7, 4)).astype(dtype)
+    labels, rows = rng.integers(0, 4, 7), rng.uniform(0, 1, (7, 4)).astype(dtype)
+    grads = tuple(np.empty_like(a) for a in (x, w, b))
+    calls: dict[str, tuple[Callable[..., Any], tuple[Any, ...], Any]] = {
+        "matmul": (functional.matmul, (x, w), np.empty_like(dy)),
+        "matmul_backward": (functional.matmul_backward, (dy, x, w), grads[:2]),
+        "linear": (functional.linear, (x, w, b), np.empty_like(dy)),
+        "linear_backward": (functional.linear_backward, (dy, x, w), grads),
+    }
+    for name in (*ACTIVATIONS, "softmax", "log_softmax"):
+        calls[name] = (getattr(functional, name), (z,), np.empty_like(z))
+        calls[f"{name}_backward"] = (backward_of(name), (dz, rows), np.empty_like(z))
+    for name, targets in (("softmax_nll", labels), ("softmax_nll", rows), ("sigmoid_nll", rows), ("mse", rows)):
+        calls[f"{name} {targets.ndim}"] = (getattr(functional, name), (z, targets), np.empty_like(z))
+    return calls
+
+
+def without_the_quick_door(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let every `try_` of the compiled module decline; the names of those that were asked."""
+    asked: list[str] = []
+    for name in [name for name in vars(_ops) if name.startswith("try_")]:
+        monkeypatch.setattr(_ops, name, lambda *_, name=name: asked.append(name))
+    return asked
+
+
+@BY_DTYPE
+def test_both_doors_lead_to_the_same_bits(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = calls_with_out(dtype)
+    variants = [(f, args, {}) for f, args, _ in calls.values()]
+    variants += [(f, args, {"reduction": r}) for n, (f, args, _) in calls.items() if " " in n for r in REDUCTIONS]
+    quick = [f(*args, **options) for f, args, options in variants]
+    for f, args, out in calls.values():
+        assert_same_bits(f(*args, out=out), f(*args))
+    asked = without_the_quick_door(monkeypatch)
+    for (f, args, options), expected in zip(variants, quick, strict=True):
+        assert_same_bits(f(*args, **options), expected)
+    for f, args, out in calls.values():
+        assert_same_bits(f(*args, out=out), f(*args))
+    assert len(asked) == len(variants) + 2 * len(calls)
+
+
+@BY_DTYPE
+def test_plain_arguments_take_the_quick_door(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("checked the long way")
+
+    calls = calls_with_out(dtype)
+    for name in ("array", "matrix", "output", "choice"):
+        monkeypatch.setattr(functional.check, name, refuse)
+    for f, args, out in calls.values():
+        f(*args)
+        f(*args, out=out)
+
+
+@BY_DTYPE
+def test_the_quick_door_leaves_alone_what_is_not_plain(dtype: Any, rng: np.random.Generator) -> None:
+    a, b, bias, _ = operands(rng, 6, 6, 6, dtype)
+    other = np.float64 if dtype == np.float32 else np.float32
+    misaligned = np.frombuffer(bytearray(6 * 6 * a.itemsize + 1), np.int8)[1:].view(dtype).reshape(6, 6)
+    read_only = a.copy()
+    read_only.flags.writeable = False
+    wide_out = np.zeros((6, 12), dtype)
+    before = a.copy()
+    for args in (
+        (a, b.astype(other), None, None),
+        (a, b[:5], None, None),
+        (a, b[0], None, None),
+        (a, b.tolist(), None, None),
+        (a, b.view(np.matrix), None, None),
+        (a, b.astype(b.dtype.newbyteorder()), None, None),
+        (a, misaligned, None, None),
+        (a, b, bias[:5], None),
+        (a, b, None, a),  # overlaps, wholly or in part
+        (a, b, None, a.T),
+        (a[:3], b, None, a[2:5]),
+        (a[:3, ::-1], b, None, a[2:5]),
+        (a, b, bias, bias),
+        (a, b, None, a[:3]),
+        (a, b, None, read_only),
+        (a, b, None, misaligned),
+        (a, b, None, wide_out[:, ::2]),  # not contiguous: its gaps may be somebody's
+        (a, b, None, np.broadcast_to(bias, (6, 6))),
+    ):
+        assert _ops.try_matmul(*args) is None
+        assert_array_equal(a, before)
+    c = wide_out[:3]
+    for out in ((c, c, None), (None, bias), [None, None, None], (None, None, a[0])):
+        assert _ops.try_linear_backward(a, a, b, True, out) is None
+    assert _ops.try_linear_backward(a, a, b, False, (np.empty_like(a), None, None)) is None
+    assert _ops.try_matmul_backward(a, a, b, (wide_out.reshape(12, 6)[:6], wide_out.reshape(12, 6)[5:11])) is None
+
+
+@BY_DTYPE
+def test_the_quick_door_leaves_alone_what_is_no_plain_loss(dtype: Any) -> None:
+    z, rows, labels = np.zeros((3, 2), dtype), np.ones((3, 2), dtype), np.array([0, 1, 1])
+    nan, above = rows.copy(), rows.copy()
+    nan[1, 1], above[1, 1] = np.nan, 1.5
+    for args in (
+        (z, labels + 1, None, "mean", None),
+        (z, labels - 1, None, "mean", None),
+        (z, labels.astype(np.int32), None, "mean", None),
+        (z, labels[:2], None, "mean", None),
+        (z, labels, np.ones(3), "mean", None),
+        (z, labels, None, "average", None),
+        (z, labels, None, np.array(["mean", "sum"]), None),
+        (z, labels, None, "mean", z),
+        (z, rows, None, "mean", rows),
+        (z[:0], labels[:0], None, "sum", None),
+        (z[:, :0], labels, None, "sum", None),
+    ):
+        assert _ops.try_softmax_nll(*args) is None
+    assert _ops.try_sigmoid_nll(z, nan, None, "mean", None) is None
+    assert _ops.try_sigmoid_nll(z, above, None, "mean", None) is None
+    assert _ops.try_sigmoid_nll(z[:, :1], rows[:, 0], None, "mean", None) is None
+    assert _ops.try_mse(z, labels, None, "mean", None) is None
+
+
 # ---- threads ---------------------------------------------------------------------------------------------------------
 
 

@@ -1,15 +1,22 @@
-"""The kernels on numpy arrays: what fastbp/functional.py calls once its checks are done.
+"""The kernels on numpy arrays: what fastbp/functional.py calls.
 
-Arguments are valid here: one dtype, aligned, native; inputs of any strides, outputs writable and apart from the inputs
-(elementwise: or exactly an input). Each function measures its work, gives up the GIL where that pays, and runs its tasks.
-
-Arrays of any number of dimensions are walked as `outer` rows of `n` elements. Neighbouring axes that continue each other in every
-operand become one first, with the axes in the order of the output's strides, so that an array in any dense order is one row.
+Design
+------
+(a) Each kernel has two doors. `matmul` takes arguments that were checked: one dtype, aligned, native; inputs of any strides,
+    outputs writable and apart from the inputs (elementwise: or exactly an input). `try_matmul` takes anything and looks whether it is
+    *plain*: exact arrays of one native dtype, aligned, of fitting shapes; an out that is contiguous, and apart by the mere range of its
+    addresses. If so it computes at once, in a third of a microsecond instead of one to eight; if not it returns None, has
+    touched nothing, and functional.py checks what there is, says what is wrong, or converts and comes in by the other door.
+(b) Being plain decides nothing but the way: both doors lead to the same function with the same operands.
+(c) Each function measures its work, gives up the GIL where that pays, and runs its tasks. Work that keeps the GIL and is one task needs
+    no session: nothing shares it, and no signal waits that long.
+(d) Arrays of any number of dimensions are walked as `outer` rows of `n` elements. Neighbouring axes that continue each other in every
+    operand become one first, with the axes in the order of the output's strides, so that an array in any dense order is one row.
 """
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from libc.stdint cimport int64_t
-from libc.string cimport memset
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy, memset
 
 from fastbp._dispatch cimport find_activation, kernels_for
 from fastbp._product cimport Product, multiply, product_cost, product_init, product_scratch
@@ -24,6 +31,91 @@ cdef enum:
     MAX_DIMENSIONS = 64
     MAX_OPERANDS = 3
     CHUNK = 512             # elements gathered at a time where an operand's do not lie side by side
+    FEW_ROWS = 128          # whose losses have room on the stack
+    SMALL_SCRATCH = 32 << 10    # the same for packed panels: malloc takes 0.1 us, which a product of 8 x 8 notices
+
+
+# --- what is plain: see (a)
+
+cdef extern from * nogil:
+    """
+    #define fastbp_descr(x) ((void *)PyArray_DESCR((PyArrayObject *)(x)))
+    """
+    void* descr_of "fastbp_descr"(void* x)
+
+# numpy keeps one native dtype object of each type; one that carries metadata, or swaps bytes, is another.
+cdef cnp.dtype float_dtype = cnp.PyArray_DescrFromType(cnp.NPY_FLOAT)
+cdef cnp.dtype double_dtype = cnp.PyArray_DescrFromType(cnp.NPY_DOUBLE)
+cdef cnp.dtype label_dtype = cnp.PyArray_DescrFromType(cnp.NPY_INT64)
+
+cdef inline bint is_plain(object x) noexcept:
+    if not cnp.PyArray_CheckExact(x) or not cnp.PyArray_ISALIGNED(<cnp.ndarray> x):
+        return False
+    return descr_of(<void*> x) == <void*> float_dtype or descr_of(<void*> x) == <void*> double_dtype
+
+cdef inline bint is_like(object x, object first) noexcept:
+    """Plain, of the dtype of first."""
+    return cnp.PyArray_CheckExact(x) and descr_of(<void*> x) == descr_of(<void*> first) and cnp.PyArray_ISALIGNED(<cnp.ndarray> x)
+
+cdef inline bint is_plain_matrix(object x) noexcept:
+    return is_plain(x) and cnp.PyArray_NDIM(<cnp.ndarray> x) == 2
+
+cdef inline bint is_matrix_like(object x, object first) noexcept:
+    return is_like(x, first) and cnp.PyArray_NDIM(<cnp.ndarray> x) == 2
+
+cdef inline bint has_shape(cnp.ndarray x, int ndim, const cnp.npy_intp* shape) noexcept:
+    cdef int i
+    if cnp.PyArray_NDIM(x) != ndim:
+        return False
+    for i in range(ndim):
+        if cnp.PyArray_DIM(x, i) != shape[i]:
+            return False
+    return True
+
+cdef inline bint same_shape(cnp.ndarray x, cnp.ndarray y) noexcept:
+    return has_shape(x, cnp.PyArray_NDIM(y), cnp.PyArray_DIMS(y))
+
+cdef cnp.ndarray target(object out, cnp.ndarray first, int ndim, const cnp.npy_intp* shape):
+    """A fresh array, or out where that is plain; else None. In the dtype of first."""
+    if out is None:
+        return cnp.PyArray_EMPTY(ndim, <cnp.npy_intp*> shape, cnp.PyArray_TYPE(first), 0)
+    if is_like(out, first) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out) and cnp.PyArray_ISONESEGMENT(<cnp.ndarray> out) \
+            and has_shape(<cnp.ndarray> out, ndim, shape):
+        return <cnp.ndarray> out
+    return None
+
+cdef void addresses(cnp.ndarray x, char** begin, char** end) noexcept:
+    """Of all elements."""
+    cdef Py_ssize_t reach
+    cdef int i
+    begin[0] = cnp.PyArray_BYTES(x)
+    end[0] = begin[0] + cnp.PyArray_ITEMSIZE(x)
+    for i in range(cnp.PyArray_NDIM(x)):
+        reach = (cnp.PyArray_DIM(x, i) - 1) * cnp.PyArray_STRIDE(x, i)
+        if cnp.PyArray_DIM(x, i) == 0:
+            end[0] = begin[0]
+            return
+        if reach < 0:
+            begin[0] += reach
+        else:
+            end[0] += reach
+
+cdef bint apart(object out, object x) noexcept:
+    """True where out is none of the caller's, or lies before or behind x."""
+    cdef char* begin
+    cdef char* end
+    cdef char* x_begin
+    cdef char* x_end
+    if out is None or x is None:
+        return True
+    addresses(<cnp.ndarray> out, &begin, &end)
+    addresses(<cnp.ndarray> x, &x_begin, &x_end)
+    return end <= x_begin or x_end <= begin
+
+cdef bint apart_or_same(object out, cnp.ndarray x) noexcept:
+    """For elementwise kernels and arrays of one shape."""
+    return apart(out, x) or (cnp.PyArray_BYTES(<cnp.ndarray> out) == cnp.PyArray_BYTES(x) and cnp.PyArray_IS_C_CONTIGUOUS(x)
+                             and cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray> out))
 
 
 # --- operands
@@ -188,6 +280,9 @@ cdef int run_map(Map* m) except -1:
     m.segments = (n + TASK_ELEMENTS - 1) // TASK_ELEMENTS
     m.rows = 1 if m.segments > 1 else max(<Py_ssize_t> 1, TASK_ELEMENTS // n)
     tasks = m.segments * ((outer + m.rows - 1) // m.rows)
+    if tasks == 1 and cost < RELEASE_US:
+        map_task(m, 0, 0)
+        return 0
     session_begin(&session, threads_wanted() if cost > RELEASE_US else 1)
     if cost < RELEASE_US:
         run_tasks(&session, map_task, m, tasks, cost)
@@ -197,10 +292,14 @@ cdef int run_map(Map* m) except -1:
     session_end(&session)
     return raise_pending(&session)
 
-def activation(str name, cnp.ndarray z, cnp.ndarray out):
+def activation_index(str name):
+    """The place of an activation in the table of either dtype: what the functions below take."""
+    return find_activation(kernels_for(sizeof(float)), name) - kernels_for(sizeof(float)).activations
+
+def activation(int index, cnp.ndarray z, cnp.ndarray out):
     cdef Map m
     m.kernels = kernels_for(cnp.PyArray_ITEMSIZE(out))
-    m.forward = find_activation(m.kernels, name).forward
+    m.forward = m.kernels.activations[index].forward
     m.backward = NULL
     m.axes.operands = 0
     add_operand(&m.axes, z)
@@ -208,17 +307,42 @@ def activation(str name, cnp.ndarray z, cnp.ndarray out):
     elementwise_axes(&m.axes, m.kernels.itemsize)
     run_map(&m)
 
-def activation_backward(str name, cnp.ndarray dy, cnp.ndarray v, cnp.ndarray out):
+def try_activation(int index, z, out):
+    cdef cnp.ndarray y
+    if not is_plain(z):
+        return None
+    y = target(out, z, cnp.PyArray_NDIM(z), cnp.PyArray_DIMS(z))
+    if y is None or not apart_or_same(out, z):
+        return None
+    activation(index, z, y)
+    return y
+
+def activation_backward(int index, cnp.ndarray dy, cnp.ndarray v, cnp.ndarray out):
     cdef Map m
     m.kernels = kernels_for(cnp.PyArray_ITEMSIZE(out))
     m.forward = NULL
-    m.backward = find_activation(m.kernels, name).backward
+    m.backward = m.kernels.activations[index].backward
     m.axes.operands = 0
     add_operand(&m.axes, dy)
     add_operand(&m.axes, v)
     add_operand(&m.axes, out)
     elementwise_axes(&m.axes, m.kernels.itemsize)
     run_map(&m)
+
+def try_activation_backward(int index, dy, v, out):
+    cdef cnp.ndarray dz = backward_target(dy, v, out)
+    if dz is None:
+        return None
+    activation_backward(index, dy, v, dz)
+    return dz
+
+cdef cnp.ndarray backward_target(object dy, object kept, object out):
+    """Where an elementwise derivative goes; None where something is not plain."""
+    cdef cnp.ndarray dz
+    if not is_plain(dy) or not is_like(kept, dy) or not same_shape(dy, kept):
+        return None
+    dz = target(out, dy, cnp.PyArray_NDIM(dy), cnp.PyArray_DIMS(dy))
+    return dz if dz is not None and apart_or_same(out, dy) and apart_or_same(out, kept) else None
 
 def unary(str name, cnp.ndarray x, cnp.ndarray out):
     """The polynomials alone, on contiguous arrays."""
@@ -237,12 +361,14 @@ def unary(str name, cnp.ndarray x, cnp.ndarray out):
 
 # --- rows: softmax and its kin over the last axis, the losses over the rows of a matrix
 
+ctypedef double (*row_loss_t)(const void* z, const void* t, double scale, void* dz, Py_ssize_t n) noexcept nogil
+
 ctypedef struct Rows:
     Axes axes               # inputs, then the output
     const Kernels* kernels
     forward_t forward
     backward_t backward
-    double (*loss)(const void* z, const void* t, double scale, void* dz, Py_ssize_t n) noexcept nogil
+    row_loss_t loss
     const char* labels      # int64, or NULL
     Py_ssize_t label_stride
     const char* weights     # of the element's type, or NULL
@@ -315,6 +441,9 @@ cdef int run_rows(Rows* r) except -1:
         dense = dense and r.axes.inner[k] == 1
     r.rows = max(<Py_ssize_t> 1, TASK_ELEMENTS // r.axes.n)
     tasks = (r.axes.outer + r.rows - 1) // r.rows
+    if tasks == 1 and dense and cost < RELEASE_US:
+        rows_task(r, 0, 0)
+        return 0
     session_begin(&session, threads_wanted() if cost > RELEASE_US else 1)
     r.buffers = NULL
     if not dense:
@@ -343,78 +472,218 @@ cdef void rows_init(Rows* r, cnp.ndarray out) noexcept:
     r.losses = NULL
     r.scale = 1
 
-def softmax(cnp.ndarray z, cnp.ndarray out):
+cdef int run_forward(forward_t function(const Kernels*) noexcept, cnp.ndarray z, cnp.ndarray out) except -1:
     cdef Rows r
     rows_init(&r, out)
-    r.forward = r.kernels.softmax
-    _run_forward(&r, z, out)
-
-def log_softmax(cnp.ndarray z, cnp.ndarray out):
-    cdef Rows r
-    rows_init(&r, out)
-    r.forward = r.kernels.log_softmax
-    _run_forward(&r, z, out)
-
-cdef int _run_forward(Rows* r, cnp.ndarray z, cnp.ndarray out) except -1:
+    r.forward = function(r.kernels)
     add_operand(&r.axes, z)
     add_operand(&r.axes, out)
     split_inner(&r.axes, r.kernels.itemsize)
-    return run_rows(r)
+    return run_rows(&r)
 
-def softmax_backward(cnp.ndarray dy, cnp.ndarray p, cnp.ndarray out):
+cdef int run_backward(backward_t function(const Kernels*) noexcept, cnp.ndarray dy, cnp.ndarray kept, cnp.ndarray out) except -1:
     cdef Rows r
     rows_init(&r, out)
-    r.backward = r.kernels.softmax_backward
-    _run_backward(&r, dy, p, out)
-
-def log_softmax_backward(cnp.ndarray dy, cnp.ndarray y, cnp.ndarray out):
-    cdef Rows r
-    rows_init(&r, out)
-    r.backward = r.kernels.log_softmax_backward
-    _run_backward(&r, dy, y, out)
-
-cdef int _run_backward(Rows* r, cnp.ndarray dy, cnp.ndarray kept, cnp.ndarray out) except -1:
+    r.backward = function(r.kernels)
     add_operand(&r.axes, dy)
     add_operand(&r.axes, kept)
     add_operand(&r.axes, out)
     split_inner(&r.axes, r.kernels.itemsize)
-    return run_rows(r)
+    return run_rows(&r)
 
-cdef int _run_loss(Rows* r, cnp.ndarray z, cnp.ndarray t, weight, double scale, cnp.ndarray dz, cnp.ndarray losses) except -1:
-    r.scale = scale
-    r.losses = <double*> cnp.PyArray_DATA(losses)
+cdef inline bint has_columns(cnp.ndarray z) noexcept:
+    return cnp.PyArray_NDIM(z) > 0 and cnp.PyArray_DIM(z, cnp.PyArray_NDIM(z) - 1) > 0
+
+cdef object try_forward(forward_t function(const Kernels*) noexcept, object z, object out):
+    cdef cnp.ndarray y
+    if not is_plain(z) or not has_columns(z):
+        return None
+    y = target(out, z, cnp.PyArray_NDIM(z), cnp.PyArray_DIMS(z))
+    if y is None or not apart_or_same(out, z):
+        return None
+    run_forward(function, z, y)
+    return y
+
+cdef object try_backward(backward_t function(const Kernels*) noexcept, object dy, object kept, object out):
+    cdef cnp.ndarray dz = backward_target(dy, kept, out)
+    if dz is None or not has_columns(dz):
+        return None
+    run_backward(function, dy, kept, dz)
+    return dz
+
+cdef forward_t softmax_of(const Kernels* kernels) noexcept:
+    return kernels.softmax
+
+cdef forward_t log_softmax_of(const Kernels* kernels) noexcept:
+    return kernels.log_softmax
+
+cdef backward_t softmax_backward_of(const Kernels* kernels) noexcept:
+    return kernels.softmax_backward
+
+cdef backward_t log_softmax_backward_of(const Kernels* kernels) noexcept:
+    return kernels.log_softmax_backward
+
+def softmax(cnp.ndarray z, cnp.ndarray out):
+    run_forward(softmax_of, z, out)
+
+def try_softmax(z, out):
+    return try_forward(softmax_of, z, out)
+
+def log_softmax(cnp.ndarray z, cnp.ndarray out):
+    run_forward(log_softmax_of, z, out)
+
+def try_log_softmax(z, out):
+    return try_forward(log_softmax_of, z, out)
+
+def softmax_backward(cnp.ndarray dy, cnp.ndarray p, cnp.ndarray out):
+    run_backward(softmax_backward_of, dy, p, out)
+
+def try_softmax_backward(dy, p, out):
+    return try_backward(softmax_backward_of, dy, p, out)
+
+def log_softmax_backward(cnp.ndarray dy, cnp.ndarray y, cnp.ndarray out):
+    run_backward(log_softmax_backward_of, dy, y, out)
+
+def try_log_softmax_backward(dy, y, out):
+    return try_backward(log_softmax_backward_of, dy, y, out)
+
+
+# --- losses
+
+cdef enum Loss:
+    SOFTMAX_NLL
+    SIGMOID_NLL
+    MSE
+
+cdef object run_loss(Loss kind, cnp.ndarray z, cnp.ndarray t, object weight, double divisor, bint each, cnp.ndarray dz):
+    """The sum of the rows' losses over divisor, or (each) an array of them; the gradient goes to dz."""
+    cdef double few[FEW_ROWS]
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(z, 0)
+    cdef double* losses = few
+    if rows > FEW_ROWS:
+        losses = <double*> PyMem_RawMalloc(rows * sizeof(double))
+        if losses == NULL:
+            raise MemoryError(f"no memory for the losses of {rows} rows")
+    try:
+        fill_losses(kind, z, t, weight, divisor, dz, losses)
+        return losses_of_rows(z, losses) if each else sum_in_order(losses, rows) / divisor
+    finally:
+        if losses != few:
+            PyMem_RawFree(losses)
+
+cdef int fill_losses(Loss kind, cnp.ndarray z, cnp.ndarray t, object weight, double divisor, cnp.ndarray dz,
+                     double* losses) except -1:
+    cdef Rows r
+    rows_init(&r, dz)
+    r.loss = loss_of(kind, r.kernels)
+    r.scale = 1 / divisor
+    r.losses = losses
     if weight is not None:
         r.weights = cnp.PyArray_BYTES(<cnp.ndarray> weight)
         r.weight_stride = cnp.PyArray_STRIDE(<cnp.ndarray> weight, 0)
     add_operand(&r.axes, z)
-    if r.labels == NULL:
+    if cnp.PyArray_NDIM(t) == 1:
+        r.labels = cnp.PyArray_BYTES(t)
+        r.label_stride = cnp.PyArray_STRIDE(t, 0)
+    else:
         add_operand(&r.axes, t)
     add_operand(&r.axes, dz)
     split_inner(&r.axes, r.kernels.itemsize)
     if r.axes.n == 0:
-        losses[...] = 0
-    return run_rows(r)
+        memset(losses, 0, r.axes.outer * sizeof(double))
+    return run_rows(&r)
 
-def softmax_nll(cnp.ndarray z, cnp.ndarray t, weight, double scale, cnp.ndarray dz, cnp.ndarray losses):
-    cdef Rows r
-    rows_init(&r, dz)
-    r.loss = r.kernels.softmax_nll
-    if cnp.PyArray_NDIM(t) == 1:
-        r.labels = cnp.PyArray_BYTES(t)
-        r.label_stride = cnp.PyArray_STRIDE(t, 0)
-    _run_loss(&r, z, t, weight, scale, dz, losses)
+cdef row_loss_t loss_of(Loss kind, const Kernels* kernels) noexcept:
+    if kind == SOFTMAX_NLL:
+        return kernels.softmax_nll
+    return kernels.sigmoid_nll if kind == SIGMOID_NLL else kernels.mse
 
-def sigmoid_nll(cnp.ndarray z, cnp.ndarray t, weight, double scale, cnp.ndarray dz, cnp.ndarray losses):
-    cdef Rows r
-    rows_init(&r, dz)
-    r.loss = r.kernels.sigmoid_nll
-    _run_loss(&r, z, t, weight, scale, dz, losses)
+cdef double sum_in_order(const double* losses, Py_ssize_t rows) noexcept nogil:
+    cdef double total = 0
+    cdef Py_ssize_t i
+    for i in range(rows):
+        total += losses[i]
+    return total
 
-def mse(cnp.ndarray y, cnp.ndarray t, weight, double scale, cnp.ndarray dy, cnp.ndarray losses):
-    cdef Rows r
-    rows_init(&r, dy)
-    r.loss = r.kernels.mse
-    _run_loss(&r, y, t, weight, scale, dy, losses)
+cdef cnp.ndarray losses_of_rows(cnp.ndarray z, const double* losses):
+    """In z's dtype."""
+    cdef cnp.npy_intp rows = cnp.PyArray_DIM(z, 0)
+    cdef cnp.ndarray out = cnp.PyArray_EMPTY(1, &rows, cnp.PyArray_TYPE(z), 0)
+    cdef float* floats = <float*> cnp.PyArray_DATA(out)
+    cdef Py_ssize_t i
+    if cnp.PyArray_ITEMSIZE(z) == sizeof(double):
+        memcpy(cnp.PyArray_DATA(out), losses, rows * sizeof(double))
+    else:
+        for i in range(rows):
+            floats[i] = <float> losses[i]
+    return out
+
+cdef object try_loss(Loss kind, object z, object t, object weight, object reduction, object out):
+    cdef cnp.ndarray dz
+    cdef bint mean, each
+    if type(reduction) is not str or weight is not None or not is_plain_matrix(z) or not has_columns(z) \
+            or cnp.PyArray_DIM(z, 0) == 0 or not are_plain_targets(kind, t, z):
+        return None
+    mean, each = reduction == "mean", reduction == "none"
+    if not (mean or each or reduction == "sum"):
+        return None
+    dz = target(out, z, 2, cnp.PyArray_DIMS(z))
+    if dz is None or not apart(out, z) or not apart(out, t):
+        return None
+    return run_loss(kind, z, t, None, cnp.PyArray_DIM(z, 0) if mean else 1, each, dz), dz
+
+cdef bint are_plain_targets(Loss kind, object t, cnp.ndarray z) noexcept:
+    if is_matrix_like(t, z):
+        return same_shape(t, z) and (kind != SIGMOID_NLL or are_probabilities(t))
+    return kind == SOFTMAX_NLL and cnp.PyArray_CheckExact(t) and descr_of(<void*> t) == <void*> label_dtype \
+        and cnp.PyArray_ISALIGNED(<cnp.ndarray> t) and has_shape(<cnp.ndarray> t, 1, cnp.PyArray_DIMS(z)) \
+        and are_labels(t, cnp.PyArray_DIM(z, 1))
+
+cdef bint are_labels(cnp.ndarray t, Py_ssize_t columns) noexcept:
+    """Each from 0 to columns - 1: seen as unsigned, negative ones are huge."""
+    cdef const char* p = cnp.PyArray_BYTES(t)
+    cdef Py_ssize_t i, stride = cnp.PyArray_STRIDE(t, 0)
+    for i in range(cnp.PyArray_DIM(t, 0)):
+        if (<const uint64_t*> (p + i * stride))[0] >= <uint64_t> columns:
+            return False
+    return True
+
+ctypedef fused real_t:
+    float
+    double
+
+cdef bint are_within_unit(const real_t* t, Py_ssize_t n) noexcept nogil:
+    """A NaN is not."""
+    cdef bint fine = True
+    cdef Py_ssize_t i
+    for i in range(n):
+        fine &= (t[i] >= 0) & (t[i] <= 1)
+    return fine
+
+cdef bint are_probabilities(cnp.ndarray t) noexcept:
+    if not cnp.PyArray_IS_C_CONTIGUOUS(t):
+        return False
+    if cnp.PyArray_ITEMSIZE(t) == sizeof(float):
+        return are_within_unit(<const float*> cnp.PyArray_DATA(t), cnp.PyArray_SIZE(t))
+    return are_within_unit(<const double*> cnp.PyArray_DATA(t), cnp.PyArray_SIZE(t))
+
+def softmax_nll(cnp.ndarray z, cnp.ndarray t, weight, double divisor, bint each, cnp.ndarray dz):
+    return run_loss(SOFTMAX_NLL, z, t, weight, divisor, each, dz)
+
+def try_softmax_nll(z, t, weight, reduction, out):
+    return try_loss(SOFTMAX_NLL, z, t, weight, reduction, out)
+
+def sigmoid_nll(cnp.ndarray z, cnp.ndarray t, weight, double divisor, bint each, cnp.ndarray dz):
+    return run_loss(SIGMOID_NLL, z, t, weight, divisor, each, dz)
+
+def try_sigmoid_nll(z, t, weight, reduction, out):
+    return try_loss(SIGMOID_NLL, z, t, weight, reduction, out)
+
+def mse(cnp.ndarray y, cnp.ndarray t, weight, double divisor, bint each, cnp.ndarray dy):
+    return run_loss(MSE, y, t, weight, divisor, each, dy)
+
+def try_mse(y, t, weight, reduction, out):
+    return try_loss(MSE, y, t, weight, reduction, out)
 
 
 # --- products
@@ -448,7 +717,8 @@ cdef int run_products(const Kernels* kernels, Product* products, int count) exce
     cdef Session session
     cdef double cost = 0
     cdef Py_ssize_t scratch_bytes = 0
-    cdef void* scratch
+    cdef char small[SMALL_SCRATCH]
+    cdef void* scratch = small
     cdef int i
     for i in range(count):
         cost += product_cost(kernels, products[i].m, products[i].n, products[i].k)
@@ -456,7 +726,8 @@ cdef int run_products(const Kernels* kernels, Product* products, int count) exce
     session_begin(&session, threads_wanted() if cost > RELEASE_US else 1)
     for i in range(count):
         scratch_bytes += product_scratch(kernels, products[i].m, products[i].n, products[i].k, session.n_threads)
-    scratch = PyMem_RawMalloc(scratch_bytes)
+    if scratch_bytes > SMALL_SCRATCH:
+        scratch = PyMem_RawMalloc(scratch_bytes)
     if scratch == NULL:
         session_end(&session)
         raise MemoryError(f"no memory for {scratch_bytes} bytes of packed panels")
@@ -466,7 +737,8 @@ cdef int run_products(const Kernels* kernels, Product* products, int count) exce
         with nogil:
             multiply(&session, kernels, products, count, scratch, scratch_bytes)
     session_end(&session)
-    PyMem_RawFree(scratch)
+    if scratch != small:
+        PyMem_RawFree(scratch)
     return raise_pending(&session)
 
 def matmul(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, bias=None):
@@ -480,7 +752,22 @@ def matmul(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, bias=None):
         turn(&p)
     run_products(kernels, &p, 1)
 
-def linear_backward(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray w, dx, cnp.ndarray dw, cnp.ndarray db):
+def try_matmul(a, b, bias, out):
+    cdef cnp.ndarray c
+    cdef cnp.npy_intp shape[2]
+    if not is_plain_matrix(a) or not is_matrix_like(b, a) or cnp.PyArray_DIM(a, 1) != cnp.PyArray_DIM(b, 0):
+        return None
+    shape[0], shape[1] = cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(b, 1)
+    if bias is not None and not (is_like(bias, a) and has_shape(bias, 1, shape + 1)):
+        return None
+    c = target(out, a, 2, shape)
+    if c is None or not (apart(out, a) and apart(out, b) and apart(out, bias)):
+        return None
+    matmul(a, b, c, bias)
+    return c
+
+def linear_backward(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray w, dx, cnp.ndarray dw, db):
+    """dx is None where it is not wanted, db None for the gradients of a bare product."""
     cdef Product products[2]
     cdef int count = 0
     cdef const Kernels* kernels = kernels_for(cnp.PyArray_ITEMSIZE(dw))
@@ -490,10 +777,59 @@ def linear_backward(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray w, dx, cnp.ndarra
         count = 1
     # dw = x.T @ dy, db = dy.sum(axis=0) on the way
     set_operands(&products[count], x, True, dy, False, dw)
-    if products[count].m > 0:
-        products[count].sums = cnp.PyArray_DATA(db)
-        products[count].sums_step = distance(db, 0)
-    else:
+    if db is not None and products[count].m > 0:
+        products[count].sums = cnp.PyArray_DATA(<cnp.ndarray> db)
+        products[count].sums_step = distance(<cnp.ndarray> db, 0)
+    elif db is not None:
         kernels.column_sums(cnp.PyArray_DATA(dy), distance(dy, 0), distance(dy, 1), cnp.PyArray_DIM(dy, 0), cnp.PyArray_DIM(dy, 1),
-                            cnp.PyArray_DATA(db), distance(db, 0), False)
+                            cnp.PyArray_DATA(<cnp.ndarray> db), distance(<cnp.ndarray> db, 0), False)
     run_products(kernels, products, count + 1)
+
+def try_linear_backward(dy, x, w, bint need_dx, out):
+    cdef cnp.ndarray dx = None, dw, db
+    cdef object out_x = None, out_w = None, out_b = None
+    if not are_plain_factors(dy, x, w):
+        return None
+    if out is not None:
+        if type(out) is not tuple or len(<tuple> out) != 3:
+            return None
+        out_x, out_w, out_b = <tuple> out
+    if need_dx:
+        dx = target(out_x, dy, 2, cnp.PyArray_DIMS(x))
+    dw = target(out_w, dy, 2, cnp.PyArray_DIMS(w))
+    db = target(out_b, dy, 1, cnp.PyArray_DIMS(w) + 1)
+    if (dx is None) == need_dx or (out_x is not None and not need_dx) or dw is None or db is None:
+        return None
+    if out is not None and not (are_apart(out_x, dy, x, w) and are_apart(out_w, dy, x, w) and are_apart(out_b, dy, x, w)
+                                and are_apart(out_x, out_w, out_b, None) and apart(out_w, out_b)):
+        return None
+    linear_backward(dy, x, w, dx, dw, db)
+    return dx, dw, db
+
+def try_matmul_backward(dc, a, b, out):
+    cdef cnp.ndarray da, db
+    cdef object out_a = None, out_b = None
+    if not are_plain_factors(dc, a, b):
+        return None
+    if out is not None:
+        if type(out) is not tuple or len(<tuple> out) != 2:
+            return None
+        out_a, out_b = <tuple> out
+    da = target(out_a, dc, 2, cnp.PyArray_DIMS(a))
+    db = target(out_b, dc, 2, cnp.PyArray_DIMS(b))
+    if da is None or db is None:
+        return None
+    if out is not None and not (are_apart(out_a, dc, a, b) and are_apart(out_b, dc, a, b) and apart(out_a, out_b)):
+        return None
+    linear_backward(dc, a, b, da, db, None)
+    return da, db
+
+cdef bint are_plain_factors(object dc, object a, object b) noexcept:
+    """Of c = a @ b, with the gradient at c."""
+    return is_plain_matrix(dc) and is_matrix_like(a, dc) and is_matrix_like(b, dc) \
+        and cnp.PyArray_DIM(<cnp.ndarray> a, 1) == cnp.PyArray_DIM(<cnp.ndarray> b, 0) \
+        and cnp.PyArray_DIM(<cnp.ndarray> dc, 0) == cnp.PyArray_DIM(<cnp.ndarray> a, 0) \
+        and cnp.PyArray_DIM(<cnp.ndarray> dc, 1) == cnp.PyArray_DIM(<cnp.ndarray> b, 1)
+
+cdef bint are_apart(object out, object x, object y, object z) noexcept:
+    return apart(out, x) and apart(out, y) and apart(out, z)

@@ -13,7 +13,8 @@ cdef struct Session:
     int process         # the team's, when the session began
     bint interrupted    # a signal's handler raised: the exception waits in the calling thread
     bint polls          # the caller is Python's main thread, where signals are handled
-    long long next_poll
+    long long next_poll     # 0: the clock was not read yet
+    double unpolled     # about how many microseconds of work since it was
 
 cdef int threads_wanted() noexcept nogil
 cdef int process_number() noexcept nogil    # above 0, and another one in a process that was forked

@@ -20,6 +20,7 @@ Design
     child made in the midst of a shared phase, by a signal's handler, cannot finish what the parent's workers had taken: it raises.
 (g) Signals: every POLL_NS the caller, if it is Python's main thread, takes the GIL between two tasks and lets Python's
     handlers run. If one raises, the rest of the phase is not computed, and `run_tasks` says so.
+    The clock is first read after POLL_US of work: reading it costs as much as a small product.
 (h) A worker computes with its caller's rounding and its caller's denormals: they are part of what a task computes.
 """
 from cpython.exc cimport PyErr_Occurred, PyErr_SetString
@@ -36,6 +37,7 @@ import threading
 cdef enum:
     SPIN_NS = 50_000
     POLL_NS = 100_000_000
+    POLL_US = 20            # of estimated work, between two looks at the clock
     WORTH_US = 15           # a sleeping thread takes about this long to begin: bench/test_kernels.py
     TASK_BITS = 24          # of the word: next task, number of tasks; above them the workers allowed
     MAX_TASKS = (1 << TASK_BITS) - 1
@@ -148,7 +150,8 @@ cdef void session_begin(Session* session, int n_threads) noexcept nogil:
     """Own the team if more than one thread is wanted and nobody else has it; otherwise the caller will run alone."""
     session.interrupted = False
     session.polls = PyThread_get_thread_ident() == main_thread
-    session.next_poll = nanoseconds() + POLL_NS
+    session.next_poll = 0
+    session.unpolled = 0
     session.process = team.process
     session.owns_team = n_threads > 1 and exchange_int(&team.busy, 1) == 0
     session.n_threads = n_threads if session.owns_team else 1
@@ -170,11 +173,21 @@ cdef void session_end(Session* session) noexcept nogil:
 
 cdef bint session_poll(Session* session) noexcept nogil:
     """True when a signal's handler has raised, now or before."""
-    if session.polls and not session.interrupted and nanoseconds() > session.next_poll:
+    session.unpolled = 0
+    if not session.polls or session.interrupted:
+        return session.interrupted
+    if session.next_poll == 0:
+        session.next_poll = nanoseconds() + POLL_NS
+    elif nanoseconds() > session.next_poll:
         with gil:
             session.interrupted = PyErr_CheckSignals() != 0 or forked_within(session)
         session.next_poll = nanoseconds() + POLL_NS
     return session.interrupted
+
+cdef inline bint session_worked(Session* session, double microseconds) noexcept nogil:
+    """Poll, if the work since the last time is worth a look at the clock."""
+    session.unpolled += microseconds
+    return session.interrupted if session.unpolled < POLL_US else session_poll(session)
 
 cdef bint forked_within(Session* session) noexcept:
     """True, with an exception set, in a child that a handler has made while the team was at work."""
@@ -194,16 +207,16 @@ cdef int raise_pending(Session* session) except -1:
 cdef bint run_tasks(Session* session, task_t function, void* context, Py_ssize_t n_tasks, double microseconds) noexcept nogil:
     """One phase; `microseconds` is about what it costs one thread. True when it was interrupted and is not complete."""
     if session.n_threads == 1 or n_tasks < 2 or n_tasks > MAX_TASKS or microseconds < WORTH_US:
-        return run_alone(session, function, context, n_tasks)
+        return run_alone(session, function, context, n_tasks, microseconds)
     return run_shared(session, function, context, n_tasks)
 
-cdef bint run_alone(Session* session, task_t function, void* context, Py_ssize_t n_tasks) noexcept nogil:
+cdef bint run_alone(Session* session, task_t function, void* context, Py_ssize_t n_tasks, double microseconds) noexcept nogil:
     cdef Py_ssize_t task
     for task in range(n_tasks):
-        if task and session_poll(session):
-            return True
         function(context, task, 0)
-    return session_poll(session)
+        if session_worked(session, microseconds / n_tasks):
+            return True
+    return session.interrupted
 
 cdef bint run_shared(Session* session, task_t function, void* context, Py_ssize_t n_tasks) noexcept nogil:
     cdef Py_ssize_t task
