@@ -179,11 +179,14 @@ ctypedef struct Micro:
     const real* bias        # what the sums begin with, or NULL: 0
     int last_lanes          # columns of the last vector
     bint accumulate
+    const real* ahead       # what will be packed next: each panel asks for one line of each of its rows
+    Py_ssize_t ahead_step
+    int lines
 
 cdef inline vec load_last(const real* x, bint part, int lanes) noexcept nogil:
     return vload_part(x, lanes, 0) if part else vload(x)
 
-cdef forced_void micro(const Micro* t, Py_ssize_t panels, int rows, int vectors, Py_ssize_t a_row, Py_ssize_t a_step,
+cdef forced_void micro(Micro* t, Py_ssize_t panels, int rows, int vectors, Py_ssize_t a_row, Py_ssize_t a_step,
                        bint part) noexcept nogil:
     cdef vec sums[MR][MAX_VECTORS]
     cdef vec b[MAX_VECTORS]
@@ -196,9 +199,17 @@ cdef forced_void micro(const Micro* t, Py_ssize_t panels, int rows, int vectors,
     cdef const real* w
     cdef real* c = t.c
     cdef Py_ssize_t c_row = t.c_row
+    cdef Py_ssize_t b_step = t.b_step
+    cdef const real* ahead
+    cdef Py_ssize_t ahead_step
     for panel in range(panels):
         x = t.a + panel * t.a_panel
         w = t.b
+        ahead, ahead_step = x, 0
+        if t.lines > 0:
+            ahead, ahead_step = t.ahead, t.ahead_step
+            t.ahead += 64 // <Py_ssize_t> sizeof(real)
+            t.lines -= 1
         for j in range(vectors):
             b[j] = load_last(t.bias + j * VL, part and j == last, lanes) if t.bias != NULL else vset(0)
         for i in range(rows):
@@ -209,6 +220,8 @@ cdef forced_void micro(const Micro* t, Py_ssize_t panels, int rows, int vectors,
                 sums[i][j] = b[j]
         for p in range(t.k):
             # c += outer(a[:, p], b[p, :])
+            prefetch_far(ahead)
+            ahead += ahead_step
             for j in range(vectors):
                 b[j] = load_last(w + j * VL, part and j == last, lanes)
             for i in range(rows):
@@ -216,7 +229,7 @@ cdef forced_void micro(const Micro* t, Py_ssize_t panels, int rows, int vectors,
                 for j in range(vectors):
                     sums[i][j] = vfma(s, b[j], sums[i][j])
             x += a_step
-            w += t.b_step
+            w += b_step
         if t.accumulate:
             for i in range(rows):
                 for j in range(vectors):
@@ -229,7 +242,7 @@ cdef forced_void micro(const Micro* t, Py_ssize_t panels, int rows, int vectors,
                     vstore(c + i * c_row + j * VL, sums[i][j])
         c += rows * c_row
 
-cdef forced_void micro_columns(const Micro* t, Py_ssize_t panels, int rows, int columns, Py_ssize_t a_row,
+cdef forced_void micro_columns(Micro* t, Py_ssize_t panels, int rows, int columns, Py_ssize_t a_row,
                                Py_ssize_t a_step) noexcept nogil:
     if columns == NR:
         micro(t, panels, rows, NV, a_row, a_step, False)
@@ -241,27 +254,27 @@ cdef forced_void micro_columns(const Micro* t, Py_ssize_t panels, int rows, int 
         micro(t, panels, rows, 1, a_row, a_step, True)
 
 # One function for each number of rows: what is left of a tile below its full panels is put together from them.
-cdef void micro_packed(const Micro* t, Py_ssize_t panels, int columns) noexcept nogil:
+cdef void micro_packed(Micro* t, Py_ssize_t panels, int columns) noexcept nogil:
     micro_columns(t, panels, MR, columns, 1, MR)
 
-cdef void micro_full(const Micro* t, Py_ssize_t panels, int columns) noexcept nogil:
+cdef void micro_full(Micro* t, Py_ssize_t panels, int columns) noexcept nogil:
     micro_columns(t, panels, MR, columns, t.a_row, t.a_step)
 
-cdef void micro_8(const Micro* t, int columns) noexcept nogil:
+cdef void micro_8(Micro* t, int columns) noexcept nogil:
     if MR > 8:
         micro_columns(t, 1, 8, columns, t.a_row, t.a_step)
 
-cdef void micro_4(const Micro* t, int columns) noexcept nogil:
+cdef void micro_4(Micro* t, int columns) noexcept nogil:
     micro_columns(t, 1, 4, columns, t.a_row, t.a_step)
 
-cdef void micro_2(const Micro* t, int columns) noexcept nogil:
+cdef void micro_2(Micro* t, int columns) noexcept nogil:
     micro_columns(t, 1, 2, columns, t.a_row, t.a_step)
 
-cdef void micro_1(const Micro* t, int columns) noexcept nogil:
+cdef void micro_1(Micro* t, int columns) noexcept nogil:
     micro_columns(t, 1, 1, columns, t.a_row, t.a_step)
 
 # One vector of few rows would wait for each addition: WAYS sums take turns along K, and are added pairwise at the end.
-cdef forced_void micro_split(const Micro* t, int rows, int lanes) noexcept nogil:
+cdef forced_void micro_split(Micro* t, int rows, int lanes) noexcept nogil:
     cdef vec sums[4][WAYS]
     cdef vec b
     cdef int i, way
@@ -287,7 +300,7 @@ cdef forced_void micro_split(const Micro* t, int rows, int lanes) noexcept nogil
             b = b + load_last(t.c + i * t.c_row, lanes < VL, lanes)
         store_some(t.c + i * t.c_row, lanes, b)
 
-cdef void split_rows(const Micro* t, int rows, int lanes) noexcept nogil:
+cdef void split_rows(Micro* t, int rows, int lanes) noexcept nogil:
     if rows == 4:
         micro_split(t, 4, lanes)
     elif rows == 3:
@@ -298,7 +311,7 @@ cdef void split_rows(const Micro* t, int rows, int lanes) noexcept nogil:
         micro_split(t, 1, lanes)
 
 # Few rows leave most registers unused: vectors of b fill them, and hide the latency of the additions.
-cdef void micro_wide(const Micro* t, Py_ssize_t rows) noexcept nogil:
+cdef void micro_wide(Micro* t, Py_ssize_t rows) noexcept nogil:
     if MR > 8 and rows == 4:
         micro(t, 1, 4, MAX_VECTORS, t.a_row, t.a_step, False)
     elif MR > 8 and rows == 3:
@@ -403,6 +416,8 @@ cdef void multiply_tile(const Tile* t) noexcept nogil:
     part.k = t.k
     part.a_row, part.a_step, part.a_panel = t.a_row, t.a_step, t.a_panel
     part.b_step = t.b_step
+    part.ahead, part.ahead_step = <const real*> t.ahead, t.ahead_step
+    part.lines = <int> (t.n * sizeof(real) + 63) // 64 if t.ahead != NULL else 0
     j = wide_columns(t, &part)
     while j < t.n:
         columns = <int> min(t.n - j, <Py_ssize_t> NR)
@@ -426,7 +441,7 @@ cdef void multiply_tile(const Tile* t) noexcept nogil:
 
 cdef enum:
     STREAM_STEPS = 4        # rows of b at a time
-    STREAM_COLUMNS = 2048   # of c at a time
+    STREAM_COLUMNS = 4096   # of c at a time
 
 cdef forced_void stream_steps(const real* x, Py_ssize_t x_step, const real* b, Py_ssize_t b_step, real* c, Py_ssize_t n,
                               int steps) noexcept nogil:

@@ -58,7 +58,7 @@ cdef enum:
     DOTS = 2
     STREAM_ROWS = 4
     FEW_COLUMNS = 1
-    DOTS_ROWS = 16
+    DOTS_ROWS = 8
     DOTS_STEPS = 8          # K / rows from which dot products are cheaper than turning b
     STREAM_BYTES = 1 << 20  # of b in a task
     MAX_PARTS = 32          # of K, where b streams
@@ -79,6 +79,7 @@ cdef struct Work:
     Product product
     Blocks blocks
     int index                   # in its group
+    int threads                 # that probably take part
     char* shared                # packed panels of a
     Py_ssize_t first_row, rows, row_tiles
     Py_ssize_t pack_rows, pack_tasks        # of one block: rows of a task, tasks
@@ -218,12 +219,27 @@ cdef void pack_rows(Work* w, Py_ssize_t task) noexcept nogil:
 cdef void compute_tile(Work* w, Py_ssize_t task, Own* own) noexcept nogil:
     cdef Py_ssize_t block
     if w.blocks.form == STREAM:
-        compute_block(w, 0, w.first_row, task, own)
+        compute_block(w, 0, w.first_row, task, own, NULL)
         return
     for block in range(w.first_block, w.end_block):
-        compute_block(w, task // w.row_tiles, w.first_row + task % w.row_tiles * w.blocks.mc, block, own)
+        compute_block(w, task // w.row_tiles, w.first_row + task % w.row_tiles * w.blocks.mc, block, own,
+                      packed_next(w, task, block))
 
-cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssize_t block, Own* own) noexcept nogil:
+cdef const void* packed_next(const Work* w, Py_ssize_t task, Py_ssize_t block) noexcept nogil:
+    """Where the part of b begins that this worker will probably pack next, if its rows lie side by side; or NULL."""
+    cdef const Product* p = &w.product
+    cdef Py_ssize_t column_tile = task // w.row_tiles
+    cdef Py_ssize_t next_tile = (task + w.threads) // w.row_tiles
+    if p.b_column != 1 or not w.blocks.pack_b:
+        return NULL
+    if block + 1 < w.end_block:
+        return at(p.b, (block + 1) * w.blocks.kc * p.b_step + column_tile * w.blocks.nc, w.kernels)
+    if next_tile == column_tile or (next_tile + 1) * w.blocks.nc > p.n:
+        return NULL
+    return at(p.b, w.first_block * w.blocks.kc * p.b_step + next_tile * w.blocks.nc, w.kernels)
+
+cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssize_t block, Own* own,
+                        const void* ahead) noexcept nogil:
     """One tile, one block along K."""
     cdef const Product* p = &w.product
     cdef Tile t
@@ -235,6 +251,7 @@ cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssiz
     t.last = block == w.blocks.k_blocks - 1
     take_a(w, &t, row, block)
     take_b(w, &t, column_tile, block, own)
+    t.ahead, t.ahead_step = ahead, p.b_step
     t.c = <void*> at(p.c, row * p.c_row + column * p.c_column, w.kernels)
     t.c_row = p.c_row
     t.c_column = p.c_column
@@ -336,6 +353,7 @@ cdef void product_tile(const Kernels* kernels, const Product* p, Py_ssize_t firs
     t.a, t.a_row, t.a_step, t.a_panel = at(p.a, first * p.a_row, kernels), p.a_row, p.a_step, kernels.mr * p.a_row
     t.b, t.b_step, t.b_panel, t.b_column = p.b, p.b_step, kernels.nr, p.b_column
     t.c, t.c_row, t.c_column = <void*> at(p.c, first * p.c_row, kernels), p.c_row, p.c_column
+    t.ahead = NULL
     t.accumulate, t.last = False, True
     t.bias, t.forward, t.backward = p.bias, p.forward, p.backward
     t.kept, t.kept_row = at(p.kept, first * p.kept_row, kernels) if p.backward != NULL else NULL, p.kept_row
@@ -414,8 +432,9 @@ cdef void turn(Product* p) noexcept nogil:
     p.a_step, p.b_step = p.b_step, p.a_step
     p.c_row, p.c_column = p.c_column, p.c_row
 
-cdef void begin(Work* w, const Kernels* kernels, const Product* product, int index) noexcept nogil:
+cdef void begin(Work* w, const Kernels* kernels, const Product* product, int index, int threads) noexcept nogil:
     w.kernels = kernels
+    w.threads = threads
     w.product = product[0]
     w.index = index
     if product.n <= FEW_COLUMNS and product.n < product.m and is_plain(product):
@@ -452,7 +471,7 @@ cdef bint multiply(Session* session, const Kernels* kernels, const Product* prod
     group.count = 0
     for i in range(count):
         if products[i].m > 0 and products[i].n > 0:
-            begin(&group.works[group.count], kernels, &products[i], group.count)
+            begin(&group.works[group.count], kernels, &products[i], group.count, session.n_threads)
             group.count += 1
     share_out(&group, <char*> round_up(<Py_ssize_t> scratch, ALIGNMENT), session.n_threads)
     check_scratch(group.own + session.n_threads * group.own_bytes - <char*> scratch, scratch_bytes)

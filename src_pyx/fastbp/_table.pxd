@@ -26,6 +26,8 @@ ctypedef struct Tile:
     const void* b           # IN   element (p, j) of panel q (NR columns each): b[q * b_panel + p * b_step + j]
     Py_ssize_t b_step, b_panel
     Py_ssize_t b_column     # `dots` only: element (p, j) is b[p + j * b_column], and a_step is 1
+    const void* ahead       # what the next tile packs of b, its rows ahead_step apart; or NULL
+    Py_ssize_t ahead_step
     void* c                 # OUT
     Py_ssize_t c_row, c_column
     bint accumulate         # add to what c holds
