@@ -20,7 +20,7 @@ import numpy as np
 # Last, so that an installed fastbp is found before a source tree that has not been built in place.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from bench import machine, rivals
+from bench import limits, machine, rivals
 
 PREFIXES = ("FASTBP_", "OPENBLAS_", "OMP_", "GOMP_", "KMP_", "MKL_", "XLA_", "JAX_", "NPROC", "TORCH")
 
@@ -75,8 +75,12 @@ class Worker:
         seconds, busy = machine.time_calls(self.rival.gradient, repeats)
         return {"seconds": seconds, "busy_processors": busy, "peak_bytes": machine.peak_memory()}
 
+    def limits(self, threads: list[int], dtype: str) -> dict[str, Any]:
+        """Answer what the machine can do at most with each number of threads."""
+        return {"limits": [limits.measure(dtype, count).as_json() for count in threads]}
 
-REQUESTS = ("prepare", "save_reference", "check", "calibrate", "time")
+
+REQUESTS = ("prepare", "save_reference", "check", "calibrate", "time", "limits")
 
 
 def answer(worker: Worker, line: str) -> dict[str, Any]:

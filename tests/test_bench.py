@@ -22,7 +22,7 @@ import fastbp
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # for bench; last, so that an installed fastbp is the one under test
 
-from bench import compare, machine, rivals, worker  # noqa: E402
+from bench import compare, limits, machine, rivals, roofline, worker  # noqa: E402
 from bench.rivals import RIVALS, SHAPES, Gradient, Shape  # noqa: E402
 
 INSTALLED = [name for name in RIVALS if compare.is_installed(name, sys.executable)]
@@ -47,6 +47,12 @@ def test_shapes() -> None:
     assert Shape.parse("784-256-10 @ 128") == Shape((784, 256, 10), 128)
     assert Shape((4, 3, 2), 5).n_parameters == 12 + 3 + 6 + 2
     assert Shape((4, 3, 2), 5).flops == 2 * 5 * (2 * 12 + 3 * 6)
+
+
+def test_bytes_that_must_move() -> None:
+    """Weights of 12 and 6, biases of 3 and 2: all read, the upper weights again, all written; and 5 rows of 4."""
+    assert Shape((4, 3, 2), 5).bytes_moved(8) == 8 * (23 + 6 + 23 + 20)
+    assert Shape((10, 7), 3).bytes_moved(4) == 4 * (77 + 0 + 77 + 30)
 
 
 @pytest.mark.parametrize("text", ["784-256-10", "784@1", "4-x-2@1", "4--2@1", "4-0-2@1", "4-2@0", ""])
@@ -215,6 +221,47 @@ def test_counting_repeats() -> None:
     assert machine.settle()
 
 
+# ---- limits ----------------------------------------------------------------------------------------------------------
+
+
+LIMITS = limits.Limits("float32", 2, 100e9, {"read": 40e9, "update": 20e9, "store": 50e9, "copy": 15e9, "triad": 10e9})
+
+
+def test_limits_by_hand() -> None:
+    assert LIMITS.bandwidth == 20e9  # neither reading nor writing alone
+    assert LIMITS.seconds(flops=1e9, n_bytes=100e6) == 0.01
+    assert LIMITS.seconds(flops=1e9, n_bytes=400e6) == 0.02
+    assert LIMITS.attainable(2.0) == 40e9 and LIMITS.attainable(5.0) == LIMITS.attainable(50.0) == 100e9
+    more = limits.Limits("float32", 2, 90e9, {**LIMITS.sweeps, "copy": 25e9})
+    best = LIMITS.best_with(more)
+    assert best.flops == 100e9 and best.bandwidth == 25e9 and best.sweeps["read"] == 40e9
+
+
+def test_limits_measured() -> None:
+    found = limits.measure("float64", 2, n_bytes=1 << 22, rounds=1)
+    assert found.dtype == "float64" and found.threads == 2
+    assert 1e8 < found.flops < 2e12
+    assert all(1e7 < rate < 1e13 for rate in found.sweeps.values())
+    assert limits.Limits(**json.loads(json.dumps(found.as_json()))) == found
+
+
+def test_roofline_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One shape that arithmetic limits, one that memory does, and one whose parameters stay in the cache."""
+    monkeypatch.setattr(machine, "last_cache", lambda: 10_000)
+    sizes = {"64-100-10@200": 1e-4, "2000-1000@1": 1e-3, "20-10@1": 1e-6}
+    shapes = [
+        {"sizes": shape.sizes, "batch": shape.batch, "rivals": {"fastbp": {"minimum": seconds}, "products": {}}}
+        for shape, seconds in ((Shape.parse(name), seconds) for name, seconds in sizes.items())
+    ]
+    report = {"limits": [LIMITS.as_json()], "settings": {"threads": 2, "dtype": "float32"}, "shapes": shapes}
+    rows = roofline.table(report)[1:]
+    assert [row[0] for row in rows] == list(sizes)
+    assert [row[4] for row in rows] == ["flops", "bytes", "cached"]
+    assert rows[0][5:] == [f"{1e-4 / (6.32e6 / 100e9):.2f}x", "-"]
+    moved = 4 * (2 * 2_001_000 + 2000)
+    assert rows[1][3] == f"{moved / 20e9 * 1e6:.0f} µs" and rows[1][5] == f"{1e-3 / (moved / 20e9):.2f}x"
+
+
 # ---- comparison ------------------------------------------------------------------------------------------------------
 
 
@@ -231,7 +278,7 @@ def test_compare(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(json_path.read_text())
-    assert report.keys() == {"format", "machine", "load_average", "settings", "shapes"}
+    assert report.keys() == {"format", "machine", "load_average", "settings", "limits", "shapes"}
     assert report["machine"].keys() >= {"processor", "processors", "system", "python"}
     assert report["settings"]["rivals"] == ["numpy", "fastbp"] and report["settings"]["threads"] == 1
     (shape,) = report["shapes"]
@@ -243,7 +290,11 @@ def test_compare(tmp_path: Path) -> None:
         assert entry["versions"]["numpy"] == np.__version__
         assert entry["disagreement"] < 1e-4
     assert "numpy / fastbp" in done.stdout and str(json_path) in done.stdout
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    (limit,) = report["limits"]
+    assert limit["threads"] == 1 and limit["flops"] > 1e7 and limit["sweeps"].keys() >= {*limits.BOTH_WAYS}
+    assert "limits of the machine" in done.stdout and "minima and the limit" in done.stdout
+    for path in (picture, picture.with_stem("compare-roofline")):
+        assert path.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
