@@ -86,8 +86,11 @@ def settle(limit: float = 3.0) -> bool:
     """Sleep until no thread of this process uses the processor; return False if that takes longer than limit seconds.
 
     The threads of OpenBLAS, of OpenMP and of MKL go on spinning for up to 200 ms after their work, and would slow
-    whoever is measured next. Waiting ends when this process has used less than a twentieth of a 20 ms pause.
+    whoever is measured next. Waiting ends when this process has used less than a twentieth of a 20 ms pause. Where this
+    thread is the only one there is nobody to wait for.
     """
+    if _threads_alive() == 1:
+        return True
     end = time.perf_counter() + limit
     while time.perf_counter() < end:
         wall, used = time.perf_counter(), time.process_time()
@@ -122,6 +125,11 @@ def repeats_for(call: Callable[[], Any], seconds: float) -> int:
     while min(time_calls(call, repeats)[0] for _ in range(2)) * repeats < seconds:
         repeats *= 2
     return repeats
+
+
+def _threads_alive() -> int | None:
+    tasks = Path("/proc/self/task")
+    return len(list(tasks.iterdir())) if tasks.exists() else None
 
 
 def _line(path: str, key: str) -> str | None:

@@ -201,7 +201,9 @@ def test_worker(tmp_path: Path) -> None:
 
 def test_worker_reports_errors() -> None:
     assert "unknown request 'guess': known are prepare" in ask(worker.Worker(), do="guess")["error"]
-    assert "prepare comes first" in ask(worker.Worker(), do="time", repeats=1)["error"]
+    assert "prepare or load comes first" in ask(worker.Worker(), do="time", repeats=1)["error"]
+    unknown = ask(worker.Worker(), do="load", module="machine", rival="numpy", seconds=0, case={})["error"]
+    assert "unknown benchmark 'machine': known are sweep, elementwise, steps" in unknown
 
 
 def test_a_worker_that_ends_is_reported(tmp_path: Path) -> None:
