@@ -21,6 +21,7 @@ import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -48,6 +49,7 @@ class Settings:
     seconds: float
     seed: int
     pythons: Mapping[str, str] = field(default_factory=dict)
+    quick: bool = False
 
     def python(self, rival: str) -> str:
         """Return the interpreter for a rival: --python names either the rival or the package that it needs."""
@@ -211,13 +213,14 @@ def recording_failure(name: str, entry: dict[str, Any]) -> Iterator[None]:
         print(f"{name} FAILED: {error}", file=sys.stderr)
 
 
-def measure_limits(threads: int, dtype: str, python: str) -> list[dict[str, Any]]:
+def measure_limits(threads: int, dtype: str, python: str, *, quick: bool = False) -> list[dict[str, Any]]:
     """Return what the machine can do with one thread and with so many; [] where fastbp is not installed."""
     if not is_installed(BASE, python):
         return []
     with Process(python, worker_environment(BASE, threads)) as process:
-        answer: list[dict[str, Any]] = process.ask("limits", threads=sorted({1, threads}), dtype=dtype)["limits"]
-        return answer
+        answer = process.ask("limits", threads=sorted({1, threads}), dtype=dtype, quick=quick)
+        found: list[dict[str, Any]] = answer["limits"]
+        return found
 
 
 def best_limits(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -376,7 +379,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path, Path]
         parser.error("--rounds and --threads must be at least 1")
     seconds = 0.002 if given.quick else 0.02
     settings = Settings(
-        shapes, rivals, given.threads, given.dtype, given.activation, rounds, seconds, given.seed, pythons
+        shapes, rivals, given.threads, given.dtype, given.activation, rounds, seconds, given.seed, pythons, given.quick
     )
     return settings, given.json, given.picture
 
@@ -422,13 +425,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "shapes": [],
     }
     json_path.parent.mkdir(parents=True, exist_ok=True)
-    limits = settings.threads, settings.dtype, settings.python(BASE)
-    report["limits"] = measure_limits(*limits)
+    find_limits = partial(measure_limits, settings.threads, settings.dtype, settings.python(BASE), quick=settings.quick)
+    report["limits"] = find_limits()
     for shape in settings.shapes:
         print(f"{shape.name} ...", flush=True)
         report["shapes"].append(measure_shape(shape, settings))
         # Virtual processors may share a core for a while: the best of the whole run is the limit.
-        report["limits"] = best_limits(report["limits"], measure_limits(*limits))
+        report["limits"] = best_limits(report["limits"], find_limits())
         json_path.write_text(json.dumps(report, indent=1) + "\n")  # after each, so that an interrupted run leaves some
     print("\n" + describe(report))
     for statistic in ("minimum", "median"):

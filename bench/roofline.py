@@ -29,7 +29,7 @@ def limits_of(report: Mapping[str, Any]) -> Limits:
 
 
 def itemsize_of(report: Mapping[str, Any]) -> int:
-    return np.dtype(report["settings"]["dtype"]).itemsize
+    return int(np.dtype(report["settings"]["dtype"]).itemsize)
 
 
 def shape_of(entry: Mapping[str, Any]) -> Shape:

@@ -46,7 +46,12 @@ Epochs = Callable[[], object]
 
 def load(rival: str, what: str, **case: Any) -> Callable[[], Any]:
     """Build one of the three cases, check it, and return the call."""
-    return {"step": _load_step, "epochs": _load_epochs, "predict": _load_predict}[what](rival, **case)
+    loaders: dict[str, Callable[..., Callable[[], Any]]] = {
+        "step": _load_step,
+        "epochs": _load_epochs,
+        "predict": _load_predict,
+    }
+    return loaders[what](rival, **case)
 
 
 # ---- (a) a step ------------------------------------------------------------------------------------------------------

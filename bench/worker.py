@@ -89,9 +89,10 @@ class Worker:
         seconds, busy = machine.time_calls(self.call, repeats)
         return {"seconds": seconds, "busy_processors": busy, "peak_bytes": machine.peak_memory()}
 
-    def limits(self, threads: list[int], dtype: str) -> dict[str, Any]:
-        """Answer what the machine can do at most with each number of threads."""
-        return {"limits": [limits.measure(dtype, count).as_json() for count in threads]}
+    def limits(self, threads: list[int], dtype: str, quick: bool) -> dict[str, Any]:
+        """Answer what the machine can do at most with each number of threads; quick: about."""
+        effort = {"n_bytes": limits.BUFFER // 8, "rounds": 2} if quick else {}
+        return {"limits": [limits.measure(dtype, count, **effort).as_json() for count in threads]}
 
 
 REQUESTS = ("prepare", "load", "save_reference", "check", "calibrate", "time", "limits")

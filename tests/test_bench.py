@@ -9,6 +9,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import fastbp
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # for bench; last, so that an installed fastbp is the one under test
 
-from bench import compare, limits, machine, rivals, roofline, worker  # noqa: E402
+from bench import busy, compare, elementwise, limits, machine, memory, rivals, roofline, steps, sweep, worker  # noqa: E402
 from bench.rivals import RIVALS, SHAPES, Gradient, Shape  # noqa: E402
 
 INSTALLED = [name for name in RIVALS if compare.is_installed(name, sys.executable)]
@@ -369,6 +370,120 @@ def test_a_rival_that_disagrees_fails_the_run(
     assert "numpy FAILED" in captured.err and "loss is off" in captured.err and "FAILED" in captured.out
     entry = json.loads((tmp_path / "a.json").read_text())["shapes"][0]["rivals"]["numpy"]
     assert "ArithmeticError" in entry["failure"] and "minimum" not in entry
+
+
+# ---- the other bars --------------------------------------------------------------------------------------------------
+
+
+def test_products_of_the_sweep() -> None:
+    products = sweep.products()
+    assert products == sweep.products() and len(products) == len(set(products)) == 460
+    assert {order for *_, order in products} == {*sweep.ORDERS}
+    assert {p.m for p in products} >= {1, 2, 3, 4, 8, 16, 4097}
+    assert {p.n for p in products} >= {1, 10, 4097} and {p.k for p in products} >= {1, 10, 4097}
+    for side in sweep.SQUARES:
+        assert {p.order for p in products if p[:3] == (side,) * 3} == {*sweep.ORDERS}
+    assert max(2 * p.m * p.k * p.n for p in products) == 2 * 2048**3
+    assert sweep.Product(32, 32, 32, "nn").is_large and not sweep.Product(31, 4097, 4097, "nn").is_large
+
+
+def test_results_of_the_sweep() -> None:
+    large, small = sweep.Product(64, 64, 64, "nt"), sweep.Product(1, 64, 64, "nn")
+    microsecond = 1e-6
+    results = [
+        sweep.Result(large, 10.6 * microsecond, 10 * microsecond),
+        sweep.Result(large, 10.4 * microsecond, 10 * microsecond),
+        sweep.Result(small, 2.9 * microsecond, 2 * microsecond),
+        sweep.Result(small, 103.0 * microsecond, 100 * microsecond),
+    ]
+    assert [result.is_within for result in results] == [False, True, True, False]
+    upper, lower = sweep.summarise(results).split("\n\n")
+    assert "bar 1.05: 1 of 2 within;" in upper and upper.splitlines()[1].split()[-2:] == ["+0.60", "µs"]
+    assert "bar 1.0 µs: 1 of 2 within, 2 or 1.05x;" in lower and "103 µs" in lower.splitlines()[1]
+
+
+@pytest.mark.parametrize("rival", ["fastbp", "numpy"])
+@pytest.mark.parametrize("dtype", rivals.DTYPES)
+def test_cases_are_checked(rival: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every case of every benchmark is built and right, and what is wrong is found out."""
+    one = {"m": 7, "k": 5, "n": 70}
+    cases: list[tuple[Any, dict[str, Any]]] = [
+        *((sweep, {"what": "matmul", "sizes": [*one.values()], "order": order}) for order in sweep.ORDERS),
+        (sweep, {"what": "linear_backward", "sizes": [9, 9, 9], "order": "nn"}),
+        *((elementwise, {"kernel": kernel, "rows": 5, "columns": 7}) for kernel in elementwise.BARS),
+        (steps, {"what": "epochs", "batch": 200, "epochs": 2}),
+        (steps, {"what": "predict"}),
+    ]
+    for module, case in cases:
+        module.load(rival, dtype=dtype, **case)()
+    monkeypatch.setattr(fastbp, "matmul", lambda a, b, out: np.matmul(1.001 * a, b, out=out, casting="unsafe"))
+    if rival == "fastbp":
+        with pytest.raises(ArithmeticError, match=r"off by 1\.00e-03 of its norm"):
+            sweep.load(rival, dtype=dtype, what="matmul", sizes=[4, 4, 4], order="nn")
+
+
+@pytest.mark.parametrize("dtype", rivals.DTYPES)
+def test_steps_are_checked(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for rival in ("train_step", "gradient"):
+        steps.load(rival, what="step", shape="5-4-3@2", dtype=dtype)()
+    monkeypatch.setattr(steps, "RATE", np.nan)
+    with pytest.raises(ValueError, match="lr must be finite"):
+        steps.load("train_step", what="step", shape="5-4-3@2", dtype=dtype)
+
+
+def test_memory_by_hand() -> None:
+    """23 parameters twice, 5 rows of 3 and of 2 put out, 5 rows of 4 put in, 5 labels."""
+    assert memory.needed_bytes(Shape((4, 3, 2), 5), 4) == 4 * (46 + 25 + 20) + 40
+    shape = memory.large_shape(memory.LARGE_PARAMETERS)
+    assert abs(shape.n_parameters / 1.5e9 - 1) < 0.01 and {*shape.sizes} == {1600, 6400, 10}
+    assert memory.large_shape(1, batch=3) == Shape((1600, 6400, 1600, 10), 3)
+
+
+def test_memory_of_a_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peak is a process's own, whatever the one that started it held; and it can be forgotten."""
+    code = """
+        import numpy as np
+        from bench import machine
+        start = machine.peak_memory()
+        held = np.ones(20_000_000 // 8)
+        del held
+        high = machine.peak_memory()
+        forgotten = not machine.forget_peak_memory() or machine.peak_memory() < high - 10e6
+        print(start < 400e6, high - start > 15e6, forgotten)
+    """
+    ballast = np.ones(400_000_000 // 8)
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    del ballast
+    assert done.stdout.split() == ["True"] * 3
+    monkeypatch.setattr(machine, "available_memory", lambda: 10**9)
+    with pytest.raises(SystemExit, match=r"about 13.\d GB are needed, available are 1.0 GB"):
+        memory.check_memory(memory.large_shape(memory.LARGE_PARAMETERS), "float32")
+
+
+def test_medians_of_a_busy_machine() -> None:
+    rounds = {name: {False: [1e-3, 2e-3, 9e-3], True: [5e-3, 4e-3, 3e-3]} for name in ("fastbp", "numpy")}
+    rows = busy.rows_of(Shape((4, 2), 1), rounds)
+    assert rows[0] == ["4-2@1 fastbp", "2.00 ms", "4.00 ms", "2.00", "2.3"] and rows[1][-1] == "-"
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "expected"),
+    [
+        ("sweep", (), ("of the peak", "the worst:")),
+        ("elementwise", ("--dtype", "float64"), ("softmax_nll", "bar, at least")),
+        ("steps", (), ("step / gradient", "batch 32", "predict one row")),
+        ("memory", (), ("784-256-10@64", "bar 1.05")),
+        ("memory", ("--large", "--parameters", "1"), ("billion parameters", "GFLOP/s", "step")),
+        ("busy", ("--rivals", "fastbp"), ("64-100-10@200 fastbp", "2.3")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_scripts_run(module: str, options: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", f"bench.{module}", "--quick", "--rounds", "1", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(text in done.stdout for text in expected), done.stdout
 
 
 # ---- pytest-benchmark ------------------------------------------------------------------------------------------------
