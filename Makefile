@@ -8,10 +8,10 @@ SOURCES := setup.py pyproject.toml $(wildcard src_pyx/fastbp/*)
 PYTEST := $(BIN)/python -m pytest
 KERNEL_TESTS := $(addprefix tests/test_,functional.py ulp.py gradcheck.py network.py training.py optimizers.py)
 
-.PHONY: help demo test test-others test-debug test-ulp test-package bench compare lint build clean
+.PHONY: help demo test test-others test-debug test-ulp test-package bench compare sweep bars lint build clean
 
 help:
-	@echo "make demo | test | test-debug | test-ulp | test-package | bench | compare | lint | build | clean"
+	@echo "make demo | test | test-debug | test-ulp | test-package | bench | compare | sweep | bars | lint | build | clean"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -54,6 +54,20 @@ bench: $(VENV)/installed-bench
 
 compare: $(VENV)/installed-bench
 	$(BIN)/python -m bench.compare $(ARGS)
+
+sweep: $(VENV)/installed-bench
+	$(BIN)/python -m bench.sweep $(ARGS)
+
+# Everything that the project sets itself bars on, one after another: about twenty minutes on a machine that does nothing else.
+bars: $(VENV)/installed-bench
+	$(BIN)/python -m bench.compare $(ARGS)
+	$(BIN)/python -m bench.sweep --only sweep
+	$(BIN)/python -m bench.sweep --only peak --threads 2
+	$(BIN)/python -m bench.elementwise
+	$(BIN)/python -m bench.steps
+	$(BIN)/python -m bench.memory
+	$(BIN)/python -m bench.busy
+	$(BIN)/python -m bench.memory --large
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -67,6 +67,7 @@ def kernel_modules() -> list[Extension]:
 
 def engine_modules() -> list[Extension]:
     """What is the same on every processor."""
+    names = ["_team", "_dispatch", "_product", "_update", "_chain", "_rows", "_random", "_ops", "_engine", "_probe"]
     return [
         Extension(
             f"fastbp.{name}",
@@ -76,7 +77,7 @@ def engine_modules() -> list[Extension]:
             extra_compile_args=[*FLAGS, "-pthread"],
             extra_link_args=["-pthread"],
         )
-        for name in ("_team", "_dispatch", "_product", "_update", "_chain", "_rows", "_random", "_ops", "_engine", *(["_planted"] if DEBUG else []))
+        for name in names + (["_planted"] if DEBUG else [])
     ]
 
 

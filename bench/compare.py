@@ -21,11 +21,14 @@ import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from bench import machine
+from bench import machine, roofline
+from bench.limits import Limits
 from bench.rivals import DTYPES, HIDDEN, RIVALS, SHAPES, Shape
+from bench.tables import align, format_seconds
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -46,6 +49,7 @@ class Settings:
     seconds: float
     seed: int
     pythons: Mapping[str, str] = field(default_factory=dict)
+    quick: bool = False
 
     def python(self, rival: str) -> str:
         """Return the interpreter for a rival: --python names either the rival or the package that it needs."""
@@ -209,19 +213,28 @@ def recording_failure(name: str, entry: dict[str, Any]) -> Iterator[None]:
         print(f"{name} FAILED: {error}", file=sys.stderr)
 
 
+def measure_limits(threads: int, dtype: str, python: str, *, quick: bool = False) -> list[dict[str, Any]]:
+    """Return what the machine can do with one thread and with so many; [] where fastbp is not installed."""
+    if not is_installed(BASE, python):
+        return []
+    with Process(python, worker_environment(BASE, threads)) as process:
+        answer = process.ask("limits", threads=sorted({1, threads}), dtype=dtype, quick=quick)
+        found: list[dict[str, Any]] = answer["limits"]
+        return found
+
+
+def best_limits(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return, of two measurements of the same limits, what was reached in either."""
+    pairs = zip(before, after, strict=True)
+    return [Limits(**one).best_with(Limits(**other)).as_json() for one, other in pairs]
+
+
 # ---- reporting -------------------------------------------------------------------------------------------------------
 
 
 def base_of(rivals: Sequence[str]) -> str:
     """Return the rival that the others are divided by."""
     return BASE if BASE in rivals else rivals[0]
-
-
-def format_seconds(seconds: float) -> str:
-    """Write a time in µs, or from one millisecond in ms, with three digits."""
-    value, unit = (seconds * 1e6, "µs") if seconds < 1e-3 else (seconds * 1e3, "ms")
-    digits = 2 if value < 10 else 1 if value < 100 else 0
-    return f"{value:.{digits}f} {unit}"
 
 
 def format_table(shapes: Sequence[Mapping[str, Any]], rivals: Sequence[str], statistic: str) -> str:
@@ -255,15 +268,6 @@ def summarise(shapes: Sequence[Mapping[str, Any]]) -> str:
             row.append("-" if best is None else f"{mine / group[best] if turned else group[best] / mine:.2f} ({best})")
         rows.append(row)
     return align(rows)
-
-
-def align(rows: Sequence[Sequence[str]]) -> str:
-    """Join cells to lines: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    )
 
 
 def describe(report: Mapping[str, Any]) -> str:
@@ -322,6 +326,20 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
+def draw_pictures(report: Mapping[str, Any], path: Path) -> None:
+    """Save the bars, and beside them the roofline where the limits are known."""
+    if importlib.util.find_spec("matplotlib") is None:
+        print("no picture: matplotlib is not installed")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw(report, path)
+    print(f"picture: {path}")
+    if report["limits"]:
+        roof = path.with_stem(f"{path.stem}-roofline")
+        roofline.draw(report, roof)
+        print(f"picture: {roof}")
+
+
 def _wrapped(name: str) -> str:
     """Break a long shape name into lines that fit under a group of bars."""
     sizes, _, batch = name.partition("@")
@@ -361,7 +379,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path, Path]
         parser.error("--rounds and --threads must be at least 1")
     seconds = 0.002 if given.quick else 0.02
     settings = Settings(
-        shapes, rivals, given.threads, given.dtype, given.activation, rounds, seconds, given.seed, pythons
+        shapes, rivals, given.threads, given.dtype, given.activation, rounds, seconds, given.seed, pythons, given.quick
     )
     return settings, given.json, given.picture
 
@@ -407,21 +425,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "shapes": [],
     }
     json_path.parent.mkdir(parents=True, exist_ok=True)
+    find_limits = partial(measure_limits, settings.threads, settings.dtype, settings.python(BASE), quick=settings.quick)
+    report["limits"] = find_limits()
     for shape in settings.shapes:
         print(f"{shape.name} ...", flush=True)
         report["shapes"].append(measure_shape(shape, settings))
+        # Virtual processors may share a core for a while: the best of the whole run is the limit.
+        report["limits"] = best_limits(report["limits"], find_limits())
         json_path.write_text(json.dumps(report, indent=1) + "\n")  # after each, so that an interrupted run leaves some
     print("\n" + describe(report))
     for statistic in ("minimum", "median"):
         print("\n" + format_table(report["shapes"], settings.rivals, statistic))
     print("\n" + summarise(report["shapes"]))
+    if report["limits"]:
+        print(f"\n{roofline.format_limits(report)}\n\n{align(roofline.table(report))}")
     print(f"\njson: {json_path}")
-    if importlib.util.find_spec("matplotlib") is None:
-        print("no picture: matplotlib is not installed")
-    else:
-        picture_path.parent.mkdir(parents=True, exist_ok=True)
-        draw(report, picture_path)
-        print(f"picture: {picture_path}")
+    draw_pictures(report, picture_path)
     failed = any("failure" in entry for shape in report["shapes"] for entry in shape["rivals"].values())
     return 1 if failed else 0
 

@@ -41,13 +41,36 @@ def available_memory() -> int | None:
     return _kilobytes("MemAvailable")
 
 
+def resident_memory() -> int | None:
+    """Return the bytes that this process holds in memory; None if the system does not tell."""
+    return _kilobytes("VmRSS", "/proc/self/status")
+
+
 def peak_memory() -> int | None:
     """Return the greatest number of bytes that this process has held in memory; None on a system that has no count."""
+    # getrusage's count of a new process begins with that of the one that started it.
+    if (peak := _kilobytes("VmHWM", "/proc/self/status")) is not None:
+        return peak
     if importlib.util.find_spec("resource") is None:
         return None
     resource = importlib.import_module("resource")
     unit = 1 if platform.system() == "Darwin" else 1024
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
+
+
+def forget_peak_memory() -> bool:
+    """Let the peak begin anew at what is held now; return False where the system has no such wish."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def last_cache() -> int | None:
+    """Return the bytes of the first processor's last cache; None if the system does not tell."""
+    sizes = [file.read_text().strip() for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
+    return max((int(size[:-1]) << (20 if size[-1] == "M" else 10) for size in sizes), default=None)
 
 
 def blas_libraries() -> list[dict[str, Any]] | None:
@@ -63,8 +86,11 @@ def settle(limit: float = 3.0) -> bool:
     """Sleep until no thread of this process uses the processor; return False if that takes longer than limit seconds.
 
     The threads of OpenBLAS, of OpenMP and of MKL go on spinning for up to 200 ms after their work, and would slow
-    whoever is measured next. Waiting ends when this process has used less than a twentieth of a 20 ms pause.
+    whoever is measured next. Waiting ends when this process has used less than a twentieth of a 20 ms pause. Where this
+    thread is the only one there is nobody to wait for.
     """
+    if _threads_alive() == 1:
+        return True
     end = time.perf_counter() + limit
     while time.perf_counter() < end:
         wall, used = time.perf_counter(), time.process_time()
@@ -101,6 +127,11 @@ def repeats_for(call: Callable[[], Any], seconds: float) -> int:
     return repeats
 
 
+def _threads_alive() -> int | None:
+    tasks = Path("/proc/self/task")
+    return len(list(tasks.iterdir())) if tasks.exists() else None
+
+
 def _line(path: str, key: str) -> str | None:
     file = Path(path)
     if not file.exists():
@@ -112,6 +143,6 @@ def _line(path: str, key: str) -> str | None:
     return None
 
 
-def _kilobytes(key: str) -> int | None:
-    value = _line("/proc/meminfo", key)
+def _kilobytes(key: str, path: str = "/proc/meminfo") -> int | None:
+    value = _line(path, key)
     return int(value.split()[0]) * 1024 if value else None

@@ -70,6 +70,16 @@ class Shape:
         products = [n_in * n_out for n_in, n_out in self.layers]
         return 2 * self.batch * (3 * sum(products) - products[0])
 
+    def bytes_moved(self, itemsize: int) -> int:
+        """Bytes that must move to or from memory for one gradient, each once, if only the activations stay in a cache.
+
+        Parameters are read by the forward pass, the weights above the first layer once more for dX, every gradient is
+        written, and x is read.
+        """
+        products = [n_in * n_out for n_in, n_out in self.layers]
+        again = sum(products[1:])
+        return itemsize * (self.n_parameters + again + self.n_parameters + self.batch * self.sizes[0])
+
 
 SHAPES: tuple[Shape, ...] = tuple(
     map(

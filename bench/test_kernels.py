@@ -14,6 +14,7 @@ import pytest
 
 import fastbp
 from bench.conftest import Measure, assert_agree
+from bench.elementwise import plain_sigmoid, plain_softmax_nll
 from bench.rivals import Array
 from fastbp import reference
 from fastbp.reference import ACTIVATIONS, LOSSES, Activation, LossRule
@@ -46,21 +47,8 @@ def wide(*arrays: Array) -> tuple[Array, ...]:
 # ---- numpy as people write it, where that is not the twin ------------------------------------------------------------
 
 
-def plain_sigmoid(z: Array) -> Array:
-    return 1 / (1 + np.exp(-z))
-
-
 def plain_relu_backward(dy: Array, y: Array) -> Array:
     return dy * (y > 0)
-
-
-def plain_softmax_nll(z: Array, t: Array) -> tuple[float, Array]:
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    p = e / e.sum(axis=1, keepdims=True)
-    rows = np.arange(len(t))
-    loss = -np.log(p[rows, t]).mean()
-    p[rows, t] -= 1
-    return float(loss), p / len(t)
 
 
 def plain_mse(y: Array, t: Array) -> tuple[float, Array]:

@@ -6,6 +6,7 @@ Started by compare.py; a request is ``{"do": NAME, ...}``, an answer ``{...}`` o
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import platform
@@ -20,9 +21,12 @@ import numpy as np
 # Last, so that an installed fastbp is found before a source tree that has not been built in place.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from bench import machine, rivals
+from bench import limits, machine, rivals
 
 PREFIXES = ("FASTBP_", "OPENBLAS_", "OMP_", "GOMP_", "KMP_", "MKL_", "XLA_", "JAX_", "NPROC", "TORCH")
+
+
+BENCHMARKS = ("sweep", "elementwise", "steps")  # modules with a function `load`
 
 
 class Worker:
@@ -30,11 +34,13 @@ class Worker:
 
     def __init__(self) -> None:
         self.rival: rivals.Rival | None = None
+        self.call: Callable[[], Any] | None = None  # what is timed
 
     def prepare(self, rival: str, sizes: list[int], **options: Any) -> dict[str, Any]:
         """Build the rival's network and inputs; answer what it runs on."""
         self.rival = rivals.RIVALS[rival]()
         self.rival.prepare(sizes, **options)
+        self.call = self.rival.gradient
         settings = {key: value for key, value in sorted(os.environ.items()) if key.startswith(PREFIXES)}
         config = sys.modules["fastbp"].config() if "fastbp" in sys.modules else None
         return {
@@ -44,6 +50,14 @@ class Worker:
             "blas": machine.blas_libraries(),
             "config": None if config is None else {key: str(value) for key, value in config.items()},
         }
+
+    def load(self, module: str, rival: str, seconds: float, case: dict[str, Any]) -> dict[str, Any]:
+        """Let a benchmark build one of its cases and check it; answer how many calls last so many seconds."""
+        if module not in BENCHMARKS:
+            raise ValueError(f"unknown benchmark {module!r}: known are {', '.join(BENCHMARKS)}")
+        self.call = None  # the memory of the case before
+        self.call = importlib.import_module(f"bench.{module}").load(rival, **case)
+        return self.calibrate(seconds)
 
     def save_reference(self, directory: str, sizes: list[int], batch: int, **options: Any) -> dict[str, Any]:
         """Compute the gradient in float64 numpy and save it as .npy files."""
@@ -64,19 +78,24 @@ class Worker:
         return {"disagreement": rivals.check_agreement(mine, rivals.Gradient(loss, dws, dbs), tolerances)}
 
     def calibrate(self, seconds: float) -> dict[str, Any]:
-        """Answer how many gradients last so many seconds."""
-        assert self.rival is not None, "prepare comes first"
-        return {"repeats": machine.repeats_for(self.rival.gradient, seconds)}
+        """Answer how many calls last so many seconds."""
+        assert self.call is not None, "prepare or load comes first"
+        return {"repeats": machine.repeats_for(self.call, seconds)}
 
     def time(self, repeats: int) -> dict[str, Any]:
-        """Time so many gradients, after some that wake threads and caches; answer the seconds for one."""
-        assert self.rival is not None, "prepare comes first"
-        machine.time_calls(self.rival.gradient, max(1, repeats // 10))
-        seconds, busy = machine.time_calls(self.rival.gradient, repeats)
+        """Time so many calls, after some that wake threads and caches; answer the seconds for one."""
+        assert self.call is not None, "prepare or load comes first"
+        machine.time_calls(self.call, max(1, repeats // 10))
+        seconds, busy = machine.time_calls(self.call, repeats)
         return {"seconds": seconds, "busy_processors": busy, "peak_bytes": machine.peak_memory()}
 
+    def limits(self, threads: list[int], dtype: str, quick: bool) -> dict[str, Any]:
+        """Answer what the machine can do at most with each number of threads; quick: about."""
+        effort = {"n_bytes": limits.BUFFER // 8, "rounds": 2} if quick else {}
+        return {"limits": [limits.measure(dtype, count, **effort).as_json() for count in threads]}
 
-REQUESTS = ("prepare", "save_reference", "check", "calibrate", "time")
+
+REQUESTS = ("prepare", "load", "save_reference", "check", "calibrate", "time", "limits")
 
 
 def answer(worker: Worker, line: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import fastbp
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # for bench; last, so that an installed fastbp is the one under test
 
-from bench import compare, machine, rivals, worker  # noqa: E402
+from bench import busy, compare, elementwise, limits, machine, memory, rivals, roofline, steps, sweep, worker  # noqa: E402
 from bench.rivals import RIVALS, SHAPES, Gradient, Shape  # noqa: E402
 
 INSTALLED = [name for name in RIVALS if compare.is_installed(name, sys.executable)]
@@ -47,6 +48,12 @@ def test_shapes() -> None:
     assert Shape.parse("784-256-10 @ 128") == Shape((784, 256, 10), 128)
     assert Shape((4, 3, 2), 5).n_parameters == 12 + 3 + 6 + 2
     assert Shape((4, 3, 2), 5).flops == 2 * 5 * (2 * 12 + 3 * 6)
+
+
+def test_bytes_that_must_move() -> None:
+    """Weights of 12 and 6, biases of 3 and 2: all read, the upper weights again, all written; and 5 rows of 4."""
+    assert Shape((4, 3, 2), 5).bytes_moved(8) == 8 * (23 + 6 + 23 + 20)
+    assert Shape((10, 7), 3).bytes_moved(4) == 4 * (77 + 0 + 77 + 30)
 
 
 @pytest.mark.parametrize("text", ["784-256-10", "784@1", "4-x-2@1", "4--2@1", "4-0-2@1", "4-2@0", ""])
@@ -195,7 +202,9 @@ def test_worker(tmp_path: Path) -> None:
 
 def test_worker_reports_errors() -> None:
     assert "unknown request 'guess': known are prepare" in ask(worker.Worker(), do="guess")["error"]
-    assert "prepare comes first" in ask(worker.Worker(), do="time", repeats=1)["error"]
+    assert "prepare or load comes first" in ask(worker.Worker(), do="time", repeats=1)["error"]
+    unknown = ask(worker.Worker(), do="load", module="machine", rival="numpy", seconds=0, case={})["error"]
+    assert "unknown benchmark 'machine': known are sweep, elementwise, steps" in unknown
 
 
 def test_a_worker_that_ends_is_reported(tmp_path: Path) -> None:
@@ -215,6 +224,47 @@ def test_counting_repeats() -> None:
     assert machine.settle()
 
 
+# ---- limits ----------------------------------------------------------------------------------------------------------
+
+
+LIMITS = limits.Limits("float32", 2, 100e9, {"read": 40e9, "update": 20e9, "store": 50e9, "copy": 15e9, "triad": 10e9})
+
+
+def test_limits_by_hand() -> None:
+    assert LIMITS.bandwidth == 20e9  # neither reading nor writing alone
+    assert LIMITS.seconds(flops=1e9, n_bytes=100e6) == 0.01
+    assert LIMITS.seconds(flops=1e9, n_bytes=400e6) == 0.02
+    assert LIMITS.attainable(2.0) == 40e9 and LIMITS.attainable(5.0) == LIMITS.attainable(50.0) == 100e9
+    more = limits.Limits("float32", 2, 90e9, {**LIMITS.sweeps, "copy": 25e9})
+    best = LIMITS.best_with(more)
+    assert best.flops == 100e9 and best.bandwidth == 25e9 and best.sweeps["read"] == 40e9
+
+
+def test_limits_measured() -> None:
+    found = limits.measure("float64", 2, n_bytes=1 << 22, rounds=1)
+    assert found.dtype == "float64" and found.threads == 2
+    assert 1e8 < found.flops < 2e12
+    assert all(1e7 < rate < 1e13 for rate in found.sweeps.values())
+    assert limits.Limits(**json.loads(json.dumps(found.as_json()))) == found
+
+
+def test_roofline_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One shape that arithmetic limits, one that memory does, and one whose parameters stay in the cache."""
+    monkeypatch.setattr(machine, "last_cache", lambda: 10_000)
+    sizes = {"64-100-10@200": 1e-4, "2000-1000@1": 1e-3, "20-10@1": 1e-6}
+    shapes = [
+        {"sizes": shape.sizes, "batch": shape.batch, "rivals": {"fastbp": {"minimum": seconds}, "products": {}}}
+        for shape, seconds in ((Shape.parse(name), seconds) for name, seconds in sizes.items())
+    ]
+    report = {"limits": [LIMITS.as_json()], "settings": {"threads": 2, "dtype": "float32"}, "shapes": shapes}
+    rows = roofline.table(report)[1:]
+    assert [row[0] for row in rows] == list(sizes)
+    assert [row[4] for row in rows] == ["flops", "bytes", "cached"]
+    assert rows[0][5:] == [f"{1e-4 / (6.32e6 / 100e9):.2f}x", "-"]
+    moved = 4 * (2 * 2_001_000 + 2000)
+    assert rows[1][3] == f"{moved / 20e9 * 1e6:.0f} µs" and rows[1][5] == f"{1e-3 / (moved / 20e9):.2f}x"
+
+
 # ---- comparison ------------------------------------------------------------------------------------------------------
 
 
@@ -231,7 +281,7 @@ def test_compare(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(json_path.read_text())
-    assert report.keys() == {"format", "machine", "load_average", "settings", "shapes"}
+    assert report.keys() == {"format", "machine", "load_average", "settings", "limits", "shapes"}
     assert report["machine"].keys() >= {"processor", "processors", "system", "python"}
     assert report["settings"]["rivals"] == ["numpy", "fastbp"] and report["settings"]["threads"] == 1
     (shape,) = report["shapes"]
@@ -243,7 +293,11 @@ def test_compare(tmp_path: Path) -> None:
         assert entry["versions"]["numpy"] == np.__version__
         assert entry["disagreement"] < 1e-4
     assert "numpy / fastbp" in done.stdout and str(json_path) in done.stdout
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    (limit,) = report["limits"]
+    assert limit["threads"] == 1 and limit["flops"] > 1e7 and limit["sweeps"].keys() >= {*limits.BOTH_WAYS}
+    assert "limits of the machine" in done.stdout and "minima and the limit" in done.stdout
+    for path in (picture, picture.with_stem("compare-roofline")):
+        assert path.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -316,6 +370,120 @@ def test_a_rival_that_disagrees_fails_the_run(
     assert "numpy FAILED" in captured.err and "loss is off" in captured.err and "FAILED" in captured.out
     entry = json.loads((tmp_path / "a.json").read_text())["shapes"][0]["rivals"]["numpy"]
     assert "ArithmeticError" in entry["failure"] and "minimum" not in entry
+
+
+# ---- the other bars --------------------------------------------------------------------------------------------------
+
+
+def test_products_of_the_sweep() -> None:
+    products = sweep.products()
+    assert products == sweep.products() and len(products) == len(set(products)) == 460
+    assert {order for *_, order in products} == {*sweep.ORDERS}
+    assert {p.m for p in products} >= {1, 2, 3, 4, 8, 16, 4097}
+    assert {p.n for p in products} >= {1, 10, 4097} and {p.k for p in products} >= {1, 10, 4097}
+    for side in sweep.SQUARES:
+        assert {p.order for p in products if p[:3] == (side,) * 3} == {*sweep.ORDERS}
+    assert max(2 * p.m * p.k * p.n for p in products) == 2 * 2048**3
+    assert sweep.Product(32, 32, 32, "nn").is_large and not sweep.Product(31, 4097, 4097, "nn").is_large
+
+
+def test_results_of_the_sweep() -> None:
+    large, small = sweep.Product(64, 64, 64, "nt"), sweep.Product(1, 64, 64, "nn")
+    microsecond = 1e-6
+    results = [
+        sweep.Result(large, 10.6 * microsecond, 10 * microsecond),
+        sweep.Result(large, 10.4 * microsecond, 10 * microsecond),
+        sweep.Result(small, 2.9 * microsecond, 2 * microsecond),
+        sweep.Result(small, 103.0 * microsecond, 100 * microsecond),
+    ]
+    assert [result.is_within for result in results] == [False, True, True, False]
+    upper, lower = sweep.summarise(results).split("\n\n")
+    assert "bar 1.05: 1 of 2 within;" in upper and upper.splitlines()[1].split()[-2:] == ["+0.60", "µs"]
+    assert "bar 1.0 µs: 1 of 2 within, 2 or 1.05x;" in lower and "103 µs" in lower.splitlines()[1]
+
+
+@pytest.mark.parametrize("rival", ["fastbp", "numpy"])
+@pytest.mark.parametrize("dtype", rivals.DTYPES)
+def test_cases_are_checked(rival: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every case of every benchmark is built and right, and what is wrong is found out."""
+    one = {"m": 7, "k": 5, "n": 70}
+    cases: list[tuple[Any, dict[str, Any]]] = [
+        *((sweep, {"what": "matmul", "sizes": [*one.values()], "order": order}) for order in sweep.ORDERS),
+        (sweep, {"what": "linear_backward", "sizes": [9, 9, 9], "order": "nn"}),
+        *((elementwise, {"kernel": kernel, "rows": 5, "columns": 7}) for kernel in elementwise.BARS),
+        (steps, {"what": "epochs", "batch": 200, "epochs": 2}),
+        (steps, {"what": "predict"}),
+    ]
+    for module, case in cases:
+        module.load(rival, dtype=dtype, **case)()
+    monkeypatch.setattr(fastbp, "matmul", lambda a, b, out: np.matmul(1.001 * a, b, out=out, casting="unsafe"))
+    if rival == "fastbp":
+        with pytest.raises(ArithmeticError, match=r"off by 1\.00e-03 of its norm"):
+            sweep.load(rival, dtype=dtype, what="matmul", sizes=[4, 4, 4], order="nn")
+
+
+@pytest.mark.parametrize("dtype", rivals.DTYPES)
+def test_steps_are_checked(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for rival in ("train_step", "gradient"):
+        steps.load(rival, what="step", shape="5-4-3@2", dtype=dtype)()
+    monkeypatch.setattr(steps, "RATE", np.nan)
+    with pytest.raises(ValueError, match="lr must be finite"):
+        steps.load("train_step", what="step", shape="5-4-3@2", dtype=dtype)
+
+
+def test_memory_by_hand() -> None:
+    """23 parameters twice, 5 rows of 3 and of 2 put out, 5 rows of 4 put in, 5 labels."""
+    assert memory.needed_bytes(Shape((4, 3, 2), 5), 4) == 4 * (46 + 25 + 20) + 40
+    shape = memory.large_shape(memory.LARGE_PARAMETERS)
+    assert abs(shape.n_parameters / 1.5e9 - 1) < 0.01 and {*shape.sizes} == {1600, 6400, 10}
+    assert memory.large_shape(1, batch=3) == Shape((1600, 6400, 1600, 10), 3)
+
+
+def test_memory_of_a_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peak is a process's own, whatever the one that started it held; and it can be forgotten."""
+    code = """
+        import numpy as np
+        from bench import machine
+        start = machine.peak_memory()
+        held = np.ones(20_000_000 // 8)
+        del held
+        high = machine.peak_memory()
+        forgotten = not machine.forget_peak_memory() or machine.peak_memory() < high - 10e6
+        print(start < 400e6, high - start > 15e6, forgotten)
+    """
+    ballast = np.ones(400_000_000 // 8)
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    del ballast
+    assert done.stdout.split() == ["True"] * 3
+    monkeypatch.setattr(machine, "available_memory", lambda: 10**9)
+    with pytest.raises(SystemExit, match=r"about 13.\d GB are needed, available are 1.0 GB"):
+        memory.check_memory(memory.large_shape(memory.LARGE_PARAMETERS), "float32")
+
+
+def test_medians_of_a_busy_machine() -> None:
+    rounds = {name: {False: [1e-3, 2e-3, 9e-3], True: [5e-3, 4e-3, 3e-3]} for name in ("fastbp", "numpy")}
+    rows = busy.rows_of(Shape((4, 2), 1), rounds)
+    assert rows[0] == ["4-2@1 fastbp", "2.00 ms", "4.00 ms", "2.00", "2.3"] and rows[1][-1] == "-"
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "expected"),
+    [
+        ("sweep", (), ("of the peak", "the worst:")),
+        ("elementwise", ("--dtype", "float64"), ("softmax_nll", "bar, at least")),
+        ("steps", (), ("step / gradient", "batch 32", "predict one row")),
+        ("memory", (), ("784-256-10@64", "bar 1.05")),
+        ("memory", ("--large", "--parameters", "1"), ("billion parameters", "GFLOP/s", "step")),
+        ("busy", ("--rivals", "fastbp"), ("64-100-10@200 fastbp", "2.3")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_scripts_run(module: str, options: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", f"bench.{module}", "--quick", "--rounds", "1", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(text in done.stdout for text in expected), done.stdout
 
 
 # ---- pytest-benchmark ------------------------------------------------------------------------------------------------

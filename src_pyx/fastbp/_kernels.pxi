@@ -7,7 +7,9 @@ from libc.stdint cimport int64_t
 from libc.string cimport memmove, memset
 
 from fastbp._simd cimport *
-from fastbp._table cimport MAX_ACTIVATIONS, Activation, Kernels, Tile, backward_t, forward_t
+from fastbp._table cimport (
+    MAX_ACTIVATIONS, SWEEP_COPY, SWEEP_READ, SWEEP_STORE, SWEEP_TRIAD, SWEEP_UPDATE, Activation, Kernels, Tile, backward_t, forward_t,
+)
 
 cdef extern from * nogil:
     """
@@ -24,6 +26,7 @@ include "_activations.pxi"
 include "_losses.pxi"
 include "_updates.pxi"
 include "_gemm.pxi"
+include "_probe.pxi"
 
 kernels.isa = ISA_NAME
 kernels.itemsize = sizeof(real)
@@ -57,5 +60,11 @@ kernels.sigmoid_nll = sigmoid_nll
 kernels.mse = mse
 kernels.sgd = sgd
 kernels.adam = adam
+kernels.multiply_adds = multiply_adds
+kernels.sweeps[SWEEP_READ] = sweep_read
+kernels.sweeps[SWEEP_UPDATE] = sweep_update
+kernels.sweeps[SWEEP_STORE] = sweep_store
+kernels.sweeps[SWEEP_COPY] = sweep_copy
+kernels.sweeps[SWEEP_TRIAD] = sweep_triad
 
 table = PyCapsule_New(&kernels, "fastbp.kernels", NULL)

@@ -8,8 +8,18 @@ from libc.stdint cimport int64_t
 cdef enum:
     MAX_ACTIVATIONS = 64
 
+cdef enum:                  # of _probe.pxi; what each moves is in _probe.pyx
+    SWEEP_READ
+    SWEEP_UPDATE
+    SWEEP_STORE
+    SWEEP_COPY
+    SWEEP_TRIAD
+    SWEEPS
+
 ctypedef void (*forward_t)(const void* z, void* y, Py_ssize_t n) noexcept nogil
 ctypedef void (*backward_t)(const void* dy, const void* kept, void* dz, Py_ssize_t n) noexcept nogil
+
+ctypedef double (*sweep_t)(void* a, void* b, void* c, Py_ssize_t n) noexcept nogil
 
 ctypedef struct Activation:
     const char* name
@@ -81,3 +91,7 @@ ctypedef struct Kernels:
     # updates of n contiguous parameters; `h` holds the hyper-parameters in the order of optimizers.py
     void (*sgd)(void* p, const void* g, void* velocity, void* unused, const double* h, int64_t step, Py_ssize_t n) noexcept nogil
     void (*adam)(void* p, const void* g, void* m, void* v, const double* h, int64_t step, Py_ssize_t n) noexcept nogil
+
+    # the machine's limits: mr * nr multiply-adds a step on registers alone, and sweeps over memory
+    double (*multiply_adds)(Py_ssize_t steps) noexcept nogil
+    sweep_t sweeps[SWEEPS]
