@@ -27,7 +27,6 @@ cdef extern from * nogil:
     #define NV 2
     #define NR (NV * VL)
     #define MAX_VECTORS 4
-    #define WAYS 4
     #define SPLIT_ROWS (MR > 8 ? 4 : 2)
 
     #ifdef FASTBP_DEBUG
@@ -55,7 +54,6 @@ cdef extern from * nogil:
         NV
         NR
         MAX_VECTORS
-        WAYS
         SPLIT_ROWS
     void check_block(const real* p, Py_ssize_t m, Py_ssize_t row, Py_ssize_t n, Py_ssize_t step, const void* begin, const void* end,
                      const char* where)
@@ -273,42 +271,36 @@ cdef void micro_2(Micro* t, int columns) noexcept nogil:
 cdef void micro_1(Micro* t, int columns) noexcept nogil:
     micro_columns(t, 1, 1, columns, t.a_row, t.a_step)
 
-# One vector of few rows would wait for each addition: WAYS sums take turns along K, and are added pairwise at the end.
-cdef forced_void micro_split(Micro* t, int rows, int lanes) noexcept nogil:
-    cdef vec sums[4][WAYS]
-    cdef vec b
-    cdef int i, way
+# One vector of one row would wait for each addition: four sums take turns along K, and are added pairwise at the end.
+cdef forced_void micro_split(const Micro* t, const real* a, real* c, bint part) noexcept nogil:
+    cdef vec s0 = vset(0), s1 = vset(0), s2 = vset(0), s3 = vset(0)
+    cdef int lanes = t.last_lanes
+    cdef const real* b = t.b
+    cdef Py_ssize_t a_step = t.a_step, b_step = t.b_step
     cdef Py_ssize_t p
-    cdef Py_ssize_t whole = t.k - t.k % WAYS
-    for i in range(rows):
-        for way in range(WAYS):
-            sums[i][way] = vset(0)
-    for p from 0 <= p < whole by WAYS:
-        for way in range(WAYS):
-            b = load_last(t.b + (p + way) * t.b_step, lanes < VL, lanes)
-            for i in range(rows):
-                sums[i][way] = vfma(vset(t.a[i * t.a_row + (p + way) * t.a_step]), b, sums[i][way])
-    for p in range(whole, t.k):
-        b = load_last(t.b + p * t.b_step, lanes < VL, lanes)
-        for i in range(rows):
-            sums[i][0] = vfma(vset(t.a[i * t.a_row + p * t.a_step]), b, sums[i][0])
-    for i in range(rows):
-        b = (sums[i][0] + sums[i][1]) + (sums[i][2] + sums[i][3])
-        if t.bias != NULL:
-            b = b + load_last(t.bias, lanes < VL, lanes)
-        if t.accumulate:
-            b = b + load_last(t.c + i * t.c_row, lanes < VL, lanes)
-        store_some(t.c + i * t.c_row, lanes, b)
+    for p in range(t.k // 4):
+        s0 = vfma(vset(a[0]), load_last(b, part, lanes), s0)
+        s1 = vfma(vset(a[a_step]), load_last(b + b_step, part, lanes), s1)
+        s2 = vfma(vset(a[2 * a_step]), load_last(b + 2 * b_step, part, lanes), s2)
+        s3 = vfma(vset(a[3 * a_step]), load_last(b + 3 * b_step, part, lanes), s3)
+        a += 4 * a_step
+        b += 4 * b_step
+    for p in range(t.k % 4):
+        s0 = vfma(vset(a[p * a_step]), load_last(b + p * b_step, part, lanes), s0)
+    s0 = (s0 + s1) + (s2 + s3)
+    if t.bias != NULL:
+        s0 = s0 + load_last(t.bias, part, lanes)
+    if t.accumulate:
+        s0 = s0 + load_last(c, part, lanes)
+    store_some(c, lanes, s0)
 
-cdef void split_rows(Micro* t, int rows, int lanes) noexcept nogil:
-    if rows == 4:
-        micro_split(t, 4, lanes)
-    elif rows == 3:
-        micro_split(t, 3, lanes)
-    elif rows == 2:
-        micro_split(t, 2, lanes)
-    else:
-        micro_split(t, 1, lanes)
+cdef void split_rows(const Micro* t, Py_ssize_t rows) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(rows):
+        if t.last_lanes < VL:
+            micro_split(t, t.a + i * t.a_row, t.c + i * t.c_row, True)
+        else:
+            micro_split(t, t.a + i * t.a_row, t.c + i * t.c_row, False)
 
 # Few rows leave most registers unused: vectors of b fill them, and hide the latency of the additions.
 cdef void micro_wide(Micro* t, Py_ssize_t rows) noexcept nogil:
@@ -327,7 +319,7 @@ cdef void panels_times_panel(const Tile* t, Micro* part, int columns) noexcept n
     cdef Py_ssize_t left = t.m - panels * MR
     cdef int now
     if t.m <= SPLIT_ROWS and columns <= VL:
-        split_rows(part, <int> t.m, columns)
+        split_rows(part, t.m)
         return
     if panels and t.a_row == 1 and t.a_step == MR:
         micro_packed(part, panels, columns)
@@ -497,7 +489,8 @@ cdef void multiply_stream(const Tile* t) noexcept nogil:
 # --- the tile of few rows whose operands both lie along K: one dot product for each element of c, since turning b would cost more
 
 cdef forced_void dots(const Tile* t, Py_ssize_t i, Py_ssize_t j, int rows, int columns) noexcept nogil:
-    cdef vec sums[4][8]
+    """Rows i and on, columns j and on: one column or four."""
+    cdef vec sums[4][4]
     cdef vec x[4]
     cdef vec w
     cdef int r, s
@@ -506,7 +499,7 @@ cdef forced_void dots(const Tile* t, Py_ssize_t i, Py_ssize_t j, int rows, int c
     cdef const real* a = <const real*> t.a + i * t.a_row
     cdef const real* b = <const real*> t.b + j * t.b_column
     cdef real* c
-    cdef real totals[8]
+    cdef real totals[4]
     for r in range(rows):
         for s in range(columns):
             sums[r][s] = vset(0)
@@ -530,8 +523,7 @@ cdef forced_void dots(const Tile* t, Py_ssize_t i, Py_ssize_t j, int rows, int c
         if columns == 1:
             totals[0] = vtotal(sums[r][0])
         else:
-            for s in range(0, columns, 4):
-                vtotal4(sums[r][s], sums[r][s + 1], sums[r][s + 2], sums[r][s + 3], totals + s)
+            vtotal4(sums[r][0], sums[r][1], sums[r][2], sums[r][3], totals)
         for s in range(columns):
             c[s * t.c_column] = totals[s] if t.bias == NULL else totals[s] + (<const real*> t.bias)[j + s]
 
@@ -555,7 +547,7 @@ cdef void multiply_dots(const Tile* t) noexcept nogil:
             dots_of_rows(t, i, 2, 4)
             i += 2
         else:
-            dots_of_rows(t, i, 1, 8)
+            dots_of_rows(t, i, 1, 4)
             i += 1
     if t.forward != NULL or t.backward != NULL:
         epilogue(t)
