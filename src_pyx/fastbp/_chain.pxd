@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t
 from fastbp._product cimport Product
 from fastbp._table cimport Activation, Kernels
 from fastbp._team cimport Session
+from fastbp._update cimport Rule
 
 cdef enum:
     LINEAR = 0
@@ -20,7 +21,7 @@ cdef struct Unit:
     const Activation* rule  # of an activation
     bint fused              # an activation that the product before it applies, in that product's buffer
     char* out               # rows x n_out; of the first activation of a chain possibly the copy of x
-    char* delta             # by rows only, of a linear unit: rows x n_out, the gradient at its output
+    char* delta             # of a linear unit: rows x n_out, the gradient at its output, where that is not passed on in turns
     Py_ssize_t turned       # by rows only, of a linear unit: where its turned weight lies among a worker's own
 
 cdef struct Pair:
@@ -70,6 +71,12 @@ cdef bint sweep_loss(Chain* chain, Session* session, const Batch* batch, char* d
 cdef bint sweep_backward(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients,
                          char* delta, bint need_dx) noexcept nogil
 
+# The gradient and the update, with which nothing interferes once it has begun.
+cdef bint sweep_step(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients,
+                     const Rule* rule) noexcept nogil
+
+cdef char* delta_at_output(const Chain* chain) noexcept nogil
+cdef int linear_below(const Chain* chain, int i) noexcept nogil
 cdef void output_of(const Chain* chain, Product* p, int i, Py_ssize_t rows, const char* x, Py_ssize_t row, Py_ssize_t step,
                     const Pair* parameters) noexcept nogil
 cdef void weight_gradient(const Chain* chain, Product* p, int i, const Batch* batch, const char* delta,

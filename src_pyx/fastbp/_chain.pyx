@@ -13,6 +13,7 @@ from libc.string cimport memcpy, memset
 from fastbp._product cimport Product, multiply, product_init, product_scratch
 from fastbp._table cimport Activation, Kernels
 from fastbp._team cimport TASK_ELEMENTS, Session, run_tasks
+from fastbp._update cimport Rule, run_update
 
 cdef enum:
     ALIGNMENT = 64
@@ -47,6 +48,17 @@ cdef void chain_finish(Chain* chain) noexcept:
             chain.cost_of_row += 0.001 * unit.n_out
     chain.n_in, chain.n_out = chain.units[0].n_in, chain.units[chain.n_units - 1].n_out
 
+cdef bint keeps_deltas(const Chain* chain, Py_ssize_t rows) noexcept nogil:
+    """Is there room to keep the gradient at every linear unit's output until the last of them is there? An update needs that, if it
+    is to be the end of the weights' gradients; and memory is saved as long as those are the larger ones."""
+    cdef Py_ssize_t deltas = 0, weights = 0
+    cdef int i
+    for i in range(chain.n_units):
+        if chain.units[i].kind == LINEAR:
+            deltas += rows * chain.units[i].n_out
+            weights += chain.units[i].n_in * chain.units[i].n_out
+    return chain.by_rows or deltas <= weights
+
 cdef Py_ssize_t chain_lay_out(Chain* chain, char* base, Py_ssize_t rows, int threads, bint gathers,
                               Py_ssize_t least_scratch) noexcept:
     """Give every buffer its place from `base` on; the bytes it takes. With base NULL it only measures."""
@@ -61,7 +73,7 @@ cdef Py_ssize_t chain_lay_out(Chain* chain, char* base, Py_ssize_t rows, int thr
             unit.out = chain.units[i - 1].out if i else chain.copy_of_x
         else:
             unit.out = carve(&place, rows * unit.n_out * itemsize)
-        unit.delta = carve(&place, rows * unit.n_out * itemsize) if chain.by_rows and unit.kind == LINEAR else NULL
+        unit.delta = carve(&place, rows * unit.n_out * itemsize) if unit.kind == LINEAR and keeps_deltas(chain, rows) else NULL
     chain.delta[0] = carve(&place, rows * chain.widest * itemsize)
     chain.delta[1] = carve(&place, rows * chain.widest * itemsize)
     chain.dx = carve(&place, rows * chain.n_in * itemsize)
@@ -250,17 +262,36 @@ cdef bint sweep_loss(Chain* chain, Session* session, const Batch* batch, char* d
 
 # --- backward
 
+cdef char* delta_at_output(const Chain* chain) noexcept nogil:
+    """The gradient at the last output; it becomes the gradient at the last linear unit's in place."""
+    cdef int i = chain.n_units - 1
+    while chain.units[i].kind != LINEAR:
+        i -= 1
+    return chain.units[i].delta
+
+cdef int linear_below(const Chain* chain, int i) noexcept nogil:
+    i -= 1
+    while chain.units[i].kind != LINEAR:
+        i -= 1
+    return i
+
 cdef const char* kept_by(const Chain* chain, int i) noexcept nogil:
     """What the activation's backward reads: its output, or what lies before it."""
     if not chain.units[i].rule.needs_input:
         return chain.units[i].out
     return chain.units[i - 1].out if i else chain.copy_of_x
 
+cdef bint derivative(Chain* chain, Session* session, const Batch* batch, int i, char* delta) noexcept nogil:
+    """delta = delta * act'(kept), in place."""
+    cdef MapTask m
+    m.kernels, m.rule, m.x, m.y, m.n = chain.kernels, chain.units[i].rule, delta, delta, batch.rows * chain.units[i].n_out
+    m.kept = kept_by(chain, i)
+    return run_tasks(session, backward_task, &m, tasks_of(m.n), 0.001 * m.n)
+
 cdef bint sweep_backward(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients,
                          char* delta, bint need_dx) noexcept nogil:
     """From the gradient at the last output, in `delta` (one of chain.delta), to all of `gradients`; dx into chain.dx."""
     cdef Unit* unit
-    cdef MapTask m
     cdef Product products[2]
     cdef int i = chain.n_units - 1
     cdef int last = 0 if need_dx else chain.first_linear
@@ -280,14 +311,64 @@ cdef bint sweep_backward(Chain* chain, Session* session, const Batch* batch, con
                 return True
             if goes_on:
                 delta = target
-        elif not folded and unit.rule.backward != NULL:
-            m.kernels, m.rule, m.x, m.y, m.n = chain.kernels, unit.rule, delta, delta, batch.rows * unit.n_out
-            m.kept = kept_by(chain, i)
-            if run_tasks(session, backward_task, &m, tasks_of(m.n), 0.001 * m.n):
-                return True
+        elif not folded and unit.rule.backward != NULL and derivative(chain, session, batch, i, delta):
+            return True
         if unit.kind == ACTIVATION:
             folded = False
         i -= 1
     if need_dx and delta != chain.dx:
         memcpy(chain.dx, delta, batch.rows * chain.n_in * chain.kernels.itemsize)
     return False
+
+cdef bint sweep_step(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients,
+                     const Rule* rule) noexcept nogil:
+    cdef bint polls = session.polls
+    if sweep_forward(chain, session, batch, parameters):
+        return True
+    if chain.n_linear == 0 or chain.units[chain.first_linear].delta == NULL:
+        if (sweep_loss(chain, session, batch, chain.delta[0])
+                or sweep_backward(chain, session, batch, parameters, gradients, chain.delta[0], False)):
+            return True
+        run_update(session, chain.kernels, rule)
+        return False
+    if sweep_loss(chain, session, batch, delta_at_output(chain)) or sweep_deltas(chain, session, batch, parameters):
+        return True
+    session.polls = False
+    update_weights(chain, session, batch, parameters, gradients, rule)
+    session.polls = polls
+    return False
+
+cdef bint sweep_deltas(Chain* chain, Session* session, const Batch* batch, const Pair* parameters) noexcept nogil:
+    """From the gradient at the last output to the one at every linear unit's."""
+    cdef Product p
+    cdef int i = chain.n_units - 1
+    cdef bint folded = False
+    cdef char* delta = delta_at_output(chain)
+    cdef char* target
+    while i > chain.first_linear:
+        if chain.units[i].kind == LINEAR:
+            target = chain.units[linear_below(chain, i)].delta
+            folded = folds(chain, i)
+            input_gradient(chain, &p, i, batch.rows, delta, target, parameters)
+            if multiply(session, chain.kernels, &p, 1, chain.scratch, chain.scratch_size):
+                return True
+            delta = target
+        elif folded or chain.units[i].rule.backward == NULL:
+            folded = False
+        elif derivative(chain, session, batch, i, delta):
+            return True
+        i -= 1
+    return False
+
+cdef void update_weights(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients,
+                         const Rule* rule) noexcept nogil:
+    """Every weight's gradient, and at its end the update: nobody reads the weights any more."""
+    cdef Product p
+    cdef const Pair* pair
+    cdef int i
+    for i in range(chain.first_linear, chain.n_units):
+        if chain.units[i].kind == LINEAR:
+            pair = &parameters[chain.units[i].linear]
+            weight_gradient(chain, &p, i, batch, chain.units[i].delta, gradients)
+            p.rule, p.updated, p.updated_row, p.updated_sums = rule, pair.weight, pair.weight_row, pair.bias
+            multiply(session, chain.kernels, &p, 1, chain.scratch, chain.scratch_size)

@@ -20,7 +20,7 @@ from libc.string cimport memcpy
 
 from fastbp._chain cimport (
     ACTIVATION, LINEAR, MSE, NO_LOSS, SIGMOID_NLL, SOFTMAX_NLL, Batch, Chain, Pair, Unit, chain_finish, chain_lay_out, number_at, padded,
-    sweep_backward, sweep_forward, sweep_loss,
+    sweep_backward, sweep_forward, sweep_loss, sweep_step,
 )
 from fastbp._dispatch cimport find_activation, kernels_for
 from fastbp._rows cimport rows_finish, rows_forward, rows_gradient, rows_scratch
@@ -294,10 +294,7 @@ cdef class Engine(Gate):
         """The gradient and the update, which is never interrupted."""
         if self.chain.by_rows:
             return rows_gradient(&self.chain, session, batch, table.pairs, out.pairs, rule)
-        if self.gradient(session, batch, table, out):
-            return True
-        run_update(session, self.chain.kernels, rule)
-        return False
+        return sweep_step(&self.chain, session, batch, table.pairs, out.pairs, rule)
 
     cdef double summed_loss(self, const Batch* batch) noexcept nogil:
         cdef double total = 0

@@ -1,6 +1,7 @@
 """The matrix product over all threads: see _product.pyx for its design."""
 from fastbp._table cimport Kernels, Tile, backward_t, forward_t
 from fastbp._team cimport Session
+from fastbp._update cimport Rule
 
 cdef enum:
     MAX_TOGETHER = 2
@@ -21,6 +22,10 @@ cdef struct Product:
     Py_ssize_t kept_row
     void* sums              # OUT  the sums of b's columns, or NULL
     Py_ssize_t sums_step
+    const Rule* rule        # NULL, or c and sums are gradients that only this update reads: c may be left unwritten
+    char* updated           # OUT  m x n parameters, updated_row apart, their columns side by side
+    Py_ssize_t updated_row
+    char* updated_sums      # OUT  n parameters
 
 cdef void product_init(Product* p) noexcept nogil
 cdef Py_ssize_t product_scratch(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads) noexcept nogil
@@ -28,3 +33,4 @@ cdef double product_cost(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_
 cdef bint multiply(Session* session, const Kernels* kernels, const Product* products, int count, void* scratch,
                    Py_ssize_t scratch_bytes) noexcept nogil
 cdef void product_tile(const Kernels* kernels, const Product* p, Py_ssize_t first, Py_ssize_t rows, Tile* t) noexcept nogil
+cdef void product_turn(Product* p) noexcept nogil

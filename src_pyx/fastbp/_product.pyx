@@ -21,6 +21,7 @@ from libc.stdint cimport int64_t
 
 from fastbp._table cimport Kernels, Tile
 from fastbp._team cimport Session, run_tasks
+from fastbp._update cimport apply_rule
 
 cdef extern from * nogil:
     """
@@ -57,7 +58,7 @@ cdef enum:
     STREAM = 1
     DOTS = 2
     STREAM_ROWS = 4
-    FEW_COLUMNS = 1
+    FEW_COLUMNS = 4
     DOTS_ROWS = 8
     DOTS_STEPS = 8          # K / rows from which dot products are cheaper than turning b
     STREAM_BYTES = 1 << 20  # of b in a task
@@ -115,12 +116,15 @@ cdef void product_init(Product* p) noexcept nogil:
     p.kept_row = 0
     p.sums = NULL
     p.sums_step = 0
+    p.rule = NULL
 
 cdef double product_cost(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k) noexcept nogil:
     """About how many microseconds one thread needs."""
     return 2.0 * m * n * k / kernels.flops
 
 cdef int choose_form(const Kernels* kernels, const Product* p) noexcept nogil:
+    if p.rule != NULL:
+        return PANELS
     if p.b_column != 1 and p.b_step == 1 and p.a_step == 1 and p.m <= DOTS_ROWS and p.m * DOTS_STEPS <= p.k:
         return DOTS
     if p.b_column == 1 and p.c_column == 1 and p.m <= STREAM_ROWS and p.n >= 4 * kernels.lanes and p.n * p.k * kernels.itemsize > SMALL_BYTES:
@@ -147,6 +151,8 @@ cdef void choose_blocks(const Kernels* kernels, const Product* p, Blocks* out) n
     if m <= out.mc:
         out.blocks_in_tile += <Py_ssize_t> (MAX_TILE_US / max(product_cost(kernels, out.mc, out.nc, out.kc), 0.01))
     choose_memory(kernels, m, n, k, out)
+    if p.rule != NULL:
+        out.own_bytes += round_up(out.mc * out.nc * kernels.itemsize, ALIGNMENT)
 
 cdef void choose_few_rows(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Blocks* out) noexcept nogil:
     """All rows are one tile, and nothing is packed; tasks share b's columns, or its rows where those stream."""
@@ -190,9 +196,11 @@ cdef Py_ssize_t product_scratch(const Kernels* kernels, Py_ssize_t m, Py_ssize_t
     cdef Py_ssize_t columns = min(round_up(n, kernels.nr), <Py_ssize_t> MAX_PANELS * kernels.nr)
     cdef Py_ssize_t rows = m + (ceil_div(m, kernels.mc) + 1) * kernels.mr
     cdef Py_ssize_t steps = k + 4 * (ceil_div(k, kernels.kc) + 1)
+    # A worker's panels of b, and a tile that only an update reads.
+    cdef Py_ssize_t own = columns * (kc + min(m, kernels.mc) + kernels.mr) * kernels.itemsize
     cdef Py_ssize_t shared = min(rows * steps * kernels.itemsize, max(<Py_ssize_t> SHARED_BYTES, kernels.mc * kc * kernels.itemsize))
     shared = max(shared, (parts_of_stream(kernels, n, k) - 1) * min(m, <Py_ssize_t> STREAM_ROWS) * n * kernels.itemsize)
-    return ALIGNMENT + round_up(shared, ALIGNMENT) + n_threads * round_up(sizeof(Own) + columns * kc * kernels.itemsize, ALIGNMENT)
+    return ALIGNMENT + round_up(shared, ALIGNMENT) + n_threads * (sizeof(Own) + round_up(own, ALIGNMENT) + ALIGNMENT)
 
 cdef inline const char* at(const void* base, Py_ssize_t elements, const Kernels* kernels) noexcept nogil:
     return <const char*> base + elements * kernels.itemsize
@@ -268,11 +276,31 @@ cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssiz
         part_of_stream(w, block, &t)
         w.kernels.stream(&t)
     else:
+        if p.rule != NULL and w.blocks.k_blocks == 1:
+            own_tile(w, own, &t)
         w.kernels.tile(&t)
+        if p.rule != NULL and t.last:
+            update_tile(w, &t, row, column)
     if p.sums != NULL and row == 0 and not in_parts(w):
         # sums = b.sum(axis=0), block by block along K
         w.kernels.column_sums(at(p.b, block * w.blocks.kc * p.b_step + column * p.b_column, w.kernels), p.b_step, p.b_column, t.k, t.n,
                               <void*> at(p.sums, column * p.sums_step, w.kernels), p.sums_step, t.accumulate)
+        if p.rule != NULL and t.last:
+            apply_rule(w.kernels, p.rule, p.updated_sums + column * w.kernels.itemsize, at(p.sums, column, w.kernels), t.n)
+
+cdef void own_tile(const Work* w, Own* own, Tile* t) noexcept nogil:
+    """A gradient of one block along K goes from the tile to the update without leaving the cache."""
+    cdef Py_ssize_t n_bytes = round_up(w.blocks.mc * w.blocks.nc * w.kernels.itemsize, ALIGNMENT)
+    t.c = <char*> own + w.blocks.own_bytes - n_bytes
+    t.c_row, t.c_column = t.n, 1
+    t.c_begin, t.c_end = t.c, <char*> t.c + n_bytes
+
+cdef void update_tile(const Work* w, const Tile* t, Py_ssize_t row, Py_ssize_t column) noexcept nogil:
+    cdef const Product* p = &w.product
+    cdef Py_ssize_t i
+    for i in range(t.m):
+        apply_rule(w.kernels, p.rule, p.updated + ((row + i) * p.updated_row + column) * w.kernels.itemsize,
+                   at(t.c, i * t.c_row, w.kernels), t.n)
 
 cdef inline bint in_parts(const Work* w) noexcept nogil:
     return w.blocks.form == STREAM and w.blocks.k_blocks > 1
@@ -419,11 +447,13 @@ cdef void group_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
 
 # --- products
 
-cdef inline bint is_plain(const Product* p) noexcept nogil:
-    """No epilogue, whose vectors lie along the rows, and no sums of b's columns."""
-    return p.bias == NULL and p.forward == NULL and p.backward == NULL and p.sums == NULL
+cdef inline bint turns(const Product* p) noexcept nogil:
+    """Is c's transpose cheaper: are its few columns a waste of vectors, and nothing beside them lies along its rows?"""
+    if p.bias != NULL or p.forward != NULL or p.backward != NULL or p.sums != NULL or p.rule != NULL:
+        return False
+    return p.n < p.m and (p.n == 1 or (p.n <= FEW_COLUMNS and p.a_row == 1))
 
-cdef void turn(Product* p) noexcept nogil:
+cdef void product_turn(Product* p) noexcept nogil:
     # c.T = b.T @ a.T
     cdef const void* a = p.a
     p.a, p.b = p.b, a
@@ -437,8 +467,8 @@ cdef void begin(Work* w, const Kernels* kernels, const Product* product, int ind
     w.threads = threads
     w.product = product[0]
     w.index = index
-    if product.n <= FEW_COLUMNS and product.n < product.m and is_plain(product):
-        turn(&w.product)
+    if turns(product):
+        product_turn(&w.product)
     choose_blocks(kernels, &w.product, &w.blocks)
     # Rows a multiple of 4096 bytes apart would all meet in the same few lines of the cache.
     if w.blocks.form == PANELS and product.a_step == 1 and product.m > 4 and product.a_row * kernels.itemsize % 4096 == 0:

@@ -13,14 +13,14 @@ Design
 (e) The size of a block and of a strip follow from the shape and the instruction set.
 """
 from libc.stdint cimport int64_t
-from libc.string cimport memset
 
 from fastbp._chain cimport (
-    ACTIVATION, LINEAR, Batch, Chain, Pair, Unit, folds, input_gradient, kept_by, loss_of_row, output_of, padded, weight_gradient,
+    LINEAR, Batch, Chain, Pair, Unit, delta_at_output, folds, input_gradient, kept_by, linear_below, loss_of_row, output_of, padded,
+    weight_gradient,
 )
-from fastbp._product cimport Product, product_cost, product_tile
+from fastbp._product cimport Product, product_cost, product_tile, product_turn
 from fastbp._table cimport Kernels, Tile
-from fastbp._team cimport Session, run_tasks
+from fastbp._team cimport WORTH_US, Session, run_tasks
 from fastbp._update cimport Rule, apply_rule
 
 cdef enum:
@@ -70,6 +70,8 @@ cdef Py_ssize_t own_bytes_of(const Chain* chain) noexcept nogil:
     cdef int i
     for i in range(chain.n_units):
         strip = max(strip, chain.kernels.mr * chain.units[i].n_out * chain.kernels.itemsize)
+        if is_narrow(&chain.units[i]):
+            strip = max(strip, chain.units[i].n_in * chain.units[i].n_out * chain.kernels.itemsize)
     return padded(sizeof(Own) + chain.turned_bytes + strip)
 
 cdef Py_ssize_t rows_scratch(const Chain* chain, int threads) noexcept:
@@ -78,9 +80,14 @@ cdef Py_ssize_t rows_scratch(const Chain* chain, int threads) noexcept:
 cdef inline Own* own_of(const Sweep* s, int worker) noexcept nogil:
     return <Own*> (s.own + worker * s.own_bytes)
 
-cdef inline Py_ssize_t rows_of_block(Py_ssize_t rows) noexcept nogil:
-    # Enough blocks for some threads; the micro-kernel has its full height from 12 rows on.
-    return 24 if rows > 96 else 8 if rows > 12 else 12
+cdef inline Py_ssize_t rows_of_block(const Chain* chain, Py_ssize_t rows) noexcept nogil:
+    """Twice the micro-kernel's full height; less where few rows are to be shared."""
+    if rows > 96 or up_and_down_cost(chain, rows) < WORTH_US:
+        return 24
+    return 8
+
+cdef inline double up_and_down_cost(const Chain* chain, Py_ssize_t rows) noexcept nogil:
+    return rows * chain.cost_of_row * 2 / 3
 
 
 # --- the first phase: some rows, all the way
@@ -119,19 +126,6 @@ cdef void loss_rows(const Sweep* s, Py_ssize_t first, Py_ssize_t rows) noexcept 
     for row in range(first, first + rows):
         chain.row_losses[row] = loss_of_row(chain, s.batch, row, z + row * row_bytes, dz + row * row_bytes)
 
-cdef char* delta_at_output(const Chain* chain) noexcept nogil:
-    """The gradient at the last output; it becomes the gradient at the last linear unit's in place."""
-    cdef int i = chain.n_units - 1
-    while chain.units[i].kind != LINEAR:
-        i -= 1
-    return chain.units[i].delta
-
-cdef int linear_below(const Chain* chain, int i) noexcept nogil:
-    i -= 1
-    while chain.units[i].kind != LINEAR:
-        i -= 1
-    return i
-
 cdef void backward_rows(const Sweep* s, Py_ssize_t first, Py_ssize_t rows, int worker) noexcept nogil:
     """From the gradient at the last output to the one at the first linear unit's."""
     cdef Chain* chain = s.chain
@@ -156,7 +150,7 @@ cdef void backward_rows(const Sweep* s, Py_ssize_t first, Py_ssize_t rows, int w
         i -= 1
 
 cdef inline bint by_dots(const Sweep* s, const Unit* unit) noexcept nogil:
-    return s.batch.rows * DOTS_ROWS <= unit.n_out
+    return s.batch.rows * DOTS_ROWS <= unit.n_out or s.batch.rows <= 2
 
 cdef void input_gradient_of_rows(const Sweep* s, int i, Py_ssize_t first, Py_ssize_t rows, const char* delta, char* target,
                                  int worker) noexcept nogil:
@@ -206,9 +200,16 @@ cdef void rows_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
 cdef inline Py_ssize_t strip_of(const Sweep* s, const Unit* unit) noexcept nogil:
     """Rows of a task."""
     cdef const Kernels* kernels = s.chain.kernels
-    cdef Py_ssize_t panels = <Py_ssize_t> (STRIP_US / max(product_cost(kernels, kernels.mr, unit.n_out, s.batch.rows), 0.001))
+    cdef Py_ssize_t panels
+    if is_narrow(unit):
+        return unit.n_in
+    panels = <Py_ssize_t> (STRIP_US / max(product_cost(kernels, kernels.mr, unit.n_out, s.batch.rows), 0.001))
     panels = min(panels, STRIP_BYTES // (kernels.mr * unit.n_out * kernels.itemsize))
     return max(panels, <Py_ssize_t> 1) * kernels.mr
+
+cdef inline bint is_narrow(const Unit* unit) noexcept nogil:
+    """So few outputs that its gradient is computed turned: dw.T = dy.T @ x, with whole vectors of x."""
+    return unit.n_out <= 4 and unit.n_out < unit.n_in
 
 cdef Py_ssize_t strips_of(const Sweep* s, const Unit* unit) noexcept nogil:
     return ceil_div(unit.n_in, strip_of(s, unit))
@@ -232,20 +233,26 @@ cdef void weight_strip(const Sweep* s, int i, Py_ssize_t first, int worker) noex
     cdef char* strip = <char*> own_of(s, worker) + sizeof(Own) + chain.turned_bytes
     cdef Py_ssize_t rows = min(strip_of(s, unit), unit.n_in - first)
     cdef Py_ssize_t row
+    cdef void* sums
     cdef Product p
     cdef Tile t
     weight_gradient(chain, &p, i, s.batch, unit.delta, s.gradients)
-    product_tile(kernels, &p, first, rows, &t)
+    sums = p.sums
     if s.rule != NULL:
-        t.c, t.c_row, t.c_begin, t.c_end = strip, unit.n_out, strip, strip + rows * unit.n_out * kernels.itemsize
-        p.sums = strip
+        p.c, p.c_row = strip - first * unit.n_out * kernels.itemsize, unit.n_out
+        sums = strip
+    if is_narrow(unit) and p.a_row == 1:
+        product_turn(&p)
+        product_tile(kernels, &p, 0, p.m, &t)
+    else:
+        product_tile(kernels, &p, first, rows, &t)
     kernels.tile(&t)
     if s.rule != NULL:
         for row in range(rows):
             apply_rule(kernels, s.rule, pair.weight + (first + row) * pair.weight_row * kernels.itemsize,
                        strip + row * unit.n_out * kernels.itemsize, unit.n_out)
     if first == 0:
-        kernels.column_sums(p.b, p.b_step, 1, s.batch.rows, unit.n_out, p.sums, 1, False)
+        kernels.column_sums(unit.delta, unit.n_out, 1, s.batch.rows, unit.n_out, sums, 1, False)
         if s.rule != NULL:
             apply_rule(kernels, s.rule, pair.bias, strip, unit.n_out)
 
@@ -256,7 +263,7 @@ cdef void begin(Sweep* s, Chain* chain, Session* session, const Batch* batch, co
     cdef int worker
     s.chain, s.batch, s.parameters = chain, batch, parameters
     s.gradients, s.rule, s.with_loss = NULL, NULL, True
-    s.block = rows_of_block(batch.rows)
+    s.block = rows_of_block(chain, batch.rows)
     s.own, s.own_bytes = <char*> padded(<Py_ssize_t> chain.scratch), own_bytes_of(chain)
     for worker in range(session.n_threads):
         own_of(s, worker).turned = False
@@ -276,7 +283,7 @@ cdef bint rows_gradient(Chain* chain, Session* session, const Batch* batch, cons
     cdef int i
     begin(&s, chain, session, batch, parameters)
     s.gradients, s.rule = gradients, rule
-    if run_tasks(session, rows_task, &s, ceil_div(batch.rows, s.block), batch.rows * chain.cost_of_row * 2 / 3):
+    if run_tasks(session, rows_task, &s, ceil_div(batch.rows, s.block), up_and_down_cost(chain, batch.rows)):
         return True
     for i in range(chain.first_linear, chain.n_units):
         if chain.units[i].kind == LINEAR:

@@ -5,6 +5,7 @@ ctypedef void (*task_t)(void* context, Py_ssize_t task, int worker) noexcept nog
 cdef enum:
     MAX_THREADS = 64
     TASK_ELEMENTS = 1 << 14     # of an elementwise task: about 10 us
+    WORTH_US = 15               # of a phase: a sleeping thread takes about this long to begin (bench/test_kernels.py)
     RELEASE_US = 20             # of work: below it, giving up the GIL costs more than it frees
 
 cdef struct Session:

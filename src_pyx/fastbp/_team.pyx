@@ -38,7 +38,6 @@ cdef enum:
     SPIN_NS = 50_000
     POLL_NS = 100_000_000
     POLL_US = 20            # of estimated work, between two looks at the clock
-    WORTH_US = 15           # a sleeping thread takes about this long to begin: bench/test_kernels.py
     TASK_BITS = 24          # of the word: next task, number of tasks; above them the workers allowed
     MAX_TASKS = (1 << TASK_BITS) - 1
 
