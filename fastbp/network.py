@@ -131,7 +131,7 @@ class Stretch:
         return y
 
     def backward(self, dy: FloatArray, need_dx: bool) -> FloatArray | None:
-        gradients = self.net.gradients.table(self.linear)
+        gradients = self.net._gradients.table(self.linear)
         dx: FloatArray | None = self.engine.backward(check.aligned(dy), self.table, gradients, need_dx)
         return dx
 
@@ -186,7 +186,7 @@ class Network:
     weights, biases : tuple of ndarray
         The same views, of the linear units in their order.
     gradients : Gradients
-        What the last `value_and_grad` or `backward` computed.
+        What the last `value_and_grad` or `backward` computed; a training step in one engine does not keep its own.
     units, loss, dtype, seed, n_parameters
         As given, and how many parameters there are.
 
@@ -226,13 +226,16 @@ class Network:
         self.n_parameters = sum(map(prod, shapes.values()))
         self.flat_parameters = aligned_zeros(self.n_parameters, self.dtype)
         self.parameters = _views(self.flat_parameters, shapes)
-        self.gradients = Gradients(aligned_zeros(self.n_parameters, self.dtype), shapes)
+        self._gradients = Gradients(aligned_zeros(self.n_parameters, self.dtype), shapes)
+        self._kept = True  # are the last gradients in there?
         self.weights = tuple(view for name, view in self.parameters.items() if name.endswith(".weight"))
         self.biases = tuple(view for name, view in self.parameters.items() if name.endswith(".bias"))
         self._bind(widths)
         self._loss_name = ENGINE_LOSSES.get(type(loss))
         # The whole network in one engine, loss and all; None where Python takes part.
         self.whole = self._one_stretch()
+        if self.whole is not None:
+            self.whole.engine.bind(self.whole.table, self._gradients.table(self.whole.linear))
         self._forward_shape: tuple[int, ...] | None = None
         # An engine lets in one call at a time; this does it for those that go through several.
         self._gate = _engine.Gate()
@@ -243,7 +246,7 @@ class Network:
         bound: list[Unit] = []
         try:
             for i, unit in enumerate(self.units):
-                unit.bind(_of_unit(self.parameters, i), _of_unit(self.gradients, i))
+                unit.bind(_of_unit(self.parameters, i), _of_unit(self._gradients, i))
                 bound.append(unit)
             self._initialize()
             self._stretches = self._cut(widths)
@@ -290,6 +293,22 @@ class Network:
 
     # ---- gradients
 
+    @property
+    def gradients(self) -> Gradients:
+        """What the last `value_and_grad` or `backward` computed.
+
+        Raises
+        ------
+        RuntimeError
+            The last call was a training step, whose gradients the update used up as they came: they were not kept.
+        """
+        if not self._kept:
+            raise RuntimeError(
+                "the gradients of the last training step were not kept: the update used each as soon as it was computed; "
+                "value_and_grad(x, t) computes and keeps them"
+            )
+        return self._gradients
+
     def value_and_grad(
         self, x: FloatArray, t: ArrayLike, *, sample_weight: ArrayLike | None = None, out: Gradients | None = None
     ) -> tuple[float, Gradients]:
@@ -323,9 +342,16 @@ class Network:
         if self.whole is None:
             return self._value_and_grad_in_python(x, t, sample_weight, out)
         engine = self.whole.engine
+        if sample_weight is None and out is None:
+            loss = engine.plain_gradient(x, t)
+            if loss is not None:
+                self._kept = True
+                return loss, self._gradients
         x, t, weight = self._checked(engine, x, t, sample_weight)
-        grads = self.gradients if out is None else self._checked_out(out)
-        return engine.value_and_grad(x, t, weight, self.whole.table, grads.table(self.whole.linear)), grads
+        grads = self._gradients if out is None else self._checked_out(out)
+        loss = engine.value_and_grad(x, t, weight, self.whole.table, grads.table(self.whole.linear))
+        self._kept = self._kept or out is None
+        return loss, grads
 
     def _checked(
         self, engine: _engine.Engine, x: Any, t: Any, sample_weight: ArrayLike | None
@@ -364,8 +390,8 @@ class Network:
     def _checked_out(self, out: Gradients) -> Gradients:
         if not isinstance(out, Gradients):
             raise TypeError(f"out must be Gradients, as grads.copy() gives, got {type(out).__name__}")
-        if out._shapes != self.gradients._shapes:
-            raise ValueError(f"out is {out!r}, expected {self.gradients!r}")
+        if out._shapes != self._gradients._shapes:
+            raise ValueError(f"out is {out!r}, expected {self._gradients!r}")
         if out.flat.dtype != self.dtype:
             raise TypeError(f"out has dtype {out.flat.dtype}, but the network is {self.dtype}")
         if not out.flat.flags.writeable:
@@ -383,9 +409,10 @@ class Network:
             loss, dy = self.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")
             value = float(loss)
             self._run_backward(self._checked_dy(dy, y.shape), need_dx=False)
+            self._kept = True
             if out is None:
-                return value, self.gradients
-            out.flat[...] = self.gradients.flat
+                return value, self._gradients
+            out.flat[...] = self._gradients.flat
             return value, out
 
     def _run_forward(self, x: FloatArray) -> FloatArray:
@@ -451,6 +478,7 @@ class Network:
         dy = self._checked_dy(dy, self._forward_shape)
         with self._gate:
             dx = self._run_backward(dy, need_dx=True)
+            self._kept = True
         assert dx is not None
         return dx
 
@@ -465,6 +493,8 @@ class Network:
             For `SoftmaxNLL` the most likely class of each row, int64 (n,); for `SigmoidNLL` 1 where the probability is
             above one half, otherwise 0, int64 (n, out); for any other loss the output itself, (n, out). Always fresh.
         """
+        if self.whole is not None and (plain := self.whole.engine.plain_labels(x)) is not None:
+            return plain
         y = self._output(x)
         if self._loss_name == "softmax_nll":
             labels: NDArray[np.int64] = y.argmax(axis=1)
@@ -523,7 +553,8 @@ class Network:
 
         Notes
         -----
-        An exception, or Ctrl-C, leaves the parameters as they were before the step. A Ctrl-C that comes with the update
+        Where no unit, loss or optimizer is in Python, the update uses each gradient as soon as it is there, and
+        ``net.gradients`` are not kept. An exception, or Ctrl-C, leaves the parameters as they were before the step. A Ctrl-C that comes with the update
         is raised after it: the step is then whole, and counted in the optimizer's state.
         """
         check_optimizer(optimizer)
@@ -535,8 +566,8 @@ class Network:
         whole = self.whole
         x, t, weight = self._checked(whole.engine, x, t, sample_weight)
         self._forward_shape = None
-        out = self.gradients.table(whole.linear)
-        return whole.engine.train_step(x, t, weight, whole.table, out, self.update_by(optimizer))
+        update, out = self.update_in_engine(optimizer)
+        return whole.engine.train_step(x, t, weight, whole.table, out, update)
 
     def _update(self, optimizer: Optimizer, grads: Gradients) -> None:
         if optimizer.kind is None:
@@ -550,8 +581,15 @@ class Network:
         state = optimizer.state_for(self)
         first, second = optimizer.state_arrays(state)
         return _engine.Update(
-            optimizer.kind, self.flat_parameters, self.gradients.flat, first, second, optimizer.hyperparameters(), state
+            optimizer.kind, self.flat_parameters, self._gradients.flat, first, second, optimizer.hyperparameters(), state
         )
+
+    def update_in_engine(self, optimizer: Optimizer) -> tuple[_engine.Update, _engine.Table]:
+        """Give what a step in one engine needs, which does not keep its gradients."""
+        assert self.whole is not None
+        update = self.update_by(optimizer)
+        self._kept = False
+        return update, self._gradients.table(self.whole.linear)
 
     # ---- copies
 

@@ -141,7 +141,7 @@ class Course:
         """The engine gathers the batches and makes all steps."""
         net, whole = self.net, self.net.whole
         assert whole is not None
-        update, out = net.update_by(self.optimizer), net.gradients.table(whole.linear)
+        update, out = net.update_in_engine(self.optimizer)
         made = np.zeros(3)  # steps, summed loss, summed weights
         whole.engine.train_epoch(
             self.x, self.t, self.weight, self.order, self.batch_size, whole.table, out, update, made

@@ -194,6 +194,17 @@ cdef inline bint has_mean(double weight) noexcept nogil:
     return weight > 0 and 1 / weight < INFINITY
 
 
+cdef Py_ssize_t largest(const char* row, Py_ssize_t n, Py_ssize_t itemsize) noexcept nogil:
+    """The place of the first NaN, or else of the first of the largest: as numpy's argmax."""
+    cdef Py_ssize_t i, best = 0
+    cdef double value, top = number_at(row, 0, itemsize)
+    for i in range(1, n):
+        value = number_at(row, i, itemsize)
+        if not (value <= top) and top == top:
+            best, top = i, value
+    return best
+
+
 cdef class Engine(Gate):
     """A chain of units with its buffers.
 
@@ -210,6 +221,7 @@ cdef class Engine(Gate):
     cdef readonly Py_ssize_t n_in, n_out, widest, capacity
     cdef readonly bint loss_is_ours
     cdef int planned_threads
+    cdef Table table, out               # what the doors for plain arguments use
     cdef cnp.ndarray block              # all buffers; a view of one keeps it alive when a larger plan replaces it
     cdef bint gathers
     cdef Batch batch                    # of the last forward
@@ -408,6 +420,38 @@ cdef class Engine(Gate):
 
     # --- what fastbp/network.py calls
 
+    def bind(self, Table table not None, Table out not None):
+        """What `plain_gradient` and `plain_labels` use."""
+        self.check_table(table)
+        self.check_table(out)
+        self.table, self.out = table, out
+
+    def plain_gradient(self, x, t):
+        """As value_and_grad with the tables bound; None, and nothing done, where the arguments need a closer look."""
+        if not self.accepts(x) or not self.accepts_targets(t, cnp.PyArray_DIM(x, 0)):
+            return None
+        return self.value_and_grad(x, t, None, self.table, self.out)
+
+    def plain_labels(self, x):
+        """The most likely class of each row, fresh; None, and nothing done, where the argument needs a closer look."""
+        cdef cnp.npy_intp rows
+        cdef cnp.ndarray labels
+        cdef const char* y
+        cdef Py_ssize_t row, row_bytes = self.n_out * self.chain.kernels.itemsize
+        if self.chain.loss != SOFTMAX_NLL or not self.accepts(x):
+            return None
+        rows = cnp.PyArray_DIM(x, 0)
+        labels = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_INT64, 0)
+        self.enter()
+        try:
+            self.run_forward(x, self.table)
+            y = self.chain.units[self.chain.n_units - 1].out
+            for row in range(rows):
+                (<int64_t*> cnp.PyArray_DATA(labels))[row] = largest(y + row * row_bytes, self.n_out, self.chain.kernels.itemsize)
+            return labels
+        finally:
+            self.leave()
+
     def value_and_grad(self, x, t, weight, Table table not None, Table out not None):
         """The mean loss, and every gradient into `out`."""
         cdef Session session
@@ -452,34 +496,36 @@ cdef class Engine(Gate):
 
     def forward(self, x, Table table not None):
         """The last unit's output: a view of the engine's own buffer."""
-        cdef Session session
-        cdef Batch batch
-        cdef int threads
-        cdef bint small
         self.enter()
         try:
             self.check_table(table)
-            self.take_x(&batch, x)
-            small = self.is_small(batch.rows / 3.0)     # one product of three
-            threads = 1 if small else threads_wanted()
-            self.plan(batch.rows, threads, False)
-            # --- checked
-            self.forget()
-            session_begin(&session, threads)
-            if small:
-                self.go_forward(&session, &batch, table)
-            else:
-                with nogil:
-                    self.go_forward(&session, &batch, table)
-            session_end(&session)
-            raise_pending(&session)
-            self.batch = batch
+            self.run_forward(x, table)
             self.x = x
             self.has_forward = True
-            self.y_view = self.view(self.y_view, self.chain.units[self.chain.n_units - 1].out, batch.rows, self.n_out)
+            self.y_view = self.view(self.y_view, self.chain.units[self.chain.n_units - 1].out, self.batch.rows, self.n_out)
             return self.y_view
         finally:
             self.leave()
+
+    cdef int run_forward(self, x, Table table) except -1:
+        """The outputs of all units, in their buffers."""
+        cdef Session session
+        cdef bint small
+        cdef int threads
+        self.take_x(&self.batch, x)
+        small = self.is_small(self.batch.rows / 3.0)    # one product of three
+        threads = 1 if small else threads_wanted()
+        self.plan(self.batch.rows, threads, False)
+        # --- checked
+        self.forget()
+        session_begin(&session, threads)
+        if small:
+            self.go_forward(&session, &self.batch, table)
+        else:
+            with nogil:
+                self.go_forward(&session, &self.batch, table)
+        session_end(&session)
+        return raise_pending(&session)
 
     def backward(self, cnp.ndarray dy, Table table not None, Table out not None, bint need_dx=True):
         """The gradient at the input of the last forward, a view of the engine's own buffer (or None);
