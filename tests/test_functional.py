@@ -542,6 +542,21 @@ def test_losses_of_every_layout(rule: reference.LossRule, layout: str, dtype: An
                 assert_same_bits((loss, target.result()), expected)
 
 
+@BY_DTYPE
+@pytest.mark.parametrize("columns", [1, 2, 4, 10, 16, 17, 100, 1100])
+@LOSS_RULES
+def test_a_row_does_not_depend_on_its_neighbours(
+    rule: reference.LossRule, columns: int, dtype: Any, rng: np.random.Generator
+) -> None:
+    """Rows are computed many at a time, without weights; a row alone gets the same bits, and one with the weight 1."""
+    kernel, z = getattr(functional, rule.name), rng.normal(0, 3, (70, columns)).astype(dtype)
+    for t in targets_of(rule, z, rng).values():
+        loss, dz = kernel(z, t, reduction="none")
+        assert_same_bits(kernel(z, t, reduction="none", sample_weight=np.ones(70, dtype)), (loss, dz))
+        for i in (0, 1, 15, 16, 63, 64, 69):
+            assert_same_bits(kernel(z[i : i + 1], t[i : i + 1], reduction="none"), (loss[i : i + 1], dz[i : i + 1]))
+
+
 @LOSS_RULES
 def test_losses_of_no_rows(rule: reference.LossRule) -> None:
     kernel, z = getattr(functional, rule.name), np.zeros((0, 3))

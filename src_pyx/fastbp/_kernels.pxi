@@ -55,6 +55,7 @@ kernels.log_softmax = log_softmax
 kernels.softmax_backward = softmax_backward
 kernels.log_softmax_backward = log_softmax_backward
 kernels.softmax_nll_label = softmax_nll_label
+kernels.softmax_nll_labels = softmax_nll_labels
 kernels.softmax_nll = softmax_nll
 kernels.sigmoid_nll = sigmoid_nll
 kernels.mse = mse

@@ -11,9 +11,14 @@
 # (e) A loss returns the loss of its row in double, and writes scale times its gradient. dz may be z.
 # (f) A row of at most VL elements (ten classes, two) is loaded once, stays in one register, and is stored once: what is stored in
 #     part and loaded again at once would wait for the store.
+# (g) Labels come in many rows at once, and each step is taken for all of them before the next: a short row is one long chain of
+#     dependent operations, and the processor looks ahead over no more than one or two whole rows, but over many single steps.
+#     A row's result does not depend on its neighbours.
 
 cdef enum:
     BLOCK = 64
+    MAX_TOGETHER = 16
+    TOGETHER_ELEMENTS = 2048    # of the rows taken together: they stay in the first cache
 
 ctypedef struct Sum:
     double total
@@ -51,29 +56,30 @@ cdef inline real row_maximum(const real* z, Py_ssize_t n) noexcept nogil:
         i += VL
     return vmaximum(vmax(vmax(top, a), vmax(b, c)))
 
+cdef inline vec exponentials(const real* z, Py_ssize_t left, real top) noexcept nogil:
+    """exp(z - top), and 0 in the lanes that are missing."""
+    if left >= VL:
+        return vexp(vload(z) - vset(top))
+    # exp(-inf) would be 0 as well, but a result that underflows takes the processor some 20 ns.
+    return vkeep_part(vexp(vload_part(z, <int> left, top) - vset(top)), <int> left)
+
 cdef inline double row_exponentials(const real* z, real top, real* e, Py_ssize_t n) noexcept nogil:
     """e = exp(z - top), and the sum of e."""
     cdef Sum s
-    cdef vec v, shift = vset(top)
-    cdef Py_ssize_t i = 0
+    cdef vec v
+    cdef Py_ssize_t i
     sum_begin(&s)
-    while i + VL <= n:
-        v = vexp(vload(z + i) - shift)
-        vstore(e + i, v)
-        sum_add(&s, v)
-        i += VL
-    if i < n:
-        # A missing lane holds exp(-inf - top), which is NaN where top is -inf; so is the row then, and rightly.
-        v = vexp(vload_part(z + i, <int> (n - i), <real> -INFINITY) - shift)
-        vstore_part(e + i, <int> (n - i), v)
+    for i from 0 <= i < n by VL:
+        v = exponentials(z + i, n - i, top)
+        store_some(e + i, n - i, v)
         sum_add(&s, v)
     return sum_end(&s)
 
 cdef inline vec short_exponentials(const real* z, Py_ssize_t n, real* top, double* total) noexcept nogil:
     """The same for a row of one vector, which is returned."""
-    cdef vec v = load_some(z, n, <real> -INFINITY)
-    top[0] = vmaximum(v)
-    v = vexp(v - vset(top[0]))
+    cdef vec v
+    top[0] = vmaximum(load_some(z, n, <real> -INFINITY))
+    v = exponentials(z, n, top[0])
     total[0] = vsum(v)
     return v
 
@@ -128,7 +134,7 @@ cdef void log_softmax(const void* z, void* y, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i
     sum_begin(&s)
     for i from 0 <= i < n by VL:
-        sum_add(&s, vexp(load_some(x + i, n - i, <real> -INFINITY) - shift))
+        sum_add(&s, exponentials(x + i, n - i, top))
     lse = vset(log(sum_end(&s)))
     for i from 0 <= i < n by VL:
         store_some(out + i, n - i, (load_some(x + i, n - i, 0) - shift) - lse)
@@ -151,24 +157,55 @@ cdef void log_softmax_backward(const void* dy, const void* y, void* dz, Py_ssize
 # --- softmax with negative log-likelihood: loss = -sum_k t_k ln p_k; dz = p sum(t) - t
 
 cdef double softmax_nll_label(const void* z, int64_t label, double scale, void* dz, Py_ssize_t n) noexcept nogil:
+    cdef double loss
+    softmax_nll_labels(z, 0, &label, &scale, dz, 0, 1, n, &loss)
+    return loss
+
+cdef void softmax_nll_labels(const void* z, Py_ssize_t z_row, const int64_t* labels, const double* factors, void* dz,
+                             Py_ssize_t dz_row, Py_ssize_t rows, Py_ssize_t n, double* losses) noexcept nogil:
     cdef const real* x = <const real*> z
     cdef real* out = <real*> dz
-    cdef real top, hit, wanted = x[label]
-    cdef double total, share
-    cdef vec e
+    # Short rows wait here, not in dz: a vector stored in part would hold up the load of the next row's beginning beside it.
+    cdef real held[MAX_TOGETHER * VL]
+    cdef real* e = &held[0] if n <= VL else out
+    cdef Py_ssize_t e_row = VL if n <= VL else dz_row
+    cdef double totals[MAX_TOGETHER]
+    cdef Py_ssize_t i, now
+    while rows > 0:
+        now = min(rows, max(<Py_ssize_t> 1, min(<Py_ssize_t> MAX_TOGETHER, TOGETHER_ELEMENTS // n)))
+        for i in range(now):
+            losses[i] = label_exponentials(x + i * z_row, labels[i], e + i * e_row, n, &totals[i])
+        for i in range(now):
+            label_gradient(e + i * e_row, labels[i], factors[i], 1 / totals[i], out + i * dz_row, n)
+        for i in range(now):
+            losses[i] += log(totals[i])
+        rows -= now
+        x += now * z_row
+        out += now * dz_row
+        if n > VL:
+            e = out
+        labels += now
+        factors += now
+        losses += now
+
+cdef inline double label_exponentials(const real* x, int64_t label, real* e, Py_ssize_t n, double* total) noexcept nogil:
+    """e = exp(x - max), and the sum of e; returns max - x[label]."""
+    cdef real top, wanted = x[label]
     if n <= VL:
-        e = short_exponentials(x, n, &top, &total)
-        hit = vlane(e, label)
-        share = 1 / total
-        store_some(out, n, e * vset(scale * share))
+        vstore(e, short_exponentials(x, n, &top, total))
     else:
         top = row_maximum(x, n)
-        total = row_exponentials(x, top, out, n)
-        hit = out[label]
-        share = 1 / total
-        row_times(out, <real> (scale * share), n)
-    out[label] = <real> (scale * (hit * share - 1))
-    return log(total) + (<double> top - <double> wanted)
+        total[0] = row_exponentials(x, top, e, n)
+    return <double> top - <double> wanted
+
+cdef inline void label_gradient(real* e, int64_t label, double factor, double share, real* dz, Py_ssize_t n) noexcept nogil:
+    """Of a long row e is dz."""
+    cdef real hit = e[label]
+    if n <= VL:
+        store_some(dz, n, vload(e) * vset(factor * share))
+    else:
+        row_times(dz, <real> (factor * share), n)
+    dz[label] = <real> (factor * (hit * share - 1))
 
 cdef double softmax_nll(const void* z, const void* t, double scale, void* dz, Py_ssize_t n) noexcept nogil:
     cdef const real* x = <const real*> z
@@ -215,14 +252,13 @@ cdef double sigmoid_nll(const void* z, const void* t, double scale, void* dz, Py
     cdef const real* x = <const real*> z
     cdef const real* target = <const real*> t
     cdef real* out = <real*> dz
-    cdef vec v, wanted, against, e, u, inverse, sigma
+    cdef vec v, wanted, against, e, u, inverse, sigma, loss
     cdef vec one = vset(1), zero = vset(0), factor = vset(scale)
     cdef Sum s
     cdef Py_ssize_t i
     sum_begin(&s)
     for i from 0 <= i < n by VL:
-        # A missing lane with z = -inf and t = 0 has the loss 0.
-        v = load_some(x + i, n - i, <real> -INFINITY)
+        v = load_some(x + i, n - i, 0)
         wanted = load_some(target + i, n - i, 0)
         against = vsel(vgt(v, zero), one - wanted, wanted)
         # One exponential and one division serve both: sigmoid(|z|) = 1 / (1 + e), sigmoid(-|z|) = e / (1 + e), e = exp(-|z|).
@@ -230,7 +266,8 @@ cdef double sigmoid_nll(const void* z, const void* t, double scale, void* dz, Py
         u = one + e
         inverse = one / u
         sigma = vsel(vlt(v, zero), e * inverse, inverse)
-        sum_add(&s, log1p_of_power(e, u, inverse) + vsel(veq(against, zero), zero, vabs(v) * against))
+        loss = log1p_of_power(e, u, inverse) + vsel(veq(against, zero), zero, vabs(v) * against)
+        sum_add(&s, loss if n - i >= VL else vkeep_part(loss, <int> (n - i)))
         store_some(out + i, n - i, (sigma - wanted) * factor)
     return sum_end(&s)
 

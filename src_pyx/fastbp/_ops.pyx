@@ -21,7 +21,9 @@ from libc.string cimport memcpy, memset
 from fastbp._dispatch cimport find_activation, kernels_for
 from fastbp._product cimport Product, multiply, product_cost, product_init, product_scratch
 from fastbp._table cimport Kernels, backward_t, forward_t
-from fastbp._team cimport RELEASE_US, TASK_ELEMENTS, Session, raise_pending, run_tasks, session_begin, session_end, threads_wanted
+from fastbp._team cimport (
+    RELEASE_US, TASK_ELEMENTS, Session, raise_pending, run_tasks, session_begin, session_end, task_t, threads_wanted,
+)
 
 from fastbp._dispatch import activation_names  # no-cython-lint: beside the functions that take these names
 
@@ -31,6 +33,7 @@ cdef enum:
     MAX_DIMENSIONS = 64
     MAX_OPERANDS = 3
     CHUNK = 512             # elements gathered at a time where an operand's do not lie side by side
+    LABELS_AT_ONCE = 64
     FEW_ROWS = 128          # whose losses have room on the stack
     SMALL_SCRATCH = 32 << 10    # the same for packed panels: malloc takes 0.1 us, which a product of 8 x 8 notices
 
@@ -386,6 +389,9 @@ cdef inline double weight_of(const Rows* r, Py_ssize_t row) noexcept nogil:
         return (<const float*> (r.weights + row * r.weight_stride))[0]
     return (<const double*> (r.weights + row * r.weight_stride))[0]
 
+cdef inline int64_t label_of(const Rows* r, Py_ssize_t row) noexcept nogil:
+    return (<const int64_t*> (r.labels + row * r.label_stride))[0]
+
 cdef void compute_row(Rows* r, Py_ssize_t row, char** p) noexcept nogil:
     """One dense row: p holds the inputs and, last, the output."""
     cdef Py_ssize_t n = r.axes.n
@@ -403,10 +409,26 @@ cdef void compute_row(Rows* r, Py_ssize_t row, char** p) noexcept nogil:
         memset(out, 0, n * r.kernels.itemsize)
         r.losses[row] = 0
     elif r.labels != NULL:
-        r.losses[row] = weight * r.kernels.softmax_nll_label(p[0], (<const int64_t*> (r.labels + row * r.label_stride))[0],
-                                                             r.scale * weight, out, n)
+        r.losses[row] = weight * r.kernels.softmax_nll_label(p[0], label_of(r, row), r.scale * weight, out, n)
     else:
         r.losses[row] = weight * r.loss(p[0], p[1], r.scale * weight, out, n)
+
+cdef void labels_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    """Dense rows of a matrix, with labels and no weights: many at once."""
+    cdef Rows* r = <Rows*> context
+    cdef Py_ssize_t z_row = r.axes.strides[0][0] // r.kernels.itemsize, dz_row = r.axes.strides[1][0] // r.kernels.itemsize
+    cdef int64_t labels[LABELS_AT_ONCE]
+    cdef double factors[LABELS_AT_ONCE]
+    cdef Py_ssize_t i, now, row = task * r.rows
+    cdef Py_ssize_t end = min(row + r.rows, r.axes.outer)
+    while row < end:
+        now = min(end - row, <Py_ssize_t> LABELS_AT_ONCE)
+        for i in range(now):
+            labels[i] = label_of(r, row + i)
+            factors[i] = r.scale
+        r.kernels.softmax_nll_labels(row_of(&r.axes, 0, row), z_row, labels, factors, row_of(&r.axes, 1, row), dz_row, now, r.axes.n,
+                                     r.losses + row)
+        row += now
 
 cdef void rows_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef Rows* r = <Rows*> context
@@ -431,6 +453,7 @@ cdef void rows_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
 
 cdef int run_rows(Rows* r) except -1:
     cdef Session session
+    cdef task_t function = rows_task
     cdef double cost = 0.002 * r.axes.n * r.axes.outer
     cdef Py_ssize_t tasks
     cdef int k
@@ -441,8 +464,10 @@ cdef int run_rows(Rows* r) except -1:
         dense = dense and r.axes.inner[k] == 1
     r.rows = max(<Py_ssize_t> 1, TASK_ELEMENTS // r.axes.n)
     tasks = (r.axes.outer + r.rows - 1) // r.rows
+    if dense and r.labels != NULL and r.weights == NULL:
+        function = labels_task
     if tasks == 1 and dense and cost < RELEASE_US:
-        rows_task(r, 0, 0)
+        function(r, 0, 0)
         return 0
     session_begin(&session, threads_wanted() if cost > RELEASE_US else 1)
     r.buffers = NULL
@@ -453,10 +478,10 @@ cdef int run_rows(Rows* r) except -1:
             session_end(&session)
             raise MemoryError("no memory for a row of each operand")
     if cost < RELEASE_US:
-        run_tasks(&session, rows_task, r, tasks, cost)
+        run_tasks(&session, function, r, tasks, cost)
     else:
         with nogil:
-            run_tasks(&session, rows_task, r, tasks, cost)
+            run_tasks(&session, function, r, tasks, cost)
     session_end(&session)
     PyMem_RawFree(r.buffers)
     return raise_pending(&session)

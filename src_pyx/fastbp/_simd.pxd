@@ -75,6 +75,7 @@ cdef extern from * nogil:
     #    define FASTBP_MASK(n) ((__mmask16)((1u << (n)) - 1u))
     #    define vload_part(p, n, fill) ((vec)_mm512_mask_loadu_ps((__m512)vset(fill), FASTBP_MASK(n), p))
     #    define vstore_part(p, n, v) _mm512_mask_storeu_ps(p, FASTBP_MASK(n), (__m512)(v))
+    #    define vkeep_part(v, n) ((vec)_mm512_maskz_mov_ps(FASTBP_MASK(n), (__m512)(v)))
     #  else
     #    define vfma(a, b, c) ((vec)_mm512_fmadd_pd((__m512d)(a), (__m512d)(b), (__m512d)(c)))
     #    define vnfma(a, b, c) ((vec)_mm512_fnmadd_pd((__m512d)(a), (__m512d)(b), (__m512d)(c)))
@@ -84,6 +85,7 @@ cdef extern from * nogil:
     #    define FASTBP_MASK(n) ((__mmask8)((1u << (n)) - 1u))
     #    define vload_part(p, n, fill) ((vec)_mm512_mask_loadu_pd((__m512d)vset(fill), FASTBP_MASK(n), p))
     #    define vstore_part(p, n, v) _mm512_mask_storeu_pd(p, FASTBP_MASK(n), (__m512d)(v))
+    #    define vkeep_part(v, n) ((vec)_mm512_maskz_mov_pd(FASTBP_MASK(n), (__m512d)(v)))
     #  endif
     #else
     #  if defined(__FMA__) && FASTBP_VEC_BYTES == 32 && IS_FLOAT
@@ -126,8 +128,12 @@ cdef extern from * nogil:
     #define FASTBP_INLINED_PART static inline __attribute__((always_inline))
     #if defined(vload_part)
     #elif defined(__AVX2__) && FASTBP_VEC_BYTES == 32 && IS_FLOAT
+    FASTBP_INLINED_PART __m256i fastbp_mask(int n) {
+        return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    }
+    FASTBP_INLINED_PART vec vkeep_part(vec v, int n) { return (vec)((__m256i)v & fastbp_mask(n)); }
     FASTBP_INLINED_PART vec vload_part(const real *p, int n, real fill) {
-        __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+        __m256i mask = fastbp_mask(n);
         return (vec)_mm256_blendv_ps((__m256)vset(fill), _mm256_maskload_ps(p, mask), (__m256)mask);
     }
     FASTBP_INLINED_PART void vstore_part(real *p, int n, vec v) {
@@ -137,8 +143,12 @@ cdef extern from * nogil:
         if (n & 1) _mm_store_ss(p, rest);
     }
     #elif defined(__AVX2__) && FASTBP_VEC_BYTES == 32
+    FASTBP_INLINED_PART __m256i fastbp_mask(int n) {
+        return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+    }
+    FASTBP_INLINED_PART vec vkeep_part(vec v, int n) { return (vec)((__m256i)v & fastbp_mask(n)); }
     FASTBP_INLINED_PART vec vload_part(const real *p, int n, real fill) {
-        __m256i mask = _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+        __m256i mask = fastbp_mask(n);
         return (vec)_mm256_blendv_pd((__m256d)vset(fill), _mm256_maskload_pd(p, mask), (__m256d)mask);
     }
     FASTBP_INLINED_PART void vstore_part(real *p, int n, vec v) {
@@ -152,6 +162,10 @@ cdef extern from * nogil:
         for (int lane = 0; lane < VL; lane++) if (lane < n) v[lane] = p[lane];
         return v;
     }
+    FASTBP_INLINED_PART vec vkeep_part(vec v, int n) {
+        for (int lane = 0; lane < VL; lane++) v[lane] = lane < n ? v[lane] : 0;
+        return v;
+    }
     FASTBP_INLINED_PART void vstore_part(real *p, int n, vec v) {
         for (int lane = 0; lane < VL; lane++) if (lane < n) p[lane] = v[lane];
     }
@@ -163,9 +177,6 @@ cdef extern from * nogil:
     static inline __attribute__((always_inline)) vec vmin(vec a, vec b) { return vsel(vlt(a, b), a, b); }
     #endif
     static inline __attribute__((always_inline)) vec vabs(vec a) { return vfrombits(vbits(a) & ~vbits(vset((real)-0.0))); }
-
-    /* One lane, by way of memory: a whole vector that is stored and read in part is handed on by the store buffer. */
-    static inline real vlane(vec v, ptrdiff_t lane) { return ((const real *)&v)[lane]; }
 
     /* The sum of all lanes or of their squares, in double, and the largest lane (any, where one is NaN), in log2(VL) steps: the upper
        half comes to the lower half until one lane is left. The order of the sum is part of the result. */
@@ -332,6 +343,7 @@ cdef extern from * nogil:
     void prefetch_far(const real* p)    # the line will be read, not at once
     vec vload_part(const real* p, int n, real fill)     # lanes n and above hold fill; 0 < n < VL
     void vstore_part(real* p, int n, vec v)
+    vec vkeep_part(vec v, int n)                        # lanes n and above become 0
     vec vfma(vec a, vec b, vec c)       # a * b + c
     vec vnfma(vec a, vec b, vec c)      # c - a * b
     vec vsqrt(vec a)
@@ -349,7 +361,6 @@ cdef extern from * nogil:
     real vtotal(vec v)
     void vtotal4(vec a, vec b, vec c, vec d, real* out)
     double vsquares(vec v)
-    real vlane(vec v, Py_ssize_t lane)
     real vmaximum(vec v)                # any lane where one is NaN
     void transpose_square(const real* p, Py_ssize_t ld, real* out, Py_ssize_t ldo)     # VL x VL
     void transpose4(const real* p, Py_ssize_t ld, real* out, Py_ssize_t ldo)

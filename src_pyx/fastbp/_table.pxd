@@ -84,6 +84,9 @@ ctypedef struct Kernels:
     forward_t softmax, log_softmax
     backward_t softmax_backward, log_softmax_backward
     double (*softmax_nll_label)(const void* z, int64_t label, double scale, void* dz, Py_ssize_t n) noexcept nogil
+    # the same for many rows, each with its own factor instead of scale: short rows do not wait for one another
+    void (*softmax_nll_labels)(const void* z, Py_ssize_t z_row, const int64_t* labels, const double* factors, void* dz,
+                               Py_ssize_t dz_row, Py_ssize_t rows, Py_ssize_t n, double* losses) noexcept nogil
     double (*softmax_nll)(const void* z, const void* t, double scale, void* dz, Py_ssize_t n) noexcept nogil
     double (*sigmoid_nll)(const void* z, const void* t, double scale, void* dz, Py_ssize_t n) noexcept nogil
     double (*mse)(const void* y, const void* t, double scale, void* dy, Py_ssize_t n) noexcept nogil
