@@ -585,13 +585,20 @@ cdef object run_loss(Loss kind, cnp.ndarray z, cnp.ndarray t, object weight, dou
     cdef double few[FEW_ROWS]
     cdef Py_ssize_t rows = cnp.PyArray_DIM(z, 0)
     cdef double* losses = few
+    cdef double total
     if rows > FEW_ROWS:
         losses = <double*> PyMem_RawMalloc(rows * sizeof(double))
         if losses == NULL:
             raise MemoryError(f"no memory for the losses of {rows} rows")
     try:
         fill_losses(kind, z, t, weight, divisor, dz, losses)
-        return losses_of_rows(z, losses) if each else sum_in_order(losses, rows) / divisor
+        if each:
+            return losses_of_rows(z, losses)
+        if rows < TASK_ELEMENTS:
+            return sum_in_order(losses, rows) / divisor
+        with nogil:
+            total = sum_in_order(losses, rows)
+        return total / divisor
     finally:
         if losses != few:
             PyMem_RawFree(losses)
@@ -664,10 +671,14 @@ cdef bint are_plain_targets(Loss kind, object t, cnp.ndarray z) noexcept:
         and cnp.PyArray_ISALIGNED(<cnp.ndarray> t) and has_shape(<cnp.ndarray> t, 1, cnp.PyArray_DIMS(z)) \
         and are_labels(t, cnp.PyArray_DIM(z, 1))
 
+# More values than TASK_ELEMENTS would be looked at for longer than the GIL may be held: numpy, in the checks, gives it up.
+
 cdef bint are_labels(cnp.ndarray t, Py_ssize_t columns) noexcept:
     """Each from 0 to columns - 1: seen as unsigned, negative ones are huge."""
     cdef const char* p = cnp.PyArray_BYTES(t)
     cdef Py_ssize_t i, stride = cnp.PyArray_STRIDE(t, 0)
+    if cnp.PyArray_DIM(t, 0) > TASK_ELEMENTS:
+        return False
     for i in range(cnp.PyArray_DIM(t, 0)):
         if (<const uint64_t*> (p + i * stride))[0] >= <uint64_t> columns:
             return False
@@ -686,7 +697,7 @@ cdef bint are_within_unit(const real_t* t, Py_ssize_t n) noexcept nogil:
     return fine
 
 cdef bint are_probabilities(cnp.ndarray t) noexcept:
-    if not cnp.PyArray_IS_C_CONTIGUOUS(t):
+    if not cnp.PyArray_IS_C_CONTIGUOUS(t) or cnp.PyArray_SIZE(t) > TASK_ELEMENTS:
         return False
     if cnp.PyArray_ITEMSIZE(t) == sizeof(float):
         return are_within_unit(<const float*> cnp.PyArray_DATA(t), cnp.PyArray_SIZE(t))
