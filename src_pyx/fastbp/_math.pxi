@@ -84,6 +84,7 @@ cdef extern from * nogil:
     static inline FASTBP_INLINED vec fastbp_exp_reduced(vec x, vec *n);
     static inline FASTBP_INLINED vec fastbp_scaled(vec a, vec n);
     static inline FASTBP_INLINED vec fastbp_log_parts(vec u, vec origin, vec *low);
+    static inline FASTBP_INLINED vec fastbp_exp_below_one(vec x);
     static inline FASTBP_INLINED vec fastbp_exp(vec x);
     static inline FASTBP_INLINED vec fastbp_log(vec x);
     static inline FASTBP_INLINED vec fastbp_log1p_of_power(vec e, vec u, vec inverse);
@@ -187,12 +188,14 @@ cdef inline vec scaled "fastbp_scaled"(vec a, vec n) noexcept nogil:
     return a * vfromubits(half) * vfromubits(rest)
 
 
-cdef inline vec vexp "fastbp_exp"(vec x) noexcept nogil:
-    cdef vec n, p
-    x = vmin(vset(by_dtype(89, 710)), x)
-    x = vmax(vset(by_dtype(-104, -746)), x)
-    p = exp_reduced(x, &n)
+cdef inline vec vexp_below_one "fastbp_exp_below_one"(vec x) noexcept nogil:
+    # exp(x) for x <= 0, or NaN
+    cdef vec n, p = exp_reduced(vmax(vset(by_dtype(-104, -746)), x), &n)
     return scaled(vset(1) + p, n)
+
+
+cdef inline vec vexp "fastbp_exp"(vec x) noexcept nogil:
+    return vexp_below_one(vmin(vset(by_dtype(89, 710)), x))
 
 
 cdef inline vec vsigmoid "fastbp_sigmoid"(vec z) noexcept nogil:

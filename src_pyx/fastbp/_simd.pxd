@@ -55,6 +55,7 @@ cdef extern from * nogil:
     static inline __attribute__((always_inline)) void vstore(real *p, vec v) { *(vec_u *)p = v; }
 
     #define prefetch_store(p) __builtin_prefetch((p), 1, 3)
+    #define prefetch_load(p) __builtin_prefetch((p), 0, 3)
     #define prefetch_far(p) __builtin_prefetch((p), 0, 2)
 
     #define vbits(v) ((ivec)(v))
@@ -340,6 +341,7 @@ cdef extern from * nogil:
     vec vload(const real* p)
     void vstore(real* p, vec v)
     void prefetch_store(const real* p)  # the line will be written soon
+    void prefetch_load(const real* p)   # the line will be read soon
     void prefetch_far(const real* p)    # the line will be read, not at once
     vec vload_part(const real* p, int n, real fill)     # lanes n and above hold fill; 0 < n < VL
     void vstore_part(real* p, int n, vec v)
