@@ -592,16 +592,43 @@ def test_backward_before_forward(between: str, python: bool, rng: np.random.Gene
     units = [fastbp.Linear(3, 2), *([Double()] if python else [])]
     net = fastbp.Network(*units, loss=fastbp.MSE(), dtype="float64", seed=0)
     x, t, dy = rng.normal(size=(4, 3)), rng.normal(size=(4, 2)), np.ones((4, 2))
-    net.gradients.flat[...] = 7
+    gradients = net.gradients.flat
+    gradients[...] = 7
     with pytest.raises(RuntimeError, match=r"backward before forward"):
         net.backward(dy)
     net.forward(x)
     net.backward(dy)
     arguments = {"predict": (x,), "train_step": (x, t, fastbp.SGD(lr=0.1))}.get(between, (x, t))
     getattr(net, between)(*arguments)
-    net.gradients.flat[...] = 7
-    with unchanged(net.gradients.flat), pytest.raises(RuntimeError, match=r"backward before forward"):
+    gradients[...] = 7
+    with unchanged(gradients), pytest.raises(RuntimeError, match=r"backward before forward"):
         net.backward(dy)
+
+
+@pytest.mark.parametrize("sizes", [(3, 5, 2), (300, 400, 10)])
+@pytest.mark.parametrize("optimizer", [fastbp.SGD(lr=0.1, momentum=0.9), fastbp.Adam()])
+def test_a_fused_step_does_not_keep_its_gradients(
+    sizes: tuple[int, ...], optimizer: fastbp.Optimizer, rng: np.random.Generator
+) -> None:
+    net = fastbp.MLP(sizes, hidden="tanh", seed=0)
+    twin = net.copy()
+    x, t = rng.normal(size=(40, sizes[0])).astype(np.float32), rng.integers(0, sizes[-1], 40)
+    for _ in range(3):
+        loss = net.train_step(x, t, optimizer)
+        with pytest.raises(RuntimeError, match=r"not kept.*value_and_grad"):
+            _ = net.gradients
+        # One after the other, the same bits come out.
+        expected, grads = twin.value_and_grad(x, t)
+        twin.update_by(optimizer).apply()
+        assert loss == expected
+        assert_same_bits(net.flat_parameters, twin.flat_parameters)
+    assert net.value_and_grad(x, t)[1] is net.gradients
+    fastbp.train(net, x, t, optimizer=optimizer, epochs=1, batch_size=20)
+    with pytest.raises(RuntimeError, match=r"not kept"):
+        _ = net.gradients
+    net.forward(x)
+    net.backward(np.ones((40, sizes[-1]), np.float32))
+    assert np.isfinite(net.gradients.flat).all()
 
 
 def test_a_failed_call_leaves_the_last_forward_or_says_so(rng: np.random.Generator) -> None:
