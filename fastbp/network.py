@@ -304,8 +304,8 @@ class Network:
         """
         if not self._kept:
             raise RuntimeError(
-                "the gradients of the last training step were not kept: the update used each as soon as it was computed; "
-                "value_and_grad(x, t) computes and keeps them"
+                "the gradients of the last training step were not kept: the update used each as soon as it was "
+                "computed; value_and_grad(x, t) computes and keeps them"
             )
         return self._gradients
 
@@ -554,8 +554,9 @@ class Network:
         Notes
         -----
         Where no unit, loss or optimizer is in Python, the update uses each gradient as soon as it is there, and
-        ``net.gradients`` are not kept. An exception, or Ctrl-C, leaves the parameters as they were before the step. A Ctrl-C that comes with the update
-        is raised after it: the step is then whole, and counted in the optimizer's state.
+        ``net.gradients`` are not kept. An exception, or Ctrl-C, leaves the parameters as they were before the step.
+        A Ctrl-C that comes with the update is raised after it: the step is then whole, and counted in the optimizer's
+        state.
         """
         check_optimizer(optimizer)
         if self.whole is None or optimizer.kind is None:
@@ -580,8 +581,9 @@ class Network:
         assert optimizer.kind is not None
         state = optimizer.state_for(self)
         first, second = optimizer.state_arrays(state)
+        flat, gradients = self.flat_parameters, self._gradients.flat
         return _engine.Update(
-            optimizer.kind, self.flat_parameters, self._gradients.flat, first, second, optimizer.hyperparameters(), state
+            optimizer.kind, flat, gradients, first, second, optimizer.hyperparameters(), state
         )
 
     def update_in_engine(self, optimizer: Optimizer) -> tuple[_engine.Update, _engine.Table]:

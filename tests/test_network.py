@@ -618,7 +618,7 @@ def test_a_fused_step_does_not_keep_its_gradients(
         with pytest.raises(RuntimeError, match=r"not kept.*value_and_grad"):
             _ = net.gradients
         # One after the other, the same bits come out.
-        expected, grads = twin.value_and_grad(x, t)
+        expected, _ = twin.value_and_grad(x, t)
         twin.update_by(optimizer).apply()
         assert loss == expected
         assert_same_bits(net.flat_parameters, twin.flat_parameters)

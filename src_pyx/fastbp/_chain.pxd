@@ -86,5 +86,5 @@ cdef void input_gradient(const Chain* chain, Product* p, int i, Py_ssize_t rows,
 cdef bint folds(const Chain* chain, int i) noexcept nogil
 cdef Py_ssize_t padded(Py_ssize_t n_bytes) noexcept nogil
 cdef const char* kept_by(const Chain* chain, int i) noexcept nogil
-cdef double loss_of_row(const Chain* chain, const Batch* batch, Py_ssize_t row, const char* z, char* dz) noexcept nogil
+cdef void losses_of_rows(const Chain* chain, const Batch* batch, Py_ssize_t first, Py_ssize_t rows, char* dz) noexcept nogil
 cdef double number_at(const char* p, Py_ssize_t i, Py_ssize_t itemsize) noexcept nogil

@@ -17,6 +17,7 @@ from fastbp._update cimport Rule, run_update
 
 cdef enum:
     ALIGNMENT = 64
+    ROWS_OF_LOSS = 64       # whose losses are computed in one call
 
 
 # --- buffers
@@ -219,7 +220,6 @@ cdef bint folds(const Chain* chain, int i) noexcept nogil:
 cdef struct LossTask:
     const Chain* chain
     const Batch* batch
-    const char* z           # dense rows of n
     char* dz
     Py_ssize_t rows         # of a task
 
@@ -244,18 +244,31 @@ cdef double loss_of_row(const Chain* chain, const Batch* batch, Py_ssize_t row, 
         return weight * kernels.sigmoid_nll(z, target, scale, dz, n)
     return weight * kernels.mse(z, target, scale, dz, n)
 
+cdef void losses_of_rows(const Chain* chain, const Batch* batch, Py_ssize_t first, Py_ssize_t rows, char* dz) noexcept nogil:
+    """Of some rows, from the last unit's output; dz is where the gradient at all rows begins."""
+    cdef Py_ssize_t row_bytes = chain.n_out * chain.kernels.itemsize
+    cdef const char* z = chain.units[chain.n_units - 1].out
+    cdef double factors[ROWS_OF_LOSS]
+    cdef Py_ssize_t row, count
+    if chain.loss != SOFTMAX_NLL or batch.labels == NULL or batch.weights != NULL:
+        for row in range(first, first + rows):
+            chain.row_losses[row] = loss_of_row(chain, batch, row, z + row * row_bytes, dz + row * row_bytes)
+        return
+    for row in range(min(rows, <Py_ssize_t> ROWS_OF_LOSS)):
+        factors[row] = batch.scale
+    for row from first <= row < first + rows by ROWS_OF_LOSS:
+        count = min(<Py_ssize_t> ROWS_OF_LOSS, first + rows - row)
+        chain.kernels.softmax_nll_labels(z + row * row_bytes, chain.n_out, batch.labels + row, factors, dz + row * row_bytes, chain.n_out,
+                                         count, chain.n_out, chain.row_losses + row)
+
 cdef void loss_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef LossTask* t = <LossTask*> context
-    cdef Py_ssize_t row = task * t.rows
-    cdef Py_ssize_t end = min(row + t.rows, t.batch.rows)
-    cdef Py_ssize_t row_bytes = t.chain.n_out * t.chain.kernels.itemsize
-    while row < end:
-        t.chain.row_losses[row] = loss_of_row(t.chain, t.batch, row, t.z + row * row_bytes, t.dz + row * row_bytes)
-        row += 1
+    cdef Py_ssize_t first = task * t.rows
+    losses_of_rows(t.chain, t.batch, first, min(t.rows, t.batch.rows - first), t.dz)
 
 cdef bint sweep_loss(Chain* chain, Session* session, const Batch* batch, char* dz) noexcept nogil:
     cdef LossTask t
-    t.chain, t.batch, t.z, t.dz = chain, batch, chain.units[chain.n_units - 1].out, dz
+    t.chain, t.batch, t.dz = chain, batch, dz
     t.rows = max(<Py_ssize_t> 1, TASK_ELEMENTS // 4 // chain.n_out)
     return run_tasks(session, loss_task, &t, (batch.rows + t.rows - 1) // t.rows, 0.002 * chain.n_out * batch.rows)
 

@@ -373,7 +373,8 @@ cdef class Engine(Gate):
         batch.targets = self.chain.targets
         stride = cnp.PyArray_STRIDE(t, 0)
         for i in range(batch.rows):
-            self.chain.kernels.gather(p + i * stride, cnp.PyArray_STRIDE(t, 1) // itemsize, self.chain.targets + i * self.n_out * itemsize, self.n_out)
+            self.chain.kernels.gather(p + i * stride, cnp.PyArray_STRIDE(t, 1) // itemsize, self.chain.targets + i * self.n_out * itemsize,
+                                      self.n_out)
         return 0
 
     cdef int take_weights(self, Batch* batch, weight) except -1:
@@ -386,7 +387,7 @@ cdef class Engine(Gate):
             batch.scale = 1.0 / batch.rows
             return 0
         self.chain.kernels.gather(cnp.PyArray_DATA(<cnp.ndarray> weight),
-                            cnp.PyArray_STRIDE(<cnp.ndarray> weight, 0) // self.chain.kernels.itemsize, self.chain.weights, batch.rows)
+                                  cnp.PyArray_STRIDE(<cnp.ndarray> weight, 0) // self.chain.kernels.itemsize, self.chain.weights, batch.rows)
         for i in range(batch.rows):
             total += number_at(self.chain.weights, i, self.chain.kernels.itemsize)
         if not has_mean(total):
@@ -547,7 +548,7 @@ cdef class Engine(Gate):
             # --- checked
             for row in range(self.batch.rows):
                 self.chain.kernels.gather(cnp.PyArray_BYTES(dy) + row * cnp.PyArray_STRIDE(dy, 0), cnp.PyArray_STRIDE(dy, 1) // itemsize,
-                                    self.chain.delta[0] + row * self.n_out * itemsize, self.n_out)
+                                          self.chain.delta[0] + row * self.n_out * itemsize, self.n_out)
             session_begin(&session, threads)
             if small:
                 sweep_backward(&self.chain, &session, &self.batch, table.pairs, out.pairs, self.chain.delta[0], need_dx)

@@ -127,7 +127,8 @@ cdef int choose_form(const Kernels* kernels, const Product* p) noexcept nogil:
         return PANELS
     if p.b_column != 1 and p.b_step == 1 and p.a_step == 1 and p.m <= DOTS_ROWS and p.m * DOTS_STEPS <= p.k:
         return DOTS
-    if p.b_column == 1 and p.c_column == 1 and p.m <= STREAM_ROWS and p.n >= 4 * kernels.lanes and p.n * p.k * kernels.itemsize > SMALL_BYTES:
+    if (p.b_column == 1 and p.c_column == 1 and p.m <= STREAM_ROWS and p.n >= 4 * kernels.lanes
+            and p.n * p.k * kernels.itemsize > SMALL_BYTES):
         return STREAM
     return PANELS
 

@@ -15,7 +15,7 @@ Design
 from libc.stdint cimport int64_t
 
 from fastbp._chain cimport (
-    LINEAR, Batch, Chain, Pair, Unit, delta_at_output, folds, input_gradient, kept_by, linear_below, loss_of_row, output_of, padded,
+    LINEAR, Batch, Chain, Pair, Unit, delta_at_output, folds, input_gradient, kept_by, linear_below, losses_of_rows, output_of, padded,
     weight_gradient,
 )
 from fastbp._product cimport Product, product_cost, product_tile, product_turn
@@ -24,7 +24,7 @@ from fastbp._team cimport WORTH_US, Session, run_tasks
 from fastbp._update cimport Rule, apply_rule
 
 cdef enum:
-    WEIGHTS_BYTES = 256 << 10   # of all weights: they stay in the second cache beside the rows
+    WEIGHTS_BYTES = 3 << 19      # of all weights: they stay in the second cache beside the rows
     STRIP_BYTES = 32 << 10      # of a gradient that only the update reads
     STRIP_US = 4                # what a strip should cost
     DOTS_ROWS = 8               # n_out / batch from which dot products are cheaper than turning a weight
@@ -80,11 +80,18 @@ cdef Py_ssize_t rows_scratch(const Chain* chain, int threads) noexcept:
 cdef inline Own* own_of(const Sweep* s, int worker) noexcept nogil:
     return <Own*> (s.own + worker * s.own_bytes)
 
-cdef inline Py_ssize_t rows_of_block(const Chain* chain, Py_ssize_t rows) noexcept nogil:
-    """Twice the micro-kernel's full height; less where few rows are to be shared."""
-    if rows > 96 or up_and_down_cost(chain, rows) < WORTH_US:
-        return 24
-    return 8
+cdef Py_ssize_t rows_of_block(const Chain* chain, Py_ssize_t rows) noexcept nogil:
+    """Up to twice the micro-kernel's full height, so that two threads finish at about the same time."""
+    cdef Py_ssize_t block, blocks, longest, best = 24, least = 0
+    if up_and_down_cost(chain, rows) < WORTH_US:
+        return best
+    for block in range(24, 4, -4):
+        blocks = ceil_div(rows, block)
+        # An even number: half of them each. An odd one: who has the short last block has one more.
+        longest = blocks // 2 * block + (rows - (blocks - 1) * block if blocks % 2 else 0)
+        if least == 0 or longest < least:
+            best, least = block, longest
+    return best
 
 cdef inline double up_and_down_cost(const Chain* chain, Py_ssize_t rows) noexcept nogil:
     return rows * chain.cost_of_row * 2 / 3
@@ -116,15 +123,6 @@ cdef void forward_rows(const Sweep* s, Py_ssize_t first, Py_ssize_t rows) noexce
             j = first * unit.n_out * itemsize
             unit.rule.forward(x + j, unit.out + j, rows * unit.n_out)
         x, row, step = unit.out, unit.n_out, 1
-
-cdef void loss_rows(const Sweep* s, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
-    cdef Chain* chain = s.chain
-    cdef Py_ssize_t row_bytes = chain.n_out * chain.kernels.itemsize
-    cdef const char* z = chain.units[chain.n_units - 1].out
-    cdef char* dz = delta_at_output(chain) if s.gradients != NULL else chain.delta[0]
-    cdef Py_ssize_t row
-    for row in range(first, first + rows):
-        chain.row_losses[row] = loss_of_row(chain, s.batch, row, z + row * row_bytes, dz + row * row_bytes)
 
 cdef void backward_rows(const Sweep* s, Py_ssize_t first, Py_ssize_t rows, int worker) noexcept nogil:
     """From the gradient at the last output to the one at the first linear unit's."""
@@ -190,7 +188,7 @@ cdef void rows_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef Py_ssize_t rows = min(s.block, s.batch.rows - first)
     forward_rows(s, first, rows)
     if s.with_loss:
-        loss_rows(s, first, rows)
+        losses_of_rows(s.chain, s.batch, first, rows, delta_at_output(s.chain) if s.gradients != NULL else s.chain.delta[0])
     if s.gradients != NULL:
         backward_rows(s, first, rows, worker)
 
