@@ -82,6 +82,8 @@ cdef forced_void vectors_across(const real* x, Py_ssize_t lane_step, Py_ssize_t 
     cdef Py_ssize_t p = 0
     cdef int lane
     while p + VL <= k:
+        for lane in range(VL):
+            prefetch_far(x + lane * lane_step + p + 64)
         transpose_square(x + p, lane_step, out + p * width, width)
         p += VL
     for lane in range(0, VL - 3, 4):
