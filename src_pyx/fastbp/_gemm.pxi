@@ -27,6 +27,7 @@ cdef extern from * nogil:
     #define NV 2
     #define NR (NV * VL)
     #define MAX_VECTORS 4
+    #define SHORT_STEPS 16
     #define SPLIT_ROWS (MR > 8 ? 4 : 2)
 
     #ifdef FASTBP_DEBUG
@@ -54,6 +55,7 @@ cdef extern from * nogil:
         NV
         NR
         MAX_VECTORS
+        SHORT_STEPS
         SPLIT_ROWS
     void check_block(const real* p, Py_ssize_t m, Py_ssize_t row, Py_ssize_t n, Py_ssize_t step, const void* begin, const void* end,
                      const char* where)
@@ -212,10 +214,12 @@ cdef forced_void micro(Micro* t, Py_ssize_t panels, int rows, int vectors, Py_ss
             t.lines -= 1
         for j in range(vectors):
             b[j] = load_last(t.bias + j * VL, part and j == last, lanes) if t.bias != NULL else vset(0)
+        if t.k > SHORT_STEPS:
+            for i in range(rows):
+                prefetch_store(c + i * c_row)
+                if vectors * VL * sizeof(real) > 64:
+                    prefetch_store(c + i * c_row + last * VL)
         for i in range(rows):
-            prefetch_store(c + i * c_row)
-            if vectors * VL * sizeof(real) > 64:
-                prefetch_store(c + i * c_row + last * VL)
             for j in range(vectors):
                 sums[i][j] = b[j]
         for p in range(t.k):

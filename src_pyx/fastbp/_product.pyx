@@ -47,6 +47,7 @@ cdef enum:
     SHARED_BYTES = 7 << 20
     SMALL_BYTES = 24 << 10  # of an operand: it is read where it lies, out of the first cache
     NEAR_BYTES = 96 << 10   # of a: out of the second
+    FAR_BYTES = 1 << 20     # of b: it comes from far away, in pieces that are too short for that unless it is packed
     PACK_ROWS_BYTES = 64 << 10  # of a packed in one task
     MAX_PANELS = 16         # of b in a tile
     ALIGNMENT = 64
@@ -58,7 +59,8 @@ cdef enum:
     STREAM = 1
     DOTS = 2
     STREAM_ROWS = 4
-    FEW_COLUMNS = 4
+    STREAM_VECTORS = 16     # of b's rows: the pieces of shorter ones are most of them
+    FEW_COLUMNS = 12
     DOTS_ROWS = 8
     DOTS_STEPS = 8          # K / rows from which dot products are cheaper than turning b
     STREAM_BYTES = 1 << 20  # of b in a task
@@ -127,7 +129,7 @@ cdef int choose_form(const Kernels* kernels, const Product* p) noexcept nogil:
         return PANELS
     if p.b_column != 1 and p.b_step == 1 and p.a_step == 1 and p.m <= DOTS_ROWS and p.m * DOTS_STEPS <= p.k:
         return DOTS
-    if (p.b_column == 1 and p.c_column == 1 and p.m <= STREAM_ROWS and p.n >= 4 * kernels.lanes
+    if (p.b_column == 1 and p.c_column == 1 and p.m <= STREAM_ROWS and p.n >= STREAM_VECTORS * kernels.lanes
             and p.n * p.k * kernels.itemsize > SMALL_BYTES):
         return STREAM
     return PANELS
@@ -181,7 +183,9 @@ cdef double few_rows_cost(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py
 cdef void choose_memory(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Blocks* out) noexcept nogil:
     cdef Py_ssize_t row_bytes = max(<Py_ssize_t> 1, out.kc * kernels.itemsize)
     out.pack_a = not (n <= 2 * kernels.nr or m * k * kernels.itemsize <= NEAR_BYTES)
-    out.pack_b = m > 2 * kernels.mr and n * k * kernels.itemsize > SMALL_BYTES
+    out.pack_b = n * k * kernels.itemsize > SMALL_BYTES
+    if m <= 2 * kernels.mr:
+        out.pack_b = n * k * kernels.itemsize > FAR_BYTES and n >= STREAM_VECTORS * kernels.lanes
     out.rows_in_hand = min(round_up(m, out.mc), max(out.mc, SHARED_BYTES // row_bytes // out.mc * out.mc))
     out.blocks_in_hand = min(out.k_blocks, max(<Py_ssize_t> 1, SHARED_BYTES // (out.rows_in_hand * row_bytes)))
     out.shared_bytes = round_up(out.rows_in_hand * out.blocks_in_hand * row_bytes, ALIGNMENT)
@@ -450,9 +454,9 @@ cdef void group_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
 
 cdef inline bint turns(const Product* p) noexcept nogil:
     """Is c's transpose cheaper: are its few columns a waste of vectors, and nothing beside them lies along its rows?"""
-    if p.bias != NULL or p.forward != NULL or p.backward != NULL or p.sums != NULL or p.rule != NULL:
+    if p.bias != NULL or p.forward != NULL or p.backward != NULL or p.rule != NULL:
         return False
-    return p.n < p.m and (p.n == 1 or (p.n <= FEW_COLUMNS and p.a_row == 1))
+    return p.n < p.m and p.n <= FEW_COLUMNS and (p.n == 1 or p.a_row == 1 or (p.a_step == 1 and p.b_step == 1))
 
 cdef void product_turn(Product* p) noexcept nogil:
     # c.T = b.T @ a.T
@@ -469,6 +473,9 @@ cdef void begin(Work* w, const Kernels* kernels, const Product* product, int ind
     w.product = product[0]
     w.index = index
     if turns(product):
+        if product.sums != NULL:
+            kernels.column_sums(product.b, product.b_step, product.b_column, product.k, product.n, product.sums, product.sums_step, False)
+            w.product.sums = NULL
         product_turn(&w.product)
     choose_blocks(kernels, &w.product, &w.blocks)
     # Rows a multiple of 4096 bytes apart would all meet in the same few lines of the cache.
