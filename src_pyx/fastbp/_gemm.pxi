@@ -178,6 +178,8 @@ ctypedef struct Micro:
     Py_ssize_t b_step
     real* c
     Py_ssize_t c_row
+    const real* soon        # what will be written when this has been computed
+    Py_ssize_t soon_row
     const real* bias        # what the sums begin with, or NULL: 0
     int last_lanes          # columns of the last vector
     bint accumulate
@@ -201,6 +203,7 @@ cdef forced_void micro(Micro* t, Py_ssize_t panels, int rows, int vectors, Py_ss
     cdef const real* w
     cdef real* c = t.c
     cdef Py_ssize_t c_row = t.c_row
+    cdef const real* soon = t.soon
     cdef Py_ssize_t b_step = t.b_step
     cdef const real* ahead
     cdef Py_ssize_t ahead_step
@@ -216,9 +219,10 @@ cdef forced_void micro(Micro* t, Py_ssize_t panels, int rows, int vectors, Py_ss
             b[j] = load_last(t.bias + j * VL, part and j == last, lanes) if t.bias != NULL else vset(0)
         if t.k > SHORT_STEPS:
             for i in range(rows):
-                prefetch_store(c + i * c_row)
+                prefetch_store(soon)
                 if vectors * VL * sizeof(real) > 64:
-                    prefetch_store(c + i * c_row + last * VL)
+                    prefetch_store(soon + last * VL)
+                soon += t.soon_row
         for i in range(rows):
             for j in range(vectors):
                 sums[i][j] = b[j]
@@ -333,6 +337,7 @@ cdef void panels_times_panel(const Tile* t, Micro* part, int columns) noexcept n
         micro_full(part, panels, columns)
     part.a += panels * part.a_panel
     part.c += panels * MR * part.c_row
+    part.soon += panels * MR * part.soon_row
     while left > 0:
         if MR > 8 and left >= 8:
             now = 8
@@ -348,6 +353,7 @@ cdef void panels_times_panel(const Tile* t, Micro* part, int columns) noexcept n
             micro_1(part, columns)
         part.a += now * part.a_row
         part.c += now * part.c_row
+        part.soon += now * part.soon_row
         left -= now
 
 
@@ -371,6 +377,7 @@ cdef void spread_panel(const Tile* t, Micro* part, int columns, real* c) noexcep
         strip.m = min(t.m - i, <Py_ssize_t> MR)
         part.a = <const real*> t.a + (i // MR) * t.a_panel
         part.c = square
+        part.soon, part.soon_row = square, NR
         panels_times_panel(&strip, part, columns)
         spread(square, strip.m, columns, t.accumulate, c + i * t.c_row, t.c_row, t.c_column)
 
@@ -399,6 +406,7 @@ cdef Py_ssize_t wide_columns(const Tile* t, Micro* part) noexcept nogil:
     while t.n - j >= MAX_VECTORS * VL:
         part.b = <const real*> t.b + j
         part.c = <real*> t.c + j
+        part.soon, part.soon_row = part.c, t.c_row
         part.bias = <const real*> t.bias + j if t.bias != NULL else NULL
         micro_wide(part, t.m)
         j += MAX_VECTORS * VL
@@ -427,6 +435,9 @@ cdef void multiply_tile(const Tile* t) noexcept nogil:
         part.last_lanes = columns - (columns - 1) // VL * VL
         if t.c_column == 1:
             part.c, part.c_row, part.accumulate = c, t.c_row, t.accumulate
+            part.soon, part.soon_row = c, t.c_row
+            if t.soon != NULL:
+                part.soon, part.soon_row = <const real*> t.soon + j, t.soon_row
             panels_times_panel(t, &part, columns)
         else:
             spread_panel(t, &part, columns, c)

@@ -265,6 +265,7 @@ cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssiz
     take_a(w, &t, row, block)
     take_b(w, &t, column_tile, block, own)
     t.ahead, t.ahead_step = ahead, p.b_step
+    t.soon = NULL
     t.c = <void*> at(p.c, row * p.c_row + column * p.c_column, w.kernels)
     t.c_row = p.c_row
     t.c_column = p.c_column
@@ -282,7 +283,7 @@ cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssiz
         w.kernels.stream(&t)
     else:
         if p.rule != NULL and w.blocks.k_blocks == 1:
-            own_tile(w, own, &t)
+            own_tile(w, row, column, own, &t)
         w.kernels.tile(&t)
         if p.rule != NULL and t.last:
             update_tile(w, &t, row, column)
@@ -293,11 +294,13 @@ cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssiz
         if p.rule != NULL and t.last:
             apply_rule(w.kernels, p.rule, p.updated_sums + column * w.kernels.itemsize, at(p.sums, column, w.kernels), t.n)
 
-cdef void own_tile(const Work* w, Own* own, Tile* t) noexcept nogil:
+cdef void own_tile(const Work* w, Py_ssize_t row, Py_ssize_t column, Own* own, Tile* t) noexcept nogil:
     """A gradient of one block along K goes from the tile to the update without leaving the cache."""
     cdef Py_ssize_t n_bytes = round_up(w.blocks.mc * w.blocks.nc * w.kernels.itemsize, ALIGNMENT)
     t.c = <char*> own + w.blocks.own_bytes - n_bytes
     t.c_row, t.c_column = t.n, 1
+    t.soon = w.product.updated + (row * w.product.updated_row + column) * w.kernels.itemsize
+    t.soon_row = w.product.updated_row
     t.c_begin, t.c_end = t.c, <char*> t.c + n_bytes
 
 cdef void update_tile(const Work* w, const Tile* t, Py_ssize_t row, Py_ssize_t column) noexcept nogil:
@@ -386,7 +389,7 @@ cdef void product_tile(const Kernels* kernels, const Product* p, Py_ssize_t firs
     t.a, t.a_row, t.a_step, t.a_panel = at(p.a, first * p.a_row, kernels), p.a_row, p.a_step, kernels.mr * p.a_row
     t.b, t.b_step, t.b_panel, t.b_column = p.b, p.b_step, kernels.nr, p.b_column
     t.c, t.c_row, t.c_column = <void*> at(p.c, first * p.c_row, kernels), p.c_row, p.c_column
-    t.ahead = NULL
+    t.ahead = t.soon = NULL
     t.accumulate, t.last = False, True
     t.bias, t.forward, t.backward = p.bias, p.forward, p.backward
     t.kept, t.kept_row = at(p.kept, first * p.kept_row, kernels) if p.backward != NULL else NULL, p.kept_row

@@ -40,6 +40,8 @@ ctypedef struct Tile:
     Py_ssize_t ahead_step
     void* c                 # OUT
     Py_ssize_t c_row, c_column
+    void* soon              # what is written next after c has been computed, at c's place, soon_row apart; or NULL: c itself
+    Py_ssize_t soon_row
     bint accumulate         # add to what c holds
     bint last               # the last block along K
     const void* bias        # IN   n elements, or NULL
