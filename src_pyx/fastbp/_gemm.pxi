@@ -182,7 +182,8 @@ ctypedef struct Micro:
     Py_ssize_t soon_row
     const real* bias        # what the sums begin with, or NULL: 0
     int last_lanes          # columns of the last vector
-    bint accumulate
+    bint accumulate, descends
+    double rate
     const real* ahead       # what will be packed next: each panel asks for one line of each of its rows
     Py_ssize_t ahead_step
     int lines
@@ -238,7 +239,12 @@ cdef forced_void micro(Micro* t, Py_ssize_t panels, int rows, int vectors, Py_ss
                     sums[i][j] = vfma(s, b[j], sums[i][j])
             x += a_step
             w += b_step
-        if t.accumulate:
+        if t.descends:
+            s = vset(t.rate)
+            for i in range(rows):
+                for j in range(vectors):
+                    sums[i][j] = vnfma(s, sums[i][j], load_last(c + i * c_row + j * VL, part and j == last, lanes))
+        elif t.accumulate:
             for i in range(rows):
                 for j in range(vectors):
                     sums[i][j] = load_last(c + i * c_row + j * VL, part and j == last, lanes) + sums[i][j]
@@ -302,6 +308,8 @@ cdef forced_void micro_split(const Micro* t, const real* a, real* c, bint part) 
         s0 = s0 + load_last(t.bias, part, lanes)
     if t.accumulate:
         s0 = s0 + load_last(c, part, lanes)
+    if t.descends:
+        s0 = vnfma(vset(t.rate), s0, load_last(c, part, lanes))
     store_some(c, lanes, s0)
 
 cdef void split_rows(const Micro* t, Py_ssize_t rows) noexcept nogil:
@@ -422,6 +430,7 @@ cdef void multiply_tile(const Tile* t) noexcept nogil:
     part.k = t.k
     part.a_row, part.a_step, part.a_panel = t.a_row, t.a_step, t.a_panel
     part.b_step = t.b_step
+    part.descends, part.rate = t.descends, t.rate
     part.ahead, part.ahead_step = <const real*> t.ahead, t.ahead_step
     part.lines = <int> (t.n * sizeof(real) + 63) // 64 if t.ahead != NULL else 0
     j = wide_columns(t, &part)

@@ -21,7 +21,7 @@ from libc.stdint cimport int64_t
 
 from fastbp._table cimport Kernels, Tile
 from fastbp._team cimport Session, run_tasks
-from fastbp._update cimport apply_rule
+from fastbp._update cimport apply_rule, is_descent
 
 cdef extern from * nogil:
     """
@@ -266,6 +266,7 @@ cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssiz
     take_b(w, &t, column_tile, block, own)
     t.ahead, t.ahead_step = ahead, p.b_step
     t.soon = NULL
+    t.descends = False
     t.c = <void*> at(p.c, row * p.c_row + column * p.c_column, w.kernels)
     t.c_row = p.c_row
     t.c_column = p.c_column
@@ -283,9 +284,9 @@ cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssiz
         w.kernels.stream(&t)
     else:
         if p.rule != NULL and w.blocks.k_blocks == 1:
-            own_tile(w, row, column, own, &t)
+            send_to_update(w, row, column, own, &t)
         w.kernels.tile(&t)
-        if p.rule != NULL and t.last:
+        if p.rule != NULL and t.last and not t.descends:
             update_tile(w, &t, row, column)
     if p.sums != NULL and row == 0 and not in_parts(w):
         # sums = b.sum(axis=0), block by block along K
@@ -294,14 +295,20 @@ cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssiz
         if p.rule != NULL and t.last:
             apply_rule(w.kernels, p.rule, p.updated_sums + column * w.kernels.itemsize, at(p.sums, column, w.kernels), t.n)
 
-cdef void own_tile(const Work* w, Py_ssize_t row, Py_ssize_t column, Own* own, Tile* t) noexcept nogil:
-    """A gradient of one block along K goes from the tile to the update without leaving the cache."""
+cdef void send_to_update(const Work* w, Py_ssize_t row, Py_ssize_t column, Own* own, Tile* t) noexcept nogil:
+    """A gradient of one block along K is never stored: plain descent happens in registers, any other rule in a tile of the worker's."""
+    cdef const Product* p = &w.product
+    cdef char* updated = p.updated + (row * p.updated_row + column) * w.kernels.itemsize
     cdef Py_ssize_t n_bytes = round_up(w.blocks.mc * w.blocks.nc * w.kernels.itemsize, ALIGNMENT)
+    if is_descent(p.rule):
+        t.descends, t.rate = True, p.rule.h[0]
+        t.c, t.c_row, t.c_column = updated, p.updated_row, 1
+        t.c_begin, t.c_end = updated, at(updated, (t.m - 1) * p.updated_row + t.n, w.kernels)
+        return
     t.c = <char*> own + w.blocks.own_bytes - n_bytes
     t.c_row, t.c_column = t.n, 1
-    t.soon = w.product.updated + (row * w.product.updated_row + column) * w.kernels.itemsize
-    t.soon_row = w.product.updated_row
     t.c_begin, t.c_end = t.c, <char*> t.c + n_bytes
+    t.soon, t.soon_row = updated, p.updated_row
 
 cdef void update_tile(const Work* w, const Tile* t, Py_ssize_t row, Py_ssize_t column) noexcept nogil:
     cdef const Product* p = &w.product
@@ -390,7 +397,7 @@ cdef void product_tile(const Kernels* kernels, const Product* p, Py_ssize_t firs
     t.b, t.b_step, t.b_panel, t.b_column = p.b, p.b_step, kernels.nr, p.b_column
     t.c, t.c_row, t.c_column = <void*> at(p.c, first * p.c_row, kernels), p.c_row, p.c_column
     t.ahead = t.soon = NULL
-    t.accumulate, t.last = False, True
+    t.accumulate, t.descends, t.last = False, False, True
     t.bias, t.forward, t.backward = p.bias, p.forward, p.backward
     t.kept, t.kept_row = at(p.kept, first * p.kept_row, kernels) if p.backward != NULL else NULL, p.kept_row
     t.a_begin, t.a_end = first_of(p.a, p.m, p.a_row, p.k, p.a_step, kernels), end_of(p.a, p.m, p.a_row, p.k, p.a_step, kernels)

@@ -21,7 +21,7 @@ from fastbp._chain cimport (
 from fastbp._product cimport Product, product_cost, product_tile, product_turn
 from fastbp._table cimport Kernels, Tile
 from fastbp._team cimport WORTH_US, Session, run_tasks
-from fastbp._update cimport Rule, apply_rule
+from fastbp._update cimport Rule, apply_rule, is_descent
 
 cdef enum:
     WEIGHTS_BYTES = 3 << 19      # of all weights: they stay in the second cache beside the rows
@@ -231,28 +231,34 @@ cdef void weight_strip(const Sweep* s, int i, Py_ssize_t first, int worker) noex
     cdef char* strip = <char*> own_of(s, worker) + sizeof(Own) + chain.turned_bytes
     cdef Py_ssize_t rows = min(strip_of(s, unit), unit.n_in - first)
     cdef Py_ssize_t row
-    cdef void* sums
     cdef Product p
     cdef Tile t
     weight_gradient(chain, &p, i, s.batch, unit.delta, s.gradients)
-    sums = p.sums
     if s.rule != NULL:
+        # A gradient that only the update reads.
         p.c, p.c_row = strip - first * unit.n_out * kernels.itemsize, unit.n_out
-        sums = strip
     if is_narrow(unit) and p.a_row == 1:
         product_turn(&p)
         product_tile(kernels, &p, 0, p.m, &t)
     else:
         product_tile(kernels, &p, first, rows, &t)
+        if s.rule != NULL and is_descent(s.rule):
+            t.descends, t.rate = True, s.rule.h[0]
+            t.c, t.c_row = pair.weight + first * pair.weight_row * kernels.itemsize, pair.weight_row
+            t.c_begin, t.c_end = t.c, <char*> t.c + ((rows - 1) * pair.weight_row + unit.n_out) * kernels.itemsize
     kernels.tile(&t)
-    if s.rule != NULL:
+    if s.rule != NULL and not t.descends:
         for row in range(rows):
             apply_rule(kernels, s.rule, pair.weight + (first + row) * pair.weight_row * kernels.itemsize,
                        strip + row * unit.n_out * kernels.itemsize, unit.n_out)
     if first == 0:
-        kernels.column_sums(unit.delta, unit.n_out, 1, s.batch.rows, unit.n_out, sums, 1, False)
-        if s.rule != NULL:
-            apply_rule(kernels, s.rule, pair.bias, strip, unit.n_out)
+        bias_gradient(s, unit, pair, strip if s.rule != NULL else s.gradients[unit.linear].bias)
+
+cdef void bias_gradient(const Sweep* s, const Unit* unit, const Pair* pair, char* sums) noexcept nogil:
+    # db = sum of dy's rows
+    s.chain.kernels.column_sums(unit.delta, unit.n_out, 1, s.batch.rows, unit.n_out, sums, 1, False)
+    if s.rule != NULL:
+        apply_rule(s.chain.kernels, s.rule, pair.bias, sums, unit.n_out)
 
 
 # --- the whole

@@ -43,6 +43,8 @@ ctypedef struct Tile:
     void* soon              # what is written next after c has been computed, at c's place, soon_row apart; or NULL: c itself
     Py_ssize_t soon_row
     bint accumulate         # add to what c holds
+    bint descends           # c = c - rate * (a @ b) instead: c's columns lie side by side, and there is one block along K
+    double rate
     bint last               # the last block along K
     const void* bias        # IN   n elements, or NULL
     forward_t forward       # NULL: no activation

@@ -19,5 +19,6 @@ cdef struct Rule:
     double h[MAX_HYPERPARAMETERS]
     int64_t step
 
+cdef bint is_descent(const Rule* rule) noexcept nogil
 cdef void apply_rule(const Kernels* kernels, const Rule* rule, char* parameters, const char* gradients, Py_ssize_t count) noexcept nogil
 cdef void run_update(Session* session, const Kernels* kernels, const Rule* rule) noexcept nogil

@@ -6,6 +6,10 @@ cdef struct UpdateTask:
     const Kernels* kernels
     const Rule* rule
 
+cdef bint is_descent(const Rule* rule) noexcept nogil:
+    """Is it w = w - lr * g, and nothing else? Then the product that makes g can do it, with h[0] as the rate."""
+    return rule.kind == SGD and rule.h[1] == 0 and rule.h[3] == 0
+
 cdef void apply_rule(const Kernels* kernels, const Rule* rule, char* parameters, const char* gradients, Py_ssize_t count) noexcept nogil:
     """Update `count` parameters, which lie within the rule's own, by gradients that may lie anywhere."""
     cdef Py_ssize_t offset = parameters - rule.parameters
