@@ -169,6 +169,38 @@ def test_products_write_only_into_out(layout: str, dtype: Any, rng: np.random.Ge
         check_gradients_of_linear(tuple(t.result() for t in targets), x_, w_, dy_, dtype)
 
 
+# Few rows or columns: dot products, a stream, sums that take turns, the transpose; K in one block and in several parts.
+SKINNY = [
+    (1, 64, 64), (2, 90, 130), (3, 5000, 7), (4, 1200, 700), (1, 4097, 10), (6, 300, 40), (8, 64, 33), (7, 5, 900),
+    (1000, 30, 1), (300, 64, 2), (257, 130, 12), (16, 1500, 600), (65, 2, 65), (1, 1, 300), (5, 800, 1),
+]  # fmt: skip
+
+
+@BY_DTYPE
+@pytest.mark.parametrize("m, k, n", SKINNY)
+def test_products_of_few_rows_or_columns(m: int, k: int, n: int, dtype: Any, rng: np.random.Generator) -> None:
+    x, w, b, dy = operands(rng, m, k, n, dtype)
+    for x_order in "CF":
+        for w_order in "CF":
+            x, w = np.asarray(x, order=x_order), np.asarray(w, order=w_order)
+            check_products(x, w, b, dy)
+            check_products(x, w, b, np.asarray(dy, order=x_order))
+    check_products(x[::-1, ::-1], np.repeat(w, 2, axis=1)[:, ::2], b, dy)
+
+
+@BY_DTYPE
+@pytest.mark.parametrize("m, k, n", SKINNY)
+def test_a_nan_in_a_row_or_column_stays_there(m: int, k: int, n: int, dtype: Any, rng: np.random.Generator) -> None:
+    x, w, _, _ = operands(rng, m, k, n, dtype)
+    x[m // 2, k // 2], w[k // 3, n - 1] = np.nan, np.inf
+    for a, b in ((x, w), (np.asfortranarray(x), w), (x, np.asfortranarray(w))):
+        with np.errstate(invalid="ignore"):
+            c = functional.matmul(a, b)
+        expected = np.zeros((m, n), bool)
+        expected[m // 2], expected[:, n - 1] = True, True
+        assert (np.isfinite(c) == ~expected).all()
+
+
 @BY_DTYPE
 def test_broadcast_operands_are_read_where_they_are(dtype: Any, rng: np.random.Generator) -> None:
     x, w, b, dy = operands(rng, 20, 33, 40, dtype)

@@ -605,14 +605,34 @@ def test_backward_before_forward(between: str, python: bool, rng: np.random.Gene
         net.backward(dy)
 
 
-@pytest.mark.parametrize("sizes", [(3, 5, 2), (300, 400, 10)])
-@pytest.mark.parametrize("optimizer", [fastbp.SGD(lr=0.1, momentum=0.9), fastbp.Adam()])
+# By rows and not, one block along K and several, and a batch whose deltas take more room than the weights.
+@pytest.mark.parametrize(
+    "sizes, rows",
+    [
+        ((3, 5, 2), 40),
+        ((30, 40, 3), 200),
+        ((30, 40, 3), 9000),
+        ((700, 600, 10), 40),
+        ((900, 800, 10), 500),
+        ((650, 620, 3), 2000),
+    ],
+)
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        fastbp.SGD(lr=0.1),
+        fastbp.SGD(lr=0.1, weight_decay=0.01),
+        fastbp.SGD(lr=0.1, momentum=0.9, nesterov=True),
+        fastbp.Adam(),
+    ],
+    ids=["plain", "decay", "nesterov", "adam"],
+)
 def test_a_fused_step_does_not_keep_its_gradients(
-    sizes: tuple[int, ...], optimizer: fastbp.Optimizer, rng: np.random.Generator
+    sizes: tuple[int, ...], rows: int, optimizer: fastbp.Optimizer, rng: np.random.Generator
 ) -> None:
     net = fastbp.MLP(sizes, hidden="tanh", seed=0)
     twin = net.copy()
-    x, t = rng.normal(size=(40, sizes[0])).astype(np.float32), rng.integers(0, sizes[-1], 40)
+    x, t = rng.normal(size=(rows, sizes[0])).astype(np.float32), rng.integers(0, sizes[-1], rows)
     for _ in range(3):
         loss = net.train_step(x, t, optimizer)
         with pytest.raises(RuntimeError, match=r"not kept.*value_and_grad"):
@@ -627,8 +647,32 @@ def test_a_fused_step_does_not_keep_its_gradients(
     with pytest.raises(RuntimeError, match=r"not kept"):
         _ = net.gradients
     net.forward(x)
-    net.backward(np.ones((40, sizes[-1]), np.float32))
+    net.backward(np.ones((rows, sizes[-1]), np.float32))
     assert np.isfinite(net.gradients.flat).all()
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 3, 4, 5, 17])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_small_networks_meet_the_twin_at_every_batch(outputs: int, dtype: str, rng: np.random.Generator) -> None:
+    """Blocks of rows of each size, few outputs, dot products or turned weights; x of any strides."""
+    net = fastbp.MLP([9, 33, 21, outputs], hidden="tanh", loss="mse", dtype=dtype, seed=0)
+    for rows in (1, 2, 3, 4, 5, 7, 8, 11, 12, 13, 16, 23, 24, 25, 31, 96, 100, 200, 333):
+        x = rng.normal(size=(rows, 18)).astype(dtype)
+        t = rng.normal(size=(rows, outputs)).astype(dtype)
+        for given in (x[:, :9], x[:, ::2], np.asfortranarray(x[:, 9:]), x[::-1, 8::-1]):
+            assert_network_agrees(net, given, t, fast=True)
+
+
+def test_predict_takes_the_first_of_the_largest(rng: np.random.Generator) -> None:
+    """As numpy's argmax, also where there is a NaN."""
+    net = fastbp.Network(fastbp.Linear(4, 4, init="zeros"), loss=fastbp.SoftmaxNLL(), seed=0)
+    net.weights[0][...] = np.eye(4)
+    x = np.array([[1, 3, 3, 2], [0, 0, 0, 0], [-9, -8, -1, -2], [5, 6, 7, 8], [8, 7, 6, 5]], np.float32)
+    assert net.predict(x).tolist() == [1, 0, 2, 3, 0]
+    assert net.predict(x[:, ::-1].copy()[:, ::-1]).tolist() == [1, 0, 2, 3, 0]
+    net.biases[0][...] = [0, np.nan, 0, np.nan]
+    assert net.predict(x[:2]).tolist() == [1, 1]
+    assert (net.predict(x).dtype, net.predict(x[:0]).shape) == (np.int64, (0,))
 
 
 def test_a_failed_call_leaves_the_last_forward_or_says_so(rng: np.random.Generator) -> None:

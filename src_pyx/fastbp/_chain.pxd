@@ -38,6 +38,9 @@ cdef struct Batch:
     Py_ssize_t target_row
     const char* weights             # dense, or NULL
     double scale
+    # By rows only: fetches some of the rows, first of all; or NULL: they are there.
+    void (*fetch)(const void* source, Py_ssize_t first, Py_ssize_t rows) noexcept nogil
+    const void* source
 
 cdef struct Chain:
     const Kernels* kernels
@@ -49,6 +52,7 @@ cdef struct Chain:
     double cost_of_row              # microseconds of one thread, forward and backward
     bint by_rows                    # small enough that blocks of rows go through all units
     Py_ssize_t turned_bytes         # by rows: all turned weights
+    Py_ssize_t delta_rows           # that there is room for in the units' deltas
     # buffers
     char* copy_of_x
     char* delta[2]
@@ -64,6 +68,8 @@ cdef struct Chain:
 cdef void chain_finish(Chain* chain) noexcept
 cdef Py_ssize_t chain_lay_out(Chain* chain, char* base, Py_ssize_t rows, int threads, bint gathers,
                               Py_ssize_t least_scratch) noexcept
+
+cdef bint rows_fit(const Chain* chain, Py_ssize_t rows) noexcept nogil      # does a gradient of so many rows go by rows?
 
 # True when a signal interrupted them.
 cdef bint sweep_forward(Chain* chain, Session* session, const Batch* batch, const Pair* parameters) noexcept nogil

@@ -18,6 +18,7 @@ from fastbp._update cimport Rule, run_update
 cdef enum:
     ALIGNMENT = 64
     ROWS_OF_LOSS = 64       # whose losses are computed in one call
+    ROWS_BYTES = 1 << 20    # of the widest unit's rows, where a gradient goes by rows: see _rows.pyx
 
 
 # --- buffers
@@ -49,16 +50,22 @@ cdef void chain_finish(Chain* chain) noexcept:
             chain.cost_of_row += 0.001 * unit.n_out
     chain.n_in, chain.n_out = chain.units[0].n_in, chain.units[chain.n_units - 1].n_out
 
-cdef bint keeps_deltas(const Chain* chain, Py_ssize_t rows) noexcept nogil:
-    """Is there room to keep the gradient at every linear unit's output until the last of them is there? An update needs that, if it
-    is to be the end of the weights' gradients; and memory is saved as long as those are the larger ones."""
-    cdef Py_ssize_t deltas = 0, weights = 0
+cdef bint rows_fit(const Chain* chain, Py_ssize_t rows) noexcept nogil:
+    return chain.by_rows and rows * chain.widest * chain.kernels.itemsize <= ROWS_BYTES
+
+cdef Py_ssize_t rows_of_deltas(const Chain* chain, Py_ssize_t rows) noexcept nogil:
+    """How many rows there is room for to keep the gradient at every linear unit's output until the last of them is there. By rows that
+    is needed; otherwise by an update that is to be the end of the weights' gradients, and memory is saved as long as those are the
+    larger ones."""
+    cdef Py_ssize_t outputs = 0, weights = 0
     cdef int i
     for i in range(chain.n_units):
         if chain.units[i].kind == LINEAR:
-            deltas += rows * chain.units[i].n_out
+            outputs += chain.units[i].n_out
             weights += chain.units[i].n_in * chain.units[i].n_out
-    return chain.by_rows or deltas <= weights
+    if rows * outputs <= weights:
+        return rows
+    return min(rows, ROWS_BYTES // (chain.widest * chain.kernels.itemsize)) if chain.by_rows else 0
 
 cdef Py_ssize_t chain_lay_out(Chain* chain, char* base, Py_ssize_t rows, int threads, bint gathers,
                               Py_ssize_t least_scratch) noexcept:
@@ -67,6 +74,7 @@ cdef Py_ssize_t chain_lay_out(Chain* chain, char* base, Py_ssize_t rows, int thr
     cdef Py_ssize_t itemsize = chain.kernels.itemsize
     cdef Unit* unit
     cdef int i
+    chain.delta_rows = rows_of_deltas(chain, rows)
     chain.copy_of_x = carve(&place, rows * chain.n_in * itemsize) if chain.first_linear != 0 else NULL
     for i in range(chain.n_units):
         unit = &chain.units[i]
@@ -74,7 +82,7 @@ cdef Py_ssize_t chain_lay_out(Chain* chain, char* base, Py_ssize_t rows, int thr
             unit.out = chain.units[i - 1].out if i else chain.copy_of_x
         else:
             unit.out = carve(&place, rows * unit.n_out * itemsize)
-        unit.delta = carve(&place, rows * unit.n_out * itemsize) if unit.kind == LINEAR and keeps_deltas(chain, rows) else NULL
+        unit.delta = carve(&place, chain.delta_rows * unit.n_out * itemsize) if unit.kind == LINEAR else NULL
     chain.delta[0] = carve(&place, rows * chain.widest * itemsize)
     chain.delta[1] = carve(&place, rows * chain.widest * itemsize)
     chain.dx = carve(&place, rows * chain.n_in * itemsize)
@@ -338,7 +346,7 @@ cdef bint sweep_step(Chain* chain, Session* session, const Batch* batch, const P
     cdef bint polls = session.polls
     if sweep_forward(chain, session, batch, parameters):
         return True
-    if chain.n_linear == 0 or chain.units[chain.first_linear].delta == NULL:
+    if chain.n_linear == 0 or batch.rows > chain.delta_rows:
         if (sweep_loss(chain, session, batch, chain.delta[0])
                 or sweep_backward(chain, session, batch, parameters, gradients, chain.delta[0], False)):
             return True

@@ -20,7 +20,7 @@ from libc.string cimport memcpy
 
 from fastbp._chain cimport (
     ACTIVATION, LINEAR, MSE, NO_LOSS, SIGMOID_NLL, SOFTMAX_NLL, Batch, Chain, Pair, Unit, chain_finish, chain_lay_out, number_at, padded,
-    sweep_backward, sweep_forward, sweep_loss, sweep_step,
+    rows_fit, sweep_backward, sweep_forward, sweep_loss, sweep_step,
 )
 from fastbp._dispatch cimport find_activation, kernels_for
 from fastbp._rows cimport rows_finish, rows_forward, rows_gradient, rows_scratch
@@ -170,15 +170,13 @@ cdef struct GatherTask:
     char* weights
     Py_ssize_t count, rows
 
-cdef void gather_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
-    """Rows of the data become the batch's rows, dense."""
-    cdef GatherTask* g = <GatherTask*> context
+cdef void gather_rows(const void* source, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+    """Rows of the data become rows of the batch, dense."""
+    cdef const GatherTask* g = <const GatherTask*> source
     cdef const Batch* all = &g.data.all
     cdef Py_ssize_t itemsize = g.kernels.itemsize
-    cdef Py_ssize_t i = task * g.rows
-    cdef Py_ssize_t end = min(i + g.rows, g.count)
-    cdef Py_ssize_t row
-    while i < end:
+    cdef Py_ssize_t i, row
+    for i in range(first, first + rows):
         row = g.data.order[g.first + i]
         g.kernels.gather(all.x + row * all.x_row * itemsize, all.x_step, g.x + i * g.n_in * itemsize, g.n_in)
         if all.labels != NULL:
@@ -187,7 +185,10 @@ cdef void gather_task(void* context, Py_ssize_t task, int worker) noexcept nogil
             memcpy(g.targets + i * g.n_target * itemsize, all.targets + row * all.target_row * itemsize, g.n_target * itemsize)
         if all.weights != NULL:
             memcpy(g.weights + i * itemsize, all.weights + row * itemsize, itemsize)
-        i += 1
+
+cdef void gather_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    cdef const GatherTask* g = <const GatherTask*> context
+    gather_rows(g, task * g.rows, min(g.rows, g.count - task * g.rows))
 
 cdef inline bint has_mean(double weight) noexcept nogil:
     """Can the sum of a batch's weights divide? Beneath the normal numbers its reciprocal is inf."""
@@ -224,6 +225,7 @@ cdef class Engine(Gate):
     cdef Table table, out               # what the doors for plain arguments use
     cdef cnp.ndarray block              # all buffers; a view of one keeps it alive when a larger plan replaces it
     cdef bint gathers
+    cdef GatherTask gather              # of the batch of an epoch
     cdef Batch batch                    # of the last forward
     cdef object x                       # kept alive for backward
     cdef readonly bint has_forward
@@ -296,7 +298,7 @@ cdef class Engine(Gate):
 
     cdef bint gradient(self, Session* session, const Batch* batch, Table table, Table out) noexcept nogil:
         cdef Chain* chain = &self.chain
-        if chain.by_rows:
+        if rows_fit(chain, batch.rows):
             return rows_gradient(chain, session, batch, table.pairs, out.pairs, NULL)
         return (sweep_forward(chain, session, batch, table.pairs)
                 or sweep_loss(chain, session, batch, chain.delta[0])
@@ -304,7 +306,7 @@ cdef class Engine(Gate):
 
     cdef bint step(self, Session* session, const Batch* batch, Table table, Table out, const Rule* rule) noexcept nogil:
         """The gradient and the update, which is never interrupted."""
-        if self.chain.by_rows:
+        if rows_fit(&self.chain, batch.rows):
             return rows_gradient(&self.chain, session, batch, table.pairs, out.pairs, rule)
         return sweep_step(&self.chain, session, batch, table.pairs, out.pairs, rule)
 
@@ -354,6 +356,7 @@ cdef class Engine(Gate):
         batch.targets = NULL
         batch.weights = NULL
         batch.scale = 1
+        batch.fetch = NULL
         return 0
 
     cdef int take_targets(self, Batch* batch, cnp.ndarray t) except -1:
@@ -387,7 +390,8 @@ cdef class Engine(Gate):
             batch.scale = 1.0 / batch.rows
             return 0
         self.chain.kernels.gather(cnp.PyArray_DATA(<cnp.ndarray> weight),
-                                  cnp.PyArray_STRIDE(<cnp.ndarray> weight, 0) // self.chain.kernels.itemsize, self.chain.weights, batch.rows)
+                                  cnp.PyArray_STRIDE(<cnp.ndarray> weight, 0) // self.chain.kernels.itemsize, self.chain.weights,
+                                  batch.rows)
         for i in range(batch.rows):
             total += number_at(self.chain.weights, i, self.chain.kernels.itemsize)
         if not has_mean(total):
@@ -671,7 +675,7 @@ cdef class Engine(Gate):
 
     cdef bint take_batch(self, Session* session, const Data* data, Py_ssize_t first, Py_ssize_t rows, Batch* batch) noexcept nogil:
         """Rows `first` and on, in the order: gathered, or in place where they lie as they come."""
-        cdef GatherTask g
+        cdef GatherTask* g = &self.gather
         cdef Py_ssize_t itemsize = self.chain.kernels.itemsize
         cdef const Batch* all = &data.all
         batch[0] = all[0]
@@ -690,7 +694,11 @@ cdef class Engine(Gate):
         batch.targets = self.chain.targets if all.targets != NULL else NULL
         batch.target_row = self.n_out
         batch.weights = self.chain.weights if all.weights != NULL else NULL
-        return run_tasks(session, gather_task, &g, (rows + g.rows - 1) // g.rows, 0.001 * rows * self.n_in)
+        if rows_fit(&self.chain, rows) and all.weights == NULL:
+            # Whoever computes a row fetches it; the weights' sum is needed before.
+            batch.fetch, batch.source = gather_rows, g
+            return False
+        return run_tasks(session, gather_task, g, (rows + g.rows - 1) // g.rows, 0.001 * rows * self.n_in)
 
     cdef double total_weight(self, const Batch* batch) noexcept nogil:
         cdef double total = 0

@@ -8,14 +8,19 @@ Design
     hold, so the memory needed does not grow with the matrices. The tiles follow, in phases of one block each; where all rows
     are one tile, of as many blocks as cost MAX_TILE_US, since no other tile waits for the same part of b then.
 (c) b's part of a tile is packed by whoever computes it, and kept as long as that thread stays in the same columns and the same
-    block: tiles are numbered down the columns.
-(d) a is not packed where each element is used for two panels of b at most, or where it stays in the first cache as it is; b is
-    not packed where it is used for two panels of a at most. Rows of a that lie a multiple of 4096 bytes apart would all
-    meet in the same few lines of the cache: those are packed.
-(e) Products that do not wait for each other, such as the two of a linear unit's backward, are computed side by side: a phase has the
+    block: tiles are numbered down the columns. While a tile computes, it asks for the lines that will probably be packed next.
+(d) An operand is read where it lies as long as that is near enough: a up to NEAR_BYTES, b up to SMALL_BYTES or where few rows use
+    it. Rows of a that lie a multiple of 4096 bytes apart would all meet in the same few lines of the cache: those are packed.
+(e) Few rows use each element of b so seldom that packing would be most of the work. Where both operands lie along K, c is made of
+    dot products (DOTS). Where a large b's rows are long, whole rows of it stream past c, and its parts along K are tasks (STREAM): their
+    sums are added in the order of the parts. A product with few columns is computed turned.
+(f) Products that do not wait for each other, such as the two of a linear unit's backward, are computed side by side: a phase has the
     tasks of the next phase of each. Small ones fill the threads that way, and there is half the waiting.
-(f) mc and nc follow from the shape, the dtype and the instruction set: enough tiles that any number of threads comes out even, none
-    that is longer than about 50 us, none so short that taking it costs something.
+(g) mc, nc and the form follow from the shape, the operands' strides, the dtype and the instruction set, never from the threads:
+    enough tiles that any number of threads comes out even, none that is longer than about 50 us, none so short that taking it costs
+    something.
+(h) A gradient that only an update reads is not stored: plain descent happens in the micro-kernel's registers; any other rule reads a
+    tile that its worker has just computed.
 """
 from libc.stdint cimport int64_t
 

@@ -7,7 +7,8 @@ Design
     need all rows: they are the tasks of a second phase, some rows of a weight's gradient each.
 (b) Operands are read where they lie; only a weight that the way down needs turned (dx = dy @ w.T) is packed, by each worker for
     itself when it takes its first block. Where the batch is too small to be worth even that, dx is made of dot products.
-(c) It pays where the weights stay in the second cache of each processor: a block reads all of them.
+(c) It pays where the weights stay in the second cache of each processor, since a block reads all of them; and for a gradient, where
+    the rows do, since every strip of a weight's gradient reads all of those.
 (d) An update is the end of the second phase's tasks: a gradient that only the update reads never leaves the first cache. The
     weights are not read any more then.
 (e) The size of a block and of a strip follow from the shape and the instruction set.
@@ -24,7 +25,7 @@ from fastbp._team cimport WORTH_US, Session, run_tasks
 from fastbp._update cimport Rule, apply_rule, is_descent
 
 cdef enum:
-    WEIGHTS_BYTES = 3 << 19      # of all weights: they stay in the second cache beside the rows
+    WEIGHTS_BYTES = 2 << 20     # of all weights
     STRIP_BYTES = 32 << 10      # of a gradient that only the update reads
     STRIP_US = 4                # what a strip should cost
     DOTS_ROWS = 8               # n_out / batch from which dot products are cheaper than turning a weight
@@ -186,6 +187,8 @@ cdef void rows_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef const Sweep* s = <const Sweep*> context
     cdef Py_ssize_t first = task * s.block
     cdef Py_ssize_t rows = min(s.block, s.batch.rows - first)
+    if s.batch.fetch != NULL:
+        s.batch.fetch(s.batch.source, first, rows)
     forward_rows(s, first, rows)
     if s.with_loss:
         losses_of_rows(s.chain, s.batch, first, rows, delta_at_output(s.chain) if s.gradients != NULL else s.chain.delta[0])
