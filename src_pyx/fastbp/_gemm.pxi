@@ -425,7 +425,9 @@ cdef void multiply_tile(const Tile* t) noexcept nogil:
     cdef int columns
     cdef Py_ssize_t j
     cdef real* c
-    check_block(<const real*> t.a, min(t.m, <Py_ssize_t> MR), t.a_row, t.k, t.a_step, t.a_begin, t.a_end, "tile: a")
+    for j from 0 <= j < t.m by MR:
+        check_block(<const real*> t.a + j // MR * t.a_panel, min(t.m - j, <Py_ssize_t> MR), t.a_row, t.k, t.a_step, t.a_begin, t.a_end,
+                    "tile: a")
     check_block(<const real*> t.c, t.m, t.c_row, t.n, t.c_column, t.c_begin, t.c_end, "store")
     part.k = t.k
     part.a_row, part.a_step, part.a_panel = t.a_row, t.a_step, t.a_panel
