@@ -16,7 +16,7 @@ with_checks = pytest.mark.skipif(not DEBUG, reason="this build has no checks: ma
 
 # What is planted, and what the check calls the place.
 PLANTED = {"pack_a": "pack", "pack_b": "pack", "tile: a": "tile: a", "tile: b": "tile: b", "store": "store"}
-PLANTED |= {f"{form}: {operand}": f"{form}: {operand}" for form in ("dots", "stream") for operand in ("a", "b", "store")}
+PLANTED |= {place: place for form in ("dots", "stream") for place in (f"{form}: a", f"{form}: b", f"{form}: store")}
 
 
 def script(kind: str, itemsize: int, missing: int) -> str:
