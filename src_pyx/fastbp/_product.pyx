@@ -63,14 +63,14 @@ cdef enum:
     PANELS = 0
     STREAM = 1
     DOTS = 2
-    STREAM_ROWS = 4
-    STREAM_VECTORS = 16     # of b's rows: the pieces of shorter ones are most of them
-    FEW_COLUMNS = 12
     DOTS_ROWS = 8
     DOTS_STEPS = 8          # K / rows from which dot products are cheaper than turning b
+    STREAM_ROWS = 4
+    STREAM_VECTORS = 16     # of b's rows: of shorter ones, a panel's pieces are most
     STREAM_BYTES = 1 << 20  # of b in a task
     MAX_PARTS = 32          # of K, where b streams
     BYTES_US = 20000        # about what one thread reads in a microsecond
+    FEW_COLUMNS = 12        # that a turned product may have
 
 cdef struct Blocks:
     int form
@@ -197,7 +197,12 @@ cdef void choose_memory(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_s
     out.own_bytes = round_up(sizeof(Own) + max(out.nc, <Py_ssize_t> kernels.nr) * row_bytes, ALIGNMENT)
 
 cdef Py_ssize_t product_scratch(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads) noexcept nogil:
-    """Bytes, for one product with any strides, at most so many threads, and at most m, n and k.
+    """Bytes, for one product with any strides, at most so many threads, this n, and at most m and k."""
+    cdef Py_ssize_t needed = scratch_as_it_is(kernels, m, n, k, n_threads)
+    return max(needed, scratch_as_it_is(kernels, n, m, k, n_threads)) if n <= FEW_COLUMNS else needed
+
+cdef Py_ssize_t scratch_as_it_is(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads) noexcept nogil:
+    """The same if it is not turned.
 
     A smaller product may need more than a larger one: a shorter block along K has wider tiles and more rows at once. So this is a
     bound on `choose_blocks` that grows with each argument; what is not used of it is never touched.
