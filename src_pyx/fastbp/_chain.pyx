@@ -285,10 +285,7 @@ cdef bint sweep_loss(Chain* chain, Session* session, const Batch* batch, char* d
 
 cdef char* delta_at_output(const Chain* chain) noexcept nogil:
     """The gradient at the last output; it becomes the gradient at the last linear unit's in place."""
-    cdef int i = chain.n_units - 1
-    while chain.units[i].kind != LINEAR:
-        i -= 1
-    return chain.units[i].delta
+    return chain.units[linear_below(chain, chain.n_units)].delta
 
 cdef int linear_below(const Chain* chain, int i) noexcept nogil:
     i -= 1

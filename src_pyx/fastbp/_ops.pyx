@@ -19,7 +19,7 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fastbp._dispatch cimport find_activation, kernels_for
-from fastbp._product cimport Product, multiply, product_cost, product_init, product_scratch
+from fastbp._product cimport Product, multiply, product_cost, product_init, product_scratch, product_turn
 from fastbp._table cimport Kernels, backward_t, forward_t
 from fastbp._team cimport (
     RELEASE_US, TASK_ELEMENTS, Session, raise_pending, run_tasks, session_begin, session_end, task_t, threads_wanted,
@@ -311,14 +311,18 @@ def activation(int index, cnp.ndarray z, cnp.ndarray out):
     run_map(&m)
 
 def try_activation(int index, z, out):
+    cdef cnp.ndarray y = forward_target(z, out)
+    if y is not None:
+        activation(index, z, y)
+    return y
+
+cdef cnp.ndarray forward_target(z, out):
+    """Where f(z) goes; None where z or out needs a closer look."""
     cdef cnp.ndarray y
     if not is_plain(z):
         return None
     y = target(out, z, cnp.PyArray_NDIM(z), cnp.PyArray_DIMS(z))
-    if y is None or not apart_or_same(out, z):
-        return None
-    activation(index, z, y)
-    return y
+    return y if y is not None and apart_or_same(out, z) else None
 
 def activation_backward(int index, cnp.ndarray dy, cnp.ndarray v, cnp.ndarray out):
     cdef Map m
@@ -520,11 +524,8 @@ cdef inline bint has_columns(cnp.ndarray z) noexcept:
     return cnp.PyArray_NDIM(z) > 0 and cnp.PyArray_DIM(z, cnp.PyArray_NDIM(z) - 1) > 0
 
 cdef object try_forward(forward_t function(const Kernels*) noexcept, object z, object out):
-    cdef cnp.ndarray y
-    if not is_plain(z) or not has_columns(z):
-        return None
-    y = target(out, z, cnp.PyArray_NDIM(z), cnp.PyArray_DIMS(z))
-    if y is None or not apart_or_same(out, z):
+    cdef cnp.ndarray y = forward_target(z, out)
+    if y is None or not has_columns(y):
         return None
     run_forward(function, z, y)
     return y
@@ -740,14 +741,6 @@ cdef void set_operands(Product* p, cnp.ndarray a, bint a_turned, cnp.ndarray b, 
     p.c = cnp.PyArray_DATA(c)
     p.c_row, p.c_column = distance(c, 0), distance(c, 1)
 
-cdef void turn(Product* p) noexcept nogil:
-    """c.T = b.T @ a.T: for a c whose rows, and not its columns, lie side by side."""
-    p.m, p.n = p.n, p.m
-    p.a, p.b = p.b, p.a
-    p.a_row, p.b_column = p.b_column, p.a_row
-    p.a_step, p.b_step = p.b_step, p.a_step
-    p.c_row, p.c_column = p.c_column, p.c_row
-
 cdef int run_products(const Kernels* kernels, Product* products, int count) except -1:
     """Side by side, in one session."""
     cdef Session session
@@ -785,7 +778,7 @@ def matmul(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, bias=None):
         bias = cnp.PyArray_GETCONTIGUOUS(<cnp.ndarray> bias)
         p.bias = cnp.PyArray_DATA(<cnp.ndarray> bias)
     elif p.c_column != 1 and p.c_row == 1:
-        turn(&p)
+        product_turn(&p)
     run_products(kernels, &p, 1)
 
 def try_matmul(a, b, bias, out):
