@@ -25,9 +25,6 @@ from fastbp.units import Linear, Unit
 
 __all__ = ["MLP", "Gradients", "Network"]
 
-# Exactly these classes: a subclass may compute something else.
-ENGINE_UNITS: dict[type, str] = {Linear: "linear"}
-ENGINE_UNITS |= {getattr(units, rule.unit): name for name, rule in ACTIVATIONS.items()}
 ENGINE_LOSSES: dict[type, str] = {getattr(losses, rule.unit): name for name, rule in LOSSES.items()}
 
 ALIGNMENT = 64  # bytes: a cache line, and the longest vector
@@ -263,7 +260,7 @@ class Network:
             wide = {name: np.zeros(view.shape) for name, view in views.items()}
             if type(unit) is Linear and unit.init is None:
                 following = self.units[i + 1] if i + 1 < len(self.units) else None
-                initializers.fill(initializers.default_for(ENGINE_UNITS.get(type(following))), rng, wide["weight"])
+                initializers.fill(initializers.default_for(following.kind if following else None), rng, wide["weight"])
             else:
                 unit.initialize(rng, wide)
             for name, values in wide.items():
@@ -275,13 +272,13 @@ class Network:
         i = 0
         while i < len(self.units):
             end = i
-            while end < len(self.units) and type(self.units[end]) in ENGINE_UNITS and widths[end][1] is not None:
+            while end < len(self.units) and self.units[end].kind is not None and widths[end][1] is not None:
                 end += 1
             if end == i:
                 made.append(Guest(self, i))
                 i += 1
                 continue
-            names = [(ENGINE_UNITS[type(self.units[j])], *widths[j]) for j in range(i, end)]
+            names = [(self.units[j].kind, *widths[j]) for j in range(i, end)]
             whole = i == 0 and end == len(self.units)
             made.append(Stretch(self, i, end, names, ENGINE_LOSSES.get(type(self.loss)) if whole else None))  # type: ignore[arg-type]
             i = end
@@ -736,15 +733,11 @@ def _widths(chain: tuple[Unit, ...]) -> list[tuple[int | None, int | None]]:
     widths: list[tuple[int | None, int | None]] = []
     width: int | None = None
     for i, unit in enumerate(chain):
-        if isinstance(unit, Linear):
-            if width is not None and unit.n_in != width:
-                raise ValueError(f"unit {i}, {unit!r}, takes {unit.n_in} inputs, but the unit before it gives {width}")
-            widths.append((unit.n_in, unit.n_out))
-            width = unit.n_out
-        elif type(unit) in ENGINE_UNITS:
-            widths.append((width, width))
-        else:
-            widths.append((width, None))
-            width = None
+        try:
+            made = unit.width(width)
+        except ValueError as error:
+            raise ValueError(f"unit {i}, {unit!r}, {error}") from None
+        widths.append((unit.n_in if isinstance(unit, Linear) else width, made))
+        width = made
     return widths
 

@@ -14,13 +14,17 @@ import fastbp
 from fastbp.reference import ACTIVATIONS, LOSSES
 
 ROOT = Path(__file__).parents[1]
-MODULES = sorted(m.name for m in pkgutil.iter_modules(fastbp.__path__) if m.name != "__main__" and m.name[0] != "_")
+MODULES = sorted(
+    m.name
+    for m in pkgutil.walk_packages(fastbp.__path__, "fastbp.")
+    if m.name != "fastbp.__main__" and not m.name.rpartition(".")[2].startswith("_")
+)
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    result = doctest.testmod(importlib.import_module(f"fastbp.{name}"), optionflags=doctest.NORMALIZE_WHITESPACE)
+    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0
 
 

@@ -17,7 +17,8 @@ import fastbp
 from fastbp import functional, units
 from fastbp.random import Philox, stream_number
 from fastbp.reference import ACTIVATIONS, Activation
-from fastbp.units import ActivationUnit, Linear, Unit
+from fastbp.units import Linear, Unit
+from fastbp.units.elementwise import ActivationUnit
 
 RULES = pytest.mark.parametrize("rule", ACTIVATIONS.values(), ids=lambda r: r.name)
 

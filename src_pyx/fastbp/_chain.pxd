@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t
 
 from fastbp._product cimport Product
-from fastbp._table cimport Activation, Kernels
+from fastbp._table cimport MAX_OPTIONS, Activation, Kernels
 from fastbp._team cimport Session
 from fastbp._update cimport Rule
 
@@ -19,6 +19,7 @@ cdef struct Unit:
     int linear              # which of the pairs, or -1
     Py_ssize_t n_in, n_out
     const Activation* rule  # of an activation
+    double options[MAX_OPTIONS]
     bint fused              # an activation that the product before it applies, in that product's buffer
     char* out               # rows x n_out; of the first activation of a chain possibly the copy of x
     char* delta             # of a linear unit: rows x n_out, the gradient at its output, where that is not passed on in turns

@@ -113,6 +113,7 @@ cdef Py_ssize_t scratch_bytes(const Chain* chain, Py_ssize_t rows, int threads) 
 cdef struct MapTask:
     const Kernels* kernels
     const Activation* rule
+    const double* options
     const char* x           # forward: z;  backward: dy
     const char* kept        # backward only
     char* y
@@ -123,14 +124,14 @@ cdef void forward_task(void* context, Py_ssize_t task, int worker) noexcept nogi
     cdef Py_ssize_t first = task * TASK_ELEMENTS
     cdef Py_ssize_t count = min(m.n - first, <Py_ssize_t> TASK_ELEMENTS)
     first *= m.kernels.itemsize
-    m.rule.forward(m.x + first, m.y + first, count)
+    m.rule.forward(m.x + first, m.y + first, count, m.options)
 
 cdef void backward_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef MapTask* m = <MapTask*> context
     cdef Py_ssize_t first = task * TASK_ELEMENTS
     cdef Py_ssize_t count = min(m.n - first, <Py_ssize_t> TASK_ELEMENTS)
     first *= m.kernels.itemsize
-    m.rule.backward(m.x + first, m.kept + first, m.y + first, count)
+    m.rule.backward(m.x + first, m.kept + first, m.y + first, count, m.options)
 
 cdef inline Py_ssize_t tasks_of(Py_ssize_t elements) noexcept nogil:
     return (elements + TASK_ELEMENTS - 1) // TASK_ELEMENTS
@@ -170,6 +171,7 @@ cdef bint sweep_forward(Chain* chain, Session* session, const Batch* batch, cons
                 return True
         elif not unit.fused and unit.rule.forward != NULL:
             m.kernels, m.rule, m.x, m.y, m.n = chain.kernels, unit.rule, x, unit.out, batch.rows * unit.n_out
+            m.options = unit.options
             if run_tasks(session, forward_task, &m, tasks_of(m.n), 0.001 * m.n):
                 return True
         x, row, step = unit.out, unit.n_out, 1
@@ -189,7 +191,7 @@ cdef void output_of(const Chain* chain, Product* p, int i, Py_ssize_t rows, cons
     p.c, p.c_row, p.c_column = unit.out, unit.n_out, 1
     p.bias = parameters[unit.linear].bias
     if i + 1 < chain.n_units and chain.units[i + 1].fused:
-        p.forward = chain.units[i + 1].rule.forward
+        p.forward, p.options = chain.units[i + 1].rule.forward, chain.units[i + 1].options
 
 cdef void weight_gradient(const Chain* chain, Product* p, int i, const Batch* batch, const char* delta,
                           const Pair* gradients) noexcept nogil:
@@ -215,7 +217,7 @@ cdef void input_gradient(const Chain* chain, Product* p, int i, Py_ssize_t rows,
     p.b, p.b_step, p.b_column = parameters[unit.linear].weight, 1, parameters[unit.linear].weight_row
     p.c, p.c_row, p.c_column = target, unit.n_in, 1
     if folds(chain, i):
-        p.backward = chain.units[i - 1].rule.backward
+        p.backward, p.options = chain.units[i - 1].rule.backward, chain.units[i - 1].options
         p.kept, p.kept_row = chain.units[i - 1].out, unit.n_in
 
 cdef bint folds(const Chain* chain, int i) noexcept nogil:
@@ -303,7 +305,7 @@ cdef bint derivative(Chain* chain, Session* session, const Batch* batch, int i, 
     """delta = delta * act'(kept), in place."""
     cdef MapTask m
     m.kernels, m.rule, m.x, m.y, m.n = chain.kernels, chain.units[i].rule, delta, delta, batch.rows * chain.units[i].n_out
-    m.kept = kept_by(chain, i)
+    m.kept, m.options = kept_by(chain, i), chain.units[i].options
     return run_tasks(session, backward_task, &m, tasks_of(m.n), 0.001 * m.n)
 
 cdef bint sweep_backward(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients,

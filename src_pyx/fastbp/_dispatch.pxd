@@ -1,4 +1,5 @@
-from fastbp._table cimport Activation, Kernels
+from fastbp._table cimport Activation, Kernels, UnitKind
 
 cdef const Kernels* kernels_for(Py_ssize_t itemsize) noexcept nogil
 cdef const Activation* find_activation(const Kernels* kernels, str name) except NULL
+cdef const UnitKind* find_unit(const Kernels* kernels, str name) except NULL

@@ -10,7 +10,7 @@ import importlib
 import os
 import platform
 
-from fastbp._table cimport Activation, Kernels
+from fastbp._table cimport Activation, Kernels, UnitKind
 
 cdef extern from * nogil:
     """
@@ -66,6 +66,15 @@ cdef const Activation* find_activation(const Kernels* kernels, str name) except 
     for i in range(kernels.n_activations):
         if strcmp(kernels.activations[i].name, wanted) == 0:
             return &kernels.activations[i]
+    raise KeyError(name)
+
+
+cdef const UnitKind* find_unit(const Kernels* kernels, str name) except NULL:
+    cdef bytes wanted = name.encode()
+    cdef int i
+    for i in range(kernels.n_units):
+        if strcmp(kernels.units[i].name, wanted) == 0:
+            return &kernels.units[i]
     raise KeyError(name)
 
 

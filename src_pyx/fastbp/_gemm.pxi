@@ -399,9 +399,9 @@ cdef void epilogue(const Tile* t) noexcept nogil:
     cdef const real* kept = <const real*> t.kept
     for i in range(rows):
         if t.forward != NULL:
-            t.forward(c, c, n)
+            t.forward(c, c, n, t.options)
         if t.backward != NULL:
-            t.backward(c, kept, c, n)
+            t.backward(c, kept, c, n, t.options)
             kept += t.kept_row
         c += t.c_row
 

@@ -8,7 +8,8 @@ from libc.string cimport memmove, memset
 
 from fastbp._simd cimport *
 from fastbp._table cimport (
-    MAX_ACTIVATIONS, SWEEP_COPY, SWEEP_READ, SWEEP_STORE, SWEEP_TRIAD, SWEEP_UPDATE, Activation, Kernels, Tile, backward_t, forward_t,
+    MAX_ACTIVATIONS, MAX_UNIT_KINDS, SWEEP_COPY, SWEEP_READ, SWEEP_STORE, SWEEP_TRIAD, SWEEP_UPDATE, Activation, Kernels, Tile, UnitCall,
+    UnitKind, backward_t, forward_t, unit_t,
 )
 
 cdef extern from * nogil:
@@ -24,6 +25,7 @@ include "_math.pxi"
 include "_elementwise.pxi"
 include "_activations.pxi"
 include "_losses.pxi"
+include "_units.pxi"
 include "_updates.pxi"
 include "_gemm.pxi"
 include "_probe.pxi"

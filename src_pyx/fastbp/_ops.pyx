@@ -20,7 +20,7 @@ from libc.string cimport memcpy, memset
 
 from fastbp._dispatch cimport find_activation, kernels_for
 from fastbp._product cimport Product, multiply, product_cost, product_init, product_scratch, product_turn
-from fastbp._table cimport Kernels, backward_t, forward_t
+from fastbp._table cimport MAX_OPTIONS, Kernels, backward_t, forward_t, row_backward_t, row_forward_t
 from fastbp._team cimport (
     RELEASE_US, TASK_ELEMENTS, Session, raise_pending, run_tasks, session_begin, session_end, task_t, threads_wanted,
 )
@@ -229,6 +229,7 @@ ctypedef struct Map:
     const Kernels* kernels
     forward_t forward
     backward_t backward
+    double options[MAX_OPTIONS]
     Py_ssize_t rows, segments       # of a task: rows of it, or one of the row's segments
 
 cdef void map_piece(Map* m, char** p, Py_ssize_t n) noexcept nogil:
@@ -253,9 +254,9 @@ cdef void map_piece(Map* m, char** p, Py_ssize_t n) noexcept nogil:
 
 cdef inline void map_dense(Map* m, const char* x, const char* kept, char* y, Py_ssize_t n) noexcept nogil:
     if m.forward != NULL:
-        m.forward(x, y, n)
+        m.forward(x, y, n, m.options)
     elif m.backward != NULL:
-        m.backward(x, kept, y, n)
+        m.backward(x, kept, y, n, m.options)
     else:
         m.kernels.gather(x, 1, y, n)    # the identity
 
@@ -299,8 +300,10 @@ def activation_index(str name):
     """The place of an activation in the table of either dtype: what the functions below take."""
     return find_activation(kernels_for(sizeof(float)), name) - kernels_for(sizeof(float)).activations
 
-def activation(int index, cnp.ndarray z, cnp.ndarray out):
+def activation(int index, cnp.ndarray z, cnp.ndarray out, double a=0, double b=0):
+    """With options a and b, in the order of the activation's row in its table."""
     cdef Map m
+    m.options[0], m.options[1] = a, b
     m.kernels = kernels_for(cnp.PyArray_ITEMSIZE(out))
     m.forward = m.kernels.activations[index].forward
     m.backward = NULL
@@ -310,10 +313,10 @@ def activation(int index, cnp.ndarray z, cnp.ndarray out):
     elementwise_axes(&m.axes, m.kernels.itemsize)
     run_map(&m)
 
-def try_activation(int index, z, out):
+def try_activation(int index, z, out, double a=0, double b=0):
     cdef cnp.ndarray y = forward_target(z, out)
     if y is not None:
-        activation(index, z, y)
+        activation(index, z, y, a, b)
     return y
 
 cdef cnp.ndarray forward_target(z, out):
@@ -324,8 +327,9 @@ cdef cnp.ndarray forward_target(z, out):
     y = target(out, z, cnp.PyArray_NDIM(z), cnp.PyArray_DIMS(z))
     return y if y is not None and apart_or_same(out, z) else None
 
-def activation_backward(int index, cnp.ndarray dy, cnp.ndarray v, cnp.ndarray out):
+def activation_backward(int index, cnp.ndarray dy, cnp.ndarray v, cnp.ndarray out, double a=0, double b=0):
     cdef Map m
+    m.options[0], m.options[1] = a, b
     m.kernels = kernels_for(cnp.PyArray_ITEMSIZE(out))
     m.forward = NULL
     m.backward = m.kernels.activations[index].backward
@@ -336,11 +340,11 @@ def activation_backward(int index, cnp.ndarray dy, cnp.ndarray v, cnp.ndarray ou
     elementwise_axes(&m.axes, m.kernels.itemsize)
     run_map(&m)
 
-def try_activation_backward(int index, dy, v, out):
+def try_activation_backward(int index, dy, v, out, double a=0, double b=0):
     cdef cnp.ndarray dz = backward_target(dy, v, out)
     if dz is None:
         return None
-    activation_backward(index, dy, v, dz)
+    activation_backward(index, dy, v, dz, a, b)
     return dz
 
 cdef cnp.ndarray backward_target(object dy, object kept, object out):
@@ -354,16 +358,16 @@ cdef cnp.ndarray backward_target(object dy, object kept, object out):
 def unary(str name, cnp.ndarray x, cnp.ndarray out):
     """The polynomials alone, on contiguous arrays."""
     cdef const Kernels* kernels = kernels_for(cnp.PyArray_ITEMSIZE(out))
-    cdef forward_t function
+    cdef double options[MAX_OPTIONS]
     if name == "exp":
-        function = kernels.exp
+        kernels.exp(cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(x))
     elif name == "log":
-        function = kernels.log
+        kernels.log(cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(x))
     elif name == "log1p":
-        function = kernels.log1p
+        kernels.log1p(cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(x))
     else:
-        function = find_activation(kernels, name).forward
-    function(cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(x))
+        memset(options, 0, sizeof(options))
+        find_activation(kernels, name).forward(cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(x), options)
 
 
 # --- rows: softmax and its kin over the last axis, the losses over the rows of a matrix
@@ -373,8 +377,8 @@ ctypedef double (*row_loss_t)(const void* z, const void* t, double scale, void* 
 ctypedef struct Rows:
     Axes axes               # inputs, then the output
     const Kernels* kernels
-    forward_t forward
-    backward_t backward
+    row_forward_t forward
+    row_backward_t backward
     row_loss_t loss
     const char* labels      # int64, or NULL
     Py_ssize_t label_stride
@@ -501,7 +505,7 @@ cdef void rows_init(Rows* r, cnp.ndarray out) noexcept:
     r.losses = NULL
     r.scale = 1
 
-cdef int run_forward(forward_t function(const Kernels*) noexcept, cnp.ndarray z, cnp.ndarray out) except -1:
+cdef int run_forward(row_forward_t function(const Kernels*) noexcept, cnp.ndarray z, cnp.ndarray out) except -1:
     cdef Rows r
     rows_init(&r, out)
     r.forward = function(r.kernels)
@@ -510,7 +514,7 @@ cdef int run_forward(forward_t function(const Kernels*) noexcept, cnp.ndarray z,
     split_inner(&r.axes, r.kernels.itemsize)
     return run_rows(&r)
 
-cdef int run_backward(backward_t function(const Kernels*) noexcept, cnp.ndarray dy, cnp.ndarray kept, cnp.ndarray out) except -1:
+cdef int run_backward(row_backward_t function(const Kernels*) noexcept, cnp.ndarray dy, cnp.ndarray kept, cnp.ndarray out) except -1:
     cdef Rows r
     rows_init(&r, out)
     r.backward = function(r.kernels)
@@ -523,30 +527,30 @@ cdef int run_backward(backward_t function(const Kernels*) noexcept, cnp.ndarray 
 cdef inline bint has_columns(cnp.ndarray z) noexcept:
     return cnp.PyArray_NDIM(z) > 0 and cnp.PyArray_DIM(z, cnp.PyArray_NDIM(z) - 1) > 0
 
-cdef object try_forward(forward_t function(const Kernels*) noexcept, object z, object out):
+cdef object try_forward(row_forward_t function(const Kernels*) noexcept, object z, object out):
     cdef cnp.ndarray y = forward_target(z, out)
     if y is None or not has_columns(y):
         return None
     run_forward(function, z, y)
     return y
 
-cdef object try_backward(backward_t function(const Kernels*) noexcept, object dy, object kept, object out):
+cdef object try_backward(row_backward_t function(const Kernels*) noexcept, object dy, object kept, object out):
     cdef cnp.ndarray dz = backward_target(dy, kept, out)
     if dz is None or not has_columns(dz):
         return None
     run_backward(function, dy, kept, dz)
     return dz
 
-cdef forward_t softmax_of(const Kernels* kernels) noexcept:
+cdef row_forward_t softmax_of(const Kernels* kernels) noexcept:
     return kernels.softmax
 
-cdef forward_t log_softmax_of(const Kernels* kernels) noexcept:
+cdef row_forward_t log_softmax_of(const Kernels* kernels) noexcept:
     return kernels.log_softmax
 
-cdef backward_t softmax_backward_of(const Kernels* kernels) noexcept:
+cdef row_backward_t softmax_backward_of(const Kernels* kernels) noexcept:
     return kernels.softmax_backward
 
-cdef backward_t log_softmax_backward_of(const Kernels* kernels) noexcept:
+cdef row_backward_t log_softmax_backward_of(const Kernels* kernels) noexcept:
     return kernels.log_softmax_backward
 
 def softmax(cnp.ndarray z, cnp.ndarray out):

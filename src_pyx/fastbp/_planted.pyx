@@ -55,6 +55,7 @@ cdef int one_tile(const Kernels* kernels, str kind, char* a, char* a_end, char* 
     t.soon = NULL
     t.forward = NULL
     t.backward = NULL
+    t.options = NULL
     t.kept_row = 0
     t.a_begin, t.a_end, t.b_begin, t.b_end, t.c_begin, t.c_end = a, a_end, b, b_end, c, c_end
     if kind.startswith("dots"):

@@ -18,6 +18,7 @@ cdef struct Product:
     const void* bias        # IN   n elements side by side that every sum begins with, or NULL
     forward_t forward       # c = forward(c), or NULL; with forward or backward c_column is 1
     backward_t backward     # c = backward(c, kept), or NULL
+    const double* options   # IN   of either
     const void* kept        # IN
     Py_ssize_t kept_row
     void* sums              # OUT  the sums of b's columns, or NULL

@@ -119,6 +119,7 @@ cdef void product_init(Product* p) noexcept nogil:
     p.bias = NULL
     p.forward = NULL
     p.backward = NULL
+    p.options = NULL
     p.kept = NULL
     p.kept_row = 0
     p.sums = NULL
@@ -285,6 +286,7 @@ cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssiz
     t.bias = at(p.bias, column, w.kernels) if p.bias != NULL and block == 0 else NULL
     t.forward = p.forward
     t.backward = p.backward
+    t.options = p.options
     t.kept = at(p.kept, row * p.kept_row + column, w.kernels) if p.backward != NULL else NULL
     t.kept_row = p.kept_row
     if w.blocks.form == DOTS:
@@ -348,9 +350,9 @@ cdef void sum_parts(const Work* w) noexcept nogil:
         c = <char*> at(p.c, row * p.c_row, kernels)
         kernels.column_sums(at(w.shared, row * p.n, kernels), p.m * p.n, 1, w.blocks.k_blocks - 1, p.n, c, 1, True)
         if p.forward != NULL:
-            p.forward(c, c, p.n)
+            p.forward(c, c, p.n, p.options)
         if p.backward != NULL:
-            p.backward(c, at(p.kept, row * p.kept_row, kernels), c, p.n)
+            p.backward(c, at(p.kept, row * p.kept_row, kernels), c, p.n, p.options)
     if p.sums != NULL:
         kernels.column_sums(p.b, p.b_step, p.b_column, p.k, p.n, p.sums, p.sums_step, False)
 
@@ -408,7 +410,7 @@ cdef void product_tile(const Kernels* kernels, const Product* p, Py_ssize_t firs
     t.c, t.c_row, t.c_column = <void*> at(p.c, first * p.c_row, kernels), p.c_row, p.c_column
     t.ahead = t.soon = NULL
     t.accumulate, t.descends, t.last = False, False, True
-    t.bias, t.forward, t.backward = p.bias, p.forward, p.backward
+    t.bias, t.forward, t.backward, t.options = p.bias, p.forward, p.backward, p.options
     t.kept, t.kept_row = at(p.kept, first * p.kept_row, kernels) if p.backward != NULL else NULL, p.kept_row
     t.a_begin, t.a_end = first_of(p.a, p.m, p.a_row, p.k, p.a_step, kernels), end_of(p.a, p.m, p.a_row, p.k, p.a_step, kernels)
     t.b_begin, t.b_end = first_of(p.b, p.k, p.b_step, p.n, p.b_column, kernels), end_of(p.b, p.k, p.b_step, p.n, p.b_column, kernels)

@@ -122,7 +122,7 @@ cdef void forward_rows(const Sweep* s, Py_ssize_t first, Py_ssize_t rows) noexce
             chain.kernels.tile(&t)
         elif not unit.fused and unit.rule.forward != NULL:
             j = first * unit.n_out * itemsize
-            unit.rule.forward(x + j, unit.out + j, rows * unit.n_out)
+            unit.rule.forward(x + j, unit.out + j, rows * unit.n_out, unit.options)
         x, row, step = unit.out, unit.n_out, 1
 
 cdef void backward_rows(const Sweep* s, Py_ssize_t first, Py_ssize_t rows, int worker) noexcept nogil:
@@ -145,7 +145,7 @@ cdef void backward_rows(const Sweep* s, Py_ssize_t first, Py_ssize_t rows, int w
             folded = False
         else:
             place = first * unit.n_out * chain.kernels.itemsize
-            unit.rule.backward(delta + place, kept_by(chain, i) + place, delta + place, rows * unit.n_out)
+            unit.rule.backward(delta + place, kept_by(chain, i) + place, delta + place, rows * unit.n_out, unit.options)
         i -= 1
 
 cdef inline bint by_dots(const Sweep* s, const Unit* unit) noexcept nogil:

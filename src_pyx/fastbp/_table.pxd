@@ -3,10 +3,14 @@
 The engine never knows the type of an element: it holds `const Kernels*`, and every pointer to elements is `void*`. Distances
 (`*_row`, `*_step`, ...) count elements, not bytes.
 """
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 cdef enum:
     MAX_ACTIVATIONS = 64
+    MAX_OPTIONS = 2         # of an activation
+    MAX_UNIT_KINDS = 16
+    MAX_UNIT_PARAMETERS = 2
+    MAX_UNIT_OPTIONS = 4
 
 cdef enum:                  # of _probe.pxi; what each moves is in _probe.pyx
     SWEEP_READ
@@ -16,8 +20,12 @@ cdef enum:                  # of _probe.pxi; what each moves is in _probe.pyx
     SWEEP_TRIAD
     SWEEPS
 
-ctypedef void (*forward_t)(const void* z, void* y, Py_ssize_t n) noexcept nogil
-ctypedef void (*backward_t)(const void* dy, const void* kept, void* dz, Py_ssize_t n) noexcept nogil
+# `options` has MAX_OPTIONS numbers, in the order in which the activation's row names them.
+ctypedef void (*forward_t)(const void* z, void* y, Py_ssize_t n, const double* options) noexcept nogil
+ctypedef void (*backward_t)(const void* dy, const void* kept, void* dz, Py_ssize_t n, const double* options) noexcept nogil
+
+ctypedef void (*row_forward_t)(const void* z, void* y, Py_ssize_t n) noexcept nogil
+ctypedef void (*row_backward_t)(const void* dy, const void* kept, void* dz, Py_ssize_t n) noexcept nogil
 
 ctypedef double (*sweep_t)(void* a, void* b, void* c, Py_ssize_t n) noexcept nogil
 
@@ -26,6 +34,37 @@ ctypedef struct Activation:
     bint needs_input        # backward reads the input; otherwise the output
     forward_t forward       # NULL: the identity, nothing to do
     backward_t backward
+
+ctypedef struct UnitCall:
+    # What a unit of the table computes with. Rows are dense; x may lie with gaps. Nothing overlaps, but dx may be dy where n_in == n_out.
+    Py_ssize_t rows, n_in, n_out
+    const void* x           # IN   rows x n_in
+    Py_ssize_t x_row        # elements from row to row of x
+    void* y                 # rows x n_out: forward writes it, backward may read it
+    void* kept              # what forward leaves for backward: as many reals of each row (or column) as the kind says
+    const void* dy          # IN   rows x n_out: backward and gradients only
+    void* dx                # OUT  rows x n_in: backward only
+    const void* parameters[MAX_UNIT_PARAMETERS]     # IN   dense
+    void* gradients[MAX_UNIT_PARAMETERS]            # OUT  dense
+    void* state[MAX_UNIT_PARAMETERS]                # what training keeps beside the parameters: running statistics
+    const double* options
+    bint training
+    # Where chance comes from: a number for element (row, column) follows from these and from first_row + row and column alone.
+    uint64_t seed, stream, step
+    Py_ssize_t first_row    # the number that the batch's first row has in a larger batch that it is part of
+
+# Some of the rows; of all rows some columns, where the kind works over columns; or some items of the parameters.
+ctypedef void (*unit_t)(const UnitCall* call, Py_ssize_t first, Py_ssize_t count) noexcept nogil
+
+ctypedef struct UnitKind:
+    const char* name
+    bint over_columns       # forward and backward take all rows of some columns
+    Py_ssize_t kept         # reals that forward leaves for each row (or column)
+    int n_parameters
+    unit_t forward
+    unit_t backward
+    unit_t gradients        # of the parameters, over all rows; NULL: it has none. Its items:
+    bint items_are_columns  # the unit's columns; otherwise the first axis of its first parameter
 
 ctypedef struct Tile:
     # c (m x n) = [c +] a (m x k) @ b (k x n), one tile and one block along K; on the last block the epilogue follows:
@@ -49,6 +88,7 @@ ctypedef struct Tile:
     const void* bias        # IN   n elements, or NULL
     forward_t forward       # NULL: no activation
     backward_t backward     # NULL: no derivative
+    const double* options   # of either
     const void* kept        # IN   what backward reads, at c's place, kept_row apart
     Py_ssize_t kept_row
     # The ranges that FASTBP_DEBUG=1 holds every panel and every store against.
@@ -79,14 +119,20 @@ ctypedef struct Kernels:
     # elementwise
     int n_activations
     Activation activations[MAX_ACTIVATIONS]
-    forward_t exp, log, log1p
+    void (*exp)(const void* x, void* y, Py_ssize_t n) noexcept nogil
+    void (*log)(const void* x, void* y, Py_ssize_t n) noexcept nogil
+    void (*log1p)(const void* x, void* y, Py_ssize_t n) noexcept nogil
     # y[i] = x[i * step], and back
     void (*gather)(const void* x, Py_ssize_t step, void* y, Py_ssize_t n) noexcept nogil
     void (*scatter)(const void* x, void* y, Py_ssize_t step, Py_ssize_t n) noexcept nogil
 
+    # units that are neither linear nor elementwise: see _units.pxi
+    int n_units
+    UnitKind units[MAX_UNIT_KINDS]
+
     # rows of n contiguous elements; the losses return the row's loss, and write scale times its gradient
-    forward_t softmax, log_softmax
-    backward_t softmax_backward, log_softmax_backward
+    row_forward_t softmax, log_softmax
+    row_backward_t softmax_backward, log_softmax_backward
     double (*softmax_nll_label)(const void* z, int64_t label, double scale, void* dz, Py_ssize_t n) noexcept nogil
     # the same for many rows, each with its own factor instead of scale: short rows do not wait for one another
     void (*softmax_nll_labels)(const void* z, Py_ssize_t z_row, const int64_t* labels, const double* factors, void* dz,

@@ -1,0 +1,24 @@
+"""Units: a forward and a backward pass that share what the one must remember for the other.
+
+A. `Unit` is the protocol, for the package's own units and for users'. A unit works alone, in a `Network`, and where the
+   network's engine runs the package's own units without calling them, the answer is that of these methods.
+B. Parameters lie in dicts of arrays that are filled and never rebound: in a network they are views into its flat
+   vector, alone they are the unit's own, made at their first use.
+C. The classes of the activations are made from `fastbp.reference.ACTIVATIONS`.
+D. A unit that the engine can run says so: its `kind` is a name of the compiled tables, `engine_options` what the kernel
+   reads, and `width` how many outputs follow from how many inputs. A subclass that computes something else has no kind.
+"""
+
+from typing import TYPE_CHECKING
+
+from fastbp.units import elementwise
+from fastbp.units.base import Unit
+from fastbp.units.dense import Linear
+from fastbp.units.elementwise import *  # noqa: F403  what the table of activations has decides
+
+__all__ = ["Linear", "Unit"]
+__all__ += elementwise.__all__
+
+if TYPE_CHECKING:
+    # What the table adds to this module by name.
+    def __getattr__(name: str) -> type[elementwise.ActivationUnit]: ...

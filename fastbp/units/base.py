@@ -1,0 +1,194 @@
+"""What every unit is: the package's own and users'."""
+
+from __future__ import annotations
+
+import copy
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from fastbp import _validate as check
+from fastbp._validate import FloatArray
+from fastbp.random import Philox, stream_number
+
+
+class Unit:
+    """Base of all units; derive from it to write your own.
+
+    For y = f(x), ``forward`` gives y, and ``backward`` takes the gradient of the loss at y to the one at x:
+    dx = (dy/dx).T dy.
+
+    A unit without parameters defines ``forward`` and ``backward``. One with parameters also defines
+    ``parameter_shapes`` and ``initialize``, reads ``self.parameters`` and fills ``self.gradients`` in backward. Both
+    are dicts of arrays by name, which the unit never rebinds: in a network they are views into its flat vectors. There
+    is no need to call ``super().__init__()``.
+
+    Attributes
+    ----------
+    parameters : dict of str to ndarray
+        The arrays that `parameter_shapes` names.
+    gradients : dict of str to ndarray
+        The gradients at them, by the same names; filled by `backward`.
+    state : dict of str to ndarray
+        The arrays that `state_shapes` names: what training keeps beside the parameters, such as running statistics.
+    training : bool
+        Whether `forward` is that of training, which matters to units such as `Dropout`; a network sets it.
+    kind : str or None
+        The engine's name for the unit; None: it runs in Python, as every unit of your own does.
+    dtype : dtype or None
+        Of the parameters of a unit that is used alone; None: float32 alone, in a network what the network has.
+    seed : int or None
+        Of the initial parameters of a unit that is used alone; None: another one each time.
+
+    References
+    ----------
+    D. E. Rumelhart, G. E. Hinton and R. J. Williams, "Learning representations by back-propagating errors", Nature 323,
+    1986.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> class Scale(fastbp.Unit):
+    ...     def parameter_shapes(self):
+    ...         return {"factor": (1,)}
+    ...     def initialize(self, rng, parameters):
+    ...         parameters["factor"][...] = 2.0
+    ...     def forward(self, x):
+    ...         self.x = x
+    ...         return x * self.parameters["factor"]
+    ...     def backward(self, dy):
+    ...         self.gradients["factor"][...] = (dy * self.x).sum()
+    ...         return dy * self.parameters["factor"]
+    >>> unit = Scale()
+    >>> unit.forward(np.ones((1, 2), np.float32))
+    array([[2., 2.]], dtype=float32)
+    >>> unit.backward(np.ones((1, 2), np.float32))
+    array([[2., 2.]], dtype=float32)
+    >>> unit.gradients
+    {'factor': array([2.], dtype=float32)}
+    """
+
+    kind: ClassVar[str | None] = None
+    dtype: np.dtype[Any] | None = None
+    seed: int | None = None
+    training: bool = True
+    _bound: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if ("forward" in vars(cls) or "backward" in vars(cls)) and "kind" not in vars(cls):
+            cls.kind = None  # else the engine would carry out the base's rule, and never call these
+
+    def engine_options(self) -> tuple[float, ...]:
+        """Give the numbers that the engine's kernel reads, in its order."""
+        return ()
+
+    def width(self, n_in: int | None) -> int | None:
+        """Give the number of outputs for so many inputs; None where it is not known before the unit runs.
+
+        Raises
+        ------
+        ValueError
+            The unit does not take so many inputs.
+        """
+        return None
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Give the shape of what training keeps beside the parameters, by its name."""
+        return {}
+
+    def initialize_state(self, state: dict[str, Any]) -> None:
+        """Fill the arrays that `state_shapes` names, in place; they are zeros before."""
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Give the shape of each parameter by its name; without this method a unit has none."""
+        return {}
+
+    def initialize(self, rng: Philox, parameters: dict[str, Any]) -> None:
+        """Fill the parameters, float64 arrays of the shapes that `parameter_shapes` gives, in place.
+
+        Parameters
+        ----------
+        rng : fastbp.random.Philox
+            The only source of chance, so that a seed gives the same network everywhere.
+        parameters : dict of str to ndarray of float64
+            What to fill; rounded to the network's dtype afterwards.
+        """
+        if self.parameter_shapes():
+            raise NotImplementedError(self._lacks("initialize(rng, parameters)"))
+
+    def forward(self, x: FloatArray) -> FloatArray:
+        """Give y = f(x), and remember what `backward` will need."""
+        raise NotImplementedError(self._lacks("forward(x)"))
+
+    def backward(self, dy: FloatArray) -> FloatArray:
+        """Fill the gradients of the parameters, and give the gradient at the input of the last `forward`."""
+        raise NotImplementedError(self._lacks("backward(dy)"))
+
+    @cached_property
+    def parameters(self) -> dict[str, Any]:
+        """The unit's own parameters, made at their first use; a network sets its views in their place."""
+        wide = {name: np.zeros(shape) for name, shape in self.parameter_shapes().items()}
+        self.initialize(Philox(self.seed, stream_number("weights", 0)), wide)
+        return {name: values.astype(self.dtype or check.FLOAT32) for name, values in wide.items()}
+
+    @cached_property
+    def gradients(self) -> dict[str, Any]:
+        """The gradients at the parameters, zero before the first `backward`."""
+        return {name: np.zeros_like(values) for name, values in self.parameters.items()}
+
+    @cached_property
+    def state(self) -> dict[str, Any]:
+        """What training keeps beside the parameters, made at its first use, in the dtype of the parameters."""
+        dtype = next((values.dtype for values in self.parameters.values()), self.dtype or check.FLOAT32)
+        made = {name: np.zeros(shape, dtype) for name, shape in self.state_shapes().items()}
+        self.initialize_state(made)
+        return made
+
+    def bind(self, parameters: dict[str, Any], gradients: dict[str, Any]) -> None:
+        """Take a network's views for parameters and gradients; called by the network.
+
+        Raises
+        ------
+        ValueError
+            The unit is in a network already, has parameters of its own from being used alone, or was made with another
+            dtype than the network's.
+        """
+        if self._bound:
+            raise ValueError(f"{self!r} is in a network already: make another one for this network")
+        if self.__dict__.get("parameters"):
+            raise ValueError(f"{self!r} has been used alone and has parameters of its own: make another one")
+        for name, values in parameters.items():
+            if self.dtype is not None and values.dtype != self.dtype:
+                message = f"{self!r} was made with dtype {self.dtype}, but {name} of the network is {values.dtype}"
+                raise ValueError(f"{message}: leave its dtype out")
+        self.parameters = parameters
+        self.gradients = gradients
+        self._bound = True
+
+    def release(self) -> None:
+        """Leave the network, and forget its views; called by a network that could not be made."""
+        for name in ("parameters", "gradients", "state", "training", "_bound"):
+            self.__dict__.pop(name, None)
+
+    def fresh(self) -> Self:
+        """Give a unit with the same settings that is in no network and has no parameters, no dtype and no memories."""
+        unit = copy.copy(self)
+        unit.release()
+        for name in ("dtype", "_kept"):
+            unit.__dict__.pop(name, None)
+        return unit
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    def _lacks(self, method: str) -> str:
+        return f"{type(self).__name__} does not define {method}, which a unit must"
+
+    def _remembered(self) -> Any:
+        """What forward has left for backward."""
+        kept = self.__dict__.get("_kept")
+        if kept is None:
+            raise RuntimeError(f"{self!r}.backward before forward: call forward(x) first")
+        return kept

@@ -1,0 +1,111 @@
+"""The linear unit."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from numpy.typing import DTypeLike
+
+from fastbp import _validate as check
+from fastbp import functional, initializers
+from fastbp._validate import FloatArray
+from fastbp.random import Philox
+from fastbp.units.base import Unit
+
+
+class Linear(Unit):
+    """Linear unit: a weighted sum of the inputs for each output, and a bias.
+
+    y = x @ weight + bias;  backward:  dx = dy @ weight.T,  dweight = x.T @ dy,  dbias = the sum of the rows of dy
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Numbers of inputs and outputs, at least 1.
+    init : str, optional
+        How the weights begin, a name that `fastbp.initializers` knows; biases begin at 0. None: the usual one for the
+        activation that follows in the network, and ``"glorot_uniform"`` alone.
+    dtype : {"float32", "float64"}, optional
+        Of the parameters. None: float32 alone, in a network what the network has.
+    seed : int, optional
+        Of the initial weights when used alone. None: another one each time. In a network the network's seed counts.
+
+    Attributes
+    ----------
+    parameters, gradients : dict
+        ``{"weight": (n_in, n_out), "bias": (n_out,)}``. Write into the arrays; do not replace them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A size is no positive integer, or a name is unknown; from forward and backward as `fastbp.linear` and
+        `fastbp.linear_backward` do.
+    RuntimeError
+        ``backward`` is called before ``forward``.
+
+    Notes
+    -----
+    ``forward`` keeps a reference to x, not a copy.
+
+    References
+    ----------
+    D. E. Rumelhart, G. E. Hinton and R. J. Williams, "Learning representations by back-propagating errors", Nature 323,
+    1986.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> unit = fastbp.Linear(2, 1, dtype="float64", seed=0)
+    >>> unit.parameters["weight"][...] = [[1.0], [10.0]]
+    >>> unit.forward(np.array([[1.0, 2.0]]))
+    array([[21.]])
+    >>> unit.backward(np.array([[1.0]]))
+    array([[ 1., 10.]])
+    >>> unit.gradients["weight"]
+    array([[1.],
+           [2.]])
+    """
+
+    kind: ClassVar[str | None] = "linear"
+
+    def __init__(
+        self, n_in: int, n_out: int, *, init: str | None = None, dtype: DTypeLike | None = None, seed: int | None = None
+    ) -> None:
+        if init is not None:
+            initializers.lookup(init)
+        self.dtype = None if dtype is None else check.float_dtype("dtype", dtype)
+        self.n_in = check.integer("n_in", n_in)
+        self.n_out = check.integer("n_out", n_out)
+        self.init = init
+        self.seed = None if seed is None else Philox(seed).seed
+
+    def width(self, n_in: int | None) -> int:
+        """Give n_out."""
+        if n_in is not None and n_in != self.n_in:
+            raise ValueError(f"takes {self.n_in} inputs, but the unit before it gives {n_in}")
+        return self.n_out
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Give ``{"weight": (n_in, n_out), "bias": (n_out,)}``."""
+        return {"weight": (self.n_in, self.n_out), "bias": (self.n_out,)}
+
+    def initialize(self, rng: Philox, parameters: dict[str, Any]) -> None:
+        """Fill the weights by the rule ``init`` and the biases with 0."""
+        initializers.fill(self.init or initializers.default_for(None), rng, parameters["weight"])
+        parameters["bias"][...] = 0.0
+
+    def forward(self, x: FloatArray) -> FloatArray:
+        """Give x @ weight + bias, a fresh array of shape (n, n_out), and keep a reference to x."""
+        y = functional.linear(x, self.parameters["weight"], self.parameters["bias"])
+        self._kept = x
+        return y
+
+    def backward(self, dy: FloatArray) -> FloatArray:
+        """Fill the gradients at weight and bias, and give dy @ weight.T, a fresh array of shape (n, n_in)."""
+        x = self._remembered()
+        into = (None, self.gradients["weight"], self.gradients["bias"])
+        return functional.linear_backward(dy, x, self.parameters["weight"], out=into)[0]
+
+    def __repr__(self) -> str:
+        init = "" if self.init is None else f", init={self.init!r}"
+        return f"Linear({self.n_in}, {self.n_out}{init})"
