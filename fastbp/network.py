@@ -734,7 +734,7 @@ def _widths(chain: tuple[Unit, ...]) -> list[tuple[int | None, int | None]]:
     width: int | None = None
     for i, unit in enumerate(chain):
         try:
-            made = unit.width(width)
+            made = unit.outputs_for(width)
         except ValueError as error:
             raise ValueError(f"unit {i}, {unit!r}, {error}") from None
         widths.append((unit.n_in if isinstance(unit, Linear) else width, made))

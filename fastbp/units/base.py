@@ -84,7 +84,7 @@ class Unit:
         """Give the numbers that the engine's kernel reads, in its order."""
         return ()
 
-    def width(self, n_in: int | None) -> int | None:
+    def outputs_for(self, n_in: int | None) -> int | None:
         """Give the number of outputs for so many inputs; None where it is not known before the unit runs.
 
         Raises

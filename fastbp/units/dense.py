@@ -79,7 +79,7 @@ class Linear(Unit):
         self.init = init
         self.seed = None if seed is None else Philox(seed).seed
 
-    def width(self, n_in: int | None) -> int:
+    def outputs_for(self, n_in: int | None) -> int:
         """Give n_out."""
         if n_in is not None and n_in != self.n_in:
             raise ValueError(f"takes {self.n_in} inputs, but the unit before it gives {n_in}")

@@ -26,7 +26,7 @@ class ActivationUnit(Unit):
 
     rule: ClassVar[Activation]
 
-    def width(self, n_in: int | None) -> int | None:
+    def outputs_for(self, n_in: int | None) -> int | None:
         """Give as many outputs as inputs."""
         return n_in
 
