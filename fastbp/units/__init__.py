@@ -6,7 +6,8 @@ B. Parameters lie in dicts of arrays that are filled and never rebound: in a net
    vector, alone they are the unit's own, made at their first use.
 C. The classes of the activations are made from `fastbp.reference.ACTIVATIONS`.
 D. A unit that the engine can run says so: its `kind` is a name of the compiled tables, `engine_options` what the kernel
-   reads, and `outputs_for` how many outputs follow from how many inputs. A subclass that computes something else has no kind.
+   reads, and `outputs_for` how many outputs follow from how many inputs. A subclass that computes something else has
+   no kind.
 """
 
 from typing import TYPE_CHECKING
