@@ -28,8 +28,8 @@ cdef enum:
     ALIGNMENT = 64
     ROWS_OF_LOSS = 64       # whose losses are computed in one call
     ROWS_BYTES = 1 << 20    # of the widest unit's rows, where a gradient goes by rows: see _rows.pyx
-    STRIP_BYTES = 192 << 10 # of the columns that a unit over columns takes at once: two such arrays stay in the second cache
-    STRIP_COLUMNS = 16      # of float: a cache line
+    STRIP_BYTES = 192 << 10     # of the columns that a unit over columns takes at once: two such arrays stay in the second cache
+    STRIP_COLUMNS = 16          # of float: a cache line
 
 
 # --- what follows from the units
@@ -419,7 +419,8 @@ cdef void copy_rows(const Chain* chain, const Batch* batch, Py_ssize_t first, Py
     cdef Py_ssize_t itemsize = chain.kernels.itemsize
     cdef Py_ssize_t row
     for row in range(first, first + rows):
-        chain.kernels.gather(batch.x + row * batch.x_row * itemsize, batch.x_step, chain.copy_of_x + row * chain.n_in * itemsize, chain.n_in)
+        chain.kernels.gather(batch.x + row * batch.x_row * itemsize, batch.x_step, chain.copy_of_x + row * chain.n_in * itemsize,
+                             chain.n_in)
 
 
 # --- forward
