@@ -16,6 +16,8 @@ from fastbp.losses import *  # noqa: F403
 from fastbp.network import MLP, Gradients, Network
 from fastbp.optimizers import SGD, Adam, Optimizer
 from fastbp.runtime import config, get_num_threads, set_num_threads, threads
+from fastbp.saving import load
+from fastbp.summary import Summary
 from fastbp.training import train
 from fastbp.units import *  # noqa: F403
 
@@ -29,10 +31,12 @@ __all__ = [
     "History",
     "Network",
     "Optimizer",
+    "Summary",
     "__version__",
     "check_gradients",
     "config",
     "get_num_threads",
+    "load",
     "set_num_threads",
     "threads",
     "train",
