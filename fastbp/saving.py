@@ -52,8 +52,8 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     metadata = {
         "format": FORMAT, "version": str(VERSION), "architecture": text, "sha256": _digest(VERSION, text, arrays)
     }
-    with atomic_write(target) as beside:
-        form.write(beside, arrays, metadata)
+    with atomic_write(target) as file:
+        form.write(Path(file.name), arrays, metadata)
 
 
 def load(path: str | os.PathLike[str], *, units: Mapping[str, type] | None = None) -> Network:

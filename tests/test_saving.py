@@ -36,7 +36,15 @@ safetensors = pytest.importorskip("safetensors", reason="needs the extra save")
 SUFFIXES = tuple(saving.FORMATS)
 WIDTH = 3
 
-ARGUMENTS: dict[str, Any] = {"n": WIDTH, "n_in": WIDTH, "n_out": 4, "n_features": WIDTH}
+# A callable makes a new value each time: a unit belongs to one network.
+ARGUMENTS: dict[str, Any] = {
+    "n": WIDTH,
+    "n_in": WIDTH,
+    "n_out": 4,
+    "n_features": WIDTH,
+    "block": fastbp.Sigmoid,
+    "units": lambda: [fastbp.Tanh(), fastbp.Sequential(fastbp.Linear(WIDTH, 2), fastbp.Linear(2, WIDTH))],
+}
 
 
 def public(base: type) -> list[type]:
@@ -51,11 +59,14 @@ def settings_of(cls: type) -> list[dict[str, Any]]:
         if parameter.default is not parameter.empty:
             if isinstance(parameter.default, float):
                 more[parameter.name] = parameter.default / 2
-        elif parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        elif parameter.kind is not parameter.VAR_KEYWORD:
             assert parameter.name in ARGUMENTS, f"{cls.__name__} needs {parameter.name!r}: put one into ARGUMENTS"
-            value = ARGUMENTS[parameter.name]
-            least[parameter.name] = value() if callable(value) else value
+            least[parameter.name] = ARGUMENTS[parameter.name]
     return [least, {**least, **more}] if more else [least]
+
+
+def make(cls: type, values: dict[str, Any]) -> Any:
+    return _config.call(cls, {name: value() if callable(value) else value for name, value in values.items()})
 
 
 UNITS = [(cls, values) for cls in public(Unit) for values in settings_of(cls)]
@@ -71,9 +82,9 @@ def networks(dtype: Any = np.float32) -> Iterator[fastbp.Network]:
     for hidden in fastbp.reference.ACTIVATIONS:
         yield fastbp.MLP([WIDTH, 5, 4, 2], hidden=hidden, dtype=dtype, seed=1)
     for loss, values in LOSSES:
-        yield fastbp.Network(fastbp.Linear(WIDTH, 2), loss=loss(**values), dtype=dtype, seed=2)  # linear models
+        yield fastbp.Network(fastbp.Linear(WIDTH, 2), loss=make(loss, values), dtype=dtype, seed=2)  # linear models
     for cls, values in UNITS:
-        unit = cls(**values)
+        unit = make(cls, values)
         outputs = unit.outputs_for(WIDTH)
         assert outputs is not None
         yield fastbp.Network(unit, fastbp.Linear(outputs, 2), loss=fastbp.MSE(), dtype=dtype, seed=3)
@@ -106,7 +117,9 @@ def assert_equal(net: fastbp.Network, other: fastbp.Network, rng: np.random.Gene
         assert others[name].flags.writeable
     assert not np.shares_memory(other.flat_parameters, net.flat_parameters)
     x = rng.random((5, WIDTH)).astype(net.dtype)
+    steps = net.steps
     assert_same_bits(other.forward(x), net.forward(x))
+    net.steps = other.steps = steps  # a forward pass of training counts
 
 
 def scrambled(net: fastbp.Network, rng: np.random.Generator) -> fastbp.Network:
@@ -120,7 +133,7 @@ def scrambled(net: fastbp.Network, rng: np.random.Generator) -> fastbp.Network:
 
 @pytest.mark.parametrize(("cls", "values"), UNITS + LOSSES, ids=name_of)
 def test_every_unit_and_loss_says_what_it_was_made_with(cls: type, values: dict[str, Any]) -> None:
-    made = cls(**values)
+    made = make(cls, values)
     data = json.loads(json.dumps(_config.describe(made), allow_nan=False))
     assert data["class"] == f"fastbp.{cls.__name__}"
     again = _config.decode(data, _architecture._Maker({}, None).part)
@@ -685,17 +698,17 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(
 def test_atomic_write_replaces_at_the_end_or_never(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    with atomic_write(path) as beside:
-        beside.write_text("new")
-        assert path.read_text() == "old" and beside.parent == path.parent
+    with atomic_write(path) as file:
+        file.write(b"new")
+        assert path.read_text() == "old" and Path(file.name).parent == path.parent
     assert path.read_text() == "new"
-    with pytest.raises(KeyboardInterrupt), atomic_write(path) as beside:
-        beside.write_text("half")
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as file:
+        file.write(b"half")
         raise KeyboardInterrupt
     assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
     (tmp_path / "link").symlink_to(path)
-    with atomic_write(tmp_path / "link") as beside:
-        beside.write_text("through the link")
+    with atomic_write(tmp_path / "link") as file:
+        file.write(b"through the link")
     assert path.read_text() == "through the link" and (tmp_path / "link").is_symlink()
     mask = os.umask(0o077)
     os.umask(mask)
@@ -752,7 +765,7 @@ def test_copies_are_independent(again: Callable[[Any], Any], rng: np.random.Gene
 def test_units_are_copied_alone_and_out_of_a_network(
     cls: type, values: dict[str, Any], again: Callable[[Any], Any], rng: np.random.Generator
 ) -> None:
-    alone, inside = cls(**values), cls(**values)
+    alone, inside = make(cls, values), make(cls, values)
     x = rng.random((2, WIDTH), np.float32)
     alone.forward(x)
     net = fastbp.Network(inside, fastbp.Linear(inside.outputs_for(WIDTH), 1), loss=fastbp.MSE(), seed=1)
@@ -774,7 +787,7 @@ def test_units_are_copied_alone_and_out_of_a_network(
 def test_losses_are_copied_with_their_options_and_without_a_memory(
     cls: type, values: dict[str, Any], again: Callable[[Any], Any]
 ) -> None:
-    loss = cls(**values)
+    loss = make(cls, values)
     other = again(loss)
     assert type(other) is cls and repr(other) == repr(loss) and other.config() == loss.config()
     with pytest.raises(RuntimeError, match="backward before forward"):
