@@ -20,6 +20,7 @@ def _affine(n: Array, scale: Array | None, shift: Array | None) -> Array:
 def _normal(x: Array, axis: int, eps: float) -> tuple[Array, Array]:
     """(x - mean) / sqrt(variance + eps) along an axis, and 1 / sqrt(variance + eps)."""
     d = x - x.mean(axis=axis, keepdims=True)
+    d = d - d.mean(axis=axis, keepdims=True)  # what the mean had lost when it was rounded
     inverse = 1 / np.sqrt((d * d).mean(axis=axis, keepdims=True) + eps)
     return d * inverse, inverse
 

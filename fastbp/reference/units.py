@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ BENGIO = 'Y. Bengio, R. Ducharme, P. Vincent and C. Jauvin, "A neural probabilis
 
 def flatten(x: Array, *, out: Array | None = None) -> Array:
     """y = x with all axes but the first in one, in C order."""
-    return give(np.reshape(x, (x.shape[0], -1)) if x.size else np.zeros((x.shape[0], x[:1].size), x.dtype), out)
+    return give(np.reshape(x, (x.shape[0], prod(x.shape[1:]))), out)
 
 
 def flatten_backward(dy: Array, x: Array, *, out: Array | None = None) -> Array:

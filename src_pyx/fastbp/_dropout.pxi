@@ -98,7 +98,7 @@ cdef void drop_rows(const UnitCall* c, const void* x, Py_ssize_t x_row, void* y,
     for i in range(first, first + count):
         from_row = <const real*> x + i * x_row
         to_row = <real*> y + i * n
-        if not c.training or threshold < 1:
+        if not c.training or p == 0:
             if from_row != to_row:
                 memmove(to_row, from_row, n * sizeof(real))
         elif threshold >= 4294967296.0:
