@@ -43,6 +43,7 @@ class Engine(Gate):
     loss_is_ours: bool
     has_forward: bool
     training: bool
+    looks_closer: bool
     steps: int
     def __init__(
         self, itemsize: int, units: Sequence[tuple[Any, ...]], loss: str | None = None, seed: int = 0
