@@ -15,6 +15,10 @@ import os
 import pickle
 import re
 import struct
+import subprocess
+import sys
+import textwrap
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +27,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import DTYPES, assert_same_bits
-from processes import output
+from processes import PLACE, output
 
 import fastbp
 from fastbp import _architecture, _config, saving
@@ -249,7 +253,7 @@ def test_without_safetensors_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
     net = fastbp.MLP([1, 1])
     net.save(tmp_path / "m.safetensors")
     before = (tmp_path / "m.safetensors").read_bytes()
-    monkeypatch.setitem(__import__("sys").modules, "safetensors", None)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
     for act in (net.save, fastbp.load):
         with pytest.raises(ImportError, match=r'pip install "fastbp\[save\]"'):
             act(tmp_path / "m.safetensors")
@@ -382,6 +386,51 @@ def test_two_own_classes_of_one_name_are_refused(tmp_path: Path) -> None:
     net = fastbp.Network(Scale(2), type("Scale", (Scale,), {})(2), fastbp.Linear(2, 2), loss=fastbp.MSE())
     with pytest.raises(ValueError, match="two classes of the network are named 'Scale'"):
         net.save(tmp_path / "m.npz")
+
+
+class Running(Unit):
+    """A mean of all that went through: state beside the parameters."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def outputs_for(self, n_in: int | None) -> int | None:
+        return n_in
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"mean": (self.n,)}
+
+    def forward(self, x: Any) -> Any:
+        self.state["mean"][...] += x.mean(axis=0)
+        return x - self.state["mean"]
+
+    def backward(self, dy: Any) -> Any:
+        return dy
+
+
+@pytest.fixture
+def stateful(monkeypatch: pytest.MonkeyPatch) -> fastbp.Network:
+    net = fastbp.Network(fastbp.Linear(WIDTH, 2), Running(2), loss=fastbp.MSE(), seed=0)
+    if not hasattr(net, "state"):
+        state = property(lambda self: {"1.mean": self.units[1].state["mean"]})
+        monkeypatch.setattr(fastbp.Network, "state", state, raising=False)
+    net.forward(np.ones((4, WIDTH), np.float32))
+    return net
+
+
+@SUFFIX
+def test_state_is_saved(stateful: fastbp.Network, suffix: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    path = tmp_path / f"m{suffix}"
+    assert stateful.state["1.mean"].any()
+    stateful.save(path)
+    assert_equal(stateful, fastbp.load(path, units={"Running": Running}), rng)
+    arrays = dict(_architecture.arrays_of(stateful))
+    assert list(arrays) == ["0.weight", "0.bias", "state.1.mean"]
+
+
+def test_state_is_copied(stateful: fastbp.Network, rng: np.random.Generator) -> None:
+    for again in COPIES.values():
+        assert_equal(stateful, again(stateful), rng)
 
 
 # ---- files that are no models ----------------------------------------------------------------------------------------
@@ -700,6 +749,31 @@ def test_atomic_write_replaces_at_the_end_or_never(tmp_path: Path) -> None:
     mask = os.umask(0o077)
     os.umask(mask)
     assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+SAVE_FOR_EVER = """
+    import fastbp
+    nets = [fastbp.MLP([2, 300, 2], seed=0), fastbp.MLP([3, 200, 2], seed=0)]
+    while True:
+        for net in nets:
+            for path in {paths!r}:
+                net.save(path)
+        print("saved", flush=True)
+"""
+
+
+def test_a_kill_leaves_a_whole_file(tmp_path: Path, rng: np.random.Generator) -> None:
+    paths = [str(tmp_path / f"m{suffix}") for suffix in SUFFIXES]
+    script = textwrap.dedent(SAVE_FOR_EVER).format(paths=paths)
+    environment = {**os.environ, "PYTHONPATH": str(PLACE)}
+    for _ in range(8):
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment)
+        assert process.stdout is not None
+        with process, process.stdout:
+            assert process.stdout.readline() == b"saved\n"
+            time.sleep(float(rng.uniform(0, 0.05)))
+            process.kill()
+        assert {fastbp.load(path).n_in for path in paths} <= {2, 3}
 
 
 # ---- copy, pickle, joblib --------------------------------------------------------------------------------------------
