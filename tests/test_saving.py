@@ -9,6 +9,7 @@ B. Files are attacked in three ways: bytes flipped and cut off at random, entrie
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import json
 import os
@@ -31,7 +32,6 @@ from processes import PLACE, output
 
 import fastbp
 from fastbp import _architecture, _config, saving
-from fastbp._files import atomic_write
 from fastbp.losses import Loss
 from fastbp.units import Unit
 
@@ -40,7 +40,30 @@ safetensors = pytest.importorskip("safetensors", reason="needs the extra save")
 SUFFIXES = tuple(saving.FORMATS)
 WIDTH = 3
 
-ARGUMENTS: dict[str, Any] = {"n": WIDTH, "n_in": WIDTH, "n_out": 4, "n_features": WIDTH}
+ARGUMENTS: dict[str, Any] = {
+    "n": WIDTH,
+    "n_in": WIDTH,
+    "n_out": 4,
+    "n_features": WIDTH,
+    "p": 0.25,
+    "units": lambda: [fastbp.Linear(WIDTH, 4), fastbp.Tanh(), fastbp.Linear(4, WIDTH)],
+    "block": lambda: fastbp.Linear(WIDTH, WIDTH),
+    "branches": lambda: [fastbp.Linear(WIDTH, 2), fastbp.Linear(WIDTH, 2)],
+    "losses": lambda: [(0.75, fastbp.MSE()), (0.25, fastbp.MSE())],
+}
+
+# Options that are more than a number, by the class that has them.
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "Linear": [{"n_in": WIDTH, "n_out": 2, "init": "he_uniform", "seed": 7}],
+    "Branches": [{"branches": ARGUMENTS["branches"], "merge": merge} for merge in ("sum", "concat", "mean")],
+    "SoftmaxNLL": [{"class_weight": [0.5, 2.0]}, {"class_weight": np.array([0.1, 2.0])}, {"ignore_index": -1}],
+    "SigmoidNLL": [{"pos_weight": 2.5}, {"pos_weight": np.array([0.5, 1 / 3], np.float32)}],
+    "GaussianNLL": [
+        {"covariance": np.array([0.5, 1 / 3])}, {"covariance": np.array([[2.0, 0.1], [0.1, 1.0]])},
+        {"predict_variance": True},
+    ],
+    "Quantile": [{"q": 0.9}, {"q": (0.1, 0.9)}, {"q": [0.1, 0.9]}],
+}
 
 
 def public(base: type) -> list[type]:
@@ -49,17 +72,23 @@ def public(base: type) -> list[type]:
 
 
 def settings_of(cls: type) -> list[dict[str, Any]]:
-    """Arguments for a class: those that it needs, and once more with every number that has a default halved."""
-    least, more = {}, {}
+    """Arguments for a class: those that it needs, then with each number that has a default halved, then OPTIONS."""
+    least, more, names = {}, {}, set()
     for parameter in _config.parameters_of(cls):
+        names.add(parameter.name)
         if parameter.default is not parameter.empty:
             if isinstance(parameter.default, float):
                 more[parameter.name] = parameter.default / 2
-        elif parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        elif parameter.kind is not parameter.VAR_KEYWORD:
             assert parameter.name in ARGUMENTS, f"{cls.__name__} needs {parameter.name!r}: put one into ARGUMENTS"
-            value = ARGUMENTS[parameter.name]
-            least[parameter.name] = value() if callable(value) else value
-    return [least, {**least, **more}] if more else [least]
+            least[parameter.name] = ARGUMENTS[parameter.name]
+    known = [values for values in OPTIONS.get(cls.__name__, []) if values.keys() <= names]
+    return [least, *([{**least, **more}] if more else []), *known]
+
+
+def made(cls: type, values: dict[str, Any]) -> Any:
+    """An object of its own; units inside are made anew, since each belongs to one network."""
+    return _config.call(cls, {name: value() if callable(value) else value for name, value in values.items()})
 
 
 UNITS = [(cls, values) for cls in public(Unit) for values in settings_of(cls)]
@@ -67,7 +96,7 @@ LOSSES = [(cls, values) for cls in public(Loss) for values in settings_of(cls)]
 
 
 def name_of(case: Any) -> str:
-    return case.__name__ if isinstance(case, type) else str(case)
+    return case.__name__ if isinstance(case, type) else f"{case!s:.60}"
 
 
 def networks(dtype: Any = np.float32) -> Iterator[fastbp.Network]:
@@ -75,9 +104,9 @@ def networks(dtype: Any = np.float32) -> Iterator[fastbp.Network]:
     for hidden in fastbp.reference.ACTIVATIONS:
         yield fastbp.MLP([WIDTH, 5, 4, 2], hidden=hidden, dtype=dtype, seed=1)
     for loss, values in LOSSES:
-        yield fastbp.Network(fastbp.Linear(WIDTH, 2), loss=loss(**values), dtype=dtype, seed=2)  # linear models
+        yield fastbp.Network(fastbp.Linear(WIDTH, 2), loss=made(loss, values), dtype=dtype, seed=2)  # linear models
     for cls, values in UNITS:
-        unit = cls(**values)
+        unit = made(cls, values)
         outputs = unit.outputs_for(WIDTH)
         assert outputs is not None
         yield fastbp.Network(unit, fastbp.Linear(outputs, 2), loss=fastbp.MSE(), dtype=dtype, seed=3)
@@ -124,11 +153,11 @@ def scrambled(net: fastbp.Network, rng: np.random.Generator) -> fastbp.Network:
 
 @pytest.mark.parametrize(("cls", "values"), UNITS + LOSSES, ids=name_of)
 def test_every_unit_and_loss_says_what_it_was_made_with(cls: type, values: dict[str, Any]) -> None:
-    made = cls(**values)
-    data = json.loads(json.dumps(_config.describe(made), allow_nan=False))
+    one = made(cls, values)
+    data = json.loads(json.dumps(_config.describe(one), allow_nan=False))
     assert data["class"] == f"fastbp.{cls.__name__}"
     again = _config.decode(data, _architecture._Maker({}, None).part)
-    assert type(again) is cls and repr(again) == repr(made) and again.config() == made.config()
+    assert type(again) is cls and repr(again) == repr(one) and again.config() == one.config()
     for name, value in values.items():
         assert data["config"][name] == value or not isinstance(value, int | float | str)
 
@@ -388,6 +417,56 @@ def test_two_own_classes_of_one_name_are_refused(tmp_path: Path) -> None:
         net.save(tmp_path / "m.npz")
 
 
+class Settled(Scale):
+    """Its arguments are in a dict, as those of units made from a table are."""
+
+    def __init__(self, n: int, **options: float) -> None:
+        self.n, self.options = n, options
+        self.factor = options.get("factor", 1.0)
+
+
+class Declared(Settled):
+    __signature__ = inspect.Signature(
+        [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("n", "factor")]
+    )
+
+
+@pytest.mark.parametrize("cls", [Settled, Declared])
+def test_options_may_lie_in_a_dict(cls: type, tmp_path: Path, rng: np.random.Generator) -> None:
+    net = fastbp.Network(cls(n=WIDTH, factor=0.75), loss=fastbp.MSE())
+    assert net.units[0].config() == {"n": WIDTH, "factor": 0.75}
+    net.save(tmp_path / "m.npz")
+    assert_equal(net, fastbp.load(tmp_path / "m.npz", units={cls.__name__: cls}), rng)
+
+
+class Nest(Unit):
+    def __init__(self, inner: list[Unit]) -> None:
+        self.inner = inner
+
+    def forward(self, x: Any) -> Any:
+        return self.inner[0].forward(x)
+
+
+def nested_network(depth: int) -> fastbp.Network:
+    unit: Unit = fastbp.Tanh()
+    for _ in range(depth):
+        unit = Nest([unit])
+    return fastbp.Network(unit, loss=fastbp.MSE(), seed=0)
+
+
+@SUFFIX
+def test_units_inside_units_are_saved_up_to_a_depth(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"m{suffix}"
+    nested_network(40).save(path)
+    found = fastbp.load(path, units={"Nest": Nest})
+    assert _architecture.describe(found) == _architecture.describe(nested_network(40))
+    before = path.read_bytes()
+    for depth in (70, 400):
+        with pytest.raises(ValueError, match="nested"):
+            nested_network(depth).save(path)
+    assert path.read_bytes() == before
+
+
 class Running(Unit):
     """A mean of all that went through: state beside the parameters."""
 
@@ -509,7 +588,8 @@ def rewrite(
     if digest:
         fixed = {name: np.asarray(values, order="C") for name, values in arrays.items()}
         metadata["sha256"] = saving._digest(1, metadata["architecture"], fixed)
-    saving.FORMATS[path.suffix].write(path, arrays, metadata)
+    with open(path, "wb") as file:
+        saving.FORMATS[path.suffix].write(file, arrays, metadata)
 
 
 def set_config(position: int, **values: Any) -> Callable[..., None]:
@@ -731,26 +811,6 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(
     assert not fastbp.load(path).flat_parameters.any()
 
 
-def test_atomic_write_replaces_at_the_end_or_never(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-    with atomic_write(path) as beside:
-        beside.write_text("new")
-        assert path.read_text() == "old" and beside.parent == path.parent
-    assert path.read_text() == "new"
-    with pytest.raises(KeyboardInterrupt), atomic_write(path) as beside:
-        beside.write_text("half")
-        raise KeyboardInterrupt
-    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
-    (tmp_path / "link").symlink_to(path)
-    with atomic_write(tmp_path / "link") as beside:
-        beside.write_text("through the link")
-    assert path.read_text() == "through the link" and (tmp_path / "link").is_symlink()
-    mask = os.umask(0o077)
-    os.umask(mask)
-    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
-
-
 SAVE_FOR_EVER = """
     import fastbp
     nets = [fastbp.MLP([2, 300, 2], seed=0), fastbp.MLP([3, 200, 2], seed=0)]
@@ -826,7 +886,7 @@ def test_copies_are_independent(again: Callable[[Any], Any], rng: np.random.Gene
 def test_units_are_copied_alone_and_out_of_a_network(
     cls: type, values: dict[str, Any], again: Callable[[Any], Any], rng: np.random.Generator
 ) -> None:
-    alone, inside = cls(**values), cls(**values)
+    alone, inside = made(cls, values), made(cls, values)
     x = rng.random((2, WIDTH), np.float32)
     alone.forward(x)
     net = fastbp.Network(inside, fastbp.Linear(inside.outputs_for(WIDTH), 1), loss=fastbp.MSE(), seed=1)
@@ -848,7 +908,7 @@ def test_units_are_copied_alone_and_out_of_a_network(
 def test_losses_are_copied_with_their_options_and_without_a_memory(
     cls: type, values: dict[str, Any], again: Callable[[Any], Any]
 ) -> None:
-    loss = cls(**values)
+    loss = made(cls, values)
     other = again(loss)
     assert type(other) is cls and repr(other) == repr(loss) and other.config() == loss.config()
     with pytest.raises(RuntimeError, match="backward before forward"):
