@@ -47,11 +47,12 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     form = _format_of(target)
     text = _described(net)
     arrays = {name: np.asarray(values, order="C") for name, values in _architecture.arrays_of(net)}
-    metadata = {
-        "format": FORMAT, "version": str(VERSION), "architecture": text, "sha256": _digest(VERSION, text, arrays)
-    }
+    digest = _digest(VERSION, text, arrays)
+    metadata = {"format": FORMAT, "version": str(VERSION), "architecture": text, "sha256": digest}
     with atomic_write(target) as file:
         form.write(file, arrays, metadata)
+        if _digest(VERSION, text, arrays) != digest:
+            raise RuntimeError("the network was changed while it was saved: save it between two steps")
 
 
 def load(path: str | os.PathLike[str], *, units: Mapping[str, type] | None = None) -> Network:

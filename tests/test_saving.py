@@ -811,6 +811,24 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(
     assert not fastbp.load(path).flat_parameters.any()
 
 
+@SUFFIX
+def test_a_network_that_is_trained_meanwhile_is_not_written(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, net, form = tmp_path / f"m{suffix}", small(), saving.FORMATS[suffix]
+    net.save(path)
+    before = path.read_bytes()
+
+    def write(file: Any, arrays: Any, metadata: Any) -> None:
+        form.write(file, arrays, metadata)
+        net.flat_parameters[3] += 1  # as another thread's step would
+
+    monkeypatch.setitem(saving.FORMATS, suffix, saving.Format(write, form.read))
+    with pytest.raises(RuntimeError, match="was changed while it was saved"):
+        net.save(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
 SAVE_FOR_EVER = """
     import fastbp
     nets = [fastbp.MLP([2, 300, 2], seed=0), fastbp.MLP([3, 200, 2], seed=0)]
