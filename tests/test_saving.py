@@ -40,22 +40,22 @@ safetensors = pytest.importorskip("safetensors", reason="needs the extra save")
 SUFFIXES = tuple(saving.FORMATS)
 WIDTH = 3
 
+# A callable makes a new value each time: a unit belongs to one network.
 ARGUMENTS: dict[str, Any] = {
     "n": WIDTH,
     "n_in": WIDTH,
     "n_out": 4,
     "n_features": WIDTH,
     "p": 0.25,
-    "units": lambda: [fastbp.Linear(WIDTH, 4), fastbp.Tanh(), fastbp.Linear(4, WIDTH)],
+    "units": lambda: [fastbp.Tanh(), fastbp.Sequential(fastbp.Linear(WIDTH, 2), fastbp.Linear(2, WIDTH))],
     "block": lambda: fastbp.Linear(WIDTH, WIDTH),
-    "branches": lambda: [fastbp.Linear(WIDTH, 2), fastbp.Linear(WIDTH, 2)],
     "losses": lambda: [(0.75, fastbp.MSE()), (0.25, fastbp.MSE())],
 }
 
 # Options that are more than a number, by the class that has them.
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "Linear": [{"n_in": WIDTH, "n_out": 2, "init": "he_uniform", "seed": 7}],
-    "Branches": [{"branches": ARGUMENTS["branches"], "merge": merge} for merge in ("sum", "concat", "mean")],
+    "Branches": [{"units": ARGUMENTS["units"], "merge": merge} for merge in ("concat", "mean")],
     "SoftmaxNLL": [{"class_weight": [0.5, 2.0]}, {"class_weight": np.array([0.1, 2.0])}, {"ignore_index": -1}],
     "SigmoidNLL": [{"pos_weight": 2.5}, {"pos_weight": np.array([0.5, 1 / 3], np.float32)}],
     "GaussianNLL": [
@@ -86,8 +86,7 @@ def settings_of(cls: type) -> list[dict[str, Any]]:
     return [least, *([{**least, **more}] if more else []), *known]
 
 
-def made(cls: type, values: dict[str, Any]) -> Any:
-    """An object of its own; units inside are made anew, since each belongs to one network."""
+def make(cls: type, values: dict[str, Any]) -> Any:
     return _config.call(cls, {name: value() if callable(value) else value for name, value in values.items()})
 
 
@@ -104,9 +103,9 @@ def networks(dtype: Any = np.float32) -> Iterator[fastbp.Network]:
     for hidden in fastbp.reference.ACTIVATIONS:
         yield fastbp.MLP([WIDTH, 5, 4, 2], hidden=hidden, dtype=dtype, seed=1)
     for loss, values in LOSSES:
-        yield fastbp.Network(fastbp.Linear(WIDTH, 2), loss=made(loss, values), dtype=dtype, seed=2)  # linear models
+        yield fastbp.Network(fastbp.Linear(WIDTH, 2), loss=make(loss, values), dtype=dtype, seed=2)  # linear models
     for cls, values in UNITS:
-        unit = made(cls, values)
+        unit = make(cls, values)
         outputs = unit.outputs_for(WIDTH)
         assert outputs is not None
         yield fastbp.Network(unit, fastbp.Linear(outputs, 2), loss=fastbp.MSE(), dtype=dtype, seed=3)
@@ -139,7 +138,9 @@ def assert_equal(net: fastbp.Network, other: fastbp.Network, rng: np.random.Gene
         assert others[name].flags.writeable
     assert not np.shares_memory(other.flat_parameters, net.flat_parameters)
     x = rng.random((5, WIDTH)).astype(net.dtype)
+    steps = net.steps
     assert_same_bits(other.forward(x), net.forward(x))
+    net.steps = other.steps = steps  # a forward pass of training counts
 
 
 def scrambled(net: fastbp.Network, rng: np.random.Generator) -> fastbp.Network:
@@ -153,7 +154,7 @@ def scrambled(net: fastbp.Network, rng: np.random.Generator) -> fastbp.Network:
 
 @pytest.mark.parametrize(("cls", "values"), UNITS + LOSSES, ids=name_of)
 def test_every_unit_and_loss_says_what_it_was_made_with(cls: type, values: dict[str, Any]) -> None:
-    one = made(cls, values)
+    one = make(cls, values)
     data = json.loads(json.dumps(_config.describe(one), allow_nan=False))
     assert data["class"] == f"fastbp.{cls.__name__}"
     again = _config.decode(data, _architecture._Maker({}, None).part)
@@ -481,35 +482,68 @@ class Running(Unit):
 
     def forward(self, x: Any) -> Any:
         self.state["mean"][...] += x.mean(axis=0)
-        return x - self.state["mean"]
+        return x + self.state["mean"]
 
     def backward(self, dy: Any) -> Any:
         return dy
 
 
 @pytest.fixture
-def stateful(monkeypatch: pytest.MonkeyPatch) -> fastbp.Network:
-    net = fastbp.Network(fastbp.Linear(WIDTH, 2), Running(2), loss=fastbp.MSE(), seed=0)
-    if not hasattr(net, "state"):
-        state = property(lambda self: {"1.mean": self.units[1].state["mean"]})
-        monkeypatch.setattr(fastbp.Network, "state", state, raising=False)
+def stateful() -> fastbp.Network:
+    inner = fastbp.Sequential(Running(2), fastbp.Residual(Running(2)))
+    net = fastbp.Network(fastbp.Linear(WIDTH, 2), inner, loss=fastbp.MSE(), seed=0)
     net.forward(np.ones((4, WIDTH), np.float32))
+    net.eval()
     return net
 
 
 @SUFFIX
 def test_state_is_saved(stateful: fastbp.Network, suffix: str, tmp_path: Path, rng: np.random.Generator) -> None:
     path = tmp_path / f"m{suffix}"
-    assert stateful.state["1.mean"].any()
+    assert all(values.any() for values in stateful.state.values()) and stateful.steps == 1
     stateful.save(path)
-    assert_equal(stateful, fastbp.load(path, units={"Running": Running}), rng)
+    found = fastbp.load(path, units={"Running": Running})
+    assert (found.training, found.steps) == (False, 1)
+    assert_equal(stateful, found, rng)
     arrays = dict(_architecture.arrays_of(stateful))
-    assert list(arrays) == ["0.weight", "0.bias", "state.1.mean"]
+    assert list(arrays) == ["0.weight", "0.bias", "state.1.0.mean", "state.1.1.0.mean"]
 
 
 def test_state_is_copied(stateful: fastbp.Network, rng: np.random.Generator) -> None:
     for again in COPIES.values():
-        assert_equal(stateful, again(stateful), rng)
+        other = again(stateful)
+        assert (other.training, other.steps) == (False, 1)
+        assert_equal(stateful, other, rng)
+
+
+def test_a_composite_is_copied_alone(rng: np.random.Generator) -> None:
+    """Its own dicts and those of the units inside share their arrays again."""
+    x = rng.random((4, WIDTH), np.float32)
+    block = fastbp.Sequential(Running(WIDTH), fastbp.Residual(fastbp.Linear(WIDTH, WIDTH)), Running(WIDTH))
+    block.forward(x)
+    block.training = False
+    for again in COPIES.values():
+        other = again(block)
+        assert not other.training
+        for name, values in block.state.items():
+            assert_same_bits(other.state[name], values)
+        expected = copy.deepcopy(block).forward(x)
+        assert_same_bits(other.forward(x), expected)
+        other.backward(x)
+        assert other.gradients["1.0.weight"].any() and not block.gradients["1.0.weight"].any()
+        other.parameters["1.0.weight"][...] = 0
+        assert not other.units[1].block.parameters["weight"].any() and block.parameters["1.0.weight"].any()
+        fastbp.Network(other.fresh(), loss=fastbp.MSE())
+
+
+@SUFFIX
+@pytest.mark.parametrize("hidden", [["relu", "tanh"], fastbp.Tanh(), [fastbp.Sigmoid(), "relu"]], ids=repr)
+def test_an_mlp_keeps_its_hidden_units(hidden: Any, suffix: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    net = scrambled(fastbp.MLP([WIDTH, 4, 5, 2], hidden=hidden, seed=0), rng)
+    net.save(tmp_path / f"m{suffix}")
+    assert_equal(net, fastbp.load(tmp_path / f"m{suffix}"), rng)
+    for again in COPIES.values():
+        assert_equal(net, again(net), rng)
 
 
 # ---- files that are no models ----------------------------------------------------------------------------------------
@@ -904,7 +938,7 @@ def test_copies_are_independent(again: Callable[[Any], Any], rng: np.random.Gene
 def test_units_are_copied_alone_and_out_of_a_network(
     cls: type, values: dict[str, Any], again: Callable[[Any], Any], rng: np.random.Generator
 ) -> None:
-    alone, inside = made(cls, values), made(cls, values)
+    alone, inside = make(cls, values), make(cls, values)
     x = rng.random((2, WIDTH), np.float32)
     alone.forward(x)
     net = fastbp.Network(inside, fastbp.Linear(inside.outputs_for(WIDTH), 1), loss=fastbp.MSE(), seed=1)
@@ -926,7 +960,7 @@ def test_units_are_copied_alone_and_out_of_a_network(
 def test_losses_are_copied_with_their_options_and_without_a_memory(
     cls: type, values: dict[str, Any], again: Callable[[Any], Any]
 ) -> None:
-    loss = made(cls, values)
+    loss = make(cls, values)
     other = again(loss)
     assert type(other) is cls and repr(other) == repr(loss) and other.config() == loss.config()
     with pytest.raises(RuntimeError, match="backward before forward"):

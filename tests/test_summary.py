@@ -12,7 +12,7 @@ from helpers import DTYPES
 
 import fastbp
 from fastbp.reference import ACTIVATIONS
-from fastbp.summary import Summary, _bytes
+from fastbp.summary import _bytes
 from fastbp.units import Unit
 
 SIZES = [[4, 3], [784, 256, 10], [1, 1], [5, *[7] * 9, 2]]
@@ -135,48 +135,35 @@ def test_a_long_unit_is_cut() -> None:
     assert max(map(len, str(net.summary()).splitlines())) < 140
 
 
-class Chain(Unit):
-    """A composite in plain Python: units one after another, or side by side on one input and summed."""
-
-    def __init__(self, units: list[Unit], merge: str | None = None) -> None:
-        self.units = units
-        if merge is not None:
-            self.merge = merge
-
-    def outputs_for(self, n_in: int | None) -> int | None:
-        if hasattr(self, "merge"):
-            return self.units[0].outputs_for(n_in)
-        for unit in self.units:
-            n_in = unit.outputs_for(n_in)
-        return n_in
-
-    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        inner = [(i, unit.parameter_shapes()) for i, unit in enumerate(self.units)]
-        return {f"{i}.{name}": shape for i, shapes in inner for name, shape in shapes.items()}
-
-    def initialize(self, rng: Any, parameters: dict[str, Any]) -> None:
-        pass
-
-
 def test_units_inside_units() -> None:
     def branches() -> Unit:
-        sequence = Chain([fastbp.Linear(4, 6), fastbp.Tanh(), fastbp.Linear(6, 5)])
-        return Chain([sequence, fastbp.Linear(4, 5)], merge="sum")
+        sequence = fastbp.Sequential(fastbp.Linear(4, 6), fastbp.Tanh(), fastbp.Linear(6, 5))
+        return fastbp.Branches([sequence, fastbp.Linear(4, 5)], merge="concat")
 
-    net = fastbp.Network(branches(), fastbp.Linear(5, 2), loss=fastbp.MSE(), seed=0)
-    summary = Summary(net, 3)
-    found = [(row.position, row.inputs, row.outputs, row.multiply_adds) for row in summary.rows]
+    net = fastbp.Network(branches(), fastbp.Linear(10, 2), loss=fastbp.MSE(), seed=0)
+    summary = net.summary(3)
+    found = [(row.position, row.unit, row.inputs, row.outputs, row.multiply_adds) for row in summary.rows]
     assert found == [
-        ("0", None, 5, 24 + 30 + 20), ("0.0", None, 5, 24 + 30), ("0.0.0", 4, 6, 24), ("0.0.1", 6, 6, 0),
-        ("0.0.2", 6, 5, 30), ("0.1", 4, 5, 20), ("1", 5, 2, 10),
+        ("0", "Branches", 4, 10, 24 + 30 + 20), ("0.0", "Sequential", 4, 5, 24 + 30),
+        ("0.0.0", "Linear(4, 6)", 4, 6, 24), ("0.0.1", "Tanh()", 6, 6, 0), ("0.0.2", "Linear(6, 5)", 6, 5, 30),
+        ("0.1", "Linear(4, 5)", 4, 5, 20), ("1", "Linear(10, 2)", 10, 2, 20),
     ]
-    assert summary.parameters == net.n_parameters == 30 + 35 + 25 + 12
+    assert summary.parameters == net.n_parameters == 30 + 35 + 25 + 22
     # At the input nobody asks for a gradient, on neither branch.
-    assert summary.gradient_multiply_adds == 2 * 84 + 30 + 10
-    inside = fastbp.Network(fastbp.Linear(3, 4), branches(), loss=fastbp.MSE(), seed=0).summary()
-    assert inside.rows[1].inputs == 4
-    assert inside.gradient_multiply_adds == 2 * (12 + 74) + 74
+    assert summary.gradient_multiply_adds == 2 * 94 + 30 + 20
+    # The outputs of three linear units, what the branches make together, and that of the last.
+    assert summary.activation_bytes == 3 * ((6 + 5 + 5 + 10 + 2 + 2 * 10 + 4 + 2 + 1) * 4 + 16)
     assert "    Linear(4, 6)" in str(summary)
+
+
+def test_a_way_around_a_block() -> None:
+    block = fastbp.Sequential(fastbp.Linear(4, 6), fastbp.Tanh(), fastbp.Linear(6, 4))
+    net = fastbp.Network(fastbp.Linear(3, 4), fastbp.Residual(block), loss=fastbp.MSE(), seed=0)
+    summary = net.summary()
+    assert [row.position for row in summary.rows] == ["0", "1", "1.0", "1.0.0", "1.0.1", "1.0.2"]
+    assert summary.rows[1].parameters == summary.rows[2].parameters == 30 + 28
+    assert summary.parameters == net.n_parameters
+    assert summary.gradient_multiply_adds == 2 * (12 + 48) + 48
 
 
 @pytest.mark.parametrize(
