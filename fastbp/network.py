@@ -772,6 +772,8 @@ class Network:
             A unit or a loss of your own does not tell what it was made with; see `Unit.config`.
         OSError
             The file cannot be written.
+        RuntimeError
+            Another thread has changed the parameters meanwhile.
         ImportError
             safetensors is not installed.
 

@@ -106,7 +106,7 @@ def test_the_metadata() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     metadata, build = project["project"], project["build-system"]
     assert [name.split(">")[0] for name in metadata["dependencies"]] == ["numpy"]
-    assert {"demo", "bench", "test", "docs", "dev"} <= metadata["optional-dependencies"].keys()
+    assert {"demo", "bench", "test", "docs", "save", "dev"} <= metadata["optional-dependencies"].keys()
     assert metadata["requires-python"] == ">=3.11"
     pythons = [
         c.rsplit(" ", 1)[1] for c in metadata["classifiers"] if c.startswith("Programming Language :: Python :: 3.")
