@@ -8,28 +8,55 @@
 # --- layer_norm: y = (x - mean) / sqrt(variance + eps) * scale + shift, of each row. Kept: high, low, 1 / sqrt(variance + eps).
 #     With g = dy scale and n = (x - mean) / sqrt(variance + eps):  dx = (g - mean(g) - n mean(g n)) / sqrt(variance + eps)
 
-cdef inline void row_moments(const real* x, Py_ssize_t n, real* kept, double eps) noexcept nogil:
-    cdef Total sum, squares
-    cdef vec d, high
-    cdef double mean, variance
+cdef inline double row_sum(const real* x, Py_ssize_t n) noexcept nogil:
+    cdef Total sum
     cdef Py_ssize_t i
     total_begin(&sum)
     for i from 0 <= i < n by VL:
         total_add(&sum, load_some(x + i, n - i, 0))
-    kept[0] = <real> (total_end(&sum) / n)
-    high = vset(kept[0])
-    total_begin(&sum)
-    total_begin(&squares)
-    for i from 0 <= i < n by VL:
-        prefetch_load(x + i + n)    # the next row, mostly
-        d = load_some(x + i, n - i, kept[0]) - high
-        total_add(&sum, d)
-        total_add_square(&squares, d)
-    mean = total_end(&sum) / n
-    variance = total_end(&squares) / n - mean * mean
+    return total_end(&sum)
+
+cdef inline void add_powers(vec d, wvec* sums, wvec* squares) noexcept nogil:
+    cdef wvec w[HALVES]
+    cdef int h
+    widen(d, w)
+    for h in range(HALVES):
+        sums[h] = sums[h] + w[h]
+        squares[h] = squares[h] + w[h] * w[h]
+
+cdef inline void row_powers(const real* x, Py_ssize_t n, real about, double* sum, double* squares) noexcept nogil:
+    """The sums of x - about and of its square; two sums of each in turns, which do not wait for one another."""
+    cdef vec middle = vset(about)
+    cdef wvec sums[2][HALVES]
+    cdef wvec powers[2][HALVES]
+    cdef Py_ssize_t i = 0, end
+    cdef int h
+    sum[0] = squares[0] = 0
+    while i < n:
+        for h in range(HALVES):
+            sums[0][h] = sums[1][h] = powers[0][h] = powers[1][h] = wset(0)
+        end = min(n, i + BLOCK * VL)
+        while i + 2 * VL <= end:
+            prefetch_load(x + i + n)        # the next row, mostly
+            prefetch_load(x + i + VL + n)
+            add_powers(vload(x + i) - middle, sums[0], powers[0])
+            add_powers(vload(x + i + VL) - middle, sums[1], powers[1])
+            i += 2 * VL
+        while i < end:
+            add_powers(load_some(x + i, end - i, about) - middle, sums[0], powers[0])
+            i += VL
+        for h in range(HALVES):
+            sum[0] += wsum(sums[0][h] + sums[1][h])
+            squares[0] += wsum(powers[0][h] + powers[1][h])
+
+cdef inline void row_moments(const real* x, Py_ssize_t n, real* kept, double eps) noexcept nogil:
+    cdef double sum, squares, variance
+    kept[0] = <real> (row_sum(x, n) / n)
+    row_powers(x, n, kept[0], &sum, &squares)
+    variance = squares / n - (sum / n) * (sum / n)
     if variance < 0:    # by rounding; a NaN stays
         variance = 0
-    kept[1] = <real> mean
+    kept[1] = <real> (sum / n)
     kept[2] = <real> (1 / sqrt(variance + eps))
 
 cdef inline vec load_or(const void* p, Py_ssize_t j, Py_ssize_t left, double absent) noexcept nogil:
@@ -212,6 +239,7 @@ cdef void batch_norm_strip(const UnitCall* c, Py_ssize_t j, Py_ssize_t width) no
     cdef real low[STRIP]
     cdef real inverse[STRIP]
     cdef real* kept = <real*> c.kept + j
+    cdef double scale, shift
     cdef Py_ssize_t i, k, left
     cdef vec v
     if c.training:
@@ -224,12 +252,16 @@ cdef void batch_norm_strip(const UnitCall* c, Py_ssize_t j, Py_ssize_t width) no
         memmove(kept + 2 * c.n_out, inverse, width * sizeof(real))
     if c.y == NULL:
         return
+    # y = (x - high) factor + offset: what low takes off is in the offset
+    for k in range(width):
+        scale = 1 if c.parameters[0] == NULL else (<const real*> c.parameters[0])[j + k]
+        shift = 0 if c.parameters[1] == NULL else (<const real*> c.parameters[1])[j + k]
+        inverse[k] = <real> (scale * inverse[k])
+        low[k] = <real> (shift - <double> low[k] * inverse[k])
     for i in range(c.rows):
         for k from 0 <= k < width by VL:
             left = width - k
-            v = ((x_at(c, i, j + k, left) - vload(high + k)) - vload(low + k)) * vload(inverse + k)
-            if c.parameters[0] != NULL:
-                v = vfma(v, load_some(<const real*> c.parameters[0] + j + k, left, 0), load_or(c.parameters[1], j + k, left, 0))
+            v = vfma(x_at(c, i, j + k, left) - vload(high + k), vload(inverse + k), vload(low + k))
             store_some(<real*> c.y + i * c.n_out + j + k, left, v)
 
 cdef void batch_norm_forward(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
