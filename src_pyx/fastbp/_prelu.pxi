@@ -32,7 +32,7 @@ cdef void prelu_gradients(const UnitCall* c, Py_ssize_t first, Py_ssize_t count)
     cdef double total = 0
     cdef Py_ssize_t i, j
     if c.options[0] != 1:
-        sum_columns(prelu_term, c, first, count, c.gradients[0])
+        sum_columns(prelu_term, c.gradients[0], NULL, NULL, c, first, count)
         return
     for i in range(c.rows):
         total_begin(&row)

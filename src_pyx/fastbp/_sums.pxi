@@ -29,7 +29,8 @@ cdef extern from * nogil:
     #  define wsum(w) vsum(w)
     #endif
     #define wset(s) ((double)(s) - (wvec){0})
-    #define wstore(p, w) memcpy(p, &(w), sizeof(wvec))
+    FASTBP_INLINED_PART wvec wload(const double *p) { wvec w; memcpy(&w, p, sizeof(w)); return w; }
+    FASTBP_INLINED_PART void wstore(double *p, wvec w) { memcpy(p, &w, sizeof(w)); }
     """
     ctypedef double wvec            # VL / HALVES doubles
     enum:
@@ -37,10 +38,12 @@ cdef extern from * nogil:
     void widen(vec v, wvec* w)      # OUT  HALVES vectors
     double wsum(wvec w)
     wvec wset(double s)
+    wvec wload(const double* p)
     void wstore(double* p, wvec w)
 
 cdef enum:
-    STRIP = 4               # vectors that are summed over the rows at once: their sums do not wait for one another
+    STRIP = 256             # columns that are summed over the rows at once: the sums stay in the first cache, and a row of them is
+                            # long enough for the processor to see that the next lines of it will be wanted
     COLUMNS_BLOCK = 64      # rows
 
 ctypedef struct Total:
@@ -92,49 +95,41 @@ cdef inline double total_end(Total* t) noexcept nogil:
 
 ctypedef vec (*term_t)(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left) noexcept nogil
 
-cdef forced_void sum_block(term_t term, const UnitCall* c, Py_ssize_t row, Py_ssize_t end, Py_ssize_t j, Py_ssize_t width,
-                           double* totals) noexcept nogil:
-    """At most COLUMNS_BLOCK rows of a whole strip, or of its last one."""
-    cdef vec sums[STRIP]
-    cdef real done[STRIP * VL]
-    cdef Py_ssize_t i
-    cdef int s
-    for s in range(STRIP):
-        sums[s] = vset(0)
-    if width == STRIP * VL:
-        for i in range(row, end):
-            for s in range(STRIP):
-                sums[s] = sums[s] + term(c, i, j + s * VL, VL)
-    else:
-        for i in range(row, end):
-            for s in range(STRIP):
-                if s * VL < width:
-                    sums[s] = sums[s] + term(c, i, j + s * VL, width - s * VL)
-    for s in range(STRIP):
-        vstore(done + s * VL, sums[s])
-    for s in range(STRIP * VL):
-        totals[s] += done[s]
-
-cdef forced_void sum_strip(term_t term, const UnitCall* c, Py_ssize_t j, Py_ssize_t width, double* totals) noexcept nogil:
-    """totals (STRIP * VL of them) = the sums over all rows from column j on."""
-    cdef Py_ssize_t row = 0
-    memset(totals, 0, STRIP * VL * sizeof(double))
+cdef forced_void sum_strip(term_t term, term_t other, const UnitCall* c, Py_ssize_t j, Py_ssize_t width, double* totals,
+                           double* others) noexcept nogil:
+    """totals and others (STRIP of each) = the sums over all rows from column j on; `other` may be NULL."""
+    cdef real sums[STRIP]
+    cdef real other_sums[STRIP]
+    cdef Py_ssize_t i, k, row = 0, end
+    memset(totals, 0, STRIP * sizeof(double))
+    memset(others, 0, STRIP * sizeof(double))
     while row < c.rows:
-        sum_block(term, c, row, min(c.rows, row + COLUMNS_BLOCK), j, width, totals)
-        row += COLUMNS_BLOCK
+        end = min(c.rows, row + COLUMNS_BLOCK)
+        memset(sums, 0, sizeof(sums))
+        memset(other_sums, 0, sizeof(other_sums))
+        for i in range(row, end):
+            for k from 0 <= k < width by VL:
+                vstore(sums + k, vload(sums + k) + term(c, i, j + k, width - k))
+                if other != NULL:
+                    vstore(other_sums + k, vload(other_sums + k) + other(c, i, j + k, width - k))
+        for k in range(width):
+            totals[k] += sums[k]
+            others[k] += other_sums[k]
+        row = end
 
-cdef forced_void sum_columns(term_t term, const UnitCall* c, Py_ssize_t first, Py_ssize_t count, void* out) noexcept nogil:
+cdef forced_void sum_columns(term_t term, void* out, term_t other, void* other_out, const UnitCall* c, Py_ssize_t first,
+                             Py_ssize_t count) noexcept nogil:
     """out[j] = the sum over all rows, for some columns."""
-    cdef double totals[STRIP * VL]
-    cdef Py_ssize_t j = first, end = first + count, width, lane
-    if out == NULL:
-        return
-    while j < end:
-        width = min(end - j, <Py_ssize_t> (STRIP * VL))
-        sum_strip(term, c, j, width, totals)
-        for lane in range(width):
-            (<real*> out)[j + lane] = <real> totals[lane]
-        j += width
+    cdef double totals[STRIP]
+    cdef double others[STRIP]
+    cdef Py_ssize_t j, k, width
+    for j from first <= j < first + count by STRIP:
+        width = min(first + count - j, <Py_ssize_t> STRIP)
+        sum_strip(term, other, c, j, width, totals, others)
+        for k in range(width):
+            (<real*> out)[j + k] = <real> totals[k]
+            if other != NULL:
+                (<real*> other_out)[j + k] = <real> others[k]
 
 cdef inline vec dy_at(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left) noexcept nogil:
     return load_some(<const real*> c.dy + i * c.n_out + j, left, 0)

@@ -49,6 +49,7 @@ ctypedef struct UnitCall:
     void* state[MAX_UNIT_PARAMETERS]    # what training keeps beside the parameters: running statistics; in training also NULL: none kept
     const double* options
     bint training
+    bint summed             # backward over columns: `gradients` hold those of this very call already, which saves it the same sums
     # Where chance comes from: a number for element (row, column) follows from these and from first_row + row and column alone.
     uint64_t seed, stream, step
     Py_ssize_t first_row    # the number that the batch's first row has in a larger batch that it is part of
