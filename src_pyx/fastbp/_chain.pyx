@@ -252,6 +252,7 @@ cdef void call_of(const Chain* chain, const Batch* batch, const Pair* parameters
     if unit.pair >= 0 and parameters != NULL:
         c.parameters[0], c.parameters[1] = parameters[unit.pair].weight, parameters[unit.pair].bias
     c.options = unit.options
+    c.summed = False
     c.training, c.seed, c.stream, c.step, c.first_row = batch.training, chain.seed, unit.stream, batch.step, batch.first_row
 
 cdef void forward_rows_of(const Chain* chain, const Batch* batch, const Pair* parameters, int i, Py_ssize_t first,
