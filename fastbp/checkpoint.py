@@ -40,6 +40,7 @@ MAGIC = b"fastbp checkpoint 1\n"
 ALIGNMENT = 64
 DIGEST = 32  # bytes of SHA-256
 DTYPES = ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f4", "<f8")
+CONTENT = {"network", "parameters", "units", "seed", "steps", "optimizer", "history"}
 LONGEST_HEADER = 2**28  # bytes; what claims more is not read
 
 
@@ -242,21 +243,15 @@ def check_fits(path: Path, tree: Tree, net: Network, optimizer: Optimizer) -> No
     if tree["optimizer"]["class"] != name:
         came = tree["optimizer"]["class"]
         raise CheckpointError(f"{os.fspath(path)} was written for another optimizer: {came} in the file, {name} here")
-    expected, kept = pack(net, optimizer, None), tree
-    for place in ((), ("units",), ("optimizer", "arrays")):
-        for one in place:
-            expected, kept = expected.get(one, {}), kept.get(one, {})
-        _check_arrays(path, expected, kept)
-
-
-def _check_arrays(path: Path, expected: Tree, kept: Tree) -> None:
-    mine, theirs = _arrays_of(expected), _arrays_of(kept)
-    if mine != theirs:
-        raise CheckpointError(f"{os.fspath(path)} holds other arrays: {theirs} in the file, {mine} here")
+    kept, expected = _arrays_of(tree), _arrays_of(pack(net, optimizer, None))
+    if kept != expected:
+        raise CheckpointError(f"{os.fspath(path)} holds other arrays: {kept} in the file, {expected} here")
 
 
 def _arrays_of(tree: Tree) -> dict[str, str]:
-    return {name: f"{v.dtype} {v.shape}" for name, v in tree.items() if isinstance(v, np.ndarray)}
+    """Say what the arrays are that `unpack` copies."""
+    named = {"parameters": tree["parameters"], **tree["units"], **tree["optimizer"].get("arrays", {})}
+    return {name: f"{array.dtype} {array.shape}" for name, array in named.items()}
 
 
 def _difference(theirs: Any, mine: Any) -> str:
@@ -381,7 +376,12 @@ def read_tree(path: Path) -> Tree:
     digest.update(data.data)
     if digest.digest() != kept:
         raise _damaged(name, "its checksum is not that of its content")
-    content: Tree = _decoded(header["content"], [_array(one, data) for one in header["arrays"]])
+    try:
+        content: Tree = _decoded(header["content"], [_array(one, data) for one in header["arrays"]])
+    except (ValueError, IndexError, TypeError, AttributeError, RecursionError):
+        raise _damaged(name, "its header cannot be read") from None
+    if not isinstance(content, dict) or not CONTENT <= set(content):
+        raise CheckpointError(f"{name} is no checkpoint of a network and an optimizer")
     return content
 
 
@@ -406,9 +406,10 @@ def _read_header(name: str, file: BinaryIO) -> Tree:
 def _check_header(tree: Tree) -> None:
     """Hold every array to the data's bounds: the checksum comes later, and a header may claim anything."""
     for one in tree["arrays"]:
-        end = one["start"] + math.prod(one["shape"]) * np.dtype(one["dtype"]).itemsize
-        if one["dtype"] not in DTYPES or min([0, one["start"], *one["shape"]]) < 0 or end > tree["bytes"]:
-            raise ValueError("no array of this file")
+        if one["dtype"] not in DTYPES or min([0, one["start"], *one["shape"]]) < 0:
+            raise ValueError("no array of a checkpoint")
+        if one["start"] + math.prod(one["shape"]) * np.dtype(one["dtype"]).itemsize > tree["bytes"]:
+            raise ValueError("an array beyond the end")
 
 
 def _damaged(name: str, why: str) -> CheckpointError:
