@@ -28,6 +28,13 @@ def test_examples_in_docstrings_run(name: str, tmp_path: Path, monkeypatch: pyte
     assert result.failed == 0
 
 
+@pytest.mark.parametrize("page", sorted(p for p in (ROOT / "docs").glob("*.md") if ">>>" in p.read_text()), ids=lambda p: p.stem)
+def test_examples_in_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = doctest.testfile(str(page), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
+
+
 @pytest.mark.parametrize("name", sorted(set(fastbp.__all__) - {"__version__"}))
 def test_public_names_have_a_docstring_and_an_example(name: str) -> None:
     public = getattr(fastbp, name)
