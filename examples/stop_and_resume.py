@@ -1,7 +1,7 @@
 """A training that is stopped again and again, and ends with the same bits as one that ran through.
 
-The data lie in a file that is mapped into memory, as one larger than the memory would be. A fifth of the rows is kept for
-early stopping; the run is kept in a checkpoint, and each call goes on where the one before was stopped.
+The data lie in a file that is mapped into memory, as one larger than the memory would be. A fifth of the rows is kept
+for early stopping; the run is kept in a checkpoint, and each call goes on where the one before was stopped.
 """
 
 import numpy as np

@@ -28,7 +28,10 @@ def test_examples_in_docstrings_run(name: str, tmp_path: Path, monkeypatch: pyte
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("page", sorted(p for p in (ROOT / "docs").glob("*.md") if ">>>" in p.read_text()), ids=lambda p: p.stem)
+PAGES = sorted(page for page in (ROOT / "docs").glob("*.md") if ">>>" in page.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_examples_in_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = doctest.testfile(str(page), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
