@@ -6,9 +6,9 @@ A. The file: MAGIC, the length of the header (8 bytes, little-endian), the heade
    to the bit.
 B. A file is read and compared whole before anything is changed: a damaged file, or one of another network, leaves
    network and optimizer as they were.
-C. What has a state of its own says so by ``get_state(net)`` and ``set_state(net, state)``: optimizers, the schedules
-   among their hyper-parameters. Of an optimizer without them, its arrays, its count of steps and its plain attributes
-   are kept.
+C. An optimizer that knows its own state says so by ``get_state(net)`` and ``set_state(net, state)``, which refuses what
+   does not fit before it changes anything. Of any other, its arrays, its count of steps and its plain attributes are
+   kept; of one whose rule is Python's the attributes in any case.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def load_checkpoint(path: Path, net: Network, optimizer: Optimizer) -> Checkpoin
     _check(net, optimizer)
     tree = read_tree(path)
     check_fits(path, tree, net, optimizer)
-    unpack(tree, net, optimizer)
+    unpack(path, tree, net, optimizer)
     return Checkpoint(history_of(tree), tree.get("extra", {}))
 
 
@@ -214,16 +214,11 @@ def _named(thing: Any) -> str:
 
 
 def _optimizer_state(optimizer: Optimizer, net: Network) -> Tree:
+    settings = {name: value for name, value in optimizer.__getstate__().items() if _is_plain(value)}
     if hasattr(optimizer, "get_state"):
-        return {"state": optimizer.get_state(net)}
+        return {"state": optimizer.get_state(net), "settings": settings if optimizer.kind is None else {}}
     state = optimizer.state_for(net)
-    settings = optimizer.__getstate__()
-    return {
-        "arrays": state.arrays,
-        "step": state.step,
-        "settings": {name: value for name, value in settings.items() if _is_plain(value)},
-        "parts": {name: value.get_state(net) for name, value in settings.items() if hasattr(value, "get_state")},
-    }
+    return {"arrays": state.arrays, "step": state.step, "settings": settings}
 
 
 def _is_plain(value: Any) -> bool:
@@ -269,26 +264,30 @@ def _shape(sizes: list[int] | None) -> str:
     return "missing" if sizes is None else str(tuple(sizes))
 
 
-def unpack(tree: Tree, net: Network, optimizer: Optimizer) -> None:
+def unpack(path: Path, tree: Tree, net: Network, optimizer: Optimizer) -> None:
     """Give network and optimizer the state of a checkpoint that fits them."""
+    _unpack_optimizer(path, tree["optimizer"], net, optimizer)
     net.flat_parameters[...] = tree["parameters"]
     for name, values in unit_state(net).items():
         values[...] = tree["units"][name]
     net.seed = tree["seed"]
     if tree["steps"] is not None:
         net.steps = tree["steps"]  # type: ignore[attr-defined]
-    kept = tree["optimizer"]
+
+
+def _unpack_optimizer(path: Path, kept: Tree, net: Network, optimizer: Optimizer) -> None:
     if hasattr(optimizer, "set_state"):
-        optimizer.set_state(net, kept["state"])
-        return
-    state = optimizer.state_for(net)
-    state.step = kept["step"]
-    for name, array in kept["arrays"].items():
-        state.arrays[name][...] = array
+        try:
+            optimizer.set_state(net, kept["state"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(f"{os.fspath(path)} was written for another optimizer: {error}") from error
+    else:
+        state = optimizer.state_for(net)
+        state.step = kept["step"]
+        for name, array in kept["arrays"].items():
+            state.arrays[name][...] = array
     # Not one by one through their setters: what holds together, as nesterov and momentum do, is set at once.
     vars(optimizer).update(kept["settings"])
-    for name, part in kept["parts"].items():
-        vars(optimizer)[name].set_state(net, part)
 
 
 def history_of(tree: Tree) -> History | None:

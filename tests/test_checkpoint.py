@@ -325,6 +325,17 @@ def test_optimizers_of_ones_own_and_with_a_protocol(tmp_path: Path) -> None:
             assert net.train_step(x, t, optimizer) == other.train_step(x, t, fresh)
         assert fresh.names == ("a", "b") and fresh.rate == 0.1 / 8
 
+    class Strict(Spoken):
+        def set_state(self, net: Any, state: dict[str, Any]) -> None:
+            raise ValueError("it has no 'momentum'")
+
+    save_checkpoint(tmp_path / "own.ckpt", net, Strict())
+    other = network(seed=4)
+    before = other.flat_parameters.tobytes()
+    with pytest.raises(CheckpointError, match=r"own.ckpt was written for another optimizer: it has no 'momentum'"):
+        load_checkpoint(tmp_path / "own.ckpt", other, Strict())
+    assert other.flat_parameters.tobytes() == before and other.seed == 4
+
 
 def test_the_state_of_units_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counter = {"1.mean": np.array([1.0, 2.0])}
