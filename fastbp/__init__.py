@@ -19,6 +19,8 @@ from fastbp.metrics import Metric
 from fastbp.network import MLP, Gradients, Network
 from fastbp.optimizers import SGD, Adam, Optimizer
 from fastbp.runtime import config, get_num_threads, set_num_threads, threads
+from fastbp.saving import load
+from fastbp.summary import Summary
 from fastbp.training import train
 from fastbp.units import *  # noqa: F403
 
@@ -39,10 +41,12 @@ __all__ = [
     "Network",
     "Optimizer",
     "StopTraining",
+    "Summary",
     "__version__",
     "check_gradients",
     "config",
     "get_num_threads",
+    "load",
     "load_checkpoint",
     "save_checkpoint",
     "set_num_threads",

@@ -272,7 +272,7 @@ def unpack(path: Path, tree: Tree, net: Network, optimizer: Optimizer) -> None:
         values[...] = tree["units"][name]
     net.seed = tree["seed"]
     if tree["steps"] is not None:
-        net.steps = tree["steps"]  # type: ignore[attr-defined]
+        net.steps = tree["steps"]
 
 
 def _unpack_optimizer(path: Path, kept: Tree, net: Network, optimizer: Optimizer) -> None:
