@@ -44,6 +44,7 @@ class Engine(Gate):
     has_forward: bool
     training: bool
     steps: int
+    seed: int
     def __init__(
         self, itemsize: int, units: Sequence[tuple[Any, ...]], loss: str | None = None, seed: int = 0
     ) -> None: ...

@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp._files import atomic_write
-from fastbp.callbacks import unit_state
 from fastbp.history import History
 from fastbp.network import Network, check_optimizer
 from fastbp.optimizers import Optimizer
@@ -188,9 +187,9 @@ def pack(net: Network, optimizer: Optimizer, history: History | None) -> Tree:
     return {
         "network": describe(net),
         "parameters": net.flat_parameters,
-        "units": dict(unit_state(net)),
+        "units": net.state,
         "seed": net.seed,
-        "steps": getattr(net, "steps", None),
+        "steps": net.steps,
         "optimizer": {"class": type(optimizer).__name__, **_optimizer_state(optimizer, net)},
         "history": None if history is None else dataclasses.asdict(history),
     }
@@ -203,7 +202,7 @@ def describe(net: Network) -> Tree:
         "loss": _named(net.loss),
         "dtype": net.dtype.name,
         "shapes": {name: list(view.shape) for name, view in net.parameters.items()},
-        "state": {name: list(values.shape) for name, values in unit_state(net).items()},
+        "state": {name: list(values.shape) for name, values in net.state.items()},
     }
 
 
@@ -268,11 +267,10 @@ def unpack(path: Path, tree: Tree, net: Network, optimizer: Optimizer) -> None:
     """Give network and optimizer the state of a checkpoint that fits them."""
     _unpack_optimizer(path, tree["optimizer"], net, optimizer)
     net.flat_parameters[...] = tree["parameters"]
-    for name, values in unit_state(net).items():
+    for name, values in net.state.items():
         values[...] = tree["units"][name]
     net.seed = tree["seed"]
-    if tree["steps"] is not None:
-        net.steps = tree["steps"]
+    net.steps = tree["steps"]
 
 
 def _unpack_optimizer(path: Path, kept: Tree, net: Network, optimizer: Optimizer) -> None:

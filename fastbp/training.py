@@ -350,7 +350,8 @@ class Run:
             gone = piece.steps_of(int(self.made[0]) - before)
             self.batch += gone
             self.batches += gone
-            self.interrupted = True
+            # What units keep of their own may be that of the step that was given up.
+            self.interrupted = not net.state
             raise
 
     def _steps_in_python(self, piece: Piece) -> None:

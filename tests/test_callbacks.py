@@ -266,18 +266,30 @@ def test_it_serves_again_and_as_a_callback() -> None:
         assert len(history) == 2 and history.best_epoch == 0
 
 
-def test_the_state_of_units_comes_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As that of running statistics must."""
-    counter = np.zeros(1)
-    monkeypatch.setattr("fastbp.callbacks.unit_state", lambda net: {"0.count": counter})
+class Counting(fastbp.Unit):
+    """Keeps the number of its training passes, as another would keep running statistics."""
 
-    class Count(Callback):
-        def on_epoch_end(self, net: Any, history: Any) -> None:
-            counter[...] = len(history)
-            history.loss[-1] = abs(len(history) - 2)
+    def outputs_for(self, n_in: int | None) -> int | None:
+        return n_in
 
-    train(*problem(), epochs=4, callbacks=[Count()], early_stopping=EarlyStopping("loss"))
-    assert counter[0] == 2
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"passes": (1,)}
+
+    def forward(self, x: Array) -> Array:
+        self.state["passes"] += self.training
+        return x
+
+    def backward(self, dy: Array) -> Array:
+        return dy
+
+
+def test_the_state_of_units_comes_back_too() -> None:
+    _, x, t = problem()
+    net = fastbp.Network(fastbp.Linear(6, 3), Counting(), loss=fastbp.SoftmaxNLL(), dtype="float64", seed=0)
+    options: dict[str, Any] = {"validation_data": (x, t), "metrics": ["top_1"], "train_metrics": ["accuracy"]}
+    train(net, x, t, epochs=4, early_stopping=EarlyStopping("loss"), callbacks=[Scripted(4, 2, 3, 5)], **options)
+    assert net.state["1.passes"].tolist() == [12]  # and only training counts
+    assert net.training
 
 
 def test_best_epoch_without_early_stopping() -> None:
