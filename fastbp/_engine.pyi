@@ -45,6 +45,7 @@ class Engine(Gate):
     training: bool
     looks_closer: bool
     steps: int
+    seed: int
     def __init__(
         self, itemsize: int, units: Sequence[tuple[Any, ...]], loss: str | None = None, seed: int = 0
     ) -> None: ...

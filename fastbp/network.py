@@ -293,7 +293,7 @@ class Network:
         self.units = chain
         self.loss = loss
         self.dtype = check.float_dtype("dtype", dtype)
-        self.seed = Philox(seed).seed
+        self._seed = Philox(seed).seed
         items = unrolled(chain, None)
         self.n_in: int | None = items[0].n_in
         self.n_out: int | None = items[-1].n_out
@@ -394,6 +394,17 @@ class Network:
     def _engines(self) -> Iterator[_engine.Engine]:
         for stretch in self._stretches:
             yield from stretch.engines()
+
+    @property
+    def seed(self) -> int:
+        """Of the initial weights, and of all chance in training from the next call on."""
+        return self._seed
+
+    @seed.setter
+    def seed(self, value: int) -> None:
+        self._seed = Philox(value).seed
+        for engine in self._engines():
+            engine.seed = self._seed
 
     @property
     def steps(self) -> int:

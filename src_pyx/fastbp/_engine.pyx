@@ -283,6 +283,15 @@ cdef class Engine(Gate):
         self.typenum = cnp.NPY_FLOAT32 if itemsize == 4 else cnp.NPY_FLOAT64
         self.n_in, self.n_out, self.widest = chain.n_in, chain.n_out, chain.widest
 
+    @property
+    def seed(self):
+        """Of what chance decides from the next call on: a run that is resumed takes its own again."""
+        return self.chain.seed
+
+    @seed.setter
+    def seed(self, uint64_t value):
+        self.chain.seed = value
+
     cdef int take_unit(self, int i, tuple spec) except -1:
         cdef Unit* unit = &self.chain.units[i]
         cdef int k
