@@ -66,7 +66,7 @@ def _load_backward(unit: str, x: Array, arguments: tuple[Array, ...], options: d
     fastbp = importlib.import_module("fastbp")
     function = getattr(fastbp, f"{unit}_backward")
     y = getattr(fastbp, unit)(x, *arguments, **options)
-    dy = np.cos(y, dtype=y.dtype)
+    dy = np.random.default_rng(1).standard_normal(y.shape, np.float32).astype(y.dtype)
     kept = () if unit == "dropout" else (y if "softmax" in unit else x,)
     result = function(dy, *kept, *arguments, **options)
     check(unit, "_backward", (dy, *kept, *arguments), options, result[0] if isinstance(result, tuple) else result)
