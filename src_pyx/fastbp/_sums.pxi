@@ -46,54 +46,57 @@ cdef enum:
                             # long enough for the processor to see that the next lines of it will be wanted
     COLUMNS_BLOCK = 64      # rows
 
-ctypedef struct Total:
-    double total
-    wvec lanes[HALVES]
-    int vectors
-
-cdef inline void total_begin(Total* t) noexcept nogil:
-    cdef int h
-    t.total = 0
-    t.vectors = 0
-    for h in range(HALVES):
-        t.lanes[h] = wset(0)
-
-cdef inline void total_fold(Total* t) noexcept nogil:
-    cdef int h
-    for h in range(HALVES):
-        t.total += wsum(t.lanes[h])
-        t.lanes[h] = wset(0)
-    t.vectors = 0
-
-cdef inline void total_add(Total* t, vec v) noexcept nogil:
-    cdef wvec w[HALVES]
-    cdef int h
-    widen(v, w)
-    for h in range(HALVES):
-        t.lanes[h] = t.lanes[h] + w[h]
-    t.vectors += 1
-    if t.vectors == BLOCK:
-        total_fold(t)
-
-cdef inline void total_add_square(Total* t, vec v) noexcept nogil:
-    """Squared in double: no float overflows."""
-    cdef wvec w[HALVES]
-    cdef int h
-    widen(v, w)
-    for h in range(HALVES):
-        t.lanes[h] = t.lanes[h] + w[h] * w[h]
-    t.vectors += 1
-    if t.vectors == BLOCK:
-        total_fold(t)
-
-cdef inline double total_end(Total* t) noexcept nogil:
-    total_fold(t)
-    return t.total
-
-
-# --- over rows: a term of row i is a vector of it from column j on, of which `left` elements count
+# A term of row i is a vector of it from column j on, of which `left` elements count; where a row is summed, the others are 0.
 
 ctypedef vec (*term_t)(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left) noexcept nogil
+
+
+# --- over a row, in double
+
+cdef inline void add_wide(wvec* sums, vec v) noexcept nogil:
+    cdef wvec w[HALVES]
+    cdef int h
+    widen(v, w)
+    for h in range(HALVES):
+        sums[h] = sums[h] + w[h]
+
+cdef forced_void sum_row(term_t term, term_t other, const UnitCall* c, Py_ssize_t i, double* total, double* other_total) noexcept nogil:
+    """Of one term or of two; two sums of each take turns, so that they do not wait for one another."""
+    cdef wvec even[HALVES]
+    cdef wvec odd[HALVES]
+    cdef wvec other_even[HALVES]
+    cdef wvec other_odd[HALVES]
+    cdef Py_ssize_t j = 0, end, n = c.n_in
+    cdef int h
+    total[0] = 0
+    if other != NULL:
+        other_total[0] = 0
+    while j < n:
+        for h in range(HALVES):
+            even[h] = odd[h] = other_even[h] = other_odd[h] = wset(0)
+        end = min(n, j + BLOCK * VL)
+        while j + 2 * VL <= end:
+            add_wide(even, term(c, i, j, VL))
+            add_wide(odd, term(c, i, j + VL, VL))
+            if other != NULL:
+                add_wide(other_even, other(c, i, j, VL))
+                add_wide(other_odd, other(c, i, j + VL, VL))
+            j += 2 * VL
+        while j < end:
+            add_wide(even, term(c, i, j, end - j))
+            if other != NULL:
+                add_wide(other_even, other(c, i, j, end - j))
+            j += VL
+        for h in range(HALVES):
+            total[0] += wsum(even[h] + odd[h])
+            if other != NULL:
+                other_total[0] += wsum(other_even[h] + other_odd[h])
+
+
+# --- over rows
+
+cdef inline void add_at(real* sums, vec v) noexcept nogil:
+    vstore(sums, vload(sums) + v)
 
 cdef forced_void sum_strip(term_t term, term_t other, const UnitCall* c, Py_ssize_t j, Py_ssize_t width, double* totals,
                            double* others) noexcept nogil:
@@ -108,13 +111,20 @@ cdef forced_void sum_strip(term_t term, term_t other, const UnitCall* c, Py_ssiz
         memset(sums, 0, sizeof(sums))
         memset(other_sums, 0, sizeof(other_sums))
         for i in range(row, end):
-            for k from 0 <= k < width by VL:
-                vstore(sums + k, vload(sums + k) + term(c, i, j + k, width - k))
+            k = 0
+            while k + VL <= width:
+                add_at(sums + k, term(c, i, j + k, VL))
                 if other != NULL:
-                    vstore(other_sums + k, vload(other_sums + k) + other(c, i, j + k, width - k))
+                    add_at(other_sums + k, other(c, i, j + k, VL))
+                k += VL
+            if k < width:
+                add_at(sums + k, term(c, i, j + k, width - k))
+                if other != NULL:
+                    add_at(other_sums + k, other(c, i, j + k, width - k))
         for k in range(width):
             totals[k] += sums[k]
-            others[k] += other_sums[k]
+            if other != NULL:
+                others[k] += other_sums[k]
         row = end
 
 cdef forced_void sum_columns(term_t term, void* out, term_t other, void* other_out, const UnitCall* c, Py_ssize_t first,
