@@ -17,7 +17,7 @@ cdef inline void add_powers(vec d, wvec* sums, wvec* squares) noexcept nogil:
         sums[h] = sums[h] + w[h]
         squares[h] = squares[h] + w[h] * w[h]
 
-cdef inline void row_powers(const real* x, Py_ssize_t n, real about, double* sum, double* squares) noexcept nogil:
+cdef forced_void row_powers(const real* x, Py_ssize_t n, real about, double* sum, double* squares) noexcept nogil:
     """The sums of x - about and of its square; two sums of each in turns, which do not wait for one another."""
     cdef vec middle = vset(about)
     cdef wvec sums[2][HALVES]

@@ -45,52 +45,40 @@ cdef enum:
     STRIP = 256             # columns that are summed over the rows at once: the sums stay in the first cache, and a row of them is
                             # long enough for the processor to see that the next lines of it will be wanted
     COLUMNS_BLOCK = 64      # rows
+    SUM_BLOCK = 32          # vectors of a row
 
 # A term of row i is a vector of it from column j on, of which `left` elements count; where a row is summed, the others are 0.
 
 ctypedef vec (*term_t)(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left) noexcept nogil
 
 
-# --- over a row, in double
-
-cdef inline void add_wide(wvec* sums, vec v) noexcept nogil:
-    cdef wvec w[HALVES]
-    cdef int h
-    widen(v, w)
-    for h in range(HALVES):
-        sums[h] = sums[h] + w[h]
+# --- over a row: SUM_BLOCK vectors in the elements' type, and these in double
 
 cdef forced_void sum_row(term_t term, term_t other, const UnitCall* c, Py_ssize_t i, double* total, double* other_total) noexcept nogil:
     """Of one term or of two; two sums of each take turns, so that they do not wait for one another."""
-    cdef wvec even[HALVES]
-    cdef wvec odd[HALVES]
-    cdef wvec other_even[HALVES]
-    cdef wvec other_odd[HALVES]
+    cdef vec even, odd, other_even, other_odd
     cdef Py_ssize_t j = 0, end, n = c.n_in
-    cdef int h
     total[0] = 0
     if other != NULL:
         other_total[0] = 0
     while j < n:
-        for h in range(HALVES):
-            even[h] = odd[h] = other_even[h] = other_odd[h] = wset(0)
-        end = min(n, j + BLOCK * VL)
+        even = odd = other_even = other_odd = vset(0)
+        end = min(n, j + SUM_BLOCK * VL)
         while j + 2 * VL <= end:
-            add_wide(even, term(c, i, j, VL))
-            add_wide(odd, term(c, i, j + VL, VL))
+            even = even + term(c, i, j, VL)
+            odd = odd + term(c, i, j + VL, VL)
             if other != NULL:
-                add_wide(other_even, other(c, i, j, VL))
-                add_wide(other_odd, other(c, i, j + VL, VL))
+                other_even = other_even + other(c, i, j, VL)
+                other_odd = other_odd + other(c, i, j + VL, VL)
             j += 2 * VL
         while j < end:
-            add_wide(even, term(c, i, j, end - j))
+            even = even + term(c, i, j, end - j)
             if other != NULL:
-                add_wide(other_even, other(c, i, j, end - j))
+                other_even = other_even + other(c, i, j, end - j)
             j += VL
-        for h in range(HALVES):
-            total[0] += wsum(even[h] + odd[h])
-            if other != NULL:
-                other_total[0] += wsum(other_even[h] + other_odd[h])
+        total[0] += vsum(even) + vsum(odd)
+        if other != NULL:
+            other_total[0] += vsum(other_even) + vsum(other_odd)
 
 
 # --- over rows
