@@ -118,7 +118,9 @@ cdef void layer_norm_backward(const UnitCall* call, Py_ssize_t first, Py_ssize_t
         if j < n:
             layer_norm_put_dx(c, i, j, n - j, kept, mean, slope)
 
-cdef void layer_norm_gradients(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+cdef void layer_norm_gradients(const UnitCall* call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    cdef UnitCall own = call[0]
+    cdef const UnitCall* c = &own
     sum_columns(layer_norm_term, c.gradients[0], dy_at, c.gradients[1], c, first, count)
 
 cdef UnitKind* layer_norm_kind = declare_unit(b"layer_norm", layer_norm_forward, layer_norm_backward)
@@ -168,7 +170,9 @@ cdef void rms_norm_backward(const UnitCall* call, Py_ssize_t first, Py_ssize_t c
             d = scaled_dy(c, i, j, n - j) - x_at(c, i, j, n - j) * inverse * slope
             store_some(<real*> c.dx + i * n + j, n - j, d * inverse)
 
-cdef void rms_norm_gradients(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+cdef void rms_norm_gradients(const UnitCall* call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    cdef UnitCall own = call[0]
+    cdef const UnitCall* c = &own
     sum_columns(rms_norm_term, c.gradients[0], NULL, NULL, c, first, count)
 
 cdef UnitKind* rms_norm_kind = declare_unit(b"rms_norm", rms_norm_forward, rms_norm_backward)
@@ -197,6 +201,7 @@ cdef inline void column_sums_of(const UnitCall* c, Py_ssize_t j, Py_ssize_t widt
         memset(block_squares, 0, sizeof(block_squares))
         for i in range(row, end):
             for k from 0 <= k < width by VL:
+                prefetch_load(<const real*> c.x + (i + AHEAD) * c.x_row + j + k)
                 widen(x_at(c, i, j + k, width - k), w)
                 widen(x_at(c, 0, j + k, width - k), origin)
                 for h in range(HALVES):
@@ -270,6 +275,7 @@ cdef void batch_norm_strip(const UnitCall* call, Py_ssize_t j, Py_ssize_t width)
     for i in range(c.rows):
         for k from 0 <= k < width by VL:
             left = width - k
+            prefetch_store(<real*> c.y + (i + AHEAD) * c.n_out + j + k)
             v = vfma(x_at(c, i, j + k, left) - vload(high + k), vload(inverse + k), vload(low + k))
             store_some(<real*> c.y + i * c.n_out + j + k, left, v)
 
@@ -315,13 +321,17 @@ cdef void batch_norm_backward(const UnitCall* call, Py_ssize_t first, Py_ssize_t
         for i in range(c.rows):
             for k from 0 <= k < width by VL:
                 left = width - k
+                ask_ahead(c, i, j + k)
+                prefetch_store(<real*> c.dx + (i + AHEAD) * c.n_out + j + k)
                 factor = load_some(<const real*> c.kept + 2 * c.n_out + j + k, left, 0) * load_or(c.parameters[0], j + k, left, 1)
                 g = dy_at(c, i, j + k, left)
                 if c.training:
                     g = (g - vload(mean + k)) - batch_normal(c, i, j + k, left) * vload(slope + k)
                 store_some(<real*> c.dx + i * c.n_out + j + k, left, g * factor)
 
-cdef void batch_norm_gradients(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+cdef void batch_norm_gradients(const UnitCall* call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    cdef UnitCall own = call[0]
+    cdef const UnitCall* c = &own
     sum_columns(batch_norm_term, c.gradients[0], dy_at, c.gradients[1], c, first, count)
 
 cdef UnitKind* batch_norm_kind = declare_unit(b"batch_norm", batch_norm_forward, batch_norm_backward)

@@ -46,6 +46,7 @@ cdef enum:
                             # long enough for the processor to see that the next lines of it will be wanted
     COLUMNS_BLOCK = 64      # rows
     SUM_BLOCK = 32          # vectors of a row
+    AHEAD = 6               # rows: pieces of them lie too far apart for the processor to foresee (bench.units, batch_norm)
 
 # A term of row i is a vector of it from column j on, of which `left` elements count; where a row is summed, the others are 0.
 
@@ -86,6 +87,10 @@ cdef forced_void sum_row(term_t term, term_t other, const UnitCall* c, Py_ssize_
 cdef inline void add_at(real* sums, vec v) noexcept nogil:
     vstore(sums, vload(sums) + v)
 
+cdef inline void ask_ahead(const UnitCall* c, Py_ssize_t i, Py_ssize_t j) noexcept nogil:
+    prefetch_load(<const real*> c.dy + (i + AHEAD) * c.n_out + j)
+    prefetch_load(<const real*> c.x + (i + AHEAD) * c.x_row + j)
+
 cdef forced_void sum_strip(term_t term, term_t other, const UnitCall* c, Py_ssize_t j, Py_ssize_t width, double* totals,
                            double* others) noexcept nogil:
     """totals and others (STRIP of each) = the sums over all rows from column j on; `other` may be NULL."""
@@ -101,6 +106,7 @@ cdef forced_void sum_strip(term_t term, term_t other, const UnitCall* c, Py_ssiz
         for i in range(row, end):
             k = 0
             while k + VL <= width:
+                ask_ahead(c, i, j + k)
                 add_at(sums + k, term(c, i, j + k, VL))
                 if other != NULL:
                     add_at(other_sums + k, other(c, i, j + k, VL))
@@ -115,12 +121,29 @@ cdef forced_void sum_strip(term_t term, term_t other, const UnitCall* c, Py_ssiz
                 others[k] += other_sums[k]
         row = end
 
+cdef forced_void sum_few_rows(term_t term, real* out, const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    """The same of one block: along the whole of each row."""
+    cdef Py_ssize_t i, j, end = first + count
+    memset(out + first, 0, count * sizeof(real))
+    for i in range(c.rows):
+        j = first
+        while j + VL <= end:
+            add_at(out + j, term(c, i, j, VL))
+            j += VL
+        if j < end:
+            vstore_part(out + j, <int> (end - j), vload_part(out + j, <int> (end - j), 0) + term(c, i, j, end - j))
+
 cdef forced_void sum_columns(term_t term, void* out, term_t other, void* other_out, const UnitCall* c, Py_ssize_t first,
                              Py_ssize_t count) noexcept nogil:
     """out[j] = the sum over all rows, for some columns."""
     cdef double totals[STRIP]
     cdef double others[STRIP]
     cdef Py_ssize_t j, k, width
+    if c.rows <= COLUMNS_BLOCK:
+        sum_few_rows(term, <real*> out, c, first, count)
+        if other != NULL:
+            sum_few_rows(other, <real*> other_out, c, first, count)
+        return
     for j from first <= j < first + count by STRIP:
         width = min(first + count - j, <Py_ssize_t> STRIP)
         sum_strip(term, other, c, j, width, totals, others)
