@@ -23,7 +23,7 @@ import fastbp
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # for bench; last, so that an installed fastbp is the one under test
 
-from bench import busy, compare, elementwise, limits, machine, memory, rivals, roofline, steps, sweep, worker  # noqa: E402
+from bench import busy, compare, elementwise, limits, machine, memory, rivals, roofline, steps, sweep, units, worker  # noqa: E402
 from bench.rivals import RIVALS, SHAPES, Gradient, Shape  # noqa: E402
 
 INSTALLED = [name for name in RIVALS if compare.is_installed(name, sys.executable)]
@@ -204,7 +204,7 @@ def test_worker_reports_errors() -> None:
     assert "unknown request 'guess': known are prepare" in ask(worker.Worker(), do="guess")["error"]
     assert "prepare or load comes first" in ask(worker.Worker(), do="time", repeats=1)["error"]
     unknown = ask(worker.Worker(), do="load", module="machine", rival="numpy", seconds=0, case={})["error"]
-    assert "unknown benchmark 'machine': known are sweep, elementwise, steps" in unknown
+    assert "unknown benchmark 'machine': known are sweep, elementwise, steps, units" in unknown
 
 
 def test_a_worker_that_ends_is_reported(tmp_path: Path) -> None:
@@ -431,6 +431,25 @@ def test_steps_are_checked(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
         steps.load("train_step", what="step", shape="5-4-3@2", dtype=dtype)
 
 
+@pytest.mark.parametrize("dtype", rivals.DTYPES)
+@pytest.mark.parametrize("unit", units.names())
+def test_units_are_checked(unit: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for rival in ("fastbp", units.MEMCPY):
+        for backward in (False, True):
+            units.load(rival, unit=unit, backward=backward, dtype=dtype, rows=40, columns=64)()
+    right = getattr(fastbp, unit)
+    monkeypatch.setattr(fastbp, unit, lambda *arguments, **options: 1.001 * right(*arguments, **options))
+    with pytest.raises(ArithmeticError, match=r"off by 1\.00e-03 of its norm"):
+        units.load("fastbp", unit=unit, backward=False, dtype=dtype, rows=40, columns=64)
+
+
+def test_bytes_of_units_by_hand() -> None:
+    """3 rows of 64: in and out; dy, x and dx; dy and dx alone; two codes a row instead of 64 numbers."""
+    assert [units.moved("layer_norm", backward, 3, 64, 4) for backward in (False, True)] == [4 * 384, 4 * 576]
+    assert units.moved("dropout", True, 3, 64, 4) == 4 * 384
+    assert [units.moved("embedding", backward, 3, 64, 4) for backward in (False, True)] == [4 * 198, 4 * 204]
+
+
 def test_memory_by_hand() -> None:
     """23 parameters twice, 5 rows of 3 and of 2 put out, 5 rows of 4 put in, 5 labels."""
     assert memory.needed_bytes(Shape((4, 3, 2), 5), 4) == 4 * (46 + 25 + 20) + 40
@@ -473,6 +492,7 @@ def test_medians_of_a_busy_machine() -> None:
         ("sweep", (), ("of the peak", "the worst:")),
         ("elementwise", ("--dtype", "float64"), ("softmax_nll", "bar, at least")),
         ("steps", (), ("step / gradient", "batch 32", "predict one row")),
+        ("units", ("--dtype", "float64"), ("batch_norm", "backward", "fraction")),
         ("memory", (), ("784-256-10@64", "bar 1.05")),
         ("memory", ("--large", "--parameters", "1"), ("billion parameters", "GFLOP/s", "step")),
         ("busy", ("--rivals", "fastbp"), ("64-100-10@200 fastbp", "2.3")),

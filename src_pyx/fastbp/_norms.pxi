@@ -4,17 +4,10 @@
 #     would show. x - high is exact where they are near, and low is what is missing.
 # (b) Variances come from differences to a number near the mean: of a row, high; of a column, its first element, whose distance from the
 #     mean is at most sqrt(rows) standard deviations. What is taken off again, low^2, is no more than that.
+# (c) A copy of the call that nobody else can write to stays in registers; otherwise every store might have changed it.
 
 # --- layer_norm: y = (x - mean) / sqrt(variance + eps) * scale + shift, of each row. Kept: high, low, 1 / sqrt(variance + eps).
 #     With g = dy scale and n = (x - mean) / sqrt(variance + eps):  dx = (g - mean(g) - n mean(g n)) / sqrt(variance + eps)
-
-cdef inline double row_sum(const real* x, Py_ssize_t n) noexcept nogil:
-    cdef Total sum
-    cdef Py_ssize_t i
-    total_begin(&sum)
-    for i from 0 <= i < n by VL:
-        total_add(&sum, load_some(x + i, n - i, 0))
-    return total_end(&sum)
 
 cdef inline void add_powers(vec d, wvec* sums, wvec* squares) noexcept nogil:
     cdef wvec w[HALVES]
@@ -24,7 +17,7 @@ cdef inline void add_powers(vec d, wvec* sums, wvec* squares) noexcept nogil:
         sums[h] = sums[h] + w[h]
         squares[h] = squares[h] + w[h] * w[h]
 
-cdef inline void row_powers(const real* x, Py_ssize_t n, real about, double* sum, double* squares) noexcept nogil:
+cdef forced_void row_powers(const real* x, Py_ssize_t n, real about, double* sum, double* squares) noexcept nogil:
     """The sums of x - about and of its square; two sums of each in turns, which do not wait for one another."""
     cdef vec middle = vset(about)
     cdef wvec sums[2][HALVES]
@@ -49,10 +42,12 @@ cdef inline void row_powers(const real* x, Py_ssize_t n, real about, double* sum
             sum[0] += wsum(sums[0][h] + sums[1][h])
             squares[0] += wsum(powers[0][h] + powers[1][h])
 
-cdef inline void row_moments(const real* x, Py_ssize_t n, real* kept, double eps) noexcept nogil:
+cdef inline void row_moments(const UnitCall* c, Py_ssize_t i, real* kept, double eps) noexcept nogil:
+    cdef Py_ssize_t n = c.n_in
     cdef double sum, squares, variance
-    kept[0] = <real> (row_sum(x, n) / n)
-    row_powers(x, n, kept[0], &sum, &squares)
+    sum_row(x_at, NULL, c, i, &sum, NULL)
+    kept[0] = <real> (sum / n)
+    row_powers(<const real*> c.x + i * c.x_row, n, kept[0], &sum, &squares)
     variance = squares / n - (sum / n) * (sum / n)
     if variance < 0:    # by rounding; a NaN stays
         variance = 0
@@ -63,25 +58,29 @@ cdef inline vec load_or(const void* p, Py_ssize_t j, Py_ssize_t left, double abs
     """Of a parameter that may be absent."""
     return vset(absent) if p == NULL else load_some(<const real*> p + j, left, 0)
 
-cdef void layer_norm_forward(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+cdef inline void layer_norm_put(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left, const real* kept) noexcept nogil:
+    cdef vec v = ((x_at(c, i, j, left) - vset(kept[0])) - vset(kept[1])) * vset(kept[2])
+    if c.parameters[0] != NULL:
+        v = vfma(v, load_some(<const real*> c.parameters[0] + j, left, 0), load_or(c.parameters[1], j, left, 0))
+    store_some(<real*> c.y + i * c.n_out + j, left, v)
+
+cdef void layer_norm_forward(const UnitCall* call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    cdef UnitCall own = call[0]     # see (c)
+    cdef const UnitCall* c = &own
     cdef Py_ssize_t i, j, n = c.n_out
-    cdef const real* x
-    cdef real own[3]
-    cdef real* kept = own
-    cdef vec v, high, low, inverse
+    cdef real kept[3]
     for i in range(first, first + count):
-        x = <const real*> c.x + i * c.x_row
+        row_moments(c, i, kept, c.options[0])
         if c.kept != NULL:
-            kept = <real*> c.kept + 3 * i
-        row_moments(x, n, kept, c.options[0])
+            memmove(<real*> c.kept + 3 * i, kept, sizeof(kept))
         if c.y == NULL:
             continue
-        high, low, inverse = vset(kept[0]), vset(kept[1]), vset(kept[2])
-        for j from 0 <= j < n by VL:
-            v = ((load_some(x + j, n - j, 0) - high) - low) * inverse
-            if c.parameters[0] != NULL:
-                v = vfma(v, load_some(<const real*> c.parameters[0] + j, n - j, 0), load_or(c.parameters[1], j, n - j, 0))
-            store_some(<real*> c.y + i * n + j, n - j, v)
+        j = 0
+        while j + VL <= n:
+            layer_norm_put(c, i, j, VL, kept)
+            j += VL
+        if j < n:
+            layer_norm_put(c, i, j, n - j, kept)
 
 cdef inline vec layer_normal(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left) noexcept nogil:
     cdef const real* kept = <const real*> c.kept + 3 * i
@@ -90,25 +89,38 @@ cdef inline vec layer_normal(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_s
 cdef inline vec layer_norm_term(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left) noexcept nogil:
     return dy_at(c, i, j, left) * layer_normal(c, i, j, left)
 
-cdef void layer_norm_backward(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-    cdef Py_ssize_t i, j, n = c.n_out
-    cdef Total sum, products
-    cdef vec g, mean, slope, inverse
-    for i in range(first, first + count):
-        inverse = vset((<const real*> c.kept)[3 * i + 2])
-        total_begin(&sum)
-        total_begin(&products)
-        for j from 0 <= j < n by VL:
-            g = dy_at(c, i, j, n - j) * load_or(c.parameters[0], j, n - j, 1)
-            total_add(&sum, g)
-            total_add(&products, g * layer_normal(c, i, j, n - j))
-        mean, slope = vset(total_end(&sum) / n), vset(total_end(&products) / n)
-        for j from 0 <= j < n by VL:
-            g = dy_at(c, i, j, n - j) * load_or(c.parameters[0], j, n - j, 1)
-            g = ((g - mean) - layer_normal(c, i, j, n - j) * slope) * inverse
-            store_some(<real*> c.dx + i * n + j, n - j, g)
+cdef inline vec scaled_dy(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left) noexcept nogil:
+    return dy_at(c, i, j, left) * load_or(c.parameters[0], j, left, 1)
 
-cdef void layer_norm_gradients(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+cdef inline vec layer_norm_product(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left) noexcept nogil:
+    return scaled_dy(c, i, j, left) * layer_normal(c, i, j, left)
+
+cdef inline void layer_norm_put_dx(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left, const real* kept, vec mean,
+                                   vec slope) noexcept nogil:
+    cdef vec normal = ((x_at(c, i, j, left) - vset(kept[0])) - vset(kept[1])) * vset(kept[2])
+    store_some(<real*> c.dx + i * c.n_out + j, left, ((scaled_dy(c, i, j, left) - mean) - normal * slope) * vset(kept[2]))
+
+cdef void layer_norm_backward(const UnitCall* call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    cdef UnitCall own = call[0]     # see (c)
+    cdef const UnitCall* c = &own
+    cdef Py_ssize_t i, j, n = c.n_out
+    cdef double sum, products
+    cdef vec mean, slope
+    cdef real kept[3]
+    for i in range(first, first + count):
+        memmove(kept, <const real*> c.kept + 3 * i, sizeof(kept))
+        sum_row(scaled_dy, layer_norm_product, c, i, &sum, &products)
+        mean, slope = vset(sum / n), vset(products / n)
+        j = 0
+        while j + VL <= n:
+            layer_norm_put_dx(c, i, j, VL, kept, mean, slope)
+            j += VL
+        if j < n:
+            layer_norm_put_dx(c, i, j, n - j, kept, mean, slope)
+
+cdef void layer_norm_gradients(const UnitCall* call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    cdef UnitCall own = call[0]
+    cdef const UnitCall* c = &own
     sum_columns(layer_norm_term, c.gradients[0], dy_at, c.gradients[1], c, first, count)
 
 cdef UnitKind* layer_norm_kind = declare_unit(b"layer_norm", layer_norm_forward, layer_norm_backward)
@@ -119,27 +131,21 @@ layer_norm_kind.items_are_columns, layer_norm_kind.kept = True, 3
 # --- rms_norm: y = x / sqrt(mean(x^2) + eps) * scale, of each row. Kept: 1 / sqrt(mean(x^2) + eps). An eps below 0 is the dtype's own.
 #     With g = dy scale and n = x / sqrt(mean(x^2) + eps):  dx = (g - n mean(g n)) / sqrt(mean(x^2) + eps)
 
-cdef void rms_norm_forward(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+cdef void rms_norm_forward(const UnitCall* call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    cdef UnitCall own = call[0]     # see (c)
+    cdef const UnitCall* c = &own
     cdef Py_ssize_t i, j, n = c.n_out
-    cdef double eps = c.options[0] if c.options[0] >= 0 else pow(2, -FRACTION_BITS)
-    cdef const real* x
-    cdef Total squares
+    cdef double sum, squares, eps = c.options[0] if c.options[0] >= 0 else pow(2, -FRACTION_BITS)
     cdef real inverse
-    cdef vec v
     for i in range(first, first + count):
-        x = <const real*> c.x + i * c.x_row
-        total_begin(&squares)
-        for j from 0 <= j < n by VL:
-            total_add_square(&squares, load_some(x + j, n - j, 0))
-        inverse = <real> (1 / sqrt(total_end(&squares) / n + eps))
+        row_powers(<const real*> c.x + i * c.x_row, n, 0, &sum, &squares)
+        inverse = <real> (1 / sqrt(squares / n + eps))
         if c.kept != NULL:
             (<real*> c.kept)[i] = inverse
         if c.y == NULL:
             continue
         for j from 0 <= j < n by VL:
-            prefetch_load(x + j + n)
-            v = load_some(x + j, n - j, 0) * vset(inverse)
-            store_some(<real*> c.y + i * n + j, n - j, v * load_or(c.parameters[0], j, n - j, 1))
+            store_some(<real*> c.y + i * n + j, n - j, x_at(c, i, j, n - j) * vset(inverse) * load_or(c.parameters[0], j, n - j, 1))
 
 cdef inline vec rms_normal(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left) noexcept nogil:
     return x_at(c, i, j, left) * vset((<const real*> c.kept)[i])
@@ -147,21 +153,26 @@ cdef inline vec rms_normal(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssi
 cdef inline vec rms_norm_term(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left) noexcept nogil:
     return dy_at(c, i, j, left) * rms_normal(c, i, j, left)
 
-cdef void rms_norm_backward(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+cdef inline vec rms_norm_product(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left) noexcept nogil:
+    return scaled_dy(c, i, j, left) * rms_normal(c, i, j, left)
+
+cdef void rms_norm_backward(const UnitCall* call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    cdef UnitCall own = call[0]     # see (c)
+    cdef const UnitCall* c = &own
     cdef Py_ssize_t i, j, n = c.n_out
-    cdef Total products
-    cdef vec g, slope, inverse
+    cdef double products
+    cdef vec d, slope, inverse
     for i in range(first, first + count):
         inverse = vset((<const real*> c.kept)[i])
-        total_begin(&products)
+        sum_row(rms_norm_product, NULL, c, i, &products, NULL)
+        slope = vset(products / n)
         for j from 0 <= j < n by VL:
-            total_add(&products, rms_norm_term(c, i, j, n - j) * load_or(c.parameters[0], j, n - j, 1))
-        slope = vset(total_end(&products) / n)
-        for j from 0 <= j < n by VL:
-            g = dy_at(c, i, j, n - j) * load_or(c.parameters[0], j, n - j, 1)
-            store_some(<real*> c.dx + i * n + j, n - j, (g - rms_normal(c, i, j, n - j) * slope) * inverse)
+            d = scaled_dy(c, i, j, n - j) - x_at(c, i, j, n - j) * inverse * slope
+            store_some(<real*> c.dx + i * n + j, n - j, d * inverse)
 
-cdef void rms_norm_gradients(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+cdef void rms_norm_gradients(const UnitCall* call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    cdef UnitCall own = call[0]
+    cdef const UnitCall* c = &own
     sum_columns(rms_norm_term, c.gradients[0], NULL, NULL, c, first, count)
 
 cdef UnitKind* rms_norm_kind = declare_unit(b"rms_norm", rms_norm_forward, rms_norm_backward)
@@ -190,6 +201,7 @@ cdef inline void column_sums_of(const UnitCall* c, Py_ssize_t j, Py_ssize_t widt
         memset(block_squares, 0, sizeof(block_squares))
         for i in range(row, end):
             for k from 0 <= k < width by VL:
+                prefetch_load(<const real*> c.x + (i + AHEAD) * c.x_row + j + k)
                 widen(x_at(c, i, j + k, width - k), w)
                 widen(x_at(c, 0, j + k, width - k), origin)
                 for h in range(HALVES):
@@ -233,8 +245,10 @@ cdef inline void running_moments(const UnitCall* c, Py_ssize_t j, Py_ssize_t wid
         low[k] = 0
         inverse[k] = <real> (1 / sqrt(<double> (<const real*> c.state[1])[j + k] + c.options[0]))
 
-cdef void batch_norm_strip(const UnitCall* c, Py_ssize_t j, Py_ssize_t width) noexcept nogil:
+cdef void batch_norm_strip(const UnitCall* call, Py_ssize_t j, Py_ssize_t width) noexcept nogil:
     """Forward in at most STRIP columns."""
+    cdef UnitCall own = call[0]
+    cdef const UnitCall* c = &own
     cdef real high[STRIP]
     cdef real low[STRIP]
     cdef real inverse[STRIP]
@@ -261,6 +275,7 @@ cdef void batch_norm_strip(const UnitCall* c, Py_ssize_t j, Py_ssize_t width) no
     for i in range(c.rows):
         for k from 0 <= k < width by VL:
             left = width - k
+            prefetch_store(<real*> c.y + (i + AHEAD) * c.n_out + j + k)
             v = vfma(x_at(c, i, j + k, left) - vload(high + k), vload(inverse + k), vload(low + k))
             store_some(<real*> c.y + i * c.n_out + j + k, left, v)
 
@@ -290,7 +305,9 @@ cdef inline void batch_norm_means(const UnitCall* c, Py_ssize_t j, Py_ssize_t wi
     for k in range(width):
         mean[k], slope[k] = <real> (<real> sums[k] / <double> c.rows), <real> (<real> products[k] / <double> c.rows)
 
-cdef void batch_norm_backward(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+cdef void batch_norm_backward(const UnitCall* call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    cdef UnitCall own = call[0]     # see (c)
+    cdef const UnitCall* c = &own
     cdef real mean[STRIP]
     cdef real slope[STRIP]
     cdef Py_ssize_t i, j, k, left, width
@@ -304,13 +321,17 @@ cdef void batch_norm_backward(const UnitCall* c, Py_ssize_t first, Py_ssize_t co
         for i in range(c.rows):
             for k from 0 <= k < width by VL:
                 left = width - k
+                ask_ahead(c, i, j + k)
+                prefetch_store(<real*> c.dx + (i + AHEAD) * c.n_out + j + k)
                 factor = load_some(<const real*> c.kept + 2 * c.n_out + j + k, left, 0) * load_or(c.parameters[0], j + k, left, 1)
                 g = dy_at(c, i, j + k, left)
                 if c.training:
                     g = (g - vload(mean + k)) - batch_normal(c, i, j + k, left) * vload(slope + k)
                 store_some(<real*> c.dx + i * c.n_out + j + k, left, g * factor)
 
-cdef void batch_norm_gradients(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+cdef void batch_norm_gradients(const UnitCall* call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    cdef UnitCall own = call[0]
+    cdef const UnitCall* c = &own
     sum_columns(batch_norm_term, c.gradients[0], dy_at, c.gradients[1], c, first, count)
 
 cdef UnitKind* batch_norm_kind = declare_unit(b"batch_norm", batch_norm_forward, batch_norm_backward)

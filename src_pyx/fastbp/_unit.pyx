@@ -16,12 +16,12 @@ from fastbp._table cimport MAX_UNIT_PARAMETERS, UnitCall
 from fastbp._team cimport TASK_ELEMENTS, Session, run_tasks
 
 cdef enum:
-    BLOCK_BYTES = 192 << 10     # of dy and x together: with dx they stay in the second cache
+    BLOCK_BYTES = 384 << 10     # of dy and x together: with dx they stay in the second cache
     LEAST_BLOCK = 4             # rows, however long: the sums of a block cost as much as about one row
     CHUNKS = 32                 # tasks of a sweep that sums over rows, at most
     ITEM_TASKS = 8              # at most: each walks all rows
     STRIP_BYTES = 384 << 10     # of x in a task over columns: it stays in the second cache for the next look
-    LEAST_COLUMNS = 64          # of a task, of which it has a multiple
+    COLUMNS = 64                # a task has a multiple of these
 
 cdef inline Py_ssize_t ceiling(Py_ssize_t n, Py_ssize_t by) noexcept nogil:
     return (n + by - 1) // by
@@ -53,9 +53,9 @@ cdef inline Py_ssize_t task_rows(const UnitSweep* s) noexcept nogil:
     return max(<Py_ssize_t> 1, TASK_ELEMENTS // max(<Py_ssize_t> 1, s.call.n_in + s.call.n_out))
 
 cdef inline Py_ssize_t task_columns(const UnitSweep* s) noexcept nogil:
-    """As many as stay in the cache; of many rows enough for pieces that the processor can foresee, of few enough to be worth a task."""
+    """As many as stay in the cache."""
     cdef Py_ssize_t fitting = STRIP_BYTES // (s.kernels.itemsize * max(<Py_ssize_t> 1, s.call.rows))
-    return max(<Py_ssize_t> LEAST_COLUMNS, fitting // LEAST_COLUMNS * LEAST_COLUMNS)
+    return max(<Py_ssize_t> 1, fitting // COLUMNS) * COLUMNS
 
 cdef Py_ssize_t unit_scratch(const UnitSweep* s, int n_threads) noexcept nogil:
     """Bytes that backward needs."""
