@@ -113,7 +113,7 @@ class Stretch:
     """Neighbouring units that one engine runs, or one unit of a user's own."""
 
     def __init__(
-        self, net: Network, first: int, last: int, names: list[tuple[str, int, int]], loss: str | None
+        self, net: Network, first: int, last: int, names: list[tuple[Any, ...]], loss: str | None
     ) -> None:
         self.net, self.first = net, first
         self.linear = tuple(i for i in range(first, last) if isinstance(net.units[i], Linear))
@@ -278,9 +278,9 @@ class Network:
                 made.append(Guest(self, i))
                 i += 1
                 continue
-            names = [(self.units[j].kind, *widths[j]) for j in range(i, end)]
+            names = [(self.units[j].kind, *widths[j], self.units[j].engine_options()) for j in range(i, end)]
             whole = i == 0 and end == len(self.units)
-            made.append(Stretch(self, i, end, names, ENGINE_LOSSES.get(type(self.loss)) if whole else None))  # type: ignore[arg-type]
+            made.append(Stretch(self, i, end, names, ENGINE_LOSSES.get(type(self.loss)) if whole else None))
             i = end
         return made
 

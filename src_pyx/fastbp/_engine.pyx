@@ -24,7 +24,7 @@ from fastbp._chain cimport (
 )
 from fastbp._dispatch cimport find_activation, kernels_for
 from fastbp._rows cimport rows_finish, rows_forward, rows_gradient, rows_scratch
-from fastbp._table cimport Kernels
+from fastbp._table cimport MAX_OPTIONS, Kernels
 from fastbp._team cimport (
     RELEASE_US, TASK_ELEMENTS, Session, process_number, raise_pending, run_tasks, session_begin, session_end, session_poll,
     threads_wanted,
@@ -213,8 +213,8 @@ cdef class Engine(Gate):
     ----------
     itemsize : 4 or 8
         float32 or float64.
-    units : sequence of (name, n_in, n_out)
-        `"linear"`, or an activation of the table.
+    units : sequence of (name, n_in, n_out) or (name, n_in, n_out, options)
+        `"linear"`, or an activation of the table and its options in the order of its row; without them: 0.
     loss : str or None
         A name of LOSSES.
     """
@@ -234,14 +234,18 @@ cdef class Engine(Gate):
 
     def __cinit__(self, Py_ssize_t itemsize, units, loss=None):
         cdef Chain* chain = &self.chain
-        cdef int i
+        cdef int i, k
         chain.kernels = kernels_for(itemsize)
         chain.n_units = len(units)
         chain.units = <Unit*> PyMem_RawCalloc(max(1, chain.n_units), sizeof(Unit))
         if chain.units == NULL:
             raise MemoryError("no memory for the units")
         chain.loss = LOSSES[loss]
-        for i, (name, n_in, n_out) in enumerate(units):
+        for i, (name, n_in, n_out, *options) in enumerate(units):
+            for k, value in enumerate(options[0] if options else ()):
+                if k == MAX_OPTIONS:
+                    raise ValueError(f"{name} is given more than {MAX_OPTIONS} options")
+                chain.units[i].options[k] = value
             chain.units[i].n_in, chain.units[i].n_out = n_in, n_out
             chain.units[i].kind = LINEAR if name == "linear" else ACTIVATION
             if name != "linear":
