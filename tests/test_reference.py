@@ -13,6 +13,7 @@ from helpers import DTYPES, assert_bound, central_differences, composed, eps, sp
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fastbp import functional, reference
+from fastbp.initializers import INITIALIZERS
 from fastbp.reference import ACTIVATIONS, LOSSES
 
 Z = np.array([-1e4, -800.0, -90.0, -20.0, -3.0, -1e-3, -1e-20, 0.0, 1e-20, 0.7, 5.0, 30.0, 100.0, 1e30])
@@ -22,7 +23,10 @@ Z = np.array([-1e4, -800.0, -90.0, -20.0, -3.0, -1e-3, -1e-20, 0.0, 1e-20, 0.7, 
 
 
 def test_the_tables_hold_what_there_is() -> None:
-    assert list(ACTIVATIONS) == ["identity", "sigmoid", "tanh", "relu"]
+    assert list(ACTIVATIONS) == [
+        "identity", "sigmoid", "log_sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "celu", "gelu", "gelu_tanh", "silu",
+        "mish", "softplus", "softsign", "hard_sigmoid", "hard_tanh", "relu6", "hard_swish",
+    ]  # fmt: skip
     assert list(LOSSES) == ["softmax_nll", "sigmoid_nll", "mse"]
 
 
@@ -31,9 +35,17 @@ def test_activation_entries_are_consistent(rule: reference.Activation) -> None:
     assert getattr(reference, rule.name) is rule.forward
     assert getattr(reference, f"{rule.name}_backward") is rule.backward
     assert rule.unit.lower() == rule.name.replace("_", "")
-    assert list(inspect.signature(rule.forward).parameters) == ["z", "out"]
+    assert list(inspect.signature(rule.forward).parameters) == ["z", *rule.options, "out"]
     kept = {"output": "y", "input": "z"}[rule.needs]
-    assert list(inspect.signature(rule.backward).parameters) == ["dy", kept, "out"]
+    assert list(inspect.signature(rule.backward).parameters) == ["dy", kept, *rule.options, "out"]
+    second = inspect.signature(rule.second).parameters.values()
+    if rule.second is not reference.activations.straight_second:
+        assert rule.second.__name__ == f"{rule.name}_second"
+        assert [p.name for p in second] == ["dy", kept, "u", *rule.options]
+        assert [p.default for p in second if p.kind is p.KEYWORD_ONLY] == [o.default for o in rule.options.values()]
+    assert rule.init in INITIALIZERS
+    for option in rule.options.values():
+        assert option.at_least <= option.default <= option.at_most
 
 
 @pytest.mark.parametrize("rule", LOSSES.values(), ids=lambda r: r.name)
