@@ -9,7 +9,7 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
-from helpers import DTYPES, assert_bound, central_differences, composed, eps, special_values, ulp, wide
+from helpers import DTYPES, assert_bound, central_differences, composed, eps, some_options, special_values, ulp, wide
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fastbp import functional, reference
@@ -97,11 +97,31 @@ def test_activation_derivatives_are_the_finite_differences(
 ) -> None:
     z = rng.normal(0, 2, 200)
     z = z[np.all([np.abs(z - kink) > 1e-3 for kink in rule.kinks], axis=0)] if rule.kinks else z
-    h = 1e-5
-    differences = (rule.forward(z + h) - rule.forward(z - h)) / (2 * h)
-    kept = rule.forward(z) if rule.needs == "output" else z
-    # h**2 / 6 times a third derivative below 8, and eps |f| / h for the rounding
-    assert_allclose(rule.backward(np.ones_like(z), kept), differences, rtol=0, atol=1e-9)
+    ones, h = np.ones_like(z), 1e-5
+    for options in some_options(rule):
+
+        def slope(z: np.ndarray, options: dict[str, float] = options) -> np.ndarray:
+            kept = rule.forward(z, **options) if rule.needs == "output" else z
+            return rule.backward(np.ones_like(z), kept, **options)
+
+        differences = (rule.forward(z + h, **options) - rule.forward(z - h, **options)) / (2 * h)
+        # h**2 / 6 times a third derivative below 8, and eps |f| / h for the rounding
+        assert_allclose(slope(z), differences, rtol=0, atol=1e-9)
+        kept = rule.forward(z, **options) if rule.needs == "output" else z
+        # the same; fourth derivatives reach 40 with options
+        differences = (slope(z + h) - slope(z - h)) / (2 * h)
+        assert_allclose(rule.second(ones, kept, ones, **options), differences, rtol=0, atol=2e-9)
+
+
+def test_the_error_function_agrees_with_higher_precision() -> None:
+    """Phi(-|z|) by series and continued fraction, on either side of where one gives way to the other."""
+    z = -np.sqrt(2) * np.array([0.0, 1e-10, 0.1, 0.5, 1.0, 1.9, 1.999, 2.0, 2.001, 2.5, 4.0, 10.0, 25.0])
+    with mpmath.workdps(60):
+        exact = [mpmath.mpf(float(v)) * mpmath.ncdf(mpmath.mpf(float(v))) for v in z]
+        values = np.array([np.longdouble(mpmath.nstr(v, 30)) for v in exact])
+    # 1 - erf(x) is at least 0.0047 where the series is used; exp(-x^2) multiplies the rounding of x^2 by its size
+    tolerance = 300 * float(np.finfo(np.longdouble).eps) * np.maximum(1, z**2)
+    assert_allclose(reference.gelu(z.astype(np.longdouble)), values, rtol=float(tolerance.max()))
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, np.longdouble])
