@@ -82,6 +82,7 @@ def test_options_make_the_unit(rule: Activation, rng: np.random.Generator) -> No
         assert repr(unit) == f"{rule.unit}({shown})"
         given = {name: options.get(name, option.default) for name, option in rule.options.items()}
         assert unit.options == given and unit.engine_options() == tuple(given.values())
+        assert {name: getattr(unit, name) for name in given} == given
         y = unit.forward(x)
         assert_same_bits(y, forward(x, **options))
         assert_same_bits(unit.backward(dy), backward(dy, y if rule.needs == "output" else x, **options))
@@ -96,8 +97,9 @@ def test_options_stay_as_they_were_made(rule: Activation) -> None:
     unit = getattr(fastbp, rule.unit)()
     unit.options.clear()
     assert unit.engine_options() == tuple(option.default for option in rule.options.values())
-    with pytest.raises(AttributeError):
-        unit.options = {}
+    for name in ("options", *rule.options):
+        with pytest.raises(AttributeError):
+            setattr(unit, name, 1.0)
 
 
 def test_a_subclass_need_not_call_super() -> None:
@@ -109,7 +111,7 @@ def test_a_subclass_need_not_call_super() -> None:
             return super().forward(x + self.shift)
 
     unit = Shifted(1.0)
-    assert unit.kind is None
+    assert unit.kind is None and list(inspect.signature(Shifted).parameters) == ["shift"]
     assert_array_equal(unit.forward(np.array([[-2.0, 2.0]])), [[-0.01, 3.0]])
     assert_array_equal(unit.backward(np.ones((1, 2))), [[0.01, 1.0]])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from inspect import Signature
+from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -28,9 +28,6 @@ class ActivationUnit(Unit):
 
     rule: ClassVar[Activation]
     _options: tuple[float, ...] = ()
-
-    def __init__(self, **options: float) -> None:
-        self._options = functional.activation_options(type(self).__name__, self.rule.options, options)
 
     @property
     def options(self) -> dict[str, float]:
@@ -118,11 +115,19 @@ def _of_x(formula: str) -> str:
 
 
 def _class_of(rule: Activation) -> type[ActivationUnit]:
+    def __init__(self: ActivationUnit, **options: float) -> None:
+        self._options = functional.activation_options(type(self).__name__, rule.options, options)
+
+    given = functional.option_parameters(rule.options)
+    __init__.__signature__ = Signature([Parameter("self", Parameter.POSITIONAL_ONLY), *given])  # type: ignore[attr-defined]
     # __module__, where the package shows it, lets pickle and doctest find the class.
     members: dict[str, Any] = {"__doc__": _unit_doc(rule), "__module__": "fastbp.units", "rule": rule, "kind": rule.name}
-    members["_options"] = tuple(option.default for option in rule.options.values())
-    members["__signature__"] = Signature(functional.option_parameters(rule.options))
-    return type(rule.unit, (ActivationUnit,), members)
+    members |= {"__init__": __init__, "_options": tuple(option.default for option in rule.options.values())}
+    return type(rule.unit, (ActivationUnit,), members | {name: _option(name) for name in rule.options})
+
+
+def _option(name: str) -> property:
+    return property(lambda unit: unit.options[name], doc=f"The option {name}.")
 
 
 for _rule in ACTIVATIONS.values():

@@ -52,6 +52,7 @@ kernels.expm1 = expm1_of
 kernels.log = log_of
 kernels.log1p = log1p_of
 kernels.erf = erf_of
+kernels.blend = blend
 kernels.gather = gather
 kernels.scatter = scatter
 kernels.softmax = softmax
