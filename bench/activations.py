@@ -72,7 +72,8 @@ def timed(call: Call, repeats: int) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
-    given = make_parser("activations", "Every activation, and what it adds to a gradient.", rounds=15).parse_args(arguments)
+    parser = make_parser("activations", "Every activation, and what it adds to a gradient.", rounds=15)
+    given = parser.parse_args(arguments)
     print(describe(given))
     elements, batch, seconds = (1000, 4, 1e-4) if given.quick else (ELEMENTS, BATCH, 0.01)
     with fastbp.threads(given.threads):

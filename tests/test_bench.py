@@ -23,7 +23,20 @@ import fastbp
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # for bench; last, so that an installed fastbp is the one under test
 
-from bench import activations, busy, compare, elementwise, limits, machine, memory, rivals, roofline, steps, sweep, worker  # noqa: E402
+from bench import (  # noqa: E402
+    activations,
+    busy,
+    compare,
+    elementwise,
+    limits,
+    machine,
+    memory,
+    rivals,
+    roofline,
+    steps,
+    sweep,
+    worker,
+)
 from bench.rivals import RIVALS, SHAPES, Gradient, Shape  # noqa: E402
 
 INSTALLED = [name for name in RIVALS if compare.is_installed(name, sys.executable)]

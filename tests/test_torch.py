@@ -76,7 +76,7 @@ def ours(rule: Activation, z: np.ndarray, dy: np.ndarray, options: dict[str, flo
 
 
 def compare(rule: Activation, z: np.ndarray, dy: np.ndarray, options: dict[str, float]) -> None:
-    """Ours is within 4 ulp or 2e-7 max(1, |z|) (4e-16), theirs a few ulp of terms of the size of z: twice that together.
+    """Ours is within 4 ulp or 2e-7 max(1, |z|) (4e-16), theirs a few ulp of terms of the size of z: twice that.
 
     Where torch has 0 times inf or inf / inf, ours is the limit.
     """

@@ -73,7 +73,7 @@ def reference(name: str, x: Array) -> Array:
 
 
 def long_erf(x: Array) -> Array:
-    """erf(x) = 2 / sqrt(pi) exp(-x^2) sum_k 2^k x^(2 k + 1) / (1 3 ... (2 k + 1)), whose terms all have the sign of x."""
+    """2 / sqrt(pi) exp(-x^2) sum_k 2^k x^(2 k + 1) / (1 3 ... (2 k + 1)), whose terms all have the sign of x."""
     small = np.clip(x, -6.6, 6.6)  # beyond it is 1 to more digits than there are
     term = total = small
     for k in range(1, 160):

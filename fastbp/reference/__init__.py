@@ -19,8 +19,11 @@ from fastbp.reference.optimizers import adam_step, sgd_step
 from fastbp.reference.products import linear, linear_backward, matmul, matmul_backward
 
 __all__ = [
+    "ACTIVATIONS",
     "LOSSES",
+    "Activation",
     "LossRule",
+    "Option",
     "adam_step",
     "linear",
     "linear_backward",
@@ -35,4 +38,4 @@ __all__ = [
     "softmax_backward",
     "softmax_nll",
 ]
-__all__ += activations.__all__
+__all__ += [name for name in activations.__all__ if name not in __all__]

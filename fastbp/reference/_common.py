@@ -35,14 +35,15 @@ RUMELHART = (
 LECUN = 'Y. LeCun, L. Bottou, G. B. Orr and K.-R. Müller, "Efficient BackProp", 1998'
 NAIR = 'V. Nair and G. E. Hinton, "Rectified linear units improve restricted Boltzmann machines", ICML 2010'
 BISHOP = 'C. M. Bishop, "Pattern Recognition and Machine Learning", 2006, section 5.2'
-MAAS = 'A. L. Maas, A. Y. Hannun and A. Y. Ng, "Rectifier nonlinearities improve neural network acoustic models", ICML 2013'
+MAAS = (
+    'A. L. Maas, A. Y. Hannun and A. Y. Ng, "Rectifier nonlinearities improve neural network acoustic models", '
+    "ICML 2013"
+)
 CLEVERT = (
     'D.-A. Clevert, T. Unterthiner and S. Hochreiter, "Fast and accurate deep network learning by exponential linear '
     'units (ELUs)", ICLR 2016'
 )
-KLAMBAUER = (
-    'G. Klambauer, T. Unterthiner, A. Mayr and S. Hochreiter, "Self-normalizing neural networks", NeurIPS 2017'
-)
+KLAMBAUER = 'G. Klambauer, T. Unterthiner, A. Mayr and S. Hochreiter, "Self-normalizing neural networks", NeurIPS 2017'
 BARRON = 'J. T. Barron, "Continuously differentiable exponential linear units", 2017'
 HENDRYCKS = 'D. Hendrycks and K. Gimpel, "Gaussian error linear units (GELUs)", 2016'
 MISRA = 'D. Misra, "Mish: a self regularized non-monotonic activation function", BMVC 2020'

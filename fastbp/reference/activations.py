@@ -1,8 +1,8 @@
 """The twins of the activations, and their table.
 
-An activation has three twins: the rule ``name(z)``, its derivative ``name_backward(dy, y_or_z)`` and its second derivative
-``name_second(dy, y_or_z, u)`` = dy * f''(z) * u, which products of a Hessian with a vector need. Options are keywords of
-all three.
+An activation has three twins: the rule ``name(z)``, its derivative ``name_backward(dy, y_or_z)`` and its second
+derivative ``name_second(dy, y_or_z, u)``, which is dy * f''(z) * u: products of a Hessian with a vector need it.
+Options are keywords of all three.
 """
 
 from __future__ import annotations
@@ -237,7 +237,8 @@ def _erfc(x: Array) -> Array:
     fraction = high
     for k in range(80, 0, -1):  # erfc(x) = exp(-x^2) / sqrt(pi) / (x + (1/2) / (x + 1 / (x + (3/2) / (x + ...))))
         fraction = high + np.asarray(k / 2, x.dtype) / fraction
-    return np.where(x < 2, 1 - 2 / root_pi * np.exp(-low * low) * total, np.exp(-high * high) / root_pi / fraction)
+    beyond = np.exp(-high * high) / root_pi / fraction
+    return np.asarray(np.where(x < 2, 1 - 2 / root_pi * np.exp(-low * low) * total, beyond))
 
 
 @quiet

@@ -121,8 +121,8 @@ def _class_of(rule: Activation) -> type[ActivationUnit]:
     given = functional.option_parameters(rule.options)
     __init__.__signature__ = Signature([Parameter("self", Parameter.POSITIONAL_ONLY), *given])  # type: ignore[attr-defined]
     # __module__, where the package shows it, lets pickle and doctest find the class.
-    members: dict[str, Any] = {"__doc__": _unit_doc(rule), "__module__": "fastbp.units", "rule": rule, "kind": rule.name}
-    members |= {"__init__": __init__, "_options": tuple(option.default for option in rule.options.values())}
+    members: dict[str, Any] = {"__doc__": _unit_doc(rule), "__module__": "fastbp.units", "__init__": __init__}
+    members |= {"rule": rule, "kind": rule.name, "_options": tuple(o.default for o in rule.options.values())}
     return type(rule.unit, (ActivationUnit,), members | {name: _option(name) for name in rule.options})
 
 
