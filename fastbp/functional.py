@@ -372,6 +372,7 @@ Examples
 def _forward_function(rule: Activation) -> Callable[..., FloatArray]:
     """Make the public function of an activation."""
     name, index = rule.name, _ops.activation_index(rule.name)
+    defaults = activation_options(name, rule.options, {})
 
     def compute(z: FloatArray, out: FloatArray | None, options: tuple[float, ...]) -> FloatArray:
         z = check.array("z", z)
@@ -385,7 +386,7 @@ def _forward_function(rule: Activation) -> Callable[..., FloatArray]:
         return compute(z, out, ()) if done is None else done
 
     def with_options(z: FloatArray, *, out: FloatArray | None = None, **given: float) -> FloatArray:
-        options = activation_options(name, rule.options, given)
+        options = activation_options(name, rule.options, given) if given else defaults
         done = _ops.try_activation(index, z, out, *options)
         return compute(z, out, options) if done is None else done
 
@@ -398,6 +399,7 @@ def _backward_function(rule: Activation) -> Callable[..., FloatArray]:
     """Make the public function of an activation's derivative; its second argument bears the name of what it needs."""
     name, index = f"{rule.name}_backward", _ops.activation_index(rule.name)
     kept_name = "y" if rule.needs == "output" else "z"
+    defaults = activation_options(name, rule.options, {})
 
     def compute(dy: FloatArray, kept: FloatArray, out: FloatArray | None, options: tuple[float, ...]) -> FloatArray:
         dy = check.array("dy", dy)
@@ -420,7 +422,7 @@ def _backward_function(rule: Activation) -> Callable[..., FloatArray]:
     def from_output_with_options(
         dy: FloatArray, y: FloatArray, *, out: FloatArray | None = None, **given: float
     ) -> FloatArray:
-        options = activation_options(name, rule.options, given)
+        options = activation_options(name, rule.options, given) if given else defaults
         done = _ops.try_activation_backward(index, dy, y, out, *options)
         return compute(dy, y, out, options) if done is None else done
 
@@ -444,12 +446,13 @@ def activation_options(where: str, known: Mapping[str, Option], given: Mapping[s
         if name not in known:
             expected = f"its options are {', '.join(known)}" if known else "it has no options"
             raise TypeError(f"{where} got an unexpected keyword {name!r}: {expected}")
-    return tuple(
-        check.real(name, given[name], at_least=option.at_least, at_most=option.at_most)
-        if name in given
-        else option.default
-        for name, option in known.items()
-    )
+    return tuple([_option(name, given.get(name, option.default), option) for name, option in known.items()])
+
+
+def _option(name: str, value: Any, option: Option) -> float:
+    if type(value) is float and option.at_least <= value <= option.at_most:
+        return value
+    return check.real(name, value, at_least=option.at_least, at_most=option.at_most)
 
 
 def _backward_doc(rule: Activation) -> str:
