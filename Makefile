@@ -64,6 +64,7 @@ bars: $(VENV)/installed-bench
 	$(BIN)/python -m bench.sweep --only sweep
 	$(BIN)/python -m bench.sweep --only peak --threads 2
 	$(BIN)/python -m bench.elementwise
+	$(BIN)/python -m bench.activations
 	$(BIN)/python -m bench.steps
 	$(BIN)/python -m bench.units
 	$(BIN)/python -m bench.memory

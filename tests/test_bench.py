@@ -23,7 +23,21 @@ import fastbp
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # for bench; last, so that an installed fastbp is the one under test
 
-from bench import busy, compare, elementwise, limits, machine, memory, rivals, roofline, steps, sweep, units, worker  # noqa: E402
+from bench import (  # noqa: E402
+    activations,
+    busy,
+    compare,
+    elementwise,
+    limits,
+    machine,
+    memory,
+    rivals,
+    roofline,
+    steps,
+    sweep,
+    units,
+    worker,
+)
 from bench.rivals import RIVALS, SHAPES, Gradient, Shape  # noqa: E402
 
 INSTALLED = [name for name in RIVALS if compare.is_installed(name, sys.executable)]
@@ -423,6 +437,17 @@ def test_cases_are_checked(rival: str, dtype: str, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("dtype", rivals.DTYPES)
+def test_activations_are_checked(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = activations.ACTIVATIONS["silu"]
+    for backward in (False, True):
+        activations.kernel(rule, dtype, 5, backward)()
+    activations.gradient(rule, dtype, (5, 4, 3), 2)()
+    monkeypatch.setattr(fastbp, "silu", lambda z: 1.001 * rule.forward(z))
+    with pytest.raises(ArithmeticError, match=r"off by 1\.00e-03 of its norm"):
+        activations.kernel(rule, dtype, 5, False)
+
+
+@pytest.mark.parametrize("dtype", rivals.DTYPES)
 def test_steps_are_checked(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for rival in ("train_step", "gradient"):
         steps.load(rival, what="step", shape="5-4-3@2", dtype=dtype)()
@@ -491,6 +516,7 @@ def test_medians_of_a_busy_machine() -> None:
     [
         ("sweep", (), ("of the peak", "the worst:")),
         ("elementwise", ("--dtype", "float64"), ("softmax_nll", "bar, at least")),
+        ("activations", (), ("gelu_tanh", "of sigmoid's")),
         ("steps", (), ("step / gradient", "batch 32", "predict one row")),
         ("units", ("--dtype", "float64"), ("batch_norm", "backward", "fraction")),
         ("memory", (), ("784-256-10@64", "bar 1.05")),
