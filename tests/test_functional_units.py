@@ -59,7 +59,7 @@ def unit_roundoff(dtype: Any) -> float:
 
 
 def sum_error(dtype: Any) -> float:
-    """Of a sum of squares over a row, in roundings of its terms: in double of floats; of doubles in blocks of vectors."""
+    """Of a sum of squares over a row, in roundings of its terms: in double of floats; of doubles in blocks."""
     return 4 if dtype == np.float32 else 100
 
 

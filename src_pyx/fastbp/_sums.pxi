@@ -42,8 +42,9 @@ cdef extern from * nogil:
     void wstore(double* p, wvec w)
 
 cdef enum:
-    STRIP = 256             # columns that are summed over the rows at once: the sums stay in the first cache, and a row of them is
-                            # long enough for the processor to see that the next lines of it will be wanted
+    # Columns that are summed over the rows at once: the sums stay in the first cache, and a row of them is long enough for the
+    # processor to see that the next lines of it will be wanted.
+    STRIP = 256
     COLUMNS_BLOCK = 64      # rows
     SUM_BLOCK = 32          # vectors of a row
     AHEAD = 6               # rows: pieces of them lie too far apart for the processor to foresee (bench.units, batch_norm)
