@@ -7,37 +7,38 @@ the processor.
 
 from typing import TYPE_CHECKING, Any
 
-from fastbp import functional, losses, units
+from fastbp import functional, losses, optimizers, schedules, units
 from fastbp._version import __version__
+from fastbp.averages import EMA, SWA
 from fastbp.functional import *  # noqa: F403  what the table of activations has decides
 from fastbp.gradcheck import GradientError, GradientReport, check_gradients
 from fastbp.history import History
 from fastbp.losses import *  # noqa: F403
 from fastbp.network import MLP, Gradients, Network
-from fastbp.optimizers import SGD, Adam, Optimizer
+from fastbp.optimizers import *  # noqa: F403
 from fastbp.runtime import config, get_num_threads, set_num_threads, threads
 from fastbp.training import train
 from fastbp.units import *  # noqa: F403
 
 __all__ = [
+    "EMA",
     "MLP",
-    "SGD",
-    "Adam",
+    "SWA",
     "GradientError",
     "GradientReport",
     "Gradients",
     "History",
     "Network",
-    "Optimizer",
     "__version__",
     "check_gradients",
     "config",
     "get_num_threads",
+    "schedules",
     "set_num_threads",
     "threads",
     "train",
 ]
-__all__ += [*functional.__all__, *units.__all__, *losses.__all__]
+__all__ += [*functional.__all__, *units.__all__, *losses.__all__, *optimizers.__all__]
 
 if TYPE_CHECKING:
     # What the tables add by name.

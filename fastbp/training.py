@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastbp import _validate as check
 from fastbp import progress as reporting
 from fastbp._validate import FloatArray
+from fastbp.averages import Average
 from fastbp.history import History
 from fastbp.network import Network, check_optimizer
 from fastbp.optimizers import Optimizer
@@ -38,6 +39,8 @@ def train(
     progress: str | bool = "auto",
     callbacks: Sequence[Callback] = (),
     seed: int | None = 0,
+    accumulate: int = 1,
+    average: Average | None = None,
 ) -> History:
     """Train a network by mini-batches.
 
@@ -69,6 +72,10 @@ def train(
         Each is called as ``callback(net, history)`` after every epoch; an exception ends the training.
     seed : int, optional
         Of the shuffles; None: another one each time.
+    accumulate : int
+        So many batches make one step, as if they were one batch; the last step of an epoch has what is left.
+    average : fastbp.EMA or fastbp.SWA, optional
+        An average of the parameters, taken after each step; ``average.apply(net)`` puts it in their place.
 
     Returns
     -------
@@ -96,6 +103,7 @@ def train(
     True
     """
     course = _checked(net, x, t, optimizer, epochs, batch_size, shuffle, sample_weight, seed)
+    course.accumulate, course.average = _checked_steps(optimizer, accumulate, average)
     validation = _checked_validation(net, validation_data)
     calls = _checked_callbacks(callbacks)
     history = History()
@@ -106,6 +114,7 @@ def train(
             history.loss.append(course.run(epoch))
             if validation is not None:
                 history.val_loss.append(net.loss_value(*validation[:2], sample_weight=validation[2]))
+            optimizer.observe((history.val_loss or history.loss)[-1])
             history.seconds.append(time.perf_counter() - started)
             for call in calls:
                 call(net, history)
@@ -128,6 +137,8 @@ class Course:
     batch_size: int
     seed: int
     order: NDArray[np.int64] | None
+    accumulate: int = 1
+    average: Average | None = None
 
     def run(self, epoch: int) -> float:
         """Make one epoch; give its mean loss."""
@@ -141,23 +152,69 @@ class Course:
         """The engine gathers the batches and makes all steps."""
         net, whole = self.net, self.net.whole
         assert whole is not None
-        update, out = net.update_in_engine(self.optimizer)
-        made = np.zeros(3)  # steps, summed loss, summed weights
-        whole.engine.train_epoch(
-            self.x, self.t, self.weight, self.order, self.batch_size, whole.table, out, update, made
+        steps = -(-len(self.x) // (self.batch_size * self.accumulate))
+        update, out = net.update_in_engine(
+            self.optimizer, steps=steps, accumulate=self.accumulate, average=self.average
         )
+        made = np.zeros(3)  # steps, summed loss, summed weights
+        try:
+            whole.engine.train_epoch(
+                self.x, self.t, self.weight, self.order, self.batch_size, whole.table, out, update, made
+            )
+        finally:
+            if self.average is not None:
+                self.average.count(net, int(made[0]))
         return float(made[1] / made[2])
 
     def _in_python(self) -> float:
-        """A call for each step: a unit, the loss or the optimizer is Python's."""
+        """A call for each batch: a unit, the loss or the optimizer is Python's."""
         total, weights = 0.0, 0.0
-        for rows in self._batches():
-            weight = None if self.weight is None else self.weight[rows]
-            share = float(len(self.x[rows])) if weight is None else float(weight.sum(dtype=np.float64))
-            if share > 0 and 1 / share < math.inf:  # otherwise no mean is defined; as in the engine
-                total += share * self.net.train_step(self.x[rows], self.t[rows], self.optimizer, sample_weight=weight)
-                weights += share
+        batches = list(self._batches())
+        for first in range(0, len(batches), self.accumulate):
+            loss, share = self._step(batches[first : first + self.accumulate])
+            total += share * loss
+            weights += share
         return total / weights
+
+    def _step(self, batches: Sequence[Any]) -> tuple[float, float]:
+        """Make one step from these batches; give its mean loss, and the weight of it: 0 where none was made."""
+        shares = [self._weight_of(rows) for rows in batches]
+        whole = sum(shares)
+        if not (whole > 0 and 1 / whole < math.inf):  # no mean is defined; as in the engine
+            return 0.0, 0.0
+        if len(batches) == 1:
+            loss = self.net.train_step(*self._rows(batches[0]), self.optimizer, sample_weight=self._weights(batches[0]))
+        else:
+            loss = self._accumulated(batches, shares, whole)
+        if self.average is not None:
+            self.average.update(self.net)
+        return loss, whole
+
+    def _accumulated(self, batches: Sequence[Any], shares: Sequence[float], whole: float) -> float:
+        loss, kept = 0.0, None
+        for rows, share in zip(batches, shares, strict=True):
+            if share == 0:
+                continue
+            value, grads = self.net.value_and_grad(*self._rows(rows), sample_weight=self._weights(rows))
+            grads.flat[...] *= grads.flat.dtype.type(share / whole)
+            loss += share / whole * value
+            if kept is None:
+                kept = grads.copy()
+            else:
+                kept.flat[...] += grads.flat
+        assert kept is not None
+        self.net.gradients.flat[...] = kept.flat
+        self.net.update(self.optimizer)
+        return loss
+
+    def _rows(self, rows: Any) -> tuple[Any, Any]:
+        return self.x[rows], self.t[rows]
+
+    def _weights(self, rows: Any) -> Any:
+        return None if self.weight is None else self.weight[rows]
+
+    def _weight_of(self, rows: Any) -> float:
+        return float(len(self.x[rows])) if self.weight is None else float(self.weight[rows].sum(dtype=np.float64))
 
     def _batches(self) -> Iterator[Any]:
         for first in range(0, len(self.x), self.batch_size):
@@ -189,6 +246,15 @@ def _checked(
         weight = np.ascontiguousarray(weight)
     order = np.empty(x.shape[0], np.int64) if shuffle else None
     return Course(net, x, t, weight, optimizer, epochs, batch_size, seed, order)
+
+
+def _checked_steps(optimizer: Optimizer, accumulate: Any, average: Any) -> tuple[int, Average | None]:
+    accumulate = check.integer("accumulate", accumulate)
+    if accumulate > 1 and optimizer.makes_whole_steps:
+        raise ValueError(f"accumulate must be 1 with {type(optimizer).__name__}, which computes its own gradients")
+    if average is not None and not isinstance(average, Average):
+        raise TypeError(f"average must be fastbp.EMA(), fastbp.SWA() or None, got {average!r}")
+    return accumulate, average
 
 
 def _dense_targets(net: Network, t: Any, rows: int) -> NDArray[Any]:
