@@ -13,6 +13,7 @@ from fastbp.averages import EMA, SWA
 from fastbp.functional import *  # noqa: F403  what the table of activations has decides
 from fastbp.gradcheck import GradientError, GradientReport, check_gradients
 from fastbp.history import History
+from fastbp.lbfgs import LBFGS, LBFGSB
 from fastbp.losses import *  # noqa: F403
 from fastbp.network import MLP, Gradients, Network
 from fastbp.optimizers import *  # noqa: F403
@@ -22,6 +23,8 @@ from fastbp.units import *  # noqa: F403
 
 __all__ = [
     "EMA",
+    "LBFGS",
+    "LBFGSB",
     "MLP",
     "SWA",
     "GradientError",

@@ -461,6 +461,7 @@ class RuleOptimizer(Optimizer):
         ValueError
             It is another optimizer's, or of a network of another size. Nothing has been changed then.
         """
+        self._checked_state(state, getattr(net, "flat_parameters", net))
         carried = np.array(state.get("carried", ()), float)
         if carried.shape != (len(self._groups) + 1,):
             raise ValueError(f"carried has shape {carried.shape}, expected {(len(self._groups) + 1,)}: another group?")
