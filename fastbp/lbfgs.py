@@ -29,6 +29,7 @@ Array = NDArray[Any]
 Evaluate = Callable[[float], tuple[float, Array]]  # the loss and the gradient so far along the direction
 
 _CURVED = 1e-10  # y.s above which a pair says something about the curvature
+_ARRAYS = ("direction", "gradient", "steps", "changes")  # of a state
 _FALL, _FLAT = 1e-4, 0.9  # Wolfe's two constants
 
 
@@ -151,18 +152,26 @@ class LBFGS(Optimizer):
 
     def set_state(self, net: Any, state: Any) -> None:
         """Go on from what `get_state` gave for a network of the same size and dtype."""
-        flat = getattr(net, "flat_parameters", net)
-        arrays = {name: np.array(state[name]) for name in ("direction", "gradient", "steps", "changes") if name in state}
-        for name, array in arrays.items():
-            if array.shape[-1:] != flat.shape or array.dtype != flat.dtype:
-                raise ValueError(f"{name} is {array.shape} {array.dtype}, the network has {flat.shape} {flat.dtype}")
-        iterations = check.integer("iterations", state.get("iterations"), 0)
-        scale, length = (check.real(name, state.get(name)) for name in ("scale", "length"))
         super().set_state(net, state)
+        arrays = {name: np.array(state[name]) for name in _ARRAYS if name in state}
         memory = self.memory_of(net)
-        memory.iterations, memory.scale, memory.length = iterations, scale, length
+        memory.iterations, memory.scale, memory.length = (state[name] for name in ("iterations", "scale", "length"))
         memory.direction, memory.gradient = arrays.get("direction"), arrays.get("gradient")
         memory.steps, memory.changes = list(arrays.get("steps", ())), list(arrays.get("changes", ()))
+
+
+    def check_state(self, net: Any, state: Any) -> dict[str, Array]:
+        """Raise ValueError where `set_state` would."""
+        flat = getattr(net, "flat_parameters", net)
+        for name in _ARRAYS:
+            array = np.asarray(state.get(name, flat))
+            if array.shape[-1:] != flat.shape or array.dtype != flat.dtype:
+                raise ValueError(f"{name} is {array.shape} {array.dtype}, the network has {flat.shape} {flat.dtype}")
+        made = super().check_state(net, state)
+        check.integer("iterations", state.get("iterations"), 0)
+        for name in ("scale", "length"):
+            check.real(name, state.get(name))
+        return made
 
 
 class _Descent:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastbp import functional
+from fastbp import _config, functional
 from fastbp._validate import FloatArray, Reduction
 from fastbp.reference import LOSSES, LossRule
 
@@ -87,6 +87,14 @@ class Loss:
         if gradient is None:
             raise RuntimeError(f"{self!r}.backward before forward: call forward(y, t) first")
         return gradient
+
+    def config(self) -> dict[str, Any]:
+        """Give the arguments that make an equal loss, as plain JSON values; as `Unit.config`."""
+        return _config.arguments(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle has: the settings, and no memory for `backward`."""
+        return {name: value for name, value in vars(self).items() if name != "_gradient"}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

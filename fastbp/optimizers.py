@@ -13,6 +13,7 @@ E. A group is a number: that of the first of `groups` whose pattern matches a pa
 
 from __future__ import annotations
 
+import copyreg
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -179,6 +180,9 @@ class Optimizer:
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_states"}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
+
     def __repr__(self) -> str:
         shown = (f"{name.removeprefix('_')}={value!r}" for name, value in self.__getstate__().items())
         return f"{type(self).__name__}({', '.join(shown)})"
@@ -232,8 +236,20 @@ class Optimizer:
         The arrays are the state's own, not copies.
         """
         state = self.state_for(net)
-        arrays = {f"state.{name}": array for name, array in state.arrays.items()}
-        return {"optimizer": type(self).__name__, "step": state.step, **arrays}
+        made = {"optimizer": type(self).__name__, "step": state.step}
+        made.update({f"state.{name}": array for name, array in state.arrays.items()})
+        made.update({f"setting.{name}": value for name, value in self._settings().items()})
+        for name, schedule in self._schedules().items():
+            made.update({f"schedule.{name}.{key}": value for key, value in schedule.get_state(net).items()})
+        return made
+
+    def _settings(self) -> dict[str, Any]:
+        """Give the attributes that are plain numbers and strings."""
+        return {n: value for n, value in self.__getstate__().items() if isinstance(value, bool | int | float | str)}
+
+    def _schedules(self) -> dict[str, Schedule]:
+        """Give the schedules by the name that their state has."""
+        return {name: value for name, value in self.__getstate__().items() if isinstance(value, Schedule)}
 
     def set_state(self, net: Any, state: Mapping[str, Any]) -> None:
         """Go on from what `get_state` gave for a network of the same size and dtype.
@@ -243,26 +259,35 @@ class Optimizer:
         ValueError
             It is another optimizer's or of another size. Nothing has been changed then.
         """
+        arrays = self.check_state(net, state)
         mine = self.state_for(net)
-        flat = getattr(net, "flat_parameters", net)
-        arrays = self._checked_state(state, flat)
         mine.step = check.integer("step", state["step"], 0)
         mine.arrays.clear()
         mine.arrays.update({name: np.array(array) for name, array in arrays.items()})
+        for name, schedule in self._schedules().items():
+            schedule.set_state(net, _below(f"schedule.{name}.", state))
+        vars(self).update(_below("setting.", state))
 
-    def _checked_state(self, state: Mapping[str, Any], flat: Array) -> dict[str, Array]:
-        """Give the arrays of a state, or say what is wrong with it."""
+    def check_state(self, net: Any, state: Mapping[str, Any]) -> dict[str, Array]:
+        """Give the arrays of a state, or raise ValueError where `set_state` would."""
+        flat = getattr(net, "flat_parameters", net)
         if state.get("optimizer") != type(self).__name__:
             raise ValueError(f"the state is that of {state.get('optimizer')!r}, this is {type(self).__name__}")
         if "step" not in state:
             raise ValueError("the state has no 'step'")
-        arrays = {name.removeprefix("state."): array for name, array in state.items() if name.startswith("state.")}
+        check.integer("step", state["step"], 0)
+        arrays = _below("state.", state)
         for name, array in arrays.items():
             if name not in self.state_names:
                 raise ValueError(f"unknown state {name!r}: known are {', '.join(map(repr, self.state_names))}")
             if np.shape(array) != flat.shape or np.asarray(array).dtype != flat.dtype:
                 got = f"{np.shape(array)} {np.asarray(array).dtype}"
                 raise ValueError(f"state.{name} is {got}, the network has {flat.shape} {flat.dtype}")
+        for name, schedule in self._schedules().items():
+            if set(_below(f"schedule.{name}.", state)) != set(schedule.get_state(net)):
+                raise ValueError(f"the state does not fit the schedule {name}={schedule!r}")
+        if unknown := set(_below("setting.", state)) - set(self._settings()):
+            raise ValueError(f"the state has settings that this optimizer has not: {', '.join(sorted(unknown))}")
         return arrays
 
 
@@ -446,8 +471,6 @@ class RuleOptimizer(Optimizer):
     def get_state(self, net: Any) -> dict[str, Any]:
         """Give what is remembered of a network and of the schedules, and the hyper-parameters that are numbers."""
         made = {**super().get_state(net), "carried": self.state_for(net).carried}
-        for name, schedule in self._schedules().items():
-            made.update({f"schedule.{name}.{key}": value for key, value in schedule.get_state(net).items()})
         for name, value in self._values.items():
             if not callable(value):
                 made[f"hyper.{name}"] = np.array(value) if isinstance(value, tuple) else value
@@ -461,28 +484,34 @@ class RuleOptimizer(Optimizer):
         ValueError
             It is another optimizer's, or of a network of another size. Nothing has been changed then.
         """
-        self._checked_state(state, getattr(net, "flat_parameters", net))
+        self.check_state(net, state)
+        super().set_state(net, state)
+        self.state_for(net).carried[...] = np.array(state["carried"], float)
+        self._values = self._values_in(state)
+        self.version += 1
+
+    def check_state(self, net: Any, state: Mapping[str, Any]) -> dict[str, Array]:  # noqa: D102  as the base's
+        arrays = super().check_state(net, state)
         carried = np.array(state.get("carried", ()), float)
         if carried.shape != (len(self._groups) + 1,):
-            raise ValueError(f"carried has shape {carried.shape}, expected {(len(self._groups) + 1,)}: another group?")
-        hyper = {name.removeprefix("hyper."): value for name, value in state.items() if name.startswith("hyper.")}
-        hyper = {name: value.item() if isinstance(value, np.generic) else value for name, value in hyper.items()}
+            raise ValueError(f"carried has shape {carried.shape}, expected {(len(self._groups) + 1,)}: other groups?")
+        self._values_in(state)
+        return arrays
+
+    def _settings(self) -> dict[str, Any]:
+        return {}  # hyper-parameters have their checks, and are none of these
+
+    def _values_in(self, state: Mapping[str, Any]) -> Values:
+        """Give the hyper-parameters with those of a state."""
+        given = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in _below("hyper.", state).items()
+        }
         if callable(self._values["lr"]):
-            hyper.pop("lr", None)
-        values = {**self._values, **self._checked(hyper, "")}
+            given.pop("lr", None)
+        values = {**self._values, **self._checked(given, "")}
         _check_together(self.rule, values)
-        schedules = {}
-        for name, schedule in self._schedules().items():
-            start = f"schedule.{name}."
-            schedules[name] = {key.removeprefix(start): state[key] for key in state if key.startswith(start)}
-            if set(schedules[name]) != set(schedule.get_state(net)):
-                raise ValueError(f"the state does not fit the schedule {name}={schedule!r}")
-        super().set_state(net, state)
-        for name, schedule in self._schedules().items():
-            schedule.set_state(net, schedules[name])
-        self.state_for(net).carried[...] = carried
-        self._values = values
-        self.version += 1
+        return values
 
     # ---- steps
 
@@ -584,6 +613,11 @@ class RuleOptimizer(Optimizer):
             scale = self._clip_norm / (norm + 1e-6)
             gradients = gradients * gradients.dtype.type(1.0 if scale >= 1 else scale)
         return gradients
+
+
+def _below(start: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the entries whose names begin so, without that beginning."""
+    return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
 
 
 def _clip(name: str, value: Any) -> float | None:

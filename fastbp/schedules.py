@@ -4,6 +4,12 @@ A. A schedule is a function of the number of the step, which counts from 1; any 
 B. Where torch has a schedule of the kind, the rates are torch's: step t here is torch's after t - 1 calls of its
    ``step()``. Behind its last step a schedule stays at its last rate.
 C. `ReduceOnPlateau` alone has a memory: `train` tells it the loss of each epoch by ``observe``.
+
+>>> import fastbp
+>>> schedule = fastbp.schedules.WarmUp(fastbp.schedules.Cosine(0.1, steps=1000), steps=50)
+>>> optimizer = fastbp.AdamW(lr=schedule)
+>>> round(optimizer.rate(51), 6)
+0.1
 """
 
 from __future__ import annotations

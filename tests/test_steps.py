@@ -335,6 +335,81 @@ def test_an_optimizer_of_the_users_own_gets_the_accumulated_gradient() -> None:
     assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=1e-11, atol=1e-13)
 
 
+class Note(fastbp.Callback):
+    """Where each step was made."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int, int]] = []
+
+    def on_batch_end(self, net: Any, history: Any, info: Any) -> None:
+        self.seen.append((info.batch, info.step, info.rows))
+
+
+@pytest.mark.parametrize("python", [False, True])
+def test_batches_of_an_iterator_are_accumulated(python: bool) -> None:
+    """Also ragged ones, some with weights; one epoch ends in the middle of a step."""
+    rng = np.random.default_rng(0)
+    x, t = rng.normal(size=(60, 4)), rng.integers(0, 3, 60)
+    ends = [0, 7, 12, 20, 31, 40, 48, 60]
+    batches = [(x[a:b], t[a:b]) if a % 2 else (x[a:b], t[a:b], np.ones(b - a)) for a, b in zip(ends, ends[1:], strict=False)]
+    units = [fastbp.Linear(4, 6), Guest() if python else fastbp.Identity(), fastbp.Linear(6, 3)]
+    net = fastbp.Network(*units, loss=fastbp.SoftmaxNLL(), dtype="float64", seed=0)
+    twin = net.copy()
+    several, one = fastbp.Adam(), fastbp.Adam()
+    fastbp.train(net, batches, optimizer=several, epochs=2, accumulate=3, progress=False)
+    for _ in range(2):
+        for first, last in ((0, 20), (20, 48), (48, 60)):
+            twin.train_step(x[first:last], t[first:last], one)
+    assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=1e-10, atol=1e-12)
+    assert several.state_for(net).step == 6
+
+
+def test_callbacks_limits_and_epochs_keep_to_whole_steps() -> None:
+    net, x, t = problem((5, 7, 3), 43, "float64")
+    whole, note, twin = net.copy(), Note(), net.copy()
+    options: dict[str, Any] = {"batch_size": 5, "accumulate": 4, "progress": False}
+    fastbp.train(whole, x, t, optimizer=fastbp.Adam(), epochs=2, **options)
+    fastbp.train(net, x, t, optimizer=fastbp.Adam(), epochs=2, callbacks=[note], **options)
+    assert_same_bits(net.flat_parameters, whole.flat_parameters)
+    assert [rows for *_, rows in note.seen] == [20, 20, 3] * 2
+    optimizer = fastbp.Adam()
+    history = fastbp.train(twin, x, t, optimizer=optimizer, epochs=2, max_steps=4, **options)
+    assert optimizer.state_for(twin).step == 4
+    assert history.epochs == 1
+
+
+@pytest.mark.parametrize("rule", ["Adam", "SGD", "Nadam"])
+@pytest.mark.parametrize("every", [None, 3])
+def test_a_run_with_everything_is_resumed_with_the_same_bits(rule: str, every: int | None, tmp_path: Any) -> None:
+    schedules = fastbp.schedules
+
+    def parts() -> tuple[Any, Any]:
+        rate = schedules.WarmUp(schedules.ReduceOnPlateau(0.05, patience=0, threshold=0.5), 5)
+        groups = [{"match": "*.bias", "lr": lambda step: 0.1 / step}]
+        return getattr(fastbp, rule)(lr=rate, groups=groups, clip_norm=0.5), fastbp.EMA(0.9)
+
+    net, x, t = problem((5, 7, 3), 43, l2=0.01)
+    through = net.copy()
+    options: dict[str, Any] = {"batch_size": 5, "accumulate": 2, "progress": False}
+    optimizer, average = parts()
+    fastbp.train(through, x, t, optimizer=optimizer, epochs=4, average=average, **options)
+    kept = {"checkpoint": tmp_path / "run", "checkpoint_every": every, **options}
+    first = net.copy()
+    mine, its = parts()
+    fastbp.train(first, x, t, optimizer=mine, epochs=4, average=its, max_steps=8, **kept)
+    mine, its = parts()
+    fastbp.train(net, x, t, optimizer=mine, epochs=4, average=its, resume=True, **kept)
+    assert_same_bits((net.flat_parameters, its.values(net)), (through.flat_parameters, average.values(through)))
+    assert mine.rate(20) == optimizer.rate(20) < 0.05
+    for wrong, message in (({"accumulate": 1}, "accumulate is 2"), ({"average": fastbp.SWA()}, "average is 'EMA")):
+        given = {"average": its, **kept, **wrong}
+        with unchanged(net.flat_parameters), pytest.raises(fastbp.CheckpointError, match=message):
+            fastbp.train(net, x, t, optimizer=mine, epochs=5, resume=True, **given)
+    other = fastbp.Adam(lr=0.1) if rule != "Adam" else fastbp.AdamW()
+    with unchanged(net.flat_parameters), pytest.raises(fastbp.CheckpointError, match="written for another optimizer"):
+        fastbp.train(net, x, t, optimizer=other, epochs=5, average=its, resume=True, **kept)
+
+
 # ---- rates that change, and states that go on ------------------------------------------------------------------------
 
 

@@ -50,6 +50,7 @@ kernels.column_sums = column_sums
 kernels.exp = exp_of
 kernels.log = log_of
 kernels.log1p = log1p_of
+kernels.blend = blend
 kernels.gather = gather
 kernels.scatter = scatter
 kernels.softmax = softmax

@@ -145,6 +145,8 @@ ctypedef struct Kernels:
     void (*exp)(const void* x, void* y, Py_ssize_t n) noexcept nogil
     void (*log)(const void* x, void* y, Py_ssize_t n) noexcept nogil
     void (*log1p)(const void* x, void* y, Py_ssize_t n) noexcept nogil
+    # y = [y +] factor x
+    void (*blend)(const void* x, double factor, void* y, Py_ssize_t n, bint accumulate) noexcept nogil
     # y[i] = x[i * step], and back
     void (*gather)(const void* x, Py_ssize_t step, void* y, Py_ssize_t n) noexcept nogil
     void (*scatter)(const void* x, void* y, Py_ssize_t step, Py_ssize_t n) noexcept nogil
