@@ -30,7 +30,7 @@ class Memories(Generic[T]):
 
     def of(self, network_like: Any, make: Callable[[Array], T]) -> T:
         """Give what is remembered of a network; ``make(flat_parameters)`` where there is nothing."""
-        # A step of a small network takes 2 us, finding out whose memory an array is as long: an array seen before is known.
+        # A step of a small network takes 2 us, finding out whose memory an array is as long: one seen before is known.
         array = getattr(network_like, "flat_parameters", network_like)
         known = self._arrays.get(id(array))
         if known is not None and known[0]() is array:

@@ -6,8 +6,8 @@ A. The file: MAGIC, the length of the header (8 bytes, little-endian), the heade
    to the bit.
 B. A file is read and compared whole before anything is changed: a damaged file, or one of another network, leaves
    network and optimizer as they were.
-C. What has a state of its own says so by ``get_state(net)`` and ``set_state(net, state)``: optimizers, with the schedules
-   among their hyper-parameters, and averages.
+C. What has a state of its own says so by ``get_state(net)`` and ``set_state(net, state)``: optimizers, with the
+   schedules among their hyper-parameters, and averages.
 """
 
 from __future__ import annotations

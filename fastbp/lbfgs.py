@@ -72,7 +72,7 @@ class LBFGS(Optimizer):
 
     Notes
     -----
-    Give it all the data: ``batch_size=len(x)`` in `train`. Ctrl-C in a step leaves the parameters as they were before it.
+    Give it all the data: ``batch_size=len(x)`` in `train`. Ctrl-C in a step leaves the parameters as they were.
 
     References
     ----------
@@ -324,7 +324,7 @@ class _LineSearch:
             left, right = sorted(point.length for point in bracket)
             if (right - left) * widest < tolerance:
                 break
-            length, stuck = _away_from_the_ends(_cubic(*bracket, (left, right)), left, right, stuck)
+            length, stuck = _away_from_the_ends(_cubic(bracket[0], bracket[1], (left, right)), left, right, stuck)
             point = self.at(length)
             self.rounds += 1
             if not self.falls(point) or point.loss >= bracket[low].loss:
@@ -431,7 +431,7 @@ class LBFGSB(Optimizer):
             losses.append(loss)
             return loss, grads.flat.astype(np.float64)
 
-        options = {"maxiter": self.max_iter, "maxfun": self.max_fun, "maxcor": self.history_size}
+        options: dict[str, Any] = {"maxiter": self.max_iter, "maxfun": self.max_fun, "maxcor": self.history_size}
         options.update(gtol=self.tolerance_grad, ftol=self.tolerance_change)
         try:
             found = minimize(evaluate, before.astype(np.float64), jac=True, method="L-BFGS-B", options=options)

@@ -437,7 +437,7 @@ class RuleOptimizer(Optimizer):
                 state.arrays[name][first:end] = self._values_of(group)[hyper]
                 first = end
 
-    def state_for(self, network_like: Any) -> OptimizerState:  # noqa: D102  as the base's
+    def state_for(self, network_like: Any) -> OptimizerState:
         state = super().state_for(network_like)
         if state.layout is None and hasattr(network_like, "parameters"):
             state.layout = self._layout(network_like)
@@ -490,7 +490,7 @@ class RuleOptimizer(Optimizer):
         self._values = self._values_in(state)
         self.version += 1
 
-    def check_state(self, net: Any, state: Mapping[str, Any]) -> dict[str, Array]:  # noqa: D102  as the base's
+    def check_state(self, net: Any, state: Mapping[str, Any]) -> dict[str, Array]:
         arrays = super().check_state(net, state)
         carried = np.array(state.get("carried", ()), float)
         if carried.shape != (len(self._groups) + 1,):

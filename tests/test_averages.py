@@ -109,7 +109,7 @@ def test_an_average_goes_on_with_the_same_bits(name: str) -> None:
 
 
 def test_an_average_belongs_to_a_networks_memory() -> None:
-    net, x, t = problem()
+    net = problem()[0]
     average = fastbp.EMA()
     other = net.copy()
     average.update(net)
@@ -160,5 +160,5 @@ def test_bad_averages(make: Any, error: type[Exception], message: str) -> None:
 
 def test_train_wants_an_average() -> None:
     net, x, t = problem()
-    with unchanged(net.flat_parameters), pytest.raises(TypeError, match=r"average must be fastbp\.EMA\(\), fastbp\.SWA"):
+    with unchanged(net.flat_parameters), pytest.raises(TypeError, match=r"average must be fastbp\.EMA\(\), "):
         fastbp.train(net, x, t, optimizer=fastbp.Adam(), average=0.9, progress=False)

@@ -23,7 +23,7 @@ import fastbp
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # for bench; last, so that an installed fastbp is the one under test
 
-from bench import busy, compare, elementwise, limits, machine, memory, rivals, roofline, steps, sweep, worker  # noqa: E402
+from bench import busy, compare, elementwise, limits, machine, memory, rivals, roofline, steps, sweep, updates, worker  # noqa: E402
 from bench.rivals import RIVALS, SHAPES, Gradient, Shape  # noqa: E402
 
 INSTALLED = [name for name in RIVALS if compare.is_installed(name, sys.executable)]
@@ -204,7 +204,7 @@ def test_worker_reports_errors() -> None:
     assert "unknown request 'guess': known are prepare" in ask(worker.Worker(), do="guess")["error"]
     assert "prepare or load comes first" in ask(worker.Worker(), do="time", repeats=1)["error"]
     unknown = ask(worker.Worker(), do="load", module="machine", rival="numpy", seconds=0, case={})["error"]
-    assert "unknown benchmark 'machine': known are sweep, elementwise, steps" in unknown
+    assert "unknown benchmark 'machine': known are sweep, elementwise, steps, updates" in unknown
 
 
 def test_a_worker_that_ends_is_reported(tmp_path: Path) -> None:
@@ -413,6 +413,7 @@ def test_cases_are_checked(rival: str, dtype: str, monkeypatch: pytest.MonkeyPat
         *((elementwise, {"kernel": kernel, "rows": 5, "columns": 7}) for kernel in elementwise.BARS),
         (steps, {"what": "epochs", "batch": 200, "epochs": 2}),
         (steps, {"what": "predict"}),
+        *((updates, {"optimizer": name, "rows": 9, "columns": 7}) for name in updates.rules()),
     ]
     for module, case in cases:
         module.load(rival, dtype=dtype, **case)()
@@ -473,6 +474,7 @@ def test_medians_of_a_busy_machine() -> None:
         ("sweep", (), ("of the peak", "the worst:")),
         ("elementwise", ("--dtype", "float64"), ("softmax_nll", "bar, at least")),
         ("steps", (), ("step / gradient", "batch 32", "predict one row")),
+        ("updates", (), ("of memcpy's", "Adam", "Lion")),
         ("memory", (), ("784-256-10@64", "bar 1.05")),
         ("memory", ("--large", "--parameters", "1"), ("billion parameters", "GFLOP/s", "step")),
         ("busy", ("--rivals", "fastbp"), ("64-100-10@200 fastbp", "2.3")),

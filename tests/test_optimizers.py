@@ -252,7 +252,8 @@ def test_compiled_rules_agree_with_their_twins(dtype, size, name):
             for to in (shift, 1 / shift)
         ]
         hyper = optimizer.hyperparameters()
-        assert _engine.optimizer_update(optimizer.kind, w, gradient, used, hyper, step, carried) == pytest.approx(number)
+        got = _engine.optimizer_update(optimizer.kind, w, gradient, used, hyper, step, carried)
+        assert got == pytest.approx(number)
         start = before[0, 1 : size + 1]
         spread = np.max([np.abs(other[0] - expected) for other in others], axis=0)
         # What is a quotient of like things does not move with them: its own roundings count beside it.
@@ -535,7 +536,7 @@ def test_bad_hyperparameters_raise_and_change_nothing(rule, name, value, error, 
 
 def test_dampening_goes_with_neither_nesterov_nor_the_rate_inside():
     for options in ({"nesterov": True}, {"lr_inside": True}):
-        with pytest.raises(ValueError, match="needs dampening 0, got dampening 0.1"):
+        with pytest.raises(ValueError, match=r"needs dampening 0, got dampening 0\.1"):
             SGD(momentum=0.9, dampening=0.1, **options)
         optimizer = SGD(momentum=0.9, **options)
         with pytest.raises(ValueError, match="needs dampening 0"):

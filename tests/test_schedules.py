@@ -72,7 +72,10 @@ def half(share: float) -> float:
         (StepDecay(0.5, every=3), {1: 0.5, 3: 0.5, 4: 0.05, 7: 0.005}),
         (Exponential(0.5, factor=0.5, every=2), {1: 0.5, 2: 0.5 / math.sqrt(2), 3: 0.25}),
         (Cosine(1.0, steps=4), {1: 1, 2: half(0.25), 3: 0.5, 5: 0, 6: 0, 100: 0}),
-        (Cosine(1.0, steps=2, restarts=True, growth=3), {1: 1, 2: 0.5, 3: 1, 4: half(1 / 6), 9: 1, 27: 1, 26: half(17 / 18)}),
+        (
+            Cosine(1.0, steps=2, restarts=True, growth=3),
+            {1: 1, 2: 0.5, 3: 1, 4: half(1 / 6), 9: 1, 27: 1, 26: half(17 / 18)},
+        ),
         (WarmUp(StepDecay(1.0, every=2), steps=2, start=0.0), {1: 0, 2: 0.5, 3: 1, 4: 1, 5: 0.1}),
         (WarmUp(lambda step: 1 / step, steps=4), {1: 1 / 3, 3: 2 / 3, 5: 1, 6: 0.5}),
         (OneCycle(1.0, steps=10, up=0.5), {1: 0.04, 5: 1, 10: 0.04e-4, 11: 0.04e-4, 3: 0.04 + 0.96 / 2}),

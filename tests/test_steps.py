@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import pickle
 from typing import Any
@@ -70,7 +71,7 @@ def test_a_step_is_the_gradient_and_then_the_update(sizes: tuple[int, ...], rows
             loss = net.train_step(x, t, optimizers[0])
         with fastbp.threads(1):
             alone.train_step(x, t, optimizers[1])
-        expected, grads = twin.value_and_grad(x, t)
+        expected, _ = twin.value_and_grad(x, t)
         twin.update(optimizers[2])
         assert_allclose(loss, expected, rtol=1e-14)
         assert_same_bits((net.flat_parameters, alone.flat_parameters), (twin.flat_parameters,) * 2)
@@ -288,7 +289,9 @@ def test_bad_penalties(name: str) -> None:
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("options", [{}, {"clip_norm": 0.05}, {"groups": [{"match": "*.bias", "lr": 0.3}]}], ids=str)
-def test_k_batches_are_one_k_times_as_large(guest: bool, weighted: bool, shuffle: bool, options: dict[str, Any]) -> None:
+def test_k_batches_are_one_k_times_as_large(
+    guest: bool, weighted: bool, shuffle: bool, options: dict[str, Any]
+) -> None:
     rng = np.random.default_rng(0)
     x, t = rng.normal(size=(103, 4)), rng.integers(0, 3, 103)
     weight = rng.uniform(0, 2, 103) * (np.arange(103) // 5 % 3 > 0) if weighted else None
@@ -316,7 +319,9 @@ def test_accumulated_steps_are_the_same_for_any_number_of_threads() -> None:
     assert_same_bits(results[0], results[1])
 
 
-@pytest.mark.parametrize(("accumulate", "error"), [(0, ValueError), (1.5, TypeError), ("2", TypeError), (True, TypeError)])
+@pytest.mark.parametrize(
+    ("accumulate", "error"), [(0, ValueError), (1.5, TypeError), ("2", TypeError), (True, TypeError)]
+)
 def test_bad_accumulate(accumulate: Any, error: type[Exception]) -> None:
     net, x, t = problem((5, 3), 40)
     with unchanged(net.flat_parameters), pytest.raises(error, match="accumulate must be"):
@@ -351,7 +356,8 @@ def test_batches_of_an_iterator_are_accumulated(python: bool) -> None:
     rng = np.random.default_rng(0)
     x, t = rng.normal(size=(60, 4)), rng.integers(0, 3, 60)
     ends = [0, 7, 12, 20, 31, 40, 48, 60]
-    batches = [(x[a:b], t[a:b]) if a % 2 else (x[a:b], t[a:b], np.ones(b - a)) for a, b in zip(ends, ends[1:], strict=False)]
+    pairs = itertools.pairwise(ends)
+    batches = [(x[a:b], t[a:b]) if a % 2 else (x[a:b], t[a:b], np.ones(b - a)) for a, b in pairs]
     units = [fastbp.Linear(4, 6), Guest() if python else fastbp.Identity(), fastbp.Linear(6, 3)]
     net = fastbp.Network(*units, loss=fastbp.SoftmaxNLL(), dtype="float64", seed=0)
     twin = net.copy()

@@ -1,8 +1,8 @@
 """The twins of the optimizers' rules, one step in place on 1-D arrays, and the table of the rules.
 
-A twin takes parameters, gradients, the arrays of the rule's state (None for one that is not used), and by name the number
-of the step, from 1, and the hyper-parameters. A rule that hands a number on from step to step takes that too, and
-returns it.
+A twin takes parameters, gradients, the arrays of the rule's state (None for one that is not used), and by name the
+number of the step, from 1, and the hyper-parameters. A rule that hands a number on from step to step takes that too,
+and returns it.
 """
 
 from __future__ import annotations
@@ -180,8 +180,8 @@ def rmsprop_step(
 ) -> None:
     """One step of RMSprop.
 
-    g = gradients + weight_decay * parameters;  s = alpha s + (1 - alpha) g**2;  centered: s less the square of a mean of
-    g of the same kind, and not below 0;  d = g / (sqrt(s) + eps);  v = momentum v + d;  parameters -= lr * (v or d).
+    g = gradients + weight_decay * parameters;  s = alpha s + (1 - alpha) g**2;  centered: s less the square of a mean
+    of g of the same kind, and not below 0;  d = g / (sqrt(s) + eps);  v = momentum v + d;  parameters -= lr * (v or d).
     """
     g = gradients + weight_decay * parameters
     square[...] = alpha * square + (1 - alpha) * (g * g)
@@ -336,7 +336,7 @@ def _lr(default: float) -> Hyper:
 
 
 def _betas(second: float = 0.999) -> Hyper:
-    return Hyper("betas", (0.9, second), "betas", "Shares of m and v (Lion: of the direction and m) that stay, in [0, 1).")
+    return Hyper("betas", (0.9, second), "betas", "Shares of m and v (Lion: the direction and m) that stay, in [0, 1).")
 
 
 def _eps(default: float) -> Hyper:
