@@ -1,7 +1,7 @@
 """One update of 60 million parameters by each optimizer: against memcpy, and against plain numpy.
 
-``python -m bench.updates``. Plain numpy is the optimizer's twin in ``fastbp.reference``: the usual lines. The bytes of an
-update are those of its arrays: parameters and states, read and written, and the gradient, read.
+``python -m bench.updates``. Plain numpy is the optimizer's twin in ``fastbp.reference``: the usual lines. The bytes of
+an update are those of its arrays: parameters and states, read and written, and the gradient, read.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     copy = measured.sweeps["copy"]
     print(f"memcpy: {copy / 1e9:.1f} GB/s read and written")
     table = [["optimizer", "fastbp", "GB/s", "of memcpy's", "numpy", "numpy / fastbp", "bar, at least"]]
-    with Contest("updates", {"fastbp": "fastbp", "numpy": "numpy"}, threads=given.threads, rounds=given.rounds) as contest:
+    rivals = {"fastbp": "fastbp", "numpy": "numpy"}
+    with Contest("updates", rivals, threads=given.threads, rounds=given.rounds) as contest:
         for name in given.only or rules():
             best = contest.minima(optimizer=name, dtype=given.dtype, rows=rows, columns=columns)
             mine, numpys = best["fastbp"], best["numpy"]
