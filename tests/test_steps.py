@@ -525,6 +525,15 @@ def test_a_users_own_optimizer_has_a_state_to_go_on_from() -> None:
     assert_array_equal(other.state_for(w).arrays["a"], 7)
 
 
+def test_a_network_keeps_its_penalties_in_a_pickle_and_in_a_file(tmp_path: Any) -> None:
+    net, x, t = problem((5, 7, 3), 40, l1=0.1, l2=0.2)
+    net.train_step(x, t, fastbp.Adam(lr=lambda step: 0.1))
+    net.save(tmp_path / "net.npz")
+    for other in (pickle.loads(pickle.dumps(net)), fastbp.load(tmp_path / "net.npz"), copy.deepcopy(net)):
+        assert (other.l1, other.l2) == (0.1, 0.2)
+        assert other.loss_value(x, t) == net.loss_value(x, t)
+
+
 def test_a_change_on_the_way_is_seen_by_the_next_step() -> None:
     """What was made for the engine is not used for longer than it is right."""
     net, x, t = problem((5, 7, 3), 40, "float64")

@@ -186,10 +186,10 @@ cdef class Update(Parts):
     averages, shares
         An average of the parameters, and their share in it after each of the steps that follow; or None.
     """
-    cdef object state
+    cdef object state, rates
     cdef Py_ssize_t accumulate
     cdef char* room
-    cdef Py_ssize_t steps           # for which there are rates and shares
+    cdef Py_ssize_t steps, shares   # for how many steps there are rates, and shares
 
     def __cinit__(self, cnp.ndarray parameters, cnp.ndarray gradients, parts, str kind, states, groups, cnp.ndarray carried, state, *,
                   cnp.ndarray rates=None, double limit=INFINITY, double clip_norm=0, bint penalized=True, Py_ssize_t accumulate=1,
@@ -222,22 +222,27 @@ cdef class Update(Parts):
         self.steps = 1 << 62
         if rates is not None:
             self.follow(rates)
+        self.shares = self.steps
         if averages is not None:
-            self.steps = min(self.steps, cnp.PyArray_DIM(shares, 0))
+            self.shares = cnp.PyArray_DIM(shares, 0)
             rule.averages, rule.shares = bytes_of(averages), <double*> cnp.PyArray_DATA(shares)
 
     cpdef follow(self, cnp.ndarray rates):
-        """Take other learning rates: (steps, groups), of the steps that follow."""
+        """Take other learning rates: (steps, groups), of the steps that follow. They are used from the next `begin` on, which is behind
+        a gate: another thread may be at work with those that there are."""
         if cnp.PyArray_NDIM(rates) != 2 or cnp.PyArray_DIM(rates, 1) != self.rule.n_groups:
             raise ValueError(f"rates have shape {(<object> rates).shape}, expected (steps, {self.rule.n_groups})")
-        self.steps = cnp.PyArray_DIM(rates, 0)
-        self.rule.rates = <double*> cnp.PyArray_DATA(rates)
-        self.arrays[RATES] = rates
+        self.rates = rates
 
     cdef int begin(self, Py_ssize_t steps) except -1:
         """Be ready for so many steps, the first of which is the state's next."""
-        if steps > self.steps:
-            raise ValueError(f"{steps} steps follow, but there are rates and shares for {self.steps}")
+        cdef cnp.ndarray rates = self.rates
+        if rates is not None:
+            self.rule.rates = <double*> cnp.PyArray_DATA(rates)
+            self.arrays[RATES] = rates
+            self.steps = cnp.PyArray_DIM(rates, 0)
+        if steps > min(self.steps, self.shares):
+            raise ValueError(f"{steps} steps follow, but there are rates and shares for {min(self.steps, self.shares)}")
         self.rule.step = self.rule.first_step = self.state.step + 1
         return 0
 
