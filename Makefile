@@ -67,6 +67,7 @@ bars: $(VENV)/installed-bench
 	$(BIN)/python -m bench.activations
 	$(BIN)/python -m bench.steps
 	$(BIN)/python -m bench.units
+	$(BIN)/python -m bench.updates
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.busy
 	$(BIN)/python -m bench.memory --large

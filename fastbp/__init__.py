@@ -7,18 +7,20 @@ the processor.
 
 from typing import TYPE_CHECKING, Any
 
-from fastbp import functional, functional_units, losses, units
+from fastbp import functional, functional_units, losses, optimizers, schedules, units
 from fastbp._version import __version__
+from fastbp.averages import EMA, SWA
 from fastbp.callbacks import BatchInfo, Callback, EarlyStopping, StopTraining
 from fastbp.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from fastbp.functional import *  # noqa: F403  what the table of activations has decides
 from fastbp.functional_units import *  # noqa: F403
 from fastbp.gradcheck import GradientError, GradientReport, check_gradients
 from fastbp.history import History
+from fastbp.lbfgs import LBFGS, LBFGSB
 from fastbp.losses import *  # noqa: F403
 from fastbp.metrics import Metric
 from fastbp.network import MLP, Gradients, Network
-from fastbp.optimizers import SGD, Adam, Optimizer
+from fastbp.optimizers import *  # noqa: F403
 from fastbp.runtime import config, get_num_threads, set_num_threads, threads
 from fastbp.saving import load
 from fastbp.summary import Summary
@@ -26,9 +28,11 @@ from fastbp.training import train
 from fastbp.units import *  # noqa: F403
 
 __all__ = [
+    "EMA",
+    "LBFGS",
+    "LBFGSB",
     "MLP",
-    "SGD",
-    "Adam",
+    "SWA",
     "BatchInfo",
     "Callback",
     "Checkpoint",
@@ -40,7 +44,6 @@ __all__ = [
     "History",
     "Metric",
     "Network",
-    "Optimizer",
     "StopTraining",
     "Summary",
     "__version__",
@@ -50,11 +53,12 @@ __all__ = [
     "load",
     "load_checkpoint",
     "save_checkpoint",
+    "schedules",
     "set_num_threads",
     "threads",
     "train",
 ]
-__all__ += [*functional.__all__, *functional_units.__all__, *units.__all__, *losses.__all__]
+__all__ += [*functional.__all__, *functional_units.__all__, *units.__all__, *losses.__all__, *optimizers.__all__]
 
 if TYPE_CHECKING:
     # What the tables add by name.

@@ -11,25 +11,44 @@ from fastbp.optimizers import OptimizerState
 _Floats = NDArray[np.floating[Any]]
 
 LOSSES: dict[str | None, int]
-OPTIMIZERS: dict[str, int]
 
 class Table:
     n: int
     itemsize: int
     def __init__(self, weights: Sequence[_Floats], biases: Sequence[_Floats | None]) -> None: ...
 
-class Update:
+class Parts:
+    def __init__(
+        self, parameters: _Floats, gradients: _Floats, parts: Sequence[tuple[int, int, float, float]]
+    ) -> None: ...
+    def penalty(self) -> float: ...
+    def add_penalty(self, gradients: _Floats) -> None: ...
+
+class Update(Parts):
     def __init__(
         self,
-        kind: str,
         parameters: _Floats,
         gradients: _Floats,
-        first: _Floats | None,
-        second: _Floats | None,
-        hyperparameters: tuple[float, ...],
+        parts: Sequence[tuple[int, int, float, float]],
+        kind: str | None,
+        states: Sequence[_Floats | None],
+        groups: Sequence[tuple[float, ...]],
+        carried: NDArray[np.float64],
         state: OptimizerState | None,
+        *,
+        rates: NDArray[np.float64] | None = None,
+        limit: float = ...,
+        clip_norm: float = 0,
+        penalized: bool = True,
+        accumulate: int = 1,
+        room: _Floats | None = None,
+        averages: _Floats | None = None,
+        shares: NDArray[np.float64] | None = None,
     ) -> None: ...
+    def follow(self, rates: NDArray[np.float64]) -> None: ...
     def apply(self) -> None: ...
+
+def updates() -> dict[str, int]: ...
 
 class Gate:
     def __enter__(self) -> None: ...
@@ -87,8 +106,10 @@ def optimizer_update(
     kind: str,
     parameters: _Floats,
     gradients: _Floats,
-    first: _Floats | None,
-    second: _Floats | None,
+    states: Sequence[_Floats | None],
     hyperparameters: tuple[float, ...],
     step: int,
-) -> None: ...
+    carried: float = 0,
+    limit: float = ...,
+    clip_norm: float = 0,
+) -> float: ...

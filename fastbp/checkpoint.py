@@ -6,9 +6,8 @@ A. The file: MAGIC, the length of the header (8 bytes, little-endian), the heade
    to the bit.
 B. A file is read and compared whole before anything is changed: a damaged file, or one of another network, leaves
    network and optimizer as they were.
-C. An optimizer that knows its own state says so by ``get_state(net)`` and ``set_state(net, state)``, which refuses what
-   does not fit before it changes anything. Of any other, its arrays, its count of steps and its plain attributes are
-   kept; of one whose rule is Python's the attributes in any case.
+C. What has a state of its own says so by ``get_state(net)`` and ``set_state(net, state)``: optimizers, with the
+   schedules among their hyper-parameters, and averages.
 """
 
 from __future__ import annotations
@@ -190,7 +189,7 @@ def pack(net: Network, optimizer: Optimizer, history: History | None) -> Tree:
         "units": net.state,
         "seed": net.seed,
         "steps": net.steps,
-        "optimizer": {"class": type(optimizer).__name__, **_optimizer_state(optimizer, net)},
+        "optimizer": {"class": type(optimizer).__name__, "state": optimizer.get_state(net)},
         "history": None if history is None else dataclasses.asdict(history),
     }
 
@@ -212,20 +211,6 @@ def _named(thing: Any) -> str:
     return type(thing).__qualname__ if " at 0x" in shown else shown
 
 
-def _optimizer_state(optimizer: Optimizer, net: Network) -> Tree:
-    settings = {name: value for name, value in optimizer.__getstate__().items() if _is_plain(value)}
-    if hasattr(optimizer, "get_state"):
-        return {"state": optimizer.get_state(net), "settings": settings if optimizer.kind is None else {}}
-    state = optimizer.state_for(net)
-    return {"arrays": state.arrays, "step": state.step, "settings": settings}
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str)
-
-
 def check_fits(path: Path, tree: Tree, net: Network, optimizer: Optimizer) -> None:
     """Raise unless the checkpoint is one of such a network and such an optimizer."""
     mine, theirs = describe(net), tree["network"]
@@ -237,15 +222,18 @@ def check_fits(path: Path, tree: Tree, net: Network, optimizer: Optimizer) -> No
     if tree["optimizer"]["class"] != name:
         came = tree["optimizer"]["class"]
         raise CheckpointError(f"{os.fspath(path)} was written for another optimizer: {came} in the file, {name} here")
-    kept, expected = _arrays_of(tree), _arrays_of(pack(net, optimizer, None))
+    kept, expected = _arrays_of(tree["parameters"], tree["units"]), _arrays_of(net.flat_parameters, net.state)
     if kept != expected:
         raise CheckpointError(f"{os.fspath(path)} holds other arrays: {kept} in the file, {expected} here")
+    try:
+        optimizer.check_state(net, tree["optimizer"]["state"])
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{os.fspath(path)} does not fit the optimizer: {error}") from None
 
 
-def _arrays_of(tree: Tree) -> dict[str, str]:
+def _arrays_of(parameters: Any, units: Tree) -> dict[str, str]:
     """Say what the arrays are that `unpack` copies."""
-    named = {"parameters": tree["parameters"], **tree["units"], **tree["optimizer"].get("arrays", {})}
-    return {name: f"{array.dtype} {array.shape}" for name, array in named.items()}
+    return {name: f"{array.dtype} {array.shape}" for name, array in {"parameters": parameters, **units}.items()}
 
 
 def _difference(theirs: Any, mine: Any) -> str:
@@ -265,27 +253,15 @@ def _shape(sizes: list[int] | None) -> str:
 
 def unpack(path: Path, tree: Tree, net: Network, optimizer: Optimizer) -> None:
     """Give network and optimizer the state of a checkpoint that fits them."""
-    _unpack_optimizer(path, tree["optimizer"], net, optimizer)
+    try:
+        optimizer.set_state(net, tree["optimizer"]["state"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{os.fspath(path)} was written for another optimizer: {error}") from error
     net.flat_parameters[...] = tree["parameters"]
     for name, values in net.state.items():
         values[...] = tree["units"][name]
     net.seed = tree["seed"]
     net.steps = tree["steps"]
-
-
-def _unpack_optimizer(path: Path, kept: Tree, net: Network, optimizer: Optimizer) -> None:
-    if hasattr(optimizer, "set_state"):
-        try:
-            optimizer.set_state(net, kept["state"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise CheckpointError(f"{os.fspath(path)} was written for another optimizer: {error}") from error
-    else:
-        state = optimizer.state_for(net)
-        state.step = kept["step"]
-        for name, array in kept["arrays"].items():
-            state.arrays[name][...] = array
-    # Not one by one through their setters: what holds together, as nesterov and momentum do, is set at once.
-    vars(optimizer).update(kept["settings"])
 
 
 def history_of(tree: Tree) -> History | None:

@@ -40,6 +40,8 @@ class Piece:
     weight: FloatArray | None
     order: NDArray[np.int64] | None
     batch_size: int
+    accumulate: int = 1  # batches to a step
+    taken: int | None = None  # batches of a stream that it was made of, if not those of batch_size
 
     @property
     def rows(self) -> int:
@@ -49,7 +51,18 @@ class Piece:
     @property
     def count(self) -> int:
         """How many batches."""
-        return -(-self.rows // self.batch_size)
+        return -(-self.rows // self.batch_size) if self.taken is None else self.taken
+
+    @property
+    def steps(self) -> int:
+        """How many steps, if no batch is without weight."""
+        return -(-self.rows // (self.batch_size * self.accumulate))
+
+    def groups(self) -> Iterator[list[tuple[FloatArray, Array, FloatArray | None]]]:
+        """Give the batches of each step."""
+        batches = self.batches()
+        while group := list(itertools.islice(batches, self.accumulate)):
+            yield group
 
     def batches(self) -> Iterator[tuple[FloatArray, Array, FloatArray | None]]:
         """Give x, t and weights of each batch."""
@@ -60,15 +73,17 @@ class Piece:
 
     def steps_of(self, made: int) -> int:
         """Give how many batches are gone through when so many steps have been made: one without weight makes none."""
+        if self.taken is not None:
+            return self.taken if made else 0
         if self.weight is None:
-            return made
+            return min(made * self.accumulate, self.count)
         gone = 0
-        for _, _, weight in self.batches():
-            makes_step = has_mean(weight)
+        for group in self.groups():
+            makes_step = has_mean(np.concatenate([weight for _, _, weight in group if weight is not None]))
             if makes_step and made == 0:
                 break
             made -= makes_step
-            gone += 1
+            gone += len(group)
         return gone
 
 
@@ -118,6 +133,7 @@ class Rows:
         self.subset = subset
         self.count = len(x) if subset is None else len(subset)
         self.order: NDArray[np.int64] | None = subset
+        self.accumulate = 1
         self._buffer = np.empty(self.count, np.int64) if seed is not None else None
         self._next = 0
 
@@ -146,9 +162,11 @@ class Rows:
         wanted = left if count is None else min(left, count)
         if wanted == self.batches and self.count == len(self.x):
             self._next = self.batches
-            return Piece(self.x, self.t, self.weight, self.order, self.batch_size)
+            return Piece(self.x, self.t, self.weight, self.order, self.batch_size, self.accumulate)
         if self.order is not None and gathered:
             wanted = min(wanted, self._gathered_at_once())
+        # Whole steps.
+        wanted = min(left, max(1, wanted // self.accumulate) * self.accumulate)
         first = self._next * self.batch_size
         self._next += wanted
         return self._part(slice(first, first + wanted * self.batch_size), gathered)
@@ -156,13 +174,15 @@ class Rows:
     def _part(self, place: slice, gathered: bool) -> Piece:
         x, t, weight = self.x, self.t, self.weight
         if self.order is None:
-            return Piece(x[place], t[place], None if weight is None else weight[place], None, self.batch_size)
+            weight = None if weight is None else weight[place]
+            return Piece(x[place], t[place], weight, None, self.batch_size, self.accumulate)
         rows = self.order[place]
         if not gathered:
-            return Piece(x, t, weight, rows, self.batch_size)
+            return Piece(x, t, weight, rows, self.batch_size, self.accumulate)
         # Dense rows, as the engine gathers them: strides take part in the choice of a kernel.
         gathered_x = np.ascontiguousarray(x[rows])
-        return Piece(gathered_x, t[rows], None if weight is None else weight[rows], None, self.batch_size)
+        weight = None if weight is None else weight[rows]
+        return Piece(gathered_x, t[rows], weight, None, self.batch_size, self.accumulate)
 
     def settings(self) -> dict[str, Any]:
         """What must be the same in a run that is resumed."""
@@ -186,6 +206,7 @@ class Stream:
     ) -> None:
         self.net, self.given = net, batches
         self.steps_per_epoch = steps_per_epoch
+        self.accumulate = 1
         self.by_class = by_class
         self._one_pass = isinstance(batches, Iterator)
         self._begun = False
@@ -222,16 +243,21 @@ class Stream:
         return iter(given)
 
     def piece(self, count: int | None, gathered: bool) -> Piece | None:
-        """Give the next batch, checked."""
-        try:
-            batch = next(self._batches)
-        except StopIteration:
-            self._check_end()
+        """Give the next batch, or those of the next step, checked."""
+        found: list[tuple[FloatArray, Array, FloatArray | None]] = []
+        while len(found) < self.accumulate and not self.ended:
+            try:
+                batch = next(self._batches)
+            except StopIteration:
+                self._check_end()
+                break
+            name = f"batch {self._next} of epoch {self._epoch}"
+            self._next += 1
+            found.append(self._checked(name, batch))
+        if not found:
             return None
-        name = f"batch {self._next} of epoch {self._epoch}"
-        self._next += 1
-        x, t, weight = self._checked(name, batch)
-        return Piece(x, t, weight, None, len(x))
+        x, t, weight = found[0] if len(found) == 1 else _joined(found)
+        return Piece(x, t, weight, None, max(len(x) for x, *_ in found), self.accumulate, len(found))
 
     def _check_end(self) -> None:
         if self.steps_per_epoch is not None:
@@ -258,6 +284,15 @@ class Stream:
         if self.by_class is not None:
             weight = _times(weight, self.by_class[class_labels(t, f"t of {name}")])
         return x, t, None if weight is None else np.ascontiguousarray(weight)
+
+
+def _joined(batches: list[tuple[FloatArray, Array, FloatArray | None]]) -> tuple[FloatArray, Array, FloatArray | None]:
+    """Batches one under another."""
+    xs, ts, weights = zip(*batches, strict=True)
+    if all(weight is None for weight in weights):
+        return np.concatenate(xs), np.concatenate(ts), None
+    given = [np.ones(len(x), x.dtype) if w is None else w for x, w in zip(xs, weights, strict=True)]
+    return np.concatenate(xs), np.concatenate(ts), np.concatenate(given)
 
 
 def _as_array(values: Any) -> Any:

@@ -9,6 +9,7 @@ is one call.
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -18,16 +19,18 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastbp import _config, _engine, functional, initializers, losses, units
 from fastbp import _validate as check
+from fastbp._memories import linear_weights, ranges
 from fastbp._plan import Item, Plan, input_readers, runs_in_engine, states_of, streams_of, unrolled, walk
 from fastbp._validate import FloatArray
 from fastbp.losses import Loss
-from fastbp.optimizers import Optimizer
+from fastbp.optimizers import Optimizer, RuleOptimizer
 from fastbp.random import Philox, stream_number
 from fastbp.reference import ACTIVATIONS, LOSSES, UNITS
 from fastbp.units import Branches, Embedding, Flatten, Linear, Residual, Unit
 from fastbp.units.composites import Composite, following, initialize_unit, merge, part_of, sum_of, unmerge
 
 if TYPE_CHECKING:
+    from fastbp.averages import Average
     from fastbp.summary import Summary
 
 __all__ = ["MLP", "Gradients", "Network"]
@@ -253,6 +256,9 @@ class Network:
         Of parameters, inputs and gradients.
     seed : int, optional
         Of the initial weights; None: another one each time.
+    l1, l2 : float
+        Penalties on the weights w of the linear units, >= 0: l1 * sum|w| + l2 / 2 * sum w² is part of every loss and
+        gradient.
 
     Attributes
     ----------
@@ -288,8 +294,17 @@ class Network:
     (3, 4)
     """
 
-    def __init__(self, *chain: Unit, loss: Loss, dtype: DTypeLike = "float32", seed: int | None = None) -> None:
+    def __init__(
+        self,
+        *chain: Unit,
+        loss: Loss,
+        dtype: DTypeLike = "float32",
+        seed: int | None = None,
+        l1: float = 0.0,
+        l2: float = 0.0,
+    ) -> None:
         _check_chain(chain, loss)
+        self._l1, self._l2 = check.real("l1", l1, at_least=0), check.real("l2", l2, at_least=0)
         self.units = chain
         self.loss = loss
         self.dtype = check.float_dtype("dtype", dtype)
@@ -318,6 +333,9 @@ class Network:
         if self.whole is not None:
             self.whole.engine.bind(self.whole.table, self._gradients.table(self.whole.names))
         self._forward_shape: tuple[int, ...] | None = None
+        self._penalty = self._penalized()
+        # What the engine was last handed for an optimizer: made anew, it would take longer than a small step.
+        self._update_made: tuple[tuple[int, int, bool], weakref.ref[Optimizer], _engine.Update] | None = None
         # An engine lets in one call at a time; this does it for those that go through several.
         self._gate = _engine.Gate()
 
@@ -422,6 +440,37 @@ class Network:
         """What training keeps beside the parameters, such as running statistics, by unit and name."""
         return states_of(self.units)
 
+    # ---- penalties
+
+    @property
+    def l1(self) -> float:
+        """The factor of sum|w| in the loss, over the weights of the linear units."""
+        return self._l1
+
+    @property
+    def l2(self) -> float:
+        """The factor of sum w² / 2 in the loss, over the weights of the linear units."""
+        return self._l2
+
+    def _penalized(self) -> _engine.Parts | None:
+        """Give the engine's penalties; None where there are none."""
+        if not (self.l1 or self.l2):
+            return None
+        weights = linear_weights(self)
+        parts = [
+            (end, 0, self.l1, self.l2) if name in weights else (end, 0, 0.0, 0.0)
+            for name, (_, end) in ranges(self).items()
+        ]
+        return _engine.Parts(self.flat_parameters, self._gradients.flat, parts)
+
+    def _with_penalty(self, loss: float, grads: Gradients | None = None) -> float:
+        """Give the loss with the penalties' value; their gradient is added to `grads`."""
+        if self._penalty is None:
+            return loss
+        if grads is not None:
+            self._penalty.add_penalty(grads.flat)
+        return loss + self._penalty.penalty()
+
     # ---- gradients
 
     @property
@@ -477,12 +526,12 @@ class Network:
             loss = engine.plain_gradient(x, t)
             if loss is not None:
                 self._kept = True
-                return loss, self._gradients
+                return self._with_penalty(loss, self._gradients), self._gradients
         x, t, weight = self._checked(engine, x, t, sample_weight)
         grads = self._gradients if out is None else self._checked_out(out)
         loss = engine.value_and_grad(x, t, weight, self.whole.table, grads.table(self.whole.names))
         self._kept = self._kept or out is None
-        return loss, grads
+        return self._with_penalty(loss, grads), grads
 
     def _checked(
         self, engine: _engine.Engine, x: Any, t: Any, sample_weight: ArrayLike | None
@@ -556,6 +605,7 @@ class Network:
             value = float(loss)
             self._run_backward(self._checked_dy(dy, y.shape), need_dx=False)
             self._kept = True
+            value = self._with_penalty(value, self._gradients)
             if out is None:
                 return value, self._gradients
             out.flat[...] = self._gradients.flat
@@ -670,10 +720,12 @@ class Network:
         """Compute the mean loss alone; arguments and errors as `value_and_grad`."""
         if self.whole is None:
             y = self._output(x)
-            return float(self.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")[0])
+            loss = float(self.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")[0])
+            return self._with_penalty(loss)
         self._forward_shape = None
         engine = self.whole.engine
-        return float(engine.loss_value(*self._checked(engine, x, t, sample_weight), self.whole.table))
+        loss = engine.loss_value(*self._checked(engine, x, t, sample_weight), self.whole.table)
+        return self._with_penalty(loss)
 
     # ---- training
 
@@ -702,10 +754,11 @@ class Network:
         state.
         """
         check_optimizer(optimizer)
+        if optimizer.makes_whole_steps:
+            return float(optimizer.step(self, x, t, sample_weight=sample_weight))  # type: ignore[attr-defined]
         if self.whole is None or optimizer.kind is None:
             loss, grads = self.value_and_grad(x, t, sample_weight=sample_weight)
-            with self._gate:
-                self._update(optimizer, grads)
+            self._update(optimizer, grads)
             return loss
         whole = self.whole
         x, t, weight = self._checked(whole.engine, x, t, sample_weight)
@@ -713,26 +766,56 @@ class Network:
         update, out = self.update_in_engine(optimizer)
         return whole.engine.train_step(x, t, weight, whole.table, out, update)
 
+    def update(self, optimizer: Optimizer) -> None:
+        """Make the optimizer's step from ``net.gradients`` as they are, for loops of your own.
+
+        Parameters
+        ----------
+        optimizer : Optimizer
+            It keeps its state for this network.
+        """
+        check_optimizer(optimizer)
+        if optimizer.makes_whole_steps:
+            raise ValueError(f"{type(optimizer).__name__} computes its own gradients: call train_step")
+        self._update(optimizer, self.gradients)
+
     def _update(self, optimizer: Optimizer, grads: Gradients) -> None:
-        if optimizer.kind is None:
-            optimizer.update(self.flat_parameters, grads.flat)
-        else:
-            self.update_by(optimizer).apply()
+        with self._gate:
+            if optimizer.kind is None:
+                optimizer.update(self.flat_parameters, grads.flat)
+            else:
+                self.update_by(optimizer, penalized=False).apply()
 
-    def update_by(self, optimizer: Optimizer) -> _engine.Update:
-        """Give what the engine needs to make the optimizer's steps on this network."""
-        assert optimizer.kind is not None
-        state = optimizer.state_for(self)
-        first, second = optimizer.state_arrays(state)
-        flat, gradients = self.flat_parameters, self._gradients.flat
-        return _engine.Update(
-            optimizer.kind, flat, gradients, first, second, optimizer.hyperparameters(), state
-        )
+    def update_by(
+        self,
+        optimizer: Optimizer,
+        *,
+        steps: int = 1,
+        penalized: bool = True,
+        accumulate: int = 1,
+        average: Average | None = None,
+    ) -> _engine.Update:
+        """Give what the engine needs to make the optimizer's next steps on this network, from its own gradients."""
+        assert isinstance(optimizer, RuleOptimizer)
+        flat = self._gradients.flat
+        if accumulate > 1 or average is not None:
+            return optimizer.compiled_for(
+                self, flat, steps=steps, penalized=penalized, accumulate=accumulate, average=average
+            )
+        key = id(optimizer), optimizer.version, penalized
+        if self._update_made is None or self._update_made[:2] != (key, weakref.ref(optimizer)):
+            made = optimizer.compiled_for(self, flat, steps=steps, penalized=penalized)
+            self._update_made = key, weakref.ref(optimizer), made
+            return made
+        update = self._update_made[2]
+        if (rates := optimizer.rates(optimizer.state_for(self).step + 1, steps)) is not None:
+            update.follow(rates)
+        return update
 
-    def update_in_engine(self, optimizer: Optimizer) -> tuple[_engine.Update, _engine.Table]:
+    def update_in_engine(self, optimizer: Optimizer, **options: Any) -> tuple[_engine.Update, _engine.Table]:
         """Give what a step in one engine needs, which does not keep its gradients."""
         assert self.whole is not None
-        update = self.update_by(optimizer)
+        update = self.update_by(optimizer, **options)
         self._kept = False
         return update, self._gradients.table(self.whole.names)
 
@@ -754,6 +837,8 @@ class Network:
             loss=self.loss,
             dtype=self.dtype if dtype is None else dtype,
             seed=self.seed,
+            l1=self.l1,
+            l2=self.l2,
         )
         made.flat_parameters[...] = self.flat_parameters
         for name, values in made.state.items():
@@ -854,6 +939,8 @@ class MLP(Network):
         follows.
     seed : int, optional
         Of the initial weights; None: another one each time.
+    l1, l2 : float
+        Penalties on the weights, as `Network`'s.
 
     Raises
     ------
@@ -879,6 +966,8 @@ class MLP(Network):
         dtype: DTypeLike = "float32",
         init: str | None = None,
         seed: int | None = None,
+        l1: float = 0.0,
+        l2: float = 0.0,
     ) -> None:
         made = _hidden_units(hidden)
         last = loss if isinstance(loss, Loss) else getattr(losses, LOSSES[check.choice("loss", loss, LOSSES)].unit)()
@@ -897,7 +986,7 @@ class MLP(Network):
             chain.append(Linear(n_in, n_out, init=init))
             if i < layers:
                 chain.append(made.fresh() if isinstance(made, Unit) else made[i].fresh())
-        super().__init__(*chain, loss=last, dtype=dtype, seed=seed)
+        super().__init__(*chain, loss=last, dtype=dtype, seed=seed, l1=l1, l2=l2)
 
     def _settings(self) -> tuple[str, ...]:
         return "sizes", "hidden", "init"

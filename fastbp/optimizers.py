@@ -2,84 +2,82 @@
 
 A. An optimizer object holds hyper-parameters, checked when they are set, and for each network it has served the state
    of its rule: flat arrays of the network's dtype, in the order of `Network.flat_parameters`, and a count of steps.
-B. The rules of this file are carried out by the engine, in compiled code: it asks for `kind`, `hyperparameters()`,
-   `state_for(net)` and `state_arrays(state)`. `update` is the same step in numpy, by the twins in `fastbp.reference`.
+B. The classes are made from `fastbp.reference.OPTIMIZERS`. Their rules are carried out by the engine, in compiled code,
+   which `compiled_for` hands all that it needs. `update` is the same step in numpy, by the twins.
 C. An optimizer of the user's own derives from `Optimizer` and writes `update`; training then calls that.
 D. The state belongs to a piece of memory, not to a Python object: a network, its `flat_parameters` and a view made of
    them find the same state. It goes when that memory goes, so an optimizer keeps no network alive.
+E. A group is a number: that of the first of `groups` whose pattern matches a parameter's name, or one more than there
+   are. The engine knows groups as ranges of the flat vector, each with its own hyper-parameters.
 """
 
 from __future__ import annotations
 
 import copyreg
 import math
-import numbers
-import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp import reference
+from fastbp import _engine
+from fastbp import _validate as check
+from fastbp._memories import Memories, linear_weights, ranges
+from fastbp.reference import OPTIMIZERS, OptimizerRule
+from fastbp.schedules import Schedule, checked_rate, rate_at, rates_of
 
-__all__ = ["SGD", "Adam", "Optimizer", "OptimizerState"]
+__all__ = ["Optimizer"]
 
 Array = NDArray[Any]
+Values = dict[str, Any]
 
 
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
 
-def _number(name: str, value: Any) -> float:
-    """The value as a finite Python float, or an error that bears the argument's name."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r}")
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{name} must be finite, got {number}")
-    return number
-
-
-def _positive(name: str, value: Any) -> float:
-    number = _number(name, value)
-    if number <= 0:
-        raise ValueError(f"{name} must be > 0, got {number}")
-    return number
-
-
-def _not_negative(name: str, value: Any) -> float:
-    number = _number(name, value)
-    if number < 0:
-        raise ValueError(f"{name} must be >= 0, got {number}")
-    return number
-
-
 def _fraction(name: str, value: Any) -> float:
-    number = _number(name, value)
+    number = check.real(name, value)
     if not 0 <= number < 1:
         raise ValueError(f"{name} must be in [0, 1), got {number}")
     return number
 
 
 def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
+    if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, got {type(value).__name__} {value!r}")
     return bool(value)
 
 
-def _beta_pair(value: Any) -> tuple[float, float]:
-    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, (str, bytes)):
-        raise TypeError(f"betas must be two numbers, got {type(value).__name__} {value!r}")
+def _betas(name: str, value: Any) -> tuple[float, float]:
+    if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str | bytes):
+        raise TypeError(f"{name} must be two numbers, got {type(value).__name__} {value!r}")
     if len(value) != 2:
-        raise ValueError(f"betas must be two numbers, got {len(value)}: {value!r}")
-    return _fraction("betas[0]", value[0]), _fraction("betas[1]", value[1])
+        raise ValueError(f"{name} must be two numbers, got {len(value)}: {value!r}")
+    return _fraction(f"{name}[0]", value[0]), _fraction(f"{name}[1]", value[1])
 
 
-def _check_nesterov(nesterov: bool, momentum: float) -> None:
-    if nesterov and momentum == 0:
-        raise ValueError("nesterov=True needs momentum > 0, got momentum 0.0")
+CHECKS = {
+    "rate": checked_rate,
+    "positive": lambda name, value: check.real(name, value, above=0),
+    "not_negative": lambda name, value: check.real(name, value, at_least=0),
+    "number": check.real,
+    "fraction": _fraction,
+    "flag": _flag,
+    "betas": _betas,
+}
+
+
+def _check_together(rule: OptimizerRule, values: Values, where: str = "") -> None:
+    """Refuse hyper-parameters that do not go together."""
+    for name, other in rule.excludes:
+        wanted = not other.startswith("not ")
+        other = other.removeprefix("not ")
+        if values[name] and bool(values[other]) != wanted:
+            needed = f"{other} {'> 0' if wanted else '0'}"
+            raise ValueError(f"{where}{name}={values[name]!r} needs {needed}, got {other} {values[other]!r}")
 
 
 def _check_pair(parameters: Array, gradients: Array) -> None:
@@ -109,25 +107,19 @@ class OptimizerState:
     Attributes
     ----------
     arrays : dict of str to ndarray
-        One flat array for each of the optimizer's `state_names`, of the length and dtype of the network's
-        ``flat_parameters``; zeros before the first step.
+        The optimizer's state arrays that have been used, of the length and dtype of the network's ``flat_parameters``.
     step : int
         How many steps have been made.
+    carried : ndarray of float64
+        For each group, the number that the rule hands on from step to step.
+    layout : tuple of (end, group, is a linear unit's weight)
+        Of the network's parameters, in their order; None before a network was seen.
     """
 
     arrays: dict[str, Array] = field(default_factory=dict)
     step: int = 0
-
-
-def _memory(network_like: Any) -> tuple[Array, Array, int]:
-    """The flat parameters, the array that owns their memory, and their address in it."""
-    flat = network_like if isinstance(network_like, np.ndarray) else getattr(network_like, "flat_parameters", None)
-    if not isinstance(flat, np.ndarray):
-        raise TypeError(f"expected a network or its flat_parameters, got {type(network_like).__name__}")
-    owner = flat
-    while isinstance(owner.base, np.ndarray):
-        owner = owner.base
-    return flat, owner, flat.__array_interface__["data"][0]
+    carried: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
+    layout: tuple[tuple[int, int, bool], ...] | None = None
 
 
 class Optimizer:
@@ -144,6 +136,9 @@ class Optimizer:
         that writes its own ``update`` has None unless it says otherwise.
     state_names : tuple of str
         Names of the arrays kept for each network.
+    makes_whole_steps : bool
+        Whether it has ``step(net, x, t, *, sample_weight=None)``, which computes as many losses and gradients as it
+        likes, in place of ``update``: as `LBFGS` does.
 
     Notes
     -----
@@ -154,38 +149,38 @@ class Optimizer:
     --------
     >>> import numpy as np
     >>> import fastbp
-    >>> class RMSProp(fastbp.Optimizer):
+    >>> class MeanSquare(fastbp.Optimizer):
     ...     state_names = ("mean_square",)
     ...     def update(self, parameters, gradients):
     ...         mean_square = self.state_for(parameters).arrays["mean_square"]
     ...         mean_square += 0.1 * (gradients**2 - mean_square)
     ...         parameters -= 0.01 * gradients / (np.sqrt(mean_square) + 1e-8)
     >>> w = np.array([1.0, -2.0])
-    >>> RMSProp().update(w, np.array([0.5, -0.5]))
+    >>> MeanSquare().update(w, np.array([0.5, -0.5]))
     >>> w.round(4)
     array([ 0.9684, -1.9684])
     """
 
     kind: ClassVar[str | None] = None
     state_names: ClassVar[tuple[str, ...]] = ()
+    makes_whole_steps: ClassVar[bool] = False
 
-    # Keyed by (owner of the memory, address, elements, dtype). The weak reference lets the memory go, and tells whether
-    # an id has been given away again.
-    _states: dict[tuple[int, int, int, str], tuple[weakref.ref[Array], OptimizerState]]
-    _arrays: dict[int, tuple[weakref.ref[Array], OptimizerState]]
+    _states: Memories[OptimizerState]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
-        self._states, self._arrays = {}, {}  # here, so that a subclass need not call our __init__
+        self._states = Memories()  # here, so that a subclass need not call our __init__
         return self
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "update" in vars(cls) and "kind" not in vars(cls):
             cls.kind = None  # else the engine would carry out the base's rule, and never call this update
+        if "set_state" in vars(cls) and "check_state" not in vars(cls):
+            cls.check_state = _checks_nothing  # type: ignore[method-assign]  # it knows its own states, the base does not
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_states", "_arrays")}
+        return {name: value for name, value in vars(self).items() if name != "_states"}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
@@ -206,12 +201,15 @@ class Optimizer:
         """
         raise NotImplementedError(f"{type(self).__name__} must define update(parameters, gradients)")
 
-    def hyperparameters(self) -> tuple[float, ...]:
+    def hyperparameters(self, step: int = 1, group: int | None = None) -> tuple[float, ...]:
         """The numbers that the engine's rule reads, in its order; empty where the rule is Python's."""
         return ()
 
+    def observe(self, loss: float) -> None:
+        """Take notice of the loss of an epoch: on the validation data, where there are any. `train` calls it."""
+
     def state_for(self, network_like: Any) -> OptimizerState:
-        """The state kept for one network; made, with zeros, where there is none.
+        """The state kept for one network; made where there is none.
 
         Parameters
         ----------
@@ -228,149 +226,355 @@ class Optimizer:
         TypeError
             If it is neither an array nor has an array ``flat_parameters``.
         """
-        array = getattr(network_like, "flat_parameters", network_like)
-        known = self._arrays.get(id(array))
-        if known is not None and known[0]() is array:
-            return known[1]
-        flat, owner, address = _memory(network_like)
-        state = self._state_of(flat, owner, address)
-        arrays, number = self._arrays, id(flat)
-        arrays[number] = weakref.ref(flat, lambda _: arrays.pop(number, None)), state
-        return state
+        return self._states.of(network_like, self._begin)
 
-    # A step of a small network takes 2 us, finding out whose memory an array is as long: an array seen before is known.
-    def _state_of(self, flat: Array, owner: Array, address: int) -> OptimizerState:
-        key = (id(owner), address, flat.size, flat.dtype.char)
-        entry = self._states.get(key)
-        if entry is not None and entry[0]() is owner:
-            return entry[1]
+    def _begin(self, flat: Array) -> OptimizerState:
         # Large zeros take no memory until they are written, so nothing is saved by making them later.
-        state = OptimizerState({name: np.zeros(flat.size, flat.dtype) for name in self.state_names})
-        states = self._states
-        self._states[key] = weakref.ref(owner, lambda _: states.pop(key, None)), state
+        return OptimizerState({name: np.zeros(flat.size, flat.dtype) for name in self.state_names})
+
+    def get_state(self, net: Any) -> dict[str, Any]:
+        """Give what is remembered of a network, to go on from it with the same bits: arrays and numbers by name.
+
+        The arrays are the state's own, not copies.
+        """
+        state = self.state_for(net)
+        made = {"optimizer": type(self).__name__, "step": state.step}
+        made.update({f"state.{name}": array for name, array in state.arrays.items()})
+        made.update({f"setting.{name}": value for name, value in self._settings().items()})
+        for name, schedule in self._schedules().items():
+            made.update({f"schedule.{name}.{key}": value for key, value in schedule.get_state(net).items()})
+        return made
+
+    def _settings(self) -> dict[str, Any]:
+        """Give the attributes that are plain numbers and strings."""
+        return {n: value for n, value in self.__getstate__().items() if isinstance(value, bool | int | float | str)}
+
+    def _schedules(self) -> dict[str, Schedule]:
+        """Give the schedules by the name that their state has."""
+        return {name: value for name, value in self.__getstate__().items() if isinstance(value, Schedule)}
+
+    def set_state(self, net: Any, state: Mapping[str, Any]) -> None:
+        """Go on from what `get_state` gave for a network of the same size and dtype.
+
+        Raises
+        ------
+        ValueError
+            It is another optimizer's or of another size. Nothing has been changed then.
+        """
+        arrays = self.check_state(net, state)
+        mine = self.state_for(net)
+        mine.step = check.integer("step", state["step"], 0)
+        mine.arrays.clear()
+        mine.arrays.update({name: np.array(array) for name, array in arrays.items()})
+        for name, schedule in self._schedules().items():
+            schedule.set_state(net, _below(f"schedule.{name}.", state))
+        vars(self).update(_below("setting.", state))
+
+    def check_state(self, net: Any, state: Mapping[str, Any]) -> dict[str, Array]:
+        """Give the arrays of a state, or raise ValueError where `set_state` would."""
+        flat = getattr(net, "flat_parameters", net)
+        if state.get("optimizer") != type(self).__name__:
+            raise ValueError(f"the state is that of {state.get('optimizer')!r}, this is {type(self).__name__}")
+        if "step" not in state:
+            raise ValueError("the state has no 'step'")
+        check.integer("step", state["step"], 0)
+        arrays = _below("state.", state)
+        for name, array in arrays.items():
+            if name not in self.state_names:
+                raise ValueError(f"unknown state {name!r}: known are {', '.join(map(repr, self.state_names))}")
+            if np.shape(array) != flat.shape or np.asarray(array).dtype != flat.dtype:
+                got = f"{np.shape(array)} {np.asarray(array).dtype}"
+                raise ValueError(f"state.{name} is {got}, the network has {flat.shape} {flat.dtype}")
+        for name, schedule in self._schedules().items():
+            if set(_below(f"schedule.{name}.", state)) != set(schedule.get_state(net)):
+                raise ValueError(f"the state does not fit the schedule {name}={schedule!r}")
+        if unknown := set(_below("setting.", state)) - set(self._settings()):
+            raise ValueError(f"the state has settings that this optimizer has not: {', '.join(sorted(unknown))}")
+        return arrays
+
+
+def _checks_nothing(self: Optimizer, net: Any, state: Mapping[str, Any]) -> dict[str, Array]:
+    """Leave it to `set_state`, which refuses what does not fit before it changes anything."""
+    return {}
+
+
+# ---- optimizers of the table -----------------------------------------------------------------------------------------
+
+
+class RuleOptimizer(Optimizer):
+    """Base of the optimizers that are made from `fastbp.reference.OPTIMIZERS`.
+
+    Attributes
+    ----------
+    rule : fastbp.reference.OptimizerRule
+        The optimizer's entry in the table.
+    version : int
+        Another one after each change: what was made for the engine before is out of date then.
+    """
+
+    rule: ClassVar[OptimizerRule]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        names = [hyper.name for hyper in self.rule.hyper]
+        if len(args) > len(names):
+            raise TypeError(f"{type(self).__name__} takes {len(names)} positional arguments, got {len(args)}")
+        for name, value in zip(names, args, strict=False):
+            if name in options:
+                raise TypeError(f"{type(self).__name__} got {name} twice")
+            options[name] = value
+        extras = {name: options.pop(name, None) for name in ("groups", "clip_value", "clip_norm")}
+        self._values = {hyper.name: hyper.default for hyper in self.rule.hyper}
+        self._values.update(self._checked(options, f"{type(self).__name__}: "))
+        _check_together(self.rule, self._values)
+        self._groups = self._checked_groups(extras["groups"])
+        self._clip_value = _clip("clip_value", extras["clip_value"])
+        self._clip_norm = _clip("clip_norm", extras["clip_norm"])
+        self.version = 0
+
+    def _checked(self, options: Mapping[str, Any], where: str) -> Values:
+        known = {hyper.name: hyper.check for hyper in self.rule.hyper}
+        for name in options:
+            if name not in known:
+                raise TypeError(f"{where}unknown hyper-parameter {name!r}: known are {', '.join(map(repr, known))}")
+        return {name: CHECKS[known[name]](name, value) for name, value in options.items()}
+
+    def _checked_groups(self, groups: Any) -> tuple[tuple[str, Values], ...]:
+        if groups is None:
+            return ()
+        if isinstance(groups, Mapping | str) or not hasattr(groups, "__iter__"):
+            raise TypeError(f"groups must be a sequence of dicts, got {type(groups).__name__} {groups!r}")
+        made = []
+        for i, group in enumerate(groups):
+            where = f"groups[{i}]: "
+            if not isinstance(group, Mapping):
+                raise TypeError(f"groups[{i}] must be a dict, got {type(group).__name__} {group!r}")
+            if not isinstance(group.get("match"), str):
+                raise TypeError(f'{where}match must be a pattern such as "*.bias", got {group.get("match")!r}')
+            values = self._checked({name: value for name, value in group.items() if name != "match"}, where)
+            _check_together(self.rule, {**self._values, **values}, where)
+            made.append((group["match"], values))
+        return tuple(made)
+
+    # ---- settings
+
+    def _set(self, name: str, value: Any) -> None:
+        """Change a hyper-parameter, or nothing."""
+        values = {**self._values, **self._checked({name: value}, "")}
+        _check_together(self.rule, values)
+        for i, (_, own) in enumerate(self._groups):
+            _check_together(self.rule, {**values, **own}, f"groups[{i}]: ")
+        self._values = values
+        self.version += 1
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """Hyper-parameters of some parameters, as given; a copy."""
+        return [{"match": match, **values} for match, values in self._groups]
+
+    @property
+    def clip_value(self) -> float | None:
+        """What each element of the gradient is held within, above 0; or None."""
+        return self._clip_value
+
+    @clip_value.setter
+    def clip_value(self, value: float | None) -> None:
+        self._clip_value = _clip("clip_value", value)
+        self.version += 1
+
+    @property
+    def clip_norm(self) -> float | None:
+        """What the norm of the whole gradient is held within, above 0; or None."""
+        return self._clip_norm
+
+    @clip_norm.setter
+    def clip_norm(self, value: float | None) -> None:
+        self._clip_norm = _clip("clip_norm", value)
+        self.version += 1
+
+    def __repr__(self) -> str:
+        shown = dict(self._values)
+        given = {"groups": self.groups, "clip_value": self._clip_value, "clip_norm": self._clip_norm}
+        shown.update({name: value for name, value in given.items() if value})
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    def _values_of(self, group: int | None) -> Values:
+        if group is None or group == len(self._groups):
+            return self._values
+        return {**self._values, **self._groups[group][1]}
+
+    def rate(self, step: int, group: int | None = None) -> float:
+        """Give the learning rate of a step, from 1: of a group by its place in ``groups``, or of the rest."""
+        return rate_at(self._values_of(group)["lr"], step)
+
+    def hyperparameters(self, step: int = 1, group: int | None = None) -> tuple[float, ...]:
+        """The numbers that the engine's rule reads, in its order: the learning rate of that step, and so on."""
+        return tuple(_flat({**self._values_of(group), "lr": self.rate(step, group)}))
+
+    def _schedules(self) -> dict[str, Schedule]:
+        """Give the schedules by the name that their state has."""
+        rates = {"lr": self._values["lr"]}
+        rates.update({f"groups.{i}.lr": values["lr"] for i, (_, values) in enumerate(self._groups) if "lr" in values})
+        return {name: rate for name, rate in rates.items() if isinstance(rate, Schedule)}
+
+    def observe(self, loss: float) -> None:
+        """Tell the schedules, each once, the loss of an epoch."""
+        for schedule in {id(schedule): schedule for schedule in self._schedules().values()}.values():
+            schedule.observe(loss)
+
+    # ---- state
+
+    def _begin(self, flat: Array) -> OptimizerState:
+        first = self.rule.carried[1] if self.rule.carried else 0.0
+        state = OptimizerState(carried=np.full(len(self._groups) + 1, first))
+        for name in self._used():
+            self._begin_array(state, name, flat)
         return state
 
-    def state_arrays(self, state: OptimizerState) -> tuple[Array | None, Array | None]:
-        """The two arrays that the engine's rule is handed, None for one that it does not use now."""
-        return None, None
+    def _used(self) -> list[str]:
+        """Give the names of the state arrays that some group uses now."""
+        groups = [self._values_of(group) for group in range(len(self._groups) + 1)]
+        needed = self.rule.used_if
+        return [n for n in self.rule.states if n not in needed or any(values[needed[n]] for values in groups)]
 
+    def _begin_array(self, state: OptimizerState, name: str, flat: Array) -> None:
+        state.arrays[name] = np.zeros(flat.size, flat.dtype)
+        if name in self.rule.begins_as:
+            hyper, first = self.rule.begins_as[name], 0
+            for end, group, _ in state.layout or ((flat.size, len(self._groups), False),):
+                state.arrays[name][first:end] = self._values_of(group)[hyper]
+                first = end
 
-# ---- the rules -------------------------------------------------------------------------------------------------------
+    def state_for(self, network_like: Any) -> OptimizerState:
+        state = super().state_for(network_like)
+        if state.layout is None and hasattr(network_like, "parameters"):
+            state.layout = self._layout(network_like)
+            if state.step == 0:
+                for name in self.rule.begins_as:
+                    self._begin_array(state, name, network_like.flat_parameters)
+        return state
 
+    def _layout(self, net: Any) -> tuple[tuple[int, int, bool], ...]:
+        """Give the end, the group and the kind of each parameter; refuse a group that has none."""
+        named = ranges(net)
+        for i, (match, _) in enumerate(self._groups):
+            if not any(fnmatchcase(name, match) for name in named):
+                known = ", ".join(map(repr, named))
+                raise ValueError(f"groups[{i}] matches no parameter: {match!r}; the network has {known}")
+        weights = linear_weights(net)
+        return tuple((end, self._group_of(name), name in weights) for name, (_, end) in named.items())
 
-class SGD(Optimizer):
-    """Gradient descent, with momentum, Nesterov's momentum and weight decay.
+    def _group_of(self, name: str) -> int:
+        found = (i for i, (match, _) in enumerate(self._groups) if fnmatchcase(name, match))
+        return next(found, len(self._groups))
 
-    ::
+    def state_arrays(self, state: OptimizerState, flat: Array) -> list[Array | None]:
+        """The arrays that the engine's rule is handed, None for one that it does not use now."""
+        used = self._used()
+        for name in used:
+            if name not in state.arrays:
+                self._begin_array(state, name, flat)
+        return [state.arrays[name] if name in used else None for name in self.rule.states]
 
-        g = gradient + weight_decay * w
-        v = momentum * v + g                    (first step: v = g)
-        w = w - lr * v                          (nesterov: w - lr * (g + momentum * v);  momentum 0: w - lr * g)
+    def get_state(self, net: Any) -> dict[str, Any]:
+        """Give what is remembered of a network and of the schedules, and the hyper-parameters that are numbers."""
+        made = {**super().get_state(net), "carried": self.state_for(net).carried}
+        for name, value in self._values.items():
+            if not callable(value):
+                made[f"hyper.{name}"] = np.array(value) if isinstance(value, tuple) else value
+        return made
 
-    Names, meanings and defaults are those of ``torch.optim.SGD``: the velocity does not hold the learning rate, and
-    there is no dampening. With momentum 0 the velocity is neither read nor written.
+    def set_state(self, net: Any, state: Mapping[str, Any]) -> None:
+        """Go on from what `get_state` gave: with its hyper-parameters, too, and schedules of the same kind.
 
-    Parameters
-    ----------
-    lr : float
-        Learning rate, > 0 (torch allows 0).
-    momentum : float
-        In [0, 1) (torch allows 1 and more).
-    nesterov : bool
-        Look ahead along the velocity; needs ``momentum > 0``.
-    weight_decay : float
-        Factor of the L2 penalty ½ weight_decay ‖w‖², >= 0. It holds for every parameter, biases too.
+        Raises
+        ------
+        ValueError
+            It is another optimizer's, or of a network of another size. Nothing has been changed then.
+        """
+        self.check_state(net, state)
+        super().set_state(net, state)
+        self.state_for(net).carried[...] = np.array(state["carried"], float)
+        self._values = self._values_in(state)
+        self.version += 1
 
-    Raises
-    ------
-    TypeError
-        If an argument is not a number (``nesterov``: not a bool).
-    ValueError
-        If one is out of range. Both also where an attribute is set later, which then keeps its value.
+    def check_state(self, net: Any, state: Mapping[str, Any]) -> dict[str, Array]:
+        arrays = super().check_state(net, state)
+        carried = np.array(state.get("carried", ()), float)
+        if carried.shape != (len(self._groups) + 1,):
+            raise ValueError(f"carried has shape {carried.shape}, expected {(len(self._groups) + 1,)}: other groups?")
+        self._values_in(state)
+        return arrays
 
-    References
-    ----------
-    B. T. Polyak, Some methods of speeding up the convergence of iteration methods, 1964. Y. Nesterov, A method for
-    solving the convex programming problem with convergence rate O(1/k²), 1983; in the form of I. Sutskever, J. Martens,
-    G. Dahl and G. Hinton, On the importance of initialization and momentum in deep learning, 2013.
+    def _settings(self) -> dict[str, Any]:
+        return {}  # hyper-parameters have their checks, and are none of these
 
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import fastbp
-    >>> optimizer = fastbp.SGD(lr=0.5, momentum=0.9)
-    >>> w = np.array([1.0, -2.0])
-    >>> for _ in range(2):
-    ...     optimizer.update(w, w.copy())  # the gradient of ½‖w‖²
-    >>> w
-    array([-0.2,  0.4])
-    >>> optimizer.lr = 0.1
-    >>> optimizer
-    SGD(lr=0.1, momentum=0.9, nesterov=False, weight_decay=0.0)
-    """
+    def _values_in(self, state: Mapping[str, Any]) -> Values:
+        """Give the hyper-parameters with those of a state."""
+        given = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in _below("hyper.", state).items()
+        }
+        if callable(self._values["lr"]):
+            given.pop("lr", None)
+        values = {**self._values, **self._checked(given, "")}
+        _check_together(self.rule, values)
+        return values
 
-    kind: ClassVar[str | None] = "sgd"
-    state_names: ClassVar[tuple[str, ...]] = ("velocity",)
+    # ---- steps
 
-    def __init__(
-        self, lr: float = 1e-3, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
-    ) -> None:
-        self._lr = _positive("lr", lr)
-        self._momentum = _fraction("momentum", momentum)
-        self._nesterov = _flag("nesterov", nesterov)
-        self._weight_decay = _not_negative("weight_decay", weight_decay)
-        _check_nesterov(self._nesterov, self._momentum)
+    def compiled_for(self, net: Any, gradients: Array, *, steps: int = 1, penalized: bool = True, accumulate: int = 1,
+                     average: Any = None) -> _engine.Update:
+        """Give the engine what the next steps on a network need.
 
-    @property
-    def lr(self) -> float:
-        """Learning rate, > 0."""
-        return self._lr
+        Parameters
+        ----------
+        net : Network
+            Whose parameters change.
+        gradients : ndarray
+            Where the engine puts the flat gradient, or where it is.
+        steps : int
+            For how many there are to be learning rates.
+        penalized : bool
+            Whether the network's penalties are not in the gradients yet.
+        accumulate : int
+            Batches to a step.
+        average : fastbp.averages.Average, optional
+            Of the parameters.
+        """
+        state = self.state_for(net)
+        assert state.layout is not None
+        flat, first = net.flat_parameters, state.step + 1
+        shares = None if average is None else average.shares(net, steps)
+        return _engine.Update(
+            flat,
+            gradients,
+            _parts(state.layout, net.l1, net.l2),
+            self.kind,
+            self.state_arrays(state, flat),
+            [tuple(_flat(self._values_of(group))) for group in range(len(self._groups) + 1)],
+            state.carried,
+            state,
+            rates=self.rates(first, steps),
+            limit=math.inf if self._clip_value is None else self._clip_value,
+            clip_norm=self._clip_norm or 0.0,
+            penalized=penalized,
+            accumulate=accumulate,
+            room=np.empty_like(flat) if accumulate > 1 else None,
+            averages=None if average is None else average.values(net),
+            shares=shares,
+        )
 
-    @lr.setter
-    def lr(self, value: float) -> None:
-        self._lr = _positive("lr", value)
-
-    @property
-    def momentum(self) -> float:
-        """Share of the velocity that stays from step to step, in [0, 1)."""
-        return self._momentum
-
-    @momentum.setter
-    def momentum(self, value: float) -> None:
-        momentum = _fraction("momentum", value)
-        _check_nesterov(self._nesterov, momentum)
-        self._momentum = momentum
-
-    @property
-    def nesterov(self) -> bool:
-        """Whether the step looks ahead along the velocity."""
-        return self._nesterov
-
-    @nesterov.setter
-    def nesterov(self, value: bool) -> None:
-        nesterov = _flag("nesterov", value)
-        _check_nesterov(nesterov, self._momentum)
-        self._nesterov = nesterov
-
-    @property
-    def weight_decay(self) -> float:
-        """Factor of the L2 penalty, >= 0."""
-        return self._weight_decay
-
-    @weight_decay.setter
-    def weight_decay(self, value: float) -> None:
-        self._weight_decay = _not_negative("weight_decay", value)
-
-    def hyperparameters(self) -> tuple[float, ...]:
-        """``(lr, momentum, nesterov as 0.0 or 1.0, weight_decay)``, as the engine's rule reads them."""
-        return self._lr, self._momentum, float(self._nesterov), self._weight_decay
-
-    def state_arrays(self, state: OptimizerState) -> tuple[Array | None, Array | None]:
-        """``(velocity, None)``; ``(None, None)`` where there is no momentum."""
-        return (state.arrays["velocity"] if self._momentum else None), None
+    def rates(self, first: int, steps: int) -> NDArray[np.float64] | None:
+        """Give the learning rate of each of so many steps and each group; None where none of them changes."""
+        if not callable(self._values["lr"]) and not self._groups:
+            return None
+        rates = [self._values_of(group)["lr"] for group in range(len(self._groups) + 1)]
+        if not any(map(callable, rates)):
+            return None
+        return np.ascontiguousarray(np.stack([rates_of(rate, first, steps) for rate in rates], axis=1))
 
     def update(self, parameters: Array, gradients: Array) -> None:
-        """Make one step in numpy: change ``parameters``, and the velocity kept for them, in place.
+        """Make one step in numpy: change ``parameters``, and the state kept for them, in place.
 
         Parameters
         ----------
@@ -380,154 +584,182 @@ class SGD(Optimizer):
         Raises
         ------
         TypeError, ValueError
-            If they are not 1-D arrays of one length and one floating dtype, or ``parameters`` is read-only.
+            If they are not 1-D arrays of one length and one floating dtype, or ``parameters`` is read-only; if there
+            are groups, and the network was not seen by ``state_for(net)``, so that nobody knows their place.
         """
         _check_pair(parameters, gradients)
         state = self.state_for(parameters)
-        reference.sgd_step(
-            parameters,
-            gradients,
-            self.state_arrays(state)[0],
-            lr=self._lr,
-            momentum=self._momentum,
-            nesterov=self._nesterov,
-            weight_decay=self._weight_decay,
-            first_step=state.step == 0,
-        )
+        if self._groups and state.layout is None:
+            raise ValueError("groups need the parameters' names: call state_for(net) first")
+        gradients = self.clipped(gradients)
+        arrays = self.state_arrays(state, parameters)
+        carried, first = state.carried.copy(), 0
+        for end, group, _ in _merged(state.layout) if state.layout else ((parameters.size, 0, False),):
+            here = slice(first, end)
+            pieces = [None if array is None else array[here] for array in arrays]
+            carried[group] = self._twin_step(parameters[here], gradients[here], pieces, state, group)
+            first = end
+        state.carried[...] = carried
         state.step += 1
 
+    def _twin_step(
+        self, parameters: Array, gradients: Array, pieces: list[Array | None], state: OptimizerState, group: int
+    ) -> float:
+        options = {**self._values_of(group), "lr": self.rate(state.step + 1, group), "step": state.step + 1}
+        if self.rule.carried:
+            options[self.rule.carried[0]] = float(state.carried[group])
+        result = self.rule.step(parameters, gradients, *pieces, **options)
+        return float(state.carried[group]) if result is None else result
 
-class Adam(Optimizer):
-    """Adam: steps in the direction of the mean gradient, divided by the root of the mean squared gradient.
+    def clipped(self, gradients: Array) -> Array:
+        """Give the gradient held within ``clip_value`` and ``clip_norm``; itself where there is neither."""
+        if self._clip_value is not None:
+            gradients = np.clip(gradients, -self._clip_value, self._clip_value)
+        if self._clip_norm is not None:
+            norm = math.sqrt(np.square(gradients, dtype=np.float64).sum())
+            scale = self._clip_norm / (norm + 1e-6)
+            gradients = gradients * gradients.dtype.type(1.0 if scale >= 1 else scale)
+        return gradients
 
-    ::
 
-        g = gradient + weight_decay * w
-        m = b1 * m + (1 - b1) * g               m, v = 0 before the first step
-        v = b2 * v + (1 - b2) * g²
-        w = w - lr * (m / (1 - b1ᵗ)) / (√v / √(1 - b2ᵗ) + eps)      t = 1 at the first step
+def _below(start: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the entries whose names begin so, without that beginning."""
+    return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
 
-    Names, meanings and defaults are those of ``torch.optim.Adam``: ``eps`` is added after the root, and
-    ``weight_decay`` is an L2 penalty inside the gradient (not AdamW's).
 
-    Parameters
-    ----------
-    lr : float
-        Learning rate, > 0 (torch allows 0). About the length of each parameter's first steps.
-    betas : pair of float
-        ``(b1, b2)``, the shares of m and v that stay from step to step, each in [0, 1).
-    eps : float
-        Keeps the quotient finite, >= 0. With 0, a parameter whose gradient has always been 0 becomes NaN, as torch's.
-    weight_decay : float
-        Factor of the L2 penalty ½ weight_decay ‖w‖², >= 0. It holds for every parameter, biases too.
+def _clip(name: str, value: Any) -> float | None:
+    return None if value is None else check.real(name, value, above=0)
 
-    Raises
-    ------
-    TypeError
-        If an argument is not a number, or ``betas`` no pair.
-    ValueError
-        If one is out of range. Both also where an attribute is set later, which then keeps its value.
 
-    References
-    ----------
-    D. P. Kingma and J. Ba, Adam: a method for stochastic optimization, ICLR 2015.
+def _flat(values: Values) -> list[float]:
+    """Give the numbers of the hyper-parameters one after another; a schedule's is there when its step is known."""
+    numbers: list[float] = []
+    for value in values.values():
+        numbers += value if isinstance(value, tuple) else [0.0 if callable(value) else float(value)]
+    return numbers
 
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import fastbp
-    >>> optimizer = fastbp.Adam(lr=0.1)
-    >>> w = np.array([1.0, -2.0])
-    >>> optimizer.update(w, np.array([3.0, -0.01]))  # the first step's length is lr, whatever the gradient's
-    >>> w.round(6)
-    array([ 0.9, -1.9])
-    >>> optimizer.state_for(w).step
-    1
-    """
 
-    kind: ClassVar[str | None] = "adam"
-    state_names: ClassVar[tuple[str, ...]] = ("m", "v")
+def _merged(layout: Sequence[tuple[int, int, bool]]) -> list[tuple[int, int, bool]]:
+    """Give neighbours of one group as one."""
+    made: list[tuple[int, int, bool]] = []
+    for entry in layout:
+        if made and made[-1][1] == entry[1]:
+            made.pop()
+        made.append(entry)
+    return made
 
-    def __init__(
-        self,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-    ) -> None:
-        self._lr = _positive("lr", lr)
-        self._betas = _beta_pair(betas)
-        self._eps = _not_negative("eps", eps)
-        self._weight_decay = _not_negative("weight_decay", weight_decay)
 
-    @property
-    def lr(self) -> float:
-        """Learning rate, > 0."""
-        return self._lr
+def _parts(layout: Sequence[tuple[int, int, bool]], l1: float, l2: float) -> list[tuple[int, int, float, float]]:
+    """Give the engine's parts: neighbours of one group and one penalty."""
+    made: list[tuple[int, int, float, float]] = []
+    for end, group, weight in layout:
+        part = end, group, l1 if weight else 0.0, l2 if weight else 0.0
+        if made and made[-1][1:] == part[1:]:
+            made.pop()
+        made.append(part)
+    return made
 
-    @lr.setter
-    def lr(self, value: float) -> None:
-        self._lr = _positive("lr", value)
 
-    @property
-    def betas(self) -> tuple[float, float]:
-        """``(b1, b2)``, each in [0, 1)."""
-        return self._betas
+# ---- the classes -----------------------------------------------------------------------------------------------------
 
-    @betas.setter
-    def betas(self, value: tuple[float, float]) -> None:
-        self._betas = _beta_pair(value)
+_DOC = """{summary}
 
-    @property
-    def eps(self) -> float:
-        """What is added to the root of the mean squared gradient, >= 0."""
-        return self._eps
+::
 
-    @eps.setter
-    def eps(self, value: float) -> None:
-        self._eps = _not_negative("eps", value)
+{formula}
 
-    @property
-    def weight_decay(self) -> float:
-        """Factor of the L2 penalty, >= 0."""
-        return self._weight_decay
+Names, meanings and defaults are those of torch's optimizer of the name; ``lr`` must be above 0.{notes}
 
-    @weight_decay.setter
-    def weight_decay(self, value: float) -> None:
-        self._weight_decay = _not_negative("weight_decay", value)
+Parameters
+----------
+{parameters}
+groups : sequence of dict, optional
+    Hyper-parameters of some parameters: ``[{{"match": "*.bias", "lr": 0.01}}]``. The pattern is one of file names on
+    the network's parameter names; the first that matches counts, and what it leaves out is as everywhere else.
+clip_value : float, optional
+    Each element of the gradient is held within [-clip_value, clip_value], above 0.
+clip_norm : float, optional
+    The whole gradient is multiplied by clip_norm / (‖gradient‖ + 1e-6) where that is below 1, above 0; after
+    clip_value.
 
-    def hyperparameters(self) -> tuple[float, ...]:
-        """``(lr, b1, b2, eps, weight_decay)``, as the engine's rule reads them."""
-        return self._lr, *self._betas, self._eps, self._weight_decay
+Raises
+------
+TypeError
+    If an argument is of another kind, or there is no such hyper-parameter.
+ValueError
+    If one is out of range. Both also where an attribute is set later, which then keeps its value.
 
-    def state_arrays(self, state: OptimizerState) -> tuple[Array | None, Array | None]:
-        """``(m, v)``."""
-        return state.arrays["m"], state.arrays["v"]
+References
+----------
+{source}.
 
-    def update(self, parameters: Array, gradients: Array) -> None:
-        """Make one step in numpy: change ``parameters``, and m and v kept for them, in place.
+Examples
+--------
+>>> import numpy as np
+>>> import fastbp
+>>> optimizer = fastbp.{unit}(lr=0.1)
+>>> w = np.array([1.0, -2.0])
+>>> for _ in range(2):
+...     optimizer.update(w, w.copy())  # the gradient of ½‖w‖²
+>>> w.round(5)
+{result}
+>>> optimizer.lr = 0.05
+>>> optimizer.state_for(w).step
+2
+"""
+_TYPES = {"rate": "float, Schedule or function", "flag": "bool", "betas": "pair of float"}
 
-        Parameters
-        ----------
-        parameters, gradients : ndarray, shape (n,)
-            Of one dtype, float32 or float64.
 
-        Raises
-        ------
-        TypeError, ValueError
-            If they are not 1-D arrays of one length and one floating dtype, or ``parameters`` is read-only.
-        """
-        _check_pair(parameters, gradients)
-        state = self.state_for(parameters)
-        reference.adam_step(
-            parameters,
-            gradients,
-            state.arrays["m"],
-            state.arrays["v"],
-            step=state.step + 1,
-            lr=self._lr,
-            betas=self._betas,
-            eps=self._eps,
-            weight_decay=self._weight_decay,
-        )
-        state.step += 1
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def _example(rule: OptimizerRule) -> Array:
+    """Compute what two steps of the twin give, for the docstring."""
+    w = np.array([1.0, -2.0])
+    values = {hyper.name: hyper.default for hyper in rule.hyper}
+    states = [np.zeros(2) if name not in rule.used_if else None for name in rule.states]
+    carried = {rule.carried[0]: rule.carried[1]} if rule.carried else {}
+    for step in (1, 2):
+        made = rule.step(w, w.copy(), *states, **{**values, "lr": 0.1, "step": step, **carried})
+        carried = {name: value if made is None else made for name, value in carried.items()}
+    return w
+
+
+def _class_doc(rule: OptimizerRule) -> str:
+    parameters = [
+        f"{hyper.name} : {_TYPES.get(hyper.check, 'float')}, default {hyper.default}\n    {hyper.meaning}"
+        for hyper in rule.hyper
+    ]
+    return _DOC.format(
+        summary=rule.summary,
+        formula=_indented(rule.formula),
+        notes=f" {rule.notes}" if rule.notes else "",
+        parameters="\n".join(parameters),
+        source=rule.source,
+        unit=rule.unit,
+        result=repr(_example(rule).round(5)),
+    )
+
+
+def _setting(name: str, meaning: str) -> property:
+    def get(self: RuleOptimizer) -> Any:
+        return self._values[name]
+
+    def put(self: RuleOptimizer, value: Any) -> None:
+        self._set(name, value)
+
+    return property(get, put, doc=meaning)
+
+
+for _rule in OPTIMIZERS.values():
+    # __module__ and the global of the same name let pickle and doctest find the class.
+    _members: dict[str, Any] = {hyper.name: _setting(hyper.name, hyper.meaning) for hyper in _rule.hyper}
+    _members.update(rule=_rule, kind=_rule.name, state_names=_rule.states, __doc__=_class_doc(_rule))
+    globals()[_rule.unit] = type(_rule.unit, (RuleOptimizer,), {**_members, "__module__": __name__})
+    __all__ += [_rule.unit]
+del _rule, _members
+
+if TYPE_CHECKING:
+    # What the table adds to this module by name.
+    def __getattr__(name: str) -> type[RuleOptimizer]: ...

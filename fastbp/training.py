@@ -24,6 +24,7 @@ from fastbp import checkpoint as files
 from fastbp import data as sources
 from fastbp import progress as reporting
 from fastbp._validate import FloatArray
+from fastbp.averages import Average
 from fastbp.callbacks import BatchInfo, Callback, EarlyStopping, StopTraining, checked_callbacks, has_batch_end
 from fastbp.data import Piece, Rows, Source, Stream, Validation
 from fastbp.history import History
@@ -65,6 +66,8 @@ def train(
     resume: bool | Path = False,
     progress: str | bool = "auto",
     seed: int | None = 0,
+    accumulate: int = 1,
+    average: Average | None = None,
 ) -> History:
     """Train a network by mini-batches.
 
@@ -128,6 +131,10 @@ def train(
         "auto": a bar once training has taken two seconds on a terminal, lines where there is none.
     seed : int, optional
         Of the shuffles and the rows kept for validation; None: another one each time.
+    accumulate : int
+        So many batches make one step, as if they were one batch; the last step of an epoch has what is left.
+    average : fastbp.EMA or fastbp.SWA, optional
+        An average of the parameters, taken after each step; ``average.apply(net)`` puts it in their place.
 
     Returns
     -------
@@ -171,6 +178,7 @@ def train(
     if not isinstance(shuffle, bool | np.bool_):
         raise TypeError(f"shuffle must be True or False, got {shuffle!r}")
     epochs, batch_size = check.integer("epochs", epochs), check.integer("batch_size", batch_size)
+    steps = _checked_steps(optimizer, accumulate, average)
     limits = _checked_limits(max_seconds, max_steps)
     keeper = _checked_keeper(checkpoint, checkpoint_every, resume)
     tree, seed = _resumed(keeper, net, optimizer, seed)
@@ -189,7 +197,8 @@ def train(
     measures.check(net, source)
     calls = _calls(callbacks, early_stopping, measures)
     reporter = reporting.make(progress, epochs)
-    run = Run(net, optimizer, source, epochs, seed, measures, calls, limits, keeper)
+    source.accumulate = steps.accumulate
+    run = Run(net, optimizer, source, epochs, seed, measures, calls, limits, keeper, steps)
     try:
         if tree is not None:
             run.check_fits(tree)
@@ -209,6 +218,14 @@ class Limits:
 
     seconds: float | None
     steps: int | None
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How many batches make a step, and what average is taken after it."""
+
+    accumulate: int = 1
+    average: Average | None = None
 
 
 @dataclass(frozen=True)
@@ -269,6 +286,7 @@ class Run:
     calls: tuple[Callback, ...]
     limits: Limits
     keeper: Keeper
+    how: Steps = field(default_factory=Steps)
     history: History = field(default_factory=History)
     epoch: int = 0  # the one that is on its way
     batch: int = 0  # how many of its batches are gone through
@@ -339,7 +357,8 @@ class Run:
         """The engine gathers the batches and makes all steps."""
         net, whole = self.net, self.net.whole
         assert whole is not None
-        update, out = net.update_in_engine(self.optimizer)
+        how = {"accumulate": self.how.accumulate, "average": self.how.average}
+        update, out = net.update_in_engine(self.optimizer, steps=piece.steps, **how)
         before = int(self.made[0])
         try:
             whole.engine.train_epoch(
@@ -353,15 +372,40 @@ class Run:
             # What units keep of their own may be that of the step that was given up.
             self.interrupted = not net.state
             raise
+        finally:
+            if self.how.average is not None:
+                self.how.average.count(net, int(self.made[0]) - before)
 
     def _steps_in_python(self, piece: Piece) -> None:
-        """A call for each step: a unit, the loss or the optimizer is Python's."""
-        for x, t, weight in piece.batches():
-            if not sources.has_mean(weight):
+        """A call for each batch: a unit, the loss or the optimizer is Python's."""
+        for group in piece.groups():
+            shares = [sources.share_of(len(x), weight) for x, _, weight in group]
+            whole = sum(shares)
+            if not sources.has_mean(np.array([whole])):
                 continue
-            share = sources.share_of(len(x), weight)
-            loss = self.net.train_step(x, t, self.optimizer, sample_weight=weight)
-            self.made += 1, share * loss, share
+            if len(group) == 1:
+                x, t, weight = group[0]
+                loss = self.net.train_step(x, t, self.optimizer, sample_weight=weight)
+            else:
+                loss = self._accumulated(group, shares, whole)
+            self.made += 1, whole * loss, whole
+            if self.how.average is not None:
+                self.how.average.update(self.net)
+
+    def _accumulated(self, batches: Sequence[Any], shares: Sequence[float], whole: float) -> float:
+        """Make one step by the sum of the batches' gradients; give their loss."""
+        net, loss = self.net, 0.0
+        total: FloatArray | None = None
+        for (x, t, weight), share in zip(batches, shares, strict=True):
+            if share == 0:
+                continue
+            value, grads = net.value_and_grad(x, t, sample_weight=weight)
+            grads.flat[...] *= net.dtype.type(share / whole)
+            loss += share / whole * value
+            total = grads.flat.copy() if total is None else total + grads.flat
+        net.gradients.flat[...] = total
+        net.update(self.optimizer)
+        return loss
 
     def _finish_epoch(self, reporter: reporting.Reporter, first: int) -> None:
         history = self.history
@@ -370,6 +414,7 @@ class Run:
             raise ValueError(f"no batch of epoch {self.epoch} had any weight")
         history.loss.append(float(loss / weight))
         self.measures.take(self.net, self.source, history)
+        self.optimizer.observe((history.val_loss or history.loss)[-1])
         history.seconds.append(time.perf_counter() - self.epoch_started)
         _note_best(history)
         self.steps += int(steps)
@@ -416,7 +461,7 @@ class Run:
         """How many batches the next piece may have; None: all that are left."""
         wanted = [1] if self.by_batch else []
         if self.limits.steps is not None:
-            wanted.append(self.limits.steps - self._steps_made())
+            wanted.append((self.limits.steps - self._steps_made()) * self.how.accumulate)
         if self.limits.seconds is not None:
             wanted.append(self.pace)
         if self.keeper.every is not None:
@@ -442,7 +487,9 @@ class Run:
 
     def _position(self) -> dict[str, Any]:
         taken = time.perf_counter() - self.epoch_started if self.batch else 0.0
+        average = self.how.average
         return {
+            "average": None if average is None else average.get_state(self.net),
             "settings": self._settings(),
             "seed": self.seed,
             "epoch": self.epoch,
@@ -458,6 +505,8 @@ class Run:
         """What must be the same in a run that is resumed."""
         return {
             **self.source.settings(),
+            "accumulate": self.how.accumulate,
+            "average": None if self.how.average is None else repr(self.how.average),
             "rows of validation": None if self.measures.validation is None else len(self.measures.validation.x),
             "metrics": sorted(self.measures.modes()),
             "callbacks with a state": [type(call).__name__ for call in self._with_state()],
@@ -492,6 +541,8 @@ class Run:
         self.made[...] = kept["made"]
         for call, state in zip(self._with_state(), kept["callbacks"], strict=True):
             call.set_state(state)
+        if self.how.average is not None:
+            self.how.average.set_state(self.net, kept["average"])
 
 
 def _note_best(history: History) -> None:
@@ -522,6 +573,15 @@ class Split:
     data: Any
     fraction: Any
     stratify: Any
+
+
+def _checked_steps(optimizer: Optimizer, accumulate: Any, average: Any) -> Steps:
+    accumulate = check.integer("accumulate", accumulate)
+    if accumulate > 1 and optimizer.makes_whole_steps:
+        raise ValueError(f"accumulate must be 1 with {type(optimizer).__name__}, which computes its own gradients")
+    if average is not None and not isinstance(average, Average):
+        raise TypeError(f"average must be fastbp.EMA(), fastbp.SWA() or None, got {average!r}")
+    return Steps(accumulate, average)
 
 
 def _checked_limits(max_seconds: Any, max_steps: Any) -> Limits:

@@ -36,6 +36,7 @@ from bench import (  # noqa: E402
     steps,
     sweep,
     units,
+    updates,
     worker,
 )
 from bench.rivals import RIVALS, SHAPES, Gradient, Shape  # noqa: E402
@@ -218,7 +219,7 @@ def test_worker_reports_errors() -> None:
     assert "unknown request 'guess': known are prepare" in ask(worker.Worker(), do="guess")["error"]
     assert "prepare or load comes first" in ask(worker.Worker(), do="time", repeats=1)["error"]
     unknown = ask(worker.Worker(), do="load", module="machine", rival="numpy", seconds=0, case={})["error"]
-    assert "unknown benchmark 'machine': known are sweep, elementwise, steps, units" in unknown
+    assert "unknown benchmark 'machine': known are sweep, elementwise, steps, units, updates" in unknown
 
 
 def test_a_worker_that_ends_is_reported(tmp_path: Path) -> None:
@@ -427,6 +428,7 @@ def test_cases_are_checked(rival: str, dtype: str, monkeypatch: pytest.MonkeyPat
         *((elementwise, {"kernel": kernel, "rows": 5, "columns": 7}) for kernel in elementwise.BARS),
         (steps, {"what": "epochs", "batch": 200, "epochs": 2}),
         (steps, {"what": "predict"}),
+        *((updates, {"optimizer": name, "rows": 9, "columns": 7}) for name in updates.rules()),
     ]
     for module, case in cases:
         module.load(rival, dtype=dtype, **case)()
@@ -519,6 +521,7 @@ def test_medians_of_a_busy_machine() -> None:
         ("activations", (), ("gelu_tanh", "of sigmoid's")),
         ("steps", (), ("step / gradient", "batch 32", "predict one row")),
         ("units", ("--dtype", "float64"), ("batch_norm", "backward", "fraction")),
+        ("updates", (), ("of memcpy's", "Adam", "Lion")),
         ("memory", (), ("784-256-10@64", "bar 1.05")),
         ("memory", ("--large", "--parameters", "1"), ("billion parameters", "GFLOP/s", "step")),
         ("busy", ("--rivals", "fastbp"), ("64-100-10@200 fastbp", "2.3")),

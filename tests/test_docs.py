@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import fastbp
-from fastbp.reference import ACTIVATIONS, LOSSES, UNITS
+from fastbp.reference import ACTIVATIONS, LOSSES, OPTIMIZERS, UNITS
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
@@ -48,7 +48,7 @@ def test_public_names_have_a_docstring_and_an_example(name: str) -> None:
     assert ">>>" in text, f"fastbp.{name} has no example"
 
 
-@pytest.mark.parametrize("name", [*ACTIVATIONS, *LOSSES, *UNITS])
+@pytest.mark.parametrize("name", [*ACTIVATIONS, *LOSSES, *OPTIMIZERS, *UNITS])
 def test_formulas_are_documented(name: str) -> None:
     assert f"`{name}`" in (ROOT / "docs" / "numerics.md").read_text()
 

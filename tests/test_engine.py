@@ -674,8 +674,6 @@ def test_the_engine_knows_its_own_limits(rng: np.random.Generator) -> None:
 
 def test_the_tables_of_the_engine_are_the_registries() -> None:
     assert set(_engine.LOSSES) - {None} == set(LOSSES)
-    kinds = {optimizer.kind for optimizer in (fastbp.SGD, fastbp.Adam)}
-    assert set(_engine.OPTIMIZERS) == kinds
     for name in ACTIVATIONS:
         _engine.Engine(4, [(name, 3, 3)])
 
@@ -685,10 +683,18 @@ def test_the_tables_of_the_engine_are_the_registries() -> None:
 TASK = 1 << 14  # elements of one task of an update
 
 RULES: dict[str, tuple[str, tuple[float, ...], int]] = {
-    "sgd": ("sgd", (0.1, 0.0, 0.0, 0.01), 0),
-    "momentum": ("sgd", (0.1, 0.9, 0.0, 0.0), 1),
-    "nesterov": ("sgd", (0.1, 0.9, 1.0, 0.01), 1),
-    "adam": ("adam", (0.1, 0.9, 0.99, 1e-8, 0.01), 2),
+    "sgd": ("sgd", (0.1, 0.0, 0.0, 0.01, 0.0, 0.0), 0),
+    "momentum": ("sgd", (0.1, 0.9, 0.0, 0.0, 0.0, 0.0), 1),
+    "nesterov": ("sgd", (0.1, 0.9, 0.0, 0.01, 1.0, 0.0), 1),
+    "adam": ("adam", (0.1, 0.9, 0.99, 1e-8, 0.01, 0.0, 0.0), 2),
+    "amsgrad": ("adam", (0.1, 0.9, 0.99, 1e-8, 0.01, 1.0, 0.0), 3),
+    "adamw": ("adamw", (0.1, 0.9, 0.99, 1e-8, 0.01, 0.0, 0.0), 2),
+    "nadam": ("nadam", (0.1, 0.9, 0.99, 1e-8, 0.01, 4e-3, 0.0), 2),
+    "radam": ("radam", (0.1, 0.5, 0.7, 1e-8, 0.01, 0.0), 2),
+    "rmsprop": ("rmsprop", (0.1, 0.9, 1e-8, 0.01, 0.5, 1.0), 3),
+    "adagrad": ("adagrad", (0.1, 0.1, 0.01, 0.0, 1e-10), 1),
+    "adadelta": ("adadelta", (0.1, 0.9, 1e-6, 0.01), 2),
+    "lion": ("lion", (0.1, 0.9, 0.99, 0.01), 1),
 }
 
 
@@ -698,13 +704,13 @@ def test_an_update_is_one_of_each_element(rule: str, dtype: Any, rng: np.random.
     """Whole arrays, pieces of any length at any place, one thread or more: the same bits, and nothing beside them."""
     kind, hyper, states = RULES[rule]
     size = 3 * TASK + 77
-    start = rng.normal(size=(4, size)).astype(dtype)
-    np.abs(start[3], out=start[3])
+    start = rng.normal(size=(5, size)).astype(dtype)
+    np.abs(start[2:], out=start[2:])
 
     def update(blocks: Array, first: int, last: int) -> None:
         w, g, *state = blocks[:, first:last]
-        arrays = [state[i] if i < states else None for i in range(2)]
-        _engine.optimizer_update(kind, w, g, *arrays, hyper, 3)
+        arrays = [state[i] if i < states else None for i in range(_engine.updates()[kind])]
+        _engine.optimizer_update(kind, w, g, arrays, hyper, 3, 0.5)
 
     whole = start.copy()
     with fastbp.threads(1):
@@ -740,7 +746,7 @@ def test_an_update_agrees_with_its_twin(rng: np.random.Generator) -> None:
     np.abs(v, out=v)
     twin_w, twin_m, twin_v = w.copy(), m.copy(), v.copy()
     reference.adam_step(twin_w, g, twin_m, twin_v, step=4, lr=0.1, betas=(0.9, 0.99), weight_decay=0.01)
-    _engine.optimizer_update("adam", w, g, m, v, (0.1, 0.9, 0.99, 1e-8, 0.01), 4)
+    _engine.optimizer_update("adam", w, g, (m, v, None), (0.1, 0.9, 0.99, 1e-8, 0.01, 0.0, 0.0), 4)
     for got, expected in ((w, twin_w), (m, twin_m), (v, twin_v)):
         assert_allclose(got, expected, rtol=1e-13, atol=1e-13)
 
@@ -748,18 +754,29 @@ def test_an_update_agrees_with_its_twin(rng: np.random.Generator) -> None:
 def test_an_update_counts_its_step_and_refuses_what_is_read_only() -> None:
     state = fastbp.optimizers.OptimizerState(step=6)
     w, g = np.ones(5), np.ones(5)
-    update = _engine.Update("sgd", w, g, None, None, (0.5, 0.0, 0.0, 0.0), state)
-    update.apply()
+
+    def update(kind: str, **more: Any) -> _engine.Update:
+        groups = [(0.5, 0.0, 0.0, 0.0, 0.0, 0.0)]
+        return _engine.Update(w, g, [(5, 0, 0.0, 0.0)], kind, [None], groups, state.carried, state, **more)
+
+    sgd = update("sgd")
+    sgd.apply()
     assert_array_equal(w, 0.5)
     assert state.step == 7
-    update.apply()
+    sgd.apply()
     assert_array_equal(w, 0)
     assert state.step == 8
+    with unchanged(w), pytest.raises(ValueError, match="1 steps follow, but there are rates and shares for 0"):
+        update("sgd", rates=np.ones((0, 1))).apply()
+    with pytest.raises(ValueError, match=r"rates have shape \(3, 2\), expected \(steps, 1\)"):
+        update("sgd", rates=np.ones((3, 2)))
+    with pytest.raises(ValueError, match="adam has 3 states, got 1"):
+        update("adam")
+    with pytest.raises(KeyError):
+        update("adamo")
     w.flags.writeable = False
     with unchanged(w), pytest.raises(ValueError, match="read-only"):
-        _engine.Update("sgd", w, g, None, None, (0.5, 0.0, 0.0, 0.0), state)
-    with pytest.raises(KeyError):
-        _engine.Update("adamw", g, g, None, None, (0.5, 0.0, 0.0, 0.0), state)
+        update("sgd")
     assert state.step == 8
 
 

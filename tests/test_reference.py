@@ -343,9 +343,9 @@ def test_sgd_step_worked_by_hand() -> None:
 def test_sgd_momentum_worked_by_hand(nesterov: bool, expected: list[float]) -> None:
     p, g, velocity = np.array([1.0]), np.array([1.0]), np.array([np.nan])
     options = {"lr": 0.1, "momentum": 0.9, "nesterov": nesterov}
-    reference.sgd_step(p, g, velocity, first_step=True, **options)  # v = 1; the direction 1, or 1 + 0.9
+    assert reference.sgd_step(p, g, velocity, **options) == 1  # v = 1; the direction 1, or 1 + 0.9
     assert_allclose(p, expected[0], rtol=1e-15)
-    reference.sgd_step(p, g, velocity, **options)  # v = 1.9; the direction 1.9, or 1 + 0.9 * 1.9
+    reference.sgd_step(p, g, velocity, started=1.0, **options)  # v = 1.9; the direction 1.9, or 1 + 0.9 * 1.9
     assert_allclose(p, expected[1], rtol=1e-15)
     assert_allclose(velocity, 1.9, rtol=1e-15)
 
@@ -385,7 +385,7 @@ def test_optimizer_steps_work_in_place_in_their_dtype(dtype: Any, rng: np.random
     state, exact_state = [np.zeros(20, dtype) for _ in range(3)], [np.zeros(20, wide(p).dtype) for _ in range(3)]
     for arrays, gradient, held in ((p, g, state), (exact, wide(g), exact_state)):
         for step in (1, 2, 3):
-            reference.sgd_step(arrays, gradient, held[0], lr=0.1, momentum=0.9, first_step=step == 1)
+            reference.sgd_step(arrays, gradient, held[0], lr=0.1, momentum=0.9, started=float(step > 1))
             reference.adam_step(arrays, gradient, held[1], held[2], step=step, lr=0.1)
     assert p.dtype == dtype and state[0].dtype == dtype
     # three times two steps, each of about 15 roundings of values below max(1, |p|)

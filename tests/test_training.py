@@ -753,7 +753,8 @@ EPOCHS = """
     n, batch = 200_000, 64
     x = rng.standard_normal((n, 64), dtype=np.float32)
     t = rng.integers(0, 10, n)
-    make_optimizer = {"sgd": lambda: fastbp.SGD(lr=0.01, momentum=0.9), "adam": fastbp.Adam}[rule]
+    make_optimizer = {"sgd": lambda: fastbp.SGD(lr=0.01, momentum=0.9), "adam": fastbp.Adam,
+                      "norm": lambda: fastbp.Adam(clip_norm=0.1, lr=lambda step: 0.001)}[rule]
     unit = fastbp.Tanh if road == "engine" else OurTanh
 
     def network():
@@ -864,7 +865,9 @@ def soon(script: str, *arguments: str) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.parametrize(("road", "rule"), [("engine", "sgd"), ("engine", "adam"), ("python", "adam")])
+@pytest.mark.parametrize(
+    ("road", "rule"), [("engine", "sgd"), ("engine", "adam"), ("engine", "norm"), ("python", "adam")]
+)
 def test_ctrl_c_in_an_epoch_leaves_a_whole_step(road: str, rule: str) -> None:
     result = soon(EPOCHS, road, rule)
     assert result["steps"] > 0

@@ -28,6 +28,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("SGD", {"lr": 0.05, "weight_decay": 0.1}),
     ("SGD", {"lr": 0.03, "momentum": 0.5, "weight_decay": 0.01}),
     ("SGD", {"lr": 0.02, "momentum": 0.8, "nesterov": True, "weight_decay": 0.05}),
+    ("SGD", {"lr": 0.03, "momentum": 0.7, "dampening": 0.4, "weight_decay": 0.01}),
     ("SGD", {}),
     ("Adam", {}),
     ("Adam", {"lr": 0.05}),
@@ -36,6 +37,22 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("Adam", {"lr": 0.05, "eps": 0.1}),
     ("Adam", {"lr": 0.05, "weight_decay": 0.1}),
     ("Adam", {"lr": 0.02, "betas": [0.7, 0.9], "eps": 1e-3, "weight_decay": 0.05}),
+    ("Adam", {"lr": 0.05, "betas": [0.8, 0.9], "amsgrad": True}),
+    ("AdamW", {}),
+    ("AdamW", {"lr": 0.05, "betas": [0.8, 0.9], "weight_decay": 0.2, "amsgrad": True}),
+    ("NAdam", {}),
+    ("NAdam", {"lr": 0.03, "betas": [0.8, 0.95], "weight_decay": 0.1, "momentum_decay": 0.02}),
+    ("NAdam", {"lr": 0.03, "weight_decay": 0.1, "decoupled_weight_decay": True}),
+    ("RAdam", {}),
+    ("RAdam", {"lr": 0.05, "betas": [0.8, 0.9], "eps": 1e-3, "weight_decay": 0.1}),
+    ("RAdam", {"lr": 0.05, "betas": [0.5, 0.5], "weight_decay": 0.1, "decoupled_weight_decay": True}),
+    ("RMSprop", {}),
+    ("RMSprop", {"lr": 0.02, "alpha": 0.8, "eps": 1e-3, "weight_decay": 0.05, "momentum": 0.6}),
+    ("RMSprop", {"lr": 0.02, "alpha": 0.9, "momentum": 0.5, "centered": True}),
+    ("Adagrad", {}),
+    ("Adagrad", {"lr": 0.2, "lr_decay": 0.1, "weight_decay": 0.05, "initial_accumulator_value": 0.3, "eps": 1e-3}),
+    ("Adadelta", {}),
+    ("Adadelta", {"lr": 0.5, "rho": 0.7, "eps": 1e-3, "weight_decay": 0.05}),
 ]
 
 
@@ -62,14 +79,49 @@ def record(rule: str, options: dict[str, Any]) -> dict[str, Any]:
     return {"rule": rule, "options": options, "values": values}
 
 
+LBFGS_CASES: list[dict[str, Any]] = [
+    {},
+    {"lr": 0.5, "max_iter": 3, "history_size": 2},
+    {"line_search_fn": "strong_wolfe"},
+    {"line_search_fn": "strong_wolfe", "max_iter": 4, "history_size": 3},
+    {"line_search_fn": "strong_wolfe", "max_iter": 5, "max_eval": 6},
+]
+
+
+def rosenbrock(w: torch.Tensor) -> torch.Tensor:
+    """A valley that bends: sum of 4 (w[i+1] - w[i]^2)^2 + (1 - w[i])^2."""
+    return (4 * (w[1:] - w[:-1] ** 2) ** 2 + (1 - w[:-1]) ** 2).sum()
+
+
+def record_lbfgs(options: dict[str, Any]) -> dict[str, Any]:
+    """Six calls of step, from a point of few decimals; the parameters after each, and how often the loss was asked."""
+    w = torch.nn.Parameter(torch.tensor([-0.6, 0.4, 0.7, -0.2, 0.3], dtype=torch.float64))
+    optimizer = torch.optim.LBFGS([w], **options)
+    calls, values = [0], []
+
+    def closure() -> torch.Tensor:
+        calls[0] += 1
+        optimizer.zero_grad()
+        loss = rosenbrock(w)
+        loss.backward()
+        return loss
+
+    for _ in range(6):
+        loss = optimizer.step(closure)
+        values.append([loss.item(), *w.detach().tolist(), calls[0]])
+    return {"options": options, "values": values}
+
+
 def main() -> None:
     start, matrix, pushes = problem()
+    torch.set_num_threads(1)
     recorded = {
         "made_by": f"tools/record_torch_optimizers.py with torch {torch.__version__}",
         "start": start.tolist(),
         "matrix": matrix.tolist(),
         "pushes": pushes.tolist(),
         "cases": [record(rule, options) for rule, options in CASES],
+        "lbfgs": [record_lbfgs(options) for options in LBFGS_CASES],
     }
     TARGET.parent.mkdir(parents=True, exist_ok=True)
     # One line a list of numbers, so that a difference between two versions can be read.

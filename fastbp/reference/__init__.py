@@ -4,8 +4,8 @@ A. Every kernel of `fastbp.functional` has its twin here, and the compiled one m
    to be read and to be right at the ends of the range (±inf, logits of ±1e30, NaN), not to be fast.
 B. A twin computes in the dtype that it is given. The tests give it a wider one (float64 for a float32 kernel, long
    double for a float64 one), so that the twin's own rounding does not count.
-C. The tables `ACTIVATIONS`, `LOSSES` and `UNITS` say what there is. Public functions, unit and loss classes, tests and
-   benchmarks are made from them: one more activation or loss is one more entry with its two functions.
+C. The tables `ACTIVATIONS`, `LOSSES`, `OPTIMIZERS` and `UNITS` say what there is. Public functions, classes, tests and
+   benchmarks are made from them: one more activation, loss or optimizer is one more entry with its functions.
 D. One file a family.
 E. Only light checks: whoever wants errors that explain themselves calls `fastbp.functional`.
 """
@@ -26,19 +26,36 @@ from fastbp.reference.norms import (
     rms_norm,
     rms_norm_backward,
 )
-from fastbp.reference.optimizers import adam_step, sgd_step
+from fastbp.reference.optimizers import (
+    OPTIMIZERS,
+    OptimizerRule,
+    adadelta_step,
+    adagrad_step,
+    adam_step,
+    adamw_step,
+    lion_step,
+    nadam_step,
+    radam_step,
+    rmsprop_step,
+    sgd_step,
+)
 from fastbp.reference.products import linear, linear_backward, matmul, matmul_backward
 from fastbp.reference.units import UNITS, UnitRule, flatten, flatten_backward
 
 __all__ = [
     "ACTIVATIONS",
     "LOSSES",
+    "OPTIMIZERS",
     "UNITS",
     "Activation",
     "LossRule",
+    "OptimizerRule",
     "Option",
     "UnitRule",
+    "adadelta_step",
+    "adagrad_step",
     "adam_step",
+    "adamw_step",
     "batch_norm",
     "batch_norm_backward",
     "dropout",
@@ -52,15 +69,19 @@ __all__ = [
     "layer_norm_backward",
     "linear",
     "linear_backward",
+    "lion_step",
     "log_softmax",
     "log_softmax_backward",
     "matmul",
     "matmul_backward",
     "mse",
+    "nadam_step",
     "prelu",
     "prelu_backward",
+    "radam_step",
     "rms_norm",
     "rms_norm_backward",
+    "rmsprop_step",
     "sgd_step",
     "sigmoid_nll",
     "softmax",

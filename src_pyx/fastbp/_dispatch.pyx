@@ -10,7 +10,7 @@ import importlib
 import os
 import platform
 
-from fastbp._table cimport Activation, Kernels, UnitKind
+from fastbp._table cimport Activation, Kernels, UnitKind, UpdateRule
 
 cdef extern from * nogil:
     """
@@ -68,6 +68,14 @@ cdef const Activation* find_activation(const Kernels* kernels, str name) except 
             return &kernels.activations[i]
     raise KeyError(name)
 
+
+cdef const UpdateRule* find_update(const Kernels* kernels, str name) except NULL:
+    cdef bytes wanted = name.encode()
+    cdef int i
+    for i in range(kernels.n_updates):
+        if strcmp(kernels.updates[i].name, wanted) == 0:
+            return &kernels.updates[i]
+    raise KeyError(name)
 
 cdef const UnitKind* find_unit(const Kernels* kernels, str name) except NULL:
     cdef bytes wanted = name.encode()

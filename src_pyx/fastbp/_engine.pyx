@@ -25,15 +25,17 @@ from fastbp._chain cimport (
     Pair, Unit, chain_finish, chain_lay_out, delta_at_output, number_at, padded, rows_fit, sweep_backward, sweep_forward, sweep_loss,
     sweep_step,
 )
-from fastbp._dispatch cimport find_activation, find_unit, kernels_for
+from fastbp._dispatch cimport find_activation, find_unit, find_update, kernels_for
 from fastbp._rows cimport rows_finish, rows_forward, rows_gradient, rows_scratch
-from fastbp._table cimport MAX_OPTIONS, MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS, Kernels
+from fastbp._table cimport MAX_HYPERPARAMETERS, MAX_OPTIONS, MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS, Kernels
 from fastbp._team cimport (
     RELEASE_US, TASK_ELEMENTS, Session, process_number, raise_pending, run_tasks, session_begin, session_end, session_poll,
     threads_wanted,
 )
 from fastbp._threads cimport exchange_int, store_int
-from fastbp._update cimport ADAM, SGD, Rule, run_update
+from fastbp._update cimport (
+    Group, Part, Rule, add_penalty, add_up, begin_step, clip_and_update, end_step, is_fused, penalty_of, tasks_of_update,
+)
 
 from fastbp._dispatch import unit_names  # no-cython-lint: beside what it names
 
@@ -41,13 +43,13 @@ cnp.import_array()
 
 cdef enum:
     ALIGNMENT = 64
+    RATES = 2       # among the arrays that an update keeps alive
 
 # What an entry of `units` leaves out: it has no default for kind, n_in and n_out.
 DEFAULTS = (None, None, None, (), None, (), (), 0)
 LOSSES = {None: NO_LOSS, "softmax_nll": SOFTMAX_NLL, "sigmoid_nll": SIGMOID_NLL, "mse": MSE}
 UNITS = frozenset(unit_names())
 MERGES = {"sum": MERGE_SUM, "mean": MERGE_MEAN, "concat": MERGE_CONCAT}
-OPTIMIZERS = {"sgd": SGD, "adam": ADAM}
 
 cdef struct Data:
     # what an epoch draws its batches from
@@ -89,56 +91,184 @@ cdef class Table:
         PyMem_RawFree(self.pairs)
 
 
-cdef class Update:
+cdef char* bytes_of(array) except? NULL:
+    return cnp.PyArray_BYTES(<cnp.ndarray> array) if array is not None else NULL
+
+
+cdef class Parts:
+    """Parameters and their gradients, cut into neighbours of one group and one penalty.
+
+    Parameters
+    ----------
+    parameters, gradients : dense arrays of one dtype, of n elements each
+    parts : sequence of (end, group, l1, l2)
+        Where each ends, in elements; the last one at n.
+    """
+    cdef Rule rule
+    cdef object arrays      # keeps them alive
+    cdef cnp.ndarray sums
+
+    def __cinit__(self, cnp.ndarray parameters, cnp.ndarray gradients, parts, *_, **__):
+        cdef Part* part
+        cdef cnp.npy_intp n_sums
+        cdef int i
+        self.arrays = [parameters, gradients]
+        self.rule.itemsize = cnp.PyArray_ITEMSIZE(parameters)
+        self.rule.parameters = cnp.PyArray_BYTES(parameters)
+        self.rule.gradients = cnp.PyArray_BYTES(gradients)
+        self.rule.n = cnp.PyArray_SIZE(parameters)
+        n_sums = tasks_of_update(self.rule.n)
+        self.sums = cnp.PyArray_EMPTY(1, &n_sums, cnp.NPY_DOUBLE, 0)
+        self.rule.sums = <double*> cnp.PyArray_DATA(self.sums)
+        self.rule.n_parts = len(parts)
+        self.rule.parts = <Part*> PyMem_RawCalloc(max(1, self.rule.n_parts), sizeof(Part))
+        if self.rule.parts == NULL:
+            raise MemoryError("no memory for the parts of the parameters")
+        for i, (end, group, l1, l2) in enumerate(parts):
+            part = &self.rule.parts[i]
+            part.end, part.group, part.l1, part.l2 = end * self.rule.itemsize, group, l1, l2
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.rule.parts)
+        PyMem_RawFree(self.rule.groups)
+
+    def penalty(self):
+        """l1 sum |w| + l2 / 2 sum w^2, in float64, over the parts that have a penalty."""
+        cdef Session session
+        cdef const Kernels* kernels = kernels_for(self.rule.itemsize)
+        cdef double value
+        session_begin(&session, threads_wanted() if self.rule.n > TASK_ELEMENTS else 1)
+        with nogil:
+            value = penalty_of(&session, kernels, &self.rule)
+        session_end(&session)
+        raise_pending(&session)
+        return value
+
+    def add_penalty(self, cnp.ndarray gradients not None):
+        """Add the penalty's gradient to those of the parameters, as many and of the same dtype."""
+        cdef Session session
+        cdef const Kernels* kernels = kernels_for(self.rule.itemsize)
+        cdef char* before = self.rule.gradients
+        self.rule.gradients = cnp.PyArray_BYTES(gradients)
+        session_begin(&session, threads_wanted() if self.rule.n > TASK_ELEMENTS else 1)
+        with nogil:
+            add_penalty(&session, kernels, &self.rule)
+        session_end(&session)
+        self.rule.gradients = before
+        raise_pending(&session)
+
+
+cdef class Update(Parts):
     """An optimizer's compiled rule and what it works on.
 
     Parameters
     ----------
+    parameters, gradients, parts
+        As `Parts`.
     kind : str
-        A name of OPTIMIZERS.
-    parameters, gradients : dense arrays of one dtype, of n elements each
-    first, second : dense arrays of the same, or None
-        The rule's state, as far as it has one.
-    hyperparameters : tuple of float
-        In the order of the rule's block in _updates.pxi.
+        A name of the compiled table.
+    states : sequence of dense arrays of the same, or None
+        The rule's state, as far as it is used now.
+    groups : sequence of tuples of float
+        The hyper-parameters of each group, in the order of the rule's row.
+    carried : ndarray of float64, one for each group
+        What the rule hands on from step to step.
     state : OptimizerState, or None
         Whose `step` counts the steps. It is counted here, since Python would let a signal's handler raise between update and count.
+    rates : ndarray of float64, (steps, groups), or None
+        Learning rates of the steps that follow; None: those among the hyper-parameters.
+    limit, clip_norm : float
+        On each gradient, or infinity; on the norm of all, or 0.
+    penalized : bool
+        Whether the penalties are to be added to the gradients as they come.
+    accumulate : int
+        Batches whose gradients make one step; above 1 with `room`, an array for their sum.
+    averages, shares
+        An average of the parameters, and their share in it after each of the steps that follow; or None.
     """
-    cdef Rule rule
-    cdef object arrays      # keeps them alive
-    cdef object state
-    cdef Py_ssize_t itemsize
+    cdef object state, rates
+    cdef Py_ssize_t accumulate
+    cdef char* room
+    cdef Py_ssize_t steps, shares   # for how many steps there are rates, and shares
 
-    def __cinit__(self, str kind, cnp.ndarray parameters, cnp.ndarray gradients, first, second, tuple hyperparameters, state):
-        cdef int i
+    def __cinit__(self, cnp.ndarray parameters, cnp.ndarray gradients, parts, str kind, states, groups, cnp.ndarray carried, state, *,
+                  cnp.ndarray rates=None, double limit=INFINITY, double clip_norm=0, bint penalized=True, Py_ssize_t accumulate=1,
+                  room=None, averages=None, cnp.ndarray shares=None):
+        cdef Rule* rule = &self.rule
+        cdef int i, j
         if not cnp.PyArray_ISWRITEABLE(parameters):
             raise ValueError("the parameters are read-only: an update writes into them")
         self.state = state
-        self.itemsize = cnp.PyArray_ITEMSIZE(parameters)
-        self.arrays = parameters, gradients, first, second
-        self.rule.kind = OPTIMIZERS[kind]
-        self.rule.parameters = cnp.PyArray_BYTES(parameters)
-        self.rule.gradients = cnp.PyArray_BYTES(gradients)
-        self.rule.n = cnp.PyArray_SIZE(parameters)
-        self.rule.first = cnp.PyArray_BYTES(<cnp.ndarray> first) if first is not None else NULL
-        self.rule.second = cnp.PyArray_BYTES(<cnp.ndarray> second) if second is not None else NULL
-        for i in range(len(hyperparameters)):
-            self.rule.h[i] = hyperparameters[i]
+        self.arrays += [rates, states, carried, room, averages, shares]
+        rule.rule = find_update(kernels_for(rule.itemsize), kind)
+        if len(states) != rule.rule.n_states:
+            raise ValueError(f"{kind} has {rule.rule.n_states} states, got {len(states)}")
+        for i, array in enumerate(states):
+            rule.states[i] = bytes_of(array)
+        rule.n_groups = len(groups)
+        rule.groups = <Group*> PyMem_RawCalloc(max(1, rule.n_groups), sizeof(Group))
+        if rule.groups == NULL:
+            raise MemoryError("no memory for the groups of the parameters")
+        for i, numbers in enumerate(groups):
+            if len(numbers) > MAX_HYPERPARAMETERS:
+                raise ValueError(f"{kind} has {len(numbers)} hyper-parameters, MAX_HYPERPARAMETERS in _table.pxd is too small")
+            for j, number in enumerate(numbers):
+                rule.groups[i].h[j] = number
+            rule.groups[i].carried = <double*> cnp.PyArray_DATA(carried) + i
+        rule.limit, rule.clip_norm = limit, clip_norm
+        for i in range(rule.n_parts):
+            rule.penalized = rule.penalized or (penalized and (rule.parts[i].l1 != 0 or rule.parts[i].l2 != 0))
+        self.accumulate, self.room = accumulate, bytes_of(room)
+        self.steps = 1 << 62
+        if rates is not None:
+            self.follow(rates)
+        self.shares = self.steps
+        if averages is not None:
+            self.shares = cnp.PyArray_DIM(shares, 0)
+            rule.averages, rule.shares = bytes_of(averages), <double*> cnp.PyArray_DATA(shares)
+
+    cpdef follow(self, cnp.ndarray rates):
+        """Take other learning rates: (steps, groups), of the steps that follow. They are used from the next `begin` on, which is behind
+        a gate: another thread may be at work with those that there are."""
+        if cnp.PyArray_NDIM(rates) != 2 or cnp.PyArray_DIM(rates, 1) != self.rule.n_groups:
+            raise ValueError(f"rates have shape {(<object> rates).shape}, expected (steps, {self.rule.n_groups})")
+        self.rates = rates
+
+    cdef int begin(self, Py_ssize_t steps) except -1:
+        """Be ready for so many steps, the first of which is the state's next."""
+        cdef cnp.ndarray rates = self.rates
+        if rates is not None:
+            self.rule.rates = <double*> cnp.PyArray_DATA(rates)
+            self.arrays[RATES] = rates
+            self.steps = cnp.PyArray_DIM(rates, 0)
+        if steps > min(self.steps, self.shares):
+            raise ValueError(f"{steps} steps follow, but there are rates and shares for {min(self.steps, self.shares)}")
+        self.rule.step = self.rule.first_step = self.state.step + 1
+        return 0
+
+    cdef int end(self) except -1:
+        self.state.step = self.rule.step - 1
+        return 0
 
     def apply(self):
         """Make one step from the gradients as they are."""
-        self.run(self.state.step + 1)
-        self.state.step += 1
-
-    cdef int run(self, int64_t step) except -1:
         cdef Session session
-        cdef const Kernels* kernels = kernels_for(self.itemsize)
-        self.rule.step = step
+        cdef const Kernels* kernels = kernels_for(self.rule.itemsize)
+        self.begin(1)
         session_begin(&session, threads_wanted() if self.rule.n > TASK_ELEMENTS else 1)
         with nogil:
-            run_update(&session, kernels, &self.rule)
+            if not begin_step(&session, kernels, &self.rule):
+                clip_and_update(&session, kernels, &self.rule)
+                end_step(&session, kernels, &self.rule)
         session_end(&session)
-        return 0
+        self.end()
+        raise_pending(&session)
+
+
+def updates():
+    """The compiled table: the number of states of each rule, by its name."""
+    cdef const Kernels* kernels = kernels_for(8)
+    return {kernels.updates[i].name.decode(): kernels.updates[i].n_states for i in range(kernels.n_updates)}
 
 
 cdef class Gate:
@@ -203,6 +333,12 @@ cdef void gather_task(void* context, Py_ssize_t task, int worker) noexcept nogil
 cdef inline bint has_mean(double weight) noexcept nogil:
     """Can the sum of a batch's weights divide? Beneath the normal numbers its reciprocal is inf."""
     return weight > 0 and 1 / weight < INFINITY
+
+
+cdef inline void made_step(double* progress, double loss, double weight) noexcept nogil:
+    progress[0] += 1
+    progress[1] += loss * weight
+    progress[2] += weight
 
 
 cdef Py_ssize_t largest(const char* row, Py_ssize_t n, Py_ssize_t itemsize) noexcept nogil:
@@ -377,11 +513,22 @@ cdef class Engine(Gate):
                 or sweep_loss(chain, session, batch, delta_at_output(chain, False))
                 or sweep_backward(chain, session, batch, table.pairs, out.pairs, False))
 
-    cdef bint step(self, Session* session, const Batch* batch, Table table, Table out, const Rule* rule) noexcept nogil:
+    cdef bint step(self, Session* session, const Batch* batch, Table table, Table out, Rule* rule) noexcept nogil:
         """The gradient and the update, which is never interrupted."""
-        if rows_fit(&self.chain, batch.rows):
-            return rows_gradient(&self.chain, session, batch, table.pairs, out.pairs, rule)
-        return sweep_step(&self.chain, session, batch, table.pairs, out.pairs, rule)
+        cdef const Kernels* kernels = self.chain.kernels
+        if begin_step(session, kernels, rule):
+            return True
+        if not is_fused(rule):
+            if self.gradient(session, batch, table, out):
+                return True
+            clip_and_update(session, kernels, rule)
+        elif rows_fit(&self.chain, batch.rows):
+            if rows_gradient(&self.chain, session, batch, table.pairs, out.pairs, rule):
+                return True
+        elif sweep_step(&self.chain, session, batch, table.pairs, out.pairs, rule):
+            return True
+        end_step(session, kernels, rule)
+        return False
 
     cdef double summed_loss(self, const Batch* batch) noexcept nogil:
         cdef double total = 0
@@ -677,29 +824,27 @@ cdef class Engine(Gate):
         cdef Session session
         cdef Batch batch
         cdef int threads
-        cdef bint interrupted
         self.enter()
         try:
             threads = self.prepare(&batch, x, t, weight, table, self.training)
             self.check_table(out)
-            update.rule.step = update.state.step + 1
+            update.begin(1)
             # --- checked
             self.forget()
             session_begin(&session, threads)
             with nogil:
-                interrupted = self.step(&session, &batch, table, out, &update.rule)
+                self.step(&session, &batch, table, out, &update.rule)
             session_end(&session)
             self.count(batch.training)
+            update.end()
             raise_pending(&session)
-            if not interrupted:
-                update.state.step += 1
-            return self.summed_loss(&batch)
+            return self.summed_loss(&batch) + update.rule.penalty
         finally:
             self.leave()
 
     def train_epoch(self, cnp.ndarray x, cnp.ndarray t, weight, order, Py_ssize_t batch_size, Table table not None, Table out not None,
                     Update update not None, cnp.ndarray progress):
-        """One pass over the rows of x, in `order` or as they lie: a step for each batch.
+        """One pass over the rows of x, in `order` or as they lie: a step for each batch, or for as many as the update accumulates.
 
         `t` holds labels (int64, dense, in range) or dense rows; `weight` is None or dense. `progress` (float64, 3) receives the
         number of steps made, the sum of the weighted losses, and of the weights: also when a signal's handler raises, which ends the
@@ -720,14 +865,14 @@ cdef class Engine(Gate):
             threads = 1 if self.is_small(rows) else threads_wanted()
             self.plan(rows, threads, order is not None)
             self.take_all(&data, t, weight, order)
-            update.rule.step = update.state.step + 1
+            update.begin((data.all.rows + batch_size * update.accumulate - 1) // (batch_size * update.accumulate))
             # --- checked
             self.forget()
             session_begin(&session, threads)
             with nogil:
-                self.epoch(&session, &data, batch_size, table, out, &update.rule, sums)
+                self.epoch(&session, &data, batch_size, table, out, update, sums)
             session_end(&session)
-            update.state.step = update.rule.step - 1
+            update.end()
             raise_pending(&session)
         finally:
             self.leave()
@@ -745,28 +890,80 @@ cdef class Engine(Gate):
             data.order = <const int64_t*> cnp.PyArray_DATA(<cnp.ndarray> order)
         return 0
 
-    cdef void epoch(self, Session* session, const Data* data, Py_ssize_t batch_size, Table table, Table out, Rule* rule,
+    cdef void epoch(self, Session* session, const Data* data, Py_ssize_t batch_size, Table table, Table out, Update update,
                     double* progress) noexcept nogil:
-        cdef Batch batch
-        cdef Py_ssize_t first
-        cdef double weight
-        for first from 0 <= first < data.all.rows by batch_size:
-            if self.take_batch(session, data, first, min(batch_size, data.all.rows - first), &batch):
+        cdef Py_ssize_t first, all = batch_size * update.accumulate
+        for first from 0 <= first < data.all.rows by all:
+            if update.accumulate > 1:
+                if self.step_of_several(session, data, first, min(all, data.all.rows - first), batch_size, table, out, update, progress):
+                    return
+            elif self.step_of_one(session, data, first, min(all, data.all.rows - first), table, out, &update.rule, progress):
                 return
-            weight = self.total_weight(&batch)
-            if not has_mean(weight):
-                continue    # a batch whose rows all have no weight makes no step
-            batch.scale = 1 / weight
-            batch.step = self.steps
-            if self.step(session, &batch, table, out, rule):
-                return
-            self.count(batch.training)
-            rule.step += 1
-            progress[0] += 1
-            progress[1] += self.summed_loss(&batch) * weight
-            progress[2] += weight
             if session_poll(session):
                 return
+
+    cdef bint step_of_one(self, Session* session, const Data* data, Py_ssize_t first, Py_ssize_t rows, Table table, Table out, Rule* rule,
+                          double* progress) noexcept nogil:
+        """One batch, one step; none where the rows have no weight at all. True when a signal interrupted it."""
+        cdef Batch batch
+        cdef double weight
+        if self.take_batch(session, data, first, rows, &batch):
+            return True
+        weight = self.total_weight(&batch)
+        if not has_mean(weight):
+            return False
+        batch.scale = 1 / weight
+        batch.step = self.steps
+        if self.step(session, &batch, table, out, rule):
+            return True
+        self.count(batch.training)
+        made_step(progress, self.summed_loss(&batch) + rule.penalty, weight)
+        return False
+
+    cdef bint step_of_several(self, Session* session, const Data* data, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t batch_size,
+                              Table table, Table out, Update update, double* progress) noexcept nogil:
+        """Several batches, whose gradients add up to that of one as large as all of them; then one step."""
+        cdef Rule* rule = &update.rule
+        cdef char* gradients = rule.gradients
+        cdef Batch batch
+        cdef Py_ssize_t row
+        cdef bint fresh = True
+        cdef double loss = 0, weight = self.weight_of_rows(data, first, rows)
+        if not has_mean(weight):
+            return False
+        if begin_step(session, self.chain.kernels, rule):
+            return True
+        for row from first <= row < first + rows by batch_size:
+            if self.take_batch(session, data, row, min(batch_size, first + rows - row), &batch):
+                return True
+            if self.total_weight(&batch) == 0:
+                continue
+            batch.scale = 1 / weight
+            batch.step, batch.first_row = self.steps, row - first     # chance falls as in the one large batch
+            if self.gradient(session, &batch, table, out):
+                return True
+            loss += self.summed_loss(&batch)
+            add_up(session, self.chain.kernels, gradients, update.room, rule.n, fresh)
+            fresh = False
+            if session_poll(session):
+                return True
+        rule.gradients = update.room
+        clip_and_update(session, self.chain.kernels, rule)
+        rule.gradients = gradients
+        end_step(session, self.chain.kernels, rule)
+        self.count(batch.training)
+        made_step(progress, loss + rule.penalty, weight)
+        return False
+
+    cdef double weight_of_rows(self, const Data* data, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+        """Of rows `first` and on, in the order."""
+        cdef double total = 0
+        cdef Py_ssize_t i
+        if data.all.weights == NULL:
+            return rows
+        for i in range(first, first + rows):
+            total += number_at(data.all.weights, data.order[i] if data.order != NULL else i, self.chain.kernels.itemsize)
+        return total
 
     cdef bint take_batch(self, Session* session, const Data* data, Py_ssize_t first, Py_ssize_t rows, Batch* batch) noexcept nogil:
         """Rows `first` and on, in the order: gathered, or in place where they lie as they come."""
@@ -805,6 +1002,21 @@ cdef class Engine(Gate):
         return total
 
 
-def optimizer_update(str kind, cnp.ndarray parameters, cnp.ndarray gradients, first, second, tuple hyperparameters, int64_t step):
-    """One update alone, without a state that counts: arguments as `Update`, and the number of the step, from 1."""
-    Update(kind, parameters, gradients, first, second, hyperparameters, None).run(step)
+def optimizer_update(str kind, cnp.ndarray parameters, cnp.ndarray gradients, states, tuple hyperparameters, int64_t step, double carried=0,
+                     double limit=INFINITY, double clip_norm=0):
+    """One update alone, without a state that counts: arguments as `Update`, and the number of the step, from 1. What is carried on."""
+    cdef cnp.npy_intp one = 1
+    cdef cnp.ndarray numbers = cnp.PyArray_EMPTY(1, &one, cnp.NPY_DOUBLE, 0)
+    cdef double* number = <double*> cnp.PyArray_DATA(numbers)
+    number[0] = carried
+    Update(parameters, gradients, [(cnp.PyArray_SIZE(parameters), 0, 0, 0)], kind, states, [hyperparameters], numbers, StepCount(step - 1),
+           limit=limit, clip_norm=clip_norm).apply()
+    return number[0]
+
+
+cdef class StepCount:
+    """The state of an update alone."""
+    cdef public int64_t step
+
+    def __cinit__(self, int64_t step):
+        self.step = step

@@ -9,8 +9,8 @@ from libc.string cimport memmove, memset
 from fastbp._random cimport philox_words
 from fastbp._simd cimport *
 from fastbp._table cimport (
-    MAX_ACTIVATIONS, MAX_UNIT_KINDS, SWEEP_COPY, SWEEP_READ, SWEEP_STORE, SWEEP_TRIAD, SWEEP_UPDATE, Activation, Kernels, Tile, UnitCall,
-    UnitKind, backward_t, forward_t, second_t, unit_t,
+    MAX_ACTIVATIONS, MAX_UNIT_KINDS, MAX_UPDATES, SWEEP_COPY, SWEEP_READ, SWEEP_STORE, SWEEP_TRIAD, SWEEP_UPDATE, Activation, Kernels,
+    Step, Tile, UnitCall, UnitKind, UpdateRule, backward_t, forward_t, prepare_t, second_t, unit_t, update_t,
 )
 
 cdef extern from * nogil:
@@ -65,8 +65,11 @@ kernels.softmax_nll_labels = softmax_nll_labels
 kernels.softmax_nll = softmax_nll
 kernels.sigmoid_nll = sigmoid_nll
 kernels.mse = mse
-kernels.sgd = sgd
-kernels.adam = adam
+kernels.taken_squares = taken_squares
+kernels.penalty = penalty_of
+kernels.penalize = penalize
+kernels.add = add
+kernels.approach = approach
 kernels.multiply_adds = multiply_adds
 kernels.sweeps[SWEEP_READ] = sweep_read
 kernels.sweeps[SWEEP_UPDATE] = sweep_update

@@ -201,7 +201,7 @@ cdef inline void column_sums_of(const UnitCall* c, Py_ssize_t j, Py_ssize_t widt
         memset(block_squares, 0, sizeof(block_squares))
         for i in range(row, end):
             for k from 0 <= k < width by VL:
-                prefetch_load(<const real*> c.x + (i + AHEAD) * c.x_row + j + k)
+                prefetch_load(<const real*> c.x + (i + ROWS_AHEAD) * c.x_row + j + k)
                 widen(x_at(c, i, j + k, width - k), w)
                 widen(x_at(c, 0, j + k, width - k), origin)
                 for h in range(HALVES):
@@ -275,7 +275,7 @@ cdef void batch_norm_strip(const UnitCall* call, Py_ssize_t j, Py_ssize_t width)
     for i in range(c.rows):
         for k from 0 <= k < width by VL:
             left = width - k
-            prefetch_store(<real*> c.y + (i + AHEAD) * c.n_out + j + k)
+            prefetch_store(<real*> c.y + (i + ROWS_AHEAD) * c.n_out + j + k)
             v = vfma(x_at(c, i, j + k, left) - vload(high + k), vload(inverse + k), vload(low + k))
             store_some(<real*> c.y + i * c.n_out + j + k, left, v)
 
@@ -322,7 +322,7 @@ cdef void batch_norm_backward(const UnitCall* call, Py_ssize_t first, Py_ssize_t
             for k from 0 <= k < width by VL:
                 left = width - k
                 ask_ahead(c, i, j + k)
-                prefetch_store(<real*> c.dx + (i + AHEAD) * c.n_out + j + k)
+                prefetch_store(<real*> c.dx + (i + ROWS_AHEAD) * c.n_out + j + k)
                 factor = load_some(<const real*> c.kept + 2 * c.n_out + j + k, left, 0) * load_or(c.parameters[0], j + k, left, 1)
                 g = dy_at(c, i, j + k, left)
                 if c.training:

@@ -26,7 +26,7 @@ from libc.stdint cimport int64_t
 
 from fastbp._table cimport Kernels, Tile
 from fastbp._team cimport Session, run_tasks
-from fastbp._update cimport apply_rule, is_descent
+from fastbp._update cimport apply_rule, descends
 
 cdef extern from * nogil:
     """
@@ -312,8 +312,8 @@ cdef void send_to_update(const Work* w, Py_ssize_t row, Py_ssize_t column, Own* 
     cdef const Product* p = &w.product
     cdef char* updated = p.updated + (row * p.updated_row + column) * w.kernels.itemsize
     cdef Py_ssize_t n_bytes = round_up(w.blocks.mc * w.blocks.nc * w.kernels.itemsize, ALIGNMENT)
-    if is_descent(p.rule):
-        t.descends, t.rate = True, p.rule.h[0]
+    if descends(p.rule, updated, &t.rate):
+        t.descends = True
         t.c, t.c_row, t.c_column = updated, p.updated_row, 1
         t.c_begin, t.c_end = updated, at(updated, (t.m - 1) * p.updated_row + t.n, w.kernels)
         return

@@ -22,7 +22,7 @@ from fastbp._chain cimport (
 from fastbp._product cimport Product, product_cost, product_tile, product_turn
 from fastbp._table cimport Kernels, Tile
 from fastbp._team cimport WORTH_US, Session, run_tasks
-from fastbp._update cimport Rule, apply_rule, is_descent
+from fastbp._update cimport Rule, apply_rule, descends
 
 cdef enum:
     WEIGHTS_BYTES = 2 << 20     # of all weights
@@ -231,12 +231,14 @@ cdef void weight_strip(const Sweep* s, int i, Py_ssize_t first, int worker) noex
         product_tile(kernels, &p, 0, p.m, &t)
     else:
         product_tile(kernels, &p, first, rows, &t)
-        if s.rule != NULL and is_descent(s.rule):
-            t.descends, t.rate = True, s.rule.h[0]
+        if s.rule != NULL and descends(s.rule, pair.weight, &t.rate):
+            t.descends = True
             t.c, t.c_row = pair.weight + first * pair.weight_row * kernels.itemsize, pair.weight_row
             t.c_begin, t.c_end = t.c, <char*> t.c + ((rows - 1) * pair.weight_row + unit.n_out) * kernels.itemsize
     kernels.tile(&t)
-    if s.rule != NULL and not t.descends:
+    if s.rule != NULL and not t.descends and pair.weight_row == unit.n_out:
+        apply_rule(kernels, s.rule, pair.weight + first * unit.n_out * kernels.itemsize, strip, rows * unit.n_out)
+    elif s.rule != NULL and not t.descends:
         for row in range(rows):
             apply_rule(kernels, s.rule, pair.weight + (first + row) * pair.weight_row * kernels.itemsize,
                        strip + row * unit.n_out * kernels.itemsize, unit.n_out)

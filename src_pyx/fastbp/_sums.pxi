@@ -47,7 +47,7 @@ cdef enum:
     STRIP = 256
     COLUMNS_BLOCK = 64      # rows
     SUM_BLOCK = 32          # vectors of a row
-    AHEAD = 6               # rows: pieces of them lie too far apart for the processor to foresee (bench.units, batch_norm)
+    ROWS_AHEAD = 6               # rows: pieces of them lie too far apart for the processor to foresee (bench.units, batch_norm)
 
 # A term of row i is a vector of it from column j on, of which `left` elements count; where a row is summed, the others are 0.
 
@@ -89,8 +89,8 @@ cdef inline void add_at(real* sums, vec v) noexcept nogil:
     vstore(sums, vload(sums) + v)
 
 cdef inline void ask_ahead(const UnitCall* c, Py_ssize_t i, Py_ssize_t j) noexcept nogil:
-    prefetch_load(<const real*> c.dy + (i + AHEAD) * c.n_out + j)
-    prefetch_load(<const real*> c.x + (i + AHEAD) * c.x_row + j)
+    prefetch_load(<const real*> c.dy + (i + ROWS_AHEAD) * c.n_out + j)
+    prefetch_load(<const real*> c.x + (i + ROWS_AHEAD) * c.x_row + j)
 
 cdef forced_void sum_strip(term_t term, term_t other, const UnitCall* c, Py_ssize_t j, Py_ssize_t width, double* totals,
                            double* others) noexcept nogil:

@@ -11,6 +11,10 @@ cdef enum:
     MAX_UNIT_KINDS = 16
     MAX_UNIT_PARAMETERS = 2
     MAX_UNIT_OPTIONS = 4
+    MAX_UPDATES = 16
+    MAX_STATES = 4          # arrays that an update keeps beside the parameters
+    MAX_HYPERPARAMETERS = 8
+    MAX_CONSTANTS = 10      # of a step
 
 cdef enum:                  # of _probe.pxi; what each moves is in _probe.pyx
     SWEEP_READ
@@ -68,6 +72,25 @@ ctypedef struct UnitKind:
     unit_t backward
     unit_t gradients        # of the parameters, over all rows; NULL: it has none. Its items:
     bint items_are_columns  # the unit's columns; otherwise the first axis of its first parameter
+
+ctypedef struct Step:
+    # What an update of neighbouring parameters does alike with all of them. A gradient is taken as
+    # scale * min(max(g + l2 w + l1 sign(w), -limit), limit).
+    double l1, l2, limit, scale
+    bint descends           # the update is w = w - rate * (the gradient as taken), and nothing else
+    double rate
+    double c[MAX_CONSTANTS]     # of the rule's own: see its block
+
+# `h` holds the hyper-parameters in the order of the rule's row, the learning rate first; `step` counts from 1; `carried` is one number
+# that the rule hands on from step to step.
+ctypedef void (*prepare_t)(const double* h, int64_t step, double* carried, Step* s) noexcept nogil
+ctypedef void (*update_t)(void* p, const void* g, void** state, const Step* s, Py_ssize_t n) noexcept nogil
+
+ctypedef struct UpdateRule:
+    const char* name
+    int n_states            # arrays that it may be handed; one that these hyper-parameters do not use may be NULL
+    prepare_t prepare       # all of Step but l1, l2, limit and scale
+    update_t kernel
 
 ctypedef struct Tile:
     # c (m x n) = [c +] a (m x k) @ b (k x n), one tile and one block along K; on the last block the epilogue follows:
@@ -148,9 +171,14 @@ ctypedef struct Kernels:
     double (*sigmoid_nll)(const void* z, const void* t, double scale, void* dz, Py_ssize_t n) noexcept nogil
     double (*mse)(const void* y, const void* t, double scale, void* dy, Py_ssize_t n) noexcept nogil
 
-    # updates of n contiguous parameters; `h` holds the hyper-parameters in the order of optimizers.py
-    void (*sgd)(void* p, const void* g, void* velocity, void* unused, const double* h, int64_t step, Py_ssize_t n) noexcept nogil
-    void (*adam)(void* p, const void* g, void* m, void* v, const double* h, int64_t step, Py_ssize_t n) noexcept nogil
+    # updates of n neighbouring parameters: see _updates.pxi
+    int n_updates
+    UpdateRule updates[MAX_UPDATES]
+    double (*taken_squares)(const void* p, const void* g, const Step* s, Py_ssize_t n) noexcept nogil
+    double (*penalty)(const void* p, const Step* s, Py_ssize_t n) noexcept nogil
+    void (*penalize)(const void* p, void* g, const Step* s, Py_ssize_t n) noexcept nogil
+    void (*add)(const void* x, void* y, Py_ssize_t n) noexcept nogil
+    void (*approach)(const void* x, void* y, double share, Py_ssize_t n) noexcept nogil
 
     # the machine's limits: mr * nr multiply-adds a step on registers alone, and sweeps over memory
     double (*multiply_adds)(Py_ssize_t steps) noexcept nogil

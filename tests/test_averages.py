@@ -1,0 +1,164 @@
+"""Averages of the parameters: by hand, in the engine and outside, and their state."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import assert_same_bits, unchanged
+from numpy.testing import assert_allclose, assert_array_equal
+
+import fastbp
+from fastbp.averages import Average
+from fastbp.optimizers import Optimizer
+
+AVERAGES = {"ema": lambda: fastbp.EMA(0.8), "swa": lambda: fastbp.SWA(start=3, every=2), "all": fastbp.SWA}
+
+
+class Own(Optimizer):
+    """Descent in Python."""
+
+    def update(self, parameters: Any, gradients: Any) -> None:
+        parameters -= parameters.dtype.type(0.1) * gradients
+
+
+def problem(dtype: str = "float64") -> tuple[Any, Any, Any]:
+    rng = np.random.default_rng(0)
+    net = fastbp.MLP([5, 7, 3], hidden="tanh", dtype=dtype, seed=0)
+    return net, rng.normal(size=(40, 5)).astype(dtype), rng.integers(0, 3, 40)
+
+
+def by_hand(name: str, passed: list[Any]) -> Any:
+    """From the parameters after each step."""
+    if name == "ema":
+        average = passed[0]
+        for w in passed[1:]:
+            average = 0.8 * average + 0.2 * w
+        return average
+    return np.mean(passed if name == "all" else passed[2::2], axis=0)
+
+
+@pytest.mark.parametrize("python", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", AVERAGES)
+def test_averages_worked_by_hand(name: str, dtype: str, python: bool) -> None:
+    net, x, t = problem(dtype)
+    optimizer: Any = Own() if python else fastbp.SGD(lr=0.1, clip_norm=10.0)
+    twin, average, passed = net.copy(), AVERAGES[name](), []
+    fastbp.train(
+        net, x, t, optimizer=optimizer, epochs=3, batch_size=10, shuffle=False, progress=False, average=average
+    )
+    for step in range(12):
+        rows = slice(10 * (step % 4), 10 * (step % 4) + 10)
+        twin.train_step(x[rows], t[rows], fastbp.SGD(lr=0.1, clip_norm=10.0))
+        passed.append(twin.flat_parameters.astype(float))
+    eps = np.finfo(dtype).eps
+    assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=0, atol=50 * eps)  # training does not see it
+    assert_allclose(average.values(net), by_hand(name, passed), rtol=0, atol=50 * eps)
+    kept = net.flat_parameters.copy()
+    with average.applied(net):
+        assert_array_equal(net.flat_parameters, average.values(net))
+    assert_array_equal(net.flat_parameters, kept)
+    average.apply(net)
+    assert_array_equal(net.flat_parameters, average.values(net))
+
+
+@pytest.mark.parametrize("name", AVERAGES)
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_threads_and_accumulation_change_nothing(name: str, accumulate: int) -> None:
+    net = fastbp.MLP([200, 300, 10], seed=0)
+    rng = np.random.default_rng(0)
+    x, t = rng.normal(size=(203, 200)).astype(np.float32), rng.integers(0, 10, 203)
+    values = []
+    for threads in (1, 2):
+        moved, average = net.copy(), AVERAGES[name]()
+        with fastbp.threads(threads):
+            fastbp.train(
+                moved, x, t, optimizer=fastbp.Adam(), epochs=2, batch_size=16, accumulate=accumulate, progress=False,
+                average=average,
+            )
+        values.append(average.values(moved))
+    assert_same_bits(values[0], values[1])
+    assert average._state(moved).steps == 2 * -(-203 // (16 * accumulate))
+
+
+@pytest.mark.parametrize("name", AVERAGES)
+def test_an_average_goes_on_with_the_same_bits(name: str) -> None:
+    net, x, t = problem("float32")
+    average, optimizer, more = AVERAGES[name](), fastbp.Adam(), {"batch_size": 8, "progress": False}
+    fastbp.train(net, x, t, optimizer=optimizer, epochs=2, average=average, **more)
+    twin, other, again = net.copy(), AVERAGES[name](), fastbp.Adam()
+    other.set_state(twin, copy.deepcopy(average.get_state(net)))
+    again.set_state(twin, copy.deepcopy(optimizer.get_state(net)))
+    fastbp.train(net, x, t, optimizer=optimizer, epochs=2, average=average, seed=1, **more)
+    fastbp.train(twin, x, t, optimizer=again, epochs=2, average=other, seed=1, **more)
+    assert_same_bits(average.values(net), other.values(twin))
+    state = average.get_state(net)
+    for change, message in (
+        ({"average": "Mean"}, "the state is that of 'Mean', this is"),
+        ({"values": np.zeros(3)}, r"values are \(3,\) float64, the network has \(66,\) float32"),
+        ({"steps": -1}, "steps must be at least 0"),
+    ):
+        with unchanged(average.values(net)), pytest.raises(ValueError, match=message):
+            average.set_state(net, {**state, **change})
+
+
+def test_an_average_belongs_to_a_networks_memory() -> None:
+    net = problem()[0]
+    average = fastbp.EMA()
+    other = net.copy()
+    average.update(net)
+    assert average.values(net.flat_parameters) is average.values(net)
+    with unchanged(other.flat_parameters), pytest.raises(ValueError, match=r"EMA\(decay=0.999\) has not averaged any"):
+        average.apply(other)
+    values = weakref.ref(average.values(net))
+    del net
+    gc.collect()
+    assert values() is None
+    for made in (average, fastbp.SWA(2, 3)):
+        for twin in (copy.copy(made), copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+            assert repr(twin) == repr(made)
+            assert len(twin._states) == 0
+
+
+def test_an_average_of_the_users_own() -> None:
+    class First(Average):
+        def takes(self, step: int) -> bool:
+            return step == 1
+
+        def share(self, taken: int) -> float:
+            return 1.0
+
+    net, x, t = problem()
+    twin, average = net.copy(), First()
+    fastbp.train(net, x, t, optimizer=fastbp.SGD(lr=0.1), epochs=1, batch_size=10, shuffle=False, progress=False,
+                 average=average)
+    twin.train_step(x[:10], t[:10], fastbp.SGD(lr=0.1))
+    assert_array_equal(average.values(net), twin.flat_parameters)
+    with pytest.raises(NotImplementedError, match=r"Average must define share\(taken\)"):
+        Average().update(net)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: fastbp.EMA(1.0), ValueError, "decay must be finite and at least 0 and below 1, got 1.0"),
+        (lambda: fastbp.EMA("x"), TypeError, "decay must be a number"),
+        (lambda: fastbp.SWA(0), ValueError, "start must be at least 1"),
+        (lambda: fastbp.SWA(1, 0.5), TypeError, "every must be an integer"),
+    ],
+)
+def test_bad_averages(make: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_train_wants_an_average() -> None:
+    net, x, t = problem()
+    with unchanged(net.flat_parameters), pytest.raises(TypeError, match=r"average must be fastbp\.EMA\(\), "):
+        fastbp.train(net, x, t, optimizer=fastbp.Adam(), average=0.9, progress=False)
