@@ -4,13 +4,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp._loss import RowLoss
 from fastbp.optimizers import OptimizerState
 
 # Arguments are checked by the caller, except what `accepts` and `accepts_targets` recognise; see the compiled
 # module's own notes.
 _Floats = NDArray[np.floating[Any]]
 
-LOSSES: dict[str | None, int]
 OPTIMIZERS: dict[str, int]
 
 class Table:
@@ -42,7 +42,14 @@ class Engine(Gate):
     capacity: int
     loss_is_ours: bool
     has_forward: bool
-    def __init__(self, itemsize: int, units: Sequence[tuple[str, int, int]], loss: str | None = None) -> None: ...
+    picks_class: bool
+    def __init__(
+        self,
+        itemsize: int,
+        units: Sequence[tuple[str, int, int]],
+        loss: str | RowLoss | Sequence[tuple[float, RowLoss]] | None = None,
+        picks_class: bool = False,
+    ) -> None: ...
     def accepts(self, x: object) -> bool: ...
     def owns(self, x: NDArray[Any]) -> bool: ...
     def accepts_targets(self, t: object, rows: int) -> bool: ...

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastbp import _engine, functional, initializers, losses, units
+from fastbp import _engine, initializers, losses, units
 from fastbp import _validate as check
+from fastbp._loss import RowLoss
 from fastbp._validate import FloatArray
-from fastbp.losses import Loss
+from fastbp.losses import Loss, LossSum, RuleLoss
 from fastbp.optimizers import Optimizer
 from fastbp.random import Philox, stream_number
 from fastbp.reference import ACTIVATIONS, LOSSES
@@ -25,7 +26,7 @@ from fastbp.units import Linear, Unit
 
 __all__ = ["MLP", "Gradients", "Network"]
 
-ENGINE_LOSSES: dict[type, str] = {getattr(losses, rule.unit): name for name, rule in LOSSES.items()}
+TABLE_LOSSES: dict[type, str] = {getattr(losses, rule.unit): name for name, rule in LOSSES.items()}
 
 ALIGNMENT = 64  # bytes: a cache line, and the longest vector
 
@@ -109,15 +110,31 @@ def _views(flat: FloatArray, shapes: dict[str, tuple[int, ...]]) -> dict[str, Fl
     return made
 
 
+def compiled_loss(loss: Loss, columns: int, dtype: DTypeLike) -> list[tuple[float, RowLoss]] | None:
+    """Give a loss as the engine takes it; None where Python computes it."""
+    parts = losses.engine_parts(loss)
+    return None if parts is None else [(weight, part.compiled(columns, dtype)) for weight, part in parts]
+
+
+def predicts_class(loss: Loss, columns: int) -> bool:
+    """Whether `Network.predict` gives the place of the largest output, which the engine finds by itself."""
+    while type(loss) is LossSum:
+        loss = loss.losses[0][1]
+    if not isinstance(loss, RuleLoss) or type(loss).predict is not RuleLoss.predict:
+        return False
+    return loss.rule.link == "softmax" or (loss.rule.link == "margin" and columns > 1)
+
+
 class Stretch:
     """Neighbouring units that one engine runs, or one unit of a user's own."""
 
     def __init__(
-        self, net: Network, first: int, last: int, names: list[tuple[str, int, int]], loss: str | None
+        self, net: Network, first: int, last: int, names: list[tuple[str, int, int]], with_loss: bool
     ) -> None:
         self.net, self.first = net, first
         self.linear = tuple(i for i in range(first, last) if isinstance(net.units[i], Linear))
-        self.engine = _engine.Engine(net.dtype.itemsize, names, loss)
+        compiled = compiled_loss(net.loss, names[-1][2], net.dtype) if with_loss else None
+        self.engine = _engine.Engine(net.dtype.itemsize, names, compiled, predicts_class(net.loss, names[-1][2]))
         self.table = make_table(net.parameters, self.linear)
 
     def forward(self, x: FloatArray) -> FloatArray:
@@ -217,6 +234,9 @@ class Network:
         widths = _widths(chain)
         self.n_in: int | None = widths[0][0]
         self.n_out: int | None = widths[-1][1]
+        self._parts = losses.engine_parts(loss)
+        if self._parts is not None and self.n_out is not None:
+            losses.check_fit(self._parts, self.n_out)
         shapes = {
             f"{i}.{name}": shape for i, unit in enumerate(chain) for name, shape in _parameter_shapes(i, unit).items()
         }
@@ -228,7 +248,6 @@ class Network:
         self.weights = tuple(view for name, view in self.parameters.items() if name.endswith(".weight"))
         self.biases = tuple(view for name, view in self.parameters.items() if name.endswith(".bias"))
         self._bind(widths)
-        self._loss_name = ENGINE_LOSSES.get(type(loss))
         # The whole network in one engine, loss and all; None where Python takes part.
         self.whole = self._one_stretch()
         if self.whole is not None:
@@ -280,7 +299,7 @@ class Network:
                 continue
             names = [(self.units[j].kind, *widths[j]) for j in range(i, end)]
             whole = i == 0 and end == len(self.units)
-            made.append(Stretch(self, i, end, names, ENGINE_LOSSES.get(type(self.loss)) if whole else None))  # type: ignore[arg-type]
+            made.append(Stretch(self, i, end, names, whole))  # type: ignore[arg-type]
             i = end
         return made
 
@@ -372,13 +391,21 @@ class Network:
     @property
     def checks_targets(self) -> bool:
         """Whether `checked_targets` can tell before any unit runs: a loss of the package's, outputs of known number."""
-        return self._loss_name is not None and self.n_out is not None
+        return self._parts is not None and self.n_out is not None
 
     def checked_targets(self, t: object, rows: int, name: str = "t") -> NDArray[Any]:
         """Give targets for the engine's loss: int64 labels, or rows of the network's dtype."""
-        assert self._loss_name is not None and self.n_out is not None
-        values = check.targets(LOSSES[self._loss_name].targets, t, rows, self.n_out, self.dtype, name)
+        assert self._parts is not None and self.n_out is not None
+        for _, loss in self._parts:
+            fitted = loss.fitted(self.n_out)
+            values = check.targets(loss.rule.targets, t, rows, fitted.targets, self.dtype, name, fitted.ignored)
         return values if values.flags.aligned and not self._overwrites(values) else values.copy()
+
+    def check_mean(self, t: NDArray[Any], weight: FloatArray | None, rows: int) -> None:
+        """Raise where the loss has no mean over these rows: no weight, or only labels that count nothing."""
+        check.divisor("mean", rows, weight)
+        for _, loss in self._parts or [] if self.checks_targets else []:
+            check.divisor("mean", rows, weight, loss.fitted(self.n_out or 0).shares(t))
 
     def _overwrites(self, values: NDArray[Any]) -> bool:
         """Does an array lie where the next call writes, as what `forward` returned does?"""
@@ -487,18 +514,14 @@ class Network:
         Returns
         -------
         ndarray
-            For `SoftmaxNLL` the most likely class of each row, int64 (n,); for `SigmoidNLL` 1 where the probability is
-            above one half, otherwise 0, int64 (n, out); for any other loss the output itself, (n, out). Always fresh.
+            As the loss says. For `SoftmaxNLL` and `KLDiv` the most likely class of each row, int64 (n,); for
+            `SigmoidNLL` 1 where the probability is above one half, otherwise 0, int64 (n, out); for `Hinge` and
+            `SquaredHinge` the one or the other, with one output 0 and 1; for `PoissonNLL` the rates; for `GaussianNLL`
+            the means; for any other loss the output itself, (n, out). Always fresh.
         """
         if self.whole is not None and (plain := self.whole.engine.plain_labels(x)) is not None:
             return plain
-        y = self._output(x)
-        if self._loss_name == "softmax_nll":
-            labels: NDArray[np.int64] = y.argmax(axis=1)
-            return labels
-        if self._loss_name == "sigmoid_nll":
-            return (y > 0).astype(np.int64)
-        return y.copy()
+        return self.loss.predict(self._output(x))
 
     def predict_proba(self, x: FloatArray) -> FloatArray:
         """Give the probabilities, (n, out): of each class, or of 1 for `SigmoidNLL`. Always a fresh array.
@@ -508,12 +531,7 @@ class Network:
         ValueError
             The network's loss is another one, whose outputs are no probabilities.
         """
-        if self._loss_name == "softmax_nll":
-            return functional.softmax(self._output(x))
-        if self._loss_name == "sigmoid_nll":
-            probabilities: FloatArray = functional.sigmoid(self._output(x))
-            return probabilities
-        raise ValueError(f"predict_proba needs the loss SoftmaxNLL or SigmoidNLL, this network has {self.loss!r}")
+        return self.loss.predict_proba(self._output(x))
 
     def _output(self, x: FloatArray) -> FloatArray:
         x = self.checked_x(x)
@@ -630,7 +648,7 @@ class MLP(Network):
     hidden : str
         The activation after each hidden layer: "identity", "sigmoid", "tanh" or "relu".
     loss : str or Loss
-        "softmax_nll", "sigmoid_nll", "mse", or a loss of your own.
+        The name of a loss, with its defaults: "softmax_nll", "sigmoid_nll", "mse", "huber", ...; or a `Loss`.
     dtype : {"float32", "float64"}
         Of parameters, inputs and gradients.
     init : str, optional
@@ -683,7 +701,8 @@ class MLP(Network):
         return "sizes", "hidden", "init"
 
     def __repr__(self) -> str:
-        loss = repr(self._loss_name or self.loss)
+        name = TABLE_LOSSES.get(type(self.loss))
+        loss = repr(name) if name and repr(self.loss) == f"{LOSSES[name].unit}()" else repr(self.loss)
         return f"MLP({list(self.sizes)}, hidden={self.hidden!r}, loss={loss}, dtype={self.dtype.name!r})"
 
 

@@ -184,8 +184,8 @@ def _checked(
         raise ValueError(f"x has shape {x.shape}: there must be at least one row to train on")
     t = _dense_targets(net, t, x.shape[0])
     weight = check.sample_weights(sample_weight, x.shape[0], net.dtype)
+    net.check_mean(t, weight, x.shape[0])
     if weight is not None:
-        check.divisor("mean", x.shape[0], weight)
         weight = np.ascontiguousarray(weight)
     order = np.empty(x.shape[0], np.int64) if shuffle else None
     return Course(net, x, t, weight, optimizer, epochs, batch_size, seed, order)
@@ -215,8 +215,7 @@ def _checked_validation(net: Network, data: Any) -> tuple[Any, Any, Any] | None:
     if net.checks_targets:
         t = net.checked_targets(t, x.shape[0], "validation_data[1]")
     weight = check.sample_weights(weight, x.shape[0], net.dtype, "validation_data[2]")
-    if weight is not None:
-        check.divisor("mean", x.shape[0], weight)
+    net.check_mean(t, weight, x.shape[0])
     return x, t, weight
 
 

@@ -23,7 +23,21 @@ from fastbp.reference.activations import (
     tanh_backward,
 )
 from fastbp.reference.distributions import log_softmax, log_softmax_backward, softmax, softmax_backward
-from fastbp.reference.losses import LOSSES, LossRule, mse, sigmoid_nll, softmax_nll
+from fastbp.reference.losses import (
+    LOSSES,
+    LossRule,
+    gaussian_nll,
+    hinge,
+    huber,
+    kl_div,
+    mae,
+    mse,
+    poisson_nll,
+    quantile,
+    sigmoid_nll,
+    softmax_nll,
+    squared_hinge,
+)
 from fastbp.reference.optimizers import adam_step, sgd_step
 from fastbp.reference.products import linear, linear_backward, matmul, matmul_backward
 
@@ -33,15 +47,22 @@ __all__ = [
     "Activation",
     "LossRule",
     "adam_step",
+    "gaussian_nll",
+    "hinge",
+    "huber",
     "identity",
     "identity_backward",
+    "kl_div",
     "linear",
     "linear_backward",
     "log_softmax",
     "log_softmax_backward",
+    "mae",
     "matmul",
     "matmul_backward",
     "mse",
+    "poisson_nll",
+    "quantile",
     "relu",
     "relu_backward",
     "sgd_step",
@@ -51,6 +72,7 @@ __all__ = [
     "softmax",
     "softmax_backward",
     "softmax_nll",
+    "squared_hinge",
     "tanh",
     "tanh_backward",
 ]

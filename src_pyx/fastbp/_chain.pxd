@@ -2,17 +2,14 @@
 from libc.stdint cimport int64_t
 
 from fastbp._product cimport Product
-from fastbp._table cimport MAX_OPTIONS, Activation, Kernels
+from fastbp._table cimport MAX_OPTIONS, Activation, Kernels, Loss, LossOptions
 from fastbp._team cimport Session
 from fastbp._update cimport Rule
 
 cdef enum:
     LINEAR = 0
     ACTIVATION = 1
-    NO_LOSS = 0
-    SOFTMAX_NLL = 1
-    SIGMOID_NLL = 2
-    MSE = 3
+    MAX_LOSS_PARTS = 8
 
 cdef struct Unit:
     int kind
@@ -39,16 +36,27 @@ cdef struct Batch:
     Py_ssize_t target_row
     const char* weights             # dense, or NULL
     double scale
+    double factors[MAX_LOSS_PARTS]  # of each part of the loss, beside scale
     # By rows only: fetches some of the rows, first of all; or NULL: they are there.
     void (*fetch)(const void* source, Py_ssize_t first, Py_ssize_t rows) noexcept nogil
     const void* source
+
+cdef struct LossPart:
+    const Loss* rule
+    LossOptions options
+    double weight                   # in the sum of the parts
+    bint at_once                    # rows with labels go many at once
+    bint counts                     # a row's label says what it counts in the mean
 
 cdef struct Chain:
     const Kernels* kernels
     Unit* units
     int n_units, n_linear
     int first_linear                # n_units if there is none
-    int loss
+    LossPart parts[MAX_LOSS_PARTS]  # of the loss, which is their sum
+    int n_parts                     # 0: the loss is not the engine's
+    Py_ssize_t n_targets            # columns of a row of targets
+    bint counts                     # of some part
     Py_ssize_t n_in, n_out, widest
     double cost_of_row              # microseconds of one thread, forward and backward
     bint by_rows                    # small enough that blocks of rows go through all units
@@ -62,6 +70,7 @@ cdef struct Chain:
     int64_t* labels
     char* targets
     char* weights
+    char* part                      # the gradient of one part of the loss, where there are several
     char* batch_x
     char* scratch
     Py_ssize_t scratch_size
@@ -94,4 +103,3 @@ cdef bint folds(const Chain* chain, int i) noexcept nogil
 cdef Py_ssize_t padded(Py_ssize_t n_bytes) noexcept nogil
 cdef const char* kept_by(const Chain* chain, int i) noexcept nogil
 cdef void losses_of_rows(const Chain* chain, const Batch* batch, Py_ssize_t first, Py_ssize_t rows, char* dz) noexcept nogil
-cdef double number_at(const char* p, Py_ssize_t i, Py_ssize_t itemsize) noexcept nogil

@@ -2,14 +2,15 @@
 # The build sets FASTBP_REAL, FASTBP_VEC_BYTES and FASTBP_ISA_NAME (see setup.py).
 
 from cpython.pycapsule cimport PyCapsule_New
-from libc.math cimport INFINITY, log, pow, sqrt
+from libc.math cimport INFINITY, exp, log, pow, sqrt
 from libc.stdint cimport int64_t
 from libc.string cimport memmove, memset
 
 from fastbp._simd cimport *
 from fastbp._table cimport (
-    MAX_ACTIVATIONS, MAX_UNIT_KINDS, SWEEP_COPY, SWEEP_READ, SWEEP_STORE, SWEEP_TRIAD, SWEEP_UPDATE, Activation, Kernels, Tile, UnitCall,
-    UnitKind, backward_t, forward_t, unit_t,
+    ANY_VALUES, COUNTS, MAX_ACTIVATIONS, MAX_LOSSES, MAX_UNIT_KINDS, PROBABILITIES, SIGNS, SWEEP_COPY, SWEEP_READ, SWEEP_STORE,
+    SWEEP_TRIAD, SWEEP_UPDATE, Activation, Kernels, Loss, LossOptions, Tile, UnitCall, UnitKind, backward_t, forward_t, label_loss_t,
+    label_losses_t, row_loss_t, unit_t,
 )
 
 cdef extern from * nogil:
@@ -56,11 +57,7 @@ kernels.softmax = softmax
 kernels.log_softmax = log_softmax
 kernels.softmax_backward = softmax_backward
 kernels.log_softmax_backward = log_softmax_backward
-kernels.softmax_nll_label = softmax_nll_label
-kernels.softmax_nll_labels = softmax_nll_labels
-kernels.softmax_nll = softmax_nll
-kernels.sigmoid_nll = sigmoid_nll
-kernels.mse = mse
+kernels.add = add_to
 kernels.sgd = sgd
 kernels.adam = adam
 kernels.multiply_adds = multiply_adds
