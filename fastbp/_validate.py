@@ -186,7 +186,7 @@ def targets(
     name: str = "t",
     ignored: int | None = None,
 ) -> NDArray[Any]:
-    """Return targets of the kind that a LossRule names, of so many rows and columns; `ignored` is a label like another."""
+    """Return targets of a kind that a LossRule names, of so many rows and columns; ignored: one more label."""
     if ignored is not None:
         return class_targets(t, rows, columns, dtype, name, ignored)
     return _TARGETS[kind](t, rows, columns, dtype, name)

@@ -941,8 +941,8 @@ _TARGETS_DOC = {
     "counts": "ndarray, shape (N, K), or (N,) where K = 1\n"
     "    Finite and at least 0: {first}'s dtype, integers or bools.",
     "signs": "ndarray, shape (N, K), or (N,) where K = 1, or array_like of labels, shape (N,), where K > 1\n"
-    "    1 for a yes, 0 or -1 for a no: {first}'s dtype, integers or bools; or labels from 0 to K - 1, each a yes in its\n"
-    "    own column and a no in all others.",
+    "    1 for a yes, 0 or -1 for a no: {first}'s dtype, integers or bools; or labels from 0 to K - 1, each a yes in\n"
+    "    its own column and a no in all others.",
 }
 
 

@@ -57,13 +57,30 @@ def _rates(y: FloatArray, k: int) -> NDArray[Any]:
         return np.asarray(np.exp(y))
 
 
+def _values(y: FloatArray, k: int) -> NDArray[Any]:
+    return y.copy()
+
+
+def _means(y: FloatArray, k: int) -> NDArray[Any]:
+    return y[:, :k].copy()
+
+
+def _by_margin(y: FloatArray, k: int) -> NDArray[Any]:
+    return _yes_or_no(y, k) if y.shape[1] == 1 else _largest(y, k)
+
+
+def _sigmoid(y: FloatArray) -> FloatArray:
+    probabilities: FloatArray = functional.sigmoid(y)
+    return probabilities
+
+
 LINKS: dict[str, Link] = {
     "softmax": Link(_largest, functional.softmax),
-    "sigmoid": Link(_yes_or_no, functional.sigmoid),
-    "identity": Link(lambda y, k: y.copy()),
-    "means": Link(lambda y, k: y[:, :k].copy()),
+    "sigmoid": Link(_yes_or_no, _sigmoid),
+    "identity": Link(_values),
+    "means": Link(_means),
     "exp": Link(_rates),
-    "margin": Link(lambda y, k: _yes_or_no(y, k) if y.shape[1] == 1 else _largest(y, k)),
+    "margin": Link(_by_margin),
 }
 
 
@@ -307,7 +324,7 @@ def _option(name: str, meaning: str) -> property:
 def _loss_class(rule: LossRule) -> type[RuleLoss]:
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [inspect.Parameter(n, keyword, default=option.default) for n, option in rule.options.items()]
-    return type(
+    made: type[RuleLoss] = type(
         rule.unit,
         (RuleLoss,),
         {
@@ -320,6 +337,7 @@ def _loss_class(rule: LossRule) -> type[RuleLoss]:
             **{name: _option(name, option.meaning) for name, option in rule.options.items()},
         },
     )
+    return made
 
 
 for _rule in LOSSES.values():
@@ -420,7 +438,8 @@ def _refuse_other_targets(losses: Sequence[Loss]) -> None:
     for loss, kind in kinds[1:]:
         if kind != kinds[0][1]:
             raise ValueError(
-                f"{loss!r} takes {kind} for targets, but {kinds[0][0]!r} takes {kinds[0][1]}: a sum has one kind of targets"
+                f"{loss!r} takes {kind} for targets, but {kinds[0][0]!r} takes {kinds[0][1]}: "
+                "a sum has one kind of targets"
             )
 
 

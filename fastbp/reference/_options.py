@@ -1,4 +1,4 @@
-"""The options of losses: what each may be, checked when it is given and fitted to the outputs when their number is known."""
+"""The options of losses: what each may be, and what it becomes for a number of outputs."""
 
 from __future__ import annotations
 

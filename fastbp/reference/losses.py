@@ -1,7 +1,7 @@
 """The twins of the losses, their curvatures, and their table.
 
-A loss's block here is: the twin; its curvature, the Hessian of a row's loss at the outputs times a vector; what fits its
-options to a number of outputs, where it has some; and its row in `LOSSES`. The other half is its block in
+A loss's block here is: the twin; its curvature, the Hessian of a row's loss at the outputs times a vector; what fits
+its options to a number of outputs, where it has some; and its row in `LOSSES`. The other half is its block in
 ``src_pyx/fastbp/_losses.pxi``.
 """
 
@@ -59,7 +59,8 @@ def _one_hot(t: Array, z: Array) -> Array:
 
 
 def _widened(weights: Array | None, z: Array) -> Array:
-    return np.ones(z.shape[1], z.dtype) if weights is None else weights.astype(z.dtype)
+    made: Array = np.ones(z.shape[1]) if weights is None else weights
+    return made.astype(z.dtype)
 
 
 # ---- softmax_nll -----------------------------------------------------------------------------------------------------
@@ -154,8 +155,8 @@ def sigmoid_nll(
 ) -> tuple[float | Array, Array]:
     """loss = -sum_k [w_k t_k ln s_k + (1 - t_k) ln(1 - s_k)] with s = sigmoid(z); dz = s - t where w = 1.
 
-    In one term, log1p(exp(-|z|)) (a + b) + |z| r with a = 1 - t, b = w t, where r is what the target has on the side that
-    z speaks against: a for z > 0, else b. Nothing in it overflows or cancels.
+    In one term, log1p(exp(-|z|)) (a + b) + |z| r with a = 1 - t, b = w t, where r is what the target has on the side
+    that z speaks against: a for z > 0, else b. Nothing in it overflows or cancels.
     """
     b, a = _yes_and_no(z, t, pos_weight)
     against = np.where(z > 0, a, b)
@@ -254,7 +255,7 @@ def gaussian_nll_curvature(
 
 def _agree_gaussian_nll(*, covariance: Any, predict_variance: bool) -> None:
     if predict_variance and covariance is not None:
-        raise ValueError("covariance is given, expected None with predict_variance=True: the outputs hold the variances")
+        raise ValueError("covariance is given, expected None with predict_variance=True: the outputs hold variances")
 
 
 def _fit_gaussian_nll(columns: int, *, covariance: Array | None, predict_variance: bool) -> Fitted:
@@ -377,7 +378,7 @@ def poisson_nll_curvature(z: Array, t: Array, v: Array) -> Array:
     return np.asarray(np.exp(z) * v)
 
 
-# ---- hinge, squared_hinge --------------------------------------------------------------------------------------------
+# ---- hinge, squared_hinge -----------------------------------------------------------------------------------------
 
 
 def _signs(z: Array, t: Array) -> Array:
@@ -460,7 +461,7 @@ NIX = (
 )
 MCCULLAGH = 'P. McCullagh and J. A. Nelder, "Generalized Linear Models", 1989, chapter 6'
 CORTES = 'C. Cortes and V. Vapnik, "Support-Vector Networks", Machine Learning 20, 1995'
-KULLBACK = 'S. Kullback and R. A. Leibler, "On Information and Sufficiency", The Annals of Mathematical Statistics 22, 1951'
+KULLBACK = 'S. Kullback and R. A. Leibler, "On Information and Sufficiency", Annals of Mathematical Statistics 22, 1951'
 SZEGEDY = 'C. Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016'
 
 
@@ -550,8 +551,9 @@ LOSSES: dict[str, LossRule] = {
                     None,
                     options.class_weight,
                     "sequence of float, or dict of int to float",
-                    "A factor for each class, finite and not negative; in a dict, classes that are left out have 1. The "
-                    "mean of rows with labels divides by the sum of their classes' weights; with rows of shares, by N.",
+                    "A factor for each class, finite and not negative; in a dict, classes that are left out have 1. "
+                    "The mean of rows with labels divides by the sum of their classes' weights; with rows of shares, "
+                    "by N.",
                 ),
                 "label_smoothing": Option(
                     0.0,
@@ -635,8 +637,8 @@ LOSSES: dict[str, LossRule] = {
             },
             fit=_fit_gaussian_nll,
             agree=_agree_gaussian_nll,
-            notes="The constant K/2 ln(2 pi) is left out, as in torch's ``gaussian_nll_loss`` with ``full=False``; with "
-            "``reduction='mean'`` that divides by K as well.",
+            notes="The constant K/2 ln(2 pi) is left out, as in torch's ``gaussian_nll_loss`` with ``full=False``; "
+            "with ``reduction='mean'`` that divides by K as well.",
         ),
         LossRule(
             name="mae",
@@ -664,7 +666,9 @@ LOSSES: dict[str, LossRule] = {
             source=HUBER,
             targets="values",
             link="identity",
-            options={"delta": Option(1.0, options.positive, "float", "Where the loss turns from a parabola to a line.")},
+            options={
+                "delta": Option(1.0, options.positive, "float", "Where the loss turns from a parabola to a line."),
+            },
             fit=_fit_huber,
             notes="torch's ``huber_loss`` with ``reduction='mean'`` divides by K as well.",
         ),
@@ -704,8 +708,8 @@ LOSSES: dict[str, LossRule] = {
             source=MCCULLAGH,
             targets="counts",
             link="exp",
-            notes="The constant ln t! is left out, as in torch's ``poisson_nll_loss`` with ``log_input=True, full=False``; "
-            "with ``reduction='mean'`` that divides by K as well.",
+            notes="The constant ln t! is left out, as in torch's ``poisson_nll_loss`` with ``log_input=True`` and "
+            "``full=False``; with ``reduction='mean'`` that divides by K as well.",
         ),
         LossRule(
             name="hinge",
@@ -748,8 +752,8 @@ LOSSES: dict[str, LossRule] = {
             source=KULLBACK,
             targets="probabilities",
             link="softmax",
-            notes="It is `softmax_nll` less the entropy of the targets: the gradients are the same, and the least value is "
-            "0. It is torch's ``kl_div(log_softmax(z), t)`` with ``reduction='sum'`` or ``'batchmean'``.",
+            notes="It is `softmax_nll` less the entropy of the targets: the gradients are the same, and the least "
+            "value is 0. It is torch's ``kl_div(log_softmax(z), t)`` with ``reduction='sum'`` or ``'batchmean'``.",
         ),
     )
 }

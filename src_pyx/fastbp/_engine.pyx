@@ -399,7 +399,7 @@ cdef class Engine(Gate):
             stride = cnp.PyArray_STRIDE(t, 0)
             for i in range(batch.rows):
                 label = (<const int64_t*> (p + i * stride))[0]
-                if not self.is_label(label):
+                if not self.takes_label(label):
                     raise ValueError(f"t[{i}] is {label}, expected a label from 0 to {self.n_out - 1} ({self.n_out} classes)")
                 self.chain.labels[i] = label
             batch.labels = self.chain.labels
@@ -411,7 +411,7 @@ cdef class Engine(Gate):
             self.chain.kernels.gather(p + i * stride, cnp.PyArray_STRIDE(t, 1) // itemsize, self.chain.targets + i * n * itemsize, n)
         return 0
 
-    cdef bint is_label(self, int64_t label) noexcept:
+    cdef bint takes_label(self, int64_t label) noexcept:
         """Of every part, each of which may ignore another one."""
         cdef int i
         for i in range(self.chain.n_parts):

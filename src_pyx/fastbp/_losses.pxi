@@ -509,10 +509,12 @@ declare_loss(b"huber", ANY_VALUES, huber, NULL, NULL)
 cdef double quantile(const void* y, const void* t, const LossOptions* o, double scale, void* dy, Py_ssize_t n) noexcept nogil:
     cdef const real* x = <const real*> y
     cdef real* out = <real*> dy
+    cdef const real* quantiles = <const real*> o.vectors[0]
+    cdef const real* rest = <const real*> o.vectors[1]
     cdef vec d, g, factor = vset(scale)
     cdef double loss, target, total = 0
     cdef Py_ssize_t i, k, several
-    if o.vectors[0] == NULL:
+    if quantiles == NULL:
         of_differences(steps, x, <const real*> t, 1 - o.numbers[0], o.numbers[0], 0, scale, out, n, &loss)
         return loss
     several = n // o.n_targets
@@ -522,7 +524,7 @@ cdef double quantile(const void* y, const void* t, const LossOptions* o, double 
             d = load_some(x + i, several - i, 0) - vset(target)
             if several - i < VL:
                 d = vkeep_part(d, <int> (several - i))
-            g = steps(d, load_some(<const real*> o.vectors[1] + i, several - i, 0), load_some(<const real*> o.vectors[0] + i, several - i, 0))
+            g = steps(d, load_some(rest + i, several - i, 0), load_some(quantiles + i, several - i, 0))
             total += vproducts(g, d)
             store_some(out + i, several - i, g * factor)
         x += several
