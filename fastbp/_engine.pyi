@@ -16,7 +16,7 @@ OPTIMIZERS: dict[str, int]
 class Table:
     n: int
     itemsize: int
-    def __init__(self, weights: Sequence[_Floats], biases: Sequence[_Floats]) -> None: ...
+    def __init__(self, weights: Sequence[_Floats], biases: Sequence[_Floats | None]) -> None: ...
 
 class Update:
     def __init__(
@@ -43,11 +43,14 @@ class Engine(Gate):
     loss_is_ours: bool
     has_forward: bool
     picks_class: bool
+    training: bool
+    steps: int
     def __init__(
         self,
         itemsize: int,
-        units: Sequence[tuple[str, int, int]],
+        units: Sequence[tuple[Any, ...]],
         loss: str | RowLoss | Sequence[tuple[float, RowLoss]] | None = None,
+        seed: int = 0,
         picks_class: bool = False,
     ) -> None: ...
     def accepts(self, x: object) -> bool: ...
@@ -60,7 +63,7 @@ class Engine(Gate):
         self, x: _Floats, t: NDArray[Any], weight: _Floats | None, table: Table, out: Table
     ) -> float: ...
     def loss_value(self, x: _Floats, t: NDArray[Any], weight: _Floats | None, table: Table) -> float: ...
-    def forward(self, x: _Floats, table: Table) -> _Floats: ...
+    def forward(self, x: _Floats, table: Table, training: bool = True) -> _Floats: ...
     def backward(self, dy: _Floats, table: Table, out: Table, need_dx: bool = True) -> _Floats | None: ...
     def train_step(
         self,

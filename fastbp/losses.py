@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastbp import _loss, functional
+from fastbp import _config, _loss, functional
 from fastbp import _validate as check
 from fastbp._validate import FloatArray, Reduction
 from fastbp.reference import LOSSES, LossRule
@@ -166,6 +166,14 @@ class Loss:
         raise ValueError(
             f"predict_proba needs a loss of probabilities, such as SoftmaxNLL or SigmoidNLL, this network has {self!r}"
         )
+
+    def config(self) -> dict[str, Any]:
+        """Give the arguments that make an equal loss, as plain JSON values; as `Unit.config`."""
+        return _config.arguments(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle has: the settings, and no memory for `backward`."""
+        return {name: value for name, value in vars(self).items() if name != "_gradient"}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -321,9 +329,18 @@ def _option(name: str, meaning: str) -> property:
     return property(lambda self: self._options[name], doc=meaning)
 
 
-def _loss_class(rule: LossRule) -> type[RuleLoss]:
+def _constructor(rule: LossRule) -> Callable[..., None]:
+    def __init__(self: RuleLoss, **options: Any) -> None:
+        RuleLoss.__init__(self, **options)
+
     keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [inspect.Parameter(n, keyword, default=option.default) for n, option in rule.options.items()]
+    parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)]
+    parameters += [inspect.Parameter(n, keyword, default=option.default) for n, option in rule.options.items()]
+    __init__.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return __init__
+
+
+def _loss_class(rule: LossRule) -> type[RuleLoss]:
     made: type[RuleLoss] = type(
         rule.unit,
         (RuleLoss,),
@@ -331,7 +348,7 @@ def _loss_class(rule: LossRule) -> type[RuleLoss]:
             # __module__ and the global of the same name let pickle and doctest find the class.
             "__doc__": _loss_doc(rule),
             "__module__": __name__,
-            "__signature__": inspect.Signature(parameters),
+            "__init__": _constructor(rule),
             "rule": rule,
             "_options": rule.checked({}),
             **{name: _option(name, option.meaning) for name, option in rule.options.items()},

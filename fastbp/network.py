@@ -1,28 +1,35 @@
 """Networks: a chain of units with a loss, their parameters in one flat array.
 
 A network is cut into *stretches*: as many neighbouring units of the package's own as there are become one engine, which
-runs them in one call without the GIL; a user's own unit is called in Python between two of them. Where there is one
-stretch and the loss is the engine's too, a whole gradient is one call.
+runs them in one call without the GIL; a user's own unit is called in Python between two of them, and branches with such
+a unit in them are run one after another. Where there is one stretch and the loss is the engine's too, a whole gradient
+is one call.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastbp import _engine, initializers, losses, units
+from fastbp import _config, _engine, initializers, losses, units
 from fastbp import _validate as check
 from fastbp._loss import RowLoss
+from fastbp._plan import Item, Plan, runs_in_engine, states_of, streams_of, unrolled, walk
 from fastbp._validate import FloatArray
 from fastbp.losses import Loss, LossSum, RuleLoss
 from fastbp.optimizers import Optimizer
 from fastbp.random import Philox, stream_number
 from fastbp.reference import ACTIVATIONS, LOSSES
-from fastbp.units import Linear, Unit
+from fastbp.units import Branches, Linear, Residual, Unit
+from fastbp.units.composites import Composite, following, initialize_unit, merge, part_of, sum_of, unmerge
+
+if TYPE_CHECKING:
+    from fastbp.summary import Summary
 
 __all__ = ["MLP", "Gradients", "Network"]
 
@@ -60,7 +67,7 @@ class Gradients(Mapping[str, FloatArray]):
         self._views = _views(flat, shapes)
         self.weights = tuple(view for name, view in self._views.items() if name.endswith(".weight"))
         self.biases = tuple(view for name, view in self._views.items() if name.endswith(".bias"))
-        self._tables: dict[tuple[int, ...], _engine.Table] = {}
+        self._tables: dict[tuple[tuple[str, ...], ...], _engine.Table] = {}
 
     def __getitem__(self, name: str) -> FloatArray:
         if name not in self._views:
@@ -75,18 +82,25 @@ class Gradients(Mapping[str, FloatArray]):
 
     def copy(self) -> Gradients:
         """Give gradients of their own, which no network overwrites."""
-        kept = aligned_zeros(self.flat.size, self.flat.dtype)
-        kept[...] = self.flat
-        return Gradients(kept, self._shapes)
+        return _with_values(self.flat, self._shapes)
 
-    def table(self, linear: tuple[int, ...]) -> _engine.Table:
-        """Where the engine writes the gradients of the linear units with these numbers."""
-        if linear not in self._tables:
-            self._tables[linear] = make_table(self._views, linear)
-        return self._tables[linear]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _with_values, (self.flat, self._shapes)
+
+    def table(self, names: tuple[tuple[str, ...], ...]) -> _engine.Table:
+        """Where the engine writes the gradients of the units that have these parameters."""
+        if names not in self._tables:
+            self._tables[names] = make_table(self._views, names)
+        return self._tables[names]
 
     def __repr__(self) -> str:
         return f"Gradients({', '.join(f'{name} {shape}' for name, shape in self._shapes.items())})"
+
+
+def _with_values(flat: FloatArray, shapes: dict[str, tuple[int, ...]]) -> Gradients:
+    kept = aligned_zeros(flat.size, flat.dtype)
+    kept[...] = flat
+    return Gradients(kept, shapes)
 
 
 def aligned_zeros(n: int, dtype: DTypeLike) -> FloatArray:
@@ -97,9 +111,11 @@ def aligned_zeros(n: int, dtype: DTypeLike) -> FloatArray:
     return room[start : start + n * dtype.itemsize].view(dtype)
 
 
-def make_table(views: Mapping[str, FloatArray], linear: tuple[int, ...]) -> _engine.Table:
-    """Give the engine's table of the weights and biases of the linear units with these numbers."""
-    return _engine.Table([views[f"{i}.weight"] for i in linear], [views[f"{i}.bias"] for i in linear])
+def make_table(views: Mapping[str, FloatArray], names: tuple[tuple[str, ...], ...]) -> _engine.Table:
+    """Give the engine's table of the parameters of some units: one or two of each."""
+    return _engine.Table(
+        [views[of_unit[0]] for of_unit in names], [views[of_unit[1]] if len(of_unit) > 1 else None for of_unit in names]
+    )
 
 
 def _views(flat: FloatArray, shapes: dict[str, tuple[int, ...]]) -> dict[str, FloatArray]:
@@ -126,39 +142,46 @@ def predicts_class(loss: Loss, columns: int) -> bool:
 
 
 class Stretch:
-    """Neighbouring units that one engine runs, or one unit of a user's own."""
+    """Neighbouring units that one engine runs."""
 
-    def __init__(
-        self, net: Network, first: int, last: int, names: list[tuple[str, int, int]], with_loss: bool
-    ) -> None:
-        self.net, self.first = net, first
-        self.linear = tuple(i for i in range(first, last) if isinstance(net.units[i], Linear))
-        compiled = compiled_loss(net.loss, names[-1][2], net.dtype) if with_loss else None
-        self.engine = _engine.Engine(net.dtype.itemsize, names, compiled, predicts_class(net.loss, names[-1][2]))
-        self.table = make_table(net.parameters, self.linear)
+    def __init__(self, net: Network, items: Sequence[Item], with_loss: bool) -> None:
+        self.net, self.first = net, items[0]
+        plan = Plan(items, net._streams)
+        self.names = tuple(plan.parameters)
+        n_out = items[-1].n_out
+        assert n_out is not None
+        loss = compiled_loss(net.loss, n_out, net.dtype) if with_loss else None
+        picks_class = predicts_class(net.loss, n_out)
+        self.engine = _engine.Engine(net.dtype.itemsize, plan.specs, loss, net.seed, picks_class)
+        self.table = make_table(net.parameters, self.names)
 
-    def forward(self, x: FloatArray) -> FloatArray:
+    def forward(self, x: FloatArray, training: bool) -> FloatArray:
         if x.shape[1] != self.engine.n_in:  # what a user's unit gives is known only now
-            unit = f"unit {self.first}, {self.net.units[self.first]!r}, takes {self.engine.n_in} inputs"
+            unit = f"unit {self.first.path}, {self.first.unit!r}, takes {self.engine.n_in} inputs"
             raise ValueError(f"{unit}, but its input has shape {x.shape}")
-        y: FloatArray = self.engine.forward(check.aligned(x), self.table)
+        self.engine.steps = self.net.steps
+        y: FloatArray = self.engine.forward(check.aligned(x), self.table, training)
         return y
 
     def backward(self, dy: FloatArray, need_dx: bool) -> FloatArray | None:
-        gradients = self.net._gradients.table(self.linear)
+        gradients = self.net._gradients.table(self.names)
         dx: FloatArray | None = self.engine.backward(check.aligned(dy), self.table, gradients, need_dx)
         return dx
+
+    def engines(self) -> Iterator[_engine.Engine]:
+        yield self.engine
 
 
 class Guest:
     """A unit that Python runs; what it returns is held to its promise."""
 
-    def __init__(self, net: Network, number: int) -> None:
-        self.net, self.number, self.unit = net, number, net.units[number]
+    def __init__(self, net: Network, item: Item) -> None:
+        self.net, self.path, self.unit = net, item.path, item.unit
         self.shape: tuple[int, ...] | None = None
 
-    def forward(self, x: FloatArray) -> FloatArray:
+    def forward(self, x: FloatArray, training: bool) -> FloatArray:
         self.shape = x.shape
+        self.unit.training = training
         y = self._checked("forward", self.unit.forward(x))
         if y.shape[0] != x.shape[0]:
             raise ValueError(f"{self} returned shape {y.shape} from forward for {x.shape[0]} rows")
@@ -173,8 +196,63 @@ class Guest:
     def _checked(self, method: str, y: Any) -> FloatArray:
         return check.aligned(check.matrix(f"what {self} returned from {method}", y, self.net.dtype, check.NETWORK))
 
+    def engines(self) -> Iterator[_engine.Engine]:
+        return iter(())
+
     def __str__(self) -> str:
-        return f"unit {self.number}, {self.unit!r},"
+        return f"unit {self.path}, {self.unit!r},"
+
+
+class Fork:
+    """Branches with a unit in them that Python runs: each is a chain of its own, run one after another."""
+
+    def __init__(self, net: Network, item: Item) -> None:
+        assert isinstance(item.unit, Composite)
+        self.how = item.unit.merge if isinstance(item.unit, Branches) else "sum"
+        self.branches: list[list[Stretch | Guest | Fork]] = [
+            net._cut(unrolled_part(part, item, i), with_loss=False) for i, part in enumerate(item.unit.units)
+        ]
+        if isinstance(item.unit, Residual):
+            self.branches.append([])  # the way around the block
+        self.widths: list[int] = []
+
+    def forward(self, x: FloatArray, training: bool) -> FloatArray:
+        outputs = [run_forward(branch, x, training) for branch in self.branches]
+        self.widths = [y.shape[1] for y in outputs]
+        return merge(self.how, outputs)
+
+    def backward(self, dy: FloatArray, need_dx: bool) -> FloatArray | None:
+        parts = [np.ascontiguousarray(part) for part in unmerge(self.how, dy, self.widths)]
+        # The last branch first, as in the engine.
+        gradients = [run_backward(self.branches[i], parts[i], need_dx) for i in range(len(parts) - 1, -1, -1)][::-1]
+        return sum_of([dx for dx in gradients if dx is not None]) if need_dx else None
+
+    def engines(self) -> Iterator[_engine.Engine]:
+        for branch in self.branches:
+            for stretch in branch:
+                yield from stretch.engines()
+
+
+def unrolled_part(part: Unit, whole: Item, i: int) -> list[Item]:
+    """Give the units of one branch, with their places in the network."""
+    prefix = f"{whole.path}.{i}"
+    items = unrolled([part], whole.n_in)
+    # A branch stands alone: what `unrolled` numbers 0, or 0.2, is number i of the whole.
+    return [item._replace(path=prefix + item.path.removeprefix("0")) for item in items]
+
+
+def run_forward(stretches: Sequence[Stretch | Guest | Fork], x: FloatArray, training: bool) -> FloatArray:
+    for stretch in stretches:
+        x = stretch.forward(x, training)
+    return x
+
+
+def run_backward(stretches: Sequence[Stretch | Guest | Fork], dy: FloatArray, need_dx: bool) -> FloatArray | None:
+    gradient: FloatArray | None = dy
+    for i in range(len(stretches) - 1, -1, -1):
+        assert gradient is not None
+        gradient = stretches[i].backward(gradient, need_dx or i > 0)
+    return gradient
 
 
 class Network:
@@ -231,9 +309,9 @@ class Network:
         self.loss = loss
         self.dtype = check.float_dtype("dtype", dtype)
         self.seed = Philox(seed).seed
-        widths = _widths(chain)
-        self.n_in: int | None = widths[0][0]
-        self.n_out: int | None = widths[-1][1]
+        items = unrolled(chain, None)
+        self.n_in: int | None = items[0].n_in
+        self.n_out: int | None = items[-1].n_out
         self._parts = losses.engine_parts(loss)
         if self._parts is not None and self.n_out is not None:
             losses.check_fit(self._parts, self.n_out)
@@ -247,25 +325,28 @@ class Network:
         self._kept = True  # are the last gradients in there?
         self.weights = tuple(view for name, view in self.parameters.items() if name.endswith(".weight"))
         self.biases = tuple(view for name, view in self.parameters.items() if name.endswith(".bias"))
-        self._bind(widths)
+        self._streams = streams_of(chain)
+        self._steps = 0
+        self._training = True
+        self._bind(items)
         # The whole network in one engine, loss and all; None where Python takes part.
         self.whole = self._one_stretch()
         if self.whole is not None:
-            self.whole.engine.bind(self.whole.table, self._gradients.table(self.whole.linear))
+            self.whole.engine.bind(self.whole.table, self._gradients.table(self.whole.names))
         self._forward_shape: tuple[int, ...] | None = None
         # An engine lets in one call at a time; this does it for those that go through several.
         self._gate = _engine.Gate()
 
     # ---- making
 
-    def _bind(self, widths: list[tuple[int | None, int | None]]) -> None:
+    def _bind(self, items: list[Item]) -> None:
         bound: list[Unit] = []
         try:
             for i, unit in enumerate(self.units):
-                unit.bind(_of_unit(self.parameters, i), _of_unit(self._gradients, i))
+                unit.bind(part_of(self.parameters, i), part_of(self._gradients, i))
                 bound.append(unit)
             self._initialize()
-            self._stretches = self._cut(widths)
+            self._stretches = self._cut(items, with_loss=True)
         except BaseException:
             # Nothing is lost: the units are as free as they were, also where a user's own could not begin.
             for unit in bound:
@@ -274,38 +355,77 @@ class Network:
 
     def _initialize(self) -> None:
         for i, unit in enumerate(self.units):
-            views = _of_unit(self.parameters, i)
-            rng = Philox(self.seed, stream_number("weights", i))
+            views = part_of(self.parameters, i)
             wide = {name: np.zeros(view.shape) for name, view in views.items()}
-            if type(unit) is Linear and unit.init is None:
-                following = self.units[i + 1] if i + 1 < len(self.units) else None
-                initializers.fill(initializers.default_for(following.kind if following else None), rng, wide["weight"])
-            else:
-                unit.initialize(rng, wide)
+            initialize_unit(unit, following(self.units, i), Philox(self.seed, stream_number("weights", i)), wide)
             for name, values in wide.items():
                 views[name][...] = values
 
-    def _cut(self, widths: list[tuple[int | None, int | None]]) -> list[Stretch | Guest]:
-        """Give the stretches; an activation whose width nobody knows before it runs is a guest."""
-        made: list[Stretch | Guest] = []
+    def _cut(self, items: list[Item], with_loss: bool) -> list[Stretch | Guest | Fork]:
+        """Give the stretches; a unit whose width nobody knows before it runs is a guest."""
+        made: list[Stretch | Guest | Fork] = []
         i = 0
-        while i < len(self.units):
+        while i < len(items):
             end = i
-            while end < len(self.units) and self.units[end].kind is not None and widths[end][1] is not None:
+            while end < len(items) and items[end].n_out is not None and runs_in_engine(items[end].unit):
                 end += 1
-            if end == i:
-                made.append(Guest(self, i))
-                i += 1
+            if end > i:
+                made.append(Stretch(self, items[i:end], with_loss and end - i == len(items)))
+                i = end
                 continue
-            names = [(self.units[j].kind, *widths[j]) for j in range(i, end)]
-            whole = i == 0 and end == len(self.units)
-            made.append(Stretch(self, i, end, names, whole))  # type: ignore[arg-type]
-            i = end
+            is_fork = isinstance(items[i].unit, Branches | Residual) and items[i].unit.kind is not None
+            made.append(Fork(self, items[i]) if is_fork else Guest(self, items[i]))
+            i += 1
         return made
 
     def _one_stretch(self) -> Stretch | None:
         first = self._stretches[0]
         return first if isinstance(first, Stretch) and first.engine.loss_is_ours else None
+
+    # ---- modes
+
+    @property
+    def training(self) -> bool:
+        """Whether `forward` and the gradients are those of training; set by `train` and `eval`."""
+        return self._training
+
+    def train(self) -> None:
+        """Go into training, in which a network begins: dropout drops, batches are normalised by their own statistics.
+
+        `forward`, `value_and_grad`, `train_step` and `fastbp.train` follow it; predictions and `loss_value` never do.
+        """
+        self._set_training(True)
+
+    def eval(self) -> None:
+        """Leave training: nothing is random, and batches are normalised by the statistics kept from training."""
+        self._set_training(False)
+
+    def _set_training(self, training: bool) -> None:
+        self._training = training
+        for unit in self.units:
+            unit.training = training
+        for engine in self._engines():
+            engine.training = training
+
+    def _engines(self) -> Iterator[_engine.Engine]:
+        for stretch in self._stretches:
+            yield from stretch.engines()
+
+    @property
+    def steps(self) -> int:
+        """How many forward passes of training there were: chance, such as that of dropout, goes by their number."""
+        return self._steps if self.whole is None else self.whole.engine.steps
+
+    @steps.setter
+    def steps(self, value: int) -> None:
+        self._steps = check.integer("steps", value, 0)
+        for engine in self._engines():
+            engine.steps = self._steps
+
+    @property
+    def state(self) -> dict[str, FloatArray]:
+        """What training keeps beside the parameters, such as running statistics, by unit and name."""
+        return states_of(self.units)
 
     # ---- gradients
 
@@ -365,7 +485,7 @@ class Network:
                 return loss, self._gradients
         x, t, weight = self._checked(engine, x, t, sample_weight)
         grads = self._gradients if out is None else self._checked_out(out)
-        loss = engine.value_and_grad(x, t, weight, self.whole.table, grads.table(self.whole.linear))
+        loss = engine.value_and_grad(x, t, weight, self.whole.table, grads.table(self.whole.names))
         self._kept = self._kept or out is None
         return loss, grads
 
@@ -409,7 +529,7 @@ class Network:
 
     def _overwrites(self, values: NDArray[Any]) -> bool:
         """Does an array lie where the next call writes, as what `forward` returned does?"""
-        return any(isinstance(stretch, Stretch) and stretch.engine.owns(values) for stretch in self._stretches)
+        return any(engine.owns(values) for engine in self._engines())
 
     def _checked_out(self, out: Gradients) -> Gradients:
         if not isinstance(out, Gradients):
@@ -429,7 +549,7 @@ class Network:
         if out is not None:
             self._checked_out(out)
         with self._gate:
-            y = self._run_forward(x)
+            y = self._run_forward(x, self._training)
             loss, dy = self.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")
             value = float(loss)
             self._run_backward(self._checked_dy(dy, y.shape), need_dx=False)
@@ -439,19 +559,16 @@ class Network:
             out.flat[...] = self._gradients.flat
             return value, out
 
-    def _run_forward(self, x: FloatArray) -> FloatArray:
+    def _run_forward(self, x: FloatArray, training: bool) -> FloatArray:
         # What units remember from here on belongs to this call, also if it ends in the middle.
         self._forward_shape = None
-        for stretch in self._stretches:
-            x = stretch.forward(x)
-        return x
+        y = run_forward(self._stretches, x, training)
+        if training:
+            self._steps = self.steps if self.whole is not None else self._steps + 1
+        return y
 
     def _run_backward(self, dy: FloatArray, need_dx: bool) -> FloatArray | None:
-        gradient: FloatArray | None = dy
-        for i in range(len(self._stretches) - 1, -1, -1):
-            assert gradient is not None
-            gradient = self._stretches[i].backward(gradient, need_dx or i > 0)
-        return gradient
+        return run_backward(self._stretches, dy, need_dx)
 
     def _checked_dy(self, dy: object, shape: tuple[int, ...]) -> FloatArray:
         values = check.matrix("dy", dy, self.dtype, check.NETWORK)
@@ -475,7 +592,7 @@ class Network:
         """
         x = self.checked_x(x)
         with self._gate:
-            y = self._run_forward(x)
+            y = self._run_forward(x, self._training)
             self._forward_shape = y.shape
             return y
 
@@ -536,7 +653,7 @@ class Network:
     def _output(self, x: FloatArray) -> FloatArray:
         x = self.checked_x(x)
         with self._gate:
-            return self._run_forward(x)
+            return self._run_forward(x, False)
 
     def loss_value(self, x: FloatArray, t: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
         """Compute the mean loss alone; arguments and errors as `value_and_grad`."""
@@ -606,7 +723,7 @@ class Network:
         assert self.whole is not None
         update = self.update_by(optimizer)
         self._kept = False
-        return update, self._gradients.table(self.whole.linear)
+        return update, self._gradients.table(self.whole.names)
 
     # ---- copies
 
@@ -628,7 +745,74 @@ class Network:
             seed=self.seed,
         )
         made.flat_parameters[...] = self.flat_parameters
+        for name, values in made.state.items():
+            values[...] = self.state[name]
+        made.steps = self.steps
+        made._set_training(self.training)
         return made
+
+    # ---- files, pickles, summary: see fastbp/saving.py, _architecture.py and summary.py
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to a file, from which `fastbp.load` makes it again.
+
+        Parameters, state, options, seed and mode are kept; gradients and an optimizer's state are not. The file is
+        written beside its place and renamed: whatever happens meanwhile, the old one or the new one is there, whole.
+
+        Parameters
+        ----------
+        path : str or path
+            With the suffix ``.safetensors`` (needs that package: ``pip install "fastbp[save]"``) or ``.npz``.
+
+        Raises
+        ------
+        ValueError
+            The suffix is unknown, or a part of the network cannot be made again from what it says of itself.
+        TypeError
+            A unit or a loss of your own does not tell what it was made with; see `Unit.config`.
+        OSError
+            The file cannot be written.
+        ImportError
+            safetensors is not installed.
+
+        Examples
+        --------
+        >>> import fastbp
+        >>> fastbp.MLP([4, 3], seed=0).save("model.npz")
+        >>> fastbp.load("model.npz")
+        MLP([4, 3], hidden='relu', loss='softmax_nll', dtype='float32')
+        """
+        from fastbp import saving
+
+        saving.save(self, path)
+
+    def summary(self, batch_size: int | None = None) -> Summary:
+        """Give a table of the units: output shapes, parameters, multiply-adds and memory.
+
+        Parameters
+        ----------
+        batch_size : int, optional
+            Adds what a gradient of so many rows keeps between the units.
+
+        Examples
+        --------
+        >>> import fastbp
+        >>> table = fastbp.MLP([784, 256, 10], seed=0).summary()
+        >>> table.parameters, table.multiply_adds
+        (203530, 203264)
+        """
+        from fastbp.summary import Summary
+
+        return Summary(self, batch_size)
+
+    def config(self) -> dict[str, Any]:
+        """Give the arguments that make an equal network, without its parameters, as plain JSON values."""
+        return _config.arguments(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from fastbp import _architecture
+
+        return _architecture.revive, _architecture.parts(self)
 
     def _settings(self) -> tuple[str, ...]:
         """What a subclass has beside a network's own attributes."""
@@ -645,8 +829,9 @@ class MLP(Network):
     ----------
     sizes : sequence of int
         Inputs, hidden units of each layer, outputs. Two sizes make a linear model.
-    hidden : str
-        The activation after each hidden layer: "identity", "sigmoid", "tanh" or "relu".
+    hidden : str, Unit, or sequence of these
+        The activation after every hidden layer, or one for each: a name such as "relu", or a unit such as
+        ``fastbp.LeakyReLU(slope=0.1)``, of which every layer gets its own.
     loss : str or Loss
         The name of a loss, with its defaults: "softmax_nll", "sigmoid_nll", "mse", "huber", ...; or a `Loss`.
     dtype : {"float32", "float64"}
@@ -676,13 +861,13 @@ class MLP(Network):
         self,
         sizes: Sequence[int],
         *,
-        hidden: str = "relu",
+        hidden: str | Unit | Sequence[str | Unit] = "relu",
         loss: str | Loss = "softmax_nll",
         dtype: DTypeLike = "float32",
         init: str | None = None,
         seed: int | None = None,
     ) -> None:
-        check.choice("hidden", hidden, ACTIVATIONS)
+        made = _hidden_units(hidden)
         last = loss if isinstance(loss, Loss) else getattr(losses, LOSSES[check.choice("loss", loss, LOSSES)].unit)()
         # Names before sizes: what the chain's own checks would say too late.
         if init is not None:
@@ -691,11 +876,15 @@ class MLP(Network):
         self.sizes = _check_sizes(sizes)
         self.hidden = hidden
         self.init = init
-        unit = getattr(units, ACTIVATIONS[hidden].unit)
+        layers = len(self.sizes) - 2
+        if not isinstance(made, Unit) and len(made) != layers:
+            raise ValueError(f"hidden has {len(made)} entries, expected {layers}: one for each hidden layer")
         chain: list[Unit] = []
-        for n_in, n_out in zip(self.sizes, self.sizes[1:], strict=False):
-            chain += [Linear(n_in, n_out, init=init), unit()]
-        super().__init__(*chain[:-1], loss=last, dtype=dtype, seed=seed)
+        for i, (n_in, n_out) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
+            chain.append(Linear(n_in, n_out, init=init))
+            if i < layers:
+                chain.append(made.fresh() if isinstance(made, Unit) else made[i].fresh())
+        super().__init__(*chain, loss=last, dtype=dtype, seed=seed)
 
     def _settings(self) -> tuple[str, ...]:
         return "sizes", "hidden", "init"
@@ -704,6 +893,22 @@ class MLP(Network):
         name = TABLE_LOSSES.get(type(self.loss))
         loss = repr(name) if name and repr(self.loss) == f"{LOSSES[name].unit}()" else repr(self.loss)
         return f"MLP({list(self.sizes)}, hidden={self.hidden!r}, loss={loss}, dtype={self.dtype.name!r})"
+
+
+def _hidden_units(hidden: Any) -> Unit | list[Unit]:
+    """Give the unit that every hidden layer gets a fresh one of, or one for each."""
+    if isinstance(hidden, str | Unit):
+        return _hidden_unit("hidden", hidden)
+    if not isinstance(hidden, Sequence):
+        raise TypeError(f"hidden must be a name, a unit, or a sequence of these, got {hidden!r}")
+    return [_hidden_unit(f"hidden[{i}]", entry) for i, entry in enumerate(hidden)]
+
+
+def _hidden_unit(name: str, entry: Any) -> Unit:
+    if isinstance(entry, Unit):
+        return entry
+    made: Unit = getattr(units, ACTIVATIONS[check.choice(name, entry, ACTIVATIONS)].unit)()
+    return made
 
 
 # ---- checks of what a network is made of -----------------------------------------------------------------------------
@@ -724,8 +929,11 @@ def _check_chain(chain: tuple[Any, ...], loss: Any) -> None:
     for i, unit in enumerate(chain):
         if not isinstance(unit, Unit):
             raise TypeError(f"unit {i} must be a fastbp.Unit, got {unit!r} ({type(unit).__name__})")
-        if any(unit is other for other in chain[:i]):
-            raise ValueError(f"unit {i}, {unit!r}, is in the chain already: make another one")
+    seen: dict[int, str] = {}
+    for path, unit in walk(chain):
+        if id(unit) in seen:
+            raise ValueError(f"unit {path}, {unit!r}, is in the chain already: make another one")
+        seen[id(unit)] = path
     if not isinstance(loss, Loss):
         raise TypeError(f"loss must be a fastbp.Loss such as fastbp.SoftmaxNLL(), got {loss!r} ({type(loss).__name__})")
 
@@ -740,23 +948,3 @@ def _parameter_shapes(i: int, unit: Unit) -> dict[str, tuple[int, ...]]:
     for name, shape in unit.parameter_shapes().items():
         shapes[name] = tuple(check.integer(f"parameter_shapes()[{name!r}] of unit {i}", size, 0) for size in shape)
     return shapes
-
-
-def _of_unit(named: Mapping[str, FloatArray], i: int) -> dict[str, FloatArray]:
-    start = f"{i}."
-    return {name.removeprefix(start): view for name, view in named.items() if name.startswith(start)}
-
-
-def _widths(chain: tuple[Unit, ...]) -> list[tuple[int | None, int | None]]:
-    """Give (inputs, outputs) of each unit as far as they are known without running it; refuse those that do not fit."""
-    widths: list[tuple[int | None, int | None]] = []
-    width: int | None = None
-    for i, unit in enumerate(chain):
-        try:
-            made = unit.outputs_for(width)
-        except ValueError as error:
-            raise ValueError(f"unit {i}, {unit!r}, {error}") from None
-        widths.append((unit.n_in if isinstance(unit, Linear) else width, made))
-        width = made
-    return widths
-

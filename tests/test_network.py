@@ -1232,7 +1232,7 @@ BAD_NETWORKS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: fastbp.MLP("32"), TypeError, "sizes must be a sequence of integers, got '32'"),
     (lambda: fastbp.MLP(3), TypeError, "sizes must be a sequence of integers, got 3"),
     (lambda: fastbp.MLP([3, 2], hidden="gelo"), ValueError, f"unknown hidden 'gelo': known are {listed(ACTIVATIONS)}"),
-    (lambda: fastbp.MLP([3, 2], hidden=fastbp.ReLU), TypeError, "unknown hidden .*: known are"),
+    (lambda: fastbp.MLP([3, 2], hidden=fastbp.ReLU), TypeError, "hidden must be a name, a unit, or a sequence"),
     (lambda: fastbp.MLP([3, 2], loss="nll"), ValueError, f"unknown loss 'nll': known are {listed(LOSSES)}"),
     (lambda: fastbp.MLP([3, 2], loss=3), TypeError, "unknown loss 3: known are"),
     (lambda: fastbp.MLP([3, 2], init="gloro"), ValueError, "'gloro'.*glorot_uniform"),

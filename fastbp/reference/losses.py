@@ -55,12 +55,11 @@ def _as_columns(t: Array, z: Array) -> Array:
 
 
 def _one_hot(t: Array, z: Array) -> Array:
-    return np.equal.outer(np.asarray(t), np.arange(z.shape[1])).astype(z.dtype)
+    return np.asarray(np.equal.outer(np.asarray(t), np.arange(z.shape[1])), dtype=z.dtype)
 
 
 def _widened(weights: Array | None, z: Array) -> Array:
-    made: Array = np.ones(z.shape[1]) if weights is None else weights
-    return made.astype(z.dtype)
+    return (np.ones(z.shape[1]) if weights is None else weights).astype(z.dtype)
 
 
 # ---- softmax_nll -----------------------------------------------------------------------------------------------------

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from fastbp.units import elementwise
 from fastbp.units.base import Unit
+from fastbp.units.composites import Branches, Residual, Sequential
 from fastbp.units.dense import Linear
 from fastbp.units.elementwise import *  # noqa: F403  what the table of activations has decides
 
-__all__ = ["Linear", "Unit"]
+__all__ = ["Branches", "Linear", "Residual", "Sequential", "Unit"]
 __all__ += elementwise.__all__
 
 if TYPE_CHECKING:

@@ -1,31 +1,59 @@
-"""A chain of units in plain C: what the sweeps need to know, without the GIL. See _chain.pyx for its design."""
-from libc.stdint cimport int64_t
+"""A chain of units in plain C, branches and all: what the sweeps need to know, without the GIL. See _chain.pyx for its design."""
+from libc.stdint cimport int64_t, uint64_t
 
 from fastbp._product cimport Product
-from fastbp._table cimport MAX_OPTIONS, Activation, Kernels, Loss, LossOptions
+from fastbp._table cimport MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS, Activation, Kernels, Loss, LossOptions, UnitCall, UnitKind
 from fastbp._team cimport Session
 from fastbp._update cimport Rule
 
 cdef enum:
+    # kinds of units
     LINEAR = 0
     ACTIVATION = 1
+    TABLE = 2               # of the kernels' table of units
+    MERGE = 3
+    # ways to merge
+    MERGE_SUM = 0
+    MERGE_MEAN = 1
+    MERGE_CONCAT = 2
+    # instead of the number of a unit
+    INPUT = -1              # what the chain is given
+    NOBODY = -2
     MAX_LOSS_PARTS = 8
 
 cdef struct Unit:
     int kind
-    int linear              # which of the pairs, or -1
+    int merge
+    int n_sources
+    int* sources            # the units whose outputs it reads, each with a smaller number, or INPUT; one, unless it merges
     Py_ssize_t n_in, n_out
     const Activation* rule  # of an activation
-    double options[MAX_OPTIONS]
+    const UnitKind* table   # of a unit of the table
+    double options[MAX_UNIT_OPTIONS]
+    void* state[MAX_UNIT_PARAMETERS]
+    uint64_t stream         # of chance
+    int pair                # which of the pairs of parameters, or -1
+    Py_ssize_t items        # of its parameters, where they are computed by items
+    Py_ssize_t sizes[MAX_UNIT_PARAMETERS]   # elements of each of its parameters
+    # what follows from the units
+    int readers             # how many units read its output
+    int last_reader         # the one with the largest number: the first to write the gradient at its output
+    int shares              # the unit before it the gradient at whose output lies where the one at its own does, or NOBODY
+    int slot                # of the gradient at its output, where that is passed on
     bint fused              # an activation that the product before it applies, in that product's buffer
-    char* out               # rows x n_out; of the first activation of a chain possibly the copy of x
-    char* delta             # of a linear unit: rows x n_out, the gradient at its output, where that is not passed on in turns
+    bint folded             # an activation whose derivative the product behind it applies when it stores the gradient
+    bint wanted             # does a parameter's gradient depend on the one at its output?
     Py_ssize_t turned       # by rows only, of a linear unit: where its turned weight lies among a worker's own
+    # buffers
+    char* out               # rows x n_out
+    char* kept              # what a unit of the table leaves for its backward
+    char* delta             # rows x n_out, the gradient at its output, where all are kept until the last is there
+    char* passing           # the same where it is passed on: other units use the place before and after
 
 cdef struct Pair:
-    char* weight
+    char* weight            # or the first parameter of a unit of the table, dense
     Py_ssize_t weight_row
-    char* bias
+    char* bias              # or the second one, or NULL
 
 cdef struct Batch:
     Py_ssize_t rows
@@ -37,6 +65,9 @@ cdef struct Batch:
     const char* weights             # dense, or NULL
     double scale
     double factors[MAX_LOSS_PARTS]  # of each part of the loss, beside scale
+    bint training
+    uint64_t step                   # of chance
+    Py_ssize_t first_row            # the number of its first row in a batch that it is part of
     # By rows only: fetches some of the rows, first of all; or NULL: they are there.
     void (*fetch)(const void* source, Py_ssize_t first, Py_ssize_t rows) noexcept nogil
     const void* source
@@ -51,20 +82,26 @@ cdef struct LossPart:
 cdef struct Chain:
     const Kernels* kernels
     Unit* units
-    int n_units, n_linear
-    int first_linear                # n_units if there is none
+    int n_units, n_pairs
     LossPart parts[MAX_LOSS_PARTS]  # of the loss, which is their sum
     int n_parts                     # 0: the loss is not the engine's
     Py_ssize_t n_targets            # columns of a row of targets
     bint counts                     # of some part
     Py_ssize_t n_in, n_out, widest
+    uint64_t seed                   # of chance
+    int last_reader                 # of the input
     double cost_of_row              # microseconds of one thread, forward and backward
+    bint copies_x                   # some unit needs the input as dense rows
+    bint adds                       # some gradient is a sum over branches
+    bint over_columns               # some unit needs all rows of a column at once
+    int n_slots
+    bint keeps                      # all gradients at outputs are kept, whatever the memory
     bint by_rows                    # small enough that blocks of rows go through all units
     Py_ssize_t turned_bytes         # by rows: all turned weights
     Py_ssize_t delta_rows           # that there is room for in the units' deltas
     # buffers
     char* copy_of_x
-    char* delta[2]
+    char* spare                     # a gradient that is to be added
     char* dx
     double* row_losses
     int64_t* labels
@@ -75,7 +112,7 @@ cdef struct Chain:
     char* scratch
     Py_ssize_t scratch_size
 
-cdef void chain_finish(Chain* chain) noexcept
+cdef int chain_finish(Chain* chain) except -1
 cdef Py_ssize_t chain_lay_out(Chain* chain, char* base, Py_ssize_t rows, int threads, bint gathers,
                               Py_ssize_t least_scratch) noexcept
 
@@ -85,21 +122,30 @@ cdef bint rows_fit(const Chain* chain, Py_ssize_t rows) noexcept nogil      # do
 cdef bint sweep_forward(Chain* chain, Session* session, const Batch* batch, const Pair* parameters) noexcept nogil
 cdef bint sweep_loss(Chain* chain, Session* session, const Batch* batch, char* dz) noexcept nogil
 cdef bint sweep_backward(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients,
-                         char* delta, bint need_dx) noexcept nogil
+                         bint need_dx) noexcept nogil
 
 # The gradient and the update, with which nothing interferes once it has begun.
 cdef bint sweep_step(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients,
                      const Rule* rule) noexcept nogil
 
-cdef char* delta_at_output(const Chain* chain) noexcept nogil
-cdef int linear_below(const Chain* chain, int i) noexcept nogil
-cdef void output_of(const Chain* chain, Product* p, int i, Py_ssize_t rows, const char* x, Py_ssize_t row, Py_ssize_t step,
-                    const Pair* parameters) noexcept nogil
+cdef char* delta_at_output(const Chain* chain, bint keeps) noexcept nogil
+cdef char* delta_of(const Chain* chain, int i, bint keeps) noexcept nogil
+cdef bint wants(const Chain* chain, int i, bint need_dx) noexcept nogil
+cdef void forward_rows_of(const Chain* chain, const Batch* batch, const Pair* parameters, int i, Py_ssize_t first,
+                          Py_ssize_t rows) noexcept nogil
+cdef void backward_rows_of(const Chain* chain, const Batch* batch, const Pair* parameters, int i, bint keeps, bint need_dx,
+                           Py_ssize_t first, Py_ssize_t rows) noexcept nogil
+cdef void copy_rows(const Chain* chain, const Batch* batch, Py_ssize_t first, Py_ssize_t rows) noexcept nogil
+cdef char* input_target(const Chain* chain, int i, bint keeps) noexcept nogil
+cdef void add_spare(const Chain* chain, int i, bint keeps, Py_ssize_t first, Py_ssize_t rows) noexcept nogil
+cdef void call_of(const Chain* chain, const Batch* batch, const Pair* parameters, int i, UnitCall* c) noexcept nogil
+cdef void item_gradients(const Chain* chain, const Batch* batch, const Pair* parameters, const Pair* gradients, const Rule* rule, int i,
+                         bint keeps, Py_ssize_t first, Py_ssize_t count) noexcept nogil
+cdef Py_ssize_t items_of_task(const Unit* unit, Py_ssize_t rows) noexcept nogil
+cdef void output_of(const Chain* chain, Product* p, int i, const Batch* batch, const Pair* parameters) noexcept nogil
 cdef void weight_gradient(const Chain* chain, Product* p, int i, const Batch* batch, const char* delta,
                           const Pair* gradients) noexcept nogil
 cdef void input_gradient(const Chain* chain, Product* p, int i, Py_ssize_t rows, const char* delta, char* target,
                          const Pair* parameters) noexcept nogil
-cdef bint folds(const Chain* chain, int i) noexcept nogil
 cdef Py_ssize_t padded(Py_ssize_t n_bytes) noexcept nogil
-cdef const char* kept_by(const Chain* chain, int i) noexcept nogil
 cdef void losses_of_rows(const Chain* chain, const Batch* batch, Py_ssize_t first, Py_ssize_t rows, char* dz) noexcept nogil

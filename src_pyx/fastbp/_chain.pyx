@@ -2,24 +2,123 @@
 
 Design
 ------
-(a) An activation whose derivative reads its output is *fused*: the product before it applies it to each tile, in place, and the
-    product that computes the gradient at its output multiplies by the derivative before the only store.
-(b) Losses are summed over the rows, in double, in the rows' order, by the caller.
-(c) A chain that is small enough goes another way, in which the threads share the rows: see _rows.pyx.
+(a) The units stand in an order in which each reads only earlier ones; a branch is a unit whose output several others read, and a merge
+    is a unit that reads several. So the sweeps are two plain loops, up and down.
+(b) On the way down each unit finds the gradient at its output, and leaves the one at its input. Where several units read an output, the
+    one that comes first (the last in the order) writes that gradient and the others add theirs: always in the same order.
+(c) The gradient at a unit's input may lie where the one at its output did (`shares`), where nothing else reads either. A gradient that
+    is passed on lives in a slot, which the next one takes over when it is used up: a plain chain needs two. Where all of them are
+    kept until the last is there (for an update, or by rows) each has a place of its own.
+(d) An activation whose derivative reads its output is *fused*: the product before it applies it to each tile, in place, and the
+    product that computes the gradient at its output multiplies by the derivative before the only store. Where a branch begins, neither
+    is possible.
+(e) Losses are summed over the rows, in double, in the rows' order, by the caller.
+(f) A chain that is small enough goes another way, in which the threads share the rows: see _rows.pyx.
 """
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.stdint cimport int64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from fastbp._loss cimport number_at
 from fastbp._product cimport Product, multiply, product_init, product_scratch
-from fastbp._table cimport Activation, Kernels
+from fastbp._table cimport MAX_UNIT_PARAMETERS, UnitCall
 from fastbp._team cimport TASK_ELEMENTS, Session, run_tasks
-from fastbp._update cimport Rule, run_update
+from fastbp._update cimport Rule, apply_rule, run_update
 
 cdef enum:
     ALIGNMENT = 64
     ROWS_OF_LOSS = 64       # whose losses are computed in one call
     ROWS_BYTES = 1 << 20    # of the widest unit's rows, where a gradient goes by rows: see _rows.pyx
+    STRIP_BYTES = 192 << 10     # of the columns that a unit over columns takes at once: two such arrays stay in the second cache
+    STRIP_COLUMNS = 16          # of float: a cache line
+
+
+# --- what follows from the units
+
+cdef int chain_finish(Chain* chain) except -1:
+    """To be called when kinds, sources, sizes and options are there."""
+    cdef Unit* unit
+    cdef int i, k, source
+    chain.last_reader = NOBODY
+    for i in range(chain.n_units):
+        unit = &chain.units[i]
+        unit.readers, unit.last_reader, unit.shares, unit.slot = 0, NOBODY, NOBODY, NOBODY
+        unit.fused = unit.folded = False
+        chain.widest = max(chain.widest, max(unit.n_in, unit.n_out))
+        chain.cost_of_row += cost_of(chain, unit)
+        unit.wanted = unit.pair >= 0
+        for k in range(unit.n_sources):
+            source = unit.sources[k]
+            if source == INPUT:
+                chain.copies_x = chain.copies_x or unit.kind != LINEAR
+                chain.last_reader = i
+            else:
+                unit.wanted = unit.wanted or chain.units[source].wanted
+                chain.units[source].readers += 1
+                chain.units[source].last_reader = i
+    for i in range(chain.n_units):
+        find_neighbours(chain, i)
+    chain.n_in, chain.n_out = chain.units[0].n_in, chain.units[chain.n_units - 1].n_out
+    return choose_slots(chain)
+
+cdef double cost_of(const Chain* chain, const Unit* unit) noexcept:
+    if unit.kind == LINEAR:
+        return 6.0 * unit.n_in * unit.n_out / chain.kernels.flops
+    return 0.001 * unit.n_out
+
+cdef inline bint read_once(const Chain* chain, int i) noexcept nogil:
+    return i >= 0 and chain.units[i].readers == 1
+
+cdef void find_neighbours(Chain* chain, int i) noexcept:
+    """What a unit does together with the one before it."""
+    cdef Unit* unit = &chain.units[i]
+    cdef Unit* before
+    cdef int k, source = unit.sources[0]
+    for k in range(unit.n_sources):
+        chain.adds = chain.adds or adds_to(chain, i, unit.sources[k])
+    if unit.kind == TABLE and unit.table.over_columns:
+        chain.over_columns = True
+    if unit.kind == MERGE and unit.merge == MERGE_SUM:
+        for k in range(unit.n_sources - 1, -1, -1):
+            if read_once(chain, unit.sources[k]):
+                unit.shares = unit.sources[k]
+    if not read_once(chain, source) or unit.kind == MERGE:
+        return
+    before = &chain.units[source]
+    if unit.kind == ACTIVATION or (unit.kind == TABLE and unit.pair < 0 and unit.n_in == unit.n_out):
+        unit.shares = source
+    unit.fused = unit.kind == ACTIVATION and before.kind == LINEAR and not unit.rule.needs_input
+    before.folded = unit.kind == LINEAR and before.kind == ACTIVATION and not before.rule.needs_input
+
+cdef int choose_slots(Chain* chain) except -1:
+    """Give the gradient at each output a place from when it is written until it is used up."""
+    cdef char* busy = <char*> PyMem_RawCalloc(chain.n_units + 1, 1)
+    cdef Unit* unit
+    cdef int i, k, source
+    if busy == NULL:
+        raise MemoryError("no memory for the plan of a chain of units")
+    for i in range(chain.n_units - 1, -1, -1):
+        unit = &chain.units[i]
+        if unit.slot == NOBODY:     # the last one, which nobody reads
+            unit.slot = take_slot(chain, busy)
+        for k in range(unit.n_sources):
+            source = unit.sources[k]
+            if source != INPUT and source != unit.shares and chain.units[source].slot == NOBODY:
+                chain.units[source].slot = take_slot(chain, busy)
+        if unit.shares != NOBODY:
+            chain.units[unit.shares].slot = unit.slot
+        else:
+            busy[unit.slot] = False
+    PyMem_RawFree(busy)
+    return 0
+
+cdef int take_slot(Chain* chain, char* busy) noexcept:
+    cdef int slot = 0
+    while busy[slot]:
+        slot += 1
+    busy[slot] = True
+    chain.n_slots = max(chain.n_slots, slot + 1)
+    return slot
 
 
 # --- buffers
@@ -32,39 +131,21 @@ cdef inline char* carve(char** place, Py_ssize_t n_bytes) noexcept nogil:
     place[0] += padded(n_bytes)
     return mine
 
-cdef void chain_finish(Chain* chain) noexcept:
-    """What follows from the units."""
-    cdef Unit* unit
-    cdef int i
-    chain.first_linear = chain.n_units
-    for i in range(chain.n_units):
-        unit = &chain.units[i]
-        chain.widest = max(chain.widest, max(unit.n_in, unit.n_out))
-        if unit.kind == LINEAR:
-            unit.linear = chain.n_linear
-            chain.n_linear += 1
-            chain.first_linear = min(chain.first_linear, i)
-            chain.cost_of_row += 6.0 * unit.n_in * unit.n_out / chain.kernels.flops
-        else:
-            unit.linear = -1
-            unit.fused = i > 0 and chain.units[i - 1].kind == LINEAR and not unit.rule.needs_input
-            chain.cost_of_row += 0.001 * unit.n_out
-    chain.n_in, chain.n_out = chain.units[0].n_in, chain.units[chain.n_units - 1].n_out
-
 cdef bint rows_fit(const Chain* chain, Py_ssize_t rows) noexcept nogil:
     return chain.by_rows and rows * chain.widest * chain.kernels.itemsize <= ROWS_BYTES
 
 cdef Py_ssize_t rows_of_deltas(const Chain* chain, Py_ssize_t rows) noexcept nogil:
-    """How many rows there is room for to keep the gradient at every linear unit's output until the last of them is there. By rows that
+    """How many rows there is room for to keep the gradient at every unit's output until the last of them is there. By rows that
     is needed; otherwise by an update that is to be the end of the weights' gradients, and memory is saved as long as those are the
     larger ones."""
     cdef Py_ssize_t outputs = 0, weights = 0
     cdef int i
     for i in range(chain.n_units):
-        if chain.units[i].kind == LINEAR:
+        if chain.units[i].shares == NOBODY:
             outputs += chain.units[i].n_out
+        if chain.units[i].kind == LINEAR:
             weights += chain.units[i].n_in * chain.units[i].n_out
-    if rows * outputs <= weights:
+    if chain.keeps or rows * outputs <= weights:
         return rows
     return min(rows, ROWS_BYTES // (chain.widest * chain.kernels.itemsize)) if chain.by_rows else 0
 
@@ -73,19 +154,14 @@ cdef Py_ssize_t chain_lay_out(Chain* chain, char* base, Py_ssize_t rows, int thr
     """Give every buffer its place from `base` on; the bytes it takes. With base NULL it only measures."""
     cdef char* place = base
     cdef Py_ssize_t itemsize = chain.kernels.itemsize
-    cdef Unit* unit
+    cdef Py_ssize_t row_bytes = chain.widest * itemsize
     cdef int i
     chain.delta_rows = rows_of_deltas(chain, rows)
-    chain.copy_of_x = carve(&place, rows * chain.n_in * itemsize) if chain.first_linear != 0 else NULL
+    chain.copy_of_x = carve(&place, rows * chain.n_in * itemsize if chain.copies_x else 0)
     for i in range(chain.n_units):
-        unit = &chain.units[i]
-        if unit.kind == ACTIVATION and (unit.fused or unit.rule.forward == NULL):
-            unit.out = chain.units[i - 1].out if i else chain.copy_of_x
-        else:
-            unit.out = carve(&place, rows * unit.n_out * itemsize)
-        unit.delta = carve(&place, chain.delta_rows * unit.n_out * itemsize) if unit.kind == LINEAR else NULL
-    chain.delta[0] = carve(&place, rows * chain.widest * itemsize)
-    chain.delta[1] = carve(&place, rows * chain.widest * itemsize)
+        lay_out_unit(chain, i, rows, &place)
+    lay_out_deltas(chain, &place, padded(rows * row_bytes))
+    chain.spare = carve(&place, rows * row_bytes if chain.adds else 0)
     chain.dx = carve(&place, rows * chain.n_in * itemsize)
     chain.row_losses = <double*> carve(&place, rows * sizeof(double))
     chain.labels = <int64_t*> carve(&place, rows * sizeof(int64_t))
@@ -96,6 +172,30 @@ cdef Py_ssize_t chain_lay_out(Chain* chain, char* base, Py_ssize_t rows, int thr
     chain.scratch_size = max(scratch_bytes(chain, rows, threads), least_scratch)
     chain.scratch = carve(&place, chain.scratch_size)
     return place - base
+
+cdef void lay_out_unit(Chain* chain, int i, Py_ssize_t rows, char** place) noexcept:
+    cdef Unit* unit = &chain.units[i]
+    cdef Py_ssize_t itemsize = chain.kernels.itemsize
+    if unit.kind == ACTIVATION and (unit.fused or unit.rule.forward == NULL):
+        unit.out = <char*> input_of(chain, unit.sources[0])
+    else:
+        unit.out = carve(place, rows * unit.n_out * itemsize)
+    if unit.kind == TABLE:
+        unit.kept = carve(place, unit.table.kept * (unit.n_in if unit.table.over_columns else rows) * itemsize)
+
+cdef void lay_out_deltas(Chain* chain, char** place, Py_ssize_t slot_bytes) noexcept:
+    cdef char* slots = carve(place, chain.n_slots * slot_bytes)
+    cdef Unit* unit
+    cdef int i
+    for i in range(chain.n_units):
+        chain.units[i].delta = NULL
+    for i in range(chain.n_units - 1, -1, -1):
+        unit = &chain.units[i]
+        unit.passing = slots + unit.slot * slot_bytes
+        if unit.delta == NULL:
+            unit.delta = carve(place, chain.delta_rows * unit.n_out * chain.kernels.itemsize)
+        if unit.shares != NOBODY:
+            chain.units[unit.shares].delta = unit.delta
 
 cdef Py_ssize_t scratch_bytes(const Chain* chain, Py_ssize_t rows, int threads) noexcept:
     cdef Py_ssize_t most = 0
@@ -109,91 +209,270 @@ cdef Py_ssize_t scratch_bytes(const Chain* chain, Py_ssize_t rows, int threads) 
                        + product_scratch(chain.kernels, unit.n_in, unit.n_out, rows, threads))
     return most
 
+cdef inline const char* input_of(const Chain* chain, int source) noexcept nogil:
+    return chain.units[source].out if source != INPUT else chain.copy_of_x
+
+cdef char* delta_of(const Chain* chain, int i, bint keeps) noexcept nogil:
+    """Where the gradient at a unit's output, or at the input, goes."""
+    if i == INPUT:
+        return chain.dx
+    return chain.units[i].delta if keeps else chain.units[i].passing
+
+cdef char* delta_at_output(const Chain* chain, bint keeps) noexcept nogil:
+    return delta_of(chain, chain.n_units - 1, keeps)
+
+cdef bint wants(const Chain* chain, int i, bint need_dx) noexcept nogil:
+    """Is the gradient there needed?"""
+    return need_dx or (i != INPUT and chain.units[i].wanted)
+
+
+# --- some rows of a unit that is not linear
+
+cdef void call_of(const Chain* chain, const Batch* batch, const Pair* parameters, int i, UnitCall* c) noexcept nogil:
+    """All but dy, dx and the gradients."""
+    cdef Unit* unit = &chain.units[i]
+    cdef int k
+    c.rows, c.n_in, c.n_out = batch.rows, unit.n_in, unit.n_out
+    c.x, c.x_row, c.y, c.kept = input_of(chain, unit.sources[0]), unit.n_in, unit.out, unit.kept
+    c.dy = c.dx = NULL
+    for k in range(MAX_UNIT_PARAMETERS):
+        c.parameters[k] = c.gradients[k] = NULL
+        c.state[k] = unit.state[k]
+    if unit.pair >= 0:
+        c.parameters[0], c.parameters[1] = parameters[unit.pair].weight, parameters[unit.pair].bias
+    c.options = unit.options
+    c.training, c.seed, c.stream, c.step, c.first_row = batch.training, chain.seed, unit.stream, batch.step, batch.first_row
+
+cdef void forward_rows_of(const Chain* chain, const Batch* batch, const Pair* parameters, int i, Py_ssize_t first,
+                          Py_ssize_t rows) noexcept nogil:
+    """Some rows of the output of any unit but a linear one; columns where it works over columns."""
+    cdef Unit* unit = &chain.units[i]
+    cdef Py_ssize_t place = first * unit.n_out * chain.kernels.itemsize
+    cdef UnitCall c
+    if unit.kind == MERGE:
+        merge_rows(chain, i, first, rows)
+    elif unit.kind == TABLE:
+        call_of(chain, batch, parameters, i, &c)
+        unit.table.forward(&c, first, rows)
+    elif not unit.fused and unit.rule.forward != NULL:
+        unit.rule.forward(input_of(chain, unit.sources[0]) + place, unit.out + place, rows * unit.n_out, unit.options)
+
+cdef void merge_rows(const Chain* chain, int i, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+    cdef const Unit* unit = &chain.units[i]
+    cdef Py_ssize_t itemsize = chain.kernels.itemsize
+    cdef double share = 1.0 / unit.n_sources if unit.merge == MERGE_MEAN else 1
+    cdef const char* x
+    cdef Py_ssize_t row, n, column = 0
+    cdef int k
+    for k in range(unit.n_sources):
+        x = input_of(chain, unit.sources[k])
+        if unit.merge != MERGE_CONCAT:
+            row = first * unit.n_out * itemsize
+            chain.kernels.blend(x + row, share, unit.out + row, rows * unit.n_out, k > 0)
+            continue
+        n = width_of(chain, unit.sources[k])
+        for row in range(first, first + rows):
+            chain.kernels.gather(x + row * n * itemsize, 1, unit.out + (row * unit.n_out + column) * itemsize, n)
+        column += n
+
+cdef inline Py_ssize_t width_of(const Chain* chain, int source) noexcept nogil:
+    return chain.units[source].n_out if source != INPUT else chain.n_in
+
+cdef inline bint adds_to(const Chain* chain, int i, int source) noexcept nogil:
+    """Has another unit written the gradient at this source before unit i comes?"""
+    return (chain.units[source].last_reader if source != INPUT else chain.last_reader) != i
+
+cdef char* input_target(const Chain* chain, int i, bint keeps) noexcept nogil:
+    """Where unit i, which reads one source, writes the gradient at it: to be added by `add_spare` if that is the spare place."""
+    cdef int source = chain.units[i].sources[0]
+    return chain.spare if adds_to(chain, i, source) else delta_of(chain, source, keeps)
+
+cdef void add_spare(const Chain* chain, int i, bint keeps, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+    cdef int source = chain.units[i].sources[0]
+    cdef Py_ssize_t n = chain.units[i].n_in
+    cdef Py_ssize_t place = first * n * chain.kernels.itemsize
+    if adds_to(chain, i, source):
+        chain.kernels.blend(chain.spare + place, 1, delta_of(chain, source, keeps) + place, rows * n, True)
+
+cdef void backward_rows_of(const Chain* chain, const Batch* batch, const Pair* parameters, int i, bint keeps, bint need_dx,
+                           Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+    """Some rows of the gradient at the input of any unit but a linear one; columns where it works over columns."""
+    cdef const Unit* unit = &chain.units[i]
+    cdef char* target
+    if unit.kind == MERGE:
+        unmerge_rows(chain, i, keeps, need_dx, first, rows)
+        return
+    if not wants(chain, unit.sources[0], need_dx):
+        return
+    target = input_target(chain, i, keeps)
+    if unit.kind == TABLE:
+        table_backward(chain, batch, parameters, i, delta_of(chain, i, keeps), target, first, rows)
+    else:
+        derivative(chain, i, delta_of(chain, i, keeps), target, first, rows)
+    if not (unit.kind == TABLE and unit.table.over_columns):
+        add_spare(chain, i, keeps, first, rows)
+
+cdef void table_backward(const Chain* chain, const Batch* batch, const Pair* parameters, int i, const char* delta, char* target,
+                         Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    cdef UnitCall c
+    call_of(chain, batch, parameters, i, &c)
+    c.dy, c.dx = delta, target
+    chain.units[i].table.backward(&c, first, count)
+
+cdef void derivative(const Chain* chain, int i, const char* delta, char* target, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+    """target = delta * act'(kept), or delta alone where that is done."""
+    cdef Unit* unit = &chain.units[i]
+    cdef Py_ssize_t place = first * unit.n_out * chain.kernels.itemsize
+    cdef const char* kept = input_of(chain, unit.sources[0]) if unit.rule.needs_input else unit.out
+    if not unit.folded and unit.rule.backward != NULL:
+        unit.rule.backward(delta + place, kept + place, target + place, rows * unit.n_out, unit.options)
+    elif target != delta:
+        chain.kernels.gather(delta + place, 1, target + place, rows * unit.n_out)
+
+cdef void unmerge_rows(const Chain* chain, int i, bint keeps, bint need_dx, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+    """Each branch gets its part of the gradient, or its share."""
+    cdef const Unit* unit = &chain.units[i]
+    cdef Py_ssize_t itemsize = chain.kernels.itemsize
+    cdef double share = 1.0 / unit.n_sources if unit.merge == MERGE_MEAN else 1
+    cdef const char* delta = delta_of(chain, i, keeps)
+    cdef char* target
+    cdef Py_ssize_t row, n, column = 0
+    cdef bint adds
+    cdef int k
+    for k in range(unit.n_sources):
+        n = width_of(chain, unit.sources[k])
+        if unit.sources[k] != unit.shares and wants(chain, unit.sources[k], need_dx):
+            target, adds = delta_of(chain, unit.sources[k], keeps), adds_to(chain, i, unit.sources[k])
+            if unit.merge == MERGE_CONCAT:
+                for row in range(first, first + rows):
+                    chain.kernels.blend(delta + (row * unit.n_out + column) * itemsize, 1, target + row * n * itemsize, n, adds)
+            else:
+                row = first * n * itemsize
+                chain.kernels.blend(delta + row, share, target + row, rows * n, adds)
+        column += n
+
+cdef bint has_backward(const Chain* chain, int i, bint need_dx) noexcept nogil:
+    """Is there anything to do on the way down, for a unit that is not linear?"""
+    cdef const Unit* unit = &chain.units[i]
+    cdef int k
+    if unit.kind == ACTIVATION and (unit.folded or unit.rule.backward == NULL) and unit.shares != NOBODY:
+        return False
+    for k in range(unit.n_sources):
+        if wants(chain, unit.sources[k], need_dx):
+            return True
+    return False
+
+
+# --- the same for all rows, shared by the threads
+
+cdef struct RowsTask:
+    const Chain* chain
+    const Batch* batch
+    const Pair* parameters
+    const Pair* gradients
+    const Rule* rule
+    int i
+    bint keeps, need_dx
+    Py_ssize_t all, each        # rows, columns or items: of the whole, of a task
+
+cdef void copy_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    cdef const RowsTask* t = <const RowsTask*> context
+    cdef Py_ssize_t first = task * t.each
+    copy_rows(t.chain, t.batch, first, min(t.each, t.all - first))
+
+cdef void forward_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    cdef const RowsTask* t = <const RowsTask*> context
+    cdef Py_ssize_t first = task * t.each
+    forward_rows_of(t.chain, t.batch, t.parameters, t.i, first, min(t.each, t.all - first))
+
+cdef void backward_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    cdef const RowsTask* t = <const RowsTask*> context
+    cdef Py_ssize_t first = task * t.each
+    backward_rows_of(t.chain, t.batch, t.parameters, t.i, t.keeps, t.need_dx, first, min(t.each, t.all - first))
+
+cdef void spare_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    cdef const RowsTask* t = <const RowsTask*> context
+    cdef Py_ssize_t first = task * t.each
+    add_spare(t.chain, t.i, t.keeps, first, min(t.each, t.all - first))
+
+cdef void items_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    cdef const RowsTask* t = <const RowsTask*> context
+    cdef Py_ssize_t first = task * t.each
+    item_gradients(t.chain, t.batch, t.parameters, t.gradients, t.rule, t.i, t.keeps, first, min(t.each, t.all - first))
+
+cdef void rows_task_init(RowsTask* t, const Chain* chain, const Batch* batch, const Pair* parameters, int i) noexcept nogil:
+    """By rows; the number of elements decides how many are a task."""
+    t.chain, t.batch, t.parameters, t.gradients, t.rule, t.i = chain, batch, parameters, NULL, NULL, i
+    t.keeps = t.need_dx = False
+    t.all, t.each = batch.rows, max(<Py_ssize_t> 1, TASK_ELEMENTS // max(chain.units[i].n_in, chain.units[i].n_out))
+
+cdef inline Py_ssize_t tasks_of(const RowsTask* t) noexcept nogil:
+    return (t.all + t.each - 1) // t.each
+
+cdef inline double cost_of_elements(const RowsTask* t) noexcept nogil:
+    return 0.001 * t.batch.rows * t.chain.units[t.i].n_out
+
+cdef void by_columns(RowsTask* t) noexcept nogil:
+    cdef Py_ssize_t columns = STRIP_BYTES // (max(<Py_ssize_t> 1, t.batch.rows) * t.chain.kernels.itemsize)
+    t.all = t.chain.units[t.i].n_in
+    t.each = max(<Py_ssize_t> STRIP_COLUMNS, columns // STRIP_COLUMNS * STRIP_COLUMNS)
+
+cdef void copy_rows(const Chain* chain, const Batch* batch, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+    cdef Py_ssize_t itemsize = chain.kernels.itemsize
+    cdef Py_ssize_t row
+    for row in range(first, first + rows):
+        chain.kernels.gather(batch.x + row * batch.x_row * itemsize, batch.x_step, chain.copy_of_x + row * chain.n_in * itemsize,
+                             chain.n_in)
+
 
 # --- forward
 
-cdef struct MapTask:
-    const Kernels* kernels
-    const Activation* rule
-    const double* options
-    const char* x           # forward: z;  backward: dy
-    const char* kept        # backward only
-    char* y
-    Py_ssize_t n
-
-cdef void forward_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
-    cdef MapTask* m = <MapTask*> context
-    cdef Py_ssize_t first = task * TASK_ELEMENTS
-    cdef Py_ssize_t count = min(m.n - first, <Py_ssize_t> TASK_ELEMENTS)
-    first *= m.kernels.itemsize
-    m.rule.forward(m.x + first, m.y + first, count, m.options)
-
-cdef void backward_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
-    cdef MapTask* m = <MapTask*> context
-    cdef Py_ssize_t first = task * TASK_ELEMENTS
-    cdef Py_ssize_t count = min(m.n - first, <Py_ssize_t> TASK_ELEMENTS)
-    first *= m.kernels.itemsize
-    m.rule.backward(m.x + first, m.kept + first, m.y + first, count, m.options)
-
-cdef inline Py_ssize_t tasks_of(Py_ssize_t elements) noexcept nogil:
-    return (elements + TASK_ELEMENTS - 1) // TASK_ELEMENTS
-
-cdef struct CopyTask:
-    const Kernels* kernels
-    const char* x
-    Py_ssize_t row, step, n
-    char* y                 # dense
-
-cdef void copy_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
-    cdef CopyTask* c = <CopyTask*> context
-    c.kernels.gather(c.x + task * c.row * c.kernels.itemsize, c.step, c.y + task * c.n * c.kernels.itemsize, c.n)
-
-cdef bint copy_rows(Chain* chain, Session* session, const Batch* batch) noexcept nogil:
-    cdef CopyTask c
-    c.kernels, c.x, c.row, c.step, c.n = chain.kernels, batch.x, batch.x_row, batch.x_step, chain.n_in
-    c.y = chain.copy_of_x
-    return run_tasks(session, copy_task, &c, batch.rows, 0.001 * batch.rows * chain.n_in)
-
 cdef bint sweep_forward(Chain* chain, Session* session, const Batch* batch, const Pair* parameters) noexcept nogil:
+    cdef RowsTask t
     cdef Product p
-    cdef MapTask m
     cdef Unit* unit
     cdef int i
-    cdef const char* x = batch.x
-    cdef Py_ssize_t row = batch.x_row, step = batch.x_step
-    if chain.first_linear != 0:
-        if copy_rows(chain, session, batch):
+    if chain.copies_x:
+        rows_task_init(&t, chain, batch, parameters, 0)
+        if run_tasks(session, copy_task, &t, tasks_of(&t), 0.001 * batch.rows * chain.n_in):
             return True
-        x, row, step = chain.copy_of_x, chain.n_in, 1
     for i in range(chain.n_units):
         unit = &chain.units[i]
         if unit.kind == LINEAR:
-            output_of(chain, &p, i, batch.rows, x, row, step, parameters)
+            output_of(chain, &p, i, batch, parameters)
             if multiply(session, chain.kernels, &p, 1, chain.scratch, chain.scratch_size):
                 return True
-        elif not unit.fused and unit.rule.forward != NULL:
-            m.kernels, m.rule, m.x, m.y, m.n = chain.kernels, unit.rule, x, unit.out, batch.rows * unit.n_out
-            m.options = unit.options
-            if run_tasks(session, forward_task, &m, tasks_of(m.n), 0.001 * m.n):
+        elif unit.kind != ACTIVATION or not (unit.fused or unit.rule.forward == NULL):
+            rows_task_init(&t, chain, batch, parameters, i)
+            if unit.kind == TABLE and unit.table.over_columns:
+                by_columns(&t)
+            if run_tasks(session, forward_task, &t, tasks_of(&t), cost_of_elements(&t)):
                 return True
-        x, row, step = unit.out, unit.n_out, 1
     return False
 
 
 # --- the three products of a linear unit
 
-cdef void output_of(const Chain* chain, Product* p, int i, Py_ssize_t rows, const char* x, Py_ssize_t row, Py_ssize_t step,
-                    const Pair* parameters) noexcept nogil:
+cdef void output_of(const Chain* chain, Product* p, int i, const Batch* batch, const Pair* parameters) noexcept nogil:
     # y = act(x @ w + b)
     cdef const Unit* unit = &chain.units[i]
+    cdef const Pair* pair = &parameters[unit.pair]
     product_init(p)
-    p.m, p.n, p.k = rows, unit.n_out, unit.n_in
-    p.a, p.a_row, p.a_step = x, row, step
-    p.b, p.b_step, p.b_column = parameters[unit.linear].weight, parameters[unit.linear].weight_row, 1
+    p.m, p.n, p.k = batch.rows, unit.n_out, unit.n_in
+    input_operand(chain, i, batch, &p.a, &p.a_row, &p.a_step)
+    p.b, p.b_step, p.b_column = pair.weight, pair.weight_row, 1
     p.c, p.c_row, p.c_column = unit.out, unit.n_out, 1
-    p.bias = parameters[unit.linear].bias
-    if i + 1 < chain.n_units and chain.units[i + 1].fused:
-        p.forward, p.options = chain.units[i + 1].rule.forward, chain.units[i + 1].options
+    p.bias = pair.bias
+    if unit.readers == 1 and chain.units[unit.last_reader].fused:
+        p.forward, p.options = chain.units[unit.last_reader].rule.forward, chain.units[unit.last_reader].options
+
+cdef void input_operand(const Chain* chain, int i, const Batch* batch, const void** x, Py_ssize_t* row, Py_ssize_t* step) noexcept nogil:
+    """What a linear unit reads, where it lies."""
+    cdef int source = chain.units[i].sources[0]
+    if source == INPUT and not chain.copies_x:
+        x[0], row[0], step[0] = batch.x, batch.x_row, batch.x_step
+    else:
+        x[0], row[0], step[0] = input_of(chain, source), chain.units[i].n_in, 1
 
 cdef void weight_gradient(const Chain* chain, Product* p, int i, const Batch* batch, const char* delta,
                           const Pair* gradients) noexcept nogil:
@@ -201,30 +480,24 @@ cdef void weight_gradient(const Chain* chain, Product* p, int i, const Batch* ba
     cdef const Unit* unit = &chain.units[i]
     product_init(p)
     p.m, p.n, p.k = unit.n_in, unit.n_out, batch.rows
-    if i == 0:
-        p.a, p.a_row, p.a_step = batch.x, batch.x_step, batch.x_row
-    else:
-        p.a, p.a_row, p.a_step = chain.units[i - 1].out, 1, unit.n_in
+    input_operand(chain, i, batch, &p.a, &p.a_step, &p.a_row)
     p.b, p.b_step, p.b_column = delta, unit.n_out, 1
-    p.c, p.c_row, p.c_column = gradients[unit.linear].weight, gradients[unit.linear].weight_row, 1
-    p.sums, p.sums_step = gradients[unit.linear].bias, 1
+    p.c, p.c_row, p.c_column = gradients[unit.pair].weight, gradients[unit.pair].weight_row, 1
+    p.sums, p.sums_step = gradients[unit.pair].bias, 1
 
 cdef void input_gradient(const Chain* chain, Product* p, int i, Py_ssize_t rows, const char* delta, char* target,
                          const Pair* parameters) noexcept nogil:
     # dx = dy @ w.T, times the derivative of the activation before
     cdef const Unit* unit = &chain.units[i]
+    cdef int source = unit.sources[0]
     product_init(p)
     p.m, p.n, p.k = rows, unit.n_in, unit.n_out
     p.a, p.a_row, p.a_step = delta, unit.n_out, 1
-    p.b, p.b_step, p.b_column = parameters[unit.linear].weight, 1, parameters[unit.linear].weight_row
+    p.b, p.b_step, p.b_column = parameters[unit.pair].weight, 1, parameters[unit.pair].weight_row
     p.c, p.c_row, p.c_column = target, unit.n_in, 1
-    if folds(chain, i):
-        p.backward, p.options = chain.units[i - 1].rule.backward, chain.units[i - 1].options
-        p.kept, p.kept_row = chain.units[i - 1].out, unit.n_in
-
-cdef bint folds(const Chain* chain, int i) noexcept nogil:
-    """Is the derivative of the activation before this linear unit applied when the gradient is stored?"""
-    return i > 0 and chain.units[i - 1].kind == ACTIVATION and not chain.units[i - 1].rule.needs_input
+    if source != INPUT and chain.units[source].folded:
+        p.backward, p.options = chain.units[source].rule.backward, chain.units[source].options
+        p.kept, p.kept_row = chain.units[source].out, unit.n_in
 
 
 # --- the loss
@@ -248,7 +521,7 @@ cdef double loss_of_row(const Chain* chain, const Batch* batch, Py_ssize_t row, 
     loss = part_of_row(chain, batch, 0, row, weight, z, dz)
     for i in range(1, chain.n_parts):
         loss += part_of_row(chain, batch, i, row, weight, z, part)
-        chain.kernels.add(part, dz, n)
+        chain.kernels.blend(part, 1, dz, n, True)
     return loss
 
 cdef inline double part_of_row(const Chain* chain, const Batch* batch, int i, Py_ssize_t row, double weight, const char* z,
@@ -289,112 +562,135 @@ cdef bint sweep_loss(Chain* chain, Session* session, const Batch* batch, char* d
     return run_tasks(session, loss_task, &t, (batch.rows + t.rows - 1) // t.rows, 0.002 * chain.n_out * batch.rows)
 
 
+# --- the gradients of a unit's parameters that are computed by items
+
+cdef Py_ssize_t items_of_task(const Unit* unit, Py_ssize_t rows) noexcept nogil:
+    cdef Py_ssize_t items = TASK_ELEMENTS // max(<Py_ssize_t> 1, rows)
+    return max(<Py_ssize_t> STRIP_COLUMNS, items // STRIP_COLUMNS * STRIP_COLUMNS)
+
+cdef void item_gradients(const Chain* chain, const Batch* batch, const Pair* parameters, const Pair* gradients, const Rule* rule, int i,
+                         bint keeps, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    """Of some items, and at their end the update, if there is a rule."""
+    cdef const Unit* unit = &chain.units[i]
+    cdef Py_ssize_t itemsize = chain.kernels.itemsize
+    cdef UnitCall c
+    cdef Py_ssize_t each
+    cdef int k
+    call_of(chain, batch, parameters, i, &c)
+    c.dy = delta_of(chain, i, keeps)
+    c.gradients[0], c.gradients[1] = gradients[unit.pair].weight, gradients[unit.pair].bias
+    unit.table.gradients(&c, first, count)
+    if rule == NULL:
+        return
+    for k in range(MAX_UNIT_PARAMETERS):
+        if unit.sizes[k]:
+            each = unit.sizes[k] // unit.items
+            apply_rule(chain.kernels, rule, <char*> c.parameters[k] + first * each * itemsize,
+                       <char*> c.gradients[k] + first * each * itemsize, count * each)
+
+cdef bint all_items(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients,
+                    const Rule* rule, int i, bint keeps) noexcept nogil:
+    cdef RowsTask t
+    rows_task_init(&t, chain, batch, parameters, i)
+    t.gradients, t.rule, t.keeps = gradients, rule, keeps
+    t.all, t.each = chain.units[i].items, items_of_task(&chain.units[i], batch.rows)
+    return run_tasks(session, items_task, &t, tasks_of(&t), cost_of_elements(&t))
+
+
 # --- backward
 
-cdef char* delta_at_output(const Chain* chain) noexcept nogil:
-    """The gradient at the last output; it becomes the gradient at the last linear unit's in place."""
-    return chain.units[linear_below(chain, chain.n_units)].delta
-
-cdef int linear_below(const Chain* chain, int i) noexcept nogil:
-    i -= 1
-    while chain.units[i].kind != LINEAR:
-        i -= 1
-    return i
-
-cdef const char* kept_by(const Chain* chain, int i) noexcept nogil:
-    """What the activation's backward reads: its output, or what lies before it."""
-    if not chain.units[i].rule.needs_input:
-        return chain.units[i].out
-    return chain.units[i - 1].out if i else chain.copy_of_x
-
-cdef bint derivative(Chain* chain, Session* session, const Batch* batch, int i, char* delta) noexcept nogil:
-    """delta = delta * act'(kept), in place."""
-    cdef MapTask m
-    m.kernels, m.rule, m.x, m.y, m.n = chain.kernels, chain.units[i].rule, delta, delta, batch.rows * chain.units[i].n_out
-    m.kept, m.options = kept_by(chain, i), chain.units[i].options
-    return run_tasks(session, backward_task, &m, tasks_of(m.n), 0.001 * m.n)
-
 cdef bint sweep_backward(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients,
-                         char* delta, bint need_dx) noexcept nogil:
-    """From the gradient at the last output, in `delta` (one of chain.delta), to all of `gradients`; dx into chain.dx."""
-    cdef Unit* unit
-    cdef Product products[2]
-    cdef int i = chain.n_units - 1
-    cdef int last = 0 if need_dx else chain.first_linear
-    cdef bint folded = False    # this unit's derivative was applied when delta was stored
-    cdef bint goes_on
-    cdef char* target
-    while i >= last:
-        unit = &chain.units[i]
-        if unit.kind == LINEAR:
-            folded = folds(chain, i)
-            goes_on = i > last or need_dx
-            weight_gradient(chain, &products[0], i, batch, delta, gradients)
-            if goes_on:
-                target = chain.dx if i == 0 else chain.delta[1] if delta == chain.delta[0] else chain.delta[0]
-                input_gradient(chain, &products[1], i, batch.rows, delta, target, parameters)
-            if multiply(session, chain.kernels, products, 2 if goes_on else 1, chain.scratch, chain.scratch_size):
-                return True
-            if goes_on:
-                delta = target
-        elif not folded and unit.rule.backward != NULL and derivative(chain, session, batch, i, delta):
+                         bint need_dx) noexcept nogil:
+    """From the gradient at the last output, in its slot, to all of `gradients`; dx into chain.dx."""
+    return way_down(chain, session, batch, parameters, gradients, False, need_dx)
+
+cdef bint way_down(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients, bint keeps,
+                   bint need_dx) noexcept nogil:
+    """The gradient at every output, and of the parameters; or (keeps) those at the outputs alone, which are kept."""
+    cdef int i
+    cdef bint interrupted
+    for i in range(chain.n_units - 1, -1, -1):
+        if not wants(chain, i, need_dx):
+            continue
+        if chain.units[i].kind == LINEAR:
+            interrupted = down_linear(chain, session, batch, parameters, gradients, keeps, need_dx, i)
+        else:
+            interrupted = down_other(chain, session, batch, parameters, gradients, keeps, need_dx, i)
+        if interrupted:
             return True
-        if unit.kind == ACTIVATION:
-            folded = False
-        i -= 1
-    if need_dx and delta != chain.dx:
-        memcpy(chain.dx, delta, batch.rows * chain.n_in * chain.kernels.itemsize)
     return False
+
+cdef bint down_linear(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients, bint keeps,
+                      bint need_dx, int i) noexcept nogil:
+    cdef Product products[2]
+    cdef int count = 0
+    cdef char* delta = delta_of(chain, i, keeps)
+    cdef bint goes_on = wants(chain, chain.units[i].sources[0], need_dx)
+    if not keeps:
+        weight_gradient(chain, &products[0], i, batch, delta, gradients)
+        count = 1
+    if goes_on:
+        input_gradient(chain, &products[count], i, batch.rows, delta, input_target(chain, i, keeps), parameters)
+        count += 1
+    if multiply(session, chain.kernels, products, count, chain.scratch, chain.scratch_size):
+        return True
+    return goes_on and all_spare(chain, session, batch, keeps, i)
+
+cdef bint all_spare(Chain* chain, Session* session, const Batch* batch, bint keeps, int i) noexcept nogil:
+    cdef RowsTask t
+    if not adds_to(chain, i, chain.units[i].sources[0]):
+        return False
+    rows_task_init(&t, chain, batch, NULL, i)
+    t.keeps = keeps
+    return run_tasks(session, spare_task, &t, tasks_of(&t), cost_of_elements(&t))
+
+cdef bint down_other(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients, bint keeps,
+                     bint need_dx, int i) noexcept nogil:
+    cdef Unit* unit = &chain.units[i]
+    cdef bint by_strips = unit.kind == TABLE and unit.table.over_columns
+    cdef RowsTask t
+    if unit.pair >= 0 and not keeps and all_items(chain, session, batch, parameters, gradients, NULL, i, False):
+        return True
+    if not has_backward(chain, i, need_dx):
+        return False
+    rows_task_init(&t, chain, batch, parameters, i)
+    t.keeps, t.need_dx = keeps, need_dx
+    if by_strips:
+        by_columns(&t)
+    if run_tasks(session, backward_task, &t, tasks_of(&t), cost_of_elements(&t)):
+        return True
+    return by_strips and all_spare(chain, session, batch, keeps, i)
+
+
+# --- a step
 
 cdef bint sweep_step(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients,
                      const Rule* rule) noexcept nogil:
     cdef bint polls = session.polls
-    if sweep_forward(chain, session, batch, parameters):
+    cdef bint keeps = chain.n_pairs > 0 and batch.rows <= chain.delta_rows
+    if (sweep_forward(chain, session, batch, parameters)
+            or sweep_loss(chain, session, batch, delta_at_output(chain, keeps))
+            or way_down(chain, session, batch, parameters, gradients, keeps, False)):
         return True
-    if chain.n_linear == 0 or batch.rows > chain.delta_rows:
-        if (sweep_loss(chain, session, batch, chain.delta[0])
-                or sweep_backward(chain, session, batch, parameters, gradients, chain.delta[0], False)):
-            return True
+    if not keeps:
         run_update(session, chain.kernels, rule)
         return False
-    if sweep_loss(chain, session, batch, delta_at_output(chain)) or sweep_deltas(chain, session, batch, parameters):
-        return True
     session.polls = False
     update_weights(chain, session, batch, parameters, gradients, rule)
     session.polls = polls
     return False
 
-cdef bint sweep_deltas(Chain* chain, Session* session, const Batch* batch, const Pair* parameters) noexcept nogil:
-    """From the gradient at the last output to the one at every linear unit's."""
-    cdef Product p
-    cdef int i = chain.n_units - 1
-    cdef bint folded = False
-    cdef char* delta = delta_at_output(chain)
-    cdef char* target
-    while i > chain.first_linear:
-        if chain.units[i].kind == LINEAR:
-            target = chain.units[linear_below(chain, i)].delta
-            folded = folds(chain, i)
-            input_gradient(chain, &p, i, batch.rows, delta, target, parameters)
-            if multiply(session, chain.kernels, &p, 1, chain.scratch, chain.scratch_size):
-                return True
-            delta = target
-        elif folded or chain.units[i].rule.backward == NULL:
-            folded = False
-        elif derivative(chain, session, batch, i, delta):
-            return True
-        i -= 1
-    return False
-
 cdef void update_weights(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients,
                          const Rule* rule) noexcept nogil:
-    """Every weight's gradient, and at its end the update: nobody reads the weights any more."""
+    """Every parameter's gradient, and at its end the update: nobody reads the parameters any more."""
     cdef Product p
     cdef const Pair* pair
     cdef int i
-    for i in range(chain.first_linear, chain.n_units):
+    for i in range(chain.n_units):
         if chain.units[i].kind == LINEAR:
-            pair = &parameters[chain.units[i].linear]
+            pair = &parameters[chain.units[i].pair]
             weight_gradient(chain, &p, i, batch, chain.units[i].delta, gradients)
             p.rule, p.updated, p.updated_row, p.updated_sums = rule, pair.weight, pair.weight_row, pair.bias
             multiply(session, chain.kernels, &p, 1, chain.scratch, chain.scratch_size)
+        elif chain.units[i].pair >= 0:
+            all_items(chain, session, batch, parameters, gradients, rule, i, True)

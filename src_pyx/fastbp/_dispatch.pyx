@@ -119,3 +119,8 @@ def activation_names():
     """(name, needs) of each activation the kernels know, in the table's order."""
     return [(of_float.activations[i].name.decode(), "input" if of_float.activations[i].needs_input else "output")
             for i in range(of_float.n_activations)]
+
+
+def unit_names():
+    """The units of the kernels' table, in its order."""
+    return [of_float.units[i].name.decode() for i in range(of_float.n_units)]

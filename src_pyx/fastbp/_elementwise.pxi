@@ -36,6 +36,16 @@ cdef forced_void map_backward(derivative_t derivative, const real* dy, const rea
     if rest:
         vstore_part(dz + i, rest, derivative(vload_part(dy + i, rest, 0), vload_part(kept + i, rest, 0)))
 
+cdef void blend(const void* x, double factor, void* y, Py_ssize_t n, bint accumulate) noexcept nogil:
+    cdef const real* source = <const real*> x
+    cdef real* target = <real*> y
+    cdef vec f = vset(factor), v
+    cdef Py_ssize_t i
+    for i from 0 <= i < n by VL:
+        v = load_some(source + i, n - i, 0)
+        v = vfma(v, f, load_some(target + i, n - i, 0)) if accumulate else v * f
+        store_some(target + i, n - i, v)
+
 cdef void gather(const void* x, Py_ssize_t step, void* y, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i
     if step == 1:

@@ -12,20 +12,22 @@ Design
     handler may have raised meanwhile. The parameters are written by the update alone, which is the last thing of a step and
     is never interrupted.
 """
+from math import prod
+
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.math cimport INFINITY
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
 from fastbp._chain cimport (
-    ACTIVATION, LINEAR, MAX_LOSS_PARTS, Batch, Chain, LossPart, Pair, Unit, chain_finish, chain_lay_out, padded, rows_fit, sweep_backward,
-    sweep_forward, sweep_loss, sweep_step,
+    ACTIVATION, INPUT, LINEAR, MAX_LOSS_PARTS, MERGE, MERGE_CONCAT, MERGE_MEAN, MERGE_SUM, TABLE, Batch, Chain, LossPart, Pair, Unit,
+    chain_finish, chain_lay_out, delta_at_output, padded, rows_fit, sweep_backward, sweep_forward, sweep_loss, sweep_step,
 )
-from fastbp._dispatch cimport find_activation, kernels_for
+from fastbp._dispatch cimport find_activation, find_unit, kernels_for
 from fastbp._loss cimport RowLoss, is_label, number_at, share_of
 from fastbp._rows cimport rows_finish, rows_forward, rows_gradient, rows_scratch
-from fastbp._table cimport ANY_VALUES, Kernels
+from fastbp._table cimport ANY_VALUES, MAX_OPTIONS, MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS, Kernels
 from fastbp._team cimport (
     RELEASE_US, TASK_ELEMENTS, Session, process_number, raise_pending, run_tasks, session_begin, session_end, session_poll,
     threads_wanted,
@@ -33,11 +35,17 @@ from fastbp._team cimport (
 from fastbp._threads cimport exchange_int, store_int
 from fastbp._update cimport ADAM, SGD, Rule, run_update
 
+from fastbp._dispatch import unit_names  # no-cython-lint: beside what it names
+
 cnp.import_array()
 
 cdef enum:
     ALIGNMENT = 64
 
+# What an entry of `units` leaves out: it has no default for kind, n_in and n_out.
+DEFAULTS = (None, None, None, (), None, (), (), 0)
+UNITS = frozenset(unit_names())
+MERGES = {"sum": MERGE_SUM, "mean": MERGE_MEAN, "concat": MERGE_CONCAT}
 OPTIMIZERS = {"sgd": SGD, "adam": ADAM}
 
 cdef struct Data:
@@ -46,12 +54,13 @@ cdef struct Data:
     const int64_t* order            # row numbers, or NULL: as they lie
 
 cdef class Table:
-    """Where the weights and biases (or their gradients) of a chain's linear units lie.
+    """Where the parameters (or their gradients) of a chain's units lie.
 
     Parameters
     ----------
     weights, biases : sequences of arrays
-        One of each for a linear unit: (in, out) with its columns side by side, and (out,) dense; aligned, of one dtype.
+        One of each for a linear unit: (in, out) with its columns side by side, and (out,) dense; of another unit its first and
+        its second parameter, dense, or None where it has no second one. Aligned, of one dtype.
     """
     cdef Pair* pairs
     cdef readonly int n
@@ -59,7 +68,7 @@ cdef class Table:
     cdef object arrays      # keeps them alive
 
     def __cinit__(self, weights, biases):
-        cdef cnp.ndarray w, b
+        cdef cnp.ndarray w
         cdef int i
         self.n = len(weights)
         self.arrays = (tuple(weights), tuple(biases))
@@ -67,13 +76,13 @@ cdef class Table:
         if self.pairs == NULL:
             raise MemoryError("no memory for the table of parameters")
         for i in range(self.n):
-            w, b = weights[i], biases[i]
+            w = weights[i]
             self.itemsize = cnp.PyArray_ITEMSIZE(w)
-            if cnp.PyArray_STRIDE(w, 1) != self.itemsize and cnp.PyArray_DIM(w, 1) > 1:
+            if cnp.PyArray_NDIM(w) == 2 and cnp.PyArray_STRIDE(w, 1) != self.itemsize and cnp.PyArray_DIM(w, 1) > 1:
                 raise ValueError(f"weights[{i}] must have its columns side by side, got strides {(<object> w).strides}")
             self.pairs[i].weight = cnp.PyArray_BYTES(w)
             self.pairs[i].weight_row = cnp.PyArray_STRIDE(w, 0) // self.itemsize
-            self.pairs[i].bias = cnp.PyArray_BYTES(b)
+            self.pairs[i].bias = cnp.PyArray_BYTES(<cnp.ndarray> biases[i]) if biases[i] is not None else NULL
 
     def __dealloc__(self):
         PyMem_RawFree(self.pairs)
@@ -213,14 +222,27 @@ cdef class Engine(Gate):
     ----------
     itemsize : 4 or 8
         float32 or float64.
-    units : sequence of (name, n_in, n_out)
-        `"linear"`, or an activation of the table.
+    units : sequence of (kind, n_in, n_out, options, sources, shapes, state, stream)
+        As `fastbp._plan.UnitSpec` describes them; what is left out has its default.
     loss : str, RowLoss, or sequence of (weight, RowLoss), optional
         A loss of the table, by name without options; or a weighted sum of some that take the same targets.
+    seed : int
+        Of what chance decides: units that are random take their numbers from it, their stream and the step.
     picks_class : bool
         The largest output of a row is the class that `plain_labels` gives.
+
+    Attributes
+    ----------
+    training : bool
+        Whether gradients and `forward` are those of training; losses alone and predictions never are.
+    steps : int
+        How often one of them was computed: the step that chance goes by.
     """
     cdef Chain chain
+    cdef int* sources
+    cdef object arrays                  # keeps the units' state alive
+    cdef public bint training
+    cdef public uint64_t steps
     cdef readonly Py_ssize_t n_in, n_out, widest, capacity
     cdef readonly bint loss_is_ours, picks_class
     cdef tuple losses                   # keeps the parts' options alive
@@ -236,21 +258,28 @@ cdef class Engine(Gate):
     cdef object y_view, dx_view         # of the last shape asked for
     cdef int typenum
 
-    def __cinit__(self, Py_ssize_t itemsize, units, loss=None, bint picks_class=False):
+    def __cinit__(self, Py_ssize_t itemsize, units, loss=None, uint64_t seed=0, bint picks_class=False):
         cdef Chain* chain = &self.chain
-        cdef int i
+        cdef int i, n_sources = 0
         chain.kernels = kernels_for(itemsize)
         chain.n_units = len(units)
         chain.units = <Unit*> PyMem_RawCalloc(max(1, chain.n_units), sizeof(Unit))
-        if chain.units == NULL:
+        full = [(tuple(unit) + DEFAULTS[len(unit):])[:len(DEFAULTS)] for unit in units]
+        for i in range(chain.n_units):
+            n_sources += 1 if full[i][4] is None else len(full[i][4])
+        self.sources = <int*> PyMem_RawCalloc(max(1, n_sources), sizeof(int))
+        if chain.units == NULL or self.sources == NULL:
             raise MemoryError("no memory for the units")
-        for i, (name, n_in, n_out) in enumerate(units):
-            chain.units[i].n_in, chain.units[i].n_out = n_in, n_out
-            chain.units[i].kind = LINEAR if name == "linear" else ACTIVATION
-            if name != "linear":
-                chain.units[i].rule = find_activation(chain.kernels, name)
+        chain.seed = seed
+        n_sources = 0
+        for i in range(chain.n_units):
+            chain.units[i].sources = self.sources + n_sources
+            self.take_unit(i, full[i])
+            n_sources += chain.units[i].n_sources
+        self.arrays = full
         chain_finish(chain)
         rows_finish(chain)
+        self.training = True
         self.picks_class = picks_class
         self.take_loss(loss)
         self.loss_is_ours = chain.n_parts > 0
@@ -284,8 +313,41 @@ cdef class Engine(Gate):
             self.takes_rows = self.takes_rows and row_loss.takes_rows and row_loss.domain == ANY_VALUES
         return 0
 
+    cdef int take_unit(self, int i, tuple spec) except -1:
+        cdef Unit* unit = &self.chain.units[i]
+        cdef int k
+        kind, unit.n_in, unit.n_out, options, sources, shapes, state, unit.stream = spec
+        unit.pair = -1
+        if kind == "linear":
+            unit.kind = LINEAR
+        elif kind in MERGES:
+            unit.kind, unit.merge = MERGE, MERGES[kind]
+        elif kind in UNITS:
+            unit.kind, unit.table = TABLE, find_unit(self.chain.kernels, kind)
+        else:
+            unit.kind, unit.rule = ACTIVATION, find_activation(self.chain.kernels, kind)
+        if len(options) > (MAX_OPTIONS if unit.kind == ACTIVATION else MAX_UNIT_OPTIONS) or len(shapes) > MAX_UNIT_PARAMETERS:
+            raise ValueError(f"{kind} has {len(options)} options and {len(shapes)} parameters: more than there is room for")
+        for k in range(len(options)):
+            unit.options[k] = options[k]
+        for k, source in enumerate(range(i - 1, i) if sources is None else sources):
+            if not INPUT <= source < i:
+                raise ValueError(f"unit {i} reads unit {source}, expected an earlier one, or {INPUT} for the input")
+            unit.sources[k] = source
+            unit.n_sources = k + 1
+        if unit.kind == LINEAR or len(shapes):
+            unit.pair = self.chain.n_pairs
+            self.chain.n_pairs += 1
+        for k, shape in enumerate(shapes):
+            unit.sizes[k] = prod(shape)
+            unit.items = shapes[0][0]
+        for k, array in enumerate(state):
+            unit.state[k] = cnp.PyArray_DATA(<cnp.ndarray> array)
+        return 0
+
     def __dealloc__(self):
         PyMem_RawFree(self.chain.units)
+        PyMem_RawFree(self.sources)
 
     # --- buffers
 
@@ -326,15 +388,15 @@ cdef class Engine(Gate):
         if self.chain.by_rows:
             return rows_forward(&self.chain, session, batch, table.pairs, True)
         return (sweep_forward(&self.chain, session, batch, table.pairs)
-                or sweep_loss(&self.chain, session, batch, self.chain.delta[0]))
+                or sweep_loss(&self.chain, session, batch, delta_at_output(&self.chain, False)))
 
     cdef bint gradient(self, Session* session, const Batch* batch, Table table, Table out) noexcept nogil:
         cdef Chain* chain = &self.chain
         if rows_fit(chain, batch.rows):
             return rows_gradient(chain, session, batch, table.pairs, out.pairs, NULL)
         return (sweep_forward(chain, session, batch, table.pairs)
-                or sweep_loss(chain, session, batch, chain.delta[0])
-                or sweep_backward(chain, session, batch, table.pairs, out.pairs, chain.delta[0], False))
+                or sweep_loss(chain, session, batch, delta_at_output(chain, False))
+                or sweep_backward(chain, session, batch, table.pairs, out.pairs, False))
 
     cdef bint step(self, Session* session, const Batch* batch, Table table, Table out, const Rule* rule) noexcept nogil:
         """The gradient and the update, which is never interrupted."""
@@ -376,7 +438,12 @@ cdef class Engine(Gate):
         self.has_forward = False
         self.x = None
 
-    cdef int take_x(self, Batch* batch, cnp.ndarray x) except -1:
+    cdef void count(self, bint training) noexcept nogil:
+        """Chance goes on by a step."""
+        if training:
+            self.steps += 1
+
+    cdef int take_x(self, Batch* batch, cnp.ndarray x, bint training) except -1:
         cdef Py_ssize_t itemsize = self.chain.kernels.itemsize
         if cnp.PyArray_NDIM(x) != 2 or cnp.PyArray_DIM(x, 1) != self.n_in:
             # After a user's unit, whose width nobody knew.
@@ -388,6 +455,7 @@ cdef class Engine(Gate):
         batch.targets = NULL
         batch.weights = NULL
         batch.scale = 1
+        batch.training, batch.step, batch.first_row = training, self.steps, 0
         batch.fetch = NULL
         return 0
 
@@ -467,11 +535,11 @@ cdef class Engine(Gate):
         costs more than it brings."""
         return self.chain.cost_of_row * rows < RELEASE_US
 
-    cdef int prepare(self, Batch* batch, x, t, weight, Table table) except -1:
+    cdef int prepare(self, Batch* batch, x, t, weight, Table table, bint training) except -1:
         """What a gradient or a loss needs before it begins; gives the number of threads."""
         cdef int threads
         self.check_table(table)
-        self.take_x(batch, x)
+        self.take_x(batch, x, training)
         threads = 1 if self.is_small(batch.rows) else threads_wanted()
         self.plan(batch.rows, threads, False)
         self.take_targets(batch, t)
@@ -479,8 +547,8 @@ cdef class Engine(Gate):
         return threads
 
     cdef int check_table(self, Table table) except -1:
-        if table.n != self.chain.n_linear:
-            raise ValueError(f"the table has {table.n} pairs, the engine {self.chain.n_linear} linear units")
+        if table.n != self.chain.n_pairs:
+            raise ValueError(f"the table has {table.n} pairs, the engine {self.chain.n_pairs} units with parameters")
         if table.n and table.itemsize != self.chain.kernels.itemsize:
             raise TypeError(f"the table's elements have {table.itemsize} bytes, the engine's {self.chain.kernels.itemsize}")
         return 0
@@ -511,7 +579,7 @@ cdef class Engine(Gate):
         labels = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_INT64, 0)
         self.enter()
         try:
-            self.run_forward(x, self.table)
+            self.run_forward(x, self.table, False)
             y = self.chain.units[self.chain.n_units - 1].out
             for row in range(rows):
                 (<int64_t*> cnp.PyArray_DATA(labels))[row] = largest(y + row * row_bytes, self.n_out, self.chain.kernels.itemsize)
@@ -526,7 +594,7 @@ cdef class Engine(Gate):
         cdef int threads
         self.enter()
         try:
-            threads = self.prepare(&batch, x, t, weight, table)
+            threads = self.prepare(&batch, x, t, weight, table, self.training)
             self.check_table(out)
             # --- checked
             self.forget()
@@ -537,6 +605,7 @@ cdef class Engine(Gate):
                 with nogil:
                     self.gradient(&session, &batch, table, out)
             session_end(&session)
+            self.count(batch.training)
             raise_pending(&session)
             return self.summed_loss(&batch)
         finally:
@@ -549,24 +618,25 @@ cdef class Engine(Gate):
         cdef int threads
         self.enter()
         try:
-            threads = self.prepare(&batch, x, t, weight, table)
+            threads = self.prepare(&batch, x, t, weight, table, False)
             # --- checked
             self.forget()
             session_begin(&session, threads)
             with nogil:
                 self.only_loss(&session, &batch, table)
             session_end(&session)
+            self.count(batch.training)
             raise_pending(&session)
             return self.summed_loss(&batch)
         finally:
             self.leave()
 
-    def forward(self, x, Table table not None):
-        """The last unit's output: a view of the engine's own buffer."""
+    def forward(self, x, Table table not None, bint training=True):
+        """The last unit's output, a view of the engine's own buffer; in training if the engine is, too."""
         self.enter()
         try:
             self.check_table(table)
-            self.run_forward(x, table)
+            self.run_forward(x, table, training and self.training)
             self.x = x
             self.has_forward = True
             self.y_view = self.view(self.y_view, self.chain.units[self.chain.n_units - 1].out, self.batch.rows, self.n_out)
@@ -574,12 +644,12 @@ cdef class Engine(Gate):
         finally:
             self.leave()
 
-    cdef int run_forward(self, x, Table table) except -1:
+    cdef int run_forward(self, x, Table table, bint training) except -1:
         """The outputs of all units, in their buffers."""
         cdef Session session
         cdef bint small
         cdef int threads
-        self.take_x(&self.batch, x)
+        self.take_x(&self.batch, x, training)
         small = self.is_small(self.batch.rows / 3.0)    # one product of three
         threads = 1 if small else threads_wanted()
         self.plan(self.batch.rows, threads, False)
@@ -592,6 +662,7 @@ cdef class Engine(Gate):
             with nogil:
                 self.go_forward(&session, &self.batch, table)
         session_end(&session)
+        self.count(training)
         return raise_pending(&session)
 
     def backward(self, cnp.ndarray dy, Table table not None, Table out not None, bint need_dx=True):
@@ -614,13 +685,14 @@ cdef class Engine(Gate):
             # --- checked
             for row in range(self.batch.rows):
                 self.chain.kernels.gather(cnp.PyArray_BYTES(dy) + row * cnp.PyArray_STRIDE(dy, 0), cnp.PyArray_STRIDE(dy, 1) // itemsize,
-                                          self.chain.delta[0] + row * self.n_out * itemsize, self.n_out)
+                                          delta_at_output(&self.chain, False) + row * self.n_out * itemsize,
+                                          self.n_out)
             session_begin(&session, threads)
             if small:
-                sweep_backward(&self.chain, &session, &self.batch, table.pairs, out.pairs, self.chain.delta[0], need_dx)
+                sweep_backward(&self.chain, &session, &self.batch, table.pairs, out.pairs, need_dx)
             else:
                 with nogil:
-                    sweep_backward(&self.chain, &session, &self.batch, table.pairs, out.pairs, self.chain.delta[0], need_dx)
+                    sweep_backward(&self.chain, &session, &self.batch, table.pairs, out.pairs, need_dx)
             session_end(&session)
             raise_pending(&session)
             if not need_dx:
@@ -651,7 +723,7 @@ cdef class Engine(Gate):
         cdef bint interrupted
         self.enter()
         try:
-            threads = self.prepare(&batch, x, t, weight, table)
+            threads = self.prepare(&batch, x, t, weight, table, self.training)
             self.check_table(out)
             update.rule.step = update.state.step + 1
             # --- checked
@@ -660,6 +732,7 @@ cdef class Engine(Gate):
             with nogil:
                 interrupted = self.step(&session, &batch, table, out, &update.rule)
             session_end(&session)
+            self.count(batch.training)
             raise_pending(&session)
             if not interrupted:
                 update.state.step += 1
@@ -684,7 +757,7 @@ cdef class Engine(Gate):
         try:
             self.check_table(table)
             self.check_table(out)
-            self.take_x(&data.all, x)
+            self.take_x(&data.all, x, self.training)
             rows = min(batch_size, data.all.rows)
             threads = 1 if self.is_small(rows) else threads_wanted()
             self.plan(rows, threads, order is not None)
@@ -727,8 +800,10 @@ cdef class Engine(Gate):
                 continue    # a batch whose rows all have no weight makes no step
             if self.chain.n_parts == 1 and self.chain.counts:
                 weight = 1 / batch.scale    # what the batch counts in the epoch's mean
+            batch.step = self.steps
             if self.step(session, &batch, table, out, rule):
                 return
+            self.count(batch.training)
             rule.step += 1
             progress[0] += 1
             progress[1] += self.summed_loss(&batch) * weight

@@ -108,14 +108,6 @@ cdef inline void row_times(real* x, real factor, Py_ssize_t n) noexcept nogil:
         vstore_part(x + i, <int> (n - i), vload_part(x + i, <int> (n - i), 0) * f)
 
 
-cdef void add_to(const void* x, void* y, Py_ssize_t n) noexcept nogil:
-    cdef const real* term = <const real*> x
-    cdef real* out = <real*> y
-    cdef Py_ssize_t i
-    for i from 0 <= i < n by VL:
-        store_some(out + i, n - i, load_some(out + i, n - i, 0) + load_some(term + i, n - i, 0))
-
-
 # --- softmax: p = exp(z - max) / sum; dz = p (dy - sum(dy p))
 
 cdef void softmax(const void* z, void* p, Py_ssize_t n) noexcept nogil:

@@ -16,8 +16,8 @@ Design
 from libc.stdint cimport int64_t
 
 from fastbp._chain cimport (
-    LINEAR, Batch, Chain, Pair, Unit, delta_at_output, folds, input_gradient, kept_by, linear_below, losses_of_rows, output_of, padded,
-    weight_gradient,
+    LINEAR, Batch, Chain, Pair, Unit, add_spare, backward_rows_of, copy_rows, delta_at_output, forward_rows_of, input_gradient,
+    input_target, item_gradients, items_of_task, losses_of_rows, output_of, padded, wants, weight_gradient,
 )
 from fastbp._product cimport Product, product_cost, product_tile, product_turn
 from fastbp._table cimport Kernels, Tile
@@ -62,9 +62,9 @@ cdef void rows_finish(Chain* chain) noexcept:
         if unit.kind == LINEAR:
             weights += unit.n_in * unit.n_out * itemsize
             unit.turned = chain.turned_bytes
-            if i > chain.first_linear:
+            if wants(chain, unit.sources[0], False):
                 chain.turned_bytes += padded(ceil_div(unit.n_in, nr) * nr * unit.n_out * itemsize)
-    chain.by_rows = chain.n_linear > 0 and weights <= WEIGHTS_BYTES
+    chain.by_rows = chain.n_pairs > 0 and weights <= WEIGHTS_BYTES and not chain.over_columns
 
 cdef Py_ssize_t own_bytes_of(const Chain* chain) noexcept nogil:
     cdef Py_ssize_t strip = STRIP_BYTES
@@ -102,63 +102,42 @@ cdef inline double up_and_down_cost(const Chain* chain, Py_ssize_t rows) noexcep
 
 cdef void forward_rows(const Sweep* s, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
     cdef Chain* chain = s.chain
-    cdef Py_ssize_t itemsize = chain.kernels.itemsize
     cdef Product p
     cdef Tile t
-    cdef Unit* unit
     cdef int i
-    cdef Py_ssize_t j
-    cdef const char* x = s.batch.x
-    cdef Py_ssize_t row = s.batch.x_row, step = s.batch.x_step
-    if chain.first_linear != 0:
-        for j in range(first, first + rows):
-            chain.kernels.gather(x + j * row * itemsize, step, chain.copy_of_x + j * chain.n_in * itemsize, chain.n_in)
-        x, row, step = chain.copy_of_x, chain.n_in, 1
+    if chain.copies_x:
+        copy_rows(chain, s.batch, first, rows)
     for i in range(chain.n_units):
-        unit = &chain.units[i]
-        if unit.kind == LINEAR:
-            output_of(chain, &p, i, s.batch.rows, x, row, step, s.parameters)
+        if chain.units[i].kind == LINEAR:
+            output_of(chain, &p, i, s.batch, s.parameters)
             product_tile(chain.kernels, &p, first, rows, &t)
             chain.kernels.tile(&t)
-        elif not unit.fused and unit.rule.forward != NULL:
-            j = first * unit.n_out * itemsize
-            unit.rule.forward(x + j, unit.out + j, rows * unit.n_out, unit.options)
-        x, row, step = unit.out, unit.n_out, 1
+        else:
+            forward_rows_of(chain, s.batch, s.parameters, i, first, rows)
 
 cdef void backward_rows(const Sweep* s, Py_ssize_t first, Py_ssize_t rows, int worker) noexcept nogil:
-    """From the gradient at the last output to the one at the first linear unit's."""
+    """From the gradient at the last output to the ones at the outputs of all units that have parameters."""
     cdef Chain* chain = s.chain
-    cdef Unit* unit
-    cdef int i = chain.n_units - 1
-    cdef bint folded = False
-    cdef char* delta = delta_at_output(chain)
-    cdef char* target
-    cdef Py_ssize_t place
-    while i > chain.first_linear:
-        unit = &chain.units[i]
-        if unit.kind == LINEAR:
-            target = chain.units[linear_below(chain, i)].delta
-            folded = folds(chain, i)
-            input_gradient_of_rows(s, i, first, rows, delta, target, worker)
-            delta = target
-        elif folded or unit.rule.backward == NULL:
-            folded = False
-        else:
-            place = first * unit.n_out * chain.kernels.itemsize
-            unit.rule.backward(delta + place, kept_by(chain, i) + place, delta + place, rows * unit.n_out, unit.options)
-        i -= 1
+    cdef int i
+    for i in range(chain.n_units - 1, -1, -1):
+        if not chain.units[i].wanted:
+            continue
+        if chain.units[i].kind != LINEAR:
+            backward_rows_of(chain, s.batch, s.parameters, i, True, False, first, rows)
+        elif wants(chain, chain.units[i].sources[0], False):
+            input_gradient_of_rows(s, i, first, rows, worker)
+            add_spare(chain, i, True, first, rows)
 
 cdef inline bint by_dots(const Sweep* s, const Unit* unit) noexcept nogil:
     return s.batch.rows * DOTS_ROWS <= unit.n_out or s.batch.rows <= 2
 
-cdef void input_gradient_of_rows(const Sweep* s, int i, Py_ssize_t first, Py_ssize_t rows, const char* delta, char* target,
-                                 int worker) noexcept nogil:
+cdef void input_gradient_of_rows(const Sweep* s, int i, Py_ssize_t first, Py_ssize_t rows, int worker) noexcept nogil:
     cdef const Kernels* kernels = s.chain.kernels
     cdef const Unit* unit = &s.chain.units[i]
     cdef Own* own = own_of(s, worker)
     cdef Product p
     cdef Tile t
-    input_gradient(s.chain, &p, i, s.batch.rows, delta, target, s.parameters)
+    input_gradient(s.chain, &p, i, s.batch.rows, unit.delta, input_target(s.chain, i, True), s.parameters)
     product_tile(kernels, &p, first, rows, &t)
     if by_dots(s, unit):
         kernels.dots(&t)
@@ -176,10 +155,10 @@ cdef void turn_weights(const Sweep* s, Own* own) noexcept nogil:
     cdef const Pair* pair
     cdef int i
     own.turned = True
-    for i in range(chain.first_linear + 1, chain.n_units):
+    for i in range(chain.n_units):
         unit = &chain.units[i]
-        if unit.kind == LINEAR and not by_dots(s, unit):
-            pair = &s.parameters[unit.linear]
+        if unit.kind == LINEAR and wants(chain, unit.sources[0], False) and not by_dots(s, unit):
+            pair = &s.parameters[unit.pair]
             chain.kernels.pack_b(pair.weight, pair.weight_row, 1, unit.n_in, unit.n_out,
                                  <char*> own + sizeof(Own) + unit.turned, <char*> own + s.own_bytes)
 
@@ -191,7 +170,7 @@ cdef void rows_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
         s.batch.fetch(s.batch.source, first, rows)
     forward_rows(s, first, rows)
     if s.with_loss:
-        losses_of_rows(s.chain, s.batch, first, rows, delta_at_output(s.chain) if s.gradients != NULL else s.chain.delta[0])
+        losses_of_rows(s.chain, s.batch, first, rows, delta_at_output(s.chain, s.gradients != NULL))
     if s.gradients != NULL:
         backward_rows(s, first, rows, worker)
 
@@ -213,24 +192,31 @@ cdef inline bint is_narrow(const Unit* unit) noexcept nogil:
     return unit.n_out <= 4 and unit.n_out < unit.n_in
 
 cdef Py_ssize_t strips_of(const Sweep* s, const Unit* unit) noexcept nogil:
-    return ceil_div(unit.n_in, strip_of(s, unit))
+    """Tasks that the gradients of a unit's parameters are."""
+    if unit.kind == LINEAR:
+        return ceil_div(unit.n_in, strip_of(s, unit))
+    return ceil_div(unit.items, items_of_task(unit, s.batch.rows)) if unit.pair >= 0 else 0
 
 cdef void weights_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef const Sweep* s = <const Sweep*> context
-    cdef Chain* chain = s.chain
-    cdef int i = chain.first_linear
-    while task >= strips_of(s, &chain.units[i]):
-        task -= strips_of(s, &chain.units[i])
+    cdef const Unit* unit = s.chain.units
+    cdef int i = 0
+    cdef Py_ssize_t each
+    while task >= strips_of(s, unit):
+        task -= strips_of(s, unit)
+        unit += 1
         i += 1
-        while chain.units[i].kind != LINEAR:
-            i += 1
-    weight_strip(s, i, task * strip_of(s, &chain.units[i]), worker)
+    if unit.kind == LINEAR:
+        weight_strip(s, i, task * strip_of(s, unit), worker)
+        return
+    each = items_of_task(unit, s.batch.rows)
+    item_gradients(s.chain, s.batch, s.parameters, s.gradients, s.rule, i, True, task * each, min(each, unit.items - task * each))
 
 cdef void weight_strip(const Sweep* s, int i, Py_ssize_t first, int worker) noexcept nogil:
     cdef Chain* chain = s.chain
     cdef const Kernels* kernels = chain.kernels
     cdef const Unit* unit = &chain.units[i]
-    cdef const Pair* pair = &s.parameters[unit.linear]
+    cdef const Pair* pair = &s.parameters[unit.pair]
     cdef char* strip = <char*> own_of(s, worker) + sizeof(Own) + chain.turned_bytes
     cdef Py_ssize_t rows = min(strip_of(s, unit), unit.n_in - first)
     cdef Py_ssize_t row
@@ -255,7 +241,7 @@ cdef void weight_strip(const Sweep* s, int i, Py_ssize_t first, int worker) noex
             apply_rule(kernels, s.rule, pair.weight + (first + row) * pair.weight_row * kernels.itemsize,
                        strip + row * unit.n_out * kernels.itemsize, unit.n_out)
     if first == 0:
-        bias_gradient(s, unit, pair, strip if s.rule != NULL else s.gradients[unit.linear].bias)
+        bias_gradient(s, unit, pair, strip if s.rule != NULL else s.gradients[unit.pair].bias)
 
 cdef void bias_gradient(const Sweep* s, const Unit* unit, const Pair* pair, char* sums) noexcept nogil:
     # db = sum of dy's rows
@@ -292,9 +278,8 @@ cdef bint rows_gradient(Chain* chain, Session* session, const Batch* batch, cons
     s.gradients, s.rule = gradients, rule
     if run_tasks(session, rows_task, &s, ceil_div(batch.rows, s.block), up_and_down_cost(chain, batch.rows)):
         return True
-    for i in range(chain.first_linear, chain.n_units):
-        if chain.units[i].kind == LINEAR:
-            tasks += strips_of(&s, &chain.units[i])
+    for i in range(chain.n_units):
+        tasks += strips_of(&s, &chain.units[i])
     session.polls = polls and rule == NULL
     interrupted = run_tasks(session, weights_task, &s, tasks, batch.rows * chain.cost_of_row / 3)
     session.polls = polls

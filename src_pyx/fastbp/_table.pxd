@@ -153,6 +153,8 @@ ctypedef struct Kernels:
     void (*exp)(const void* x, void* y, Py_ssize_t n) noexcept nogil
     void (*log)(const void* x, void* y, Py_ssize_t n) noexcept nogil
     void (*log1p)(const void* x, void* y, Py_ssize_t n) noexcept nogil
+    # y = [y +] factor x
+    void (*blend)(const void* x, double factor, void* y, Py_ssize_t n, bint accumulate) noexcept nogil
     # y[i] = x[i * step], and back
     void (*gather)(const void* x, Py_ssize_t step, void* y, Py_ssize_t n) noexcept nogil
     void (*scatter)(const void* x, void* y, Py_ssize_t step, Py_ssize_t n) noexcept nogil
@@ -164,7 +166,6 @@ ctypedef struct Kernels:
     # rows of n contiguous elements
     row_forward_t softmax, log_softmax
     row_backward_t softmax_backward, log_softmax_backward
-    void (*add)(const void* x, void* y, Py_ssize_t n) noexcept nogil       # y = y + x
 
     # losses: see _losses.pxi
     int n_losses

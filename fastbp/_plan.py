@@ -1,0 +1,200 @@
+"""How a tree of units becomes the engine's list: one after another, each reading what earlier ones gave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from fastbp._validate import FloatArray
+from fastbp.random import stream_number
+from fastbp.units.base import Unit
+from fastbp.units.composites import Branches, Composite, Residual, Sequential
+
+INPUT = -1  # instead of a unit's number: what the engine is given
+
+
+class UnitSpec(NamedTuple):
+    """One unit as the engine takes it.
+
+    Attributes
+    ----------
+    kind
+        ``"linear"``, an activation or a unit of the kernels' tables, or a way to merge: "sum", "mean", "concat".
+    n_in, n_out
+        Columns that it reads and gives.
+    options
+        The numbers that its kernel reads.
+    sources
+        The numbers of the units whose outputs it reads, or `INPUT`; None: the unit before it.
+    shapes
+        Of its parameters.
+    state
+        The arrays that training keeps beside them.
+    stream
+        Of its chance.
+    """
+
+    kind: str
+    n_in: int
+    n_out: int
+    options: tuple[float, ...] = ()
+    sources: tuple[int, ...] | None = None
+    shapes: tuple[tuple[int, ...], ...] = ()
+    state: tuple[FloatArray, ...] = ()
+    stream: int = 0
+
+
+class Item(NamedTuple):
+    """A unit, its place in the network ("2.0"), and how many inputs and outputs it has, as far as that is known."""
+
+    path: str
+    unit: Unit
+    n_in: int | None
+    n_out: int | None
+
+
+def walk(units: Sequence[Unit], prefix: str = "") -> Iterator[tuple[str, Unit]]:
+    """Give every unit with its place, composites before their parts."""
+    for i, unit in enumerate(units):
+        path = f"{prefix}{i}"
+        yield path, unit
+        if isinstance(unit, Composite):
+            yield from walk(unit.units, f"{path}.")
+
+
+def runs_in_engine(unit: Unit) -> bool:
+    """Is it, with all that it is made of, the engine's own?"""
+    return unit.kind is not None and all(map(runs_in_engine, getattr(unit, "units", ())))
+
+
+def unrolled(units: Sequence[Unit], n_in: int | None, prefix: str = "") -> list[Item]:
+    """Give the units one after another, with the parts of a `Sequential` in its place.
+
+    Raises
+    ------
+    ValueError
+        A unit does not take as many inputs as the one before it gives.
+    """
+    items: list[Item] = []
+    for i, unit in enumerate(units):
+        path = f"{prefix}{i}"
+        if n_in is None:
+            n_in = inputs_of(units[i:])
+        try:
+            n_out = unit.outputs_for(n_in)
+        except ValueError as error:
+            raise ValueError(f"unit {path}, {unit!r}, {error}") from None
+        if isinstance(unit, Sequential) and unit.kind is not None:
+            items += unrolled(unit.units, n_in, f"{path}.")
+        else:
+            items.append(Item(path, unit, n_in, n_out))
+        n_in = n_out
+    return items
+
+
+def inputs_of(units: Sequence[Unit]) -> int | None:
+    """Find out how many inputs a chain takes: from the first unit that knows, back through those before it."""
+    for i, unit in enumerate(units):
+        known = _inputs_known(unit)
+        if known is not None:
+            return known if i == 0 else _backwards(units[:i], known)
+        if not runs_in_engine(unit):
+            return None
+    return None
+
+
+def _inputs_known(unit: Unit) -> int | None:
+    if isinstance(unit, Sequential):
+        return inputs_of(unit.units)
+    if isinstance(unit, Composite):
+        return next((n for n in map(_inputs_known, unit.units) if n is not None), None)
+    n_in = getattr(unit, "n_in", None)
+    return n_in if isinstance(n_in, int) else None
+
+
+def _backwards(units: Sequence[Unit], n_out: int) -> int | None:
+    """Give the number of inputs from which these units make n_out outputs: mostly the same."""
+    return next((n for n in (n_out, *range(1, n_out)) if _through(units, n) == n_out), None)
+
+
+def _through(units: Sequence[Unit], n_in: int | None) -> int | None:
+    for unit in units:
+        try:
+            n_in = unit.outputs_for(n_in)
+        except ValueError:
+            return None
+    return n_in
+
+
+class Plan:
+    """The units of a stretch in the engine's order.
+
+    Attributes
+    ----------
+    specs
+        What the engine is made from.
+    parameters
+        Of each unit that has any, the full names: ``("2.0.weight", "2.0.bias")``.
+    """
+
+    def __init__(self, items: Sequence[Item], streams: Mapping[int, int]) -> None:
+        self.specs: list[UnitSpec] = []
+        self.parameters: list[tuple[str, ...]] = []
+        self._streams = streams
+        source = INPUT
+        for item in items:
+            assert item.n_in is not None
+            source, _ = self._add(item.path, item.unit, source, item.n_in)
+
+    def _add(self, path: str, unit: Unit, source: int, n_in: int) -> tuple[int, int]:
+        """Append a unit that reads `source`; give its number and its outputs."""
+        if isinstance(unit, Sequential):
+            for i, part in enumerate(unit.units):
+                source, n_in = self._add(f"{path}.{i}", part, source, n_in)
+            return source, n_in
+        if isinstance(unit, Residual):
+            end, n_out = self._add(f"{path}.0", unit.block, source, n_in)
+            return self._append(UnitSpec("sum", n_out, n_out, sources=(end, source)))
+        if isinstance(unit, Branches):
+            ends = [self._add(f"{path}.{i}", branch, source, n_in) for i, branch in enumerate(unit.units)]
+            n_out = sum(n for _, n in ends) if unit.merge == "concat" else ends[0][1]
+            return self._append(UnitSpec(unit.merge, n_out, n_out, sources=tuple(end for end, _ in ends)))
+        return self._append(self._leaf(path, unit, source, n_in))
+
+    def _leaf(self, path: str, unit: Unit, source: int, n_in: int) -> UnitSpec:
+        assert unit.kind is not None
+        n_out = unit.outputs_for(n_in)
+        assert n_out is not None
+        shapes = unit.parameter_shapes()
+        if shapes:
+            self.parameters.append(tuple(f"{path}.{name}" for name in shapes))
+        return UnitSpec(
+            unit.kind,
+            n_in,
+            n_out,
+            unit.engine_options(),
+            (source,),
+            tuple(shapes.values()),
+            tuple(unit.state.values()) if unit.state_shapes() else (),
+            self._streams[id(unit)],
+        )
+
+    def _append(self, spec: UnitSpec) -> tuple[int, int]:
+        self.specs.append(spec)
+        return len(self.specs) - 1, spec.n_out
+
+
+def streams_of(units: Sequence[Unit]) -> dict[int, int]:
+    """Give each unit the stream of its chance: its number among those that are made of no others."""
+    leaves = [unit for _, unit in walk(units) if not isinstance(unit, Composite)]
+    return {id(unit): stream_number("dropout", number) for number, unit in enumerate(leaves)}
+
+
+def states_of(units: Sequence[Unit]) -> dict[str, Any]:
+    """Give what training keeps beside the parameters, by place and name."""
+    return {
+        f"{path}.{name}": values
+        for path, unit in walk(units)
+        if not isinstance(unit, Composite) and unit.state_shapes()
+        for name, values in unit.state.items()
+    }
