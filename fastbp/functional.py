@@ -874,7 +874,7 @@ def _loss_of(
     fitted = rule.fit(z.shape[1], **options)
     t = check.targets(rule.targets, t, z.shape[0], fitted.targets, z.dtype, ignored=fitted.ignored)
     weights = check.sample_weights(sample_weight, z.shape[0], z.dtype)
-    divisor = check.divisor(reduction, z.shape[0], weights, fitted.shares(t))
+    divisor = check.divisor(reduction, z.shape[0], weights, fitted.shares(t, z.dtype))
     compiled = row_loss(rule, fitted, z.dtype)
     dz = check.output(out, z.shape, z.dtype, ((name, z), ("t", t), ("sample_weight", weights)))
     # Checked.

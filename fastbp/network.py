@@ -524,8 +524,30 @@ class Network:
     def check_mean(self, t: NDArray[Any], weight: FloatArray | None, rows: int) -> None:
         """Raise where the loss has no mean over these rows: no weight, or only labels that count nothing."""
         check.divisor("mean", rows, weight)
-        for _, loss in self._parts or [] if self.checks_targets else []:
-            check.divisor("mean", rows, weight, loss.fitted(self.n_out or 0).shares(t))
+        for shares in self._shares(t):
+            check.divisor("mean", rows, weight, shares)
+
+    @property
+    def counts_labels(self) -> bool:
+        """Whether a row's label says what it counts in the mean: it may be nothing."""
+        return self.checks_targets and any(loss.fitted(self.n_out or 0).counts for _, loss in self._parts or ())
+
+    def row_counts(self, t: NDArray[Any], weight: FloatArray | None) -> FloatArray | None:
+        """Give what the rows of a batch count in the loss's mean, as the engine sees it; None: 1 each.
+
+        In a sum of losses that is their weight, but where one of the losses has no mean: then it is nothing.
+        """
+        for shares in self._shares(t):
+            counts = shares if weight is None else shares * weight
+            if len(self._parts or ()) == 1 or not counts.any():
+                return counts
+        return weight
+
+    def _shares(self, t: NDArray[Any]) -> list[NDArray[np.float64]]:
+        if not self.counts_labels:
+            return []
+        found = (loss.fitted(self.n_out or 0).shares(t, self.dtype) for _, loss in self._parts or ())
+        return [shares for shares in found if shares is not None]
 
     def _overwrites(self, values: NDArray[Any]) -> bool:
         """Does an array lie where the next call writes, as what `forward` returned does?"""

@@ -345,7 +345,7 @@ class Run:
             )
         except KeyboardInterrupt:
             # Steps are whole and counted, so it is known where this is.
-            gone = piece.steps_of(int(self.made[0]) - before)
+            gone = piece.steps_of(int(self.made[0]) - before, net)
             self.batch += gone
             self.batches += gone
             self.interrupted = True
@@ -354,9 +354,10 @@ class Run:
     def _steps_in_python(self, piece: Piece) -> None:
         """A call for each step: a unit, the loss or the optimizer is Python's."""
         for x, t, weight in piece.batches():
-            if not sources.has_mean(weight):
+            counts = self.net.row_counts(t, weight)
+            if not sources.has_mean(counts):
                 continue
-            share = sources.share_of(len(x), weight)
+            share = sources.share_of(len(x), counts)
             loss = self.net.train_step(x, t, self.optimizer, sample_weight=weight)
             self.made += 1, share * loss, share
 

@@ -56,13 +56,18 @@ class Fitted:
     ignored: int | None = None
     weighs_labels: bool = False
 
-    def shares(self, t: Array) -> Array | None:
-        """Give what each row counts in the mean; None where all count 1."""
-        if t.ndim != 1 or (self.ignored is None and not self.weighs_labels):
+    @property
+    def counts(self) -> bool:
+        """Whether a row's label says what it counts in the mean."""
+        return self.ignored is not None or self.weighs_labels
+
+    def shares(self, t: Array, dtype: np.dtype[Any]) -> Array | None:
+        """Give what each row counts in the mean of outputs of this dtype; None where all count 1."""
+        if t.ndim != 1 or not self.counts:
             return None
         part = np.ones(len(t)) if self.ignored is None else (t != self.ignored).astype(np.float64)
         if self.weighs_labels:
-            part[part != 0] = self.vectors[0][t[part != 0]]
+            part[part != 0] = self.vectors[0].astype(dtype)[t[part != 0]]
         return part
 
 
