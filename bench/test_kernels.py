@@ -124,6 +124,8 @@ def loss(rule: LossRule) -> Case:
         "labels": np.random.default_rng(0).integers(0, SCORES[1], SCORES[0]),
         "probabilities": (draw(*SCORES[::-1]).T + DTYPE(4)) / DTYPE(8),
         "values": draw(*SCORES[::-1]).T,
+        "counts": np.floor(draw(*SCORES[::-1]).T ** 2),
+        "signs": np.sign(draw(*SCORES[::-1]).T),
     }
     t = np.ascontiguousarray(targets[rule.targets])
     mine, plain = functions(rule.name, rule.twin)

@@ -4,13 +4,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp._loss import RowLoss
 from fastbp.optimizers import OptimizerState
 
 # Arguments are checked by the caller, except what `accepts` and `accepts_targets` recognise; see the compiled
 # module's own notes.
 _Floats = NDArray[np.floating[Any]]
 
-LOSSES: dict[str | None, int]
 
 class Table:
     n: int
@@ -61,12 +61,18 @@ class Engine(Gate):
     capacity: int
     loss_is_ours: bool
     has_forward: bool
+    picks_class: bool
     training: bool
     looks_closer: bool
     steps: int
     seed: int
     def __init__(
-        self, itemsize: int, units: Sequence[tuple[Any, ...]], loss: str | None = None, seed: int = 0
+        self,
+        itemsize: int,
+        units: Sequence[tuple[Any, ...]],
+        loss: str | RowLoss | Sequence[tuple[float, RowLoss]] | None = None,
+        seed: int = 0,
+        picks_class: bool = False,
     ) -> None: ...
     def accepts(self, x: object) -> bool: ...
     def owns(self, x: NDArray[Any]) -> bool: ...

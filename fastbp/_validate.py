@@ -177,16 +177,30 @@ def _dtype_message(name: str, came: np.dtype[Any], dtype: np.dtype[Any] | None, 
 # ---- targets and weights ---------------------------------------------------------------------------------------------
 
 
-def targets(kind: str, t: object, rows: int, columns: int, dtype: np.dtype[Any], name: str = "t") -> NDArray[Any]:
-    """Return targets of the kind that a LossRule names, for outputs of shape (rows, columns) and dtype."""
+def targets(
+    kind: str,
+    t: object,
+    rows: int,
+    columns: int,
+    dtype: np.dtype[Any],
+    name: str = "t",
+    ignored: int | None = None,
+) -> NDArray[Any]:
+    """Return targets of a kind that a LossRule names, of so many rows and columns; ignored: one more label."""
+    if ignored is not None:
+        return class_targets(t, rows, columns, dtype, name, ignored)
     return _TARGETS[kind](t, rows, columns, dtype, name)
 
 
-def class_targets(t: object, rows: int, columns: int, dtype: np.dtype[Any], name: str = "t") -> NDArray[Any]:
-    """Return int64 labels (rows,), each a column's number, or rows (rows, columns) of dtype."""
+def class_targets(
+    t: object, rows: int, columns: int, dtype: np.dtype[Any], name: str = "t", ignored: int | None = None
+) -> NDArray[Any]:
+    """Return int64 labels (rows,), each a column's number or ignored, or rows (rows, columns) of dtype."""
     t = _labels_or_array(name, t, dtype)
     if t.ndim == 1:
-        return _labels(name, t, rows, columns)
+        return _labels(name, t, rows, columns, ignored)
+    if ignored is not None:
+        raise ValueError(f"{name} has shape {t.shape}, expected labels of shape {(rows,)}: ignore_index is given")
     if t.shape != (rows, columns):
         hint = f": pass {name}.ravel() if these are labels" if t.shape == (rows, 1) else ""
         expected = f"labels of shape {(rows,)} or rows of shape {(rows, columns)}"
@@ -208,19 +222,47 @@ def probability_targets(t: object, rows: int, columns: int, dtype: np.dtype[Any]
     """Return targets like value_targets, each in [0, 1]."""
     values = value_targets(t, rows, columns, dtype, name)
     if values.size and not (values.min() >= 0 and values.max() <= 1):  # a NaN fails both
-        index = np.argwhere(~((values >= 0) & (values <= 1)))[0].tolist()
-        raise ValueError(f"{name}{index} is {values[tuple(index)]}, expected a value in [0, 1]")
+        _refuse_value(name, values, (values >= 0) & (values <= 1), "a value in [0, 1]")
     return values
+
+
+def count_targets(t: object, rows: int, columns: int, dtype: np.dtype[Any], name: str = "t") -> NDArray[Any]:
+    """Return targets like value_targets, each finite and at least 0."""
+    values = value_targets(t, rows, columns, dtype, name)
+    if values.size and not (values.min() >= 0 and values.max() < math.inf):
+        _refuse_value(name, values, (values >= 0) & (values < math.inf), "a finite count of at least 0")
+    return values
+
+
+def sign_targets(t: object, rows: int, columns: int, dtype: np.dtype[Any], name: str = "t") -> NDArray[Any]:
+    """Return int64 labels (rows,) where there are several columns, or targets like value_targets, each -1, 0 or 1."""
+    values = _labels_or_array(name, t, dtype)
+    if values.ndim == 1 and columns > 1:
+        return class_targets(values, rows, columns, dtype, name)
+    values = value_targets(values, rows, columns, dtype, name)
+    fine = (values == 1) | (values == 0) | (values == -1)
+    if not fine.all():
+        _refuse_value(name, values, fine, "1 for a yes, 0 or -1 for a no")
+    return values
+
+
+def _refuse_value(name: str, values: NDArray[Any], fine: NDArray[np.bool_], expected: str) -> None:
+    index = np.argwhere(~fine)[0].tolist()
+    raise ValueError(f"{name}{index} is {values[tuple(index)]}, expected {expected}")
 
 
 _TARGETS: Final[dict[str, Callable[[object, int, int, np.dtype[Any], str], NDArray[Any]]]] = {
     "labels": class_targets,
     "probabilities": probability_targets,
+    "counts": count_targets,
+    "signs": sign_targets,
     "values": value_targets,
 }
 
 
-def _labels(name: str, t: NDArray[Any], rows: int, columns: int) -> NDArray[np.int64]:
+def _labels(
+    name: str, t: NDArray[Any], rows: int, columns: int, ignored: int | None = None
+) -> NDArray[np.int64]:
     if t.dtype.kind not in "iu":
         raise TypeError(f"{name} has dtype {t.dtype}, expected integer labels: pass {name}.astype(np.int64)")
     if t.shape[0] != rows:
@@ -228,7 +270,12 @@ def _labels(name: str, t: NDArray[Any], rows: int, columns: int) -> NDArray[np.i
     labels = t.astype(np.int64, copy=False)
     # Seen as unsigned, negative labels are huge, so that one pass finds everything out of range.
     if rows and np.maximum.reduce(labels.view(np.uint64)) >= columns:
-        i = int(np.argmax((labels < 0) | (labels >= columns)))
+        wrong = (labels < 0) | (labels >= columns)
+        if ignored is not None:
+            wrong &= t != ignored
+        i = int(np.argmax(wrong))
+        if not wrong[i]:
+            return labels
         raise ValueError(f"{name}[{i}] is {t[i]}, expected a label from 0 to {columns - 1} ({columns} classes)")
     return labels
 
@@ -287,10 +334,24 @@ def _weights(name: str, weight: object, dtype: np.dtype[Any]) -> FloatArray:
         return values.astype(dtype)
 
 
-def divisor(reduction: str, rows: int, weights: FloatArray | None) -> float:
-    """Return what the sum of the losses is divided by: the rows or the sum of the weights for "mean", otherwise 1."""
+def divisor(
+    reduction: str, rows: int, weights: FloatArray | None, shares: NDArray[np.float64] | None = None
+) -> float:
+    """Return what the sum of the losses is divided by: the rows or the sum of the weights for "mean", otherwise 1.
+
+    shares: what each row counts beside its weight, from the label that it has.
+    """
     if reduction != "mean":
         return 1.0
+    if shares is not None and rows:
+        if weights is not None:
+            divisor(reduction, rows, weights)
+            shares = shares * weights
+        total = float(np.add.reduce(shares))
+        if total > 0 and 0 < 1 / total < math.inf:
+            return total
+        message = "the rows that are not ignored have the class weights' sum"
+        raise ValueError(f'{message} {total:g}, so that the mean is not defined: pass reduction="sum" or "none"')
     if weights is None:
         if rows == 0:
             raise ValueError('the mean over 0 rows is not defined: pass reduction="sum" or "none", or at least one row')

@@ -71,15 +71,17 @@ class Piece:
             rows: Any = place if self.order is None else self.order[place]
             yield self.x[rows], self.t[rows], None if self.weight is None else self.weight[rows]
 
-    def steps_of(self, made: int) -> int:
+    def steps_of(self, made: int, net: Network) -> int:
         """Give how many batches are gone through when so many steps have been made: one without weight makes none."""
         if self.taken is not None:
             return self.taken if made else 0
-        if self.weight is None:
+        if self.weight is None and not net.counts_labels:
             return min(made * self.accumulate, self.count)
         gone = 0
         for group in self.groups():
-            makes_step = has_mean(np.concatenate([weight for _, _, weight in group if weight is not None]))
+            weights = [weight for _, _, weight in group if weight is not None]
+            t = np.concatenate([t for _, t, _ in group])
+            makes_step = has_mean(net.row_counts(t, np.concatenate(weights) if weights else None))
             if makes_step and made == 0:
                 break
             made -= makes_step
@@ -480,8 +482,9 @@ class Validation:
         for first in range(0, len(self.x), VALIDATED):
             place = slice(first, first + VALIDATED)
             weight = None if self.weight is None else self.weight[place]
-            if has_mean(weight):
-                share = share_of(len(self.x[place]), weight)
+            counts = net.row_counts(self.t[place], weight)
+            if has_mean(counts):
+                share = share_of(len(self.x[place]), counts)
                 total += share * net.loss_value(self.x[place], self.t[place], sample_weight=weight)
                 weights += share
         return total / weights
@@ -503,6 +506,5 @@ def checked_validation(net: Network, data: Any) -> Validation | None:
     if net.checks_targets:
         t = net.checked_targets(t, x.shape[0], "validation_data[1]")
     weight = check.sample_weights(weight, x.shape[0], net.dtype, "validation_data[2]")
-    if weight is not None:
-        check.divisor("mean", x.shape[0], weight)
+    net.check_mean(t, weight, x.shape[0])
     return Validation(x, t, weight)

@@ -5,11 +5,14 @@ A. Each function first tries the compiled door for plain arguments (see `_ops.py
    checks, says "Checked." on a line of its own, and calls the compiled kernel. Above that line everything may raise and
    nothing is written; below it nothing raises.
 B. The first array decides the dtype; the others must have the same.
-C. The activations and their derivatives are made from `fastbp.reference.ACTIVATIONS`, their docstrings included.
+C. The activations and their derivatives are made from `fastbp.reference.ACTIVATIONS`, their docstrings included, and
+   so are the losses from `fastbp.reference.LOSSES`, but for the three of the lecture, which stand here.
 """
 
 from __future__ import annotations
 
+import inspect
+import textwrap
 from collections.abc import Callable, Mapping
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -17,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastbp import _ops
+from fastbp import _loss, _ops
 from fastbp import _validate as check
 from fastbp._validate import REDUCTIONS, FloatArray, Reduction, aligned, deliver
-from fastbp.reference import ACTIVATIONS, Activation
+from fastbp.reference import ACTIVATIONS, LOSSES, Activation, LossRule
+from fastbp.reference._options import Fitted
 from fastbp.reference.activations import Option
 
 __all__ = [
@@ -293,8 +297,8 @@ def _rows(rows: int) -> str:
 # ---- activations -----------------------------------------------------------------------------------------------------
 
 if TYPE_CHECKING:
-    # What the tables add to this module by name: activations and their derivatives.
-    def __getattr__(name: str) -> Callable[..., FloatArray]: ...
+    # What the tables add to this module by name: activations, their derivatives, and losses.
+    def __getattr__(name: str) -> Callable[..., Any]: ...
 
 
 _FORWARD_DOC = """Apply the activation {name} to each element.
@@ -392,7 +396,9 @@ def _forward_function(rule: Activation) -> Callable[..., FloatArray]:
 
     result = repr(rule.forward(np.array([-1.0, 0.0, 2.0])).round(4))
     doc = _FORWARD_DOC.format(name=name, formula=rule.formula, source=rule.source, result=result, **_option_docs(rule))
-    return _named(with_options if rule.options else alone, name, doc, ("z",), rule)
+    if not rule.options:
+        return _named(alone, name, doc)
+    return _named(with_options, name, doc, _signature(("z",), rule.options))
 
 
 def _backward_function(rule: Activation) -> Callable[..., FloatArray]:
@@ -437,7 +443,8 @@ def _backward_function(rule: Activation) -> Callable[..., FloatArray]:
         ("y", True): from_output_with_options,
         ("z", True): from_input_with_options,
     }[kept_name, bool(rule.options)]
-    return _named(made, name, _backward_doc(rule), ("dy", kept_name), rule)
+    signature = _signature(("dy", kept_name), rule.options) if rule.options else None
+    return _named(made, name, _backward_doc(rule), signature)
 
 
 def activation_options(where: str, known: Mapping[str, Option], given: Mapping[str, Any]) -> tuple[float, ...]:
@@ -489,13 +496,11 @@ def _option_docs(rule: Activation) -> dict[str, str]:
     }
 
 
-def _named(
-    function: Callable[..., FloatArray], name: str, doc: str, arrays: tuple[str, ...], rule: Activation
-) -> Callable[..., FloatArray]:
+def _named(function: Callable[..., Any], name: str, doc: str, signature: Signature | None = None) -> Callable[..., Any]:
     function.__name__ = function.__qualname__ = name
     function.__doc__ = doc
-    if rule.options:
-        function.__signature__ = _signature(arrays, rule.options)  # type: ignore[attr-defined]
+    if signature is not None:
+        function.__signature__ = signature  # type: ignore[attr-defined]
     return function
 
 
@@ -723,6 +728,9 @@ def softmax_nll(
     *,
     sample_weight: ArrayLike | None = None,
     reduction: Reduction = "mean",
+    class_weight: ArrayLike | Mapping[int, float] | None = None,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
     out: FloatArray | None = None,
 ) -> tuple[Any, FloatArray]:
     """Give the negative log-likelihood of classes under softmax(z), and its gradient.
@@ -739,8 +747,15 @@ def softmax_nll(
     sample_weight : array_like, shape (N,), optional
         A factor for the loss of each row, finite and not negative: z's dtype, integers or bools.
     reduction : {"mean", "sum", "none"}
-        "mean" divides the sum of the rows' losses by N, or by the sum of sample_weight. "none" gives the loss of each
-        row, and the gradient of their sum.
+        "mean" divides the sum of the rows' losses by N, or by the sum of sample_weight; with class_weight or
+        ignore_index, and labels, by the sum of sample_weight times the class's weight over the rows that are not
+        ignored. "none" gives the loss of each row, and the gradient of their sum.
+    class_weight : sequence of float, or dict of int to float, optional
+        A factor w_k for each class, finite and not negative; in a dict, classes that are left out have 1.
+    label_smoothing : float in [0, 1)
+        The share e of a target that is spread over all classes. Instead of t_nk stands w_k ((1 - e) t_nk + e / K).
+    ignore_index : int, optional
+        Rows with this label take no part.
     out : ndarray of z's dtype, shape (N, K), optional
         Where the gradient goes. Any strides; no memory shared with an argument.
 
@@ -757,8 +772,8 @@ def softmax_nll(
         A dtype is wrong, or labels are no integers.
     ValueError
         The reduction is unknown, a shape does not fit, a label is out of range, a weight is negative or not finite, the
-        mean is over nothing (N = 0, or weights that sum to 0), or ``out`` has another shape, is read-only or shares
-        memory.
+        mean is over nothing (N = 0, weights that sum to 0, or all rows ignored), there are not as many class weights as
+        columns, rows of shares come with ignore_index, or ``out`` has another shape, is read-only or shares memory.
 
     References
     ----------
@@ -774,14 +789,12 @@ def softmax_nll(
     array([[ 0.25, -0.25],
            [-0.5 ,  0.5 ]])
     """
-    done = _ops.try_softmax_nll(z, t, sample_weight, reduction, out)
-    if done is not None:
-        return done
-    check.choice("reduction", reduction, REDUCTIONS)
-    z = check.matrix("z", z)
-    _check_columns("z", z)
-    t = check.class_targets(t, z.shape[0], z.shape[1], z.dtype)
-    return _loss(_ops.softmax_nll, "z", z, t, sample_weight, reduction, out)
+    if class_weight is None and ignore_index is None and type(label_smoothing) is float and label_smoothing == 0.0:
+        done = _ops.try_loss(_PLAIN["softmax_nll"], z, t, sample_weight, reduction, out)
+        if done is not None:
+            return done
+    options = {"class_weight": class_weight, "label_smoothing": label_smoothing, "ignore_index": ignore_index}
+    return _loss_of(LOSSES["softmax_nll"], "z", z, t, sample_weight, reduction, out, options)
 
 
 def sigmoid_nll(
@@ -790,6 +803,7 @@ def sigmoid_nll(
     *,
     sample_weight: ArrayLike | None = None,
     reduction: Reduction = "mean",
+    pos_weight: ArrayLike | None = None,
     out: FloatArray | None = None,
 ) -> tuple[Any, FloatArray]:
     """Give the negative log-likelihood of yes or no under sigmoid(z), and its gradient.
@@ -807,6 +821,8 @@ def sigmoid_nll(
     reduction : {"mean", "sum", "none"}
         "mean" divides the sum of the rows' losses by N, or by the sum of sample_weight. "none" gives the loss of each
         row, and the gradient of their sum. A row's loss is the sum over its columns.
+    pos_weight : float, or sequence of float, shape (K,), optional
+        A factor for the first term, that of a yes: one for all columns, or one for each; finite and not negative.
     out : ndarray of z's dtype, shape (N, K), optional
         Where the gradient goes. Any strides; no memory shared with an argument.
 
@@ -840,13 +856,11 @@ def sigmoid_nll(
     array([[-0.25],
            [ 0.5 ]])
     """
-    done = _ops.try_sigmoid_nll(z, t, sample_weight, reduction, out)
-    if done is not None:
-        return done
-    check.choice("reduction", reduction, REDUCTIONS)
-    z = check.matrix("z", z)
-    t = check.probability_targets(t, z.shape[0], z.shape[1], z.dtype)
-    return _loss(_ops.sigmoid_nll, "z", z, t, sample_weight, reduction, out)
+    if pos_weight is None:
+        done = _ops.try_loss(_PLAIN["sigmoid_nll"], z, t, sample_weight, reduction, out)
+        if done is not None:
+            return done
+    return _loss_of(LOSSES["sigmoid_nll"], "z", z, t, sample_weight, reduction, out, {"pos_weight": pos_weight})
 
 
 def mse(
@@ -906,28 +920,180 @@ def mse(
     array([[1.5, 2. ],
            [0. , 0.5]])
     """
-    done = _ops.try_mse(y, t, sample_weight, reduction, out)
-    if done is not None:
-        return done
-    check.choice("reduction", reduction, REDUCTIONS)
-    y = check.matrix("y", y)
-    t = check.value_targets(t, y.shape[0], y.shape[1], y.dtype)
-    return _loss(_ops.mse, "y", y, t, sample_weight, reduction, out)
+    done = _ops.try_loss(_PLAIN["mse"], y, t, sample_weight, reduction, out)
+    return _loss_of(LOSSES["mse"], "y", y, t, sample_weight, reduction, out, {}) if done is None else done
 
 
-def _loss(
-    kernel: Callable[..., Any],
+def row_loss(rule: LossRule, fitted: Fitted, dtype: np.dtype[Any]) -> _loss.RowLoss:
+    """Give the compiled loss with these options, for outputs of this dtype."""
+    vectors = tuple(np.ascontiguousarray(vector, dtype=dtype) for vector in fitted.vectors)
+    return _loss.RowLoss(rule.name, fitted.targets, fitted.numbers, vectors, fitted.ignored, fitted.weighs_labels)
+
+
+def _plain_loss(rule: LossRule) -> _loss.RowLoss:
+    """Without options, which serves any number of outputs and either dtype."""
+    return _loss.RowLoss(rule.name, 0, rule.fit(1, **rule.checked({})).numbers)
+
+
+_PLAIN = {name: _plain_loss(rule) for name, rule in LOSSES.items()}
+
+
+def _loss_of(
+    rule: LossRule,
     name: str,
     z: FloatArray,
     t: Any,
     sample_weight: ArrayLike | None,
     reduction: str,
     out: FloatArray | None,
+    given: Mapping[str, Any],
 ) -> tuple[Any, FloatArray]:
-    """Run a loss kernel on checked outputs and targets, and reduce the rows' losses."""
+    """Check everything, run the compiled loss, and reduce the rows' losses."""
+    check.choice("reduction", reduction, REDUCTIONS)
+    options = rule.checked(given)
+    z = check.matrix(name, z)
+    if rule.link == "softmax":
+        _check_columns(name, z)
+    fitted = rule.fit(z.shape[1], **options)
+    t = check.targets(rule.targets, t, z.shape[0], fitted.targets, z.dtype, ignored=fitted.ignored)
     weights = check.sample_weights(sample_weight, z.shape[0], z.dtype)
-    divisor = check.divisor(reduction, z.shape[0], weights)
+    divisor = check.divisor(reduction, z.shape[0], weights, fitted.shares(t, z.dtype))
+    compiled = row_loss(rule, fitted, z.dtype)
     dz = check.output(out, z.shape, z.dtype, ((name, z), ("t", t), ("sample_weight", weights)))
     # Checked.
-    loss = kernel(aligned(z), aligned(t), weights, divisor, reduction == "none", dz)
+    loss = _ops.loss(compiled, aligned(z), aligned(t), weights, divisor, reduction == "none", dz)
     return loss, deliver(dz, out)
+
+
+_LOSS_DOC = """Give {what}, and its gradient.
+
+{formula};  {gradient}
+
+Parameters
+----------
+{first} : ndarray of float32 or float64, shape (N, K)
+    The outputs. Any strides.
+t : {targets}
+sample_weight : array_like, shape (N,), optional
+    A factor for the loss of each row, finite and not negative: {first}'s dtype, integers or bools.
+reduction : {{"mean", "sum", "none"}}
+    "mean" divides the sum of the rows' losses by N (not by N K), or by the sum of sample_weight. "none" gives the
+    loss of each row, and the gradient of their sum. A row's loss is the sum over its columns.
+{options}out : ndarray of {first}'s dtype, shape (N, K), optional
+    Where the gradient goes. Any strides; no memory shared with an argument.
+
+Returns
+-------
+loss : float, or ndarray of {first}'s dtype and shape (N,) for "none"
+    Summed in float64.
+d{first} : ndarray of {first}'s dtype, shape (N, K)
+    ``out``, or a fresh array in C order.
+
+Raises
+------
+TypeError
+    A dtype is wrong, or an option is unknown or of the wrong kind.
+ValueError
+    The reduction is unknown, a shape does not fit, a target or an option is outside of what it may be, a weight is
+    negative or not finite, the mean is over nothing (N = 0, or weights that sum to 0), or ``out`` has another shape, is
+    read-only or shares memory.
+
+Notes
+-----
+{notes}
+
+References
+----------
+{source}.
+
+Examples
+--------
+>>> import fastbp, numpy as np
+>>> {first}, t = np.array([[0.5, 2.0], [1.0, -1.0]]), np.array([[0, 1], [1, 0]])
+>>> loss, d{first} = fastbp.{name}({first}, t)
+>>> round(loss, 4)
+{value}
+>>> d{first}.round(4)
+{slope}
+"""
+
+_TARGETS_DOC = {
+    "probabilities": "ndarray, shape (N, K), or (N,) where K = 1\n    In [0, 1]: {first}'s dtype, integers or bools.",
+    "values": "ndarray, shape (N, K), or (N,) where K = 1\n"
+    "    The targets: {first}'s dtype, integers or bools. Never broadcast.",
+    "counts": "ndarray, shape (N, K), or (N,) where K = 1\n"
+    "    Finite and at least 0: {first}'s dtype, integers or bools.",
+    "signs": "ndarray, shape (N, K), or (N,) where K = 1, or array_like of labels, shape (N,), where K > 1\n"
+    "    1 for a yes, 0 or -1 for a no: {first}'s dtype, integers or bools; or labels from 0 to K - 1, each a yes in\n"
+    "    its own column and a no in all others.",
+}
+
+
+def _loss_doc(rule: LossRule, first: str) -> str:
+    value, slope = rule.twin(np.array([[0.5, 2.0], [1.0, -1.0]]), np.array([[0, 1], [1, 0]]))
+    return _LOSS_DOC.format(
+        name=rule.name,
+        first=first,
+        what=rule.what,
+        formula=rule.formula,
+        gradient=rule.gradient,
+        targets=_TARGETS_DOC[rule.targets].format(first=first),
+        options=options_doc(rule),
+        notes=folded(rule.notes),
+        source=rule.source,
+        value=round(float(value), 4),
+        slope=repr(slope.round(4)),
+    )
+
+
+def options_doc(rule: LossRule) -> str:
+    """Give the lines of a docstring that say what the options are."""
+    return "".join(
+        f"{name} : {option.kind}{', optional' if option.default is None else f', default {option.default!r}'}\n"
+        f"{folded(option.meaning, '    ')}\n"
+        for name, option in rule.options.items()
+    )
+
+
+def folded(text: str, indent: str = "") -> str:
+    """Break a text into lines."""
+    return textwrap.fill(text, 112, initial_indent=indent, subsequent_indent=indent, break_long_words=False)
+
+
+def _loss_function(rule: LossRule) -> Callable[..., tuple[Any, FloatArray]]:
+    """Make the public function of a loss; its first argument bears the name that the twin's has."""
+    plain, signature = _PLAIN[rule.name], inspect.signature(rule.twin)
+    first = next(iter(signature.parameters))
+
+    def of_z(
+        z: FloatArray,
+        t: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        reduction: Reduction = "mean",
+        out: FloatArray | None = None,
+        **options: Any,
+    ) -> tuple[Any, FloatArray]:
+        done = None if options else _ops.try_loss(plain, z, t, sample_weight, reduction, out)
+        return _loss_of(rule, "z", z, t, sample_weight, reduction, out, options) if done is None else done
+
+    def of_y(
+        y: FloatArray,
+        t: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        reduction: Reduction = "mean",
+        out: FloatArray | None = None,
+        **options: Any,
+    ) -> tuple[Any, FloatArray]:
+        done = None if options else _ops.try_loss(plain, y, t, sample_weight, reduction, out)
+        return _loss_of(rule, "y", y, t, sample_weight, reduction, out, options) if done is None else done
+
+    return _named(of_z if first == "z" else of_y, rule.name, _loss_doc(rule, first), signature)
+
+
+for _loss_rule in LOSSES.values():
+    if _loss_rule.name not in globals():
+        globals()[_loss_rule.name] = _loss_function(_loss_rule)
+        __all__ += [_loss_rule.name]
+del _loss_rule

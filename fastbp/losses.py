@@ -1,21 +1,90 @@
 """Losses: the value of the network's error and the gradient at its outputs.
 
 `Loss` is the protocol, for the package's own losses and for users'; the package's are made from
-`fastbp.reference.LOSSES`, and each is the kernel of its name with a memory.
+`fastbp.reference.LOSSES`, and each is the kernel of its name with options and a memory. `LossSum` adds several.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastbp import _config, functional
+from fastbp import _config, _loss, functional
+from fastbp import _validate as check
 from fastbp._validate import FloatArray, Reduction
 from fastbp.reference import LOSSES, LossRule
+from fastbp.reference._options import Fitted
 
-__all__ = ["Loss"]
+__all__ = ["Loss", "LossSum"]
+
+MAX_PARTS = 8  # of a sum that the engine computes: MAX_LOSS_PARTS in _chain.pxd
+
+
+# ---- from outputs to predictions -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What a network's outputs y say about the targets; k is the number of columns that a row of targets has.
+
+    Attributes
+    ----------
+    predict
+        ``predict(y, k)``: labels, 0 and 1, or values.
+    proba
+        ``proba(y)``: probabilities; None where outputs are no such thing.
+    """
+
+    predict: Callable[[FloatArray, int], NDArray[Any]]
+    proba: Callable[[FloatArray], FloatArray] | None = None
+
+
+def _largest(y: FloatArray, k: int) -> NDArray[Any]:
+    return np.asarray(y.argmax(axis=1))
+
+
+def _yes_or_no(y: FloatArray, k: int) -> NDArray[Any]:
+    return (y > 0).astype(np.int64)
+
+
+def _rates(y: FloatArray, k: int) -> NDArray[Any]:
+    with np.errstate(over="ignore"):  # a log rate that large has the rate inf
+        return np.asarray(np.exp(y))
+
+
+def _values(y: FloatArray, k: int) -> NDArray[Any]:
+    return y.copy()
+
+
+def _means(y: FloatArray, k: int) -> NDArray[Any]:
+    return y[:, :k].copy()
+
+
+def _by_margin(y: FloatArray, k: int) -> NDArray[Any]:
+    return _yes_or_no(y, k) if y.shape[1] == 1 else _largest(y, k)
+
+
+def _sigmoid(y: FloatArray) -> FloatArray:
+    probabilities: FloatArray = functional.sigmoid(y)
+    return probabilities
+
+
+LINKS: dict[str, Link] = {
+    "softmax": Link(_largest, functional.softmax),
+    "sigmoid": Link(_yes_or_no, _sigmoid),
+    "identity": Link(_values),
+    "means": Link(_means),
+    "exp": Link(_rates),
+    "margin": Link(_by_margin),
+}
+
+
+# ---- the protocol ----------------------------------------------------------------------------------------------------
 
 
 class Loss:
@@ -88,6 +157,16 @@ class Loss:
             raise RuntimeError(f"{self!r}.backward before forward: call forward(y, t) first")
         return gradient
 
+    def predict(self, y: FloatArray) -> NDArray[Any]:
+        """Give what a network predicts whose outputs are y: y itself, as a fresh array, unless the loss says more."""
+        return y.copy()
+
+    def predict_proba(self, y: FloatArray) -> FloatArray:
+        """Give the probabilities that the outputs y stand for; ValueError where they stand for none."""
+        raise ValueError(
+            f"predict_proba needs a loss of probabilities, such as SoftmaxNLL or SigmoidNLL, this network has {self!r}"
+        )
+
     def config(self) -> dict[str, Any]:
         """Give the arguments that make an equal loss, as plain JSON values; as `Unit.config`."""
         return _config.arguments(self)
@@ -100,6 +179,33 @@ class Loss:
         return f"{type(self).__name__}()"
 
 
+def engine_parts(loss: Loss) -> list[tuple[float, RuleLoss]] | None:
+    """Give the weights and losses that the engine adds up to this loss; None where Python must compute it."""
+    if isinstance(loss, RuleLoss):
+        return [(1.0, loss)] if type(loss).value_and_grad is RuleLoss.value_and_grad else None
+    if not isinstance(loss, LossSum) or type(loss).value_and_grad is not LossSum.value_and_grad:
+        return None
+    parts: list[tuple[float, RuleLoss]] = []
+    for weight, part in loss.losses:
+        inner = engine_parts(part)
+        if inner is None:
+            return None
+        parts += [(weight * factor, one) for factor, one in inner]
+    return parts if len(parts) <= MAX_PARTS else None
+
+
+def check_fit(parts: Sequence[tuple[float, RuleLoss]], columns: int) -> None:
+    """Raise where an option does not fit so many outputs, or two losses of a sum differ in the targets' width."""
+    widths = [(loss, loss.fitted(columns).targets) for _, loss in parts]
+    for loss, width in widths[1:]:
+        if width != widths[0][1]:
+            first = f"{widths[0][0]!r} takes {widths[0][1]} columns of targets for {columns} outputs"
+            raise ValueError(f"{first}, but {loss!r} takes {width}: a sum has one kind of targets")
+
+
+# ---- the losses of the table -----------------------------------------------------------------------------------------
+
+
 class RuleLoss(Loss):
     """Base of the losses that are made from the table.
 
@@ -107,9 +213,37 @@ class RuleLoss(Loss):
     ----------
     rule : fastbp.reference.LossRule
         The loss's entry in the table.
+    options : dict
+        Its options, which are attributes too. They never change.
     """
 
     rule: ClassVar[LossRule]
+    _options: Mapping[str, Any]  # the class's own are the defaults
+
+    def __init__(self, **options: Any) -> None:
+        self._options = self.rule.checked(options)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The loss's options by name."""
+        return dict(self._options)
+
+    def fitted(self, columns: int) -> Fitted:
+        """Give the options for so many outputs; ValueError where they do not fit."""
+        return self.rule.fit(columns, **self._options)
+
+    def compiled(self, columns: int, dtype: DTypeLike) -> _loss.RowLoss:
+        """Give what the engine computes with, for outputs of this number and dtype."""
+        return functional.row_loss(self.rule, self.fitted(columns), np.dtype(dtype))
+
+    def predict(self, y: FloatArray) -> NDArray[Any]:
+        """Give labels, 0 and 1, or values: what the loss's model says of outputs y."""
+        return LINKS[self.rule.link].predict(y, self.fitted(y.shape[1]).targets)
+
+    def predict_proba(self, y: FloatArray) -> FloatArray:
+        """Give the probabilities that the outputs y stand for; ValueError where they stand for none."""
+        proba = LINKS[self.rule.link].proba
+        return super().predict_proba(y) if proba is None else proba(y)
 
     def value_and_grad(
         self,
@@ -121,18 +255,32 @@ class RuleLoss(Loss):
     ) -> tuple[Any, FloatArray]:
         """Give the loss and its gradient, as the function of the same name does."""
         function = getattr(functional, self.rule.name)
-        loss, gradient = function(y, t, sample_weight=sample_weight, reduction=reduction)
+        loss, gradient = function(y, t, sample_weight=sample_weight, reduction=reduction, **self._changed())
         return loss, gradient
 
+    def _changed(self) -> dict[str, Any]:
+        """The options that are not the defaults."""
+        options = self.rule.options
+        return {name: value for name, value in self._options.items() if value is not options[name].default}
 
-_LOSS_DOC = """Negative log-likelihood of the targets, for this model of them: {model}.
+    def __repr__(self) -> str:
+        options = self.rule.options
+        shown = {
+            name: value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in self._options.items()
+            if isinstance(value, np.ndarray) or value != options[name].default
+        }
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+
+_LOSS_DOC = """{summary}.
 
 {formula};  backward:  {gradient}
 
-Raises
+{parameters}Raises
 ------
 TypeError, ValueError
-    As `fastbp.{name}` does.
+    As `fastbp.{name}` does; for the options, when the loss is made or meets a network.
 RuntimeError
     ``backward`` is called before ``forward``.
 
@@ -157,7 +305,8 @@ def _loss_doc(rule: LossRule) -> str:
     return _LOSS_DOC.format(
         name=rule.name,
         unit=rule.unit,
-        model=rule.model,
+        summary=_summary(rule),
+        parameters=_parameters_doc(rule),
         formula=rule.formula,
         gradient=rule.gradient,
         source=rule.source,
@@ -166,13 +315,157 @@ def _loss_doc(rule: LossRule) -> str:
     )
 
 
-for _rule in LOSSES.values():
-    # __module__ and the global of the same name let pickle and doctest find the class.
-    globals()[_rule.unit] = type(
-        _rule.unit, (RuleLoss,), {"__doc__": _loss_doc(_rule), "__module__": __name__, "rule": _rule}
+def _summary(rule: LossRule) -> str:
+    if rule.model:
+        return f"Negative log-likelihood of the targets, for this model of them: {rule.model}"
+    return rule.what[0].upper() + rule.what[1:]
+
+
+def _parameters_doc(rule: LossRule) -> str:
+    return f"Parameters\n----------\n{functional.options_doc(rule)}\n" if rule.options else ""
+
+
+def _option(name: str, meaning: str) -> property:
+    return property(lambda self: self._options[name], doc=meaning)
+
+
+def _constructor(rule: LossRule) -> Callable[..., None]:
+    def __init__(self: RuleLoss, **options: Any) -> None:
+        RuleLoss.__init__(self, **options)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)]
+    parameters += [inspect.Parameter(n, keyword, default=option.default) for n, option in rule.options.items()]
+    __init__.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return __init__
+
+
+def _loss_class(rule: LossRule) -> type[RuleLoss]:
+    made: type[RuleLoss] = type(
+        rule.unit,
+        (RuleLoss,),
+        {
+            # __module__ and the global of the same name let pickle and doctest find the class.
+            "__doc__": _loss_doc(rule),
+            "__module__": __name__,
+            "__init__": _constructor(rule),
+            "rule": rule,
+            "_options": rule.checked({}),
+            **{name: _option(name, option.meaning) for name, option in rule.options.items()},
+        },
     )
+    return made
+
+
+for _rule in LOSSES.values():
+    globals()[_rule.unit] = _loss_class(_rule)
     __all__ += [_rule.unit]
 del _rule
+
+
+# ---- sums ------------------------------------------------------------------------------------------------------------
+
+
+class LossSum(Loss):
+    """A weighted sum of losses of the same outputs and targets.
+
+    loss = sum_i weight_i loss_i;  backward:  dy = sum_i weight_i dy_i
+
+    Parameters
+    ----------
+    losses : sequence of (float, Loss)
+        Weights and losses. Each takes its own mean: where one weighs classes or ignores labels, it divides by what it
+        counts.
+
+    Raises
+    ------
+    TypeError, ValueError
+        There is none, a weight is no finite number, something is no loss, or two take targets of different kinds.
+
+    Notes
+    -----
+    Up to eight losses of the package's own run in the engine; with one of your own in it, the sum runs in Python. A
+    network predicts by the first loss.
+
+    References
+    ----------
+    C. M. Bishop, "Pattern Recognition and Machine Learning", 2006, section 5.2.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> loss = fastbp.LossSum([(0.75, fastbp.MSE()), (0.25, fastbp.MAE())])
+    >>> loss.forward(np.array([[3.0], [1.0]]), np.array([[1.0], [1.0]]))  # (0.75 * 4 / 2 + 0.25 * 2) / 2
+    1.0
+    >>> loss.backward()
+    array([[0.875],
+           [0.   ]])
+    """
+
+    def __init__(self, losses: Sequence[tuple[float, Loss]]) -> None:
+        self.losses = _checked_parts(losses)
+
+    def value_and_grad(
+        self,
+        y: FloatArray,
+        t: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        reduction: Reduction = "mean",
+    ) -> tuple[Any, FloatArray]:
+        """Give the weighted sum of the losses, and of their gradients."""
+        weight, loss = self.losses[0]
+        value, gradient = loss.value_and_grad(y, t, sample_weight=sample_weight, reduction=reduction)
+        total, dy = weight * value, weight * gradient
+        for weight, loss in self.losses[1:]:
+            value, gradient = loss.value_and_grad(y, t, sample_weight=sample_weight, reduction=reduction)
+            total, dy = total + weight * value, dy + weight * gradient
+        return total, dy
+
+    def predict(self, y: FloatArray) -> NDArray[Any]:
+        """Give what the first loss predicts from outputs y."""
+        return self.losses[0][1].predict(y)
+
+    def predict_proba(self, y: FloatArray) -> FloatArray:
+        """Give the first loss's probabilities of outputs y."""
+        return self.losses[0][1].predict_proba(y)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}([{', '.join(f'({weight!r}, {loss!r})' for weight, loss in self.losses)}])"
+
+
+def _checked_parts(losses: Any) -> tuple[tuple[float, Loss], ...]:
+    if isinstance(losses, Loss | str) or not hasattr(losses, "__iter__"):
+        raise TypeError(f"losses must be a sequence of (weight, loss), got {losses!r}")
+    parts = []
+    for i, pair in enumerate(losses):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(f"losses[{i}] must be (weight, loss), got {pair!r}")
+        if not isinstance(pair[1], Loss):
+            raise TypeError(f"losses[{i}][1] must be a fastbp.Loss such as fastbp.MSE(), got {pair[1]!r}")
+        parts.append((check.real(f"losses[{i}][0]", pair[0]), pair[1]))
+    if not parts:
+        raise ValueError("losses must have at least one entry (weight, loss), got none")
+    _refuse_other_targets([part for _, part in parts])
+    return tuple(parts)
+
+
+def _refuse_other_targets(losses: Sequence[Loss]) -> None:
+    kinds = [(loss, kind) for loss in losses if (kind := _targets_of(loss)) is not None]
+    for loss, kind in kinds[1:]:
+        if kind != kinds[0][1]:
+            raise ValueError(
+                f"{loss!r} takes {kind} for targets, but {kinds[0][0]!r} takes {kinds[0][1]}: "
+                "a sum has one kind of targets"
+            )
+
+
+def _targets_of(loss: Loss) -> str | None:
+    """The kind of targets that a loss of the package's takes; None: nobody knows."""
+    if isinstance(loss, LossSum):
+        return next((kind for _, part in loss.losses if (kind := _targets_of(part)) is not None), None)
+    return loss.rule.targets if isinstance(loss, RuleLoss) else None
+
 
 if TYPE_CHECKING:
     # What the table adds to this module by name.

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastbp import _config, _engine, functional, initializers, losses, units
+from fastbp import _config, _engine, initializers, losses, units
 from fastbp import _validate as check
+from fastbp._loss import RowLoss
 from fastbp._memories import linear_weights, ranges
 from fastbp._plan import Item, Plan, input_readers, runs_in_engine, states_of, streams_of, unrolled, walk
 from fastbp._validate import FloatArray
-from fastbp.losses import Loss
+from fastbp.losses import Loss, LossSum, RuleLoss
 from fastbp.optimizers import Optimizer, RuleOptimizer
 from fastbp.random import Philox, stream_number
 from fastbp.reference import ACTIVATIONS, LOSSES, UNITS
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MLP", "Gradients", "Network"]
 
-ENGINE_LOSSES: dict[type, str] = {getattr(losses, rule.unit): name for name, rule in LOSSES.items()}
+TABLE_LOSSES: dict[type, str] = {getattr(losses, rule.unit): name for name, rule in LOSSES.items()}
 
 # What a hidden layer may have by its name alone, beside the activations.
 HIDDEN_UNITS = ("prelu", "softmax", "log_softmax")
@@ -131,14 +132,33 @@ def _views(flat: FloatArray, shapes: dict[str, tuple[int, ...]]) -> dict[str, Fl
     return made
 
 
+def compiled_loss(loss: Loss, columns: int, dtype: DTypeLike) -> list[tuple[float, RowLoss]] | None:
+    """Give a loss as the engine takes it; None where Python computes it."""
+    parts = losses.engine_parts(loss)
+    return None if parts is None else [(weight, part.compiled(columns, dtype)) for weight, part in parts]
+
+
+def predicts_class(loss: Loss, columns: int) -> bool:
+    """Whether `Network.predict` gives the place of the largest output, which the engine finds by itself."""
+    while type(loss) is LossSum:
+        loss = loss.losses[0][1]
+    if not isinstance(loss, RuleLoss) or type(loss).predict is not RuleLoss.predict:
+        return False
+    return loss.rule.link == "softmax" or (loss.rule.link == "margin" and columns > 1)
+
+
 class Stretch:
     """Neighbouring units that one engine runs."""
 
-    def __init__(self, net: Network, items: Sequence[Item], loss: str | None) -> None:
+    def __init__(self, net: Network, items: Sequence[Item], with_loss: bool) -> None:
         self.net, self.first = net, items[0]
         plan = Plan(items, net._streams)
         self.names = tuple(plan.parameters)
-        self.engine = _engine.Engine(net.dtype.itemsize, plan.specs, loss, net.seed)
+        n_out = items[-1].n_out
+        assert n_out is not None
+        loss = compiled_loss(net.loss, n_out, net.dtype) if with_loss else None
+        picks_class = predicts_class(net.loss, n_out)
+        self.engine = _engine.Engine(net.dtype.itemsize, plan.specs, loss, net.seed, picks_class)
         self.engine.looks_closer = bool(net._readers)
         self.table = make_table(net.parameters, self.names)
 
@@ -198,7 +218,7 @@ class Fork:
         assert isinstance(item.unit, Composite)
         self.how = item.unit.merge if isinstance(item.unit, Branches) else "sum"
         self.branches: list[list[Stretch | Guest | Fork]] = [
-            net._cut(unrolled_part(part, item, i), None) for i, part in enumerate(item.unit.units)
+            net._cut(unrolled_part(part, item, i), with_loss=False) for i, part in enumerate(item.unit.units)
         ]
         if isinstance(item.unit, Residual):
             self.branches.append([])  # the way around the block
@@ -312,6 +332,9 @@ class Network:
         items = unrolled(chain, None)
         self.n_in: int | None = items[0].n_in
         self.n_out: int | None = items[-1].n_out
+        self._parts = losses.engine_parts(loss)
+        if self._parts is not None and self.n_out is not None:
+            losses.check_fit(self._parts, self.n_out)
         shapes = {
             f"{i}.{name}": shape for i, unit in enumerate(chain) for name, shape in _parameter_shapes(i, unit).items()
         }
@@ -327,7 +350,6 @@ class Network:
         self._steps = 0
         self._training = True
         self._bind(items)
-        self._loss_name = ENGINE_LOSSES.get(type(loss))
         # The whole network in one engine, loss and all; None where Python takes part.
         self.whole = self._one_stretch()
         if self.whole is not None:
@@ -348,7 +370,7 @@ class Network:
                 unit.bind(part_of(self.parameters, i), part_of(self._gradients, i))
                 bound.append(unit)
             self._initialize()
-            self._stretches = self._cut(items, ENGINE_LOSSES.get(type(self.loss)))
+            self._stretches = self._cut(items, with_loss=True)
         except BaseException:
             # Nothing is lost: the units are as free as they were, also where a user's own could not begin.
             for unit in bound:
@@ -363,7 +385,7 @@ class Network:
             for name, values in wide.items():
                 views[name][...] = values
 
-    def _cut(self, items: list[Item], loss: str | None) -> list[Stretch | Guest | Fork]:
+    def _cut(self, items: list[Item], with_loss: bool) -> list[Stretch | Guest | Fork]:
         """Give the stretches; a unit whose width nobody knows before it runs is a guest."""
         made: list[Stretch | Guest | Fork] = []
         i = 0
@@ -372,7 +394,7 @@ class Network:
             while end < len(items) and items[end].n_out is not None and runs_in_engine(items[end].unit):
                 end += 1
             if end > i:
-                made.append(Stretch(self, items[i:end], loss if end - i == len(items) else None))
+                made.append(Stretch(self, items[i:end], with_loss and end - i == len(items)))
                 i = end
                 continue
             is_fork = isinstance(items[i].unit, Branches | Residual) and items[i].unit.kind is not None
@@ -570,13 +592,43 @@ class Network:
     @property
     def checks_targets(self) -> bool:
         """Whether `checked_targets` can tell before any unit runs: a loss of the package's, outputs of known number."""
-        return self._loss_name is not None and self.n_out is not None
+        return self._parts is not None and self.n_out is not None
 
     def checked_targets(self, t: object, rows: int, name: str = "t") -> NDArray[Any]:
         """Give targets for the engine's loss: int64 labels, or rows of the network's dtype."""
-        assert self._loss_name is not None and self.n_out is not None
-        values = check.targets(LOSSES[self._loss_name].targets, t, rows, self.n_out, self.dtype, name)
+        assert self._parts is not None and self.n_out is not None
+        for _, loss in self._parts:
+            fitted = loss.fitted(self.n_out)
+            values = check.targets(loss.rule.targets, t, rows, fitted.targets, self.dtype, name, fitted.ignored)
         return values if values.flags.aligned and not self._overwrites(values) else values.copy()
+
+    def check_mean(self, t: NDArray[Any], weight: FloatArray | None, rows: int) -> None:
+        """Raise where the loss has no mean over these rows: no weight, or only labels that count nothing."""
+        check.divisor("mean", rows, weight)
+        for shares in self._shares(t):
+            check.divisor("mean", rows, weight, shares)
+
+    @property
+    def counts_labels(self) -> bool:
+        """Whether a row's label says what it counts in the mean: it may be nothing."""
+        return self.checks_targets and any(loss.fitted(self.n_out or 0).counts for _, loss in self._parts or ())
+
+    def row_counts(self, t: NDArray[Any], weight: FloatArray | None) -> FloatArray | None:
+        """Give what the rows of a batch count in the loss's mean, as the engine sees it; None: 1 each.
+
+        In a sum of losses that is their weight, but where one of the losses has no mean: then it is nothing.
+        """
+        for shares in self._shares(t):
+            counts = shares if weight is None else shares * weight
+            if len(self._parts or ()) == 1 or not counts.any():
+                return counts
+        return weight
+
+    def _shares(self, t: NDArray[Any]) -> list[NDArray[np.float64]]:
+        if not self.counts_labels:
+            return []
+        found = (loss.fitted(self.n_out or 0).shares(t, self.dtype) for _, loss in self._parts or ())
+        return [shares for shares in found if shares is not None]
 
     def _overwrites(self, values: NDArray[Any]) -> bool:
         """Does an array lie where the next call writes, as what `forward` returned does?"""
@@ -683,18 +735,14 @@ class Network:
         Returns
         -------
         ndarray
-            For `SoftmaxNLL` the most likely class of each row, int64 (n,); for `SigmoidNLL` 1 where the probability is
-            above one half, otherwise 0, int64 (n, out); for any other loss the output itself, (n, out). Always fresh.
+            As the loss says. For `SoftmaxNLL` and `KLDiv` the most likely class of each row, int64 (n,); for
+            `SigmoidNLL` 1 where the probability is above one half, otherwise 0, int64 (n, out); for `Hinge` and
+            `SquaredHinge` the one or the other, with one output 0 and 1; for `PoissonNLL` the rates; for `GaussianNLL`
+            the means; for any other loss the output itself, (n, out). Always fresh.
         """
         if self.whole is not None and (plain := self.whole.engine.plain_labels(x)) is not None:
             return plain
-        y = self._output(x)
-        if self._loss_name == "softmax_nll":
-            labels: NDArray[np.int64] = y.argmax(axis=1)
-            return labels
-        if self._loss_name == "sigmoid_nll":
-            return (y > 0).astype(np.int64)
-        return y.copy()
+        return self.loss.predict(self._output(x))
 
     def predict_proba(self, x: FloatArray) -> FloatArray:
         """Give the probabilities, (n, out): of each class, or of 1 for `SigmoidNLL`. Always a fresh array.
@@ -704,12 +752,7 @@ class Network:
         ValueError
             The network's loss is another one, whose outputs are no probabilities.
         """
-        if self._loss_name == "softmax_nll":
-            return functional.softmax(self._output(x))
-        if self._loss_name == "sigmoid_nll":
-            probabilities: FloatArray = functional.sigmoid(self._output(x))
-            return probabilities
-        raise ValueError(f"predict_proba needs the loss SoftmaxNLL or SigmoidNLL, this network has {self.loss!r}")
+        return self.loss.predict_proba(self._output(x))
 
     def _output(self, x: FloatArray) -> FloatArray:
         x = self.checked_x(x)
@@ -931,7 +974,7 @@ class MLP(Network):
         The activation after every hidden layer, or one for each: a name such as "relu", or a unit such as
         ``fastbp.LeakyReLU(slope=0.1)``, of which every layer gets its own.
     loss : str or Loss
-        "softmax_nll", "sigmoid_nll", "mse", or a loss of your own.
+        The name of a loss, with its defaults: "softmax_nll", "sigmoid_nll", "mse", "huber", ...; or a `Loss`.
     dtype : {"float32", "float64"}
         Of parameters, inputs and gradients.
     init : str, optional
@@ -992,7 +1035,8 @@ class MLP(Network):
         return "sizes", "hidden", "init"
 
     def __repr__(self) -> str:
-        loss = repr(self._loss_name or self.loss)
+        name = TABLE_LOSSES.get(type(self.loss))
+        loss = repr(name) if name and repr(self.loss) == f"{LOSSES[name].unit}()" else repr(self.loss)
         return f"MLP({list(self.sizes)}, hidden={self.hidden!r}, loss={loss}, dtype={self.dtype.name!r})"
 
 

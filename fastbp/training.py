@@ -366,7 +366,7 @@ class Run:
             )
         except KeyboardInterrupt:
             # Steps are whole and counted, so it is known where this is.
-            gone = piece.steps_of(int(self.made[0]) - before)
+            gone = piece.steps_of(int(self.made[0]) - before, net)
             self.batch += gone
             self.batches += gone
             # What units keep of their own may be that of the step that was given up.
@@ -379,7 +379,7 @@ class Run:
     def _steps_in_python(self, piece: Piece) -> None:
         """A call for each batch: a unit, the loss or the optimizer is Python's."""
         for group in piece.groups():
-            shares = [sources.share_of(len(x), weight) for x, _, weight in group]
+            shares = [sources.share_of(len(x), self.net.row_counts(t, weight)) for x, t, weight in group]
             whole = sum(shares)
             if not sources.has_mean(np.array([whole])):
                 continue
@@ -664,6 +664,7 @@ def _checked_rows(
         raise ValueError(f"x has shape {x.shape}: there must be at least one row to train on")
     t = sources.checked_targets(net, t, x.shape[0])
     weight = check.sample_weights(weight, x.shape[0], net.dtype)
+    net.check_mean(t, weight, x.shape[0])
     subset, kept = _split(x, t, split, seed)
     validation = sources.checked_validation(net, split.data)
     if kept is not None:

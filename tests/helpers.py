@@ -115,6 +115,17 @@ def some_options(rule: Any) -> list[dict[str, float]]:
     return [{}, *({name: option.default * factor} for name, option in rule.options.items() for factor in (0.3, 2.5))]
 
 
+def target_rows(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> Array:
+    """Return rows of targets of the kind that a LossRule names, as float64."""
+    return {
+        "labels": lambda: rng.dirichlet(np.ones(shape[1]), shape[0]),
+        "probabilities": lambda: rng.uniform(0, 1, shape),
+        "values": lambda: rng.normal(0, 3, shape),
+        "counts": lambda: rng.poisson(3, shape).astype(np.float64),
+        "signs": lambda: rng.integers(-1, 2, shape).astype(np.float64),
+    }[kind]()
+
+
 # ---- bounds ----------------------------------------------------------------------------------------------------------
 
 

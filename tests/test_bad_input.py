@@ -6,6 +6,7 @@ thing wrong in each place where it can be.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import re
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import DTYPES, unchanged
+from helpers import DTYPES, target_rows, unchanged
 
 import fastbp
 from fastbp import _validate as check
@@ -32,9 +33,7 @@ ARGUMENTS: dict[str, dict[str, tuple[int, ...]]] = {
     "log_softmax": {"z": (M, K)},
     "softmax_backward": {"dy": (M, K), "p": (M, K)},
     "log_softmax_backward": {"dy": (M, K), "y": (M, K)},
-    "softmax_nll": {"z": (M, K), "t": (M, K)},
-    "sigmoid_nll": {"z": (M, K), "t": (M, K)},
-    "mse": {"y": (M, K), "t": (M, K)},
+    **{name: dict.fromkeys(list(inspect.signature(rule.twin).parameters)[:2], (M, K)) for name, rule in LOSSES.items()},
 }
 for rule in ACTIVATIONS.values():
     kept = {"output": "y", "input": "z"}[rule.needs]
@@ -58,7 +57,10 @@ def test_the_tables_know_every_kernel() -> None:
 
 def well_formed(kernel: str, dtype: Any = np.float32) -> dict[str, Any]:
     rng = np.random.default_rng(0)
-    return {name: rng.random(shape).astype(dtype) for name, shape in ARGUMENTS[kernel].items()}
+    made = {name: rng.random(shape).astype(dtype) for name, shape in ARGUMENTS[kernel].items()}
+    if kernel in LOSSES:
+        made["t"] = target_rows(LOSSES[kernel].targets, (M, K), rng).astype(dtype)
+    return made
 
 
 def outputs_of(kernel: str, dtype: Any = np.float32) -> dict[str, Any]:
@@ -411,14 +413,14 @@ def test_class_targets_of_the_wrong_shape(shape: tuple[int, ...], fragments: lis
     refused(ValueError, fragments, "softmax_nll", arguments)
 
 
-@pytest.mark.parametrize("kernel", ["sigmoid_nll", "mse"])
+@pytest.mark.parametrize("kernel", [name for name, rule in LOSSES.items() if rule.targets not in ("labels", "signs")])
 @pytest.mark.parametrize("shape", [(M,), (1, K), (M, 1), (K,), (M, K, 1), (), (M + 1, K)])
 def test_targets_are_never_broadcast(kernel: str, shape: tuple[int, ...]) -> None:
     arguments = {**well_formed(kernel), "t": np.zeros(shape, np.float32)}
     refused(ValueError, [f"t has shape {shape}, expected (4, 3)"], kernel, arguments)
 
 
-@pytest.mark.parametrize("kernel", ["sigmoid_nll", "mse"])
+@pytest.mark.parametrize("kernel", [name for name, rule in LOSSES.items() if rule.targets != "labels"])
 def test_targets_on_one_axis_need_their_length(kernel: str) -> None:
     first = next(iter(ARGUMENTS[kernel]))
     for shape in ((M + 1,), (1,), (1, M), (M, 2)):
@@ -574,7 +576,7 @@ def test_options_are_checked_before_arrays(rule: Activation, name: str) -> None:
 
 def test_choice() -> None:
     assert check.choice("loss", "mse", LOSSES) == "mse"
-    with pytest.raises(ValueError, match=r"unknown loss 'mce': known are 'softmax_nll', 'sigmoid_nll', 'mse'"):
+    with pytest.raises(ValueError, match=r"unknown loss 'mce': known are 'softmax_nll', 'sigmoid_nll', 'mse', "):
         check.choice("loss", "mce", LOSSES)
     with pytest.raises(TypeError, match=r"unknown loss 3: known are"):
         check.choice("loss", 3, LOSSES)

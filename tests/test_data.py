@@ -84,15 +84,15 @@ def test_pieces_change_no_bit(
 
 
 def test_the_batches_gone_through_follow_from_the_steps() -> None:
-    x, t = np.zeros((50, 1)), np.zeros(50, np.int64)
+    net, x, t = fastbp.MLP([1, 2]), np.zeros((50, 1)), np.zeros(50, np.int64)
     weight = np.ones(50)
     weight[10:20] = weight[40:] = 0
     rows = Rows(x, t, weight, batch_size=10, seed=None)
     rows.begin(0, 0)
     piece = rows.piece(None, True)
-    assert [piece.steps_of(made) for made in range(4)] == [0, 2, 3, 5]
+    assert [piece.steps_of(made, net) for made in range(4)] == [0, 2, 3, 5]
     piece.weight = None
-    assert [piece.steps_of(made) for made in range(6)] == list(range(6))
+    assert [piece.steps_of(made, net) for made in range(6)] == list(range(6))
 
 
 # ---- limits ----------------------------------------------------------------------------------------------------------

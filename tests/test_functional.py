@@ -32,6 +32,7 @@ from helpers import (
     product_bound,
     some_options,
     special_values,
+    target_rows,
     tiny,
     ulp,
     unchanged,
@@ -41,6 +42,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastbp
 from fastbp import _ops, functional, reference
+from fastbp._loss import RowLoss
 from fastbp.reference import ACTIVATIONS, LOSSES
 
 SIZES = (1, 2, 3, 7, 13, 17, 31, 33, 65, 100, 129, 257)
@@ -621,8 +623,10 @@ def targets_of(rule: reference.LossRule, z: np.ndarray, rng: np.random.Generator
         rows = rng.dirichlet(np.ones(shape[1]), shape[0]).reshape(shape) * one_hot[:, ::-1]  # with zeros, sums not 1
         kinds = {"labels": labels, "int8": labels.astype(np.int8) if shape[1] < 128 else labels.astype(np.uint16)}
         return {**kinds, "rows": rows.astype(z.dtype), "bool": one_hot, "int rows": one_hot.astype(np.int64)}
-    rows = rng.uniform(0, 1, shape) if rule.targets == "probabilities" else rng.normal(0, 3, shape)
+    rows = target_rows(rule.targets, shape, rng)
     kinds = {"rows": rows.astype(z.dtype), "bool": rows > 0.5, "int rows": (rows > 0.5).astype(np.int32)}
+    if rule.targets == "signs" and shape[1] > 1:
+        kinds["labels"] = rng.integers(0, shape[1], shape[0])
     return {**kinds, "one axis": rows[:, 0].astype(z.dtype)} if shape[1] == 1 else kinds
 
 
@@ -652,9 +656,21 @@ def loss_bounds(rule: reference.LossRule, z: np.ndarray, t: np.ndarray) -> tuple
         each = composed(terms, z_, dtype)
         bound = each.sum(axis=1) + (z.shape[1] + 2) * eps(dtype) * terms.sum(axis=1)
         return bound, composed(reference.sigmoid(z_), z_, dtype) + eps(dtype)
-    losses, difference = reference.mse(z_, rows, reduction="none")
-    bound = (z.shape[1] + 4) * eps(dtype) * np.asarray(losses) + z.shape[1] * tiny(dtype)
-    return bound, eps(dtype) * np.abs(difference) + tiny(dtype)
+    losses, slope = (np.asarray(part) for part in rule.twin(z_, rows, reduction="none"))
+    if rule.name == "kl_div":
+        surprisal, p, total = -reference.log_softmax(z_), reference.softmax(z_), rows.sum(axis=1, keepdims=True)
+        with np.errstate(divide="ignore"):
+            entropy = np.where(rows == 0, 0, -np.log(rows))
+        each = rows * (composed(surprisal, row_magnitude(z_), dtype) + composed(entropy, entropy, dtype))
+        each += (z.shape[1] + 4) * eps(dtype) * np.where(rows == 0, 0, rows * (surprisal + entropy))
+        gradient = total * composed(p, row_magnitude(z_), dtype) + z.shape[1] * eps(dtype) * p * total
+        return each.sum(axis=1), gradient + eps(dtype) * (rows + p)
+    if rule.name == "poisson_nll":
+        rate = composed(np.exp(z_), z_, dtype) + eps(dtype) * (np.exp(z_) + rows)
+        return (rate + eps(dtype) * np.abs(rows * z_)).sum(axis=1), rate
+    # The others are made of the difference (or the gap to the margin), which is rounded once, and of terms >= 0.
+    bound = (z.shape[1] + 6) * eps(dtype) * losses + z.shape[1] * tiny(dtype)
+    return bound, 3 * eps(dtype) * np.abs(slope) + tiny(dtype)
 
 
 def check_loss(rule: reference.LossRule, z: np.ndarray, t: np.ndarray, weight: Any, reduction: str) -> None:
@@ -744,7 +760,7 @@ def test_losses_of_no_rows(rule: reference.LossRule) -> None:
         kernel(z, t)
 
 
-@pytest.mark.parametrize("name", ["mse", "sigmoid_nll"])
+@pytest.mark.parametrize("name", [name for name, rule in LOSSES.items() if rule.link != "softmax"])
 def test_losses_of_no_columns(name: str) -> None:
     loss, dz = getattr(functional, name)(np.zeros((3, 0)), np.zeros((3, 0)))
     assert loss == 0.0 and dz.shape == (3, 0)
@@ -884,7 +900,8 @@ def calls_with_out(dtype: Any) -> dict[str, tuple[Callable[..., Any], tuple[Any,
     for name in (*ACTIVATIONS, "softmax", "log_softmax"):
         calls[name] = (getattr(functional, name), (z,), np.empty_like(z))
         calls[f"{name}_backward"] = (backward_of(name), (dz, rows), np.empty_like(z))
-    for name, targets in (("softmax_nll", labels), ("softmax_nll", rows), ("sigmoid_nll", rows), ("mse", rows)):
+    plain = [(name, rows) for name, rule in LOSSES.items() if rule.targets not in ("counts", "signs")]
+    for name, targets in [("softmax_nll", labels), ("hinge", labels), ("squared_hinge", labels), *plain]:
         calls[f"{name} {targets.ndim}"] = (getattr(functional, name), (z, targets), np.empty_like(z))
     return calls
 
@@ -967,6 +984,7 @@ def test_the_quick_door_leaves_alone_what_is_not_plain(dtype: Any, rng: np.rando
 @BY_DTYPE
 def test_the_quick_door_leaves_alone_what_is_no_plain_loss(dtype: Any) -> None:
     z, rows, labels = np.zeros((3, 2), dtype), np.ones((3, 2), dtype), np.array([0, 1, 1])
+    softmax_nll, sigmoid_nll, mse = (RowLoss(name) for name in ("softmax_nll", "sigmoid_nll", "mse"))
     nan, above = rows.copy(), rows.copy()
     nan[1, 1], above[1, 1] = np.nan, 1.5
     for args in (
@@ -982,11 +1000,11 @@ def test_the_quick_door_leaves_alone_what_is_no_plain_loss(dtype: Any) -> None:
         (z[:0], labels[:0], None, "sum", None),
         (z[:, :0], labels, None, "sum", None),
     ):
-        assert _ops.try_softmax_nll(*args) is None
-    assert _ops.try_sigmoid_nll(z, nan, None, "mean", None) is None
-    assert _ops.try_sigmoid_nll(z, above, None, "mean", None) is None
-    assert _ops.try_sigmoid_nll(z[:, :1], rows[:, 0], None, "mean", None) is None
-    assert _ops.try_mse(z, labels, None, "mean", None) is None
+        assert _ops.try_loss(softmax_nll, *args) is None
+    assert _ops.try_loss(sigmoid_nll, z, nan, None, "mean", None) is None
+    assert _ops.try_loss(sigmoid_nll, z, above, None, "mean", None) is None
+    assert _ops.try_loss(sigmoid_nll, z[:, :1], rows[:, 0], None, "mean", None) is None
+    assert _ops.try_loss(mse, z, labels, None, "mean", None) is None
 
 
 # ---- threads ---------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from helpers import (
     eps,
     laid_out,
     some_options,
+    target_rows,
     tiny,
     unchanged,
     wide,
@@ -169,18 +170,28 @@ class NumpyNetwork:
         return [gradient for unit in self.units for gradient in unit.gradients]
 
     def loss(self, y: Value, t: Array, weight: Array | None) -> tuple[Value, Value]:
-        """Of y, and the gradient at y. For all the losses dz = share * (g(z) - t), and |dg| <= S max |dz| in a row."""
-        t = t.astype(y.exact.dtype) if t.ndim == 2 or self.rule.targets != "labels" else t
+        """Of y, and the gradient at y.
+
+        For the losses of softmax dz = share * (g(z) - t), and |dg| <= S max |dz| in a row. The others go column by
+        column, and their gradients rise with y: what an error of y makes is seen at both ends of the error.
+        """
+        t = t.astype(y.exact.dtype) if t.ndim == 2 or self.rule.targets not in ("labels", "signs") else t
         loss, dy = self.rule.twin(y.exact, t, sample_weight=weight)
         rows = np.ones(len(y.exact)) if weight is None else weight.astype(y.exact.dtype)
         share = (rows / rows.sum())[:, None]
         one = np.abs(t).reshape(len(t), -1).sum(axis=1, keepdims=True) if t.ndim == 2 else 1
         size = np.maximum(1, one)  # S: the sum of a row of targets
-        spread = size * y.bound.max(axis=1, keepdims=True)
+        if self.rule.link == "softmax":
+            spread = share * size * y.bound.max(axis=1, keepdims=True)
+        else:
+            ends = [self.rule.twin(y.exact + side * y.bound, t, sample_weight=weight)[1] for side in (-1, 1)]
+            spread = np.maximum(*[np.abs(end - dy) for end in ends])
         rounding = 4 * eps(self.dtype) * (1 + np.abs(y.exact)) * (size + np.abs(dy / np.maximum(share, 1e-300)))
-        wrong = share * (spread + rounding) + tiny(self.dtype)
+        wrong = spread + share * rounding + tiny(self.dtype)
         # The loss moves by its gradient times the error of y, and by the square of that error.
-        of_row = (np.abs(dy) + wrong) * (y.bound + rounding) + share * y.bound * spread
+        of_row = (np.abs(dy) + wrong) * (y.bound + rounding) + y.bound * spread
+        if self.rule.name == "kl_div":  # the entropy of the targets is part of it
+            of_row += 4 * eps(self.dtype) * share * np.abs(t * np.log(np.where(t == 0, 1, t)))
         return Value(np.asarray(loss), of_row.sum() + eps(np.float64) * abs(loss)), Value(dy, wrong)
 
 
@@ -218,7 +229,8 @@ def assert_network_agrees(
     for gradient, expected in zip(net.gradients.values(), twin.gradients(), strict=True):
         assert_value(gradient, expected, roads)
     # The same numbers come by the same operations; only the share of a row (1/n) may be rounded at another place.
-    largest = np.abs(by_call).max(initial=0)
+    # Where they are sums that cancel, their terms count: those of the last bias are the rows of dy.
+    largest = max(np.abs(by_call).max(initial=0), np.abs(given).sum(axis=0).max(initial=0))
     assert_allclose(net.gradients.flat, by_call, rtol=64 * eps(net.dtype), atol=16 * eps(net.dtype) * largest)
 
 
@@ -242,13 +254,14 @@ def targets(rng: np.random.Generator, rule: LossRule, n: int, k: int, dtype: Any
         forms += [(laid_out(soft, layout), soft) for layout in ("F", "negative", "misaligned", "readonly")]
         forms += [(2 * soft, 2 * soft)]  # rows need not sum to 1
     else:
-        values = rng.random((n, k)) if rule.targets == "probabilities" else rng.normal(size=(n, k))
-        values = values.astype(dtype)
+        values = target_rows(rule.targets, (n, k), rng).astype(dtype)
         bits = rng.integers(0, 2, (n, k))
         forms += [(laid_out(values, layout), values) for layout in LAYOUTS]
         forms += [(bits.astype(kind), bits) for kind in (np.int8, np.uint64, bool)]
         if k == 1:
             forms += [(form[:, 0], plain) for form, plain in forms]
+        elif rule.targets == "signs":
+            forms += [(labels.astype(kind), labels) for kind in LABEL_DTYPES]
     return itertools.cycle(forms)
 
 
@@ -735,19 +748,22 @@ def test_predictions(rule: LossRule, dtype: Any, rng: np.random.Generator) -> No
     x = inputs(rng, (50, 4), dtype)
     y = net.forward(x).copy()
     predicted = net.predict(x)
-    if rule.link == "softmax":
-        assert_array_equal(predicted, y.argmax(axis=1))
-        assert_same_bits(net.predict_proba(x), functional.softmax(y))
-    elif rule.link == "sigmoid":
-        assert_array_equal(predicted, (y > 0).astype(int))
-        assert_same_bits(net.predict_proba(x), functional.sigmoid(y))
-        assert set(predicted.ravel().tolist()) == {0, 1}
-    else:
-        assert_same_bits(predicted, y)
+    expected: dict[str, Any] = {
+        "softmax": y.argmax(axis=1),
+        "sigmoid": (y > 0).astype(int),
+        "identity": y,
+        "means": y,
+        "exp": np.exp(y),
+        "margin": y.argmax(axis=1),
+    }
+    assert_same_bits(predicted, expected[rule.link])
+    probabilities = {"softmax": functional.softmax, "sigmoid": functional.sigmoid}.get(rule.link)
+    if probabilities is None:
         with pytest.raises(ValueError, match=rf"predict_proba needs .* this network has {rule.unit}\(\)"):
             net.predict_proba(x)
-    assert predicted.dtype == (dtype if rule.link == "identity" else np.int64)
-    for call in [net.predict] + [net.predict_proba] * (rule.link != "identity"):
+    else:
+        assert_same_bits(net.predict_proba(x), probabilities(y))
+    for call in [net.predict] + [net.predict_proba] * (probabilities is not None):
         first = call(x)
         kept = first.copy()
         assert first.base is None or first.base is not call(x).base

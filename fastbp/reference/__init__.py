@@ -17,7 +17,21 @@ from fastbp.reference.chance import dropout, dropout_backward, dropout_mask
 from fastbp.reference.distributions import log_softmax, log_softmax_backward, softmax, softmax_backward
 from fastbp.reference.learned import prelu, prelu_backward
 from fastbp.reference.lookup import embedding, embedding_backward
-from fastbp.reference.losses import LOSSES, LossRule, mse, sigmoid_nll, softmax_nll
+from fastbp.reference.losses import (
+    LOSSES,
+    LossRule,
+    gaussian_nll,
+    hinge,
+    huber,
+    kl_div,
+    mae,
+    mse,
+    poisson_nll,
+    quantile,
+    sigmoid_nll,
+    softmax_nll,
+    squared_hinge,
+)
 from fastbp.reference.norms import (
     batch_norm,
     batch_norm_backward,
@@ -65,6 +79,10 @@ __all__ = [
     "embedding_backward",
     "flatten",
     "flatten_backward",
+    "gaussian_nll",
+    "hinge",
+    "huber",
+    "kl_div",
     "layer_norm",
     "layer_norm_backward",
     "linear",
@@ -72,12 +90,15 @@ __all__ = [
     "lion_step",
     "log_softmax",
     "log_softmax_backward",
+    "mae",
     "matmul",
     "matmul_backward",
     "mse",
     "nadam_step",
+    "poisson_nll",
     "prelu",
     "prelu_backward",
+    "quantile",
     "radam_step",
     "rms_norm",
     "rms_norm_backward",
@@ -87,5 +108,6 @@ __all__ = [
     "softmax",
     "softmax_backward",
     "softmax_nll",
+    "squared_hinge",
 ]
 __all__ += [name for name in activations.__all__ if name not in __all__]

@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from fastbp._product cimport Product
-from fastbp._table cimport MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS, Activation, Kernels, UnitCall, UnitKind
+from fastbp._table cimport MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS, Activation, Kernels, Loss, LossOptions, UnitCall, UnitKind
 from fastbp._team cimport Session
 from fastbp._update cimport Rule
 
@@ -19,11 +19,7 @@ cdef enum:
     # instead of the number of a unit
     INPUT = -1              # what the chain is given
     NOBODY = -2
-    # losses
-    NO_LOSS = 0
-    SOFTMAX_NLL = 1
-    SIGMOID_NLL = 2
-    MSE = 3
+    MAX_LOSS_PARTS = 8
 
 cdef struct Unit:
     int kind
@@ -68,6 +64,7 @@ cdef struct Batch:
     Py_ssize_t target_row
     const char* weights             # dense, or NULL
     double scale
+    double factors[MAX_LOSS_PARTS]  # of each part of the loss, beside scale
     bint training
     uint64_t step                   # of chance
     Py_ssize_t first_row            # the number of its first row in a batch that it is part of
@@ -75,11 +72,21 @@ cdef struct Batch:
     void (*fetch)(const void* source, Py_ssize_t first, Py_ssize_t rows) noexcept nogil
     const void* source
 
+cdef struct LossPart:
+    const Loss* rule
+    LossOptions options
+    double weight                   # in the sum of the parts
+    bint at_once                    # rows with labels go many at once
+    bint counts                     # a row's label says what it counts in the mean
+
 cdef struct Chain:
     const Kernels* kernels
     Unit* units
     int n_units, n_pairs
-    int loss
+    LossPart parts[MAX_LOSS_PARTS]  # of the loss, which is their sum
+    int n_parts                     # 0: the loss is not the engine's
+    Py_ssize_t n_targets            # columns of a row of targets
+    bint counts                     # of some part
     Py_ssize_t n_in, n_out, widest
     uint64_t seed                   # of chance
     int last_reader                 # of the input
@@ -100,6 +107,7 @@ cdef struct Chain:
     int64_t* labels
     char* targets
     char* weights
+    char* part                      # the gradient of one part of the loss, where there are several
     char* batch_x
     char* scratch
     Py_ssize_t scratch_size
@@ -141,4 +149,3 @@ cdef void input_gradient(const Chain* chain, Product* p, int i, Py_ssize_t rows,
                          const Pair* parameters) noexcept nogil
 cdef Py_ssize_t padded(Py_ssize_t n_bytes) noexcept nogil
 cdef void losses_of_rows(const Chain* chain, const Batch* batch, Py_ssize_t first, Py_ssize_t rows, char* dz) noexcept nogil
-cdef double number_at(const char* p, Py_ssize_t i, Py_ssize_t itemsize) noexcept nogil

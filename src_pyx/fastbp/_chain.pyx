@@ -19,8 +19,9 @@ from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
+from fastbp._loss cimport number_at
 from fastbp._product cimport Product, multiply, product_init, product_scratch
-from fastbp._table cimport MAX_UNIT_PARAMETERS, Kernels, UnitCall
+from fastbp._table cimport MAX_UNIT_PARAMETERS, UnitCall
 from fastbp._team cimport TASK_ELEMENTS, Session, run_tasks
 from fastbp._unit cimport UnitSweep, unit_backward, unit_forward, unit_scratch
 from fastbp._update cimport Rule, apply_rule, run_update
@@ -164,8 +165,9 @@ cdef Py_ssize_t chain_lay_out(Chain* chain, char* base, Py_ssize_t rows, int thr
     chain.dx = carve(&place, rows * chain.n_in * itemsize)
     chain.row_losses = <double*> carve(&place, rows * sizeof(double))
     chain.labels = <int64_t*> carve(&place, rows * sizeof(int64_t))
-    chain.targets = carve(&place, rows * chain.n_out * itemsize)
+    chain.targets = carve(&place, rows * chain.n_targets * itemsize)
     chain.weights = carve(&place, rows * itemsize)
+    chain.part = carve(&place, rows * chain.n_out * itemsize if chain.n_parts > 1 else 0)
     chain.batch_x = carve(&place, rows * chain.n_in * itemsize if gathers else 0)
     chain.scratch_size = max(scratch_bytes(chain, rows, threads), least_scratch)
     chain.scratch = carve(&place, chain.scratch_size)
@@ -525,26 +527,30 @@ cdef struct LossTask:
     char* dz
     Py_ssize_t rows         # of a task
 
-cdef double number_at(const char* p, Py_ssize_t i, Py_ssize_t itemsize) noexcept nogil:
-    return <double> (<const float*> p)[i] if itemsize == sizeof(float) else (<const double*> p)[i]
-
 cdef double loss_of_row(const Chain* chain, const Batch* batch, Py_ssize_t row, const char* z, char* dz) noexcept nogil:
-    cdef const Kernels* kernels = chain.kernels
-    cdef Py_ssize_t n = chain.n_out
-    cdef double weight = 1 if batch.weights == NULL else number_at(batch.weights, row, kernels.itemsize)
-    cdef double scale = batch.scale * weight
-    cdef const char* target = batch.targets + row * batch.target_row * kernels.itemsize
+    cdef Py_ssize_t n = chain.n_out, itemsize = chain.kernels.itemsize
+    cdef double weight = 1 if batch.weights == NULL else number_at(batch.weights, row, itemsize)
+    cdef char* part = chain.part + row * n * itemsize
+    cdef double loss
+    cdef int i
     if weight == 0:
         # A row of no weight takes no part in the loss, whatever its outputs and targets are.
-        memset(dz, 0, n * kernels.itemsize)
+        memset(dz, 0, n * itemsize)
         return 0
-    if chain.loss == SOFTMAX_NLL and batch.labels != NULL:
-        return weight * kernels.softmax_nll_label(z, batch.labels[row], scale, dz, n)
-    if chain.loss == SOFTMAX_NLL:
-        return weight * kernels.softmax_nll(z, target, scale, dz, n)
-    if chain.loss == SIGMOID_NLL:
-        return weight * kernels.sigmoid_nll(z, target, scale, dz, n)
-    return weight * kernels.mse(z, target, scale, dz, n)
+    loss = part_of_row(chain, batch, 0, row, weight, z, dz)
+    for i in range(1, chain.n_parts):
+        loss += part_of_row(chain, batch, i, row, weight, z, part)
+        chain.kernels.blend(part, 1, dz, n, True)
+    return loss
+
+cdef inline double part_of_row(const Chain* chain, const Batch* batch, int i, Py_ssize_t row, double weight, const char* z,
+                               char* dz) noexcept nogil:
+    cdef const LossPart* part = &chain.parts[i]
+    weight *= batch.factors[i]
+    if batch.labels != NULL:
+        return weight * part.rule.label(z, batch.labels[row], &part.options, batch.scale * weight, dz, chain.n_out)
+    return weight * part.rule.row(z, batch.targets + row * batch.target_row * chain.kernels.itemsize, &part.options,
+                                  batch.scale * weight, dz, chain.n_out)
 
 cdef void losses_of_rows(const Chain* chain, const Batch* batch, Py_ssize_t first, Py_ssize_t rows, char* dz) noexcept nogil:
     """Of some rows, from the last unit's output; dz is where the gradient at all rows begins."""
@@ -552,7 +558,7 @@ cdef void losses_of_rows(const Chain* chain, const Batch* batch, Py_ssize_t firs
     cdef const char* z = chain.units[chain.n_units - 1].out
     cdef double factors[ROWS_OF_LOSS]
     cdef Py_ssize_t row, count
-    if chain.loss != SOFTMAX_NLL or batch.labels == NULL or batch.weights != NULL:
+    if chain.n_parts != 1 or not chain.parts[0].at_once or batch.labels == NULL or batch.weights != NULL or batch.factors[0] != 1:
         for row in range(first, first + rows):
             chain.row_losses[row] = loss_of_row(chain, batch, row, z + row * row_bytes, dz + row * row_bytes)
         return
@@ -560,8 +566,8 @@ cdef void losses_of_rows(const Chain* chain, const Batch* batch, Py_ssize_t firs
         factors[row] = batch.scale
     for row from first <= row < first + rows by ROWS_OF_LOSS:
         count = min(<Py_ssize_t> ROWS_OF_LOSS, first + rows - row)
-        chain.kernels.softmax_nll_labels(z + row * row_bytes, chain.n_out, batch.labels + row, factors, dz + row * row_bytes, chain.n_out,
-                                         count, chain.n_out, chain.row_losses + row)
+        chain.parts[0].rule.labels(z + row * row_bytes, chain.n_out, batch.labels + row, factors, dz + row * row_bytes, chain.n_out, count,
+                                   chain.n_out, chain.row_losses + row)
 
 cdef void loss_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef LossTask* t = <LossTask*> context

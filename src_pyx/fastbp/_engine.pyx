@@ -21,13 +21,13 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
 from fastbp._chain cimport (
-    ACTIVATION, INPUT, LINEAR, MERGE, MERGE_CONCAT, MERGE_MEAN, MERGE_SUM, MSE, NO_LOSS, SIGMOID_NLL, SOFTMAX_NLL, TABLE, Batch, Chain,
-    Pair, Unit, chain_finish, chain_lay_out, delta_at_output, number_at, padded, rows_fit, sweep_backward, sweep_forward, sweep_loss,
-    sweep_step,
+    ACTIVATION, INPUT, LINEAR, MAX_LOSS_PARTS, MERGE, MERGE_CONCAT, MERGE_MEAN, MERGE_SUM, TABLE, Batch, Chain, LossPart, Pair, Unit,
+    chain_finish, chain_lay_out, delta_at_output, padded, rows_fit, sweep_backward, sweep_forward, sweep_loss, sweep_step,
 )
 from fastbp._dispatch cimport find_activation, find_unit, find_update, kernels_for
+from fastbp._loss cimport RowLoss, is_label, number_at, share_of
 from fastbp._rows cimport rows_finish, rows_forward, rows_gradient, rows_scratch
-from fastbp._table cimport MAX_HYPERPARAMETERS, MAX_OPTIONS, MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS, Kernels
+from fastbp._table cimport ANY_VALUES, MAX_HYPERPARAMETERS, MAX_OPTIONS, MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS, Kernels
 from fastbp._team cimport (
     RELEASE_US, TASK_ELEMENTS, Session, process_number, raise_pending, run_tasks, session_begin, session_end, session_poll,
     threads_wanted,
@@ -47,7 +47,6 @@ cdef enum:
 
 # What an entry of `units` leaves out: it has no default for kind, n_in and n_out.
 DEFAULTS = (None, None, None, (), None, (), (), 0)
-LOSSES = {None: NO_LOSS, "softmax_nll": SOFTMAX_NLL, "sigmoid_nll": SIGMOID_NLL, "mse": MSE}
 UNITS = frozenset(unit_names())
 MERGES = {"sum": MERGE_SUM, "mean": MERGE_MEAN, "concat": MERGE_CONCAT}
 
@@ -361,10 +360,12 @@ cdef class Engine(Gate):
         float32 or float64.
     units : sequence of (kind, n_in, n_out, options, sources, shapes, state, stream)
         As `fastbp._plan.UnitSpec` describes them; what is left out has its default.
-    loss : str or None
-        A name of LOSSES.
+    loss : str, RowLoss, or sequence of (weight, RowLoss), optional
+        A loss of the table, by name without options; or a weighted sum of some that take the same targets.
     seed : int
         Of what chance decides: units that are random take their numbers from it, their stream and the step.
+    picks_class : bool
+        The largest output of a row is the class that `plain_labels` gives.
 
     Attributes
     ----------
@@ -380,7 +381,9 @@ cdef class Engine(Gate):
     cdef public bint looks_closer       # at every input: its values matter
     cdef public uint64_t steps
     cdef readonly Py_ssize_t n_in, n_out, widest, capacity
-    cdef readonly bint loss_is_ours
+    cdef readonly bint loss_is_ours, picks_class
+    cdef tuple losses                   # keeps the parts' options alive
+    cdef bint takes_labels, takes_rows  # without a closer look
     cdef int planned_threads
     cdef Table table, out               # what the doors for plain arguments use
     cdef cnp.ndarray block              # all buffers; a view of one keeps it alive when a larger plan replaces it
@@ -392,7 +395,7 @@ cdef class Engine(Gate):
     cdef object y_view, dx_view         # of the last shape asked for
     cdef int typenum
 
-    def __cinit__(self, Py_ssize_t itemsize, units, loss=None, uint64_t seed=0):
+    def __cinit__(self, Py_ssize_t itemsize, units, loss=None, uint64_t seed=0, bint picks_class=False):
         cdef Chain* chain = &self.chain
         cdef int i, n_sources = 0
         chain.kernels = kernels_for(itemsize)
@@ -404,7 +407,6 @@ cdef class Engine(Gate):
         self.sources = <int*> PyMem_RawCalloc(max(1, n_sources), sizeof(int))
         if chain.units == NULL or self.sources == NULL:
             raise MemoryError("no memory for the units")
-        chain.loss = LOSSES[loss]
         chain.seed = seed
         n_sources = 0
         for i in range(chain.n_units):
@@ -415,7 +417,9 @@ cdef class Engine(Gate):
         chain_finish(chain)
         rows_finish(chain)
         self.training = True
-        self.loss_is_ours = chain.loss != NO_LOSS
+        self.picks_class = picks_class
+        self.take_loss(loss)
+        self.loss_is_ours = chain.n_parts > 0
         self.typenum = cnp.NPY_FLOAT32 if itemsize == 4 else cnp.NPY_FLOAT64
         self.n_in, self.n_out, self.widest = chain.n_in, chain.n_out, chain.widest
 
@@ -427,6 +431,33 @@ cdef class Engine(Gate):
     @seed.setter
     def seed(self, uint64_t value):
         self.chain.seed = value
+
+    cdef int take_loss(self, loss) except -1:
+        cdef Chain* chain = &self.chain
+        cdef LossPart* part
+        cdef RowLoss row_loss
+        if isinstance(loss, str):
+            loss = RowLoss(loss)
+        self.losses = () if loss is None else ((1.0, loss),) if isinstance(loss, RowLoss) else tuple(loss)
+        if len(self.losses) > MAX_LOSS_PARTS:
+            raise ValueError(f"a sum of {len(self.losses)} losses, at most {MAX_LOSS_PARTS} are possible")
+        chain.n_targets = chain.n_out
+        self.takes_labels = self.takes_rows = len(self.losses) > 0
+        for weight, row_loss in self.losses:
+            if row_loss.itemsize and row_loss.itemsize != chain.kernels.itemsize:
+                raise TypeError(f"the loss's options have elements of {row_loss.itemsize} bytes, the engine's {chain.kernels.itemsize}")
+            part = &chain.parts[chain.n_parts]
+            part.rule, part.options = row_loss.rule(chain.kernels), row_loss.options_for(chain.n_out)
+            part.weight, part.at_once, part.counts = weight, row_loss.at_once, row_loss.counts
+            if chain.n_parts and part.options.n_targets != chain.n_targets:
+                raise ValueError(f"a sum of losses for {chain.n_targets} and for {part.options.n_targets} columns of targets")
+            chain.n_targets = part.options.n_targets
+            chain.counts = chain.counts or part.counts
+            chain.n_parts += 1
+            # A single column takes yes or no, not labels, where both are possible.
+            self.takes_labels = self.takes_labels and row_loss.takes_labels and (row_loss.domain == ANY_VALUES or chain.n_out > 1)
+            self.takes_rows = self.takes_rows and row_loss.takes_rows and row_loss.domain == ANY_VALUES
+        return 0
 
     cdef int take_unit(self, int i, tuple spec) except -1:
         cdef Unit* unit = &self.chain.units[i]
@@ -554,10 +585,10 @@ cdef class Engine(Gate):
         if (not cnp.PyArray_CheckExact(t) or cnp.PyArray_NDIM(t) == 0 or not cnp.PyArray_ISBEHAVED_RO(t)
                 or cnp.PyArray_DIM(t, 0) != rows):
             return False
-        if self.chain.loss == SOFTMAX_NLL and cnp.PyArray_NDIM(t) == 1:
-            return cnp.PyArray_TYPE(t) == cnp.NPY_INT64
-        return (self.chain.loss in (SOFTMAX_NLL, MSE) and cnp.PyArray_NDIM(t) == 2 and cnp.PyArray_TYPE(t) == self.typenum
-                and cnp.PyArray_DIM(t, 1) == self.n_out)
+        if cnp.PyArray_NDIM(t) == 1:
+            return self.takes_labels and cnp.PyArray_TYPE(t) == cnp.NPY_INT64
+        return (self.takes_rows and cnp.PyArray_NDIM(t) == 2 and cnp.PyArray_TYPE(t) == self.typenum
+                and cnp.PyArray_DIM(t, 1) == self.chain.n_targets)
 
     cdef void forget(self) noexcept:
         """What the last forward left is about to be overwritten."""
@@ -587,44 +618,81 @@ cdef class Engine(Gate):
 
     cdef int take_targets(self, Batch* batch, cnp.ndarray t) except -1:
         """Labels and rows become dense, in the engine's own buffers."""
-        cdef Py_ssize_t i, label, stride, itemsize = self.chain.kernels.itemsize
+        cdef Py_ssize_t i, label, stride, itemsize = self.chain.kernels.itemsize, n = self.chain.n_targets
         cdef const char* p = cnp.PyArray_BYTES(t)
         if cnp.PyArray_NDIM(t) == 1:
             stride = cnp.PyArray_STRIDE(t, 0)
             for i in range(batch.rows):
                 label = (<const int64_t*> (p + i * stride))[0]
-                if label < 0 or label >= self.n_out:
+                if not self.takes_label(label):
                     raise ValueError(f"t[{i}] is {label}, expected a label from 0 to {self.n_out - 1} ({self.n_out} classes)")
                 self.chain.labels[i] = label
             batch.labels = self.chain.labels
             return 0
-        batch.target_row = self.n_out
+        batch.target_row = n
         batch.targets = self.chain.targets
         stride = cnp.PyArray_STRIDE(t, 0)
         for i in range(batch.rows):
-            self.chain.kernels.gather(p + i * stride, cnp.PyArray_STRIDE(t, 1) // itemsize, self.chain.targets + i * self.n_out * itemsize,
-                                      self.n_out)
+            self.chain.kernels.gather(p + i * stride, cnp.PyArray_STRIDE(t, 1) // itemsize, self.chain.targets + i * n * itemsize, n)
         return 0
+
+    cdef bint takes_label(self, int64_t label) noexcept:
+        """Of every part, each of which may ignore another one."""
+        cdef int i
+        for i in range(self.chain.n_parts):
+            if not is_label(&self.chain.parts[i].options, label, self.n_out):
+                return False
+        return True
 
     cdef int take_weights(self, Batch* batch, weight) except -1:
         """Weights become dense; the mean divides by their sum."""
-        cdef Py_ssize_t i
-        cdef double total = 0
-        if weight is None:
-            if batch.rows == 0:
-                raise ValueError("x has no rows: the mean over a batch of 0 rows is not defined")
-            batch.scale = 1.0 / batch.rows
-            return 0
-        self.chain.kernels.gather(cnp.PyArray_DATA(<cnp.ndarray> weight),
-                                  cnp.PyArray_STRIDE(<cnp.ndarray> weight, 0) // self.chain.kernels.itemsize, self.chain.weights,
-                                  batch.rows)
-        for i in range(batch.rows):
-            total += number_at(self.chain.weights, i, self.chain.kernels.itemsize)
+        cdef double total
+        if weight is None and batch.rows == 0:
+            raise ValueError("x has no rows: the mean over a batch of 0 rows is not defined")
+        if weight is not None:
+            self.chain.kernels.gather(cnp.PyArray_DATA(<cnp.ndarray> weight),
+                                      cnp.PyArray_STRIDE(<cnp.ndarray> weight, 0) // self.chain.kernels.itemsize, self.chain.weights,
+                                      batch.rows)
+            batch.weights = self.chain.weights
+        total = self.total_weight(batch)
         if not has_mean(total):
             raise ValueError(f"sample_weight sums to {total}, so that the mean is not defined")
-        batch.weights = self.chain.weights
-        batch.scale = 1.0 / total
+        if not self.take_shares(batch, total):
+            raise ValueError("the rows that are not ignored have the class weights' sum 0, so that the mean is not defined")
         return 0
+
+    cdef bint take_shares(self, Batch* batch, double total) noexcept nogil:
+        """What each part's mean divides by; False where one has none."""
+        cdef double shares[MAX_LOSS_PARTS]
+        cdef int i
+        for i in range(self.chain.n_parts):
+            shares[i] = self.total_share(batch, i) if self.chain.parts[i].counts and batch.labels != NULL else total
+        return self.divide(batch, total, shares)
+
+    cdef bint divide(self, Batch* batch, double total, const double* shares) noexcept nogil:
+        cdef int i
+        batch.scale = 1 / total
+        for i in range(self.chain.n_parts):
+            if not has_mean(shares[i]):
+                return False
+            batch.factors[i] = self.chain.parts[i].weight
+            if self.chain.n_parts == 1:
+                batch.scale = 1 / shares[i]
+            else:
+                batch.factors[i] *= total / shares[i]
+        return True
+
+    cdef double counted(self, const Batch* batch, double weight) noexcept nogil:
+        """What a step counts in the epoch's mean."""
+        return 1 / batch.scale if self.chain.n_parts == 1 and self.chain.counts else weight
+
+    cdef double total_share(self, const Batch* batch, int part) noexcept nogil:
+        cdef Py_ssize_t i, itemsize = self.chain.kernels.itemsize
+        cdef double total = 0, share
+        for i in range(batch.rows):
+            share = share_of(&self.chain.parts[part].options, batch.labels[i], itemsize)
+            total += share if batch.weights == NULL else share * number_at(batch.weights, i, itemsize)
+        return total
 
     cdef bint is_small(self, double rows) noexcept:
         """True where the gradient of so many rows is so little work that giving up the GIL, or waking a thread,
@@ -676,7 +744,7 @@ cdef class Engine(Gate):
         cdef cnp.ndarray labels
         cdef const char* y
         cdef Py_ssize_t row, row_bytes = self.n_out * self.chain.kernels.itemsize
-        if self.chain.loss != SOFTMAX_NLL or not self.accepts(x):
+        if not self.picks_class or not self.accepts(x):
             return None
         rows = cnp.PyArray_DIM(x, 0)
         labels = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_INT64, 0)
@@ -882,7 +950,7 @@ cdef class Engine(Gate):
             data.all.labels = <const int64_t*> cnp.PyArray_DATA(t)
         else:
             data.all.targets = cnp.PyArray_BYTES(t)
-            data.all.target_row = self.n_out
+            data.all.target_row = self.chain.n_targets
         if weight is not None:
             data.all.weights = cnp.PyArray_BYTES(<cnp.ndarray> weight)
         data.order = NULL
@@ -910,14 +978,13 @@ cdef class Engine(Gate):
         if self.take_batch(session, data, first, rows, &batch):
             return True
         weight = self.total_weight(&batch)
-        if not has_mean(weight):
+        if not has_mean(weight) or not self.take_shares(&batch, weight):
             return False
-        batch.scale = 1 / weight
         batch.step = self.steps
         if self.step(session, &batch, table, out, rule):
             return True
         self.count(batch.training)
-        made_step(progress, self.summed_loss(&batch) + rule.penalty, weight)
+        made_step(progress, self.summed_loss(&batch) + rule.penalty, self.counted(&batch, weight))
         return False
 
     cdef bint step_of_several(self, Session* session, const Data* data, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t batch_size,
@@ -928,8 +995,12 @@ cdef class Engine(Gate):
         cdef Batch batch
         cdef Py_ssize_t row
         cdef bint fresh = True
+        cdef double shares[MAX_LOSS_PARTS]
         cdef double loss = 0, weight = self.weight_of_rows(data, first, rows)
-        if not has_mean(weight):
+        cdef int i
+        for i in range(self.chain.n_parts):
+            shares[i] = self.share_of_rows(data, first, rows, i) if self.chain.parts[i].counts and data.all.labels != NULL else weight
+        if not has_mean(weight) or not self.divide(&batch, weight, shares):
             return False
         if begin_step(session, self.chain.kernels, rule):
             return True
@@ -938,7 +1009,7 @@ cdef class Engine(Gate):
                 return True
             if self.total_weight(&batch) == 0:
                 continue
-            batch.scale = 1 / weight
+            self.divide(&batch, weight, shares)
             batch.step, batch.first_row = self.steps, row - first     # chance falls as in the one large batch
             if self.gradient(session, &batch, table, out):
                 return True
@@ -952,8 +1023,18 @@ cdef class Engine(Gate):
         rule.gradients = gradients
         end_step(session, self.chain.kernels, rule)
         self.count(batch.training)
-        made_step(progress, loss + rule.penalty, weight)
+        made_step(progress, loss + rule.penalty, self.counted(&batch, weight))
         return False
+
+    cdef double share_of_rows(self, const Data* data, Py_ssize_t first, Py_ssize_t rows, int part) noexcept nogil:
+        """As `total_share`, of rows that are not one batch."""
+        cdef Py_ssize_t i, row, itemsize = self.chain.kernels.itemsize
+        cdef double total = 0, share
+        for i in range(first, first + rows):
+            row = i if data.order == NULL else data.order[i]
+            share = share_of(&self.chain.parts[part].options, data.all.labels[row], itemsize)
+            total += share if data.all.weights == NULL else share * number_at(data.all.weights, row, itemsize)
+        return total
 
     cdef double weight_of_rows(self, const Data* data, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
         """Of rows `first` and on, in the order."""
@@ -978,16 +1059,16 @@ cdef class Engine(Gate):
             batch.targets = all.targets + first * all.target_row * itemsize if all.targets != NULL else NULL
             batch.weights = all.weights + first * itemsize if all.weights != NULL else NULL
             return False
-        g.kernels, g.data, g.first, g.n_in, g.n_target = self.chain.kernels, data, first, self.n_in, self.n_out
+        g.kernels, g.data, g.first, g.n_in, g.n_target = self.chain.kernels, data, first, self.n_in, self.chain.n_targets
         g.x, g.labels, g.targets, g.weights, g.count = self.chain.batch_x, self.chain.labels, self.chain.targets, self.chain.weights, rows
         g.rows = max(<Py_ssize_t> 1, TASK_ELEMENTS // self.n_in)
         batch.x, batch.x_row, batch.x_step = self.chain.batch_x, self.n_in, 1
         batch.labels = self.chain.labels if all.labels != NULL else NULL
         batch.targets = self.chain.targets if all.targets != NULL else NULL
-        batch.target_row = self.n_out
+        batch.target_row = self.chain.n_targets
         batch.weights = self.chain.weights if all.weights != NULL else NULL
-        if rows_fit(&self.chain, rows) and all.weights == NULL:
-            # Whoever computes a row fetches it; the weights' sum is needed before.
+        if rows_fit(&self.chain, rows) and all.weights == NULL and not self.chain.counts:
+            # Whoever computes a row fetches it; the sum of what the rows count is needed before.
             batch.fetch, batch.source = gather_rows, g
             return False
         return run_tasks(session, gather_task, g, (rows + g.rows - 1) // g.rows, 0.001 * rows * self.n_in)

@@ -2,15 +2,16 @@
 # The build sets FASTBP_REAL, FASTBP_VEC_BYTES and FASTBP_ISA_NAME (see setup.py).
 
 from cpython.pycapsule cimport PyCapsule_New
-from libc.math cimport INFINITY, log, pow, sqrt
+from libc.math cimport INFINITY, exp, log, pow, sqrt
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memmove, memset
 
 from fastbp._random cimport philox_words
 from fastbp._simd cimport *
 from fastbp._table cimport (
-    MAX_ACTIVATIONS, MAX_UNIT_KINDS, MAX_UPDATES, SWEEP_COPY, SWEEP_READ, SWEEP_STORE, SWEEP_TRIAD, SWEEP_UPDATE, Activation, Kernels,
-    Step, Tile, UnitCall, UnitKind, UpdateRule, backward_t, forward_t, prepare_t, second_t, unit_t, update_t,
+    ANY_VALUES, COUNTS, MAX_ACTIVATIONS, MAX_LOSSES, MAX_UNIT_KINDS, MAX_UPDATES, PROBABILITIES, SIGNS, SWEEP_COPY, SWEEP_READ,
+    SWEEP_STORE, SWEEP_TRIAD, SWEEP_UPDATE, Activation, Kernels, Loss, LossOptions, Step, Tile, UnitCall, UnitKind, UpdateRule, backward_t,
+    forward_t, label_loss_t, label_losses_t, prepare_t, row_loss_t, second_t, unit_t, update_t,
 )
 
 cdef extern from * nogil:
@@ -60,11 +61,6 @@ kernels.softmax = softmax
 kernels.log_softmax = log_softmax
 kernels.softmax_backward = softmax_backward
 kernels.log_softmax_backward = log_softmax_backward
-kernels.softmax_nll_label = softmax_nll_label
-kernels.softmax_nll_labels = softmax_nll_labels
-kernels.softmax_nll = softmax_nll
-kernels.sigmoid_nll = sigmoid_nll
-kernels.mse = mse
 kernels.taken_squares = taken_squares
 kernels.penalty = penalty_of
 kernels.penalize = penalize

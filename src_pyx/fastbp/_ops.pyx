@@ -15,13 +15,15 @@ Design
 """
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 from fastbp._dispatch cimport find_activation, find_unit, kernels_for
+from fastbp._loss cimport RowLoss, is_label, number_at
 from fastbp._product cimport Product, multiply, product_cost, product_init, product_scratch, product_turn
 from fastbp._table cimport (
-    MAX_OPTIONS, MAX_UNIT_OPTIONS, Kernels, backward_t, forward_t, row_backward_t, row_forward_t, second_t,
+    ANY_VALUES, MAX_OPTIONS, MAX_UNIT_OPTIONS, PROBABILITIES, Kernels, Loss, LossOptions, backward_t, forward_t, row_backward_t,
+    row_forward_t, second_t,
 )
 from fastbp._team cimport (
     RELEASE_US, TASK_ELEMENTS, Session, raise_pending, run_tasks, session_begin, session_end, task_t, threads_wanted,
@@ -402,16 +404,17 @@ def unary(str name, cnp.ndarray x, cnp.ndarray out):
 
 # --- rows: softmax and its kin over the last axis, the losses over the rows of a matrix
 
-ctypedef double (*row_loss_t)(const void* z, const void* t, double scale, void* dz, Py_ssize_t n) noexcept nogil
-
 ctypedef struct Rows:
     Axes axes               # inputs, then the output
     const Kernels* kernels
     row_forward_t forward
     row_backward_t backward
-    row_loss_t loss
+    const Loss* loss        # NULL: forward or backward
+    LossOptions options     # of the loss
+    bint at_once            # labels many at once
     const char* labels      # int64, or NULL
     Py_ssize_t label_stride
+    const char* targets     # dense rows of options.n_targets where those are not as wide as the others; or NULL: an operand
     const char* weights     # of the element's type, or NULL
     Py_ssize_t weight_stride
     double scale
@@ -421,11 +424,7 @@ ctypedef struct Rows:
     Py_ssize_t rows         # of a task
 
 cdef inline double weight_of(const Rows* r, Py_ssize_t row) noexcept nogil:
-    if r.weights == NULL:
-        return 1
-    if r.kernels.itemsize == sizeof(float):
-        return (<const float*> (r.weights + row * r.weight_stride))[0]
-    return (<const double*> (r.weights + row * r.weight_stride))[0]
+    return 1 if r.weights == NULL else number_at(r.weights + row * r.weight_stride, 0, r.kernels.itemsize)
 
 cdef inline int64_t label_of(const Rows* r, Py_ssize_t row) noexcept nogil:
     return (<const int64_t*> (r.labels + row * r.label_stride))[0]
@@ -435,7 +434,7 @@ cdef void compute_row(Rows* r, Py_ssize_t row, char** p) noexcept nogil:
     cdef Py_ssize_t n = r.axes.n
     cdef char* out = p[r.axes.operands - 1]
     cdef double weight
-    if r.losses == NULL:
+    if r.loss == NULL:
         if r.forward != NULL:
             r.forward(p[0], out, n)
         else:
@@ -447,9 +446,12 @@ cdef void compute_row(Rows* r, Py_ssize_t row, char** p) noexcept nogil:
         memset(out, 0, n * r.kernels.itemsize)
         r.losses[row] = 0
     elif r.labels != NULL:
-        r.losses[row] = weight * r.kernels.softmax_nll_label(p[0], label_of(r, row), r.scale * weight, out, n)
+        r.losses[row] = weight * r.loss.label(p[0], label_of(r, row), &r.options, r.scale * weight, out, n)
+    elif r.targets != NULL:
+        r.losses[row] = weight * r.loss.row(p[0], r.targets + row * r.options.n_targets * r.kernels.itemsize, &r.options,
+                                            r.scale * weight, out, n)
     else:
-        r.losses[row] = weight * r.loss(p[0], p[1], r.scale * weight, out, n)
+        r.losses[row] = weight * r.loss.row(p[0], p[1], &r.options, r.scale * weight, out, n)
 
 cdef void labels_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     """Dense rows of a matrix, with labels and no weights: many at once."""
@@ -464,8 +466,7 @@ cdef void labels_task(void* context, Py_ssize_t task, int worker) noexcept nogil
         for i in range(now):
             labels[i] = label_of(r, row + i)
             factors[i] = r.scale
-        r.kernels.softmax_nll_labels(row_of(&r.axes, 0, row), z_row, labels, factors, row_of(&r.axes, 1, row), dz_row, now, r.axes.n,
-                                     r.losses + row)
+        r.loss.labels(row_of(&r.axes, 0, row), z_row, labels, factors, row_of(&r.axes, 1, row), dz_row, now, r.axes.n, r.losses + row)
         row += now
 
 cdef void rows_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
@@ -502,7 +503,7 @@ cdef int run_rows(Rows* r) except -1:
         dense = dense and r.axes.inner[k] == 1
     r.rows = max(<Py_ssize_t> 1, TASK_ELEMENTS // r.axes.n)
     tasks = (r.axes.outer + r.rows - 1) // r.rows
-    if dense and r.labels != NULL and r.weights == NULL:
+    if dense and r.labels != NULL and r.at_once and r.weights == NULL:
         function = labels_task
     if tasks == 1 and dense and cost < RELEASE_US:
         function(r, 0, 0)
@@ -531,6 +532,7 @@ cdef void rows_init(Rows* r, cnp.ndarray out) noexcept:
     r.backward = NULL
     r.loss = NULL
     r.labels = NULL
+    r.targets = NULL
     r.weights = NULL
     r.losses = NULL
     r.scale = 1
@@ -610,12 +612,7 @@ def try_log_softmax_backward(dy, y, out):
 
 # --- losses
 
-cdef enum Loss:
-    SOFTMAX_NLL
-    SIGMOID_NLL
-    MSE
-
-cdef object run_loss(Loss kind, cnp.ndarray z, cnp.ndarray t, object weight, double divisor, bint each, cnp.ndarray dz):
+cdef object run_loss(RowLoss loss, cnp.ndarray z, cnp.ndarray t, object weight, double divisor, bint each, cnp.ndarray dz):
     """The sum of the rows' losses over divisor, or (each) an array of them; the gradient goes to dz."""
     cdef double few[FEW_ROWS]
     cdef Py_ssize_t rows = cnp.PyArray_DIM(z, 0)
@@ -626,7 +623,7 @@ cdef object run_loss(Loss kind, cnp.ndarray z, cnp.ndarray t, object weight, dou
         if losses == NULL:
             raise MemoryError(f"no memory for the losses of {rows} rows")
     try:
-        fill_losses(kind, z, t, weight, divisor, dz, losses)
+        fill_losses(loss, z, t, weight, divisor, dz, losses)
         if each:
             return losses_of_rows(z, losses)
         if rows < TASK_ELEMENTS:
@@ -638,11 +635,13 @@ cdef object run_loss(Loss kind, cnp.ndarray z, cnp.ndarray t, object weight, dou
         if losses != few:
             PyMem_RawFree(losses)
 
-cdef int fill_losses(Loss kind, cnp.ndarray z, cnp.ndarray t, object weight, double divisor, cnp.ndarray dz,
+cdef int fill_losses(RowLoss loss, cnp.ndarray z, cnp.ndarray t, object weight, double divisor, cnp.ndarray dz,
                      double* losses) except -1:
     cdef Rows r
     rows_init(&r, dz)
-    r.loss = loss_of(kind, r.kernels)
+    r.loss = loss.rule(r.kernels)
+    r.options = loss.options_for(cnp.PyArray_DIM(z, 1))
+    r.at_once = loss.at_once
     r.scale = 1 / divisor
     r.losses = losses
     if weight is not None:
@@ -652,6 +651,9 @@ cdef int fill_losses(Loss kind, cnp.ndarray z, cnp.ndarray t, object weight, dou
     if cnp.PyArray_NDIM(t) == 1:
         r.labels = cnp.PyArray_BYTES(t)
         r.label_stride = cnp.PyArray_STRIDE(t, 0)
+    elif cnp.PyArray_DIM(t, 1) != cnp.PyArray_DIM(z, 1):
+        t = cnp.PyArray_GETCONTIGUOUS(t)
+        r.targets = cnp.PyArray_BYTES(t)
     else:
         add_operand(&r.axes, t)
     add_operand(&r.axes, dz)
@@ -659,11 +661,6 @@ cdef int fill_losses(Loss kind, cnp.ndarray z, cnp.ndarray t, object weight, dou
     if r.axes.n == 0:
         memset(losses, 0, r.axes.outer * sizeof(double))
     return run_rows(&r)
-
-cdef row_loss_t loss_of(Loss kind, const Kernels* kernels) noexcept:
-    if kind == SOFTMAX_NLL:
-        return kernels.softmax_nll
-    return kernels.sigmoid_nll if kind == SIGMOID_NLL else kernels.mse
 
 cdef double sum_in_order(const double* losses, Py_ssize_t rows) noexcept nogil:
     cdef double total = 0
@@ -685,11 +682,13 @@ cdef cnp.ndarray losses_of_rows(cnp.ndarray z, const double* losses):
             floats[i] = <float> losses[i]
     return out
 
-cdef object try_loss(Loss kind, object z, object t, object weight, object reduction, object out):
+def try_loss(RowLoss loss not None, z, t, weight, reduction, out):
     cdef cnp.ndarray dz
     cdef bint mean, each
+    if loss.counts or loss.options.n_targets:
+        return None     # neither what divides nor the width of the targets is plain
     if type(reduction) is not str or weight is not None or not is_plain_matrix(z) or not has_columns(z) \
-            or cnp.PyArray_DIM(z, 0) == 0 or not are_plain_targets(kind, t, z):
+            or cnp.PyArray_DIM(z, 0) == 0 or not are_plain_targets(loss, t, z):
         return None
     mean, each = reduction == "mean", reduction == "none"
     if not (mean or each or reduction == "sum"):
@@ -697,25 +696,25 @@ cdef object try_loss(Loss kind, object z, object t, object weight, object reduct
     dz = target(out, z, 2, cnp.PyArray_DIMS(z))
     if dz is None or not apart(out, z) or not apart(out, t):
         return None
-    return run_loss(kind, z, t, None, cnp.PyArray_DIM(z, 0) if mean else 1, each, dz), dz
+    return run_loss(loss, z, t, None, cnp.PyArray_DIM(z, 0) if mean else 1, each, dz), dz
 
-cdef bint are_plain_targets(Loss kind, object t, cnp.ndarray z) noexcept:
+cdef bint are_plain_targets(RowLoss loss, object t, cnp.ndarray z) noexcept:
+    """Of a loss without options that depend on the number of outputs."""
     if is_matrix_like(t, z):
-        return same_shape(t, z) and (kind != SIGMOID_NLL or are_probabilities(t))
-    return kind == SOFTMAX_NLL and cnp.PyArray_CheckExact(t) and descr_of(<void*> t) == <void*> label_dtype \
+        return same_shape(t, z) and (loss.domain == ANY_VALUES or (loss.domain == PROBABILITIES and are_probabilities(t)))
+    return loss.takes_labels and cnp.PyArray_CheckExact(t) and descr_of(<void*> t) == <void*> label_dtype \
         and cnp.PyArray_ISALIGNED(<cnp.ndarray> t) and has_shape(<cnp.ndarray> t, 1, cnp.PyArray_DIMS(z)) \
-        and are_labels(t, cnp.PyArray_DIM(z, 1))
+        and (loss.domain == ANY_VALUES or cnp.PyArray_DIM(z, 1) > 1) and are_labels(t, &loss.options, cnp.PyArray_DIM(z, 1))
 
 # More values than TASK_ELEMENTS would be looked at for longer than the GIL may be held: numpy, in the checks, gives it up.
 
-cdef bint are_labels(cnp.ndarray t, Py_ssize_t columns) noexcept:
-    """Each from 0 to columns - 1: seen as unsigned, negative ones are huge."""
+cdef bint are_labels(cnp.ndarray t, const LossOptions* options, Py_ssize_t columns) noexcept:
     cdef const char* p = cnp.PyArray_BYTES(t)
     cdef Py_ssize_t i, stride = cnp.PyArray_STRIDE(t, 0)
     if cnp.PyArray_DIM(t, 0) > TASK_ELEMENTS:
         return False
     for i in range(cnp.PyArray_DIM(t, 0)):
-        if (<const uint64_t*> (p + i * stride))[0] >= <uint64_t> columns:
+        if not is_label(options, (<const int64_t*> (p + i * stride))[0], columns):
             return False
     return True
 
@@ -738,23 +737,10 @@ cdef bint are_probabilities(cnp.ndarray t) noexcept:
         return are_within_unit(<const float*> cnp.PyArray_DATA(t), cnp.PyArray_SIZE(t))
     return are_within_unit(<const double*> cnp.PyArray_DATA(t), cnp.PyArray_SIZE(t))
 
-def softmax_nll(cnp.ndarray z, cnp.ndarray t, weight, double divisor, bint each, cnp.ndarray dz):
-    return run_loss(SOFTMAX_NLL, z, t, weight, divisor, each, dz)
-
-def try_softmax_nll(z, t, weight, reduction, out):
-    return try_loss(SOFTMAX_NLL, z, t, weight, reduction, out)
-
-def sigmoid_nll(cnp.ndarray z, cnp.ndarray t, weight, double divisor, bint each, cnp.ndarray dz):
-    return run_loss(SIGMOID_NLL, z, t, weight, divisor, each, dz)
-
-def try_sigmoid_nll(z, t, weight, reduction, out):
-    return try_loss(SIGMOID_NLL, z, t, weight, reduction, out)
-
-def mse(cnp.ndarray y, cnp.ndarray t, weight, double divisor, bint each, cnp.ndarray dy):
-    return run_loss(MSE, y, t, weight, divisor, each, dy)
-
-def try_mse(y, t, weight, reduction, out):
-    return try_loss(MSE, y, t, weight, reduction, out)
+def loss(RowLoss loss not None, cnp.ndarray z, cnp.ndarray t, weight, double divisor, bint each, cnp.ndarray dz):
+    if loss.itemsize and loss.itemsize != cnp.PyArray_ITEMSIZE(dz):
+        raise TypeError(f"the options' elements have {loss.itemsize} bytes, the outputs' {cnp.PyArray_ITEMSIZE(dz)}")
+    return run_loss(loss, z, t, weight, divisor, each, dz)
 
 
 # --- products

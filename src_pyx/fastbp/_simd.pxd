@@ -179,8 +179,8 @@ cdef extern from * nogil:
     #endif
     static inline __attribute__((always_inline)) vec vabs(vec a) { return vfrombits(vbits(a) & ~vbits(vset((real)-0.0))); }
 
-    /* The sum of all lanes or of their squares, in double, and the largest lane (any, where one is NaN), in log2(VL) steps: the upper
-       half comes to the lower half until one lane is left. The order of the sum is part of the result. */
+    /* The sum of all lanes, of two vectors' products or of a vector's squares, in double, and the largest lane (any, where one is NaN), in
+       log2(VL) steps: the upper half comes to the lower half until one lane is left. The order of the sum is part of the result. */
     #if defined(__AVX2__) && FASTBP_VEC_BYTES >= 32
     static inline double sum4(__m256d s) {
         __m128d pair = _mm256_castpd256_pd128(s) + _mm256_extractf128_pd(s, 1);
@@ -192,9 +192,8 @@ cdef extern from * nogil:
     #    define FASTBP_UPPER(v) FASTBP_LOWER(_mm512_shuffle_f32x4((__m512)(v), (__m512)(v), 0x4e))
     static inline double sum8(__m512d s) { return sum4(_mm512_castpd512_pd256(s) + _mm512_extractf64x4_pd(s, 1)); }
     static inline double vsum(vec v) { return sum8(FASTBP_LOWER(v) + FASTBP_UPPER(v)); }
-    static inline double vsquares(vec v) {
-        __m512d lower = FASTBP_LOWER(v), upper = FASTBP_UPPER(v);
-        return sum8(lower * lower + upper * upper);
+    static inline double vproducts(vec v, vec w) {
+        return sum8(FASTBP_LOWER(v) * FASTBP_LOWER(w) + FASTBP_UPPER(v) * FASTBP_UPPER(w));
     }
     #  elif FASTBP_VEC_BYTES == 64
     #    define vmaximum(v) _mm512_reduce_max_pd((__m512d)(v))
@@ -203,9 +202,8 @@ cdef extern from * nogil:
     #    define FASTBP_LOWER(v) _mm256_cvtps_pd(_mm256_castps256_ps128((__m256)(v)))
     #    define FASTBP_UPPER(v) _mm256_cvtps_pd(_mm256_extractf128_ps((__m256)(v), 1))
     static inline double vsum(vec v) { return sum4(FASTBP_LOWER(v) + FASTBP_UPPER(v)); }
-    static inline double vsquares(vec v) {
-        __m256d lower = FASTBP_LOWER(v), upper = FASTBP_UPPER(v);
-        return sum4(lower * lower + upper * upper);
+    static inline double vproducts(vec v, vec w) {
+        return sum4(FASTBP_LOWER(v) * FASTBP_LOWER(w) + FASTBP_UPPER(v) * FASTBP_UPPER(w));
     }
     #  else
     #    define vsum(v) sum4((__m256d)(v))
@@ -223,14 +221,15 @@ cdef extern from * nogil:
     }
     #endif
     #if FASTBP_VEC_BYTES == 16
-    static inline double vsquares(vec v) {
+    static inline double vproducts(vec v, vec w) {
         double s[VL];
-        for (int lane = 0; lane < VL; lane++) s[lane] = (double)v[lane] * (double)v[lane];
+        for (int lane = 0; lane < VL; lane++) s[lane] = (double)v[lane] * (double)w[lane];
         return sum_of_lanes(s);
     }
     #elif !IS_FLOAT
-    #  define vsquares(v) vsum((v) * (v))
+    #  define vproducts(v, w) vsum((v) * (w))
     #endif
+    static inline double vsquares(vec v) { return vproducts(v, v); }
     #if !defined(vmaximum)
     static inline real vmaximum(vec v) {
         for (int half = VL / 2; half > 0; half /= 2)
@@ -362,6 +361,7 @@ cdef extern from * nogil:
     double vsum(vec v)
     real vtotal(vec v)
     void vtotal4(vec a, vec b, vec c, vec d, real* out)
+    double vproducts(vec v, vec w)
     double vsquares(vec v)
     real vmaximum(vec v)                # any lane where one is NaN
     void transpose_square(const real* p, Py_ssize_t ld, real* out, Py_ssize_t ldo)     # VL x VL

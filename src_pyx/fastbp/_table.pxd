@@ -15,6 +15,15 @@ cdef enum:
     MAX_STATES = 4          # arrays that an update keeps beside the parameters
     MAX_HYPERPARAMETERS = 8
     MAX_CONSTANTS = 10      # of a step
+    MAX_LOSSES = 32
+    MAX_LOSS_NUMBERS = 2
+    MAX_LOSS_VECTORS = 2
+
+cdef enum:                  # what a row of targets may hold: a loss's domain
+    ANY_VALUES
+    PROBABILITIES           # in [0, 1]
+    COUNTS                  # finite, at least 0
+    SIGNS                   # -1, 0 or 1
 
 cdef enum:                  # of _probe.pxi; what each moves is in _probe.pyx
     SWEEP_READ
@@ -92,6 +101,28 @@ ctypedef struct UpdateRule:
     prepare_t prepare       # all of Step but l1, l2, limit and scale
     update_t kernel
 
+ctypedef struct LossOptions:
+    double numbers[MAX_LOSS_NUMBERS]            # in the order in which the loss's row of the table in Python fits them
+    const void* vectors[MAX_LOSS_VECTORS]       # of the element's type, dense; NULL: none
+    Py_ssize_t n_targets                        # columns of a row of targets
+    bint ignores                                # rows with the label `ignored` take no part
+    int64_t ignored
+    const void* label_weights                   # what a row with each label counts in the mean; NULL: 1
+
+# The loss of one row of n outputs; scale times its gradient goes to dz. t: a row of targets.
+ctypedef double (*row_loss_t)(const void* z, const void* t, const LossOptions* o, double scale, void* dz, Py_ssize_t n) noexcept nogil
+ctypedef double (*label_loss_t)(const void* z, int64_t label, const LossOptions* o, double scale, void* dz, Py_ssize_t n) noexcept nogil
+# Without options, of many rows, each with its own factor instead of scale: short rows do not wait for one another.
+ctypedef void (*label_losses_t)(const void* z, Py_ssize_t z_row, const int64_t* labels, const double* factors, void* dz,
+                                Py_ssize_t dz_row, Py_ssize_t rows, Py_ssize_t n, double* losses) noexcept nogil
+
+ctypedef struct Loss:
+    const char* name
+    int domain
+    row_loss_t row
+    label_loss_t label      # NULL: labels are no targets of it
+    label_losses_t labels   # NULL: rows with labels go one by one
+
 ctypedef struct Tile:
     # c (m x n) = [c +] a (m x k) @ b (k x n), one tile and one block along K; on the last block the epilogue follows:
     # c = act(c + bias), or c = c * act'(kept).
@@ -160,16 +191,13 @@ ctypedef struct Kernels:
     int n_units
     UnitKind units[MAX_UNIT_KINDS]
 
-    # rows of n contiguous elements; the losses return the row's loss, and write scale times its gradient
+    # rows of n contiguous elements
     row_forward_t softmax, log_softmax
     row_backward_t softmax_backward, log_softmax_backward
-    double (*softmax_nll_label)(const void* z, int64_t label, double scale, void* dz, Py_ssize_t n) noexcept nogil
-    # the same for many rows, each with its own factor instead of scale: short rows do not wait for one another
-    void (*softmax_nll_labels)(const void* z, Py_ssize_t z_row, const int64_t* labels, const double* factors, void* dz,
-                               Py_ssize_t dz_row, Py_ssize_t rows, Py_ssize_t n, double* losses) noexcept nogil
-    double (*softmax_nll)(const void* z, const void* t, double scale, void* dz, Py_ssize_t n) noexcept nogil
-    double (*sigmoid_nll)(const void* z, const void* t, double scale, void* dz, Py_ssize_t n) noexcept nogil
-    double (*mse)(const void* y, const void* t, double scale, void* dy, Py_ssize_t n) noexcept nogil
+
+    # losses: see _losses.pxi
+    int n_losses
+    Loss losses[MAX_LOSSES]
 
     # updates of n neighbouring parameters: see _updates.pxi
     int n_updates
