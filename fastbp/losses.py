@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from fastbp import _validate as check
 from fastbp import functional
 from fastbp._validate import FloatArray, Reduction
 from fastbp.reference import LOSSES, LossRule
@@ -88,6 +90,25 @@ class Loss:
             raise RuntimeError(f"{self!r}.backward before forward: call forward(y, t) first")
         return gradient
 
+    def curvature(
+        self, y: FloatArray, t: ArrayLike, u: FloatArray, *, sample_weight: ArrayLike | None = None
+    ) -> FloatArray:
+        """Give the Hessian of the mean loss at the outputs y, times u: what products of second order need.
+
+        Parameters
+        ----------
+        y, t, sample_weight
+            As `value_and_grad`.
+        u : ndarray of y's dtype and shape
+            A direction.
+
+        Returns
+        -------
+        ndarray of y's dtype and shape
+            The derivative of the gradient that `value_and_grad` gives for the mean, along u.
+        """
+        raise TypeError(f"{self!r} does not define curvature(y, t, u), which second order needs")
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
@@ -116,6 +137,36 @@ class RuleLoss(Loss):
         loss, gradient = function(y, t, sample_weight=sample_weight, reduction=reduction)
         return loss, gradient
 
+    def curvature(
+        self, y: FloatArray, t: ArrayLike, u: FloatArray, *, sample_weight: ArrayLike | None = None
+    ) -> FloatArray:
+        """Give the Hessian of the mean loss at the outputs y, times u."""
+        checked = check.targets(self.rule.targets, t, y.shape[0], y.shape[1], y.dtype)
+        weights = check.sample_weights(sample_weight, y.shape[0], y.dtype)
+        scale = 1 / check.divisor("mean", y.shape[0], weights)
+        product = CURVATURES[self.rule.name](y, checked, u)
+        if weights is None:
+            return product * y.dtype.type(scale)
+        # A row of no weight takes no part, whatever its outputs are.
+        return np.where(weights[:, None] == 0, 0, product * (weights * y.dtype.type(scale))[:, None])
+
+
+def _softmax_curvature(z: FloatArray, t: NDArray[Any], u: FloatArray) -> FloatArray:
+    p = functional.softmax(z)
+    product: FloatArray = p * (u - (p * u).sum(axis=1, keepdims=True))
+    return product if t.ndim == 1 else product * t.sum(axis=1, keepdims=True)
+
+
+def _sigmoid_curvature(z: FloatArray, t: NDArray[Any], u: FloatArray) -> FloatArray:
+    return np.asarray(functional.sigmoid(z) * functional.sigmoid(-z) * u)
+
+
+# The Hessian of each row's loss at its outputs, times the row of u.
+CURVATURES: dict[str, Callable[[FloatArray, NDArray[Any], FloatArray], FloatArray]] = {
+    "softmax_nll": _softmax_curvature,
+    "sigmoid_nll": _sigmoid_curvature,
+    "mse": lambda y, t, u: u.copy(),
+}
 
 _LOSS_DOC = """Negative log-likelihood of the targets, for this model of them: {model}.
 

@@ -143,6 +143,9 @@ class Optimizer:
         that writes its own ``update`` has None unless it says otherwise.
     state_names : tuple of str
         Names of the arrays kept for each network.
+    makes_whole_steps : bool
+        Whether the rule computes its own gradients: it defines ``step(net, x, t, *, sample_weight=None)``, which makes
+        a step and gives the loss before it.
 
     Notes
     -----
@@ -167,6 +170,7 @@ class Optimizer:
 
     kind: ClassVar[str | None] = None
     state_names: ClassVar[tuple[str, ...]] = ()
+    makes_whole_steps: ClassVar[bool] = False
 
     # Keyed by (owner of the memory, address, elements, dtype). The weak reference lets the memory go, and tells whether
     # an id has been given away again.

@@ -22,8 +22,8 @@ from libc.string cimport memcpy
 
 from fastbp._chain cimport (
     ACTIVATION, INPUT, LINEAR, MERGE, MERGE_CONCAT, MERGE_MEAN, MERGE_SUM, MSE, NO_LOSS, SIGMOID_NLL, SOFTMAX_NLL, TABLE, Batch, Chain,
-    Pair, Unit, chain_finish, chain_lay_out, delta_at_output, number_at, padded, rows_fit, sweep_backward, sweep_forward, sweep_loss,
-    sweep_step,
+    Pair, Unit, chain_finish, chain_lay_out, delta_at_output, number_at, padded, rows_fit, sweep_backward, sweep_deltas, sweep_forward,
+    sweep_loss, sweep_step, sweep_weights, wants,
 )
 from fastbp._dispatch cimport find_activation, find_unit, kernels_for
 from fastbp._rows cimport rows_finish, rows_forward, rows_gradient, rows_scratch
@@ -229,6 +229,8 @@ cdef class Engine(Gate):
         A name of LOSSES.
     seed : int
         Of what chance decides: units that are random take their numbers from it, their stream and the step.
+    separate : bool
+        `descend` is to be called: there is a place for the gradient at every unit's output.
 
     Attributes
     ----------
@@ -252,10 +254,11 @@ cdef class Engine(Gate):
     cdef Batch batch                    # of the last forward
     cdef object x                       # kept alive for backward
     cdef readonly bint has_forward
+    cdef bint all_deltas                # did the last `descend` go on to the input?
     cdef object y_view, dx_view         # of the last shape asked for
     cdef int typenum
 
-    def __cinit__(self, Py_ssize_t itemsize, units, loss=None, uint64_t seed=0):
+    def __cinit__(self, Py_ssize_t itemsize, units, loss=None, uint64_t seed=0, bint separate=False):
         cdef Chain* chain = &self.chain
         cdef int i, n_sources = 0
         chain.kernels = kernels_for(itemsize)
@@ -269,6 +272,7 @@ cdef class Engine(Gate):
             raise MemoryError("no memory for the units")
         chain.loss = LOSSES[loss]
         chain.seed = seed
+        chain.separate = chain.keeps = separate
         n_sources = 0
         for i in range(chain.n_units):
             chain.units[i].sources = self.sources + n_sources
@@ -604,28 +608,35 @@ cdef class Engine(Gate):
         self.count(training)
         return raise_pending(&session)
 
+    cdef int begin_down(self, cnp.ndarray dy) except -1:
+        """What the way down needs before it begins; gives the number of threads."""
+        if not self.has_forward:
+            raise RuntimeError("backward before forward: there is no input to go back to")
+        if cnp.PyArray_NDIM(dy) != 2 or cnp.PyArray_DIM(dy, 0) != self.batch.rows or cnp.PyArray_DIM(dy, 1) != self.n_out:
+            raise ValueError(f"dy has shape {(<object> dy).shape}, expected {(self.batch.rows, self.n_out)}")
+        return 1 if self.is_small(self.batch.rows) else min(threads_wanted(), self.planned_threads)
+
+    cdef void take_dy(self, cnp.ndarray dy, char* delta) noexcept:
+        """Rows become dense, where the way down begins."""
+        cdef Py_ssize_t row, itemsize = self.chain.kernels.itemsize
+        for row in range(self.batch.rows):
+            self.chain.kernels.gather(cnp.PyArray_BYTES(dy) + row * cnp.PyArray_STRIDE(dy, 0), cnp.PyArray_STRIDE(dy, 1) // itemsize,
+                                      delta + row * self.n_out * itemsize, self.n_out)
+
     def backward(self, cnp.ndarray dy, Table table not None, Table out not None, bint need_dx=True):
         """The gradient at the input of the last forward, a view of the engine's own buffer (or None);
         the parameters' into `out`."""
         cdef Session session
-        cdef Py_ssize_t row, itemsize = self.chain.kernels.itemsize
         cdef int threads
         cdef bint small
         self.enter()
         try:
-            if not self.has_forward:
-                raise RuntimeError("backward before forward: there is no input to go back to")
-            if cnp.PyArray_NDIM(dy) != 2 or cnp.PyArray_DIM(dy, 0) != self.batch.rows or cnp.PyArray_DIM(dy, 1) != self.n_out:
-                raise ValueError(f"dy has shape {(<object> dy).shape}, expected {(self.batch.rows, self.n_out)}")
+            threads = self.begin_down(dy)
             small = self.is_small(self.batch.rows)
-            threads = 1 if small else min(threads_wanted(), self.planned_threads)
             self.check_table(table)
             self.check_table(out)
             # --- checked
-            for row in range(self.batch.rows):
-                self.chain.kernels.gather(cnp.PyArray_BYTES(dy) + row * cnp.PyArray_STRIDE(dy, 0), cnp.PyArray_STRIDE(dy, 1) // itemsize,
-                                          delta_at_output(&self.chain, False) + row * self.n_out * itemsize,
-                                          self.n_out)
+            self.take_dy(dy, delta_at_output(&self.chain, False))
             session_begin(&session, threads)
             if small:
                 sweep_backward(&self.chain, &session, &self.batch, table.pairs, out.pairs, need_dx)
@@ -640,6 +651,57 @@ cdef class Engine(Gate):
             return self.dx_view
         finally:
             self.leave()
+
+    def descend(self, cnp.ndarray dy, Table table not None, bint need_dx=False):
+        """The gradients at all outputs that lead to a parameter, of the last forward; with need_dx at all, and at the input: that one
+        is returned, a view of the engine's own buffer. No parameter's gradient. Of an engine made `separate`."""
+        cdef Session session
+        cdef int threads
+        self.enter()
+        try:
+            threads = self.begin_down(dy)
+            self.check_table(table)
+            # --- checked
+            self.take_dy(dy, delta_at_output(&self.chain, True))
+            session_begin(&session, threads)
+            with nogil:
+                sweep_deltas(&self.chain, &session, &self.batch, table.pairs, need_dx)
+            session_end(&session)
+            raise_pending(&session)
+            self.all_deltas = need_dx
+            if not need_dx:
+                return None
+            self.dx_view = self.view(self.dx_view, self.chain.dx, self.batch.rows, self.n_in)
+            return self.dx_view
+        finally:
+            self.leave()
+
+    def weights_of_deltas(self, Table table not None, Table out not None):
+        """Every parameter's gradient into `out`, from what `descend` left, or what has become of it since."""
+        cdef Session session
+        self.enter()
+        try:
+            self.check_table(table)
+            self.check_table(out)
+            # --- checked
+            session_begin(&session, 1 if self.is_small(self.batch.rows) else min(threads_wanted(), self.planned_threads))
+            with nogil:
+                sweep_weights(&self.chain, &session, &self.batch, table.pairs, out.pairs)
+            session_end(&session)
+            raise_pending(&session)
+        finally:
+            self.leave()
+
+    def output_of(self, int i):
+        """A unit's output in the last forward, a view of the engine's own buffer. A linear unit whose activation is applied where it
+        writes has that one's."""
+        return self.view(None, self.chain.units[i].out, self.batch.rows, self.chain.units[i].n_out)
+
+    def delta_of(self, int i):
+        """The gradient at a unit's output, a view of the engine's own buffer; None where `descend` does not come."""
+        if not wants(&self.chain, i, self.all_deltas):
+            return None
+        return self.view(None, self.chain.units[i].delta, self.batch.rows, self.chain.units[i].n_out)
 
     cdef object view(self, before, char* data, Py_ssize_t rows, Py_ssize_t columns):
         """An array over one of the buffers, the same one as long as shape and plan are."""
@@ -789,3 +851,35 @@ cdef class Engine(Gate):
 def optimizer_update(str kind, cnp.ndarray parameters, cnp.ndarray gradients, first, second, tuple hyperparameters, int64_t step):
     """One update alone, without a state that counts: arguments as `Update`, and the number of the step, from 1."""
     Update(kind, parameters, gradients, first, second, hyperparameters, None).run(step)
+
+
+ctypedef fused real:
+    float
+    double
+
+cdef double squares(const real* x, Py_ssize_t n) noexcept nogil:
+    # Eight sums side by side, in double: what a vector holds, and no waiting for the sum before.
+    cdef double[8] sums
+    cdef double total = 0
+    cdef Py_ssize_t i
+    cdef int k
+    for k in range(8):
+        sums[k] = 0
+    for i from 0 <= i < n - 7 by 8:
+        for k in range(8):
+            sums[k] += <double> x[i + k] * <double> x[i + k]
+    for i in range(n - n % 8, n):
+        total += <double> x[i] * <double> x[i]
+    for k in range(8):
+        total += sums[k]
+    return total
+
+def square_sums(cnp.ndarray x, cnp.ndarray out):
+    """out[i] = the sum of the squares of row i of x, whose columns lie side by side: float64, as `out` is."""
+    cdef Py_ssize_t i, n = cnp.PyArray_DIM(x, 1), step = cnp.PyArray_STRIDE(x, 0)
+    cdef double* sums = <double*> cnp.PyArray_DATA(out)
+    cdef const char* row = cnp.PyArray_BYTES(x)
+    cdef bint narrow = cnp.PyArray_ITEMSIZE(x) == sizeof(float)
+    with nogil:
+        for i in range(cnp.PyArray_DIM(x, 0)):
+            sums[i] = squares(<const float*> (row + i * step), n) if narrow else squares(<const double*> (row + i * step), n)
