@@ -67,7 +67,8 @@ def kernel_modules() -> list[Extension]:
 
 def engine_modules() -> list[Extension]:
     """What is the same on every processor."""
-    names = ["_team", "_dispatch", "_product", "_update", "_chain", "_rows", "_random", "_ops", "_engine", "_probe"]
+    names = ["_team", "_dispatch", "_product", "_update", "_unit", "_chain", "_rows", "_random", "_ops", "_engine"]
+    names += ["_probe"]
     return [
         Extension(
             f"fastbp.{name}",

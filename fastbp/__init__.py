@@ -7,9 +7,10 @@ the processor.
 
 from typing import TYPE_CHECKING, Any
 
-from fastbp import functional, losses, units
+from fastbp import functional, functional_units, losses, units
 from fastbp._version import __version__
 from fastbp.functional import *  # noqa: F403  what the table of activations has decides
+from fastbp.functional_units import *  # noqa: F403
 from fastbp.gradcheck import GradientError, GradientReport, check_gradients
 from fastbp.history import History
 from fastbp.losses import *  # noqa: F403
@@ -37,7 +38,7 @@ __all__ = [
     "threads",
     "train",
 ]
-__all__ += [*functional.__all__, *units.__all__, *losses.__all__]
+__all__ += [*functional.__all__, *functional_units.__all__, *units.__all__, *losses.__all__]
 
 if TYPE_CHECKING:
     # What the tables add by name.

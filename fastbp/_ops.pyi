@@ -55,3 +55,28 @@ def sigmoid_nll(
 ) -> float | _Floats: ...
 def mse(y: _Floats, t: _Floats, weight: _Floats | None, divisor: float, each: bool, dy: _Floats) -> float | _Floats: ...
 def unary(name: str, x: _Floats, out: _Floats) -> None: ...
+
+# Units of the kernels' table. Rows are dense, except that x's may lie apart; None stands for what there is not.
+
+def unit(
+    name: str,
+    x: _Floats,
+    y: _Floats,
+    parameters: tuple[_Floats | None, ...] = (),
+    state: tuple[_Floats | None, ...] = (),
+    options: tuple[float, ...] = (),
+    training: bool = True,
+    chance: tuple[int, int, int, int] = (0, 0, 0, 0),
+) -> None: ...
+def unit_gradients(
+    name: str,
+    dy: _Floats,
+    x: _Floats,
+    dx: _Floats | None,
+    parameters: tuple[_Floats | None, ...] = (),
+    gradients: tuple[_Floats | None, ...] = (),
+    state: tuple[_Floats | None, ...] = (),
+    options: tuple[float, ...] = (),
+    training: bool = True,
+    chance: tuple[int, int, int, int] = (0, 0, 0, 0),
+) -> None: ...

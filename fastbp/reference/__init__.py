@@ -4,7 +4,7 @@ A. Every kernel of `fastbp.functional` has its twin here, and the compiled one m
    to be read and to be right at the ends of the range (±inf, logits of ±1e30, NaN), not to be fast.
 B. A twin computes in the dtype that it is given. The tests give it a wider one (float64 for a float32 kernel, long
    double for a float64 one), so that the twin's own rounding does not count.
-C. Two tables, `ACTIVATIONS` and `LOSSES`, say what there is. Public functions, unit and loss classes, tests and
+C. The tables `ACTIVATIONS`, `LOSSES` and `UNITS` say what there is. Public functions, unit and loss classes, tests and
    benchmarks are made from them: one more activation or loss is one more entry with its two functions.
 D. One file a family.
 E. Only light checks: whoever wants errors that explain themselves calls `fastbp.functional`.
@@ -22,19 +22,44 @@ from fastbp.reference.activations import (
     tanh,
     tanh_backward,
 )
+from fastbp.reference.chance import dropout, dropout_backward, dropout_mask
 from fastbp.reference.distributions import log_softmax, log_softmax_backward, softmax, softmax_backward
+from fastbp.reference.learned import prelu, prelu_backward
+from fastbp.reference.lookup import embedding, embedding_backward
 from fastbp.reference.losses import LOSSES, LossRule, mse, sigmoid_nll, softmax_nll
+from fastbp.reference.norms import (
+    batch_norm,
+    batch_norm_backward,
+    layer_norm,
+    layer_norm_backward,
+    rms_norm,
+    rms_norm_backward,
+)
 from fastbp.reference.optimizers import adam_step, sgd_step
 from fastbp.reference.products import linear, linear_backward, matmul, matmul_backward
+from fastbp.reference.units import UNITS, UnitRule, flatten, flatten_backward
 
 __all__ = [
     "ACTIVATIONS",
     "LOSSES",
+    "UNITS",
     "Activation",
     "LossRule",
+    "UnitRule",
     "adam_step",
+    "batch_norm",
+    "batch_norm_backward",
+    "dropout",
+    "dropout_backward",
+    "dropout_mask",
+    "embedding",
+    "embedding_backward",
+    "flatten",
+    "flatten_backward",
     "identity",
     "identity_backward",
+    "layer_norm",
+    "layer_norm_backward",
     "linear",
     "linear_backward",
     "log_softmax",
@@ -42,8 +67,12 @@ __all__ = [
     "matmul",
     "matmul_backward",
     "mse",
+    "prelu",
+    "prelu_backward",
     "relu",
     "relu_backward",
+    "rms_norm",
+    "rms_norm_backward",
     "sgd_step",
     "sigmoid",
     "sigmoid_backward",

@@ -21,6 +21,12 @@ def give(result: Any, out: Array | None) -> Array:
     return out
 
 
+def give_all(results: tuple[Any, ...], out: tuple[Array | None, ...] | None) -> tuple[Any, ...]:
+    """Put each of several results where it goes; None stays None."""
+    places = (None,) * len(results) if out is None else out
+    return tuple(None if r is None else give(r, place) for r, place in zip(results, places, strict=True))
+
+
 # ---- sources that several entries of the tables name -----------------------------------------------------------------
 
 RUMELHART = (

@@ -14,11 +14,32 @@ from typing import TYPE_CHECKING
 
 from fastbp.units import elementwise
 from fastbp.units.base import Unit
+from fastbp.units.chance import Dropout
 from fastbp.units.composites import Branches, Residual, Sequential
 from fastbp.units.dense import Linear
+from fastbp.units.distributions import LogSoftmax, Softmax
 from fastbp.units.elementwise import *  # noqa: F403  what the table of activations has decides
+from fastbp.units.learned import PReLU
+from fastbp.units.lookup import Embedding
+from fastbp.units.norms import BatchNorm, LayerNorm, RMSNorm
+from fastbp.units.shapes import Flatten
 
-__all__ = ["Branches", "Linear", "Residual", "Sequential", "Unit"]
+__all__ = [
+    "BatchNorm",
+    "Branches",
+    "Dropout",
+    "Embedding",
+    "Flatten",
+    "LayerNorm",
+    "Linear",
+    "LogSoftmax",
+    "PReLU",
+    "RMSNorm",
+    "Residual",
+    "Sequential",
+    "Softmax",
+    "Unit",
+]
 __all__ += elementwise.__all__
 
 if TYPE_CHECKING:

@@ -3,9 +3,10 @@
 
 from cpython.pycapsule cimport PyCapsule_New
 from libc.math cimport INFINITY, log, pow, sqrt
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memmove, memset
 
+from fastbp._random cimport philox_words
 from fastbp._simd cimport *
 from fastbp._table cimport (
     MAX_ACTIVATIONS, MAX_UNIT_KINDS, SWEEP_COPY, SWEEP_READ, SWEEP_STORE, SWEEP_TRIAD, SWEEP_UPDATE, Activation, Kernels, Tile, UnitCall,

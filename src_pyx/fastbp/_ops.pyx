@@ -18,12 +18,15 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from fastbp._dispatch cimport find_activation, kernels_for
+from fastbp._dispatch cimport find_activation, find_unit, kernels_for
 from fastbp._product cimport Product, multiply, product_cost, product_init, product_scratch, product_turn
-from fastbp._table cimport MAX_OPTIONS, Kernels, backward_t, forward_t, row_backward_t, row_forward_t
+from fastbp._table cimport (
+    MAX_OPTIONS, MAX_UNIT_OPTIONS, Kernels, backward_t, forward_t, row_backward_t, row_forward_t,
+)
 from fastbp._team cimport (
     RELEASE_US, TASK_ELEMENTS, Session, raise_pending, run_tasks, session_begin, session_end, task_t, threads_wanted,
 )
+from fastbp._unit cimport UnitSweep, unit_backward, unit_cost, unit_forward, unit_scratch
 
 from fastbp._dispatch import activation_names  # no-cython-lint: beside the functions that take these names
 
@@ -866,3 +869,77 @@ cdef bint are_plain_factors(object dc, object a, object b) noexcept:
 
 cdef bint are_apart(object out, object x, object y, object z) noexcept:
     return apart(out, x) and apart(out, y) and apart(out, z)
+
+
+# --- units of the kernels' table: arguments checked, rows dense but for x, whose rows may lie apart
+
+cdef inline void* data_of(object x) noexcept:
+    return NULL if x is None else cnp.PyArray_DATA(<cnp.ndarray> x)
+
+cdef int sweep_init(UnitSweep* s, double* options, str name, cnp.ndarray x, Py_ssize_t n_out, tuple parameters, tuple state, tuple given,
+                    bint training, tuple chance) except -1:
+    cdef int k
+    memset(s, 0, sizeof(UnitSweep))
+    s.kernels = kernels_for(cnp.PyArray_ITEMSIZE(x))
+    s.kind = find_unit(s.kernels, name)
+    s.call.rows, s.call.n_in, s.call.n_out = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), n_out
+    s.call.x, s.call.x_row = cnp.PyArray_DATA(x), distance(x, 0)
+    s.call.training = training
+    s.call.seed, s.call.stream, s.call.step, s.call.first_row = chance
+    for k in range(len(parameters)):
+        s.call.parameters[k] = data_of(parameters[k])
+    for k in range(len(state)):
+        s.call.state[k] = data_of(state[k])
+    for k in range(len(given)):
+        options[k] = given[k]
+    s.call.options = options
+    return 0
+
+cdef int run_unit(UnitSweep* s, bint forward) except -1:
+    cdef Session session
+    cdef double cost = unit_cost(s)
+    cdef Py_ssize_t scratch_bytes = 0
+    session_begin(&session, threads_wanted() if cost > RELEASE_US else 1)
+    if not forward:
+        scratch_bytes = unit_scratch(s, session.n_threads)
+    if scratch_bytes:
+        s.scratch = <char*> PyMem_RawMalloc(scratch_bytes)
+        if s.scratch == NULL:
+            session_end(&session)
+            raise MemoryError(f"no memory for {scratch_bytes} bytes of sums")
+    if cost < RELEASE_US:
+        unit_forward(&session, s) if forward else unit_backward(&session, s)
+    else:
+        with nogil:
+            unit_forward(&session, s) if forward else unit_backward(&session, s)
+    session_end(&session)
+    PyMem_RawFree(s.scratch)
+    return raise_pending(&session)
+
+def unit(str name, cnp.ndarray x, cnp.ndarray y, tuple parameters=(), tuple state=(), tuple options=(), bint training=True,
+         tuple chance=(0, 0, 0, 0)):
+    """y = f(x); `chance` is seed, stream, step and the number of the first row."""
+    cdef UnitSweep s
+    cdef double numbers[MAX_UNIT_OPTIONS]
+    sweep_init(&s, numbers, name, x, cnp.PyArray_DIM(y, 1), parameters, state, options, training, chance)
+    s.call.y = cnp.PyArray_DATA(y)
+    run_unit(&s, True)
+
+def unit_gradients(str name, cnp.ndarray dy, cnp.ndarray x, dx, tuple parameters=(), tuple gradients=(), tuple state=(),
+                   tuple options=(), bint training=True, tuple chance=(0, 0, 0, 0)):
+    """dx (None: not wanted) and the parameters' gradients (None in it likewise), from x alone."""
+    cdef UnitSweep s
+    cdef double numbers[MAX_UNIT_OPTIONS]
+    cdef cnp.npy_intp room
+    cdef int k
+    sweep_init(&s, numbers, name, x, cnp.PyArray_DIM(dy, 1), parameters, state, options, training, chance)
+    s.call.dy, s.call.dx = cnp.PyArray_DATA(dy), data_of(dx)
+    for k in range(len(gradients)):
+        if gradients[k] is not None:
+            s.call.gradients[k] = data_of(gradients[k])
+            s.sizes[k] = cnp.PyArray_SIZE(<cnp.ndarray> gradients[k])
+            s.items = s.call.n_out if s.kind.items_are_columns else cnp.PyArray_DIM(<cnp.ndarray> gradients[k], 0)
+    room = s.kind.kept * (s.call.n_out if s.kind.over_columns else s.call.rows)
+    kept = cnp.PyArray_EMPTY(1, &room, cnp.PyArray_TYPE(x), 0)
+    s.call.kept, s.recomputes = data_of(kept), True
+    run_unit(&s, False)

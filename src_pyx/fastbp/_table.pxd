@@ -40,13 +40,13 @@ ctypedef struct UnitCall:
     Py_ssize_t rows, n_in, n_out
     const void* x           # IN   rows x n_in
     Py_ssize_t x_row        # elements from row to row of x
-    void* y                 # rows x n_out: forward writes it, backward may read it
-    void* kept              # what forward leaves for backward: as many reals of each row (or column) as the kind says
+    void* y                 # rows x n_out: forward writes it, backward may read it; forward without it (NULL) only fills `kept`
+    void* kept              # what forward leaves for backward: as many reals of each row (or column) as the kind says; forward: or NULL
     const void* dy          # IN   rows x n_out: backward and gradients only
     void* dx                # OUT  rows x n_in: backward only
-    const void* parameters[MAX_UNIT_PARAMETERS]     # IN   dense
-    void* gradients[MAX_UNIT_PARAMETERS]            # OUT  dense
-    void* state[MAX_UNIT_PARAMETERS]                # what training keeps beside the parameters: running statistics
+    const void* parameters[MAX_UNIT_PARAMETERS]     # IN   dense; NULL where the unit has none
+    void* gradients[MAX_UNIT_PARAMETERS]            # OUT  dense; NULL likewise
+    void* state[MAX_UNIT_PARAMETERS]    # what training keeps beside the parameters: running statistics; in training also NULL: none kept
     const double* options
     bint training
     # Where chance comes from: a number for element (row, column) follows from these and from first_row + row and column alone.

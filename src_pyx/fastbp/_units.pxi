@@ -3,6 +3,15 @@
 # A block has `forward` and `backward` for some rows (or for all rows of some columns, where a row's output depends on the others),
 # `gradients` for some items of its parameters, summed over all rows in the rows' order, and the line that declares it under the name it
 # has in Python. Its twin stands in fastbp/reference/; the engine and the functions on arrays find it by its name.
+#
+# Design
+# ------
+# (a) What a row (or, over columns, a column) becomes depends on neither its neighbours nor the task that it falls into.
+# (b) Sums over rows: COLUMNS_BLOCK rows in the elements' type, one after another, and these in double. Sums over a row: in double from
+#     the start, in lanes. So no error grows with the length, and the order follows from the shape.
+# (c) `forward` without y only fills `kept`; without `kept` it only fills y. What a kind keeps of a row lies together, since rows
+#     are cut into blocks; what it keeps of the columns lies in one line of n_out for each number.
+# (d) dx may be dy: gradients come before backward, and backward reads an element before it writes there.
 
 cdef UnitKind* declare_unit(const char* name, unit_t forward, unit_t backward) except NULL:
     cdef UnitKind* kind = &kernels.units[kernels.n_units]
@@ -39,3 +48,9 @@ cdef void log_softmax_unit_backward(const UnitCall* c, Py_ssize_t first, Py_ssiz
         log_softmax_backward(<const real*> c.dy + i, <const real*> c.y + i, <real*> c.dx + i, c.n_out)
 
 declare_unit(b"log_softmax", log_softmax_unit_forward, log_softmax_unit_backward)
+
+include "_sums.pxi"
+include "_prelu.pxi"
+include "_norms.pxi"
+include "_dropout.pxi"
+include "_embedding.pxi"

@@ -1,0 +1,925 @@
+"""The units that are neither linear nor elementwise, as functions: numpy arrays in, numpy arrays out.
+
+A. As in `functional.py`: each function checks, says "Checked." on a line of its own, and calls the compiled kernel.
+B. The kernels read rows whose elements lie side by side. Other arrays are copied first, and an ``out`` that is not in C
+   order gets a fresh array to stand in for it.
+C. A backward function takes what the forward one took, and computes once more what that knew of x: a mean and a
+   deviation cost less than carrying them about. The network's engine keeps them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp import _ops
+from fastbp import _validate as check
+from fastbp._validate import FloatArray, deliver
+from fastbp.random import Philox
+
+__all__ = [
+    "batch_norm",
+    "batch_norm_backward",
+    "dropout",
+    "dropout_backward",
+    "embedding",
+    "embedding_backward",
+    "layer_norm",
+    "layer_norm_backward",
+    "prelu",
+    "prelu_backward",
+    "rms_norm",
+    "rms_norm_backward",
+]
+
+Out2 = tuple[FloatArray | None, FloatArray | None]
+Out3 = tuple[FloatArray | None, FloatArray | None, FloatArray | None]
+Named = tuple[tuple[str, NDArray[Any] | None], ...]
+
+OWN_EPS = -1.0  # what rms_norm's kernel takes for the dtype's own
+LARGEST_CODE = {4: 2**24, 8: 2**53}  # up to here every integer is a float of so many bytes
+
+
+# ---- what they share -------------------------------------------------------------------------------------------------
+
+
+def _matrix(name: str, x: object, dtype: np.dtype[Any] | None = None, of: str = "") -> FloatArray:
+    """Return x, a matrix with columns."""
+    values = check.matrix(name, x, dtype, of)
+    if values.shape[1] == 0:
+        raise ValueError(f"{name} has shape {values.shape}, expected at least one column")
+    return values
+
+
+def _pair(dy: object, x: object, x_name: str = "x") -> tuple[FloatArray, FloatArray]:
+    """Return the gradient at an output and the input, both of one shape and dtype."""
+    dy = _matrix("dy", dy)
+    x = _matrix(x_name, x, dy.dtype, "dy")
+    check.shape("dy", dy, x.shape, f"the shape of {x_name}")
+    return dy, x
+
+
+def _row(name: str, v: object, x: FloatArray, of: str = "x") -> FloatArray | None:
+    """Return v, one number for each column of x, side by side; None stays None."""
+    if v is None:
+        return None
+    values = check.array(name, v, x.dtype, of)
+    check.shape(name, values, x.shape[1:], f"one value for each column of {of}")
+    return np.require(values, requirements=["C", "A"])
+
+
+def _dense(x: FloatArray) -> FloatArray:
+    """Return x, or a copy, in C order and aligned."""
+    return np.require(x, requirements=["C", "A"])
+
+
+def _rows(x: FloatArray) -> FloatArray:
+    """Return x, or a copy, with rows whose elements lie side by side; the rows may lie apart, but go forwards."""
+    ready = x.flags.aligned and x.strides[1] == x.itemsize and x.strides[0] >= 0 and x.strides[0] % x.itemsize == 0
+    return x if ready else np.array(x, order="C")
+
+
+def _place(
+    out: object, shape: tuple[int, ...], dtype: np.dtype[Any], reads: Named, same: Named = (), name: str = "out"
+) -> FloatArray:
+    """Return the array that the kernel writes: out where its elements lie in C order. It may be one of `same`."""
+    target = check.output(out, shape, dtype, reads, name=name)
+    if out is not None and same:
+        check.output(out, shape, dtype, same, in_place=True, name=name)
+    return target if target.flags.c_contiguous else np.empty(shape, dtype)
+
+
+def _places(
+    out: object,
+    names: tuple[str, ...],
+    shapes: tuple[tuple[int, ...] | None, ...],
+    dtype: np.dtype[Any],
+    reads: Named,
+    same: Named = (),
+) -> tuple[tuple[Any, ...], tuple[FloatArray | None, ...]]:
+    """Return the entries of a tuple out, and for each that has a shape the array that the kernel writes.
+
+    The first may be one of `same`.
+    """
+    given = check.outputs(out, names)
+    places: list[FloatArray | None] = []
+    for i, (name, shape) in enumerate(zip(names, shapes, strict=True)):
+        label = f"out[{i}] ({name})"
+        if shape is None and given[i] is not None:
+            raise ValueError(f"{label} is given, expected None: there is no such gradient")
+        places.append(None if shape is None else _place(given[i], shape, dtype, reads, same, label))
+        reads, same = (*reads, *same, (label, given[i])), ()
+    return given, tuple(places)
+
+
+def _deliver(places: tuple[FloatArray | None, ...], given: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(None if p is None else deliver(p, out) for p, out in zip(places, given, strict=True))
+
+
+def _scale_and_shift(scale: object, shift: object, x: FloatArray) -> tuple[FloatArray | None, FloatArray | None]:
+    if scale is None and shift is not None:
+        raise ValueError("shift is given without scale: pass a scale of ones")
+    return _row("scale", scale, x), _row("shift", shift, x)
+
+
+def _eps(eps: object) -> float:
+    return check.real("eps", eps, at_least=0)
+
+
+# ---- layer norm ------------------------------------------------------------------------------------------------------
+
+
+def layer_norm(
+    x: FloatArray,
+    scale: FloatArray | None = None,
+    shift: FloatArray | None = None,
+    *,
+    eps: float = 1e-5,
+    out: FloatArray | None = None,
+) -> FloatArray:
+    """Give each row mean 0 and variance 1, then a scale and a shift of each column.
+
+    y = (x - mean) / sqrt(variance + eps) * scale + shift, mean and variance (over n, not n - 1) of the row
+
+    Parameters
+    ----------
+    x : ndarray of float32 or float64, shape (n, m)
+        A sample in each row; n may be 0. Any strides; copied where a row's elements do not lie side by side.
+    scale, shift : ndarray of x's dtype, shape (m,), optional
+        None: 1 and 0. There is no shift without a scale.
+    eps : float, optional
+        What the variance is at least, so to say: 0 or more.
+    out : ndarray of x's dtype and shape, optional
+        Where the result goes. Any strides; it may be x itself, and otherwise shares no memory with an input.
+
+    Returns
+    -------
+    y : ndarray of x's dtype and shape
+        ``out``, or a fresh array in C order.
+
+    Raises
+    ------
+    TypeError
+        An argument is no array of float32 or float64, or the dtypes differ.
+    ValueError
+        The shapes do not fit, eps is below 0, or ``out`` has another shape, is read-only or overlaps an input.
+
+    References
+    ----------
+    J. L. Ba, J. R. Kiros and G. E. Hinton, "Layer normalization", 2016.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> fastbp.layer_norm(np.array([[1.0, 3.0], [10.0, 50.0]]), eps=0.0)
+    array([[-1.,  1.],
+           [-1.,  1.]])
+    """
+    x = _matrix("x", x)
+    scale, shift = _scale_and_shift(scale, shift, x)
+    options = (_eps(eps),)
+    y = _place(out, x.shape, x.dtype, (("scale", scale), ("shift", shift)), (("x", x),))
+    # Checked.
+    _ops.unit("layer_norm", _rows(x), y, (scale, shift), (), options)
+    return deliver(y, out)
+
+
+def layer_norm_backward(
+    dy: FloatArray, x: FloatArray, scale: FloatArray | None = None, *, eps: float = 1e-5, out: Out3 | None = None
+) -> tuple[FloatArray, FloatArray | None, FloatArray | None]:
+    """Give the gradients at the input, the scale and the shift of a layer norm.
+
+    dx = (g - mean(g) - n mean(g n)) / sqrt(variance + eps), with g = dy * scale and n = (x - mean) / sqrt(variance +
+    eps);  dscale = the sum of the rows of dy * n,  dshift = the sum of the rows of dy
+
+    Parameters
+    ----------
+    dy : ndarray of float32 or float64, shape (n, m)
+        The gradient at y. Any strides.
+    x : ndarray of dy's dtype and shape
+        The input. Any strides.
+    scale : ndarray of dy's dtype, shape (m,), optional
+        As for `layer_norm`; None: there are no gradients at scale and shift.
+    eps : float, optional
+        As for `layer_norm`.
+    out : tuple (dx, dscale, dshift), optional
+        Where the results go; None in it: a fresh array. dx may be dy or x itself.
+
+    Returns
+    -------
+    dx : ndarray of dy's dtype and shape
+    dscale, dshift : ndarray of dy's dtype, shape (m,), or None
+        Those of ``out``, or fresh arrays in C order.
+
+    Raises
+    ------
+    TypeError
+        An argument is no array of float32 or float64, the dtypes differ, or ``out`` is no tuple.
+    ValueError
+        The shapes do not fit, eps is below 0, or an array of ``out`` has another shape, is read-only or overlaps.
+
+    References
+    ----------
+    J. L. Ba, J. R. Kiros and G. E. Hinton, "Layer normalization", 2016.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> dx, dscale, dshift = fastbp.layer_norm_backward(np.array([[1.0, 2.0]]), np.array([[1.0, 3.0]]), np.ones(2))
+    >>> dscale.round(3), dshift
+    (array([-1.,  2.]), array([1., 2.]))
+    """
+    dy, x = _pair(dy, x)
+    scale = _row("scale", scale, x, "dy")
+    options = (_eps(eps),)
+    columns = None if scale is None else x.shape[1:]
+    shapes = (x.shape, columns, columns)
+    same: Named = (("dy", dy), ("x", x))
+    given, places = _places(out, ("dx", "dscale", "dshift"), shapes, dy.dtype, (("scale", scale),), same)
+    # Checked.
+    _ops.unit_gradients("layer_norm", _dense(dy), _rows(x), places[0], (scale, None), places[1:], (), options)
+    dx, dscale, dshift = _deliver(places, given)
+    return dx, dscale, dshift
+
+
+# ---- rms norm --------------------------------------------------------------------------------------------------------
+
+
+def rms_norm(
+    x: FloatArray, scale: FloatArray | None = None, *, eps: float | None = None, out: FloatArray | None = None
+) -> FloatArray:
+    """Divide each row by its root mean square, then scale each column.
+
+    y = x / sqrt(mean(x**2) + eps) * scale, the mean of the row
+
+    Parameters
+    ----------
+    x : ndarray of float32 or float64, shape (n, m)
+        A sample in each row; n may be 0. Any strides; copied where a row's elements do not lie side by side.
+    scale : ndarray of x's dtype, shape (m,), optional
+        None: 1.
+    eps : float, optional
+        0 or more; None: the dtype's own (2**-23 or 2**-52), as torch has it.
+    out : ndarray of x's dtype and shape, optional
+        Where the result goes. Any strides; it may be x itself, and otherwise shares no memory with an input.
+
+    Returns
+    -------
+    y : ndarray of x's dtype and shape
+        ``out``, or a fresh array in C order.
+
+    Raises
+    ------
+    TypeError
+        An argument is no array of float32 or float64, or the dtypes differ.
+    ValueError
+        The shapes do not fit, eps is below 0, or ``out`` has another shape, is read-only or overlaps an input.
+
+    References
+    ----------
+    B. Zhang and R. Sennrich, "Root mean square layer normalization", NeurIPS 2019.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> fastbp.rms_norm(np.array([[1.0, 7.0]])).round(4)
+    array([[0.2, 1.4]])
+    """
+    x = _matrix("x", x)
+    scale = _row("scale", scale, x)
+    options = (OWN_EPS if eps is None else _eps(eps),)
+    y = _place(out, x.shape, x.dtype, (("scale", scale),), (("x", x),))
+    # Checked.
+    _ops.unit("rms_norm", _rows(x), y, (scale,), (), options)
+    return deliver(y, out)
+
+
+def rms_norm_backward(
+    dy: FloatArray, x: FloatArray, scale: FloatArray | None = None, *, eps: float | None = None, out: Out2 | None = None
+) -> tuple[FloatArray, FloatArray | None]:
+    """Give the gradients at the input and the scale of an rms norm.
+
+    dx = (g - n mean(g n)) / sqrt(mean(x**2) + eps), with g = dy * scale and n = x / sqrt(mean(x**2) + eps);  dscale =
+    the sum of the rows of dy * n
+
+    Parameters
+    ----------
+    dy : ndarray of float32 or float64, shape (n, m)
+        The gradient at y. Any strides.
+    x : ndarray of dy's dtype and shape
+        The input. Any strides.
+    scale : ndarray of dy's dtype, shape (m,), optional
+        As for `rms_norm`; None: there is no gradient at it.
+    eps : float, optional
+        As for `rms_norm`.
+    out : tuple (dx, dscale), optional
+        Where the results go; None in it: a fresh array. dx may be dy or x itself.
+
+    Returns
+    -------
+    dx : ndarray of dy's dtype and shape
+    dscale : ndarray of dy's dtype, shape (m,), or None
+        Those of ``out``, or fresh arrays in C order.
+
+    Raises
+    ------
+    TypeError
+        An argument is no array of float32 or float64, the dtypes differ, or ``out`` is no tuple.
+    ValueError
+        The shapes do not fit, eps is below 0, or an array of ``out`` has another shape, is read-only or overlaps.
+
+    References
+    ----------
+    B. Zhang and R. Sennrich, "Root mean square layer normalization", NeurIPS 2019.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> dx, dscale = fastbp.rms_norm_backward(np.array([[1.0, 2.0]]), np.array([[1.0, 7.0]]), np.ones(2))
+    >>> dx.round(3), dscale.round(3)
+    (array([[ 0.14, -0.02]]), array([0.2, 2.8]))
+    """
+    dy, x = _pair(dy, x)
+    scale = _row("scale", scale, x, "dy")
+    options = (OWN_EPS if eps is None else _eps(eps),)
+    shapes = (x.shape, None if scale is None else x.shape[1:])
+    same: Named = (("dy", dy), ("x", x))
+    given, places = _places(out, ("dx", "dscale"), shapes, dy.dtype, (("scale", scale),), same)
+    # Checked.
+    _ops.unit_gradients("rms_norm", _dense(dy), _rows(x), places[0], (scale,), places[1:], (), options)
+    dx, dscale = _deliver(places, given)
+    return dx, dscale
+
+
+# ---- batch norm ------------------------------------------------------------------------------------------------------
+
+
+def batch_norm(
+    x: FloatArray,
+    scale: FloatArray | None = None,
+    shift: FloatArray | None = None,
+    *,
+    mean: FloatArray | None = None,
+    variance: FloatArray | None = None,
+    training: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    out: FloatArray | None = None,
+) -> FloatArray:
+    """Give each column mean 0 and variance 1 over the batch, then a scale and a shift.
+
+    y = (x - mean) / sqrt(variance + eps) * scale + shift. In training with the moments of the batch (the variance over
+    n), towards which the running ones move: mean += momentum (batch's - mean), the variance likewise to that over n -
+    1. Otherwise with the running moments.
+
+    Parameters
+    ----------
+    x : ndarray of float32 or float64, shape (n, m)
+        A sample in each row, two or more in training. Any strides; copied where a row's elements do not lie side by
+        side.
+    scale, shift : ndarray of x's dtype, shape (m,), optional
+        None: 1 and 0. There is no shift without a scale.
+    mean, variance : ndarray of x's dtype, shape (m,), optional
+        The running moments, both or none: in training they are updated in place, otherwise they are read.
+    training : bool, optional
+        Which moments count.
+    momentum : float, optional
+        From 0 to 1.
+    eps : float, optional
+        0 or more.
+    out : ndarray of x's dtype and shape, optional
+        Where the result goes. Any strides; it may be x itself, and otherwise shares no memory with an input.
+
+    Returns
+    -------
+    y : ndarray of x's dtype and shape
+        ``out``, or a fresh array in C order.
+
+    Raises
+    ------
+    TypeError
+        An argument is no array of float32 or float64, or the dtypes differ.
+    ValueError
+        The shapes do not fit, there are fewer than two rows to train with, or no running moments to evaluate with; a
+        number is out of its range; ``out`` has another shape, is read-only or overlaps an input.
+
+    References
+    ----------
+    S. Ioffe and C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate
+    shift", ICML 2015.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> x, mean, variance = np.array([[1.0], [3.0]]), np.zeros(1), np.ones(1)
+    >>> fastbp.batch_norm(x, mean=mean, variance=variance, eps=0.0)
+    array([[-1.],
+           [ 1.]])
+    >>> mean, variance  # a tenth of the way to 2 and 2
+    (array([0.2]), array([1.1]))
+    """
+    x = _matrix("x", x)
+    scale, shift = _scale_and_shift(scale, shift, x)
+    state = _running(mean, variance, x, training)
+    options = (_eps(eps), check.real("momentum", momentum, at_least=0, at_most=1))
+    reads: Named = (("scale", scale), ("shift", shift), ("mean", mean), ("variance", variance))
+    y = _place(out, x.shape, x.dtype, reads, (("x", x),))
+    # Checked.
+    _ops.unit("batch_norm", _rows(x), y, (scale, shift), state, options, training)
+    if training and mean is not None and variance is not None:
+        for kept, new in ((mean, state[0]), (variance, state[1])):
+            if kept is not new:
+                kept[...] = new
+    return deliver(y, out)
+
+
+def _running(mean: Any, variance: Any, x: FloatArray, training: bool) -> tuple[FloatArray | None, FloatArray | None]:
+    """Return the running moments as the kernel takes them."""
+    if (mean is None) != (variance is None):
+        raise ValueError("mean and variance go together: pass both or neither")
+    if training and x.shape[0] < 2:
+        raise ValueError(f"x has shape {x.shape}, expected at least 2 rows: a batch of training has a variance")
+    if not training and mean is None:
+        raise ValueError("mean and variance are None, expected the running moments: only training takes the batch's")
+    state = _row("mean", mean, x), _row("variance", variance, x)
+    for name, values in (("mean", mean), ("variance", variance)):
+        if training and values is not None and not values.flags.writeable:
+            raise ValueError(f"{name} is read-only, expected a writable array: training updates it")
+    if training and mean is not None and np.may_share_memory(mean, variance) and np.shares_memory(mean, variance):
+        raise ValueError("mean shares memory with variance: pass arrays of their own")
+    return state
+
+
+def batch_norm_backward(
+    dy: FloatArray,
+    x: FloatArray,
+    scale: FloatArray | None = None,
+    *,
+    mean: FloatArray | None = None,
+    variance: FloatArray | None = None,
+    training: bool = True,
+    eps: float = 1e-5,
+    out: Out3 | None = None,
+) -> tuple[FloatArray, FloatArray | None, FloatArray | None]:
+    """Give the gradients at the input, the scale and the shift of a batch norm.
+
+    In training dx = (g - mean(g) - n mean(g n)) / sqrt(variance + eps), with g = dy * scale, n the normalised x, and
+    means of each column; otherwise dx = g / sqrt(variance + eps).  dscale = the sum of the rows of dy * n,  dshift =
+    the sum of the rows of dy
+
+    Parameters
+    ----------
+    dy : ndarray of float32 or float64, shape (n, m)
+        The gradient at y. Any strides.
+    x : ndarray of dy's dtype and shape
+        The input. Any strides.
+    scale : ndarray of dy's dtype, shape (m,), optional
+        As for `batch_norm`; None: there are no gradients at scale and shift.
+    mean, variance : ndarray of dy's dtype, shape (m,), optional
+        The running moments: read where there is no training.
+    training : bool, optional
+        As for `batch_norm`.
+    eps : float, optional
+        As for `batch_norm`.
+    out : tuple (dx, dscale, dshift), optional
+        Where the results go; None in it: a fresh array. dx may be dy or x itself.
+
+    Returns
+    -------
+    dx : ndarray of dy's dtype and shape
+    dscale, dshift : ndarray of dy's dtype, shape (m,), or None
+        Those of ``out``, or fresh arrays in C order.
+
+    Raises
+    ------
+    TypeError
+        An argument is no array of float32 or float64, the dtypes differ, or ``out`` is no tuple.
+    ValueError
+        The shapes do not fit, there are fewer than two rows in training, or no running moments without; a number is
+        out of its range; an array of ``out`` has another shape, is read-only or overlaps.
+
+    References
+    ----------
+    S. Ioffe and C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate
+    shift", ICML 2015.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> x, dy = np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [0.0], [1.0]])
+    >>> dx, dscale, dshift = fastbp.batch_norm_backward(dy, x, np.ones(1), eps=0.0)
+    >>> dx.round(4).ravel(), dscale, dshift
+    (array([ 0.4082, -0.8165,  0.4082]), array([0.]), array([2.]))
+    """
+    dy, x = _pair(dy, x)
+    scale = _row("scale", scale, x, "dy")
+    state = _running(mean, variance, x, training)
+    options = (_eps(eps), 0.0)
+    columns = None if scale is None else x.shape[1:]
+    shapes = (x.shape, columns, columns)
+    reads: Named = (("scale", scale), ("mean", mean), ("variance", variance))
+    same: Named = (("dy", dy), ("x", x))
+    given, places = _places(out, ("dx", "dscale", "dshift"), shapes, dy.dtype, reads, same)
+    read = (None, None) if training else state  # the moments do not move once more
+    # Checked.
+    _ops.unit_gradients(
+        "batch_norm", _dense(dy), _rows(x), places[0], (scale, None), places[1:], read, options, training
+    )
+    dx, dscale, dshift = _deliver(places, given)
+    return dx, dscale, dshift
+
+
+# ---- dropout ---------------------------------------------------------------------------------------------------------
+
+
+def dropout(
+    x: FloatArray,
+    p: float,
+    *,
+    seed: int,
+    stream: int = 0,
+    step: int = 0,
+    first_row: int = 0,
+    out: FloatArray | None = None,
+) -> FloatArray:
+    """Set each element to 0 with probability p, and divide the others by 1 - p.
+
+    y = x / (1 - p) where the element's word of 32 random bits is at least p 2**32 (rounded), else 0, also where x is
+    NaN. p = 0 copies, p = 1 gives zeros.
+
+    Parameters
+    ----------
+    x : ndarray of float32 or float64, shape (n, m)
+        Any strides; copied where a row's elements do not lie side by side.
+    p : float
+        From 0 to 1.
+    seed, stream, step, first_row : int
+        What the mask follows from, together with row and column: the key and the stream of `fastbp.random.Philox`, any
+        number below 2**64 (one mask each), and what the first row is counted as, below 2**32.
+    out : ndarray of x's dtype and shape, optional
+        Where the result goes. Any strides; it may be x itself, and otherwise shares no memory with it.
+
+    Returns
+    -------
+    y : ndarray of x's dtype and shape
+        ``out``, or a fresh array in C order.
+
+    Raises
+    ------
+    TypeError
+        x is no array of float32 or float64, or a number is none.
+    ValueError
+        p is outside [0, 1], another number out of its range, or ``out`` has another shape, is read-only or overlaps x.
+
+    Notes
+    -----
+    The mask of a row is the same whatever rows come with it (``first_row`` says which it is), and whatever the dtype
+    and the number of threads. `fastbp.reference.dropout_mask` computes it in numpy, and says which word is whose.
+
+    References
+    ----------
+    N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever and R. Salakhutdinov, "Dropout: a simple way to prevent neural
+    networks from overfitting", JMLR 15, 2014.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> x = np.ones((2, 6))
+    >>> fastbp.dropout(x, 0.5, seed=0)
+    array([[2., 0., 0., 0., 2., 0.],
+           [2., 0., 0., 0., 0., 0.]])
+    >>> fastbp.dropout(x[1:], 0.5, seed=0, first_row=1)
+    array([[2., 0., 0., 0., 0., 0.]])
+    """
+    x = _matrix("x", x)
+    options, chance = _chance(p, seed, stream, step, first_row, x)
+    y = _place(out, x.shape, x.dtype, (), (("x", x),))
+    # Checked.
+    _ops.unit("dropout", _rows(x), y, (), (), options, True, chance)
+    return deliver(y, out)
+
+
+def _chance(
+    p: object, seed: object, stream: object, step: object, first_row: object, x: FloatArray
+) -> tuple[tuple[float], tuple[int, int, int, int]]:
+    key = Philox(seed, stream)  # type: ignore[arg-type]  # which it checks
+    if seed is None:
+        raise TypeError("seed must be an integer, got None")
+    most = 2**32 - max(x.shape[0], 1)
+    numbers = check.integer("step", step, 0, 2**64 - 1), check.integer("first_row", first_row, 0, most)
+    return (check.real("p", p, at_least=0, at_most=1),), (key.seed, key.stream, *numbers)
+
+
+def dropout_backward(
+    dy: FloatArray,
+    p: float,
+    *,
+    seed: int,
+    stream: int = 0,
+    step: int = 0,
+    first_row: int = 0,
+    out: FloatArray | None = None,
+) -> FloatArray:
+    """Give the gradient at the input of a dropout: the same mask on the gradient at its output.
+
+    dx = dy / (1 - p) where the element was kept, else 0
+
+    Parameters
+    ----------
+    dy : ndarray of float32 or float64, shape (n, m)
+        The gradient at y. Any strides; copied where a row's elements do not lie side by side.
+    p : float
+        As for `dropout`.
+    seed, stream, step, first_row : int
+        As for `dropout`: the mask is computed once more.
+    out : ndarray of dy's dtype and shape, optional
+        Where the result goes. Any strides; it may be dy itself, and otherwise shares no memory with it.
+
+    Returns
+    -------
+    dx : ndarray of dy's dtype and shape
+        ``out``, or a fresh array in C order.
+
+    Raises
+    ------
+    TypeError
+        dy is no array of float32 or float64, or a number is none.
+    ValueError
+        p is outside [0, 1], another number out of its range, or ``out`` has another shape, is read-only or overlaps dy.
+
+    References
+    ----------
+    N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever and R. Salakhutdinov, "Dropout: a simple way to prevent neural
+    networks from overfitting", JMLR 15, 2014.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> fastbp.dropout_backward(np.ones((1, 6)), 0.5, seed=0)
+    array([[2., 0., 0., 0., 2., 0.]])
+    """
+    dy = _matrix("dy", dy)
+    options, chance = _chance(p, seed, stream, step, first_row, dy)
+    dx = _place(out, dy.shape, dy.dtype, (), (("dy", dy),))
+    # Checked.
+    dy = _dense(dy)
+    _ops.unit_gradients("dropout", dy, dy, dx, (), (), (), options, True, chance)
+    return deliver(dx, out)
+
+
+# ---- prelu -----------------------------------------------------------------------------------------------------------
+
+
+def prelu(z: FloatArray, slope: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+    """Let positive elements pass, and multiply the others by a slope.
+
+    y = z where z > 0, else slope * z
+
+    Parameters
+    ----------
+    z : ndarray of float32 or float64, shape (n, m)
+        Any strides; copied where a row's elements do not lie side by side.
+    slope : ndarray of z's dtype, shape (1,) or (m,)
+        One for all, or one for each column.
+    out : ndarray of z's dtype and shape, optional
+        Where the result goes. Any strides; it may be z itself, and otherwise shares no memory with an input.
+
+    Returns
+    -------
+    y : ndarray of z's dtype and shape
+        ``out``, or a fresh array in C order.
+
+    Raises
+    ------
+    TypeError
+        An argument is no array of float32 or float64, or the dtypes differ.
+    ValueError
+        The shapes do not fit, or ``out`` has another shape, is read-only or overlaps an input.
+
+    References
+    ----------
+    K. He, X. Zhang, S. Ren and J. Sun, "Delving deep into rectifiers: surpassing human-level performance on ImageNet
+    classification", ICCV 2015.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> fastbp.prelu(np.array([[-2.0, 0.0, 3.0]]), np.array([0.25]))
+    array([[-0.5,  0. ,  3. ]])
+    """
+    z = _matrix("z", z)
+    slope = _slope(slope, z, "z")
+    y = _place(out, z.shape, z.dtype, (("slope", slope),), (("z", z),))
+    # Checked.
+    _ops.unit("prelu", _rows(z), y, (slope,), (), (slope.size,))
+    return deliver(y, out)
+
+
+def _slope(slope: object, z: FloatArray, of: str) -> FloatArray:
+    values = check.array("slope", slope, z.dtype, of)
+    if values.shape not in ((1,), z.shape[1:]):
+        raise ValueError(f"slope has shape {values.shape}, expected (1,) or {z.shape[1:]}: z has shape {z.shape}")
+    return _dense(values)
+
+
+def prelu_backward(
+    dy: FloatArray, z: FloatArray, slope: FloatArray, *, out: Out2 | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Give the gradients at the input and the slope of a prelu.
+
+    dz = dy where z > 0, else slope * dy;  dslope = the sum of z * dy where z <= 0, over all rows, and over all columns
+    where they have one slope
+
+    Parameters
+    ----------
+    dy : ndarray of float32 or float64, shape (n, m)
+        The gradient at y. Any strides.
+    z : ndarray of dy's dtype and shape
+        The input. Any strides.
+    slope : ndarray of dy's dtype, shape (1,) or (m,)
+        As for `prelu`.
+    out : tuple (dz, dslope), optional
+        Where the results go; None in it: a fresh array. dz may be dy or z itself.
+
+    Returns
+    -------
+    dz : ndarray of dy's dtype and shape
+    dslope : ndarray of dy's dtype and slope's shape
+        Those of ``out``, or fresh arrays in C order.
+
+    Raises
+    ------
+    TypeError
+        An argument is no array of float32 or float64, the dtypes differ, or ``out`` is no tuple.
+    ValueError
+        The shapes do not fit, or an array of ``out`` has another shape, is read-only or overlaps.
+
+    References
+    ----------
+    K. He, X. Zhang, S. Ren and J. Sun, "Delving deep into rectifiers: surpassing human-level performance on ImageNet
+    classification", ICCV 2015.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> fastbp.prelu_backward(np.ones((1, 3)), np.array([[-2.0, 0.0, 3.0]]), np.array([0.25]))
+    (array([[0.25, 0.25, 1.  ]]), array([-2.]))
+    """
+    dy, z = _pair(dy, z, "z")
+    slope = _slope(slope, z, "dy")
+    same: Named = (("dy", dy), ("z", z))
+    given, places = _places(out, ("dz", "dslope"), (z.shape, slope.shape), dy.dtype, (("slope", slope),), same)
+    # Checked.
+    _ops.unit_gradients("prelu", _dense(dy), _rows(z), places[0], (slope,), places[1:], (), (slope.size,))
+    dz, dslope = _deliver(places, given)
+    return dz, dslope
+
+
+# ---- embedding -------------------------------------------------------------------------------------------------------
+
+
+def embedding(
+    x: NDArray[Any], table: FloatArray, *, columns: int | None = None, out: FloatArray | None = None
+) -> FloatArray:
+    """Put rows of a table in the place of their numbers.
+
+    y = table[x[:, 0]], table[x[:, 1]], ... side by side; behind them the columns of x that hold no codes
+
+    Parameters
+    ----------
+    x : ndarray of integers or of the table's dtype, shape (n, m)
+        Codes from 0 to n_codes - 1 in the first columns. Any strides.
+    table : ndarray of float32 or float64, shape (n_codes, width)
+        Of float32 at most 2**24 rows. Any strides.
+    columns : int, optional
+        How many of x's columns hold codes; None: all.
+    out : ndarray of the table's dtype, shape (n, columns * width + m - columns), optional
+        Where the result goes. Any strides; no memory shared with an input.
+
+    Returns
+    -------
+    y : ndarray of the table's dtype, shape (n, columns * width + m - columns)
+        ``out``, or a fresh array in C order.
+
+    Raises
+    ------
+    TypeError
+        The table is no array of float32 or float64, or x has neither its dtype nor integers.
+    ValueError
+        A code is no integer or not in the table, the shapes do not fit, or ``out`` has another shape, is read-only or
+        shares memory.
+
+    References
+    ----------
+    Y. Bengio, R. Ducharme, P. Vincent and C. Jauvin, "A neural probabilistic language model", JMLR 3, 2003.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> table = np.array([[0.0, 0.5], [1.0, 1.5], [2.0, 2.5]])
+    >>> fastbp.embedding(np.array([[2], [0]]), table)
+    array([[2. , 2.5],
+           [0. , 0.5]])
+    >>> fastbp.embedding(np.array([[1.0, 7.0]]), table, columns=1)
+    array([[1. , 1.5, 7. ]])
+    """
+    table = _table(table)
+    codes, k = _codes(x, table, columns)
+    shape = (codes.shape[0], k * table.shape[1] + codes.shape[1] - k)
+    y = _place(out, shape, table.dtype, (("x", x), ("table", table)))
+    # Checked.
+    _ops.unit("embedding", _rows(codes), y, (_dense(table),), (), (*table.shape, k))
+    return deliver(y, out)
+
+
+def _table(table: object, dtype: np.dtype[Any] | None = None) -> FloatArray:
+    values = _matrix("table", table, dtype, "dy")
+    if not 0 < values.shape[0] <= LARGEST_CODE[values.itemsize]:
+        most = LARGEST_CODE[values.itemsize]
+        raise ValueError(f"table has shape {values.shape}, expected 1 to {most} rows: {values.dtype} counts no further")
+    return values
+
+
+def _codes(x: object, table: FloatArray, columns: object) -> tuple[FloatArray, int]:
+    """Return x in the table's dtype, and how many of its columns are codes, each of which is one."""
+    values = check.plain("x", x, table.dtype)
+    if values.dtype.kind not in "iu":
+        values = _matrix("x", values, table.dtype, "table")
+    elif values.ndim != 2 or values.shape[1] == 0:
+        expected = "2 dimensions (rows, columns): pass x[:, None] for one column of codes"
+        raise ValueError(f"x has shape {values.shape}, expected {expected}")
+    k = values.shape[1] if columns is None else check.integer("columns", columns, 1, values.shape[1])
+    given = values[:, :k]
+    fine = (given >= 0) & (given < table.shape[0])
+    if values.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            fine &= given == np.floor(given)
+    if not fine.all():
+        i, j = np.argwhere(~fine)[0].tolist()
+        raise ValueError(f"x[{i}, {j}] is {given[i, j]}, expected a code: an integer from 0 to {table.shape[0] - 1}")
+    return values.astype(table.dtype, copy=False), k
+
+
+def embedding_backward(
+    dy: FloatArray, x: NDArray[Any], table: FloatArray, *, columns: int | None = None, out: Out2 | None = None
+) -> tuple[FloatArray | None, FloatArray]:
+    """Give the gradients at the input and the table of an embedding.
+
+    dtable[code] = the sum of dy where the code stands, row by row;  dx = 0 where x is a code, and dy behind it
+
+    Parameters
+    ----------
+    dy : ndarray of float32 or float64, shape (n, columns * width + m - columns)
+        The gradient at y. Any strides.
+    x : ndarray of integers or of dy's dtype, shape (n, m)
+        As for `embedding`.
+    table : ndarray of dy's dtype, shape (n_codes, width)
+        As for `embedding`; its shape alone counts.
+    columns : int, optional
+        As for `embedding`.
+    out : tuple (dx, dtable), optional
+        Where the results go; None in it: a fresh array. No memory shared with an input or with each other.
+
+    Returns
+    -------
+    dx : ndarray of dy's dtype, shape (n, m), or None
+        None where x has integers.
+    dtable : ndarray of dy's dtype, shape (n_codes, width)
+        Those of ``out``, or fresh arrays in C order.
+
+    Raises
+    ------
+    TypeError
+        An argument is no array of float32 or float64 (x: or integers), the dtypes differ, or ``out`` is no tuple.
+    ValueError
+        A code is no integer or not in the table, the shapes do not fit, or an array of ``out`` has another shape, is
+        read-only or shares memory.
+
+    References
+    ----------
+    Y. Bengio, R. Ducharme, P. Vincent and C. Jauvin, "A neural probabilistic language model", JMLR 3, 2003.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> dy, x = np.array([[1.0], [2.0], [3.0]]), np.array([[0], [2], [0]])
+    >>> dx, dtable = fastbp.embedding_backward(dy, x, np.ones((3, 1)))
+    >>> dtable.ravel()
+    array([4., 0., 2.])
+    """
+    dy = _matrix("dy", dy)
+    table = _table(table, dy.dtype)
+    codes, k = _codes(x, table, columns)
+    shape = (codes.shape[0], k * table.shape[1] + codes.shape[1] - k)
+    check.shape("dy", dy, shape, "the shape of embedding's output")
+    has_dx = np.asarray(x).dtype.kind == "f"
+    reads: Named = (("dy", dy), ("x", x), ("table", table))
+    shapes = (codes.shape if has_dx else None, table.shape)
+    given, places = _places(out, ("dx", "dtable"), shapes, dy.dtype, reads)
+    # Checked.
+    options = (*table.shape, k)
+    _ops.unit_gradients("embedding", _dense(dy), _rows(codes), places[0], (_dense(table),), places[1:], (), options)
+    dx, dtable = _deliver(places, given)
+    return dx, dtable
