@@ -16,20 +16,25 @@ from fastbp.history import History
 from fastbp.losses import *  # noqa: F403
 from fastbp.network import MLP, Gradients, Network
 from fastbp.optimizers import SGD, Adam, Optimizer
+from fastbp.per_sample import DPSGD, SampleGradients
 from fastbp.runtime import config, get_num_threads, set_num_threads, threads
+from fastbp.second_order import CurvaturePoint
 from fastbp.training import train
 from fastbp.units import *  # noqa: F403
 
 __all__ = [
+    "DPSGD",
     "MLP",
     "SGD",
     "Adam",
+    "CurvaturePoint",
     "GradientError",
     "GradientReport",
     "Gradients",
     "History",
     "Network",
     "Optimizer",
+    "SampleGradients",
     "__version__",
     "check_gradients",
     "config",

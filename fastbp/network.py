@@ -82,10 +82,6 @@ class Gradients(Mapping[str, FloatArray]):
         kept[...] = self.flat
         return Gradients(kept, self._shapes)
 
-    def over(self, flat: FloatArray) -> Gradients:
-        """Give the same views into another flat array."""
-        return Gradients(flat, self._shapes)
-
     def table(self, names: tuple[tuple[str, ...], ...]) -> _engine.Table:
         """Where the engine writes the gradients of the units that have these parameters."""
         if names not in self._tables:
@@ -404,6 +400,10 @@ class Network:
         for engine in self._engines():
             engine.steps = self._steps
 
+    def count_step(self) -> None:
+        """Count a forward pass of training that another engine has made."""
+        self.steps = self.steps + 1
+
     @property
     def state(self) -> dict[str, FloatArray]:
         """What training keeps beside the parameters, such as running statistics, by unit and name."""
@@ -426,6 +426,10 @@ class Network:
                 "computed; value_and_grad(x, t) computes and keeps them"
             )
         return self._gradients
+
+    def keep_gradients(self) -> None:
+        """Say that `gradients` are those of the last call."""
+        self._kept = True
 
     def value_and_grad(
         self, x: FloatArray, t: ArrayLike, *, sample_weight: ArrayLike | None = None, out: Gradients | None = None
@@ -505,13 +509,22 @@ class Network:
         """Does an array lie where the next call writes, as what `forward` returned does?"""
         return any(engine.owns(values) for engine in self._engines())
 
+    def gradients_over(self, flat: FloatArray) -> Gradients:
+        """Give views by name into another flat array of as many elements as there are parameters."""
+        return Gradients(flat, self._gradients._shapes)
+
+    def checked_like(self, name: str, given: Gradients) -> Gradients:
+        """Give gradients that are as this network's own, or raise."""
+        if given._shapes != self._gradients._shapes:
+            raise ValueError(f"{name} is {given!r}, expected {self._gradients!r}")
+        if given.flat.dtype != self.dtype:
+            raise TypeError(f"{name} has dtype {given.flat.dtype}, but the network is {self.dtype}")
+        return given
+
     def _checked_out(self, out: Gradients) -> Gradients:
         if not isinstance(out, Gradients):
             raise TypeError(f"out must be Gradients, as grads.copy() gives, got {type(out).__name__}")
-        if out._shapes != self._gradients._shapes:
-            raise ValueError(f"out is {out!r}, expected {self._gradients!r}")
-        if out.flat.dtype != self.dtype:
-            raise TypeError(f"out has dtype {out.flat.dtype}, but the network is {self.dtype}")
+        self.checked_like("out", out)
         if not out.flat.flags.writeable:
             raise ValueError("out is read-only, expected writable gradients: pass grads.copy()")
         return out
@@ -526,7 +539,7 @@ class Network:
             y = self._run_forward(x, self._training)
             loss, dy = self.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")
             value = float(loss)
-            self._run_backward(self._checked_dy(dy, y.shape), need_dx=False)
+            self._run_backward(self.checked_dy(dy, y.shape), need_dx=False)
             self._kept = True
             if out is None:
                 return value, self._gradients
@@ -544,7 +557,8 @@ class Network:
     def _run_backward(self, dy: FloatArray, need_dx: bool) -> FloatArray | None:
         return run_backward(self._stretches, dy, need_dx)
 
-    def _checked_dy(self, dy: object, shape: tuple[int, ...]) -> FloatArray:
+    def checked_dy(self, dy: object, shape: tuple[int, ...]) -> FloatArray:
+        """Give the gradient at the output as the engine takes it, or raise."""
         values = check.matrix("dy", dy, self.dtype, check.NETWORK)
         check.shape("dy", values, shape, "the shape of the network's output")
         return values
@@ -590,7 +604,7 @@ class Network:
         """
         if self._forward_shape is None:
             raise RuntimeError("backward before forward: call forward(x) first")
-        dy = self._checked_dy(dy, self._forward_shape)
+        dy = self.checked_dy(dy, self._forward_shape)
         with self._gate:
             dx = self._run_backward(dy, need_dx=True)
             self._kept = True
