@@ -32,7 +32,7 @@ class Node(NamedTuple):
     unit
         None for a merge.
     kind
-        The engine's name, or the way to merge; None for a user's unit.
+        The unit's, or the way to merge; None for a user's unit.
     sources
         The numbers of the nodes whose outputs it reads, or `INPUT`.
     """
@@ -52,6 +52,8 @@ class Observer:
     outputs : dict of int to ndarray
         By the number of the node; the network's input by `INPUT`. A linear unit whose activation reads nothing else has
         that one's output.
+    guests : set of int
+        The nodes that Python runs.
     deltas : dict of int to ndarray
         The gradient at each output that leads to a parameter. Views: what is written into them, `weights_of_deltas` sees.
     """
@@ -61,7 +63,7 @@ class Observer:
         self.nodes: list[Node] = []
         self.outputs: dict[int, FloatArray] = {}
         self.deltas: dict[int, FloatArray] = {}
-        self.has_guests = False
+        self.guests: set[int] = set()
         self._parts, self.last = self.parts_of(net._stretches, INPUT)
 
     def parts_of(
@@ -76,14 +78,14 @@ class Observer:
 
     def forward(self, x: FloatArray, training: bool) -> FloatArray:
         """Compute all outputs; give the last one. Steps of chance are not counted."""
-        if self.has_guests:
+        if self.guests:
             self.net._forward_shape = None  # what users' units remember is of this pass now
         self.outputs[INPUT] = x
         return _run_forward(self._parts, x, training)
 
     def descend(self, dy: FloatArray, need_dx: bool = False) -> FloatArray | None:
         """Compute the gradients at all outputs of the last `forward`, from the one at the last; give dx if need_dx."""
-        if not self.has_guests:
+        if not self.guests:
             return _run_backward(self._parts, dy, need_dx)
         # Users' units write their gradients into the network's.
         mine = self.net._gradients.flat
@@ -94,7 +96,7 @@ class Observer:
             mine[...] = saved
 
     def weights_of_deltas(self, into: Gradients) -> None:
-        """Compute the gradients at all parameters of the package's own units from the deltas as they are now."""
+        """Compute the gradients at the parameters of all nodes but guests from the deltas as they are now."""
         for part in self._parts:
             part.weights_of_deltas(into)
 
@@ -120,7 +122,7 @@ class Part:
         raise NotImplementedError
 
     def weights_of_deltas(self, into: Gradients) -> None:
-        """Fill in the gradients of the parameters that are linear in the deltas: not those of users' units."""
+        """Fill in the gradients of the parameters that are linear in the deltas: not those of guests."""
         raise NotImplementedError
 
 
@@ -179,8 +181,9 @@ class GuestPart(Part):
     def __init__(self, whole: Observer, guest: Guest, source: int) -> None:
         self.whole, self.guest = whole, guest
         self.i = len(whole.nodes)
-        whole.nodes.append(Node(guest.path, guest.unit, None, (source,)))
-        whole.has_guests = True
+        # The package's own are here too, where a user's unit before them gives nobody knows how many outputs.
+        whole.nodes.append(Node(guest.path, guest.unit, guest.unit.kind, (source,)))
+        whole.guests.add(self.i)
 
     def forward(self, x: FloatArray, training: bool) -> FloatArray:
         # A copy: the unit may use the array again.

@@ -107,7 +107,7 @@ class Loss:
         ndarray of y's dtype and shape
             The derivative of the gradient that `value_and_grad` gives for the mean, along u.
         """
-        raise TypeError(f"{self!r} does not define curvature(y, t, u), which second order needs")
+        raise TypeError(f"{self!r} does not define curvature(y, t, u): second order needs it")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

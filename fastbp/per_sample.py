@@ -221,7 +221,7 @@ class Samples:
     def summed(self, factors: NDArray[np.float64], into: Gradients) -> None:
         """Compute the sum of the rows' gradients, each times its factor."""
         for i in self.nodes():
-            if self.observer.nodes[i].kind is None:
+            if i in self.observer.guests:
                 made, places = self.gradients(i), self.observer.part_of(into, i)
                 for name, values in made.items():
                     places[name][...] = np.tensordot(factors.astype(values.dtype), values, 1)
@@ -265,7 +265,7 @@ class _untouched:  # noqa: N801  used as a function
     """Keeps the network's gradients as they are where users' units write into them."""
 
     def __init__(self, net: Network) -> None:
-        self.flat = net._gradients.flat if net.observer().has_guests else None
+        self.flat = net._gradients.flat if net.observer().guests else None
 
     def __enter__(self) -> None:
         self.saved = None if self.flat is None else self.flat.copy()

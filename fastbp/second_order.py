@@ -365,7 +365,7 @@ class GuestRule(Rule):
         super().__init__(point, i)
         for method in ("forward_tangent", "backward_tangent"):
             if getattr(type(self.unit), method) is getattr(Unit, method):
-                raise TypeError(f"unit {self.path}, {self.unit!r}, does not define {method}, which second order needs")
+                raise TypeError(f"unit {self.path}, {self.unit!r}, does not define {method}: second order needs it")
 
     def forward(self, x_dot: FloatArray | None, dots: Named) -> FloatArray:
         return self._checked("forward_tangent", self.unit.forward_tangent(self.x, self.moved(x_dot), dots), self.y.shape)

@@ -132,7 +132,7 @@ class Unit:
         Second order needs it of a unit of your own, with `backward_tangent`; neither may rely on what `forward` or
         `backward` have left, nor change it. In evaluation.
         """
-        raise TypeError(self._lacks("forward_tangent(x, x_dot, dots)", "second order needs it"))
+        raise NotImplementedError(self._lacks("forward_tangent(x, x_dot, dots)", "second order needs"))
 
     def backward_tangent(
         self, x: FloatArray, x_dot: FloatArray, dots: dict[str, Any], dy: FloatArray, dy_dot: FloatArray
@@ -141,7 +141,9 @@ class Unit:
 
         dx and the gradients are what `backward` makes of dy after ``forward(x)``.
         """
-        raise TypeError(self._lacks("backward_tangent(x, x_dot, dots, dy, dy_dot)", "second order needs it"))
+        raise NotImplementedError(
+            self._lacks("backward_tangent(x, x_dot, dots, dy, dy_dot)", "second order needs")
+        )
 
     def sample_gradients(self, x: FloatArray, dy: FloatArray) -> dict[str, Any]:
         """Give the gradient at each parameter of each row alone, by name, with the rows as first axis.
@@ -214,7 +216,7 @@ class Unit:
         return f"{type(self).__name__}()"
 
     def _lacks(self, method: str, why: str = "a unit must") -> str:
-        return f"{type(self).__name__} does not define {method}: {why}"
+        return f"{type(self).__name__} does not define {method}, which {why}"
 
     def _remembered(self) -> Any:
         """What forward has left for backward."""
