@@ -6,7 +6,7 @@ nothing that the network has left for its own next call is touched. A user's own
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -55,7 +55,7 @@ class Observer:
     guests : set of int
         The nodes that Python runs.
     deltas : dict of int to ndarray
-        The gradient at each output that leads to a parameter. Views: what is written into them, `weights_of_deltas` sees.
+        The gradient at each output that leads to a parameter. Views: `weights_of_deltas` sees what is written into them.
     """
 
     def __init__(self, net: Network) -> None:
@@ -66,9 +66,7 @@ class Observer:
         self.guests: set[int] = set()
         self._parts, self.last = self.parts_of(net._stretches, INPUT)
 
-    def parts_of(
-        self, stretches: Sequence[Stretch | Guest | Fork], source: int
-    ) -> tuple[list[Part], int]:
+    def parts_of(self, stretches: Sequence[Stretch | Guest | Fork], source: int) -> tuple[list[Part], int]:
         """Append the nodes of some stretches, the first of which reads `source`; give the number of the last node."""
         parts: list[Part] = []
         for stretch in stretches:
@@ -104,7 +102,7 @@ class Observer:
         """Give the parameters of a node by the unit's own names."""
         return self.part_of(self.net.parameters, i)
 
-    def part_of(self, named: dict[str, FloatArray] | Gradients, i: int) -> dict[str, FloatArray]:
+    def part_of(self, named: Mapping[str, FloatArray], i: int) -> dict[str, FloatArray]:
         """Give the entries of a node, under the names that its unit has for them itself."""
         path, unit, _, _ = self.nodes[i]
         return {} if unit is None else {name: named[f"{path}.{name}"] for name in unit.parameter_shapes()}
@@ -132,9 +130,7 @@ def _run_forward(parts: Sequence[Part], x: FloatArray, training: bool) -> FloatA
     return x
 
 
-def _run_backward(
-    parts: Sequence[Part], dy: FloatArray, need_dx: bool
-) -> FloatArray | None:
+def _run_backward(parts: Sequence[Part], dy: FloatArray, need_dx: bool) -> FloatArray | None:
     gradient: FloatArray | None = dy
     for i in range(len(parts) - 1, -1, -1):
         assert gradient is not None
@@ -228,4 +224,3 @@ class ForkPart(Part):
         for parts in self.branches:
             for part in parts:
                 part.weights_of_deltas(into)
-

@@ -7,6 +7,7 @@ the sum of clipped gradients is the gradient of the rows of dy, each times its f
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -261,18 +262,16 @@ def sample_gradients(net: Network, x: Any, t: ArrayLike) -> SampleGradients:
         return made
 
 
-class _untouched:  # noqa: N801  used as a function
-    """Keeps the network's gradients as they are where users' units write into them."""
-
-    def __init__(self, net: Network) -> None:
-        self.flat = net._gradients.flat if net.observer().guests else None
-
-    def __enter__(self) -> None:
-        self.saved = None if self.flat is None else self.flat.copy()
-
-    def __exit__(self, *_: object) -> None:
-        if self.flat is not None:
-            self.flat[...] = self.saved
+@contextlib.contextmanager
+def _untouched(net: Network) -> Iterator[None]:
+    """Keep the network's gradients as they are where users' units write into them."""
+    flat = net._gradients.flat if net.observer().guests else None
+    saved = None if flat is None else flat.copy()
+    try:
+        yield
+    finally:
+        if flat is not None:
+            flat[...] = saved
 
 
 # ---- differentially private descent ----------------------------------------------------------------------------------
@@ -312,7 +311,7 @@ class DPSGD(Optimizer):
     alone, so that a training goes on as it would have. A seed that others know makes noise that they can subtract.
 
     Rows have to be drawn at random, and a sample weight scales a gradient before it is clipped. In a network with a
-    `BatchNorm` in training no sample has a gradient of its own, and a step raises. The network's penalties take no part.
+    `BatchNorm` in training no sample has a gradient of its own, and a step raises. Penalties of the network take no part.
 
     References
     ----------

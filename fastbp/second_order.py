@@ -1,7 +1,7 @@
 """Derivatives at the input, and of second order: products of the Hessian and of the Gauss-Newton matrix with a vector.
 
-Forward over reverse (Pearlmutter's R): everything that the gradient goes through moves along v. `x_dot` is the derivative
-of x along v, and each unit has two rules,
+Forward over reverse (Pearlmutter's R): everything that the gradient goes through moves along v. `x_dot` is the
+derivative of x along v, and each unit has two rules,
 
     forward:   y_dot from x_dot and the directions of its parameters, `dots`
     backward:  from dy_dot, the derivative of the gradient at its output, the one at its input and at its parameters
@@ -10,8 +10,8 @@ A. A backward rule without x_dot and dots is J' dy_dot, the plain way down: the 
    itself are made of it.
 B. A linear unit's dw_dot = x_dot.T @ dy + x.T @ dy_dot is one product, of rows that stand one upon the other.
 C. LayerNorm, RMSNorm, softmax and log_softmax have no formulas here: their numpy twins are analytic, so the derivative
-   of a twin along a direction is the imaginary part of its value at x + i h x_dot, divided by h. With h = 1e-100 nothing
-   is lost to subtraction.
+   of a twin along a direction is the imaginary part of its value at x + i h x_dot, divided by h. With h = 1e-100
+   nothing is lost to subtraction.
 D. Nodes that no parameter leads to do not move, and are left out.
 """
 
@@ -279,8 +279,10 @@ class BatchNormRule(Rule):
         self.n = (self.x - state["mean"]) * self.inverse
 
     def forward(self, x_dot: FloatArray | None, dots: Named) -> FloatArray:
-        moved = self.n * dots["scale"] + dots["shift"]
-        return moved if x_dot is None else moved + x_dot * self.inverse * self.parameters["scale"]
+        moved: FloatArray = self.n * dots["scale"] + dots["shift"]
+        if x_dot is not None:
+            moved += x_dot * self.inverse * self.parameters["scale"]
+        return moved
 
     def backward(
         self, dy_dot: FloatArray, x_dot: FloatArray | None, dots: Named | None, into: Named, need_dx: bool
@@ -291,7 +293,8 @@ class BatchNormRule(Rule):
             g_dot += self.dy * dots["scale"]
         along.sum(axis=0, out=into["scale"])
         dy_dot.sum(axis=0, out=into["shift"])
-        return g_dot * self.inverse
+        dx_dot: FloatArray = g_dot * self.inverse
+        return dx_dot
 
 
 class TwinRule(Rule):
@@ -368,7 +371,8 @@ class GuestRule(Rule):
                 raise TypeError(f"unit {self.path}, {self.unit!r}, does not define {method}: second order needs it")
 
     def forward(self, x_dot: FloatArray | None, dots: Named) -> FloatArray:
-        return self._checked("forward_tangent", self.unit.forward_tangent(self.x, self.moved(x_dot), dots), self.y.shape)
+        y_dot = self.unit.forward_tangent(self.x, self.moved(x_dot), dots)
+        return self._checked("forward_tangent", y_dot, self.y.shape)
 
     def backward(
         self, dy_dot: FloatArray, x_dot: FloatArray | None, dots: Named | None, into: Named, need_dx: bool
@@ -452,7 +456,8 @@ class CurvaturePoint:
         x = net.checked_x(x)
         self.net = net
         # What is kept must stay as it is, whatever the caller does with x, t and weights.
-        self._t, self._weight = (t, sample_weight) if observer else (np.array(t), _kept_weights(sample_weight))
+        self._t: ArrayLike = t if observer else np.array(t)
+        self._weight = sample_weight if observer or sample_weight is None else np.array(sample_weight)
         with net.entrance:
             self.observer = observer or Observer(net)
             self.y = self.observer.forward(x if observer else np.array(x), False)
@@ -528,7 +533,7 @@ class CurvaturePoint:
     def _down(
         self, dy_dot: FloatArray, moved: dict[int, FloatArray] | None, dots: Gradients | None, into: Gradients
     ) -> None:
-        """Fill in the parameters' gradients: with `moved` and `dots` the derivatives of both passes, else the second's."""
+        """Fill in the parameters' gradients: with `moved` and `dots` how they move, without the plain ones."""
         nodes, deltas = self.observer.nodes, {self.observer.last: dy_dot}
         for i in reversed(self._moving):
             sources = nodes[i].sources
@@ -562,10 +567,6 @@ def _moving(observer: Observer) -> list[int]:
     return moving
 
 
-def _kept_weights(sample_weight: ArrayLike | None) -> Any:
-    return None if sample_weight is None else np.array(sample_weight)
-
-
 def checked_vector(net: Network, v: Any) -> FloatArray:
     """Give v as a flat vector of the network's, or raise."""
     if isinstance(v, type(net._gradients)):
@@ -579,15 +580,13 @@ def _checked_out(net: Network, out: Any, v: FloatArray) -> FloatArray | None:
     if out is None:
         return None
     reads = (("v", v), ("the parameters", net.flat_parameters))
-    values = check.output(out, (net.n_parameters,), net.dtype, reads)
+    values: FloatArray = check.output(out, (net.n_parameters,), net.dtype, reads)
     if values is not out or not values.flags.c_contiguous:
         raise ValueError("out must be an aligned array whose numbers lie side by side")
     return values
 
 
-def product(
-    net: Network, x: Any, t: ArrayLike, v: Any, sample_weight: ArrayLike | None, kind: str
-) -> FloatArray:
+def product(net: Network, x: Any, t: ArrayLike, v: Any, sample_weight: ArrayLike | None, kind: str) -> FloatArray:
     """Give one product, of a point that is not kept."""
     v = checked_vector(net, v)
     made: FloatArray = getattr(CurvaturePoint(net, x, t, sample_weight, observer=net.observer()), kind)(v)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +19,8 @@ from fastbp.second_order import MOST_PARAMETERS
 
 Array = np.ndarray[Any, Any]
 
-# A difference over 2 E is wrong by E^2 / 6 of the third derivative, and by about eps / E of what it subtracts: 1e-10 and
-# 1e-11 of numbers that are below 100 here.
+# A difference over 2 E is wrong by E^2 / 6 of the third derivative, and by about eps / E of what it subtracts: 1e-10
+# and 1e-11 of numbers that are below 100 here.
 E = 1e-5
 BOUND = 1e-7
 
@@ -425,9 +426,7 @@ def test_out(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("other", [fastbp.Identity, Same, Cubed])
-def test_input_gradient_against_differences(
-    name: str, other: Callable[[], Unit], rng: np.random.Generator
-) -> None:
+def test_input_gradient_against_differences(name: str, other: Callable[[], Unit], rng: np.random.Generator) -> None:
     net = shaken(Network(*chains(other)[name], loss=fastbp.MSE(), dtype="float64", seed=0), rng)
     x, t = 0.5 * rng.standard_normal((3, 5)), rng.standard_normal((3, 3))
     weight = np.array([1.0, 0.0, 2.5])
@@ -684,6 +683,7 @@ def test_copies_have_points_of_their_own(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, by torch itself
 @pytest.mark.parametrize("loss", LINEAR_LOSSES)
 def test_against_torch(loss: str, rng: np.random.Generator) -> None:
     torch = importlib.import_module("torch")
@@ -693,7 +693,8 @@ def test_against_torch(loss: str, rng: np.random.Generator) -> None:
     shapes = [values.shape for values in net.parameters.values()]
 
     def outputs(flat: Any, x: Any) -> Any:
-        parts = [part.reshape(shape) for part, shape in zip(flat.split([int(np.prod(s)) for s in shapes]), shapes, strict=True)]
+        pieces = flat.split([math.prod(shape) for shape in shapes])
+        parts = [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
         for i in range(0, len(parts), 2):
             x = x @ parts[i] + parts[i + 1]
             x = torch.tanh(x) if i + 2 < len(parts) else x
@@ -702,9 +703,9 @@ def test_against_torch(loss: str, rng: np.random.Generator) -> None:
     losses = {
         "mse": lambda y: ((y - torch.from_numpy(t)) ** 2).sum() / 2 / len(x),
         "softmax_nll": lambda y: functional.cross_entropy(y, torch.from_numpy(t)),
-        "sigmoid_nll": lambda y: functional.binary_cross_entropy_with_logits(
-            y, torch.from_numpy(t), reduction="sum"
-        ) / len(x),
+        "sigmoid_nll": lambda y: (
+            functional.binary_cross_entropy_with_logits(y, torch.from_numpy(t), reduction="sum") / len(x)
+        ),
     }
     wx, direction = torch.from_numpy(x), torch.from_numpy(v)
     flat = torch.from_numpy(net.flat_parameters.copy())
