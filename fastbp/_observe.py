@@ -55,7 +55,7 @@ class Observer:
     guests : set of int
         The nodes that Python runs.
     deltas : dict of int to ndarray
-        The gradient at each output that leads to a parameter. Views: `weights_of_deltas` sees what is written into them.
+        The gradient at each output that leads to a parameter; `weights_of_deltas` sees what is written there.
     """
 
     def __init__(self, net: Network) -> None:

@@ -772,7 +772,7 @@ class Network:
         """Compute the product of the Gauss-Newton matrix of the mean loss with a vector. It evaluates.
 
         G v = J' H_L J v, where J is the derivative of the outputs by the parameters, H_L the loss's Hessian at the
-        outputs: the Hessian but for the second derivatives of the units, positive semi-definite where the loss is convex
+        outputs: the Hessian but for what the units bend; positive semi-definite where the loss is convex
 
         Parameters
         ----------

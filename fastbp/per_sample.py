@@ -311,7 +311,7 @@ class DPSGD(Optimizer):
     alone, so that a training goes on as it would have. A seed that others know makes noise that they can subtract.
 
     Rows have to be drawn at random, and a sample weight scales a gradient before it is clipped. In a network with a
-    `BatchNorm` in training no sample has a gradient of its own, and a step raises. Penalties of the network take no part.
+    `BatchNorm` in training no sample has a gradient of its own, and a step raises. The penalties take no part.
 
     References
     ----------
