@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from fastbp import functional, functional_units, losses, units
 from fastbp._version import __version__
+from fastbp.callbacks import BatchInfo, Callback, EarlyStopping, StopTraining
+from fastbp.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from fastbp.functional import *  # noqa: F403  what the table of activations has decides
 from fastbp.functional_units import *  # noqa: F403
 from fastbp.gradcheck import GradientError, GradientReport, check_gradients
 from fastbp.history import History
 from fastbp.losses import *  # noqa: F403
+from fastbp.metrics import Metric
 from fastbp.network import MLP, Gradients, Network
 from fastbp.optimizers import SGD, Adam, Optimizer
 from fastbp.per_sample import DPSGD, SampleGradients
 from fastbp.runtime import config, get_num_threads, set_num_threads, threads
+from fastbp.saving import load
 from fastbp.second_order import CurvaturePoint
+from fastbp.summary import Summary
 from fastbp.training import train
 from fastbp.units import *  # noqa: F403
 
@@ -27,18 +32,29 @@ __all__ = [
     "MLP",
     "SGD",
     "Adam",
+    "BatchInfo",
+    "Callback",
+    "Checkpoint",
+    "CheckpointError",
     "CurvaturePoint",
+    "EarlyStopping",
     "GradientError",
     "GradientReport",
     "Gradients",
     "History",
+    "Metric",
     "Network",
     "Optimizer",
     "SampleGradients",
+    "StopTraining",
+    "Summary",
     "__version__",
     "check_gradients",
     "config",
     "get_num_threads",
+    "load",
+    "load_checkpoint",
+    "save_checkpoint",
     "set_num_threads",
     "threads",
     "train",

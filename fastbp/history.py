@@ -28,6 +28,11 @@ class History:
         Duration of each epoch (not the time since the start).
     stopped : str or None
         Why training ended before its last epoch; None where it did not.
+    best_epoch : int or None
+        The epoch, from 0, with the lowest ``val_loss`` (without validation data: the lowest loss), or what
+        `EarlyStopping` found the best; None where no epoch was finished.
+    steps : int
+        How many steps were made, those of an unfinished epoch included.
 
     Examples
     --------
@@ -44,6 +49,8 @@ class History:
     metrics: dict[str, list[float]] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
     stopped: str | None = None
+    best_epoch: int | None = None
+    steps: int = 0
 
     @property
     def epochs(self) -> int:
@@ -62,6 +69,8 @@ class History:
         shown += [f"{name}={values[-1]:.6g}" for name, values in last.items() if values]
         if self.seconds:
             shown.append(f"seconds={sum(self.seconds):.3g}")
+        if self.best_epoch is not None and self.best_epoch != self.epochs - 1:
+            shown.append(f"best_epoch={self.best_epoch}")
         if self.stopped is not None:
             shown.append(f"stopped={self.stopped!r}")
         return f"History({', '.join(shown)})"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastbp import _config, functional
 from fastbp import _validate as check
-from fastbp import functional
 from fastbp._validate import FloatArray, Reduction
 from fastbp.reference import LOSSES, LossRule
 
@@ -108,6 +108,14 @@ class Loss:
             The derivative of the gradient that `value_and_grad` gives for the mean, along u.
         """
         raise TypeError(f"{self!r} does not define curvature(y, t, u): second order needs it")
+
+    def config(self) -> dict[str, Any]:
+        """Give the arguments that make an equal loss, as plain JSON values; as `Unit.config`."""
+        return _config.arguments(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle has: the settings, and no memory for `backward`."""
+        return {name: value for name, value in vars(self).items() if name != "_gradient"}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

@@ -8,14 +8,15 @@ is one call.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastbp import _engine, functional, initializers, losses, per_sample, second_order, units
+from fastbp import _config, _engine, functional, initializers, losses, per_sample, second_order, units
 from fastbp import _validate as check
 from fastbp._observe import EnginePart, ForkPart, GuestPart, Observer
 from fastbp._plan import Item, Plan, runs_in_engine, states_of, streams_of, unrolled, walk
@@ -26,6 +27,9 @@ from fastbp.random import Philox, stream_number
 from fastbp.reference import ACTIVATIONS, LOSSES
 from fastbp.units import Branches, Linear, Residual, Unit
 from fastbp.units.composites import Composite, following, initialize_unit, merge, part_of, sum_of, unmerge
+
+if TYPE_CHECKING:
+    from fastbp.summary import Summary
 
 __all__ = ["MLP", "Gradients", "Network"]
 
@@ -78,9 +82,10 @@ class Gradients(Mapping[str, FloatArray]):
 
     def copy(self) -> Gradients:
         """Give gradients of their own, which no network overwrites."""
-        kept = aligned_zeros(self.flat.size, self.flat.dtype)
-        kept[...] = self.flat
-        return Gradients(kept, self._shapes)
+        return _with_values(self.flat, self._shapes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _with_values, (self.flat, self._shapes)
 
     def table(self, names: tuple[tuple[str, ...], ...]) -> _engine.Table:
         """Where the engine writes the gradients of the units that have these parameters."""
@@ -90,6 +95,12 @@ class Gradients(Mapping[str, FloatArray]):
 
     def __repr__(self) -> str:
         return f"Gradients({', '.join(f'{name} {shape}' for name, shape in self._shapes.items())})"
+
+
+def _with_values(flat: FloatArray, shapes: dict[str, tuple[int, ...]]) -> Gradients:
+    kept = aligned_zeros(flat.size, flat.dtype)
+    kept[...] = flat
+    return Gradients(kept, shapes)
 
 
 def aligned_zeros(n: int, dtype: DTypeLike) -> FloatArray:
@@ -1049,6 +1060,69 @@ class Network:
         made.steps = self.steps
         made._set_training(self.training)
         return made
+
+    # ---- files, pickles, summary: see fastbp/saving.py, _architecture.py and summary.py
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to a file, from which `fastbp.load` makes it again.
+
+        Parameters, state, options, seed and mode are kept; gradients and an optimizer's state are not. The file is
+        written beside its place and renamed: whatever happens meanwhile, the old one or the new one is there, whole.
+
+        Parameters
+        ----------
+        path : str or path
+            With the suffix ``.safetensors`` (needs that package: ``pip install "fastbp[save]"``) or ``.npz``.
+
+        Raises
+        ------
+        ValueError
+            The suffix is unknown, or a part of the network cannot be made again from what it says of itself.
+        TypeError
+            A unit or a loss of your own does not tell what it was made with; see `Unit.config`.
+        OSError
+            The file cannot be written.
+        ImportError
+            safetensors is not installed.
+
+        Examples
+        --------
+        >>> import fastbp
+        >>> fastbp.MLP([4, 3], seed=0).save("model.npz")
+        >>> fastbp.load("model.npz")
+        MLP([4, 3], hidden='relu', loss='softmax_nll', dtype='float32')
+        """
+        from fastbp import saving
+
+        saving.save(self, path)
+
+    def summary(self, batch_size: int | None = None) -> Summary:
+        """Give a table of the units: output shapes, parameters, multiply-adds and memory.
+
+        Parameters
+        ----------
+        batch_size : int, optional
+            Adds what a gradient of so many rows keeps between the units.
+
+        Examples
+        --------
+        >>> import fastbp
+        >>> table = fastbp.MLP([784, 256, 10], seed=0).summary()
+        >>> table.parameters, table.multiply_adds
+        (203530, 203264)
+        """
+        from fastbp.summary import Summary
+
+        return Summary(self, batch_size)
+
+    def config(self) -> dict[str, Any]:
+        """Give the arguments that make an equal network, without its parameters, as plain JSON values."""
+        return _config.arguments(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from fastbp import _architecture
+
+        return _architecture.revive, _architecture.parts(self)
 
     def _settings(self) -> tuple[str, ...]:
         """What a subclass has beside a network's own attributes."""

@@ -11,6 +11,7 @@ D. The state belongs to a piece of memory, not to a Python object: a network, it
 
 from __future__ import annotations
 
+import copyreg
 import math
 import numbers
 import weakref
@@ -189,6 +190,9 @@ class Optimizer:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("_states", "_arrays")}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
         shown = (f"{name.removeprefix('_')}={value!r}" for name, value in self.__getstate__().items())

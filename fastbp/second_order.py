@@ -580,10 +580,10 @@ def _checked_out(net: Network, out: Any, v: FloatArray) -> FloatArray | None:
     if out is None:
         return None
     reads = (("v", v), ("the parameters", net.flat_parameters))
-    values: FloatArray = check.output(out, (net.n_parameters,), net.dtype, reads)
-    if values is not out or not values.flags.c_contiguous:
+    if check.output(out, (net.n_parameters,), net.dtype, reads) is not out or not out.flags.c_contiguous:
         raise ValueError("out must be an aligned array whose numbers lie side by side")
-    return values
+    given: FloatArray = out
+    return given
 
 
 def product(net: Network, x: Any, t: ArrayLike, v: Any, sample_weight: ArrayLike | None, kind: str) -> FloatArray:

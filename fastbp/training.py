@@ -1,42 +1,69 @@
-"""Training: epochs of mini-batches, each epoch one call into the engine."""
+"""Training: epochs of mini-batches, each epoch one call into the engine.
+
+A. `train` checks its arguments and makes a `Run`, which knows at every moment where it is: epoch, batch, and the sums
+   of the epoch so far. A checkpoint is that, with the network, the optimizer and the history.
+B. An epoch is one call into the engine unless somebody wants to look in between (`max_seconds`, `max_steps`, a
+   checkpoint, ``on_batch_end``), or its rows have to be gathered. Then it is several, with the same bits.
+C. Whatever ends a training early is a `StopTraining`, also what the run itself raises.
+"""
 
 from __future__ import annotations
 
-import math
+import contextlib
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastbp import _validate as check
+from fastbp import checkpoint as files
+from fastbp import data as sources
 from fastbp import progress as reporting
 from fastbp._validate import FloatArray
+from fastbp.callbacks import BatchInfo, Callback, EarlyStopping, StopTraining, checked_callbacks, has_batch_end
+from fastbp.data import Piece, Rows, Source, Stream, Validation
 from fastbp.history import History
+from fastbp.metrics import Metric, check_against, checked_metrics, evaluate
 from fastbp.network import Network, check_optimizer
 from fastbp.optimizers import Optimizer
-from fastbp.random import Philox, stream_number
+from fastbp.random import Philox
 
 __all__ = ["train"]
 
-Callback = Callable[[Network, History], object]
+Path = str | os.PathLike[str]
+
+GLANCE = 0.1  # seconds between two looks at the clock, where there is a limit
 
 
 def train(
     net: Network,
-    x: FloatArray,
-    t: ArrayLike,
+    x: Any,
+    t: ArrayLike | None = None,
     *,
     optimizer: Optimizer,
     epochs: int = 10,
     batch_size: int = 128,
     shuffle: bool = True,
     sample_weight: ArrayLike | None = None,
+    class_weight: str | Mapping[int, float] | ArrayLike | None = None,
+    steps_per_epoch: int | None = None,
     validation_data: Sequence[Any] | None = None,
+    validation_fraction: float = 0.0,
+    stratify: bool | None = None,
+    metrics: Sequence[str | Metric | Callable[..., Any]] = (),
+    train_metrics: Sequence[str | Metric | Callable[..., Any]] = (),
+    early_stopping: EarlyStopping | None = None,
+    callbacks: Sequence[Callback | Callable[[Network, History], object]] = (),
+    max_seconds: float | None = None,
+    max_steps: int | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool | Path = False,
     progress: str | bool = "auto",
-    callbacks: Sequence[Callback] = (),
     seed: int | None = 0,
 ) -> History:
     """Train a network by mini-batches.
@@ -48,37 +75,72 @@ def train(
     ----------
     net : Network
         Its parameters are changed in place.
-    x : ndarray of the network's dtype, shape (n, in)
-        A sample each row; any strides.
+    x : ndarray of the network's dtype, shape (n, in), or batches
+        A sample each row; any strides. A memory-mapped array is read batch by batch. Without t, batches: an iterable of
+        ``(x, t)`` or ``(x, t, sample_weight)`` (a list, an object like a DataLoader, a generator), or a function that
+        is called with the epoch's number, from 0, and returns one. Each is checked before its step.
     t : array_like
-        Targets, as the network's loss takes them.
+        Targets, as the network's loss takes them; None where x gives batches.
     optimizer : Optimizer
         `SGD(lr=0.1)`, `Adam()`, or your own; it keeps its state, so that training can go on.
     epochs, batch_size : int
-        At least 1.
+        At least 1. The size of batches that x gives is their own.
     shuffle : bool
         Another order in each epoch: ``Philox(seed, stream_number("shuffle", epoch)).permutation(n)``; False: the
-        rows as they lie.
+        rows as they lie. For arrays alone.
     sample_weight : array_like, shape (n,), optional
         A factor for each row's loss. A batch whose rows have no weight makes no step.
+    class_weight : "balanced", dict or array_like, optional
+        A factor for each row by its label, times ``sample_weight``; "balanced": n / (K · rows of the class), for K
+        classes that occur among the training rows. See `fastbp.data.class_weights`.
+    steps_per_epoch : int, optional
+        For batches: an epoch has so many, and the next one goes on in the same generator. None: an epoch is the whole
+        of it; a generator then serves one epoch.
     validation_data : (x, t) or (x, t, sample_weight), optional
         Data whose loss is computed after each epoch.
+    validation_fraction : float
+        Instead: the share of the rows that are kept from training for that, in [0, 1), drawn with the seed as
+        `fastbp.data.validation_rows` says.
+    stratify : bool, optional
+        Each class has its share of them; None: where the targets are labels (or one column of 0 and 1).
+    metrics, train_metrics : sequence of str, callable or Metric
+        What is computed after each epoch on the validation data (``history.metrics["val_accuracy"]``) and on the
+        training rows (``history.metrics["accuracy"]``): "accuracy", "top_5", "r2", "mae", "mse", "auc" (by
+        scikit-learn), a function of targets and ``net.predict(x)``, or a `Metric`.
+    early_stopping : EarlyStopping, optional
+        When to stop, and whether to go back to the best weights.
+    callbacks : sequence of callable or Callback
+        A function is called as ``call(net, history)`` after every epoch, a `Callback` wherever it wants to be. An
+        exception ends the training; `StopTraining` ends it well.
+    max_seconds : float, optional
+        Stop after the batch in which this call has taken so long.
+    max_steps : int, optional
+        Stop after so many steps of the run, those before a resume included.
+    checkpoint : str or path, optional
+        Where the run is kept, to be resumed with the same bits: after every epoch, at the end, and on Ctrl-C. Written
+        beside and renamed: whole at every moment.
+    checkpoint_every : int, optional
+        After so many batches of the run instead of every epoch.
+    resume : bool or str or path
+        Go on with the run in this file, or, if True, in `checkpoint` if there is one. Data and arguments must be those
+        of the run; `epochs`, `max_steps`, `max_seconds`, callbacks without a state and where checkpoints go may differ.
     progress : {"auto", True, False, "bar", "lines"}
         "auto": a bar once training has taken two seconds on a terminal, lines where there is none.
-    callbacks : sequence of callable
-        Each is called as ``callback(net, history)`` after every epoch; an exception ends the training.
     seed : int, optional
-        Of the shuffles; None: another one each time.
+        Of the shuffles and the rows kept for validation; None: another one each time.
 
     Returns
     -------
     history : History
-        Losses and seconds of the epochs.
+        Losses, metrics and seconds of the finished epochs, and why training stopped early, if it did.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is wrong; nothing has been changed then.
+        An argument is wrong; nothing has been changed then. A batch of an iterator is wrong: the parameters are those
+        after the batch before.
+    CheckpointError
+        The checkpoint to be resumed is damaged or belongs to something else; nothing has been changed.
     KeyboardInterrupt
         Within about 0.2 s of Ctrl-C; the parameters are those after a whole step.
 
@@ -94,137 +156,504 @@ def train(
     >>> history = fastbp.train(net, x, x**2, optimizer=fastbp.Adam(lr=0.02), epochs=200, batch_size=16)
     >>> history.loss[-1] < 0.01 * history.loss[0]
     True
+
+    With a quarter of the rows for validation, and a limit:
+
+    >>> history = fastbp.train(
+    ...     net, x, x**2, optimizer=fastbp.Adam(), validation_fraction=0.25, metrics=["r2"], max_steps=12, batch_size=16
+    ... )
+    >>> history.stopped, history.epochs, len(history.metrics["val_r2"])
+    ('max_steps: 12 steps were made', 4, 4)
     """
-    course = _checked(net, x, t, optimizer, epochs, batch_size, shuffle, sample_weight, seed)
-    validation = _checked_validation(net, validation_data)
-    calls = _checked_callbacks(callbacks)
-    history = History()
-    reporter = reporting.make(progress, course.epochs)
-    try:
-        for epoch in range(course.epochs):
-            started = time.perf_counter()
-            history.loss.append(course.run(epoch))
-            if validation is not None:
-                history.val_loss.append(net.loss_value(*validation[:2], sample_weight=validation[2]))
-            history.seconds.append(time.perf_counter() - started)
-            for call in calls:
-                call(net, history)
-            reporter.epoch(epoch, history.loss[-1], history.val_loss[-1] if history.val_loss else None)
-    finally:
-        reporter.close()
-    return history
-
-
-@dataclass
-class Course:
-    """What `train` goes through: checked arguments."""
-
-    net: Network
-    x: FloatArray
-    t: NDArray[Any]
-    weight: FloatArray | None
-    optimizer: Optimizer
-    epochs: int
-    batch_size: int
-    seed: int
-    order: NDArray[np.int64] | None
-
-    def run(self, epoch: int) -> float:
-        """Make one epoch; give its mean loss."""
-        if self.order is not None:
-            Philox(self.seed, stream_number("shuffle", epoch)).permutation(len(self.x), out=self.order)
-        if self.net.whole is not None and self.optimizer.kind is not None:
-            return self._in_one_call()
-        return self._in_python()
-
-    def _in_one_call(self) -> float:
-        """The engine gathers the batches and makes all steps."""
-        net, whole = self.net, self.net.whole
-        assert whole is not None
-        update, out = net.update_in_engine(self.optimizer)
-        made = np.zeros(3)  # steps, summed loss, summed weights
-        whole.engine.train_epoch(
-            self.x, self.t, self.weight, self.order, self.batch_size, whole.table, out, update, made
-        )
-        return float(made[1] / made[2])
-
-    def _in_python(self) -> float:
-        """A call for each step: a unit, the loss or the optimizer is Python's."""
-        total, weights = 0.0, 0.0
-        for rows in self._batches():
-            weight = None if self.weight is None else self.weight[rows]
-            share = float(len(self.x[rows])) if weight is None else float(weight.sum(dtype=np.float64))
-            if share > 0 and 1 / share < math.inf:  # otherwise no mean is defined; as in the engine
-                total += share * self.net.train_step(self.x[rows], self.t[rows], self.optimizer, sample_weight=weight)
-                weights += share
-        return total / weights
-
-    def _batches(self) -> Iterator[Any]:
-        for first in range(0, len(self.x), self.batch_size):
-            rows = slice(first, first + self.batch_size)
-            yield rows if self.order is None else self.order[rows]
-
-
-# ---- checks ----------------------------------------------------------------------------------------------------------
-
-
-def _checked(
-    net: Network, x: Any, t: Any, optimizer: Any, epochs: Any, batch_size: Any, shuffle: Any, sample_weight: Any,
-    seed: Any,
-) -> Course:
     if not isinstance(net, Network):
         raise TypeError(f"net must be a fastbp.Network, got {net!r} ({type(net).__name__})")
     check_optimizer(optimizer)
     if not isinstance(shuffle, bool | np.bool_):
         raise TypeError(f"shuffle must be True or False, got {shuffle!r}")
     epochs, batch_size = check.integer("epochs", epochs), check.integer("batch_size", batch_size)
-    seed = Philox(seed).seed
+    limits = _checked_limits(max_seconds, max_steps)
+    keeper = _checked_keeper(checkpoint, checkpoint_every, resume)
+    tree, seed = _resumed(keeper, net, optimizer, seed)
+    if sources.is_stream(x, t):
+        _refuse_for_batches(sample_weight, class_weight, validation_fraction, stratify, train_metrics)
+        source: Rows | Stream = _checked_stream(net, x, steps_per_epoch, epochs, class_weight)
+        validation = sources.checked_validation(net, validation_data)
+    else:
+        if steps_per_epoch is not None:
+            raise ValueError("steps_per_epoch is for batches: the rows of arrays have batch_size")
+        split = Split(validation_data, validation_fraction, stratify)
+        order_seed = seed if shuffle else None
+        source, validation = _checked_rows(net, x, t, sample_weight, class_weight, split, batch_size, seed, order_seed)
+    on_training = checked_metrics("train_metrics", train_metrics)
+    measures = Measures(validation, checked_metrics("metrics", metrics), on_training)
+    measures.check(net, source)
+    calls = _calls(callbacks, early_stopping, measures)
+    reporter = reporting.make(progress, epochs)
+    run = Run(net, optimizer, source, epochs, seed, measures, calls, limits, keeper)
+    try:
+        if tree is not None:
+            run.check_fits(tree)
+        # --- checked
+        run.prepare(tree)
+        return run.go(reporter)
+    finally:
+        reporter.close()
+
+
+# ---- a training on its way -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop before the last epoch."""
+
+    seconds: float | None
+    steps: int | None
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Where a run is kept, how often, and where it comes from."""
+
+    path: Path | None
+    every: int | None
+    source: Path | None
+
+
+@dataclass
+class Measures:
+    """What is measured after each epoch."""
+
+    validation: Validation | None
+    metrics: tuple[Metric, ...]
+    train_metrics: tuple[Metric, ...]
+
+    def check(self, net: Network, source: Rows | Stream) -> None:
+        """Raise for what cannot be measured."""
+        if self.metrics and self.validation is None:
+            raise ValueError("metrics needs validation_data or validation_fraction; train_metrics does not")
+        if self.validation is not None:
+            check_against(net, self.metrics, self.validation.x, self.validation.t)
+        if isinstance(source, Rows):
+            check_against(net, self.train_metrics, source.x, source.t)
+
+    def modes(self) -> dict[str, str]:
+        """Whether more or less of a measure is better, by its name."""
+        known = {"loss": "min"} | ({} if self.validation is None else {"val_loss": "min"})
+        known |= {f"val_{one.name}": one.mode for one in self.metrics}
+        return known | {one.name: one.mode for one in self.train_metrics}
+
+    def take(self, net: Network, source: Source, history: History) -> None:
+        """Measure, into the history."""
+        found: dict[str, float] = {}
+        if (data := self.validation) is not None:
+            history.val_loss.append(data.loss(net))
+            values = evaluate(net, self.metrics, data.x, data.t, data.weight)
+            found |= {f"val_{name}": value for name, value in values.items()}
+        if isinstance(source, Rows):
+            found |= evaluate(net, self.train_metrics, source.x, source.t, source.weight, source.subset)
+        for name, value in found.items():
+            history.metrics.setdefault(name, []).append(value)
+
+
+@dataclass
+class Run:
+    """What `train` goes through, and where it is."""
+
+    net: Network
+    optimizer: Optimizer
+    source: Rows | Stream
+    epochs: int
+    seed: int
+    measures: Measures
+    calls: tuple[Callback, ...]
+    limits: Limits
+    keeper: Keeper
+    history: History = field(default_factory=History)
+    epoch: int = 0  # the one that is on its way
+    batch: int = 0  # how many of its batches are gone through
+    made: Any = field(default_factory=lambda: np.zeros(3))  # its steps, summed loss, summed weights
+    seconds: float = 0.0  # that it took before this call
+    batches: int = 0  # of the run
+    steps: int = 0  # of the run's finished epochs
+
+    # ---- the loop
+
+    def go(self, reporter: reporting.Reporter) -> History:
+        """Train to the end, whatever ends it."""
+        self.started = self.epoch_started = time.perf_counter()
+        self.begun_at, self.pace = self.batches, 1
+        self.by_batch = any(map(has_batch_end, self.calls))
+        self.in_engine = self.net.whole is not None and self.optimizer.kind is not None
+        self.interrupted = False
+        self.history.stopped = None
+        try:
+            self._call("on_train_begin")
+            self._stop_if_exhausted()
+            while self.epoch < self.epochs:
+                self._check_limits()
+                self._one_epoch(reporter)
+        except StopTraining as stop:
+            self.history.stopped = str(stop) or "a callback raised StopTraining"
+        except KeyboardInterrupt:
+            if self.interrupted:
+                self._save()
+            raise
+        self.history.steps = self._steps_made()
+        self._save()
+        with contextlib.suppress(StopTraining):  # it has stopped
+            self._call("on_train_end")
+        return self.history
+
+    def _one_epoch(self, reporter: reporting.Reporter) -> None:
+        self.epoch_started = time.perf_counter() - self.seconds
+        if self.batch == 0:
+            self._call("on_epoch_begin")
+        self.source.begin(self.epoch, self.batch)
+        while not self.source.ended:
+            self._check_limits()
+            started = time.perf_counter()
+            piece = self.source.piece(self._wanted(), self.in_engine)
+            if piece is None:
+                break
+            self._go_through(piece)
+            self._set_pace(piece.count, time.perf_counter() - started)
+        self._finish_epoch(reporter)
+
+    def _go_through(self, piece: Piece) -> None:
+        before = self.made.copy()
+        (self._steps_in_engine if self.in_engine else self._steps_in_python)(piece)
+        self.batch += piece.count
+        self.batches += piece.count
+        if self.by_batch and self.made[0] > before[0]:
+            loss = (self.made[1] - before[1]) / (self.made[2] - before[2])
+            self.history.steps = self._steps_made()
+            info = BatchInfo(self.epoch, self.batch - 1, self.history.steps, piece.rows, float(loss))
+            self._call("on_batch_end", info)
+        if self.keeper.every and self.batches % self.keeper.every == 0 and not self.source.ended:
+            self._save()
+
+    def _steps_in_engine(self, piece: Piece) -> None:
+        """The engine gathers the batches and makes all steps."""
+        net, whole = self.net, self.net.whole
+        assert whole is not None
+        update, out = net.update_in_engine(self.optimizer)
+        before = int(self.made[0])
+        try:
+            whole.engine.train_epoch(
+                piece.x, piece.t, piece.weight, piece.order, piece.batch_size, whole.table, out, update, self.made
+            )
+        except KeyboardInterrupt:
+            # Steps are whole and counted, so it is known where this is.
+            gone = piece.steps_of(int(self.made[0]) - before)
+            self.batch += gone
+            self.batches += gone
+            self.interrupted = True
+            raise
+
+    def _steps_in_python(self, piece: Piece) -> None:
+        """A call for each step: a unit, the loss or the optimizer is Python's."""
+        for x, t, weight in piece.batches():
+            if not sources.has_mean(weight):
+                continue
+            share = sources.share_of(len(x), weight)
+            loss = self.net.train_step(x, t, self.optimizer, sample_weight=weight)
+            self.made += 1, share * loss, share
+
+    def _finish_epoch(self, reporter: reporting.Reporter) -> None:
+        history = self.history
+        steps, loss, weight = self.made
+        if weight == 0:
+            raise ValueError(f"no batch of epoch {self.epoch} had any weight")
+        history.loss.append(float(loss / weight))
+        self.measures.take(self.net, self.source, history)
+        history.seconds.append(time.perf_counter() - self.epoch_started)
+        _note_best(history)
+        self.steps += int(steps)
+        history.steps = self.steps
+        self.epoch, self.batch, self.seconds = self.epoch + 1, 0, 0.0
+        self.made[...] = 0
+        try:
+            self._call("on_epoch_end")
+        finally:
+            reporter.epoch(self.epoch - 1, history.loss[-1], history.val_loss[-1] if history.val_loss else None)
+        if self.keeper.every is None or self.batches % self.keeper.every == 0:
+            self._save()
+
+    def _call(self, event: str, *more: Any) -> None:
+        """Call everybody, also where one wants to stop."""
+        stop: StopTraining | None = None
+        for call in self.calls:
+            try:
+                getattr(call, event)(self.net, self.history, *more)
+            except StopTraining as reason:
+                stop = stop or reason
+        if stop is not None:
+            raise stop
+
+    # ---- limits
+
+    def _steps_made(self) -> int:
+        return self.steps + int(self.made[0])
+
+    def _check_limits(self) -> None:
+        if self.limits.steps is not None and self._steps_made() >= self.limits.steps:
+            raise StopTraining(f"max_steps: {self.limits.steps} steps were made")
+        if self.limits.seconds is not None and self.batches > self.begun_at:
+            taken = time.perf_counter() - self.started
+            if taken >= self.limits.seconds:
+                raise StopTraining(f"max_seconds: {self.limits.seconds:g} seconds were over")
+
+    def _stop_if_exhausted(self) -> None:
+        for call in self.calls:
+            if isinstance(call, EarlyStopping) and call.exhausted:
+                raise StopTraining(call.reason)
+
+    def _wanted(self) -> int | None:
+        """How many batches the next piece may have; None: all that are left."""
+        wanted = [1] if self.by_batch else []
+        if self.limits.steps is not None:
+            wanted.append(self.limits.steps - self._steps_made())
+        if self.limits.seconds is not None:
+            wanted.append(self.pace)
+        if self.keeper.every is not None:
+            wanted.append(self.keeper.every - self.batches % self.keeper.every)
+        return min(wanted, default=None)
+
+    def _set_pace(self, batches: int, seconds: float) -> None:
+        """How many batches go by between two looks at the clock: at most twice as many, as the first ones are slow."""
+        self.pace = max(1, min(2 * self.pace, int(GLANCE * batches / max(seconds, 1e-9))))
+
+    # ---- checkpoints
+
+    def _save(self) -> None:
+        if self.keeper.path is None:
+            return
+        self.history.steps = self._steps_made()
+        tree = files.pack(self.net, self.optimizer, self.history) | {"run": self._position()}
+        files.write_tree(self.keeper.path, tree)
+
+    def _position(self) -> dict[str, Any]:
+        taken = time.perf_counter() - self.epoch_started if self.batch else 0.0
+        return {
+            "settings": self._settings(),
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "made": self.made.copy(),
+            "seconds": taken,
+            "batches": self.batches,
+            "steps": self.steps,
+            "callbacks": [call.get_state() for call in self._with_state()],
+        }
+
+    def _settings(self) -> dict[str, Any]:
+        """What must be the same in a run that is resumed."""
+        return {
+            **self.source.settings(),
+            "rows of validation": None if self.measures.validation is None else len(self.measures.validation.x),
+            "metrics": sorted(self.measures.modes()),
+            "callbacks with a state": [type(call).__name__ for call in self._with_state()],
+        }
+
+    def _with_state(self) -> Iterator[Callback]:
+        return (call for call in self.calls if type(call).get_state is not Callback.get_state)
+
+    def check_fits(self, tree: dict[str, Any]) -> None:
+        """Raise where a checkpoint is of a run with other data or settings."""
+        kept = tree["run"]
+        for what, value in self._settings().items():
+            if kept["settings"].get(what) != value:
+                came = kept["settings"].get(what)
+                raise files.CheckpointError(
+                    f"{self.keeper.source} is of another run: {what} is {came!r} in the file, {value!r} here"
+                )
+
+    def prepare(self, tree: dict[str, Any] | None) -> None:
+        """Begin anew, or go back to where the run was when it was written."""
+        for call in self.calls:
+            if isinstance(call, EarlyStopping):
+                call.begin(self.measures.modes())
+        if tree is None:
+            return
+        files.unpack(tree, self.net, self.optimizer)
+        kept = tree["run"]
+        self.history = files.history_of(tree) or History()
+        self.epoch, self.batch, self.seconds = kept["epoch"], kept["batch"], kept["seconds"]
+        self.batches, self.steps = kept["batches"], kept["steps"]
+        self.made[...] = kept["made"]
+        for call, state in zip(self._with_state(), kept["callbacks"], strict=True):
+            call.set_state(state)
+
+
+def _note_best(history: History) -> None:
+    """The epoch with the lowest validation loss (or loss); an `EarlyStopping` has the last word."""
+    values = history.val_loss or history.loss
+    best = history.best_epoch
+    if best is None or values[-1] < values[best] or np.isnan(values[best]):
+        history.best_epoch = len(values) - 1
+
+
+class _Function(Callback):
+    """A plain function as a callback."""
+
+    def __init__(self, function: Callable[[Network, History], object]) -> None:
+        self.function = function
+
+    def on_epoch_end(self, net: Network, history: History) -> None:
+        self.function(net, history)
+
+
+# ---- checks ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where the validation data come from."""
+
+    data: Any
+    fraction: Any
+    stratify: Any
+
+
+def _checked_limits(max_seconds: Any, max_steps: Any) -> Limits:
+    seconds = None if max_seconds is None else check.real("max_seconds", max_seconds, above=0.0)
+    return Limits(seconds, None if max_steps is None else check.integer("max_steps", max_steps))
+
+
+def _checked_keeper(path: Any, every: Any, resume: Any) -> Keeper:
+    if path is not None:
+        _check_path("checkpoint", path)
+        directory = os.path.dirname(os.path.realpath(os.fspath(path)))
+        if not os.path.isdir(directory):
+            raise FileNotFoundError(f"checkpoint is {os.fspath(path)!r}, but there is no directory {directory!r}")
+    if every is not None:
+        every = check.integer("checkpoint_every", every)
+        if path is None:
+            raise ValueError("checkpoint_every needs checkpoint: the name of a file")
+    if isinstance(resume, bool | np.bool_):
+        if resume and path is None:
+            raise ValueError("resume=True needs checkpoint: the name of a file; or give resume the name")
+        return Keeper(path, every, path if resume and os.path.exists(path) else None)
+    _check_path("resume", resume)
+    return Keeper(path, every, resume)
+
+
+def _check_path(name: str, path: Any) -> None:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{name} must be the name of a file, got {path!r}")
+
+
+def _resumed(keeper: Keeper, net: Network, optimizer: Optimizer, seed: Any) -> tuple[dict[str, Any] | None, int]:
+    """The checkpoint to be resumed, if any, and the run's seed."""
+    given = Philox(seed).seed
+    if keeper.source is None:
+        return None, given
+    tree = files.read_tree(keeper.source)
+    files.check_fits(keeper.source, tree, net, optimizer)
+    name = os.fspath(keeper.source)
+    if "run" not in tree:
+        raise files.CheckpointError(f"{name} was written by save_checkpoint, not by train: load_checkpoint reads it")
+    kept: int = tree["run"]["seed"]
+    if seed is not None and given != kept:
+        raise files.CheckpointError(f"{name} is of another run: seed is {kept} in the file, {given} here")
+    return tree, kept
+
+
+def _refuse_for_batches(weight: Any, by_class: Any, fraction: Any, stratify: Any, train_metrics: Any) -> None:
+    refused = {
+        "sample_weight": (weight is not None, "batches may be (x, t, sample_weight)"),
+        "class_weight='balanced'": (isinstance(by_class, str), "the classes are not counted before: give a dict"),
+        "validation_fraction": (fraction != 0.0, "give validation_data"),
+        "stratify": (stratify is not None, "give validation_data"),
+        "train_metrics": (bool(train_metrics), "the batches are gone by then"),
+    }
+    for name, (given, cure) in refused.items():
+        if given:
+            raise ValueError(f"{name} needs arrays x and t, and x gives batches: {cure}")
+
+
+def _checked_stream(net: Network, x: Any, steps: Any, epochs: int, by_class: Any) -> Stream:
+    if steps is not None:
+        steps = check.integer("steps_per_epoch", steps)
+    elif isinstance(x, Iterator) and epochs > 1:
+        raise ValueError(
+            f"an iterator can be gone through once, but epochs is {epochs}: give epochs=1, steps_per_epoch, a list, or "
+            "a function of the epoch that gives a new iterator"
+        )
+    table = None
+    if by_class is not None:
+        table = sources.weights_by_class(by_class, sources.class_count(net)).astype(net.dtype)
+    return Stream(net, x, steps, table)
+
+
+def _checked_rows(
+    net: Network, x: Any, t: Any, weight: Any, by_class: Any, split: Split, batch_size: int, seed: int,
+    order_seed: int | None,
+) -> tuple[Rows, Validation | None]:
     x = net.checked_x(x)
     if x.shape[0] == 0:
         raise ValueError(f"x has shape {x.shape}: there must be at least one row to train on")
-    t = _dense_targets(net, t, x.shape[0])
-    weight = check.sample_weights(sample_weight, x.shape[0], net.dtype)
+    t = sources.checked_targets(net, t, x.shape[0])
+    weight = check.sample_weights(weight, x.shape[0], net.dtype)
+    subset, kept = _split(x, t, split, seed)
+    validation = sources.checked_validation(net, split.data)
+    if kept is not None:
+        validation = Validation(x[kept], t[kept], None if weight is None else weight[kept])
+        _check_weight(validation.weight, "the rows for validation")
+    if by_class is not None:
+        weight = sources.weighted_by_class(net, by_class, t, weight, slice(None) if subset is None else subset)
     if weight is not None:
-        check.divisor("mean", x.shape[0], weight)
         weight = np.ascontiguousarray(weight)
-    order = np.empty(x.shape[0], np.int64) if shuffle else None
-    return Course(net, x, t, weight, optimizer, epochs, batch_size, seed, order)
+        _check_weight(weight if subset is None else weight[subset], "the rows for training")
+    return Rows(x, t, weight, batch_size=batch_size, seed=order_seed, subset=subset), validation
 
 
-def _dense_targets(net: Network, t: Any, rows: int) -> NDArray[Any]:
-    """Targets as the engine takes them for a whole epoch; for a Python loss, an array with a target for each row."""
-    if net.checks_targets:
-        targets = np.ascontiguousarray(net.checked_targets(t, rows))
-        # Checked labels stay as they are, whatever a callback writes into the caller's: kernels take them for indices.
-        return targets.copy() if targets.ndim == 1 else targets
-    targets = np.asarray(t)
-    if targets.ndim == 0 or targets.shape[0] != rows:
-        raise ValueError(f"t has shape {targets.shape}, expected {rows} rows, as x has")
-    return targets
+def _check_weight(weight: FloatArray | None, what: str) -> None:
+    if weight is None:
+        return
+    try:
+        check.divisor("mean", len(weight), weight)
+    except ValueError:
+        raise ValueError(f"sample_weight sums to {weight.sum()} over {what}, so that the mean is not defined") from None
 
 
-def _checked_validation(net: Network, data: Any) -> tuple[Any, Any, Any] | None:
-    if data is None:
+def _split(x: FloatArray, t: Any, split: Split, seed: int) -> tuple[Any, Any]:
+    """The rows for training and for validation; None and None where all are for training."""
+    fraction = check.real("validation_fraction", split.fraction, at_least=0.0, below=1.0)
+    if split.stratify is not None and not isinstance(split.stratify, bool | np.bool_):
+        raise TypeError(f"stratify must be True, False or None, got {split.stratify!r}")
+    if fraction == 0.0:
+        if split.stratify:
+            raise ValueError("stratify=True needs validation_fraction")
+        return None, None
+    if split.data is not None:
+        raise ValueError("validation_data and validation_fraction are given: expected one of them")
+    if len(x) < 2:
+        raise ValueError("validation_fraction needs at least two rows, got 1")
+    return sources.validation_rows(len(x), fraction, seed, _labels_to_stratify(t, split.stratify))
+
+
+def _labels_to_stratify(t: Any, stratify: object) -> Any:
+    if stratify is not None and not stratify:
         return None
-    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
-        raise TypeError(f"validation_data must be (x, t) or (x, t, sample_weight), got {type(data).__name__}")
-    x, t, weight = data if len(data) == 3 else (*data, None)
-    x = net.checked_x(x, "validation_data[0]")
-    if x.shape[0] == 0:
-        raise ValueError(f"validation_data[0] has shape {x.shape}: there must be at least one row")
-    if net.checks_targets:
-        t = net.checked_targets(t, x.shape[0], "validation_data[1]")
-    weight = check.sample_weights(weight, x.shape[0], net.dtype, "validation_data[2]")
-    if weight is not None:
-        check.divisor("mean", x.shape[0], weight)
-    return x, t, weight
+    try:
+        return sources.class_labels(t)
+    except ValueError:
+        if stratify:
+            raise ValueError(f"stratify=True needs labels, but t holds rows of shape {t.shape}") from None
+        return None
 
 
-def _checked_callbacks(callbacks: Any) -> tuple[Callback, ...]:
-    if callable(callbacks) or not hasattr(callbacks, "__iter__"):
-        raise TypeError(f"callbacks must be a sequence of callables, got {callbacks!r}: write callbacks=(call,)")
-    calls = tuple(callbacks)
+def _calls(callbacks: Any, early_stopping: Any, measures: Measures) -> tuple[Callback, ...]:
+    """Callbacks in the order in which they are called: the one for early stopping sees what the others have done."""
+    given = checked_callbacks(callbacks)
+    if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
+        raise TypeError(f"early_stopping must be a fastbp.EarlyStopping, got {early_stopping!r}")
+    if early_stopping is not None:
+        given += (early_stopping,)
+    calls = tuple(call if isinstance(call, Callback) else _Function(call) for call in given)
     for call in calls:
-        if not callable(call):
-            raise TypeError(f"callbacks must be callables, got {call!r} ({type(call).__name__})")
+        if isinstance(call, EarlyStopping):
+            call.check(measures.modes())
     return calls

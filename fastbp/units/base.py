@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from fastbp import _config
 from fastbp import _validate as check
 from fastbp._validate import FloatArray
 from fastbp.random import Philox, stream_number
@@ -206,11 +206,39 @@ class Unit:
 
     def fresh(self) -> Self:
         """Give a unit with the same settings that is in no network and has no parameters, no dtype and no memories."""
-        unit = copy.copy(self)
+        unit = type(self).__new__(type(self))
+        unit.__dict__.update(vars(self))
         unit.release()
         for name in ("dtype", "_kept"):
             unit.__dict__.pop(name, None)
         return unit
+
+    def multiply_adds(self) -> int:
+        """Give the multiply-adds of the unit's own matrix products for one row, forward; for `Network.summary`."""
+        return 0
+
+    # ---- settings as data, copies
+
+    def config(self) -> dict[str, Any]:
+        """Give the arguments that make an equal unit, as plain JSON values; a model's file holds them.
+
+        They are looked up by the names in the signature of ``__init__``: a unit of your own that keeps each argument as
+        an attribute of the same name needs no ``config``. Sequences come back as lists.
+
+        Raises
+        ------
+        TypeError
+            An argument is no attribute, or cannot be written as data.
+        """
+        return _config.arguments(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle has: settings, arrays of its own (from a network too), no memory for `backward`."""
+        kept = {name: value for name, value in vars(self).items() if name not in ("_kept", "_bound")}
+        for name in ("parameters", "gradients", "state"):
+            if name in kept:
+                kept[name] = {entry: np.array(values) for entry, values in kept[name].items()}
+        return kept
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

@@ -106,6 +106,10 @@ class Linear(Unit):
         into = (None, self.gradients["weight"], self.gradients["bias"])
         return functional.linear_backward(dy, x, self.parameters["weight"], out=into)[0]
 
+    def multiply_adds(self) -> int:
+        """Give n_in · n_out."""
+        return self.n_in * self.n_out
+
     def __repr__(self) -> str:
         init = "" if self.init is None else f", init={self.init!r}"
         return f"Linear({self.n_in}, {self.n_out}{init})"

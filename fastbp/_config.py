@@ -1,0 +1,221 @@
+"""Settings as data: the arguments that make an equal unit, loss or network, as plain JSON values.
+
+A. What an object was made with is asked of the signature of its class: each argument is kept as the attribute of its
+   name, or of that name behind an underscore. So a new unit, loss or option needs nothing here.
+B. Plain JSON: None, bools, numbers and strings stand for themselves, tuples become lists, a dtype its name. What JSON
+   lacks is an object with one of these keys: ``class`` (a unit or a loss, with its own ``config``), ``array``,
+   ``number`` (nan and the infinities), ``items`` (a dict).
+C. The package's own classes are written as "fastbp.Linear"; a user's by its bare name, which cannot mean one of ours.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "OURS",
+    "arguments",
+    "call",
+    "decode",
+    "describe",
+    "encode",
+    "instances",
+    "nested",
+    "parameters_of",
+    "settings",
+    "shown",
+]
+
+OURS = "fastbp."
+
+MAX_DEPTH = 128  # of units and lists in each other: far beyond any network, far below Python's limit
+
+ARRAYS = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+
+
+# ---- from an object to its arguments ---------------------------------------------------------------------------------
+
+
+def settings(made: Any) -> dict[str, Any]:
+    """Give the arguments that make an equal object, by name and as they are.
+
+    Raises
+    ------
+    TypeError
+        An argument of the class is no attribute of the object.
+    """
+    found: dict[str, Any] = {}
+    for parameter in parameters_of(type(made)):
+        value = _attribute(made, parameter)
+        if parameter.kind is parameter.VAR_KEYWORD:
+            found |= value
+        else:
+            found[parameter.name] = value
+    return found
+
+
+def arguments(made: Any) -> dict[str, Any]:
+    """Give the arguments that make an equal object, as plain JSON values."""
+    return {name: encode(value, f"{type(made).__name__}.{name}") for name, value in settings(made).items()}
+
+
+def call(cls: type, values: Mapping[str, Any]) -> Any:
+    """Make an object from its arguments by name."""
+    parameters = parameters_of(cls)
+    several = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
+    if several is None:
+        return cls(**values)
+    given = values.get(several, ())
+    if not isinstance(given, list | tuple):
+        raise TypeError(f"{several} must be a list, got {given!r}")
+    return cls(*given, **{name: value for name, value in values.items() if name != several})
+
+
+def nested(made: Any, of: type) -> list[Any]:
+    """Give the objects of a class that an object was made of, in the order of its arguments."""
+    return list(instances(list(settings(made).values()), of))
+
+
+def instances(value: Any, of: type | tuple[type, ...]) -> Iterator[Any]:
+    """Give the objects of a class in a value, a list or lists of lists."""
+    if isinstance(value, of):
+        yield value
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from instances(entry, of)
+
+
+def parameters_of(cls: type) -> list[inspect.Parameter]:
+    """Give the arguments that a class takes."""
+    return list(inspect.signature(cls).parameters.values())
+
+
+def _attribute(made: Any, parameter: inspect.Parameter) -> Any:
+    name = parameter.name
+    names = [name, f"_{name}"]
+    if parameter.kind is parameter.VAR_POSITIONAL:
+        names += ["units"]  # a chain is given unit by unit
+    for candidate in names:
+        if hasattr(made, candidate):
+            return getattr(made, candidate)
+    cls = type(made).__name__
+    raise TypeError(
+        f"{cls} takes {name!r}, but {made!r} has no attribute {name!r} that would tell what it was made with: "
+        f"set self.{name} in __init__, or define {cls}.config()"
+    )
+
+
+# ---- from values to JSON and back ------------------------------------------------------------------------------------
+
+
+def encode(value: Any, name: str, depth: int = 0) -> Any:
+    """Give a value as plain JSON; the name is for the message.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A value of another kind, or more lists in each other than can be read back.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError(f"{name} is nested more than {MAX_DEPTH} deep, which is more than can be read back")
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, np.generic):
+        return encode(value.item(), name, depth)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {"number": repr(float(value))}
+    if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
+        return np.dtype(value).name
+    return _encode_composite(value, name, depth)
+
+
+def _encode_composite(value: Any, name: str, depth: int) -> Any:
+    if isinstance(value, np.ndarray):
+        return _encode_array(value, name)
+    if isinstance(value, Mapping):
+        return {"items": [[encode(k, name, depth + 2), encode(v, name, depth + 2)] for k, v in value.items()]}
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return [encode(entry, f"{name}[{i}]", depth + 1) for i, entry in enumerate(value)]
+    if callable(getattr(value, "config", None)) and not isinstance(value, type):
+        return describe(value)
+    raise TypeError(f"{name} is {value!r} ({type(value).__name__}), which cannot be written as data")
+
+
+def _encode_array(value: np.ndarray[Any, Any], name: str) -> dict[str, Any]:
+    if value.dtype.name not in ARRAYS:
+        known = ", ".join(ARRAYS)
+        raise TypeError(f"{name} has dtype {value.dtype}, which cannot be written as data: known are {known}")
+    return {"array": encode(value.ravel().tolist(), name), "dtype": value.dtype.name, "shape": list(value.shape)}
+
+
+def describe(made: Any) -> dict[str, Any]:
+    """Give the name of an object's class and its arguments."""
+    cls = type(made)
+    return {"class": f"{OURS}{cls.__name__}" if _is_ours(cls) else cls.__name__, "config": made.config()}
+
+
+def _is_ours(cls: type) -> bool:
+    import fastbp
+
+    return cls.__name__ in fastbp.__all__ and getattr(fastbp, cls.__name__) is cls
+
+
+def decode(data: Any, make: Callable[[str, dict[str, Any]], Any], depth: int = 0) -> Any:
+    """Give the value that plain JSON stands for.
+
+    Parameters
+    ----------
+    data
+        As `encode` gives it, or anything else that somebody wrote into a file.
+    make : function of (name, values)
+        What makes an object of a class.
+
+    Raises
+    ------
+    ValueError
+        An object without a meaning.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+    if isinstance(data, list):
+        return [decode(entry, make, depth + 1) for entry in data]
+    if not isinstance(data, dict):
+        return data
+    keys = set(data)
+    if keys == {"class", "config"} and isinstance(data["class"], str) and isinstance(data["config"], dict):
+        values = {name: decode(value, make, depth + 1) for name, value in data["config"].items()}
+        return make(data["class"], values)
+    if keys == {"array", "dtype", "shape"}:
+        return _decode_array(decode(data["array"], make, depth + 1), data["dtype"], data["shape"])
+    if keys == {"number"} and data["number"] in ("nan", "inf", "-inf"):
+        return float(data["number"])
+    if keys == {"items"} and isinstance(data["items"], list):
+        return dict(_pair(decode(pair, make, depth + 1)) for pair in data["items"])
+    raise ValueError(f"an entry with the keys {shown(sorted(keys))} has no meaning")
+
+
+def _decode_array(values: Any, dtype: Any, shape: Any) -> Any:
+    plain = isinstance(values, list) and all(type(value) in (bool, int, float) for value in values)
+    sizes = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
+    if not plain or not sizes or dtype not in ARRAYS or math.prod(shape) != len(values):
+        raise ValueError(f"an array of dtype {shown(dtype)} and shape {shown(shape)} is not written as one")
+    return np.array(values, dtype).reshape(shape)
+
+
+def _pair(entry: Any) -> tuple[Any, Any]:
+    if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], str | int | float | None):
+        raise ValueError(f"{shown(entry)} is no key with its value")
+    return entry[0], entry[1]
+
+
+def shown(value: Any) -> str:
+    """A value of a file in a message: not all of it."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
