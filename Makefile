@@ -65,6 +65,7 @@ bars: $(VENV)/installed-bench
 	$(BIN)/python -m bench.sweep --only peak --threads 2
 	$(BIN)/python -m bench.elementwise
 	$(BIN)/python -m bench.steps
+	$(BIN)/python -m bench.second_order
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.busy
 	$(BIN)/python -m bench.memory --large

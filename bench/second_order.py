@@ -74,7 +74,7 @@ def check_product(net: Any, x: Any, t: Any, v: Any, point: Any) -> None:
 def check_norms(net: Any, x: Any, t: Any) -> None:
     """Of the first rows, against a gradient each."""
     norms = net.sample_gradient_norms(x, t)
-    for i in range(3):
+    for i in range(min(3, len(x))):
         expected = np.linalg.norm(net.value_and_grad(x[i : i + 1], t[i : i + 1])[1].flat.astype(np.float64))
         if not abs(norms[i] - expected) <= 1e-4 * expected:
             raise ArithmeticError(f"the gradient of row {i} has length {norms[i]}, expected {expected}")

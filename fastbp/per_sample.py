@@ -346,6 +346,33 @@ class DPSGD(Optimizer):
         self.momentum = check.real("momentum", momentum, at_least=0, below=1)
         self.seed = Philox(seed).seed
 
+    def get_state(self, net: Any) -> dict[str, Any]:
+        """Give what is remembered of a network, and the settings: what goes on from it has the same noise."""
+        state = self.state_for(net)
+        settings = {name: value for name, value in self.__getstate__().items() if not callable(value)}
+        velocity = {"state.velocity": state.arrays["velocity"]}
+        return {"optimizer": type(self).__name__, "step": state.step, "settings": settings, **velocity}
+
+    def set_state(self, net: Any, state: Mapping[str, Any]) -> None:
+        """Go on from what `get_state` gave for a network of the same size and dtype.
+
+        Raises
+        ------
+        ValueError
+            It is another optimizer's or of another size. Nothing has been changed then.
+        """
+        if state.get("optimizer") != type(self).__name__:
+            raise ValueError(f"the state is that of {state.get('optimizer')!r}, this is {type(self).__name__}")
+        mine, given = self.state_for(net), np.asarray(state["state.velocity"])
+        velocity = mine.arrays["velocity"]
+        if given.shape != velocity.shape or given.dtype != velocity.dtype:
+            wanted = f"{velocity.shape} {velocity.dtype}"
+            raise ValueError(f"state.velocity is {given.shape} {given.dtype}, the network has {wanted}")
+        checked = type(self)(**{"lr": self.lr, **state["settings"]})
+        vars(self).update(checked.__getstate__())
+        mine.step = check.integer("step", state["step"], 0)
+        velocity[...] = given
+
     def update(self, parameters: Any, gradients: Any) -> None:
         """Refuse: a gradient that is there already is neither clipped by samples nor noisy."""
         raise TypeError("DPSGD computes its own gradients, of each sample: call net.train_step(x, t, optimizer)")

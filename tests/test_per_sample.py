@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -344,7 +345,7 @@ def test_the_noise_of_large_networks_is_drawn_in_blocks() -> None:
     np.testing.assert_allclose(quiet.flat_parameters - net.flat_parameters, expected, rtol=0, atol=1e-12)
 
 
-def test_the_same_seed_goes_on_as_it_would_have(rng: np.random.Generator) -> None:
+def test_the_same_seed_goes_on_as_it_would_have(rng: np.random.Generator, tmp_path: Path) -> None:
     net = mlp(rng)
     x, t, _ = problem(rng, net)
     whole, first = net.copy(), net.copy()
@@ -354,14 +355,29 @@ def test_the_same_seed_goes_on_as_it_would_have(rng: np.random.Generator) -> Non
     begun = DPSGD(0.1, 1.0, 1.0, momentum=0.9, seed=8)
     for _ in range(2):
         first.train_step(x, t, begun)
-    # Another network with another optimizer takes over parameters and state.
-    second, goes_on = first.copy(), DPSGD(0.1, 1.0, 1.0, momentum=0.9, seed=8)
-    state = goes_on.state_for(second)
-    state.step = begun.state_for(first).step
-    state.arrays["velocity"][...] = begun.state_for(first).arrays["velocity"]
+    # Another network with another optimizer takes over parameters, settings and state.
+    fastbp.save_checkpoint(tmp_path / "run.ckpt", first, begun)
+    second, goes_on = mlp(rng), DPSGD(0.2, 2.0, 0.0)
+    fastbp.load_checkpoint(tmp_path / "run.ckpt", second, goes_on)
+    assert repr(goes_on) == repr(optimizer)
     for _ in range(3):
         second.train_step(x, t, goes_on)
     np.testing.assert_array_equal(second.flat_parameters, whole.flat_parameters)
+
+
+def test_a_state_that_does_not_fit(rng: np.random.Generator) -> None:
+    net, other = mlp(rng), fastbp.MLP([2, 1], loss="mse", dtype="float64")
+    optimizer = DPSGD(0.1, 1.0, 1.0, seed=8)
+    good = optimizer.get_state(net)
+    before = repr(optimizer)
+    for place, state, message in (
+        (net, {**good, "optimizer": "SGD"}, "the state is that of 'SGD', this is DPSGD"),
+        (other, good, r"state.velocity is \(83,\) float64, the network has \(3,\) float64"),
+        (net, {**good, "settings": {**good["settings"], "clip_norm": -1.0}}, "clip_norm"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            optimizer.set_state(place, state)
+        assert repr(optimizer) == before
 
 
 def test_the_same_bits_with_any_number_of_threads(rng: np.random.Generator) -> None:

@@ -254,7 +254,7 @@ cdef class Engine(Gate):
     cdef Batch batch                    # of the last forward
     cdef object x                       # kept alive for backward
     cdef readonly bint has_forward
-    cdef bint all_deltas                # did the last `descend` go on to the input?
+    cdef bint has_deltas, all_deltas    # did `descend` follow the last forward, and go on to the input?
     cdef object y_view, dx_view         # of the last shape asked for
     cdef int typenum
 
@@ -408,7 +408,7 @@ cdef class Engine(Gate):
 
     cdef void forget(self) noexcept:
         """What the last forward left is about to be overwritten."""
-        self.has_forward = False
+        self.has_forward = self.has_deltas = False
         self.x = None
 
     cdef void count(self, bint training) noexcept nogil:
@@ -659,6 +659,8 @@ cdef class Engine(Gate):
         cdef int threads
         self.enter()
         try:
+            if not self.chain.separate:
+                raise RuntimeError("descend of an engine that was not made with separate=True: there is no place for the gradients")
             threads = self.begin_down(dy)
             self.check_table(table)
             # --- checked
@@ -668,7 +670,7 @@ cdef class Engine(Gate):
                 sweep_deltas(&self.chain, &session, &self.batch, table.pairs, need_dx)
             session_end(&session)
             raise_pending(&session)
-            self.all_deltas = need_dx
+            self.has_deltas, self.all_deltas = True, need_dx
             if not need_dx:
                 return None
             self.dx_view = self.view(self.dx_view, self.chain.dx, self.batch.rows, self.n_in)
@@ -681,6 +683,8 @@ cdef class Engine(Gate):
         cdef Session session
         self.enter()
         try:
+            if not self.has_deltas:
+                raise RuntimeError("weights_of_deltas before descend: there are no gradients at the outputs")
             self.check_table(table)
             self.check_table(out)
             # --- checked
@@ -699,7 +703,7 @@ cdef class Engine(Gate):
 
     def delta_of(self, int i):
         """The gradient at a unit's output, a view of the engine's own buffer; None where `descend` does not come."""
-        if not wants(&self.chain, i, self.all_deltas):
+        if not self.has_deltas or not wants(&self.chain, i, self.all_deltas):
             return None
         return self.view(None, self.chain.units[i].delta, self.batch.rows, self.chain.units[i].n_out)
 
