@@ -14,6 +14,7 @@ from test_composites import NAMES, Same, chains
 
 import fastbp
 from fastbp import Branches, Linear, Network, Residual, Sequential, Tanh, Unit
+from fastbp.losses import RuleLoss
 from fastbp.reference import ACTIVATIONS, LOSSES, UNITS
 from fastbp.second_order import MOST_PARAMETERS
 
@@ -98,7 +99,7 @@ def mlp(rng: np.random.Generator, hidden: str = "tanh", loss: str = "mse", dtype
 def problem(rng: np.random.Generator, net: Network, rows: int = 7) -> tuple[Array, Array, Array]:
     """Inputs, targets, and a direction."""
     assert net.n_in is not None
-    kind = LOSSES[net._loss_name].targets if net._loss_name else "values"
+    kind = net.loss.rule.targets if isinstance(net.loss, RuleLoss) else "values"
     x = rng.standard_normal((rows, net.n_in)).astype(net.dtype)
     t = targets_for(kind, rng, rows, net.n_out or 3, net.dtype)
     return x, t, rng.standard_normal(net.n_parameters).astype(net.dtype)
