@@ -145,7 +145,7 @@ class EnginePart(Part):
         self.whole, self.stretch = whole, stretch
         self.first = len(whole.nodes)
         plan, net = stretch.plan, whole.net
-        self.engine = _engine.Engine(net.dtype.itemsize, plan.specs, None, net.seed, True)
+        self.engine = _engine.Engine(net.dtype.itemsize, plan.specs, None, net.seed, separate=True)
         for spec, placed in zip(plan.specs, plan.units, strict=True):
             assert spec.sources is not None
             sources = tuple(source if s == INPUT else self.first + s for s in spec.sources)

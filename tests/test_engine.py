@@ -57,7 +57,7 @@ def diamond(rng: np.random.Generator, dtype: Any) -> tuple[_engine.Engine, list[
     shapes = [unit[5][0] for unit in DIAMOND if unit[0] == "linear"]
     weights = [rng.normal(size=shape).astype(dtype) for shape in shapes]
     biases = [rng.normal(size=shape[1:]).astype(dtype) for shape in shapes]
-    return _engine.Engine(np.dtype(dtype).itemsize, DIAMOND, None, 0, True), weights, biases
+    return _engine.Engine(np.dtype(dtype).itemsize, DIAMOND, separate=True), weights, biases
 
 
 @BY_DTYPE
