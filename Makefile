@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(wildcard src_pyx/fastbp/*)
 PYTEST := $(BIN)/python -m pytest
-KERNEL_TESTS := $(addprefix tests/test_,functional.py ulp.py gradcheck.py network.py training.py optimizers.py)
+KERNEL_TESTS := $(addprefix tests/test_,functional.py functional_units.py table_units.py ulp.py gradcheck.py network.py training.py optimizers.py)
 
 .PHONY: help demo test test-others test-debug test-ulp test-package bench compare sweep bars lint build clean
 
@@ -64,7 +64,9 @@ bars: $(VENV)/installed-bench
 	$(BIN)/python -m bench.sweep --only sweep
 	$(BIN)/python -m bench.sweep --only peak --threads 2
 	$(BIN)/python -m bench.elementwise
+	$(BIN)/python -m bench.activations
 	$(BIN)/python -m bench.steps
+	$(BIN)/python -m bench.units
 	$(BIN)/python -m bench.second_order
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.busy

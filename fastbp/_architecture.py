@@ -41,8 +41,8 @@ def describe(net: Network) -> dict[str, Any]:
     """
     return {
         "network": _config.describe(net),
-        "training": bool(getattr(net, "training", True)),
-        "steps": int(getattr(net, "steps", 0)),
+        "training": net.training,
+        "steps": net.steps,
     }
 
 
@@ -183,8 +183,6 @@ def elements(unit: Unit) -> int:
 
 def children(unit: Unit) -> list[Unit]:
     """Give the units that a unit is composed of, in their order; a user's that cannot tell has none."""
-    if hasattr(unit, "units"):
-        return list(unit.units)
     try:
         return _config.nested(unit, Unit)
     except TypeError:
@@ -194,20 +192,14 @@ def children(unit: Unit) -> list[Unit]:
 def arrays_of(net: Network) -> Iterator[tuple[str, FloatArray]]:
     """Give all that training has changed by its name in a file: parameters, and "state." with the name of a state."""
     yield from net.parameters.items()
-    for name, values in _state(net).items():
+    for name, values in net.state.items():
         yield f"state.{name}", values
 
 
-def _state(net: Network) -> Mapping[str, FloatArray]:
-    state: Mapping[str, FloatArray] = getattr(net, "state", {})
-    return state
-
-
 def _set_mode(net: Network, training: bool, steps: int) -> None:
-    if hasattr(net, "steps"):
-        net.steps = steps
-    if getattr(net, "training", True) is not training:
-        getattr(net, "train" if training else "eval")()
+    net.steps = steps
+    if not training:
+        net.eval()
 
 
 # ---- copies ----------------------------------------------------------------------------------------------------------
@@ -224,9 +216,9 @@ def parts(net: Network) -> tuple[Any, ...]:
         {name: getattr(net, name) for name in keywords},
         {name: value for name, value in vars(net).items() if name in beside},
         net.flat_parameters,
-        dict(_state(net)),
-        bool(getattr(net, "training", True)),
-        int(getattr(net, "steps", 0)),
+        net.state,
+        net.training,
+        net.steps,
     )
 
 
@@ -246,7 +238,7 @@ def revive(
     Network.__init__(net, *chain, **keywords)
     net.flat_parameters[...] = flat
     for name, values in state.items():
-        _state(net)[name][...] = values
+        net.state[name][...] = values
     _set_mode(net, training, steps)
     return net
 

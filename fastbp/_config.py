@@ -1,7 +1,8 @@
 """Settings as data: the arguments that make an equal unit, loss or network, as plain JSON values.
 
 A. What an object was made with is asked of the signature of its class: each argument is kept as the attribute of its
-   name, or of that name behind an underscore. So a new unit, loss or option needs nothing here.
+   name, or of that name behind an underscore, or in the dict `options`. So a new unit, loss or option needs nothing
+   here.
 B. Plain JSON: None, bools, numbers and strings stand for themselves, tuples become lists, a dtype its name. What JSON
    lacks is an object with one of these keys: ``class`` (a unit or a loss, with its own ``config``), ``array``,
    ``number`` (nan and the infinities), ``items`` (a dict).
@@ -103,6 +104,9 @@ def _attribute(made: Any, parameter: inspect.Parameter) -> Any:
     for candidate in names:
         if hasattr(made, candidate):
             return getattr(made, candidate)
+    options = getattr(made, "options", None)
+    if isinstance(options, Mapping) and name in options:
+        return options[name]
     cls = type(made).__name__
     raise TypeError(
         f"{cls} takes {name!r}, but {made!r} has no attribute {name!r} that would tell what it was made with: "

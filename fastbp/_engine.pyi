@@ -43,7 +43,9 @@ class Engine(Gate):
     loss_is_ours: bool
     has_forward: bool
     training: bool
+    looks_closer: bool
     steps: int
+    seed: int
     def __init__(
         self,
         itemsize: int,

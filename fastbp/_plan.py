@@ -9,6 +9,7 @@ from fastbp._validate import FloatArray
 from fastbp.random import stream_number
 from fastbp.units.base import Unit
 from fastbp.units.composites import Branches, Composite, Residual, Sequential
+from fastbp.units.shapes import Flatten
 
 INPUT = -1  # instead of a unit's number: what the engine is given
 
@@ -124,6 +125,18 @@ def _through(units: Sequence[Unit], n_in: int | None) -> int | None:
         except ValueError:
             return None
     return n_in
+
+
+def input_readers(units: Sequence[Unit]) -> Iterator[Unit]:
+    """Give the units that read what the chain is given, as it is or in another shape."""
+    first = units[0]
+    if isinstance(first, Composite) and first.kind is not None:
+        for branch in [first.units] if isinstance(first, Sequential) else [(unit,) for unit in first.units]:
+            yield from input_readers(branch)
+        return
+    yield first
+    if isinstance(first, Flatten) and len(units) > 1:
+        yield from input_readers(units[1:])
 
 
 class Plan:

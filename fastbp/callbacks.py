@@ -229,14 +229,14 @@ class EarlyStopping(Callback):
         if self._kept is None:
             self._kept = {"parameters": np.empty_like(net.flat_parameters), "state": {}}
         self._kept["parameters"][...] = net.flat_parameters
-        self._kept["state"] = {name: values.copy() for name, values in unit_state(net).items()}
+        self._kept["state"] = {name: values.copy() for name, values in net.state.items()}
 
     def on_train_end(self, net: Network, history: History) -> None:
         """Go back to the best weights."""
         if self._kept is None:
             return
         net.flat_parameters[...] = self._kept["parameters"]
-        for name, values in unit_state(net).items():
+        for name, values in net.state.items():
             values[...] = self._kept["state"][name]
 
     def get_state(self) -> dict[str, Any]:
@@ -252,11 +252,6 @@ class EarlyStopping(Callback):
     def __repr__(self) -> str:
         shown = f"{self.metric!r}, patience={self.patience}, min_delta={self.min_delta!r}, mode={self.mode!r}"
         return f"EarlyStopping({shown}, restore_best={self.restore_best})"
-
-
-def unit_state(net: Network) -> dict[str, Any]:
-    """What units keep beside their parameters, by name; empty for a network without such units."""
-    return getattr(net, "state", None) or {}
 
 
 def has_batch_end(call: Any) -> bool:

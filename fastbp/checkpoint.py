@@ -6,9 +6,9 @@ A. The file: MAGIC, the length of the header (8 bytes, little-endian), the heade
    to the bit.
 B. A file is read and compared whole before anything is changed: a damaged file, or one of another network, leaves
    network and optimizer as they were.
-C. What has a state of its own says so by ``get_state(net)`` and ``set_state(net, state)``: optimizers, the schedules
-   among their hyper-parameters. Of an optimizer without them, its arrays, its count of steps and its plain attributes
-   are kept.
+C. An optimizer that knows its own state says so by ``get_state(net)`` and ``set_state(net, state)``, which refuses what
+   does not fit before it changes anything. Of any other, its arrays, its count of steps and its plain attributes are
+   kept; of one whose rule is Python's the attributes in any case.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp._files import atomic_write
-from fastbp.callbacks import unit_state
 from fastbp.history import History
 from fastbp.network import Network, check_optimizer
 from fastbp.optimizers import Optimizer
@@ -40,6 +39,7 @@ MAGIC = b"fastbp checkpoint 1\n"
 ALIGNMENT = 64
 DIGEST = 32  # bytes of SHA-256
 DTYPES = ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f4", "<f8")
+CONTENT = {"network", "parameters", "units", "seed", "steps", "optimizer", "history"}
 LONGEST_HEADER = 2**28  # bytes; what claims more is not read
 
 
@@ -169,7 +169,7 @@ def load_checkpoint(path: Path, net: Network, optimizer: Optimizer) -> Checkpoin
     _check(net, optimizer)
     tree = read_tree(path)
     check_fits(path, tree, net, optimizer)
-    unpack(tree, net, optimizer)
+    unpack(path, tree, net, optimizer)
     return Checkpoint(history_of(tree), tree.get("extra", {}))
 
 
@@ -187,9 +187,9 @@ def pack(net: Network, optimizer: Optimizer, history: History | None) -> Tree:
     return {
         "network": describe(net),
         "parameters": net.flat_parameters,
-        "units": dict(unit_state(net)),
+        "units": net.state,
         "seed": net.seed,
-        "steps": getattr(net, "steps", None),
+        "steps": net.steps,
         "optimizer": {"class": type(optimizer).__name__, **_optimizer_state(optimizer, net)},
         "history": None if history is None else dataclasses.asdict(history),
     }
@@ -202,7 +202,7 @@ def describe(net: Network) -> Tree:
         "loss": _named(net.loss),
         "dtype": net.dtype.name,
         "shapes": {name: list(view.shape) for name, view in net.parameters.items()},
-        "state": {name: list(values.shape) for name, values in unit_state(net).items()},
+        "state": {name: list(values.shape) for name, values in net.state.items()},
     }
 
 
@@ -213,16 +213,11 @@ def _named(thing: Any) -> str:
 
 
 def _optimizer_state(optimizer: Optimizer, net: Network) -> Tree:
+    settings = {name: value for name, value in optimizer.__getstate__().items() if _is_plain(value)}
     if hasattr(optimizer, "get_state"):
-        return {"state": optimizer.get_state(net)}
+        return {"state": optimizer.get_state(net), "settings": settings if optimizer.kind is None else {}}
     state = optimizer.state_for(net)
-    settings = optimizer.__getstate__()
-    return {
-        "arrays": state.arrays,
-        "step": state.step,
-        "settings": {name: value for name, value in settings.items() if _is_plain(value)},
-        "parts": {name: value.get_state(net) for name, value in settings.items() if hasattr(value, "get_state")},
-    }
+    return {"arrays": state.arrays, "step": state.step, "settings": settings}
 
 
 def _is_plain(value: Any) -> bool:
@@ -242,21 +237,15 @@ def check_fits(path: Path, tree: Tree, net: Network, optimizer: Optimizer) -> No
     if tree["optimizer"]["class"] != name:
         came = tree["optimizer"]["class"]
         raise CheckpointError(f"{os.fspath(path)} was written for another optimizer: {came} in the file, {name} here")
-    expected, kept = pack(net, optimizer, None), tree
-    for place in ((), ("units",), ("optimizer", "arrays")):
-        for one in place:
-            expected, kept = expected.get(one, {}), kept.get(one, {})
-        _check_arrays(path, expected, kept)
-
-
-def _check_arrays(path: Path, expected: Tree, kept: Tree) -> None:
-    mine, theirs = _arrays_of(expected), _arrays_of(kept)
-    if mine != theirs:
-        raise CheckpointError(f"{os.fspath(path)} holds other arrays: {theirs} in the file, {mine} here")
+    kept, expected = _arrays_of(tree), _arrays_of(pack(net, optimizer, None))
+    if kept != expected:
+        raise CheckpointError(f"{os.fspath(path)} holds other arrays: {kept} in the file, {expected} here")
 
 
 def _arrays_of(tree: Tree) -> dict[str, str]:
-    return {name: f"{v.dtype} {v.shape}" for name, v in tree.items() if isinstance(v, np.ndarray)}
+    """Say what the arrays are that `unpack` copies."""
+    named = {"parameters": tree["parameters"], **tree["units"], **tree["optimizer"].get("arrays", {})}
+    return {name: f"{array.dtype} {array.shape}" for name, array in named.items()}
 
 
 def _difference(theirs: Any, mine: Any) -> str:
@@ -274,26 +263,29 @@ def _shape(sizes: list[int] | None) -> str:
     return "missing" if sizes is None else str(tuple(sizes))
 
 
-def unpack(tree: Tree, net: Network, optimizer: Optimizer) -> None:
+def unpack(path: Path, tree: Tree, net: Network, optimizer: Optimizer) -> None:
     """Give network and optimizer the state of a checkpoint that fits them."""
+    _unpack_optimizer(path, tree["optimizer"], net, optimizer)
     net.flat_parameters[...] = tree["parameters"]
-    for name, values in unit_state(net).items():
+    for name, values in net.state.items():
         values[...] = tree["units"][name]
     net.seed = tree["seed"]
-    if tree["steps"] is not None:
-        net.steps = tree["steps"]
-    kept = tree["optimizer"]
+    net.steps = tree["steps"]
+
+
+def _unpack_optimizer(path: Path, kept: Tree, net: Network, optimizer: Optimizer) -> None:
     if hasattr(optimizer, "set_state"):
-        optimizer.set_state(net, kept["state"])
-        return
-    state = optimizer.state_for(net)
-    state.step = kept["step"]
-    for name, array in kept["arrays"].items():
-        state.arrays[name][...] = array
+        try:
+            optimizer.set_state(net, kept["state"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(f"{os.fspath(path)} was written for another optimizer: {error}") from error
+    else:
+        state = optimizer.state_for(net)
+        state.step = kept["step"]
+        for name, array in kept["arrays"].items():
+            state.arrays[name][...] = array
     # Not one by one through their setters: what holds together, as nesterov and momentum do, is set at once.
     vars(optimizer).update(kept["settings"])
-    for name, part in kept["parts"].items():
-        vars(optimizer)[name].set_state(net, part)
 
 
 def history_of(tree: Tree) -> History | None:
@@ -381,7 +373,12 @@ def read_tree(path: Path) -> Tree:
     digest.update(data.data)
     if digest.digest() != kept:
         raise _damaged(name, "its checksum is not that of its content")
-    content: Tree = _decoded(header["content"], [_array(one, data) for one in header["arrays"]])
+    try:
+        content: Tree = _decoded(header["content"], [_array(one, data) for one in header["arrays"]])
+    except (ValueError, IndexError, TypeError, AttributeError, RecursionError):
+        raise _damaged(name, "its header cannot be read") from None
+    if not isinstance(content, dict) or not CONTENT <= set(content):
+        raise CheckpointError(f"{name} is no checkpoint of a network and an optimizer")
     return content
 
 
@@ -406,9 +403,10 @@ def _read_header(name: str, file: BinaryIO) -> Tree:
 def _check_header(tree: Tree) -> None:
     """Hold every array to the data's bounds: the checksum comes later, and a header may claim anything."""
     for one in tree["arrays"]:
-        end = one["start"] + math.prod(one["shape"]) * np.dtype(one["dtype"]).itemsize
-        if one["dtype"] not in DTYPES or min([0, one["start"], *one["shape"]]) < 0 or end > tree["bytes"]:
-            raise ValueError("no array of this file")
+        if one["dtype"] not in DTYPES or min([0, one["start"], *one["shape"]]) < 0:
+            raise ValueError("no array of a checkpoint")
+        if one["start"] + math.prod(one["shape"]) * np.dtype(one["dtype"]).itemsize > tree["bytes"]:
+            raise ValueError("an array beyond the end")
 
 
 def _damaged(name: str, why: str) -> CheckpointError:

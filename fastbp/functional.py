@@ -10,7 +10,8 @@ C. The activations and their derivatives are made from `fastbp.reference.ACTIVAT
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -20,6 +21,7 @@ from fastbp import _ops
 from fastbp import _validate as check
 from fastbp._validate import REDUCTIONS, FloatArray, Reduction, aligned, deliver
 from fastbp.reference import ACTIVATIONS, Activation
+from fastbp.reference.activations import Option
 
 __all__ = [
     "linear",
@@ -303,7 +305,7 @@ Parameters
 ----------
 z : ndarray of float32 or float64, any shape
     Any strides.
-out : ndarray of z's dtype and shape, optional
+{options}out : ndarray of z's dtype and shape, optional
     Where the result goes. Any strides; it may be z itself, and otherwise shares no memory with it.
 
 Returns
@@ -314,9 +316,9 @@ y : ndarray of z's dtype and shape
 Raises
 ------
 TypeError
-    An argument is no array of float32 or float64, or the dtypes differ.
+    An argument is no array of float32 or float64, or the dtypes differ{no_number}.
 ValueError
-    ``out`` has another shape, is read-only or overlaps z.
+    ``out`` has another shape, is read-only or overlaps z{out_of_range}.
 
 References
 ----------
@@ -339,7 +341,7 @@ dy : ndarray of float32 or float64, any shape
     The gradient at the activation's output. Any strides.
 {kept} : ndarray of dy's dtype and shape
     The activation's {needs}. Any strides.
-out : ndarray of dy's dtype and shape, optional
+{options}out : ndarray of dy's dtype and shape, optional
     Where the result goes. Any strides; it may be dy or {kept} itself, and otherwise shares no memory with them.
 
 Returns
@@ -350,9 +352,9 @@ dz : ndarray of dy's dtype and shape
 Raises
 ------
 TypeError
-    An argument is no array of float32 or float64, or the dtypes differ.
+    An argument is no array of float32 or float64, or the dtypes differ{no_number}.
 ValueError
-    The shapes differ, or ``out`` has another shape, is read-only or overlaps an input.
+    The shapes differ, or ``out`` has another shape, is read-only or overlaps an input{out_of_range}.
 
 References
 ----------
@@ -370,45 +372,87 @@ Examples
 def _forward_function(rule: Activation) -> Callable[..., FloatArray]:
     """Make the public function of an activation."""
     name, index = rule.name, _ops.activation_index(rule.name)
+    defaults = activation_options(name, rule.options, {})
 
-    def forward(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
-        done = _ops.try_activation(index, z, out)
-        if done is not None:
-            return done
+    def compute(z: FloatArray, out: FloatArray | None, options: tuple[float, ...]) -> FloatArray:
         z = check.array("z", z)
         y = check.output(out, z.shape, z.dtype, (("z", z),), in_place=True)
         # Checked.
-        _ops.activation(index, aligned(z), y)
+        _ops.activation(index, aligned(z), y, *options)
         return deliver(y, out)
 
+    def alone(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+        done = _ops.try_activation(index, z, out)
+        return compute(z, out, ()) if done is None else done
+
+    def with_options(z: FloatArray, *, out: FloatArray | None = None, **given: float) -> FloatArray:
+        options = activation_options(name, rule.options, given) if given else defaults
+        done = _ops.try_activation(index, z, out, *options)
+        return compute(z, out, options) if done is None else done
+
     result = repr(rule.forward(np.array([-1.0, 0.0, 2.0])).round(4))
-    doc = _FORWARD_DOC.format(name=name, formula=rule.formula, source=rule.source, result=result)
-    return _named(forward, name, doc)
+    doc = _FORWARD_DOC.format(name=name, formula=rule.formula, source=rule.source, result=result, **_option_docs(rule))
+    return _named(with_options if rule.options else alone, name, doc, ("z",), rule)
 
 
 def _backward_function(rule: Activation) -> Callable[..., FloatArray]:
     """Make the public function of an activation's derivative; its second argument bears the name of what it needs."""
-    index = _ops.activation_index(rule.name)
+    name, index = f"{rule.name}_backward", _ops.activation_index(rule.name)
+    kept_name = "y" if rule.needs == "output" else "z"
+    defaults = activation_options(name, rule.options, {})
 
-    def compute(dy: FloatArray, kept_name: str, kept: FloatArray, out: FloatArray | None) -> FloatArray:
+    def compute(dy: FloatArray, kept: FloatArray, out: FloatArray | None, options: tuple[float, ...]) -> FloatArray:
         dy = check.array("dy", dy)
         kept = check.array(kept_name, kept, dy.dtype, "dy")
         if dy.shape != kept.shape:
             raise ValueError(f"dy has shape {dy.shape}, expected {kept.shape}: the shape of {kept_name}")
         dz = check.output(out, dy.shape, dy.dtype, (("dy", dy), (kept_name, kept)), in_place=True)
         # Checked.
-        _ops.activation_backward(index, aligned(dy), aligned(kept), dz)
+        _ops.activation_backward(index, aligned(dy), aligned(kept), dz, *options)
         return deliver(dz, out)
 
     def from_output(dy: FloatArray, y: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
         done = _ops.try_activation_backward(index, dy, y, out)
-        return compute(dy, "y", y, out) if done is None else done
+        return compute(dy, y, out, ()) if done is None else done
 
     def from_input(dy: FloatArray, z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
         done = _ops.try_activation_backward(index, dy, z, out)
-        return compute(dy, "z", z, out) if done is None else done
+        return compute(dy, z, out, ()) if done is None else done
 
-    return _named(from_output if rule.needs == "output" else from_input, f"{rule.name}_backward", _backward_doc(rule))
+    def from_output_with_options(
+        dy: FloatArray, y: FloatArray, *, out: FloatArray | None = None, **given: float
+    ) -> FloatArray:
+        options = activation_options(name, rule.options, given) if given else defaults
+        done = _ops.try_activation_backward(index, dy, y, out, *options)
+        return compute(dy, y, out, options) if done is None else done
+
+    def from_input_with_options(
+        dy: FloatArray, z: FloatArray, *, out: FloatArray | None = None, **given: float
+    ) -> FloatArray:
+        return from_output_with_options(dy, z, out=out, **given)
+
+    made = {
+        ("y", False): from_output,
+        ("z", False): from_input,
+        ("y", True): from_output_with_options,
+        ("z", True): from_input_with_options,
+    }[kept_name, bool(rule.options)]
+    return _named(made, name, _backward_doc(rule), ("dy", kept_name), rule)
+
+
+def activation_options(where: str, known: Mapping[str, Option], given: Mapping[str, Any]) -> tuple[float, ...]:
+    """Check the options of an activation; give them in the kernel's order, defaults where there are none."""
+    for name in given:
+        if name not in known:
+            expected = f"its options are {', '.join(known)}" if known else "it has no options"
+            raise TypeError(f"{where} got an unexpected keyword {name!r}: {expected}")
+    return tuple([_option(name, given.get(name, option.default), option) for name, option in known.items()])
+
+
+def _option(name: str, value: Any, option: Option) -> float:
+    if type(value) is float and option.at_least <= value <= option.at_most:
+        return value
+    return check.real(name, value, at_least=option.at_least, at_most=option.at_most)
 
 
 def _backward_doc(rule: Activation) -> str:
@@ -424,13 +468,51 @@ def _backward_doc(rule: Activation) -> str:
         kept=kept,
         value=f"np.{value!r}",
         result=repr(rule.backward(np.ones(3), value).round(4)),
+        **_option_docs(rule),
     )
 
 
-def _named(function: Callable[..., FloatArray], name: str, doc: str) -> Callable[..., FloatArray]:
+def describe_options(options: Mapping[str, Option]) -> str:
+    """Give the docstring's paragraph of each option."""
+    return "".join(
+        f"{name} : float, {option.at_least:g} to {option.at_most:g}\n    {option.meaning}\n"
+        for name, option in options.items()
+    )
+
+
+def _option_docs(rule: Activation) -> dict[str, str]:
+    names = " or ".join(rule.options)
+    return {
+        "options": describe_options(rule.options),
+        "no_number": f", or {names} is no number" if names else "",
+        "out_of_range": f", or {names} is out of its range" if names else "",
+    }
+
+
+def _named(
+    function: Callable[..., FloatArray], name: str, doc: str, arrays: tuple[str, ...], rule: Activation
+) -> Callable[..., FloatArray]:
     function.__name__ = function.__qualname__ = name
     function.__doc__ = doc
+    if rule.options:
+        function.__signature__ = _signature(arrays, rule.options)  # type: ignore[attr-defined]
     return function
+
+
+def _signature(arrays: tuple[str, ...], options: Mapping[str, Option]) -> Signature:
+    """Give what inspect and help show of a function that takes its options as ``**given``."""
+    parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, annotation="FloatArray") for name in arrays]
+    parameters += option_parameters(options)
+    parameters.append(Parameter("out", Parameter.KEYWORD_ONLY, default=None, annotation="FloatArray | None"))
+    return Signature(parameters, return_annotation="FloatArray")
+
+
+def option_parameters(options: Mapping[str, Option]) -> list[Parameter]:
+    """Give an activation's options as keywords."""
+    return [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=option.default, annotation="float")
+        for name, option in options.items()
+    ]
 
 
 for _rule in ACTIVATIONS.values():

@@ -851,14 +851,7 @@ def _codes(x: object, table: FloatArray, columns: object) -> tuple[FloatArray, i
         expected = "2 dimensions (rows, columns): pass x[:, None] for one column of codes"
         raise ValueError(f"x has shape {values.shape}, expected {expected}")
     k = values.shape[1] if columns is None else check.integer("columns", columns, 1, values.shape[1])
-    given = values[:, :k]
-    fine = (given >= 0) & (given < table.shape[0])
-    if values.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):
-            fine &= given == np.floor(given)
-    if not fine.all():
-        i, j = np.argwhere(~fine)[0].tolist()
-        raise ValueError(f"x[{i}, {j}] is {given[i, j]}, expected a code: an integer from 0 to {table.shape[0] - 1}")
+    check.codes("x", values[:, :k], table.shape[0])
     return values.astype(table.dtype, copy=False), k
 
 

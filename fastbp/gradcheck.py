@@ -230,8 +230,9 @@ def check_gradients(
 ) -> GradientReport:
     """Compare a network's gradients with central differences.
 
-    For each parameter array and for the input, ∂J/∂w by back-propagation is held against
-    (J(w + h) - J(w - h)) / 2h of a float64 copy of the network, entry by entry; J is the mean loss over the rows of x.
+    For each parameter array and for the input (unless it holds codes for an `Embedding`), ∂J/∂w by back-propagation is
+    held against (J(w + h) - J(w - h)) / 2h of a float64 copy of the network, entry by entry; J is the mean loss over
+    the rows of x, as `Network.loss_value` has it: without dropout, and normalised by running statistics.
     The network's own parameters are not touched. A gradient that is wrong by 0.05 %, in an array or in one of its
     larger entries, fails.
 
@@ -354,11 +355,18 @@ def _choose(size: int, max_entries: int | None, rng: np.random.Generator) -> NDA
 
 def _gradients(net: Any, x: Any, t: Any, sample_weight: Any) -> tuple[float, dict[str, Array]]:
     """The loss and every gradient of the network as it is, copied: its own arrays serve its next call too."""
-    loss, grads = net.value_and_grad(x, t, sample_weight=sample_weight)
-    gradients = {name: np.array(grads[name]) for name in net.parameters}
-    y = net.forward(x)
-    _, dy = net.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")
-    gradients["input"] = np.array(net.backward(dy))
+    training = net.training
+    net.eval()  # as losses are computed
+    try:
+        loss, grads = net.value_and_grad(x, t, sample_weight=sample_weight)
+        gradients = {name: np.array(grads[name]) for name in net.parameters}
+        if not net.takes_codes:
+            y = net.forward(x)
+            _, dy = net.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")
+            gradients["input"] = np.array(net.backward(dy))
+    finally:
+        if training:
+            net.train()
     return float(loss), gradients
 
 
@@ -370,7 +378,9 @@ class _Copy:
         self.x = np.array(x, np.float64)  # always a copy: entries of it are moved
         self.t = _widened(t)
         self.sample_weight = None if sample_weight is None else _widened(sample_weight)
-        self.arrays: dict[str, Array] = {**self.net.parameters, "input": self.x}
+        self.arrays: dict[str, Array] = dict(self.net.parameters)
+        if not net.takes_codes:
+            self.arrays["input"] = self.x
         self.loss = self.value()
 
     def value(self) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.random import Philox
+from fastbp.reference import ACTIVATIONS
 
 __all__ = ["INITIALIZERS", "Initializer", "default_for", "fill", "lookup", "names"]
 
@@ -123,9 +124,6 @@ INITIALIZERS: dict[str, Initializer] = {
 
 _BY_ANY_NAME = {name: rule for rule in INITIALIZERS.values() for name in (rule.name, *rule.aliases)}
 
-# A relu passes half of its inputs on, which He's factor of 2 makes up for.
-_DEFAULTS = {"relu": "he_uniform"}
-
 
 def names() -> tuple[str, ...]:
     """List the names that `fill` knows, without their aliases.
@@ -188,7 +186,8 @@ def default_for(activation: str | None) -> str:
     Returns
     -------
     str
-        "he_uniform" for "relu", otherwise "glorot_uniform".
+        What the table of activations says: "he_uniform" for relu and its kin, which pass half of their inputs on (He's
+        factor of 2 makes up for it), "lecun_normal" for "selu", whose own scale does that; otherwise "glorot_uniform".
 
     Examples
     --------
@@ -196,7 +195,8 @@ def default_for(activation: str | None) -> str:
     >>> initializers.default_for("relu"), initializers.default_for(None)
     ('he_uniform', 'glorot_uniform')
     """
-    return "glorot_uniform" if activation is None else _DEFAULTS.get(activation, "glorot_uniform")
+    rule = ACTIVATIONS.get(activation or "")
+    return "glorot_uniform" if rule is None else rule.init
 
 
 def fill(name: str, rng: Philox, weight: NDArray[np.float64]) -> None:

@@ -288,11 +288,10 @@ def _in_blocks(net: Network, kind: str, x: Array, rows: Array | None) -> Array:
 
 def outputs(net: Network, x: Array) -> Array:
     """Give what the last unit gives for rows of x, as in a prediction: a fresh array."""
-    if not getattr(net, "training", False):
+    if not net.training:
         return net.forward(x).copy()
-    modes: Any = net
-    modes.eval()
+    net.eval()
     try:
         return net.forward(x).copy()
     finally:
-        modes.train()
+        net.train()

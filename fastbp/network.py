@@ -19,13 +19,13 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from fastbp import _config, _engine, functional, initializers, losses, per_sample, second_order, units
 from fastbp import _validate as check
 from fastbp._observe import EnginePart, ForkPart, GuestPart, Observer
-from fastbp._plan import Item, Plan, runs_in_engine, states_of, streams_of, unrolled, walk
+from fastbp._plan import Item, Plan, input_readers, runs_in_engine, states_of, streams_of, unrolled, walk
 from fastbp._validate import FloatArray
 from fastbp.losses import Loss
 from fastbp.optimizers import Optimizer
 from fastbp.random import Philox, stream_number
-from fastbp.reference import ACTIVATIONS, LOSSES
-from fastbp.units import Branches, Linear, Residual, Unit
+from fastbp.reference import ACTIVATIONS, LOSSES, UNITS
+from fastbp.units import Branches, Embedding, Flatten, Linear, Residual, Unit
 from fastbp.units.composites import Composite, following, initialize_unit, merge, part_of, sum_of, unmerge
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["MLP", "Gradients", "Network"]
 
 ENGINE_LOSSES: dict[type, str] = {getattr(losses, rule.unit): name for name, rule in LOSSES.items()}
+
+# What a hidden layer may have by its name alone, beside the activations.
+HIDDEN_UNITS = ("prelu", "softmax", "log_softmax")
 
 ALIGNMENT = 64  # bytes: a cache line, and the longest vector
 
@@ -134,6 +137,7 @@ class Stretch:
         self.plan = Plan(items, net._streams)
         self.names = tuple(self.plan.parameters)
         self.engine = _engine.Engine(net.dtype.itemsize, self.plan.specs, loss, net.seed)
+        self.engine.looks_closer = bool(net._readers)
         self.table = make_table(net.parameters, self.names)
 
     def forward(self, x: FloatArray, training: bool) -> FloatArray:
@@ -166,6 +170,7 @@ class Guest:
     def forward(self, x: FloatArray, training: bool) -> FloatArray:
         self.shape = x.shape
         self.unit.training = training
+        self.unit.take_chance(self.net.seed, self.net._streams.get(id(self.unit), 0), self.net.steps)
         y = self._checked("forward", self.unit.forward(x))
         if y.shape[0] != x.shape[0]:
             raise ValueError(f"{self} returned shape {y.shape} from forward for {x.shape[0]} rows")
@@ -298,7 +303,7 @@ class Network:
         self.units = chain
         self.loss = loss
         self.dtype = check.float_dtype("dtype", dtype)
-        self.seed = Philox(seed).seed
+        self._seed = Philox(seed).seed
         items = unrolled(chain, None)
         self.n_in: int | None = items[0].n_in
         self.n_out: int | None = items[-1].n_out
@@ -313,6 +318,7 @@ class Network:
         self.weights = tuple(view for name, view in self.parameters.items() if name.endswith(".weight"))
         self.biases = tuple(view for name, view in self.parameters.items() if name.endswith(".bias"))
         self._streams = streams_of(chain)
+        self._readers = _check_readers(chain)
         self._steps = 0
         self._training = True
         self._bind(items)
@@ -399,6 +405,17 @@ class Network:
     def _engines(self) -> Iterator[_engine.Engine]:
         for stretch in self._stretches:
             yield from stretch.engines()
+
+    @property
+    def seed(self) -> int:
+        """Of the initial weights, and of all chance in training from the next call on."""
+        return self._seed
+
+    @seed.setter
+    def seed(self, value: int) -> None:
+        self._seed = Philox(value).seed
+        for engine in self._engines():
+            engine.seed = self._seed
 
     @property
     def steps(self) -> int:
@@ -499,11 +516,26 @@ class Network:
 
     def checked_x(self, x: object, name: str = "x") -> FloatArray:
         """Give x as the engine takes it, or raise."""
-        values = check.matrix(name, x, self.dtype, check.NETWORK)
+        values = check.matrix(name, self._as_matrix(x), self.dtype, check.NETWORK)
         if self.n_in is not None and values.shape[1] != self.n_in:
             expected = f"(n, {self.n_in}): the network has {self.n_in} inputs"
             raise ValueError(f"{name} has shape {values.shape}, expected {expected}")
+        for unit in self._readers:
+            unit.check_input(name, values)
         return values.copy() if self._overwrites(values) else check.aligned(values)
+
+    def _as_matrix(self, x: object) -> object:
+        """Give the rows of what a `Flatten` reads, and codes for an `Embedding` in the network's dtype."""
+        if not self._readers or not isinstance(x, np.ndarray):
+            return x
+        if isinstance(self._readers[0], Flatten) and x.ndim > 2:
+            x = x.reshape(x.shape[0], prod(x.shape[1:]))
+        return x.astype(self.dtype) if x.dtype.kind in "iu" and self.takes_codes else x
+
+    @property
+    def takes_codes(self) -> bool:
+        """Whether columns of the input are codes for an `Embedding`: it then takes integers, too."""
+        return any(isinstance(unit, Embedding) for unit in self._readers)
 
     @property
     def checks_targets(self) -> bool:
@@ -1082,6 +1114,8 @@ class Network:
             A unit or a loss of your own does not tell what it was made with; see `Unit.config`.
         OSError
             The file cannot be written.
+        RuntimeError
+            Another thread has changed the parameters meanwhile.
         ImportError
             safetensors is not installed.
 
@@ -1216,7 +1250,8 @@ def _hidden_units(hidden: Any) -> Unit | list[Unit]:
 def _hidden_unit(name: str, entry: Any) -> Unit:
     if isinstance(entry, Unit):
         return entry
-    made: Unit = getattr(units, ACTIVATIONS[check.choice(name, entry, ACTIVATIONS)].unit)()
+    known = {rule: ACTIVATIONS[rule].unit for rule in ACTIVATIONS} | {rule: UNITS[rule].unit for rule in HIDDEN_UNITS}
+    made: Unit = getattr(units, known[check.choice(name, entry, known)])()
     return made
 
 
@@ -1245,6 +1280,16 @@ def _check_chain(chain: tuple[Any, ...], loss: Any) -> None:
         seen[id(unit)] = path
     if not isinstance(loss, Loss):
         raise TypeError(f"loss must be a fastbp.Loss such as fastbp.SoftmaxNLL(), got {loss!r} ({type(loss).__name__})")
+
+
+def _check_readers(chain: tuple[Unit, ...]) -> list[Unit]:
+    """Give the units whose input has to be looked at; codes are looked at nowhere else."""
+    readers: list[Unit] = [unit for unit in input_readers(chain) if isinstance(unit, Embedding | Flatten)]
+    for path, unit in walk(chain):
+        if isinstance(unit, Embedding) and not any(unit is reader for reader in readers):
+            name = f"unit {path}, {unit!r}"
+            raise ValueError(f"{name}, takes codes: it must read the network's input, no other unit's output")
+    return readers
 
 
 def check_optimizer(optimizer: Any) -> None:

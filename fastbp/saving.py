@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -45,15 +45,14 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
     """Write a network to a file; see `Network.save`."""
     target = Path(path)
     form = _format_of(target)
-    architecture = _architecture.describe(net)
-    _architecture.check_described(net, architecture)
-    text = json.dumps(architecture, allow_nan=False)
+    text = _described(net)
     arrays = {name: np.asarray(values, order="C") for name, values in _architecture.arrays_of(net)}
-    metadata = {
-        "format": FORMAT, "version": str(VERSION), "architecture": text, "sha256": _digest(VERSION, text, arrays)
-    }
+    digest = _digest(VERSION, text, arrays)
+    metadata = {"format": FORMAT, "version": str(VERSION), "architecture": text, "sha256": digest}
     with atomic_write(target) as file:
-        form.write(Path(file.name), arrays, metadata)
+        form.write(file, arrays, metadata)
+        if _digest(VERSION, text, arrays) != digest:
+            raise RuntimeError("the network was changed while it was saved: save it between two steps")
 
 
 def load(path: str | os.PathLike[str], *, units: Mapping[str, type] | None = None) -> Network:
@@ -116,6 +115,16 @@ def load(path: str | os.PathLike[str], *, units: Mapping[str, type] | None = Non
     if _digest(version, text, arrays) != found.metadata["sha256"]:
         raise ValueError(f"{source} is damaged: its digest does not fit what it holds")
     return net
+
+
+def _described(net: Network) -> str:
+    """The architecture as text, after an attempt to make its parts from that again."""
+    try:
+        text = json.dumps(_architecture.describe(net), allow_nan=False)
+        _architecture.check_described(net, json.loads(text))
+    except RecursionError:
+        raise ValueError("the network's units are nested too deep to be written as data") from None
+    return text
 
 
 # ---- what every format shares ----------------------------------------------------------------------------------------
@@ -226,11 +235,11 @@ class FoundSafetensors(Found):
             values[...] = self.file.get_tensor(name)
 
 
-def _write_safetensors(path: Path, arrays: _Arrays, metadata: dict[str, str]) -> None:
+def _write_safetensors(file: BinaryIO, arrays: _Arrays, metadata: dict[str, str]) -> None:
     _safetensors()
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as serialized
 
-    save_file(dict(arrays), path, metadata)
+    file.write(serialized(dict(arrays), metadata))
 
 
 @contextlib.contextmanager
@@ -319,10 +328,9 @@ def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     return shape, by_columns, dtype
 
 
-def _write_npz(path: Path, arrays: _Arrays, metadata: dict[str, str]) -> None:
+def _write_npz(file: BinaryIO, arrays: _Arrays, metadata: dict[str, str]) -> None:
     entries: dict[str, Any] = {ENTRY: np.frombuffer(json.dumps(metadata).encode(), np.uint8), **arrays}
-    with open(path, "wb") as file:
-        np.savez(file, **entries)
+    np.savez(file, **entries)
 
 
 @contextlib.contextmanager
@@ -337,7 +345,7 @@ def _read_npz(path: Path) -> Iterator[Found]:
 class Format:
     """How a network is written to a file and found in one."""
 
-    write: Callable[[Path, _Arrays, dict[str, str]], None]
+    write: Callable[[BinaryIO, _Arrays, dict[str, str]], None]
     read: Callable[[Path], AbstractContextManager[Found]]
 
 

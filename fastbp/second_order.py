@@ -28,6 +28,7 @@ from fastbp import _validate as check
 from fastbp._observe import Observer
 from fastbp._validate import FloatArray
 from fastbp.reference import ACTIVATIONS
+from fastbp.reference.activations import straight_second
 from fastbp.units.base import Unit
 from fastbp.units.composites import MERGES, merge, unmerge
 
@@ -174,7 +175,9 @@ class ActivationRule(Rule):
         assert self.kind is not None
         self.index = _ops.activation_index(self.kind)
         self.options = self.unit.engine_options()
-        self.kept = self.y if ACTIVATIONS[self.kind].needs == "output" else self.x
+        entry = ACTIVATIONS[self.kind]
+        self.kept = self.y if entry.needs == "output" else self.x
+        self.bends = entry.second is not straight_second
 
     def _times_derivative(self, v: FloatArray) -> FloatArray:
         made = np.empty(v.shape, v.dtype)
@@ -191,23 +194,12 @@ class ActivationRule(Rule):
     ) -> FloatArray | None:
         # dx_dot = f'(x) dy_dot + f''(x) dy x_dot
         dx_dot = self._times_derivative(dy_dot)
-        if dots is not None and (bend := _second(self, x_dot)) is not None:
+        if dots is not None and self.bends:
+            assert x_dot is not None
+            bend = np.empty_like(dx_dot)
+            _ops.activation_second(self.index, self.dy, self.kept, x_dot, bend, *self.options)
             dx_dot += bend
         return dx_dot
-
-
-def _second(rule: ActivationRule, x_dot: Any) -> FloatArray | None:
-    """Give dy f''(x) x_dot; None where that is 0 everywhere."""
-    second = SECOND[rule.kind]
-    return None if second is None else second(rule.kept, rule.dy * x_dot)
-
-
-SECOND: dict[Any, Callable[[FloatArray, FloatArray], FloatArray] | None] = {
-    "identity": None,
-    "relu": None,
-    "sigmoid": lambda y, u: u * (y * (1 - y) * (1 - 2 * y)),
-    "tanh": lambda y, u: u * (-2 * y * ((1 - y) * (1 + y))),
-}
 
 
 class SameRule(Rule):

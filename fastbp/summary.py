@@ -10,7 +10,7 @@ from typing import Any
 
 from fastbp import _architecture
 from fastbp import _validate as check
-from fastbp.units import Linear, Unit
+from fastbp.units import Branches, Linear, Sequential, Unit
 from fastbp.units.elementwise import ActivationUnit
 
 __all__ = ["Row", "Summary"]
@@ -168,8 +168,8 @@ def _rows(units: Sequence[Unit], start: str, width: int | None, itemsize: int, f
 
 
 def _fans_out(unit: Unit) -> bool:
-    """Do the units inside share one input? Those that merge several outputs do."""
-    return hasattr(unit, "merge")
+    """Do the units inside share one input?"""
+    return isinstance(unit, Branches)
 
 
 def _parameters(unit: Unit) -> int:
@@ -202,7 +202,7 @@ def _values_a_row(units: Sequence[Unit], rows: Sequence[Row]) -> int | None:
     known = [width for width in widths if width is not None]
     if len(known) < len(widths) or n_in is None or n_out is None:
         return None
-    kept = sum(row.outputs or 0 for row, unit in zip(rows, _all(units), strict=True) if not _runs_in_place(unit))
+    kept = sum(row.outputs or 0 for row, unit in zip(rows, _all(units), strict=True) if not _has_no_place(unit))
     return kept + 2 * max(n_in, *known) + n_in + n_out + 1
 
 
@@ -212,9 +212,13 @@ def _all(units: Sequence[Unit]) -> Iterator[Unit]:
         yield from _all(_architecture.children(unit))
 
 
-def _runs_in_place(unit: Unit) -> bool:
-    """Does its output take the place of its input? An activation whose derivative follows from its output may."""
-    return isinstance(unit, ActivationUnit) and unit.kind is not None and unit.rule.needs == "output"
+def _has_no_place(unit: Unit) -> bool:
+    """Is its output another unit's?
+
+    A sequence's is its last unit's; an activation whose derivative follows from its output takes its input's place.
+    """
+    in_place = isinstance(unit, ActivationUnit) and unit.kind is not None and unit.rule.needs == "output"
+    return in_place or isinstance(unit, Sequential)
 
 
 # ---- text ------------------------------------------------------------------------------------------------------------

@@ -310,18 +310,20 @@ class Run:
         if self.batch == 0:
             self._call("on_epoch_begin")
         self.source.begin(self.epoch, self.batch)
+        first = self.batches
         while not self.source.ended:
             self._check_limits()
+            first = self.batches
             started = time.perf_counter()
             piece = self.source.piece(self._wanted(), self.in_engine)
             if piece is None:
                 break
             self._go_through(piece)
             self._set_pace(piece.count, time.perf_counter() - started)
-        self._finish_epoch(reporter)
+        self._finish_epoch(reporter, first)
 
     def _go_through(self, piece: Piece) -> None:
-        before = self.made.copy()
+        before, first = self.made.copy(), self.batches
         (self._steps_in_engine if self.in_engine else self._steps_in_python)(piece)
         self.batch += piece.count
         self.batches += piece.count
@@ -330,7 +332,7 @@ class Run:
             self.history.steps = self._steps_made()
             info = BatchInfo(self.epoch, self.batch - 1, self.history.steps, piece.rows, float(loss))
             self._call("on_batch_end", info)
-        if self.keeper.every and self.batches % self.keeper.every == 0 and not self.source.ended:
+        if self._is_due(first) and not self.source.ended:
             self._save()
 
     def _steps_in_engine(self, piece: Piece) -> None:
@@ -348,7 +350,8 @@ class Run:
             gone = piece.steps_of(int(self.made[0]) - before)
             self.batch += gone
             self.batches += gone
-            self.interrupted = True
+            # What units keep of their own may be that of the step that was given up.
+            self.interrupted = not net.state
             raise
 
     def _steps_in_python(self, piece: Piece) -> None:
@@ -360,7 +363,7 @@ class Run:
             loss = self.net.train_step(x, t, self.optimizer, sample_weight=weight)
             self.made += 1, share * loss, share
 
-    def _finish_epoch(self, reporter: reporting.Reporter) -> None:
+    def _finish_epoch(self, reporter: reporting.Reporter, first: int) -> None:
         history = self.history
         steps, loss, weight = self.made
         if weight == 0:
@@ -377,7 +380,7 @@ class Run:
             self._call("on_epoch_end")
         finally:
             reporter.epoch(self.epoch - 1, history.loss[-1], history.val_loss[-1] if history.val_loss else None)
-        if self.keeper.every is None or self.batches % self.keeper.every == 0:
+        if self.keeper.every is None or self._is_due(first):
             self._save()
 
     def _call(self, event: str, *more: Any) -> None:
@@ -425,6 +428,10 @@ class Run:
         self.pace = max(1, min(2 * self.pace, int(GLANCE * batches / max(seconds, 1e-9))))
 
     # ---- checkpoints
+
+    def _is_due(self, first: int) -> bool:
+        """Whether one of every so many batches is among those since the run had gone through `first`."""
+        return self.keeper.every is not None and self.batches // self.keeper.every > first // self.keeper.every
 
     def _save(self) -> None:
         if self.keeper.path is None:
@@ -476,7 +483,8 @@ class Run:
                 call.begin(self.measures.modes())
         if tree is None:
             return
-        files.unpack(tree, self.net, self.optimizer)
+        assert self.keeper.source is not None
+        files.unpack(self.keeper.source, tree, self.net, self.optimizer)
         kept = tree["run"]
         self.history = files.history_of(tree) or History()
         self.epoch, self.batch, self.seconds = kept["epoch"], kept["batch"], kept["seconds"]

@@ -110,6 +110,11 @@ def special_values(dtype: Any) -> Array:
     return np.concatenate([values, -values, np.array([math.nan], dtype)])
 
 
+def some_options(rule: Any) -> list[dict[str, float]]:
+    """Return options of an activation to try: none, then for each option a value below and above its default."""
+    return [{}, *({name: option.default * factor} for name, option in rule.options.items() for factor in (0.3, 2.5))]
+
+
 # ---- bounds ----------------------------------------------------------------------------------------------------------
 
 

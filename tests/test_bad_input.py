@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from helpers import DTYPES, unchanged
 
+import fastbp
 from fastbp import _validate as check
 from fastbp import functional
-from fastbp.reference import ACTIVATIONS, LOSSES
+from fastbp.reference import ACTIVATIONS, LOSSES, Activation
 
 M, K, N = 4, 3, 5
 
@@ -518,6 +519,54 @@ def test_unknown_options_and_positional_options_are_refused() -> None:
         functional.softmax_nll(z, t, None)
     with pytest.raises(TypeError, match="positional"):
         functional.sigmoid(z, z)
+
+
+# ---- options of activations ------------------------------------------------------------------------------------------
+
+OPTIONS = [(rule, name) for rule in ACTIVATIONS.values() for name in rule.options]
+BY_OPTION = pytest.mark.parametrize(("rule", "name"), OPTIONS, ids=[f"{rule.name} {name}" for rule, name in OPTIONS])
+
+
+@BY_OPTION
+def test_options_that_are_out_of_range(rule: Activation, name: str) -> None:
+    option = rule.options[name]
+    low, high = np.nextafter(option.at_least, -np.inf), 10 * option.at_most
+    bounds = f"{name} must be finite and at least {option.at_least:g} and at most {option.at_most:g}, got "
+    for value in (low, high, np.inf, np.nan, np.float32(-1)):
+        for kernel in (rule.name, f"{rule.name}_backward"):
+            refused(ValueError, [bounds, repr(value)], kernel, well_formed(kernel), **{name: value})
+        with pytest.raises(ValueError, match=re.escape(bounds)):
+            getattr(fastbp, rule.unit)(**{name: value})
+
+
+@BY_OPTION
+@pytest.mark.parametrize("value", ["0.5", True, None, [1.0, 2.0], 1j])
+def test_options_that_are_no_number(rule: Activation, name: str, value: Any) -> None:
+    fragments = [f"{name} must be a number, got {value!r} ({type(value).__name__})"]
+    for kernel in (rule.name, f"{rule.name}_backward"):
+        arguments, out = well_formed(kernel), np.full((M, K), 7.0, np.float32)
+        with unchanged(out, *arguments.values()), pytest.raises(TypeError, match=re.escape(fragments[0])):
+            getattr(functional, kernel)(**arguments, out=out, **{name: value})
+    with pytest.raises(TypeError, match=re.escape(fragments[0])):
+        getattr(fastbp, rule.unit)(**{name: value})
+
+
+@pytest.mark.parametrize("rule", ACTIVATIONS.values(), ids=lambda r: r.name)
+def test_unknown_options_list_the_known_ones(rule: Activation) -> None:
+    known = f"its options are {', '.join(rule.options)}" if rule.options else "it has no options"
+    with pytest.raises(TypeError, match=f"{rule.unit} got an unexpected keyword 'gain': {known}"):
+        getattr(fastbp, rule.unit)(gain=1.0)
+    with pytest.raises(TypeError):
+        getattr(fastbp, rule.unit)(0.5)
+    for kernel in (rule.name, f"{rule.name}_backward"):
+        with pytest.raises(TypeError, match=rf"{kernel}.* got an unexpected keyword.*'gain'"):
+            getattr(functional, kernel)(**well_formed(kernel), gain=1.0)
+
+
+@BY_OPTION
+def test_options_are_checked_before_arrays(rule: Activation, name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        getattr(functional, rule.name)("no array", **{name: -1.0})
 
 
 # ---- the checks of single values -------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # for bench; last, so that an installed fastbp is the one under test
 
 from bench import (  # noqa: E402
+    activations,
     busy,
     compare,
     elementwise,
@@ -35,6 +36,7 @@ from bench import (  # noqa: E402
     second_order,
     steps,
     sweep,
+    units,
     worker,
 )
 from bench.rivals import RIVALS, SHAPES, Gradient, Shape  # noqa: E402
@@ -217,7 +219,7 @@ def test_worker_reports_errors() -> None:
     assert "unknown request 'guess': known are prepare" in ask(worker.Worker(), do="guess")["error"]
     assert "prepare or load comes first" in ask(worker.Worker(), do="time", repeats=1)["error"]
     unknown = ask(worker.Worker(), do="load", module="machine", rival="numpy", seconds=0, case={})["error"]
-    assert "unknown benchmark 'machine': known are sweep, elementwise, steps" in unknown
+    assert "unknown benchmark 'machine': known are sweep, elementwise, steps, units" in unknown
 
 
 def test_a_worker_that_ends_is_reported(tmp_path: Path) -> None:
@@ -436,12 +438,42 @@ def test_cases_are_checked(rival: str, dtype: str, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("dtype", rivals.DTYPES)
+def test_activations_are_checked(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = activations.ACTIVATIONS["silu"]
+    for backward in (False, True):
+        activations.kernel(rule, dtype, 5, backward)()
+    activations.gradient(rule, dtype, (5, 4, 3), 2)()
+    monkeypatch.setattr(fastbp, "silu", lambda z: 1.001 * rule.forward(z))
+    with pytest.raises(ArithmeticError, match=r"off by 1\.00e-03 of its norm"):
+        activations.kernel(rule, dtype, 5, False)
+
+
+@pytest.mark.parametrize("dtype", rivals.DTYPES)
 def test_steps_are_checked(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for rival in ("train_step", "gradient"):
         steps.load(rival, what="step", shape="5-4-3@2", dtype=dtype)()
     monkeypatch.setattr(steps, "RATE", np.nan)
     with pytest.raises(ValueError, match="lr must be finite"):
         steps.load("train_step", what="step", shape="5-4-3@2", dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", rivals.DTYPES)
+@pytest.mark.parametrize("unit", units.names())
+def test_units_are_checked(unit: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for rival in ("fastbp", units.MEMCPY):
+        for backward in (False, True):
+            units.load(rival, unit=unit, backward=backward, dtype=dtype, rows=40, columns=64)()
+    right = getattr(fastbp, unit)
+    monkeypatch.setattr(fastbp, unit, lambda *arguments, **options: 1.001 * right(*arguments, **options))
+    with pytest.raises(ArithmeticError, match=r"off by 1\.00e-03 of its norm"):
+        units.load("fastbp", unit=unit, backward=False, dtype=dtype, rows=40, columns=64)
+
+
+def test_bytes_of_units_by_hand() -> None:
+    """3 rows of 64: in and out; dy, x and dx; dy and dx alone; two codes a row instead of 64 numbers."""
+    assert [units.moved("layer_norm", backward, 3, 64, 4) for backward in (False, True)] == [4 * 384, 4 * 576]
+    assert units.moved("dropout", True, 3, 64, 4) == 4 * 384
+    assert [units.moved("embedding", backward, 3, 64, 4) for backward in (False, True)] == [4 * 198, 4 * 204]
 
 
 def test_memory_by_hand() -> None:
@@ -485,7 +517,9 @@ def test_medians_of_a_busy_machine() -> None:
     [
         ("sweep", (), ("of the peak", "the worst:")),
         ("elementwise", ("--dtype", "float64"), ("softmax_nll", "bar, at least")),
+        ("activations", (), ("gelu_tanh", "of sigmoid's")),
         ("steps", (), ("step / gradient", "batch 32", "predict one row")),
+        ("units", ("--dtype", "float64"), ("batch_norm", "backward", "fraction")),
         ("memory", (), ("784-256-10@64", "bar 1.05")),
         ("memory", ("--large", "--parameters", "1"), ("billion parameters", "GFLOP/s", "step")),
         ("busy", ("--rivals", "fastbp"), ("64-100-10@200 fastbp", "2.3")),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import fastbp
-from fastbp.reference import ACTIVATIONS, LOSSES
+from fastbp.reference import ACTIVATIONS, LOSSES, UNITS
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
@@ -28,6 +28,16 @@ def test_examples_in_docstrings_run(name: str, tmp_path: Path, monkeypatch: pyte
     assert result.failed == 0
 
 
+PAGES = sorted(page for page in (ROOT / "docs").glob("*.md") if ">>>" in page.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_examples_in_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = doctest.testfile(str(page), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
+
+
 @pytest.mark.parametrize("name", sorted(set(fastbp.__all__) - {"__version__"}))
 def test_public_names_have_a_docstring_and_an_example(name: str) -> None:
     public = getattr(fastbp, name)
@@ -38,7 +48,7 @@ def test_public_names_have_a_docstring_and_an_example(name: str) -> None:
     assert ">>>" in text, f"fastbp.{name} has no example"
 
 
-@pytest.mark.parametrize("name", [*ACTIVATIONS, *LOSSES])
+@pytest.mark.parametrize("name", [*ACTIVATIONS, *LOSSES, *UNITS])
 def test_formulas_are_documented(name: str) -> None:
     assert f"`{name}`" in (ROOT / "docs" / "numerics.md").read_text()
 

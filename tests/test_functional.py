@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import inspect
 import itertools
@@ -29,6 +30,7 @@ from helpers import (
     eps,
     laid_out,
     product_bound,
+    some_options,
     special_values,
     tiny,
     ulp,
@@ -44,6 +46,15 @@ from fastbp.reference import ACTIVATIONS, LOSSES
 SIZES = (1, 2, 3, 7, 13, 17, 31, 33, 65, 100, 129, 257)
 SHAPES = ((), (0,), (1,), (7,), (0, 5), (4, 0), (1, 1), (3, 7), (33, 65), (2, 3, 17))
 ACTIVATION_RULES = pytest.mark.parametrize("rule", ACTIVATIONS.values(), ids=lambda r: r.name)
+# Each activation with its defaults, and with some values of each option.
+ACTIVATION_CASES = pytest.mark.parametrize(
+    ("rule", "options"),
+    [
+        pytest.param(rule, options, id="-".join([rule.name, *(f"{name}={value}" for name, value in options.items())]))
+        for rule in ACTIVATIONS.values()
+        for options in some_options(rule)
+    ],
+)
 LOSS_RULES = pytest.mark.parametrize("rule", LOSSES.values(), ids=lambda r: r.name)
 SOFTMAXES = pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 BY_DTYPE = pytest.mark.parametrize("dtype", DTYPES)
@@ -53,9 +64,9 @@ def backward_of(name: str) -> Callable[..., Any]:
     return getattr(functional, f"{name}_backward")
 
 
-def kept_by(rule: reference.Activation, z: np.ndarray) -> np.ndarray:
+def kept_by(rule: reference.Activation, z: np.ndarray, **options: float) -> np.ndarray:
     """What the activation's backward reads, in z's dtype."""
-    return rule.forward(z) if rule.needs == "output" else z
+    return rule.forward(z, **options) if rule.needs == "output" else z
 
 
 # ---- names and docstrings --------------------------------------------------------------------------------------------
@@ -268,35 +279,166 @@ def test_product_gradients_are_the_finite_differences(rng: np.random.Generator) 
 # ---- activations -----------------------------------------------------------------------------------------------------
 
 
-def check_activation(rule: reference.Activation, z: np.ndarray) -> None:
+def check_activation(rule: reference.Activation, z: np.ndarray, **options: float) -> None:
     """Hold forward to the promise: max_ulp, or the bound for what is composed."""
-    dtype, exact = z.dtype.type, rule.forward(wide(z))
+    dtype, exact = z.dtype.type, rule.forward(wide(z), **options)
     if rule.max_ulp is None:
         bound = composed(exact, z, dtype)
     else:
         bound = (rule.max_ulp + (REFERENCE_ULP if rule.max_ulp else 0)) * ulp(exact, dtype)
-    assert_bound(getattr(functional, rule.name)(z), exact, bound)
+    assert_bound(getattr(functional, rule.name)(z, **options), exact, bound)
 
 
-def check_activation_backward(rule: reference.Activation, dy: np.ndarray, z: np.ndarray) -> None:
-    dtype, kept = z.dtype.type, kept_by(rule, z)
-    exact = rule.backward(wide(dy), wide(kept))
-    slope = rule.backward(np.ones_like(wide(dy)), wide(kept))
+def check_activation_backward(rule: reference.Activation, dy: np.ndarray, z: np.ndarray, **options: float) -> None:
+    dtype, kept = z.dtype.type, kept_by(rule, z, **options)
+    exact = rule.backward(wide(dy), wide(kept), **options)
+    slope = rule.backward(np.ones_like(wide(dy)), wide(kept), **options)
     with np.errstate(all="ignore"):
         bound = np.abs(wide(dy)) * composed(slope, z, dtype) + 4 * ulp(exact, dtype)
-    assert_bound(backward_of(rule.name)(dy, kept), exact, bound)
+    assert_bound(backward_of(rule.name)(dy, kept, **options), exact, bound)
+
+
+def second_of(
+    rule: reference.Activation, dy: np.ndarray, kept: np.ndarray, u: np.ndarray, out: np.ndarray, **options: float
+) -> np.ndarray:
+    """dy f''(z) u by the compiled kernel."""
+    values = [options.get(name, option.default) for name, option in rule.options.items()]
+    _ops.activation_second(_ops.activation_index(rule.name), dy, kept, u, out, *values)
+    return out
 
 
 @BY_DTYPE
-@ACTIVATION_RULES
-def test_activations_over_the_whole_range(rule: reference.Activation, dtype: Any, rng: np.random.Generator) -> None:
+@ACTIVATION_CASES
+def test_activations_over_the_whole_range(
+    rule: reference.Activation, options: dict[str, float], dtype: Any, rng: np.random.Generator
+) -> None:
     exponents = np.arange(np.finfo(dtype).minexp - 10, np.finfo(dtype).maxexp)
     magnitudes = np.ldexp(rng.uniform(1, 2, (20, exponents.size)), exponents).ravel()
     signs = rng.choice([-1.0, 1.0], magnitudes.size)
     for z in (special_values(dtype), np.linspace(-110, 110, 20001, dtype=dtype), (signs * magnitudes).astype(dtype)):
-        check_activation(rule, z)
+        check_activation(rule, z, **options)
         dy = rng.normal(size=z.shape).astype(dtype)
-        check_activation_backward(rule, dy, z)
+        check_activation_backward(rule, dy, z, **options)
+
+
+@BY_DTYPE
+@ACTIVATION_CASES
+def test_second_derivatives_are_the_twins(
+    rule: reference.Activation, options: dict[str, float], dtype: Any, rng: np.random.Generator
+) -> None:
+    for z in (special_values(dtype), np.linspace(-30, 30, 6001, dtype=dtype)):
+        dy, u = rng.normal(size=(2, z.size)).astype(dtype)
+        kept = kept_by(rule, z, **options)
+        exact = rule.second(wide(dy), wide(kept), wide(u), **options)
+        # A few roundings of terms that are at most a few times the largest curvature there is, and three products.
+        curvature = rule.second(np.ones_like(wide(dy)), wide(kept), np.ones_like(wide(u)), **options)
+        largest = np.nanmax(np.abs(curvature)) if np.isfinite(curvature).any() else 0
+        bound = 8 * eps(dtype) * np.abs(wide(dy) * wide(u)) * largest + 4 * tiny(dtype)
+        assert_bound(second_of(rule, dy, kept, u, np.empty_like(z), **options), exact, bound)
+
+
+@BY_DTYPE
+@pytest.mark.parametrize("layout", LAYOUTS)
+@ACTIVATION_RULES
+def test_second_derivatives_of_every_layout(
+    rule: reference.Activation, layout: str, dtype: Any, rng: np.random.Generator
+) -> None:
+    if layout == "misaligned":
+        return  # the door is for what was checked and aligned
+    for shape in SHAPES:
+        z, dy, u = (np.asarray(a) for a in rng.normal(0, 3, (3, *shape)).astype(dtype))
+        kept = kept_by(rule, z)
+        expected = second_of(rule, dy, kept, u, np.empty_like(z))
+        args = laid_out(dy, layout), laid_out(kept, "C"), laid_out(u, layout)
+        with unchanged(*args):
+            assert_same_bits(second_of(rule, *args, np.empty_like(z)), expected)
+        target = Target(shape, dtype, "C" if layout == "readonly" else layout)
+        second_of(rule, *args, target.array)
+        assert_same_bits(target.result(), expected)
+
+
+# |y| this small is denormal, or made from what was.
+TAILS: dict[str, tuple[float, Callable[[np.ndarray], Any]]] = {
+    # the sign of z in the tail, and ulp: those of exp and of a few products
+    "log_sigmoid": (1, lambda z: 4),
+    "softplus": (-1, lambda z: 4),
+    "elu": (-1, lambda z: 4),
+    "gelu": (-1, lambda z: 8),
+    "silu": (-1, lambda z: 4),
+    "mish": (-1, lambda z: 4),
+    # the exponent, cubic in z, is rounded: four roundings of it are four relative errors of so many times its size
+    "gelu_tanh": (-1, lambda z: 4 + 4 * (1.6 * z + 0.072 * z**3)),
+}
+
+
+@BY_DTYPE
+@pytest.mark.parametrize("name", TAILS)
+def test_tails_keep_their_digits(name: str, dtype: Any) -> None:
+    """Relative to the result, however small it is."""
+    sign, allowed = TAILS[name]
+    rule, magnitude = ACTIVATIONS[name], np.linspace(0, 110 if dtype == np.float32 else 760, 20001).astype(dtype)
+    z = (sign * magnitude).astype(dtype)
+    exact = rule.forward(wide(z))
+    normal = np.abs(exact) > 1e3 * float(np.finfo(dtype).smallest_normal)
+    assert normal.sum() > 2000 if name not in ("gelu", "gelu_tanh") else normal.sum() > 500
+    bound = np.where(normal, allowed(magnitude.astype(np.float64)) * ulp(exact, dtype), np.inf)
+    assert_bound(getattr(functional, name)(z), exact, bound)
+
+
+@ACTIVATION_RULES
+def test_limits_are_those_of_the_function(rule: reference.Activation) -> None:
+    """Neither 0 times inf nor inf / inf: at ±inf y is what it tends to."""
+    far = np.array([-1e30, 1e30])
+    for dtype in DTYPES:
+        y = getattr(functional, rule.name)(np.array([-math.inf, math.inf], dtype))
+        for got, near in zip(y, rule.forward(far).astype(dtype), strict=True):
+            assert got == (math.copysign(math.inf, near) if abs(near) > 1e20 else near)
+        assert np.isnan(getattr(functional, rule.name)(np.array([math.nan], dtype)))
+
+
+# ---- options of activations ------------------------------------------------------------------------------------------
+
+WITH_OPTIONS = pytest.mark.parametrize("rule", [r for r in ACTIVATIONS.values() if r.options], ids=lambda r: r.name)
+
+
+@BY_DTYPE
+@WITH_OPTIONS
+def test_options_reach_the_kernels_by_either_door(
+    rule: reference.Activation, dtype: Any, rng: np.random.Generator
+) -> None:
+    forward, backward = getattr(functional, rule.name), backward_of(rule.name)
+    z, dy = rng.normal(0, 3, (2, 40, 3)).astype(dtype)
+    defaults = {name: option.default for name, option in rule.options.items()}
+    assert_same_bits(forward(z), forward(z, **defaults))
+    for options in some_options(rule):
+        y = forward(z, **options)
+        dz = backward(dy, kept_by(rule, z), **options)
+        assert_same_bits(forward(laid_out(z, "misaligned"), **options), y)
+        assert_same_bits(backward(laid_out(dy, "misaligned"), kept_by(rule, z), **options), dz)
+        out = np.empty_like(z)
+        assert forward(z, **options, out=out) is out
+        assert_same_bits(out, y)
+        assert options == {} or (y != forward(z)).any()
+
+
+@WITH_OPTIONS
+def test_options_are_in_signature_and_docstring(rule: reference.Activation) -> None:
+    for function in (getattr(functional, rule.name), backward_of(rule.name)):
+        parameters = inspect.signature(function).parameters
+        for name, option in rule.options.items():
+            assert (parameters[name].kind, parameters[name].default) == (parameters[name].KEYWORD_ONLY, option.default)
+            assert f"\n{name} : float" in inspect.getdoc(function) and option.meaning in inspect.getdoc(function)
+
+
+def test_a_rule_may_have_options_and_read_its_input() -> None:
+    """No activation does yet; the next one may."""
+    rule = dataclasses.replace(ACTIVATIONS["leaky_relu"], needs="input")
+    backward = functional._backward_function(rule)
+    assert list(inspect.signature(backward).parameters) == ["dy", "z", "slope", "out"]
+    z = np.array([-2.0, 1.0])
+    assert_array_equal(backward(np.ones(2), z=z, slope=0.5), [0.5, 1.0])
+    with pytest.raises(TypeError, match="z has dtype float32 but dy is float64"):
+        backward(np.ones(2), z.astype(np.float32))
 
 
 @BY_DTYPE
@@ -375,17 +517,18 @@ def test_activations_in_place(rule: reference.Activation, layout: str, dtype: An
 
 
 @BY_DTYPE
-@ACTIVATION_RULES
+@ACTIVATION_CASES
 def test_activation_gradients_are_the_finite_differences(
-    rule: reference.Activation, dtype: Any, rng: np.random.Generator
+    rule: reference.Activation, options: dict[str, float], dtype: Any, rng: np.random.Generator
 ) -> None:
     z = rng.normal(0, 2, 300).astype(dtype).astype(np.float64)
     z = z[np.all([np.abs(z - kink) > 1e-3 for kink in rule.kinks], axis=0)] if rule.kinks else z
     h = 1e-5
-    differences = (rule.forward(z + h) - rule.forward(z - h)) / (2 * h)
-    got = backward_of(rule.name)(np.ones(z.shape, dtype), kept_by(rule, z.astype(dtype)))
+    differences = (rule.forward(z + h, **options) - rule.forward(z - h, **options)) / (2 * h)
+    got = backward_of(rule.name)(np.ones(z.shape, dtype), kept_by(rule, z.astype(dtype), **options), **options)
     # 1e-9 for the differences; float32: a rounded output moves the slope by at most its own rounding
-    assert_allclose(got, differences, rtol=0, atol=1e-9 + (4 * eps(dtype) if dtype == np.float32 else 0))
+    largest = max(1.0, np.abs(differences).max())
+    assert_allclose(got, differences, rtol=0, atol=largest * (1e-9 + (4 * eps(dtype) if dtype == np.float32 else 0)))
 
 
 # ---- softmax ---------------------------------------------------------------------------------------------------------

@@ -68,6 +68,14 @@ class Toy:
         self.parameters = {name: p.astype(self.dtype) for name, p in self.parameters.items()}
         self.copies = []
 
+    training, takes_codes = True, False
+
+    def train(self):
+        self.training = True
+
+    def eval(self):
+        self.training = False
+
     def copy(self, dtype=None):
         other = Toy(self.sizes, self.hidden, self.loss, dtype or self.dtype, spoil=self.spoil)
         for name, p in self.parameters.items():

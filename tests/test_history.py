@@ -37,6 +37,14 @@ def test_it_prints_the_last_epoch():
     assert pickle.loads(pickle.dumps(history)) == history
 
 
+def test_it_names_the_best_epoch_where_it_is_not_the_last():
+    history = History([3.0, 1.0, 2.0], best_epoch=1, steps=30)
+    assert repr(history) == "History(epochs=3, loss=2, best_epoch=1)"
+    history.best_epoch = 2
+    assert repr(history) == "History(epochs=3, loss=2)"
+    assert (History().best_epoch, History().steps) == (None, 0)
+
+
 def test_plot_draws_both_curves(pyplot):
     history = History(loss=[3.0, 2.0, 1.0], val_loss=[3.5, 2.5, 2.0])
     ax = history.plot()

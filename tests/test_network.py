@@ -27,6 +27,7 @@ from helpers import (
     composed,
     eps,
     laid_out,
+    some_options,
     tiny,
     unchanged,
     wide,
@@ -110,18 +111,21 @@ class NumpyActivation:
 
     gradients: tuple[()] = ()
 
-    def __init__(self, rule: Activation, dtype: Any) -> None:
-        self.rule, self.dtype = rule, dtype
+    def __init__(self, rule: Activation, dtype: Any, options: dict[str, float]) -> None:
+        self.rule, self.dtype, self.options = rule, dtype, options
+
+    def function(self, z: Array) -> Array:
+        return self.rule.forward(z, **self.options)
 
     def forward(self, z: Value) -> Value:
         self.z = z
-        y = self.rule.forward(z.exact)
-        moved = [np.abs(self.rule.forward(z.exact + side * z.bound) - y) for side in (-1, 1)]
+        y = self.function(z.exact)
+        moved = [np.abs(self.function(z.exact + side * z.bound) - y) for side in (-1, 1)]
         return Value(y, np.maximum(*moved) + composed(y, z.exact, self.dtype))
 
     def slope(self, z: Array) -> Array:
-        kept = z if self.rule.needs == "input" else self.rule.forward(z)
-        return self.rule.backward(np.ones_like(z), kept)
+        kept = z if self.rule.needs == "input" else self.function(z)
+        return self.rule.backward(np.ones_like(z), kept, **self.options)
 
     def backward(self, dy: Value) -> Value:
         z, slope = self.z, self.slope(self.z.exact)
@@ -148,7 +152,7 @@ class NumpyNetwork:
     def _twin(self, unit: fastbp.Unit) -> NumpyLinear | NumpyActivation:
         if isinstance(unit, fastbp.Linear):
             return NumpyLinear(unit, self.dtype, self.widen)
-        return NumpyActivation(unit.rule, self.dtype)
+        return NumpyActivation(unit.rule, self.dtype, unit.options)
 
     def forward(self, x: Array) -> Value:
         y = exactly(self.widen(x))
@@ -288,6 +292,18 @@ def test_gradients_are_those_of_numpy(
         weight = next(weights)
         with unchanged(x, t, weight, net.flat_parameters):
             assert_network_agrees(net, x, t, weight, plain)
+
+
+@BY_DTYPE
+@pytest.mark.parametrize("rule", [rule for rule in ACTIVATIONS.values() if rule.options], ids=lambda r: r.name)
+def test_options_of_activations_reach_the_engine(rule: Activation, dtype: Any, rng: np.random.Generator) -> None:
+    """By rows and by products, fused and as a unit of its own."""
+    for options in some_options(rule):
+        for width, n in ((9, 33), (300, 70)):
+            unit = getattr(fastbp, rule.unit)
+            chain = [unit(**options), fastbp.Linear(7, width), unit(**options), fastbp.Linear(width, 3)]
+            net = scattered(fastbp.Network(*chain, loss=fastbp.SoftmaxNLL(), dtype=dtype, seed=0), rng)
+            assert_network_agrees(net, inputs(rng, (n, 7), dtype), rng.integers(0, 3, n))
 
 
 @BY_DTYPE
@@ -1121,9 +1137,8 @@ def test_weights_begin_as_suits_the_activation(hidden: str) -> None:
         initializers.fill(name, Philox(1, stream_number("weights", 2 * i)), expected)
         assert_same_bits(net.weights[i], expected)
         assert not net.biases[i].any()
-    he, glorot = math.sqrt(6 / 60), math.sqrt(6 / 100)
-    largest = he if hidden == "relu" else glorot
-    assert 0.95 * largest < np.abs(net.weights[0]).max() <= largest
+    width = {"he_uniform": 2 / 60, "glorot_uniform": 2 / 100, "lecun_normal": 1 / 60}[ACTIVATIONS[hidden].init]
+    assert 0.92 * width < net.weights[0].var() < 1.08 * width  # 2400 weights
     assert 0.95 * math.sqrt(6 / 70) < np.abs(net.weights[1]).max() <= math.sqrt(6 / 70)
 
 

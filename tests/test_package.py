@@ -98,7 +98,7 @@ def test_every_compiled_module_has_its_types() -> None:
     """Except those that Python code does not call: the kernels, and the layer of products."""
     modules = {Path(name).stem for name in sources("src_pyx/fastbp/*.pyx") if "_kernels_" not in name}
     assert modules - {Path(name).stem for name in sources("fastbp/*.pyi")} <= {
-        "_chain", "_planted", "_product", "_rows", "_update"
+        "_chain", "_planted", "_product", "_rows", "_unit", "_update"
     }
 
 
@@ -106,7 +106,7 @@ def test_the_metadata() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     metadata, build = project["project"], project["build-system"]
     assert [name.split(">")[0] for name in metadata["dependencies"]] == ["numpy"]
-    assert {"demo", "bench", "test", "docs", "dev"} <= metadata["optional-dependencies"].keys()
+    assert {"demo", "bench", "test", "docs", "save", "dev"} <= metadata["optional-dependencies"].keys()
     assert metadata["requires-python"] == ">=3.11"
     pythons = [
         c.rsplit(" ", 1)[1] for c in metadata["classifiers"] if c.startswith("Programming Language :: Python :: 3.")

@@ -9,10 +9,11 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
-from helpers import DTYPES, assert_bound, central_differences, composed, eps, special_values, ulp, wide
+from helpers import DTYPES, assert_bound, central_differences, composed, eps, some_options, special_values, ulp, wide
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fastbp import functional, reference
+from fastbp.initializers import INITIALIZERS
 from fastbp.reference import ACTIVATIONS, LOSSES
 
 Z = np.array([-1e4, -800.0, -90.0, -20.0, -3.0, -1e-3, -1e-20, 0.0, 1e-20, 0.7, 5.0, 30.0, 100.0, 1e30])
@@ -22,7 +23,10 @@ Z = np.array([-1e4, -800.0, -90.0, -20.0, -3.0, -1e-3, -1e-20, 0.0, 1e-20, 0.7, 
 
 
 def test_the_tables_hold_what_there_is() -> None:
-    assert list(ACTIVATIONS) == ["identity", "sigmoid", "tanh", "relu"]
+    assert list(ACTIVATIONS) == [
+        "identity", "sigmoid", "log_sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "celu", "gelu", "gelu_tanh",
+        "silu", "mish", "softplus", "softsign", "hard_sigmoid", "hard_tanh", "relu6", "hard_swish",
+    ]  # fmt: skip
     assert list(LOSSES) == ["softmax_nll", "sigmoid_nll", "mse"]
 
 
@@ -31,9 +35,17 @@ def test_activation_entries_are_consistent(rule: reference.Activation) -> None:
     assert getattr(reference, rule.name) is rule.forward
     assert getattr(reference, f"{rule.name}_backward") is rule.backward
     assert rule.unit.lower() == rule.name.replace("_", "")
-    assert list(inspect.signature(rule.forward).parameters) == ["z", "out"]
+    assert list(inspect.signature(rule.forward).parameters) == ["z", *rule.options, "out"]
     kept = {"output": "y", "input": "z"}[rule.needs]
-    assert list(inspect.signature(rule.backward).parameters) == ["dy", kept, "out"]
+    assert list(inspect.signature(rule.backward).parameters) == ["dy", kept, *rule.options, "out"]
+    second = inspect.signature(rule.second).parameters.values()
+    if rule.second is not reference.activations.straight_second:
+        assert rule.second.__name__ == f"{rule.name}_second"
+        assert [p.name for p in second] == ["dy", kept, "u", *rule.options]
+        assert [p.default for p in second if p.kind is p.KEYWORD_ONLY] == [o.default for o in rule.options.values()]
+    assert rule.init in INITIALIZERS
+    for option in rule.options.values():
+        assert option.at_least <= option.default <= option.at_most
 
 
 @pytest.mark.parametrize("rule", LOSSES.values(), ids=lambda r: r.name)
@@ -85,11 +97,31 @@ def test_activation_derivatives_are_the_finite_differences(
 ) -> None:
     z = rng.normal(0, 2, 200)
     z = z[np.all([np.abs(z - kink) > 1e-3 for kink in rule.kinks], axis=0)] if rule.kinks else z
-    h = 1e-5
-    differences = (rule.forward(z + h) - rule.forward(z - h)) / (2 * h)
-    kept = rule.forward(z) if rule.needs == "output" else z
-    # h**2 / 6 times a third derivative below 8, and eps |f| / h for the rounding
-    assert_allclose(rule.backward(np.ones_like(z), kept), differences, rtol=0, atol=1e-9)
+    ones, h = np.ones_like(z), 1e-5
+    for options in some_options(rule):
+
+        def slope(z: np.ndarray, options: dict[str, float] = options) -> np.ndarray:
+            kept = rule.forward(z, **options) if rule.needs == "output" else z
+            return rule.backward(np.ones_like(z), kept, **options)
+
+        differences = (rule.forward(z + h, **options) - rule.forward(z - h, **options)) / (2 * h)
+        # h**2 / 6 times a third derivative below 8, and eps |f| / h for the rounding
+        assert_allclose(slope(z), differences, rtol=0, atol=1e-9)
+        kept = rule.forward(z, **options) if rule.needs == "output" else z
+        # the same; fourth derivatives reach 40 with options
+        differences = (slope(z + h) - slope(z - h)) / (2 * h)
+        assert_allclose(rule.second(ones, kept, ones, **options), differences, rtol=0, atol=2e-9)
+
+
+def test_the_error_function_agrees_with_higher_precision() -> None:
+    """Phi(-|z|) by series and continued fraction, on either side of where one gives way to the other."""
+    z = -np.sqrt(2) * np.array([0.0, 1e-10, 0.1, 0.5, 1.0, 1.9, 1.999, 2.0, 2.001, 2.5, 4.0, 10.0, 25.0])
+    with mpmath.workdps(60):
+        exact = [mpmath.mpf(float(v)) * mpmath.ncdf(mpmath.mpf(float(v))) for v in z]
+        values = np.array([np.longdouble(mpmath.nstr(v, 30)) for v in exact])
+    # 1 - erf(x) is at least 0.0047 where the series is used; exp(-x^2) multiplies the rounding of x^2 by its size
+    tolerance = 300 * float(np.finfo(np.longdouble).eps) * np.maximum(1, z**2)
+    assert_allclose(reference.gelu(z.astype(np.longdouble)), values, rtol=float(tolerance.max()))
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, np.longdouble])

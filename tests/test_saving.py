@@ -9,12 +9,17 @@ B. Files are attacked in three ways: bytes flipped and cut off at random, entrie
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import json
 import os
 import pickle
 import re
 import struct
+import subprocess
+import sys
+import textwrap
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,11 +28,10 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import DTYPES, assert_same_bits
-from processes import output
+from processes import PLACE, output
 
 import fastbp
 from fastbp import _architecture, _config, saving
-from fastbp._files import atomic_write
 from fastbp.losses import Loss
 from fastbp.units import Unit
 
@@ -41,9 +45,26 @@ ARGUMENTS: dict[str, Any] = {
     "n": WIDTH,
     "n_in": WIDTH,
     "n_out": 4,
+    "n_codes": 5,
+    "width": 2,
     "n_features": WIDTH,
-    "block": fastbp.Sigmoid,
+    "p": 0.25,
     "units": lambda: [fastbp.Tanh(), fastbp.Sequential(fastbp.Linear(WIDTH, 2), fastbp.Linear(2, WIDTH))],
+    "block": lambda: fastbp.Linear(WIDTH, WIDTH),
+    "losses": lambda: [(0.75, fastbp.MSE()), (0.25, fastbp.MSE())],
+}
+
+# Options that are more than a number, by the class that has them.
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "Linear": [{"n_in": WIDTH, "n_out": 2, "init": "he_uniform", "seed": 7}],
+    "Branches": [{"units": ARGUMENTS["units"], "merge": merge} for merge in ("concat", "mean")],
+    "SoftmaxNLL": [{"class_weight": [0.5, 2.0]}, {"class_weight": np.array([0.1, 2.0])}, {"ignore_index": -1}],
+    "SigmoidNLL": [{"pos_weight": 2.5}, {"pos_weight": np.array([0.5, 1 / 3], np.float32)}],
+    "GaussianNLL": [
+        {"covariance": np.array([0.5, 1 / 3])}, {"covariance": np.array([[2.0, 0.1], [0.1, 1.0]])},
+        {"predict_variance": True},
+    ],
+    "Quantile": [{"q": 0.9}, {"q": (0.1, 0.9)}, {"q": [0.1, 0.9]}],
 }
 
 
@@ -53,16 +74,18 @@ def public(base: type) -> list[type]:
 
 
 def settings_of(cls: type) -> list[dict[str, Any]]:
-    """Arguments for a class: those that it needs, and once more with every number that has a default halved."""
-    least, more = {}, {}
+    """Arguments for a class: those that it needs, then with each number that has a default halved, then OPTIONS."""
+    least, more, names = {}, {}, set()
     for parameter in _config.parameters_of(cls):
+        names.add(parameter.name)
         if parameter.default is not parameter.empty:
             if isinstance(parameter.default, float):
                 more[parameter.name] = parameter.default / 2
         elif parameter.kind is not parameter.VAR_KEYWORD:
             assert parameter.name in ARGUMENTS, f"{cls.__name__} needs {parameter.name!r}: put one into ARGUMENTS"
             least[parameter.name] = ARGUMENTS[parameter.name]
-    return [least, {**least, **more}] if more else [least]
+    known = [values for values in OPTIONS.get(cls.__name__, []) if values.keys() <= names]
+    return [least, *([{**least, **more}] if more else []), *known]
 
 
 def make(cls: type, values: dict[str, Any]) -> Any:
@@ -74,7 +97,7 @@ LOSSES = [(cls, values) for cls in public(Loss) for values in settings_of(cls)]
 
 
 def name_of(case: Any) -> str:
-    return case.__name__ if isinstance(case, type) else str(case)
+    return case.__name__ if isinstance(case, type) else f"{case!s:.60}"
 
 
 def networks(dtype: Any = np.float32) -> Iterator[fastbp.Network]:
@@ -116,10 +139,15 @@ def assert_equal(net: fastbp.Network, other: fastbp.Network, rng: np.random.Gene
         assert not np.shares_memory(others[name], values)
         assert others[name].flags.writeable
     assert not np.shares_memory(other.flat_parameters, net.flat_parameters)
-    x = rng.random((5, WIDTH)).astype(net.dtype)
+    x = inputs(rng, 5, net.dtype)
     steps = net.steps
     assert_same_bits(other.forward(x), net.forward(x))
     net.steps = other.steps = steps  # a forward pass of training counts
+
+
+def inputs(rng: np.random.Generator, rows: int, dtype: Any = np.float32) -> np.ndarray:
+    """Numbers that an embedding may take for codes."""
+    return rng.integers(0, 4, (rows, WIDTH)).astype(dtype)
 
 
 def scrambled(net: fastbp.Network, rng: np.random.Generator) -> fastbp.Network:
@@ -133,11 +161,11 @@ def scrambled(net: fastbp.Network, rng: np.random.Generator) -> fastbp.Network:
 
 @pytest.mark.parametrize(("cls", "values"), UNITS + LOSSES, ids=name_of)
 def test_every_unit_and_loss_says_what_it_was_made_with(cls: type, values: dict[str, Any]) -> None:
-    made = make(cls, values)
-    data = json.loads(json.dumps(_config.describe(made), allow_nan=False))
+    one = make(cls, values)
+    data = json.loads(json.dumps(_config.describe(one), allow_nan=False))
     assert data["class"] == f"fastbp.{cls.__name__}"
     again = _config.decode(data, _architecture._Maker({}, None).part)
-    assert type(again) is cls and repr(again) == repr(made) and again.config() == made.config()
+    assert type(again) is cls and repr(again) == repr(one) and again.config() == one.config()
     for name, value in values.items():
         assert data["config"][name] == value or not isinstance(value, int | float | str)
 
@@ -262,7 +290,7 @@ def test_without_safetensors_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
     net = fastbp.MLP([1, 1])
     net.save(tmp_path / "m.safetensors")
     before = (tmp_path / "m.safetensors").read_bytes()
-    monkeypatch.setitem(__import__("sys").modules, "safetensors", None)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
     for act in (net.save, fastbp.load):
         with pytest.raises(ImportError, match=r'pip install "fastbp\[save\]"'):
             act(tmp_path / "m.safetensors")
@@ -397,6 +425,134 @@ def test_two_own_classes_of_one_name_are_refused(tmp_path: Path) -> None:
         net.save(tmp_path / "m.npz")
 
 
+class Settled(Scale):
+    """Its arguments are in a dict, as those of units made from a table are."""
+
+    def __init__(self, n: int, **options: float) -> None:
+        self.n, self.options = n, options
+        self.factor = options.get("factor", 1.0)
+
+
+class Declared(Settled):
+    __signature__ = inspect.Signature(
+        [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("n", "factor")]
+    )
+
+
+@pytest.mark.parametrize("cls", [Settled, Declared])
+def test_options_may_lie_in_a_dict(cls: type, tmp_path: Path, rng: np.random.Generator) -> None:
+    net = fastbp.Network(cls(n=WIDTH, factor=0.75), loss=fastbp.MSE())
+    assert net.units[0].config() == {"n": WIDTH, "factor": 0.75}
+    net.save(tmp_path / "m.npz")
+    assert_equal(net, fastbp.load(tmp_path / "m.npz", units={cls.__name__: cls}), rng)
+
+
+class Nest(Unit):
+    def __init__(self, inner: list[Unit]) -> None:
+        self.inner = inner
+
+    def forward(self, x: Any) -> Any:
+        return self.inner[0].forward(x)
+
+
+def nested_network(depth: int) -> fastbp.Network:
+    unit: Unit = fastbp.Tanh()
+    for _ in range(depth):
+        unit = Nest([unit])
+    return fastbp.Network(unit, loss=fastbp.MSE(), seed=0)
+
+
+@SUFFIX
+def test_units_inside_units_are_saved_up_to_a_depth(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"m{suffix}"
+    nested_network(40).save(path)
+    found = fastbp.load(path, units={"Nest": Nest})
+    assert _architecture.describe(found) == _architecture.describe(nested_network(40))
+    before = path.read_bytes()
+    for depth in (70, 400):
+        with pytest.raises(ValueError, match="nested"):
+            nested_network(depth).save(path)
+    assert path.read_bytes() == before
+
+
+class Running(Unit):
+    """A mean of all that went through: state beside the parameters."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def outputs_for(self, n_in: int | None) -> int | None:
+        return n_in
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"mean": (self.n,)}
+
+    def forward(self, x: Any) -> Any:
+        self.state["mean"][...] += x.mean(axis=0)
+        return x + self.state["mean"]
+
+    def backward(self, dy: Any) -> Any:
+        return dy
+
+
+@pytest.fixture
+def stateful() -> fastbp.Network:
+    inner = fastbp.Sequential(Running(2), fastbp.Residual(Running(2)))
+    net = fastbp.Network(fastbp.Linear(WIDTH, 2), inner, loss=fastbp.MSE(), seed=0)
+    net.forward(np.ones((4, WIDTH), np.float32))
+    net.eval()
+    return net
+
+
+@SUFFIX
+def test_state_is_saved(stateful: fastbp.Network, suffix: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    path = tmp_path / f"m{suffix}"
+    assert all(values.any() for values in stateful.state.values()) and stateful.steps == 1
+    stateful.save(path)
+    found = fastbp.load(path, units={"Running": Running})
+    assert (found.training, found.steps) == (False, 1)
+    assert_equal(stateful, found, rng)
+    arrays = dict(_architecture.arrays_of(stateful))
+    assert list(arrays) == ["0.weight", "0.bias", "state.1.0.mean", "state.1.1.0.mean"]
+
+
+def test_state_is_copied(stateful: fastbp.Network, rng: np.random.Generator) -> None:
+    for again in COPIES.values():
+        other = again(stateful)
+        assert (other.training, other.steps) == (False, 1)
+        assert_equal(stateful, other, rng)
+
+
+def test_a_composite_is_copied_alone(rng: np.random.Generator) -> None:
+    """Its own dicts and those of the units inside share their arrays again."""
+    x = inputs(rng, 4)
+    block = fastbp.Sequential(Running(WIDTH), fastbp.Residual(fastbp.Linear(WIDTH, WIDTH)), Running(WIDTH))
+    block.forward(x)
+    block.training = False
+    for again in COPIES.values():
+        other = again(block)
+        assert not other.training
+        for name, values in block.state.items():
+            assert_same_bits(other.state[name], values)
+        expected = copy.deepcopy(block).forward(x)
+        assert_same_bits(other.forward(x), expected)
+        other.backward(x)
+        assert other.gradients["1.0.weight"].any() and not block.gradients["1.0.weight"].any()
+        other.parameters["1.0.weight"][...] = 0
+        assert not other.units[1].block.parameters["weight"].any() and block.parameters["1.0.weight"].any()
+        fastbp.Network(other.fresh(), loss=fastbp.MSE())
+
+
+@SUFFIX
+@pytest.mark.parametrize("hidden", [["relu", "tanh"], fastbp.Tanh(), [fastbp.Sigmoid(), "relu"]], ids=repr)
+def test_an_mlp_keeps_its_hidden_units(hidden: Any, suffix: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    net = scrambled(fastbp.MLP([WIDTH, 4, 5, 2], hidden=hidden, seed=0), rng)
+    net.save(tmp_path / f"m{suffix}")
+    assert_equal(net, fastbp.load(tmp_path / f"m{suffix}"), rng)
+    for again in COPIES.values():
+        assert_equal(net, again(net), rng)
+
+
 # ---- files that are no models ----------------------------------------------------------------------------------------
 
 
@@ -473,7 +629,8 @@ def rewrite(
     if digest:
         fixed = {name: np.asarray(values, order="C") for name, values in arrays.items()}
         metadata["sha256"] = saving._digest(1, metadata["architecture"], fixed)
-    saving.FORMATS[path.suffix].write(path, arrays, metadata)
+    with open(path, "wb") as file:
+        saving.FORMATS[path.suffix].write(file, arrays, metadata)
 
 
 def set_config(position: int, **values: Any) -> Callable[..., None]:
@@ -695,24 +852,47 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(
     assert not fastbp.load(path).flat_parameters.any()
 
 
-def test_atomic_write_replaces_at_the_end_or_never(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-    with atomic_write(path) as file:
-        file.write(b"new")
-        assert path.read_text() == "old" and Path(file.name).parent == path.parent
-    assert path.read_text() == "new"
-    with pytest.raises(KeyboardInterrupt), atomic_write(path) as file:
-        file.write(b"half")
-        raise KeyboardInterrupt
-    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
-    (tmp_path / "link").symlink_to(path)
-    with atomic_write(tmp_path / "link") as file:
-        file.write(b"through the link")
-    assert path.read_text() == "through the link" and (tmp_path / "link").is_symlink()
-    mask = os.umask(0o077)
-    os.umask(mask)
-    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+@SUFFIX
+def test_a_network_that_is_trained_meanwhile_is_not_written(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, net, form = tmp_path / f"m{suffix}", small(), saving.FORMATS[suffix]
+    net.save(path)
+    before = path.read_bytes()
+
+    def write(file: Any, arrays: Any, metadata: Any) -> None:
+        form.write(file, arrays, metadata)
+        net.flat_parameters[3] += 1  # as another thread's step would
+
+    monkeypatch.setitem(saving.FORMATS, suffix, saving.Format(write, form.read))
+    with pytest.raises(RuntimeError, match="was changed while it was saved"):
+        net.save(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+SAVE_FOR_EVER = """
+    import fastbp
+    nets = [fastbp.MLP([2, 300, 2], seed=0), fastbp.MLP([3, 200, 2], seed=0)]
+    while True:
+        for net in nets:
+            for path in {paths!r}:
+                net.save(path)
+        print("saved", flush=True)
+"""
+
+
+def test_a_kill_leaves_a_whole_file(tmp_path: Path, rng: np.random.Generator) -> None:
+    paths = [str(tmp_path / f"m{suffix}") for suffix in SUFFIXES]
+    script = textwrap.dedent(SAVE_FOR_EVER).format(paths=paths)
+    environment = {**os.environ, "PYTHONPATH": str(PLACE)}
+    for _ in range(8):
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment)
+        assert process.stdout is not None
+        with process, process.stdout:
+            assert process.stdout.readline() == b"saved\n"
+            time.sleep(float(rng.uniform(0, 0.05)))
+            process.kill()
+        assert {fastbp.load(path).n_in for path in paths} <= {2, 3}
 
 
 # ---- copy, pickle, joblib --------------------------------------------------------------------------------------------
@@ -732,7 +912,7 @@ COPY = pytest.mark.parametrize("again", COPIES.values(), ids=COPIES)
 @NETWORKS
 def test_networks_are_copied(net: fastbp.Network, again: Callable[[Any], Any], rng: np.random.Generator) -> None:
     scrambled(net, rng)
-    net.forward(rng.random((2, WIDTH)).astype(net.dtype))
+    net.forward(inputs(rng, 2, net.dtype))
     assert_equal(net, again(net), rng)
 
 
@@ -740,7 +920,7 @@ def test_networks_are_copied(net: fastbp.Network, again: Callable[[Any], Any], r
 def test_own_units_losses_and_networks_are_copied(again: Callable[[Any], Any], rng: np.random.Generator) -> None:
     for net in (own_network(), Encoder(WIDTH, seed=4)):
         scrambled(net, rng)
-        x = rng.random((2, WIDTH), np.float32)
+        x = inputs(rng, 2)
         net.value_and_grad(x, x)
         other = again(net)
         assert_equal(net, other, rng)
@@ -766,7 +946,7 @@ def test_units_are_copied_alone_and_out_of_a_network(
     cls: type, values: dict[str, Any], again: Callable[[Any], Any], rng: np.random.Generator
 ) -> None:
     alone, inside = make(cls, values), make(cls, values)
-    x = rng.random((2, WIDTH), np.float32)
+    x = inputs(rng, 2)
     alone.forward(x)
     net = fastbp.Network(inside, fastbp.Linear(inside.outputs_for(WIDTH), 1), loss=fastbp.MSE(), seed=1)
     net.forward(x)
@@ -777,6 +957,7 @@ def test_units_are_copied_alone_and_out_of_a_network(
         for name, mine in unit.parameters.items():
             assert_same_bits(other.parameters[name], mine)
             assert not np.shares_memory(other.parameters[name], mine)
+        other.training = unit.training = False  # chance is drawn anew where there is no seed
         assert_same_bits(other.forward(x), unit.forward(x))
     other.fresh().outputs_for(WIDTH)
     fastbp.Network(other.fresh(), loss=fastbp.MSE())  # a copy is in no network

@@ -1,4 +1,4 @@
-"""The vector polynomials behind the kernels: exp, log, log1p, tanh and sigmoid, in units in the last place.
+"""The vector polynomials behind the kernels: exp, expm1, log, log1p, tanh, sigmoid and erf, in units in the last place.
 
 float32 is measured against numpy's float64, whose own error, a few of its ulp, is 1e-8 of a float32 ulp. float64 is
 measured against the 80-bit long double where there is one (error about 1e-3 ulp), and against mpmath everywhere.
@@ -14,19 +14,20 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
+from scipy import special
 
 from fastbp import _ops
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Record = Callable[[str, object], None]
 
-NAMES = ("exp", "log", "log1p", "tanh", "sigmoid")
+NAMES = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf")
 LIMIT = 2.5  # ulp
 CHUNK = 2**16  # so that a chunk's dozen arrays stay in the second-level cache
 
 # 2**32 / 63 is just above 2**26. An odd step meets every exponent and, since it is prime to 2**32, every low bit.
 SAMPLED_STEP = 63
-FLOAT64_VALUES = 10**7
+FLOAT64_VALUES = {"erf": 4 * 10**5}  # the others: 10**7
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,19 @@ def reference(name: str, x: Array) -> Array:
         x = x.astype(FORMATS[x.dtype.name].wide)
         if name == "sigmoid":
             return np.asarray(1 / (1 + np.exp(-x)))
+        if name == "erf":
+            return special.erf(x) if x.dtype == np.float64 else long_erf(x)
         return np.asarray(getattr(np, name)(x))
+
+
+def long_erf(x: Array) -> Array:
+    """2 / sqrt(pi) exp(-x^2) sum_k 2^k x^(2 k + 1) / (1 3 ... (2 k + 1)), whose terms all have the sign of x."""
+    small = np.clip(x, -6.6, 6.6)  # beyond it is 1 to more digits than there are
+    term = total = small
+    for k in range(1, 160):
+        term = term * (small * small) * 2 / (2 * k + 1)
+        total = total + term
+    return np.asarray(total * np.exp(-small * small) * 2 / np.sqrt(4 * np.arctan(x.dtype.type(1))))
 
 
 def ulp_errors(got: Array, want: Array) -> Array:
@@ -140,6 +153,7 @@ def breakpoints(form: Format) -> Array:
         math.log(2) / 4 * steps,  # exp's and sigmoid's reduction changes at odd halves, tanh's at odd quarters of ln 2,
         # and both saturate at whole halves: (fraction + 3) ln(2) / 2 for tanh, (fraction + 2) ln(2) for sigmoid
         np.linspace(0.25, 1.0, 97),  # tanh, where a polynomial gives way to exp
+        np.array([0.85, 3.0, 3.25, 4.5, 6.5]),  # erf: the polynomial's end, the tails', saturation
     ]
     ends_of_denormals = np.array([0.0, float(info.smallest_normal)], form.dtype)
     return np.concatenate([around(np.concatenate(centres).astype(form.dtype), 64), around(ends_of_denormals, 4096)])
@@ -160,10 +174,12 @@ def float32_patterns(step: int) -> Iterator[Array]:
 # Where the function does something: beyond these it is 0, 1, inf, NaN, or x.
 RANGES = {
     "exp": (-746.0, 710.0),
+    "expm1": (-40.0, 710.0),
     "log": (0.0, 4.0),
     "log1p": (-1.0, 4.0),
     "tanh": (-20.0, 20.0),
     "sigmoid": (-746.0, 40.0),
+    "erf": (-6.5, 6.5),
 }
 
 
@@ -224,9 +240,9 @@ def test_float32_breakpoints(name: str, record_property: Record) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_float64(name: str, record_property: Record) -> None:
     worst = Worst()
-    for x in float64_values(name, FLOAT64_VALUES):
+    for x in float64_values(name, FLOAT64_VALUES.get(name, 10**7)):
         worst.measure(name, x)
-    assert worst.count >= FLOAT64_VALUES
+    assert worst.count >= FLOAT64_VALUES.get(name, 10**7)
     worst.report(name, "float64", record_property)
 
 
@@ -249,7 +265,7 @@ def exact_error(name: str, x: float, got: float) -> float:
 @pytest.mark.parametrize("name", NAMES)
 def test_float64_against_mpmath(name: str, record_property: Record) -> None:
     step = 2_003 if WIDE_LONG_DOUBLE else 211
-    values = np.concatenate([chunk[::step] for chunk in float64_values(name, FLOAT64_VALUES)])
+    values = np.concatenate([chunk[::step] for chunk in float64_values(name, FLOAT64_VALUES.get(name, 10**7))])
     above = {"log": 0.0, "log1p": -1.0}.get(name, -math.inf)
     values = values[np.isfinite(values) & (values > above)]
     if above == -math.inf:
@@ -268,10 +284,12 @@ def test_float64_against_mpmath(name: str, record_property: Record) -> None:
 inf, nan = math.inf, math.nan
 SPECIAL = {
     "exp": [(-inf, 0.0), (inf, inf), (nan, nan), (0.0, 1.0), (-0.0, 1.0)],
+    "expm1": [(-inf, -1.0), (inf, inf), (nan, nan), (0.0, 0.0), (-0.0, -0.0), (-1e30, -1.0)],
     "log": [(0.0, -inf), (-0.0, -inf), (1.0, 0.0), (inf, inf), (-1.0, nan), (-inf, nan), (nan, nan)],
     "log1p": [(-1.0, -inf), (0.0, 0.0), (-0.0, -0.0), (inf, inf), (-2.0, nan), (-inf, nan), (nan, nan)],
     "tanh": [(0.0, 0.0), (-0.0, -0.0), (inf, 1.0), (-inf, -1.0), (nan, nan), (50.0, 1.0), (-50.0, -1.0)],
     "sigmoid": [(-inf, 0.0), (inf, 1.0), (nan, nan), (0.0, 0.5), (-0.0, 0.5), (50.0, 1.0), (-1e30, 0.0), (1e30, 1.0)],
+    "erf": [(0.0, 0.0), (-0.0, -0.0), (inf, 1.0), (-inf, -1.0), (nan, nan), (50.0, 1.0), (-50.0, -1.0)],
 }
 
 
@@ -296,7 +314,9 @@ def test_exp_overflows_where_it_must(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
-@pytest.mark.parametrize(("name", "low", "high"), [("exp", 0, inf), ("tanh", -1, 1), ("sigmoid", 0, 1)])
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [("exp", 0, inf), ("expm1", -1, inf), ("tanh", -1, 1), ("sigmoid", 0, 1), ("erf", -1, 1)]
+)
 def test_ranges_are_kept(name: str, low: float, high: float, dtype: str) -> None:
     x = breakpoints(FORMATS[dtype])
     x = x[~np.isnan(x)]

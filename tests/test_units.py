@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import DTYPES, assert_same_bits, central_differences
+from helpers import DTYPES, assert_same_bits, central_differences, some_options
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastbp
@@ -63,6 +63,57 @@ def test_activation_units_remember_the_last_forward(rule: Activation, rng: np.ra
     unit.forward(x)
     assert_same_bits(unit.backward(dy), other.backward(dy))
     assert_same_bits(unit.backward(dy), other.backward(dy))  # any number of times
+
+
+WITH_OPTIONS = pytest.mark.parametrize(
+    "rule", [rule for rule in ACTIVATIONS.values() if rule.options], ids=lambda r: r.name
+)
+
+
+@WITH_OPTIONS
+def test_options_make_the_unit(rule: Activation, rng: np.random.Generator) -> None:
+    cls, (x, dy) = getattr(fastbp, rule.unit), rng.normal(0, 2, (2, 5, 3))
+    parameters = inspect.signature(cls).parameters
+    assert {name: p.default for name, p in parameters.items()} == {n: o.default for n, o in rule.options.items()}
+    forward, backward = getattr(functional, rule.name), getattr(functional, f"{rule.name}_backward")
+    for options in some_options(rule):
+        unit = cls(**options)
+        shown = ", ".join(f"{name}={value:g}" for name, value in options.items())
+        assert repr(unit) == f"{rule.unit}({shown})"
+        given = {name: options.get(name, option.default) for name, option in rule.options.items()}
+        assert unit.options == given and unit.engine_options() == tuple(given.values())
+        assert {name: getattr(unit, name) for name in given} == given
+        y = unit.forward(x)
+        assert_same_bits(y, forward(x, **options))
+        assert_same_bits(unit.backward(dy), backward(dy, y if rule.needs == "output" else x, **options))
+        for other in (unit.fresh(), copy.copy(unit), copy.deepcopy(unit), pickle.loads(pickle.dumps(unit))):
+            assert other.options == given
+            assert_same_bits(other.forward(x), y)
+
+
+@WITH_OPTIONS
+def test_options_stay_as_they_were_made(rule: Activation) -> None:
+    """An engine has its copy of them."""
+    unit = getattr(fastbp, rule.unit)()
+    unit.options.clear()
+    assert unit.engine_options() == tuple(option.default for option in rule.options.values())
+    for name in ("options", *rule.options):
+        with pytest.raises(AttributeError):
+            setattr(unit, name, 1.0)
+
+
+def test_a_subclass_need_not_call_super() -> None:
+    class Shifted(fastbp.LeakyReLU):
+        def __init__(self, shift: float) -> None:
+            self.shift = shift
+
+        def forward(self, x: Any) -> Any:
+            return super().forward(x + self.shift)
+
+    unit = Shifted(1.0)
+    assert unit.kind is None and list(inspect.signature(Shifted).parameters) == ["shift"]
+    assert_array_equal(unit.forward(np.array([[-2.0, 2.0]])), [[-0.01, 3.0]])
+    assert_array_equal(unit.backward(np.ones((1, 2))), [[0.01, 1.0]])
 
 
 # ---- linear ----------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ A polynomial is fitted by the exchange algorithm of Remez on a fine Chebyshev gr
 relative error of the whole function (not of the polynomial), and each coefficient is rounded to the dtype. The printed
 error is that of the rounded polynomial, in units of eps / 2 (which is what the rounding of one result may cost).
 
-Run it with no argument; it needs mpmath and numpy and takes a few seconds.
+Run it with no argument; it needs mpmath and numpy and takes a minute.
 """
 
 from collections.abc import Callable
@@ -55,6 +55,31 @@ def log_problem() -> Problem:
         mp.sqrt(2) - 1,
         {np.float32: 8, np.float64: 20},
     )
+
+
+def erf_problem() -> Problem:
+    """erf(x) = x + x q(x^2) for |x| <= 0.85."""
+    return Problem(
+        "erf",
+        lambda s: mp.erf(mp.sqrt(s)) / mp.sqrt(s) - 1,
+        lambda s: mp.sqrt(s) / mp.erf(mp.sqrt(s)),
+        mpf(0),
+        mpf("0.85") ** 2,
+        {np.float32: 5, np.float64: 10},
+    )
+
+
+def erfc_problem(dtype: type[np.floating], turn: str, largest: str, degree: int) -> Problem:
+    """erfc(x) = exp(-x^2) w q(1 - 2 w), w = turn / (x + turn), for 0 <= x <= largest, where it underflows."""
+    c = mpf(turn)
+
+    def q(t: mpf) -> mpf:
+        w = (1 - t) / 2
+        x = c / w - c
+        return mp.exp(x**2) * mp.erfc(x) / w
+
+    high = 1 - 2 * c / (mpf(largest) + c)
+    return Problem("erfc", q, lambda t: 1 / q(t), mpf(-1), high, {dtype: degree})
 
 
 def chebyshev_grid(low: mpf, high: mpf) -> list[mpf]:
@@ -131,8 +156,9 @@ def main() -> None:
     for dtype, integer_bits in ((np.float32, 8), (np.float64, 11)):
         hi, lo = split_ln2(dtype, integer_bits)
         print(f"ln2 {dtype.__name__}: hi {hi!s}  lo {lo!s}")
-    for problem in (exp_problem(), log_problem()):
-        for dtype in (np.float32, np.float64):
+    tails = erfc_problem(np.float32, "3", "10.7", 10), erfc_problem(np.float64, "3.25", "27.8", 22)
+    for problem in (exp_problem(), log_problem(), erf_problem(), *tails):
+        for dtype in problem.degree:
             coefficients, worst = fit(problem, dtype)
             print(f"{problem.name} {dtype.__name__}: error {mp.nstr(worst, 2)} * eps / 2")
             for c in reversed(coefficients):

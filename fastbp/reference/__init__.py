@@ -10,18 +10,9 @@ D. One file a family.
 E. Only light checks: whoever wants errors that explain themselves calls `fastbp.functional`.
 """
 
-from fastbp.reference.activations import (
-    ACTIVATIONS,
-    Activation,
-    identity,
-    identity_backward,
-    relu,
-    relu_backward,
-    sigmoid,
-    sigmoid_backward,
-    tanh,
-    tanh_backward,
-)
+from fastbp.reference import activations
+from fastbp.reference.activations import *  # noqa: F403  the twins that the table names
+from fastbp.reference.activations import ACTIVATIONS, Activation, Option
 from fastbp.reference.chance import dropout, dropout_backward, dropout_mask
 from fastbp.reference.distributions import log_softmax, log_softmax_backward, softmax, softmax_backward
 from fastbp.reference.learned import prelu, prelu_backward
@@ -45,6 +36,7 @@ __all__ = [
     "UNITS",
     "Activation",
     "LossRule",
+    "Option",
     "UnitRule",
     "adam_step",
     "batch_norm",
@@ -56,8 +48,6 @@ __all__ = [
     "embedding_backward",
     "flatten",
     "flatten_backward",
-    "identity",
-    "identity_backward",
     "layer_norm",
     "layer_norm_backward",
     "linear",
@@ -69,17 +59,12 @@ __all__ = [
     "mse",
     "prelu",
     "prelu_backward",
-    "relu",
-    "relu_backward",
     "rms_norm",
     "rms_norm_backward",
     "sgd_step",
-    "sigmoid",
-    "sigmoid_backward",
     "sigmoid_nll",
     "softmax",
     "softmax_backward",
     "softmax_nll",
-    "tanh",
-    "tanh_backward",
 ]
+__all__ += [name for name in activations.__all__ if name not in __all__]

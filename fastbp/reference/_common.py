@@ -25,6 +25,9 @@ def give_all(results: tuple[Any, ...], out: tuple[Array | None, ...] | None) -> 
     """Put each of several results where it goes; None stays None."""
     places = (None,) * len(results) if out is None else out
     return tuple(None if r is None else give(r, place) for r, place in zip(results, places, strict=True))
+def constant(x: Array, digits: str) -> Any:
+    """Give a number in x's dtype, rounded once."""
+    return np.asarray(x).dtype.type(digits)
 
 
 # ---- sources that several entries of the tables name -----------------------------------------------------------------
@@ -36,3 +39,22 @@ RUMELHART = (
 LECUN = 'Y. LeCun, L. Bottou, G. B. Orr and K.-R. Müller, "Efficient BackProp", 1998'
 NAIR = 'V. Nair and G. E. Hinton, "Rectified linear units improve restricted Boltzmann machines", ICML 2010'
 BISHOP = 'C. M. Bishop, "Pattern Recognition and Machine Learning", 2006, section 5.2'
+MAAS = (
+    'A. L. Maas, A. Y. Hannun and A. Y. Ng, "Rectifier nonlinearities improve neural network acoustic models", '
+    "ICML 2013"
+)
+CLEVERT = (
+    'D.-A. Clevert, T. Unterthiner and S. Hochreiter, "Fast and accurate deep network learning by exponential linear '
+    'units (ELUs)", ICLR 2016'
+)
+KLAMBAUER = 'G. Klambauer, T. Unterthiner, A. Mayr and S. Hochreiter, "Self-normalizing neural networks", NeurIPS 2017'
+BARRON = 'J. T. Barron, "Continuously differentiable exponential linear units", 2017'
+HENDRYCKS = 'D. Hendrycks and K. Gimpel, "Gaussian error linear units (GELUs)", 2016'
+MISRA = 'D. Misra, "Mish: a self regularized non-monotonic activation function", BMVC 2020'
+DUGAS = (
+    'C. Dugas, Y. Bengio, F. Bélisle, C. Nadeau and R. Garcia, "Incorporating second-order functional knowledge for '
+    'better option pricing", NeurIPS 2000'
+)
+ELLIOTT = 'D. L. Elliott, "A better activation function for artificial neural networks", 1993'
+HOWARD = 'A. Howard et al., "Searching for MobileNetV3", ICCV 2019'
+KRIZHEVSKY = 'A. Krizhevsky, "Convolutional deep belief networks on CIFAR-10", 2010'

@@ -74,6 +74,10 @@ class Dropout(Unit):
         """Give as many outputs as inputs."""
         return n_in
 
+    def take_chance(self, seed: int, stream: int, step: int) -> None:
+        """Draw what the network's engine would draw."""
+        self._drawn, self.stream, self.steps = seed, stream, step
+
     def forward(self, x: FloatArray) -> FloatArray:
         """Give what is left of x, a fresh array; in training the next call drops other elements."""
         chance = self._chance()
@@ -87,7 +91,7 @@ class Dropout(Unit):
         return functional.dropout_backward(dy, **self._remembered())
 
     def _chance(self) -> dict[str, Any]:
-        seed = self.__dict__.setdefault("_drawn", Philox(self.seed).seed) if self.seed is None else self.seed
+        seed = self.__dict__.setdefault("_drawn", Philox(self.seed).seed)
         return {"p": self.p if self.training else 0.0, "seed": seed, "stream": self.stream, "step": self.steps}
 
     def fresh(self) -> Self:

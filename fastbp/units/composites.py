@@ -67,6 +67,7 @@ class Composite(Unit):
     @property
     def state(self) -> dict[str, Any]:
         """What training keeps beside the parameters, of all units."""
+        self._begin()  # a unit inside that made its state alone would make parameters of its own for it
         return {f"{i}.{name}": value for i, unit in enumerate(self.units) for name, value in unit.state.items()}
 
     @property
@@ -113,6 +114,13 @@ class Composite(Unit):
         unit.units = tuple(part.fresh() for part in self.units)
         return unit
 
+    def __getstate__(self) -> dict[str, Any]:
+        """As every unit's; the units inside come without views, which the copy gives them anew at its first use."""
+        kept = super().__getstate__()
+        kept.pop("_shared", None)
+        kept["units"] = tuple(map(_remembering, self.units))
+        return kept
+
     def _begin(self) -> None:
         """Give the units their parameters, where this one is used alone."""
         if not self.__dict__.get("_shared"):
@@ -120,6 +128,19 @@ class Composite(Unit):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.units))})"
+
+
+def _remembering(unit: Unit) -> Unit:
+    """Give a fresh unit with the state and the mode of this one."""
+    if isinstance(unit, Composite):
+        made: Unit = unit.fresh()
+        made.__dict__["units"] = tuple(map(_remembering, unit.units))
+        return made
+    made = unit.fresh()
+    made.training = unit.training
+    if "state" in vars(unit):
+        made.__dict__["state"] = {name: values.copy() for name, values in unit.state.items()}
+    return made
 
 
 def check_units(name: str, units: Sequence[Any]) -> tuple[Unit, ...]:

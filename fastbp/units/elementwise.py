@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from inspect import Parameter, Signature
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -25,6 +27,16 @@ class ActivationUnit(Unit):
     """
 
     rule: ClassVar[Activation]
+    _options: tuple[float, ...] = ()
+
+    @property
+    def options(self) -> dict[str, float]:
+        """The activation's options by name; they stay what they were when the unit was made."""
+        return dict(zip(self.rule.options, self._options, strict=True))
+
+    def engine_options(self) -> tuple[float, ...]:
+        """Give the options in the order of the table."""
+        return self._options
 
     def outputs_for(self, n_in: int | None) -> int | None:
         """Give as many outputs as inputs."""
@@ -32,13 +44,18 @@ class ActivationUnit(Unit):
 
     def forward(self, x: FloatArray) -> FloatArray:
         """Give the activation of each element of x, a fresh array, and keep a reference to what backward needs."""
-        y = _function(self.rule.name)(x)
+        y = _function(self.rule.name)(x, **self.options)
         self._kept = y if self.rule.needs == "output" else x
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
         """Give dy times the derivative, a fresh array."""
-        return _function(f"{self.rule.name}_backward")(dy, self._remembered())
+        return _function(f"{self.rule.name}_backward")(dy, self._remembered(), **self.options)
+
+    def __repr__(self) -> str:
+        defaults = self.rule.options
+        shown = (f"{name}={value:g}" for name, value in self.options.items() if value != defaults[name].default)
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def _function(name: str) -> Callable[..., FloatArray]:
@@ -50,7 +67,7 @@ _UNIT_DOC = """Unit of the activation {name}.
 
 {formula};  backward:  dx = dy * dy/dx, where {derivative}
 
-Raises
+{options}Raises
 ------
 TypeError, ValueError
     As `fastbp.{name}` and `fastbp.{name}_backward` do.
@@ -85,19 +102,38 @@ def _unit_doc(rule: Activation) -> str:
         unit=rule.unit,
         needs=rule.needs,
         source=rule.source,
-        formula=rule.formula.replace("z", "x"),
-        derivative=rule.derivative.replace("z", "x"),
+        formula=_of_x(rule.formula),
+        derivative=_of_x(rule.derivative),
+        options=f"Parameters\n----------\n{functional.describe_options(rule.options)}\n" if rule.options else "",
         y=repr(y.round(4)),
         dx=repr(dx.round(4)),
     )
 
 
-for _rule in ACTIVATIONS.values():
+def _of_x(formula: str) -> str:
+    return re.sub(r"\bz\b", "x", formula).replace("dz", "dx")
+
+
+def _class_of(rule: Activation) -> type[ActivationUnit]:
+    def __init__(self: ActivationUnit, **options: float) -> None:
+        self._options = functional.activation_options(type(self).__name__, rule.options, options)
+
+    given = functional.option_parameters(rule.options)
+    __init__.__signature__ = Signature([Parameter("self", Parameter.POSITIONAL_ONLY), *given])  # type: ignore[attr-defined]
     # __module__, where the package shows it, lets pickle and doctest find the class.
-    _members = {"__doc__": _unit_doc(_rule), "__module__": "fastbp.units", "rule": _rule, "kind": _rule.name}
-    globals()[_rule.unit] = type(_rule.unit, (ActivationUnit,), _members)
+    members: dict[str, Any] = {"__doc__": _unit_doc(rule), "__module__": "fastbp.units", "__init__": __init__}
+    members |= {"rule": rule, "kind": rule.name, "_options": tuple(o.default for o in rule.options.values())}
+    return type(rule.unit, (ActivationUnit,), members | {name: _option(name) for name in rule.options})
+
+
+def _option(name: str) -> property:
+    return property(lambda unit: unit.options[name], doc=f"The option {name}.")
+
+
+for _rule in ACTIVATIONS.values():
+    globals()[_rule.unit] = _class_of(_rule)
     __all__ += [_rule.unit]
-del _rule, _members
+del _rule
 
 if TYPE_CHECKING:
     # What the table adds to this module by name.

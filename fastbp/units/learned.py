@@ -73,6 +73,11 @@ class PReLU(Unit):
         """Give (n,)."""
         return (self.n,)
 
+    @property
+    def n_in(self) -> int | None:
+        """As many inputs as slopes, where that is not one for all."""
+        return None if self.n == 1 else self.n
+
     def outputs_for(self, n_in: int | None) -> int | None:
         """Give as many outputs as inputs: n, where that is not 1."""
         if self.n != 1 and n_in not in (None, self.n):

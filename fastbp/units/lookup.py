@@ -100,6 +100,12 @@ class Embedding(Unit):
         codes = n_in if self.columns is None else self.columns
         return codes * self.width + n_in - codes
 
+    def check_input(self, name: str, x: FloatArray) -> None:
+        """Hold the columns of codes to be rows of the table."""
+        if x.dtype == np.float32 and self.n_codes > 2**24:
+            raise ValueError(f"{self!r} has more codes than float32 can tell apart: make the network in float64")
+        check.codes(name, x[:, : self.columns], self.n_codes)
+
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Give ``{"table": (n_codes, width)}``."""
         return {"table": (self.n_codes, self.width)}

@@ -23,6 +23,11 @@ class _Norm(Unit):
         self.dtype = None if dtype is None else check.float_dtype("dtype", dtype)
         self.n = check.integer("n", n)
 
+    @property
+    def n_in(self) -> int:
+        """As many inputs as outputs."""
+        return self.n
+
     def outputs_for(self, n_in: int | None) -> int:
         """Give n."""
         return _same_width(self.n, n_in)

@@ -24,14 +24,14 @@ from libc.string cimport memset
 from fastbp._product cimport Product, multiply, product_init, product_scratch
 from fastbp._table cimport MAX_UNIT_PARAMETERS, Kernels, UnitCall
 from fastbp._team cimport TASK_ELEMENTS, Session, run_tasks
+from fastbp._unit cimport UnitSweep, unit_backward, unit_forward, unit_scratch
 from fastbp._update cimport Rule, apply_rule, run_update
 
 cdef enum:
     ALIGNMENT = 64
     ROWS_OF_LOSS = 64       # whose losses are computed in one call
     ROWS_BYTES = 1 << 20    # of the widest unit's rows, where a gradient goes by rows: see _rows.pyx
-    STRIP_BYTES = 192 << 10     # of the columns that a unit over columns takes at once: two such arrays stay in the second cache
-    STRIP_COLUMNS = 16          # of float: a cache line
+    ITEMS_OF_TASK = 16      # at least: of float, a cache line
 
 
 # --- what follows from the units
@@ -210,7 +210,20 @@ cdef Py_ssize_t scratch_bytes(const Chain* chain, Py_ssize_t rows, int threads) 
             most = max(most, product_scratch(chain.kernels, rows, unit.n_out, unit.n_in, threads))
             most = max(most, product_scratch(chain.kernels, rows, unit.n_in, unit.n_out, threads)
                        + product_scratch(chain.kernels, unit.n_in, unit.n_out, rows, threads))
+        elif unit.kind == TABLE:
+            most = max(most, table_scratch(chain, i, rows, threads))
     return most
+
+cdef Py_ssize_t table_scratch(const Chain* chain, int i, Py_ssize_t rows, int threads) noexcept:
+    cdef UnitSweep s
+    cdef Batch batch
+    cdef int k
+    batch.rows, batch.training, batch.step, batch.first_row = rows, True, 0, 0
+    table_sweep(chain, &batch, NULL, i, &s)
+    s.call.dx = &s     # wanted: that is all that is asked
+    for k in range(MAX_UNIT_PARAMETERS):
+        s.sizes[k] = chain.units[i].sizes[k]
+    return unit_scratch(&s, threads)
 
 cdef inline const char* input_of(const Chain* chain, int source) noexcept nogil:
     return chain.units[source].out if source != INPUT else chain.copy_of_x
@@ -241,14 +254,15 @@ cdef void call_of(const Chain* chain, const Batch* batch, const Pair* parameters
     for k in range(MAX_UNIT_PARAMETERS):
         c.parameters[k] = c.gradients[k] = NULL
         c.state[k] = unit.state[k]
-    if unit.pair >= 0:
+    if unit.pair >= 0 and parameters != NULL:
         c.parameters[0], c.parameters[1] = parameters[unit.pair].weight, parameters[unit.pair].bias
     c.options = unit.options
+    c.summed = False
     c.training, c.seed, c.stream, c.step, c.first_row = batch.training, chain.seed, unit.stream, batch.step, batch.first_row
 
 cdef void forward_rows_of(const Chain* chain, const Batch* batch, const Pair* parameters, int i, Py_ssize_t first,
                           Py_ssize_t rows) noexcept nogil:
-    """Some rows of the output of any unit but a linear one; columns where it works over columns."""
+    """Some rows of the output of any unit but a linear one."""
     cdef Unit* unit = &chain.units[i]
     cdef Py_ssize_t place = first * unit.n_out * chain.kernels.itemsize
     cdef UnitCall c
@@ -299,7 +313,7 @@ cdef void add_spare(const Chain* chain, int i, bint keeps, Py_ssize_t first, Py_
 
 cdef void backward_rows_of(const Chain* chain, const Batch* batch, const Pair* parameters, int i, bint keeps, bint need_dx,
                            Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
-    """Some rows of the gradient at the input of any unit but a linear one; columns where it works over columns."""
+    """Some rows of the gradient at the input of any unit but a linear one."""
     cdef const Unit* unit = &chain.units[i]
     cdef char* target
     if unit.kind == MERGE:
@@ -312,8 +326,7 @@ cdef void backward_rows_of(const Chain* chain, const Batch* batch, const Pair* p
         table_backward(chain, batch, parameters, i, delta_of(chain, i, keeps), target, first, rows)
     else:
         derivative(chain, i, delta_of(chain, i, keeps), target, first, rows)
-    if not (unit.kind == TABLE and unit.table.over_columns):
-        add_spare(chain, i, keeps, first, rows)
+    add_spare(chain, i, keeps, first, rows)
 
 cdef void table_backward(const Chain* chain, const Batch* batch, const Pair* parameters, int i, const char* delta, char* target,
                          Py_ssize_t first, Py_ssize_t count) noexcept nogil:
@@ -415,10 +428,13 @@ cdef inline Py_ssize_t tasks_of(const RowsTask* t) noexcept nogil:
 cdef inline double cost_of_elements(const RowsTask* t) noexcept nogil:
     return 0.001 * t.batch.rows * t.chain.units[t.i].n_out
 
-cdef void by_columns(RowsTask* t) noexcept nogil:
-    cdef Py_ssize_t columns = STRIP_BYTES // (max(<Py_ssize_t> 1, t.batch.rows) * t.chain.kernels.itemsize)
-    t.all = t.chain.units[t.i].n_in
-    t.each = max(<Py_ssize_t> STRIP_COLUMNS, columns // STRIP_COLUMNS * STRIP_COLUMNS)
+cdef void table_sweep(const Chain* chain, const Batch* batch, const Pair* parameters, int i, UnitSweep* s) noexcept nogil:
+    """All rows of a unit of the table; its gradients are wanted where a size is set."""
+    cdef int k
+    s.kernels, s.kind, s.items, s.recomputes, s.scratch = chain.kernels, chain.units[i].table, chain.units[i].items, False, chain.scratch
+    call_of(chain, batch, parameters, i, &s.call)
+    for k in range(MAX_UNIT_PARAMETERS):
+        s.sizes[k] = 0
 
 cdef void copy_rows(const Chain* chain, const Batch* batch, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
     cdef Py_ssize_t itemsize = chain.kernels.itemsize
@@ -432,6 +448,7 @@ cdef void copy_rows(const Chain* chain, const Batch* batch, Py_ssize_t first, Py
 
 cdef bint sweep_forward(Chain* chain, Session* session, const Batch* batch, const Pair* parameters) noexcept nogil:
     cdef RowsTask t
+    cdef UnitSweep s
     cdef Product p
     cdef Unit* unit
     cdef int i
@@ -445,10 +462,12 @@ cdef bint sweep_forward(Chain* chain, Session* session, const Batch* batch, cons
             output_of(chain, &p, i, batch, parameters)
             if multiply(session, chain.kernels, &p, 1, chain.scratch, chain.scratch_size):
                 return True
-        elif unit.kind != ACTIVATION or not (unit.fused or unit.rule.forward == NULL):
+        elif unit.kind == TABLE:
+            table_sweep(chain, batch, parameters, i, &s)
+            if unit_forward(session, &s):
+                return True
+        elif unit.kind == MERGE or not (unit.fused or unit.rule.forward == NULL):
             rows_task_init(&t, chain, batch, parameters, i)
-            if unit.kind == TABLE and unit.table.over_columns:
-                by_columns(&t)
             if run_tasks(session, forward_task, &t, tasks_of(&t), cost_of_elements(&t)):
                 return True
     return False
@@ -565,7 +584,7 @@ cdef bint sweep_loss(Chain* chain, Session* session, const Batch* batch, char* d
 
 cdef Py_ssize_t items_of_task(const Unit* unit, Py_ssize_t rows) noexcept nogil:
     cdef Py_ssize_t items = TASK_ELEMENTS // max(<Py_ssize_t> 1, rows)
-    return max(<Py_ssize_t> STRIP_COLUMNS, items // STRIP_COLUMNS * STRIP_COLUMNS)
+    return max(<Py_ssize_t> ITEMS_OF_TASK, items // ITEMS_OF_TASK * ITEMS_OF_TASK)
 
 cdef void item_gradients(const Chain* chain, const Batch* batch, const Pair* parameters, const Pair* gradients, const Rule* rule, int i,
                          bint keeps, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
@@ -620,8 +639,10 @@ cdef bint way_down(Chain* chain, Session* session, const Batch* batch, const Pai
             continue
         if chain.units[i].kind == LINEAR:
             interrupted = down_linear(chain, session, batch, parameters, gradients, keeps, need_dx, i)
+        elif chain.units[i].kind == TABLE:
+            interrupted = down_table(chain, session, batch, parameters, gradients, keeps, need_dx, i)
         else:
-            interrupted = down_other(chain, session, batch, parameters, gradients, keeps, need_dx, i)
+            interrupted = down_rows(chain, session, batch, parameters, keeps, need_dx, i)
         if interrupted:
             return True
     return False
@@ -650,22 +671,31 @@ cdef bint all_spare(Chain* chain, Session* session, const Batch* batch, bint kee
     t.keeps = keeps
     return run_tasks(session, spare_task, &t, tasks_of(&t), cost_of_elements(&t))
 
-cdef bint down_other(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients, bint keeps,
+cdef bint down_table(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients, bint keeps,
                      bint need_dx, int i) noexcept nogil:
+    """The gradients of its parameters and the one at its input, from one look at what both read."""
     cdef Unit* unit = &chain.units[i]
-    cdef bint by_strips = unit.kind == TABLE and unit.table.over_columns
-    cdef RowsTask t
-    if unit.pair >= 0 and not keeps and all_items(chain, session, batch, parameters, gradients, NULL, i, False):
+    cdef bint goes_on = wants(chain, unit.sources[0], need_dx)
+    cdef UnitSweep s
+    cdef int k
+    table_sweep(chain, batch, parameters, i, &s)
+    s.call.dy, s.call.dx = delta_of(chain, i, keeps), input_target(chain, i, keeps) if goes_on else NULL
+    if unit.pair >= 0 and not keeps:
+        s.call.gradients[0], s.call.gradients[1] = gradients[unit.pair].weight, gradients[unit.pair].bias
+        for k in range(MAX_UNIT_PARAMETERS):
+            s.sizes[k] = unit.sizes[k]
+    if unit_backward(session, &s):
         return True
+    return goes_on and all_spare(chain, session, batch, keeps, i)
+
+cdef bint down_rows(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, bint keeps, bint need_dx,
+                    int i) noexcept nogil:
+    cdef RowsTask t
     if not has_backward(chain, i, need_dx):
         return False
     rows_task_init(&t, chain, batch, parameters, i)
     t.keeps, t.need_dx = keeps, need_dx
-    if by_strips:
-        by_columns(&t)
-    if run_tasks(session, backward_task, &t, tasks_of(&t), cost_of_elements(&t)):
-        return True
-    return by_strips and all_spare(chain, session, batch, keeps, i)
+    return run_tasks(session, backward_task, &t, tasks_of(&t), cost_of_elements(&t))
 
 
 # --- a step

@@ -243,6 +243,7 @@ cdef class Engine(Gate):
     cdef int* sources
     cdef object arrays                  # keeps the units' state alive
     cdef public bint training
+    cdef public bint looks_closer       # at every input: its values matter
     cdef public uint64_t steps
     cdef readonly Py_ssize_t n_in, n_out, widest, capacity
     cdef readonly bint loss_is_ours
@@ -285,6 +286,15 @@ cdef class Engine(Gate):
         self.loss_is_ours = chain.loss != NO_LOSS
         self.typenum = cnp.NPY_FLOAT32 if itemsize == 4 else cnp.NPY_FLOAT64
         self.n_in, self.n_out, self.widest = chain.n_in, chain.n_out, chain.widest
+
+    @property
+    def seed(self):
+        """Of what chance decides from the next call on: a run that is resumed takes its own again."""
+        return self.chain.seed
+
+    @seed.setter
+    def seed(self, uint64_t value):
+        self.chain.seed = value
 
     cdef int take_unit(self, int i, tuple spec) except -1:
         cdef Unit* unit = &self.chain.units[i]
@@ -388,7 +398,7 @@ cdef class Engine(Gate):
 
     cpdef bint accepts(self, x):
         """True for an input that needs no closer look."""
-        return (cnp.PyArray_CheckExact(x) and cnp.PyArray_NDIM(x) == 2 and cnp.PyArray_ISBEHAVED_RO(x)
+        return (not self.looks_closer and cnp.PyArray_CheckExact(x) and cnp.PyArray_NDIM(x) == 2 and cnp.PyArray_ISBEHAVED_RO(x)
                 and cnp.PyArray_TYPE(x) == self.typenum and cnp.PyArray_DIM(x, 1) == self.n_in and not self.owns(x))
 
     cpdef bint owns(self, cnp.ndarray x):
@@ -483,11 +493,18 @@ cdef class Engine(Gate):
         cdef int threads
         self.check_table(table)
         self.take_x(batch, x, training)
+        self.check_variance(batch.rows, training)
         threads = 1 if self.is_small(batch.rows) else threads_wanted()
         self.plan(batch.rows, threads, False)
         self.take_targets(batch, t)
         self.take_weights(batch, weight)
         return threads
+
+    cdef int check_variance(self, Py_ssize_t rows, bint training) except -1:
+        if training and rows == 1 and self.chain.over_columns:
+            raise ValueError("a batch of 1 row has no variance to be normalised by, expected at least 2 rows in training: "
+                             "choose another batch_size, or leave training by net.eval()")
+        return 0
 
     cdef int check_table(self, Table table) except -1:
         if table.n != self.chain.n_pairs:
@@ -593,6 +610,7 @@ cdef class Engine(Gate):
         cdef bint small
         cdef int threads
         self.take_x(&self.batch, x, training)
+        self.check_variance(self.batch.rows, training)
         small = self.is_small(self.batch.rows / 3.0)    # one product of three
         threads = 1 if small else threads_wanted()
         self.plan(self.batch.rows, threads, False)
@@ -764,6 +782,7 @@ cdef class Engine(Gate):
             self.check_table(out)
             self.take_x(&data.all, x, self.training)
             rows = min(batch_size, data.all.rows)
+            self.check_variance(data.all.rows % batch_size if data.all.rows % batch_size else rows, self.training)
             threads = 1 if self.is_small(rows) else threads_wanted()
             self.plan(rows, threads, order is not None)
             self.take_all(&data, t, weight, order)

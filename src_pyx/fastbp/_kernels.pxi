@@ -10,7 +10,7 @@ from fastbp._random cimport philox_words
 from fastbp._simd cimport *
 from fastbp._table cimport (
     MAX_ACTIVATIONS, MAX_UNIT_KINDS, SWEEP_COPY, SWEEP_READ, SWEEP_STORE, SWEEP_TRIAD, SWEEP_UPDATE, Activation, Kernels, Tile, UnitCall,
-    UnitKind, backward_t, forward_t, unit_t,
+    UnitKind, backward_t, forward_t, second_t, unit_t,
 )
 
 cdef extern from * nogil:
@@ -49,8 +49,10 @@ kernels.dots = multiply_dots
 kernels.stream = multiply_stream
 kernels.column_sums = column_sums
 kernels.exp = exp_of
+kernels.expm1 = expm1_of
 kernels.log = log_of
 kernels.log1p = log1p_of
+kernels.erf = erf_of
 kernels.blend = blend
 kernels.gather = gather
 kernels.scatter = scatter

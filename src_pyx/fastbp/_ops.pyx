@@ -21,7 +21,7 @@ from libc.string cimport memcpy, memset
 from fastbp._dispatch cimport find_activation, find_unit, kernels_for
 from fastbp._product cimport Product, multiply, product_cost, product_init, product_scratch, product_turn
 from fastbp._table cimport (
-    MAX_OPTIONS, MAX_UNIT_OPTIONS, Kernels, backward_t, forward_t, row_backward_t, row_forward_t,
+    MAX_OPTIONS, MAX_UNIT_OPTIONS, Kernels, backward_t, forward_t, row_backward_t, row_forward_t, second_t,
 )
 from fastbp._team cimport (
     RELEASE_US, TASK_ELEMENTS, Session, raise_pending, run_tasks, session_begin, session_end, task_t, threads_wanted,
@@ -34,7 +34,7 @@ cnp.import_array()
 
 cdef enum:
     MAX_DIMENSIONS = 64
-    MAX_OPERANDS = 3
+    MAX_OPERANDS = 4
     CHUNK = 512             # elements gathered at a time where an operand's do not lie side by side
     LABELS_AT_ONCE = 64
     FEW_ROWS = 128          # whose losses have room on the stack
@@ -225,19 +225,21 @@ cdef void elementwise_axes(Axes* axes, Py_ssize_t itemsize) noexcept nogil:
     split_inner(axes, itemsize)
 
 
-# --- elementwise: y = f(z), dz = g(dy, kept)
+# --- elementwise: y = f(z), dz = g(dy, kept), dy f''(z) u
 
 ctypedef struct Map:
     Axes axes
     const Kernels* kernels
     forward_t forward
     backward_t backward
+    second_t second
     double options[MAX_OPTIONS]
     Py_ssize_t rows, segments       # of a task: rows of it, or one of the row's segments
 
 cdef void map_piece(Map* m, char** p, Py_ssize_t n) noexcept nogil:
     """n elements of one row, from p on; a chunk at a time where they do not lie side by side."""
     cdef double buffers[MAX_OPERANDS][CHUNK]
+    cdef char* chunk[MAX_OPERANDS]
     cdef const Axes* axes = &m.axes
     cdef Py_ssize_t itemsize = m.kernels.itemsize
     cdef Py_ssize_t first, count
@@ -246,22 +248,25 @@ cdef void map_piece(Map* m, char** p, Py_ssize_t n) noexcept nogil:
     for k in range(axes.operands):
         dense = dense and axes.inner[k] == 1
     if dense:
-        map_dense(m, p[0], p[1], p[last], n)
+        map_dense(m, p, p[last], n)
         return
     for first from 0 <= first < n by CHUNK:
         count = min(n - first, <Py_ssize_t> CHUNK)
         for k in range(last):
+            chunk[k] = <char*> buffers[k]
             m.kernels.gather(p[k] + first * axes.inner[k] * itemsize, axes.inner[k], buffers[k], count)
-        map_dense(m, <const char*> buffers[0], <const char*> buffers[1], <char*> buffers[last], count)
+        map_dense(m, chunk, <char*> buffers[last], count)
         m.kernels.scatter(buffers[last], p[last] + first * axes.inner[last] * itemsize, axes.inner[last], count)
 
-cdef inline void map_dense(Map* m, const char* x, const char* kept, char* y, Py_ssize_t n) noexcept nogil:
+cdef inline void map_dense(Map* m, char** x, char* y, Py_ssize_t n) noexcept nogil:
     if m.forward != NULL:
-        m.forward(x, y, n, m.options)
+        m.forward(x[0], y, n, m.options)
     elif m.backward != NULL:
-        m.backward(x, kept, y, n, m.options)
+        m.backward(x[0], x[1], y, n, m.options)
+    elif m.second != NULL:
+        m.second(x[0], x[1], x[2], y, n, m.options)
     else:
-        m.kernels.gather(x, 1, y, n)    # the identity
+        m.kernels.gather(x[0], 1, y, n)    # the identity
 
 cdef void map_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef Map* m = <Map*> context
@@ -309,7 +314,7 @@ def activation(int index, cnp.ndarray z, cnp.ndarray out, double a=0, double b=0
     m.options[0], m.options[1] = a, b
     m.kernels = kernels_for(cnp.PyArray_ITEMSIZE(out))
     m.forward = m.kernels.activations[index].forward
-    m.backward = NULL
+    m.backward, m.second = NULL, NULL
     m.axes.operands = 0
     add_operand(&m.axes, z)
     add_operand(&m.axes, out)
@@ -334,7 +339,7 @@ def activation_backward(int index, cnp.ndarray dy, cnp.ndarray v, cnp.ndarray ou
     cdef Map m
     m.options[0], m.options[1] = a, b
     m.kernels = kernels_for(cnp.PyArray_ITEMSIZE(out))
-    m.forward = NULL
+    m.forward, m.second = NULL, NULL
     m.backward = m.kernels.activations[index].backward
     m.axes.operands = 0
     add_operand(&m.axes, dy)
@@ -358,12 +363,34 @@ cdef cnp.ndarray backward_target(object dy, object kept, object out):
     dz = target(out, dy, cnp.PyArray_NDIM(dy), cnp.PyArray_DIMS(dy))
     return dz if dz is not None and apart_or_same(out, dy) and apart_or_same(out, kept) else None
 
+def activation_second(int index, cnp.ndarray dy, cnp.ndarray kept, cnp.ndarray u, cnp.ndarray out, double a=0, double b=0):
+    """out = dy f''(z) u, for products of a Hessian with a vector; kept is what the activation's backward reads."""
+    cdef Map m
+    m.options[0], m.options[1] = a, b
+    m.kernels = kernels_for(cnp.PyArray_ITEMSIZE(out))
+    m.forward, m.backward = NULL, NULL
+    m.second = m.kernels.activations[index].second
+    if m.second == NULL:
+        out.fill(0)
+        return
+    m.axes.operands = 0
+    add_operand(&m.axes, dy)
+    add_operand(&m.axes, kept)
+    add_operand(&m.axes, u)
+    add_operand(&m.axes, out)
+    elementwise_axes(&m.axes, m.kernels.itemsize)
+    run_map(&m)
+
 def unary(str name, cnp.ndarray x, cnp.ndarray out):
     """The polynomials alone, on contiguous arrays."""
     cdef const Kernels* kernels = kernels_for(cnp.PyArray_ITEMSIZE(out))
     cdef double options[MAX_OPTIONS]
     if name == "exp":
         kernels.exp(cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(x))
+    elif name == "expm1":
+        kernels.expm1(cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(x))
+    elif name == "erf":
+        kernels.erf(cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(x))
     elif name == "log":
         kernels.log(cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(x))
     elif name == "log1p":

@@ -10,7 +10,9 @@ cdef inline vec prelu_term(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssi
     cdef vec x = x_at(c, i, j, left)
     return vsel(vgt(x, vset(0)), vset(0), x * dy_at(c, i, j, left))
 
-cdef void prelu_forward(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+cdef void prelu_forward(const UnitCall* call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    cdef UnitCall own = call[0]     # nobody else can write to it: it stays in registers
+    cdef const UnitCall* c = &own
     cdef Py_ssize_t i, j
     cdef vec x
     for i in range(first, first + count):
@@ -18,7 +20,9 @@ cdef void prelu_forward(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) n
             x = x_at(c, i, j, c.n_out - j)
             store_some(<real*> c.y + i * c.n_out + j, c.n_out - j, vsel(vgt(x, vset(0)), x, x * prelu_slope(c, j, c.n_out - j)))
 
-cdef void prelu_backward(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+cdef void prelu_backward(const UnitCall* call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    cdef UnitCall own = call[0]     # nobody else can write to it: it stays in registers
+    cdef const UnitCall* c = &own
     cdef Py_ssize_t i, j
     cdef vec dy
     for i in range(first, first + count):
@@ -28,17 +32,14 @@ cdef void prelu_backward(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) 
             store_some(<real*> c.dx + i * c.n_out + j, c.n_out - j, dy)
 
 cdef void prelu_gradients(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-    cdef Total row
-    cdef double total = 0
-    cdef Py_ssize_t i, j
+    cdef double row, total = 0
+    cdef Py_ssize_t i
     if c.options[0] != 1:
-        sum_columns(prelu_term, c, first, count, c.gradients[0])
+        sum_columns(prelu_term, c.gradients[0], NULL, NULL, c, first, count)
         return
     for i in range(c.rows):
-        total_begin(&row)
-        for j from 0 <= j < c.n_out by VL:
-            total_add(&row, prelu_term(c, i, j, c.n_out - j))
-        total += total_end(&row)
+        sum_row(prelu_term, NULL, c, i, &row, NULL)
+        total += row
     (<real*> c.gradients[0])[0] = <real> total
 
 cdef UnitKind* prelu_kind = declare_unit(b"prelu", prelu_forward, prelu_backward)

@@ -29,7 +29,8 @@ cdef extern from * nogil:
     #  define wsum(w) vsum(w)
     #endif
     #define wset(s) ((double)(s) - (wvec){0})
-    #define wstore(p, w) memcpy(p, &(w), sizeof(wvec))
+    FASTBP_INLINED_PART wvec wload(const double *p) { wvec w; memcpy(&w, p, sizeof(w)); return w; }
+    FASTBP_INLINED_PART void wstore(double *p, wvec w) { memcpy(p, &w, sizeof(w)); }
     """
     ctypedef double wvec            # VL / HALVES doubles
     enum:
@@ -37,104 +38,120 @@ cdef extern from * nogil:
     void widen(vec v, wvec* w)      # OUT  HALVES vectors
     double wsum(wvec w)
     wvec wset(double s)
+    wvec wload(const double* p)
     void wstore(double* p, wvec w)
 
 cdef enum:
-    STRIP = 4               # vectors that are summed over the rows at once: their sums do not wait for one another
+    # Columns that are summed over the rows at once: the sums stay in the first cache, and a row of them is long enough for the
+    # processor to see that the next lines of it will be wanted.
+    STRIP = 256
     COLUMNS_BLOCK = 64      # rows
+    SUM_BLOCK = 32          # vectors of a row
+    AHEAD = 6               # rows: pieces of them lie too far apart for the processor to foresee (bench.units, batch_norm)
 
-ctypedef struct Total:
-    double total
-    wvec lanes[HALVES]
-    int vectors
-
-cdef inline void total_begin(Total* t) noexcept nogil:
-    cdef int h
-    t.total = 0
-    t.vectors = 0
-    for h in range(HALVES):
-        t.lanes[h] = wset(0)
-
-cdef inline void total_fold(Total* t) noexcept nogil:
-    cdef int h
-    for h in range(HALVES):
-        t.total += wsum(t.lanes[h])
-        t.lanes[h] = wset(0)
-    t.vectors = 0
-
-cdef inline void total_add(Total* t, vec v) noexcept nogil:
-    cdef wvec w[HALVES]
-    cdef int h
-    widen(v, w)
-    for h in range(HALVES):
-        t.lanes[h] = t.lanes[h] + w[h]
-    t.vectors += 1
-    if t.vectors == BLOCK:
-        total_fold(t)
-
-cdef inline void total_add_square(Total* t, vec v) noexcept nogil:
-    """Squared in double: no float overflows."""
-    cdef wvec w[HALVES]
-    cdef int h
-    widen(v, w)
-    for h in range(HALVES):
-        t.lanes[h] = t.lanes[h] + w[h] * w[h]
-    t.vectors += 1
-    if t.vectors == BLOCK:
-        total_fold(t)
-
-cdef inline double total_end(Total* t) noexcept nogil:
-    total_fold(t)
-    return t.total
-
-
-# --- over rows: a term of row i is a vector of it from column j on, of which `left` elements count
+# A term of row i is a vector of it from column j on, of which `left` elements count; where a row is summed, the others are 0.
 
 ctypedef vec (*term_t)(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left) noexcept nogil
 
-cdef forced_void sum_block(term_t term, const UnitCall* c, Py_ssize_t row, Py_ssize_t end, Py_ssize_t j, Py_ssize_t width,
-                           double* totals) noexcept nogil:
-    """At most COLUMNS_BLOCK rows of a whole strip, or of its last one."""
-    cdef vec sums[STRIP]
-    cdef real done[STRIP * VL]
-    cdef Py_ssize_t i
-    cdef int s
-    for s in range(STRIP):
-        sums[s] = vset(0)
-    if width == STRIP * VL:
-        for i in range(row, end):
-            for s in range(STRIP):
-                sums[s] = sums[s] + term(c, i, j + s * VL, VL)
-    else:
-        for i in range(row, end):
-            for s in range(STRIP):
-                if s * VL < width:
-                    sums[s] = sums[s] + term(c, i, j + s * VL, width - s * VL)
-    for s in range(STRIP):
-        vstore(done + s * VL, sums[s])
-    for s in range(STRIP * VL):
-        totals[s] += done[s]
 
-cdef forced_void sum_strip(term_t term, const UnitCall* c, Py_ssize_t j, Py_ssize_t width, double* totals) noexcept nogil:
-    """totals (STRIP * VL of them) = the sums over all rows from column j on."""
-    cdef Py_ssize_t row = 0
-    memset(totals, 0, STRIP * VL * sizeof(double))
+# --- over a row: SUM_BLOCK vectors in the elements' type, and these in double
+
+cdef forced_void sum_row(term_t term, term_t other, const UnitCall* c, Py_ssize_t i, double* total, double* other_total) noexcept nogil:
+    """Of one term or of two; two sums of each take turns, so that they do not wait for one another."""
+    cdef vec even, odd, other_even, other_odd
+    cdef Py_ssize_t j = 0, end, n = c.n_in
+    total[0] = 0
+    if other != NULL:
+        other_total[0] = 0
+    while j < n:
+        even = odd = other_even = other_odd = vset(0)
+        end = min(n, j + SUM_BLOCK * VL)
+        while j + 2 * VL <= end:
+            even = even + term(c, i, j, VL)
+            odd = odd + term(c, i, j + VL, VL)
+            if other != NULL:
+                other_even = other_even + other(c, i, j, VL)
+                other_odd = other_odd + other(c, i, j + VL, VL)
+            j += 2 * VL
+        while j < end:
+            even = even + term(c, i, j, end - j)
+            if other != NULL:
+                other_even = other_even + other(c, i, j, end - j)
+            j += VL
+        total[0] += vsum(even) + vsum(odd)
+        if other != NULL:
+            other_total[0] += vsum(other_even) + vsum(other_odd)
+
+
+# --- over rows
+
+cdef inline void add_at(real* sums, vec v) noexcept nogil:
+    vstore(sums, vload(sums) + v)
+
+cdef inline void ask_ahead(const UnitCall* c, Py_ssize_t i, Py_ssize_t j) noexcept nogil:
+    prefetch_load(<const real*> c.dy + (i + AHEAD) * c.n_out + j)
+    prefetch_load(<const real*> c.x + (i + AHEAD) * c.x_row + j)
+
+cdef forced_void sum_strip(term_t term, term_t other, const UnitCall* c, Py_ssize_t j, Py_ssize_t width, double* totals,
+                           double* others) noexcept nogil:
+    """totals and others (STRIP of each) = the sums over all rows from column j on; `other` may be NULL."""
+    cdef real sums[STRIP]
+    cdef real other_sums[STRIP]
+    cdef Py_ssize_t i, k, row = 0, end
+    memset(totals, 0, STRIP * sizeof(double))
+    memset(others, 0, STRIP * sizeof(double))
     while row < c.rows:
-        sum_block(term, c, row, min(c.rows, row + COLUMNS_BLOCK), j, width, totals)
-        row += COLUMNS_BLOCK
+        end = min(c.rows, row + COLUMNS_BLOCK)
+        memset(sums, 0, sizeof(sums))
+        memset(other_sums, 0, sizeof(other_sums))
+        for i in range(row, end):
+            k = 0
+            while k + VL <= width:
+                ask_ahead(c, i, j + k)
+                add_at(sums + k, term(c, i, j + k, VL))
+                if other != NULL:
+                    add_at(other_sums + k, other(c, i, j + k, VL))
+                k += VL
+            if k < width:
+                add_at(sums + k, term(c, i, j + k, width - k))
+                if other != NULL:
+                    add_at(other_sums + k, other(c, i, j + k, width - k))
+        for k in range(width):
+            totals[k] += sums[k]
+            if other != NULL:
+                others[k] += other_sums[k]
+        row = end
 
-cdef forced_void sum_columns(term_t term, const UnitCall* c, Py_ssize_t first, Py_ssize_t count, void* out) noexcept nogil:
+cdef forced_void sum_few_rows(term_t term, real* out, const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    """The same of one block: along the whole of each row."""
+    cdef Py_ssize_t i, j, end = first + count
+    memset(out + first, 0, count * sizeof(real))
+    for i in range(c.rows):
+        j = first
+        while j + VL <= end:
+            add_at(out + j, term(c, i, j, VL))
+            j += VL
+        if j < end:
+            vstore_part(out + j, <int> (end - j), vload_part(out + j, <int> (end - j), 0) + term(c, i, j, end - j))
+
+cdef forced_void sum_columns(term_t term, void* out, term_t other, void* other_out, const UnitCall* c, Py_ssize_t first,
+                             Py_ssize_t count) noexcept nogil:
     """out[j] = the sum over all rows, for some columns."""
-    cdef double totals[STRIP * VL]
-    cdef Py_ssize_t j = first, end = first + count, width, lane
-    if out == NULL:
+    cdef double totals[STRIP]
+    cdef double others[STRIP]
+    cdef Py_ssize_t j, k, width
+    if c.rows <= COLUMNS_BLOCK:
+        sum_few_rows(term, <real*> out, c, first, count)
+        if other != NULL:
+            sum_few_rows(other, <real*> other_out, c, first, count)
         return
-    while j < end:
-        width = min(end - j, <Py_ssize_t> (STRIP * VL))
-        sum_strip(term, c, j, width, totals)
-        for lane in range(width):
-            (<real*> out)[j + lane] = <real> totals[lane]
-        j += width
+    for j from first <= j < first + count by STRIP:
+        width = min(first + count - j, <Py_ssize_t> STRIP)
+        sum_strip(term, other, c, j, width, totals, others)
+        for k in range(width):
+            (<real*> out)[j + k] = <real> totals[k]
+            if other != NULL:
+                (<real*> other_out)[j + k] = <real> others[k]
 
 cdef inline vec dy_at(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left) noexcept nogil:
     return load_some(<const real*> c.dy + i * c.n_out + j, left, 0)

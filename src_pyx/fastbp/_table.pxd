@@ -23,6 +23,7 @@ cdef enum:                  # of _probe.pxi; what each moves is in _probe.pyx
 # `options` has MAX_OPTIONS numbers, in the order in which the activation's row names them.
 ctypedef void (*forward_t)(const void* z, void* y, Py_ssize_t n, const double* options) noexcept nogil
 ctypedef void (*backward_t)(const void* dy, const void* kept, void* dz, Py_ssize_t n, const double* options) noexcept nogil
+ctypedef void (*second_t)(const void* dy, const void* kept, const void* u, void* out, Py_ssize_t n, const double* options) noexcept nogil
 
 ctypedef void (*row_forward_t)(const void* z, void* y, Py_ssize_t n) noexcept nogil
 ctypedef void (*row_backward_t)(const void* dy, const void* kept, void* dz, Py_ssize_t n) noexcept nogil
@@ -34,6 +35,7 @@ ctypedef struct Activation:
     bint needs_input        # backward reads the input; otherwise the output
     forward_t forward       # NULL: the identity, nothing to do
     backward_t backward
+    second_t second         # out = dy f''(z) u, from what backward reads; NULL: 0 everywhere
 
 ctypedef struct UnitCall:
     # What a unit of the table computes with. Rows are dense; x may lie with gaps. Nothing overlaps, but dx may be dy where n_in == n_out.
@@ -49,6 +51,7 @@ ctypedef struct UnitCall:
     void* state[MAX_UNIT_PARAMETERS]    # what training keeps beside the parameters: running statistics; in training also NULL: none kept
     const double* options
     bint training
+    bint summed             # backward over columns: `gradients` hold those of this very call already, which saves it the same sums
     # Where chance comes from: a number for element (row, column) follows from these and from first_row + row and column alone.
     uint64_t seed, stream, step
     Py_ssize_t first_row    # the number that the batch's first row has in a larger batch that it is part of
@@ -120,8 +123,10 @@ ctypedef struct Kernels:
     int n_activations
     Activation activations[MAX_ACTIVATIONS]
     void (*exp)(const void* x, void* y, Py_ssize_t n) noexcept nogil
+    void (*expm1)(const void* x, void* y, Py_ssize_t n) noexcept nogil
     void (*log)(const void* x, void* y, Py_ssize_t n) noexcept nogil
     void (*log1p)(const void* x, void* y, Py_ssize_t n) noexcept nogil
+    void (*erf)(const void* x, void* y, Py_ssize_t n) noexcept nogil
     # y = [y +] factor x
     void (*blend)(const void* x, double factor, void* y, Py_ssize_t n, bint accumulate) noexcept nogil
     # y[i] = x[i * step], and back

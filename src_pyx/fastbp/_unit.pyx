@@ -16,11 +16,12 @@ from fastbp._table cimport MAX_UNIT_PARAMETERS, UnitCall
 from fastbp._team cimport TASK_ELEMENTS, Session, run_tasks
 
 cdef enum:
-    BLOCK_BYTES = 192 << 10     # of dy and x together: with dx they stay in the second cache
+    BLOCK_BYTES = 384 << 10     # of dy and x together: with dx they stay in the second cache
     LEAST_BLOCK = 4             # rows, however long: the sums of a block cost as much as about one row
-    CHUNKS = 16                 # tasks of a sweep that sums over rows, at most
+    CHUNKS = 32                 # tasks of a sweep that sums over rows, at most
     ITEM_TASKS = 8              # at most: each walks all rows
-    LINE = 64                   # bytes: tasks over columns begin at a whole one of these, as far as the rows do
+    STRIP_BYTES = 384 << 10     # of x in a task over columns: it stays in the second cache for the next look
+    COLUMNS = 64                # a task has a multiple of these
 
 cdef inline Py_ssize_t ceiling(Py_ssize_t n, Py_ssize_t by) noexcept nogil:
     return (n + by - 1) // by
@@ -52,9 +53,9 @@ cdef inline Py_ssize_t task_rows(const UnitSweep* s) noexcept nogil:
     return max(<Py_ssize_t> 1, TASK_ELEMENTS // max(<Py_ssize_t> 1, s.call.n_in + s.call.n_out))
 
 cdef inline Py_ssize_t task_columns(const UnitSweep* s) noexcept nogil:
-    """As many as stay in the cache, but two lines (a vector is at most one); of few rows more, so that a task is worth taking."""
-    cdef Py_ssize_t line = LINE // s.kernels.itemsize
-    return max(<Py_ssize_t> 2, TASK_ELEMENTS // max(<Py_ssize_t> 1, s.call.rows) // line) * line
+    """As many as stay in the cache."""
+    cdef Py_ssize_t fitting = STRIP_BYTES // (s.kernels.itemsize * max(<Py_ssize_t> 1, s.call.rows))
+    return max(<Py_ssize_t> 1, fitting // COLUMNS) * COLUMNS
 
 cdef Py_ssize_t unit_scratch(const UnitSweep* s, int n_threads) noexcept nogil:
     """Bytes that backward needs."""
@@ -124,11 +125,13 @@ cdef void backward_rows(void* context, Py_ssize_t task, int worker) noexcept nog
 cdef void backward_columns(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef UnitSweep* s = <UnitSweep*> context
     cdef Py_ssize_t first = task * task_columns(s), count = min(task_columns(s), s.call.n_out - first)
-    keep(s, &s.call, first, count)
+    cdef UnitCall call = s.call
+    keep(s, &call, first, count)
     if total_size(s) > 0:
-        s.kind.gradients(&s.call, first, count)
-    if s.call.dx != NULL:
-        s.kind.backward(&s.call, first, count)
+        s.kind.gradients(&call, first, count)
+        call.summed = True
+    if call.dx != NULL:
+        s.kind.backward(&call, first, count)
 
 cdef inline Py_ssize_t task_items(const UnitSweep* s) noexcept nogil:
     return ceiling(s.items, ITEM_TASKS)

@@ -7,8 +7,9 @@
 # Design
 # ------
 # (a) What a row (or, over columns, a column) becomes depends on neither its neighbours nor the task that it falls into.
-# (b) Sums over rows: COLUMNS_BLOCK rows in the elements' type, one after another, and these in double. Sums over a row: in double from
-#     the start, in lanes. So no error grows with the length, and the order follows from the shape.
+# (b) Sums over rows: COLUMNS_BLOCK rows in the elements' type, one after another, and these in double. Sums over a row: SUM_BLOCK vectors
+#     in two sums that take turns, and these in double; squares in double from the start, where no float overflows. So no error
+#     grows with the length, and the order follows from the shape.
 # (c) `forward` without y only fills `kept`; without `kept` it only fills y. What a kind keeps of a row lies together, since rows
 #     are cut into blocks; what it keeps of the columns lies in one line of n_out for each number.
 # (d) dx may be dy: gradients come before backward, and backward reads an element before it writes there.

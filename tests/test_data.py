@@ -1,0 +1,511 @@
+"""Where batches come from: pieces of an epoch, rows kept for validation, class weights, files, iterators."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import processes
+import pytest
+from helpers import LAYOUTS, assert_same_bits, laid_out, unchanged
+
+import fastbp
+from fastbp import data
+from fastbp.data import Rows, class_weights, validation_rows
+from fastbp.random import Philox, stream_number
+
+Array = np.ndarray[Any, Any]
+
+N, BATCH = 53, 10
+
+
+class Square(fastbp.Unit):
+    """A unit in Python."""
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return np.asarray(x * np.abs(x))
+
+    def backward(self, dy: Array) -> Array:
+        return np.asarray(2 * np.abs(self.x) * dy)
+
+
+def problem(dtype: Any = np.float64, python: bool = False, n: int = N) -> tuple[fastbp.Network, Array, Array]:
+    rng = np.random.default_rng(5)
+    chain = fastbp.Linear(6, 9), Square() if python else fastbp.Tanh(), fastbp.Linear(9, 3)
+    net = fastbp.Network(*chain, loss=fastbp.SoftmaxNLL(), dtype=dtype, seed=0)
+    return net, rng.normal(size=(n, 6)).astype(dtype), rng.integers(0, 3, n)
+
+
+def train(net: fastbp.Network, x: Any, t: Any = None, **options: Any) -> fastbp.History:
+    options = {"optimizer": fastbp.Adam(lr=0.05), "batch_size": BATCH, "epochs": 2, "progress": False} | options
+    return fastbp.train(net, x, t, **options)
+
+
+ROADS = pytest.mark.parametrize("python", [False, True], ids=["engine", "python"])
+
+
+# ---- pieces ----------------------------------------------------------------------------------------------------------
+
+
+@ROADS
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+@pytest.mark.parametrize("layout", ["C", "F", "strided"])
+def test_pieces_change_no_bit(
+    layout: str, weighted: bool, shuffle: bool, python: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever number of batches is made in one call: parameters, state and losses are the same."""
+    results = []
+    for count in (None, 1, 2, 5, 6, "random"):
+        net, x, t = problem(np.float32, python)
+        weight = np.linspace(0, 2, N).astype(np.float32) if weighted else None
+        if weight is not None:
+            weight[20:30] = 0  # without shuffles a batch makes no step
+        numbers = np.random.default_rng(1)
+
+        def wanted(_: Any, count: Any = count, numbers: Any = numbers) -> int | None:
+            return int(numbers.integers(1, 4)) if count == "random" else count
+
+        monkeypatch.setattr("fastbp.training.Run._wanted", wanted)
+        monkeypatch.setattr(data, "GATHERED", 1 if count == 5 else 4 * 2**20)
+        optimizer = fastbp.Adam(lr=0.05)
+        options = {"sample_weight": weight, "shuffle": shuffle, "optimizer": optimizer}
+        with unchanged(x, t, weight):
+            history = train(net, laid_out(x, layout), t, **options)
+        results.append((net.flat_parameters.copy(), optimizer.state_for(net).arrays["v"], history.loss))
+    for parameters, state, losses in results[1:]:
+        assert_same_bits(parameters, results[0][0])
+        assert_same_bits(state, results[0][1])
+        assert losses == results[0][2]
+
+
+def test_the_batches_gone_through_follow_from_the_steps() -> None:
+    x, t = np.zeros((50, 1)), np.zeros(50, np.int64)
+    weight = np.ones(50)
+    weight[10:20] = weight[40:] = 0
+    rows = Rows(x, t, weight, batch_size=10, seed=None)
+    rows.begin(0, 0)
+    piece = rows.piece(None, True)
+    assert [piece.steps_of(made) for made in range(4)] == [0, 2, 3, 5]
+    piece.weight = None
+    assert [piece.steps_of(made) for made in range(6)] == list(range(6))
+
+
+# ---- limits ----------------------------------------------------------------------------------------------------------
+
+
+@ROADS
+@pytest.mark.parametrize("steps", [1, 5, 6, 7, 12, 100])
+def test_max_steps(steps: int, python: bool) -> None:
+    net, x, t = problem(python=python)
+    other = net.copy()
+    optimizer = fastbp.Adam(lr=0.05)
+    history = train(net, x, t, max_steps=steps, optimizer=optimizer)
+    made = min(steps, 12)
+    assert optimizer.state_for(net).step == history.steps == made
+    assert len(history) == made // 6
+    assert history.stopped == (None if steps >= 12 else f"max_steps: {steps} steps were made")
+    same = fastbp.Adam(lr=0.05)
+    for epoch in range(2):
+        order = Philox(0, stream_number("shuffle", epoch)).permutation(N)
+        for first in list(range(0, N, BATCH))[: max(0, made - 6 * epoch)]:
+            rows = order[first : first + BATCH]
+            other.train_step(x[rows], t[rows], same)
+    assert_same_bits(net.flat_parameters, other.flat_parameters)
+
+
+@ROADS
+def test_max_seconds_ends_within_an_epoch(python: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that a callback moves: no test waits, and a busy machine changes nothing."""
+    now = [0.0]
+    monkeypatch.setattr("fastbp.training.time.perf_counter", lambda: now[0])
+
+    class Tick(fastbp.Callback):
+        def on_batch_end(self, net: Any, history: Any, batch: Any) -> None:
+            now[0] += 1.0
+
+    history = train(*problem(python=python), max_seconds=8.5, callbacks=[Tick()], epochs=9)
+    assert (history.steps, len(history)) == (9, 1)
+    assert history.stopped == "max_seconds: 8.5 seconds were over"
+
+
+def test_max_seconds_in_truth() -> None:
+    rng = np.random.default_rng(0)
+    x, t = rng.normal(size=(200_000, 64)).astype(np.float32), rng.integers(0, 10, 200_000)
+    net = fastbp.MLP([64, 128, 10], seed=0)
+    other = net.copy()
+    history = train(net, x, t, max_seconds=0.3, epochs=10**6, batch_size=64)
+    assert history.steps > 0 and "max_seconds" in str(history.stopped)
+    train(other, x, t, max_steps=history.steps, epochs=10**6, batch_size=64)
+    assert_same_bits(net.flat_parameters, other.flat_parameters)
+
+
+# ---- validation ------------------------------------------------------------------------------------------------------
+
+
+def test_the_rows_for_validation_can_be_drawn_by_anybody() -> None:
+    training, validation = validation_rows(20, 0.25, 7)
+    assert validation.tolist() == sorted(Philox(7, stream_number("validation", 0)).permutation(20)[:5].tolist())
+    assert sorted([*training, *validation]) == list(range(20))
+    labels = np.array([0] * 10 + [1] * 7 + [2] * 3)
+    _, validation = validation_rows(20, 0.3, 7, labels)
+    # 6 rows: 3.0, 2.1 and 0.9 of them: 3, 2 and 1.
+    assert np.bincount(labels[validation]).tolist() == [3, 2, 1]
+    order = Philox(7, stream_number("validation", 0)).permutation(20).tolist()
+    expected = [row for k, m in ((0, 3), (1, 2), (2, 1)) for row in [r for r in order if labels[r] == k][:m]]
+    assert validation.tolist() == sorted(expected)
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 101])
+@pytest.mark.parametrize("fraction", [1e-9, 0.1, 0.5, 0.999999])
+@pytest.mark.parametrize("classes", [0, 1, 4])
+def test_every_split_leaves_both_parts_a_row(n: int, fraction: float, classes: int) -> None:
+    labels = np.arange(n) * 7 % classes if classes else None
+    training, validation = validation_rows(n, fraction, 0, labels)
+    assert len(validation) == min(max(1, round(fraction * n)), n - 1)
+    assert np.array_equal(np.sort(np.r_[training, validation]), np.arange(n))
+    if labels is not None:
+        share = len(validation) * np.bincount(labels, minlength=classes) / n
+        counts = np.bincount(labels[validation], minlength=classes)
+        assert np.all(np.abs(counts - share) < 1)
+
+
+@ROADS
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_fraction_is_training_on_the_rest(layout: str, python: bool) -> None:
+    net, x, t = problem(python=python)
+    other = net.copy()
+    weight = np.linspace(0.5, 2, N)
+    laid = laid_out(x, layout)
+    history = train(net, laid, t, validation_fraction=0.3, sample_weight=weight, seed=3)
+    rest, kept = validation_rows(N, 0.3, 3, t)
+    data = x[kept], t[kept], weight[kept]
+    expected = train(other, x[rest], t[rest], sample_weight=weight[rest], validation_data=data, seed=3)
+    assert_same_bits(net.flat_parameters, other.flat_parameters)
+    assert history.loss == expected.loss and history.val_loss == expected.val_loss
+
+
+def test_stratified_or_not() -> None:
+    net, x, t = problem()
+    results = {}
+    for stratify in (None, True, False):
+        results[stratify] = train(net.copy(), x, t, validation_fraction=0.3, stratify=stratify).val_loss
+    assert results[None] == results[True] != results[False]
+    _, kept = validation_rows(N, 0.3, 0)
+    other = net.copy()
+    rest = np.setdiff1d(np.arange(N), kept)
+    assert results[False] == train(other, x[rest], t[rest], validation_data=(x[kept], t[kept])).val_loss
+
+
+def test_much_validation_data_goes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x, t = problem()
+    weight = np.linspace(0, 2, N)
+    weight[:7] = 0  # a part that weighs nothing
+    for more in ((), (weight,)):
+        expected = train(net.copy(), x, t, validation_data=(x, t, *more)).val_loss
+        with monkeypatch.context() as patch:
+            patch.setattr(data, "VALIDATED", 7)
+            assert train(net.copy(), x, t, validation_data=(x, t, *more)).val_loss == pytest.approx(expected, rel=1e-14)
+
+
+# ---- class weights ---------------------------------------------------------------------------------------------------
+
+
+def test_class_weights_by_hand() -> None:
+    t = np.array([0, 0, 0, 2])
+    assert class_weights("balanced", t, 3).tolist() == [4 / 6, 1.0, 2.0]  # two classes occur
+    assert class_weights({2: 3, 0: 0.5}, t, 3).tolist() == [0.5, 1.0, 3.0]
+    assert class_weights([1, 2, 3], t, 3).tolist() == [1.0, 2.0, 3.0]
+
+
+def test_balanced_is_scikit_learns() -> None:
+    utils = pytest.importorskip("sklearn.utils.class_weight")
+    t = np.random.default_rng(0).choice(5, 100, p=[0.5, 0.2, 0.1, 0.1, 0.1])
+    expected = utils.compute_class_weight("balanced", classes=np.arange(5), y=t)
+    np.testing.assert_allclose(class_weights("balanced", t, 5), expected, rtol=1e-15)
+
+
+@ROADS
+@pytest.mark.parametrize("given", ["balanced", {0: 2.0, 2: 0.5}, (1.0, 3.0, 0.25)])
+@pytest.mark.parametrize("fraction", [0.0, 0.3])
+def test_class_weights_are_weights_of_rows(given: Any, fraction: float, python: bool) -> None:
+    net, x, t = problem(python=python)
+    t[::2] = 0
+    other = net.copy()
+    weight = np.linspace(0.5, 2, N)
+    history = train(net, x, t, class_weight=given, sample_weight=weight, validation_fraction=fraction)
+    rest, kept = validation_rows(N, fraction, 0, t) if fraction else (np.arange(N), None)
+    table = class_weights(given, t[rest], 3)
+    # The loss on validation data does not know of them.
+    options = {} if kept is None else {"validation_data": (x[kept], t[kept], weight[kept])}
+    expected = train(other, x[rest], t[rest], sample_weight=weight[rest] * table[t[rest]], **options)
+    assert_same_bits(net.flat_parameters, other.flat_parameters)
+    assert history.val_loss == expected.val_loss
+
+
+def test_class_weights_of_one_output() -> None:
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    t = (x[:, :1] > 0.7).astype(float)
+    net = fastbp.MLP([2, 1], loss="sigmoid_nll", dtype="float64", seed=0)
+    other = net.copy()
+    train(net, x, t, class_weight={1: 4.0})
+    train(other, x, t[:, 0], sample_weight=1 + 3 * t[:, 0])
+    assert_same_bits(net.flat_parameters, other.flat_parameters)
+
+
+# ---- batches from elsewhere ------------------------------------------------------------------------------------------
+
+
+def batches_of(x: Array, t: Array, weight: Any = None, epoch: int | None = None) -> Iterator[Any]:
+    order = np.arange(len(x)) if epoch is None else Philox(0, stream_number("shuffle", epoch)).permutation(len(x))
+    for first in range(0, len(x), BATCH):
+        rows = order[first : first + BATCH]
+        yield (x[rows], t[rows]) if weight is None else (x[rows], t[rows], weight[rows])
+
+
+class Loader:
+    """As a DataLoader: it can be iterated over anew, and gives lists."""
+
+    def __init__(self, *arrays: Any) -> None:
+        self.arrays = arrays
+
+    def __iter__(self) -> Iterator[Any]:
+        return (list(batch) for batch in batches_of(*self.arrays))
+
+
+@ROADS
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+@pytest.mark.parametrize("form", ["list", "loader", "function", "generator"])
+def test_batches_are_the_same_training(form: str, weighted: bool, python: bool) -> None:
+    net, x, t = problem(np.float32, python)
+    other = net.copy()
+    weight = np.linspace(0, 2, N).astype(np.float32) if weighted else None
+    arrays = (x, t) if weight is None else (x, t, weight)
+    endless = (batch for _ in range(99) for batch in batches_of(*arrays))
+    given: dict[str, Any] = {
+        "list": list(batches_of(*arrays)),
+        "loader": Loader(*arrays),
+        "function": lambda epoch: batches_of(x, t, weight, epoch),
+        "generator": endless,
+    }
+    options = {"steps_per_epoch": 6} if form == "generator" else {}
+    history = train(net, given[form], validation_data=(x, t), metrics=["accuracy"], **options)
+    more = {"shuffle": form == "function", "sample_weight": weight}
+    expected = train(other, x, t, validation_data=(x, t), metrics=["accuracy"], **more)
+    assert_same_bits(net.flat_parameters, other.flat_parameters)
+    assert (history.loss, history.val_loss, history.metrics) == (expected.loss, expected.val_loss, expected.metrics)
+
+
+def test_batches_of_changing_size_and_kind() -> None:
+    net, x, t = problem()
+    other = net.copy()
+    sizes = [3, 20, 1, 7]
+    ends = np.cumsum(sizes)
+    places = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+    given = [(laid_out(x[place], "F"), t[place].astype(np.int8).tolist()) for place in places]
+    history = train(net, given, epochs=1)
+    optimizer = fastbp.Adam(lr=0.05)
+    losses = [other.train_step(x[place], t[place], optimizer) for place in places]
+    assert_same_bits(net.flat_parameters, other.flat_parameters)
+    assert history.loss == [pytest.approx(math.fsum(np.multiply(losses, sizes)) / sum(sizes), rel=1e-14)]
+
+
+def test_tensors_of_another_library() -> None:
+    class Tensor:
+        def __init__(self, values: Array) -> None:
+            self.values = values
+
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
+            return self.values
+
+    net, x, t = problem()
+    other = net.copy()
+    train(net, [[Tensor(x), Tensor(t)]])
+    train(other, [(x, t)])
+    assert_same_bits(net.flat_parameters, other.flat_parameters)
+
+
+def test_class_weights_of_batches() -> None:
+    net, x, t = problem()
+    other = net.copy()
+    train(net, Loader(x, t), class_weight={1: 3.0})
+    train(other, x, t, class_weight={1: 3.0}, shuffle=False)
+    assert_same_bits(net.flat_parameters, other.flat_parameters)
+
+
+def test_a_generator_serves_one_epoch_and_limits() -> None:
+    net, x, t = problem()
+    assert len(train(net, batches_of(x, t), epochs=1)) == 1
+    assert train(net, (batch for _ in range(9) for batch in batches_of(x, t)), epochs=1, max_steps=8).steps == 8
+
+
+WRONG_BATCHES: list[tuple[Any, type[Exception], str]] = [
+    (lambda x, t: (x, t[:-1]), ValueError, r"t of batch 1 of epoch 0 has shape \(9,\), expected \(10,\)"),
+    (lambda x, t: (x[:, :5], t), ValueError, r"x of batch 1 of epoch 0 has shape \(10, 5\), expected \(n, 6\)"),
+    (lambda x, t: (x[0], t[0]), ValueError, r"x of batch 1 of epoch 0 has shape \(6,\), expected 2 dimensions"),
+    (lambda x, t: (x[:0], t[:0]), ValueError, "x of batch 1 of epoch 0 .* needs at least one row"),
+    (
+        lambda x, t: (x.astype(np.float32), t),
+        TypeError,
+        r"x of batch 1 of epoch 0 has dtype float32 but the network is float64: pass .*astype\(np.float64\)",
+    ),
+    (lambda x, t: (x, t + 3), ValueError, r"t of batch 1 of epoch 0\[0\] is \d, expected a label from 0 to 2"),
+    (lambda x, t: (x, t, t[:-1]), ValueError, r"sample_weight of batch 1 of epoch 0 has shape \(9,\)"),
+    (lambda x, t: x, TypeError, r"batch 1 of epoch 0 must be \(x, t\) or \(x, t, sample_weight\), got array"),
+    (lambda x, t: (x,), TypeError, "batch 1 of epoch 0 must be .* got tuple of 1"),
+    (lambda x, t: None, TypeError, "batch 1 of epoch 0 must be .* got None"),
+    (lambda x, t: (x.tolist(), t), TypeError, "x of batch 1 of epoch 0 must be a numpy array, got list"),
+]
+
+
+@ROADS
+@pytest.mark.parametrize(("spoil", "error", "message"), WRONG_BATCHES, ids=map(str, range(len(WRONG_BATCHES))))
+def test_a_wrong_batch_is_refused_before_its_step(
+    spoil: Any, error: type[Exception], message: str, python: bool
+) -> None:
+    net, x, t = problem(python=python)
+    other = net.copy()
+    given = [(x[:10], t[:10]), spoil(x[10:20], t[10:20]), (x[20:], t[20:])]
+    optimizer, same = fastbp.Adam(lr=0.05), fastbp.Adam(lr=0.05)
+    with pytest.raises(error, match=message):
+        train(net, given, optimizer=optimizer)
+    other.train_step(x[:10], t[:10], same)
+    assert_same_bits(net.flat_parameters, other.flat_parameters)
+    assert optimizer.state_for(net).step == 1
+
+
+def test_batches_that_end_too_early() -> None:
+    net, x, t = problem()
+    before = net.flat_parameters.tobytes()
+    for empty in ([], iter(()), lambda epoch: iter(())):
+        with pytest.raises(ValueError, match=r"batches gave no batch in epoch 0$"):
+            train(net, empty, epochs=1)
+    assert net.flat_parameters.tobytes() == before
+    with pytest.raises(ValueError, match=r"batches ended after 1 of 9 batches of epoch 0, which steps_per_epoch asks"):
+        train(net, [(x, t)], steps_per_epoch=9)
+    with pytest.raises(ValueError, match=r"no batch in epoch 1: give a list, or a function of the epoch"):
+        once = iter([(x, t)])
+        train(net, lambda epoch: once)
+    with pytest.raises(TypeError, match=r"what the function gave for epoch 0 is no iterable of batches: 3"):
+        train(net, lambda epoch: 3)
+
+
+def test_batches_without_weight() -> None:
+    net, x, t = problem()
+    before = net.flat_parameters.tobytes()
+    with pytest.raises(ValueError, match="no batch of epoch 0 had any weight"):
+        train(net, [(x, t, np.zeros(N))])
+    assert net.flat_parameters.tobytes() == before
+
+
+# ---- bad input -------------------------------------------------------------------------------------------------------
+
+EYE = np.eye(3)[np.zeros(N, int)]
+BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"class_weight": "equal"}, ValueError, "unknown class_weight 'equal': known are 'balanced'"),
+    ({"class_weight": {3: 1.0}}, ValueError, "class_weight has class 3, but the classes are 0 to 2"),
+    ({"class_weight": {-1: 1.0}}, ValueError, "a class in class_weight must be at least 0, got -1"),
+    ({"class_weight": {"a": 1.0}}, TypeError, "a class in class_weight must be an integer, got 'a'"),
+    ({"class_weight": {1: -1.0}}, ValueError, r"class_weight\[1\] must be finite and at least 0, got -1"),
+    ({"class_weight": {1: 2.0}, "t": np.zeros(N, int)}, ValueError, "has class 1, which is not among the targets"),
+    ({"class_weight": [1.0, 2.0]}, ValueError, "class_weight has 2 entries, expected 3"),
+    ({"class_weight": [1.0, 2.0, math.inf]}, ValueError, r"class_weight\[2\] must be finite"),
+    ({"class_weight": 3}, TypeError, 'class_weight must be "balanced", a dict or an array, got 3'),
+    ({"class_weight": "balanced", "t": EYE}, ValueError, r"class_weight needs labels, but t holds rows of shape"),
+    ({"class_weight": [0, 0, 0]}, ValueError, "sample_weight sums to 0.0 over the rows for training"),
+    ({"validation_fraction": 1.0}, ValueError, "validation_fraction must be finite and at least 0 and below 1, got 1"),
+    ({"validation_fraction": -0.1}, ValueError, "validation_fraction must be finite and at least 0"),
+    ({"validation_fraction": "a"}, TypeError, "validation_fraction must be a number, got 'a'"),
+    ({"validation_fraction": 0.1, "validation_data": (1, 2)}, ValueError, "validation_data and validation_fraction"),
+    ({"stratify": True}, ValueError, "stratify=True needs validation_fraction"),
+    ({"stratify": 1, "validation_fraction": 0.1}, TypeError, "stratify must be True, False or None, got 1"),
+    ({"stratify": True, "validation_fraction": 0.1, "t": EYE}, ValueError, "stratify=True needs labels"),
+    ({"max_steps": 0}, ValueError, "max_steps must be at least 1, got 0"),
+    ({"max_seconds": 0}, ValueError, "max_seconds must be finite and above 0, got 0"),
+    ({"max_seconds": math.nan}, ValueError, "max_seconds must be finite"),
+    ({"steps_per_epoch": 3}, ValueError, "steps_per_epoch is for batches"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "error", "message"), BAD, ids=[case[2][:40] for case in BAD])
+def test_bad_input_changes_nothing(wrong: dict[str, Any], error: type[Exception], message: str) -> None:
+    net, x, t = problem()
+    before = net.flat_parameters.tobytes()
+    with pytest.raises(error, match=message):
+        train(net, x, **({"t": t} | wrong))
+    assert net.flat_parameters.tobytes() == before
+
+
+def test_one_row_cannot_be_split() -> None:
+    net, x, t = problem()
+    with pytest.raises(ValueError, match="validation_fraction needs at least two rows, got 1"):
+        train(net, x[:1], t[:1], validation_fraction=0.5)
+    with pytest.raises(ValueError, match="a validation set needs at least two rows"):
+        validation_rows(1, 0.5, 0)
+
+
+def test_what_batches_cannot_have() -> None:
+    net, x, t = problem()
+    given = [(x, t)]
+    for wrong, message in (
+        ({"sample_weight": np.ones(N)}, "sample_weight needs arrays x and t"),
+        ({"class_weight": "balanced"}, "class_weight='balanced' needs arrays"),
+        ({"validation_fraction": 0.1}, "validation_fraction needs arrays"),
+        ({"stratify": True}, "stratify needs arrays"),
+        ({"train_metrics": ["accuracy"]}, "train_metrics needs arrays"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch must be at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(net, given, **wrong)
+    with pytest.raises(ValueError, match="an iterator can be gone through once, but epochs is 2: give epochs=1"):
+        train(net, iter(given))
+    with pytest.raises(TypeError, match="x must be a numpy array, got int"):
+        train(net, 3)
+
+
+# ---- files larger than the memory ------------------------------------------------------------------------------------
+
+LARGE = """
+    # A file of 200 MB is trained on where a copy of it would not fit: 100 MB more are all that the process may have.
+    import resource
+    import numpy as np
+    import fastbp
+
+    rows, columns = 200_000, 256
+    x = np.memmap("LARGE.bin", np.float32, "r", shape=(rows, columns))
+    t = np.arange(rows) % 10
+    net = fastbp.MLP([columns, 16, 10], seed=0)
+    options = dict(optimizer=fastbp.SGD(lr=0.01), epochs=1, batch_size=500, progress=False)
+    fastbp.train(net, np.zeros((500, columns), np.float32), t[:500], **options)  # what a first call needs
+
+    def anonymous():
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) / 1024
+
+    def limit(more):
+        with open("/proc/self/status") as status:
+            now = next(int(line.split()[1]) for line in status if line.startswith("VmData"))
+        resource.setrlimit(resource.RLIMIT_DATA, (now * 1024 + more, resource.RLIM_INFINITY))
+
+    limit(100 * 2**20)
+    try:
+        np.array(x)
+    except MemoryError:
+        before = anonymous()
+        for more in ({}, {"shuffle": False}, {"max_steps": 150}, {"validation_fraction": 0.02}, {"max_seconds": 60.0}):
+            fastbp.train(net, x, t, **options, **more)
+        print(round(anonymous() - before) < 60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_file_larger_than_the_memory(tmp_path: Any) -> None:
+    path = tmp_path / "large.bin"
+    with open(path, "wb") as file:
+        file.truncate(200_000 * 256 * 4)
+    script = LARGE.replace('"LARGE.bin"', repr(str(path)))
+    assert processes.output(script, FASTBP_NUM_THREADS="1") == "True"
