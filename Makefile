@@ -68,6 +68,7 @@ bars: $(VENV)/installed-bench
 	$(BIN)/python -m bench.steps
 	$(BIN)/python -m bench.units
 	$(BIN)/python -m bench.updates
+	$(BIN)/python -m bench.second_order
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.busy
 	$(BIN)/python -m bench.memory --large

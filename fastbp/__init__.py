@@ -21,13 +21,16 @@ from fastbp.losses import *  # noqa: F403
 from fastbp.metrics import Metric
 from fastbp.network import MLP, Gradients, Network
 from fastbp.optimizers import *  # noqa: F403
+from fastbp.per_sample import DPSGD, SampleGradients
 from fastbp.runtime import config, get_num_threads, set_num_threads, threads
 from fastbp.saving import load
+from fastbp.second_order import CurvaturePoint
 from fastbp.summary import Summary
 from fastbp.training import train
 from fastbp.units import *  # noqa: F403
 
 __all__ = [
+    "DPSGD",
     "EMA",
     "LBFGS",
     "LBFGSB",
@@ -37,6 +40,7 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "CheckpointError",
+    "CurvaturePoint",
     "EarlyStopping",
     "GradientError",
     "GradientReport",
@@ -44,6 +48,7 @@ __all__ = [
     "History",
     "Metric",
     "Network",
+    "SampleGradients",
     "StopTraining",
     "Summary",
     "__version__",

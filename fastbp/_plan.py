@@ -146,12 +146,15 @@ class Plan:
     ----------
     specs
         What the engine is made from.
+    units
+        The unit that each of them is, with its place; None for a merge.
     parameters
         Of each unit that has any, the full names: ``("2.0.weight", "2.0.bias")``.
     """
 
     def __init__(self, items: Sequence[Item], streams: Mapping[int, int]) -> None:
         self.specs: list[UnitSpec] = []
+        self.units: list[tuple[str, Unit] | None] = []
         self.parameters: list[tuple[str, ...]] = []
         self._streams = streams
         source = INPUT
@@ -167,12 +170,12 @@ class Plan:
             return source, n_in
         if isinstance(unit, Residual):
             end, n_out = self._add(f"{path}.0", unit.block, source, n_in)
-            return self._append(UnitSpec("sum", n_out, n_out, sources=(end, source)))
+            return self._append(UnitSpec("sum", n_out, n_out, sources=(end, source)), None)
         if isinstance(unit, Branches):
             ends = [self._add(f"{path}.{i}", branch, source, n_in) for i, branch in enumerate(unit.units)]
             n_out = sum(n for _, n in ends) if unit.merge == "concat" else ends[0][1]
-            return self._append(UnitSpec(unit.merge, n_out, n_out, sources=tuple(end for end, _ in ends)))
-        return self._append(self._leaf(path, unit, source, n_in))
+            return self._append(UnitSpec(unit.merge, n_out, n_out, sources=tuple(end for end, _ in ends)), None)
+        return self._append(self._leaf(path, unit, source, n_in), (path, unit))
 
     def _leaf(self, path: str, unit: Unit, source: int, n_in: int) -> UnitSpec:
         assert unit.kind is not None
@@ -192,8 +195,9 @@ class Plan:
             self._streams[id(unit)],
         )
 
-    def _append(self, spec: UnitSpec) -> tuple[int, int]:
+    def _append(self, spec: UnitSpec, unit: tuple[str, Unit] | None) -> tuple[int, int]:
         self.specs.append(spec)
+        self.units.append(unit)
         return len(self.specs) - 1, spec.n_out
 
 

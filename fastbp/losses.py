@@ -157,6 +157,25 @@ class Loss:
             raise RuntimeError(f"{self!r}.backward before forward: call forward(y, t) first")
         return gradient
 
+    def curvature(
+        self, y: FloatArray, t: ArrayLike, u: FloatArray, *, sample_weight: ArrayLike | None = None
+    ) -> FloatArray:
+        """Give the Hessian of the mean loss at the outputs y, times u: what products of second order need.
+
+        Parameters
+        ----------
+        y, t, sample_weight
+            As `value_and_grad`.
+        u : ndarray of y's dtype and shape
+            A direction.
+
+        Returns
+        -------
+        ndarray of y's dtype and shape
+            The derivative of the gradient that `value_and_grad` gives for the mean, along u.
+        """
+        raise TypeError(f"{self!r} does not define curvature(y, t, u): second order needs it")
+
     def predict(self, y: FloatArray) -> NDArray[Any]:
         """Give what a network predicts whose outputs are y: y itself, as a fresh array, unless the loss says more."""
         return y.copy()
@@ -262,6 +281,21 @@ class RuleLoss(Loss):
         """The options that are not the defaults."""
         options = self.rule.options
         return {name: value for name, value in self._options.items() if value is not options[name].default}
+
+    def curvature(
+        self, y: FloatArray, t: ArrayLike, u: FloatArray, *, sample_weight: ArrayLike | None = None
+    ) -> FloatArray:
+        """Give the Hessian of the mean loss at the outputs y, times u."""
+        fitted = self.fitted(y.shape[1])
+        kind, rows = self.rule.targets, y.shape[0]
+        checked = check.targets(kind, t, rows, fitted.targets, y.dtype, ignored=fitted.ignored)
+        weights = check.sample_weights(sample_weight, rows, y.dtype)
+        scale = 1 / check.divisor("mean", rows, weights, fitted.shares(checked, y.dtype))
+        product = self.rule.curvature(y, checked, u, **self._options)
+        if weights is None:
+            return np.asarray(product * y.dtype.type(scale))
+        # A row of no weight takes no part, whatever its outputs are.
+        return np.where(weights[:, None] == 0, 0, product * (weights * y.dtype.type(scale))[:, None])
 
     def __repr__(self) -> str:
         options = self.rule.options
@@ -421,6 +455,15 @@ class LossSum(Loss):
             value, gradient = loss.value_and_grad(y, t, sample_weight=sample_weight, reduction=reduction)
             total, dy = total + weight * value, dy + weight * gradient
         return total, dy
+
+    def curvature(
+        self, y: FloatArray, t: ArrayLike, u: FloatArray, *, sample_weight: ArrayLike | None = None
+    ) -> FloatArray:
+        """Give the weighted sum of the losses' Hessians at the outputs y, times u."""
+        product = np.zeros_like(u)
+        for weight, loss in self.losses:
+            product += weight * loss.curvature(y, t, u, sample_weight=sample_weight)
+        return product
 
     def predict(self, y: FloatArray) -> NDArray[Any]:
         """Give what the first loss predicts from outputs y."""

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastbp import _config, _engine, initializers, losses, units
+from fastbp import _config, _engine, initializers, losses, per_sample, second_order, units
 from fastbp import _validate as check
 from fastbp._loss import RowLoss
 from fastbp._memories import linear_weights, ranges
+from fastbp._observe import EnginePart, ForkPart, GuestPart, Observer
 from fastbp._plan import Item, Plan, input_readers, runs_in_engine, states_of, streams_of, unrolled, walk
 from fastbp._validate import FloatArray
 from fastbp.losses import Loss, LossSum, RuleLoss
@@ -152,13 +153,13 @@ class Stretch:
 
     def __init__(self, net: Network, items: Sequence[Item], with_loss: bool) -> None:
         self.net, self.first = net, items[0]
-        plan = Plan(items, net._streams)
-        self.names = tuple(plan.parameters)
+        self.plan = Plan(items, net._streams)
+        self.names = tuple(self.plan.parameters)
         n_out = items[-1].n_out
         assert n_out is not None
         loss = compiled_loss(net.loss, n_out, net.dtype) if with_loss else None
         picks_class = predicts_class(net.loss, n_out)
-        self.engine = _engine.Engine(net.dtype.itemsize, plan.specs, loss, net.seed, picks_class)
+        self.engine = _engine.Engine(net.dtype.itemsize, self.plan.specs, loss, net.seed, picks_class)
         self.engine.looks_closer = bool(net._readers)
         self.table = make_table(net.parameters, self.names)
 
@@ -177,6 +178,9 @@ class Stretch:
 
     def engines(self) -> Iterator[_engine.Engine]:
         yield self.engine
+
+    def observed(self, whole: Observer, source: int) -> EnginePart:
+        return EnginePart(whole, self, source)
 
 
 class Guest:
@@ -206,6 +210,9 @@ class Guest:
 
     def engines(self) -> Iterator[_engine.Engine]:
         return iter(())
+
+    def observed(self, whole: Observer, source: int) -> GuestPart:
+        return GuestPart(whole, self, source)
 
     def __str__(self) -> str:
         return f"unit {self.path}, {self.unit!r},"
@@ -239,6 +246,9 @@ class Fork:
         for branch in self.branches:
             for stretch in branch:
                 yield from stretch.engines()
+
+    def observed(self, whole: Observer, source: int) -> ForkPart:
+        return ForkPart(whole, self, source)
 
 
 def unrolled_part(part: Unit, whole: Item, i: int) -> list[Item]:
@@ -360,6 +370,7 @@ class Network:
         self._update_made: tuple[tuple[int, int, bool], weakref.ref[Optimizer], _engine.Update] | None = None
         # An engine lets in one call at a time; this does it for those that go through several.
         self._gate = _engine.Gate()
+        self._observer: Observer | None = None
 
     # ---- making
 
@@ -457,6 +468,10 @@ class Network:
         for engine in self._engines():
             engine.steps = self._steps
 
+    def count_step(self) -> None:
+        """Count a forward pass of training that another engine has made."""
+        self.steps = self.steps + 1
+
     @property
     def state(self) -> dict[str, FloatArray]:
         """What training keeps beside the parameters, such as running statistics, by unit and name."""
@@ -485,7 +500,7 @@ class Network:
         ]
         return _engine.Parts(self.flat_parameters, self._gradients.flat, parts)
 
-    def _with_penalty(self, loss: float, grads: Gradients | None = None) -> float:
+    def with_penalty(self, loss: float, grads: Gradients | None = None) -> float:
         """Give the loss with the penalties' value; their gradient is added to `grads`."""
         if self._penalty is None:
             return loss
@@ -510,6 +525,10 @@ class Network:
                 "computed; value_and_grad(x, t) computes and keeps them"
             )
         return self._gradients
+
+    def keep_gradients(self) -> None:
+        """Say that `gradients` are those of the last call."""
+        self._kept = True
 
     def value_and_grad(
         self, x: FloatArray, t: ArrayLike, *, sample_weight: ArrayLike | None = None, out: Gradients | None = None
@@ -548,12 +567,12 @@ class Network:
             loss = engine.plain_gradient(x, t)
             if loss is not None:
                 self._kept = True
-                return self._with_penalty(loss, self._gradients), self._gradients
+                return self.with_penalty(loss, self._gradients), self._gradients
         x, t, weight = self._checked(engine, x, t, sample_weight)
         grads = self._gradients if out is None else self._checked_out(out)
         loss = engine.value_and_grad(x, t, weight, self.whole.table, grads.table(self.whole.names))
         self._kept = self._kept or out is None
-        return self._with_penalty(loss, grads), grads
+        return self.with_penalty(loss, grads), grads
 
     def _checked(
         self, engine: _engine.Engine, x: Any, t: Any, sample_weight: ArrayLike | None
@@ -634,13 +653,22 @@ class Network:
         """Does an array lie where the next call writes, as what `forward` returned does?"""
         return any(engine.owns(values) for engine in self._engines())
 
+    def gradients_over(self, flat: FloatArray) -> Gradients:
+        """Give views by name into another flat array of as many elements as there are parameters."""
+        return Gradients(flat, self._gradients._shapes)
+
+    def checked_like(self, name: str, given: Gradients) -> Gradients:
+        """Give gradients that are as this network's own, or raise."""
+        if given._shapes != self._gradients._shapes:
+            raise ValueError(f"{name} is {given!r}, expected {self._gradients!r}")
+        if given.flat.dtype != self.dtype:
+            raise TypeError(f"{name} has dtype {given.flat.dtype}, but the network is {self.dtype}")
+        return given
+
     def _checked_out(self, out: Gradients) -> Gradients:
         if not isinstance(out, Gradients):
             raise TypeError(f"out must be Gradients, as grads.copy() gives, got {type(out).__name__}")
-        if out._shapes != self._gradients._shapes:
-            raise ValueError(f"out is {out!r}, expected {self._gradients!r}")
-        if out.flat.dtype != self.dtype:
-            raise TypeError(f"out has dtype {out.flat.dtype}, but the network is {self.dtype}")
+        self.checked_like("out", out)
         if not out.flat.flags.writeable:
             raise ValueError("out is read-only, expected writable gradients: pass grads.copy()")
         return out
@@ -655,9 +683,9 @@ class Network:
             y = self._run_forward(x, self._training)
             loss, dy = self.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")
             value = float(loss)
-            self._run_backward(self._checked_dy(dy, y.shape), need_dx=False)
+            self._run_backward(self.checked_dy(dy, y.shape), need_dx=False)
             self._kept = True
-            value = self._with_penalty(value, self._gradients)
+            value = self.with_penalty(value, self._gradients)
             if out is None:
                 return value, self._gradients
             out.flat[...] = self._gradients.flat
@@ -674,7 +702,8 @@ class Network:
     def _run_backward(self, dy: FloatArray, need_dx: bool) -> FloatArray | None:
         return run_backward(self._stretches, dy, need_dx)
 
-    def _checked_dy(self, dy: object, shape: tuple[int, ...]) -> FloatArray:
+    def checked_dy(self, dy: object, shape: tuple[int, ...]) -> FloatArray:
+        """Give the gradient at the output as the engine takes it, or raise."""
         values = check.matrix("dy", dy, self.dtype, check.NETWORK)
         check.shape("dy", values, shape, "the shape of the network's output")
         return values
@@ -720,12 +749,312 @@ class Network:
         """
         if self._forward_shape is None:
             raise RuntimeError("backward before forward: call forward(x) first")
-        dy = self._checked_dy(dy, self._forward_shape)
+        dy = self.checked_dy(dy, self._forward_shape)
         with self._gate:
             dx = self._run_backward(dy, need_dx=True)
             self._kept = True
         assert dx is not None
         return dx
+
+    # ---- at the input
+
+    def observer(self) -> Observer:
+        """Give what the passes are made with in which every unit's output and the gradient at it are kept."""
+        if self._observer is None:
+            self._observer = Observer(self)
+        return self._observer
+
+    @property
+    def entrance(self) -> _engine.Gate:
+        """What lets in one call at a time."""
+        return self._gate if self.whole is None else self.whole.engine
+
+    def input_gradient(self, x: FloatArray, t: ArrayLike, *, sample_weight: ArrayLike | None = None) -> FloatArray:
+        """Compute the gradient of the mean loss at the input, and at no parameter. It evaluates, as `predict` does.
+
+        dx = dJ/dx, of J = `loss_value(x, t)` without the penalties
+
+        Parameters
+        ----------
+        x, t, sample_weight
+            As `value_and_grad`.
+
+        Returns
+        -------
+        dx : ndarray of the network's dtype, shape (n, in)
+            A fresh array. ``net.gradients`` stay as they are.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            As `value_and_grad`.
+
+        References
+        ----------
+        K. Simonyan, A. Vedaldi and A. Zisserman, "Deep inside convolutional networks: visualising image classification
+        models and saliency maps", 2014.
+
+        Examples
+        --------
+        >>> import fastbp, numpy as np
+        >>> net = fastbp.MLP([2, 1], loss="mse", dtype="float64", seed=0)
+        >>> net.weights[0][...] = [[1.0], [10.0]]
+        >>> net.input_gradient(np.array([[1.0, 1.0]]), np.array([[0.0]]))    # (y - t) w, y = 11
+        array([[ 11., 110.]])
+        """
+        return second_order.input_gradient(self, x, t, sample_weight)
+
+    def jacobian(self, x: FloatArray) -> FloatArray:
+        """Compute the derivative of each of the last unit's outputs by each input, row by row. It evaluates.
+
+        J_nki = dy_nk / dx_ni
+
+        Parameters
+        ----------
+        x : ndarray of the network's dtype, shape (n, in)
+            Rows that do not depend on each other: nor do their outputs where the network evaluates.
+
+        Returns
+        -------
+        ndarray of the network's dtype, shape (n, out, in)
+            A fresh array.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            As `value_and_grad`.
+
+        Notes
+        -----
+        One way up, and one way down for each output.
+
+        References
+        ----------
+        C. M. Bishop, "Pattern Recognition and Machine Learning", 2006, section 5.3.4.
+
+        Examples
+        --------
+        >>> import fastbp, numpy as np
+        >>> net = fastbp.Network(fastbp.Linear(1, 1), fastbp.Tanh(), loss=fastbp.MSE(), dtype="float64", seed=0)
+        >>> net.weights[0][...] = 3.0
+        >>> net.jacobian(np.zeros((1, 1)))
+        array([[[3.]]])
+        """
+        return second_order.jacobian(self, x)
+
+    # ---- second order
+
+    def curvature_at(
+        self, x: FloatArray, t: ArrayLike, *, sample_weight: ArrayLike | None = None
+    ) -> second_order.CurvaturePoint:
+        """Go up and down once, and keep what products with the Hessian at this point need: for several of them.
+
+        Parameters
+        ----------
+        x, t, sample_weight
+            As `value_and_grad`.
+
+        Returns
+        -------
+        point : CurvaturePoint
+            ``point.hvp(v)``, ``point.gnvp(v)``, ``point.gradient``, ``point.loss``.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            As `value_and_grad`; or a unit or the loss is your own and does not say what its second derivatives are.
+
+        Examples
+        --------
+        >>> import fastbp, numpy as np
+        >>> net = fastbp.MLP([1, 1], loss="mse", dtype="float64", seed=0)
+        >>> point = net.curvature_at(np.array([[2.0]]), np.array([[1.0]]))
+        >>> point.hvp(np.array([1.0, 0.0]))          # of 1/2 (2 w + b - 1)**2
+        array([4., 2.])
+        """
+        return second_order.CurvaturePoint(self, x, t, sample_weight)
+
+    def hvp(
+        self, x: FloatArray, t: ArrayLike, v: FloatArray | Gradients, *, sample_weight: ArrayLike | None = None
+    ) -> FloatArray:
+        """Compute the product of the Hessian of the mean loss with a vector, exactly. It evaluates.
+
+        H v = d/de grad J(w + e v) at e = 0, the directional derivative of the gradient
+
+        Parameters
+        ----------
+        x, t, sample_weight
+            As `value_and_grad`.
+        v : ndarray of the network's dtype, shape (n_parameters,), or Gradients
+            In the order of ``flat_parameters``.
+
+        Returns
+        -------
+        ndarray, shape (n_parameters,)
+            A fresh array. Parameters and ``net.gradients`` stay as they are.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            As `curvature_at`; v has another dtype or size.
+
+        References
+        ----------
+        B. A. Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6, 1994.
+
+        Examples
+        --------
+        >>> import fastbp, numpy as np
+        >>> net = fastbp.MLP([1, 1], loss="mse", dtype="float64", seed=0)
+        >>> net.hvp(np.array([[2.0]]), np.array([[1.0]]), np.array([1.0, 0.0]))
+        array([4., 2.])
+        """
+        return second_order.product(self, x, t, v, sample_weight, "hvp")
+
+    def gnvp(
+        self, x: FloatArray, t: ArrayLike, v: FloatArray | Gradients, *, sample_weight: ArrayLike | None = None
+    ) -> FloatArray:
+        """Compute the product of the Gauss-Newton matrix of the mean loss with a vector. It evaluates.
+
+        G v = J' H_L J v, where J is the derivative of the outputs by the parameters, H_L the loss's Hessian at the
+        outputs: the Hessian but for what the units bend; positive semi-definite where the loss is convex
+
+        Parameters
+        ----------
+        x, t, v, sample_weight
+            As `hvp`.
+
+        Returns
+        -------
+        ndarray, shape (n_parameters,)
+            A fresh array.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            As `hvp`.
+
+        References
+        ----------
+        N. N. Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent", Neural Computation
+        14, 2002.
+
+        Examples
+        --------
+        >>> import fastbp, numpy as np
+        >>> net = fastbp.MLP([1, 1], loss="mse", dtype="float64", seed=0)
+        >>> net.gnvp(np.array([[2.0]]), np.array([[1.0]]), np.array([1.0, 0.0]))     # a linear model: as the Hessian
+        array([4., 2.])
+        """
+        return second_order.product(self, x, t, v, sample_weight, "gnvp")
+
+    def hessian(self, x: FloatArray, t: ArrayLike, *, sample_weight: ArrayLike | None = None) -> FloatArray:
+        """Compute the whole Hessian of the mean loss at the parameters of a small network. It evaluates.
+
+        Parameters
+        ----------
+        x, t, sample_weight
+            As `value_and_grad`.
+
+        Returns
+        -------
+        ndarray, shape (n_parameters, n_parameters)
+            Row i is the product with the i-th unit vector; symmetric up to rounding.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            As `curvature_at`; the network has more than `fastbp.second_order.MOST_PARAMETERS` parameters.
+
+        References
+        ----------
+        C. M. Bishop, "Pattern Recognition and Machine Learning", 2006, section 5.4.
+
+        Examples
+        --------
+        >>> import fastbp, numpy as np
+        >>> net = fastbp.MLP([1, 1], loss="mse", dtype="float64", seed=0)
+        >>> net.hessian(np.array([[2.0]]), np.array([[1.0]]))
+        array([[4., 2.],
+               [2., 1.]])
+        """
+        return second_order.hessian(self, x, t, sample_weight)
+
+    # ---- each sample's own
+
+    def sample_gradient_norms(self, x: FloatArray, t: ArrayLike) -> NDArray[np.float64]:
+        """Compute the length of the gradient of each row's own loss, without the gradients: for less than one of them.
+
+        |g_n|**2 = sum over the units of |dw_n|**2; of a linear unit (|x_n|**2 + 1) |dy_n|**2
+
+        Parameters
+        ----------
+        x, t
+            As `value_and_grad`.
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+            Over all parameters, of the row's loss itself: not divided by n.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            As `sample_gradients`.
+
+        References
+        ----------
+        I. Goodfellow, "Efficient per-example gradient computations", 2015.
+
+        Examples
+        --------
+        >>> import fastbp, numpy as np
+        >>> net = fastbp.MLP([2, 1], loss="mse", dtype="float64", seed=0)
+        >>> net.weights[0][...] = [[1.0], [0.0]]
+        >>> net.sample_gradient_norms(np.array([[2.0, 2.0], [0.0, 5.0]]), np.zeros((2, 1)))     # 2 * sqrt(4 + 4 + 1)
+        array([6., 0.])
+        """
+        return per_sample.sample_gradient_norms(self, x, t)
+
+    def sample_gradients(self, x: FloatArray, t: ArrayLike) -> per_sample.SampleGradients:
+        """Compute the gradient of each row's own loss. In training where the network is.
+
+        Parameters
+        ----------
+        x, t
+            As `value_and_grad`.
+
+        Returns
+        -------
+        grads : SampleGradients
+            ``grads["0.weight"]`` has shape (n, in, out), ``grads.flat`` (n, n_parameters); fresh arrays.
+
+        Raises
+        ------
+        TypeError, RuntimeError
+            As `value_and_grad`.
+        ValueError
+            As there; or a `BatchNorm` is in training, so that a row's loss depends on the other rows.
+
+        Notes
+        -----
+        The loss is that of ``reduction="none"``, without penalties. A unit of your own with parameters is called once
+        more for each row, unless it defines ``sample_gradients(x, dy)``.
+
+        References
+        ----------
+        I. Goodfellow, "Efficient per-example gradient computations", 2015.
+
+        Examples
+        --------
+        >>> import fastbp, numpy as np
+        >>> net = fastbp.MLP([2, 1], loss="mse", dtype="float64", seed=0)
+        >>> net.weights[0][...] = [[1.0], [0.0]]
+        >>> net.sample_gradients(np.array([[2.0, 2.0], [0.0, 5.0]]), np.zeros((2, 1))).flat
+        array([[4., 4., 2.],
+               [0., 0., 0.]])
+        """
+        return per_sample.sample_gradients(self, x, t)
 
     # ---- predictions
 
@@ -764,11 +1093,11 @@ class Network:
         if self.whole is None:
             y = self._output(x)
             loss = float(self.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")[0])
-            return self._with_penalty(loss)
+            return self.with_penalty(loss)
         self._forward_shape = None
         engine = self.whole.engine
         loss = engine.loss_value(*self._checked(engine, x, t, sample_weight), self.whole.table)
-        return self._with_penalty(loss)
+        return self.with_penalty(loss)
 
     # ---- training
 

@@ -19,7 +19,7 @@ __all__ = ["PURPOSES", "Philox", "stream_number"]
 
 WORDS = 2**64
 
-PURPOSES: dict[str, int] = {"user": 0, "weights": 1, "shuffle": 2, "dropout": 3, "validation": 4}
+PURPOSES: dict[str, int] = {"user": 0, "weights": 1, "shuffle": 2, "dropout": 3, "validation": 4, "noise": 5}
 """What streams are for: the upper 8 bits of a stream number. A user's own `Philox(seed)` is stream 0, so it never
 repeats the draws a network with the same seed makes."""
 

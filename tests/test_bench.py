@@ -33,6 +33,7 @@ from bench import (  # noqa: E402
     memory,
     rivals,
     roofline,
+    second_order,
     steps,
     sweep,
     units,
@@ -546,3 +547,29 @@ def test_benchmarks_run() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout and "failed" not in done.stdout
+
+
+# ---- second order ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SMALL[:3], ids=str)
+@pytest.mark.parametrize("differences", [0, 10_000])
+def test_second_order_is_checked_before_it_is_timed(
+    shape: Shape, differences: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(second_order, "DIFFERENCES", differences)
+    times = second_order.measure(second_order.make_calls(shape, "float32"), 1)
+    assert set(second_order.BARS) < set(times)
+    assert all(seconds > 0 for seconds in times.values())
+
+
+@pytest.mark.parametrize("differences", [0, 10_000])
+@pytest.mark.parametrize(("method", "factor"), [("hvp", 1.01), ("sample_gradient_norms", 1.001)])
+def test_second_order_that_is_wrong_is_found_out(
+    method: str, factor: float, differences: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = getattr(fastbp.Network, method)
+    monkeypatch.setattr(second_order, "DIFFERENCES", differences)
+    monkeypatch.setattr(fastbp.Network, method, lambda *args: right(*args) * np.float32(factor))
+    with pytest.raises(ArithmeticError):
+        second_order.make_calls(SMALL[1], "float32")

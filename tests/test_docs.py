@@ -53,5 +53,13 @@ def test_formulas_are_documented(name: str) -> None:
     assert f"`{name}`" in (ROOT / "docs" / "numerics.md").read_text()
 
 
+@pytest.mark.parametrize("page", ["derivatives"])
+def test_examples_of_pages_run(page: str) -> None:
+    path = ROOT / "docs" / f"{page}.md"
+    result = doctest.testfile(str(path), module_relative=False, encoding="utf-8")
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
 def test_version_is_in_the_changelog() -> None:
     assert f"## [{fastbp.__version__}]" in (ROOT / "CHANGELOG.md").read_text()

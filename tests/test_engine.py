@@ -39,6 +39,98 @@ def data(rng: np.random.Generator, n: int, n_in: int, n_out: int, dtype: Any = n
     return rng.normal(size=(n, n_in)).astype(dtype), rng.integers(0, n_out, n)
 
 
+# ---- what is at the outputs ------------------------------------------------------------------------------------------
+
+
+DIAMOND = [
+    ("tanh", 4, 4, (), (-1,)),
+    ("linear", 4, 6, (), (0,), ((4, 6), (6,))),
+    ("sigmoid", 6, 6, (), (1,)),
+    ("linear", 6, 6, (), (2,), ((6, 6), (6,))),
+    ("sum", 6, 6, (), (2, 3)),
+    ("linear", 6, 3, (), (4,), ((6, 3), (3,))),
+]
+
+
+def diamond(rng: np.random.Generator, dtype: Any) -> tuple[_engine.Engine, list[Array], list[Array]]:
+    """An engine that keeps what is at the outputs, and its weights and biases."""
+    shapes = [unit[5][0] for unit in DIAMOND if unit[0] == "linear"]
+    weights = [rng.normal(size=shape).astype(dtype) for shape in shapes]
+    biases = [rng.normal(size=shape[1:]).astype(dtype) for shape in shapes]
+    return _engine.Engine(np.dtype(dtype).itemsize, DIAMOND, separate=True), weights, biases
+
+
+@BY_DTYPE
+@pytest.mark.parametrize("need_dx", [False, True])
+@pytest.mark.parametrize("rows", [1, 7, 50])
+def test_the_gradient_at_every_output(rows: int, need_dx: bool, dtype: Any, rng: np.random.Generator) -> None:
+    engine, (w1, w2, w3), (b1, b2, b3) = diamond(rng, dtype)
+    x, dy = rng.normal(size=(rows, 4)).astype(dtype), rng.normal(size=(rows, 3)).astype(dtype)
+    table = _engine.Table([w1, w2, w3], [b1, b2, b3])
+    y = engine.forward(x, table)
+    dx = engine.descend(np.asfortranarray(dy), table, need_dx)
+    # By hand, in float64.
+    h0 = np.tanh(x.astype(np.float64))
+    h2 = reference.sigmoid(h0 @ w1 + b1)
+    h3 = h2 @ w2 + b2
+    outputs = [h0, h2, h2, h3, h2 + h3, (h2 + h3) @ w3 + b3]
+    d4 = dy.astype(np.float64) @ w3.T
+    d2 = d4 + d4 @ w2.T
+    d1 = d2 * h2 * (1 - h2)
+    deltas = [d1 @ w1.T, d1, d2, d4, d4, dy]
+    bound = {"rtol": 0, "atol": 500 * np.finfo(dtype).eps}
+    assert_allclose(y, outputs[-1], **bound)
+    for i in range(6):
+        assert_allclose(engine.output_of(i), outputs[i], **bound)
+        delta = engine.delta_of(i)
+        assert (delta is None) == (i == 0 and not need_dx)
+        if delta is not None:
+            assert_allclose(delta, deltas[i], **bound)
+    assert (dx is None) == (not need_dx)
+    if dx is not None:
+        assert_allclose(dx, deltas[0] * (1 - h0**2), **bound)
+    # What is written into them counts.
+    factors = rng.random((rows, 1)).astype(dtype)
+    for i in 1, 3, 5:
+        delta = engine.delta_of(i)
+        assert delta is not None
+        delta *= factors
+    made = [np.full_like(w, np.nan) for w in (w1, w2, w3)], [np.full_like(b, np.nan) for b in (b1, b2, b3)]
+    engine.weights_of_deltas(table, _engine.Table(*made))
+    for k, (before, d) in enumerate([(h0, d1), (h2, d4), (h2 + h3, dy)]):
+        assert_allclose(made[0][k], before.T @ (factors * d), rtol=0, atol=500 * rows * np.finfo(dtype).eps)
+        assert_allclose(made[1][k], (factors * d).sum(axis=0), rtol=0, atol=500 * rows * np.finfo(dtype).eps)
+
+
+def test_what_comes_before_what(rng: np.random.Generator) -> None:
+    engine, weights, biases = diamond(rng, np.float64)
+    table, x, dy = _engine.Table(weights, biases), rng.normal(size=(5, 4)), rng.normal(size=(5, 3))
+    with pytest.raises(RuntimeError, match="backward before forward"):
+        engine.descend(dy, table)
+    engine.forward(x, table)
+    with pytest.raises(RuntimeError, match="weights_of_deltas before descend"):
+        engine.weights_of_deltas(table, table)
+    assert engine.delta_of(1) is None
+    with pytest.raises(ValueError, match=r"dy has shape \(4, 3\), expected \(5, 3\)"):
+        engine.descend(dy[:4], table)
+    engine.descend(dy, table)
+    engine.forward(x, table)
+    with pytest.raises(RuntimeError, match="weights_of_deltas before descend"):
+        engine.weights_of_deltas(table, table)
+    plain = _engine.Engine(8, DIAMOND)
+    plain.forward(x, table)
+    with pytest.raises(RuntimeError, match="not made with separate=True"):
+        plain.descend(dy, table)
+
+
+@BY_DTYPE
+@pytest.mark.parametrize("columns", [0, 1, 7, 8, 9, 16, 100])
+def test_sums_of_squares(columns: int, dtype: Any, rng: np.random.Generator) -> None:
+    x, out = rng.normal(size=(5, columns + 3)).astype(dtype), np.full(5, np.nan)
+    _engine.square_sums(x[:, :columns], out)
+    assert_allclose(out, (x[:, :columns].astype(np.float64) ** 2).sum(axis=1), rtol=1e-14)
+
+
 # ---- no garbage ------------------------------------------------------------------------------------------------------
 
 

@@ -132,6 +132,38 @@ class Unit:
         """Fill the gradients of the parameters, and give the gradient at the input of the last `forward`."""
         raise NotImplementedError(self._lacks("backward(dy)"))
 
+    def forward_tangent(self, x: FloatArray, x_dot: FloatArray, dots: dict[str, Any]) -> FloatArray:
+        """Give the derivative of y = f(x) while x moves along x_dot, and the parameters along ``dots``, by name.
+
+        Second order needs it of a unit of your own, with `backward_tangent`; neither may rely on what `forward` or
+        `backward` have left, nor change it. In evaluation.
+        """
+        raise NotImplementedError(self._lacks("forward_tangent(x, x_dot, dots)", "second order needs"))
+
+    def backward_tangent(
+        self, x: FloatArray, x_dot: FloatArray, dots: dict[str, Any], dy: FloatArray, dy_dot: FloatArray
+    ) -> tuple[FloatArray, dict[str, Any]]:
+        """Give the derivatives of dx, and of the parameters' gradients by name, while dy moves along dy_dot, too.
+
+        dx and the gradients are what `backward` makes of dy after ``forward(x)``.
+        """
+        raise NotImplementedError(
+            self._lacks("backward_tangent(x, x_dot, dots, dy, dy_dot)", "second order needs")
+        )
+
+    def sample_gradients(self, x: FloatArray, dy: FloatArray) -> dict[str, Any]:
+        """Give the gradient at each parameter of each row alone, by name, with the rows as first axis.
+
+        A unit of your own may define it; otherwise this calls `forward` and `backward` for each row.
+        """
+        made = {name: np.empty((len(x), *values.shape), values.dtype) for name, values in self.parameters.items()}
+        for i in range(len(x)):
+            self.forward(x[i : i + 1])
+            self.backward(dy[i : i + 1])
+            for name, values in made.items():
+                values[i] = self.gradients[name]
+        return made
+
     @cached_property
     def parameters(self) -> dict[str, Any]:
         """The unit's own parameters, made at their first use; a network sets its views in their place."""
@@ -217,8 +249,8 @@ class Unit:
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
-    def _lacks(self, method: str) -> str:
-        return f"{type(self).__name__} does not define {method}, which a unit must"
+    def _lacks(self, method: str, why: str = "a unit must") -> str:
+        return f"{type(self).__name__} does not define {method}, which {why}"
 
     def _remembered(self) -> Any:
         """What forward has left for backward."""

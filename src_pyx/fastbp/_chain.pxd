@@ -96,6 +96,7 @@ cdef struct Chain:
     bint over_columns               # some unit needs all rows of a column at once
     int n_slots
     bint keeps                      # all gradients at outputs are kept, whatever the memory
+    bint separate                   # ... each in a place of its own, so that they can be looked at: nothing is shared or folded
     bint by_rows                    # small enough that blocks of rows go through all units
     Py_ssize_t turned_bytes         # by rows: all turned weights
     Py_ssize_t delta_rows           # that there is room for in the units' deltas
@@ -123,6 +124,12 @@ cdef bint sweep_forward(Chain* chain, Session* session, const Batch* batch, cons
 cdef bint sweep_loss(Chain* chain, Session* session, const Batch* batch, char* dz) noexcept nogil
 cdef bint sweep_backward(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients,
                          bint need_dx) noexcept nogil
+
+# From the gradient at the last output, in its own place, to the ones at all outputs, which are kept (and dx); and from those to all of
+# `gradients`.
+cdef bint sweep_deltas(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, bint need_dx) noexcept nogil
+cdef bint sweep_weights(Chain* chain, Session* session, const Batch* batch, const Pair* parameters,
+                        const Pair* gradients) noexcept nogil
 
 # The gradient and the update, with which nothing interferes once it has begun.
 cdef bint sweep_step(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients,

@@ -13,7 +13,9 @@ Design
     product that computes the gradient at its output multiplies by the derivative before the only store. Where a branch begins, neither
     is possible.
 (e) Losses are summed over the rows, in double, in the rows' order, by the caller.
-(f) A chain that is small enough goes another way, in which the threads share the rows: see _rows.pyx.
+(f) Whoever wants to look at the gradient at each output (for gradients of each row, or of second order) has a chain of its own, in
+    which they are kept `separate`.
+(g) A chain that is small enough goes another way, in which the threads share the rows: see _rows.pyx.
 """
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.stdint cimport int64_t
@@ -78,6 +80,10 @@ cdef void find_neighbours(Chain* chain, int i) noexcept:
         chain.adds = chain.adds or adds_to(chain, i, unit.sources[k])
     if unit.kind == TABLE and unit.table.over_columns:
         chain.over_columns = True
+    unit.fused = (unit.kind == ACTIVATION and read_once(chain, source) and chain.units[source].kind == LINEAR
+                  and not unit.rule.needs_input)
+    if chain.separate:
+        return
     if unit.kind == MERGE and unit.merge == MERGE_SUM:
         for k in range(unit.n_sources - 1, -1, -1):
             if read_once(chain, unit.sources[k]):
@@ -87,7 +93,6 @@ cdef void find_neighbours(Chain* chain, int i) noexcept:
     before = &chain.units[source]
     if unit.kind == ACTIVATION or (unit.kind == TABLE and unit.pair < 0 and unit.n_in == unit.n_out):
         unit.shares = source
-    unit.fused = unit.kind == ACTIVATION and before.kind == LINEAR and not unit.rule.needs_input
     before.folded = unit.kind == LINEAR and before.kind == ACTIVATION and not before.rule.needs_input
 
 cdef int choose_slots(Chain* chain) except -1:
@@ -623,6 +628,13 @@ cdef bint sweep_backward(Chain* chain, Session* session, const Batch* batch, con
     """From the gradient at the last output, in its slot, to all of `gradients`; dx into chain.dx."""
     return way_down(chain, session, batch, parameters, gradients, False, need_dx)
 
+cdef bint sweep_deltas(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, bint need_dx) noexcept nogil:
+    return way_down(chain, session, batch, parameters, NULL, True, need_dx)
+
+cdef bint sweep_weights(Chain* chain, Session* session, const Batch* batch, const Pair* parameters,
+                        const Pair* gradients) noexcept nogil:
+    return all_weights(chain, session, batch, parameters, gradients, NULL)
+
 cdef bint way_down(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients, bint keeps,
                    bint need_dx) noexcept nogil:
     """The gradient at every output, and of the parameters; or (keeps) those at the outputs alone, which are kept."""
@@ -706,21 +718,27 @@ cdef bint sweep_step(Chain* chain, Session* session, const Batch* batch, const P
         run_update(session, chain.kernels, rule)
         return False
     session.polls = False
-    update_weights(chain, session, batch, parameters, gradients, rule)
+    all_weights(chain, session, batch, parameters, gradients, rule)
     session.polls = polls
     return False
 
-cdef void update_weights(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients,
-                         const Rule* rule) noexcept nogil:
-    """Every parameter's gradient, and at its end the update: nobody reads the parameters any more."""
+cdef bint all_weights(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients,
+                      const Rule* rule) noexcept nogil:
+    """Every parameter's gradient from the kept ones at the outputs; and at its end the update, if there is a rule: nobody reads the
+    parameters any more."""
     cdef Product p
     cdef const Pair* pair
+    cdef bint interrupted
     cdef int i
     for i in range(chain.n_units):
+        interrupted = False
         if chain.units[i].kind == LINEAR:
             pair = &parameters[chain.units[i].pair]
             weight_gradient(chain, &p, i, batch, chain.units[i].delta, gradients)
             p.rule, p.updated, p.updated_row, p.updated_sums = rule, pair.weight, pair.weight_row, pair.bias
-            multiply(session, chain.kernels, &p, 1, chain.scratch, chain.scratch_size)
+            interrupted = multiply(session, chain.kernels, &p, 1, chain.scratch, chain.scratch_size)
         elif chain.units[i].pair >= 0:
-            all_items(chain, session, batch, parameters, gradients, rule, i, True)
+            interrupted = all_items(chain, session, batch, parameters, gradients, rule, i, True)
+        if interrupted:
+            return True
+    return False

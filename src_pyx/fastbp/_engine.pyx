@@ -22,7 +22,8 @@ from libc.string cimport memcpy
 
 from fastbp._chain cimport (
     ACTIVATION, INPUT, LINEAR, MAX_LOSS_PARTS, MERGE, MERGE_CONCAT, MERGE_MEAN, MERGE_SUM, TABLE, Batch, Chain, LossPart, Pair, Unit,
-    chain_finish, chain_lay_out, delta_at_output, padded, rows_fit, sweep_backward, sweep_forward, sweep_loss, sweep_step,
+    chain_finish, chain_lay_out, delta_at_output, padded, rows_fit, sweep_backward, sweep_deltas, sweep_forward, sweep_loss, sweep_step,
+    sweep_weights, wants,
 )
 from fastbp._dispatch cimport find_activation, find_unit, find_update, kernels_for
 from fastbp._loss cimport RowLoss, is_label, number_at, share_of
@@ -366,6 +367,8 @@ cdef class Engine(Gate):
         Of what chance decides: units that are random take their numbers from it, their stream and the step.
     picks_class : bool
         The largest output of a row is the class that `plain_labels` gives.
+    separate : bool
+        `descend` is to be called: there is a place for the gradient at every unit's output.
 
     Attributes
     ----------
@@ -392,10 +395,11 @@ cdef class Engine(Gate):
     cdef Batch batch                    # of the last forward
     cdef object x                       # kept alive for backward
     cdef readonly bint has_forward
+    cdef bint has_deltas, all_deltas    # did `descend` follow the last forward, and go on to the input?
     cdef object y_view, dx_view         # of the last shape asked for
     cdef int typenum
 
-    def __cinit__(self, Py_ssize_t itemsize, units, loss=None, uint64_t seed=0, bint picks_class=False):
+    def __cinit__(self, Py_ssize_t itemsize, units, loss=None, uint64_t seed=0, bint picks_class=False, bint separate=False):
         cdef Chain* chain = &self.chain
         cdef int i, n_sources = 0
         chain.kernels = kernels_for(itemsize)
@@ -408,6 +412,7 @@ cdef class Engine(Gate):
         if chain.units == NULL or self.sources == NULL:
             raise MemoryError("no memory for the units")
         chain.seed = seed
+        chain.separate = chain.keeps = separate
         n_sources = 0
         for i in range(chain.n_units):
             chain.units[i].sources = self.sources + n_sources
@@ -592,7 +597,7 @@ cdef class Engine(Gate):
 
     cdef void forget(self) noexcept:
         """What the last forward left is about to be overwritten."""
-        self.has_forward = False
+        self.has_forward = self.has_deltas = False
         self.x = None
 
     cdef void count(self, bint training) noexcept nogil:
@@ -837,28 +842,35 @@ cdef class Engine(Gate):
         self.count(training)
         return raise_pending(&session)
 
+    cdef int begin_down(self, cnp.ndarray dy) except -1:
+        """What the way down needs before it begins; gives the number of threads."""
+        if not self.has_forward:
+            raise RuntimeError("backward before forward: there is no input to go back to")
+        if cnp.PyArray_NDIM(dy) != 2 or cnp.PyArray_DIM(dy, 0) != self.batch.rows or cnp.PyArray_DIM(dy, 1) != self.n_out:
+            raise ValueError(f"dy has shape {(<object> dy).shape}, expected {(self.batch.rows, self.n_out)}")
+        return 1 if self.is_small(self.batch.rows) else min(threads_wanted(), self.planned_threads)
+
+    cdef void take_dy(self, cnp.ndarray dy, char* delta) noexcept:
+        """Rows become dense, where the way down begins."""
+        cdef Py_ssize_t row, itemsize = self.chain.kernels.itemsize
+        for row in range(self.batch.rows):
+            self.chain.kernels.gather(cnp.PyArray_BYTES(dy) + row * cnp.PyArray_STRIDE(dy, 0), cnp.PyArray_STRIDE(dy, 1) // itemsize,
+                                      delta + row * self.n_out * itemsize, self.n_out)
+
     def backward(self, cnp.ndarray dy, Table table not None, Table out not None, bint need_dx=True):
         """The gradient at the input of the last forward, a view of the engine's own buffer (or None);
         the parameters' into `out`."""
         cdef Session session
-        cdef Py_ssize_t row, itemsize = self.chain.kernels.itemsize
         cdef int threads
         cdef bint small
         self.enter()
         try:
-            if not self.has_forward:
-                raise RuntimeError("backward before forward: there is no input to go back to")
-            if cnp.PyArray_NDIM(dy) != 2 or cnp.PyArray_DIM(dy, 0) != self.batch.rows or cnp.PyArray_DIM(dy, 1) != self.n_out:
-                raise ValueError(f"dy has shape {(<object> dy).shape}, expected {(self.batch.rows, self.n_out)}")
+            threads = self.begin_down(dy)
             small = self.is_small(self.batch.rows)
-            threads = 1 if small else min(threads_wanted(), self.planned_threads)
             self.check_table(table)
             self.check_table(out)
             # --- checked
-            for row in range(self.batch.rows):
-                self.chain.kernels.gather(cnp.PyArray_BYTES(dy) + row * cnp.PyArray_STRIDE(dy, 0), cnp.PyArray_STRIDE(dy, 1) // itemsize,
-                                          delta_at_output(&self.chain, False) + row * self.n_out * itemsize,
-                                          self.n_out)
+            self.take_dy(dy, delta_at_output(&self.chain, False))
             session_begin(&session, threads)
             if small:
                 sweep_backward(&self.chain, &session, &self.batch, table.pairs, out.pairs, need_dx)
@@ -873,6 +885,61 @@ cdef class Engine(Gate):
             return self.dx_view
         finally:
             self.leave()
+
+    def descend(self, cnp.ndarray dy, Table table not None, bint need_dx=False):
+        """The gradients at all outputs that lead to a parameter, of the last forward; with need_dx at all, and at the input: that one
+        is returned, a view of the engine's own buffer. No parameter's gradient. Of an engine made `separate`."""
+        cdef Session session
+        cdef int threads
+        self.enter()
+        try:
+            if not self.chain.separate:
+                raise RuntimeError("descend of an engine that was not made with separate=True: there is no place for the gradients")
+            threads = self.begin_down(dy)
+            self.check_table(table)
+            # --- checked
+            self.take_dy(dy, delta_at_output(&self.chain, True))
+            session_begin(&session, threads)
+            with nogil:
+                sweep_deltas(&self.chain, &session, &self.batch, table.pairs, need_dx)
+            session_end(&session)
+            raise_pending(&session)
+            self.has_deltas, self.all_deltas = True, need_dx
+            if not need_dx:
+                return None
+            self.dx_view = self.view(self.dx_view, self.chain.dx, self.batch.rows, self.n_in)
+            return self.dx_view
+        finally:
+            self.leave()
+
+    def weights_of_deltas(self, Table table not None, Table out not None):
+        """Every parameter's gradient into `out`, from what `descend` left, or what has become of it since."""
+        cdef Session session
+        self.enter()
+        try:
+            if not self.has_deltas:
+                raise RuntimeError("weights_of_deltas before descend: there are no gradients at the outputs")
+            self.check_table(table)
+            self.check_table(out)
+            # --- checked
+            session_begin(&session, 1 if self.is_small(self.batch.rows) else min(threads_wanted(), self.planned_threads))
+            with nogil:
+                sweep_weights(&self.chain, &session, &self.batch, table.pairs, out.pairs)
+            session_end(&session)
+            raise_pending(&session)
+        finally:
+            self.leave()
+
+    def output_of(self, int i):
+        """A unit's output in the last forward, a view of the engine's own buffer. A linear unit whose activation is applied where it
+        writes has that one's."""
+        return self.view(None, self.chain.units[i].out, self.batch.rows, self.chain.units[i].n_out)
+
+    def delta_of(self, int i):
+        """The gradient at a unit's output, a view of the engine's own buffer; None where `descend` does not come."""
+        if not self.has_deltas or not wants(&self.chain, i, self.all_deltas):
+            return None
+        return self.view(None, self.chain.units[i].delta, self.batch.rows, self.chain.units[i].n_out)
 
     cdef object view(self, before, char* data, Py_ssize_t rows, Py_ssize_t columns):
         """An array over one of the buffers, the same one as long as shape and plan are."""
@@ -1101,3 +1168,35 @@ cdef class StepCount:
 
     def __cinit__(self, int64_t step):
         self.step = step
+
+
+ctypedef fused real:
+    float
+    double
+
+cdef double squares(const real* x, Py_ssize_t n) noexcept nogil:
+    # Eight sums side by side, in double: what a vector holds, and no waiting for the sum before.
+    cdef double[8] sums
+    cdef double total = 0
+    cdef Py_ssize_t i
+    cdef int k
+    for k in range(8):
+        sums[k] = 0
+    for i from 0 <= i < n - 7 by 8:
+        for k in range(8):
+            sums[k] += <double> x[i + k] * <double> x[i + k]
+    for i in range(n - n % 8, n):
+        total += <double> x[i] * <double> x[i]
+    for k in range(8):
+        total += sums[k]
+    return total
+
+def square_sums(cnp.ndarray x, cnp.ndarray out):
+    """out[i] = the sum of the squares of row i of x, whose columns lie side by side: float64, as `out` is."""
+    cdef Py_ssize_t i, n = cnp.PyArray_DIM(x, 1), step = cnp.PyArray_STRIDE(x, 0)
+    cdef double* sums = <double*> cnp.PyArray_DATA(out)
+    cdef const char* row = cnp.PyArray_BYTES(x)
+    cdef bint narrow = cnp.PyArray_ITEMSIZE(x) == sizeof(float)
+    with nogil:
+        for i in range(cnp.PyArray_DIM(x, 0)):
+            sums[i] = squares(<const float*> (row + i * step), n) if narrow else squares(<const double*> (row + i * step), n)
