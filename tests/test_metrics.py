@@ -193,7 +193,7 @@ def test_many_rows_go_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rows_that_the_loss_ignores_do_not_count() -> None:
     net, x, t = problem()
     expected = evaluate(net, [metric("accuracy")], x[10:], t[10:], np.ones(50))
-    net.loss.ignore_index = -1  # type: ignore[attr-defined]
+    net = fastbp.MLP([4, 6, 3], loss=fastbp.SoftmaxNLL(ignore_index=-1), dtype="float64", seed=0)
     assert evaluate(net, [metric("accuracy")], x, np.r_[np.full(10, -1), t[10:]], np.ones(60)) == expected
 
 
