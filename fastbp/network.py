@@ -508,6 +508,13 @@ class Network:
             self._penalty.add_penalty(grads.flat)
         return loss + self._penalty.penalty()
 
+    def _behind_the_gate(self, loss: float, grads: Gradients | None = None) -> float:
+        """Do the same where another thread may have come in since the loss was there."""
+        if self._penalty is None:
+            return loss
+        with self.entrance:
+            return self.with_penalty(loss, grads)
+
     # ---- gradients
 
     @property
@@ -567,12 +574,12 @@ class Network:
             loss = engine.plain_gradient(x, t)
             if loss is not None:
                 self._kept = True
-                return self.with_penalty(loss, self._gradients), self._gradients
+                return self._behind_the_gate(loss, self._gradients), self._gradients
         x, t, weight = self._checked(engine, x, t, sample_weight)
         grads = self._gradients if out is None else self._checked_out(out)
         loss = engine.value_and_grad(x, t, weight, self.whole.table, grads.table(self.whole.names))
         self._kept = self._kept or out is None
-        return self.with_penalty(loss, grads), grads
+        return self._behind_the_gate(loss, grads), grads
 
     def _checked(
         self, engine: _engine.Engine, x: Any, t: Any, sample_weight: ArrayLike | None
@@ -1093,11 +1100,11 @@ class Network:
         if self.whole is None:
             y = self._output(x)
             loss = float(self.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")[0])
-            return self.with_penalty(loss)
+            return self._behind_the_gate(loss)
         self._forward_shape = None
         engine = self.whole.engine
         loss = engine.loss_value(*self._checked(engine, x, t, sample_weight), self.whole.table)
-        return self.with_penalty(loss)
+        return self._behind_the_gate(loss)
 
     # ---- training
 

@@ -289,3 +289,19 @@ def test_modes() -> None:
     assert not copied.training and copied.steps == 7
     net.train()
     assert net.training and net.units[1].training
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [40, 200])
+def test_blocks_of_rows_do_not_meet_at_branches_of_different_widths(
+    rows: int, dtype: str, rng: np.random.Generator
+) -> None:
+    """Each thread is at another unit: the gradient of one branch waits to be added, and the other's must not lie there."""
+    chain = [Linear(5, 64), Residual(Linear(64, 64)), Linear(64, 33), Residual(Linear(33, 33)), Linear(33, 3)]
+    net = Network(*chain, loss=fastbp.MSE(), dtype=dtype, seed=1)
+    x, t = problem(rng, rows, dtype)
+    with fastbp.threads(1):
+        expected = net.value_and_grad(x, t)[1].flat.tobytes()
+    with fastbp.threads(3):
+        for _ in range(500):
+            assert net.value_and_grad(x, t)[1].flat.tobytes() == expected

@@ -123,6 +123,57 @@ def test_what_comes_before_what(rng: np.random.Generator) -> None:
         plain.descend(dy, table)
 
 
+def test_what_moves_the_buffers_forgets_what_was_in_them(rng: np.random.Generator) -> None:
+    _, weights, biases = diamond(rng, np.float64)
+    engine = _engine.Engine(8, DIAMOND, "softmax_nll", separate=True)
+    table, x = _engine.Table(weights, biases), rng.normal(size=(400, 4))
+    engine.forward(x[:5], table)
+    engine.descend(rng.normal(size=(5, 3)), table)
+    with pytest.raises(ValueError, match=r"t\[9\] is 7"):
+        engine.value_and_grad(x, np.where(np.arange(400) == 9, 7, 0), None, table, table)
+    with pytest.raises(RuntimeError, match="weights_of_deltas before descend"):
+        engine.weights_of_deltas(table, table)
+    with pytest.raises(RuntimeError, match="output_of before forward"):
+        engine.output_of(0)
+
+
+def test_a_forward_that_is_refused_leaves_the_last_one(rng: np.random.Generator) -> None:
+    moments = np.zeros(3), np.ones(3)
+    units = [("linear", 4, 3, (), (-1,), ((4, 3), (3,))), ("batch_norm", 3, 3, (1e-5, 0.1), (0,), ((3,), (3,)), moments)]
+    engine = _engine.Engine(8, units)
+    table = _engine.Table([rng.normal(size=(4, 3)), np.ones(3)], [np.zeros(3), np.zeros(3)])
+    into = _engine.Table([np.zeros((4, 3)), np.zeros(3)], [np.zeros(3), np.zeros(3)])
+    x, dy = rng.normal(size=(5, 4)), rng.normal(size=(5, 3))
+    engine.forward(x, table)
+    expected = np.copy(engine.backward(dy, table, into))
+    for wrong in (x[:1], np.zeros((5, 3))):
+        with pytest.raises(ValueError, match=r"a batch of 1 row|x has shape \(5, 3\)"):
+            engine.forward(wrong, table)
+        assert_array_equal(engine.backward(dy, table, into), expected)
+
+
+RELU = ("relu", 4, 4, (), (-1,))
+
+
+@pytest.mark.parametrize(
+    ("units", "message"),
+    [
+        ([], "a chain of no units"),
+        ([("relu", 4, 4, (), (0,))], r"unit 0 reads \(0,\), expected earlier units, or -1 for the input"),
+        ([("relu", 4, 4, (), (-2,))], r"unit 0 reads \(-2,\)"),
+        ([RELU, ("sum", 4, 4, (), (0, 0))], r"unit 1 reads \(0, 0\), .* each of them once"),
+        ([RELU, ("tanh", 4, 4, (), (0, -1))], r"unit 1 reads \(0, -1\): a merge reads one or several, any other unit one"),
+        ([RELU, ("sum", 4, 4, (), ())], r"unit 1 reads \(\)"),
+        ([RELU, ("tanh", 3, 3, (), (0,))], "unit 1 reads 3 columns, but unit 0 gives 4"),
+        ([RELU, ("concat", 7, 7, (), (0, -1))], "unit 1 puts 8 columns side by side, but gives 7"),
+        ([RELU, ("tanh", 4, 4, (), (-1,))], "no unit reads what unit 0 gives"),
+    ],
+)
+def test_what_is_no_graph(units: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _engine.Engine(4, units)
+
+
 @BY_DTYPE
 @pytest.mark.parametrize("columns", [0, 1, 7, 8, 9, 16, 100])
 def test_sums_of_squares(columns: int, dtype: Any, rng: np.random.Generator) -> None:

@@ -288,16 +288,17 @@ def test_bad_penalties(name: str) -> None:
 @pytest.mark.parametrize("guest", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("loss", [{}, {"class_weight": [1.0, 2.5, 0.5]}], ids=str)
 @pytest.mark.parametrize("options", [{}, {"clip_norm": 0.05}, {"groups": [{"match": "*.bias", "lr": 0.3}]}], ids=str)
 def test_k_batches_are_one_k_times_as_large(
-    guest: bool, weighted: bool, shuffle: bool, options: dict[str, Any]
+    guest: bool, weighted: bool, shuffle: bool, loss: dict[str, Any], options: dict[str, Any]
 ) -> None:
     rng = np.random.default_rng(0)
     x, t = rng.normal(size=(103, 4)), rng.integers(0, 3, 103)
     weight = rng.uniform(0, 2, 103) * (np.arange(103) // 5 % 3 > 0) if weighted else None
     unit = Guest if guest else fastbp.Identity
     units = [fastbp.Linear(4, 6), unit(), fastbp.Tanh(), fastbp.Linear(6, 3)]
-    net = fastbp.Network(*units, loss=fastbp.SoftmaxNLL(), dtype="float64", seed=0, l1=0.01, l2=0.01)
+    net = fastbp.Network(*units, loss=fastbp.SoftmaxNLL(**loss), dtype="float64", seed=0, l1=0.01, l2=0.01)
     twin = net.copy()
     several, one = (fastbp.SGD(lr=0.1, momentum=0.5, **options) for _ in range(2))
     more = {"epochs": 2, "shuffle": shuffle, "sample_weight": weight, "progress": False}
@@ -317,6 +318,19 @@ def test_accumulated_steps_are_the_same_for_any_number_of_threads() -> None:
             fastbp.train(moved, x, t, optimizer=fastbp.Adam(), epochs=2, batch_size=32, accumulate=3, progress=False)
         results.append(moved.flat_parameters)
     assert_same_bits(results[0], results[1])
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(2**62, 4), (2**63 - 1, 1), (10, 2**62), (7, 2**61), (50, 2**62)])
+def test_more_than_there_is(batch_size: int, accumulate: int) -> None:
+    """One step of all rows, whatever the product of the two is in 64 bits."""
+    net, x, t = problem((5, 3), 50)
+    twin = net.copy()
+    how: dict[str, Any] = {"optimizer": fastbp.SGD(lr=0.1), "shuffle": False, "progress": False}
+    got = fastbp.train(net, x, t, batch_size=batch_size, accumulate=accumulate, **how)
+    expected = fastbp.train(twin, x, t, batch_size=50, **how)
+    assert net.steps == twin.steps
+    assert_allclose(got.loss, expected.loss, rtol=1e-5)
+    assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

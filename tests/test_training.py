@@ -800,7 +800,7 @@ ONE_CALL = """
         started = time.monotonic()
         loss, grads = net.value_and_grad(x, x)
         seconds = time.monotonic() - started
-    kept, before = grads.flat.tobytes(), net.flat_parameters.tobytes()
+    kept, before, counted = grads.flat.tobytes(), net.flat_parameters.tobytes(), net.steps
     optimizer = fastbp.Adam()
     calls = {
         "value_and_grad": lambda: net.value_and_grad(x, x),
@@ -810,7 +810,7 @@ ONE_CALL = """
     latency = interrupted(calls[method], 0.15)
     state = optimizer.state_for(net)
     print(json.dumps({
-        "latency": latency, "seconds": seconds,
+        "latency": latency, "seconds": seconds, "steps": net.steps == counted,
         "parameters": net.flat_parameters.tobytes() == before,
         "state": state.step == 0 and not any(array.any() for array in state.arrays.values()),
         "usable": net.value_and_grad(x, x)[0] == loss and grads.flat.tobytes() == kept,
@@ -881,7 +881,7 @@ def test_ctrl_c_in_an_epoch_leaves_a_whole_step(road: str, rule: str) -> None:
 def test_ctrl_c_in_a_long_call_leaves_everything_as_it_was(method: str) -> None:
     result = soon(ONE_CALL, method)
     assert result["seconds"] > 0.3
-    assert result["parameters"] and result["state"] and result["usable"]
+    assert result["steps"] and result["parameters"] and result["state"] and result["usable"]
 
 
 def test_a_step_is_whole_and_counted_whenever_a_signal_comes() -> None:

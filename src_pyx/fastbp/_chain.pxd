@@ -143,8 +143,8 @@ cdef void forward_rows_of(const Chain* chain, const Batch* batch, const Pair* pa
 cdef void backward_rows_of(const Chain* chain, const Batch* batch, const Pair* parameters, int i, bint keeps, bint need_dx,
                            Py_ssize_t first, Py_ssize_t rows) noexcept nogil
 cdef void copy_rows(const Chain* chain, const Batch* batch, Py_ssize_t first, Py_ssize_t rows) noexcept nogil
-cdef char* input_target(const Chain* chain, int i, bint keeps) noexcept nogil
-cdef void add_spare(const Chain* chain, int i, bint keeps, Py_ssize_t first, Py_ssize_t rows) noexcept nogil
+cdef char* input_target(const Chain* chain, int i, bint keeps, Py_ssize_t block) noexcept nogil
+cdef void add_spare(const Chain* chain, int i, bint keeps, Py_ssize_t block, Py_ssize_t first, Py_ssize_t rows) noexcept nogil
 cdef void call_of(const Chain* chain, const Batch* batch, const Pair* parameters, int i, UnitCall* c) noexcept nogil
 cdef void item_gradients(const Chain* chain, const Batch* batch, const Pair* parameters, const Pair* gradients, const Rule* rule, int i,
                          bint keeps, Py_ssize_t first, Py_ssize_t count) noexcept nogil

@@ -301,17 +301,23 @@ cdef inline bint adds_to(const Chain* chain, int i, int source) noexcept nogil:
     """Has another unit written the gradient at this source before unit i comes?"""
     return (chain.units[source].last_reader if source != INPUT else chain.last_reader) != i
 
-cdef char* input_target(const Chain* chain, int i, bint keeps) noexcept nogil:
-    """Where unit i, which reads one source, writes the gradient at it: to be added by `add_spare` if that is the spare place."""
-    cdef int source = chain.units[i].sources[0]
-    return chain.spare if adds_to(chain, i, source) else delta_of(chain, source, keeps)
+cdef inline char* spare_of(const Chain* chain, int i, Py_ssize_t block) noexcept nogil:
+    """Where the spare rows of unit i begin, such that row `block` lies where the widest unit's would: tasks that go through several
+    units, each with rows of its own, do not meet there."""
+    return chain.spare + block * (chain.widest - chain.units[i].n_in) * chain.kernels.itemsize
 
-cdef void add_spare(const Chain* chain, int i, bint keeps, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
+cdef char* input_target(const Chain* chain, int i, bint keeps, Py_ssize_t block) noexcept nogil:
+    """Where unit i, which reads one source, writes the gradient at it: to be added by `add_spare` if that is the spare place. `block`:
+    the first of the rows that the caller goes through alone, or 0 if all threads are at this unit."""
+    cdef int source = chain.units[i].sources[0]
+    return spare_of(chain, i, block) if adds_to(chain, i, source) else delta_of(chain, source, keeps)
+
+cdef void add_spare(const Chain* chain, int i, bint keeps, Py_ssize_t block, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
     cdef int source = chain.units[i].sources[0]
     cdef Py_ssize_t n = chain.units[i].n_in
     cdef Py_ssize_t place = first * n * chain.kernels.itemsize
     if adds_to(chain, i, source):
-        chain.kernels.blend(chain.spare + place, 1, delta_of(chain, source, keeps) + place, rows * n, True)
+        chain.kernels.blend(spare_of(chain, i, block) + place, 1, delta_of(chain, source, keeps) + place, rows * n, True)
 
 cdef void backward_rows_of(const Chain* chain, const Batch* batch, const Pair* parameters, int i, bint keeps, bint need_dx,
                            Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
@@ -323,12 +329,12 @@ cdef void backward_rows_of(const Chain* chain, const Batch* batch, const Pair* p
         return
     if not wants(chain, unit.sources[0], need_dx):
         return
-    target = input_target(chain, i, keeps)
+    target = input_target(chain, i, keeps, first)
     if unit.kind == TABLE:
         table_backward(chain, batch, parameters, i, delta_of(chain, i, keeps), target, first, rows)
     else:
         derivative(chain, i, delta_of(chain, i, keeps), target, first, rows)
-    add_spare(chain, i, keeps, first, rows)
+    add_spare(chain, i, keeps, first, first, rows)
 
 cdef void table_backward(const Chain* chain, const Batch* batch, const Pair* parameters, int i, const char* delta, char* target,
                          Py_ssize_t first, Py_ssize_t count) noexcept nogil:
@@ -411,7 +417,7 @@ cdef void backward_task(void* context, Py_ssize_t task, int worker) noexcept nog
 cdef void spare_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef const RowsTask* t = <const RowsTask*> context
     cdef Py_ssize_t first = task * t.each
-    add_spare(t.chain, t.i, t.keeps, first, min(t.each, t.all - first))
+    add_spare(t.chain, t.i, t.keeps, 0, first, min(t.each, t.all - first))
 
 cdef void items_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef const RowsTask* t = <const RowsTask*> context
@@ -663,7 +669,7 @@ cdef bint down_linear(Chain* chain, Session* session, const Batch* batch, const 
         weight_gradient(chain, &products[0], i, batch, delta, gradients)
         count = 1
     if goes_on:
-        input_gradient(chain, &products[count], i, batch.rows, delta, input_target(chain, i, keeps), parameters)
+        input_gradient(chain, &products[count], i, batch.rows, delta, input_target(chain, i, keeps, 0), parameters)
         count += 1
     if multiply(session, chain.kernels, products, count, chain.scratch, chain.scratch_size):
         return True
@@ -685,7 +691,7 @@ cdef bint down_table(Chain* chain, Session* session, const Batch* batch, const P
     cdef UnitSweep s
     cdef int k
     table_sweep(chain, batch, parameters, i, &s)
-    s.call.dy, s.call.dx = delta_of(chain, i, keeps), input_target(chain, i, keeps) if goes_on else NULL
+    s.call.dy, s.call.dx = delta_of(chain, i, keeps), input_target(chain, i, keeps, 0) if goes_on else NULL
     if unit.pair >= 0 and not keeps:
         s.call.gradients[0], s.call.gradients[1] = gradients[unit.pair].weight, gradients[unit.pair].bias
         for k in range(MAX_UNIT_PARAMETERS):

@@ -375,7 +375,7 @@ cdef class Engine(Gate):
     training : bool
         Whether gradients and `forward` are those of training; losses alone and predictions never are.
     steps : int
-        How often one of them was computed: the step that chance goes by.
+        How often one of them was computed to its end: the step that chance goes by.
     """
     cdef Chain chain
     cdef int* sources
@@ -402,6 +402,8 @@ cdef class Engine(Gate):
     def __cinit__(self, Py_ssize_t itemsize, units, loss=None, uint64_t seed=0, bint picks_class=False, bint separate=False):
         cdef Chain* chain = &self.chain
         cdef int i, n_sources = 0
+        if not units:
+            raise ValueError("a chain of no units")
         chain.kernels = kernels_for(itemsize)
         chain.n_units = len(units)
         chain.units = <Unit*> PyMem_RawCalloc(max(1, chain.n_units), sizeof(Unit))
@@ -420,6 +422,9 @@ cdef class Engine(Gate):
             n_sources += chain.units[i].n_sources
         self.arrays = full
         chain_finish(chain)
+        for i in range(chain.n_units - 1):
+            if chain.units[i].readers == 0:
+                raise ValueError(f"no unit reads what unit {i} gives: there is no gradient at it")
         rows_finish(chain)
         self.training = True
         self.picks_class = picks_class
@@ -481,11 +486,7 @@ cdef class Engine(Gate):
             raise ValueError(f"{kind} has {len(options)} options and {len(shapes)} parameters: more than there is room for")
         for k in range(len(options)):
             unit.options[k] = options[k]
-        for k, source in enumerate(range(i - 1, i) if sources is None else sources):
-            if not INPUT <= source < i:
-                raise ValueError(f"unit {i} reads unit {source}, expected an earlier one, or {INPUT} for the input")
-            unit.sources[k] = source
-            unit.n_sources = k + 1
+        self.take_sources(i, (i - 1,) if sources is None else tuple(sources))
         if unit.kind == LINEAR or len(shapes):
             unit.pair = self.chain.n_pairs
             self.chain.n_pairs += 1
@@ -494,6 +495,26 @@ cdef class Engine(Gate):
             unit.items = shapes[0][0]
         for k, array in enumerate(state):
             unit.state[k] = cnp.PyArray_DATA(<cnp.ndarray> array)
+        return 0
+
+    cdef int take_sources(self, int i, tuple sources) except -1:
+        """Earlier units, or the input, each of them once, with as many columns as unit i reads."""
+        cdef Unit* unit = &self.chain.units[i]
+        cdef Py_ssize_t width, total = 0
+        cdef int k
+        for k, source in enumerate(sources):
+            if not INPUT <= source < i or source in sources[:k]:
+                raise ValueError(f"unit {i} reads {sources}, expected earlier units, or {INPUT} for the input, each of them once")
+            width = self.chain.units[0].n_in if source == INPUT else self.chain.units[source].n_out
+            total += width
+            if width != unit.n_in and not (unit.kind == MERGE and unit.merge == MERGE_CONCAT):
+                raise ValueError(f"unit {i} reads {unit.n_in} columns, but unit {source} gives {width}")
+            unit.sources[k] = source
+        unit.n_sources = len(sources)
+        if len(sources) == 0 or (unit.kind != MERGE and len(sources) > 1):
+            raise ValueError(f"unit {i} reads {sources}: a merge reads one or several, any other unit one")
+        if unit.kind == MERGE and unit.merge == MERGE_CONCAT and total != unit.n_out:
+            raise ValueError(f"unit {i} puts {total} columns side by side, but gives {unit.n_out}")
         return 0
 
     def __dealloc__(self):
@@ -525,7 +546,7 @@ cdef class Engine(Gate):
         self.block = block
         self.capacity, self.planned_threads, self.gathers = rows, threads, gathers
         self.y_view = self.dx_view = None
-        self.has_forward = False
+        self.has_forward = self.has_deltas = False
         return 0
 
     # --- the sweeps (no GIL, nothing raises). True when a signal interrupted them.
@@ -603,7 +624,7 @@ cdef class Engine(Gate):
     cdef void count(self, bint training) noexcept nogil:
         """Chance goes on by a step."""
         if training:
-            self.steps = self.steps + 1     # `+=` would need the GIL where None is checked for
+            self.steps = self.steps + 1     # FASTBP_DEBUG=1 asks for the GIL to add in place
 
     cdef int take_x(self, Batch* batch, cnp.ndarray x, bint training) except -1:
         cdef Py_ssize_t itemsize = self.chain.kernels.itemsize
@@ -768,6 +789,7 @@ cdef class Engine(Gate):
         cdef Session session
         cdef Batch batch
         cdef int threads
+        cdef bint interrupted
         self.enter()
         try:
             threads = self.prepare(&batch, x, t, weight, table, self.training)
@@ -776,12 +798,12 @@ cdef class Engine(Gate):
             self.forget()
             session_begin(&session, threads)
             if self.is_small(batch.rows):
-                self.gradient(&session, &batch, table, out)
+                interrupted = self.gradient(&session, &batch, table, out)
             else:
                 with nogil:
-                    self.gradient(&session, &batch, table, out)
+                    interrupted = self.gradient(&session, &batch, table, out)
             session_end(&session)
-            self.count(batch.training)
+            self.count(batch.training and not interrupted)
             raise_pending(&session)
             return self.summed_loss(&batch)
         finally:
@@ -801,7 +823,6 @@ cdef class Engine(Gate):
             with nogil:
                 self.only_loss(&session, &batch, table)
             session_end(&session)
-            self.count(batch.training)
             raise_pending(&session)
             return self.summed_loss(&batch)
         finally:
@@ -823,23 +844,25 @@ cdef class Engine(Gate):
     cdef int run_forward(self, x, Table table, bint training) except -1:
         """The outputs of all units, in their buffers."""
         cdef Session session
-        cdef bint small
+        cdef Batch batch
+        cdef bint small, interrupted
         cdef int threads
-        self.take_x(&self.batch, x, training)
-        self.check_variance(self.batch.rows, training)
-        small = self.is_small(self.batch.rows / 3.0)    # one product of three
+        self.take_x(&batch, x, training)
+        self.check_variance(batch.rows, training)
+        small = self.is_small(batch.rows / 3.0)     # one product of three
         threads = 1 if small else threads_wanted()
-        self.plan(self.batch.rows, threads, False)
+        self.plan(batch.rows, threads, False)
         # --- checked
         self.forget()
+        self.batch = batch
         session_begin(&session, threads)
         if small:
-            self.go_forward(&session, &self.batch, table)
+            interrupted = self.go_forward(&session, &self.batch, table)
         else:
             with nogil:
-                self.go_forward(&session, &self.batch, table)
+                interrupted = self.go_forward(&session, &self.batch, table)
         session_end(&session)
-        self.count(training)
+        self.count(training and not interrupted)
         return raise_pending(&session)
 
     cdef int begin_down(self, cnp.ndarray dy) except -1:
@@ -933,6 +956,8 @@ cdef class Engine(Gate):
     def output_of(self, int i):
         """A unit's output in the last forward, a view of the engine's own buffer. A linear unit whose activation is applied where it
         writes has that one's."""
+        if not self.has_forward:
+            raise RuntimeError("output_of before forward: there are no outputs")
         return self.view(None, self.chain.units[i].out, self.batch.rows, self.chain.units[i].n_out)
 
     def delta_of(self, int i):
@@ -959,6 +984,7 @@ cdef class Engine(Gate):
         cdef Session session
         cdef Batch batch
         cdef int threads
+        cdef bint interrupted
         self.enter()
         try:
             threads = self.prepare(&batch, x, t, weight, table, self.training)
@@ -968,9 +994,9 @@ cdef class Engine(Gate):
             self.forget()
             session_begin(&session, threads)
             with nogil:
-                self.step(&session, &batch, table, out, &update.rule)
+                interrupted = self.step(&session, &batch, table, out, &update.rule)
             session_end(&session)
-            self.count(batch.training)
+            self.count(batch.training and not interrupted)
             update.end()
             raise_pending(&session)
             return self.summed_loss(&batch) + update.rule.penalty
@@ -988,24 +1014,27 @@ cdef class Engine(Gate):
         cdef Session session
         cdef Data data
         cdef double* sums = <double*> cnp.PyArray_DATA(progress)
-        cdef Py_ssize_t rows
+        cdef Py_ssize_t of_step, last
         cdef int threads
         self.enter()
         try:
             self.check_table(table)
             self.check_table(out)
             self.take_x(&data.all, x, self.training)
-            rows = min(batch_size, data.all.rows)
-            self.check_variance(data.all.rows % batch_size if data.all.rows % batch_size else rows, self.training)
-            threads = 1 if self.is_small(rows) else threads_wanted()
-            self.plan(rows, threads, order is not None)
+            batch_size = max(<Py_ssize_t> 1, min(batch_size, data.all.rows))
+            last = data.all.rows % batch_size
+            self.check_variance(last if last else min(batch_size, data.all.rows), self.training)
+            threads = 1 if self.is_small(batch_size) else threads_wanted()
+            self.plan(batch_size, threads, order is not None)
             self.take_all(&data, t, weight, order)
-            update.begin((data.all.rows + batch_size * update.accumulate - 1) // (batch_size * update.accumulate))
+            # No more than there are: the product of two numbers that anybody may ask for could be any number.
+            of_step = batch_size * min(update.accumulate, data.all.rows // batch_size + 1)
+            update.begin((data.all.rows + of_step - 1) // of_step)
             # --- checked
             self.forget()
             session_begin(&session, threads)
             with nogil:
-                self.epoch(&session, &data, batch_size, table, out, update, sums)
+                self.epoch(&session, &data, batch_size, of_step, table, out, update, sums)
             session_end(&session)
             update.end()
             raise_pending(&session)
@@ -1025,14 +1054,15 @@ cdef class Engine(Gate):
             data.order = <const int64_t*> cnp.PyArray_DATA(<cnp.ndarray> order)
         return 0
 
-    cdef void epoch(self, Session* session, const Data* data, Py_ssize_t batch_size, Table table, Table out, Update update,
-                    double* progress) noexcept nogil:
-        cdef Py_ssize_t first, all = batch_size * update.accumulate
-        for first from 0 <= first < data.all.rows by all:
+    cdef void epoch(self, Session* session, const Data* data, Py_ssize_t batch_size, Py_ssize_t of_step, Table table, Table out,
+                    Update update, double* progress) noexcept nogil:
+        cdef Py_ssize_t first, rows
+        for first from 0 <= first < data.all.rows by of_step:
+            rows = min(of_step, data.all.rows - first)
             if update.accumulate > 1:
-                if self.step_of_several(session, data, first, min(all, data.all.rows - first), batch_size, table, out, update, progress):
+                if self.step_of_several(session, data, first, rows, batch_size, table, out, update, progress):
                     return
-            elif self.step_of_one(session, data, first, min(all, data.all.rows - first), table, out, &update.rule, progress):
+            elif self.step_of_one(session, data, first, rows, table, out, &update.rule, progress):
                 return
             if session_poll(session):
                 return
@@ -1074,9 +1104,9 @@ cdef class Engine(Gate):
         for row from first <= row < first + rows by batch_size:
             if self.take_batch(session, data, row, min(batch_size, first + rows - row), &batch):
                 return True
+            self.divide(&batch, weight, shares)
             if self.total_weight(&batch) == 0:
                 continue
-            self.divide(&batch, weight, shares)
             batch.step, batch.first_row = self.steps, row - first     # chance falls as in the one large batch
             if self.gradient(session, &batch, table, out):
                 return True

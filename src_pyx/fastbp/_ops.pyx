@@ -386,7 +386,6 @@ def activation_second(int index, cnp.ndarray dy, cnp.ndarray kept, cnp.ndarray u
 def unary(str name, cnp.ndarray x, cnp.ndarray out):
     """The polynomials alone, on contiguous arrays."""
     cdef const Kernels* kernels = kernels_for(cnp.PyArray_ITEMSIZE(out))
-    cdef double options[MAX_OPTIONS]
     if name == "exp":
         kernels.exp(cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(x))
     elif name == "expm1":
@@ -398,8 +397,7 @@ def unary(str name, cnp.ndarray x, cnp.ndarray out):
     elif name == "log1p":
         kernels.log1p(cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(x))
     else:
-        memset(options, 0, sizeof(options))
-        find_activation(kernels, name).forward(cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(x), options)
+        activation(activation_index(name), x, out)
 
 
 # --- rows: softmax and its kin over the last axis, the losses over the rows of a matrix

@@ -126,7 +126,7 @@ cdef void backward_rows(const Sweep* s, Py_ssize_t first, Py_ssize_t rows, int w
             backward_rows_of(chain, s.batch, s.parameters, i, True, False, first, rows)
         elif wants(chain, chain.units[i].sources[0], False):
             input_gradient_of_rows(s, i, first, rows, worker)
-            add_spare(chain, i, True, first, rows)
+            add_spare(chain, i, True, first, first, rows)
 
 cdef inline bint by_dots(const Sweep* s, const Unit* unit) noexcept nogil:
     return s.batch.rows * DOTS_ROWS <= unit.n_out or s.batch.rows <= 2
@@ -137,7 +137,7 @@ cdef void input_gradient_of_rows(const Sweep* s, int i, Py_ssize_t first, Py_ssi
     cdef Own* own = own_of(s, worker)
     cdef Product p
     cdef Tile t
-    input_gradient(s.chain, &p, i, s.batch.rows, unit.delta, input_target(s.chain, i, True), s.parameters)
+    input_gradient(s.chain, &p, i, s.batch.rows, unit.delta, input_target(s.chain, i, True, first), s.parameters)
     product_tile(kernels, &p, first, rows, &t)
     if by_dots(s, unit):
         kernels.dots(&t)
