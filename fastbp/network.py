@@ -12,7 +12,7 @@ import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -162,6 +162,7 @@ class Stretch:
         self.engine = _engine.Engine(net.dtype.itemsize, self.plan.specs, loss, net.seed, picks_class)
         self.engine.looks_closer = bool(net._readers)
         self.table = make_table(net.parameters, self.names)
+        self.out = net._gradients.table(self.names)
 
     def forward(self, x: FloatArray, training: bool) -> FloatArray:
         if x.shape[1] != self.engine.n_in:  # what a user's unit gives is known only now
@@ -172,8 +173,7 @@ class Stretch:
         return y
 
     def backward(self, dy: FloatArray, need_dx: bool) -> FloatArray | None:
-        gradients = self.net._gradients.table(self.names)
-        dx: FloatArray | None = self.engine.backward(check.aligned(dy), self.table, gradients, need_dx)
+        dx: FloatArray | None = self.engine.backward(check.aligned(dy), self.table, self.out, need_dx)
         return dx
 
     def engines(self) -> Iterator[_engine.Engine]:
@@ -273,6 +273,16 @@ def run_backward(stretches: Sequence[Stretch | Guest | Fork], dy: FloatArray, ne
     return gradient
 
 
+class MadeUpdate(NamedTuple):
+    """What the engine was handed for an optimizer; another version of that needs another one."""
+
+    optimizer: weakref.ref[Optimizer]
+    version: int
+    penalized: bool
+    update: _engine.Update
+    moves: bool  # do the learning rates change with the step?
+
+
 class Network:
     """A chain of units, and the loss at its end.
 
@@ -363,11 +373,11 @@ class Network:
         # The whole network in one engine, loss and all; None where Python takes part.
         self.whole = self._one_stretch()
         if self.whole is not None:
-            self.whole.engine.bind(self.whole.table, self._gradients.table(self.whole.names))
+            self.whole.engine.bind(self.whole.table, self.whole.out)
         self._forward_shape: tuple[int, ...] | None = None
         self._penalty = self._penalized()
         # What the engine was last handed for an optimizer: made anew, it would take longer than a small step.
-        self._update_made: tuple[tuple[int, int, bool], weakref.ref[Optimizer], _engine.Update] | None = None
+        self._update_made: MadeUpdate | None = None
         # An engine lets in one call at a time; this does it for those that go through several.
         self._gate = _engine.Gate()
         self._observer: Observer | None = None
@@ -564,10 +574,9 @@ class Network:
             return self._value_and_grad_in_python(x, t, sample_weight, out)
         engine = self.whole.engine
         if sample_weight is None and out is None:
-            loss = engine.plain_gradient(x, t)
-            if loss is not None:
+            if (loss := engine.plain_gradient(x, t)) is not None:
                 self._kept = True
-                return self.with_penalty(loss, self._gradients), self._gradients
+                return loss if self._penalty is None else self.with_penalty(loss, self._gradients), self._gradients
         x, t, weight = self._checked(engine, x, t, sample_weight)
         grads = self._gradients if out is None else self._checked_out(out)
         loss = engine.value_and_grad(x, t, weight, self.whole.table, grads.table(self.whole.names))
@@ -587,6 +596,8 @@ class Network:
 
     def checked_x(self, x: object, name: str = "x") -> FloatArray:
         """Give x as the engine takes it, or raise."""
+        if self.whole is not None and self.whole.engine.accepts(x):
+            return x  # type: ignore[return-value]
         values = check.matrix(name, self._as_matrix(x), self.dtype, check.NETWORK)
         if self.n_in is not None and values.shape[1] != self.n_in:
             expected = f"(n, {self.n_in}): the network has {self.n_in} inputs"
@@ -694,9 +705,10 @@ class Network:
     def _run_forward(self, x: FloatArray, training: bool) -> FloatArray:
         # What units remember from here on belongs to this call, also if it ends in the middle.
         self._forward_shape = None
+        if self.whole is not None:
+            return self.whole.engine.forward(x, self.whole.table, training)
         y = run_forward(self._stretches, x, training)
-        if training:
-            self._steps = self.steps if self.whole is not None else self._steps + 1
+        self._steps += training
         return y
 
     def _run_backward(self, dy: FloatArray, need_dx: bool) -> FloatArray | None:
@@ -1094,10 +1106,10 @@ class Network:
             y = self._output(x)
             loss = float(self.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")[0])
             return self.with_penalty(loss)
-        self._forward_shape = None
         engine = self.whole.engine
-        loss = engine.loss_value(*self._checked(engine, x, t, sample_weight), self.whole.table)
-        return self.with_penalty(loss)
+        x, t, weight = self._checked(engine, x, t, sample_weight)
+        self._forward_shape = None
+        return self.with_penalty(engine.loss_value(x, t, weight, self.whole.table))
 
     # ---- training
 
@@ -1134,9 +1146,13 @@ class Network:
             return loss
         whole = self.whole
         x, t, weight = self._checked(whole.engine, x, t, sample_weight)
-        self._forward_shape = None
-        update, out = self.update_in_engine(optimizer)
-        return whole.engine.train_step(x, t, weight, whole.table, out, update)
+        update, kept = self.update_by(optimizer), self._kept
+        self._forward_shape, self._kept = None, False
+        try:
+            return whole.engine.train_step(x, t, weight, whole.table, whole.out, update)
+        except (TypeError, ValueError):  # refused: nothing has been computed
+            self._kept = kept
+            raise
 
     def update(self, optimizer: Optimizer) -> None:
         """Make the optimizer's step from ``net.gradients`` as they are, for loops of your own.
@@ -1174,22 +1190,18 @@ class Network:
             return optimizer.compiled_for(
                 self, flat, steps=steps, penalized=penalized, accumulate=accumulate, average=average
             )
-        key = id(optimizer), optimizer.version, penalized
-        if self._update_made is None or self._update_made[:2] != (key, weakref.ref(optimizer)):
-            made = optimizer.compiled_for(self, flat, steps=steps, penalized=penalized)
-            self._update_made = key, weakref.ref(optimizer), made
-            return made
-        update = self._update_made[2]
-        if (rates := optimizer.rates(optimizer.state_for(self).step + 1, steps)) is not None:
-            update.follow(rates)
-        return update
+        made = self._update_made
+        if made is None or made.optimizer() is not optimizer or made[1:3] != (optimizer.version, penalized):
+            update = optimizer.compiled_for(self, flat, steps=steps, penalized=penalized)
+            self._update_made = MadeUpdate(weakref.ref(optimizer), optimizer.version, penalized, update, optimizer.moves)
+            return update
+        if made.moves and (rates := optimizer.rates(optimizer.state_for(self).step + 1, steps)) is not None:
+            made.update.follow(rates)
+        return made.update
 
-    def update_in_engine(self, optimizer: Optimizer, **options: Any) -> tuple[_engine.Update, _engine.Table]:
-        """Give what a step in one engine needs, which does not keep its gradients."""
-        assert self.whole is not None
-        update = self.update_by(optimizer, **options)
+    def drop_gradients(self) -> None:
+        """Say that `gradients` are not kept by the call that begins."""
         self._kept = False
-        return update, self._gradients.table(self.whole.names)
 
     # ---- copies
 

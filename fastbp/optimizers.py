@@ -564,13 +564,16 @@ class RuleOptimizer(Optimizer):
             shares=shares,
         )
 
+    @property
+    def moves(self) -> bool:
+        """Whether some learning rate changes with the step."""
+        return any(callable(self._values_of(group)["lr"]) for group in range(len(self._groups) + 1))
+
     def rates(self, first: int, steps: int) -> NDArray[np.float64] | None:
         """Give the learning rate of each of so many steps and each group; None where none of them changes."""
-        if not callable(self._values["lr"]) and not self._groups:
+        if not self.moves:
             return None
         rates = [self._values_of(group)["lr"] for group in range(len(self._groups) + 1)]
-        if not any(map(callable, rates)):
-            return None
         return np.ascontiguousarray(np.stack([rates_of(rate, first, steps) for rate in rates], axis=1))
 
     def update(self, parameters: Array, gradients: Array) -> None:

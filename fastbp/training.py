@@ -358,11 +358,12 @@ class Run:
         net, whole = self.net, self.net.whole
         assert whole is not None
         how = {"accumulate": self.how.accumulate, "average": self.how.average}
-        update, out = net.update_in_engine(self.optimizer, steps=piece.steps, **how)
+        update = net.update_by(self.optimizer, steps=piece.steps, **how)
+        net.drop_gradients()
         before = int(self.made[0])
         try:
             whole.engine.train_epoch(
-                piece.x, piece.t, piece.weight, piece.order, piece.batch_size, whole.table, out, update, self.made
+                piece.x, piece.t, piece.weight, piece.order, piece.batch_size, whole.table, whole.out, update, self.made
             )
         except KeyboardInterrupt:
             # Steps are whole and counted, so it is known where this is.
