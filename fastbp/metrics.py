@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp import _validate as check
+from fastbp.losses import Loss, LossSum
 from fastbp.network import Network
 
 __all__ = ["Metric", "metric"]
@@ -169,10 +171,10 @@ def _values(name: str, t: Array, y: Array) -> tuple[Array, Array]:
 
 
 def _mean(rows: Array, weight: Array | None) -> float:
-    if weight is None:
-        return float(rows.mean(dtype=np.float64))
-    wide = weight.astype(np.float64)
-    return float(wide @ rows / wide.sum())
+    """NaN where no row counts: all may have been ignored."""
+    wide = np.ones(len(rows)) if weight is None else weight.astype(np.float64)
+    total = wide.sum()
+    return float(wide @ rows / total) if total else math.nan
 
 
 METRICS: dict[str, Metric] = {
@@ -265,33 +267,30 @@ def evaluate(
     t = np.asarray(t)
     if rows is not None:
         t, weight = t[rows], None if weight is None else weight[rows]
-    ignored = getattr(net.loss, "ignore_index", None)
-    if ignored is not None and np.ndim(t) == 1:
-        kept = t != ignored
+    ignored = _ignored(net.loss)
+    if ignored and t.ndim == 1:
+        kept = ~np.isin(t, list(ignored))
         made = {kind: y[kept] for kind, y in made.items()}
         t, weight = t[kept], None if weight is None else weight[kept]
     return {one.name: one(t, made[one.of], weight) for one in found}
+
+
+def _ignored(loss: Loss) -> set[int]:
+    """Give the labels that no part of a loss looks at."""
+    if isinstance(loss, LossSum):
+        return set.intersection(*(_ignored(part) for _, part in loss.losses))
+    ignored = getattr(loss, "ignore_index", None)
+    return set() if ignored is None else {ignored}
 
 
 def _in_blocks(net: Network, kind: str, x: Array, rows: Array | None) -> Array:
     ways: dict[str, Callable[[Array], Array]] = {
         "predictions": net.predict,
         "probabilities": net.predict_proba,
-        "outputs": partial(outputs, net),
+        "outputs": net.outputs,
     }
     compute, made = ways[kind], []
     for first in range(0, len(x) if rows is None else len(rows), BLOCK):
         place = slice(first, first + BLOCK)
         made.append(compute(x[place] if rows is None else x[rows[place]]))
     return np.concatenate(made)
-
-
-def outputs(net: Network, x: Array) -> Array:
-    """Give what the last unit gives for rows of x, as in a prediction: a fresh array."""
-    if not net.training:
-        return net.forward(x).copy()
-    net.eval()
-    try:
-        return net.forward(x).copy()
-    finally:
-        net.train()

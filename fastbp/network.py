@@ -8,6 +8,7 @@ is one call.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,12 +69,12 @@ class Gradients(Mapping[str, FloatArray]):
     (['0.weight', '0.bias'], (2, 1), (3,))
     """
 
-    def __init__(self, flat: FloatArray, shapes: dict[str, tuple[int, ...]]) -> None:
+    def __init__(self, flat: FloatArray, shapes: dict[str, tuple[int, ...]], linear: tuple[str, ...]) -> None:
         self.flat = flat
-        self._shapes = shapes
+        self._shapes, self._linear = shapes, linear  # by name; where the linear units are
         self._views = _views(flat, shapes)
-        self.weights = tuple(view for name, view in self._views.items() if name.endswith(".weight"))
-        self.biases = tuple(view for name, view in self._views.items() if name.endswith(".bias"))
+        self.weights = tuple(self._views[f"{path}.weight"] for path in linear)
+        self.biases = tuple(self._views[f"{path}.bias"] for path in linear)
         self._tables: dict[tuple[tuple[str, ...], ...], _engine.Table] = {}
 
     def __getitem__(self, name: str) -> FloatArray:
@@ -89,10 +90,14 @@ class Gradients(Mapping[str, FloatArray]):
 
     def copy(self) -> Gradients:
         """Give gradients of their own, which no network overwrites."""
-        return _with_values(self.flat, self._shapes)
+        return _with_values(self.flat, self._shapes, self._linear)
+
+    def over(self, flat: FloatArray) -> Gradients:
+        """Give the same views by name into another flat array of as many elements."""
+        return Gradients(flat, self._shapes, self._linear)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _with_values, (self.flat, self._shapes)
+        return _with_values, (self.flat, self._shapes, self._linear)
 
     def table(self, names: tuple[tuple[str, ...], ...]) -> _engine.Table:
         """Where the engine writes the gradients of the units that have these parameters."""
@@ -104,10 +109,10 @@ class Gradients(Mapping[str, FloatArray]):
         return f"Gradients({', '.join(f'{name} {shape}' for name, shape in self._shapes.items())})"
 
 
-def _with_values(flat: FloatArray, shapes: dict[str, tuple[int, ...]]) -> Gradients:
+def _with_values(flat: FloatArray, shapes: dict[str, tuple[int, ...]], linear: tuple[str, ...]) -> Gradients:
     kept = aligned_zeros(flat.size, flat.dtype)
     kept[...] = flat
-    return Gradients(kept, shapes)
+    return Gradients(kept, shapes, linear)
 
 
 def aligned_zeros(n: int, dtype: DTypeLike) -> FloatArray:
@@ -276,7 +281,7 @@ def run_backward(stretches: Sequence[Stretch | Guest | Fork], dy: FloatArray, ne
 class MadeUpdate(NamedTuple):
     """What the engine was handed for an optimizer; another version of that needs another one."""
 
-    optimizer: weakref.ref[Optimizer]
+    optimizer: weakref.ref[RuleOptimizer]
     version: int
     penalized: bool
     update: _engine.Update
@@ -361,10 +366,11 @@ class Network:
         self.n_parameters = sum(map(prod, shapes.values()))
         self.flat_parameters = aligned_zeros(self.n_parameters, self.dtype)
         self.parameters = _views(self.flat_parameters, shapes)
-        self._gradients = Gradients(aligned_zeros(self.n_parameters, self.dtype), shapes)
+        linear = tuple(path for path, unit in walk(chain) if isinstance(unit, Linear))
+        self._gradients = Gradients(aligned_zeros(self.n_parameters, self.dtype), shapes, linear)
         self._kept = True  # are the last gradients in there?
-        self.weights = tuple(view for name, view in self.parameters.items() if name.endswith(".weight"))
-        self.biases = tuple(view for name, view in self.parameters.items() if name.endswith(".bias"))
+        self.weights = tuple(self.parameters[f"{path}.weight"] for path in linear)
+        self.biases = tuple(self.parameters[f"{path}.bias"] for path in linear)
         self._streams = streams_of(chain)
         self._readers = _check_readers(chain)
         self._steps = 0
@@ -452,6 +458,15 @@ class Network:
         for engine in self._engines():
             engine.training = training
 
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Units that Python runs are told that this is no training; afterwards they have the network's mode again."""
+        try:
+            yield
+        finally:
+            for unit in self.units:
+                unit.training = self._training
+
     def _engines(self) -> Iterator[_engine.Engine]:
         for stretch in self._stretches:
             yield from stretch.engines()
@@ -518,6 +533,13 @@ class Network:
             self._penalty.add_penalty(grads.flat)
         return loss + self._penalty.penalty()
 
+    def _penalize(self, loss: float, grads: Gradients | None = None) -> float:
+        """Do so after the engine has let go of the network."""
+        if self._penalty is None:
+            return loss
+        with self.entrance:
+            return self.with_penalty(loss, grads)
+
     # ---- gradients
 
     @property
@@ -576,12 +598,12 @@ class Network:
         if sample_weight is None and out is None:
             if (loss := engine.plain_gradient(x, t)) is not None:
                 self._kept = True
-                return loss if self._penalty is None else self.with_penalty(loss, self._gradients), self._gradients
+                return loss if self._penalty is None else self._penalize(loss, self._gradients), self._gradients
         x, t, weight = self._checked(engine, x, t, sample_weight)
         grads = self._gradients if out is None else self._checked_out(out)
         loss = engine.value_and_grad(x, t, weight, self.whole.table, grads.table(self.whole.names))
         self._kept = self._kept or out is None
-        return self.with_penalty(loss, grads), grads
+        return self._penalize(loss, grads), grads
 
     def _checked(
         self, engine: _engine.Engine, x: Any, t: Any, sample_weight: ArrayLike | None
@@ -666,7 +688,7 @@ class Network:
 
     def gradients_over(self, flat: FloatArray) -> Gradients:
         """Give views by name into another flat array of as many elements as there are parameters."""
-        return Gradients(flat, self._gradients._shapes)
+        return self._gradients.over(flat)
 
     def checked_like(self, name: str, given: Gradients) -> Gradients:
         """Give gradients that are as this network's own, or raise."""
@@ -688,6 +710,11 @@ class Network:
         self, x: FloatArray, t: ArrayLike, sample_weight: ArrayLike | None, out: Gradients | None
     ) -> tuple[float, Gradients]:
         x = self.checked_x(x)
+        if self.checks_targets:
+            # Before any unit counts or keeps something.
+            t = self.checked_targets(t, x.shape[0])
+            sample_weight = check.sample_weights(sample_weight, x.shape[0], self.dtype)
+            self.check_mean(t, sample_weight, x.shape[0])
         if out is not None:
             self._checked_out(out)
         with self._gate:
@@ -1098,7 +1125,14 @@ class Network:
     def _output(self, x: FloatArray) -> FloatArray:
         x = self.checked_x(x)
         with self._gate:
-            return self._run_forward(x, False)
+            if self.whole is not None:
+                return self._run_forward(x, False)
+            with self.evaluating():
+                return self._run_forward(x, False)
+
+    def outputs(self, x: FloatArray) -> FloatArray:
+        """Give what the last unit gives where the network evaluates, as in a prediction: a fresh array."""
+        return self._output(x).copy()
 
     def loss_value(self, x: FloatArray, t: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
         """Compute the mean loss alone; arguments and errors as `value_and_grad`."""
@@ -1109,7 +1143,7 @@ class Network:
         engine = self.whole.engine
         x, t, weight = self._checked(engine, x, t, sample_weight)
         self._forward_shape = None
-        return self.with_penalty(engine.loss_value(x, t, weight, self.whole.table))
+        return self._penalize(engine.loss_value(x, t, weight, self.whole.table))
 
     # ---- training
 
@@ -1168,7 +1202,7 @@ class Network:
         self._update(optimizer, self.gradients)
 
     def _update(self, optimizer: Optimizer, grads: Gradients) -> None:
-        with self._gate:
+        with self.entrance:
             if optimizer.kind is None:
                 optimizer.update(self.flat_parameters, grads.flat)
             else:
@@ -1193,7 +1227,9 @@ class Network:
         made = self._update_made
         if made is None or made.optimizer() is not optimizer or made[1:3] != (optimizer.version, penalized):
             update = optimizer.compiled_for(self, flat, steps=steps, penalized=penalized)
-            self._update_made = MadeUpdate(weakref.ref(optimizer), optimizer.version, penalized, update, optimizer.moves)
+            self._update_made = MadeUpdate(
+                weakref.ref(optimizer), optimizer.version, penalized, update, optimizer.moves
+            )
             return update
         if made.moves and (rates := optimizer.rates(optimizer.state_for(self).step + 1, steps)) is not None:
             made.update.follow(rates)
@@ -1213,23 +1249,12 @@ class Network:
         dtype : {"float32", "float64"}, optional
             Another dtype; parameters are rounded.
         """
-        made = Network.__new__(type(self))
-        made.__dict__.update({name: value for name, value in vars(self).items() if name in self._settings()})
-        Network.__init__(
-            made,
-            *(unit.fresh() for unit in self.units),
-            loss=self.loss,
-            dtype=self.dtype if dtype is None else dtype,
-            seed=self.seed,
-            l1=self.l1,
-            l2=self.l2,
-        )
-        made.flat_parameters[...] = self.flat_parameters
-        for name, values in made.state.items():
-            values[...] = self.state[name]
-        made.steps = self.steps
-        made._set_training(self.training)
-        return made
+        from fastbp import _architecture
+
+        cls, chain, keywords, *rest = _architecture.parts(self)
+        if dtype is not None:
+            keywords["dtype"] = dtype
+        return _architecture.revive(cls, chain, keywords, *rest)
 
     # ---- files, pickles, summary: see fastbp/saving.py, _architecture.py and summary.py
 
@@ -1295,10 +1320,6 @@ class Network:
         from fastbp import _architecture
 
         return _architecture.revive, _architecture.parts(self)
-
-    def _settings(self) -> tuple[str, ...]:
-        """What a subclass has beside a network's own attributes."""
-        return ()
 
     def __repr__(self) -> str:
         return f"Network({', '.join(map(repr, self.units))}, loss={self.loss!r}, dtype={self.dtype.name!r})"
@@ -1371,9 +1392,6 @@ class MLP(Network):
             if i < layers:
                 chain.append(made.fresh() if isinstance(made, Unit) else made[i].fresh())
         super().__init__(*chain, loss=last, dtype=dtype, seed=seed, l1=l1, l2=l2)
-
-    def _settings(self) -> tuple[str, ...]:
-        return "sizes", "hidden", "init"
 
     def __repr__(self) -> str:
         name = TABLE_LOSSES.get(type(self.loss))

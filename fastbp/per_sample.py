@@ -21,6 +21,7 @@ from fastbp._observe import Observer
 from fastbp._validate import FloatArray
 from fastbp.optimizers import Optimizer
 from fastbp.random import Philox, stream_number
+from fastbp.schedules import Rate, checked_rate, rate_at
 
 if TYPE_CHECKING:
     from fastbp.network import Gradients, Network
@@ -288,7 +289,7 @@ class DPSGD(Optimizer):
 
     Parameters
     ----------
-    lr : float, or function of the step
+    lr : float, Schedule or function of the step
         Learning rate, > 0; of a function the rate at step 1, 2, ...
     clip_norm : float
         What no sample's gradient is longer than, > 0.
@@ -334,44 +335,25 @@ class DPSGD(Optimizer):
 
     def __init__(
         self,
-        lr: float | Callable[[int], float],
+        lr: Rate,
         clip_norm: float,
         noise_multiplier: float,
         momentum: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        self.lr = lr if callable(lr) else check.real("lr", lr, above=0)
+        self.lr = checked_rate("lr", lr)
         self.clip_norm = check.real("clip_norm", clip_norm, above=0)
         self.noise_multiplier = check.real("noise_multiplier", noise_multiplier, at_least=0)
         self.momentum = check.real("momentum", momentum, at_least=0, below=1)
         self.seed = Philox(seed).seed
 
-    def get_state(self, net: Any) -> dict[str, Any]:
-        """Give what is remembered of a network, and the settings: what goes on from it has the same noise."""
-        state = self.state_for(net)
-        settings = {name: value for name, value in self.__getstate__().items() if not callable(value)}
-        velocity = {"state.velocity": state.arrays["velocity"]}
-        return {"optimizer": type(self).__name__, "step": state.step, "settings": settings, **velocity}
-
-    def set_state(self, net: Any, state: Mapping[str, Any]) -> None:
-        """Go on from what `get_state` gave for a network of the same size and dtype.
-
-        Raises
-        ------
-        ValueError
-            It is another optimizer's or of another size. Nothing has been changed then.
-        """
-        if state.get("optimizer") != type(self).__name__:
-            raise ValueError(f"the state is that of {state.get('optimizer')!r}, this is {type(self).__name__}")
-        mine, given = self.state_for(net), np.asarray(state["state.velocity"])
-        velocity = mine.arrays["velocity"]
-        if given.shape != velocity.shape or given.dtype != velocity.dtype:
-            wanted = f"{velocity.shape} {velocity.dtype}"
-            raise ValueError(f"state.velocity is {given.shape} {given.dtype}, the network has {wanted}")
-        checked = type(self)(**{"lr": self.lr, **state["settings"]})
-        vars(self).update(checked.__getstate__())
-        mine.step = check.integer("step", state["step"], 0)
-        velocity[...] = given
+    def check_state(self, net: Any, state: Mapping[str, Any]) -> dict[str, FloatArray]:
+        """Give the arrays of a state, or raise ValueError where `set_state` would."""
+        arrays = super().check_state(net, state)
+        prefix = "setting."
+        given = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        type(self)(**{"lr": self.lr, **given})
+        return arrays
 
     def update(self, parameters: Any, gradients: Any) -> None:
         """Refuse: a gradient that is there already is neither clipped by samples nor noisy."""
@@ -390,7 +372,7 @@ class DPSGD(Optimizer):
         weight = check.sample_weights(sample_weight, len(x), net.dtype)
         divisor = check.divisor("mean", len(x), weight)
         state = self.state_for(net)
-        rate = check.real("lr", self.lr(state.step + 1), at_least=0) if callable(self.lr) else self.lr
+        rate = rate_at(self.lr, state.step + 1)
         with net.entrance:
             samples = Samples(net, x, t, weight)
             loss = float(np.add.reduce(samples.losses, dtype=np.float64) / divisor)

@@ -175,8 +175,7 @@ def train(
     if not isinstance(net, Network):
         raise TypeError(f"net must be a fastbp.Network, got {net!r} ({type(net).__name__})")
     check_optimizer(optimizer)
-    if not isinstance(shuffle, bool | np.bool_):
-        raise TypeError(f"shuffle must be True or False, got {shuffle!r}")
+    shuffle = check.flag("shuffle", shuffle)
     epochs, batch_size = check.integer("epochs", epochs), check.integer("batch_size", batch_size)
     steps = _checked_steps(optimizer, accumulate, average)
     limits = _checked_limits(max_seconds, max_steps)
@@ -357,8 +356,9 @@ class Run:
         """The engine gathers the batches and makes all steps."""
         net, whole = self.net, self.net.whole
         assert whole is not None
-        how = {"accumulate": self.how.accumulate, "average": self.how.average}
-        update = net.update_by(self.optimizer, steps=piece.steps, **how)
+        update = net.update_by(
+            self.optimizer, steps=piece.steps, accumulate=self.how.accumulate, average=self.how.average
+        )
         net.drop_gradients()
         before = int(self.made[0])
         try:
@@ -506,6 +506,7 @@ class Run:
         """What must be the same in a run that is resumed."""
         return {
             **self.source.settings(),
+            "net.training": self.net.training,
             "accumulate": self.how.accumulate,
             "average": None if self.how.average is None else repr(self.how.average),
             "rows of validation": None if self.measures.validation is None else len(self.measures.validation.x),
@@ -691,8 +692,8 @@ def _check_weight(weight: FloatArray | None, what: str) -> None:
 def _split(x: FloatArray, t: Any, split: Split, seed: int) -> tuple[Any, Any]:
     """The rows for training and for validation; None and None where all are for training."""
     fraction = check.real("validation_fraction", split.fraction, at_least=0.0, below=1.0)
-    if split.stratify is not None and not isinstance(split.stratify, bool | np.bool_):
-        raise TypeError(f"stratify must be True, False or None, got {split.stratify!r}")
+    if split.stratify is not None:
+        check.flag("stratify", split.stratify)
     if fraction == 0.0:
         if split.stratify:
             raise ValueError("stratify=True needs validation_fraction")
