@@ -198,7 +198,8 @@ class Guest:
     def forward(self, x: FloatArray, training: bool) -> FloatArray:
         self.shape = x.shape
         self.unit.training = training
-        self.unit.take_chance(self.net.seed, self.net._streams.get(id(self.unit), 0), self.net.steps)
+        net = self.net
+        self.unit.take_chance(net.seed, net._streams.get(id(self.unit), 0), net.steps, net._first_row)
         y = self._checked("forward", self.unit.forward(x))
         if y.shape[0] != x.shape[0]:
             raise ValueError(f"{self} returned shape {y.shape} from forward for {x.shape[0]} rows")
@@ -373,7 +374,7 @@ class Network:
         self.biases = tuple(self.parameters[f"{path}.bias"] for path in linear)
         self._streams = streams_of(chain)
         self._readers = _check_readers(chain)
-        self._steps = 0
+        self._steps = self._first_row = 0
         self._training = True
         self._bind(items)
         # The whole network in one engine, loss and all; None where Python takes part.
@@ -492,6 +493,21 @@ class Network:
         self._steps = check.integer("steps", value, 0)
         for engine in self._engines():
             engine.steps = self._steps
+
+    @contextlib.contextmanager
+    def part_of_step(self, step: int, first_row: int) -> Iterator[None]:
+        """Rows from `first_row` on of the batch of a step: chance falls as in the whole batch."""
+        self.steps = step
+        self._set_first_row(first_row)
+        try:
+            yield
+        finally:
+            self._set_first_row(0)
+
+    def _set_first_row(self, row: int) -> None:
+        self._first_row = row
+        for engine in self._engines():
+            engine.first_row = row
 
     def count_step(self) -> None:
         """Count a forward pass of training that another engine has made."""

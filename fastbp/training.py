@@ -395,12 +395,14 @@ class Run:
 
     def _accumulated(self, batches: Sequence[Any], shares: Sequence[float], whole: float) -> float:
         """Make one step by the sum of the batches' gradients; give their loss."""
-        net, loss = self.net, 0.0
+        net, loss, step, first = self.net, 0.0, self.net.steps, 0
         total: FloatArray | None = None
         for (x, t, weight), share in zip(batches, shares, strict=True):
+            first += len(x)
             if share == 0:
                 continue
-            value, grads = net.value_and_grad(x, t, sample_weight=weight)
+            with net.part_of_step(step, first - len(x)):
+                value, grads = net.value_and_grad(x, t, sample_weight=weight)
             grads.flat[...] *= net.dtype.type(share / whole)
             loss += share / whole * value
             total = grads.flat.copy() if total is None else total + grads.flat
