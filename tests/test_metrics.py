@@ -248,3 +248,21 @@ def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert metric("accuracy") is METRICS["accuracy"]
     with pytest.raises(ImportError, match='"auc" needs scikit-learn: pip install scikit-learn'):
         metric("auc")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_rows_that_a_sum_of_losses_ignores_do_not_count(nested: bool) -> None:
+    rng = np.random.default_rng(0)
+    x, t = rng.normal(size=(20, 4)), rng.integers(0, 3, 20)
+    t[:9] = -1  # the two that are looked at before a training among them
+    own = fastbp.SoftmaxNLL(ignore_index=-1)
+    loss = fastbp.LossSum([(0.5, own), (0.5, fastbp.SoftmaxNLL(ignore_index=-1, label_smoothing=0.1))])
+    loss = fastbp.LossSum([(2.0, loss)]) if nested else loss
+    several, one = (fastbp.MLP([4, 3], loss=made, dtype="float64", seed=0) for made in (loss, own))
+    found = [metric("accuracy"), metric("top_2")]
+    assert evaluate(several, found, x, t) == evaluate(one, found, x, t) == evaluate(one, found, x[9:], t[9:])
+    history = fastbp.train(
+        several, x, t, optimizer=fastbp.SGD(lr=1e-300), epochs=1, train_metrics=["accuracy", "top_2"], progress=False
+    )
+    assert history.metrics == {name: [value] for name, value in evaluate(one, found, x, t).items()}
+    assert all(math.isnan(value) for value in evaluate(one, found, x[:9], t[:9]).values())

@@ -471,3 +471,16 @@ def test_against_torch(rng: np.random.Generator) -> None:
     grads = net.sample_gradients(x, t)
     for name, values in grads.items():
         np.testing.assert_allclose(values, expected[name.replace(".", "_")].numpy(), rtol=0, atol=1e-13)
+
+
+def test_a_schedule_with_a_memory(rng: np.random.Generator) -> None:
+    net = mlp(rng)
+    optimizer, other = (
+        DPSGD(fastbp.schedules.ReduceOnPlateau(1.0, factor=0.5, patience=0), clip_norm=1.0, noise_multiplier=0.0)
+        for _ in range(2)
+    )
+    for loss in (1.0, 2.0, 3.0):
+        optimizer.observe(loss)
+    assert optimizer.lr(1) == 0.25
+    other.set_state(net, optimizer.get_state(net))
+    assert other.lr == optimizer.lr and other.lr(1) == 0.25
