@@ -95,10 +95,13 @@ def _takes_weights(function: Callable[..., Any]) -> bool:
 
 
 def accuracy(t: Array, y: Array, sample_weight: Array | None = None) -> float:
-    """Share of the rows that are predicted right: (1 / Σ w) Σ w [y = t]; a row of several labels with all of them."""
+    """Share of the rows that are predicted right: (1 / Σ w) Σ w [y = t]; a row of several labels with all of them.
+
+    A column of one label is a yes where t > 1/2: a hinge's no may be 0 or -1.
+    """
     if y.dtype.kind != "i":
         raise ValueError(f"accuracy needs predicted labels, but this network predicts values of dtype {y.dtype}")
-    right = y == (_labels(t) if y.ndim == 1 else t)
+    right = y == (_labels(t) if y.ndim == 1 else t > 0.5)
     return _mean(right if right.ndim == 1 else right.all(axis=1), sample_weight)
 
 
@@ -143,7 +146,7 @@ def auc(t: Array, y: Array, sample_weight: Array | None = None) -> float:
     """Area under the ROC curve, by scikit-learn: of two classes; of several, each against the rest, and their mean."""
     from sklearn.metrics import roc_auc_score
 
-    t = _labels(t) if y.shape[1] > 1 and (t.ndim == 1 or _is_one_hot(t)) else t
+    t = _curve_targets(t, y.shape[1])
     if t.ndim == 2:  # labels that do not exclude each other, a column each
         return float(roc_auc_score(t, y, sample_weight=sample_weight))
     if y.shape[1] == 2:
@@ -154,8 +157,13 @@ def auc(t: Array, y: Array, sample_weight: Array | None = None) -> float:
     return float(roc_auc_score(t, wide, sample_weight=sample_weight, multi_class="ovr", labels=classes))
 
 
-def _is_one_hot(t: Array) -> bool:
-    return bool(((t == 0) | (t == 1)).all() and (t.sum(axis=1) == 1).all())
+def _curve_targets(t: Array, columns: int | None) -> Array:
+    """Labels, or columns of 0 and 1 that do not exclude each other."""
+    if t.ndim == 1:
+        return t
+    if not ((t == 0) | (t == 1)).all():
+        raise ValueError('"auc" needs labels, or targets of 0 and 1: others are on no side of a curve')
+    return _labels(t) if columns != 1 and (t.sum(axis=1) == 1).all() else t
 
 
 def _labels(t: Array) -> Array:
@@ -165,8 +173,10 @@ def _labels(t: Array) -> Array:
 
 def _values(name: str, t: Array, y: Array) -> tuple[Array, Array]:
     """Both in float64, as sums of many terms need it."""
+    if y.dtype.kind == "i":
+        raise ValueError(f"{name} needs predicted values, but this network predicts labels")
     if t.shape != y.shape:
-        raise ValueError(f"{name} needs a target for each output, got targets {t.shape} and outputs {y.shape}")
+        raise ValueError(f"{name} needs a target for each output, got targets {t.shape} and predictions {y.shape}")
     return t.astype(np.float64), y.astype(np.float64)
 
 
@@ -179,9 +189,9 @@ def _mean(rows: Array, weight: Array | None) -> float:
 
 METRICS: dict[str, Metric] = {
     "accuracy": Metric("accuracy", accuracy),
-    "r2": Metric("r2", r2, "outputs"),
-    "mae": Metric("mae", mae, "outputs", "min"),
-    "mse": Metric("mse", mse, "outputs", "min"),
+    "r2": Metric("r2", r2),
+    "mae": Metric("mae", mae, mode="min"),
+    "mse": Metric("mse", mse, mode="min"),
     "auc": Metric("auc", auc, "probabilities"),
 }
 TOP = re.compile(r"top_([1-9][0-9]*)")
@@ -254,7 +264,8 @@ def check_against(net: Network, found: Iterable[Metric], x: Array, t: Any) -> No
     for one in known:
         if one.of == "probabilities":
             net.predict_proba(x[:1])
-    # One class alone has no ROC curve, so two rows tell nothing about "auc".
+            _curve_targets(np.asarray(t), net.n_out)
+    # One class alone has no ROC curve, so two rows tell nothing more about "auc".
     evaluate(net, [one for one in known if one.name != "auc"], x[:2], t[:2])
 
 

@@ -681,6 +681,32 @@ class Network:
         """Whether a row's label says what it counts in the mean: it may be nothing."""
         return self.checks_targets and any(loss.fitted(self.n_out or 0).counts for _, loss in self._parts or ())
 
+    @property
+    def counts_apart(self) -> bool:
+        """Whether a sum of losses may divide each of them by another sum of the rows' weights."""
+        return len(self._parts or ()) > 1 and self.counts_labels
+
+    def losses_apart(self, batches: Sequence[tuple[FloatArray, NDArray[Any], FloatArray | None]]) -> list[Loss | None]:
+        """Give losses for batches that make one step, whose means add up to the mean of the network's over all of them.
+
+        None for a batch that adds nothing, and for all of them where one of the losses has no mean.
+        """
+        parts = self._parts or ()
+        sums = np.zeros((len(batches), len(parts)))
+        for i, (x, t, weight) in enumerate(batches):
+            rows = np.ones(len(x)) if weight is None else weight.astype(np.float64)
+            for k, (_, loss) in enumerate(parts):
+                shares = loss.fitted(self.n_out or 0).shares(t, self.dtype)
+                sums[i, k] = (rows if shares is None else shares * rows).sum()
+        total = sums.sum(axis=0)
+        if not total.all():
+            return [None] * len(batches)
+        made: list[Loss | None] = []
+        for factors in sums / total:
+            its = [(weight * f, loss) for (weight, loss), f in zip(parts, factors.tolist(), strict=True) if f]
+            made.append(LossSum(its) if its else None)
+        return made
+
     def row_counts(self, t: NDArray[Any], weight: FloatArray | None) -> FloatArray | None:
         """Give what the rows of a batch count in the loss's mean, as the engine sees it; None: 1 each.
 
@@ -721,6 +747,17 @@ class Network:
         if not out.flat.flags.writeable:
             raise ValueError("out is read-only, expected writable gradients: pass grads.copy()")
         return out
+
+    def value_and_grad_of(
+        self, loss: Loss, x: FloatArray, t: ArrayLike, sample_weight: ArrayLike | None
+    ) -> tuple[float, Gradients]:
+        """Compute another loss's mean, without penalties, and its gradients into the network's."""
+        with self._gate:
+            y = self._run_forward(self.checked_x(x), self._training)
+            value, dy = loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")
+            self._run_backward(self.checked_dy(dy, y.shape), need_dx=False)
+            self._kept = True
+            return float(value), self._gradients
 
     def _value_and_grad_in_python(
         self, x: FloatArray, t: ArrayLike, sample_weight: ArrayLike | None, out: Gradients | None

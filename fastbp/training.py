@@ -28,6 +28,7 @@ from fastbp.averages import Average
 from fastbp.callbacks import BatchInfo, Callback, EarlyStopping, StopTraining, checked_callbacks, has_batch_end
 from fastbp.data import Piece, Rows, Source, Stream, Validation
 from fastbp.history import History
+from fastbp.losses import Loss
 from fastbp.metrics import Metric, check_against, checked_metrics, evaluate
 from fastbp.network import Network, check_optimizer
 from fastbp.optimizers import Optimizer
@@ -380,35 +381,52 @@ class Run:
     def _steps_in_python(self, piece: Piece) -> None:
         """A call for each batch: a unit, the loss or the optimizer is Python's."""
         for group in piece.groups():
-            shares = [sources.share_of(len(x), self.net.row_counts(t, weight)) for x, t, weight in group]
-            whole = sum(shares)
-            if not sources.has_mean(np.array([whole])):
+            loss, whole = self._one_step(group)
+            if whole == 0:
                 continue
-            if len(group) == 1:
-                x, t, weight = group[0]
-                loss = self.net.train_step(x, t, self.optimizer, sample_weight=weight)
-            else:
-                loss = self._accumulated(group, shares, whole)
             self.made += 1, whole * loss, whole
             if self.how.average is not None:
                 self.how.average.update(self.net)
 
-    def _accumulated(self, batches: Sequence[Any], shares: Sequence[float], whole: float) -> float:
-        """Make one step by the sum of the batches' gradients; give their loss."""
-        net, loss, step, first = self.net, 0.0, self.net.steps, 0
-        total: FloatArray | None = None
-        for (x, t, weight), share in zip(batches, shares, strict=True):
+    def _one_step(self, group: Sequence[sources.Batch]) -> tuple[float, float]:
+        """Make the step of some batches; give its loss, and what it counts in the epoch's mean: 0 without a step."""
+        net, several = self.net, len(group) > 1
+        if several and net.counts_apart:
+            losses = net.losses_apart(group)
+            whole = sum(sources.share_of(len(x), weight) for x, _, weight in group)
+            return (self._accumulated(group, None, losses), whole) if any(losses) else (0.0, 0.0)
+        shares = [sources.share_of(len(x), net.row_counts(t, weight)) for x, t, weight in group]
+        whole = sum(shares)
+        if not sources.has_mean(np.array([whole])):
+            return 0.0, 0.0
+        if several:
+            return self._accumulated(group, [share / whole for share in shares], [None] * len(group)), whole
+        x, t, weight = group[0]
+        return net.train_step(x, t, self.optimizer, sample_weight=weight), whole
+
+    def _accumulated(
+        self, batches: Sequence[sources.Batch], shares: Sequence[float] | None, losses: Sequence[Loss | None]
+    ) -> float:
+        """Make one step by the sum of the batches' gradients, each by its share, or each of a loss of its own."""
+        net, made, step, first = self.net, 0.0, self.net.steps, 0
+        total = np.zeros_like(net.flat_parameters)
+        for i, (x, t, weight) in enumerate(batches):
             first += len(x)
-            if share == 0:
+            loss, share = losses[i], 1.0 if shares is None else shares[i]
+            if share == 0 or (shares is None and loss is None):
                 continue
             with net.part_of_step(step, first - len(x)):
-                value, grads = net.value_and_grad(x, t, sample_weight=weight)
-            grads.flat[...] *= net.dtype.type(share / whole)
-            loss += share / whole * value
-            total = grads.flat.copy() if total is None else total + grads.flat
+                if loss is None:
+                    value, grads = net.value_and_grad(x, t, sample_weight=weight)
+                else:
+                    value, grads = net.value_and_grad_of(loss, x, t, weight)
+            made += share * value
+            total += net.dtype.type(share) * grads.flat
         net.gradients.flat[...] = total
+        if shares is None:
+            made = net.with_penalty(made, net.gradients)
         net.update(self.optimizer)
-        return loss
+        return made
 
     def _finish_epoch(self, reporter: reporting.Reporter, first: int) -> None:
         history = self.history

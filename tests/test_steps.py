@@ -335,16 +335,19 @@ class OwnLoss(fastbp.Loss):
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("optimizer", [lambda: fastbp.SGD(lr=0.1), lambda: fastbp.Adam(clip_norm=0.1)])
-@pytest.mark.parametrize("case", ["engine", "guest", "loss"])
+@pytest.mark.parametrize("case", ["engine", "guest", "loss", "sum", "guest, sum"])
 def test_chance_falls_in_accumulated_batches_as_in_one(case: str, optimizer: Any, weighted: bool) -> None:
     rng = np.random.default_rng(1)
     x, t = rng.normal(size=(50, 6)), rng.integers(0, 3, 50)
+    t[4:8] = 1
     weight = rng.random(50) if weighted else None
     made = []
     for batch_size, accumulate in ((12, 1), (4, 3)):
         block = fastbp.Residual(fastbp.Sequential(fastbp.Dropout(0.5), fastbp.Linear(8, 8)))
-        middle = Guest() if case == "guest" else fastbp.Identity()
-        loss = OwnLoss() if case == "loss" else fastbp.SoftmaxNLL(class_weight=[1.0, 2.0, 0.5])
+        middle = Guest() if "guest" in case else fastbp.Identity()
+        loss: fastbp.Loss = OwnLoss() if case == "loss" else fastbp.SoftmaxNLL(class_weight=[1.0, 2.0, 0.5])
+        if "sum" in case:  # each of which divides by another sum, and has no mean over some of the batches
+            loss = fastbp.LossSum([(0.7, loss), (0.3, fastbp.SoftmaxNLL(ignore_index=1))])
         chain = fastbp.Linear(6, 8), fastbp.Tanh(), middle, block, fastbp.Dropout(0.3), fastbp.Linear(8, 3)
         net = fastbp.Network(*chain, loss=loss, dtype="float64", seed=3, l2=0.01)
         more: dict[str, Any] = {"batch_size": batch_size, "accumulate": accumulate, "sample_weight": weight}
