@@ -25,6 +25,7 @@ from fastbp._memories import linear_weights, ranges
 from fastbp._observe import EnginePart, ForkPart, GuestPart, Observer
 from fastbp._plan import Item, Plan, input_readers, runs_in_engine, states_of, streams_of, unrolled, walk
 from fastbp._validate import FloatArray
+from fastbp._views import NamedViews, views_of
 from fastbp.losses import Loss, LossSum, RuleLoss
 from fastbp.optimizers import Optimizer, RuleOptimizer
 from fastbp.random import Philox, stream_number
@@ -46,7 +47,7 @@ HIDDEN_UNITS = ("prelu", "softmax", "log_softmax")
 ALIGNMENT = 64  # bytes: a cache line, and the longest vector
 
 
-class Gradients(Mapping[str, FloatArray]):
+class Gradients(NamedViews):
     """The gradient of a loss at every parameter of a network: one flat array, and views into it by name.
 
     Attributes
@@ -70,23 +71,11 @@ class Gradients(Mapping[str, FloatArray]):
     """
 
     def __init__(self, flat: FloatArray, shapes: dict[str, tuple[int, ...]], linear: tuple[str, ...]) -> None:
-        self.flat = flat
+        super().__init__(flat, shapes)
         self._shapes, self._linear = shapes, linear  # by name; where the linear units are
-        self._views = _views(flat, shapes)
         self.weights = tuple(self._views[f"{path}.weight"] for path in linear)
         self.biases = tuple(self._views[f"{path}.bias"] for path in linear)
         self._tables: dict[tuple[tuple[str, ...], ...], _engine.Table] = {}
-
-    def __getitem__(self, name: str) -> FloatArray:
-        if name not in self._views:
-            raise KeyError(f"{name!r}; known are {', '.join(map(repr, self._views))}")
-        return self._views[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._views)
-
-    def __len__(self) -> int:
-        return len(self._views)
 
     def copy(self) -> Gradients:
         """Give gradients of their own, which no network overwrites."""
@@ -104,9 +93,6 @@ class Gradients(Mapping[str, FloatArray]):
         if names not in self._tables:
             self._tables[names] = make_table(self._views, names)
         return self._tables[names]
-
-    def __repr__(self) -> str:
-        return f"Gradients({', '.join(f'{name} {shape}' for name, shape in self._shapes.items())})"
 
 
 def _with_values(flat: FloatArray, shapes: dict[str, tuple[int, ...]], linear: tuple[str, ...]) -> Gradients:
@@ -128,14 +114,6 @@ def make_table(views: Mapping[str, FloatArray], names: tuple[tuple[str, ...], ..
     return _engine.Table(
         [views[of_unit[0]] for of_unit in names], [views[of_unit[1]] if len(of_unit) > 1 else None for of_unit in names]
     )
-
-
-def _views(flat: FloatArray, shapes: dict[str, tuple[int, ...]]) -> dict[str, FloatArray]:
-    made, first = {}, 0
-    for name, shape in shapes.items():
-        made[name] = flat[first : first + prod(shape)].reshape(shape)
-        first += prod(shape)
-    return made
 
 
 def compiled_loss(loss: Loss, columns: int, dtype: DTypeLike) -> list[tuple[float, RowLoss]] | None:
@@ -366,7 +344,7 @@ class Network:
         }
         self.n_parameters = sum(map(prod, shapes.values()))
         self.flat_parameters = aligned_zeros(self.n_parameters, self.dtype)
-        self.parameters = _views(self.flat_parameters, shapes)
+        self.parameters = views_of(self.flat_parameters, shapes)
         linear = tuple(path for path, unit in walk(chain) if isinstance(unit, Linear))
         self._gradients = Gradients(aligned_zeros(self.n_parameters, self.dtype), shapes, linear)
         self._kept = True  # are the last gradients in there?

@@ -19,6 +19,7 @@ from fastbp import _engine, reference
 from fastbp import _validate as check
 from fastbp._observe import Observer
 from fastbp._validate import FloatArray
+from fastbp._views import NamedViews
 from fastbp.optimizers import Optimizer
 from fastbp.random import Philox, stream_number
 from fastbp.schedules import Rate, checked_rate, rate_at
@@ -33,7 +34,7 @@ NOISE_BLOCK = 1 << 16  # numbers drawn at once
 Named = dict[str, FloatArray]
 
 
-class SampleGradients(Mapping[str, FloatArray]):
+class SampleGradients(NamedViews):
     """The gradient of each row's loss at every parameter: one array, and views into it by name.
 
     Attributes
@@ -49,29 +50,6 @@ class SampleGradients(Mapping[str, FloatArray]):
     >>> list(grads), grads["0.weight"].shape, grads.flat.shape
     (['0.weight', '0.bias'], (5, 2, 1), (5, 3))
     """
-
-    def __init__(self, flat: FloatArray, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self.flat = flat
-        self._views: Named = {}
-        first = 0
-        for name, shape in shapes.items():
-            end = first + math.prod(shape)
-            self._views[name] = flat[:, first:end].reshape(len(flat), *shape)
-            first = end
-
-    def __getitem__(self, name: str) -> FloatArray:
-        if name not in self._views:
-            raise KeyError(f"{name!r}; known are {', '.join(map(repr, self._views))}")
-        return self._views[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._views)
-
-    def __len__(self) -> int:
-        return len(self._views)
-
-    def __repr__(self) -> str:
-        return f"SampleGradients({', '.join(f'{name} {view.shape}' for name, view in self._views.items())})"
 
 
 # ---- what each kind of unit makes of its rows ------------------------------------------------------------------------
