@@ -365,6 +365,8 @@ class Network:
         self._update_made: MadeUpdate | None = None
         # An engine lets in one call at a time; this does it for those that go through several.
         self._gate = _engine.Gate()
+        # One such step at a time: between its gradients the network is in nobody's call.
+        self._stepping = _engine.Gate()
         self._observer: Observer | None = None
 
     # ---- making
@@ -594,8 +596,11 @@ class Network:
                 self._kept = True
                 return loss if self._penalty is None else self._penalize(loss, self._gradients), self._gradients
         x, t, weight = self._checked(engine, x, t, sample_weight)
-        grads = self._gradients if out is None else self._checked_out(out)
-        loss = engine.value_and_grad(x, t, weight, self.whole.table, grads.table(self.whole.names))
+        grads, table = self._gradients, self.whole.out
+        if out is not None:
+            grads = self._checked_out(out)
+            table = grads.table(self.whole.names)
+        loss = engine.value_and_grad(x, t, weight, self.whole.table, table)
         self._kept = self._kept or out is None
         return self._penalize(loss, grads), grads
 
@@ -1204,7 +1209,8 @@ class Network:
         """
         check_optimizer(optimizer)
         if optimizer.makes_whole_steps:
-            return float(optimizer.step(self, x, t, sample_weight=sample_weight))  # type: ignore[attr-defined]
+            with self._stepping:
+                return float(optimizer.step(self, x, t, sample_weight=sample_weight))  # type: ignore[attr-defined]
         if self.whole is None or optimizer.kind is None:
             loss, grads = self.value_and_grad(x, t, sample_weight=sample_weight)
             self._update(optimizer, grads)

@@ -1637,3 +1637,20 @@ def test_an_update_lets_no_other_thread_in() -> None:
     net.value_and_grad(x, t)
     net.update(Own())
     assert len(refusals) == 1
+
+
+def test_one_step_of_several_gradients_at_a_time() -> None:
+    net = fastbp.MLP([4, 3], dtype="float64", seed=0)
+    x, t = np.ones((2, 4)), np.array([0, 1])
+
+    class Searching(fastbp.Optimizer):
+        makes_whole_steps = True
+
+        def step(self, net: fastbp.Network, x: Array, t: Array, *, sample_weight: Any = None) -> float:
+            with pytest.raises(RuntimeError, match="at work in another thread"):
+                net.train_step(x, t, fastbp.LBFGS())
+            return net.value_and_grad(x, t)[0]
+
+    with unchanged(net.flat_parameters):
+        net.train_step(x, t, Searching())
+    net.train_step(x, t, fastbp.LBFGS())
