@@ -209,7 +209,7 @@ def parts(net: Network) -> tuple[Any, ...]:
     """Give what `revive` makes an equal network from: everything that pickle can take."""
     keywords = [p.name for p in _config.parameters_of(Network) if p.kind is p.KEYWORD_ONLY]
     # A subclass keeps what it was made with, as attributes.
-    beside = {*net._settings(), *(p.name for p in _config.parameters_of(type(net)))} - {*keywords}
+    beside = {p.name for p in _config.parameters_of(type(net))} - {*keywords}
     return (
         type(net),
         [unit.fresh() for unit in net.units],

@@ -65,6 +65,7 @@ class Engine(Gate):
     training: bool
     looks_closer: bool
     steps: int
+    first_row: int
     seed: int
     def __init__(
         self,

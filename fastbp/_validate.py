@@ -42,6 +42,13 @@ def choice(name: str, value: object, known: Collection[str]) -> str:
     raise error(f"unknown {name} {value!r}: known are {', '.join(map(repr, known))}")
 
 
+def flag(name: str, value: object) -> bool:
+    """Return value, True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r} ({type(value).__name__})")
+    return bool(value)
+
+
 def integer(name: str, value: object, minimum: int = 1, maximum: int | None = None) -> int:
     """Return value as an int of at least minimum (and at most maximum)."""
     if isinstance(value, bool | np.bool_):

@@ -169,13 +169,11 @@ class EarlyStopping(Callback):
     ) -> None:
         if not isinstance(metric, str):
             raise TypeError(f"metric must be a name such as 'val_loss', got {metric!r}")
-        if not isinstance(restore_best, bool | np.bool_):
-            raise TypeError(f"restore_best must be True or False, got {restore_best!r}")
         self.metric = metric
         self.patience = check.integer("patience", patience)
         self.min_delta = check.real("min_delta", min_delta, at_least=0.0)
         self.mode = check.choice("mode", mode, ("auto", "min", "max"))
-        self.restore_best = bool(restore_best)
+        self.restore_best = check.flag("restore_best", restore_best)
         self._forget()
 
     def _forget(self) -> None:

@@ -137,7 +137,8 @@ def load_checkpoint(path: Path, net: Network, optimizer: Optimizer) -> Checkpoin
     ----------
     path : str or path
     net : Network
-        Of the same units, loss and dtype; whatever its parameters and its seed, it has those of the file afterwards.
+        Of the same units, loss, penalties and dtype; whatever its parameters and its seed, it has those of the file
+        afterwards.
     optimizer : Optimizer
         Of the same class; it has the hyper-parameters and the state of the file afterwards.
 
@@ -200,6 +201,8 @@ def describe(net: Network) -> Tree:
         "units": [_named(unit) for unit in net.units],
         "loss": _named(net.loss),
         "dtype": net.dtype.name,
+        "l1": net.l1,
+        "l2": net.l2,
         "shapes": {name: list(view.shape) for name, view in net.parameters.items()},
         "state": {name: list(values.shape) for name, values in net.state.items()},
     }
@@ -214,9 +217,9 @@ def _named(thing: Any) -> str:
 def check_fits(path: Path, tree: Tree, net: Network, optimizer: Optimizer) -> None:
     """Raise unless the checkpoint is one of such a network and such an optimizer."""
     mine, theirs = describe(net), tree["network"]
-    for what in ("dtype", "units", "loss", "shapes", "state"):
-        if mine[what] != theirs[what]:
-            found = _difference(theirs[what], mine[what])
+    for what in ("dtype", "units", "loss", "l1", "l2", "shapes", "state"):
+        if mine[what] != theirs.get(what):
+            found = _difference(theirs.get(what), mine[what])
             raise CheckpointError(f"{os.fspath(path)} was written for another network: {what} {found}")
     name = type(optimizer).__name__
     if tree["optimizer"]["class"] != name:

@@ -27,6 +27,7 @@ from fastbp.random import Philox, stream_number
 __all__ = ["Piece", "Rows", "Source", "Stream", "class_weights", "validation_rows"]
 
 Array = NDArray[Any]
+Batch = tuple[FloatArray, Array, FloatArray | None]  # x, t, weights
 
 GATHERED = 4 * 2**20  # bytes of x that a piece of gathered rows has at most, unless one batch has more
 
@@ -58,13 +59,13 @@ class Piece:
         """How many steps, if no batch is without weight."""
         return -(-self.rows // (self.batch_size * self.accumulate))
 
-    def groups(self) -> Iterator[list[tuple[FloatArray, Array, FloatArray | None]]]:
+    def groups(self) -> Iterator[list[Batch]]:
         """Give the batches of each step."""
         batches = self.batches()
         while group := list(itertools.islice(batches, self.accumulate)):
             yield group
 
-    def batches(self) -> Iterator[tuple[FloatArray, Array, FloatArray | None]]:
+    def batches(self) -> Iterator[Batch]:
         """Give x, t and weights of each batch."""
         for first in range(0, self.rows, self.batch_size):
             place = slice(first, first + self.batch_size)
@@ -246,7 +247,7 @@ class Stream:
 
     def piece(self, count: int | None, gathered: bool) -> Piece | None:
         """Give the next batch, or those of the next step, checked."""
-        found: list[tuple[FloatArray, Array, FloatArray | None]] = []
+        found: list[Batch] = []
         while len(found) < self.accumulate and not self.ended:
             try:
                 batch = next(self._batches)
@@ -271,7 +272,7 @@ class Stream:
             again = "" if self._epoch == 0 else ": give a list, or a function of the epoch that gives a new iterator"
             raise ValueError(f"batches gave no batch in epoch {self._epoch}{again}")
 
-    def _checked(self, name: str, batch: Any) -> tuple[FloatArray, Array, FloatArray | None]:
+    def _checked(self, name: str, batch: Any) -> Batch:
         if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
             came = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, tuple | list) else repr(batch)
             raise TypeError(f"{name} must be (x, t) or (x, t, sample_weight), got {came}")
@@ -288,7 +289,7 @@ class Stream:
         return x, t, None if weight is None else np.ascontiguousarray(weight)
 
 
-def _joined(batches: list[tuple[FloatArray, Array, FloatArray | None]]) -> tuple[FloatArray, Array, FloatArray | None]:
+def _joined(batches: list[Batch]) -> Batch:
     """Batches one under another."""
     xs, ts, weights = zip(*batches, strict=True)
     if all(weight is None for weight in weights):
@@ -478,6 +479,9 @@ class Validation:
         """Give the mean loss, computed some rows at a time: the buffers for all of them may not fit."""
         if len(self.x) <= VALIDATED:
             return net.loss_value(self.x, self.t, sample_weight=self.weight)
+        if net.counts_apart:
+            loss, _ = net.loss.value_and_grad(self._outputs(net), self.t, sample_weight=self.weight)
+            return net.with_penalty(float(loss))
         total = weights = 0.0
         for first in range(0, len(self.x), VALIDATED):
             place = slice(first, first + VALIDATED)
@@ -488,6 +492,10 @@ class Validation:
                 total += share * net.loss_value(self.x[place], self.t[place], sample_weight=weight)
                 weights += share
         return total / weights
+
+
+    def _outputs(self, net: Network) -> FloatArray:
+        return np.concatenate([net.outputs(self.x[i : i + VALIDATED]) for i in range(0, len(self.x), VALIDATED)])
 
 
 VALIDATED = 2**15

@@ -15,7 +15,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Mapping
 from inspect import Parameter, Signature
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -722,6 +722,10 @@ def _check_columns(name: str, z: FloatArray) -> None:
 # ---- losses ----------------------------------------------------------------------------------------------------------
 
 
+# The default, known again as the very object: another zero takes the long way, to the same bits.
+_NO_SMOOTHING: Final = 0.0
+
+
 def softmax_nll(
     z: FloatArray,
     t: ArrayLike,
@@ -729,7 +733,7 @@ def softmax_nll(
     sample_weight: ArrayLike | None = None,
     reduction: Reduction = "mean",
     class_weight: ArrayLike | Mapping[int, float] | None = None,
-    label_smoothing: float = 0.0,
+    label_smoothing: float = _NO_SMOOTHING,
     ignore_index: int | None = None,
     out: FloatArray | None = None,
 ) -> tuple[Any, FloatArray]:
@@ -789,7 +793,7 @@ def softmax_nll(
     array([[ 0.25, -0.25],
            [-0.5 ,  0.5 ]])
     """
-    if class_weight is None and ignore_index is None and type(label_smoothing) is float and label_smoothing == 0.0:
+    if class_weight is None and ignore_index is None and label_smoothing is _NO_SMOOTHING:
         done = _ops.try_loss(_PLAIN["softmax_nll"], z, t, sample_weight, reduction, out)
         if done is not None:
             return done

@@ -159,7 +159,6 @@ class LBFGS(Optimizer):
         memory.direction, memory.gradient = arrays.get("direction"), arrays.get("gradient")
         memory.steps, memory.changes = list(arrays.get("steps", ())), list(arrays.get("changes", ()))
 
-
     def check_state(self, net: Any, state: Any) -> dict[str, Array]:
         """Raise ValueError where `set_state` would."""
         flat = getattr(net, "flat_parameters", net)

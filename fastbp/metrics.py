@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp import _validate as check
+from fastbp.losses import Loss, LossSum
 from fastbp.network import Network
 
 __all__ = ["Metric", "metric"]
@@ -93,10 +95,13 @@ def _takes_weights(function: Callable[..., Any]) -> bool:
 
 
 def accuracy(t: Array, y: Array, sample_weight: Array | None = None) -> float:
-    """Share of the rows that are predicted right: (1 / Σ w) Σ w [y = t]; a row of several labels with all of them."""
+    """Share of the rows that are predicted right: (1 / Σ w) Σ w [y = t]; a row of several labels with all of them.
+
+    A column of one label is a yes where t > 1/2: a hinge's no may be 0 or -1.
+    """
     if y.dtype.kind != "i":
         raise ValueError(f"accuracy needs predicted labels, but this network predicts values of dtype {y.dtype}")
-    right = y == (_labels(t) if y.ndim == 1 else t)
+    right = y == (_labels(t) if y.ndim == 1 else t > 0.5)
     return _mean(right if right.ndim == 1 else right.all(axis=1), sample_weight)
 
 
@@ -141,7 +146,7 @@ def auc(t: Array, y: Array, sample_weight: Array | None = None) -> float:
     """Area under the ROC curve, by scikit-learn: of two classes; of several, each against the rest, and their mean."""
     from sklearn.metrics import roc_auc_score
 
-    t = _labels(t) if y.shape[1] > 1 and (t.ndim == 1 or _is_one_hot(t)) else t
+    t = _curve_targets(t, y.shape[1])
     if t.ndim == 2:  # labels that do not exclude each other, a column each
         return float(roc_auc_score(t, y, sample_weight=sample_weight))
     if y.shape[1] == 2:
@@ -152,8 +157,13 @@ def auc(t: Array, y: Array, sample_weight: Array | None = None) -> float:
     return float(roc_auc_score(t, wide, sample_weight=sample_weight, multi_class="ovr", labels=classes))
 
 
-def _is_one_hot(t: Array) -> bool:
-    return bool(((t == 0) | (t == 1)).all() and (t.sum(axis=1) == 1).all())
+def _curve_targets(t: Array, columns: int | None) -> Array:
+    """Labels, or columns of 0 and 1 that do not exclude each other."""
+    if t.ndim == 1:
+        return t
+    if not ((t == 0) | (t == 1)).all():
+        raise ValueError('"auc" needs labels, or targets of 0 and 1: others are on no side of a curve')
+    return _labels(t) if columns != 1 and (t.sum(axis=1) == 1).all() else t
 
 
 def _labels(t: Array) -> Array:
@@ -163,23 +173,25 @@ def _labels(t: Array) -> Array:
 
 def _values(name: str, t: Array, y: Array) -> tuple[Array, Array]:
     """Both in float64, as sums of many terms need it."""
+    if y.dtype.kind == "i":
+        raise ValueError(f"{name} needs predicted values, but this network predicts labels")
     if t.shape != y.shape:
-        raise ValueError(f"{name} needs a target for each output, got targets {t.shape} and outputs {y.shape}")
+        raise ValueError(f"{name} needs a target for each output, got targets {t.shape} and predictions {y.shape}")
     return t.astype(np.float64), y.astype(np.float64)
 
 
 def _mean(rows: Array, weight: Array | None) -> float:
-    if weight is None:
-        return float(rows.mean(dtype=np.float64))
-    wide = weight.astype(np.float64)
-    return float(wide @ rows / wide.sum())
+    """NaN where no row counts: all may have been ignored."""
+    wide = np.ones(len(rows)) if weight is None else weight.astype(np.float64)
+    total = wide.sum()
+    return float(wide @ rows / total) if total else math.nan
 
 
 METRICS: dict[str, Metric] = {
     "accuracy": Metric("accuracy", accuracy),
-    "r2": Metric("r2", r2, "outputs"),
-    "mae": Metric("mae", mae, "outputs", "min"),
-    "mse": Metric("mse", mse, "outputs", "min"),
+    "r2": Metric("r2", r2),
+    "mae": Metric("mae", mae, mode="min"),
+    "mse": Metric("mse", mse, mode="min"),
     "auc": Metric("auc", auc, "probabilities"),
 }
 TOP = re.compile(r"top_([1-9][0-9]*)")
@@ -252,7 +264,8 @@ def check_against(net: Network, found: Iterable[Metric], x: Array, t: Any) -> No
     for one in known:
         if one.of == "probabilities":
             net.predict_proba(x[:1])
-    # One class alone has no ROC curve, so two rows tell nothing about "auc".
+            _curve_targets(np.asarray(t), net.n_out)
+    # One class alone has no ROC curve, so two rows tell nothing more about "auc".
     evaluate(net, [one for one in known if one.name != "auc"], x[:2], t[:2])
 
 
@@ -265,33 +278,30 @@ def evaluate(
     t = np.asarray(t)
     if rows is not None:
         t, weight = t[rows], None if weight is None else weight[rows]
-    ignored = getattr(net.loss, "ignore_index", None)
-    if ignored is not None and np.ndim(t) == 1:
-        kept = t != ignored
+    ignored = _ignored(net.loss)
+    if ignored and t.ndim == 1:
+        kept = ~np.isin(t, list(ignored))
         made = {kind: y[kept] for kind, y in made.items()}
         t, weight = t[kept], None if weight is None else weight[kept]
     return {one.name: one(t, made[one.of], weight) for one in found}
+
+
+def _ignored(loss: Loss) -> set[int]:
+    """Give the labels that no part of a loss looks at."""
+    if isinstance(loss, LossSum):
+        return set.intersection(*(_ignored(part) for _, part in loss.losses))
+    ignored = getattr(loss, "ignore_index", None)
+    return set() if ignored is None else {ignored}
 
 
 def _in_blocks(net: Network, kind: str, x: Array, rows: Array | None) -> Array:
     ways: dict[str, Callable[[Array], Array]] = {
         "predictions": net.predict,
         "probabilities": net.predict_proba,
-        "outputs": partial(outputs, net),
+        "outputs": net.outputs,
     }
     compute, made = ways[kind], []
     for first in range(0, len(x) if rows is None else len(rows), BLOCK):
         place = slice(first, first + BLOCK)
         made.append(compute(x[place] if rows is None else x[rows[place]]))
     return np.concatenate(made)
-
-
-def outputs(net: Network, x: Array) -> Array:
-    """Give what the last unit gives for rows of x, as in a prediction: a fresh array."""
-    if not net.training:
-        return net.forward(x).copy()
-    net.eval()
-    try:
-        return net.forward(x).copy()
-    finally:
-        net.train()

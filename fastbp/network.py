@@ -8,11 +8,12 @@ is one call.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -24,6 +25,7 @@ from fastbp._memories import linear_weights, ranges
 from fastbp._observe import EnginePart, ForkPart, GuestPart, Observer
 from fastbp._plan import Item, Plan, input_readers, runs_in_engine, states_of, streams_of, unrolled, walk
 from fastbp._validate import FloatArray
+from fastbp._views import NamedViews, views_of
 from fastbp.losses import Loss, LossSum, RuleLoss
 from fastbp.optimizers import Optimizer, RuleOptimizer
 from fastbp.random import Philox, stream_number
@@ -45,7 +47,7 @@ HIDDEN_UNITS = ("prelu", "softmax", "log_softmax")
 ALIGNMENT = 64  # bytes: a cache line, and the longest vector
 
 
-class Gradients(Mapping[str, FloatArray]):
+class Gradients(NamedViews):
     """The gradient of a loss at every parameter of a network: one flat array, and views into it by name.
 
     Attributes
@@ -68,31 +70,23 @@ class Gradients(Mapping[str, FloatArray]):
     (['0.weight', '0.bias'], (2, 1), (3,))
     """
 
-    def __init__(self, flat: FloatArray, shapes: dict[str, tuple[int, ...]]) -> None:
-        self.flat = flat
-        self._shapes = shapes
-        self._views = _views(flat, shapes)
-        self.weights = tuple(view for name, view in self._views.items() if name.endswith(".weight"))
-        self.biases = tuple(view for name, view in self._views.items() if name.endswith(".bias"))
+    def __init__(self, flat: FloatArray, shapes: dict[str, tuple[int, ...]], linear: tuple[str, ...]) -> None:
+        super().__init__(flat, shapes)
+        self._shapes, self._linear = shapes, linear  # by name; where the linear units are
+        self.weights = tuple(self._views[f"{path}.weight"] for path in linear)
+        self.biases = tuple(self._views[f"{path}.bias"] for path in linear)
         self._tables: dict[tuple[tuple[str, ...], ...], _engine.Table] = {}
-
-    def __getitem__(self, name: str) -> FloatArray:
-        if name not in self._views:
-            raise KeyError(f"{name!r}; known are {', '.join(map(repr, self._views))}")
-        return self._views[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._views)
-
-    def __len__(self) -> int:
-        return len(self._views)
 
     def copy(self) -> Gradients:
         """Give gradients of their own, which no network overwrites."""
-        return _with_values(self.flat, self._shapes)
+        return _with_values(self.flat, self._shapes, self._linear)
+
+    def over(self, flat: FloatArray) -> Gradients:
+        """Give the same views by name into another flat array of as many elements."""
+        return Gradients(flat, self._shapes, self._linear)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _with_values, (self.flat, self._shapes)
+        return _with_values, (self.flat, self._shapes, self._linear)
 
     def table(self, names: tuple[tuple[str, ...], ...]) -> _engine.Table:
         """Where the engine writes the gradients of the units that have these parameters."""
@@ -100,14 +94,11 @@ class Gradients(Mapping[str, FloatArray]):
             self._tables[names] = make_table(self._views, names)
         return self._tables[names]
 
-    def __repr__(self) -> str:
-        return f"Gradients({', '.join(f'{name} {shape}' for name, shape in self._shapes.items())})"
 
-
-def _with_values(flat: FloatArray, shapes: dict[str, tuple[int, ...]]) -> Gradients:
+def _with_values(flat: FloatArray, shapes: dict[str, tuple[int, ...]], linear: tuple[str, ...]) -> Gradients:
     kept = aligned_zeros(flat.size, flat.dtype)
     kept[...] = flat
-    return Gradients(kept, shapes)
+    return Gradients(kept, shapes, linear)
 
 
 def aligned_zeros(n: int, dtype: DTypeLike) -> FloatArray:
@@ -123,14 +114,6 @@ def make_table(views: Mapping[str, FloatArray], names: tuple[tuple[str, ...], ..
     return _engine.Table(
         [views[of_unit[0]] for of_unit in names], [views[of_unit[1]] if len(of_unit) > 1 else None for of_unit in names]
     )
-
-
-def _views(flat: FloatArray, shapes: dict[str, tuple[int, ...]]) -> dict[str, FloatArray]:
-    made, first = {}, 0
-    for name, shape in shapes.items():
-        made[name] = flat[first : first + prod(shape)].reshape(shape)
-        first += prod(shape)
-    return made
 
 
 def compiled_loss(loss: Loss, columns: int, dtype: DTypeLike) -> list[tuple[float, RowLoss]] | None:
@@ -162,6 +145,7 @@ class Stretch:
         self.engine = _engine.Engine(net.dtype.itemsize, self.plan.specs, loss, net.seed, picks_class)
         self.engine.looks_closer = bool(net._readers)
         self.table = make_table(net.parameters, self.names)
+        self.out = net._gradients.table(self.names)
 
     def forward(self, x: FloatArray, training: bool) -> FloatArray:
         if x.shape[1] != self.engine.n_in:  # what a user's unit gives is known only now
@@ -172,8 +156,7 @@ class Stretch:
         return y
 
     def backward(self, dy: FloatArray, need_dx: bool) -> FloatArray | None:
-        gradients = self.net._gradients.table(self.names)
-        dx: FloatArray | None = self.engine.backward(check.aligned(dy), self.table, gradients, need_dx)
+        dx: FloatArray | None = self.engine.backward(check.aligned(dy), self.table, self.out, need_dx)
         return dx
 
     def engines(self) -> Iterator[_engine.Engine]:
@@ -193,7 +176,8 @@ class Guest:
     def forward(self, x: FloatArray, training: bool) -> FloatArray:
         self.shape = x.shape
         self.unit.training = training
-        self.unit.take_chance(self.net.seed, self.net._streams.get(id(self.unit), 0), self.net.steps)
+        net = self.net
+        self.unit.take_chance(net.seed, net._streams.get(id(self.unit), 0), net.steps, net._first_row)
         y = self._checked("forward", self.unit.forward(x))
         if y.shape[0] != x.shape[0]:
             raise ValueError(f"{self} returned shape {y.shape} from forward for {x.shape[0]} rows")
@@ -273,6 +257,16 @@ def run_backward(stretches: Sequence[Stretch | Guest | Fork], dy: FloatArray, ne
     return gradient
 
 
+class MadeUpdate(NamedTuple):
+    """What the engine was handed for an optimizer; another version of that needs another one."""
+
+    optimizer: weakref.ref[RuleOptimizer]
+    version: int
+    penalized: bool
+    update: _engine.Update
+    moves: bool  # do the learning rates change with the step?
+
+
 class Network:
     """A chain of units, and the loss at its end.
 
@@ -350,26 +344,29 @@ class Network:
         }
         self.n_parameters = sum(map(prod, shapes.values()))
         self.flat_parameters = aligned_zeros(self.n_parameters, self.dtype)
-        self.parameters = _views(self.flat_parameters, shapes)
-        self._gradients = Gradients(aligned_zeros(self.n_parameters, self.dtype), shapes)
+        self.parameters = views_of(self.flat_parameters, shapes)
+        linear = tuple(path for path, unit in walk(chain) if isinstance(unit, Linear))
+        self._gradients = Gradients(aligned_zeros(self.n_parameters, self.dtype), shapes, linear)
         self._kept = True  # are the last gradients in there?
-        self.weights = tuple(view for name, view in self.parameters.items() if name.endswith(".weight"))
-        self.biases = tuple(view for name, view in self.parameters.items() if name.endswith(".bias"))
+        self.weights = tuple(self.parameters[f"{path}.weight"] for path in linear)
+        self.biases = tuple(self.parameters[f"{path}.bias"] for path in linear)
         self._streams = streams_of(chain)
         self._readers = _check_readers(chain)
-        self._steps = 0
+        self._steps = self._first_row = 0
         self._training = True
         self._bind(items)
         # The whole network in one engine, loss and all; None where Python takes part.
         self.whole = self._one_stretch()
         if self.whole is not None:
-            self.whole.engine.bind(self.whole.table, self._gradients.table(self.whole.names))
+            self.whole.engine.bind(self.whole.table, self.whole.out)
         self._forward_shape: tuple[int, ...] | None = None
         self._penalty = self._penalized()
         # What the engine was last handed for an optimizer: made anew, it would take longer than a small step.
-        self._update_made: tuple[tuple[int, int, bool], weakref.ref[Optimizer], _engine.Update] | None = None
+        self._update_made: MadeUpdate | None = None
         # An engine lets in one call at a time; this does it for those that go through several.
         self._gate = _engine.Gate()
+        # One such step at a time: between its gradients the network is in nobody's call.
+        self._stepping = _engine.Gate()
         self._observer: Observer | None = None
 
     # ---- making
@@ -442,6 +439,15 @@ class Network:
         for engine in self._engines():
             engine.training = training
 
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Units that Python runs are told that this is no training; afterwards they have the network's mode again."""
+        try:
+            yield
+        finally:
+            for unit in self.units:
+                unit.training = self._training
+
     def _engines(self) -> Iterator[_engine.Engine]:
         for stretch in self._stretches:
             yield from stretch.engines()
@@ -467,6 +473,21 @@ class Network:
         self._steps = check.integer("steps", value, 0)
         for engine in self._engines():
             engine.steps = self._steps
+
+    @contextlib.contextmanager
+    def part_of_step(self, step: int, first_row: int) -> Iterator[None]:
+        """Rows from `first_row` on of the batch of a step: chance falls as in the whole batch."""
+        self.steps = step
+        self._set_first_row(first_row)
+        try:
+            yield
+        finally:
+            self._set_first_row(0)
+
+    def _set_first_row(self, row: int) -> None:
+        self._first_row = row
+        for engine in self._engines():
+            engine.first_row = row
 
     def count_step(self) -> None:
         """Count a forward pass of training that another engine has made."""
@@ -508,8 +529,8 @@ class Network:
             self._penalty.add_penalty(grads.flat)
         return loss + self._penalty.penalty()
 
-    def _behind_the_gate(self, loss: float, grads: Gradients | None = None) -> float:
-        """Do the same where another thread may have come in since the loss was there."""
+    def _penalize(self, loss: float, grads: Gradients | None = None) -> float:
+        """Do so after the engine has let go of the network."""
         if self._penalty is None:
             return loss
         with self.entrance:
@@ -571,15 +592,17 @@ class Network:
             return self._value_and_grad_in_python(x, t, sample_weight, out)
         engine = self.whole.engine
         if sample_weight is None and out is None:
-            loss = engine.plain_gradient(x, t)
-            if loss is not None:
+            if (loss := engine.plain_gradient(x, t)) is not None:
                 self._kept = True
-                return self._behind_the_gate(loss, self._gradients), self._gradients
+                return loss if self._penalty is None else self._penalize(loss, self._gradients), self._gradients
         x, t, weight = self._checked(engine, x, t, sample_weight)
-        grads = self._gradients if out is None else self._checked_out(out)
-        loss = engine.value_and_grad(x, t, weight, self.whole.table, grads.table(self.whole.names))
+        grads, table = self._gradients, self.whole.out
+        if out is not None:
+            grads = self._checked_out(out)
+            table = grads.table(self.whole.names)
+        loss = engine.value_and_grad(x, t, weight, self.whole.table, table)
         self._kept = self._kept or out is None
-        return self._behind_the_gate(loss, grads), grads
+        return self._penalize(loss, grads), grads
 
     def _checked(
         self, engine: _engine.Engine, x: Any, t: Any, sample_weight: ArrayLike | None
@@ -594,6 +617,8 @@ class Network:
 
     def checked_x(self, x: object, name: str = "x") -> FloatArray:
         """Give x as the engine takes it, or raise."""
+        if self.whole is not None and self.whole.engine.accepts(x):
+            return x  # type: ignore[return-value]
         values = check.matrix(name, self._as_matrix(x), self.dtype, check.NETWORK)
         if self.n_in is not None and values.shape[1] != self.n_in:
             expected = f"(n, {self.n_in}): the network has {self.n_in} inputs"
@@ -639,6 +664,32 @@ class Network:
         """Whether a row's label says what it counts in the mean: it may be nothing."""
         return self.checks_targets and any(loss.fitted(self.n_out or 0).counts for _, loss in self._parts or ())
 
+    @property
+    def counts_apart(self) -> bool:
+        """Whether a sum of losses may divide each of them by another sum of the rows' weights."""
+        return len(self._parts or ()) > 1 and self.counts_labels
+
+    def losses_apart(self, batches: Sequence[tuple[FloatArray, NDArray[Any], FloatArray | None]]) -> list[Loss | None]:
+        """Give losses for batches that make one step, whose means add up to the mean of the network's over all of them.
+
+        None for a batch that adds nothing, and for all of them where one of the losses has no mean.
+        """
+        parts = self._parts or ()
+        sums = np.zeros((len(batches), len(parts)))
+        for i, (x, t, weight) in enumerate(batches):
+            rows = np.ones(len(x)) if weight is None else weight.astype(np.float64)
+            for k, (_, loss) in enumerate(parts):
+                shares = loss.fitted(self.n_out or 0).shares(t, self.dtype)
+                sums[i, k] = (rows if shares is None else shares * rows).sum()
+        total = sums.sum(axis=0)
+        if not total.all():
+            return [None] * len(batches)
+        made: list[Loss | None] = []
+        for factors in sums / total:
+            its = [(weight * f, loss) for (weight, loss), f in zip(parts, factors.tolist(), strict=True) if f]
+            made.append(LossSum(its) if its else None)
+        return made
+
     def row_counts(self, t: NDArray[Any], weight: FloatArray | None) -> FloatArray | None:
         """Give what the rows of a batch count in the loss's mean, as the engine sees it; None: 1 each.
 
@@ -662,7 +713,7 @@ class Network:
 
     def gradients_over(self, flat: FloatArray) -> Gradients:
         """Give views by name into another flat array of as many elements as there are parameters."""
-        return Gradients(flat, self._gradients._shapes)
+        return self._gradients.over(flat)
 
     def checked_like(self, name: str, given: Gradients) -> Gradients:
         """Give gradients that are as this network's own, or raise."""
@@ -680,10 +731,26 @@ class Network:
             raise ValueError("out is read-only, expected writable gradients: pass grads.copy()")
         return out
 
+    def value_and_grad_of(
+        self, loss: Loss, x: FloatArray, t: ArrayLike, sample_weight: ArrayLike | None
+    ) -> tuple[float, Gradients]:
+        """Compute another loss's mean, without penalties, and its gradients into the network's."""
+        with self._gate:
+            y = self._run_forward(self.checked_x(x), self._training)
+            value, dy = loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")
+            self._run_backward(self.checked_dy(dy, y.shape), need_dx=False)
+            self._kept = True
+            return float(value), self._gradients
+
     def _value_and_grad_in_python(
         self, x: FloatArray, t: ArrayLike, sample_weight: ArrayLike | None, out: Gradients | None
     ) -> tuple[float, Gradients]:
         x = self.checked_x(x)
+        if self.checks_targets:
+            # Before any unit counts or keeps something.
+            t = self.checked_targets(t, x.shape[0])
+            sample_weight = check.sample_weights(sample_weight, x.shape[0], self.dtype)
+            self.check_mean(t, sample_weight, x.shape[0])
         if out is not None:
             self._checked_out(out)
         with self._gate:
@@ -701,9 +768,10 @@ class Network:
     def _run_forward(self, x: FloatArray, training: bool) -> FloatArray:
         # What units remember from here on belongs to this call, also if it ends in the middle.
         self._forward_shape = None
+        if self.whole is not None:
+            return self.whole.engine.forward(x, self.whole.table, training)
         y = run_forward(self._stretches, x, training)
-        if training:
-            self._steps = self.steps if self.whole is not None else self._steps + 1
+        self._steps += training
         return y
 
     def _run_backward(self, dy: FloatArray, need_dx: bool) -> FloatArray | None:
@@ -1093,18 +1161,25 @@ class Network:
     def _output(self, x: FloatArray) -> FloatArray:
         x = self.checked_x(x)
         with self._gate:
-            return self._run_forward(x, False)
+            if self.whole is not None:
+                return self._run_forward(x, False)
+            with self.evaluating():
+                return self._run_forward(x, False)
+
+    def outputs(self, x: FloatArray) -> FloatArray:
+        """Give what the last unit gives where the network evaluates, as in a prediction: a fresh array."""
+        return self._output(x).copy()
 
     def loss_value(self, x: FloatArray, t: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
         """Compute the mean loss alone; arguments and errors as `value_and_grad`."""
         if self.whole is None:
             y = self._output(x)
             loss = float(self.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")[0])
-            return self._behind_the_gate(loss)
-        self._forward_shape = None
+            return self._penalize(loss)
         engine = self.whole.engine
-        loss = engine.loss_value(*self._checked(engine, x, t, sample_weight), self.whole.table)
-        return self._behind_the_gate(loss)
+        x, t, weight = self._checked(engine, x, t, sample_weight)
+        self._forward_shape = None
+        return self._penalize(engine.loss_value(x, t, weight, self.whole.table))
 
     # ---- training
 
@@ -1134,16 +1209,21 @@ class Network:
         """
         check_optimizer(optimizer)
         if optimizer.makes_whole_steps:
-            return float(optimizer.step(self, x, t, sample_weight=sample_weight))  # type: ignore[attr-defined]
+            with self._stepping:
+                return float(optimizer.step(self, x, t, sample_weight=sample_weight))  # type: ignore[attr-defined]
         if self.whole is None or optimizer.kind is None:
             loss, grads = self.value_and_grad(x, t, sample_weight=sample_weight)
             self._update(optimizer, grads)
             return loss
         whole = self.whole
         x, t, weight = self._checked(whole.engine, x, t, sample_weight)
-        self._forward_shape = None
-        update, out = self.update_in_engine(optimizer)
-        return whole.engine.train_step(x, t, weight, whole.table, out, update)
+        update, kept = self.update_by(optimizer), self._kept
+        self._forward_shape, self._kept = None, False
+        try:
+            return whole.engine.train_step(x, t, weight, whole.table, whole.out, update)
+        except (TypeError, ValueError):  # refused: nothing has been computed
+            self._kept = kept
+            raise
 
     def update(self, optimizer: Optimizer) -> None:
         """Make the optimizer's step from ``net.gradients`` as they are, for loops of your own.
@@ -1159,7 +1239,7 @@ class Network:
         self._update(optimizer, self.gradients)
 
     def _update(self, optimizer: Optimizer, grads: Gradients) -> None:
-        with self._gate:
+        with self.entrance:
             if optimizer.kind is None:
                 optimizer.update(self.flat_parameters, grads.flat)
             else:
@@ -1181,22 +1261,20 @@ class Network:
             return optimizer.compiled_for(
                 self, flat, steps=steps, penalized=penalized, accumulate=accumulate, average=average
             )
-        key = id(optimizer), optimizer.version, penalized
-        if self._update_made is None or self._update_made[:2] != (key, weakref.ref(optimizer)):
-            made = optimizer.compiled_for(self, flat, steps=steps, penalized=penalized)
-            self._update_made = key, weakref.ref(optimizer), made
-            return made
-        update = self._update_made[2]
-        if (rates := optimizer.rates(optimizer.state_for(self).step + 1, steps)) is not None:
-            update.follow(rates)
-        return update
+        made = self._update_made
+        if made is None or made.optimizer() is not optimizer or made[1:3] != (optimizer.version, penalized):
+            update = optimizer.compiled_for(self, flat, steps=steps, penalized=penalized)
+            self._update_made = MadeUpdate(
+                weakref.ref(optimizer), optimizer.version, penalized, update, optimizer.moves
+            )
+            return update
+        if made.moves and (rates := optimizer.rates(optimizer.state_for(self).step + 1, steps)) is not None:
+            made.update.follow(rates)
+        return made.update
 
-    def update_in_engine(self, optimizer: Optimizer, **options: Any) -> tuple[_engine.Update, _engine.Table]:
-        """Give what a step in one engine needs, which does not keep its gradients."""
-        assert self.whole is not None
-        update = self.update_by(optimizer, **options)
+    def drop_gradients(self) -> None:
+        """Say that `gradients` are not kept by the call that begins."""
         self._kept = False
-        return update, self._gradients.table(self.whole.names)
 
     # ---- copies
 
@@ -1208,23 +1286,12 @@ class Network:
         dtype : {"float32", "float64"}, optional
             Another dtype; parameters are rounded.
         """
-        made = Network.__new__(type(self))
-        made.__dict__.update({name: value for name, value in vars(self).items() if name in self._settings()})
-        Network.__init__(
-            made,
-            *(unit.fresh() for unit in self.units),
-            loss=self.loss,
-            dtype=self.dtype if dtype is None else dtype,
-            seed=self.seed,
-            l1=self.l1,
-            l2=self.l2,
-        )
-        made.flat_parameters[...] = self.flat_parameters
-        for name, values in made.state.items():
-            values[...] = self.state[name]
-        made.steps = self.steps
-        made._set_training(self.training)
-        return made
+        from fastbp import _architecture
+
+        cls, chain, keywords, *rest = _architecture.parts(self)
+        if dtype is not None:
+            keywords["dtype"] = dtype
+        return _architecture.revive(cls, chain, keywords, *rest)
 
     # ---- files, pickles, summary: see fastbp/saving.py, _architecture.py and summary.py
 
@@ -1290,10 +1357,6 @@ class Network:
         from fastbp import _architecture
 
         return _architecture.revive, _architecture.parts(self)
-
-    def _settings(self) -> tuple[str, ...]:
-        """What a subclass has beside a network's own attributes."""
-        return ()
 
     def __repr__(self) -> str:
         return f"Network({', '.join(map(repr, self.units))}, loss={self.loss!r}, dtype={self.dtype.name!r})"
@@ -1366,9 +1429,6 @@ class MLP(Network):
             if i < layers:
                 chain.append(made.fresh() if isinstance(made, Unit) else made[i].fresh())
         super().__init__(*chain, loss=last, dtype=dtype, seed=seed, l1=l1, l2=l2)
-
-    def _settings(self) -> tuple[str, ...]:
-        return "sizes", "hidden", "init"
 
     def __repr__(self) -> str:
         name = TABLE_LOSSES.get(type(self.loss))

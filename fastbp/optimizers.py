@@ -33,22 +33,14 @@ __all__ = ["Optimizer"]
 
 Array = NDArray[Any]
 Values = dict[str, Any]
+Groups = tuple[tuple[str, Values], ...]
 
 
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
 
 def _fraction(name: str, value: Any) -> float:
-    number = check.real(name, value)
-    if not 0 <= number < 1:
-        raise ValueError(f"{name} must be in [0, 1), got {number}")
-    return number
-
-
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False, got {type(value).__name__} {value!r}")
-    return bool(value)
+    return check.real(name, value, at_least=0, below=1)
 
 
 def _betas(name: str, value: Any) -> tuple[float, float]:
@@ -65,7 +57,7 @@ CHECKS = {
     "not_negative": lambda name, value: check.real(name, value, at_least=0),
     "number": check.real,
     "fraction": _fraction,
-    "flag": _flag,
+    "flag": check.flag,
     "betas": _betas,
 }
 
@@ -206,7 +198,12 @@ class Optimizer:
         return ()
 
     def observe(self, loss: float) -> None:
-        """Take notice of the loss of an epoch: on the validation data, where there are any. `train` calls it."""
+        """Tell the schedules, each once, the loss of an epoch: on the validation data, where there are any.
+
+        `train` calls it.
+        """
+        for schedule in {id(schedule): schedule for schedule in self._schedules().values()}.values():
+            schedule.observe(loss)
 
     def state_for(self, network_like: Any) -> OptimizerState:
         """The state kept for one network; made where there is none.
@@ -338,7 +335,7 @@ class RuleOptimizer(Optimizer):
                 raise TypeError(f"{where}unknown hyper-parameter {name!r}: known are {', '.join(map(repr, known))}")
         return {name: CHECKS[known[name]](name, value) for name, value in options.items()}
 
-    def _checked_groups(self, groups: Any) -> tuple[tuple[str, Values], ...]:
+    def _checked_groups(self, groups: Any) -> Groups:
         if groups is None:
             return ()
         if isinstance(groups, Mapping | str) or not hasattr(groups, "__iter__"):
@@ -416,11 +413,6 @@ class RuleOptimizer(Optimizer):
         rates.update({f"groups.{i}.lr": values["lr"] for i, (_, values) in enumerate(self._groups) if "lr" in values})
         return {name: rate for name, rate in rates.items() if isinstance(rate, Schedule)}
 
-    def observe(self, loss: float) -> None:
-        """Tell the schedules, each once, the loss of an epoch."""
-        for schedule in {id(schedule): schedule for schedule in self._schedules().values()}.values():
-            schedule.observe(loss)
-
     # ---- state
 
     def _begin(self, flat: Array) -> OptimizerState:
@@ -477,10 +469,10 @@ class RuleOptimizer(Optimizer):
 
     def get_state(self, net: Any) -> dict[str, Any]:
         """Give what is remembered of a network and of the schedules, and the hyper-parameters that are numbers."""
-        made = {**super().get_state(net), "carried": self.state_for(net).carried}
-        for name, value in self._values.items():
-            if not callable(value):
-                made[f"hyper.{name}"] = np.array(value) if isinstance(value, tuple) else value
+        made = {**super().get_state(net), "carried": self.state_for(net).carried, **_numbers("hyper.", self._values)}
+        made.update(clip_value=self._clip_value or 0.0, clip_norm=self._clip_norm or 0.0)  # 0: none
+        for i, (match, values) in enumerate(self._groups):
+            made.update({f"group.{i}.match": match, **_numbers(f"group.{i}.", values)})
         return made
 
     def set_state(self, net: Any, state: Mapping[str, Any]) -> None:
@@ -494,7 +486,8 @@ class RuleOptimizer(Optimizer):
         self.check_state(net, state)
         super().set_state(net, state)
         self.state_for(net).carried[...] = np.array(state["carried"], float)
-        self._values = self._values_in(state)
+        self._values, self._groups = self._values_in(state)
+        self._clip_value, self._clip_norm = self._clips_in(state)
         self.version += 1
 
     def check_state(self, net: Any, state: Mapping[str, Any]) -> dict[str, Array]:
@@ -503,22 +496,39 @@ class RuleOptimizer(Optimizer):
         if carried.shape != (len(self._groups) + 1,):
             raise ValueError(f"carried has shape {carried.shape}, expected {(len(self._groups) + 1,)}: other groups?")
         self._values_in(state)
+        self._clips_in(state)
         return arrays
 
     def _settings(self) -> dict[str, Any]:
         return {}  # hyper-parameters have their checks, and are none of these
 
-    def _values_in(self, state: Mapping[str, Any]) -> Values:
-        """Give the hyper-parameters with those of a state."""
+    def _values_in(self, state: Mapping[str, Any]) -> tuple[Values, Groups]:
+        """Give the hyper-parameters with those of a state, and those of the groups."""
+        values = {**self._values, **self._numbers_in("hyper.", state, self._values)}
+        _check_together(self.rule, values)
+        groups = []
+        for i, (match, own) in enumerate(self._groups):
+            if (theirs := state.get(f"group.{i}.match")) != match:
+                raise ValueError(f"groups[{i}] matches {theirs!r} in the state, {match!r} here")
+            changing = {name: value for name, value in own.items() if callable(value)}
+            its = {**changing, **self._numbers_in(f"group.{i}.", state, own)}
+            _check_together(self.rule, {**values, **its}, f"groups[{i}]: ")
+            groups.append((match, its))
+        return values, tuple(groups)
+
+    def _numbers_in(self, start: str, state: Mapping[str, Any], mine: Values) -> Values:
+        """Give the hyper-parameters that a state has under names that begin so; a rate that changes stays as it is."""
         given = {
             name: value.item() if isinstance(value, np.generic) else value
-            for name, value in _below("hyper.", state).items()
+            for name, value in _below(start, state).items()
+            if name != "match" and not (name == "lr" and callable(mine.get("lr")))
         }
-        if callable(self._values["lr"]):
-            given.pop("lr", None)
-        values = {**self._values, **self._checked(given, "")}
-        _check_together(self.rule, values)
-        return values
+        return self._checked(given, "")
+
+    @staticmethod
+    def _clips_in(state: Mapping[str, Any]) -> tuple[float | None, float | None]:
+        value, norm = (check.real(name, state.get(name, 0.0), at_least=0) for name in ("clip_value", "clip_norm"))
+        return value or None, norm or None
 
     # ---- steps
 
@@ -564,13 +574,16 @@ class RuleOptimizer(Optimizer):
             shares=shares,
         )
 
+    @property
+    def moves(self) -> bool:
+        """Whether some learning rate changes with the step."""
+        return any(callable(self._values_of(group)["lr"]) for group in range(len(self._groups) + 1))
+
     def rates(self, first: int, steps: int) -> NDArray[np.float64] | None:
         """Give the learning rate of each of so many steps and each group; None where none of them changes."""
-        if not callable(self._values["lr"]) and not self._groups:
+        if not self.moves:
             return None
         rates = [self._values_of(group)["lr"] for group in range(len(self._groups) + 1)]
-        if not any(map(callable, rates)):
-            return None
         return np.ascontiguousarray(np.stack([rates_of(rate, first, steps) for rate in rates], axis=1))
 
     def update(self, parameters: Array, gradients: Array) -> None:
@@ -625,6 +638,15 @@ class RuleOptimizer(Optimizer):
 def _below(start: str, state: Mapping[str, Any]) -> dict[str, Any]:
     """Give the entries whose names begin so, without that beginning."""
     return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+
+
+def _numbers(start: str, values: Values) -> dict[str, Any]:
+    """Give the hyper-parameters that are numbers, under names that begin so."""
+    return {
+        f"{start}{name}": np.array(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if not callable(value)
+    }
 
 
 def _clip(name: str, value: Any) -> float | None:

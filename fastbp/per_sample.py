@@ -19,8 +19,10 @@ from fastbp import _engine, reference
 from fastbp import _validate as check
 from fastbp._observe import Observer
 from fastbp._validate import FloatArray
+from fastbp._views import NamedViews
 from fastbp.optimizers import Optimizer
 from fastbp.random import Philox, stream_number
+from fastbp.schedules import Rate, checked_rate, rate_at
 
 if TYPE_CHECKING:
     from fastbp.network import Gradients, Network
@@ -32,7 +34,7 @@ NOISE_BLOCK = 1 << 16  # numbers drawn at once
 Named = dict[str, FloatArray]
 
 
-class SampleGradients(Mapping[str, FloatArray]):
+class SampleGradients(NamedViews):
     """The gradient of each row's loss at every parameter: one array, and views into it by name.
 
     Attributes
@@ -48,29 +50,6 @@ class SampleGradients(Mapping[str, FloatArray]):
     >>> list(grads), grads["0.weight"].shape, grads.flat.shape
     (['0.weight', '0.bias'], (5, 2, 1), (5, 3))
     """
-
-    def __init__(self, flat: FloatArray, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self.flat = flat
-        self._views: Named = {}
-        first = 0
-        for name, shape in shapes.items():
-            end = first + math.prod(shape)
-            self._views[name] = flat[:, first:end].reshape(len(flat), *shape)
-            first = end
-
-    def __getitem__(self, name: str) -> FloatArray:
-        if name not in self._views:
-            raise KeyError(f"{name!r}; known are {', '.join(map(repr, self._views))}")
-        return self._views[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._views)
-
-    def __len__(self) -> int:
-        return len(self._views)
-
-    def __repr__(self) -> str:
-        return f"SampleGradients({', '.join(f'{name} {view.shape}' for name, view in self._views.items())})"
 
 
 # ---- what each kind of unit makes of its rows ------------------------------------------------------------------------
@@ -288,7 +267,7 @@ class DPSGD(Optimizer):
 
     Parameters
     ----------
-    lr : float, or function of the step
+    lr : float, Schedule or function of the step
         Learning rate, > 0; of a function the rate at step 1, 2, ...
     clip_norm : float
         What no sample's gradient is longer than, > 0.
@@ -334,44 +313,25 @@ class DPSGD(Optimizer):
 
     def __init__(
         self,
-        lr: float | Callable[[int], float],
+        lr: Rate,
         clip_norm: float,
         noise_multiplier: float,
         momentum: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        self.lr = lr if callable(lr) else check.real("lr", lr, above=0)
+        self.lr = checked_rate("lr", lr)
         self.clip_norm = check.real("clip_norm", clip_norm, above=0)
         self.noise_multiplier = check.real("noise_multiplier", noise_multiplier, at_least=0)
         self.momentum = check.real("momentum", momentum, at_least=0, below=1)
         self.seed = Philox(seed).seed
 
-    def get_state(self, net: Any) -> dict[str, Any]:
-        """Give what is remembered of a network, and the settings: what goes on from it has the same noise."""
-        state = self.state_for(net)
-        settings = {name: value for name, value in self.__getstate__().items() if not callable(value)}
-        velocity = {"state.velocity": state.arrays["velocity"]}
-        return {"optimizer": type(self).__name__, "step": state.step, "settings": settings, **velocity}
-
-    def set_state(self, net: Any, state: Mapping[str, Any]) -> None:
-        """Go on from what `get_state` gave for a network of the same size and dtype.
-
-        Raises
-        ------
-        ValueError
-            It is another optimizer's or of another size. Nothing has been changed then.
-        """
-        if state.get("optimizer") != type(self).__name__:
-            raise ValueError(f"the state is that of {state.get('optimizer')!r}, this is {type(self).__name__}")
-        mine, given = self.state_for(net), np.asarray(state["state.velocity"])
-        velocity = mine.arrays["velocity"]
-        if given.shape != velocity.shape or given.dtype != velocity.dtype:
-            wanted = f"{velocity.shape} {velocity.dtype}"
-            raise ValueError(f"state.velocity is {given.shape} {given.dtype}, the network has {wanted}")
-        checked = type(self)(**{"lr": self.lr, **state["settings"]})
-        vars(self).update(checked.__getstate__())
-        mine.step = check.integer("step", state["step"], 0)
-        velocity[...] = given
+    def check_state(self, net: Any, state: Mapping[str, Any]) -> dict[str, FloatArray]:
+        """Give the arrays of a state, or raise ValueError where `set_state` would."""
+        arrays = super().check_state(net, state)
+        prefix = "setting."
+        given = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        type(self)(**{"lr": self.lr, **given})
+        return arrays
 
     def update(self, parameters: Any, gradients: Any) -> None:
         """Refuse: a gradient that is there already is neither clipped by samples nor noisy."""
@@ -390,7 +350,7 @@ class DPSGD(Optimizer):
         weight = check.sample_weights(sample_weight, len(x), net.dtype)
         divisor = check.divisor("mean", len(x), weight)
         state = self.state_for(net)
-        rate = check.real("lr", self.lr(state.step + 1), at_least=0) if callable(self.lr) else self.lr
+        rate = rate_at(self.lr, state.step + 1)
         with net.entrance:
             samples = Samples(net, x, t, weight)
             loss = float(np.add.reduce(samples.losses, dtype=np.float64) / divisor)

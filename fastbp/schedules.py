@@ -240,8 +240,7 @@ class Cosine(Schedule):
     def __post_init__(self) -> None:
         _check(self, lr=_ABOVE_0, lowest=_FROM_0)
         _check_count(self, "steps", "growth")
-        if not isinstance(self.restarts, bool | np.bool_):
-            raise TypeError(f"restarts must be True or False, got {self.restarts!r}")
+        object.__setattr__(self, "restarts", check.flag("restarts", self.restarts))
 
     def __call__(self, step: int) -> float:
         """Give the rate of a step."""

@@ -17,6 +17,7 @@ D. Nodes that no parameter leads to do not move, and are left out.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ Named = Mapping[str, FloatArray]
 def input_gradient(net: Network, x: Any, t: ArrayLike, sample_weight: ArrayLike | None) -> FloatArray:
     """As `Network.input_gradient`."""
     x = net.checked_x(x)
-    with net.entrance:
+    with net.entrance, net.evaluating():
         observer = net.observer()
         y = observer.forward(x, False)
         _, dy = loss_and_gradient(net, y, t, sample_weight)
@@ -72,7 +73,7 @@ def loss_and_gradient(
 def jacobian(net: Network, x: Any) -> FloatArray:
     """As `Network.jacobian`."""
     x = net.checked_x(x)
-    with net.entrance:
+    with net.entrance, net.evaluating():
         observer = net.observer()
         y = observer.forward(x, False)
         made = np.empty((*y.shape, x.shape[1]), net.dtype)
@@ -451,7 +452,9 @@ class CurvaturePoint:
         # What is kept must stay as it is, whatever the caller does with x, t and weights.
         self._t: ArrayLike = t if observer else np.array(t)
         self._weight = sample_weight if observer or sample_weight is None else np.array(sample_weight)
-        with net.entrance:
+        # An observer is the network's own: whoever hands it over is in the network, and stays until the last product.
+        self._entrance = net.entrance if observer is None else contextlib.nullcontext()
+        with self._entrance, net.evaluating():
             self.observer = observer or Observer(net)
             self.y = self.observer.forward(x if observer else np.array(x), False)
             loss, self._dy = loss_and_gradient(net, self.y, t, sample_weight)
@@ -469,7 +472,7 @@ class CurvaturePoint:
     def gradient(self) -> Gradients:
         """The gradient of the mean loss at every parameter, in arrays of its own."""
         into = self._result(None)
-        with self.net.entrance:
+        with self._entrance:
             self._down(self._dy, None, None, into)
             self.net.with_penalty(self.loss, into)
         return into
@@ -499,7 +502,7 @@ class CurvaturePoint:
         into = self._result(_checked_out(self.net, out, dots.flat))
         if not self._moving:
             return into.flat
-        with self.net.entrance:
+        with self._entrance:
             moved = self._up(dots)
             y_dot = moved[self.observer.last]
             dy_dot = self.net.loss.curvature(self.y, self._t, y_dot, sample_weight=self._weight)
@@ -587,7 +590,8 @@ def _checked_out(net: Network, out: Any, v: FloatArray) -> FloatArray | None:
 def product(net: Network, x: Any, t: ArrayLike, v: Any, sample_weight: ArrayLike | None, kind: str) -> FloatArray:
     """Give one product, of a point that is not kept."""
     v = checked_vector(net, v)
-    made: FloatArray = getattr(CurvaturePoint(net, x, t, sample_weight, observer=net.observer()), kind)(v)
+    with net.entrance:
+        made: FloatArray = getattr(CurvaturePoint(net, x, t, sample_weight, observer=net.observer()), kind)(v)
     return made
 
 
@@ -600,10 +604,11 @@ def hessian(net: Network, x: Any, t: ArrayLike, sample_weight: ArrayLike | None)
             f"the Hessian of {n} parameters has {size}; at most {MOST_PARAMETERS} parameters are possible: "
             "hvp(x, t, v) gives products with it"
         )
-    point = CurvaturePoint(net, x, t, sample_weight, observer=net.observer())
     made, v = np.empty((n, n), net.dtype), np.zeros(n, net.dtype)
-    for i in range(n):
-        v[i] = 1
-        point.hvp(v, out=made[i])
-        v[i] = 0
+    with net.entrance:
+        point = CurvaturePoint(net, x, t, sample_weight, observer=net.observer())
+        for i in range(n):
+            v[i] = 1
+            point.hvp(v, out=made[i])
+            v[i] = 0
     return made

@@ -28,6 +28,7 @@ from fastbp.averages import Average
 from fastbp.callbacks import BatchInfo, Callback, EarlyStopping, StopTraining, checked_callbacks, has_batch_end
 from fastbp.data import Piece, Rows, Source, Stream, Validation
 from fastbp.history import History
+from fastbp.losses import Loss
 from fastbp.metrics import Metric, check_against, checked_metrics, evaluate
 from fastbp.network import Network, check_optimizer
 from fastbp.optimizers import Optimizer
@@ -175,8 +176,7 @@ def train(
     if not isinstance(net, Network):
         raise TypeError(f"net must be a fastbp.Network, got {net!r} ({type(net).__name__})")
     check_optimizer(optimizer)
-    if not isinstance(shuffle, bool | np.bool_):
-        raise TypeError(f"shuffle must be True or False, got {shuffle!r}")
+    shuffle = check.flag("shuffle", shuffle)
     epochs, batch_size = check.integer("epochs", epochs), check.integer("batch_size", batch_size)
     steps = _checked_steps(optimizer, accumulate, average)
     limits = _checked_limits(max_seconds, max_steps)
@@ -357,12 +357,14 @@ class Run:
         """The engine gathers the batches and makes all steps."""
         net, whole = self.net, self.net.whole
         assert whole is not None
-        how = {"accumulate": self.how.accumulate, "average": self.how.average}
-        update, out = net.update_in_engine(self.optimizer, steps=piece.steps, **how)
+        update = net.update_by(
+            self.optimizer, steps=piece.steps, accumulate=self.how.accumulate, average=self.how.average
+        )
+        net.drop_gradients()
         before = int(self.made[0])
         try:
             whole.engine.train_epoch(
-                piece.x, piece.t, piece.weight, piece.order, piece.batch_size, whole.table, out, update, self.made
+                piece.x, piece.t, piece.weight, piece.order, piece.batch_size, whole.table, whole.out, update, self.made
             )
         except KeyboardInterrupt:
             # Steps are whole and counted, so it is known where this is.
@@ -379,33 +381,52 @@ class Run:
     def _steps_in_python(self, piece: Piece) -> None:
         """A call for each batch: a unit, the loss or the optimizer is Python's."""
         for group in piece.groups():
-            shares = [sources.share_of(len(x), self.net.row_counts(t, weight)) for x, t, weight in group]
-            whole = sum(shares)
-            if not sources.has_mean(np.array([whole])):
+            loss, whole = self._one_step(group)
+            if whole == 0:
                 continue
-            if len(group) == 1:
-                x, t, weight = group[0]
-                loss = self.net.train_step(x, t, self.optimizer, sample_weight=weight)
-            else:
-                loss = self._accumulated(group, shares, whole)
             self.made += 1, whole * loss, whole
             if self.how.average is not None:
                 self.how.average.update(self.net)
 
-    def _accumulated(self, batches: Sequence[Any], shares: Sequence[float], whole: float) -> float:
-        """Make one step by the sum of the batches' gradients; give their loss."""
-        net, loss = self.net, 0.0
-        total: FloatArray | None = None
-        for (x, t, weight), share in zip(batches, shares, strict=True):
-            if share == 0:
+    def _one_step(self, group: Sequence[sources.Batch]) -> tuple[float, float]:
+        """Make the step of some batches; give its loss, and what it counts in the epoch's mean: 0 without a step."""
+        net, several = self.net, len(group) > 1
+        if several and net.counts_apart:
+            losses = net.losses_apart(group)
+            whole = sum(sources.share_of(len(x), weight) for x, _, weight in group)
+            return (self._accumulated(group, None, losses), whole) if any(losses) else (0.0, 0.0)
+        shares = [sources.share_of(len(x), net.row_counts(t, weight)) for x, t, weight in group]
+        whole = sum(shares)
+        if not sources.has_mean(np.array([whole])):
+            return 0.0, 0.0
+        if several:
+            return self._accumulated(group, [share / whole for share in shares], [None] * len(group)), whole
+        x, t, weight = group[0]
+        return net.train_step(x, t, self.optimizer, sample_weight=weight), whole
+
+    def _accumulated(
+        self, batches: Sequence[sources.Batch], shares: Sequence[float] | None, losses: Sequence[Loss | None]
+    ) -> float:
+        """Make one step by the sum of the batches' gradients, each by its share, or each of a loss of its own."""
+        net, made, step, first = self.net, 0.0, self.net.steps, 0
+        total = np.zeros_like(net.flat_parameters)
+        for i, (x, t, weight) in enumerate(batches):
+            first += len(x)
+            loss, share = losses[i], 1.0 if shares is None else shares[i]
+            if share == 0 or (shares is None and loss is None):
                 continue
-            value, grads = net.value_and_grad(x, t, sample_weight=weight)
-            grads.flat[...] *= net.dtype.type(share / whole)
-            loss += share / whole * value
-            total = grads.flat.copy() if total is None else total + grads.flat
+            with net.part_of_step(step, first - len(x)):
+                if loss is None:
+                    value, grads = net.value_and_grad(x, t, sample_weight=weight)
+                else:
+                    value, grads = net.value_and_grad_of(loss, x, t, weight)
+            made += share * value
+            total += net.dtype.type(share) * grads.flat
         net.gradients.flat[...] = total
+        if shares is None:
+            made = net.with_penalty(made, net.gradients)
         net.update(self.optimizer)
-        return loss
+        return made
 
     def _finish_epoch(self, reporter: reporting.Reporter, first: int) -> None:
         history = self.history
@@ -505,6 +526,7 @@ class Run:
         """What must be the same in a run that is resumed."""
         return {
             **self.source.settings(),
+            "net.training": self.net.training,
             "accumulate": self.how.accumulate,
             "average": None if self.how.average is None else repr(self.how.average),
             "rows of validation": None if self.measures.validation is None else len(self.measures.validation.x),
@@ -690,8 +712,8 @@ def _check_weight(weight: FloatArray | None, what: str) -> None:
 def _split(x: FloatArray, t: Any, split: Split, seed: int) -> tuple[Any, Any]:
     """The rows for training and for validation; None and None where all are for training."""
     fraction = check.real("validation_fraction", split.fraction, at_least=0.0, below=1.0)
-    if split.stratify is not None and not isinstance(split.stratify, bool | np.bool_):
-        raise TypeError(f"stratify must be True, False or None, got {split.stratify!r}")
+    if split.stratify is not None:
+        check.flag("stratify", split.stratify)
     if fraction == 0.0:
         if split.stratify:
             raise ValueError("stratify=True needs validation_fraction")

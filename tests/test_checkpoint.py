@@ -113,6 +113,60 @@ def test_a_run_stopped_after_any_step_ends_with_the_same_bits(
         assert_same_run((net, optimizer, history), expected)
 
 
+def everything(python: bool, accumulate: int, **options: Any) -> tuple[fastbp.Network, Any, fastbp.History, fastbp.EMA]:
+    """A run of all that has a memory: dropout, batch norm, groups, clipping, schedules, an average, penalties."""
+    schedules, rng = fastbp.schedules, np.random.default_rng(0)
+    x = rng.standard_normal((70, 6)).astype(np.float32)
+    x[:, :2] = rng.integers(0, 5, (70, 2))
+    t = rng.integers(-1, 3, 70)
+    block = fastbp.Residual(fastbp.Sequential(fastbp.Dropout(0.3), fastbp.Linear(8, 8), fastbp.LayerNorm(8)))
+    arms = fastbp.Branches([fastbp.Linear(8, 4), fastbp.Sequential(fastbp.Linear(8, 4), fastbp.Dropout())], "concat")
+    chain = fastbp.Embedding(5, 3, columns=2), fastbp.Linear(10, 8), fastbp.BatchNorm(8), block, arms
+    parts = [(0.7, fastbp.SoftmaxNLL(ignore_index=-1, class_weight=[1.0, 2.0, 0.5]))]
+    parts += [(0.3, fastbp.SoftmaxNLL(ignore_index=-1, label_smoothing=0.1))]
+    hidden = Wide() if python else fastbp.PReLU(8)
+    net = fastbp.Network(*chain, hidden, fastbp.Linear(8, 3), loss=fastbp.LossSum(parts), seed=3, l1=1e-4, l2=1e-3)
+    biases = {"match": "*.bias", "weight_decay": 0.0, "lr": schedules.Cosine(0.01, 40)}
+    optimizer = fastbp.AdamW(
+        lr=schedules.WarmUp(schedules.ReduceOnPlateau(0.02, patience=0), 5),
+        groups=[biases, {"match": "1.*", "eps": 1e-6}],
+        clip_norm=0.5,
+        clip_value=0.3,
+    )
+    average = fastbp.EMA(0.9)
+    more: dict[str, Any] = {"batch_size": 8, "validation_fraction": 0.2, "metrics": ["accuracy"], "seed": 7, **options}
+    more |= {"early_stopping": EarlyStopping(patience=3), "average": average, "accumulate": accumulate}
+    history = train(net, x, t, optimizer=optimizer, **more)
+    return net, optimizer, history, average
+
+
+class Wide(Square):
+    """Its outputs are known before it runs."""
+
+    def outputs_for(self, n_in: int | None) -> int | None:
+        return n_in
+
+
+@pytest.mark.parametrize("python", [False, True])
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("every", [1, 2, None])
+def test_everything_that_has_a_memory_goes_on(every: int | None, accumulate: int, python: bool, tmp_path: Path) -> None:
+    expected = everything(python, accumulate)
+    for stride in (1, 3, 7):
+        path, limit, stopped = tmp_path / f"{stride}.ckpt", 0, "max_steps"
+        while stopped.startswith("max_steps"):
+            limit += stride
+            more: dict[str, Any] = {"checkpoint": path, "checkpoint_every": every, "resume": True, "max_steps": limit}
+            net, optimizer, history, average = everything(python, accumulate, **more)
+            stopped = history.stopped or ""
+        assert_same_run((net, optimizer, history), expected[:3])
+        assert net.steps == expected[0].steps
+        for name, values in net.state.items():
+            assert_same_bits(values, expected[0].state[name])
+        assert_same_bits(average.values(net), expected[3].values(expected[0]))
+        assert optimizer.lr.get_state() == expected[1].lr.get_state()
+
+
 @pytest.mark.parametrize("every", [1, 4, 5, 7, None])
 @pytest.mark.parametrize("at", [1, 5, 6, 7, 13, 24])
 def test_an_exception_in_a_callback(at: int, every: int | None, tmp_path: Path) -> None:
@@ -510,6 +564,21 @@ def test_another_network(written: Path) -> None:
     refused(written, r"another network: units 1 is Tanh\(\) in the file, Square\(\) here", network(python=True, seed=8))
     wider = fastbp.Network(fastbp.Linear(6, 8), fastbp.Tanh(), fastbp.Linear(8, 3), **more)  # type: ignore[arg-type]
     refused(written, r"another network: units 0 is Linear\(6, 9\) in the file, Linear\(6, 8\) here", wider)
+
+
+def test_another_penalty(written: Path) -> None:
+    chain = fastbp.Linear(6, 9), fastbp.Tanh(), fastbp.Linear(9, 3)
+    other = fastbp.Network(*chain, loss=fastbp.SoftmaxNLL(), seed=8, l2=0.5)
+    refused(written, r"another network: l2 0.0 in the file, 0.5 here", other)
+
+
+def test_a_run_in_another_mode(tmp_path: Path) -> None:
+    (x, t), path = samples(), tmp_path / "run.ckpt"
+    net = network()
+    net.eval()
+    train(net, x, t, optimizer=fastbp.Adam(), epochs=1, checkpoint=path)
+    with pytest.raises(CheckpointError, match=r"another run: net\.training is False in the file, True here"):
+        train(network(), x, t, optimizer=fastbp.Adam(), resume=path)
 
 
 def test_another_optimizer(written: Path) -> None:

@@ -509,3 +509,16 @@ def test_a_file_larger_than_the_memory(tmp_path: Any) -> None:
         file.truncate(200_000 * 256 * 4)
     script = LARGE.replace('"LARGE.bin"', repr(str(path)))
     assert processes.output(script, FASTBP_NUM_THREADS="1") == "True"
+
+
+def test_validation_in_parts_of_a_sum_of_losses_that_weigh_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    x, t, weight = rng.normal(size=(50, 4)), rng.integers(0, 3, 50), rng.random(50)
+    t[:9] = 1
+    own = fastbp.SoftmaxNLL(class_weight=[1.0, 5.0, 0.5])
+    loss = fastbp.LossSum([(0.7, own), (0.3, fastbp.SoftmaxNLL(ignore_index=1))])
+    net = fastbp.MLP([4, 3], loss=loss, dtype="float64", seed=0, l2=0.5)
+    monkeypatch.setattr("fastbp.data.VALIDATED", 8)
+    for its in (weight, None):
+        got = data.Validation(x, t, its).loss(net)
+        assert got == pytest.approx(net.loss_value(x, t, sample_weight=its), rel=1e-14)

@@ -207,8 +207,8 @@ BAD = [
     ({"metrics": ["mse", "mse"]}, ValueError, "metrics has two metrics of the name 'mse'"),
     ({"metrics": ["accuracy"], "validation_data": None}, ValueError, "metrics needs validation_data or"),
     ({"metrics": ["top_3"]}, ValueError, "top_3 of 3 classes is always 1: k must be at most 2"),
-    ({"metrics": ["r2"]}, ValueError, r"r2 needs a target for each output, got targets \(2,\) and outputs \(2, 3\)"),
-    ({"train_metrics": ["mae"]}, ValueError, "mae needs a target for each output"),
+    ({"metrics": ["r2"]}, ValueError, "r2 needs predicted values, but this network predicts labels"),
+    ({"train_metrics": ["mae"]}, ValueError, "mae needs predicted values"),
 ]
 
 
@@ -248,3 +248,52 @@ def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert metric("accuracy") is METRICS["accuracy"]
     with pytest.raises(ImportError, match='"auc" needs scikit-learn: pip install scikit-learn'):
         metric("auc")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_rows_that_a_sum_of_losses_ignores_do_not_count(nested: bool) -> None:
+    rng = np.random.default_rng(0)
+    x, t = rng.normal(size=(20, 4)), rng.integers(0, 3, 20)
+    t[:9] = -1  # the two that are looked at before a training among them
+    own = fastbp.SoftmaxNLL(ignore_index=-1)
+    loss = fastbp.LossSum([(0.5, own), (0.5, fastbp.SoftmaxNLL(ignore_index=-1, label_smoothing=0.1))])
+    loss = fastbp.LossSum([(2.0, loss)]) if nested else loss
+    several, one = (fastbp.MLP([4, 3], loss=made, dtype="float64", seed=0) for made in (loss, own))
+    found = [metric("accuracy"), metric("top_2")]
+    assert evaluate(several, found, x, t) == evaluate(one, found, x, t) == evaluate(one, found, x[9:], t[9:])
+    history = fastbp.train(
+        several, x, t, optimizer=fastbp.SGD(lr=1e-300), epochs=1, train_metrics=["accuracy", "top_2"], progress=False
+    )
+    assert history.metrics == {name: [value] for name, value in evaluate(one, found, x, t).items()}
+    assert all(math.isnan(value) for value in evaluate(one, found, x[:9], t[:9]).values())
+
+
+def test_what_a_loss_predicts_is_measured() -> None:
+    """Rates, not their logarithms; means, not what stands beside them; yes and no, however a target says it."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(9, 4))
+
+    def measured(name: str, loss: fastbp.Loss, n_out: int, t: Array) -> tuple[float, fastbp.Network]:
+        net = fastbp.MLP([4, n_out], loss=loss, dtype="float64", seed=0)
+        return evaluate(net, [metric(name)], x, t)[name], net
+
+    t = rng.poisson(2.0, (9, 2)).astype(np.float64)
+    found, net = measured("mae", fastbp.PoissonNLL(), 2, t)
+    assert found == pytest.approx(np.abs(np.exp(net.outputs(x)) - t).mean())
+    found, net = measured("mse", fastbp.GaussianNLL(predict_variance=True), 4, t)
+    assert found == pytest.approx(((net.outputs(x)[:, :2] - t) ** 2).mean())
+    signs = np.where(rng.normal(size=(9, 1)) > 0, 1.0, -1.0)
+    found, net = measured("accuracy", fastbp.Hinge(), 1, signs)
+    assert found == np.mean((net.outputs(x) > 0) == (signs > 0))
+    assert 0 < found < 1
+    with pytest.raises(ValueError, match="r2 needs predicted values, but this network predicts labels"):
+        measured("r2", fastbp.SigmoidNLL(), 1, (signs + 1) / 2)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="scikit-learn is not installed")
+def test_targets_without_a_curve_are_refused_before_the_training() -> None:
+    net = fastbp.MLP([4, 3], loss="kl_div", dtype="float64", seed=0)
+    before, x, t = net.flat_parameters.copy(), np.ones((6, 4)), np.full((6, 3), 1 / 3)
+    with pytest.raises(ValueError, match='"auc" needs labels, or targets of 0 and 1'):
+        fastbp.train(net, x, t, optimizer=fastbp.SGD(lr=0.1), train_metrics=["auc"], progress=False)
+    np.testing.assert_array_equal(net.flat_parameters, before)

@@ -1528,3 +1528,135 @@ def test_unknown_options_are_refused() -> None:
     ):
         with call.unmoved(), pytest.raises(TypeError):
             wrong()
+
+
+# ---- nothing half done -----------------------------------------------------------------------------------------------
+
+
+class Passing(fastbp.Unit):
+    """A user's unit whose parameter bears the name of a linear unit's."""
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"weight": (1,)}
+
+    def initialize(self, rng: Philox, parameters: dict[str, Any]) -> None:
+        parameters["weight"][...] = 2.0
+
+    def outputs_for(self, n_in: int | None) -> int | None:
+        return n_in
+
+    def forward(self, x: Array) -> Array:
+        self.x = x.copy()
+        return np.asarray(x * self.parameters["weight"])
+
+    def backward(self, dy: Array) -> Array:
+        self.gradients["weight"][...] = (dy * self.x).sum()
+        return np.asarray(dy * self.parameters["weight"])
+
+
+def with_state(*middle: fastbp.Unit, **options: Any) -> fastbp.Network:
+    chain = fastbp.Linear(4, 5), fastbp.BatchNorm(5), *middle, fastbp.Dropout(), fastbp.Linear(5, 3)
+    return fastbp.Network(*chain, loss=fastbp.SoftmaxNLL(), dtype="float64", seed=0, **options)
+
+
+def test_weights_are_those_of_linear_units_alone() -> None:
+    net = with_state(Passing(), l1=0.5, l2=2.0)
+    own = ["0.weight", "4.weight"]
+    assert [view.shape for view in net.weights] == [net.parameters[name].shape for name in own]
+    penalty = sum(0.5 * np.abs(net.parameters[name]).sum() + (net.parameters[name] ** 2).sum() for name in own)
+    plain = with_state(Passing())
+    x, t = np.random.default_rng(0).normal(size=(6, 4)), np.array([0, 1, 2, 0, 1, 2])
+    (loss, grads), (bare, theirs) = net.value_and_grad(x, t), plain.value_and_grad(x, t)
+    assert_allclose(loss - bare, penalty, rtol=1e-14)
+    assert_array_equal(grads["2.weight"], theirs["2.weight"])
+    assert [view.shape for view in grads.copy().weights] == [(4, 5), (5, 3)]
+
+
+@pytest.mark.parametrize("python", [False, True])
+def test_a_refused_call_changes_neither_steps_nor_statistics_nor_gradients(python: bool) -> None:
+    net = with_state(*([Passing()] if python else []))
+    x, t = np.random.default_rng(0).normal(size=(6, 4)), np.array([0, 1, 2, 0, 1, 2])
+    expected = net.value_and_grad(x, t)[1].copy().flat
+    state, steps = {name: values.copy() for name, values in net.state.items()}, net.steps
+    sgd = fastbp.SGD(lr=0.1)
+    calls: list[Callable[[], object]] = [
+        lambda: net.value_and_grad(x, t + 7),
+        lambda: net.value_and_grad(x, t, sample_weight=-np.ones(6)),
+        lambda: net.value_and_grad(x, t, sample_weight=np.zeros(6)),
+        lambda: net.value_and_grad(x[:0], t[:0]),
+        lambda: net.value_and_grad(x, t[:3]),
+        lambda: net.train_step(x, t + 7, sgd),
+        lambda: net.train_step(x, t, sgd, sample_weight=np.zeros(6)),
+        lambda: net.loss_value(x, t + 7),
+    ]
+    for call in calls:
+        with unchanged(net.flat_parameters), pytest.raises(ValueError, match=r"t\[0\]|sample_weight|0 rows|t has"):
+            call()
+        assert net.steps == steps
+        for name, values in net.state.items():
+            assert_array_equal(values, state[name])
+        assert_array_equal(net.gradients.flat, expected)
+
+
+def test_a_unit_of_the_users_own_knows_the_networks_mode_after_a_prediction() -> None:
+    net = with_state(Passing())
+    x, t = np.random.default_rng(0).normal(size=(6, 4)), np.array([0, 1, 2, 0, 1, 2])
+    calls: list[Callable[[], object]] = [
+        lambda: net.predict(x),
+        lambda: net.predict_proba(x),
+        lambda: net.loss_value(x, t),
+        lambda: net.outputs(x),
+        lambda: net.input_gradient(x, t),
+        lambda: net.jacobian(x),
+    ]
+    for call in calls:
+        for mode in (net.eval, net.train):
+            mode()
+            call()
+            assert [unit.training for unit in net.units] == [net.training] * 5
+
+
+def test_a_copy_has_what_a_users_network_was_made_with() -> None:
+    class Tower(fastbp.Network):
+        def __init__(self, *, width: int, seed: int | None = None) -> None:
+            self.width = width
+            super().__init__(fastbp.Linear(3, width), loss=fastbp.MSE(), seed=seed)
+
+    net = Tower(width=4, seed=0)
+    for made in (net.copy(), net.copy("float64")):
+        assert type(made) is Tower and made.width == 4
+        assert_array_equal(made.flat_parameters, net.flat_parameters)
+
+
+def test_an_update_lets_no_other_thread_in() -> None:
+    """A rate that is asked for within an update finds the network entered."""
+    net = fastbp.MLP([4, 3], dtype="float64", seed=0)
+    x, t = np.ones((2, 4)), np.array([0, 1])
+    refusals = []
+
+    class Own(fastbp.Optimizer):
+        def update(self, parameters: Array, gradients: Array) -> None:
+            with pytest.raises(RuntimeError, match="at work in another thread") as refusal:
+                net.value_and_grad(x, t)
+            refusals.append(refusal)
+
+    net.value_and_grad(x, t)
+    net.update(Own())
+    assert len(refusals) == 1
+
+
+def test_one_step_of_several_gradients_at_a_time() -> None:
+    net = fastbp.MLP([4, 3], dtype="float64", seed=0)
+    x, t = np.ones((2, 4)), np.array([0, 1])
+
+    class Searching(fastbp.Optimizer):
+        makes_whole_steps = True
+
+        def step(self, net: fastbp.Network, x: Array, t: Array, *, sample_weight: Any = None) -> float:
+            with pytest.raises(RuntimeError, match="at work in another thread"):
+                net.train_step(x, t, fastbp.LBFGS())
+            return net.value_and_grad(x, t)[0]
+
+    with unchanged(net.flat_parameters):
+        net.train_step(x, t, Searching())
+    net.train_step(x, t, fastbp.LBFGS())

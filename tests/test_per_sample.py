@@ -373,7 +373,7 @@ def test_a_state_that_does_not_fit(rng: np.random.Generator) -> None:
     for place, state, message in (
         (net, {**good, "optimizer": "SGD"}, "the state is that of 'SGD', this is DPSGD"),
         (other, good, r"state.velocity is \(83,\) float64, the network has \(3,\) float64"),
-        (net, {**good, "settings": {**good["settings"], "clip_norm": -1.0}}, "clip_norm"),
+        (net, {**good, "setting.clip_norm": -1.0}, "clip_norm"),
     ):
         with pytest.raises(ValueError, match=message):
             optimizer.set_state(place, state)
@@ -425,7 +425,7 @@ def test_a_step_that_cannot_be_made_changes_nothing(rng: np.random.Generator) ->
         lambda: net.train_step(x[:0], t[:0], optimizer),
         lambda: net.train_step(x, t, DPSGD(lambda step: -1.0, 1.0, 1.0)),
     ):
-        with pytest.raises(ValueError, match=r"x has|t has|sample_weight sums|0 rows|lr must be finite and"):
+        with pytest.raises(ValueError, match=r"x has|t has|sample_weight sums|0 rows|lr\(1\) must be finite and"):
             bad()
     np.testing.assert_array_equal(net.flat_parameters, before)
     assert optimizer.state_for(net).step == 0
@@ -471,3 +471,16 @@ def test_against_torch(rng: np.random.Generator) -> None:
     grads = net.sample_gradients(x, t)
     for name, values in grads.items():
         np.testing.assert_allclose(values, expected[name.replace(".", "_")].numpy(), rtol=0, atol=1e-13)
+
+
+def test_a_schedule_with_a_memory(rng: np.random.Generator) -> None:
+    net = mlp(rng)
+    optimizer, other = (
+        DPSGD(fastbp.schedules.ReduceOnPlateau(1.0, factor=0.5, patience=0), clip_norm=1.0, noise_multiplier=0.0)
+        for _ in range(2)
+    )
+    for loss in (1.0, 2.0, 3.0):
+        optimizer.observe(loss)
+    assert optimizer.lr(1) == 0.25
+    other.set_state(net, optimizer.get_state(net))
+    assert other.lr == optimizer.lr and other.lr(1) == 0.25

@@ -746,3 +746,22 @@ def test_penalties_are_part_of_the_loss(rng: np.random.Generator) -> None:
     net.flat_parameters[...] = start - h * v
     below = net.value_and_grad(x, t)[1].flat
     np.testing.assert_allclose(product, (above - below) / (2 * h), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("call", ["hvp", "gnvp", "hessian"])
+def test_nobody_comes_between_a_point_and_its_products(call: str) -> None:
+    """Both use the network's one observer: the loss's curvature is asked for by the product, and finds it entered."""
+    refusals = []
+
+    class Watched(Quartic):
+        def curvature(self, y: Array, t: Any, u: Array, *, sample_weight: Any = None) -> Array:
+            with pytest.raises(RuntimeError, match="at work in another thread") as refusal:
+                net.input_gradient(x, x[:, :1])
+            refusals.append(refusal)
+            return super().curvature(y, t, u, sample_weight=sample_weight)
+
+    net = Network(Linear(2, 3), Tanh(), Linear(3, 1), loss=Watched(), dtype="float64", seed=0)
+    x = np.ones((4, 2))
+    v = () if call == "hessian" else (np.ones(net.n_parameters),)
+    getattr(net, call)(x, x[:, :1], *v)
+    assert refusals

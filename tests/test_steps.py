@@ -342,6 +342,61 @@ def test_bad_accumulate(accumulate: Any, error: type[Exception]) -> None:
         fastbp.train(net, x, t, optimizer=fastbp.Adam(), accumulate=accumulate, progress=False)
 
 
+class OwnLoss(fastbp.Loss):
+    def value_and_grad(self, y: Any, t: Any, *, sample_weight: Any = None, reduction: Any = "mean") -> Any:
+        return fastbp.softmax_nll(y, t, sample_weight=sample_weight, reduction=reduction)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("optimizer", [lambda: fastbp.SGD(lr=0.1), lambda: fastbp.Adam(clip_norm=0.1)])
+@pytest.mark.parametrize("case", ["engine", "guest", "loss", "sum", "guest, sum"])
+def test_chance_falls_in_accumulated_batches_as_in_one(case: str, optimizer: Any, weighted: bool) -> None:
+    rng = np.random.default_rng(1)
+    x, t = rng.normal(size=(50, 6)), rng.integers(0, 3, 50)
+    t[4:8] = 1
+    weight = rng.random(50) if weighted else None
+    made = []
+    for batch_size, accumulate in ((12, 1), (4, 3)):
+        block = fastbp.Residual(fastbp.Sequential(fastbp.Dropout(0.5), fastbp.Linear(8, 8)))
+        middle = Guest() if "guest" in case else fastbp.Identity()
+        loss: fastbp.Loss = OwnLoss() if case == "loss" else fastbp.SoftmaxNLL(class_weight=[1.0, 2.0, 0.5])
+        if "sum" in case:  # each of which divides by another sum, and has no mean over some of the batches
+            loss = fastbp.LossSum([(0.7, loss), (0.3, fastbp.SoftmaxNLL(ignore_index=1))])
+        chain = fastbp.Linear(6, 8), fastbp.Tanh(), middle, block, fastbp.Dropout(0.3), fastbp.Linear(8, 3)
+        net = fastbp.Network(*chain, loss=loss, dtype="float64", seed=3, l2=0.01)
+        more: dict[str, Any] = {"batch_size": batch_size, "accumulate": accumulate, "sample_weight": weight}
+        history = fastbp.train(net, x, t, optimizer=optimizer(), epochs=2, shuffle=False, progress=False, **more)
+        made.append((net, history))
+    (one, its), (several, theirs) = made
+    # Sums of at most 12 rows in another order, over 10 steps that move each weight by less than 1.
+    assert_allclose(several.flat_parameters, one.flat_parameters, rtol=0, atol=1e-12)
+    assert_allclose(theirs.loss, its.loss, rtol=1e-12)
+    assert one.steps == several.steps == 10
+
+
+class Anywhere(fastbp.Unit):
+    """As `Guest`, but nobody knows how many outputs it has: the package's units after it are run in Python, too."""
+
+    def forward(self, x: Any) -> Any:
+        return x
+
+    def backward(self, dy: Any) -> Any:
+        return dy
+
+
+def test_chance_falls_so_in_a_unit_that_python_runs() -> None:
+    rng = np.random.default_rng(1)
+    x, t = rng.normal(size=(24, 6)), rng.integers(0, 3, 24)
+    ends = []
+    for batch_size, accumulate in ((12, 1), (4, 3)):
+        chain = fastbp.Linear(6, 8), Anywhere(), fastbp.Dropout(), fastbp.Linear(8, 3)
+        net = fastbp.Network(*chain, loss=OwnLoss(), dtype="float64", seed=3)
+        more: dict[str, Any] = {"batch_size": batch_size, "accumulate": accumulate, "shuffle": False, "progress": False}
+        fastbp.train(net, x, t, optimizer=fastbp.SGD(lr=0.1), epochs=2, **more)
+        ends.append(net.flat_parameters)
+    assert_allclose(ends[1], ends[0], rtol=0, atol=1e-13)
+
+
 def test_an_optimizer_of_the_users_own_gets_the_accumulated_gradient() -> None:
     class Own(Optimizer):
         def update(self, parameters: Any, gradients: Any) -> None:
@@ -501,6 +556,32 @@ def test_a_state_brings_its_hyperparameters() -> None:
     net.train_step(x, t, optimizer)
     other.set_state(net, optimizer.get_state(net))
     assert repr(other) == repr(optimizer)
+
+
+def test_a_state_brings_its_groups_and_clips() -> None:
+    net, x, t = problem((5, 7, 3), 40)
+
+    def made(decay: float, betas: tuple[float, float], **clips: Any) -> Any:
+        biases = {"match": "*.bias", "weight_decay": decay, "betas": betas}
+        return fastbp.Adam(lr=0.1, groups=[biases, {"match": "0.*", "lr": lambda step: 0.5 / step}], **clips)
+
+    optimizer, other = made(0.25, (0.5, 0.75), clip_norm=0.5), made(0.0, (0.9, 0.99), clip_value=3.0)
+    net.train_step(x, t, optimizer)
+    state = optimizer.get_state(net)
+    other.set_state(net, state)
+    assert other.groups[0] == optimizer.groups[0]
+    assert callable(other.groups[1]["lr"])
+    assert (other.clip_norm, other.clip_value) == (0.5, None)
+    stranger = fastbp.Adam(groups=[{"match": "2.*"}, {"match": "0.*"}])
+    for given, message in (
+        (state, r"groups\[0\] matches '\*\.bias' in the state, '2\.\*' here"),
+        ({**state, "group.0.match": "2.*", "clip_norm": -1.0}, "clip_norm must be finite and at least 0"),
+        ({**state, "group.0.match": "2.*", "group.0.weight_decay": -1.0}, "weight_decay must be finite and at least 0"),
+    ):
+        before = repr(stranger)
+        with pytest.raises(ValueError, match=message):
+            stranger.set_state(net, given)
+        assert repr(stranger) == before
 
 
 def test_states_that_do_not_fit() -> None:

@@ -74,13 +74,6 @@ class Fitted:
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
 
-def flag(name: str, value: object) -> bool:
-    """Return value, True or False."""
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-    return bool(value)
-
-
 def label(name: str, value: object) -> int | None:
     """Return value, any integer or None."""
     return None if value is None else check.integer(name, value, -(2**63), 2**63 - 1)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastbp import _validate as check
 from fastbp.reference import _options as options
 from fastbp.reference._common import BISHOP, Array, give, quiet
 from fastbp.reference._options import Fitted, Option
@@ -628,7 +629,7 @@ LOSSES: dict[str, LossRule] = {
                 ),
                 "predict_variance": Option(
                     False,
-                    options.flag,
+                    check.flag,
                     "bool",
                     "The outputs are 2 K columns: K means m, and behind them K logarithms s of variances. The loss is "
                     "1/2 sum_k [(m_nk - t_nk)**2 exp(-s_nk) + s_nk].",

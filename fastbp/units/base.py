@@ -97,8 +97,11 @@ class Unit:
     def check_input(self, name: str, x: FloatArray) -> None:
         """Raise where the unit cannot take these values of the right shape: asked where it reads a network's input."""
 
-    def take_chance(self, seed: int, stream: int, step: int) -> None:
-        """Take what random numbers follow from; called by a network before each `forward` that Python runs."""
+    def take_chance(self, seed: int, stream: int, step: int, first_row: int) -> None:
+        """Take what random numbers follow from; called by a network before each `forward` that Python runs.
+
+        first_row is the place of its first row in the step's batch: not 0 where that comes in several parts.
+        """
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Give the shape of what training keeps beside the parameters, by its name."""

@@ -61,6 +61,7 @@ class Dropout(Unit):
     kind: ClassVar[str | None] = "dropout"
     stream: int = stream_number("dropout", 0)
     steps: int = 0
+    _first_row: int = 0
 
     def __init__(self, p: float = 0.5, *, seed: int | None = None) -> None:
         self.p = check.real("p", p, at_least=0, at_most=1)
@@ -74,9 +75,9 @@ class Dropout(Unit):
         """Give as many outputs as inputs."""
         return n_in
 
-    def take_chance(self, seed: int, stream: int, step: int) -> None:
+    def take_chance(self, seed: int, stream: int, step: int, first_row: int) -> None:
         """Draw what the network's engine would draw."""
-        self._drawn, self.stream, self.steps = seed, stream, step
+        self._drawn, self.stream, self.steps, self._first_row = seed, stream, step, first_row
 
     def forward(self, x: FloatArray) -> FloatArray:
         """Give what is left of x, a fresh array; in training the next call drops other elements."""
@@ -92,12 +93,13 @@ class Dropout(Unit):
 
     def _chance(self) -> dict[str, Any]:
         seed = self.__dict__.setdefault("_drawn", Philox(self.seed).seed)
-        return {"p": self.p if self.training else 0.0, "seed": seed, "stream": self.stream, "step": self.steps}
+        place = {"stream": self.stream, "step": self.steps, "first_row": self._first_row}
+        return {"p": self.p if self.training else 0.0, "seed": seed, **place}
 
     def fresh(self) -> Self:
         """Give a unit with the same settings whose steps begin anew."""
         unit = super().fresh()
-        for name in ("_drawn", "steps", "stream"):
+        for name in ("_drawn", "_first_row", "steps", "stream"):
             unit.__dict__.pop(name, None)
         return unit
 

@@ -376,6 +376,8 @@ cdef class Engine(Gate):
         Whether gradients and `forward` are those of training; losses alone and predictions never are.
     steps : int
         How often one of them was computed to its end: the step that chance goes by.
+    first_row : int
+        The place of the first row in the step's batch, which chance goes by, too: not 0 where Python calls for one part after another.
     """
     cdef Chain chain
     cdef int* sources
@@ -383,6 +385,7 @@ cdef class Engine(Gate):
     cdef public bint training
     cdef public bint looks_closer       # at every input: its values matter
     cdef public uint64_t steps
+    cdef public Py_ssize_t first_row
     cdef readonly Py_ssize_t n_in, n_out, widest, capacity
     cdef readonly bint loss_is_ours, picks_class
     cdef tuple losses                   # keeps the parts' options alive
@@ -638,7 +641,7 @@ cdef class Engine(Gate):
         batch.targets = NULL
         batch.weights = NULL
         batch.scale = 1
-        batch.training, batch.step, batch.first_row = training, self.steps, 0
+        batch.training, batch.step, batch.first_row = training, self.steps, self.first_row
         batch.fetch = NULL
         return 0
 
