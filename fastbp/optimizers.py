@@ -139,6 +139,8 @@ class Optimizer:
     makes_whole_steps : bool
         Whether it has ``step(net, x, t, *, sample_weight=None)``, which computes as many losses and gradients as it
         likes, in place of ``update``: as `LBFGS` does.
+    wants_all_rows : bool
+        Whether `train` gives it all rows as one batch where no ``batch_size`` is given.
 
     Notes
     -----
@@ -164,6 +166,7 @@ class Optimizer:
     kind: ClassVar[str | None] = None
     state_names: ClassVar[tuple[str, ...]] = ()
     makes_whole_steps: ClassVar[bool] = False
+    wants_all_rows: ClassVar[bool] = False
 
     _states: Memories[OptimizerState]
 
@@ -316,12 +319,7 @@ class RuleOptimizer(Optimizer):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         names = [hyper.name for hyper in self.rule.hyper]
-        if len(args) > len(names):
-            raise TypeError(f"{type(self).__name__} takes {len(names)} positional arguments, got {len(args)}")
-        for name, value in zip(names, args, strict=False):
-            if name in options:
-                raise TypeError(f"{type(self).__name__} got {name} twice")
-            options[name] = value
+        options = check.named(type(self).__name__, names, args, options)
         extras = {name: options.pop(name, None) for name in ("groups", "clip_value", "clip_norm")}
         self._values = {hyper.name: hyper.default for hyper in self.rule.hyper}
         self._values.update(self._checked(options, f"{type(self).__name__}: "))
