@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import copyreg
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -304,6 +305,9 @@ def _checks_nothing(self: Optimizer, net: Any, state: Mapping[str, Any]) -> dict
 # ---- optimizers of the table -----------------------------------------------------------------------------------------
 
 
+_EXTRAS = ("groups", "clip_value", "clip_norm")  # keywords of every rule
+
+
 class RuleOptimizer(Optimizer):
     """Base of the optimizers that are made from `fastbp.reference.OPTIMIZERS`.
 
@@ -320,7 +324,7 @@ class RuleOptimizer(Optimizer):
     def __init__(self, *args: Any, **options: Any) -> None:
         names = [hyper.name for hyper in self.rule.hyper]
         options = check.named(type(self).__name__, names, args, options)
-        extras = {name: options.pop(name, None) for name in ("groups", "clip_value", "clip_norm")}
+        extras = {name: options.pop(name, None) for name in _EXTRAS}
         self._values = {hyper.name: hyper.default for hyper in self.rule.hyper}
         self._values.update(self._checked(options, f"{type(self).__name__}: "))
         _check_together(self.rule, self._values)
@@ -750,10 +754,23 @@ def _setting(name: str, meaning: str) -> property:
     return property(get, put, doc=meaning)
 
 
+def _constructor(rule: OptimizerRule) -> Callable[..., None]:
+    def __init__(self: RuleOptimizer, *args: Any, **options: Any) -> None:
+        RuleOptimizer.__init__(self, *args, **options)
+
+    either, keyword = Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY
+    parameters = [Parameter("self", Parameter.POSITIONAL_ONLY)]
+    parameters += [Parameter(hyper.name, either, default=hyper.default) for hyper in rule.hyper]
+    parameters += [Parameter(name, keyword, default=None) for name in _EXTRAS]
+    __init__.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    return __init__
+
+
 for _rule in OPTIMIZERS.values():
     # __module__ and the global of the same name let pickle and doctest find the class.
     _members: dict[str, Any] = {hyper.name: _setting(hyper.name, hyper.meaning) for hyper in _rule.hyper}
     _members.update(rule=_rule, kind=_rule.name, state_names=_rule.states, __doc__=_class_doc(_rule))
+    _members["__init__"] = _constructor(_rule)
     globals()[_rule.unit] = type(_rule.unit, (RuleOptimizer,), {**_members, "__module__": __name__})
     __all__ += [_rule.unit]
 del _rule, _members

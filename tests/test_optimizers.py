@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import gc
 import json
 import math
@@ -542,6 +543,21 @@ def test_dampening_goes_with_neither_nesterov_nor_the_rate_inside():
         with pytest.raises(ValueError, match="needs dampening 0"):
             optimizer.dampening = 0.1
         assert optimizer.dampening == 0
+
+
+@pytest.mark.parametrize("rule", RULES.values())
+def test_the_signature_says_what_there_is(rule):
+    """`help` and editors read it; a subclass with arguments of its own has its own."""
+    defaults = {name: p.default for name, p in inspect.signature(rule).parameters.items()}
+    extras = dict.fromkeys(("groups", "clip_value", "clip_norm"))
+    assert defaults == {hyper.name: hyper.default for hyper in rule.rule.hyper} | extras
+
+    class Own(rule):
+        def __init__(self, scale):
+            super().__init__(lr=scale)
+
+    assert list(inspect.signature(Own).parameters) == ["scale"]
+    assert Own(0.5).lr == 0.5
 
 
 @pytest.mark.parametrize("rule", RULES.values())
