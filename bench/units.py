@@ -51,15 +51,12 @@ def load(rival: str, unit: str, backward: bool, dtype: str, rows: int, columns: 
 
 def operands(unit: str, x: Array) -> tuple[tuple[Array, ...], dict[str, Any]]:
     """Return what the unit's functions take beside x: parameters, and options."""
+    if unit == "embedding":
+        return (np.linspace(-1, 1, CODES * WIDTH).reshape(CODES, WIDTH).astype(x.dtype),), {}
+    # Of a norm the scale alone: one number for each column, as whatever else has parameters takes.
     column = np.linspace(0.5, 1.5, x.shape[1]).astype(x.dtype)
-    parameters: dict[str, tuple[Array, ...]] = {
-        "prelu": (column,),
-        "layer_norm": (column,),
-        "rms_norm": (column,),
-        "batch_norm": (column,),
-        "embedding": (np.linspace(-1, 1, CODES * WIDTH).reshape(CODES, WIDTH).astype(x.dtype),),
-    }
-    return parameters.get(unit, ()), CHANCE if unit == "dropout" else {}
+    rule = importlib.import_module("fastbp.reference").UNITS[unit]
+    return (column,) if rule.parameters else (), CHANCE if rule.by_chance else {}
 
 
 def _load_backward(unit: str, x: Array, arguments: tuple[Array, ...], options: dict[str, Any]) -> Callable[[], Any]:

@@ -39,6 +39,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     directory, name = os.path.split(target)
     if os.path.isdir(target):
         raise IsADirectoryError(f"{os.fspath(path)!r} is a directory, expected the name of a file")
+    if not os.path.isdir(directory):
+        raise FileNotFoundError(f"cannot write {os.fspath(path)!r}: there is no directory {directory!r}")
     _remove_leftovers(directory, name)
     beside = os.path.join(directory, f".{name}.{secrets.token_hex(8)}.tmp")
     with open(beside, "xb") as file:

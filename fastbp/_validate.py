@@ -49,6 +49,17 @@ def flag(name: str, value: object) -> bool:
     return bool(value)
 
 
+def named(where: str, names: Collection[str], given: Sequence[Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a class made from a table, those that were given without a name among them."""
+    if len(given) > len(names):
+        raise TypeError(f"{where} has {len(names)} options ({', '.join(names) or 'none'}), got {len(given)}")
+    for name, value in zip(names, given, strict=False):
+        if name in options:
+            raise TypeError(f"{where} got {name} twice")
+        options[name] = value
+    return options
+
+
 def integer(name: str, value: object, minimum: int = 1, maximum: int | None = None) -> int:
     """Return value as an int of at least minimum (and at most maximum)."""
     if isinstance(value, bool | np.bool_):
@@ -175,7 +186,9 @@ def _dtype_message(name: str, came: np.dtype[Any], dtype: np.dtype[Any] | None, 
         return f"{message}: pass {name}.real or np.abs({name}), as np.{target}"
     if native == target:
         return f'{message} in native byte order: pass {name}.astype({name}.dtype.newbyteorder("="))'
-    message = f"{message}: pass {name}.astype(np.{target})"
+    # What a user's own unit or loss gave has a description for its name.
+    cure = f"pass {name}.astype(np.{target})" if " " not in name else f"make it with .astype(np.{target})"
+    message = f"{message}: {cure}"
     if of == NETWORK and native in FLOATS:
         message += f', or make the network with dtype="{native}"'
     return message

@@ -274,7 +274,7 @@ class Stream:
 
     def _checked(self, name: str, batch: Any) -> Batch:
         if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
-            came = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, tuple | list) else repr(batch)
+            came = type(batch).__name__ + (f" of {len(batch)}" if isinstance(batch, tuple | list) else "")
             raise TypeError(f"{name} must be (x, t) or (x, t, sample_weight), got {came}")
         x, t, weight = batch if len(batch) == 3 else (*batch, None)
         x = self.net.checked_x(_as_array(x), f"x of {name}")

@@ -72,7 +72,8 @@ class LBFGS(Optimizer):
 
     Notes
     -----
-    Give it all the data: ``batch_size=len(x)`` in `train`. Ctrl-C in a step leaves the parameters as they were.
+    It wants all the data at once, and `train` gives it that unless it is told a ``batch_size``. Ctrl-C in a step leaves
+    the parameters as they were.
 
     References
     ----------
@@ -90,6 +91,7 @@ class LBFGS(Optimizer):
     """
 
     makes_whole_steps: ClassVar[bool] = True
+    wants_all_rows: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -401,6 +403,7 @@ class LBFGSB(Optimizer):
     """
 
     makes_whole_steps: ClassVar[bool] = True
+    wants_all_rows: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -239,8 +239,8 @@ class RuleLoss(Loss):
     rule: ClassVar[LossRule]
     _options: Mapping[str, Any]  # the class's own are the defaults
 
-    def __init__(self, **options: Any) -> None:
-        self._options = self.rule.checked(options)
+    def __init__(self, *given: Any, **options: Any) -> None:
+        self._options = self.rule.checked(check.named(type(self).__name__, self.rule.options, given, options))
 
     @property
     def options(self) -> dict[str, Any]:
@@ -364,12 +364,12 @@ def _option(name: str, meaning: str) -> property:
 
 
 def _constructor(rule: LossRule) -> Callable[..., None]:
-    def __init__(self: RuleLoss, **options: Any) -> None:
-        RuleLoss.__init__(self, **options)
+    def __init__(self: RuleLoss, *given: Any, **options: Any) -> None:
+        RuleLoss.__init__(self, *given, **options)
 
-    keyword = inspect.Parameter.KEYWORD_ONLY
+    either = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)]
-    parameters += [inspect.Parameter(n, keyword, default=option.default) for n, option in rule.options.items()]
+    parameters += [inspect.Parameter(n, either, default=option.default) for n, option in rule.options.items()]
     __init__.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return __init__
 

@@ -274,8 +274,9 @@ class Network:
     ----------
     *chain : Unit
         The units in their order: `Linear`, activations, or your own. A unit belongs to one network.
-    loss : Loss
-        `SoftmaxNLL()`, `SigmoidNLL()`, `MSE()`, or your own.
+    loss : str or Loss
+        The name of a loss, with its defaults: "softmax_nll", "sigmoid_nll", "mse", "huber", ...; or a `Loss`, such as
+        ``fastbp.Huber(delta=2.0)`` or your own.
     dtype : {"float32", "float64"}
         Of parameters, inputs and gradients.
     seed : int, optional
@@ -321,13 +322,14 @@ class Network:
     def __init__(
         self,
         *chain: Unit,
-        loss: Loss,
+        loss: str | Loss,
         dtype: DTypeLike = "float32",
         seed: int | None = None,
         l1: float = 0.0,
         l2: float = 0.0,
     ) -> None:
-        _check_chain(chain, loss)
+        _check_chain(chain)
+        loss = _checked_loss(loss)
         self._l1, self._l2 = check.real("l1", l1, at_least=0), check.real("l2", l2, at_least=0)
         self.units = chain
         self.loss = loss
@@ -1412,7 +1414,7 @@ class MLP(Network):
         l2: float = 0.0,
     ) -> None:
         made = _hidden_units(hidden)
-        last = loss if isinstance(loss, Loss) else getattr(losses, LOSSES[check.choice("loss", loss, LOSSES)].unit)()
+        loss = _checked_loss(loss)
         # Names before sizes: what the chain's own checks would say too late.
         if init is not None:
             initializers.lookup(init)
@@ -1428,7 +1430,7 @@ class MLP(Network):
             chain.append(Linear(n_in, n_out, init=init))
             if i < layers:
                 chain.append(made.fresh() if isinstance(made, Unit) else made[i].fresh())
-        super().__init__(*chain, loss=last, dtype=dtype, seed=seed, l1=l1, l2=l2)
+        super().__init__(*chain, loss=loss, dtype=dtype, seed=seed, l1=l1, l2=l2)
 
     def __repr__(self) -> str:
         name = TABLE_LOSSES.get(type(self.loss))
@@ -1465,19 +1467,28 @@ def _check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     return checked
 
 
-def _check_chain(chain: tuple[Any, ...], loss: Any) -> None:
+def _check_chain(chain: tuple[Any, ...]) -> None:
     if not chain:
         raise ValueError("a network needs at least one unit")
     for i, unit in enumerate(chain):
         if not isinstance(unit, Unit):
-            raise TypeError(f"unit {i} must be a fastbp.Unit, got {unit!r} ({type(unit).__name__})")
+            hint = ": pass the units one by one, Network(*units)" if isinstance(unit, list | tuple) else ""
+            raise TypeError(f"unit {i} must be a fastbp.Unit, got {unit!r} ({type(unit).__name__}){hint}")
     seen: dict[int, str] = {}
     for path, unit in walk(chain):
         if id(unit) in seen:
             raise ValueError(f"unit {path}, {unit!r}, is in the chain already: make another one")
         seen[id(unit)] = path
+
+
+def _checked_loss(loss: Any) -> Loss:
+    if isinstance(loss, str):
+        made: Loss = getattr(losses, LOSSES[check.choice("loss", loss, LOSSES)].unit)()
+        return made
     if not isinstance(loss, Loss):
-        raise TypeError(f"loss must be a fastbp.Loss such as fastbp.SoftmaxNLL(), got {loss!r} ({type(loss).__name__})")
+        came = f"{loss!r} ({type(loss).__name__})"
+        raise TypeError(f'loss must be a name such as "mse" or a fastbp.Loss such as fastbp.MSE(), got {came}')
+    return loss
 
 
 def _check_readers(chain: tuple[Unit, ...]) -> list[Unit]:

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import copyreg
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -131,6 +132,8 @@ class Optimizer:
     makes_whole_steps : bool
         Whether it has ``step(net, x, t, *, sample_weight=None)``, which computes as many losses and gradients as it
         likes, in place of ``update``: as `LBFGS` does.
+    wants_all_rows : bool
+        Whether `train` gives it all rows as one batch where no ``batch_size`` is given.
 
     Notes
     -----
@@ -156,6 +159,7 @@ class Optimizer:
     kind: ClassVar[str | None] = None
     state_names: ClassVar[tuple[str, ...]] = ()
     makes_whole_steps: ClassVar[bool] = False
+    wants_all_rows: ClassVar[bool] = False
 
     _states: Memories[OptimizerState]
 
@@ -298,6 +302,9 @@ def _checks_nothing(self: Optimizer, net: Any, state: Mapping[str, Any]) -> dict
 # ---- optimizers of the table -----------------------------------------------------------------------------------------
 
 
+_EXTRAS = ("groups", "clip_value", "clip_norm")  # keywords of every rule
+
+
 class RuleOptimizer(Optimizer):
     """Base of the optimizers that are made from `fastbp.reference.OPTIMIZERS`.
 
@@ -313,13 +320,8 @@ class RuleOptimizer(Optimizer):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         names = [hyper.name for hyper in self.rule.hyper]
-        if len(args) > len(names):
-            raise TypeError(f"{type(self).__name__} takes {len(names)} positional arguments, got {len(args)}")
-        for name, value in zip(names, args, strict=False):
-            if name in options:
-                raise TypeError(f"{type(self).__name__} got {name} twice")
-            options[name] = value
-        extras = {name: options.pop(name, None) for name in ("groups", "clip_value", "clip_norm")}
+        options = check.named(type(self).__name__, names, args, options)
+        extras = {name: options.pop(name, None) for name in _EXTRAS}
         self._values = {hyper.name: hyper.default for hyper in self.rule.hyper}
         self._values.update(self._checked(options, f"{type(self).__name__}: "))
         _check_together(self.rule, self._values)
@@ -774,10 +776,23 @@ def _setting(name: str, meaning: str) -> property:
     return property(get, put, doc=meaning)
 
 
+def _constructor(rule: OptimizerRule) -> Callable[..., None]:
+    def __init__(self: RuleOptimizer, *args: Any, **options: Any) -> None:
+        RuleOptimizer.__init__(self, *args, **options)
+
+    either, keyword = Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY
+    parameters = [Parameter("self", Parameter.POSITIONAL_ONLY)]
+    parameters += [Parameter(hyper.name, either, default=hyper.default) for hyper in rule.hyper]
+    parameters += [Parameter(name, keyword, default=None) for name in _EXTRAS]
+    __init__.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    return __init__
+
+
 for _rule in OPTIMIZERS.values():
     # __module__ and the global of the same name let pickle and doctest find the class.
     _members: dict[str, Any] = {hyper.name: _setting(hyper.name, hyper.meaning) for hyper in _rule.hyper}
     _members.update(rule=_rule, kind=_rule.name, state_names=_rule.states, __doc__=_class_doc(_rule))
+    _members["__init__"] = _constructor(_rule)
     globals()[_rule.unit] = type(_rule.unit, (RuleOptimizer,), {**_members, "__module__": __name__})
     __all__ += [_rule.unit]
 del _rule, _members

@@ -48,7 +48,7 @@ def train(
     *,
     optimizer: Optimizer,
     epochs: int = 10,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     shuffle: bool = True,
     sample_weight: ArrayLike | None = None,
     class_weight: str | Mapping[int, float] | ArrayLike | None = None,
@@ -87,8 +87,11 @@ def train(
         Targets, as the network's loss takes them; None where x gives batches.
     optimizer : Optimizer
         `SGD(lr=0.1)`, `Adam()`, or your own; it keeps its state, so that training can go on.
-    epochs, batch_size : int
-        At least 1. The size of batches that x gives is their own.
+    epochs : int
+        At least 1.
+    batch_size : int, optional
+        Rows of a batch, at least 1; None: 128, or all rows for an optimizer that is made for the whole data (`LBFGS`,
+        `LBFGSB`). The size of batches that x gives is their own.
     shuffle : bool
         Another order in each epoch: ``Philox(seed, stream_number("shuffle", epoch)).permutation(n)``; False: the
         rows as they lie. For arrays alone.
@@ -177,7 +180,9 @@ def train(
         raise TypeError(f"net must be a fastbp.Network, got {net!r} ({type(net).__name__})")
     check_optimizer(optimizer)
     shuffle = check.flag("shuffle", shuffle)
-    epochs, batch_size = check.integer("epochs", epochs), check.integer("batch_size", batch_size)
+    epochs = check.integer("epochs", epochs)
+    if batch_size is not None or not optimizer.wants_all_rows:
+        batch_size = check.integer("batch_size", 128 if batch_size is None else batch_size)
     steps = _checked_steps(optimizer, accumulate, average)
     limits = _checked_limits(max_seconds, max_steps)
     keeper = _checked_keeper(checkpoint, checkpoint_every, resume)
@@ -678,7 +683,7 @@ def _checked_stream(net: Network, x: Any, steps: Any, epochs: int, by_class: Any
 
 
 def _checked_rows(
-    net: Network, x: Any, t: Any, weight: Any, by_class: Any, split: Split, batch_size: int, seed: int,
+    net: Network, x: Any, t: Any, weight: Any, by_class: Any, split: Split, batch_size: int | None, seed: int,
     order_seed: int | None,
 ) -> tuple[Rows, Validation | None]:
     x = net.checked_x(x)
@@ -697,6 +702,8 @@ def _checked_rows(
     if weight is not None:
         weight = np.ascontiguousarray(weight)
         _check_weight(weight if subset is None else weight[subset], "the rows for training")
+    if batch_size is None:
+        batch_size = x.shape[0] if subset is None else len(subset)
     return Rows(x, t, weight, batch_size=batch_size, seed=order_seed, subset=subset), validation
 
 

@@ -75,7 +75,7 @@ def by_the_units(net: Network, x: Array, t: Array) -> tuple[float, dict[str, Arr
 
 
 def test_a_diamond_worked_by_hand() -> None:
-    # y = 2 x and z = y^2 by two branches a = 3 y, b = -y that are added: o = 3 y - y = 4 x; loss (o - t)^2 / 2.
+    # y = 2 x + 1/2, and two branches a = 3 y, b = 1 - y that are added, o = a + b; loss (o - t)^2 / 2.
     net = Network(Linear(1, 1), Branches([Linear(1, 1), Linear(1, 1)]), loss=fastbp.MSE(), dtype="float64")
     values = {"0.weight": 2, "0.bias": 0.5, "1.0.weight": 3, "1.0.bias": 0, "1.1.weight": -1, "1.1.bias": 1}
     for name, value in values.items():

@@ -351,13 +351,13 @@ WRONG_BATCHES: list[tuple[Any, type[Exception], str]] = [
     (
         lambda x, t: (x.astype(np.float32), t),
         TypeError,
-        r"x of batch 1 of epoch 0 has dtype float32 but the network is float64: pass .*astype\(np.float64\)",
+        r"x of batch 1 of epoch 0 has dtype float32 but the network is float64: make it with .astype\(np.float64\)",
     ),
     (lambda x, t: (x, t + 3), ValueError, r"t of batch 1 of epoch 0\[0\] is \d, expected a label from 0 to 2"),
     (lambda x, t: (x, t, t[:-1]), ValueError, r"sample_weight of batch 1 of epoch 0 has shape \(9,\)"),
-    (lambda x, t: x, TypeError, r"batch 1 of epoch 0 must be \(x, t\) or \(x, t, sample_weight\), got array"),
+    (lambda x, t: x, TypeError, r"batch 1 of epoch 0 must be \(x, t\) or \(x, t, sample_weight\), got ndarray"),
     (lambda x, t: (x,), TypeError, "batch 1 of epoch 0 must be .* got tuple of 1"),
-    (lambda x, t: None, TypeError, "batch 1 of epoch 0 must be .* got None"),
+    (lambda x, t: None, TypeError, "batch 1 of epoch 0 must be .* got NoneType"),
     (lambda x, t: (x.tolist(), t), TypeError, "x of batch 1 of epoch 0 must be a numpy array, got list"),
 ]
 

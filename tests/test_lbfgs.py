@@ -128,6 +128,25 @@ def test_bad_values(options: dict[str, Any], error: type[Exception], message: st
         fastbp.LBFGS(**options)
 
 
+def test_train_gives_it_all_rows_unless_told_otherwise(rng: np.random.Generator) -> None:
+    x = rng.normal(size=(300, 3))
+    seen = []
+
+    class Rows(fastbp.Callback):
+        def on_batch_end(self, net: Any, history: Any, batch: Any) -> None:
+            seen.append(batch.rows)
+
+    def run(**settings: Any) -> list[int]:
+        seen.clear()
+        net = fastbp.MLP([3, 1], loss="mse", dtype="float64", seed=0)
+        fastbp.train(net, x, x[:, 0], optimizer=fastbp.LBFGS(max_iter=2), callbacks=[Rows()], **settings)
+        return list(seen)
+
+    assert run(epochs=2) == [300, 300]
+    assert run(epochs=1, validation_fraction=0.1) == [270]
+    assert run(epochs=1, batch_size=200) == [200, 100]
+
+
 def test_batches_cannot_be_accumulated_for_it() -> None:
     net, x, t = problem()
     with pytest.raises(ValueError, match="accumulate must be 1 with LBFGS, which computes its own gradients"):

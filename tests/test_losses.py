@@ -336,8 +336,20 @@ def test_a_loss_with_options_says_so_and_travels(rule: LossRule, options: dict[s
     assert inspect.signature(type(loss)).parameters.keys() == rule.options.keys()
 
 
+@RULES
+def test_options_of_a_loss_may_come_in_their_order(rule: LossRule) -> None:
+    cls = getattr(fastbp, rule.unit)
+    defaults = [option.default for option in rule.options.values()]
+    assert repr(cls(*defaults)) == repr(cls())
+    with pytest.raises(TypeError, match=rf"{rule.unit} has {len(defaults)} options .*got {len(defaults) + 1}"):
+        cls(*defaults, 1.0)
+
+
 def test_losses_by_name_have_their_defaults() -> None:
     for name, rule in LOSSES.items():
+        assert repr(fastbp.Network(fastbp.Linear(3, 2), loss=name)) == repr(
+            fastbp.Network(fastbp.Linear(3, 2), loss=getattr(fastbp, rule.unit)())
+        )
         net = fastbp.MLP([3, 4, 2], loss=name)
         assert repr(net.loss) == f"{rule.unit}()" and f"loss={name!r}" in repr(net)
     assert "loss=Huber(delta=2.0)" in repr(fastbp.MLP([3, 2], loss=fastbp.Huber(delta=2)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import inspect
 import json
 import math
 import pickle
@@ -25,6 +26,8 @@ TORCHS = {"NAdam": "Nadam"}  # the others have the same name
 DTYPES = ("float32", "float64")
 
 # Every branch of every rule, for the tests without torch.
+NOT_TORCHS = {"Lion"}  # torch has none of the name
+
 CASES = {
     "sgd": [
         {"lr": 0.1},
@@ -123,7 +126,7 @@ def test_the_defaults_are_torchs():
         "Adam(lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0, amsgrad=False, eps_hat=False)"
     )
     recorded = {TORCHS.get(case["rule"], case["rule"]) for case in RECORDED["cases"] if not case["options"]}
-    assert recorded == set(RULES) - {"Lion"}  # every rule of torch's has a case of defaults alone
+    assert recorded == set(RULES) - NOT_TORCHS  # every rule of torch's has a case of defaults alone
 
 
 @pytest.mark.parametrize("road", ROADS)
@@ -545,12 +548,27 @@ def test_dampening_goes_with_neither_nesterov_nor_the_rate_inside():
 
 
 @pytest.mark.parametrize("rule", RULES.values())
+def test_the_signature_says_what_there_is(rule):
+    """`help` and editors read it; a subclass with arguments of its own has its own."""
+    defaults = {name: p.default for name, p in inspect.signature(rule).parameters.items()}
+    extras = dict.fromkeys(("groups", "clip_value", "clip_norm"))
+    assert defaults == {hyper.name: hyper.default for hyper in rule.rule.hyper} | extras
+
+    class Own(rule):
+        def __init__(self, scale):
+            super().__init__(lr=scale)
+
+    assert list(inspect.signature(Own).parameters) == ["scale"]
+    assert Own(0.5).lr == 0.5
+
+
+@pytest.mark.parametrize("rule", RULES.values())
 def test_unknown_hyperparameters_list_the_known(rule):
     with pytest.raises(TypeError, match=rf"{rule.__name__}: unknown hyper-parameter 'rate': known are 'lr', "):
         rule(rate=0.1)
     with pytest.raises(TypeError, match="got lr twice"):
         rule(0.1, lr=0.1)
-    with pytest.raises(TypeError, match="positional arguments, got 9"):
+    with pytest.raises(TypeError, match=rf"{rule.__name__} has \d options .*got 9"):
         rule(*range(9))
 
 

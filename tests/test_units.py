@@ -92,6 +92,17 @@ def test_options_make_the_unit(rule: Activation, rng: np.random.Generator) -> No
 
 
 @WITH_OPTIONS
+def test_options_may_come_in_their_order(rule: Activation) -> None:
+    cls = getattr(fastbp, rule.unit)
+    values = [0.5 + option.default for option in rule.options.values()]
+    assert list(cls(*values).options.values()) == values
+    with pytest.raises(TypeError, match=rf"{rule.unit} has {len(values)} options .*got {len(values) + 1}"):
+        cls(*values, 1.0)
+    with pytest.raises(TypeError, match=f"{rule.unit} got {next(iter(rule.options))} twice"):
+        cls(0.5, **dict.fromkeys(rule.options, 0.5))
+
+
+@WITH_OPTIONS
 def test_options_stay_as_they_were_made(rule: Activation) -> None:
     """An engine has its copy of them."""
     unit = getattr(fastbp, rule.unit)()

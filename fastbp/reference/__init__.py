@@ -10,28 +10,15 @@ D. One file a family.
 E. Only light checks: whoever wants errors that explain themselves calls `fastbp.functional`.
 """
 
-from fastbp.reference import activations
+from fastbp.reference import activations, losses, optimizers
 from fastbp.reference.activations import *  # noqa: F403  the twins that the table names
 from fastbp.reference.activations import ACTIVATIONS, Activation, Option
 from fastbp.reference.chance import dropout, dropout_backward, dropout_mask
 from fastbp.reference.distributions import log_softmax, log_softmax_backward, softmax, softmax_backward
 from fastbp.reference.learned import prelu, prelu_backward
 from fastbp.reference.lookup import embedding, embedding_backward
-from fastbp.reference.losses import (
-    LOSSES,
-    LossRule,
-    gaussian_nll,
-    hinge,
-    huber,
-    kl_div,
-    mae,
-    mse,
-    poisson_nll,
-    quantile,
-    sigmoid_nll,
-    softmax_nll,
-    squared_hinge,
-)
+from fastbp.reference.losses import *  # noqa: F403
+from fastbp.reference.losses import LOSSES, LossRule
 from fastbp.reference.norms import (
     batch_norm,
     batch_norm_backward,
@@ -40,19 +27,8 @@ from fastbp.reference.norms import (
     rms_norm,
     rms_norm_backward,
 )
-from fastbp.reference.optimizers import (
-    OPTIMIZERS,
-    OptimizerRule,
-    adadelta_step,
-    adagrad_step,
-    adam_step,
-    adamw_step,
-    lion_step,
-    nadam_step,
-    radam_step,
-    rmsprop_step,
-    sgd_step,
-)
+from fastbp.reference.optimizers import *  # noqa: F403
+from fastbp.reference.optimizers import OPTIMIZERS, OptimizerRule
 from fastbp.reference.products import linear, linear_backward, matmul, matmul_backward
 from fastbp.reference.units import UNITS, UnitRule, flatten, flatten_backward
 
@@ -66,10 +42,6 @@ __all__ = [
     "OptimizerRule",
     "Option",
     "UnitRule",
-    "adadelta_step",
-    "adagrad_step",
-    "adam_step",
-    "adamw_step",
     "batch_norm",
     "batch_norm_backward",
     "dropout",
@@ -79,35 +51,21 @@ __all__ = [
     "embedding_backward",
     "flatten",
     "flatten_backward",
-    "gaussian_nll",
-    "hinge",
-    "huber",
-    "kl_div",
     "layer_norm",
     "layer_norm_backward",
     "linear",
     "linear_backward",
-    "lion_step",
     "log_softmax",
     "log_softmax_backward",
-    "mae",
     "matmul",
     "matmul_backward",
-    "mse",
-    "nadam_step",
-    "poisson_nll",
     "prelu",
     "prelu_backward",
-    "quantile",
-    "radam_step",
     "rms_norm",
     "rms_norm_backward",
-    "rmsprop_step",
-    "sgd_step",
-    "sigmoid_nll",
     "softmax",
     "softmax_backward",
-    "softmax_nll",
-    "squared_hinge",
 ]
-__all__ += [name for name in activations.__all__ if name not in __all__]
+for _family in (activations, losses, optimizers):
+    __all__ += [name for name in _family.__all__ if name not in __all__]
+del _family

@@ -757,3 +757,6 @@ LOSSES: dict[str, LossRule] = {
         ),
     )
 }
+
+__all__ = ["LOSSES", "LossRule"]
+__all__ += sorted(rule.twin.__name__ for rule in LOSSES.values())

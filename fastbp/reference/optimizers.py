@@ -527,3 +527,6 @@ m = b2 * m + (1 - b2) * g               m = 0 before the first step""",
         ),
     )
 }
+
+__all__ = ["OPTIMIZERS", "OptimizerRule"]
+__all__ += sorted({rule.step.__name__ for rule in OPTIMIZERS.values()})

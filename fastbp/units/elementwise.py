@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from fastbp import _validate as check
 from fastbp import functional
 from fastbp._validate import FloatArray
 from fastbp.reference import ACTIVATIONS, Activation
@@ -115,11 +116,13 @@ def _of_x(formula: str) -> str:
 
 
 def _class_of(rule: Activation) -> type[ActivationUnit]:
-    def __init__(self: ActivationUnit, **options: float) -> None:
-        self._options = functional.activation_options(type(self).__name__, rule.options, options)
+    def __init__(self: ActivationUnit, *given: float, **options: float) -> None:
+        name = type(self).__name__
+        options = check.named(name, rule.options, given, options)
+        self._options = functional.activation_options(name, rule.options, options)
 
-    given = functional.option_parameters(rule.options)
-    __init__.__signature__ = Signature([Parameter("self", Parameter.POSITIONAL_ONLY), *given])  # type: ignore[attr-defined]
+    known = [p.replace(kind=Parameter.POSITIONAL_OR_KEYWORD) for p in functional.option_parameters(rule.options)]
+    __init__.__signature__ = Signature([Parameter("self", Parameter.POSITIONAL_ONLY), *known])  # type: ignore[attr-defined]
     # __module__, where the package shows it, lets pickle and doctest find the class.
     members: dict[str, Any] = {"__doc__": _unit_doc(rule), "__module__": "fastbp.units", "__init__": __init__}
     members |= {"rule": rule, "kind": rule.name, "_options": tuple(o.default for o in rule.options.values())}

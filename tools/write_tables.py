@@ -1,0 +1,234 @@
+"""Write docs/catalogue.md from the tables of the package: its rows follow from the registries alone.
+
+Run it from anywhere after a change of a table:
+
+    python tools/write_tables.py
+
+A test fails where the page is not what this writes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import fastbp
+from fastbp import averages, lbfgs, schedules
+from fastbp.initializers import INITIALIZERS
+from fastbp.metrics import METRICS
+from fastbp.network import HIDDEN_UNITS
+from fastbp.reference import ACTIVATIONS, LOSSES, OPTIMIZERS, UNITS
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "catalogue.md"
+
+TARGETS = {  # by the kind that a LossRule names
+    "labels": "labels (n,), or a row of K shares each",
+    "probabilities": "0 to 1 in each column",
+    "values": "values",
+    "counts": "counts, not negative",
+    "signs": "labels (n,), or a row of 0 and 1 (or -1 and 1) each",
+}
+PREDICTIONS = {  # by the link that it names
+    "softmax": "the most probable class",
+    "sigmoid": "0 or 1 in each column",
+    "identity": "the outputs",
+    "means": "the means",
+    "exp": "the rates",
+    "margin": "the class with the largest output",
+}
+
+PAGE_TEXT = """# Catalogue
+
+Every part that runs inside the engine, float32 and float64. This page is written by `tools/write_tables.py` from the
+tables of the package: do not edit it by hand. [numerics.md](numerics.md) has each formula as it is computed; the
+docstrings have the arguments, errors and sources.
+
+## Activations
+
+Each is a function `fastbp.name(z)`, its `fastbp.name_backward(dy, y)` (where backward reads the input: `(dy, z)`), a
+unit, and a name for `MLP(hidden=...)`. The last column says how the weights before it begin, unless `init=` says
+otherwise.
+
+{activations}
+
+## Other units
+
+Those with a name are functions too, `fastbp.name` and `fastbp.name_backward`. `dtype=` and `seed=`, where a class has
+them, are for units that are used alone: in a network the network's count. {hidden} may stand in `hidden=`.
+
+{units}
+
+[composition.md](composition.md) puts them together.
+
+## Losses
+
+Each is a function `fastbp.name(y, t)`, which gives the loss and its gradient, a class, and a name for `loss=`. All
+take `sample_weight=` and `reduction="mean"`, `"sum"` or `"none"`. K is the number of outputs.
+
+{losses}
+
+`LossSum([(0.7, fastbp.MSE()), (0.3, fastbp.MAE())])` is a weighted sum of losses of the same outputs.
+
+## Optimizers
+
+Keywords, defaults and updates are those of PyTorch's optimizer of the same name (Lion's are its paper's). Each of
+them takes `groups=`, `clip_value=` and `clip_norm=` too: see [training.md](training.md).
+
+{optimizers}
+
+Beside the table, since they compute gradients of their own:
+
+{solvers}
+
+## Schedules
+
+For `lr=` of the optimizers in the first table. All are in `fastbp.schedules`. A schedule is a function of the step, 1
+at the first one; any other function of it will do.
+
+{schedules}
+
+## Averages of the parameters
+
+For `average=` of `train`.
+
+{averages}
+
+## Metrics
+
+For `metrics=` and `train_metrics=` of `train`, and of `EarlyStopping`. Any function of targets and predictions will
+do, too.
+
+{metrics}
+
+## How weights begin
+
+For `init=` of `MLP` and `Linear`.
+
+{initializers}
+"""
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Give a table in Markdown."""
+    cells = [heads, ["---"] * len(heads), *rows]
+    lines = [[cell.replace("|", r"\|").replace("\n", "<br>") for cell in row] for row in cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def code(text: str) -> str:
+    """Give each line as code."""
+    aside = re.compile(r" {3,}(?!\()")  # what stands at a distance is a remark
+    return "\n".join(f"`{' '.join(aside.sub('; ', line).split())}`" for line in text.splitlines())
+
+
+def call(made: Callable[..., object], *, without: Sequence[str] = ("self", "dtype", "seed")) -> str:
+    """Give a class with its arguments and their defaults."""
+    shown = []
+    for parameter in inspect.signature(made).parameters.values():
+        if parameter.name in without:
+            continue
+        star = "*" if parameter.kind is parameter.VAR_POSITIONAL else ""
+        default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
+        shown.append(f"{star}{parameter.name}{default}")
+    return code(f"{made.__name__}({', '.join(shown)})")
+
+
+def first_line(made: object) -> str:
+    """Give what a docstring begins with, in one line."""
+    return " ".join(paragraph(made, 0).replace("``", "`").split())
+
+
+def paragraph(made: object, i: int) -> str:
+    """Give a paragraph of a docstring."""
+    return (inspect.getdoc(made) or "").split("\n\n")[i]
+
+
+def value_of(composite: object) -> str:
+    """Give what a unit made of units computes: the second paragraph, as far as it is about the way up."""
+    return " ".join(paragraph(composite, 1).split(";", maxsplit=1)[0].split())
+
+
+def activations() -> str:
+    """Give a row for each entry of ACTIVATIONS."""
+    rows = [
+        (code(r.name), call(getattr(fastbp, r.unit)), code(r.formula), code(r.derivative), r.needs, code(r.init))
+        for r in ACTIVATIONS.values()
+    ]
+    return table(("name", "unit", "value", "derivative", "backward reads", "weights begin"), rows)
+
+
+def units() -> str:
+    """Give a row for `Linear`, for each entry of UNITS, and for each unit that is made of units."""
+    rows = [(code("linear"), call(fastbp.Linear), code("y = x @ weight + bias"), code("weight, bias"))]
+    for rule in UNITS.values():
+        name = code(rule.name) if hasattr(fastbp, rule.name) else ""
+        parameters = code(", ".join(rule.parameters))
+        rows.append((name, call(getattr(fastbp, rule.unit)), code(rule.formula), parameters))
+    for made in (fastbp.Sequential, fastbp.Residual, fastbp.Branches):
+        rows.append(("", call(made), value_of(made), "those of its units"))
+    return table(("name", "unit", "value", "parameters"), rows)
+
+
+def losses() -> str:
+    """Give a row for each entry of LOSSES."""
+    rows = [
+        (code(r.name), call(getattr(fastbp, r.unit)), code(r.formula), TARGETS[r.targets], PREDICTIONS[r.link])
+        for r in LOSSES.values()
+    ]
+    return table(("name", "class", "loss of a row", "targets", "`predict` gives"), rows)
+
+
+def optimizers() -> str:
+    """Give a row for each entry of OPTIMIZERS."""
+    extras = ("self", "groups", "clip_value", "clip_norm")
+    rows = [(call(getattr(fastbp, r.unit), without=extras), r.summary, code(r.formula)) for r in OPTIMIZERS.values()]
+    return table(("class", "what it does", "update"), rows)
+
+
+def described(made: Iterable[Callable[..., object]]) -> str:
+    """Give a row for each class: how it is called, and what its docstring begins with."""
+    return table(("class", "what it does"), [(call(one, without=("self",)), first_line(one)) for one in made])
+
+
+def schedule_classes() -> list[type[schedules.Schedule]]:
+    """Give the classes that the module exports, without their base."""
+    return [getattr(schedules, name) for name in schedules.__all__ if name != "Schedule"]
+
+
+def metrics() -> str:
+    """Give a row for each entry of METRICS."""
+    rows = [(code(m.name), m.of, "more" if m.mode == "max" else "less") for m in METRICS.values()]
+    rows.append(("`top_5` (any number)", "outputs", "more"))
+    return table(("name", "sees", "better is"), rows)
+
+
+def initializers() -> str:
+    """Give a row for each entry of INITIALIZERS."""
+    rows = [
+        (", ".join(code(name) for name in (rule.name, *rule.aliases)), code(rule.formula))
+        for rule in INITIALIZERS.values()
+    ]
+    return table(("name", "weights"), rows)
+
+
+def page() -> str:
+    """Give the whole page."""
+    solvers = [getattr(lbfgs, name) for name in lbfgs.__all__]
+    return PAGE_TEXT.format(
+        activations=activations(),
+        units=units(),
+        hidden=", ".join(code(name) for name in HIDDEN_UNITS),
+        losses=losses(),
+        optimizers=optimizers(),
+        solvers=described([*solvers, fastbp.DPSGD]),
+        schedules=described(schedule_classes()),
+        averages=described([averages.EMA, averages.SWA]),
+        metrics=metrics(),
+        initializers=initializers(),
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
