@@ -2,7 +2,9 @@
 
 A. A graph is whatever the tables and the composites give: residuals and branches within each other, merges at the input and at the end,
    activations with options. Small ones go by blocks of rows, those with a wide layer or a `BatchNorm` unit after unit.
-B. One network sees its batches in an order that makes its buffers move, and then serves smaller ones with the same.
+B. Where several branches come back to one place, threads that are at different units must not meet: each gradient is computed by three
+   threads and by one, to the bit.
+C. One network sees its batches in an order that makes its buffers move, and then serves smaller ones with the same.
 """
 
 from __future__ import annotations
@@ -261,6 +263,20 @@ def check_steps(case: Case, x: Array, t: Array) -> None:
     assert net.steps == parts.steps
 
 
+def check_threads(case: Case, x: Array, t: Array) -> None:
+    """Steps in float32: the same bits for any number of threads."""
+    x, t = x.astype(np.float32), t.astype(np.float32) if t.dtype == np.float64 else t
+    optimizers = [optimizer_of(np.random.default_rng(0), case.net) for _ in range(2)]
+    seen = []
+    for threads, optimizer in zip((3, 1), optimizers, strict=True):
+        net = case.net.copy(dtype="float32")
+        with fastbp.threads(threads):
+            losses = [net.train_step(x, t, optimizer) for _ in range(2)]
+        arrays = [np.array(losses), net.flat_parameters, *net.state.values()]
+        seen.append([values.tobytes() for values in arrays])
+    assert seen[0] == seen[1], "another number of threads, other bits"
+
+
 def check_predictions(case: Case, x: Array) -> None:
     net, training = case.net, case.net.training
     net.eval()
@@ -288,6 +304,7 @@ def test_a_random_graph(seed: int) -> None:
         check_sweeps(case, x)
         check_predictions(case, x)
         check_steps(case, x, t)
+        check_threads(case, x, t)
     if case.net.training and case.least == 2:
         return
     none = np.empty((0, case.columns))

@@ -1014,24 +1014,27 @@ cdef class Engine(Gate):
         cdef Session session
         cdef Data data
         cdef double* sums = <double*> cnp.PyArray_DATA(progress)
-        cdef Py_ssize_t rows
+        cdef Py_ssize_t of_step, last
         cdef int threads
         self.enter()
         try:
             self.check_table(table)
             self.check_table(out)
             self.take_x(&data.all, x, self.training)
-            rows = min(batch_size, data.all.rows)
-            self.check_variance(data.all.rows % batch_size if data.all.rows % batch_size else rows, self.training)
-            threads = 1 if self.is_small(rows) else threads_wanted()
-            self.plan(rows, threads, order is not None)
+            batch_size = max(<Py_ssize_t> 1, min(batch_size, data.all.rows))
+            last = data.all.rows % batch_size
+            self.check_variance(last if last else min(batch_size, data.all.rows), self.training)
+            threads = 1 if self.is_small(batch_size) else threads_wanted()
+            self.plan(batch_size, threads, order is not None)
             self.take_all(&data, t, weight, order)
-            update.begin((data.all.rows + batch_size * update.accumulate - 1) // (batch_size * update.accumulate))
+            # No more than there are: the product of two numbers that anybody may ask for could be any number.
+            of_step = batch_size * min(update.accumulate, data.all.rows // batch_size + 1)
+            update.begin((data.all.rows + of_step - 1) // of_step)
             # --- checked
             self.forget()
             session_begin(&session, threads)
             with nogil:
-                self.epoch(&session, &data, batch_size, table, out, update, sums)
+                self.epoch(&session, &data, batch_size, of_step, table, out, update, sums)
             session_end(&session)
             update.end()
             raise_pending(&session)
@@ -1051,14 +1054,15 @@ cdef class Engine(Gate):
             data.order = <const int64_t*> cnp.PyArray_DATA(<cnp.ndarray> order)
         return 0
 
-    cdef void epoch(self, Session* session, const Data* data, Py_ssize_t batch_size, Table table, Table out, Update update,
-                    double* progress) noexcept nogil:
-        cdef Py_ssize_t first, all = batch_size * update.accumulate
-        for first from 0 <= first < data.all.rows by all:
+    cdef void epoch(self, Session* session, const Data* data, Py_ssize_t batch_size, Py_ssize_t of_step, Table table, Table out,
+                    Update update, double* progress) noexcept nogil:
+        cdef Py_ssize_t first, rows
+        for first from 0 <= first < data.all.rows by of_step:
+            rows = min(of_step, data.all.rows - first)
             if update.accumulate > 1:
-                if self.step_of_several(session, data, first, min(all, data.all.rows - first), batch_size, table, out, update, progress):
+                if self.step_of_several(session, data, first, rows, batch_size, table, out, update, progress):
                     return
-            elif self.step_of_one(session, data, first, min(all, data.all.rows - first), table, out, &update.rule, progress):
+            elif self.step_of_one(session, data, first, rows, table, out, &update.rule, progress):
                 return
             if session_poll(session):
                 return
