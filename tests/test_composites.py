@@ -296,7 +296,7 @@ def test_modes() -> None:
 def test_blocks_of_rows_do_not_meet_at_branches_of_different_widths(
     rows: int, dtype: str, rng: np.random.Generator
 ) -> None:
-    """Each thread is at another unit: the gradient of one branch waits to be added, and the other's must not lie there."""
+    """Each thread is at another unit: where one branch's gradient waits to be added, the other's must not lie."""
     chain = [Linear(5, 64), Residual(Linear(64, 64)), Linear(64, 33), Residual(Linear(33, 33)), Linear(33, 3)]
     net = Network(*chain, loss=fastbp.MSE(), dtype=dtype, seed=1)
     x, t = problem(rng, rows, dtype)

@@ -139,7 +139,10 @@ def test_what_moves_the_buffers_forgets_what_was_in_them(rng: np.random.Generato
 
 def test_a_forward_that_is_refused_leaves_the_last_one(rng: np.random.Generator) -> None:
     moments = np.zeros(3), np.ones(3)
-    units = [("linear", 4, 3, (), (-1,), ((4, 3), (3,))), ("batch_norm", 3, 3, (1e-5, 0.1), (0,), ((3,), (3,)), moments)]
+    units = [
+        ("linear", 4, 3, (), (-1,), ((4, 3), (3,))),
+        ("batch_norm", 3, 3, (1e-5, 0.1), (0,), ((3,), (3,)), moments),
+    ]
     engine = _engine.Engine(8, units)
     table = _engine.Table([rng.normal(size=(4, 3)), np.ones(3)], [np.zeros(3), np.zeros(3)])
     into = _engine.Table([np.zeros((4, 3)), np.zeros(3)], [np.zeros(3), np.zeros(3)])
@@ -162,7 +165,10 @@ RELU = ("relu", 4, 4, (), (-1,))
         ([("relu", 4, 4, (), (0,))], r"unit 0 reads \(0,\), expected earlier units, or -1 for the input"),
         ([("relu", 4, 4, (), (-2,))], r"unit 0 reads \(-2,\)"),
         ([RELU, ("sum", 4, 4, (), (0, 0))], r"unit 1 reads \(0, 0\), .* each of them once"),
-        ([RELU, ("tanh", 4, 4, (), (0, -1))], r"unit 1 reads \(0, -1\): a merge reads one or several, any other unit one"),
+        (
+            [RELU, ("tanh", 4, 4, (), (0, -1))],
+            r"unit 1 reads \(0, -1\): a merge reads one or several, any other unit one",
+        ),
         ([RELU, ("sum", 4, 4, (), ())], r"unit 1 reads \(\)"),
         ([RELU, ("tanh", 3, 3, (), (0,))], "unit 1 reads 3 columns, but unit 0 gives 4"),
         ([RELU, ("concat", 7, 7, (), (0, -1))], "unit 1 puts 8 columns side by side, but gives 7"),

@@ -1,9 +1,10 @@
 """Graphs drawn at random: the engine against the units' own methods, in float64, on every road through it.
 
-A. A graph is whatever the tables and the composites give: residuals and branches within each other, merges at the input and at the end,
-   activations with options. Small ones go by blocks of rows, those with a wide layer or a `BatchNorm` unit after unit.
-B. Where several branches come back to one place, threads that are at different units must not meet: each gradient is computed by three
-   threads and by one, to the bit.
+A. A graph is whatever the tables and the composites give: residuals and branches within each other, merges at the
+   input and at the end, activations with options. Small ones go by blocks of rows, those with a wide layer or a
+   `BatchNorm` unit after unit.
+B. Where several branches come back to one place, threads that are at different units must not meet: each gradient is
+   computed by three threads and by one, to the bit.
 C. One network sees its batches in an order that makes its buffers move, and then serves smaller ones with the same.
 """
 
@@ -25,7 +26,6 @@ Rng = np.random.Generator
 
 WIDTHS = (1, 2, 3, 5, 8, 17, 33, 64)
 WIDE = 530  # squared, and in float64: more weights than go by rows
-# Without jumps in the derivative: the last bit of an input decides nothing.
 LEAVES = ("activation", "activation", "activation", "linear", "linear", "table", "table")
 PENALTIES: tuple[dict[str, float], ...] = ({}, {}, {"l1": 0.01}, {"l1": 0.02, "l2": 0.1})
 OPTIONS: dict[str, list[dict[str, Any]]] = {
@@ -163,7 +163,7 @@ class InPython:
             unit.bind(own, {name: np.full_like(values, np.nan) for name, values in own.items()})
         for (path, ours), (_, theirs) in zip(walk(self.units), walk(net.units), strict=True):
             ours.training = net.training
-            ours.take_chance(net.seed, net._streams.get(id(theirs), 0), net.steps)
+            ours.take_chance(net.seed, net._streams.get(id(theirs), 0), net.steps, 0)
             if ours.state_shapes() and isinstance(ours, fastbp.BatchNorm):
                 for name, values in ours.state.items():
                     values[...] = net.state[f"{path}.{name}"]
@@ -193,8 +193,8 @@ class InPython:
 
 
 def assert_near(got: Any, expected: Any, what: str) -> None:
-    # Sums of some thousand terms in another order, through some ten units, each of which may magnify a difference some ten times; what
-    # cancels (a norm behind a norm) leaves the rounding of numbers near 1.
+    # Sums of some thousand terms in another order, through some ten units, each of which may magnify a difference some
+    # ten times; what cancels (a norm behind a norm) leaves the rounding of numbers near 1.
     size = np.abs(expected).max(initial=0)
     np.testing.assert_allclose(got, expected, rtol=1e-8, atol=1e-8 * size + 1e-12, err_msg=what)
 
@@ -236,7 +236,7 @@ def check_sweeps(case: Case, x: Array) -> None:
 
 
 def optimizer_of(rng: Rng, net: Network) -> fastbp.Optimizer:
-    """Draw one that descends alone, or has a state, or needs all gradients before it begins. Small steps: no case runs away."""
+    """Draw one that descends alone, has a state, or needs all gradients first. Steps are small: no case runs away."""
     options = pick(rng, ({}, {}, {"clip_value": 0.01}, {"clip_norm": 0.1}))
     if net.parameters and rng.random() < 0.5:
         options = options | {"groups": [{"match": pick(rng, list(net.parameters)), "lr": 1e-3}]}

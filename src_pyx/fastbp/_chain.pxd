@@ -102,7 +102,7 @@ cdef struct Chain:
     Py_ssize_t delta_rows           # that there is room for in the units' deltas
     # buffers
     char* copy_of_x
-    char* spare                     # a gradient that is to be added
+    char* spare                     # rows x widest, a gradient that is to be added: see spare_of
     char* dx
     double* row_losses
     int64_t* labels
