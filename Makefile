@@ -6,7 +6,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(wildcard src_pyx/fastbp/*)
 PYTEST := $(BIN)/python -m pytest
-KERNEL_TESTS := $(addprefix tests/test_,functional.py functional_units.py table_units.py ulp.py gradcheck.py network.py training.py optimizers.py)
+KERNEL_TESTS := $(addprefix tests/test_,functional.py functional_units.py table_units.py losses.py ulp.py network.py engine_units.py composites.py \
+	optimizers.py steps.py)
 
 .PHONY: help demo test test-others test-debug test-ulp test-package bench compare sweep bars lint build clean
 

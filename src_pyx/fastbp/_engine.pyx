@@ -606,7 +606,7 @@ cdef class Engine(Gate):
     cdef void count(self, bint training) noexcept nogil:
         """Chance goes on by a step."""
         if training:
-            self.steps += 1
+            self.steps = self.steps + 1     # `+=` would need the GIL where None is checked for
 
     cdef int take_x(self, Batch* batch, cnp.ndarray x, bint training) except -1:
         cdef Py_ssize_t itemsize = self.chain.kernels.itemsize
