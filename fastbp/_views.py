@@ -14,7 +14,7 @@ def views_of(flat: FloatArray, shapes: Shapes) -> dict[str, FloatArray]:
     """Cut the last axis into pieces of these shapes, one after another."""
     made, first = {}, 0
     for name, shape in shapes.items():
-        made[name] = flat[..., first : first + prod(shape)].reshape(*flat.shape[:-1], *shape)
+        made[name] = flat[..., first : first + prod(shape)].reshape((*flat.shape[:-1], *shape))
         first += prod(shape)
     return made
 

@@ -719,8 +719,8 @@ def _check_weight(weight: FloatArray | None, what: str) -> None:
 def _split(x: FloatArray, t: Any, split: Split, seed: int) -> tuple[Any, Any]:
     """The rows for training and for validation; None and None where all are for training."""
     fraction = check.real("validation_fraction", split.fraction, at_least=0.0, below=1.0)
-    if split.stratify is not None:
-        check.flag("stratify", split.stratify)
+    if split.stratify is not None and not isinstance(split.stratify, bool | np.bool_):
+        raise TypeError(f"stratify must be True, False or None, got {split.stratify!r}")
     if fraction == 0.0:
         if split.stratify:
             raise ValueError("stratify=True needs validation_fraction")
