@@ -320,19 +320,6 @@ def test_accumulated_steps_are_the_same_for_any_number_of_threads() -> None:
     assert_same_bits(results[0], results[1])
 
 
-@pytest.mark.parametrize(("batch_size", "accumulate"), [(2**62, 4), (2**63 - 1, 1), (10, 2**62), (7, 2**61), (50, 2**62)])
-def test_more_than_there_is(batch_size: int, accumulate: int) -> None:
-    """One step of all rows, whatever the product of the two is in 64 bits."""
-    net, x, t = problem((5, 3), 50)
-    twin = net.copy()
-    how: dict[str, Any] = {"optimizer": fastbp.SGD(lr=0.1), "shuffle": False, "progress": False}
-    got = fastbp.train(net, x, t, batch_size=batch_size, accumulate=accumulate, **how)
-    expected = fastbp.train(twin, x, t, batch_size=50, **how)
-    assert net.steps == twin.steps
-    assert_allclose(got.loss, expected.loss, rtol=1e-5)
-    assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=1e-4, atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("batch_size", "accumulate"), [(2**62, 4), (2**63 - 1, 1), (10, 2**62), (7, 2**61), (50, 2**62)]
 )
