@@ -13,7 +13,7 @@ import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -423,16 +423,22 @@ class Network:
         """Whether `forward` and the gradients are those of training; set by `train` and `eval`."""
         return self._training
 
-    def train(self) -> None:
+    def train(self) -> Self:
         """Go into training, in which a network begins: dropout drops, batches are normalised by their own statistics.
 
         `forward`, `value_and_grad`, `train_step` and `fastbp.train` follow it; predictions and `loss_value` never do.
+        Gives the network itself.
         """
         self._set_training(True)
+        return self
 
-    def eval(self) -> None:
-        """Leave training: nothing is random, and batches are normalised by the statistics kept from training."""
+    def eval(self) -> Self:
+        """Leave training: nothing is random, and batches are normalised by the statistics kept from training.
+
+        Gives the network itself.
+        """
         self._set_training(False)
+        return self
 
     def _set_training(self, training: bool) -> None:
         self._training = training

@@ -279,7 +279,7 @@ def test_modes() -> None:
     net.train_step(x, t, fastbp.SGD(lr=0.1))
     fastbp.train(net, x, t, optimizer=fastbp.SGD(lr=0.1), epochs=2, batch_size=1, progress=False)
     assert net.steps == 7
-    net.eval()
+    assert net.eval() is net
     assert not net.training and not net.units[1].training
     net.forward(x)
     net.predict(x)
@@ -287,7 +287,7 @@ def test_modes() -> None:
     assert net.steps == 7
     copied = net.copy()
     assert not copied.training and copied.steps == 7
-    net.train()
+    assert net.train() is net
     assert net.training and net.units[1].training
 
 
