@@ -10,7 +10,7 @@ import importlib
 import os
 import platform
 
-from fastbp._table cimport Activation, Kernels, UnitKind, UpdateRule
+from fastbp._table cimport Activation, Kernels, Loss, UnitKind, UpdateRule
 
 cdef extern from * nogil:
     """
@@ -60,30 +60,31 @@ cdef const Kernels* kernels_for(Py_ssize_t itemsize) noexcept nogil:
     return of_float if itemsize == sizeof(float) else of_double
 
 
-cdef const Activation* find_activation(const Kernels* kernels, str name) except NULL:
+cdef int place_of(str name, const void* table, int n, size_t entry_bytes) except -1:
+    """The number of the entry with this name: each of the kernels' tables has entries that begin with theirs."""
     cdef bytes wanted = name.encode()
     cdef int i
-    for i in range(kernels.n_activations):
-        if strcmp(kernels.activations[i].name, wanted) == 0:
-            return &kernels.activations[i]
+    for i in range(n):
+        if strcmp((<const char* const*> (<const char*> table + i * entry_bytes))[0], wanted) == 0:
+            return i
     raise KeyError(name)
+
+
+cdef const Activation* find_activation(const Kernels* kernels, str name) except NULL:
+    return &kernels.activations[place_of(name, kernels.activations, kernels.n_activations, sizeof(Activation))]
 
 
 cdef const UpdateRule* find_update(const Kernels* kernels, str name) except NULL:
-    cdef bytes wanted = name.encode()
-    cdef int i
-    for i in range(kernels.n_updates):
-        if strcmp(kernels.updates[i].name, wanted) == 0:
-            return &kernels.updates[i]
-    raise KeyError(name)
+    return &kernels.updates[place_of(name, kernels.updates, kernels.n_updates, sizeof(UpdateRule))]
+
 
 cdef const UnitKind* find_unit(const Kernels* kernels, str name) except NULL:
-    cdef bytes wanted = name.encode()
-    cdef int i
-    for i in range(kernels.n_units):
-        if strcmp(kernels.units[i].name, wanted) == 0:
-            return &kernels.units[i]
-    raise KeyError(name)
+    return &kernels.units[place_of(name, kernels.units, kernels.n_units, sizeof(UnitKind))]
+
+
+cdef int find_loss(const Kernels* kernels, str name) except -1:
+    """Its number, which is the same in the tables of both dtypes."""
+    return place_of(name, kernels.losses, kernels.n_losses, sizeof(Loss))
 
 
 def supported():

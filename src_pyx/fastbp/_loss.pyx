@@ -4,9 +4,9 @@ What the options mean stands in fastbp/reference/losses.py, where each loss's ro
 and how many columns a row of targets has. Here they become what the row functions of _losses.pxi read.
 """
 cimport numpy as cnp
-from libc.string cimport memset, strcmp
+from libc.string cimport memset
 
-from fastbp._dispatch cimport kernels_for
+from fastbp._dispatch cimport find_loss, kernels_for
 from fastbp._table cimport (
     ANY_VALUES, COUNTS, MAX_LOSS_NUMBERS, MAX_LOSS_VECTORS, PROBABILITIES, SIGNS, Kernels, Loss, LossOptions,
 )
@@ -39,7 +39,7 @@ cdef class RowLoss:
         cdef cnp.ndarray vector
         if len(numbers) > MAX_LOSS_NUMBERS or len(vectors) > MAX_LOSS_VECTORS:
             raise RuntimeError(f"{name} has {len(numbers)} numbers and {len(vectors)} vectors: MAX_LOSS_* in _table.pxd are too small")
-        self.index = find_loss(name)
+        self.index = find_loss(kernels_for(sizeof(float)), name)
         memset(&self.options, 0, sizeof(LossOptions))
         self.options.n_targets = n_targets
         for i in range(len(numbers)):
@@ -70,16 +70,6 @@ cdef class RowLoss:
         if options.n_targets == 0:
             options.n_targets = columns
         return options
-
-
-cdef int find_loss(str name) except -1:
-    cdef const Kernels* kernels = kernels_for(sizeof(float))
-    cdef bytes wanted = name.encode()
-    cdef int i
-    for i in range(kernels.n_losses):
-        if strcmp(kernels.losses[i].name, wanted) == 0:
-            return i
-    raise KeyError(name)
 
 
 def loss_names():
