@@ -113,9 +113,10 @@ ctypedef struct LossOptions:
 # The loss of one row of n outputs; scale times its gradient goes to dz. t: a row of targets.
 ctypedef double (*row_loss_t)(const void* z, const void* t, const LossOptions* o, double scale, void* dz, Py_ssize_t n) noexcept nogil
 ctypedef double (*label_loss_t)(const void* z, int64_t label, const LossOptions* o, double scale, void* dz, Py_ssize_t n) noexcept nogil
-# Of many rows, each with its own factor instead of scale: short rows do not wait for one another. Of the options it reads least and most.
-ctypedef void (*label_losses_t)(const void* z, Py_ssize_t z_row, const int64_t* labels, const LossOptions* o, const double* factors, void* dz,
-                                Py_ssize_t dz_row, Py_ssize_t rows, Py_ssize_t n, double* losses) noexcept nogil
+# Of many rows, each with its own factor instead of scale: short rows do not wait for one another. It reads of the options `least` and
+# `most` alone.
+ctypedef void (*label_losses_t)(const void* z, Py_ssize_t z_row, const int64_t* labels, const LossOptions* o, const double* factors,
+                                void* dz, Py_ssize_t dz_row, Py_ssize_t rows, Py_ssize_t n, double* losses) noexcept nogil
 
 ctypedef struct Loss:
     const char* name
