@@ -27,6 +27,7 @@ from fastbp.optimizers import RuleOptimizer
 from fastbp.sklearn import _fitting as fitting
 from fastbp.sklearn import _private
 from fastbp.sklearn._core import ACTIVATION_NAMES, LOSS_NAMES, Core, output_link
+from fastbp.sklearn._predicting import PredictingClassifier, PredictingRegressor
 from fastbp.sklearn._solvers import SOLVER_NAMES, is_own
 from fastbp.units import Unit
 
@@ -118,6 +119,7 @@ _Base: Any = object
 class Accelerated(_Base):  # type: ignore[misc]
     """What makes an estimator of scikit-learn ours."""
 
+    solver: Any
     _fastbp: Core | None = None
     _validation_data: ClassVar[Any] = None
 
@@ -136,7 +138,8 @@ class Accelerated(_Base):  # type: ignore[misc]
             "ACTIVATIONS": entries, "DERIVATIVES": entries[:1],
             "LOSS_FUNCTIONS": ("log_loss", "binary_log_loss") if self.loss == "log_loss" else (self.loss,),
         }
-        changed = _private.changed_table({name: tuple(filter(_is_name, keys)) for name, keys in tables.items()})
+        named = {table: tuple(key for key in keys if isinstance(key, str)) for table, keys in tables.items()}
+        changed = _private.changed_table(named)
         return None if changed is None else f"{changed} of scikit-learn has been changed"
 
     def _own_options(self) -> list[str]:
@@ -276,10 +279,6 @@ class Accelerated(_Base):  # type: ignore[misc]
         return {name: value for name, value in state.items() if name != "_fastbp"}
 
 
-def _is_name(key: Any) -> bool:
-    return isinstance(key, str)
-
-
 # ---- methods with the signature of the installed release -------------------------------------------------------------
 
 
@@ -345,7 +344,7 @@ def _partial_fit_of(base: Any) -> Any:
 # ---- the estimators --------------------------------------------------------------------------------------------------
 
 
-class MLPClassifier(Accelerated, neural_network.MLPClassifier):  # type: ignore[misc]
+class MLPClassifier(PredictingClassifier, Accelerated, neural_network.MLPClassifier):  # type: ignore[misc]
     _options = _options_of(neural_network.MLPClassifier, {**OPTIONS, **CLASSIFIER_OPTIONS})
     __init__ = _constructor(neural_network.MLPClassifier, _options)
     fit = _fit_of(neural_network.MLPClassifier)
@@ -359,7 +358,7 @@ class MLPClassifier(Accelerated, neural_network.MLPClassifier):  # type: ignore[
         )
 
 
-class MLPRegressor(Accelerated, neural_network.MLPRegressor):  # type: ignore[misc]
+class MLPRegressor(PredictingRegressor, Accelerated, neural_network.MLPRegressor):  # type: ignore[misc]
     _options = _options_of(neural_network.MLPRegressor, {**OPTIONS, "loss": "squared_error"})
     __init__ = _constructor(neural_network.MLPRegressor, _options)
     fit = _fit_of(neural_network.MLPRegressor)
