@@ -211,11 +211,7 @@ class Accelerated(_Base):  # type: ignore[misc]
 
     def _partial_fit_plain(self, X: Any, y: Any) -> bool:
         """Make one epoch of arrays that need no validation; False, and nothing done, where others are given."""
-        cls = type(self)
-        steps = ("_fit_stochastic", "_validate_input")
-        if any(getattr(cls, name) is not getattr(Accelerated, name) for name in steps):
-            return False
-        if not hasattr(self, "_optimizer") or self._why_not() is not None:
+        if not hasattr(self, "_optimizer") or self._why_not() is not None or _private.steps_replaced(self, Accelerated):
             return False
         fit = fitting.plain_fit(self, X, y)
         if fit is None:
@@ -338,7 +334,7 @@ def _partial_fit_of(base: Any) -> Any:
             return self
         return theirs(self, X, y, *args, **kwargs)
 
-    return available_if(lambda est: est._check_solver())(partial_fit)
+    return available_if(vars(base)["partial_fit"].check)(partial_fit)
 
 
 # ---- the estimators --------------------------------------------------------------------------------------------------

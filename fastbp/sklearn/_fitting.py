@@ -124,6 +124,11 @@ class Data:
                 return None
         return cls(taken, targets, weight, loss_offsets(est, y))
 
+    def taken(self, rows: NDArray[np.int64]) -> Data:
+        """Give these rows alone."""
+        parts = (None if part is None else part[rows] for part in (self.weight, self.offsets))
+        return Data(self.x[rows], self.t[rows], *parts)
+
 
 def _rows(x: Any, dtype: np.dtype[Any]) -> Any:
     if sparse.issparse(x):
@@ -137,14 +142,14 @@ def _rows(x: Any, dtype: np.dtype[Any]) -> Any:
 class EpochJob:
     """One epoch in one call of the engine."""
 
-    def __init__(self, fit: StochasticFit, order: NDArray[np.int64] | None) -> None:
+    def __init__(self, fit: StochasticFit, data: Data, order: NDArray[np.int64] | None) -> None:
         self.fit, self.progress = fit, np.zeros(3)
-        net, data = fit.core.net, fit.data
+        net = fit.core.net
         whole = net.whole
         assert whole is not None
         net.drop_gradients()
         self.engine = whole.engine
-        steps = -(-fit.n_rows // fit.batch_size)
+        steps = -(-len(data.t) // fit.batch_size)
         update = net.update_by(fit.link.mine, steps=steps, by_rows=True)
         self.args: tuple[Any, ...] | None = (
             data.x, data.t, data.weight, order, fit.batch_size, whole.table, whole.out, update, self.progress, True,
@@ -163,15 +168,15 @@ class PythonJob:
 
     args: tuple[Any, ...] | None = None
 
-    def __init__(self, fit: StochasticFit, order: NDArray[np.int64] | None) -> None:
-        self.fit, self.order, self.progress = fit, order, np.zeros(3)
+    def __init__(self, fit: StochasticFit, data: Data, order: NDArray[np.int64] | None) -> None:
+        self.fit, self.data, self.order, self.progress = fit, data, order, np.zeros(3)
 
     def run(self) -> None:
         """Go through the batches."""
-        fit, data = self.fit, self.fit.data
+        fit, data, n_rows = self.fit, self.data, len(self.data.t)
         with fit.threads():
-            for first in range(0, fit.n_rows, fit.batch_size):
-                place = slice(first, min(first + fit.batch_size, fit.n_rows))
+            for first in range(0, n_rows, fit.batch_size):
+                place = slice(first, min(first + fit.batch_size, n_rows))
                 rows: Any = place if self.order is None else self.order[place]
                 weight = None if data.weight is None else data.weight[rows]
                 n = place.stop - place.start
@@ -258,9 +263,10 @@ class StochasticFit:
             print(f"Iteration {est.n_iter_}, loss = {est.loss_:.8f}")
 
     def _job(self, order: NDArray[np.int64] | None, rows: int) -> EpochJob | PythonJob:
+        data = self.data
         if rows < self.n_rows:
-            order = (np.arange(self.n_rows) if order is None else order)[:rows]
-        return EpochJob(self, order) if self.core.net.whole is not None else PythonJob(self, order)
+            data, order = data.taken((np.arange(self.n_rows) if order is None else order)[:rows]), None
+        return (PythonJob if self.core.net.whole is None else EpochJob)(self, data, order)
 
     def _validation_loss(self) -> float | None:
         """The mean loss of the rows that are not trained on, without the penalty; None where nobody wants it."""
@@ -610,8 +616,8 @@ class Objective:
         if data.offsets is not None:
             self.offset = float(np.average(data.offsets, weights=data.weight))
 
-    def __call__(self, packed: Array) -> tuple[float, NDArray[np.float64]]:
-        """Give the loss and a fresh gradient."""
+    def __call__(self, packed: Array) -> tuple[np.float64, NDArray[np.float64]]:
+        """Give the loss, which becomes `loss_`, and a fresh gradient."""
         self.point[...] = packed
         whole, data = self.net.whole, self.data
         assert whole is not None
@@ -620,7 +626,7 @@ class Objective:
         gradient = self.gradient.astype(np.float64)
         if self.gradient_share != 1.0:
             gradient *= self.gradient_share
-        return loss + self._penalize(gradient[: self.n_weights]), gradient
+        return np.float64(loss + self._penalize(gradient[: self.n_weights])), gradient
 
     def _penalize(self, gradient: NDArray[np.float64]) -> float:
         weights, est = self.point[: self.n_weights].astype(np.float64, copy=False), self.est

@@ -27,8 +27,8 @@ except ImportError:  # told by known_release() to whoever fits
 
 __all__ = [
     "FIT_TAKES_WEIGHT", "GRADIENT_HOOKS", "KNOWN_RELEASES", "LBFGS_HOOKS", "ORIGINAL_PREDICTING", "AdamOptimizer", "BaseOptimizer", "Interval",
-    "SGDOptimizer", "StrOptions", "changed_table", "check_sample_weight", "known_release", "mlp", "overridden",
-    "shuffled", "warn_of_release",
+    "SGDOptimizer", "StrOptions", "changed_table", "check_sample_weight", "has_own_steps", "known_release", "mlp", "overridden",
+    "shuffled", "steps_replaced", "warn_of_release",
 ]
 
 KNOWN_RELEASES = ("1.6", "1.7", "1.8", "1.9")
@@ -40,6 +40,10 @@ FIT_TAKES_WEIGHT = "sample_weight" in inspect.signature(neural_network.MLPClassi
 GRADIENT_HOOKS = ("_backprop", "_compute_loss_grad", "_forward_pass")
 LBFGS_HOOKS = (*GRADIENT_HOOKS, "_loss_grad_lbfgs")
 TABLES = ("ACTIVATIONS", "DERIVATIVES", "LOSS_FUNCTIONS")
+
+# What a call of partial_fit goes through before its epoch, and an optimizer's step.
+STEPS = ("_fit", "_fit_stochastic", "_validate_input")
+UPDATES = ("update_params", "_get_updates")
 
 
 def known_release() -> bool:
@@ -83,10 +87,16 @@ def _predicting() -> dict[tuple[str, str], Any]:
     return {(cls.__name__, name): getattr(cls, name) for cls in classes for name in ("_forward_pass_fast", "_predict")}
 
 
+def _pieces(classes: tuple[type, ...], names: tuple[str, ...]) -> list[tuple[type, str, Any]]:
+    return [(cls, name, getattr(cls, name)) for cls in classes for name in names]
+
+
 # As they were when this package was imported.
 ORIGINAL_PREDICTING = _predicting() if known_release() else {}
 _HOOKS = _originals() if known_release() else {}
 _TABLES = _entries(mlp) if known_release() else {}
+_STEPS = _pieces((neural_network.MLPClassifier, neural_network.MLPRegressor), STEPS) if known_release() else []
+_UPDATES = _pieces((SGDOptimizer, AdamOptimizer), UPDATES) if known_release() else []
 
 
 def overridden(estimator: Any, own: Any, names: tuple[str, ...] = GRADIENT_HOOKS) -> str | None:
@@ -98,6 +108,23 @@ def overridden(estimator: Any, own: Any, names: tuple[str, ...] = GRADIENT_HOOKS
         if getattr(mlp.BaseMultilayerPerceptron, name) is not _HOOKS[name]:
             return name
     return None
+
+
+def steps_replaced(estimator: Any, own: Any) -> bool:
+    """Whether one of the steps of partial_fit is not that of the class `own`, or not scikit-learn's below it."""
+    cls, state = type(estimator), vars(estimator)
+    if any(name in state or getattr(cls, name) is not getattr(own, name) for name in STEPS):
+        return True
+    return any(getattr(base, name) is not piece for base, name, piece in _STEPS)
+
+
+def has_own_steps(optimizer: Any) -> bool:
+    """Whether the steps of an optimizer of scikit-learn's are not scikit-learn's own."""
+    if not isinstance(optimizer, SGDOptimizer | AdamOptimizer):
+        return False
+    if type(optimizer) not in (SGDOptimizer, AdamOptimizer) or any(name in vars(optimizer) for name in UPDATES):
+        return True
+    return any(getattr(cls, name) is not piece for cls, name, piece in _UPDATES)
 
 
 def changed_table(names: dict[str, tuple[str, ...]]) -> str | None:

@@ -22,6 +22,9 @@ __all__ = ["SOLVER_NAMES", "Link", "SolverState", "is_own", "new_optimizer"]
 
 Array = NDArray[Any]
 
+# Without momentum scikit-learn keeps velocities all the same, and so does a momentum that is lost in each rounding.
+NEARLY_NONE = 1e-30
+
 SKLEARN_SOLVERS = frozenset({"lbfgs", "sgd", "adam"})
 SOLVER_NAMES = frozenset(OPTIMIZERS) - SKLEARN_SOLVERS
 
@@ -57,11 +60,11 @@ class SolverState(_private.BaseOptimizer or object):  # type: ignore[misc]
 def new_optimizer(est: Any, solver: Any, params: list[Array]) -> Any:
     """Make what `est._optimizer` is to be."""
     if solver == "sgd":
-        return _private.SGDOptimizer(
+        return _private.mlp.SGDOptimizer(
             params, est.learning_rate_init, est.learning_rate, est.momentum, est.nesterovs_momentum, est.power_t
         )
     if solver == "adam":
-        return _private.AdamOptimizer(params, est.learning_rate_init, est.beta_1, est.beta_2, est.epsilon)
+        return _private.mlp.AdamOptimizer(params, est.learning_rate_init, est.beta_1, est.beta_2, est.epsilon)
     return SolverState(params, _solver_of(est, solver))
 
 
@@ -81,11 +84,9 @@ def _twin(theirs: Any) -> tuple[RuleOptimizer, dict[str, str]] | None:
     if type(theirs) is _private.SGDOptimizer:
         if not 0 <= theirs.momentum < 1:
             return None
-        nesterov = bool(theirs.nesterov) and theirs.momentum > 0
-        rule: RuleOptimizer = fastbp.SGD(
-            theirs.learning_rate, momentum=theirs.momentum, nesterov=nesterov, lr_inside=True
-        )
-        return rule, {"velocity": "velocities"} if theirs.momentum > 0 else {}
+        nesterov, momentum = bool(theirs.nesterov) and theirs.momentum > 0, theirs.momentum or NEARLY_NONE
+        rule: RuleOptimizer = fastbp.SGD(theirs.learning_rate, momentum=momentum, nesterov=nesterov, lr_inside=True)
+        return rule, {"velocity": "velocities"}
     if type(theirs) is _private.AdamOptimizer:
         betas = (theirs.beta_1, theirs.beta_2)
         rule = fastbp.Adam(theirs.learning_rate_init, betas=betas, eps=theirs.epsilon, eps_hat=True)
@@ -114,6 +115,8 @@ class Link:
     def between(cls, core: Core, est: Any) -> Link | None:
         """Give the link of the estimator's optimizer as it is now; None where the package has no twin of it."""
         theirs = est._optimizer
+        if _private.has_own_steps(theirs):
+            return None
         known: Link | None = core.links.get("optimizer")
         clips = (est.clip_value, est.clip_norm)
         if known is not None and known.theirs is theirs and known.numbers == _numbers(theirs) and known.clips == clips:
@@ -140,6 +143,7 @@ class Link:
             if theirs.carried is not None:
                 self.state.carried[...] = theirs.carried
         if type(theirs) is _private.SGDOptimizer:
+            self.state.carried[...] = 1  # velocities are there from the first step on
             if self.mine.lr != theirs.learning_rate:  # type: ignore[attr-defined]
                 self.mine.lr = theirs.learning_rate  # type: ignore[attr-defined]
         else:
