@@ -107,6 +107,8 @@ def assert_same(ours: Any, theirs: Any, within: float = 0.0, where: str = "") ->
         _assert_same_arrays(ours, theirs, within, where)
     elif scipy.sparse.issparse(theirs):
         _assert_same_arrays(ours.toarray(), theirs.toarray(), within, where)
+    elif hasattr(theirs, "equals"):
+        assert theirs.equals(ours), f"{where}: {ours}, not {theirs}"
     elif isinstance(theirs, float | np.floating):
         same = math.isclose(ours, theirs, rel_tol=within) or (math.isnan(ours) and math.isnan(theirs))
         assert same, f"{where}: {ours!r}, not {theirs!r}"
@@ -169,9 +171,9 @@ class Pair:
     def each(self, call: Callable[[Any], Any]) -> Any:
         """Make a call for both; assert the same outcome and return its result, scikit-learn's."""
         theirs, ours = outcome(lambda: call(self.theirs)), outcome(lambda: call(self.ours))
-        assert ours.error == theirs.error
-        assert ours.warned == theirs.warned
-        assert ours.printed == theirs.printed
+        for name in ("error", "warned", "printed"):
+            mine, its = getattr(ours, name), getattr(theirs, name)
+            assert mine == its, f"{name}:\n{mine}\nnot\n{its}"
         assert_same(ours.result, theirs.result, self.within, "result")
         self.last = theirs
         return theirs.result

@@ -94,7 +94,7 @@ SGD_OPTIONS: list[dict[str, Any]] = [
 ADAM_OPTIONS: list[dict[str, Any]] = [
     {"beta_1": 0},
     {"beta_2": 0.5},
-    {"beta_1": 0.5, "beta_2": 0.0, "epsilon": 1e-4},
+    {"beta_1": 0.5, "beta_2": 0.0, "epsilon": 0.1},
     {"epsilon": 1e-3},
     {"learning_rate": "invscaling"},
     {"learning_rate": "adaptive", "tol": 1.0, "n_iter_no_change": 1},

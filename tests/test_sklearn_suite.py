@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections import Counter
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -106,10 +107,30 @@ def test_none_is_lost(request: pytest.FixtureRequest) -> None:
     """A release that is not in the tables has as many as the newest that is, or more."""
     names = [item.originalname for item in request.node.getparent(pytest.Module).collect()]
     own, checks = sum(name in OWN_NAMES for name in names), names.count("test_estimator_checks")
+    assert checks == len(checks_of(*OURS))
     if RELEASE in OWN_TESTS:
-        assert (own, checks) == (OWN_TESTS[RELEASE], CHECKS[RELEASE])
+        assert (own, len(checks_of(*THEIRS))) == (OWN_TESTS[RELEASE], CHECKS[RELEASE])
     else:
-        assert own >= OWN_TESTS[max(OWN_TESTS)] and checks >= CHECKS[max(CHECKS)]
+        assert own >= OWN_TESTS[max(OWN_TESTS)] and len(checks_of(*THEIRS)) >= CHECKS[max(CHECKS)]
+
+
+def checks_of(*classes: type) -> list[tuple[str, str]]:
+    """Return the checks that scikit-learn has for networks of these classes: the class's name, and the check's."""
+    found = parametrize_with_checks([cls() for cls in classes]).args[1]
+    pairs = [getattr(item, "values", item) for item in found]
+    return [(type(estimator).__name__, repr_of(check)) for estimator, check in pairs]
+
+
+def repr_of(check: Any) -> str:
+    keywords = {name: value for name, value in check.keywords.items() if name != "name"}
+    return f"{check.func.__name__}{keywords}"
+
+
+def test_ours_are_checked_for_all_that_scikit_learns_are() -> None:
+    """And for one thing more: what has class_weight is checked for it."""
+    more = list((Counter(checks_of(*OURS)) - Counter(checks_of(*THEIRS))).elements())
+    assert not Counter(checks_of(*THEIRS)) - Counter(checks_of(*OURS))
+    assert [(name, check.partition("{")[0]) for name, check in more] == [("MLPClassifier", "check_class_weight_classifiers")]
 
 
 def test_ours_are_what_runs(fitted: list[type]) -> None:
