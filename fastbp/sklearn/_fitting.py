@@ -212,6 +212,7 @@ class StochasticFit:
         self.n_rows: int = data.x.shape[0]
         self.batch_size: int = _batch_size(est, self.n_rows)
         self.loss_share = loss_share(est)
+        self.order = np.arange(self.n_rows)  # each epoch shuffles that of the one before
         self.threads = contextlib.nullcontext if est.n_threads is None else lambda: fastbp.threads(est.n_threads)
 
     def epochs(self) -> Epochs:
@@ -220,17 +221,16 @@ class StochasticFit:
         try:
             est.n_iter_ = 0
             started = time.perf_counter()
-            order = np.arange(self.n_rows, dtype=int)
             for _ in range(est.max_iter):
                 if est.shuffle:
-                    order = _private.shuffled(order, est._random_state)
-                yield from self._one_epoch(order if est.shuffle else None)
+                    self.order = _private.shuffled(self.order, est._random_state)
+                yield from self._one_epoch(self.order if est.shuffle else None)
                 if self._is_over(started):
                     break
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=2)
         if est.exact_resume and not self.incremental:
-            est._resume = Resume.of(est, self.validation)
+            est._resume = Resume.of(est, self.validation, self.order)
         if est.early_stopping:
             # restored as they were after the best epoch
             est.coefs_, est.intercepts_ = est._best_coefs, est._best_intercepts
@@ -375,10 +375,12 @@ def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool)
     validation = _validation(est, x, y, weight, factors, dtype)
     if validation is not None and validation.train is not None:
         data = validation.train
+    fit = StochasticFit(est, core, link, data, validation, incremental)
     if goes_on:
         est._random_state.set_state(est._resume.stream)
+        fit.order = est._resume.order if len(est._resume.order) == fit.n_rows else fit.order
     take_chance(est, core)
-    return StochasticFit(est, core, link, data, validation, incremental)
+    return fit
 
 
 def plain_fit(est: Any, x: Any, y: Any) -> StochasticFit | None:
@@ -545,6 +547,7 @@ def take_chance(est: Any, core: Core) -> None:
     core.net.seed, core.net.steps = est._chance
 
 
+@dataclass
 class Resume:
     """What `exact_resume` keeps of a fit, beside the attributes: a pickle has it too.
 
@@ -554,19 +557,24 @@ class Resume:
         The random state's position at the end, and before the rows for validation were drawn.
     coefs, intercepts
         As the last epoch left them, where early stopping has put others in their place.
+    order
+        Of the rows in the last epoch.
     """
 
-    def __init__(self, stream: Any, split: Any, coefs: list[Array], intercepts: list[Array]) -> None:
-        self.stream, self.split, self.coefs, self.intercepts = stream, split, coefs, intercepts
+    stream: Any
+    split: Any
+    coefs: list[Array]
+    intercepts: list[Array]
+    order: NDArray[np.int64]
 
     @classmethod
-    def of(cls, est: Any, validation: Validation | None) -> Resume:
+    def of(cls, est: Any, validation: Validation | None, order: NDArray[np.int64]) -> Resume:
         """Keep what the attributes do not."""
         coefs, intercepts = ([a.copy() for a in arrays] for arrays in (est.coefs_, est.intercepts_))
         if not est.early_stopping:
             coefs = intercepts = []
         split = None if validation is None else validation.split
-        return cls(est._random_state.get_state(), split, coefs, intercepts)
+        return cls(est._random_state.get_state(), split, coefs, intercepts, order)
 
     def restore(self, est: Any) -> None:
         """Put the estimator where the fit has ended: before anything is drawn."""
