@@ -173,6 +173,33 @@ class TestLosses:
         ):
             MLPRegressor(**SMALL, loss=lambda y, t: (0.0, y - t)).fit(X, VALUES)
 
+    @pytest.mark.parametrize("name", ["hinge", "squared_hinge"])
+    @pytest.mark.parametrize(
+        "y", [LABELS, LABELS > 4, np.c_[LABELS > 4, LABELS % 2]], ids=["many", "two", "multilabel"]
+    )
+    def test_margins_of_classes(self, name, y):
+        est = MLPClassifier(**SMALL | {"max_iter": 100}, loss=name, alpha=0.0).fit(X, y)
+        rows = est._label_binarizer.transform(y).reshape(150, -1)
+        wrong = np.maximum(0, 1 - (2 * rows - 1) * est._fastbp.net.outputs(X)).sum(axis=1)
+        assert est.score(X, y) > 0.7
+        assert est.loss_ == pytest.approx({"hinge": wrong, "squared_hinge": wrong**2}[name].mean(), rel=0.5)
+        assert not hasattr(est, "predict_proba") and not hasattr(est, "predict_log_proba")
+
+    def test_losses_of_other_targets_are_refused(self):
+        with pytest.raises(ValueError, match=r"loss=SigmoidNLL\(\) has sigmoid outputs, but y asks for softmax ones"):
+            MLPClassifier(**SMALL, loss=fastbp.SigmoidNLL()).fit(X, LABELS)
+        with pytest.raises(ValueError, match=r"loss=SoftmaxNLL\(\) is no loss of 2 values"):
+            MLPRegressor(**SMALL, loss=fastbp.SoftmaxNLL()).fit(X, VALUES)
+
+    def test_a_loss_of_probabilities_with_options(self):
+        est = MLPClassifier(**SMALL, loss=fastbp.SigmoidNLL(pos_weight=3.0)).fit(X, LABELS > 6)
+        assert est.predict(X).mean() >= MLPClassifier(**SMALL).fit(X, LABELS > 6).predict(X).mean()
+        same(
+            MLPClassifier(**SMALL, loss=fastbp.SoftmaxNLL()).fit(X, LABELS),
+            MLPClassifier(**SMALL).fit(X, LABELS),
+            rtol=0,
+        )
+
     def test_label_smoothing_moves_the_targets(self):
         one_hot = np.eye(10)[LABELS] * 0.8 + 0.02
         est = MLPClassifier(**SMALL, label_smoothing=0.2, alpha=0.0, max_fun=1).fit(X, LABELS)
