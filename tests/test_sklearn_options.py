@@ -178,7 +178,7 @@ class TestLosses:
         "y", [LABELS, LABELS > 4, np.c_[LABELS > 4, LABELS % 2]], ids=["many", "two", "multilabel"]
     )
     def test_margins_of_classes(self, name, y):
-        est = MLPClassifier(**SMALL | {"max_iter": 100}, loss=name, alpha=0.0).fit(X, y)
+        est = MLPClassifier(**SMALL | {"max_iter": 150}, loss=name, alpha=0.0, learning_rate_init=0.01).fit(X, y)
         rows = est._label_binarizer.transform(y).reshape(150, -1)
         wrong = np.maximum(0, 1 - (2 * rows - 1) * est._fastbp.net.outputs(X)).sum(axis=1)
         assert est.score(X, y) > 0.7

@@ -28,9 +28,9 @@ __all__ = [
     "Core",
     "hidden_units",
     "network_for",
-    "set_output",
     "own_loss",
     "plain_targets",
+    "set_output",
     "targets_of",
 ]
 

@@ -394,8 +394,8 @@ _OPTIONS_DOC = """Parameters
 {example}    """
 
 _CLASSIFIER_DOC = """    loss : "log_loss", "hinge", "squared_hinge", fastbp.Loss or callable, default="log_loss"
-        Under the two of margins there is no `predict_proba`. ``fastbp.SigmoidNLL(pos_weight=3.0)`` and the like; or ``loss(y, t)`` that gives the loss of each row and its
-        gradient at the outputs.
+        Under the two of margins there is no `predict_proba`. A loss of probabilities may have options, such as
+        ``fastbp.SigmoidNLL(pos_weight=3.0)``; ``loss(y, t)`` gives the loss of each row and its gradient at the outputs.
     class_weight : dict or "balanced", optional
         What the rows of each class count.
     label_smoothing : float, default=0.0
