@@ -27,6 +27,9 @@ from fastbp._chain cimport (
 )
 from fastbp._dispatch cimport find_activation, find_unit, find_update, kernels_for
 from fastbp._loss cimport RowLoss, is_label, number_at, share_of
+from fastbp._predict cimport (
+    AS_THEY_ARE, EXP, RULE, SOFTMAX, Link, Prediction, Room, predict_needs, predict_rows, room_bytes, room_lay_out, rows_at_once,
+)
 from fastbp._rows cimport rows_finish, rows_forward, rows_gradient, rows_scratch
 from fastbp._table cimport ANY_VALUES, MAX_HYPERPARAMETERS, MAX_OPTIONS, MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS, Kernels
 from fastbp._team cimport (
@@ -401,6 +404,11 @@ cdef class Engine(Gate):
     cdef bint has_deltas, all_deltas    # did `descend` follow the last forward, and go on to the input?
     cdef object y_view, dx_view         # of the last shape asked for
     cdef int typenum
+    # of predictions, which leave all the others as they are where the chain goes by rows
+    cdef Room room
+    cdef cnp.ndarray room_block
+    cdef object link_name               # of the link that was used last
+    cdef Link link
 
     def __cinit__(self, Py_ssize_t itemsize, units, loss=None, uint64_t seed=0, bint picks_class=False, bint separate=False):
         cdef Chain* chain = &self.chain
@@ -867,6 +875,107 @@ cdef class Engine(Gate):
         session_end(&session)
         self.count(training and not interrupted)
         return raise_pending(&session)
+
+    # --- predictions
+
+    def predict_into(self, cnp.ndarray x, Table table not None, cnp.ndarray out, str link=None, bint check_finite=True):
+        """The predictions of x's rows into `out`, and whether all went well: False where check_finite is set and a value of x, or a
+        prediction, is not finite; `out` holds nothing of worth then.
+
+        `out` is dense: rows of the engine's own dtype (or, where there is one output, one axis), or int64 labels: the place of the
+        largest prediction of a row, or with one output whether it is above one half. `link` is what becomes of the outputs: "softmax",
+        "exp", the name of an activation without options, or None. Nothing that `forward` left is touched as long as the chain is
+        small enough to go by rows.
+        """
+        cdef Session session
+        cdef Batch batch
+        cdef Prediction p
+        cdef int threads
+        cdef bint small
+        self.enter()
+        try:
+            self.check_table(table)
+            self.take_plain_x(&batch, x)
+            self.take_predictions(&p, out, batch.rows)
+            self.take_link(link)
+            small = self.is_small(batch.rows / 3.0)
+            threads = 1 if small else threads_wanted()
+            p.block = rows_at_once(&self.chain, batch.rows)
+            self.take_room(&p, &batch, threads)
+            p.batch, p.parameters, p.link, p.refuses = &batch, table.pairs, self.link, check_finite
+            # --- checked
+            session_begin(&session, threads)
+            if small:
+                predict_rows(&self.chain, &session, &p)
+            else:
+                with nogil:
+                    predict_rows(&self.chain, &session, &p)
+            session_end(&session)
+            raise_pending(&session)
+            return not p.refused
+        finally:
+            self.leave()
+
+    cdef int take_plain_x(self, Batch* batch, cnp.ndarray x) except -1:
+        if cnp.PyArray_TYPE(x) != self.typenum or not cnp.PyArray_ISBEHAVED_RO(x):
+            raise TypeError(f"x has dtype {(<object> x).dtype}, expected aligned elements of {self.chain.kernels.itemsize} bytes")
+        return self.take_x(batch, x, False)
+
+    cdef int take_predictions(self, Prediction* p, cnp.ndarray out, Py_ssize_t rows) except -1:
+        cdef bint labels = cnp.PyArray_TYPE(out) == cnp.NPY_INT64 and cnp.PyArray_NDIM(out) == 1
+        if not labels and cnp.PyArray_TYPE(out) != self.typenum:
+            raise TypeError(f"out has dtype {(<object> out).dtype}, expected that of x, or int64 labels")
+        if (not cnp.PyArray_ISCARRAY(out) or cnp.PyArray_NDIM(out) == 0 or cnp.PyArray_DIM(out, 0) != rows
+                or cnp.PyArray_SIZE(out) != rows * (1 if labels else self.n_out)):
+            expected = f"({rows},)" if labels else f"({rows}, {self.n_out})"
+            raise ValueError(f"out has shape {(<object> out).shape}, expected {expected}, dense and writeable")
+        p.out = NULL if labels else cnp.PyArray_BYTES(out)
+        p.labels = <int64_t*> cnp.PyArray_DATA(out) if labels else NULL
+        return 0
+
+    cdef int take_link(self, str name) except -1:
+        if name is self.link_name:
+            return 0
+        if name is None:
+            self.link.kind = AS_THEY_ARE
+        elif name == "softmax":
+            self.link.kind = SOFTMAX
+        elif name == "exp":
+            self.link.kind = EXP
+        else:
+            self.link.forward = find_activation(self.chain.kernels, name).forward
+            self.link.kind = AS_THEY_ARE if self.link.forward == NULL else RULE
+        self.link_name = name
+        return 0
+
+    cdef int take_room(self, Prediction* p, const Batch* batch, int threads) except -1:
+        """Buffers for a block of each thread's, or for as many rows as are computed at once."""
+        if not self.chain.by_rows:
+            self.plan(p.block, threads, False)
+            self.forget()
+            return 0
+        p.room.threads = threads
+        predict_needs(&self.chain, batch, &p.room)
+        if (self.room_block is None or threads > self.room.threads or p.room.packs_x > self.room.packs_x
+                or p.room.packs_weights > self.room.packs_weights):
+            self.make_room(&p.room)
+        p.room.base, p.room.weights_bytes, p.room.own_bytes = self.room.base, self.room.weights_bytes, self.room.own_bytes
+        return 0
+
+    cdef int make_room(self, const Room* needed) except -1:
+        cdef Room room = self.room
+        cdef cnp.npy_intp n_bytes
+        room.threads = max(room.threads, needed.threads)
+        room.packs_x = room.packs_x or needed.packs_x
+        room.packs_weights = room.packs_weights or needed.packs_weights
+        n_bytes = room_bytes(&self.chain, &room) + ALIGNMENT
+        self.room_block = cnp.PyArray_EMPTY(1, &n_bytes, cnp.NPY_UINT8, 0)
+        room.base = start_of(self.room_block)
+        room_lay_out(&self.chain, &room)
+        self.room = room
+        return 0
+
+    # --- the way down
 
     cdef int begin_down(self, cnp.ndarray dy) except -1:
         """What the way down needs before it begins; gives the number of threads."""

@@ -57,6 +57,7 @@ kernels.erf = erf_of
 kernels.blend = blend
 kernels.gather = gather
 kernels.scatter = scatter
+kernels.finite = finite
 kernels.softmax = softmax
 kernels.log_softmax = log_softmax
 kernels.softmax_backward = softmax_backward

@@ -186,6 +186,7 @@ ctypedef struct Kernels:
     # y[i] = x[i * step], and back
     void (*gather)(const void* x, Py_ssize_t step, void* y, Py_ssize_t n) noexcept nogil
     void (*scatter)(const void* x, void* y, Py_ssize_t step, Py_ssize_t n) noexcept nogil
+    bint (*finite)(const void* x, Py_ssize_t n) noexcept nogil      # no NaN and no infinity among them?
 
     # units that are neither linear nor elementwise: see _units.pxi
     int n_units
