@@ -27,6 +27,7 @@ from fastbp.optimizers import RuleOptimizer
 from fastbp.sklearn import _fitting as fitting
 from fastbp.sklearn import _private
 from fastbp.sklearn._core import ACTIVATION_NAMES, LOSS_NAMES, Core, output_link
+from fastbp.sklearn._predicting import PredictingClassifier, PredictingRegressor
 from fastbp.sklearn._solvers import SOLVER_NAMES, is_own
 from fastbp.units import Unit
 
@@ -345,7 +346,7 @@ def _partial_fit_of(base: Any) -> Any:
 # ---- the estimators --------------------------------------------------------------------------------------------------
 
 
-class MLPClassifier(Accelerated, neural_network.MLPClassifier):  # type: ignore[misc]
+class MLPClassifier(PredictingClassifier, Accelerated, neural_network.MLPClassifier):  # type: ignore[misc]
     _options = _options_of(neural_network.MLPClassifier, {**OPTIONS, **CLASSIFIER_OPTIONS})
     __init__ = _constructor(neural_network.MLPClassifier, _options)
     fit = _fit_of(neural_network.MLPClassifier)
@@ -359,7 +360,7 @@ class MLPClassifier(Accelerated, neural_network.MLPClassifier):  # type: ignore[
         )
 
 
-class MLPRegressor(Accelerated, neural_network.MLPRegressor):  # type: ignore[misc]
+class MLPRegressor(PredictingRegressor, Accelerated, neural_network.MLPRegressor):  # type: ignore[misc]
     _options = _options_of(neural_network.MLPRegressor, {**OPTIONS, "loss": "squared_error"})
     __init__ = _constructor(neural_network.MLPRegressor, _options)
     fit = _fit_of(neural_network.MLPRegressor)

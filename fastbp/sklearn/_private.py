@@ -26,7 +26,7 @@ except ImportError:  # told by known_release() to whoever fits
     mlp = AdamOptimizer = BaseOptimizer = SGDOptimizer = Interval = StrOptions = check_sample_weight = None
 
 __all__ = [
-    "FIT_TAKES_WEIGHT", "GRADIENT_HOOKS", "KNOWN_RELEASES", "LBFGS_HOOKS", "AdamOptimizer", "BaseOptimizer", "Interval",
+    "FIT_TAKES_WEIGHT", "GRADIENT_HOOKS", "KNOWN_RELEASES", "LBFGS_HOOKS", "ORIGINAL_PREDICTING", "AdamOptimizer", "BaseOptimizer", "Interval",
     "SGDOptimizer", "StrOptions", "changed_table", "check_sample_weight", "known_release", "mlp", "overridden",
     "shuffled", "warn_of_release",
 ]
@@ -78,7 +78,13 @@ def _entries(module: ModuleType) -> dict[str, dict[str, Any]]:
     return {table: dict(getattr(module, table)) for table in TABLES}
 
 
+def _predicting() -> dict[tuple[str, str], Any]:
+    classes = (neural_network.MLPClassifier, neural_network.MLPRegressor)
+    return {(cls.__name__, name): getattr(cls, name) for cls in classes for name in ("_forward_pass_fast", "_predict")}
+
+
 # As they were when this package was imported.
+ORIGINAL_PREDICTING = _predicting() if known_release() else {}
 _HOOKS = _originals() if known_release() else {}
 _TABLES = _entries(mlp) if known_release() else {}
 
@@ -105,6 +111,11 @@ def changed_table(names: dict[str, tuple[str, ...]]) -> str | None:
             if now.get(name) is not _TABLES[table].get(name):
                 return table
     return None
+
+
+def original_activation(name: str) -> Any:
+    """Give scikit-learn's function of this name as it was at import; None where it has none, so that the name is ours."""
+    return _TABLES["ACTIVATIONS"].get(name)
 
 
 # ---- the order of an epoch -------------------------------------------------------------------------------------------

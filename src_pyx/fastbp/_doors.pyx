@@ -117,11 +117,16 @@ cdef class Door:
         for name, value in self.values.items():
             if state.get(name, MISSING) is not value:
                 return False
-        for name in self.absent:
-            if name in state:
-                return False
         for name, value in self.taken.items():
             if self.functions.get(name) is not value:
+                return False
+        return True
+
+    cdef bint is_open(self, est) except -1:
+        """Has nobody put in something that must be called instead?"""
+        cdef dict state = est.__dict__
+        for name in self.absent:
+            if name in state:
                 return False
         for owner, name, function in self.hooks:
             if getattr(type(est) if owner is None else owner, name, None) is not function:
@@ -129,7 +134,7 @@ cdef class Door:
         return True
 
     def serves(self, est):
-        """True as long as nothing has changed that a prediction depends on."""
+        """True as long as nothing has changed that the engine's numbers depend on."""
         return self.is_as_it_was(est)
 
     cdef bint is_plain(self, x) noexcept:
@@ -153,7 +158,7 @@ cdef class Door:
         """The predictions, (n, out), or where flat is set and there is one output (n,): fresh. None, where this is not the way."""
         cdef cnp.npy_intp shape[2]
         cdef cnp.ndarray out
-        if not self.is_plain(x) or not self.is_as_it_was(est):
+        if not (self.is_plain(x) and self.is_as_it_was(est) and self.is_open(est)):
             return None
         shape[0], shape[1] = cnp.PyArray_DIM(x, 0), self.n_out
         out = cnp.PyArray_EMPTY(1 if flat and self.n_out == 1 else 2, shape, self.typenum, 0)
@@ -163,7 +168,7 @@ cdef class Door:
         """Which prediction of each row is the largest, int64; of one prediction whether it is above one half. None as `outputs`."""
         cdef cnp.npy_intp rows
         cdef cnp.ndarray out
-        if not self.is_plain(x) or not self.is_as_it_was(est):
+        if not (self.is_plain(x) and self.is_as_it_was(est) and self.is_open(est)):
             return None
         rows = cnp.PyArray_DIM(x, 0)
         out = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_INT64, 0)
