@@ -395,7 +395,7 @@ _OPTIONS_DOC = """Parameters
 
 _CLASSIFIER_DOC = """    loss : "log_loss", "hinge", "squared_hinge", fastbp.Loss or callable, default="log_loss"
         Under the two of margins there is no `predict_proba`. A loss of probabilities may have options, such as
-        ``fastbp.SigmoidNLL(pos_weight=3.0)``; ``loss(y, t)`` gives the loss of each row and its gradient at the outputs.
+        ``fastbp.SigmoidNLL(pos_weight=3.0)``; ``loss(y, t)`` gives each row's loss and its gradient at the outputs.
     class_weight : dict or "balanced", optional
         What the rows of each class count.
     label_smoothing : float, default=0.0
