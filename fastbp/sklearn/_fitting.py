@@ -124,6 +124,11 @@ class Data:
                 return None
         return cls(taken, targets, weight, loss_offsets(est, y))
 
+    def take(self, rows: NDArray[np.int64]) -> Data:
+        """Give some of the rows, copied."""
+        weight = None if self.weight is None else self.weight[rows]
+        return Data(self.x[rows], self.t[rows], weight, None if self.offsets is None else self.offsets[rows])
+
 
 def _rows(x: Any, dtype: np.dtype[Any]) -> Any:
     if sparse.issparse(x):
@@ -137,14 +142,14 @@ def _rows(x: Any, dtype: np.dtype[Any]) -> Any:
 class EpochJob:
     """One epoch in one call of the engine."""
 
-    def __init__(self, fit: StochasticFit, order: NDArray[np.int64] | None) -> None:
+    def __init__(self, fit: StochasticFit, data: Data, order: NDArray[np.int64] | None) -> None:
         self.fit, self.progress = fit, np.zeros(3)
-        net, data = fit.core.net, fit.data
+        net = fit.core.net
         whole = net.whole
         assert whole is not None
         net.drop_gradients()
         self.engine = whole.engine
-        steps = -(-fit.n_rows // fit.batch_size)
+        steps = -(-data.x.shape[0] // fit.batch_size)
         update = net.update_by(fit.link.mine, steps=steps, by_rows=True)
         self.args: tuple[Any, ...] | None = (
             data.x, data.t, data.weight, order, fit.batch_size, whole.table, whole.out, update, self.progress, True,
@@ -163,15 +168,16 @@ class PythonJob:
 
     args: tuple[Any, ...] | None = None
 
-    def __init__(self, fit: StochasticFit, order: NDArray[np.int64] | None) -> None:
-        self.fit, self.order, self.progress = fit, order, np.zeros(3)
+    def __init__(self, fit: StochasticFit, data: Data, order: NDArray[np.int64] | None) -> None:
+        self.fit, self.data, self.order, self.progress = fit, data, order, np.zeros(3)
 
     def run(self) -> None:
         """Go through the batches."""
-        fit, data = self.fit, self.fit.data
+        fit, data = self.fit, self.data
+        n_rows = data.x.shape[0]
         with fit.threads():
-            for first in range(0, fit.n_rows, fit.batch_size):
-                place = slice(first, min(first + fit.batch_size, fit.n_rows))
+            for first in range(0, n_rows, fit.batch_size):
+                place = slice(first, min(first + fit.batch_size, n_rows))
                 rows: Any = place if self.order is None else self.order[place]
                 weight = None if data.weight is None else data.weight[rows]
                 n = place.stop - place.start
@@ -258,9 +264,12 @@ class StochasticFit:
             print(f"Iteration {est.n_iter_}, loss = {est.loss_:.8f}")
 
     def _job(self, order: NDArray[np.int64] | None, rows: int) -> EpochJob | PythonJob:
+        """Give the epoch, or of one that meets a batch without weight what comes before that."""
+        data = self.data
         if rows < self.n_rows:
-            order = (np.arange(self.n_rows) if order is None else order)[:rows]
-        return EpochJob(self, order) if self.core.net.whole is not None else PythonJob(self, order)
+            data, order = data.take(np.arange(rows) if order is None else order[:rows]), None
+        in_engine = self.core.net.whole is not None and rows > 0
+        return (EpochJob if in_engine else PythonJob)(self, data, order)
 
     def _validation_loss(self) -> float | None:
         """The mean loss of the rows that are not trained on, without the penalty; None where nobody wants it."""
