@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,6 +114,7 @@ class Engine(Gate):
         progress: NDArray[np.float64],
     ) -> None: ...
 
+def train_epochs(jobs: Iterable[tuple[Any, ...]]) -> None: ...
 def optimizer_update(
     kind: str,
     parameters: _Floats,
