@@ -58,7 +58,8 @@ class Member:
         steps = -(-len(self.x) // self.batch_size)
         update = self.net.update_by(self.optimizer, steps=steps, accumulate=self.accumulate)
         arrays = (self.x, self.t, self.weight, self.order)
-        return (*arrays, self.batch_size, whole.table, whole.out, update, self.progress)
+        counting = (True, 0.5) if self.weight is not None else ()
+        return (*arrays, self.batch_size, whole.table, whole.out, update, self.progress, *counting)
 
     def job(self) -> tuple[Any, ...]:
         return (self.engine, *self.arguments())
