@@ -21,8 +21,16 @@ from fastbp.reference import ACTIVATIONS, LOSSES
 from fastbp.units import Unit
 
 __all__ = [
-    "ACTIVATION_NAMES", "CallableLoss", "Core", "LOSS_NAMES", "hidden_units", "network_for", "output_link",
-    "own_loss", "targets_of",
+    "ACTIVATION_NAMES",
+    "LOSS_NAMES",
+    "CallableLoss",
+    "Core",
+    "hidden_units",
+    "network_for",
+    "output_link",
+    "own_loss",
+    "plain_targets",
+    "targets_of",
 ]
 
 Array = NDArray[Any]
@@ -129,8 +137,10 @@ def own_loss(est: Any, dtype: np.dtype[Any]) -> losses.Loss:
 def _loss_by_name(est: Any, name: str, clip: float) -> losses.Loss:
     if name == "log_loss":
         if est.out_activation_ == "softmax":
-            return fastbp.SoftmaxNLL(label_smoothing=est.label_smoothing)  # clip=clip
-        return fastbp.SigmoidNLL()
+            log_loss: losses.Loss = fastbp.SoftmaxNLL(label_smoothing=est.label_smoothing, clip=clip)
+        else:
+            log_loss = fastbp.SigmoidNLL(clip=clip)
+        return log_loss
     name = {"squared_error": "mse", "poisson": "poisson_nll"}.get(name, name)
     made: losses.Loss = getattr(fastbp, LOSSES[name].unit)()
     return made
@@ -184,6 +194,24 @@ def _labels(y: Array) -> Array | None:
     hits = y[np.arange(len(y)), labels]
     whole = hits.all() and np.count_nonzero(y) == len(y)
     return np.ascontiguousarray(labels, np.int64) if whole else None
+
+
+def plain_targets(est: Any, y: Any, rows: int, dtype: np.dtype[Any]) -> Array | None:
+    """Give targets that were not validated as the engine takes them; None for those that need a closer look."""
+    if type(y) is not np.ndarray or len(y) != rows or y.dtype.kind not in "biuf":
+        return None
+    if not hasattr(est, "classes_"):
+        fits = y.shape == (rows, est.n_outputs_) or (y.ndim == 1 and est.n_outputs_ == 1)
+        return targets_of(est, y.reshape(rows, -1), dtype) if fits and np.isfinite(y).all() else None
+    classes = est.classes_
+    if y.ndim != 1 or y.dtype != classes.dtype or est._label_binarizer.y_type_ not in {"binary", "multiclass"}:
+        return None
+    labels = np.searchsorted(classes, y)
+    if labels.max() >= len(classes) or not (classes[labels] == y).all():
+        return None
+    if est.out_activation_ == "softmax":
+        return np.asarray(labels, np.int64)
+    return targets_of(est, (labels == 1)[:, None], dtype) if len(classes) == 2 else None
 
 
 # ---- the network -----------------------------------------------------------------------------------------------------

@@ -10,15 +10,17 @@ C. Where somebody has replaced a method that the engine would do instead, or an 
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn import neural_network
 from sklearn.metrics import check_scoring
+from sklearn.utils.metaestimators import available_if
 
 from fastbp import losses
 from fastbp.optimizers import RuleOptimizer
@@ -56,27 +58,26 @@ CLASSIFIER_OPTIONS = {"class_weight": None, "label_smoothing": 0.0, "loss": "log
 # ---- the constructor -------------------------------------------------------------------------------------------------
 
 
-def _signature(base: type, options: Mapping[str, Any]) -> inspect.Signature:
-    """Give the base class's signature with these keyword-only parameters at its end."""
-    theirs = inspect.signature(base.__init__)
+def _with_keywords(theirs: inspect.Signature, options: Mapping[str, Any]) -> inspect.Signature:
+    """Give a signature with these keyword-only parameters at its end."""
     kind = inspect.Parameter.KEYWORD_ONLY
     mine = [inspect.Parameter(name, kind, default=value) for name, value in options.items()]
     return theirs.replace(parameters=[*theirs.parameters.values(), *mine])
 
 
-def _constructor(base: type, options: Mapping[str, Any]) -> Callable[..., None]:
+def _constructor(base: Any, options: Mapping[str, Any]) -> Callable[..., None]:
     """Make the `__init__` of a subclass that takes the base's parameters and these."""
 
     def __init__(self: Any, *args: Any, **given: Any) -> None:
         mine = {name: given.pop(name, default) for name, default in options.items()}
-        base.__init__(self, *args, **given)  # type: ignore[misc]
+        base.__init__(self, *args, **given)
         vars(self).update(mine)
 
-    __init__.__signature__ = _signature(base, options)  # type: ignore[attr-defined]
+    __init__.__signature__ = _with_keywords(inspect.signature(base.__init__), options)  # type: ignore[attr-defined]
     return __init__
 
 
-def _options_of(base: type, options: Mapping[str, Any]) -> dict[str, Any]:
+def _options_of(base: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what the base class has by now."""
     theirs = inspect.signature(base.__init__).parameters
     return {name: value for name, value in options.items() if name not in theirs}
@@ -111,9 +112,13 @@ def _constraints(base: Any) -> dict[str, Any]:
 # ---- what both have --------------------------------------------------------------------------------------------------
 
 
-class Accelerated:
+_Base: Any = object
+
+
+class Accelerated(_Base):  # type: ignore[misc]
     """What makes an estimator of scikit-learn ours."""
 
+    solver: Any
     _fastbp: Core | None = None
     _validation_data: ClassVar[Any] = None
 
@@ -132,7 +137,8 @@ class Accelerated:
             "ACTIVATIONS": entries, "DERIVATIVES": entries[:1],
             "LOSS_FUNCTIONS": ("log_loss", "binary_log_loss") if self.loss == "log_loss" else (self.loss,),
         }
-        changed = _private.changed_table({name: tuple(filter(_is_name, keys)) for name, keys in tables.items()})
+        named = {table: tuple(key for key in keys if isinstance(key, str)) for table, keys in tables.items()}
+        changed = _private.changed_table(named)
         return None if changed is None else f"{changed} of scikit-learn has been changed"
 
     def _own_options(self) -> list[str]:
@@ -157,28 +163,30 @@ class Accelerated:
     # ---- scikit-learn's steps of a fit
 
     def _validate_input(self, X: Any, y: Any, incremental: bool, reset: bool) -> tuple[Any, Any]:
-        X, y = super()._validate_input(X, y, incremental, reset)  # type: ignore[misc]
+        X, y = super()._validate_input(X, y, incremental, reset)
         return (X if self.dtype is None else X.astype(self.dtype, copy=False)), y
 
     def _initialize(self, y: Array, layer_units: list[int], dtype: Any) -> None:
-        super()._initialize(y, layer_units, dtype)  # type: ignore[misc]
+        super()._initialize(y, layer_units, dtype)
         link = output_link(self.loss)
         if link is not None and not (isinstance(self.loss, str) and self.loss in SKLEARN_LOSSES):
             self.out_activation_ = link
-        vars(self).pop("_resume", None)
-        self._fastbp = None
+        for name in ("_resume", "_chance", "_fastbp"):
+            self.__dict__.pop(name, None)
+        if self.validation_loss or self._validation_data is not None:
+            self.validation_loss_curve_: list[float] = []
         if np.dtype(dtype) in (np.float32, np.float64) and _private.known_release():
             self._fastbp = Core(self, np.dtype(dtype))
             self._fastbp.adopt(self)
 
     def _fit(self, X: Any, y: Any, *args: Any, **kwargs: Any) -> Self:
-        solver = self.solver
+        solver: Any = self.solver
         if not is_own(solver):
-            return super()._fit(X, y, *args, **kwargs)  # type: ignore[misc,no-any-return]
+            return super()._fit(X, y, *args, **kwargs)  # type: ignore[no-any-return]
         # scikit-learn's steps are those of a stochastic solver; which one is asked again where it matters.
         self._own_solver, self.solver = solver, "adam"
         try:
-            return super()._fit(X, y, *args, **kwargs)  # type: ignore[misc,no-any-return]
+            return super()._fit(X, y, *args, **kwargs)  # type: ignore[no-any-return]
         finally:
             self.solver = solver
             del self._own_solver
@@ -187,7 +195,7 @@ class Accelerated:
         return vars(self).get("_own_solver", self.solver)
 
     def _check_solver(self) -> bool:
-        return is_own(self.solver) or super()._check_solver()  # type: ignore[misc,no-any-return]
+        return is_own(self.solver) or bool(super()._check_solver())
 
     # ---- stochastic solvers
 
@@ -196,9 +204,24 @@ class Accelerated:
         fit = self._why_not() or fitting.prepare(self, X, y, weight, incremental)
         if isinstance(fit, str):
             self._refuse_options(fit)
-            super()._fit_stochastic(X, y, *rest)  # type: ignore[misc]
+            super()._fit_stochastic(X, y, *rest)
             return
         fitting.drive_or_defer(self, fit.epochs())
+
+    def _partial_fit_plain(self, X: Any, y: Any) -> bool:
+        """Make one epoch of arrays that need no validation; False, and nothing done, where others are given."""
+        cls = type(self)
+        steps = ("_fit_stochastic", "_validate_input")
+        if any(getattr(cls, name) is not getattr(Accelerated, name) for name in steps):
+            return False
+        if not hasattr(self, "_optimizer") or self._why_not() is not None:
+            return False
+        fit = fitting.plain_fit(self, X, y)
+        if fit is None:
+            return False
+        fitting.drive(fit.epochs())
+        fitting.check_finite(self)
+        return True
 
     # ---- lbfgs
 
@@ -206,11 +229,11 @@ class Accelerated:
         objective = self._why_not(_private.LBFGS_HOOKS) or self._objective(X, y, rest[0])
         if isinstance(objective, str):
             self._refuse_options(objective)
-            super()._fit_lbfgs(X, y, *rest)  # type: ignore[misc]
+            super()._fit_lbfgs(X, y, *rest)
             return
         self._lbfgs_objective = objective
         try:
-            super()._fit_lbfgs(X, y, *rest)  # type: ignore[misc]
+            super()._fit_lbfgs(X, y, *rest)
         finally:
             del self._lbfgs_objective
         if self._lbfgs_dtype() == np.float32:
@@ -229,7 +252,7 @@ class Accelerated:
     def _loss_grad_lbfgs(self, packed_coef_inter: Array, X: Any, y: Array, *rest: Any) -> tuple[float, Array]:
         objective = vars(self).get("_lbfgs_objective")
         if objective is None:
-            return super()._loss_grad_lbfgs(packed_coef_inter, X, y, *rest)  # type: ignore[misc,no-any-return]
+            return super()._loss_grad_lbfgs(packed_coef_inter, X, y, *rest)  # type: ignore[no-any-return]
         self._unpack(packed_coef_inter)
         value: tuple[float, Array] = objective(packed_coef_inter)
         return value
@@ -238,8 +261,8 @@ class Accelerated:
 
     def _score(self, X: Any, y: Any, *args: Any, **kwargs: Any) -> float:
         if self.scoring is None:
-            return super()._score(X, y, *args, **kwargs)  # type: ignore[misc,no-any-return]
-        names = vars(self).pop("feature_names_in_", None)  # X has been validated, and has none
+            return super()._score(X, y, *args, **kwargs)  # type: ignore[no-any-return]
+        names = self.__dict__.pop("feature_names_in_", None)  # X has been validated, and has none
         try:
             weight = kwargs.get("sample_weight")
             more = {} if weight is None else {"sample_weight": weight}
@@ -251,65 +274,80 @@ class Accelerated:
     # ---- copies
 
     def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()  # type: ignore[misc]
+        state: dict[str, Any] = super().__getstate__()
         return {name: value for name, value in state.items() if name != "_fastbp"}
 
 
-def _is_name(key: Any) -> bool:
-    return isinstance(key, str)
+# ---- methods with the signature of the installed release -------------------------------------------------------------
 
 
-class Fitting:
-    """`fit` with validation data; its signature is that of the installed release."""
+_FIT_DOC = """Fit the model to X and y.
 
-    if _private.FIT_TAKES_WEIGHT:
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Class labels, or numbers.
+        sample_weight : array-like of shape (n_samples,), optional
+            What each row counts; since scikit-learn 1.7.
+        validation_data : (X, y) or (X, y, sample_weight), optional
+            Rows that are not trained on: early stopping goes by their score in the place of a part of X, and
+            ``validation_loss_curve_`` has their loss after each epoch. Stochastic solvers only.
 
-        def fit(
-            self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, validation_data: Any = None
-        ) -> Self:
-            """Fit the model to X and y.
+        Returns
+        -------
+        self : object
+            The fitted estimator.
 
-            Parameters
-            ----------
-            X : {array-like, sparse matrix} of shape (n_samples, n_features)
-                The rows.
-            y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-                Class labels, or numbers.
-            sample_weight : array-like of shape (n_samples,), optional
-                What each row counts.
-            validation_data : (X, y) or (X, y, sample_weight), optional
-                Rows that are not trained on: early stopping goes by their score in the place of a part of X, and
-                ``validation_loss_curve_`` has their loss after each epoch. Stochastic solvers only.
+        Raises
+        ------
+        ValueError
+            As scikit-learn's; and where an option of the package meets a method that somebody has replaced.
+        """
 
-            Returns
-            -------
-            self : object
-                The fitted estimator.
-            """
-            return self._fit_with(validation_data, X, y, sample_weight)
 
-    else:
+def _fit_of(base: Any) -> Any:
+    """Make `fit` with the base class's signature and validation_data."""
+    theirs = base.fit
 
-        def fit(self, X: ArrayLike, y: ArrayLike, *, validation_data: Any = None) -> Self:
-            """Fit the model to X and y; with validation_data, (X, y), their score is what early stopping goes by."""
-            return self._fit_with(validation_data, X, y)
-
-    def _fit_with(self, validation_data: Any, *args: Any) -> Self:
+    @functools.wraps(theirs)
+    def fit(self: Any, X: Any, y: Any, *args: Any, validation_data: Any = None, **kwargs: Any) -> Any:
         if validation_data is None:
-            return super().fit(*args)  # type: ignore[misc,no-any-return]
+            return theirs(self, X, y, *args, **kwargs)
         self._validation_data = validation_data
         try:
-            return super().fit(*args)  # type: ignore[misc,no-any-return]
+            return theirs(self, X, y, *args, **kwargs)
         finally:
             del self._validation_data
+
+    made: Any = fit
+    made.__signature__ = _with_keywords(inspect.signature(theirs), {"validation_data": None})
+    made.__doc__ = _FIT_DOC
+    return made
+
+
+def _partial_fit_of(base: Any) -> Any:
+    """Make `partial_fit` with the base class's signature, and a shorter way for arrays that need no validation."""
+    theirs = base.partial_fit
+
+    @functools.wraps(theirs)
+    def partial_fit(self: Any, X: Any, y: Any, *args: Any, **kwargs: Any) -> Any:
+        if not args and not kwargs and self._partial_fit_plain(X, y):
+            return self
+        return theirs(self, X, y, *args, **kwargs)
+
+    return available_if(lambda est: est._check_solver())(partial_fit)
 
 
 # ---- the estimators --------------------------------------------------------------------------------------------------
 
 
-class MLPClassifier(Fitting, Accelerated, neural_network.MLPClassifier):  # type: ignore[misc]
+class MLPClassifier(Accelerated, neural_network.MLPClassifier):  # type: ignore[misc]
     _options = _options_of(neural_network.MLPClassifier, {**OPTIONS, **CLASSIFIER_OPTIONS})
     __init__ = _constructor(neural_network.MLPClassifier, _options)
+    fit = _fit_of(neural_network.MLPClassifier)
+    partial_fit = _partial_fit_of(neural_network.MLPClassifier)
     _parameter_constraints: ClassVar[dict[str, Any]] = _constraints(neural_network.MLPClassifier)
     if _private.StrOptions is not None:
         _parameter_constraints.update(
@@ -319,9 +357,11 @@ class MLPClassifier(Fitting, Accelerated, neural_network.MLPClassifier):  # type
         )
 
 
-class MLPRegressor(Fitting, Accelerated, neural_network.MLPRegressor):  # type: ignore[misc]
+class MLPRegressor(Accelerated, neural_network.MLPRegressor):  # type: ignore[misc]
     _options = _options_of(neural_network.MLPRegressor, {**OPTIONS, "loss": "squared_error"})
     __init__ = _constructor(neural_network.MLPRegressor, _options)
+    fit = _fit_of(neural_network.MLPRegressor)
+    partial_fit = _partial_fit_of(neural_network.MLPRegressor)
     _parameter_constraints: ClassVar[dict[str, Any]] = _constraints(neural_network.MLPRegressor)
     if _private.StrOptions is not None:
         _parameter_constraints.update(

@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,14 +25,14 @@ from scipy import sparse
 from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
-from sklearn.utils import shuffle
+from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
-from sklearn.utils.validation import _check_sample_weight, check_X_y
+from sklearn.utils.validation import check_X_y
 
 import fastbp
 from fastbp import _engine
 from fastbp.sklearn import _private
-from fastbp.sklearn._core import Core, loss_offsets, loss_share, network_for, targets_of
+from fastbp.sklearn._core import Core, dropout_shares, loss_offsets, loss_share, network_for, plain_targets, targets_of
 from fastbp.sklearn._solvers import Link, new_optimizer
 
 __all__ = ["Job", "Objective", "StochasticFit", "deferred", "drive", "drive_or_defer", "objective", "prepare"]
@@ -203,8 +204,8 @@ class StochasticFit:
     ) -> None:
         self.est, self.core, self.link, self.data = est, core, link, data
         self.validation, self.incremental = validation, incremental
-        self.n_rows = data.x.shape[0]
-        self.batch_size = _batch_size(est, self.n_rows)
+        self.n_rows: int = data.x.shape[0]
+        self.batch_size: int = _batch_size(est, self.n_rows)
         self.loss_share = loss_share(est)
         self.threads = contextlib.nullcontext if est.n_threads is None else lambda: fastbp.threads(est.n_threads)
 
@@ -217,13 +218,16 @@ class StochasticFit:
             order = np.arange(self.n_rows, dtype=int)
             for _ in range(est.max_iter):
                 if est.shuffle:
-                    order = shuffle(order, random_state=est._random_state)
+                    order = _private.shuffled(order, est._random_state)
                 yield from self._one_epoch(order if est.shuffle else None)
                 if self._is_over(started):
                     break
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=2)
+        if est.exact_resume and not self.incremental:
+            est._resume = Resume.of(est, self.validation)
         if est.early_stopping:
+            # restored as they were after the best epoch
             est.coefs_, est.intercepts_ = est._best_coefs, est._best_intercepts
 
     def _one_epoch(self, order: NDArray[np.int64] | None) -> Epochs:
@@ -235,6 +239,10 @@ class StochasticFit:
                 yield job
             finally:
                 self.link.end()
+                self._keep_chance()
+            value = self._validation_loss()
+        if value is not None:
+            est.validation_loss_curve_.append(value)
         if whole < self.n_rows:
             np.average(np.zeros(1), weights=np.zeros(1))  # a batch without weight: what its mean raises
         est.n_iter_ += 1
@@ -249,6 +257,24 @@ class StochasticFit:
             order = (np.arange(self.n_rows) if order is None else order)[:rows]
         return EpochJob(self, order) if self.core.net.whole is not None else PythonJob(self, order)
 
+    def _validation_loss(self) -> float | None:
+        """The mean loss of the rows that are not trained on, without the penalty; None where nobody wants it."""
+        data = None if self.validation is None else self.validation.data
+        if data is None:
+            return None
+        net = self.core.net
+        if net.whole is None:
+            value = net.loss_value(data.x, data.t, sample_weight=data.weight)
+        else:
+            value = net.whole.engine.loss_value(data.x, data.t, data.weight, net.whole.table)
+        offset = 0.0 if data.offsets is None else float(np.average(data.offsets, weights=data.weight))
+        return self.loss_share * value + offset
+
+    def _keep_chance(self) -> None:
+        """What dropout goes by belongs to the estimator: a copy or a pickle goes on with it."""
+        if vars(self.est).get("_chance") is not None:
+            self.est._chance = (self.core.net.seed, self.core.net.steps)
+
     # ---- weights
 
     def _sums(self, values: Array, order: NDArray[np.int64] | None) -> NDArray[np.float64]:
@@ -261,7 +287,7 @@ class StochasticFit:
         if self.data.weight is None:
             return self.n_rows
         empty = np.flatnonzero(self._sums(self.data.weight, order) == 0)
-        return int(empty[0]) * self.batch_size if len(empty) else self.n_rows
+        return min(self.n_rows, int(empty[0]) * self.batch_size) if len(empty) else self.n_rows
 
     def _offset(self, order: NDArray[np.int64] | None) -> float:
         """What scikit-learn's loss of the epoch has beside ours, summed over its rows."""
@@ -303,8 +329,7 @@ class StochasticFit:
     def _why(self) -> str:
         est = self.est
         what = "Validation score" if est.early_stopping else "Training loss"
-        count = "%d" % est.n_iter_no_change
-        return f"{what} did not improve more than tol={est.tol:f} for {count} consecutive epochs."
+        return f"{what} did not improve more than tol={est.tol:f} for {int(est.n_iter_no_change)} consecutive epochs."
 
 
 def _batch_size(est: Any, n_rows: int) -> int:
@@ -331,10 +356,11 @@ def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool)
     data = Data.of(est, x, y, _product(weight, factors), dtype)
     if data is None:
         return "the rows are sparse, or a target is none of its loss"
-    if not incremental or not hasattr(est, "_optimizer"):
-        solver = est._chosen_solver()
-        kept = est._optimizer if resumes(est) else new_optimizer(est, solver, est.coefs_ + est.intercepts_)
-        est._optimizer = kept
+    goes_on = not incremental and resumes(est)
+    if goes_on:
+        est._resume.restore(est)
+    elif not incremental or not hasattr(est, "_optimizer"):
+        est._optimizer = new_optimizer(est, est._chosen_solver(), est.coefs_ + est.intercepts_)
     core = core_of(est, dtype)
     link = Link.between(core, est)
     if link is None:
@@ -344,7 +370,47 @@ def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool)
     validation = _validation(est, x, y, weight, factors, dtype)
     if validation is not None and validation.train is not None:
         data = validation.train
+    if goes_on:
+        est._random_state.set_state(est._resume.stream)
+    take_chance(est, core)
     return StochasticFit(est, core, link, data, validation, incremental)
+
+
+def plain_fit(est: Any, x: Any, y: Any) -> StochasticFit | None:
+    """Make the fit of one `partial_fit` from arrays that need no closer look; None, and nothing done, for all others.
+
+    scikit-learn's validation of a row takes some fifty times as long as its step.
+    """
+    core: Core | None = est._fastbp
+    if core is None or core.net.whole is None or est.early_stopping or est.warm_start:
+        return None
+    dtype = core.net.dtype
+    if not core.serves(est, dtype) or not _is_plain(est, x, dtype):
+        return None
+    targets = plain_targets(est, y, len(x), dtype)
+    if targets is None or getattr(est, "class_weight", None) is not None:
+        return None
+    link = Link.between(core, est)
+    if link is None:
+        return None
+    est._random_state = check_random_state(est.random_state)
+    return StochasticFit(est, core, link, Data(x, targets, None, loss_offsets(est, targets)), None, True)
+
+
+def _is_plain(est: Any, x: Any, dtype: np.dtype[Any]) -> bool:
+    return (
+        type(x) is np.ndarray and x.dtype == dtype and x.ndim == 2 and x.shape[1] == est.n_features_in_ and len(x) > 0
+        and x.flags.aligned and "feature_names_in_" not in vars(est) and bool(np.isfinite(x).all())
+    )
+
+
+def check_finite(est: Any) -> None:
+    """Raise what scikit-learn raises after a fit that has diverged."""
+    if not all(np.isfinite(array).all() for array in (*est.coefs_, *est.intercepts_)):
+        raise ValueError(
+            "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
+            "preprocessed."
+        )
 
 
 def core_of(est: Any, dtype: np.dtype[Any]) -> Core:
@@ -376,6 +442,7 @@ def _product(weight: Array | None, factors: Array | None) -> Array | None:
 # ---- rows that are not trained on ------------------------------------------------------------------------------------
 
 
+@dataclass
 class Validation:
     """Rows for early stopping, and for `validation_loss_curve_`.
 
@@ -387,10 +454,16 @@ class Validation:
         As `_update_no_improvement_count` takes them.
     data : Data or None
         The same as the engine takes them, where their loss is wanted.
+    split
+        The random state's position before they were drawn.
     """
 
-    def __init__(self, train: Data | None, x: Any, y: Any, weight: Array | None, data: Data | None) -> None:
-        self.train, self.x, self.y, self.weight, self.data = train, x, y, weight, data
+    train: Data | None
+    x: Any
+    y: Any
+    weight: Array | None
+    data: Data | None
+    split: Any = None
 
 
 def _validation(
@@ -401,13 +474,14 @@ def _validation(
     if not est.early_stopping:
         return None
     given = [array for array in (weight, factors) if array is not None]
+    before = est._random_state.get_state() if est.exact_resume else None
     (x, kept_x), (y, kept_y), *more = _split(est, x, y, *given)
     pairs = iter(more)
     weight, kept_weight = next(pairs) if weight is not None else (None, None)
     factors, _ = next(pairs) if factors is not None else (None, None)
     train = Data.of(est, x, y, _product(weight, factors), dtype)
     data = Data.of(est, kept_x, kept_y, kept_weight, dtype) if est.validation_loss else None
-    return Validation(train, kept_x, _labels_of(est, kept_y), kept_weight, data)
+    return Validation(train, kept_x, _labels_of(est, kept_y), kept_weight, data, before)
 
 
 def _split(est: Any, *arrays: Any) -> list[tuple[Any, Any]]:
@@ -445,7 +519,7 @@ def _given_validation(est: Any, dtype: np.dtype[Any]) -> Validation:
         rows = est._label_binarizer.transform(y).astype(bool).reshape(len(y), -1)
     if rows.shape[1] != est.n_outputs_:
         raise ValueError(f"validation_data has {rows.shape[1]} outputs, expected {est.n_outputs_}")
-    weight = None if len(given) == 2 else _check_sample_weight(given[2], x, ensure_non_negative=True)
+    weight = None if len(given) == 2 else _private.check_sample_weight(given[2], x, ensure_non_negative=True)
     return Validation(None, x, y, weight, Data.of(est, x, rows, weight, dtype))
 
 
@@ -454,12 +528,51 @@ def _check_n_features(est: Any, x: Any) -> None:
         raise ValueError(f"validation_data has {x.shape[1]} features, expected {est.n_features_in_}")
 
 
-# ---- going on where a fit has stopped --------------------------------------------------------------------------------
+# ---- chance, and going on where a fit has stopped --------------------------------------------------------------------
+
+
+def take_chance(est: Any, core: Core) -> None:
+    """Let dropout go on where it was; its seed is drawn once, from the estimator's random state."""
+    if not any(share > 0 for share in dropout_shares(est)):
+        return
+    if vars(est).get("_chance") is None:
+        est._chance = (int(est._random_state.randint(np.iinfo(np.int32).max)), 0)
+    core.net.seed, core.net.steps = est._chance
+
+
+class Resume:
+    """What `exact_resume` keeps of a fit, beside the attributes: a pickle has it too.
+
+    Attributes
+    ----------
+    stream, split
+        The random state's position at the end, and before the rows for validation were drawn.
+    coefs, intercepts
+        As the last epoch left them, where early stopping has put others in their place.
+    """
+
+    def __init__(self, stream: Any, split: Any, coefs: list[Array], intercepts: list[Array]) -> None:
+        self.stream, self.split, self.coefs, self.intercepts = stream, split, coefs, intercepts
+
+    @classmethod
+    def of(cls, est: Any, validation: Validation | None) -> Resume:
+        """Keep what the attributes do not."""
+        coefs, intercepts = ([a.copy() for a in arrays] for arrays in (est.coefs_, est.intercepts_))
+        if not est.early_stopping:
+            coefs = intercepts = []
+        split = None if validation is None else validation.split
+        return cls(est._random_state.get_state(), split, coefs, intercepts)
+
+    def restore(self, est: Any) -> None:
+        """Put the estimator where the fit has ended: before anything is drawn."""
+        if self.coefs:
+            est.coefs_, est.intercepts_ = ([a.copy() for a in arrays] for arrays in (self.coefs, self.intercepts))
+        est._random_state.set_state(self.stream if self.split is None else self.split)
 
 
 def resumes(est: Any) -> bool:
     """Whether this fit goes on where the one before has stopped, as if that had had more epochs."""
-    return bool(est.exact_resume and est.warm_start and hasattr(est, "_resume"))
+    return bool(est.exact_resume and est.warm_start and hasattr(est, "_resume") and hasattr(est, "_optimizer"))
 
 
 # ---- lbfgs -----------------------------------------------------------------------------------------------------------
@@ -485,7 +598,7 @@ class Objective:
         self.point, self.gradient = (np.empty(sum(sizes), dtype) for _ in range(2))
         self.n_weights = sum(coef.size for coef in est.coefs_)
         self.table, self.out = (_table(flat, shapes, sizes) for flat in (self.point, self.gradient))
-        self.rows = float(len(data.t) if data.weight is None else data.weight.sum(dtype=np.float64))
+        self.rows: float = float(len(data.t) if data.weight is None else data.weight.sum(dtype=np.float64))
         self.loss_share = loss_share(est)
         self.gradient_share = self.loss_share if est.lbfgs_gradient == "exact" else 1.0
         self.offset = 0.0
@@ -507,7 +620,7 @@ class Objective:
     def _penalize(self, gradient: NDArray[np.float64]) -> float:
         weights, est = self.point[: self.n_weights].astype(np.float64, copy=False), self.est
         gradient += (est.alpha / self.rows) * weights
-        penalty = 0.5 * est.alpha * float(weights @ weights)
+        penalty: float = 0.5 * est.alpha * float(weights @ weights)
         if est.l1 != 0:
             gradient += (est.l1 / self.rows) * np.sign(weights)
             penalty += est.l1 * float(np.abs(weights).sum())
