@@ -142,8 +142,8 @@ class EpochJob:
         steps = -(-fit.n_rows // fit.batch_size)
         update = net.update_by(fit.link.mine, steps=steps, by_rows=True)
         self.args: tuple[Any, ...] | None = (
-            self.engine, data.x, data.t, data.weight, order, fit.batch_size, whole.table, whole.out, update, self.progress,
-            True, fit.loss_share,
+            self.engine, data.x, data.t, data.weight, order, fit.batch_size, whole.table, whole.out, update,
+            self.progress, True, fit.loss_share,
         )
 
     def run(self) -> None:

@@ -73,9 +73,9 @@ def fit_many(
     Notes
     -----
     Whatever an estimator's own `fit` raises is raised with a note that says which one it was. Where that comes before
-    its first epoch all of them are as before; where it comes later the others are fitted to their end. A Ctrl-C ends all
-    of them after a whole step, each with scikit-learn's warning. Estimators that share one RandomState draw from it in
-    turns: give each an integer.
+    its first epoch all of them are as before; where it comes later the others are fitted to their end. A Ctrl-C ends
+    all of them after a whole step, each with scikit-learn's warning. Estimators that share one RandomState draw from it
+    in turns: give each an integer.
 
     Examples
     --------
@@ -187,6 +187,9 @@ class MLPEnsemble(BaseEstimator):  # type: ignore[misc]
     """
 
     _member: ClassVar[type]
+    n: Any
+    bootstrap: Any
+    random_state: Any
 
     def __init__(self) -> None:
         raise TypeError("MLPEnsemble is what two classes share: take MLPEnsembleClassifier or MLPEnsembleRegressor")
@@ -220,12 +223,12 @@ class MLPEnsemble(BaseEstimator):  # type: ignore[misc]
 
     else:
 
-        def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # type: ignore[misc]
             """Fit all members to X and y, side by side."""
             return self._fit(X, y, None)
 
     def _fit(self, X: Any, y: Any, weight: Any) -> Self:
-        if not isinstance(self.n, Integral) or isinstance(self.n, bool) or self.n < 1:
+        if isinstance(self.n, bool) or not isinstance(self.n, Integral) or self.n < 1:
             raise ValueError(f"n is {self.n!r}, expected a number of members of at least 1")
         X, y = self._check(X, y)
         random = check_random_state(self.random_state)
@@ -251,10 +254,6 @@ class MLPEnsemble(BaseEstimator):  # type: ignore[misc]
     def _rows(self, X: Any) -> Any:
         check_is_fitted(self)
         return validate_data(self, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), reset=False)
-
-    @property
-    def _estimators_of_rows(self) -> list[Any]:
-        return self.estimators_
 
 
 class MLPEnsembleClassifier(ClassifierMixin, MLPEnsemble):  # type: ignore[misc]
@@ -323,8 +322,8 @@ class MLPEnsembleClassifier(ClassifierMixin, MLPEnsemble):  # type: ignore[misc]
             In the order of `classes_`.
         """
         X = self._rows(X)
-        total: Array = sum(self._probabilities(member, X) for member in self.estimators_)
-        return total / len(self.estimators_)
+        each = [self._probabilities(member, X) for member in self.estimators_]
+        return np.asarray(np.mean(each, axis=0))
 
     def _probabilities(self, member: Any, X: Any) -> Array:
         if len(member.classes_) == 1:  # its network has one output, which knows nothing of it
@@ -452,9 +451,10 @@ class MLPEnsembleRegressor(RegressorMixin, MLPEnsemble):  # type: ignore[misc]
 class GridSearchCV(model_selection.GridSearchCV):  # type: ignore[misc]
     """scikit-learn's GridSearchCV, whose fits of all candidates and folds go on side by side.
 
-    Parameters, attributes and results are scikit-learn's. Where the estimator is one of the package's, or holds one (as a
-    `Pipeline` does), a thread makes the epochs of one fit, whatever `n_jobs` is, and no processes are started; otherwise,
-    and with `solver="lbfgs"`, everything is scikit-learn's. `mean_fit_time` is measured while others are fitted, too.
+    Parameters, attributes and results are scikit-learn's. Where the estimator is one of the package's, or holds one (as
+    a `Pipeline` does), a thread makes the epochs of one fit, whatever `n_jobs` is, and no processes are started;
+    otherwise, and with `solver="lbfgs"`, everything is scikit-learn's. `mean_fit_time` is measured while others are
+    fitted, too.
 
     The same for whatever else in scikit-learn takes `n_jobs` (`cross_validate`, `RandomizedSearchCV`,
     `BaggingRegressor`): ``with joblib.parallel_config("fastbp"): ...``.

@@ -1,7 +1,7 @@
 """Fits that advance together, epoch by epoch.
 
-A. Each fit is a call in a thread of its own, of which only one is ever awake, and only while the caller waits for it. It
-   goes as far as its first epoch, hands its epochs over, sleeps until they are over, and goes on. So whatever a fit
+A. Each fit is a call in a thread of its own, of which only one is ever awake, and only while the caller waits for it.
+   It goes as far as its first epoch, hands its epochs over, sleeps until they are over, and goes on. So whatever a fit
    checks, draws, warns and raises before and after them is what it is alone, and the call may be more than a fit: that
    of a pipeline, or one that scores what it has fitted.
 B. The caller runs the epochs of all that sleep: the Python between two epochs one fit after another, the epochs in one
@@ -178,6 +178,7 @@ class Together:
             self._wake(fit, raised)
 
     def _interrupt(self, fit: Fit) -> None:
+        assert fit.epochs is not None
         # What has not begun would not even hear it.
         if inspect.getgeneratorstate(fit.epochs) != inspect.GEN_CREATED or self._next(fit) is not None:
             self._throw(fit, KeyboardInterrupt())
