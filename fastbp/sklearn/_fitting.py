@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -70,27 +70,22 @@ def drive(epochs: Epochs) -> None:
             return
 
 
-_deferred: ContextVar[list[tuple[Any, Epochs]] | None] = ContextVar("deferred", default=None)
+_runner: ContextVar[Callable[[Epochs], None]] = ContextVar("runner", default=drive)
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[list[tuple[Any, Epochs]]]:
-    """Let every `fit` of the calling thread stop before its first epoch; gives the list of (estimator, epochs)."""
-    waiting: list[tuple[Any, Epochs]] = []
-    token = _deferred.set(waiting)
+def deferred(runner: Callable[[Epochs], None]) -> Iterator[None]:
+    """Let every `fit` of the calling thread give its epochs to a function, and go on when that returns or raises."""
+    token = _runner.set(runner)
     try:
-        yield waiting
+        yield
     finally:
-        _deferred.reset(token)
+        _runner.reset(token)
 
 
 def drive_or_defer(est: Any, epochs: Epochs) -> None:
     """Run a fit, unless somebody wants to run it together with others."""
-    waiting = _deferred.get()
-    if waiting is None:
-        drive(epochs)
-    else:
-        waiting.append((est, epochs))
+    _runner.get()(epochs)
 
 
 # ---- the data --------------------------------------------------------------------------------------------------------
@@ -152,15 +147,15 @@ class EpochJob:
         steps = -(-data.x.shape[0] // fit.batch_size)
         update = net.update_by(fit.link.mine, steps=steps, by_rows=True)
         self.args: tuple[Any, ...] | None = (
-            data.x, data.t, data.weight, order, fit.batch_size, whole.table, whole.out, update, self.progress, True,
-            fit.loss_share,
+            self.engine, data.x, data.t, data.weight, order, fit.batch_size, whole.table, whole.out, update,
+            self.progress, True, fit.loss_share,
         )
 
     def run(self) -> None:
         """Go through the batches."""
         assert self.args is not None
         with self.fit.threads():
-            self.engine.train_epoch(*self.args)
+            self.engine.train_epoch(*self.args[1:])
 
 
 class PythonJob:

@@ -16,6 +16,7 @@ from math import prod
 
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
+from cpython.object cimport PyObject
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
@@ -34,7 +35,7 @@ from fastbp._rows cimport rows_finish, rows_forward, rows_gradient, rows_scratch
 from fastbp._table cimport ANY_VALUES, MAX_HYPERPARAMETERS, MAX_OPTIONS, MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS, Kernels
 from fastbp._team cimport (
     RELEASE_US, TASK_ELEMENTS, Session, process_number, raise_pending, run_tasks, session_begin, session_end, session_poll,
-    threads_wanted,
+    session_within, threads_wanted,
 )
 from fastbp._threads cimport exchange_int, store_int
 from fastbp._update cimport (
@@ -1138,30 +1139,16 @@ cdef class Engine(Gate):
         the penalties as they are; no step changes by either.
         """
         cdef Session session
-        cdef Data data
-        cdef Tally tally
-        cdef Py_ssize_t of_step, last
-        cdef int threads
+        cdef Epoch epoch
         self.enter()
         try:
-            self.check_table(table)
-            self.check_table(out)
-            self.take_x(&data.all, x, self.training)
-            batch_size = max(<Py_ssize_t> 1, min(batch_size, data.all.rows))
-            last = data.all.rows % batch_size
-            self.check_variance(last if last else min(batch_size, data.all.rows), self.training)
-            threads = 1 if self.is_small(batch_size) else threads_wanted()
-            self.plan(batch_size, threads, order is not None)
-            self.take_all(&data, t, weight, order)
-            # No more than there are: the product of two numbers that anybody may ask for could be any number.
-            of_step = batch_size * min(update.accumulate, data.all.rows // batch_size + 1)
-            update.begin((data.all.rows + of_step - 1) // of_step)
-            tally.progress, tally.count_rows, tally.loss_share = <double*> cnp.PyArray_DATA(progress), count_rows, loss_share
+            epoch = Epoch(self, x, t, weight, order, batch_size, table, out, update, progress, count_rows, loss_share)
+            epoch.plan(1 if self.is_small(epoch.batch_size) else threads_wanted())
             # --- checked
             self.forget()
-            session_begin(&session, threads)
+            session_begin(&session, epoch.threads)
             with nogil:
-                self.epoch(&session, &data, batch_size, of_step, table, out, update, &tally)
+                epoch.run(&session)
             session_end(&session)
             update.end()
             raise_pending(&session)
@@ -1305,6 +1292,139 @@ cdef class Engine(Gate):
         for i in range(batch.rows):
             total += number_at(batch.weights, i, self.chain.kernels.itemsize)
         return total
+
+
+cdef class Epoch:
+    """One pass over the data, checked: the arguments of an engine's `train_epoch` behind that engine. Its gate is the caller's."""
+    cdef Engine engine
+    cdef Data data
+    cdef Py_ssize_t batch_size, of_step     # rows of a batch, and of a step
+    cdef Table table, out
+    cdef Update update
+    cdef Tally tally
+    cdef tuple arrays                       # keeps them alive
+    cdef int threads                        # planned
+
+    def __cinit__(self, Engine engine not None, cnp.ndarray x not None, cnp.ndarray t not None, weight, order, Py_ssize_t batch_size,
+                  Table table not None, Table out not None, Update update not None, cnp.ndarray progress not None, bint count_rows=False,
+                  double loss_share=1):
+        cdef Py_ssize_t rows, last
+        engine.check_table(table)
+        engine.check_table(out)
+        engine.take_x(&self.data.all, x, engine.training)
+        rows = self.data.all.rows
+        self.batch_size = max(<Py_ssize_t> 1, min(batch_size, rows))
+        last = rows % self.batch_size
+        engine.check_variance(last if last else min(self.batch_size, rows), engine.training)
+        engine.take_all(&self.data, t, weight, order)
+        # No more than there are: the product of two numbers that anybody may ask for could be any number.
+        self.of_step = self.batch_size * min(update.accumulate, rows // self.batch_size + 1)
+        update.begin((rows + self.of_step - 1) // self.of_step)
+        self.engine, self.table, self.out, self.update = engine, table, out, update
+        self.tally.progress, self.tally.count_rows, self.tally.loss_share = <double*> cnp.PyArray_DATA(progress), count_rows, loss_share
+        self.arrays = (x, t, weight, order, progress)
+
+    cdef int plan(self, int threads) except -1:
+        self.threads = threads
+        return self.engine.plan(self.batch_size, threads, self.data.order != NULL)
+
+    cdef double cost(self) noexcept:
+        """About how many microseconds it takes one thread."""
+        return self.engine.chain.cost_of_row * self.data.all.rows
+
+    cdef void run(self, Session* session) noexcept nogil:
+        self.engine.epoch(session, &self.data, self.batch_size, self.of_step, self.table, self.out, self.update, &self.tally)
+
+
+cdef struct EpochTasks:
+    Session* session
+    PyObject** epochs
+
+cdef void epoch_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    cdef EpochTasks* t = <EpochTasks*> context
+    cdef Session session
+    session_within(&session, t.session, worker)
+    (<Epoch> t.epochs[task]).run(&session)
+
+def train_epochs(jobs):
+    """Epochs of several engines side by side: one thread computes each, with the bits that `train_epoch` would give.
+
+    Parameters
+    ----------
+    jobs : sequence of tuples
+        Each an engine and the arguments of its `train_epoch`. No two may share an engine, parameters or `progress`.
+
+    All are checked and planned before one begins, so that what is wrong with one changes none. A signal's handler that raises ends each
+    after a whole step, and `progress` says after which; those that had not begun have made none.
+    """
+    cdef list entered = [], epochs = []
+    cdef Engine engine
+    jobs = [tuple(job) for job in jobs]
+    check_engines(jobs)
+    try:
+        for job in jobs:
+            engine = job[0]
+            engine.enter()
+            entered.append(engine)
+        for i, job in enumerate(jobs):
+            try:
+                epochs.append(Epoch(*job))
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"jobs[{i}]: {error}") from None
+        check_arrays(epochs)
+        run_epochs(epochs)
+    finally:
+        for engine in entered:
+            engine.leave()
+
+cdef int check_engines(list jobs) except -1:
+    cdef dict seen = {}
+    for i, job in enumerate(jobs):
+        if not job or not isinstance(job[0], Engine):
+            what = f"begins with {type(job[0]).__name__}" if job else "is empty"
+            raise TypeError(f"jobs[{i}] {what}, expected an Engine and the arguments of its train_epoch")
+        if seen.setdefault(job[0], i) != i:
+            raise ValueError(f"jobs[{i}] has the engine of jobs[{seen[job[0]]}]: an engine computes one epoch at a time")
+    return 0
+
+cdef int check_arrays(list epochs) except -1:
+    """No two epochs write into the same."""
+    cdef dict seen = {}
+    cdef Epoch epoch
+    for i, epoch in enumerate(epochs):
+        for what, place in (("parameters", <size_t> epoch.update.rule.parameters), ("gradients", <size_t> epoch.update.rule.gradients),
+                            ("progress", <size_t> epoch.tally.progress)):
+            if seen.setdefault(place, i) != i:
+                raise ValueError(f"jobs[{i}] has the {what} of jobs[{seen[place]}]: epochs side by side need their own")
+    return 0
+
+cdef int run_epochs(list epochs) except -1:
+    """The longest first: what ends last should not begin last."""
+    cdef EpochTasks t
+    cdef Session session
+    cdef Epoch epoch
+    cdef double cost = 0
+    cdef Py_ssize_t i, n = len(epochs)
+    cdef cnp.npy_intp n_bytes = max(1, n) * sizeof(PyObject*)
+    cdef cnp.ndarray places = cnp.PyArray_EMPTY(1, &n_bytes, cnp.NPY_UINT8, 0)
+    for epoch in epochs:
+        epoch.plan(1)
+        cost += epoch.cost()
+    # --- checked
+    t.session, t.epochs = &session, <PyObject**> cnp.PyArray_DATA(places)
+    for i, epoch in enumerate(sorted(epochs, key=cost_of_epoch, reverse=True)):
+        t.epochs[i] = <PyObject*> epoch
+        epoch.engine.forget()
+    session_begin(&session, threads_wanted())
+    with nogil:
+        run_tasks(&session, epoch_task, &t, n, cost)
+    session_end(&session)
+    for epoch in epochs:
+        epoch.update.end()
+    return raise_pending(&session)
+
+def cost_of_epoch(Epoch epoch):
+    return epoch.cost()
 
 
 def optimizer_update(str kind, cnp.ndarray parameters, cnp.ndarray gradients, states, tuple hyperparameters, int64_t step, double carried=0,
