@@ -566,6 +566,7 @@ cdef void tile_of(const Batch* batch, SparseTile* t) noexcept nogil:
     """Where the entries are."""
     t.starts, t.columns, t.values = batch.sparse.starts, batch.sparse.columns, batch.sparse.values
     t.n_columns, t.order, t.first = batch.sparse.n_columns, batch.x_order, batch.x_first
+    t.blocks, t.n_blocks = batch.sparse.blocks, batch.sparse.n_blocks
 
 cdef void sparse_tile(const Chain* chain, SparseTile* t, int i, const Batch* batch, const Pair* parameters) noexcept nogil:
     # y = act(x @ w + b)

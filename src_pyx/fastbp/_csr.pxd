@@ -11,29 +11,32 @@ cdef struct SparseX:
     const int64_t* starts
     const int32_t* columns
     const char* values
+    const int32_t* blocks           # NULL, or see SparseTile
+    Py_ssize_t n_blocks
     Py_ssize_t n_rows, n_columns
     Py_ssize_t entries, longest     # of all rows, of one
 
 cdef class SparseRows:
     cdef SparseX x
     cdef readonly Py_ssize_t itemsize
-    cdef object arrays              # keeps them alive
+    cdef list arrays                # keeps them alive
     cdef object take_starts(self, given)
     cdef object take_columns(self, cnp.ndarray given, cnp.ndarray values)
+    cdef int take_blocks(self) except -1
     cdef int fill(self, cnp.ndarray x) except -1
 
 cdef struct TurnedX:
-    # A batch by columns, in groups of its rows
+    # A batch by columns: in groups of its rows, or, where it has blocks, as it is
     SparseTile x                    # as far as it says where the entries are
-    SparseGroup* groups
+    SparseGroup* groups             # none where x has blocks
     int n_groups
     Py_ssize_t rows, rows_of_group
 
 cdef struct SparseGradient:
     # dw = x.T @ dy; db = sum of dy's rows
     const Kernels* kernels
+    SparseTile x                    # as far as it says where the entries are, and has n outputs
     SparseSums sums                 # but for where they go
-    Py_ssize_t n_columns
     char* weights                   # OUT  n_columns x n, weights_row apart; unused with a rule
     Py_ssize_t weights_row
     char* biases                    # OUT  n; unused with a rule

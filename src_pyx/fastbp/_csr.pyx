@@ -15,10 +15,10 @@ Design
 cimport numpy as cnp
 from libc.math cimport isfinite
 from libc.stdint cimport INT32_MAX, int32_t, int64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memmove, memset
 
 from fastbp._dispatch cimport kernels_for
-from fastbp._table cimport Kernels, SparseGroup, SparseTile
+from fastbp._table cimport BLOCK_COLUMNS, Kernels, SparseGroup, SparseSums, SparseTile
 from fastbp._team cimport TASK_ELEMENTS, Session, run_tasks
 from fastbp._update cimport apply_rule, descends
 
@@ -27,7 +27,10 @@ cnp.import_array()
 cdef enum:
     ALIGNMENT = 64
     ROWS_OF_GROUP = 128     # at least: a list for each column and group costs about as much as two entries
-    STRIP_BYTES = 16 << 10  # of a gradient that only the update reads: half of the first cache
+    NEAR_BYTES = 24 << 10   # of a gradient: most of the first cache
+    STRIP_BYTES = 64 << 10  # ... in the second one
+    NEAR_VECTORS = 8        # of a row, which are computed together: MAX_STRIP of _sparse.pxi
+    ENTRIES_OF_BLOCK = 1    # in the mean, from which on blocks are worth it
     TASKS_OF_PHASE = 16
     TASK_US = 40
 
@@ -72,7 +75,8 @@ cdef class SparseRows:
         self.x.n_columns = n_columns
         self.itemsize = cnp.PyArray_ITEMSIZE(values)
         kept_starts, kept_columns = self.take_starts(starts), self.take_columns(columns, values)
-        self.arrays = (kept_starts, kept_columns, values)
+        self.arrays = [kept_starts, kept_columns, values]
+        self.take_blocks()
 
     @property
     def shape(self):
@@ -117,6 +121,26 @@ cdef class SparseRows:
         self.x.columns, self.x.values = columns, cnp.PyArray_BYTES(values)
         return kept
 
+    cdef int take_blocks(self) except -1:
+        """Where each row's blocks of columns begin, if the rows are in order and full enough."""
+        cdef SparseX* x = &self.x
+        cdef cnp.ndarray kept
+        cdef int32_t* blocks
+        cdef Py_ssize_t n_blocks = ceil_div(x.n_columns, BLOCK_COLUMNS), i
+        cdef bint ordered = True
+        if x.entries < ENTRIES_OF_BLOCK * n_blocks * x.n_rows or x.entries == 0 or x.longest > INT32_MAX:
+            return 0
+        kept = empty(x.n_rows * (n_blocks + 1), cnp.NPY_INT32)
+        blocks = <int32_t*> cnp.PyArray_DATA(kept)
+        with nogil:
+            for i in range(x.n_rows):
+                ordered = ordered and find_blocks(x.columns + x.starts[i], x.starts[i + 1] - x.starts[i], n_blocks,
+                                                  blocks + i * (n_blocks + 1))
+        if ordered:
+            x.blocks, x.n_blocks = blocks, n_blocks
+            self.arrays.append(kept)
+        return 0
+
     @staticmethod
     def from_dense(x):
         """What of a dense matrix (float32 or float64, any strides) is not 0."""
@@ -152,8 +176,22 @@ cdef class SparseRows:
                 kernels.take_entries(first + i * row, step, n_columns, columns + starts[i], numbers + starts[i] * self.itemsize)
         self.x.starts, self.x.columns, self.x.values = starts, columns, numbers
         self.x.n_rows, self.x.n_columns, self.x.entries, self.x.longest = n_rows, n_columns, starts[n_rows], longest
-        self.arrays = (kept_starts, kept_columns, values)
-        return 0
+        self.arrays = [kept_starts, kept_columns, values]
+        return self.take_blocks()
+
+
+cdef bint find_blocks(const int32_t* columns, Py_ssize_t entries, Py_ssize_t n_blocks, int32_t* blocks) noexcept nogil:
+    """The first entry of each block of columns; False where they are not in order."""
+    cdef Py_ssize_t i, block = 0
+    for i in range(entries):
+        if i > 0 and columns[i] < columns[i - 1]:
+            return False
+        while block * BLOCK_COLUMNS <= columns[i]:
+            blocks[block] = <int32_t> i
+            block += 1
+    for block in range(block, n_blocks + 1):
+        blocks[block] = <int32_t> entries
+    return True
 
 
 cdef int dense_type(x) except -1:
@@ -211,19 +249,21 @@ cdef double sparse_cost(const Kernels* kernels, Py_ssize_t entries, Py_ssize_t n
     """About how many microseconds one thread needs for one product: each entry also costs what finding it does, about four vectors."""
     return 2.0 * entries * (n + 4 * kernels.lanes) / kernels.flops
 
-cdef Py_ssize_t strip_bytes(const Kernels* kernels, Py_ssize_t n) noexcept nogil:
-    return padded(max(<Py_ssize_t> STRIP_BYTES, n * kernels.itemsize))
-
 
 # --- a batch by columns
 
 cdef int groups_of(const SparseX* x, Py_ssize_t rows) noexcept nogil:
-    cdef Py_ssize_t least = max(<Py_ssize_t> ROWS_OF_GROUP, x.n_columns * x.n_rows // max(x.entries, <Py_ssize_t> 1))
+    cdef Py_ssize_t least
+    if x.blocks != NULL:
+        return 0
+    least = max(<Py_ssize_t> ROWS_OF_GROUP, x.n_columns * x.n_rows // max(x.entries, <Py_ssize_t> 1))
     return <int> ceil_div(rows, least)
 
 cdef Py_ssize_t turned_bytes(const SparseX* x, Py_ssize_t rows, bint in_order, Py_ssize_t itemsize) noexcept:
     """For any batch of at most so many rows; in an order, in which a row may come several times."""
     cdef Py_ssize_t groups = groups_of(x, rows), entries = rows * x.longest
+    if groups == 0:
+        return 0
     if not in_order:
         entries = min(entries, x.entries)
     return (padded(groups * sizeof(SparseGroup)) + groups * padded((x.n_columns + 2) * sizeof(int64_t))
@@ -238,8 +278,10 @@ cdef void turned_begin(TurnedX* t, const SparseTile* x, Py_ssize_t rows, const S
     cdef int g
     t.x, t.rows = x[0], rows
     t.n_groups = groups_of(all_rows, rows)
-    t.rows_of_group = ceil_div(rows, max(t.n_groups, 1))
+    t.rows_of_group = ceil_div(rows, <Py_ssize_t> max(t.n_groups, 1))
     t.groups = <SparseGroup*> room
+    if t.n_groups == 0:
+        return
     room += padded(t.n_groups * sizeof(SparseGroup))
     places = <int32_t*> (room + t.n_groups * padded((x.n_columns + 2) * sizeof(int64_t)))
     values = <char*> places + padded(entries * sizeof(int32_t))
@@ -259,69 +301,91 @@ cdef void turn_group(const Kernels* kernels, const TurnedX* t, Py_ssize_t group)
 
 # --- dw and db
 
+cdef inline Py_ssize_t strip_row(const Kernels* kernels, Py_ssize_t n) noexcept nogil:
+    """Elements from row to row of a strip: whole vectors."""
+    return ceil_div(n, kernels.lanes) * kernels.lanes
+
+cdef Py_ssize_t columns_of_strip(const SparseGradient* g) noexcept nogil:
+    cdef Py_ssize_t length = strip_row(g.kernels, g.sums.n), itemsize = g.kernels.itemsize, near = NEAR_BYTES // (length * itemsize)
+    if g.x.blocks == NULL:
+        return max(<Py_ssize_t> 1, near)
+    near = NEAR_BYTES // (min(length, <Py_ssize_t> NEAR_VECTORS * g.kernels.lanes) * itemsize)
+    return max(<Py_ssize_t> 1, min(near, STRIP_BYTES // (length * itemsize)) // BLOCK_COLUMNS) * BLOCK_COLUMNS
+
+cdef Py_ssize_t strip_bytes(const Kernels* kernels, Py_ssize_t n) noexcept nogil:
+    return padded(max(<Py_ssize_t> STRIP_BYTES, BLOCK_COLUMNS * strip_row(kernels, n) * kernels.itemsize))
+
 cdef void gradient_init(SparseGradient* g, const Kernels* kernels, const TurnedX* x, const char* dy, Py_ssize_t n) noexcept nogil:
     """All but where they go."""
     cdef Py_ssize_t most = max(<Py_ssize_t> 1, TASK_ELEMENTS // n)
-    g.kernels, g.n_columns, g.rule = kernels, x.x.n_columns, NULL
+    g.kernels, g.x, g.rule = kernels, x.x, NULL
+    g.x.n = n
     g.sums.groups, g.sums.n_groups, g.sums.dy, g.sums.n_rows, g.sums.n = x.groups, x.n_groups, dy, x.rows, n
-    g.columns_of_task = max(min(ceil_div(g.n_columns, TASKS_OF_PHASE), most), min(columns_of_strip(g), most))
-
-cdef inline Py_ssize_t columns_of_strip(const SparseGradient* g) noexcept nogil:
-    return max(<Py_ssize_t> 1, STRIP_BYTES // (g.sums.n * g.kernels.itemsize))
+    g.columns_of_task = columns_of_strip(g)
+    if x.x.blocks == NULL:
+        g.columns_of_task = max(min(ceil_div(x.x.n_columns, TASKS_OF_PHASE), most), min(g.columns_of_task, most))
 
 cdef Py_ssize_t gradient_tasks(const SparseGradient* g) noexcept nogil:
     """One at least, for the biases."""
-    return max(<Py_ssize_t> 1, ceil_div(g.n_columns, g.columns_of_task))
+    return max(<Py_ssize_t> 1, ceil_div(g.x.n_columns, g.columns_of_task))
 
 cdef void gradient_task(const SparseGradient* g, Py_ssize_t task, char* strip) noexcept nogil:
     cdef Py_ssize_t first = task * g.columns_of_task
-    cdef Py_ssize_t count = min(g.columns_of_task, g.n_columns - first)
-    cdef SparseSums sums = g.sums
-    if g.rule == NULL:
-        sums.out, sums.out_row, sums.skips = g.weights + first * g.weights_row * g.kernels.itemsize, g.weights_row, False
-        g.kernels.sparse_columns(&sums, first, count)
+    cdef Py_ssize_t count = min(g.columns_of_task, g.x.n_columns - first)
+    if g.x.blocks != NULL:
+        blocks_of_strip(g, first, count, strip)
+    elif g.rule == NULL:
+        keep_columns(g, first, count)
     else:
         update_columns(g, first, count, strip)
     if task > 0:
         return
     # db = sum of dy's rows
-    g.kernels.column_sums(sums.dy, sums.n, 1, sums.n_rows, sums.n, g.biases if g.rule == NULL else strip, 1, False)
+    g.kernels.column_sums(g.sums.dy, g.sums.n, 1, g.sums.n_rows, g.sums.n, g.biases if g.rule == NULL else strip, 1, False)
     if g.rule != NULL:
-        apply_rule(g.kernels, g.rule, g.updated_biases, strip, sums.n)
+        apply_rule(g.kernels, g.rule, g.updated_biases, strip, g.sums.n)
+
+cdef inline char* row_at(char* rows, Py_ssize_t row, Py_ssize_t length, const SparseGradient* g) noexcept nogil:
+    return rows + row * length * g.kernels.itemsize
+
+cdef void keep_columns(const SparseGradient* g, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    cdef SparseSums sums = g.sums
+    sums.out, sums.out_row, sums.skips = row_at(g.weights, first, g.weights_row, g), g.weights_row, False
+    g.kernels.sparse_columns(&sums, first, count)
 
 cdef void update_columns(const SparseGradient* g, Py_ssize_t first, Py_ssize_t count, char* strip) noexcept nogil:
     """Of some columns of x: a strip of the gradient, and its update, one after another. The strip is 0 when its columns begin."""
-    cdef Py_ssize_t each = min(columns_of_strip(g), count), itemsize = g.kernels.itemsize, column, here
-    cdef char* updated = g.updated + first * g.updated_row * itemsize
+    cdef Py_ssize_t each = min(columns_of_strip(g), count), n = g.sums.n, column, here
+    cdef char* updated = row_at(g.updated, first, g.updated_row, g)
     cdef double rate
     cdef bint stays = descends(g.rule, updated, &rate) and isfinite(rate)
     cdef SparseSums sums = g.sums
-    sums.out, sums.out_row, sums.skips = strip, sums.n, True
-    memset(strip, 0, each * sums.n * itemsize)
+    sums.out, sums.out_row, sums.skips = strip, n, True
+    memset(strip, 0, each * n * g.kernels.itemsize)
     for column from first <= column < first + count by each:
         here = min(each, first + count - column)
         g.kernels.sparse_columns(&sums, column, here)
         if not stays:
             update_rows(g, updated, strip, here)
         clear_rows(g, column, here, updated if stays else NULL, strip)
-        updated += here * g.updated_row * itemsize
+        updated = row_at(updated, here, g.updated_row, g)
 
-cdef void update_rows(const SparseGradient* g, char* updated, const char* strip, Py_ssize_t rows) noexcept nogil:
-    cdef Py_ssize_t i, n = g.sums.n, itemsize = g.kernels.itemsize
-    if g.updated_row == n:
-        apply_rule(g.kernels, g.rule, updated, strip, rows * n)
+cdef void update_rows(const SparseGradient* g, char* updated, char* strip, Py_ssize_t rows) noexcept nogil:
+    cdef Py_ssize_t i
+    if g.updated_row == g.sums.n:
+        apply_rule(g.kernels, g.rule, updated, strip, rows * g.sums.n)
         return
     for i in range(rows):
-        apply_rule(g.kernels, g.rule, updated + i * g.updated_row * itemsize, strip + i * n * itemsize, n)
+        apply_rule(g.kernels, g.rule, row_at(updated, i, g.updated_row, g), row_at(strip, i, g.sums.n, g), g.sums.n)
 
 cdef void clear_rows(const SparseGradient* g, Py_ssize_t column, Py_ssize_t count, char* updated, char* strip) noexcept nogil:
     """The strip's rows that have entries become 0; with `updated` they are used before, and no other row is."""
-    cdef Py_ssize_t i, row_bytes = g.sums.n * g.kernels.itemsize
+    cdef Py_ssize_t i, n = g.sums.n
     for i in range(count):
         if has_entries(g, column + i):
             if updated != NULL:
-                apply_rule(g.kernels, g.rule, updated + i * g.updated_row * g.kernels.itemsize, strip + i * row_bytes, g.sums.n)
-            memset(strip + i * row_bytes, 0, row_bytes)
+                apply_rule(g.kernels, g.rule, row_at(updated, i, g.updated_row, g), row_at(strip, i, n, g), n)
+            memset(row_at(strip, i, n, g), 0, n * g.kernels.itemsize)
 
 cdef inline bint has_entries(const SparseGradient* g, Py_ssize_t column) noexcept nogil:
     cdef int k
@@ -329,6 +393,20 @@ cdef inline bint has_entries(const SparseGradient* g, Py_ssize_t column) noexcep
         if g.sums.groups[k].starts[column + 1] > g.sums.groups[k].starts[column]:
             return True
     return False
+
+cdef void blocks_of_strip(const SparseGradient* g, Py_ssize_t first, Py_ssize_t count, char* strip) noexcept nogil:
+    """The columns of some blocks: a strip of the gradient, and where that goes."""
+    cdef Py_ssize_t length = strip_row(g.kernels, g.sums.n), n_bytes = g.sums.n * g.kernels.itemsize, i
+    memset(strip, 0, count * length * g.kernels.itemsize)
+    g.kernels.sparse_blocks(&g.x, g.sums.dy, g.sums.n_rows, first // BLOCK_COLUMNS, ceil_div(first + count, BLOCK_COLUMNS), strip, length)
+    if g.rule == NULL:
+        for i in range(count):
+            memcpy(row_at(g.weights, first + i, g.weights_row, g), row_at(strip, i, length, g), n_bytes)
+        return
+    if length != g.sums.n:
+        for i in range(1, count):
+            memmove(row_at(strip, i, g.sums.n, g), row_at(strip, i, length, g), n_bytes)
+    update_rows(g, row_at(g.updated, first, g.updated_row, g), strip, count)
 
 
 # --- phases
@@ -371,4 +449,4 @@ cdef bint sparse_gradient(Session* session, const SparseGradient* g, Py_ssize_t 
     cdef SparseTask t
     t.gradient, t.strips, t.each = g, scratch, strip_bytes(g.kernels, g.sums.n)
     return run_tasks(session, columns_task, &t, gradient_tasks(g),
-                     sparse_cost(g.kernels, entries, g.sums.n) + 0.001 * g.n_columns * g.sums.n)
+                     sparse_cost(g.kernels, entries, g.sums.n) + 0.001 * g.x.n_columns * g.sums.n)

@@ -8,7 +8,9 @@
 #     changes that.
 # (c) x is turned by a counting sort, for a group of its rows; within a column the rows keep their order. `starts` has two places more than
 #     there are columns: counted two places ahead, moved on one place ahead, it ends up where it belongs.
-# (d) What is stored as 0 is multiplied like any other number; what is not stored takes no part: there 0 times infinity is 0.
+# (d) Where rows have entries enough, and in the columns' order, x need not be turned: the rows of dw of some blocks of columns stay in the first
+#     cache and grow there, row of x after row. That takes a store for each multiply-add, and turning takes longer. The sums are the same.
+# (e) What is stored as 0 is multiplied like any other number; what is not stored takes no part: there 0 times infinity is 0.
 
 cdef extern from * nogil:
     """
@@ -24,11 +26,22 @@ cdef extern from * nogil:
 
 cdef enum:
     MAX_STRIP = 8           # vectors
+    NEXT_ROWS = 2               # rows, whose entries are asked for: nothing else knows where the next row of an order is
 
 cdef inline Py_ssize_t row_of_x(const SparseTile* t, Py_ssize_t i) noexcept nogil:
     return t.order[i] if t.order != NULL else t.first + i
 
 # --- y = act(x @ w + b)
+
+cdef inline void ask_for(const SparseTile* t, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef Py_ssize_t p
+    for p from begin <= p < end by 64 // <Py_ssize_t> sizeof(int32_t):
+        prefetch_load(<const real*> (t.columns + p))
+    for p from begin <= p < end by 64 // <Py_ssize_t> sizeof(real):
+        prefetch_load(<const real*> t.values + p)
+
+cdef inline void ask_for_row(const SparseTile* t, Py_ssize_t x_row) noexcept nogil:
+    ask_for(t, t.starts[x_row], t.starts[x_row + 1])
 
 cdef forced_void rows_strip(const SparseTile* t, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t column, int vectors, bint part,
                             int lanes) noexcept nogil:
@@ -43,6 +56,8 @@ cdef forced_void rows_strip(const SparseTile* t, Py_ssize_t first, Py_ssize_t ro
     cdef real* y = <real*> t.y + first * t.n + column
     for i in range(first, first + rows):
         x_row = row_of_x(t, i)
+        if i + NEXT_ROWS < first + rows:
+            ask_for_row(t, row_of_x(t, i + NEXT_ROWS))
         for j in range(vectors):
             sums[j] = load_last(<const real*> t.bias + column + j * VL, part and j == last, lanes) if t.bias != NULL else vset(0)
         for p in range(t.starts[x_row], t.starts[x_row + 1]):
@@ -192,6 +207,67 @@ cdef void sparse_columns(const SparseSums* t, Py_ssize_t first, Py_ssize_t count
     while column < t.n:
         vectors = strip_at(column, t.n)
         columns_of_strip(t, first, count, column, vectors, <int> min(t.n - column - (vectors - 1) * VL, <Py_ssize_t> VL))
+        column += vectors * VL
+
+# --- dw += x.T @ dy, some rows of dw, where x has blocks. out_row is a whole number of vectors: what lies behind a row's columns stays 0 but
+# --- where x is not finite.
+
+cdef inline void entries_in(const SparseTile* t, Py_ssize_t row, Py_ssize_t first_block, Py_ssize_t end_block, Py_ssize_t* begin,
+                            Py_ssize_t* end) noexcept nogil:
+    cdef const int32_t* blocks = t.blocks + row * (t.n_blocks + 1)
+    begin[0], end[0] = t.starts[row] + blocks[first_block], t.starts[row] + blocks[end_block]
+
+cdef forced_void blocks_strip(const SparseTile* t, const real* dy, Py_ssize_t rows, Py_ssize_t first_block, Py_ssize_t end_block, real* out,
+                              Py_ssize_t out_row, int vectors, int lanes) noexcept nogil:
+    cdef vec d[MAX_STRIP]
+    cdef vec s
+    cdef int j
+    cdef Py_ssize_t i, p, begin, end, first = first_block * BLOCK_COLUMNS
+    cdef const int32_t* columns = t.columns
+    cdef const real* values = <const real*> t.values
+    cdef real* line
+    for i in range(rows):
+        if i + 2 * NEXT_ROWS < rows:
+            entries_in(t, row_of_x(t, i + 2 * NEXT_ROWS), first_block, end_block, &begin, &end)
+            ask_for(t, begin, end)
+        entries_in(t, row_of_x(t, i), first_block, end_block, &begin, &end)
+        for j in range(vectors - 1):
+            d[j] = vload(dy + j * VL)
+        d[vectors - 1] = load_some(dy + (vectors - 1) * VL, lanes, 0)
+        dy += t.n
+        for p in range(begin, end):
+            check_place(columns[p] - first, (end_block - first_block) * BLOCK_COLUMNS, "sparse: column of a block")
+            line = out + (columns[p] - first) * out_row
+            s = vset(values[p])
+            for j in range(vectors):
+                vstore(line + j * VL, vfma(s, d[j], vload(line + j * VL)))
+
+cdef void sparse_blocks(const SparseTile* t, const void* dy, Py_ssize_t rows, Py_ssize_t first_block, Py_ssize_t end_block, void* out,
+                        Py_ssize_t out_row) noexcept nogil:
+    cdef Py_ssize_t column = 0
+    cdef const real* d
+    cdef real* strip
+    cdef int vectors, lanes
+    while column < t.n:
+        vectors = strip_at(column, t.n)
+        lanes = <int> min(t.n - column - (vectors - 1) * VL, <Py_ssize_t> VL)
+        d, strip = <const real*> dy + column, <real*> out + column
+        if vectors == 8:
+            blocks_strip(t, d, rows, first_block, end_block, strip, out_row, 8, lanes)
+        elif vectors == 7:
+            blocks_strip(t, d, rows, first_block, end_block, strip, out_row, 7, lanes)
+        elif vectors == 6:
+            blocks_strip(t, d, rows, first_block, end_block, strip, out_row, 6, lanes)
+        elif vectors == 5:
+            blocks_strip(t, d, rows, first_block, end_block, strip, out_row, 5, lanes)
+        elif vectors == 4:
+            blocks_strip(t, d, rows, first_block, end_block, strip, out_row, 4, lanes)
+        elif vectors == 3:
+            blocks_strip(t, d, rows, first_block, end_block, strip, out_row, 3, lanes)
+        elif vectors == 2:
+            blocks_strip(t, d, rows, first_block, end_block, strip, out_row, 2, lanes)
+        else:
+            blocks_strip(t, d, rows, first_block, end_block, strip, out_row, 1, lanes)
         column += vectors * VL
 
 # --- what of a dense row is not 0

@@ -18,6 +18,7 @@ cdef enum:
     MAX_LOSSES = 32
     MAX_LOSS_NUMBERS = 2
     MAX_LOSS_VECTORS = 2
+    BLOCK_COLUMNS = 16      # of a sparse x
 
 cdef enum:                  # what a row of targets may hold: a loss's domain
     ANY_VALUES
@@ -163,6 +164,8 @@ ctypedef struct SparseTile:
     const int32_t* columns
     const void* values
     Py_ssize_t n_columns
+    const int32_t* blocks   # NULL, or columns never fall within a row, and entries starts[row] + blocks[row * (n_blocks + 1) + b] and on have
+    Py_ssize_t n_blocks     # columns b * BLOCK_COLUMNS and on
     const int64_t* order    # or NULL
     Py_ssize_t first
     Py_ssize_t n            # outputs
@@ -211,6 +214,8 @@ ctypedef struct Kernels:
     void (*sparse_rows)(const SparseTile* t, Py_ssize_t first, Py_ssize_t rows) noexcept nogil
     void (*sparse_turn)(const SparseTile* t, Py_ssize_t first, Py_ssize_t rows, const SparseGroup* out) noexcept nogil
     void (*sparse_columns)(const SparseSums* t, Py_ssize_t first, Py_ssize_t count) noexcept nogil
+    void (*sparse_blocks)(const SparseTile* t, const void* dy, Py_ssize_t rows, Py_ssize_t first_block, Py_ssize_t end_block, void* out,
+                          Py_ssize_t out_row) noexcept nogil
     Py_ssize_t (*count_entries)(const void* x, Py_ssize_t step, Py_ssize_t n) noexcept nogil
     Py_ssize_t (*take_entries)(const void* x, Py_ssize_t step, Py_ssize_t n, int32_t* columns, void* values) noexcept nogil
 
