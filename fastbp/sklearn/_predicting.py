@@ -1,8 +1,8 @@
 """Predictions: straight to the engine where everything is plain, else by scikit-learn's checks, or all its own way.
 
-A. A `Predictor` is what an estimator's predictions follow from, written down: its very arrays, activations and shapes, and
-   the methods and tables that nobody has replaced. Its door (`_doors.pyx`) compares all that at each call. An estimator that
-   has been changed gets another one.
+A. A `Predictor` is what an estimator's predictions follow from, written down: its very arrays, activations and shapes,
+   and the methods and tables that nobody has replaced. Its door (`_doors.pyx`) compares all that at each call. An
+   estimator that has been changed gets another one.
 B. Three roads. An exact array of the parameters' dtype goes through the door. Anything else goes through scikit-learn's
    validation, which raises its own errors, and then to the engine. What the engine cannot do, or what it finds to be
    not finite, goes scikit-learn's way, with its values and warnings.
@@ -135,15 +135,26 @@ def _entries(est: Any) -> dict[str, Any]:
     return {name: _private.original_activation(name) for name in (*names, est.out_activation_)}
 
 
+def _base(est: Any) -> Any:
+    return neural_network.MLPClassifier if isinstance(est, PredictingClassifier) else neural_network.MLPRegressor
+
+
 def _hooks(est: Any) -> tuple[tuple[type | None, str, Any], ...]:
     """Give the methods whose replacement is a reason to call them."""
-    base = neural_network.MLPClassifier if hasattr(est, "predict_proba") else neural_network.MLPRegressor
+    base = _base(est)
+    forward, predict = (_private.original_predicting(base, name) for name in HOOKS)
     return (
         (None, "_forward_pass_fast", PredictingMixin._forward_pass_fast),
-        (base, "_forward_pass_fast", _private.ORIGINAL_PREDICTING[base.__name__, "_forward_pass_fast"]),
-        (None, "_predict", _private.ORIGINAL_PREDICTING[base.__name__, "_predict"]),
+        (base, "_forward_pass_fast", forward),
+        (None, "_predict", predict),
         (None, "feature_names_in_", None),
     )
+
+
+def _is_replaced(est: Any) -> bool:
+    """Whether somebody has put another forward pass into scikit-learn's own classes."""
+    base = _base(est)
+    return base._forward_pass_fast is not _private.original_predicting(base, "_forward_pass_fast")
 
 
 # ---- where it is kept ------------------------------------------------------------------------------------------------
@@ -214,7 +225,7 @@ def plain(est: Any, ask: Callable[..., Array | None], X: Any, *args: Any) -> Arr
 
 
 def engine_outputs(est: Any, X: Any) -> Array | None:
-    """Give the predictions for input that has been validated, (n, out); None where scikit-learn's own way must be gone."""
+    """Give the predictions for input that has been validated, (n, out); None: go scikit-learn's own way."""
     predictor = predictor_for(est)
     if predictor is None or not isinstance(X, np.ndarray) or X.ndim != 2 or len(X) == 0:
         return None
@@ -270,7 +281,7 @@ def plain_labels(est: Any, door: Door, X: Any) -> Any:
 
 
 def _plain_classes(est: Any, n_outputs: int) -> Array | None:
-    """Give the classes, where the one with the largest probability is predicted, or of two the second above one half."""
+    """Give the classes, where that of the largest probability is predicted, or of two the second above one half."""
     binarizer = est._label_binarizer
     if type(binarizer) is not LabelBinarizer or binarizer.sparse_input_:
         return None
@@ -302,7 +313,7 @@ class PredictingMixin(_Base):  # type: ignore[misc]
     _fastbp: Core | None = None
 
     def _forward_pass_fast(self, X: Any, check_input: bool = True) -> Array:
-        if not _private.known_release():
+        if not _private.known_release() or _is_replaced(self):
             return np.asarray(super()._forward_pass_fast(X, check_input=check_input))
         if check_input:
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)

@@ -20,15 +20,17 @@ from sklearn import neural_network
 try:
     from sklearn.neural_network import _multilayer_perceptron as mlp
     from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, BaseOptimizer, SGDOptimizer
+    from sklearn.utils import _safe_indexing as rows_of
     from sklearn.utils._param_validation import Interval, StrOptions
     from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 except ImportError:  # told by known_release() to whoever fits
-    mlp = AdamOptimizer = BaseOptimizer = SGDOptimizer = Interval = StrOptions = check_sample_weight = None
+    mlp = AdamOptimizer = BaseOptimizer = SGDOptimizer = Interval = StrOptions = check_sample_weight = rows_of = None
 
 __all__ = [
-    "FIT_TAKES_WEIGHT", "GRADIENT_HOOKS", "KNOWN_RELEASES", "LBFGS_HOOKS", "ORIGINAL_PREDICTING", "AdamOptimizer", "BaseOptimizer", "Interval",
-    "SGDOptimizer", "StrOptions", "changed_table", "check_sample_weight", "has_own_steps", "known_release", "mlp", "overridden",
-    "shuffled", "steps_replaced", "warn_of_release",
+    "FIT_TAKES_WEIGHT", "GRADIENT_HOOKS", "KNOWN_RELEASES", "LBFGS_HOOKS", "AdamOptimizer", "BaseOptimizer",
+    "Interval", "SGDOptimizer", "StrOptions", "changed_table", "check_sample_weight", "has_own_steps",
+    "known_release", "mlp", "original_activation", "original_predicting", "overridden", "rows_of", "shuffled",
+    "steps_replaced", "warn_of_release",
 ]
 
 KNOWN_RELEASES = ("1.6", "1.7", "1.8", "1.9")
@@ -92,7 +94,7 @@ def _pieces(classes: tuple[type, ...], names: tuple[str, ...]) -> list[tuple[typ
 
 
 # As they were when this package was imported.
-ORIGINAL_PREDICTING = _predicting() if known_release() else {}
+_PREDICTING = _predicting() if known_release() else {}
 _HOOKS = _originals() if known_release() else {}
 _TABLES = _entries(mlp) if known_release() else {}
 _STEPS = _pieces((neural_network.MLPClassifier, neural_network.MLPRegressor), STEPS) if known_release() else []
@@ -141,8 +143,13 @@ def changed_table(names: dict[str, tuple[str, ...]]) -> str | None:
 
 
 def original_activation(name: str) -> Any:
-    """Give scikit-learn's function of this name as it was at import; None where it has none, so that the name is ours."""
+    """Give scikit-learn's function of this name as it was at import; None where it has none: the name is ours."""
     return _TABLES["ACTIVATIONS"].get(name)
+
+
+def original_predicting(cls: type, name: str) -> Any:
+    """Give this method of one of scikit-learn's two classes as it was at import."""
+    return _PREDICTING[cls.__name__, name]
 
 
 # ---- the order of an epoch -------------------------------------------------------------------------------------------
