@@ -131,7 +131,7 @@ class Accelerated(_Base):  # type: ignore[misc]
         if not _private.known_release():
             _private.warn_of_release()
             return "this release of scikit-learn is not known"
-        found = _private.overridden(self, Accelerated, hooks)
+        found = _private.overridden(self, Accelerated, hooks) or _private.patched_step()
         if found is not None:
             return f"{found} is overridden"
         entries = (self.activation if isinstance(self.activation, str) else None, self.out_activation_)
@@ -211,7 +211,7 @@ class Accelerated(_Base):  # type: ignore[misc]
 
     def _partial_fit_plain(self, X: Any, y: Any) -> bool:
         """Make one epoch of arrays that need no validation; False, and nothing done, where others are given."""
-        if not hasattr(self, "_optimizer") or self._why_not() is not None or _private.steps_replaced(self, Accelerated):
+        if not hasattr(self, "_optimizer") or _private.steps_overridden(self, Accelerated) or self._why_not() is not None:
             return False
         fit = fitting.plain_fit(self, X, y)
         if fit is None:

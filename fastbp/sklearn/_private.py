@@ -29,8 +29,8 @@ except ImportError:  # told by known_release() to whoever fits
 __all__ = [
     "FIT_TAKES_WEIGHT", "GRADIENT_HOOKS", "KNOWN_RELEASES", "LBFGS_HOOKS", "AdamOptimizer", "BaseOptimizer",
     "Interval", "SGDOptimizer", "StrOptions", "changed_table", "check_sample_weight", "has_own_steps",
-    "known_release", "mlp", "original_activation", "original_predicting", "overridden", "rows_of", "shuffled",
-    "steps_replaced", "warn_of_release",
+    "known_release", "mlp", "original_activation", "original_predicting", "overridden", "patched_step", "rows_of",
+    "shuffled", "steps_overridden", "warn_of_release",
 ]
 
 KNOWN_RELEASES = ("1.6", "1.7", "1.8", "1.9")
@@ -40,11 +40,11 @@ FIT_TAKES_WEIGHT = "sample_weight" in inspect.signature(neural_network.MLPClassi
 
 # What computes the gradient, and may be replaced on a class or on an instance.
 GRADIENT_HOOKS = ("_backprop", "_compute_loss_grad", "_forward_pass")
-LBFGS_HOOKS = (*GRADIENT_HOOKS, "_loss_grad_lbfgs")
+LBFGS_HOOKS = (*GRADIENT_HOOKS, "_loss_grad_lbfgs", "_unpack")
 TABLES = ("ACTIVATIONS", "DERIVATIVES", "LOSS_FUNCTIONS")
 
-# What a call of partial_fit goes through before its epoch, and an optimizer's step.
-STEPS = ("_fit", "_fit_stochastic", "_validate_input")
+# What a fit goes through before its first batch, and an optimizer's step.
+STEPS = ("_fit", "_fit_stochastic", "_fit_lbfgs", "_validate_input")
 UPDATES = ("update_params", "_get_updates")
 
 
@@ -112,12 +112,15 @@ def overridden(estimator: Any, own: Any, names: tuple[str, ...] = GRADIENT_HOOKS
     return None
 
 
-def steps_replaced(estimator: Any, own: Any) -> bool:
-    """Whether one of the steps of partial_fit is not that of the class `own`, or not scikit-learn's below it."""
+def steps_overridden(estimator: Any, own: Any) -> bool:
+    """Whether one of the steps of a fit is not that of the class `own`."""
     cls, state = type(estimator), vars(estimator)
-    if any(name in state or getattr(cls, name) is not getattr(own, name) for name in STEPS):
-        return True
-    return any(getattr(base, name) is not piece for base, name, piece in _STEPS)
+    return any(name in state or getattr(cls, name) is not getattr(own, name) for name in STEPS)
+
+
+def patched_step() -> str | None:
+    """Give the first of scikit-learn's own steps of a fit that somebody has patched, which ours stand before."""
+    return next((name for base, name, piece in _STEPS if getattr(base, name) is not piece), None)
 
 
 def has_own_steps(optimizer: Any) -> bool:
