@@ -44,6 +44,7 @@ class Update(Parts):
         room: _Floats | None = None,
         averages: _Floats | None = None,
         shares: NDArray[np.float64] | None = None,
+        by_rows: bool = False,
     ) -> None: ...
     def follow(self, rates: NDArray[np.float64]) -> None: ...
     def apply(self) -> None: ...
@@ -112,6 +113,8 @@ class Engine(Gate):
         out: Table,
         update: Update,
         progress: NDArray[np.float64],
+        count_rows: bool = False,
+        loss_share: float = 1,
     ) -> None: ...
 
 def optimizer_update(

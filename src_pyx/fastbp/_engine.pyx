@@ -181,6 +181,9 @@ cdef class Update(Parts):
         On each gradient, or infinity; on the norm of all, or 0.
     penalized : bool
         Whether the penalties are to be added to the gradients as they come.
+    by_rows : bool
+        Whether a step's penalties are divided by what the mean loss of its rows is divided by, as if they stood within the sum: by the
+        sum of their weights, or by their number. Not for `apply`, which knows of no rows.
     accumulate : int
         Batches whose gradients make one step; above 1 with `room`, an array for their sum.
     averages, shares
@@ -193,7 +196,7 @@ cdef class Update(Parts):
 
     def __cinit__(self, cnp.ndarray parameters, cnp.ndarray gradients, parts, str kind, states, groups, cnp.ndarray carried, state, *,
                   cnp.ndarray rates=None, double limit=INFINITY, double clip_norm=0, bint penalized=True, Py_ssize_t accumulate=1,
-                  room=None, averages=None, cnp.ndarray shares=None):
+                  room=None, averages=None, cnp.ndarray shares=None, bint by_rows=False):
         cdef Rule* rule = &self.rule
         cdef int i, j
         if not cnp.PyArray_ISWRITEABLE(parameters):
@@ -215,7 +218,7 @@ cdef class Update(Parts):
             for j, number in enumerate(numbers):
                 rule.groups[i].h[j] = number
             rule.groups[i].carried = <double*> cnp.PyArray_DATA(carried) + i
-        rule.limit, rule.clip_norm = limit, clip_norm
+        rule.limit, rule.clip_norm, rule.by_rows = limit, clip_norm, by_rows
         for i in range(rule.n_parts):
             rule.penalized = rule.penalized or (penalized and (rule.parts[i].l1 != 0 or rule.parts[i].l2 != 0))
         self.accumulate, self.room = accumulate, bytes_of(room)
@@ -254,10 +257,12 @@ cdef class Update(Parts):
         """Make one step from the gradients as they are."""
         cdef Session session
         cdef const Kernels* kernels = kernels_for(self.rule.itemsize)
+        if self.rule.by_rows:
+            raise ValueError("apply of an update with by_rows=True: there are no rows that the penalties could be divided by")
         self.begin(1)
         session_begin(&session, threads_wanted() if self.rule.n > TASK_ELEMENTS else 1)
         with nogil:
-            if not begin_step(&session, kernels, &self.rule):
+            if not begin_step(&session, kernels, &self.rule, 1):
                 clip_and_update(&session, kernels, &self.rule)
                 end_step(&session, kernels, &self.rule)
         session_end(&session)
@@ -335,10 +340,18 @@ cdef inline bint has_mean(double weight) noexcept nogil:
     return weight > 0 and 1 / weight < INFINITY
 
 
-cdef inline void made_step(double* progress, double loss, double weight) noexcept nogil:
-    progress[0] += 1
-    progress[1] += loss * weight
-    progress[2] += weight
+cdef struct Tally:
+    # where an epoch's steps are counted, and how
+    double* progress                # steps; the sum of their losses, each times what its step counts; the sum of what they count
+    bint count_rows                 # a step counts its rows, whatever they weigh
+    double loss_share               # of the rows' loss, beside the penalty
+
+
+cdef inline void made_step(const Tally* tally, double loss, double penalty, double weight, Py_ssize_t rows) noexcept nogil:
+    cdef double counted = rows if tally.count_rows else weight
+    tally.progress[0] += 1
+    tally.progress[1] += (tally.loss_share * loss + penalty) * counted
+    tally.progress[2] += counted
 
 
 cdef Py_ssize_t largest(const char* row, Py_ssize_t n, Py_ssize_t itemsize) noexcept nogil:
@@ -576,7 +589,7 @@ cdef class Engine(Gate):
     cdef bint step(self, Session* session, const Batch* batch, Table table, Table out, Rule* rule) noexcept nogil:
         """The gradient and the update, which is never interrupted."""
         cdef const Kernels* kernels = self.chain.kernels
-        if begin_step(session, kernels, rule):
+        if begin_step(session, kernels, rule, batch.scale):
             return True
         if not is_fused(rule):
             if self.gradient(session, batch, table, out):
@@ -1007,16 +1020,17 @@ cdef class Engine(Gate):
             self.leave()
 
     def train_epoch(self, cnp.ndarray x, cnp.ndarray t, weight, order, Py_ssize_t batch_size, Table table not None, Table out not None,
-                    Update update not None, cnp.ndarray progress):
+                    Update update not None, cnp.ndarray progress, bint count_rows=False, double loss_share=1):
         """One pass over the rows of x, in `order` or as they lie: a step for each batch, or for as many as the update accumulates.
 
         `t` holds labels (int64, dense, in range) or dense rows; `weight` is None or dense. `progress` (float64, 3) receives the
         number of steps made, the sum of the weighted losses, and of the weights: also when a signal's handler raises, which ends the
-        epoch after a whole step.
+        epoch after a whole step. With `count_rows` a step weighs as much as it has rows. The rows' loss is counted times `loss_share`,
+        the penalties as they are; no step changes by either.
         """
         cdef Session session
         cdef Data data
-        cdef double* sums = <double*> cnp.PyArray_DATA(progress)
+        cdef Tally tally
         cdef Py_ssize_t of_step, last
         cdef int threads
         self.enter()
@@ -1033,11 +1047,12 @@ cdef class Engine(Gate):
             # No more than there are: the product of two numbers that anybody may ask for could be any number.
             of_step = batch_size * min(update.accumulate, data.all.rows // batch_size + 1)
             update.begin((data.all.rows + of_step - 1) // of_step)
+            tally.progress, tally.count_rows, tally.loss_share = <double*> cnp.PyArray_DATA(progress), count_rows, loss_share
             # --- checked
             self.forget()
             session_begin(&session, threads)
             with nogil:
-                self.epoch(&session, &data, batch_size, of_step, table, out, update, sums)
+                self.epoch(&session, &data, batch_size, of_step, table, out, update, &tally)
             session_end(&session)
             update.end()
             raise_pending(&session)
@@ -1058,20 +1073,20 @@ cdef class Engine(Gate):
         return 0
 
     cdef void epoch(self, Session* session, const Data* data, Py_ssize_t batch_size, Py_ssize_t of_step, Table table, Table out,
-                    Update update, double* progress) noexcept nogil:
+                    Update update, const Tally* tally) noexcept nogil:
         cdef Py_ssize_t first, rows
         for first from 0 <= first < data.all.rows by of_step:
             rows = min(of_step, data.all.rows - first)
             if update.accumulate > 1:
-                if self.step_of_several(session, data, first, rows, batch_size, table, out, update, progress):
+                if self.step_of_several(session, data, first, rows, batch_size, table, out, update, tally):
                     return
-            elif self.step_of_one(session, data, first, rows, table, out, &update.rule, progress):
+            elif self.step_of_one(session, data, first, rows, table, out, &update.rule, tally):
                 return
             if session_poll(session):
                 return
 
     cdef bint step_of_one(self, Session* session, const Data* data, Py_ssize_t first, Py_ssize_t rows, Table table, Table out, Rule* rule,
-                          double* progress) noexcept nogil:
+                          const Tally* tally) noexcept nogil:
         """One batch, one step; none where the rows have no weight at all. True when a signal interrupted it."""
         cdef Batch batch
         cdef double weight
@@ -1084,11 +1099,11 @@ cdef class Engine(Gate):
         if self.step(session, &batch, table, out, rule):
             return True
         self.count(batch.training)
-        made_step(progress, self.summed_loss(&batch) + rule.penalty, self.counted(&batch, weight))
+        made_step(tally, self.summed_loss(&batch), rule.penalty, self.counted(&batch, weight), rows)
         return False
 
     cdef bint step_of_several(self, Session* session, const Data* data, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t batch_size,
-                              Table table, Table out, Update update, double* progress) noexcept nogil:
+                              Table table, Table out, Update update, const Tally* tally) noexcept nogil:
         """Several batches, whose gradients add up to that of one as large as all of them; then one step."""
         cdef Rule* rule = &update.rule
         cdef char* gradients = rule.gradients
@@ -1102,7 +1117,7 @@ cdef class Engine(Gate):
             shares[i] = self.share_of_rows(data, first, rows, i) if self.chain.parts[i].counts and data.all.labels != NULL else weight
         if not has_mean(weight) or not self.divide(&batch, weight, shares):
             return False
-        if begin_step(session, self.chain.kernels, rule):
+        if begin_step(session, self.chain.kernels, rule, batch.scale):
             return True
         for row from first <= row < first + rows by batch_size:
             if self.take_batch(session, data, row, min(batch_size, first + rows - row), &batch):
@@ -1123,7 +1138,7 @@ cdef class Engine(Gate):
         rule.gradients = gradients
         end_step(session, self.chain.kernels, rule)
         self.count(batch.training)
-        made_step(progress, loss + rule.penalty, self.counted(&batch, weight))
+        made_step(tally, loss, rule.penalty, self.counted(&batch, weight), rows)
         return False
 
     cdef double share_of_rows(self, const Data* data, Py_ssize_t first, Py_ssize_t rows, int part) noexcept nogil:

@@ -108,13 +108,15 @@ ctypedef struct LossOptions:
     bint ignores                                # rows with the label `ignored` take no part
     int64_t ignored
     const void* label_weights                   # what a row with each label counts in the mean; NULL: 1
+    double least, most                          # what each -ln p is held within in the loss, not in its gradient; most 0: it is not
 
 # The loss of one row of n outputs; scale times its gradient goes to dz. t: a row of targets.
 ctypedef double (*row_loss_t)(const void* z, const void* t, const LossOptions* o, double scale, void* dz, Py_ssize_t n) noexcept nogil
 ctypedef double (*label_loss_t)(const void* z, int64_t label, const LossOptions* o, double scale, void* dz, Py_ssize_t n) noexcept nogil
-# Without options, of many rows, each with its own factor instead of scale: short rows do not wait for one another.
-ctypedef void (*label_losses_t)(const void* z, Py_ssize_t z_row, const int64_t* labels, const double* factors, void* dz,
-                                Py_ssize_t dz_row, Py_ssize_t rows, Py_ssize_t n, double* losses) noexcept nogil
+# Of many rows, each with its own factor instead of scale: short rows do not wait for one another. It reads of the options `least` and
+# `most` alone.
+ctypedef void (*label_losses_t)(const void* z, Py_ssize_t z_row, const int64_t* labels, const LossOptions* o, const double* factors,
+                                void* dz, Py_ssize_t dz_row, Py_ssize_t rows, Py_ssize_t n, double* losses) noexcept nogil
 
 ctypedef struct Loss:
     const char* name
