@@ -118,6 +118,7 @@ _Base: Any = object
 class Accelerated(_Base):  # type: ignore[misc]
     """What makes an estimator of scikit-learn ours."""
 
+    solver: Any
     _fastbp: Core | None = None
     _validation_data: ClassVar[Any] = None
 
@@ -136,7 +137,8 @@ class Accelerated(_Base):  # type: ignore[misc]
             "ACTIVATIONS": entries, "DERIVATIVES": entries[:1],
             "LOSS_FUNCTIONS": ("log_loss", "binary_log_loss") if self.loss == "log_loss" else (self.loss,),
         }
-        changed = _private.changed_table({name: tuple(filter(_is_name, keys)) for name, keys in tables.items()})
+        named = {table: tuple(key for key in keys if isinstance(key, str)) for table, keys in tables.items()}
+        changed = _private.changed_table(named)
         return None if changed is None else f"{changed} of scikit-learn has been changed"
 
     def _own_options(self) -> list[str]:
@@ -274,10 +276,6 @@ class Accelerated(_Base):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
         return {name: value for name, value in state.items() if name != "_fastbp"}
-
-
-def _is_name(key: Any) -> bool:
-    return isinstance(key, str)
 
 
 # ---- methods with the signature of the installed release -------------------------------------------------------------
