@@ -2,7 +2,7 @@
 
 A. A file holds arrays by name and four strings: the format's name, its version, the architecture (JSON, see
    `fastbp._architecture`) and a digest of all that. Nothing is pickled. More strings may stand beside them (an
-   estimator's parameters, see `fastbp.sklearn`): they count in the digest, and whoever wants the network passes them by.
+   estimator's parameters, see `fastbp.sklearn`): the digest counts them, and who wants the network passes them by.
 B. Whoever reads one trusts nothing in it. Names, shapes and dtypes are read first; the network is made only if the file
    holds the numbers that it asks for; then the arrays are read into it one by one. A digest that does not fit means
    that the file is not as it was written.

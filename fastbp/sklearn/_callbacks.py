@@ -1,8 +1,8 @@
 """scikit-learn's callback protocol (since 1.9), which its own MLPs do not take part in, and ``progress=``.
 
-A. The task tree of a fit is one root, "fit", with an "iteration" for each epoch (each iteration of lbfgs). `Iterations`
-   tells both stories, that of the callbacks and that of the progress report, to whoever listens; where nobody does,
-   nothing is made.
+A. The task tree of a fit is one root, "fit", with an "iteration" for each epoch; of lbfgs it is the root alone, since
+   scikit-learn's call of scipy tells of no iterations. `Iterations` tells both stories, that of the callbacks and that
+   of the progress report, to whoever listens; where nobody does, no context is made.
 B. The estimator that a callback is handed is a copy that predicts as if fit had stopped there: with copies of the
    weights, since training goes on in the originals; with early stopping these are the best so far, which is what fit
    ends with. It is made only for callbacks that ask for it.
@@ -11,9 +11,10 @@ C. On releases before 1.9 there is no protocol: the mixin adds nothing and the d
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -33,31 +34,45 @@ except ImportError:  # before 1.9
         return method
 
 
-__all__ = ["CallbackSupport", "Iterations", "with_callbacks"]
+__all__ = ["CallbackSupport", "Iterations", "fit_arguments", "with_callbacks"]
 
 # What a fit goes on filling, by the names of the attributes.
 CURVES = ("loss_curve_", "validation_scores_", "validation_loss_curve_")
 
 
-@with_callbacks
+@with_callbacks  # type: ignore[untyped-decorator]
 def _tear_down(estimator: Any) -> None:
     """Call the callbacks' teardown, as the decorator does where a method ends."""
 
 
+@contextlib.contextmanager
+def fit_arguments(estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> Iterator[None]:
+    """Keep what `fit` was given for its callbacks, as it came: a scorer compares y with what is predicted from X.
+
+    Without callbacks nothing is kept, which is how `Iterations` knows; so it is for `partial_fit`, which has none.
+    """
+    if not getattr(estimator, "_skl_callbacks", ()):
+        yield
+        return
+    metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+    estimator._fit_arguments = {"X": X, "y": y, "metadata": metadata}
+    try:
+        yield
+    finally:
+        del estimator._fit_arguments
+
+
 class Iterations:
     """The iterations of one fit, as callbacks and the progress report see them.
+
+    It is made within `fit_arguments`, and may be entered later.
 
     Parameters
     ----------
     estimator
         With its weights at their beginning, and whatever else predicting needs.
     max_iter : int
-        How many iterations there will be at most.
-    X, y
-        As they were given to fit: a scorer compares y with what the estimator predicts from X.
-    metadata : mapping, optional
-        What else was given to fit for these rows, by name: ``{"sample_weight": ...}``. Entries that are None are left
-        out.
+        How many iterations there will be at most; 0 where only the fit as a whole is to be told of.
     progress : {False, True, "auto", "bar", "lines"}
         As of `fastbp.train`.
 
@@ -65,7 +80,7 @@ class Iterations:
     --------
     ::
 
-        with Iterations(self, self.max_iter, X, y, {"sample_weight": sample_weight}, self.progress) as iterations:
+        with Iterations(self, self.max_iter, self.progress) as iterations:
             for i in range(self.max_iter):
                 iterations.begin(i)
                 ...
@@ -73,49 +88,36 @@ class Iterations:
                     break
     """
 
-    def __init__(
-        self,
-        estimator: Any,
-        max_iter: int,
-        X: Any,  # noqa: N803  scikit-learn's name
-        y: Any,
-        metadata: Mapping[str, Any] | None = None,
-        progress: object = False,
-    ) -> None:
+    def __init__(self, estimator: Any, max_iter: int, progress: object = False) -> None:
         self._estimator = estimator
         self._max_iter = max_iter
-        self._data = {"X": X, "y": y, "metadata": {k: v for k, v in (metadata or {}).items() if v is not None}}
-        self._report = None if progress is False else reporting.make(progress, max_iter)
-        self._listened = bool(getattr(estimator, "_skl_callbacks", ()))
+        self._progress = progress
+        self._report: reporting.Reporter | None = None
+        self._data: dict[str, Any] | None = vars(estimator).get("_fit_arguments")
         self._root: Any = None
         self._task: Any = None  # the iteration that has begun and not ended
         self._done = 0
 
     def __enter__(self) -> Self:
-        if self._listened:
+        if self._data is not None:
             try:
                 self._root = self._estimator._init_callback_context(max_subtasks=self._max_iter)
                 self._root.call_on_fit_task_begin(**self._told(0))
             except BaseException:
                 _tear_down(self._estimator)
                 raise
+        if self._progress is not False:
+            self._report = reporting.make(self._progress, self._max_iter)
         return self
 
     def begin(self, i: int) -> None:
-        """Iteration ``i`` (from 0) begins. It may be left out where a solver tells only of ends."""
-        if self._listened:
+        """Iteration ``i`` (from 0) begins."""
+        if self._data is not None:
             self._task = self._root.subcontext(task_name="iteration")
             self._task.call_on_fit_task_begin(**self._told(i))
 
-    def end(self, i: int, loss: float | None = None) -> bool:
+    def end(self, i: int) -> bool:
         """Iteration ``i`` has ended, and the estimator's weights and curves are those after it.
-
-        Parameters
-        ----------
-        i : int
-            From 0.
-        loss : float, optional
-            For the report, where the estimator keeps no ``loss_curve_``.
 
         Returns
         -------
@@ -124,11 +126,9 @@ class Iterations:
         """
         self._done = i + 1
         if self._report is not None:
-            self._tell_report(i, loss)
-        if not self._listened:
+            self._tell_report(i)
+        if self._data is None:
             return False
-        if self._task is None:
-            self.begin(i)
         task, self._task = self._task, None
         return bool(task.call_on_fit_task_end(**self._told(i + 1)))
 
@@ -137,7 +137,7 @@ class Iterations:
     ) -> None:
         if self._report is not None:
             self._report.close()
-        if not self._listened:
+        if self._data is None:
             return
         try:
             if error is None:
@@ -147,19 +147,18 @@ class Iterations:
 
     def _told(self, n_iter: int) -> dict[str, Any]:
         estimator = self._estimator
+        assert self._data is not None
         return {
             "estimator": estimator,
             **self._data,
             "reconstruction_attributes": lambda: attributes_now(estimator, n_iter),
         }
 
-    def _tell_report(self, i: int, loss: float | None) -> None:
+    def _tell_report(self, i: int) -> None:
         assert self._report is not None
-        losses, scores, val_losses = (getattr(self._estimator, name, None) for name in CURVES)
-        if loss is None:
-            loss = losses[-1] if losses else math.nan
-        val_loss, val_score = (values[-1] if values else None for values in (val_losses, scores))
-        self._report.epoch(i, loss, val_loss, val_score=val_score)
+        curves = (getattr(self._estimator, name, None) for name in CURVES)
+        loss, val_score, val_loss = (values[-1] if values else None for values in curves)
+        self._report.epoch(i, math.nan if loss is None else loss, val_loss, val_score=val_score)
 
 
 def attributes_now(estimator: Any, n_iter: int) -> dict[str, Any]:

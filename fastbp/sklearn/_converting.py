@@ -1,4 +1,4 @@
-"""Estimators and networks of this package, one from the other, and estimators in files.
+"""Estimators and networks of this package, one from the other.
 
 A. The two say the same in other words. A network is a chain of units with a loss that is told apart from its outputs
    (logits); an estimator has lists of weights, the name of one activation (or of each), and an output activation that
@@ -7,43 +7,38 @@ B. What a network can be an estimator is narrow: Linear, activation, Linear, ...
    activation at most, and a loss in the table below. Everything else is refused, and the message says at which unit.
 C. A softmax over two classes is one logistic output in scikit-learn: its logit is the difference of the two. Classes
    that do not come sorted are sorted, with their columns, since scikit-learn's are.
-D. A file of an estimator is the file of its network (`fastbp.load` reads it) with its parameters beside it, as plain
-   data. Nothing is pickled, and a class that a file names is looked up, never imported.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import sklearn
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import ClassifierMixin, is_classifier
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import check_is_fitted
 
 import fastbp
-from fastbp import _architecture, _config, saving
 from fastbp.losses import Loss, RuleLoss
 from fastbp.network import Network
+from fastbp.reference import LOSSES
 from fastbp.sklearn import _core
 from fastbp.units import Dropout, Linear, Unit
 from fastbp.units.elementwise import ActivationUnit
 
-__all__ = ["ConvertingMixin", "load", "save"]
+__all__ = ["ConvertingMixin", "estimator_of", "fill", "network_of"]
 
 Array = NDArray[Any]
 
 
 class ConvertingMixin:
-    """To networks, from networks, into files: what the estimators of this package have beside scikit-learn's methods."""
+    """To networks, from networks, into files."""
 
     def to_network(self) -> Network:
         """Give a `fastbp.Network` with this estimator's weights, copied.
@@ -68,7 +63,7 @@ class ConvertingMixin:
         >>> import numpy as np
         >>> from fastbp.sklearn import MLPRegressor
         >>> X = np.linspace(-1, 1, 50)[:, None]
-        >>> model = MLPRegressor((8,), solver="lbfgs", random_state=0).fit(X, X[:, 0] ** 2)
+        >>> model = MLPRegressor(hidden_layer_sizes=(8,), solver="lbfgs", random_state=0).fit(X, X[:, 0] ** 2)
         >>> net = model.to_network()
         >>> net
         Network(Linear(1, 8), ReLU(), Linear(8, 1), loss=MSE(), dtype='float64')
@@ -121,7 +116,8 @@ class ConvertingMixin:
         >>> model.predict(x).tolist() == [["ham", "spam", "eggs"][label] for label in net.predict(x)]
         True
         """
-        return estimator_of(cls, net, classes, parameters)
+        made: Self = estimator_of(cls, net, classes, parameters)
+        return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write this estimator to a file, without pickle; `fastbp.sklearn.load` reads it.
@@ -160,7 +156,9 @@ class ConvertingMixin:
         >>> bool((same.predict_proba(X) == model.predict_proba(X)).all())
         True
         """
-        save(self, path)
+        from fastbp.sklearn import _storing
+
+        _storing.save(self, path)
 
 
 # ---- estimator -> network --------------------------------------------------------------------------------------------
@@ -194,13 +192,14 @@ OWN_LOSSES = ("log_loss", "squared_error", "poisson")  # scikit-learn's, which f
 
 def _loss_of(est: Any) -> Loss:
     if est.loss not in OWN_LOSSES:
-        own: Loss = _core.own_loss(est, np.dtype(np.float64))
-        return own
+        return _core.own_loss(est, np.dtype(np.float64))
+    made: Loss
     smoothing = getattr(est, "label_smoothing", 0.0)
     if est.out_activation_ == "softmax" and smoothing:
-        return fastbp.SoftmaxNLL(label_smoothing=smoothing)
+        made = fastbp.SoftmaxNLL(label_smoothing=smoothing)
+        return made
     name = OUTPUT_LOSSES[est.out_activation_]
-    made: Loss = getattr(fastbp, _core.LOSSES[name].unit)()
+    made = getattr(fastbp, LOSSES[name].unit)()
     return made
 
 
@@ -229,14 +228,14 @@ def estimator_of(cls: type, net: Network, classes: ArrayLike | None, parameters:
         found["activation"] = activations[0] if len(set(map(repr, activations))) == 1 else activations
     if any(shares):
         found["dropout"] = shares[0] if len(set(shares)) == 1 else shares
-    if issubclass(cls, sklearn.base.ClassifierMixin):
+    if issubclass(cls, ClassifierMixin):
         head = _with_classes(head, classes)
-        found |= _classifier_options(head.loss, classes=head.classes)
+        found |= _changed_options(head.loss, known=("label_smoothing",))
     else:
         found |= _regressor_options(cls, head, classes)
     est = _made(cls, found, parameters)
     coefs, intercepts = [*net.weights[:-1], head.weight], [*net.biases[:-1], head.bias]
-    _fill(est, coefs, intercepts, head.classes)
+    fill(est, coefs, intercepts, head.classes)
     return est
 
 
@@ -330,13 +329,6 @@ def _checked_classes(classes: ArrayLike | None, n: int) -> Array:
     return labels
 
 
-def _classifier_options(loss: RuleLoss, classes: Array | None) -> dict[str, Any]:
-    given = _changed_options(loss, known=("label_smoothing",))
-    if given and classes is not None and len(classes) == 2:
-        raise ValueError(f"the loss of net is {loss!r}: label_smoothing is known for three classes or more")
-    return given
-
-
 def _changed_options(loss: RuleLoss, known: Sequence[str]) -> dict[str, Any]:
     """The options that were given, all of which must be known; ``clip`` is about the value reported alone."""
     default = type(loss)().options
@@ -360,7 +352,7 @@ def _regressor_options(cls: type, head: _Head, classes: ArrayLike | None) -> dic
     return {"loss": name if plain else head.loss}
 
 
-def _fill(est: Any, coefs: Sequence[Array], intercepts: Sequence[Array], classes: Array | None) -> None:
+def fill(est: Any, coefs: Sequence[Array], intercepts: Sequence[Array], classes: Array | None) -> None:
     """Make an estimator fitted, as its own `_initialize` would before the first step, with these weights.
 
     Classes None: a classifier's outputs are one label each.
@@ -373,203 +365,8 @@ def _fill(est: Any, coefs: Sequence[Array], intercepts: Sequence[Array], classes
     est._random_state = np.random.RandomState(0)  # for weights that are replaced at once: the user's stays unused
     est._initialize(np.empty((1, n_out)), [len(coefs[0]), *(b.size for b in intercepts)], coefs[0].dtype)
     del est._random_state
-    est.coefs_ = [np.array(values, order="C") for values in coefs]
-    est.intercepts_ = [np.array(values) for values in intercepts]
+    for mine, theirs in zip((*est.coefs_, *est.intercepts_), (*coefs, *intercepts), strict=True):
+        mine[...] = theirs
     est._best_coefs = [values.copy() for values in est.coefs_]
     est._best_intercepts = [values.copy() for values in est.intercepts_]
     est.loss_ = math.nan  # nobody has seen any rows yet
-
-
-# ---- files -----------------------------------------------------------------------------------------------------------
-
-ENTRY = "estimator"
-VERSION = 1
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_number(value: Any) -> bool:
-    return value is None or type(value) in (int, float)
-
-
-def _is_curve(value: Any) -> bool:
-    return value is None or (isinstance(value, list) and all(map(_is_number, value)))
-
-
-# What a fit leaves beside weights and classes, and what a file may say of it.
-ATTRIBUTES: dict[str, Callable[[Any], bool]] = {
-    "n_iter_": _is_count,
-    "t_": _is_count,
-    "_no_improvement_count": _is_count,
-    "loss_": _is_number,
-    "best_loss_": _is_number,
-    "best_validation_score_": _is_number,
-    "loss_curve_": _is_curve,
-    "validation_scores_": _is_curve,
-    "validation_loss_curve_": _is_curve,
-}
-
-
-def save(est: Any, path: str | os.PathLike[str]) -> None:
-    """Write an estimator to a file; see `ConvertingMixin.save`."""
-    check_is_fitted(est)
-    saving.write(network_of(est), path, {ENTRY: json.dumps(_described(est), allow_nan=False)})
-
-
-def load(path: str | os.PathLike[str], *, units: Mapping[str, type] | None = None) -> Any:
-    """Read an estimator from a file that its ``save`` wrote.
-
-    Nothing in the file is run: it holds numbers, and names that are looked up among this package's classes and
-    ``units``.
-
-    Parameters
-    ----------
-    path : str or path
-        With the suffix ``.safetensors`` or ``.npz``.
-    units : dict of str to type, optional
-        Your own units, losses and subclasses of the estimators by the names of their classes: ``{"Scale": Scale}``.
-
-    Returns
-    -------
-    model : estimator
-        Fitted, of the class that was saved, with the same parameters; it predicts the same to the bit.
-
-    Raises
-    ------
-    ValueError
-        The suffix is unknown; the file is damaged, or holds something else than an estimator of this package; it was
-        written by a newer version; or it names a class that is neither the package's nor in ``units``.
-    OSError
-        The file cannot be read.
-
-    Examples
-    --------
-    >>> import fastbp.sklearn, numpy as np
-    >>> X = np.linspace(-1, 1, 50)[:, None]
-    >>> model = fastbp.sklearn.MLPRegressor((8,), solver="lbfgs", random_state=0).fit(X, X[:, 0] ** 2)
-    >>> model.save("square.npz")
-    >>> bool((fastbp.sklearn.load("square.npz").predict(X) == model.predict(X)).all())
-    True
-    """
-    source = Path(path)
-    own = dict(units or {})
-    estimators = {name: cls for name, cls in own.items() if isinstance(cls, type) and issubclass(cls, BaseEstimator)}
-    others = saving.checked_units({name: cls for name, cls in own.items() if name not in estimators})
-    net, beside = saving.read(source, others)
-    if ENTRY not in beside:
-        raise ValueError(
-            f"{source} holds a network and no estimator: fastbp.load reads it, and MLPClassifier.from_network or "
-            "MLPRegressor.from_network makes an estimator of it"
-        )
-    try:
-        return _revived(net, json.loads(beside[ENTRY]), estimators, others)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{source} holds no estimator that can be read: {error}") from error
-
-
-def _described(est: Any) -> dict[str, Any]:
-    state = vars(est)
-    parameters = est.get_params(deep=False)
-    names = getattr(est, "feature_names_in_", None)
-    return {
-        "version": VERSION,
-        "class": type(est).__name__,
-        "parameters": {name: _encoded(name, value) for name, value in parameters.items()},
-        "tuples": [name for name, value in parameters.items() if isinstance(value, tuple)],
-        "classes": _encoded_classes(est) if is_classifier(est) else None,
-        "features": None if names is None else [str(name) for name in names],
-        "attributes": {name: _encoded(name, _plain(state[name])) for name in ATTRIBUTES if name in state},
-    }
-
-
-def _plain(value: Any) -> Any:
-    return [float(entry) for entry in value] if isinstance(value, list) else value
-
-
-RANDOM_STATE = "RandomState"
-MAX_LABEL = 2**16  # bytes of a class's name: what a file asks for beyond that is no label
-
-
-def _encoded(name: str, value: Any) -> Any:
-    if isinstance(value, np.random.RandomState):
-        state: Any = value.get_state(legacy=False)
-        return {"class": RANDOM_STATE, "config": {"state": _config.encode(state, name)}}
-    return _config.encode(value, name)
-
-
-def _encoded_classes(est: Any) -> dict[str, Any]:
-    labels = np.asarray(est.classes_)
-    kind = labels.dtype.kind
-    if kind not in "biufU" and not (kind == "O" and all(isinstance(label, str) for label in labels)):
-        raise TypeError(f"classes_ must be numbers, bools or strings to be written as data, got {labels.dtype} {labels!r}")
-    binarizer = est._label_binarizer
-    return {
-        "dtype": labels.dtype.str,
-        "labels": labels.tolist(),
-        "several": binarizer.y_type_ == "multilabel-indicator",
-        "sparse": bool(binarizer.sparse_input_),
-    }
-
-
-def _decoded_classes(data: Any) -> Array | None:
-    if data["several"]:
-        return None
-    dtype = np.dtype(data["dtype"])
-    labels = data["labels"]
-    if dtype.kind not in "biufUO" or dtype.itemsize > MAX_LABEL or not all(type(label) in (bool, int, float, str) for label in labels):
-        raise ValueError(f"classes {_config.shown(labels)} of dtype {dtype} are no labels")
-    return np.array(labels, dtype)
-
-
-def _revived(net: Network, data: Any, estimators: Mapping[str, type], others: Mapping[str, type]) -> Any:
-    if not isinstance(data, dict) or type(data.get("version")) is not int:
-        raise ValueError("its entry for the estimator has no version")
-    if data["version"] > VERSION:
-        raise ValueError(f"it has version {data['version']} of an estimator's entry, this fastbp reads {VERSION}")
-    cls = _class_named(data["class"], estimators)
-    make = _architecture.maker(others)
-
-    def part(name: str, values: dict[str, Any]) -> Any:
-        return _random_state(values["state"]) if name == RANDOM_STATE else make(name, values)
-
-    parameters = {name: _config.decode(value, part) for name, value in data["parameters"].items()}
-    parameters |= {name: tuple(parameters[name]) for name in data["tuples"]}
-    est = cls(**parameters)
-    classes = _decoded_classes(data["classes"]) if is_classifier(est) else None
-    _check_outputs(net, classes)
-    _fill(est, net.weights, net.biases, classes)
-    if is_classifier(est):
-        est._label_binarizer.sparse_input_ = bool(data["classes"]["sparse"])
-    for name, value in data["attributes"].items():
-        value = _config.decode(value, part)
-        if not ATTRIBUTES[name](value):
-            raise ValueError(f"its {name} is {_config.shown(value)}")
-        setattr(est, name, value)
-    if data["features"] is not None:
-        est.feature_names_in_ = np.array(data["features"], dtype=object)
-    return est
-
-
-def _class_named(name: Any, own: Mapping[str, type]) -> type:
-    from fastbp.sklearn import _estimators
-
-    known = {cls.__name__: cls for cls in (_estimators.MLPClassifier, _estimators.MLPRegressor)} | dict(own)
-    if name not in known:
-        listed = ", ".join(map(repr, sorted(known)))
-        cure = f"units={{{_config.shown(name)}: ...}}"
-        raise ValueError(f"unknown estimator {_config.shown(name)}: known are {listed}; hand a class of your own over as {cure}")
-    return known[name]
-
-
-def _random_state(state: Any) -> np.random.RandomState:
-    made = np.random.RandomState()
-    made.set_state(state)
-    return made
-
-
-def _check_outputs(net: Network, classes: Array | None) -> None:
-    """The last layer must have the columns that the classes want: one for two of them."""
-    if classes is not None and net.biases[-1].size != (len(classes) if len(classes) > 2 else 1):
-        raise ValueError(f"its network has {net.biases[-1].size} outputs for {len(classes)} classes")

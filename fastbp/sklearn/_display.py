@@ -161,7 +161,8 @@ class LossCurveDisplay:
         self.lines_ = []
         for i, (target, what, values) in enumerate(self._curves()):
             if _any(values):
-                self.lines_ += target.plot(range(1, len(values) + 1), values, **self._look(i, len(values), name, what, line_kw))
+                look = self._look(i, len(values), name, what) | dict(line_kw or {})
+                self.lines_ += target.plot(range(1, len(values) + 1), values, **look)
         ax.set(xlabel="epoch", ylabel="loss")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if self.score_ax_ is not None:
@@ -177,13 +178,12 @@ class LossCurveDisplay:
         ]
 
     @staticmethod
-    def _look(i: int, n: int, name: str | None, what: str, line_kw: Mapping[str, Any] | None) -> dict[str, Any]:
-        look = {
+    def _look(i: int, n: int, name: str | None, what: str) -> dict[str, Any]:
+        return {
             "label": what if name is None else f"{name}: {what}",
             "color": f"C{i}",  # the second axis would begin with the first's colours again
             "marker": "o" if n == 1 else None,  # a line of a single point is invisible
         }
-        return look | dict(line_kw or {})
 
 
 def _any(values: Sequence[float] | None) -> bool:

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
-from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
 from fastbp.sklearn import _core

@@ -49,7 +49,7 @@ class _Switch:
     def _put_back(self) -> None:
         ours = _ours()
         for name, cls in self.before.items():
-            if getattr(neural_network, name) is ours[name]:  # else somebody has replaced ours, and it is his to end that
+            if getattr(neural_network, name) is ours[name]:  # else it is somebody else's by now
                 setattr(neural_network, name, cls)
         self.before = {}
 
