@@ -32,6 +32,7 @@ from sklearn.utils.validation import check_X_y
 import fastbp
 from fastbp import _engine
 from fastbp.sklearn import _private
+from fastbp.sklearn._callbacks import Iterations
 from fastbp.sklearn._core import Core, dropout_shares, loss_offsets, loss_share, network_for, plain_targets, targets_of
 from fastbp.sklearn._solvers import Link, new_optimizer
 
@@ -214,19 +215,26 @@ class StochasticFit:
         self.batch_size: int = _batch_size(est, self.n_rows)
         self.loss_share = loss_share(est)
         self.order = np.arange(self.n_rows)  # each epoch shuffles that of the one before
+        self.iterations = Iterations(est, est.max_iter, False if incremental else est.progress)
         self.threads = contextlib.nullcontext if est.n_threads is None else lambda: fastbp.threads(est.n_threads)
 
     def epochs(self) -> Epochs:
         """Go through the epochs as scikit-learn's loop does, but for their batches, which are the jobs yielded."""
+        with self.iterations:
+            yield from self._epochs()
+
+    def _epochs(self) -> Epochs:
         est = self.est
         try:
             est.n_iter_ = 0
             started = time.perf_counter()
-            for _ in range(est.max_iter):
+            for i in range(est.max_iter):
+                self.iterations.begin(i)
                 if est.shuffle:
                     self.order = _private.shuffled(self.order, est._random_state)
                 yield from self._one_epoch(self.order if est.shuffle else None)
-                if self._is_over(started):
+                is_over = self._is_over(started)
+                if self.iterations.end(i) or is_over:
                     break
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=2)
