@@ -27,6 +27,8 @@ from fastbp import losses
 from fastbp.optimizers import RuleOptimizer
 from fastbp.sklearn import _fitting as fitting
 from fastbp.sklearn import _private
+from fastbp.sklearn._callbacks import CallbackSupport, Iterations, fit_arguments
+from fastbp.sklearn._converting import ConvertingMixin
 from fastbp.sklearn._core import ACTIVATION_NAMES, LOSS_NAMES, MARGIN_NAMES, Core, link_of, set_output
 from fastbp.sklearn._predicting import PredictingClassifier, PredictingRegressor
 from fastbp.sklearn._solvers import SOLVER_NAMES, is_own
@@ -117,7 +119,7 @@ def _constraints(base: Any) -> dict[str, Any]:
 _Base: Any = object
 
 
-class Accelerated(_Base):  # type: ignore[misc]
+class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc]
     """What makes an estimator of scikit-learn ours."""
 
     solver: Any
@@ -205,7 +207,8 @@ class Accelerated(_Base):  # type: ignore[misc]
         fit = self._why_not() or fitting.prepare(self, X, y, weight, incremental)
         if isinstance(fit, str):
             self._refuse_options(fit)
-            super()._fit_stochastic(X, y, *rest)
+            with Iterations(self, 0):
+                super()._fit_stochastic(X, y, *rest)
             return
         fitting.drive_or_defer(self, fit.epochs())
 
@@ -226,8 +229,13 @@ class Accelerated(_Base):  # type: ignore[misc]
         objective = self._why_not(_private.LBFGS_HOOKS) or self._objective(X, y, rest[0])
         if isinstance(objective, str):
             self._refuse_options(objective)
-            super()._fit_lbfgs(X, y, *rest)
+            with Iterations(self, 0):
+                super()._fit_lbfgs(X, y, *rest)
             return
+        with Iterations(self, 0):
+            self._minimize(objective, X, y, *rest)
+
+    def _minimize(self, objective: fitting.Objective, X: Any, y: Array, *rest: Any) -> None:
         self._lbfgs_objective = objective
         try:
             super()._fit_lbfgs(X, y, *rest)
@@ -310,13 +318,14 @@ def _fit_of(base: Any) -> Any:
 
     @functools.wraps(theirs)
     def fit(self: Any, X: Any, y: Any, *args: Any, validation_data: Any = None, **kwargs: Any) -> Any:
-        if validation_data is None:
-            return theirs(self, X, y, *args, **kwargs)
-        self._validation_data = validation_data
-        try:
-            return theirs(self, X, y, *args, **kwargs)
-        finally:
-            del self._validation_data
+        with fit_arguments(self, X, y, *args[:1], **kwargs):
+            if validation_data is None:
+                return theirs(self, X, y, *args, **kwargs)
+            self._validation_data = validation_data
+            try:
+                return theirs(self, X, y, *args, **kwargs)
+            finally:
+                del self._validation_data
 
     made: Any = fit
     made.__signature__ = _with_keywords(inspect.signature(theirs), {"validation_data": None})
