@@ -198,10 +198,15 @@ class Pair:
         return self
 
     def predict_alike(self, x: Any) -> Pair:
-        """Assert that all predictions for these rows are the same."""
-        methods = ("predict", "predict_proba", "predict_log_proba")
-        for method in methods[: 3 if hasattr(self.theirs, "predict_proba") else 1]:
-            self.do(method, x)
+        """Assert that all predictions for these rows are the same.
+
+        A logarithm amplifies the rounding of 1 - p without bound, so that it is compared by its exponential.
+        """
+        self.do("predict", x)
+        if hasattr(self.theirs, "predict_proba"):
+            self.do("predict_proba", x)
+            with np.errstate(divide="ignore"):
+                self.each(lambda network: np.exp(network.predict_log_proba(x)))
         return self
 
     def set(self, **attributes: Any) -> Pair:

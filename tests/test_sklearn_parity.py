@@ -169,25 +169,30 @@ def _fitted_alone(network: Any, x: Any, y: Any, weights: dict[str, Any]) -> Any:
         return network.fit(x, y, **weights)
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("weighted", weighted_or_not())
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("kind", TASKS)
-def test_lbfgs(kind: str, activation: str, weighted: bool, dtype: type) -> None:
+def test_lbfgs(kind: str, activation: str, weighted: bool, rng: np.random.Generator) -> None:
     task = TASKS[kind]
-    x = task.x.astype(dtype)
     weights = {"sample_weight": task.weights} if weighted else {}
-    options = {"solver": "lbfgs", "activation": activation, "max_iter": 8, "random_state": 3, "alpha": 0.01}
-    two = pair(kind, **options)
-    moved = distance(
-        _fitted_alone(pair(kind, **options).theirs, np.nextafter(x, np.inf), task.y, weights),
-        _fitted_alone(pair(kind, **options).theirs, x, task.y, weights),
-    )
-    assert moved < 1e-2
-    two.within = max(EXACT, 100 * moved)
-    two.do("fit", x, task.y, **weights)
-    two.agree().predict_alike(x)
-    assert two.ours.coefs_[0].dtype == two.theirs.coefs_[0].dtype
+    two = pair(kind, solver="lbfgs", activation=activation, max_iter=8, alpha=0.01)
+    plain = _fitted_alone(two.theirs, task.x, task.y, weights)
+    by_an_ulp = (np.nextafter(task.x, rng.choice([-np.inf, np.inf], task.x.shape)) for _ in range(3))
+    moved = max(distance(_fitted_alone(two.theirs, x, task.y, weights), plain) for x in by_an_ulp)
+    assert moved < 1e-4
+    two.within = max(EXACT, 1000 * moved)
+    two.do("fit", task.x, task.y, **weights)
+    two.agree().predict_alike(task.x)
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_lbfgs_in_float32(kind: str) -> None:
+    """scikit-learn computes in float32 then, and gives parameters in float64; so few steps amplify little: 1e-3."""
+    task, two = TASKS[kind], pair(kind, solver="lbfgs", activation="tanh", max_iter=2)
+    two.within = 1e-3
+    two.do("fit", task.x.astype(np.float32), task.y)
+    two.agree().predict_alike(task.x)
+    assert two.theirs.coefs_[0].dtype == np.float64
 
 
 @pytest.mark.parametrize("options", [{"max_fun": 3}, {"max_iter": 1}, {"tol": 10.0}, {"alpha": 0}, {"hidden_layer_sizes": ()}], ids=str)
@@ -305,6 +310,11 @@ def test_partial_fit_heeds_what_was_changed(solver: str) -> None:
             setattr(network._optimizer, state, [0.5 * s for s in getattr(network._optimizer, state, [])])
     two.do("partial_fit", task.x, task.y)
     two.agree()
+    for rate in (0.0, -0.001, np.float32(0.01)):
+        for network in (two.ours, two.theirs):
+            network._optimizer.learning_rate_init = network._optimizer.learning_rate = rate
+        two.do("partial_fit", task.x, task.y)
+        two.agree()
     for network in (two.ours, two.theirs):
         del network._optimizer
     two.do("partial_fit", task.x, task.y)
@@ -422,16 +432,16 @@ def _ignoring_overflow(call: Any, *arguments: Any) -> None:
 def test_interrupted_by_a_signal() -> None:
     """Ctrl-C within an epoch: scikit-learn's warning, and the parameters of so many whole steps, as many as Adam has counted."""
     rng = np.random.default_rng(1)
-    x, y = rng.standard_normal((30000, 80)), rng.standard_normal(30000)
-    options = {"hidden_layer_sizes": (120,), "batch_size": 300, "max_iter": 500, "tol": 0.0, "n_iter_no_change": 1000}
+    x, y = rng.standard_normal((40000, 80)), rng.standard_normal(40000)
+    options = {"hidden_layer_sizes": (300,), "batch_size": 200, "max_iter": 500, "tol": 0.0, "n_iter_no_change": 1000}
     two = pair("one output", **options)
-    timer = threading.Timer(0.15, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+    timer = threading.Timer(0.05, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
     timer.start()
     with pytest.warns(UserWarning, match=r"^Training interrupted by user\.$"):
         two.ours.fit(x, y)
     timer.join()
     steps = two.ours._optimizer.t
-    assert steps > 0
+    assert 0 < steps < 200 and two.ours.n_iter_ == 0
 
     backprop, left = two.theirs._backprop, [steps]
 

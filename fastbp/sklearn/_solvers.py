@@ -81,19 +81,27 @@ def _solver_of(est: Any, solver: Any) -> RuleOptimizer:
 
 def _twin(theirs: Any) -> tuple[RuleOptimizer, dict[str, str]] | None:
     """The package's optimizer with the same numbers, and which of its states is which list of theirs."""
-    if type(theirs) is _private.SGDOptimizer:
-        if not 0 <= theirs.momentum < 1:
-            return None
-        nesterov, momentum = bool(theirs.nesterov) and theirs.momentum > 0, theirs.momentum or NEARLY_NONE
-        rule: RuleOptimizer = fastbp.SGD(theirs.learning_rate, momentum=momentum, nesterov=nesterov, lr_inside=True)
-        return rule, {"velocity": "velocities"}
-    if type(theirs) is _private.AdamOptimizer:
-        betas = (theirs.beta_1, theirs.beta_2)
-        rule = fastbp.Adam(theirs.learning_rate_init, betas=betas, eps=theirs.epsilon, eps_hat=True)
-        return rule, {"m": "ms", "v": "vs"}
     if type(theirs) is SolverState:
         return copy.deepcopy(theirs.solver), {}
+    try:
+        if type(theirs) is _private.SGDOptimizer:
+            return _sgd(theirs), {"velocity": "velocities"}
+        if type(theirs) is _private.AdamOptimizer:
+            return _adam(theirs), {"m": "ms", "v": "vs"}
+    except ValueError:  # a number that scikit-learn does not check
+        return None
     return None
+
+
+def _sgd(theirs: Any) -> RuleOptimizer:
+    momentum = float(theirs.momentum)
+    nesterov = bool(theirs.nesterov) and momentum > 0
+    return fastbp.SGD(float(theirs.learning_rate), momentum=momentum or NEARLY_NONE, nesterov=nesterov, lr_inside=True)
+
+
+def _adam(theirs: Any) -> RuleOptimizer:
+    betas = (float(theirs.beta_1), float(theirs.beta_2))
+    return fastbp.Adam(float(theirs.learning_rate_init), betas=betas, eps=float(theirs.epsilon), eps_hat=True)
 
 
 class Link:
@@ -115,7 +123,7 @@ class Link:
     def between(cls, core: Core, est: Any) -> Link | None:
         """Give the link of the estimator's optimizer as it is now; None where the package has no twin of it."""
         theirs = est._optimizer
-        if _private.has_own_steps(theirs):
+        if _private.has_own_steps(theirs) or not 0 < getattr(theirs, "learning_rate", 1.0) < np.inf:
             return None
         known: Link | None = core.links.get("optimizer")
         clips = (est.clip_value, est.clip_norm)
@@ -145,7 +153,7 @@ class Link:
         if type(theirs) is _private.SGDOptimizer:
             self.state.carried[...] = 1.0  # the velocity counts from the first step on: it begins as zeros
             if self.mine.lr != theirs.learning_rate:  # type: ignore[attr-defined]
-                self.mine.lr = theirs.learning_rate  # type: ignore[attr-defined]
+                self.mine.lr = float(theirs.learning_rate)  # type: ignore[attr-defined]
         else:
             self.state.step = theirs.t
 
