@@ -62,7 +62,7 @@ def _tasks() -> dict[str, Task]:
     classes, values = ("MLPClassifier", {}), ("MLPRegressor", {})
     targets = {
         "binary": (scores[:, 0] > 0.3, classes),
-        "multiclass": (np.array(["d", "a", "c", "b"])[scores.argmax(axis=1)], classes),
+        "multiclass": (np.array([7, 0, 2, 1])[scores.argmax(axis=1)], classes),
         "multilabel": ((scores[:, :3] > 0).astype(int), classes),
         "one output": (scores[:, 0], values),
         "three outputs": (scores[:, :3], values),

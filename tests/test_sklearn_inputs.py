@@ -88,8 +88,7 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("kind", ["multiclass", "one output"])
+@pytest.mark.parametrize(("kind", "solver"), [*[("multiclass", solver) for solver in SOLVERS], ("one output", "adam")])
 @pytest.mark.parametrize("form", FORMS)
 def test_forms_of_x(form: str, kind: str, solver: str) -> None:
     x, y = FORMS[form](TASKS[kind].x), TASKS[kind].y
@@ -141,6 +140,11 @@ def test_memory_mapped(tmp_path: Any, mode: str) -> None:
 
 # ---- forms of y ------------------------------------------------------------------------------------------------------
 
+def letters(y: Array) -> Array:
+    """Return the labels of the task of many classes as strings."""
+    return np.array(list("abcd"))[np.unique(y, return_inverse=True)[1]]
+
+
 LABELS = {
     "strings": lambda y: y,
     "objects": lambda y: y.astype(object),
@@ -168,7 +172,7 @@ LABELS = {
 @pytest.mark.parametrize("form", LABELS)
 def test_forms_of_labels(form: str, early_stopping: bool) -> None:
     task = TASKS["multiclass"]
-    y = LABELS[form](task.y)
+    y = LABELS[form](letters(task.y))
     two = pair("multiclass", max_iter=3, early_stopping=early_stopping)
     two.do("fit", task.x, y)
     two.agree().predict_alike(task.x)
@@ -358,6 +362,7 @@ def test_before_fit() -> None:
 
 def test_partial_fit_of_what_was_not_there() -> None:
     task, two = TASKS["multiclass"], pair("multiclass")
+    task = task._replace(y=letters(task.y))
     two.do("partial_fit", task.x, task.y)
     assert two.last.error is not None
     two.do("partial_fit", task.x, task.y, classes=["a", "b"])
@@ -378,7 +383,7 @@ def test_partial_fit_of_what_was_not_there() -> None:
 
 def test_warm_start_with_other_classes() -> None:
     task, two = TASKS["multiclass"], fitted("multiclass", warm_start=True, max_iter=2)
-    for y in (np.where(task.y == "d", "a", task.y), np.where(task.y == "d", "e", task.y)):
+    for y in (np.where(task.y == 7, 1, task.y), np.where(task.y == 7, 5, task.y)):
         two.do("fit", task.x, y)
         assert two.last.error is not None
         two.agree()
