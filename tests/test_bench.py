@@ -522,6 +522,7 @@ def test_medians_of_a_busy_machine() -> None:
         ("activations", (), ("gelu_tanh", "of sigmoid's")),
         ("steps", (), ("step / gradient", "batch 32", "predict one row")),
         ("units", ("--dtype", "float64"), ("batch_norm", "backward", "fraction")),
+        ("sparse", (), ("dense / sparse", "30-20-3", "(dense)")),
         ("updates", (), ("of memcpy's", "Adam", "Lion")),
         ("memory", (), ("784-256-10@64", "bar 1.05")),
         ("memory", ("--large", "--parameters", "1"), ("billion parameters", "GFLOP/s", "step")),

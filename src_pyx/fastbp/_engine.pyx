@@ -22,8 +22,8 @@ from libc.string cimport memcpy
 
 from fastbp._chain cimport (
     ACTIVATION, INPUT, LINEAR, MAX_LOSS_PARTS, MERGE, MERGE_CONCAT, MERGE_MEAN, MERGE_SUM, TABLE, Batch, Chain, LossPart, Pair, Unit,
-    chain_finish, chain_lay_out, cost_of_batch, delta_at_output, padded, rows_fit, sweep_backward, sweep_deltas, sweep_forward, sweep_loss, sweep_step,
-    sweep_weights, wants,
+    chain_finish, chain_lay_out, cost_of_batch, delta_at_output, padded, rows_fit, sweep_backward, sweep_deltas, sweep_forward,
+    sweep_loss, sweep_step, sweep_weights, wants,
 )
 from fastbp._csr cimport SparseRows as CsrRows
 from fastbp._csr cimport entries_of, turned_bytes

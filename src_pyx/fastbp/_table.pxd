@@ -164,8 +164,10 @@ ctypedef struct SparseTile:
     const int32_t* columns
     const void* values
     Py_ssize_t n_columns
-    const int32_t* blocks   # NULL, or columns never fall within a row, and entries starts[row] + blocks[row * (n_blocks + 1) + b] and on have
-    Py_ssize_t n_blocks     # columns b * BLOCK_COLUMNS and on
+    # NULL, or columns never fall within a row, and its entries from starts[row] + blocks[row * (n_blocks + 1) + b] on have the columns from
+    # b * BLOCK_COLUMNS on.
+    const int32_t* blocks
+    Py_ssize_t n_blocks
     const int64_t* order    # or NULL
     Py_ssize_t first
     Py_ssize_t n            # outputs
