@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,6 +125,7 @@ class Engine(Gate):
         loss_share: float = 1,
     ) -> None: ...
 
+def train_epochs(jobs: Iterable[tuple[Any, ...]]) -> None: ...
 def optimizer_update(
     kind: str,
     parameters: _Floats,

@@ -6,5 +6,9 @@ does not have are keyword-only and off by default.
 """
 
 from fastbp.sklearn._estimators import MLPClassifier, MLPRegressor
+from fastbp.sklearn._many import GridSearchCV, MLPEnsemble, MLPEnsembleClassifier, MLPEnsembleRegressor, fit_many
 
-__all__ = ["MLPClassifier", "MLPRegressor"]
+__all__ = [
+    "GridSearchCV", "MLPClassifier", "MLPEnsemble", "MLPEnsembleClassifier", "MLPEnsembleRegressor", "MLPRegressor",
+    "fit_many",
+]

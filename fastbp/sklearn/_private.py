@@ -20,15 +20,16 @@ from sklearn import neural_network
 try:
     from sklearn.neural_network import _multilayer_perceptron as mlp
     from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, BaseOptimizer, SGDOptimizer
+    from sklearn.utils import _safe_indexing as rows_of
     from sklearn.utils._param_validation import Interval, StrOptions
     from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 except ImportError:  # told by known_release() to whoever fits
-    mlp = AdamOptimizer = BaseOptimizer = SGDOptimizer = Interval = StrOptions = check_sample_weight = None
+    mlp = AdamOptimizer = BaseOptimizer = SGDOptimizer = Interval = StrOptions = check_sample_weight = rows_of = None
 
 __all__ = [
     "FIT_TAKES_WEIGHT", "GRADIENT_HOOKS", "KNOWN_RELEASES", "LBFGS_HOOKS", "AdamOptimizer", "BaseOptimizer",
     "Interval", "SGDOptimizer", "StrOptions", "changed_table", "check_sample_weight", "known_release",
-    "mlp", "original_activation", "original_predicting", "overridden", "shuffled", "warn_of_release",
+    "mlp", "original_activation", "original_predicting", "overridden", "rows_of", "shuffled", "warn_of_release",
 ]
 
 KNOWN_RELEASES = ("1.6", "1.7", "1.8", "1.9")
