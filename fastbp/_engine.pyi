@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,7 @@ class Update(Parts):
         room: _Floats | None = None,
         averages: _Floats | None = None,
         shares: NDArray[np.float64] | None = None,
+        by_rows: bool = False,
     ) -> None: ...
     def follow(self, rates: NDArray[np.float64]) -> None: ...
     def apply(self) -> None: ...
@@ -90,6 +91,14 @@ class Engine(Gate):
     ) -> float: ...
     def loss_value(self, x: _Rows, t: NDArray[Any], weight: _Floats | None, table: Table) -> float: ...
     def forward(self, x: _Rows, table: Table, training: bool = True) -> _Floats: ...
+    def predict_into(
+        self,
+        x: _Floats,
+        table: Table,
+        out: NDArray[Any],
+        link: str | None = None,
+        check_finite: bool = True,
+    ) -> bool: ...
     def backward(self, dy: _Floats, table: Table, out: Table, need_dx: bool = True) -> _Floats | None: ...
     def descend(self, dy: _Floats, table: Table, need_dx: bool = False) -> _Floats | None: ...
     def weights_of_deltas(self, table: Table, out: Table) -> None: ...
@@ -115,8 +124,11 @@ class Engine(Gate):
         out: Table,
         update: Update,
         progress: NDArray[np.float64],
+        count_rows: bool = False,
+        loss_share: float = 1,
     ) -> None: ...
 
+def train_epochs(jobs: Iterable[tuple[Any, ...]]) -> None: ...
 def optimizer_update(
     kind: str,
     parameters: _Floats,

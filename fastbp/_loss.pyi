@@ -15,6 +15,7 @@ class RowLoss:
         vectors: tuple[NDArray[Any], ...] = (),
         ignored: int | None = None,
         weighs_labels: bool = False,
+        clip: float = 0,
     ) -> None: ...
 
 def loss_names() -> list[tuple[str, str, bool]]: ...

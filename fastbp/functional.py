@@ -722,8 +722,9 @@ def _check_columns(name: str, z: FloatArray) -> None:
 # ---- losses ----------------------------------------------------------------------------------------------------------
 
 
-# The default, known again as the very object: another zero takes the long way, to the same bits.
+# The defaults, known again as the very objects: another zero takes the long way, to the same bits.
 _NO_SMOOTHING: Final = 0.0
+_NO_CLIP: Final = 0.0
 
 
 def softmax_nll(
@@ -735,6 +736,7 @@ def softmax_nll(
     class_weight: ArrayLike | Mapping[int, float] | None = None,
     label_smoothing: float = _NO_SMOOTHING,
     ignore_index: int | None = None,
+    clip: float = _NO_CLIP,
     out: FloatArray | None = None,
 ) -> tuple[Any, FloatArray]:
     """Give the negative log-likelihood of classes under softmax(z), and its gradient.
@@ -760,6 +762,8 @@ def softmax_nll(
         The share e of a target that is spread over all classes. Instead of t_nk stands w_k ((1 - e) t_nk + e / K).
     ignore_index : int, optional
         Rows with this label take no part.
+    clip : float in [0, 0.5)
+        In the loss, and not in its gradient, each p_nk is taken as at least this and at most 1 less this.
     out : ndarray of z's dtype, shape (N, K), optional
         Where the gradient goes. Any strides; no memory shared with an argument.
 
@@ -793,11 +797,16 @@ def softmax_nll(
     array([[ 0.25, -0.25],
            [-0.5 ,  0.5 ]])
     """
-    if class_weight is None and ignore_index is None and label_smoothing is _NO_SMOOTHING:
+    if class_weight is None and ignore_index is None and label_smoothing is _NO_SMOOTHING and clip is _NO_CLIP:
         done = _ops.try_loss(_PLAIN["softmax_nll"], z, t, sample_weight, reduction, out)
         if done is not None:
             return done
-    options = {"class_weight": class_weight, "label_smoothing": label_smoothing, "ignore_index": ignore_index}
+    options = {
+        "class_weight": class_weight,
+        "label_smoothing": label_smoothing,
+        "ignore_index": ignore_index,
+        "clip": clip,
+    }
     return _loss_of(LOSSES["softmax_nll"], "z", z, t, sample_weight, reduction, out, options)
 
 
@@ -808,6 +817,7 @@ def sigmoid_nll(
     sample_weight: ArrayLike | None = None,
     reduction: Reduction = "mean",
     pos_weight: ArrayLike | None = None,
+    clip: float = _NO_CLIP,
     out: FloatArray | None = None,
 ) -> tuple[Any, FloatArray]:
     """Give the negative log-likelihood of yes or no under sigmoid(z), and its gradient.
@@ -827,6 +837,8 @@ def sigmoid_nll(
         row, and the gradient of their sum. A row's loss is the sum over its columns.
     pos_weight : float, or sequence of float, shape (K,), optional
         A factor for the first term, that of a yes: one for all columns, or one for each; finite and not negative.
+    clip : float in [0, 0.5)
+        In the loss, and not in its gradient, each s_nk is taken as at least this and at most 1 less this.
     out : ndarray of z's dtype, shape (N, K), optional
         Where the gradient goes. Any strides; no memory shared with an argument.
 
@@ -860,11 +872,12 @@ def sigmoid_nll(
     array([[-0.25],
            [ 0.5 ]])
     """
-    if pos_weight is None:
+    if pos_weight is None and clip is _NO_CLIP:
         done = _ops.try_loss(_PLAIN["sigmoid_nll"], z, t, sample_weight, reduction, out)
         if done is not None:
             return done
-    return _loss_of(LOSSES["sigmoid_nll"], "z", z, t, sample_weight, reduction, out, {"pos_weight": pos_weight})
+    options = {"pos_weight": pos_weight, "clip": clip}
+    return _loss_of(LOSSES["sigmoid_nll"], "z", z, t, sample_weight, reduction, out, options)
 
 
 def mse(
@@ -931,7 +944,8 @@ def mse(
 def row_loss(rule: LossRule, fitted: Fitted, dtype: np.dtype[Any]) -> _loss.RowLoss:
     """Give the compiled loss with these options, for outputs of this dtype."""
     vectors = tuple(np.ascontiguousarray(vector, dtype=dtype) for vector in fitted.vectors)
-    return _loss.RowLoss(rule.name, fitted.targets, fitted.numbers, vectors, fitted.ignored, fitted.weighs_labels)
+    weighs = fitted.weighs_labels
+    return _loss.RowLoss(rule.name, fitted.targets, fitted.numbers, vectors, fitted.ignored, weighs, fitted.clip)
 
 
 def _plain_loss(rule: LossRule) -> _loss.RowLoss:

@@ -279,7 +279,8 @@ def check_gradients(
     Notes
     -----
     Entries within h of a kink of the loss (relu at 0) have no central difference. They are recognised by their
-    one-sided differences and counted as skipped.
+    one-sided differences and counted as skipped. The gradient of a loss with ``clip`` is that of the loss without: it
+    fails where a probability is held, and is to be checked with ``clip=0.0``.
 
     References
     ----------

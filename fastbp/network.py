@@ -263,6 +263,7 @@ class MadeUpdate(NamedTuple):
     optimizer: weakref.ref[RuleOptimizer]
     version: int
     penalized: bool
+    by_rows: bool
     update: _engine.Update
     moves: bool  # do the learning rates change with the step?
 
@@ -1261,19 +1262,24 @@ class Network:
         penalized: bool = True,
         accumulate: int = 1,
         average: Average | None = None,
+        by_rows: bool = False,
     ) -> _engine.Update:
-        """Give what the engine needs to make the optimizer's next steps on this network, from its own gradients."""
+        """Give what the engine needs to make the optimizer's next steps on this network, from its own gradients.
+
+        With `by_rows` a step's penalties stand within the sum over its rows: they are divided as the mean loss is, by
+        the sum of the rows' weights, or by their number.
+        """
         assert isinstance(optimizer, RuleOptimizer)
         flat = self._gradients.flat
         if accumulate > 1 or average is not None:
             return optimizer.compiled_for(
-                self, flat, steps=steps, penalized=penalized, accumulate=accumulate, average=average
+                self, flat, steps=steps, penalized=penalized, accumulate=accumulate, average=average, by_rows=by_rows
             )
         made = self._update_made
-        if made is None or made.optimizer() is not optimizer or made[1:3] != (optimizer.version, penalized):
-            update = optimizer.compiled_for(self, flat, steps=steps, penalized=penalized)
+        if made is None or made.optimizer() is not optimizer or made[1:4] != (optimizer.version, penalized, by_rows):
+            update = optimizer.compiled_for(self, flat, steps=steps, penalized=penalized, by_rows=by_rows)
             self._update_made = MadeUpdate(
-                weakref.ref(optimizer), optimizer.version, penalized, update, optimizer.moves
+                weakref.ref(optimizer), optimizer.version, penalized, by_rows, update, optimizer.moves
             )
             return update
         if made.moves and (rates := optimizer.rates(optimizer.state_for(self).step + 1, steps)) is not None:

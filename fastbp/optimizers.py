@@ -535,7 +535,7 @@ class RuleOptimizer(Optimizer):
     # ---- steps
 
     def compiled_for(self, net: Any, gradients: Array, *, steps: int = 1, penalized: bool = True, accumulate: int = 1,
-                     average: Any = None) -> _engine.Update:
+                     average: Any = None, by_rows: bool = False) -> _engine.Update:
         """Give the engine what the next steps on a network need.
 
         Parameters
@@ -552,6 +552,8 @@ class RuleOptimizer(Optimizer):
             Batches to a step.
         average : fastbp.averages.Average, optional
             Of the parameters.
+        by_rows : bool
+            Whether a step's penalties are divided by what the mean loss of its rows is divided by.
         """
         state = self.state_for(net)
         assert state.layout is not None
@@ -574,6 +576,7 @@ class RuleOptimizer(Optimizer):
             room=np.empty_like(flat) if accumulate > 1 else None,
             averages=None if average is None else average.values(net),
             shares=shares,
+            by_rows=by_rows,
         )
 
     @property

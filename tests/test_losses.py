@@ -129,8 +129,19 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"label_smoothing": 0.3, "class_weight": [0.5, 2.0, 0.0, 1.0, 3.0, 0.25]},
         {"ignore_index": -100},
         {"ignore_index": 2, "class_weight": {0: 2.5}, "label_smoothing": 0.05},
+        {"clip": 0.125},
+        {"clip": 1e-7},
+        {"clip": 0.25, "class_weight": [0.5, 2.0, 0.0, 1.0, 3.0, 0.25]},
+        {"clip": 0.125, "label_smoothing": 0.3, "class_weight": {1: 3.0, 5: 0.125}},
+        {"clip": 0.2, "ignore_index": 2},
     ],
-    "sigmoid_nll": [{"pos_weight": 3.0}, {"pos_weight": [0.0, 0.5, 1.0, 2.0, 4.0, 10.0]}],
+    "sigmoid_nll": [
+        {"pos_weight": 3.0},
+        {"pos_weight": [0.0, 0.5, 1.0, 2.0, 4.0, 10.0]},
+        {"clip": 0.125},
+        {"clip": 1e-7},
+        {"clip": 0.25, "pos_weight": [0.0, 0.5, 1.0, 2.0, 4.0, 10.0]},
+    ],
     "mse": [],
     "gaussian_nll": [
         {"covariance": [0.5, 1.0, 2.0, 0.1, 3.0, 1.5]},
@@ -148,6 +159,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 CASES = [(rule, options) for rule in LOSSES.values() for options in [{}, *VARIANTS[rule.name]]]
 BY_CASE = pytest.mark.parametrize(("rule", "options"), CASES, ids=[f"{rule.name}-{list(o)}" for rule, o in CASES])
 BY_DTYPE = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def without_clip(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != "clip"}
 
 
 def test_every_option_is_tested() -> None:
@@ -199,10 +214,11 @@ def test_gradients_and_curvatures_are_the_finite_differences(
     rule: LossRule, options: dict[str, Any], rng: np.random.Generator
 ) -> None:
     y, v, weight = rng.normal(0, 1.5, (5, K)), rng.normal(size=(5, K)), np.array([1.0, 0.5, 0.0, 2.0, 1.5])
+    smooth = without_clip(options)  # whose gradient it is
     for t in targets_of(rule, options, 5, np.float64, rng):
 
         def value(at: Any, t: Any = t) -> float:
-            return float(rule.twin(at, t, sample_weight=weight, reduction="mean", **options)[0])
+            return float(rule.twin(at, t, sample_weight=weight, reduction="mean", **smooth)[0])
 
         def slope(at: Any, t: Any = t) -> Any:
             return rule.twin(at, t, reduction="sum", **options)[1]
@@ -517,6 +533,104 @@ def test_softmax_nll_with_options_by_hand() -> None:
     by_hand("sigmoid_nll", [[0.0, 0.0]], [[1, 0]], 4 * math.log(2), [[-1.5, 0.5]], pos_weight=3.0)
 
 
+# ---- probabilities that are held -------------------------------------------------------------------------------------
+
+HELD = [(rule, options) for rule, options in CASES if "clip" in options]
+BY_HELD = pytest.mark.parametrize(("rule", "options"), HELD, ids=[f"{rule.name}-{list(o)}" for rule, o in HELD])
+
+
+def probabilities_of(rule: LossRule, z: Any) -> Any:
+    """Of each column's yes, in extended precision, as the textbook has them."""
+    if rule.name == "sigmoid_nll":
+        return 1 / (1 + np.exp(-wide(z)))
+    e = np.exp(wide(z) - wide(z).max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def held_by_hand(rule: LossRule, z: Any, t: Any, options: dict[str, Any]) -> Any:
+    """Each row's loss, from clipped probabilities themselves."""
+    clip = options["clip"]
+    p = np.clip(probabilities_of(rule, z), clip, 1 - np.longdouble(clip))
+    if rule.name == "sigmoid_nll":
+        factor = np.asarray(options.get("pos_weight", 1.0))
+        return -(factor * t * np.log(p) + (1 - t) * np.log(1 - p)).sum(axis=1)
+    given, e = options.get("class_weight", {}), options.get("label_smoothing", 0.0)
+    weights = np.array([given.get(k, 1.0) for k in range(p.shape[1])] if isinstance(given, dict) else given)
+    rows = t if t.ndim == 2 else np.equal.outer(t, np.arange(p.shape[1])).astype(float)
+    u = weights * ((1 - e) * rows + e / p.shape[1])
+    losses = -(u * np.log(p)).sum(axis=1)
+    return np.where(t == options["ignore_index"], 0, losses) if "ignore_index" in options else losses
+
+
+@BY_DTYPE
+@BY_HELD
+@pytest.mark.parametrize("spread", [1.5, 12.0])
+def test_held_losses_are_those_of_clipped_probabilities(
+    rule: LossRule, options: dict[str, Any], spread: float, dtype: Any, rng: np.random.Generator
+) -> None:
+    for n in (1, 40):
+        z = rng.normal(0, spread, (n, K)).astype(dtype)
+        p, clip = probabilities_of(rule, z), options["clip"]
+        assert n == 1 or ((p < clip) | (p > 1 - clip)).any() or spread < 10
+        for t in targets_of(rule, options, n, dtype, rng):
+            kernel = getattr(functional, rule.name)
+            losses, dz = kernel(z, t, reduction="none", **options)
+            exact = held_by_hand(rule, z, t, options).astype(np.float64)
+            # Terms whose weights sum to at most 20: -ln p from z takes a few roundings of numbers of the size of z, and
+            # here 1 - p some of 1, relative to at least clip.
+            tolerance = 20 * (4 * eps(dtype) * (2 + np.abs(z).max()) + 4 * float(np.finfo(p.dtype).eps) / clip)
+            assert_allclose(losses, exact, rtol=0, atol=tolerance)
+            plain = kernel(z, t, reduction="none", **without_clip(options))
+            assert_same_bits(dz, plain[1])
+            assert_same_bits(kernel(z, t, **options)[1], kernel(z, t, **without_clip(options))[1])
+
+
+@BY_DTYPE
+@pytest.mark.parametrize("columns", [2, K, 17, 1000])
+def test_held_labels_are_held_many_at_once_and_one_by_one(columns: int, dtype: Any, rng: np.random.Generator) -> None:
+    """In the function and in the engine; weights of 1 take the rows one by one, rows of targets another way."""
+    n, held = 150, fastbp.SoftmaxNLL(clip=0.125)
+    x, t = rng.normal(0, 10, (n, 4)).astype(dtype), rng.integers(0, columns, n)
+    rows, ones = np.equal.outer(t, np.arange(columns)).astype(dtype), np.ones(n, dtype)
+    nets = [fastbp.Network(fastbp.Linear(4, columns), loss=loss, dtype=dtype, seed=0) for loss in (held, "softmax_nll")]
+    value, grads = nets[0].value_and_grad(x, t)
+    flat = grads.flat.copy()
+    assert_same_bits(flat, nets[1].value_and_grad(x, t)[1].flat)
+    assert value == nets[0].value_and_grad(x, t, sample_weight=ones)[0] == nets[0].loss_value(x, t)
+    z = nets[0].forward(x).copy()
+    cost = -fastbp.reference.log_softmax(wide(z))[np.arange(n), t].astype(np.float64)
+    expected = np.clip(cost, -math.log1p(-0.125), -math.log(0.125))
+    assert (expected != cost).sum() > n // 4
+    for given in (t, rows):
+        assert_allclose(held.value_and_grad(z, given, reduction="none")[0], expected, rtol=64 * eps(dtype))
+        by_engine = nets[0].value_and_grad(x, given)[0]
+        assert_allclose(by_engine, expected.mean(), rtol=64 * eps(dtype))
+    both = fastbp.LossSum([(0.5, held), (2.0, fastbp.SoftmaxNLL())])
+    net = fastbp.Network(fastbp.Linear(4, columns), loss=both, dtype=dtype, seed=0)
+    assert_allclose(net.value_and_grad(x, t)[0], 0.5 * value + 2 * nets[1].loss_value(x, t), rtol=1e-12)
+
+
+@BY_DTYPE
+def test_held_losses_have_a_large_and_a_least_value(dtype: Any) -> None:
+    """-ln(clip) and -ln(1 - clip), whatever the logits are, but NaN."""
+    most, least = -math.log(1e-7), -math.log1p(-1e-7)
+    z = np.array([[1e30, -1e30], [-INF, 0], [0, -INF], [1e30, -1e30], [1, NAN], [INF, 0], [-INF, -INF]], dtype)
+    t = np.array([0, 0, 0, 1, 0, 0, 0])
+    for given in (t, np.eye(2, dtype=dtype)[t]):
+        losses, _ = functional.softmax_nll(z, given, clip=1e-7, reduction="none")
+        assert_allclose(losses, [least, most, least, most, NAN, NAN, NAN], rtol=4 * eps(dtype))
+    z = np.array([[1e30], [-1e30], [INF], [-INF], [NAN]], dtype)
+    for yes in (0, 1):
+        losses, _ = functional.sigmoid_nll(z, np.full((5, 1), yes, dtype), clip=1e-7, reduction="none")
+        high, low = (least, most) if yes else (most, least)
+        assert_allclose(losses, [high, low, high, low, NAN], rtol=4 * eps(dtype))
+    net = fastbp.MLP([1, 2], loss=fastbp.SoftmaxNLL(clip=1e-7), dtype=dtype, seed=0)
+    net.weights[0][...] = [[1, -1]]
+    x = np.array([[1e30], [-1e30]], dtype)
+    assert net.loss_value(x, [1, 0]) == pytest.approx(most, rel=4 * eps(dtype))
+    assert net.loss_value(x, [0, 1]) == pytest.approx(least, rel=4 * eps(dtype))
+
+
 # ---- at the ends -----------------------------------------------------------------------------------------------------
 
 INF, NAN = math.inf, math.nan
@@ -558,6 +672,12 @@ ENDS: list[tuple[str, dict[str, Any], list[float], Any, float, list[float]]] = [
     ("sigmoid_nll", {"pos_weight": 4.0}, [1e30, -1e30], [1, 1], 4e30, [0, -4]),
     ("sigmoid_nll", {"pos_weight": 4.0}, [INF, -INF], [1, 0], 0.0, [0, 0]),
     ("sigmoid_nll", {"pos_weight": 4.0}, [INF, NAN], [1, 0], NAN, [0, NAN]),
+    ("softmax_nll", {"clip": 0.25}, [1e30, -1e30], [0, 1], math.log(4), [1, -1]),
+    ("softmax_nll", {"clip": 0.25}, [0, -INF], [1, 0], math.log(4 / 3), [0, 0]),
+    ("softmax_nll", {"clip": 0.25}, [INF, 0], [1, 0], NAN, [NAN, NAN]),
+    ("sigmoid_nll", {"clip": 0.25}, [1e30, -1e30], [1, 1], math.log(4) + math.log(4 / 3), [0, -1]),
+    ("sigmoid_nll", {"clip": 0.25}, [INF, NAN], [1, 0], NAN, [0, NAN]),
+    ("sigmoid_nll", {"clip": 0.25, "pos_weight": 4.0}, [INF, -INF], [0, 1], 5 * math.log(4), [1, -4]),
 ]
 
 
@@ -638,6 +758,11 @@ BAD_OPTIONS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("SoftmaxNLL", {"class_weight": {"a": 1}}, TypeError, "a label of class_weight must be an integer, got 'a'"),
     ("SoftmaxNLL", {"class_weight": {-1: 1}}, ValueError, "a label of class_weight must be at least 0, got -1"),
     ("SoftmaxNLL", {"class_weight": {0: -1}}, ValueError, "class_weight[0] must be finite and at least 0, got -1"),
+    ("SoftmaxNLL", {"clip": 0.5}, ValueError, "clip must be finite and at least 0 and below 0.5, got 0.5"),
+    ("SoftmaxNLL", {"clip": -1e-9}, ValueError, "clip must be finite and at least 0 and below 0.5, got -1e-09"),
+    ("SoftmaxNLL", {"clip": NAN}, ValueError, "clip must be finite and at least 0 and below 0.5, got nan"),
+    ("SigmoidNLL", {"clip": None}, TypeError, "clip must be a number, got None"),
+    ("SigmoidNLL", {"clip": "0.1"}, TypeError, "clip must be a number, got '0.1'"),
     ("SigmoidNLL", {"pos_weight": -1}, ValueError, "pos_weight must be finite and at least 0, got -1"),
     ("SigmoidNLL", {"pos_weight": [1, INF]}, ValueError, "pos_weight[1] must be finite and at least 0, got inf"),
     ("SigmoidNLL", {"pos_weight": [[1.0]]}, ValueError, "pos_weight has shape (1, 1), expected one weight or one for"),
@@ -769,6 +894,12 @@ def test_values_of_scikit_learn(rng: np.random.Generator) -> None:
     z, classes = rng.normal(size=(40, 4)), np.r_[0:4, rng.integers(0, 4, 36)]
     expected = metrics.log_loss(classes, functional.softmax(z), sample_weight=weight)
     assert_allclose(functional.softmax_nll(z, classes, sample_weight=weight)[0], expected, rtol=1e-12)
+    # It clips probabilities at their dtype's eps; float64 rows of it sum to 1 too nearly for it to warn.
+    z[::3] *= 100
+    expected = metrics.log_loss(classes, functional.softmax(z), sample_weight=weight)
+    got, _ = functional.softmax_nll(z, classes, sample_weight=weight, clip=eps(np.float64))
+    assert_allclose(got, expected, rtol=1e-12)
+    assert got < 0.9 * functional.softmax_nll(z, classes, sample_weight=weight)[0]
 
 
 def test_a_linear_machine_finds_scikit_learns_margin(rng: np.random.Generator) -> None:

@@ -282,6 +282,134 @@ def test_bad_penalties(name: str) -> None:
         setattr(net, name, 1.0)
 
 
+# ---- penalties by rows, and what an epoch counts ---------------------------------------------------------------------
+
+
+class Moving:
+    """w -= lr v, v = momentum v + g; or Adam's step."""
+
+    def __init__(self, optimizer: Any) -> None:
+        self.adam = isinstance(optimizer, fastbp.Adam)
+        self.momentum = 0.0 if self.adam else optimizer.momentum
+        self.m: Any = 0.0
+        self.v: Any = 0.0
+        self.steps = 0
+
+    def step(self, w: Any, g: Any) -> None:
+        self.steps += 1
+        if not self.adam:
+            self.m = self.momentum * self.m + g
+            w -= 0.05 * self.m
+            return
+        self.m = 0.9 * self.m + 0.1 * g
+        self.v = 0.999 * self.v + 0.001 * g**2
+        m, v = self.m / (1 - 0.9**self.steps), self.v / (1 - 0.999**self.steps)
+        w -= 0.05 * m / (np.sqrt(v) + 0.01)
+
+
+def epoch_by_hand(
+    net: Any, x: Any, t: Any, weight: Any, size: int, moving: Moving, count_rows: bool, share: float
+) -> Any:
+    """Make an epoch of a network with one hidden layer of tanh, in place; give what it counts."""
+    made = np.zeros(3)
+    for first in range(0, len(x), size):
+        rows = slice(first, first + size)
+        x_, t_ = x[rows], t[rows]
+        each = np.ones(len(x_)) if weight is None else weight[rows]
+        divisor = each.sum()
+        w1, b1, w2, b2 = (net.parameters[name] for name in ("0.weight", "0.bias", "2.weight", "2.bias"))
+        y = np.tanh(x_ @ w1 + b1)
+        z = y @ w2 + b2
+        p = np.exp(z - z.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        loss = -(each * np.log(p[np.arange(len(x_)), t_])).sum() / divisor
+        penalty = sum(net.l1 * np.abs(w).sum() + net.l2 / 2 * (w**2).sum() for w in (w1, w2)) / divisor
+        dz = (p - np.eye(p.shape[1])[t_]) * each[:, None] / divisor
+        dy = dz @ w2.T * (1 - y**2)
+        dw1, dw2 = (g + (net.l1 * np.sign(w) + net.l2 * w) / divisor for g, w in ((x_.T @ dy, w1), (y.T @ dz, w2)))
+        moving.step(net.flat_parameters, np.concatenate([dw1.ravel(), dy.sum(axis=0), dw2.ravel(), dz.sum(axis=0)]))
+        counted = len(x_) if count_rows else divisor
+        made += 1, (share * loss + penalty) * counted, counted
+    return made
+
+
+OPTIMIZERS_BY_HAND = {
+    "descent": lambda: fastbp.SGD(lr=0.05),
+    "clipped": lambda: fastbp.SGD(lr=0.05, clip_norm=1e9),
+    "momentum": lambda: fastbp.SGD(lr=0.05, momentum=0.9),
+    "adam": lambda: fastbp.Adam(lr=0.05, eps=0.01),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS_BY_HAND)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("l1", "l2"), [(0.0, 0.0), (0.3, 0.0), (0.0, 0.5), (0.3, 0.5)])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_penalties_by_rows(optimizer: str, weighted: bool, l1: float, l2: float, accumulate: int) -> None:
+    epochs_by_hand((5, 7, 3), 103, 10, optimizer, weighted, l1, l2, accumulate)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS_BY_HAND)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_penalties_by_rows_of_large_networks(optimizer: str, accumulate: int) -> None:
+    epochs_by_hand((700, 600, 10), 50, 20, optimizer, True, 0.01, 0.2, accumulate)
+
+
+def epochs_by_hand(
+    sizes: tuple[int, ...], rows: int, size: int, optimizer: str, weighted: bool, l1: float, l2: float, accumulate: int
+) -> None:
+    net, x, t = problem(sizes, rows, "float64", l1=l1, l2=l2)
+    twin, whole = net.copy(), net.whole
+    rng = np.random.default_rng(1)
+    weight = rng.uniform(0, 2, rows) if weighted else None
+    compiled = OPTIMIZERS_BY_HAND[optimizer]()
+    moving = Moving(compiled)
+    for count_rows, share in ((False, 1.0), (True, 0.25)):
+        order = rng.permutation(rows)
+        update = net.update_by(compiled, steps=rows, accumulate=accumulate, by_rows=True)
+        made = np.zeros(3)
+        whole.engine.train_epoch(
+            x, t, weight, order, size, whole.table, whole.out, update, made, count_rows=count_rows, loss_share=share
+        )
+        theirs = None if weight is None else weight[order]
+        expected = epoch_by_hand(twin, x[order], t[order], theirs, size * accumulate, moving, count_rows, share)
+        assert_allclose(made, expected, rtol=1e-12)
+        # Sums of at most 700 products in another order, over at most 22 steps; each moves a weight by at most 5 times
+        # its gradient's error.
+        assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=0, atol=1e-12)
+    for by_rows in (True, False):  # one step alone
+        divisor = 1 if not by_rows else rows if weight is None else weight.sum()
+        penalty = penalty_of(net, l1, l2)
+        expected = net.loss_value(x, t, sample_weight=weight) - penalty + penalty / divisor
+        update = net.update_by(compiled, by_rows=by_rows)
+        got = whole.engine.train_step(x, t, weight, whole.table, whole.out, update)
+        assert got == pytest.approx(expected, rel=1e-12, abs=1e-12 * penalty)
+
+
+def test_penalties_by_rows_are_divided_as_the_loss_is() -> None:
+    """Weights of classes are weights of rows."""
+    ends = []
+    rng = np.random.default_rng(0)
+    x, t, factors = rng.normal(size=(30, 4)), rng.integers(0, 3, 30), np.array([0.5, 2.0, 3.0])
+    for options, weight in (({"class_weight": factors.tolist()}, None), ({}, factors[t])):
+        loss = fastbp.SoftmaxNLL(**options)
+        net = fastbp.Network(fastbp.Linear(4, 3), loss=loss, dtype="float64", seed=0, l1=0.1, l2=1.0)
+        update = net.update_by(fastbp.SGD(lr=0.1), steps=5, by_rows=True)
+        made = np.zeros(3)
+        net.whole.engine.train_epoch(x, t, weight, None, 7, net.whole.table, net.whole.out, update, made)
+        ends.append((*net.flat_parameters, *made))
+    assert_allclose(ends[0], ends[1], rtol=1e-12)
+
+
+def test_an_update_by_rows_is_no_update_alone() -> None:
+    net, x, t = problem((5, 7, 3), 40, l2=0.1)
+    optimizer = fastbp.SGD(lr=0.1)
+    net.value_and_grad(x, t)
+    with unchanged(net.flat_parameters), pytest.raises(ValueError, match="apply of an update with by_rows=True"):
+        net.update_by(optimizer, by_rows=True).apply()
+    assert optimizer.state_for(net).step == 0
+
+
 # ---- batches that are accumulated ------------------------------------------------------------------------------------
 
 

@@ -48,6 +48,8 @@ class Fitted:
         The label whose rows take no part, or None.
     weighs_labels
         The first vector says what a row with each label counts in the mean.
+    clip
+        What probabilities are held away from 0 and 1 in the loss, not in its gradient.
     """
 
     targets: int
@@ -55,6 +57,7 @@ class Fitted:
     vectors: tuple[Array, ...] = ()
     ignored: int | None = None
     weighs_labels: bool = False
+    clip: float = 0.0
 
     @property
     def counts(self) -> bool:
@@ -82,6 +85,11 @@ def label(name: str, value: object) -> int | None:
 def smoothing(name: str, value: object) -> float:
     """Return value, a share in [0, 1)."""
     return check.real(name, value, at_least=0, below=1)
+
+
+def clip(name: str, value: object) -> float:
+    """Return value, a distance from 0 and from 1 below one half."""
+    return check.real(name, value, at_least=0, below=0.5)
 
 
 def positive(name: str, value: object) -> float:

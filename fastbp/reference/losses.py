@@ -63,6 +63,20 @@ def _widened(weights: Array | None, z: Array) -> Array:
     return (np.ones(z.shape[1]) if weights is None else weights).astype(z.dtype)
 
 
+def _held(cost: Array, clip: float) -> Array:
+    """-ln p with p held within [clip, 1 - clip]; NaN stays."""
+    return np.clip(cost, -np.log1p(-clip), -np.log(clip)) if clip else cost
+
+
+CLIP = Option(
+    0.0,
+    options.clip,
+    "float in [0, 0.5)",
+    "In the loss's value each probability is taken as at least this and at most 1 less this, so that one row's loss "
+    "cannot be infinite. The gradient is that of the loss without.",
+)
+
+
 # ---- softmax_nll -----------------------------------------------------------------------------------------------------
 
 
@@ -90,15 +104,16 @@ def softmax_nll(
     class_weight: Any = None,
     label_smoothing: float = 0.0,
     ignore_index: int | None = None,
+    clip: float = 0.0,
     out: Array | None = None,
 ) -> tuple[float | Array, Array]:
     """loss = -sum_k u_k ln p_k with p = softmax(z); dz = p * sum(u) - u. t: labels (N,) or rows (N, K).
 
-    Without options u = t; otherwise u_k = w_k ((1 - e) t_k + e / K).
+    Without options u = t; otherwise u_k = w_k ((1 - e) t_k + e / K). In the loss p is held within [clip, 1 - clip].
     """
     u, shares = _class_shares(z, t, class_weight, label_smoothing, ignore_index)
     # A class that the target excludes costs nothing, also where its logit is -inf (0 * inf would be NaN).
-    losses = np.where(u == 0, 0, u * -log_softmax(z)).sum(axis=1)
+    losses = np.where(u == 0, 0, u * _held(-log_softmax(z), clip)).sum(axis=1)
     gradient = softmax(z) * u.sum(axis=1, keepdims=True) - u
     if shares is not None:
         # A label that is ignored, or whose class has no weight: the row takes no part, whatever its logits are.
@@ -120,17 +135,19 @@ def softmax_nll_curvature(
     class_weight: Any = None,
     label_smoothing: float = 0.0,
     ignore_index: int | None = None,
+    clip: float = 0.0,
 ) -> Array:
-    """H v = sum(u) (p * v - p (p . v))."""
+    """H v = sum(u) (p * v - p (p . v)), of the loss without clip."""
     u, _ = _class_shares(z, t, class_weight, label_smoothing, ignore_index)
     return _softmax_curvature(z, u.sum(axis=1, keepdims=True), v)
 
 
-def _fit_softmax_nll(columns: int, *, class_weight: Any, label_smoothing: float, ignore_index: int | None) -> Fitted:
+def _fit_softmax_nll(
+    columns: int, *, class_weight: Any, label_smoothing: float, ignore_index: int | None, clip: float
+) -> Fitted:
     weights = options.class_weights(class_weight, columns)
-    return Fitted(
-        columns, (label_smoothing,), () if weights is None else (weights,), ignore_index, weights is not None
-    )
+    vectors = () if weights is None else (weights,)
+    return Fitted(columns, (label_smoothing,), vectors, ignore_index, weights is not None, clip)
 
 
 # ---- sigmoid_nll -----------------------------------------------------------------------------------------------------
@@ -151,28 +168,33 @@ def sigmoid_nll(
     sample_weight: ArrayLike | None = None,
     reduction: str = "mean",
     pos_weight: Any = None,
+    clip: float = 0.0,
     out: Array | None = None,
 ) -> tuple[float | Array, Array]:
     """loss = -sum_k [w_k t_k ln s_k + (1 - t_k) ln(1 - s_k)] with s = sigmoid(z); dz = s - t where w = 1.
 
     In one term, log1p(exp(-|z|)) (a + b) + |z| r with a = 1 - t, b = w t, where r is what the target has on the side
-    that z speaks against: a for z > 0, else b. Nothing in it overflows or cancels.
+    that z speaks against: a for z > 0, else b. Nothing in it overflows or cancels. With clip each logarithm is held by
+    itself.
     """
     b, a = _yes_and_no(z, t, pos_weight)
     against = np.where(z > 0, a, b)
-    losses = (a + b) * np.log1p(np.exp(-np.abs(z))) + np.where(against == 0, 0, np.abs(z) * against)
+    even = np.log1p(np.exp(-np.abs(z)))
+    losses = (a + b) * even + np.where(against == 0, 0, np.abs(z) * against)
+    if clip:
+        losses = a * _held(even + np.maximum(z, 0), clip) + b * _held(even + np.maximum(-z, 0), clip)
     return _reduce(losses.sum(axis=1), a * sigmoid(z) - b * sigmoid(-z), sample_weight, reduction, out)
 
 
-def sigmoid_nll_curvature(z: Array, t: Array, v: Array, *, pos_weight: Any = None) -> Array:
-    """H v = (a + b) s (1 - s) v."""
+def sigmoid_nll_curvature(z: Array, t: Array, v: Array, *, pos_weight: Any = None, clip: float = 0.0) -> Array:
+    """H v = (a + b) s (1 - s) v, of the loss without clip."""
     b, a = _yes_and_no(z, t, pos_weight)
     return np.asarray((a + b) * sigmoid(z) * sigmoid(-z) * v)
 
 
-def _fit_sigmoid_nll(columns: int, *, pos_weight: Any) -> Fitted:
+def _fit_sigmoid_nll(columns: int, *, pos_weight: Any, clip: float) -> Fitted:
     weights = options.column_weights(pos_weight, columns, "pos_weight")
-    return Fitted(columns, (), () if weights is None else (weights,))
+    return Fitted(columns, (), () if weights is None else (weights,), clip=clip)
 
 
 # ---- mse -------------------------------------------------------------------------------------------------------------
@@ -567,6 +589,7 @@ LOSSES: dict[str, LossRule] = {
                     "int",
                     "Rows with this label take no part, and the mean does not count them.",
                 ),
+                "clip": CLIP,
             },
             fit=_fit_softmax_nll,
             notes="Values and means are those of torch's ``cross_entropy`` with ``weight=class_weight``.",
@@ -590,6 +613,7 @@ LOSSES: dict[str, LossRule] = {
                     "float, or sequence of float",
                     "A factor for the first term, that of a yes: one for all columns, or one for each.",
                 ),
+                "clip": CLIP,
             },
             fit=_fit_sigmoid_nll,
             notes="torch's ``binary_cross_entropy_with_logits`` with ``reduction='mean'`` divides by K as well.",

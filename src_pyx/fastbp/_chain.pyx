@@ -652,8 +652,8 @@ cdef void losses_of_rows(const Chain* chain, const Batch* batch, Py_ssize_t firs
         factors[row] = batch.scale
     for row from first <= row < first + rows by ROWS_OF_LOSS:
         count = min(<Py_ssize_t> ROWS_OF_LOSS, first + rows - row)
-        chain.parts[0].rule.labels(z + row * row_bytes, chain.n_out, batch.labels + row, factors, dz + row * row_bytes, chain.n_out, count,
-                                   chain.n_out, chain.row_losses + row)
+        chain.parts[0].rule.labels(z + row * row_bytes, chain.n_out, batch.labels + row, &chain.parts[0].options, factors,
+                                   dz + row * row_bytes, chain.n_out, count, chain.n_out, chain.row_losses + row)
 
 cdef void loss_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef LossTask* t = <LossTask*> context

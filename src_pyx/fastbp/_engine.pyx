@@ -16,6 +16,7 @@ from math import prod
 
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
+from cpython.object cimport PyObject
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
@@ -29,11 +30,14 @@ from fastbp._csr cimport SparseRows as CsrRows
 from fastbp._csr cimport entries_of, turned_bytes
 from fastbp._dispatch cimport find_activation, find_unit, find_update, kernels_for
 from fastbp._loss cimport RowLoss, is_label, number_at, share_of
+from fastbp._predict cimport (
+    AS_THEY_ARE, EXP, RULE, SOFTMAX, Link, Prediction, Room, predict_needs, predict_rows, room_bytes, room_lay_out, rows_at_once,
+)
 from fastbp._rows cimport rows_finish, rows_forward, rows_gradient, rows_scratch
 from fastbp._table cimport ANY_VALUES, MAX_HYPERPARAMETERS, MAX_OPTIONS, MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS, Kernels
 from fastbp._team cimport (
     RELEASE_US, TASK_ELEMENTS, Session, process_number, raise_pending, run_tasks, session_begin, session_end, session_poll,
-    threads_wanted,
+    session_within, threads_wanted,
 )
 from fastbp._threads cimport exchange_int, store_int
 from fastbp._update cimport (
@@ -184,6 +188,9 @@ cdef class Update(Parts):
         On each gradient, or infinity; on the norm of all, or 0.
     penalized : bool
         Whether the penalties are to be added to the gradients as they come.
+    by_rows : bool
+        Whether a step's penalties are divided by what the mean loss of its rows is divided by, as if they stood within the sum: by the
+        sum of their weights, or by their number. Not for `apply`, which knows of no rows.
     accumulate : int
         Batches whose gradients make one step; above 1 with `room`, an array for their sum.
     averages, shares
@@ -196,7 +203,7 @@ cdef class Update(Parts):
 
     def __cinit__(self, cnp.ndarray parameters, cnp.ndarray gradients, parts, str kind, states, groups, cnp.ndarray carried, state, *,
                   cnp.ndarray rates=None, double limit=INFINITY, double clip_norm=0, bint penalized=True, Py_ssize_t accumulate=1,
-                  room=None, averages=None, cnp.ndarray shares=None):
+                  room=None, averages=None, cnp.ndarray shares=None, bint by_rows=False):
         cdef Rule* rule = &self.rule
         cdef int i, j
         if not cnp.PyArray_ISWRITEABLE(parameters):
@@ -218,7 +225,7 @@ cdef class Update(Parts):
             for j, number in enumerate(numbers):
                 rule.groups[i].h[j] = number
             rule.groups[i].carried = <double*> cnp.PyArray_DATA(carried) + i
-        rule.limit, rule.clip_norm = limit, clip_norm
+        rule.limit, rule.clip_norm, rule.by_rows = limit, clip_norm, by_rows
         for i in range(rule.n_parts):
             rule.penalized = rule.penalized or (penalized and (rule.parts[i].l1 != 0 or rule.parts[i].l2 != 0))
         self.accumulate, self.room = accumulate, bytes_of(room)
@@ -257,10 +264,12 @@ cdef class Update(Parts):
         """Make one step from the gradients as they are."""
         cdef Session session
         cdef const Kernels* kernels = kernels_for(self.rule.itemsize)
+        if self.rule.by_rows:
+            raise ValueError("apply of an update with by_rows=True: there are no rows that the penalties could be divided by")
         self.begin(1)
         session_begin(&session, threads_wanted() if self.rule.n > TASK_ELEMENTS else 1)
         with nogil:
-            if not begin_step(&session, kernels, &self.rule):
+            if not begin_step(&session, kernels, &self.rule, 1):
                 clip_and_update(&session, kernels, &self.rule)
                 end_step(&session, kernels, &self.rule)
         session_end(&session)
@@ -339,10 +348,18 @@ cdef inline bint has_mean(double weight) noexcept nogil:
     return weight > 0 and 1 / weight < INFINITY
 
 
-cdef inline void made_step(double* progress, double loss, double weight) noexcept nogil:
-    progress[0] += 1
-    progress[1] += loss * weight
-    progress[2] += weight
+cdef struct Tally:
+    # where an epoch's steps are counted, and how
+    double* progress                # steps; the sum of their losses, each times what its step counts; the sum of what they count
+    bint count_rows                 # a step counts its rows, whatever they weigh
+    double loss_share               # of the rows' loss, beside the penalty
+
+
+cdef inline void made_step(const Tally* tally, double loss, double penalty, double weight, Py_ssize_t rows) noexcept nogil:
+    cdef double counted = rows if tally.count_rows else weight
+    tally.progress[0] += 1
+    tally.progress[1] += (tally.loss_share * loss + penalty) * counted
+    tally.progress[2] += counted
 
 
 cdef Py_ssize_t largest(const char* row, Py_ssize_t n, Py_ssize_t itemsize) noexcept nogil:
@@ -406,6 +423,11 @@ cdef class Engine(Gate):
     cdef bint has_deltas, all_deltas    # did `descend` follow the last forward, and go on to the input?
     cdef object y_view, dx_view         # of the last shape asked for
     cdef int typenum
+    # of predictions, which leave all the others as they are where the chain goes by rows
+    cdef Room room
+    cdef cnp.ndarray room_block
+    cdef object link_name               # of the link that was used last
+    cdef Link link
 
     def __cinit__(self, Py_ssize_t itemsize, units, loss=None, uint64_t seed=0, bint picks_class=False, bint separate=False):
         cdef Chain* chain = &self.chain
@@ -589,7 +611,7 @@ cdef class Engine(Gate):
     cdef bint step(self, Session* session, const Batch* batch, Table table, Table out, Rule* rule) noexcept nogil:
         """The gradient and the update, which is never interrupted."""
         cdef const Kernels* kernels = self.chain.kernels
-        if begin_step(session, kernels, rule):
+        if begin_step(session, kernels, rule, batch.scale):
             return True
         if not is_fused(rule):
             if self.gradient(session, batch, table, out):
@@ -901,6 +923,107 @@ cdef class Engine(Gate):
         self.count(training and not interrupted)
         return raise_pending(&session)
 
+    # --- predictions
+
+    def predict_into(self, cnp.ndarray x, Table table not None, cnp.ndarray out, str link=None, bint check_finite=True):
+        """The predictions of x's rows into `out`, and whether all went well: False where check_finite is set and a value of x, or a
+        prediction, is not finite; `out` holds nothing of worth then.
+
+        `out` is dense: rows of the engine's own dtype (or, where there is one output, one axis), or int64 labels: the place of the
+        largest prediction of a row, or with one output whether it is above one half. `link` is what becomes of the outputs: "softmax",
+        "exp", the name of an activation without options, or None. Nothing that `forward` left is touched as long as the chain is
+        small enough to go by rows.
+        """
+        cdef Session session
+        cdef Batch batch
+        cdef Prediction p
+        cdef int threads
+        cdef bint small
+        self.enter()
+        try:
+            self.check_table(table)
+            self.take_plain_x(&batch, x)
+            self.take_predictions(&p, out, batch.rows)
+            self.take_link(link)
+            small = cost_of_batch(&self.chain, &batch) / 3 < RELEASE_US
+            threads = 1 if small else threads_wanted()
+            p.block = rows_at_once(&self.chain, batch.rows)
+            self.take_room(&p, &batch, threads)
+            p.batch, p.parameters, p.link, p.refuses = &batch, table.pairs, self.link, check_finite
+            # --- checked
+            session_begin(&session, threads)
+            if small:
+                predict_rows(&self.chain, &session, &p)
+            else:
+                with nogil:
+                    predict_rows(&self.chain, &session, &p)
+            session_end(&session)
+            raise_pending(&session)
+            return not p.refused
+        finally:
+            self.leave()
+
+    cdef int take_plain_x(self, Batch* batch, cnp.ndarray x) except -1:
+        if cnp.PyArray_TYPE(x) != self.typenum or not cnp.PyArray_ISBEHAVED_RO(x):
+            raise TypeError(f"x has dtype {(<object> x).dtype}, expected aligned elements of {self.chain.kernels.itemsize} bytes")
+        return self.take_x(batch, x, False)
+
+    cdef int take_predictions(self, Prediction* p, cnp.ndarray out, Py_ssize_t rows) except -1:
+        cdef bint labels = cnp.PyArray_TYPE(out) == cnp.NPY_INT64 and cnp.PyArray_NDIM(out) == 1
+        if not labels and cnp.PyArray_TYPE(out) != self.typenum:
+            raise TypeError(f"out has dtype {(<object> out).dtype}, expected that of x, or int64 labels")
+        if (not cnp.PyArray_ISCARRAY(out) or cnp.PyArray_NDIM(out) == 0 or cnp.PyArray_DIM(out, 0) != rows
+                or cnp.PyArray_SIZE(out) != rows * (1 if labels else self.n_out)):
+            expected = f"({rows},)" if labels else f"({rows}, {self.n_out})"
+            raise ValueError(f"out has shape {(<object> out).shape}, expected {expected}, dense and writeable")
+        p.out = NULL if labels else cnp.PyArray_BYTES(out)
+        p.labels = <int64_t*> cnp.PyArray_DATA(out) if labels else NULL
+        return 0
+
+    cdef int take_link(self, str name) except -1:
+        if name is self.link_name:
+            return 0
+        if name is None:
+            self.link.kind = AS_THEY_ARE
+        elif name == "softmax":
+            self.link.kind = SOFTMAX
+        elif name == "exp":
+            self.link.kind = EXP
+        else:
+            self.link.forward = find_activation(self.chain.kernels, name).forward
+            self.link.kind = AS_THEY_ARE if self.link.forward == NULL else RULE
+        self.link_name = name
+        return 0
+
+    cdef int take_room(self, Prediction* p, const Batch* batch, int threads) except -1:
+        """Buffers for a block of each thread's, or for as many rows as are computed at once."""
+        if not self.chain.by_rows:
+            self.plan(batch, p.block, threads, False)
+            self.forget()
+            return 0
+        p.room.threads = threads
+        predict_needs(&self.chain, batch, &p.room)
+        if (self.room_block is None or threads > self.room.threads or p.room.packs_x > self.room.packs_x
+                or p.room.packs_weights > self.room.packs_weights):
+            self.make_room(&p.room)
+        p.room.base, p.room.weights_bytes, p.room.own_bytes = self.room.base, self.room.weights_bytes, self.room.own_bytes
+        return 0
+
+    cdef int make_room(self, const Room* needed) except -1:
+        cdef Room room = self.room
+        cdef cnp.npy_intp n_bytes
+        room.threads = max(room.threads, needed.threads)
+        room.packs_x = room.packs_x or needed.packs_x
+        room.packs_weights = room.packs_weights or needed.packs_weights
+        n_bytes = room_bytes(&self.chain, &room) + ALIGNMENT
+        self.room_block = cnp.PyArray_EMPTY(1, &n_bytes, cnp.NPY_UINT8, 0)
+        room.base = start_of(self.room_block)
+        room_lay_out(&self.chain, &room)
+        self.room = room
+        return 0
+
+    # --- the way down
+
     cdef int begin_down(self, cnp.ndarray dy, bint need_dx) except -1:
         """What the way down needs before it begins; gives the number of threads."""
         if not self.has_forward:
@@ -1042,37 +1165,25 @@ cdef class Engine(Gate):
             self.leave()
 
     def train_epoch(self, x, cnp.ndarray t, weight, order, Py_ssize_t batch_size, Table table not None, Table out not None,
-                    Update update not None, cnp.ndarray progress):
+                    Update update not None, cnp.ndarray progress, bint count_rows=False, double loss_share=1):
         """One pass over the rows of x, in `order` or as they lie: a step for each batch, or for as many as the update accumulates.
 
         `t` holds labels (int64, dense, in range) or dense rows; `weight` is None or dense. `progress` (float64, 3) receives the
         number of steps made, the sum of the weighted losses, and of the weights: also when a signal's handler raises, which ends the
-        epoch after a whole step.
+        epoch after a whole step. With `count_rows` a step weighs as much as it has rows. The rows' loss is counted times `loss_share`,
+        the penalties as they are; no step changes by either.
         """
         cdef Session session
-        cdef Data data
-        cdef double* sums = <double*> cnp.PyArray_DATA(progress)
-        cdef Py_ssize_t of_step, last
-        cdef int threads
+        cdef Epoch epoch
         self.enter()
         try:
-            self.check_table(table)
-            self.check_table(out)
-            self.take_x(&data.all, x, self.training)
-            batch_size = max(<Py_ssize_t> 1, min(batch_size, data.all.rows))
-            last = data.all.rows % batch_size
-            self.check_variance(last if last else min(batch_size, data.all.rows), self.training)
-            threads = 1 if self.is_small_step(&data.all, batch_size) else threads_wanted()
-            self.plan(&data.all, batch_size, threads, order is not None)
-            self.take_all(&data, t, weight, order)
-            # No more than there are: the product of two numbers that anybody may ask for could be any number.
-            of_step = batch_size * min(update.accumulate, data.all.rows // batch_size + 1)
-            update.begin((data.all.rows + of_step - 1) // of_step)
+            epoch = Epoch(self, x, t, weight, order, batch_size, table, out, update, progress, count_rows, loss_share)
+            epoch.plan(1 if self.is_small_step(&epoch.data.all, epoch.batch_size) else threads_wanted())
             # --- checked
             self.forget()
-            session_begin(&session, threads)
+            session_begin(&session, epoch.threads)
             with nogil:
-                self.epoch(&session, &data, batch_size, of_step, table, out, update, sums)
+                epoch.run(&session)
             session_end(&session)
             update.end()
             raise_pending(&session)
@@ -1093,24 +1204,26 @@ cdef class Engine(Gate):
             data.all.weights = cnp.PyArray_BYTES(<cnp.ndarray> weight)
         data.order = NULL
         if order is not None:
+            if len(order) != data.all.rows:
+                raise ValueError(f"order has {len(order)} entries, expected one for each of {data.all.rows} rows")
             data.order = <const int64_t*> cnp.PyArray_DATA(<cnp.ndarray> order)
         return 0
 
     cdef void epoch(self, Session* session, const Data* data, Py_ssize_t batch_size, Py_ssize_t of_step, Table table, Table out,
-                    Update update, double* progress) noexcept nogil:
+                    Update update, const Tally* tally) noexcept nogil:
         cdef Py_ssize_t first, rows
         for first from 0 <= first < data.all.rows by of_step:
             rows = min(of_step, data.all.rows - first)
             if update.accumulate > 1:
-                if self.step_of_several(session, data, first, rows, batch_size, table, out, update, progress):
+                if self.step_of_several(session, data, first, rows, batch_size, table, out, update, tally):
                     return
-            elif self.step_of_one(session, data, first, rows, table, out, &update.rule, progress):
+            elif self.step_of_one(session, data, first, rows, table, out, &update.rule, tally):
                 return
             if session_poll(session):
                 return
 
     cdef bint step_of_one(self, Session* session, const Data* data, Py_ssize_t first, Py_ssize_t rows, Table table, Table out, Rule* rule,
-                          double* progress) noexcept nogil:
+                          const Tally* tally) noexcept nogil:
         """One batch, one step; none where the rows have no weight at all. True when a signal interrupted it."""
         cdef Batch batch
         cdef double weight
@@ -1123,11 +1236,11 @@ cdef class Engine(Gate):
         if self.step(session, &batch, table, out, rule):
             return True
         self.count(batch.training)
-        made_step(progress, self.summed_loss(&batch) + rule.penalty, self.counted(&batch, weight))
+        made_step(tally, self.summed_loss(&batch), rule.penalty, self.counted(&batch, weight), rows)
         return False
 
     cdef bint step_of_several(self, Session* session, const Data* data, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t batch_size,
-                              Table table, Table out, Update update, double* progress) noexcept nogil:
+                              Table table, Table out, Update update, const Tally* tally) noexcept nogil:
         """Several batches, whose gradients add up to that of one as large as all of them; then one step."""
         cdef Rule* rule = &update.rule
         cdef char* gradients = rule.gradients
@@ -1141,7 +1254,7 @@ cdef class Engine(Gate):
             shares[i] = self.share_of_rows(data, first, rows, i) if self.chain.parts[i].counts and data.all.labels != NULL else weight
         if not has_mean(weight) or not self.divide(&batch, weight, shares):
             return False
-        if begin_step(session, self.chain.kernels, rule):
+        if begin_step(session, self.chain.kernels, rule, batch.scale):
             return True
         for row from first <= row < first + rows by batch_size:
             if self.take_batch(session, data, row, min(batch_size, first + rows - row), &batch):
@@ -1162,7 +1275,7 @@ cdef class Engine(Gate):
         rule.gradients = gradients
         end_step(session, self.chain.kernels, rule)
         self.count(batch.training)
-        made_step(progress, loss + rule.penalty, self.counted(&batch, weight))
+        made_step(tally, loss, rule.penalty, self.counted(&batch, weight), rows)
         return False
 
     cdef double share_of_rows(self, const Data* data, Py_ssize_t first, Py_ssize_t rows, int part) noexcept nogil:
@@ -1225,6 +1338,139 @@ cdef class Engine(Gate):
         for i in range(batch.rows):
             total += number_at(batch.weights, i, self.chain.kernels.itemsize)
         return total
+
+
+cdef class Epoch:
+    """One pass over the data, checked: the arguments of an engine's `train_epoch` behind that engine. Its gate is the caller's."""
+    cdef Engine engine
+    cdef Data data
+    cdef Py_ssize_t batch_size, of_step     # rows of a batch, and of a step
+    cdef Table table, out
+    cdef Update update
+    cdef Tally tally
+    cdef tuple arrays                       # keeps them alive
+    cdef int threads                        # planned
+
+    def __cinit__(self, Engine engine not None, x not None, cnp.ndarray t not None, weight, order, Py_ssize_t batch_size,
+                  Table table not None, Table out not None, Update update not None, cnp.ndarray progress not None, bint count_rows=False,
+                  double loss_share=1):
+        cdef Py_ssize_t rows, last
+        engine.check_table(table)
+        engine.check_table(out)
+        engine.take_x(&self.data.all, x, engine.training)
+        rows = self.data.all.rows
+        self.batch_size = max(<Py_ssize_t> 1, min(batch_size, rows))
+        last = rows % self.batch_size
+        engine.check_variance(last if last else min(self.batch_size, rows), engine.training)
+        engine.take_all(&self.data, t, weight, order)
+        # No more than there are: the product of two numbers that anybody may ask for could be any number.
+        self.of_step = self.batch_size * min(update.accumulate, rows // self.batch_size + 1)
+        update.begin((rows + self.of_step - 1) // self.of_step)
+        self.engine, self.table, self.out, self.update = engine, table, out, update
+        self.tally.progress, self.tally.count_rows, self.tally.loss_share = <double*> cnp.PyArray_DATA(progress), count_rows, loss_share
+        self.arrays = (x, t, weight, order, progress)
+
+    cdef int plan(self, int threads) except -1:
+        self.threads = threads
+        return self.engine.plan(&self.data.all, self.batch_size, threads, self.data.order != NULL)
+
+    cdef double cost(self) noexcept:
+        """About how many microseconds it takes one thread."""
+        return cost_of_batch(&self.engine.chain, &self.data.all)
+
+    cdef void run(self, Session* session) noexcept nogil:
+        self.engine.epoch(session, &self.data, self.batch_size, self.of_step, self.table, self.out, self.update, &self.tally)
+
+
+cdef struct EpochTasks:
+    Session* session
+    PyObject** epochs
+
+cdef void epoch_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    cdef EpochTasks* t = <EpochTasks*> context
+    cdef Session session
+    session_within(&session, t.session, worker)
+    (<Epoch> t.epochs[task]).run(&session)
+
+def train_epochs(jobs):
+    """Epochs of several engines side by side: one thread computes each, with the bits that `train_epoch` would give.
+
+    Parameters
+    ----------
+    jobs : sequence of tuples
+        Each an engine and the arguments of its `train_epoch`. No two may share an engine, parameters or `progress`.
+
+    All are checked and planned before one begins, so that what is wrong with one changes none. A signal's handler that raises ends each
+    after a whole step, and `progress` says after which; those that had not begun have made none.
+    """
+    cdef list entered = [], epochs = []
+    cdef Engine engine
+    jobs = [tuple(job) for job in jobs]
+    check_engines(jobs)
+    try:
+        for job in jobs:
+            engine = job[0]
+            engine.enter()
+            entered.append(engine)
+        for i, job in enumerate(jobs):
+            try:
+                epochs.append(Epoch(*job))
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"jobs[{i}]: {error}") from None
+        check_arrays(epochs)
+        run_epochs(epochs)
+    finally:
+        for engine in entered:
+            engine.leave()
+
+cdef int check_engines(list jobs) except -1:
+    cdef dict seen = {}
+    for i, job in enumerate(jobs):
+        if not job or not isinstance(job[0], Engine):
+            what = f"begins with {type(job[0]).__name__}" if job else "is empty"
+            raise TypeError(f"jobs[{i}] {what}, expected an Engine and the arguments of its train_epoch")
+        if seen.setdefault(job[0], i) != i:
+            raise ValueError(f"jobs[{i}] has the engine of jobs[{seen[job[0]]}]: an engine computes one epoch at a time")
+    return 0
+
+cdef int check_arrays(list epochs) except -1:
+    """No two epochs write into the same."""
+    cdef dict seen = {}
+    cdef Epoch epoch
+    for i, epoch in enumerate(epochs):
+        for what, place in (("parameters", <size_t> epoch.update.rule.parameters), ("gradients", <size_t> epoch.update.rule.gradients),
+                            ("progress", <size_t> epoch.tally.progress)):
+            if seen.setdefault(place, i) != i:
+                raise ValueError(f"jobs[{i}] has the {what} of jobs[{seen[place]}]: epochs side by side need their own")
+    return 0
+
+cdef int run_epochs(list epochs) except -1:
+    """The longest first: what ends last should not begin last."""
+    cdef EpochTasks t
+    cdef Session session
+    cdef Epoch epoch
+    cdef double cost = 0
+    cdef Py_ssize_t i, n = len(epochs)
+    cdef cnp.npy_intp n_bytes = max(1, n) * sizeof(PyObject*)
+    cdef cnp.ndarray places = cnp.PyArray_EMPTY(1, &n_bytes, cnp.NPY_UINT8, 0)
+    for epoch in epochs:
+        epoch.plan(1)
+        cost += epoch.cost()
+    # --- checked
+    t.session, t.epochs = &session, <PyObject**> cnp.PyArray_DATA(places)
+    for i, epoch in enumerate(sorted(epochs, key=cost_of_epoch, reverse=True)):
+        t.epochs[i] = <PyObject*> epoch
+        epoch.engine.forget()
+    session_begin(&session, threads_wanted())
+    with nogil:
+        run_tasks(&session, epoch_task, &t, n, cost)
+    session_end(&session)
+    for epoch in epochs:
+        epoch.update.end()
+    return raise_pending(&session)
+
+def cost_of_epoch(Epoch epoch):
+    return epoch.cost()
 
 
 def optimizer_update(str kind, cnp.ndarray parameters, cnp.ndarray gradients, states, tuple hyperparameters, int64_t step, double carried=0,

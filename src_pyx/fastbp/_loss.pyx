@@ -4,6 +4,7 @@ What the options mean stands in fastbp/reference/losses.py, where each loss's ro
 and how many columns a row of targets has. Here they become what the row functions of _losses.pxi read.
 """
 cimport numpy as cnp
+from libc.math cimport log, log1p
 from libc.string cimport memset
 
 from fastbp._dispatch cimport find_loss, kernels_for
@@ -32,9 +33,12 @@ cdef class RowLoss:
         Rows with this label take no part.
     weighs_labels : bool
         The first vector says what each label counts in the mean.
+    clip : float
+        The loss, and not its gradient, takes each probability as at least this and at most 1 less this; 0: as it is.
     """
 
-    def __cinit__(self, str name, Py_ssize_t n_targets=0, tuple numbers=(), tuple vectors=(), ignored=None, bint weighs_labels=False):
+    def __cinit__(self, str name, Py_ssize_t n_targets=0, tuple numbers=(), tuple vectors=(), ignored=None, bint weighs_labels=False,
+                  double clip=0):
         cdef int i
         cdef cnp.ndarray vector
         if len(numbers) > MAX_LOSS_NUMBERS or len(vectors) > MAX_LOSS_VECTORS:
@@ -51,6 +55,8 @@ cdef class RowLoss:
                 raise ValueError(f"vectors[{i}] must be dense")
             self.options.vectors[i] = cnp.PyArray_DATA(vector)
             self.itemsize = cnp.PyArray_ITEMSIZE(vector)
+        if clip > 0:
+            self.options.least, self.options.most = -log1p(-clip), -log(clip)
         self.options.ignores = ignored is not None
         self.options.ignored = ignored if ignored is not None else 0
         if weighs_labels:

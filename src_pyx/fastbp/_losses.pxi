@@ -17,7 +17,9 @@
 # (h) One loss is one block: the rule for a row of targets and, where labels are targets, for a label; and the line that puts it into
 #     the table, under the name it has in Python. Its twin and its row (options, formula, class) stand in fastbp/reference/losses.py;
 #     everything else follows from the two.
-# (i) What a float32 would lose is summed in double, product by product: a square or a product of two floats fits into a double.
+# (i) A loss may hold each -ln p within bounds, as if p were clipped; the gradient never knows. So the loss is then computed apart,
+#     term by term, after the gradient: without bounds nothing is looked at but that there are none.
+# (j) What a float32 would lose is summed in double, product by product: a square or a product of two floats fits into a double.
 
 cdef enum:
     BLOCK = 64
@@ -122,6 +124,58 @@ cdef void softmax(const void* z, void* p, Py_ssize_t n) noexcept nogil:
     total = row_exponentials(<const real*> z, row_maximum(<const real*> z, n), out, n)
     row_times(out, <real> (1 / total), n)
 
+# Short rows side by side: of ten columns, two vectors a row would be half empty, and end in sums across their lanes.
+
+cdef enum:
+    SHORT_COLUMNS = 32
+
+cdef void turn_rows(const real* x, Py_ssize_t x_row, Py_ssize_t x_step, real* y, Py_ssize_t y_row, Py_ssize_t y_step,
+                    Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i, j
+    for i in range(rows):
+        for j in range(n):
+            y[i * y_row + j * y_step] = x[i * x_row + j * x_step]
+
+cdef void softmax_lanes(real* columns, Py_ssize_t n) noexcept nogil:
+    """VL rows, a column in each vector; four sums take turns."""
+    cdef vec sums[4]
+    cdef vec e, share, top = vload(columns)
+    cdef Py_ssize_t j
+    for j in range(1, n):
+        top = vmax(vload(columns + j * VL), top)
+    sums[0] = sums[1] = sums[2] = sums[3] = vset(0)
+    for j in range(n):
+        e = vexp(vload(columns + j * VL) - top)
+        vstore(columns + j * VL, e)
+        sums[j % 4] = sums[j % 4] + e
+    share = vset(1) / ((sums[0] + sums[1]) + (sums[2] + sums[3]))
+    for j in range(n):
+        vstore(columns + j * VL, vload(columns + j * VL) * share)
+
+cdef void softmax_rows(void* z, Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
+    cdef real columns[SHORT_COLUMNS * VL]
+    cdef real* x = <real*> z
+    cdef Py_ssize_t row, now, squared
+    if n > SHORT_COLUMNS:
+        for row in range(rows):
+            softmax(x + row * n, x + row * n, n)
+        return
+    if rows < VL:
+        memset(columns, 0, sizeof(columns))
+    for row from 0 <= row < rows by VL:
+        now = min(rows - row, <Py_ssize_t> VL)
+        squared = 0
+        while now == VL and squared + VL <= n:
+            transpose_square(x + row * n + squared, n, columns + squared * VL, VL)
+            squared += VL
+        turn_rows(x + row * n + squared, n, 1, columns + squared * VL, 1, VL, now, n - squared)
+        softmax_lanes(columns, n)
+        squared = 0
+        while now == VL and squared + VL <= n:
+            transpose_square(columns + squared * VL, VL, x + row * n + squared, n)
+            squared += VL
+        turn_rows(columns + squared * VL, 1, VL, x + row * n + squared, n, 1, now, n - squared)
+
 cdef void softmax_backward(const void* dy, const void* p, void* dz, Py_ssize_t n) noexcept nogil:
     cdef const real* d = <const real*> dy
     cdef const real* share = <const real*> p
@@ -185,10 +239,10 @@ cdef double softmax_nll_label(const void* z, int64_t label, const LossOptions* o
         memset(dz, 0, n * sizeof(real))
         return 0
     scale *= weight
-    softmax_nll_labels(z, 0, &label, &scale, dz, 0, 1, n, &loss)
+    softmax_nll_labels(z, 0, &label, o, &scale, dz, 0, 1, n, &loss)
     return weight * loss
 
-cdef void softmax_nll_labels(const void* z, Py_ssize_t z_row, const int64_t* labels, const double* factors, void* dz,
+cdef void softmax_nll_labels(const void* z, Py_ssize_t z_row, const int64_t* labels, const LossOptions* o, const double* factors, void* dz,
                              Py_ssize_t dz_row, Py_ssize_t rows, Py_ssize_t n, double* losses) noexcept nogil:
     cdef const real* x = <const real*> z
     cdef real* out = <real*> dz
@@ -206,6 +260,8 @@ cdef void softmax_nll_labels(const void* z, Py_ssize_t z_row, const int64_t* lab
             label_gradient(e + i * e_row, labels[i], factors[i], 1 / totals[i], out + i * dz_row, n)
         for i in range(now):
             losses[i] += log(totals[i])
+        if o.most != 0:
+            hold_costs(o, losses, now)
         rows -= now
         x += now * z_row
         out += now * dz_row
@@ -214,6 +270,11 @@ cdef void softmax_nll_labels(const void* z, Py_ssize_t z_row, const int64_t* lab
         labels += now
         factors += now
         losses += now
+
+cdef void hold_costs(const LossOptions* o, double* costs, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        costs[i] = o.most if costs[i] > o.most else o.least if costs[i] < o.least else costs[i]     # NaN stays
 
 cdef inline double label_exponentials(const real* x, int64_t label, real* e, Py_ssize_t n, double* total) noexcept nogil:
     """e = exp(x - max), and the sum of e; returns max - x[label]."""
@@ -243,7 +304,7 @@ cdef double softmax_nll(const void* z, const void* t, const LossOptions* o, doub
     cdef Sum margins, targets
     cdef double total, weight, margin
     cdef Py_ssize_t i
-    if o.numbers[0] != 0 or o.vectors[0] != NULL:
+    if o.numbers[0] != 0 or o.vectors[0] != NULL or o.most != 0:
         return softmax_nll_of_shares(x, target, 0, o, scale, out, n)
     if n <= VL:
         v = load_some(target, n, 0)
@@ -307,7 +368,24 @@ cdef double softmax_nll_of_shares(const real* x, const real* t, int64_t label, c
     share = vset(weight / total)
     for i from 0 <= i < n by VL:
         store_some(out + i, n - i, (load_some(out + i, n - i, 0) * share - some_shares(t, label, o, i, n)) * factor)
+    if o.most != 0:
+        return held_softmax_nll(x, t, label, o, top, log(total), n)
     return weight * log(total) + sum_end(&margins)
+
+cdef double held_softmax_nll(const real* x, const real* t, int64_t label, const LossOptions* o, real top, double lse,
+                             Py_ssize_t n) noexcept nogil:
+    """sum_k u_k times -ln p_k within its bounds"""
+    cdef vec u, shift = vset(top), end = vset(lse), zero = vset(0)
+    cdef Sum s
+    cdef Py_ssize_t i
+    sum_begin(&s)
+    for i from 0 <= i < n by VL:
+        u = some_shares(t, label, o, i, n)
+        sum_add(&s, vsel(veq(u, zero), zero, u * held((shift - load_some(x + i, n - i, 0)) + end, o)))
+    return sum_end(&s)
+
+cdef inline vec held(vec cost, const LossOptions* o) noexcept nogil:
+    return vmax(vset(o.least), vmin(vset(o.most), cost))    # NaN stays
 
 declare_loss(b"softmax_nll", ANY_VALUES, softmax_nll, softmax_nll_label, softmax_nll_labels)
 
@@ -324,7 +402,7 @@ cdef double sigmoid_nll(const void* z, const void* t, const LossOptions* o, doub
     cdef Sum s
     cdef Py_ssize_t i
     if o.vectors[0] != NULL:
-        return weighted_sigmoid_nll(x, target, <const real*> o.vectors[0], scale, out, n)
+        return weighted_sigmoid_nll(x, target, o, scale, out, n)
     sum_begin(&s)
     for i from 0 <= i < n by VL:
         v = load_some(x + i, n - i, 0)
@@ -338,11 +416,14 @@ cdef double sigmoid_nll(const void* z, const void* t, const LossOptions* o, doub
         loss = log1p_of_power(e, u, inverse) + vsel(veq(against, zero), zero, vabs(v) * against)
         sum_add(&s, loss if n - i >= VL else vkeep_part(loss, <int> (n - i)))
         store_some(out + i, n - i, (sigma - wanted) * factor)
+    if o.most != 0:
+        return held_sigmoid_nll(x, target, o, n)
     return sum_end(&s)
 
 # With the weight w of a yes: loss = a ln(1 + e^z) + b ln(1 + e^-z), a = 1 - t, b = w t; dz = a sigmoid(z) - b sigmoid(-z)
 
-cdef double weighted_sigmoid_nll(const real* x, const real* t, const real* w, double scale, real* out, Py_ssize_t n) noexcept nogil:
+cdef double weighted_sigmoid_nll(const real* x, const real* t, const LossOptions* o, double scale, real* out, Py_ssize_t n) noexcept nogil:
+    cdef const real* w = <const real*> o.vectors[0]
     cdef vec v, a, b, against, e, u, inverse, loss
     cdef vec zero = vset(0), factor = vset(scale)
     cdef ivec below
@@ -362,7 +443,27 @@ cdef double weighted_sigmoid_nll(const real* x, const real* t, const real* w, do
         below = vlt(v, zero)
         e = e * inverse
         store_some(out + i, n - i, (a * vsel(below, e, inverse) - b * vsel(below, inverse, e)) * factor)
-    return total
+    return total if o.most == 0 else held_sigmoid_nll(x, t, o, n)
+
+# Within bounds: -ln(1 - s) = ln(1 + e^-|z|) + max(z, 0) and -ln s = ln(1 + e^-|z|) + max(-z, 0), each held by itself.
+
+cdef double held_sigmoid_nll(const real* x, const real* t, const LossOptions* o, Py_ssize_t n) noexcept nogil:
+    cdef vec v, a, b, e, u, even, loss, one = vset(1), zero = vset(0)
+    cdef Sum s
+    cdef Py_ssize_t i
+    sum_begin(&s)
+    for i from 0 <= i < n by VL:
+        v = load_some(x + i, n - i, 0)
+        b = load_some(t + i, n - i, 0)
+        a = one - b
+        if o.vectors[0] != NULL:
+            b = b * load_some(<const real*> o.vectors[0] + i, n - i, 0)
+        e = vexp_below_one(zero - vabs(v))
+        u = one + e
+        even = log1p_of_power(e, u, one / u)
+        loss = a * held(even + vmax(zero, v), o) + b * held(even + vmax(zero, zero - v), o)
+        sum_add(&s, loss if n - i >= VL else vkeep_part(loss, <int> (n - i)))
+    return sum_end(&s)
 
 declare_loss(b"sigmoid_nll", PROBABILITIES, sigmoid_nll, NULL, NULL)
 

@@ -464,7 +464,8 @@ cdef void labels_task(void* context, Py_ssize_t task, int worker) noexcept nogil
         for i in range(now):
             labels[i] = label_of(r, row + i)
             factors[i] = r.scale
-        r.loss.labels(row_of(&r.axes, 0, row), z_row, labels, factors, row_of(&r.axes, 1, row), dz_row, now, r.axes.n, r.losses + row)
+        r.loss.labels(row_of(&r.axes, 0, row), z_row, labels, &r.options, factors, row_of(&r.axes, 1, row), dz_row, now, r.axes.n,
+                      r.losses + row)
         row += now
 
 cdef void rows_task(void* context, Py_ssize_t task, int worker) noexcept nogil:

@@ -109,13 +109,15 @@ ctypedef struct LossOptions:
     bint ignores                                # rows with the label `ignored` take no part
     int64_t ignored
     const void* label_weights                   # what a row with each label counts in the mean; NULL: 1
+    double least, most                          # what each -ln p is held within in the loss, not in its gradient; most 0: it is not
 
 # The loss of one row of n outputs; scale times its gradient goes to dz. t: a row of targets.
 ctypedef double (*row_loss_t)(const void* z, const void* t, const LossOptions* o, double scale, void* dz, Py_ssize_t n) noexcept nogil
 ctypedef double (*label_loss_t)(const void* z, int64_t label, const LossOptions* o, double scale, void* dz, Py_ssize_t n) noexcept nogil
-# Without options, of many rows, each with its own factor instead of scale: short rows do not wait for one another.
-ctypedef void (*label_losses_t)(const void* z, Py_ssize_t z_row, const int64_t* labels, const double* factors, void* dz,
-                                Py_ssize_t dz_row, Py_ssize_t rows, Py_ssize_t n, double* losses) noexcept nogil
+# Of many rows, each with its own factor instead of scale: short rows do not wait for one another. It reads of the options `least` and
+# `most` alone.
+ctypedef void (*label_losses_t)(const void* z, Py_ssize_t z_row, const int64_t* labels, const LossOptions* o, const double* factors,
+                                void* dz, Py_ssize_t dz_row, Py_ssize_t rows, Py_ssize_t n, double* losses) noexcept nogil
 
 ctypedef struct Loss:
     const char* name
@@ -234,6 +236,7 @@ ctypedef struct Kernels:
     # y[i] = x[i * step], and back
     void (*gather)(const void* x, Py_ssize_t step, void* y, Py_ssize_t n) noexcept nogil
     void (*scatter)(const void* x, void* y, Py_ssize_t step, Py_ssize_t n) noexcept nogil
+    bint (*finite)(const void* x, Py_ssize_t n) noexcept nogil      # no NaN and no infinity among them?
 
     # units that are neither linear nor elementwise: see _units.pxi
     int n_units
@@ -241,6 +244,8 @@ ctypedef struct Kernels:
 
     # rows of n contiguous elements
     row_forward_t softmax, log_softmax
+    # of many rows, in place: short ones side by side, a row in each lane
+    void (*softmax_rows)(void* z, Py_ssize_t rows, Py_ssize_t n) noexcept nogil
     row_backward_t softmax_backward, log_softmax_backward
 
     # losses: see _losses.pxi

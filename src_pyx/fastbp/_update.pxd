@@ -32,6 +32,7 @@ cdef struct Rule:
     int64_t step, first_step
     const double* rates         # of the steps from first_step on, one for each group; NULL: h[0]
     bint penalized              # the penalties are to be added to the gradients as they come
+    bint by_rows                # ... divided as the mean loss of a step's rows is
     double limit                # on each gradient, or infinity
     double clip_norm            # on the norm of all, or 0
     double penalty              # before this step
@@ -40,7 +41,7 @@ cdef struct Rule:
 
 cdef Py_ssize_t tasks_of_update(Py_ssize_t n) noexcept nogil
 cdef bint is_fused(const Rule* rule) noexcept nogil
-cdef bint begin_step(Session* session, const Kernels* kernels, Rule* rule) noexcept nogil
+cdef bint begin_step(Session* session, const Kernels* kernels, Rule* rule, double scale) noexcept nogil
 cdef bint descends(const Rule* rule, const char* parameters, double* rate) noexcept nogil
 cdef void apply_rule(const Kernels* kernels, const Rule* rule, char* parameters, const char* gradients, Py_ssize_t count) noexcept nogil
 cdef void run_update(Session* session, const Kernels* kernels, const Rule* rule) noexcept nogil

@@ -54,14 +54,16 @@ cdef bint descends(const Rule* rule, const char* parameters, double* rate) noexc
     rate[0] = s.rate
     return s.descends and s.l1 == 0 and s.l2 == 0 and s.limit == INFINITY and s.scale == 1
 
-cdef bint begin_step(Session* session, const Kernels* kernels, Rule* rule) noexcept nogil:
-    """What is the same for all parameters. True when a signal interrupted it."""
+cdef bint begin_step(Session* session, const Kernels* kernels, Rule* rule, double scale) noexcept nogil:
+    """What is the same for all parameters, where the sum of the rows' losses is taken times `scale`. True when a signal interrupted
+    it."""
     cdef Step steps[1]
     cdef Py_ssize_t since = rule.step - rule.first_step
+    cdef double share = scale if rule.by_rows else 1    # of the penalties
     cdef int i, group = -1
     cdef Part* part
     if rule.penalized:
-        rule.penalty = penalty_of(session, kernels, rule)
+        rule.penalty = share * penalty_of(session, kernels, rule)
         if session.interrupted:
             return True
     for i in range(rule.n_groups):
@@ -74,8 +76,8 @@ cdef bint begin_step(Session* session, const Kernels* kernels, Rule* rule) noexc
             rule.groups[group].next = rule.groups[group].carried[0]
             rule.rule.prepare(rule.groups[group].h, rule.step, &rule.groups[group].next, steps)
         part.step = steps[0]
-        part.step.l1 = part.l1 if rule.penalized else 0
-        part.step.l2 = part.l2 if rule.penalized else 0
+        part.step.l1 = share * part.l1 if rule.penalized else 0
+        part.step.l2 = share * part.l2 if rule.penalized else 0
         part.step.limit, part.step.scale = rule.limit, 1
     return False
 

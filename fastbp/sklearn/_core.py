@@ -1,0 +1,349 @@
+"""An estimator's parameters, options and targets, as a `fastbp.Network` and what its engine takes.
+
+A. A `Core` is one network with its buffers, made for an estimator whose `coefs_` have their shapes. The estimator's own
+   arrays are the network's views, so nothing is copied; where somebody has replaced one of them, or a pickle has come
+   back, the arrays are copied in before the engine's work and out after it, and stay the same objects.
+B. The names of scikit-learn and of the package meet here and nowhere else: activations, losses, output links.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastbp
+from fastbp import Network, losses
+from fastbp.reference import ACTIVATIONS, LOSSES
+from fastbp.units import Unit
+
+__all__ = [
+    "ACTIVATION_NAMES",
+    "LOSS_NAMES",
+    "MARGIN_NAMES",
+    "CallableLoss",
+    "Core",
+    "hidden_units",
+    "network_for",
+    "own_loss",
+    "plain_targets",
+    "set_output",
+    "targets_of",
+]
+
+Array = NDArray[Any]
+
+# scikit-learn's names that are not the package's.
+SYNONYMS = {"logistic": "sigmoid"}
+ACTIVATION_NAMES = frozenset(SYNONYMS) | frozenset(ACTIVATIONS)
+
+# The package's losses whose outputs are values or rates, one for each column of targets, by name.
+LOSS_NAMES = frozenset(name for name, rule in LOSSES.items() if rule.link in {"identity", "exp"})
+# And those of classes, whose outputs are margins: no probabilities.
+MARGIN_NAMES = frozenset(name for name, rule in LOSSES.items() if rule.link == "margin")
+
+# scikit-learn's output activations, by the links of the package's losses.
+OUTPUTS = {"softmax": "softmax", "sigmoid": "logistic", "identity": "identity", "exp": "exp"}
+
+
+# ---- units -----------------------------------------------------------------------------------------------------------
+
+
+def hidden_units(est: Any) -> list[Unit]:
+    """Give the activation of each hidden layer, a fresh unit each.
+
+    Raises
+    ------
+    ValueError
+        There are not as many activations as hidden layers.
+    """
+    n_hidden = len(est.coefs_) - 1
+    given = est.activation
+    if isinstance(given, list | tuple):
+        if len(given) != n_hidden:
+            raise ValueError(f"activation has {len(given)} entries, expected one for each of {n_hidden} hidden layers")
+        return [_unit(one) for one in given]
+    return [_unit(given) for _ in range(n_hidden)]
+
+
+def _unit(given: str | Unit) -> Unit:
+    if isinstance(given, Unit):
+        if given.parameter_shapes() or given.state_shapes():
+            raise ValueError(f"activation {given!r} has parameters of its own, which coefs_ have no place for")
+        return given.fresh()
+    if given not in ACTIVATION_NAMES:
+        known = ", ".join(map(repr, sorted(ACTIVATION_NAMES)))
+        raise ValueError(f"activation {given!r} is not known, expected one of {known}, or a fastbp unit")
+    made: Unit = getattr(fastbp, ACTIVATIONS[SYNONYMS.get(given, given)].unit)()
+    return made
+
+
+def dropout_shares(est: Any) -> list[float]:
+    """Give the share that is dropped after each hidden layer."""
+    n_hidden = len(est.coefs_) - 1
+    given = getattr(est, "dropout", 0.0)
+    if not isinstance(given, list | tuple):
+        return [float(given)] * n_hidden
+    if len(given) != n_hidden:
+        raise ValueError(f"dropout has {len(given)} entries, expected one for each of {n_hidden} hidden layers")
+    return [float(share) for share in given]
+
+
+# ---- losses ----------------------------------------------------------------------------------------------------------
+
+
+class CallableLoss(losses.Loss):
+    """A plain function as a loss.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(y, t)`` with outputs and targets of shape (n, k): the loss of each row (n,), and its gradient at y
+        (n, k).
+    """
+
+    def __init__(self, function: Callable[[Array, Array], tuple[Array, Array]]) -> None:
+        self.function = function
+
+    def value_and_grad(
+        self, y: Array, t: Any, *, sample_weight: Any = None, reduction: str = "mean"
+    ) -> tuple[Any, Array]:
+        """Give the loss and its gradient at y."""
+        rows, gradient = self.function(y, t)
+        rows, gradient = np.asarray(rows), np.asarray(gradient)
+        if rows.shape != (len(y),) or gradient.shape != y.shape:
+            raise ValueError(
+                f"loss gave arrays of shape {rows.shape} and {gradient.shape}, expected the loss of each row "
+                f"{(len(y),)} and its gradient {y.shape}"
+            )
+        weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight)
+        if reduction == "none":
+            return weights * rows, (weights[:, None] * gradient).astype(y.dtype)
+        weights = weights / weights.sum() if reduction == "mean" else weights
+        return float(weights @ rows), (weights[:, None] * gradient).astype(y.dtype)
+
+
+def own_loss(est: Any, dtype: np.dtype[Any]) -> losses.Loss:
+    """Give the loss whose gradient is that of the estimator's.
+
+    scikit-learn's log losses hold probabilities within [eps, 1 - eps] where they report a value.
+    """
+    loss = est.loss
+    if isinstance(loss, losses.Loss):
+        return loss
+    if isinstance(loss, str):
+        return _loss_by_name(est, loss, float(np.finfo(dtype).eps))
+    return CallableLoss(loss)
+
+
+def _loss_by_name(est: Any, name: str, clip: float) -> losses.Loss:
+    if name == "log_loss":
+        if est.out_activation_ == "softmax":
+            log_loss: losses.Loss = fastbp.SoftmaxNLL(label_smoothing=est.label_smoothing, clip=clip)
+        else:
+            log_loss = fastbp.SigmoidNLL(clip=clip)
+        return log_loss
+    name = {"squared_error": "mse", "poisson": "poisson_nll"}.get(name, name)
+    made: losses.Loss = getattr(fastbp, LOSSES[name].unit)()
+    return made
+
+
+def link_of(loss: Any) -> str | None:
+    """Give what the outputs under a loss are: a link of the package; None where nobody knows."""
+    if isinstance(loss, str):
+        return LOSSES[loss].link if loss in LOSSES else None
+    return loss.rule.link if isinstance(loss, losses.RuleLoss) else None
+
+
+def set_output(est: Any, classifies: bool) -> None:
+    """Let ``out_activation_`` be that of the estimator's loss, where this is not one of scikit-learn's.
+
+    What follows from margins are classes, which the largest of the softmax and a sigmoid above one half find as well.
+
+    Raises
+    ------
+    ValueError
+        The loss is for other targets, or for another number of outputs.
+    """
+    link = link_of(est.loss)
+    if link is None:
+        return
+    output = OUTPUTS.get(link)
+    if classifies and link != "margin" and output != est.out_activation_:
+        raise ValueError(f"loss={est.loss!r} has {link} outputs, but y asks for {est.out_activation_} ones")
+    if not classifies:
+        if output not in {"identity", "exp"} or _n_targets(est) != est.n_outputs_:
+            raise ValueError(f"loss={est.loss!r} is no loss of {est.n_outputs_} values")
+        est.out_activation_ = output
+
+
+def _n_targets(est: Any) -> int:
+    """How many columns of targets the loss takes for as many outputs as the estimator has."""
+    if not isinstance(est.loss, losses.RuleLoss):
+        return int(est.n_outputs_)
+    return est.loss.fitted(est.n_outputs_).targets
+
+
+def loss_share(est: Any) -> float:
+    """Give what scikit-learn's value of the loss is of ours: its squared error is the mean over the outputs."""
+    return 1.0 / est.n_outputs_ if isinstance(est.loss, str) and est.loss == "squared_error" else 1.0
+
+
+def loss_offsets(est: Any, y: Array) -> NDArray[np.float64] | None:
+    """Give what scikit-learn's value of each row's loss has beside ours; None: nothing.
+
+    Its Poisson loss is the deviance: y ln y - y beside exp(z) - y z.
+    """
+    if not (isinstance(est.loss, str) and est.loss == "poisson"):
+        return None
+    rows = np.asarray(y, np.float64)
+    safe = np.where(rows > 0, rows, 1.0)
+    return np.asarray((rows * np.log(safe) - rows).sum(axis=1))
+
+
+# ---- targets ---------------------------------------------------------------------------------------------------------
+
+
+def targets_of(est: Any, y: Array, dtype: np.dtype[Any]) -> Array | None:
+    """Give validated targets (n, k) as the engine takes them; None where only scikit-learn's own way fits them."""
+    if est.out_activation_ == "softmax" and takes_labels(est.loss):
+        return _labels(y)
+    rows = np.ascontiguousarray(y, dtype)
+    if link_of(est.loss) == "margin":
+        return np.asarray(2 * rows - 1)
+    if est.out_activation_ == "logistic":
+        smoothing = dtype.type(getattr(est, "label_smoothing", 0.0))
+        return rows if smoothing == 0 else rows * (1 - smoothing) + smoothing / 2
+    if est.out_activation_ == "exp" and not (rows >= 0).all():
+        return None
+    return rows
+
+
+def takes_labels(loss: Any) -> bool:
+    """Whether a loss of several classes is given the place of the right one, and not a row for each sample."""
+    return loss == "log_loss" if isinstance(loss, str) else isinstance(loss, fastbp.SoftmaxNLL)
+
+
+def _labels(y: Array) -> Array | None:
+    """The place of the single yes of each row."""
+    labels = y.argmax(axis=1)
+    hits = y[np.arange(len(y)), labels]
+    whole = hits.all() and np.count_nonzero(y) == len(y)
+    return np.ascontiguousarray(labels, np.int64) if whole else None
+
+
+def plain_targets(est: Any, y: Any, rows: int, dtype: np.dtype[Any]) -> Array | None:
+    """Give targets that were not validated as the engine takes them; None for those that need a closer look."""
+    if type(y) is not np.ndarray or len(y) != rows or y.dtype.kind not in "biuf":
+        return None
+    if not hasattr(est, "classes_"):
+        fits = y.shape == (rows, est.n_outputs_) or (y.ndim == 1 and est.n_outputs_ == 1)
+        return targets_of(est, y.reshape(rows, -1), dtype) if fits and np.isfinite(y).all() else None
+    classes = est.classes_
+    if y.ndim != 1 or y.dtype != classes.dtype or est._label_binarizer.y_type_ not in {"binary", "multiclass"}:
+        return None
+    labels = np.searchsorted(classes, y)
+    if labels.max() >= len(classes) or not (classes[labels] == y).all():
+        return None
+    if est.out_activation_ == "softmax" and takes_labels(est.loss):
+        return np.asarray(labels, np.int64)
+    return targets_of(est, (labels == 1)[:, None], dtype) if len(classes) == 2 and est.n_outputs_ == 1 else None
+
+
+# ---- the network -----------------------------------------------------------------------------------------------------
+
+
+def network_for(est: Any, dtype: np.dtype[Any]) -> Network:
+    """Make the estimator's network, with parameters of zeros.
+
+    Its penalties are those of the engine's update; where Python computes the loss, whoever steps adds them.
+    """
+    units: list[Unit] = []
+    sizes = [len(est.coefs_[0]), *(coef.shape[1] for coef in est.coefs_)]
+    activations, shares = [*hidden_units(est), None], [*dropout_shares(est), 0.0]
+    for i, (activation, share) in enumerate(zip(activations, shares, strict=True)):
+        units.append(fastbp.Linear(sizes[i], sizes[i + 1], init="zeros"))
+        if activation is not None:
+            units.append(activation)
+        if share > 0:
+            units.append(fastbp.Dropout(share))
+    loss = own_loss(est, dtype)
+    in_engine = losses.engine_parts(loss) is not None and all(unit.kind is not None for unit in units)
+    l1, l2 = (est.l1, est.alpha) if in_engine else (0.0, 0.0)
+    return Network(*units, loss=loss, dtype=dtype, seed=0, l1=l1, l2=l2)
+
+
+def blueprint(est: Any, dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    """What two estimators have in common that one network can serve."""
+    shapes = tuple(coef.shape for coef in est.coefs_)
+    settings = (est.activation, est.out_activation_, est.loss, est.dropout, est.alpha, est.l1)
+    return (shapes, dtype, *(tuple(one) if isinstance(one, list) else one for one in settings),
+            getattr(est, "label_smoothing", 0.0))
+
+
+class Core:
+    """One estimator's network.
+
+    Attributes
+    ----------
+    net : Network
+    coefs, intercepts : list of ndarray
+        Its weights and biases: the arrays that the estimator has as its own, unless somebody has replaced them.
+    """
+
+    def __init__(self, est: Any, dtype: np.dtype[Any]) -> None:
+        self.blueprint = blueprint(est, dtype)
+        self.net = network_for(est, dtype)
+        self.coefs, self.intercepts = list(self.net.weights), list(self.net.biases)
+        self.links: dict[str, Any] = {}  # what the solvers keep here: see _solvers.py
+        self.predictors: Any = None
+
+    def serves(self, est: Any, dtype: np.dtype[Any]) -> bool:
+        """Whether the estimator is still what the network was made for."""
+        return self.blueprint == blueprint(est, dtype)
+
+    def is_home(self, est: Any) -> bool:
+        """Whether the estimator's arrays are the network's."""
+        return _same(est.coefs_, self.coefs) and _same(est.intercepts_, self.intercepts)
+
+    def adopt(self, est: Any) -> None:
+        """Let the estimator have the network's arrays as its own, with the values of those that it has."""
+        self._copy(est, inwards=True)
+        est.coefs_, est.intercepts_ = list(self.coefs), list(self.intercepts)
+
+    @contextmanager
+    def parameters_of(self, est: Any) -> Iterator[None]:
+        """Work on the estimator's parameters: in place, or on copies that are written back whatever happens."""
+        if self.is_home(est):
+            yield
+            return
+        self._copy(est, inwards=True)
+        try:
+            yield
+        finally:
+            self._copy(est, inwards=False)
+
+    def _copy(self, est: Any, inwards: bool) -> None:
+        pairs = [*zip(self.coefs, est.coefs_, strict=True), *zip(self.intercepts, est.intercepts_, strict=True)]
+        for mine, theirs in pairs:
+            if inwards:
+                mine[...] = theirs
+            else:
+                theirs[...] = mine
+
+    def views(self, flat: Array) -> list[Array]:
+        """Cut a flat array as the network's parameters are: first what belongs to the coefs, then to the intercepts."""
+        start = self.net.flat_parameters.__array_interface__["data"][0]
+        return [_like(flat, view, start) for view in (*self.coefs, *self.intercepts)]
+
+
+def _same(theirs: Sequence[Array], mine: Sequence[Array]) -> bool:
+    return len(theirs) == len(mine) and all(a is b for a, b in zip(theirs, mine, strict=True))
+
+
+def _like(flat: Array, view: Array, start: int) -> Array:
+    first = (view.__array_interface__["data"][0] - start) // view.itemsize
+    return flat[first : first + view.size].reshape(view.shape)

@@ -1,0 +1,496 @@
+"""`MLPClassifier` and `MLPRegressor`: scikit-learn's own classes, whose gradients and updates the engine computes.
+
+A. Both are subclasses of scikit-learn's. Parameters, validation, attributes, warnings and errors are inherited; what is
+   overridden are the places where scikit-learn's time goes: the loop over the batches, the objective of lbfgs, and the
+   forward pass of predictions.
+B. The signature of the constructor is the installed base class's, plus the package's own options, keyword-only.
+C. Where somebody has replaced a method that the engine would do instead, or an entry of scikit-learn's tables, or where
+   the release is not known, the base class's own method runs. Options that it does not have are refused then.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import neural_network
+from sklearn.base import is_classifier
+from sklearn.metrics import check_scoring
+from sklearn.utils.metaestimators import available_if
+
+from fastbp import losses
+from fastbp.optimizers import RuleOptimizer
+from fastbp.sklearn import _fitting as fitting
+from fastbp.sklearn import _private
+from fastbp.sklearn._callbacks import CallbackSupport, Iterations, fit_arguments
+from fastbp.sklearn._converting import ConvertingMixin
+from fastbp.sklearn._core import ACTIVATION_NAMES, LOSS_NAMES, MARGIN_NAMES, Core, link_of, set_output
+from fastbp.sklearn._predicting import PredictingClassifier, PredictingRegressor
+from fastbp.sklearn._solvers import SOLVER_NAMES, is_own
+from fastbp.units import Unit
+
+__all__ = ["MLPClassifier", "MLPRegressor"]
+
+Array = NDArray[Any]
+
+SKLEARN_ACTIVATIONS = frozenset({"identity", "logistic", "tanh", "relu"})
+SKLEARN_LOSSES = frozenset({"log_loss", "squared_error", "poisson"})
+
+# The package's own constructor parameters and their defaults, which change nothing.
+OPTIONS: dict[str, Any] = {
+    "dropout": 0.0,
+    "l1": 0.0,
+    "clip_value": None,
+    "clip_norm": None,
+    "scoring": None,
+    "validation_loss": False,
+    "max_seconds": None,
+    "n_threads": None,
+    "dtype": None,
+    "exact_resume": False,
+    "lbfgs_gradient": "sklearn",
+    "progress": False,
+}
+CLASSIFIER_OPTIONS = {"class_weight": None, "label_smoothing": 0.0, "loss": "log_loss"}
+
+
+# ---- the constructor -------------------------------------------------------------------------------------------------
+
+
+def _with_keywords(theirs: inspect.Signature, options: Mapping[str, Any]) -> inspect.Signature:
+    """Give a signature with these keyword-only parameters at its end."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    mine = [inspect.Parameter(name, kind, default=value) for name, value in options.items()]
+    return theirs.replace(parameters=[*theirs.parameters.values(), *mine])
+
+
+def _constructor(base: Any, options: Mapping[str, Any]) -> Callable[..., None]:
+    """Make the `__init__` of a subclass that takes the base's parameters and these."""
+
+    def __init__(self: Any, *args: Any, **given: Any) -> None:
+        mine = {name: given.pop(name, default) for name, default in options.items()}
+        base.__init__(self, *args, **given)
+        vars(self).update(mine)
+
+    __init__.__signature__ = _with_keywords(inspect.signature(base.__init__), options)  # type: ignore[attr-defined]
+    return __init__
+
+
+def _options_of(base: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what the base class has by now."""
+    theirs = inspect.signature(base.__init__).parameters
+    return {name: value for name, value in options.items() if name not in theirs}
+
+
+def _constraints(base: Any) -> dict[str, Any]:
+    """Give the base class's rules for its parameters, those that the package widens, and those of its own."""
+    made = dict(base._parameter_constraints)
+    if _private.StrOptions is None:
+        return made
+    names, closed, interval = _private.StrOptions, "left", _private.Interval
+    positive, share = interval(Real, 0, None, closed="neither"), interval(Real, 0, 1, closed=closed)
+    made["activation"] = [names(set(ACTIVATION_NAMES)), Unit, list, tuple]
+    made["solver"] = [names({"lbfgs", "sgd", "adam", *SOLVER_NAMES}), RuleOptimizer]
+    made.update(
+        dropout=[share, list, tuple],
+        l1=[interval(Real, 0, None, closed=closed)],
+        clip_value=[positive, None],
+        clip_norm=[positive, None],
+        scoring=[str, callable, None],
+        validation_loss=["boolean"],
+        max_seconds=[positive, None],
+        n_threads=[interval(Integral, 1, None, closed=closed), None],
+        dtype=[names({"float32", "float64"}), type, np.dtype, None],
+        exact_resume=["boolean"],
+        lbfgs_gradient=[names({"sklearn", "exact"})],
+        progress=["boolean"],
+    )
+    return made
+
+
+# ---- what both have --------------------------------------------------------------------------------------------------
+
+
+_Base: Any = object
+
+
+class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc]
+    """What makes an estimator of scikit-learn ours."""
+
+    solver: Any
+    _fastbp: Core | None = None
+    _validation_data: ClassVar[Any] = None
+
+    # ---- is the gradient ours to compute?
+
+    def _why_not(self, hooks: tuple[str, ...] = _private.GRADIENT_HOOKS) -> str | None:
+        """Say why scikit-learn's own way must be gone; None where the engine's may."""
+        if not _private.known_release():
+            _private.warn_of_release()
+            return "this release of scikit-learn is not known"
+        found = _private.overridden(self, Accelerated, hooks)
+        if found is not None:
+            return f"{found} is overridden"
+        entries = (self.activation if isinstance(self.activation, str) else None, self.out_activation_)
+        tables = {
+            "ACTIVATIONS": entries, "DERIVATIVES": entries[:1],
+            "LOSS_FUNCTIONS": ("log_loss", "binary_log_loss") if self.loss == "log_loss" else (self.loss,),
+        }
+        named = {table: tuple(key for key in keys if isinstance(key, str)) for table, keys in tables.items()}
+        changed = _private.changed_table(named)
+        return None if changed is None else f"{changed} of scikit-learn has been changed"
+
+    def _own_options(self) -> list[str]:
+        """Name the options in use that scikit-learn's own way does not have."""
+        options = (*OPTIONS, *(CLASSIFIER_OPTIONS if "class_weight" in vars(self) else ()))
+        harmless = {"n_threads", "dtype", "progress", "exact_resume", "lbfgs_gradient", "loss"}
+        defaults = {**OPTIONS, **CLASSIFIER_OPTIONS}
+        used = [name for name in options if name not in harmless and getattr(self, name) != defaults[name]]
+        beyond = {
+            "activation": not (isinstance(self.activation, str) and self.activation in SKLEARN_ACTIVATIONS),
+            "loss": not (isinstance(self.loss, str) and self.loss in SKLEARN_LOSSES),
+            "solver": is_own(self._chosen_solver()),
+            "validation_data": self._validation_data is not None,
+        }
+        return used + [name for name, is_used in beyond.items() if is_used]
+
+    def _refuse_options(self, reason: str) -> None:
+        used = self._own_options()
+        if used:
+            raise ValueError(f"{', '.join(used)}: only the engine can do that, but {reason}")
+
+    # ---- scikit-learn's steps of a fit
+
+    def _validate_input(self, X: Any, y: Any, incremental: bool, reset: bool) -> tuple[Any, Any]:
+        X, y = super()._validate_input(X, y, incremental, reset)
+        return (X if self.dtype is None else X.astype(self.dtype, copy=False)), y
+
+    def _initialize(self, y: Array, layer_units: list[int], dtype: Any) -> None:
+        super()._initialize(y, layer_units, dtype)
+        if not (isinstance(self.loss, str) and self.loss in SKLEARN_LOSSES):
+            set_output(self, is_classifier(self))
+        for name in ("_resume", "_chance", "_fastbp"):
+            self.__dict__.pop(name, None)
+        if self.validation_loss or self._validation_data is not None:
+            self.validation_loss_curve_: list[float] = []
+        if np.dtype(dtype) in (np.float32, np.float64) and _private.known_release():
+            self._fastbp = Core(self, np.dtype(dtype))
+            self._fastbp.adopt(self)
+
+    def _fit(self, X: Any, y: Any, *args: Any, **kwargs: Any) -> Self:
+        solver: Any = self.solver
+        if not is_own(solver):
+            return super()._fit(X, y, *args, **kwargs)  # type: ignore[no-any-return]
+        # scikit-learn's steps are those of a stochastic solver; which one is asked again where it matters.
+        self._own_solver, self.solver = solver, "adam"
+        try:
+            return super()._fit(X, y, *args, **kwargs)  # type: ignore[no-any-return]
+        finally:
+            self.solver = solver
+            del self._own_solver
+
+    def _chosen_solver(self) -> Any:
+        return vars(self).get("_own_solver", self.solver)
+
+    def _check_solver(self) -> bool:
+        return is_own(self.solver) or bool(super()._check_solver())
+
+    # ---- stochastic solvers
+
+    def _fit_stochastic(self, X: Any, y: Array, *rest: Any) -> None:
+        weight, incremental = rest[0] if _private.FIT_TAKES_WEIGHT else None, rest[-1]
+        fit = self._why_not() or fitting.prepare(self, X, y, weight, incremental)
+        if isinstance(fit, str):
+            self._refuse_options(fit)
+            with Iterations(self, 0):
+                super()._fit_stochastic(X, y, *rest)
+            return
+        fitting.drive_or_defer(self, fit.epochs())
+
+    def _partial_fit_plain(self, X: Any, y: Any) -> bool:
+        """Make one epoch of arrays that need no validation; False, and nothing done, where others are given."""
+        cls = type(self)
+        steps = ("_fit_stochastic", "_validate_input")
+        if any(getattr(cls, name) is not getattr(Accelerated, name) for name in steps):
+            return False
+        if not hasattr(self, "_optimizer") or self._why_not() is not None:
+            return False
+        fit = fitting.plain_fit(self, X, y)
+        if fit is None:
+            return False
+        fitting.drive(fit.epochs())
+        fitting.check_finite(self)
+        return True
+
+    # ---- lbfgs
+
+    def _fit_lbfgs(self, X: Any, y: Array, *rest: Any) -> None:
+        objective = self._why_not(_private.LBFGS_HOOKS) or self._objective(X, y, rest[0])
+        if isinstance(objective, str):
+            self._refuse_options(objective)
+            with Iterations(self, 0):
+                super()._fit_lbfgs(X, y, *rest)
+            return
+        with Iterations(self, 0):
+            self._minimize(objective, X, y, *rest)
+
+    def _minimize(self, objective: fitting.Objective, X: Any, y: Array, *rest: Any) -> None:
+        self._lbfgs_objective = objective
+        try:
+            super()._fit_lbfgs(X, y, *rest)
+        finally:
+            del self._lbfgs_objective
+        if self._lbfgs_dtype() == np.float32:
+            self._unpack(np.asarray(self._packed(), np.float32))
+
+    def _objective(self, X: Any, y: Array, weight: Any) -> fitting.Objective | str:
+        return fitting.objective(self, X, y, weight if _private.FIT_TAKES_WEIGHT else None, self._lbfgs_dtype())
+
+    def _lbfgs_dtype(self) -> np.dtype[Any]:
+        """scikit-learn's lbfgs computes in float64 whatever it is given; asked for float32, ours does that."""
+        return np.dtype(np.float64 if self.dtype is None else self.dtype)
+
+    def _packed(self) -> Array:
+        return np.concatenate([array.ravel() for array in (*self.coefs_, *self.intercepts_)])
+
+    def _loss_grad_lbfgs(self, packed_coef_inter: Array, X: Any, y: Array, *rest: Any) -> tuple[float, Array]:
+        objective = vars(self).get("_lbfgs_objective")
+        if objective is None:
+            return super()._loss_grad_lbfgs(packed_coef_inter, X, y, *rest)  # type: ignore[no-any-return]
+        self._unpack(packed_coef_inter)
+        value: tuple[float, Array] = objective(packed_coef_inter)
+        return value
+
+    # ---- the score that early stopping goes by
+
+    def _score(self, X: Any, y: Any, *args: Any, **kwargs: Any) -> float:
+        if self.scoring is None:
+            return super()._score(X, y, *args, **kwargs)  # type: ignore[no-any-return]
+        names = self.__dict__.pop("feature_names_in_", None)  # X has been validated, and has none
+        try:
+            weight = kwargs.get("sample_weight")
+            more = {} if weight is None else {"sample_weight": weight}
+            return float(check_scoring(self, scoring=self.scoring)(self, X, y, **more))
+        finally:
+            if names is not None:
+                self.feature_names_in_ = names
+
+    # ---- copies
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_fastbp"}
+
+
+# ---- methods with the signature of the installed release -------------------------------------------------------------
+
+
+_FIT_DOC = """Fit the model to X and y.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Class labels, or numbers.
+        sample_weight : array-like of shape (n_samples,), optional
+            What each row counts; since scikit-learn 1.7.
+        validation_data : (X, y) or (X, y, sample_weight), optional
+            Rows that are not trained on: early stopping goes by their score in the place of a part of X, and
+            ``validation_loss_curve_`` has their loss after each epoch. Stochastic solvers only.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            As scikit-learn's; and where an option of the package meets a method that somebody has replaced.
+        """
+
+
+def _fit_of(base: Any) -> Any:
+    """Make `fit` with the base class's signature and validation_data."""
+    theirs = base.fit
+
+    @functools.wraps(theirs)
+    def fit(self: Any, X: Any, y: Any, *args: Any, validation_data: Any = None, **kwargs: Any) -> Any:
+        with fit_arguments(self, X, y, *args[:1], **kwargs):
+            if validation_data is None:
+                return theirs(self, X, y, *args, **kwargs)
+            self._validation_data = validation_data
+            try:
+                return theirs(self, X, y, *args, **kwargs)
+            finally:
+                del self._validation_data
+
+    made: Any = fit
+    made.__signature__ = _with_keywords(inspect.signature(theirs), {"validation_data": None})
+    made.__doc__ = _FIT_DOC
+    return made
+
+
+def _partial_fit_of(base: Any) -> Any:
+    """Make `partial_fit` with the base class's signature, and a shorter way for arrays that need no validation."""
+    theirs = base.partial_fit
+
+    @functools.wraps(theirs)
+    def partial_fit(self: Any, X: Any, y: Any, *args: Any, **kwargs: Any) -> Any:
+        if not args and not kwargs and self._partial_fit_plain(X, y):
+            return self
+        return theirs(self, X, y, *args, **kwargs)
+
+    return available_if(lambda est: est._check_solver())(partial_fit)
+
+
+_OPTIONS_DOC = """Parameters
+    ----------
+    hidden_layer_sizes, activation, solver, alpha, ..., max_fun
+        As scikit-learn's, with its defaults; see ``sklearn.neural_network.{name}``.
+        Beyond its values, ``activation`` takes every activation of the package by its name, one of its units, or a
+        list with one of them for each hidden layer; ``solver`` takes "adamw", "nadam", "radam", "rmsprop", "adagrad",
+        "adadelta" and "lion" (with ``learning_rate_init``, ``beta_1``, ``beta_2`` and ``epsilon`` where they have the
+        like), or one of the package's optimizers.
+    dropout : float or list of float, default=0.0
+        Share of each hidden layer's outputs that is dropped in training, in [0, 1); a list has one for each layer.
+    l1 : float, default=0.0
+        Factor of the sum of the weights' absolute values, beside alpha's of their squares; divided by the rows, too.
+    clip_value, clip_norm : float, optional
+        What each element, and the norm, of a batch's gradient is held within. Stochastic solvers only.
+    scoring : str or callable, optional
+        What early stopping goes by, as in ``sklearn.metrics.check_scoring``; None: scikit-learn's choice.
+    validation_loss : bool, default=False
+        Keep the loss of the rows for validation after each epoch in ``validation_loss_curve_``.
+    max_seconds : float, optional
+        Stop after the epoch in which they are over. Stochastic solvers only.
+    n_threads : int, optional
+        Of this estimator's fit; None: what the package uses.
+    dtype : {{"float32", "float64"}}, optional
+        Convert X to it; lbfgs then computes in it, too. None: that of X, and float64 for lbfgs.
+    exact_resume : bool, default=False
+        With ``warm_start``, a fit goes on where the one before has stopped, with the optimizer's state, the random
+        stream, the split and the order of the rows: several fits make what one with as many epochs would.
+    lbfgs_gradient : {{"sklearn", "exact"}}, default="sklearn"
+        With several outputs scikit-learn's lbfgs takes a gradient of the squared error that is as many times too large.
+    progress : bool, default=False
+        Show a line of progress. Stochastic solvers only.
+{more}
+    Attributes
+    ----------
+    coefs_, intercepts_, loss_curve_, best_loss_, validation_scores_, n_iter_, t_, ...
+        As scikit-learn's.
+    validation_loss_curve_ : list of float
+        Where it was asked for.
+
+    Notes
+    -----
+    A subclass or an instance may replace scikit-learn's private methods, and its tables of functions may be changed:
+    its own way is gone then, and options that it does not have raise ValueError.
+
+    References
+    ----------
+    F. Pedregosa et al., "Scikit-learn: machine learning in Python", JMLR 12, 2011.
+
+    Examples
+    --------
+{example}    """
+
+_CLASSIFIER_DOC = """    loss : "log_loss", "hinge", "squared_hinge", fastbp.Loss or callable, default="log_loss"
+        Under the two of margins there is no `predict_proba`. A loss of probabilities may have options, such as
+        ``fastbp.SigmoidNLL(pos_weight=3.0)``; ``loss(y, t)`` gives each row's loss and its gradient at the outputs.
+    class_weight : dict or "balanced", optional
+        What the rows of each class count.
+    label_smoothing : float, default=0.0
+        Share of each target that goes to all classes alike, in [0, 1).
+"""
+
+_CLASSIFIER_EXAMPLE = """    >>> from sklearn.datasets import load_iris
+    >>> from fastbp.sklearn import MLPClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> MLPClassifier(max_iter=400, random_state=0).fit(X, y).score(X, y) > 0.95
+    True
+"""
+
+_REGRESSOR_DOC = """    loss : str, fastbp.Loss or callable, default="squared_error"
+        "squared_error", "poisson", "huber", "mae", "quantile", ...: every loss of the package whose outputs are values
+        or rates; or ``loss(y, t)`` that gives the loss of each row and its gradient at the outputs.
+"""
+
+_REGRESSOR_EXAMPLE = """    >>> import numpy as np
+    >>> from fastbp.sklearn import MLPRegressor
+    >>> X = np.linspace(-2, 2, 200)[:, None]
+    >>> est = MLPRegressor(hidden_layer_sizes=(30,), solver="lbfgs", max_iter=500, random_state=0)
+    >>> est.fit(X, np.sin(2 * X[:, 0])).score(X, np.sin(2 * X[:, 0])) > 0.99
+    True
+"""
+
+
+def _documented(summary: str, more: str, example: str) -> Callable[[type], type]:
+    """Give a class its docstring: what both estimators have stands in one place."""
+
+    def add(cls: type) -> type:
+        options = _OPTIONS_DOC.format(name=cls.__name__, more=more, example=example)
+        cls.__doc__ = f"{summary}\n\n    {options}"
+        return cls
+
+    return add
+
+
+# ---- the estimators --------------------------------------------------------------------------------------------------
+
+
+@_documented(
+    "scikit-learn's multi-layer perceptron for classes, several times faster.", _CLASSIFIER_DOC, _CLASSIFIER_EXAMPLE
+)
+class MLPClassifier(PredictingClassifier, Accelerated, neural_network.MLPClassifier):  # type: ignore[misc]
+    _options = _options_of(neural_network.MLPClassifier, {**OPTIONS, **CLASSIFIER_OPTIONS})
+    __init__ = _constructor(neural_network.MLPClassifier, _options)
+    fit = _fit_of(neural_network.MLPClassifier)
+    partial_fit = _partial_fit_of(neural_network.MLPClassifier)
+    _parameter_constraints: ClassVar[dict[str, Any]] = _constraints(neural_network.MLPClassifier)
+    if _private.StrOptions is not None:
+        _parameter_constraints.update(
+            class_weight=[dict, _private.StrOptions({"balanced"}), None],
+            label_smoothing=[_private.Interval(Real, 0, 1, closed="left")],
+            loss=[_private.StrOptions({"log_loss", *MARGIN_NAMES}), losses.Loss, callable],
+        )
+
+    def _has_probabilities(self) -> bool:
+        if link_of(self.loss) == "margin":
+            raise AttributeError(f"loss={self.loss!r} makes margins: there are no probabilities")
+        return True
+
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
+    def predict_proba(self, X: Any) -> Array:
+        """Give the probability of each class in the order of ``classes_``, (n_samples, n_classes).
+
+        Not under a loss of margins, such as "hinge": AttributeError.
+        """
+        return super().predict_proba(X)
+
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
+    def predict_log_proba(self, X: Any) -> Array:
+        """Give the logarithm of `predict_proba`."""
+        return super().predict_log_proba(X)  # type: ignore[no-any-return]
+
+
+@_documented(
+    "scikit-learn's multi-layer perceptron for numbers, several times faster.", _REGRESSOR_DOC, _REGRESSOR_EXAMPLE
+)
+class MLPRegressor(PredictingRegressor, Accelerated, neural_network.MLPRegressor):  # type: ignore[misc]
+    _options = _options_of(neural_network.MLPRegressor, {**OPTIONS, "loss": "squared_error"})
+    __init__ = _constructor(neural_network.MLPRegressor, _options)
+    fit = _fit_of(neural_network.MLPRegressor)
+    partial_fit = _partial_fit_of(neural_network.MLPRegressor)
+    _parameter_constraints: ClassVar[dict[str, Any]] = _constraints(neural_network.MLPRegressor)
+    if _private.StrOptions is not None:
+        _parameter_constraints.update(
+            loss=[_private.StrOptions({"squared_error", "poisson", *LOSS_NAMES}), losses.Loss, callable],
+        )

@@ -1,0 +1,694 @@
+"""The stochastic fit, epoch by epoch, and the objective of lbfgs.
+
+A. scikit-learn's own `_fit` calls these in the place of its loops over batches, after it has validated the input, drawn
+   the weights and set the attributes. Whatever it draws from the random state is drawn here at the same moment by the
+   same functions: the split for early stopping, and one shuffle an epoch.
+B. `StochasticFit.epochs` is a generator. It yields one job for each epoch, and goes on when that has been run; so one
+   fit is a loop, and several fits side by side are a loop over their jobs (see _many.py). What is thrown into it (a
+   Ctrl-C) it handles as scikit-learn's loop does.
+C. Between two epochs everything that scikit-learn's hooks may look at is as it would be there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.base import is_classifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
+from sklearn.utils.validation import check_X_y
+
+import fastbp
+from fastbp import _csr, _engine
+from fastbp._sparse import worth_sparse
+from fastbp.sklearn import _private
+from fastbp.sklearn._callbacks import Iterations
+from fastbp.sklearn._core import Core, dropout_shares, loss_offsets, loss_share, network_for, plain_targets, targets_of
+from fastbp.sklearn._solvers import Link, new_optimizer
+
+__all__ = ["Job", "Objective", "StochasticFit", "deferred", "drive", "drive_or_defer", "objective", "prepare"]
+
+MANY_ELEMENTS = 1 << 16  # of X: in fewer it does not pay to look for zeros
+SAMPLE = 64  # rows that are looked at first
+
+Array = NDArray[Any]
+Epochs = Generator["Job", None, None]
+
+
+class Job(Protocol):
+    """One epoch.
+
+    Attributes
+    ----------
+    args : tuple or None
+        What `_engine.train_epochs` takes for it; None where it can only be run by itself.
+    """
+
+    args: tuple[Any, ...] | None
+
+    def run(self) -> None:
+        """Go through the batches; a KeyboardInterrupt comes after a whole step."""
+
+
+# ---- running ---------------------------------------------------------------------------------------------------------
+
+
+def drive(epochs: Epochs) -> None:
+    """Run one fit to its end."""
+    for job in epochs:
+        try:
+            job.run()
+        except BaseException as error:
+            with contextlib.suppress(StopIteration):
+                epochs.throw(error)
+            return
+
+
+_runner: ContextVar[Callable[[Epochs], None]] = ContextVar("runner", default=drive)
+
+
+@contextlib.contextmanager
+def deferred(runner: Callable[[Epochs], None]) -> Iterator[None]:
+    """Let every `fit` of the calling thread give its epochs to a function, and go on when that returns or raises."""
+    token = _runner.set(runner)
+    try:
+        yield
+    finally:
+        _runner.reset(token)
+
+
+def drive_or_defer(est: Any, epochs: Epochs) -> None:
+    """Run a fit, unless somebody wants to run it together with others."""
+    _runner.get()(epochs)
+
+
+# ---- the data --------------------------------------------------------------------------------------------------------
+
+
+class Data:
+    """Rows as the engine takes them.
+
+    Attributes
+    ----------
+    x, t, weight
+        Of `Engine.train_epoch`.
+    rows : ndarray or sparse matrix in CSR
+        What x was made of.
+    offsets : ndarray or None
+        What scikit-learn's loss of each row has beside ours.
+    """
+
+    def __init__(
+        self, rows: Any, x: Any, t: Array, weight: Array | None, offsets: NDArray[np.float64] | None
+    ) -> None:
+        self.rows, self.x, self.t, self.weight, self.offsets = rows, x, t, weight, offsets
+
+    @classmethod
+    def of(cls, est: Any, x: Any, y: Array, weight: Array | None, dtype: np.dtype[Any], *, epochs: bool) -> Data | None:
+        """Give validated rows in this form; None where only scikit-learn's own way fits their targets.
+
+        epochs: the engine goes through them often enough to look for zeros among them first.
+        """
+        targets = targets_of(est, y, dtype)
+        if targets is None:
+            return None
+        rows = x.tocsr() if sparse.issparse(x) else np.require(x, dtype, "A")
+        weight = None if weight is None else np.ascontiguousarray(weight, dtype)
+        return cls(rows, _as_engine_takes(est, rows, dtype, epochs), targets, weight, loss_offsets(est, y))
+
+    def take(self, places: NDArray[np.int64], dtype: np.dtype[Any]) -> Data:
+        """Give some of the rows, copied."""
+        rows = self.rows[places]
+        weight, offsets = (None if one is None else one[places] for one in (self.weight, self.offsets))
+        return Data(rows, _as_engine_takes(None, rows, dtype, False), self.t[places], weight, offsets)
+
+
+def _as_engine_takes(est: Any, rows: Any, dtype: np.dtype[Any], epochs: bool) -> Any:
+    """Dense rows as they are, or without their zeros if these are most of them, as in images: see bench/sparse.py."""
+    if not sparse.issparse(rows):
+        return _csr.SparseRows.from_dense(rows) if epochs and _is_mostly_zero(est, rows) else rows
+    return _csr.SparseRows(rows.indptr, rows.indices, np.ascontiguousarray(rows.data, dtype), rows.shape[1])
+
+
+def _is_mostly_zero(est: Any, rows: Array) -> bool:
+    if rows.size < MANY_ELEMENTS:
+        return False
+    batch = 200 if isinstance(est.batch_size, str) else est.batch_size
+    sample = rows[:: max(1, len(rows) // SAMPLE)]
+    outputs = est.coefs_[0].shape[1]
+    return all(
+        worth_sparse(_csr.count_entries(part) / part.size, outputs, rows.dtype, min(batch, len(rows)))
+        for part in (sample, rows)
+    )
+
+
+# ---- the stochastic fit ----------------------------------------------------------------------------------------------
+
+
+class EpochJob:
+    """One epoch in one call of the engine."""
+
+    def __init__(self, fit: StochasticFit, data: Data, order: NDArray[np.int64] | None) -> None:
+        self.fit, self.progress = fit, np.zeros(3)
+        net = fit.core.net
+        whole = net.whole
+        assert whole is not None
+        net.drop_gradients()
+        self.engine = whole.engine
+        steps = -(-data.rows.shape[0] // fit.batch_size)
+        update = net.update_by(fit.link.mine, steps=steps, by_rows=True)
+        self.args: tuple[Any, ...] | None = (
+            self.engine, data.x, data.t, data.weight, order, fit.batch_size, whole.table, whole.out, update,
+            self.progress, True, fit.loss_share,
+        )
+
+    def run(self) -> None:
+        """Go through the batches."""
+        assert self.args is not None
+        with self.fit.threads():
+            self.engine.train_epoch(*self.args[1:])
+
+
+class PythonJob:
+    """One epoch batch by batch: a loss or a unit is Python's."""
+
+    args: tuple[Any, ...] | None = None
+
+    def __init__(self, fit: StochasticFit, data: Data, order: NDArray[np.int64] | None) -> None:
+        self.fit, self.data, self.order, self.progress = fit, data, order, np.zeros(3)
+
+    def run(self) -> None:
+        """Go through the batches."""
+        fit, data = self.fit, self.data
+        n_rows = data.rows.shape[0]
+        with fit.threads():
+            for first in range(0, n_rows, fit.batch_size):
+                place = slice(first, min(first + fit.batch_size, n_rows))
+                rows: Any = place if self.order is None else self.order[place]
+                weight = None if data.weight is None else data.weight[rows]
+                n = place.stop - place.start
+                x = data.rows[rows]
+                x = x.toarray() if sparse.issparse(x) else x
+                self.progress += 1, n * self._step(x, data.t[rows], weight), n
+
+    def _step(self, x: Array, t: Array, weight: Array | None) -> float:
+        net, est = self.fit.core.net, self.fit.est
+        loss, grads = net.value_and_grad(x, t, sample_weight=weight)
+        total = float(len(x) if weight is None else weight.sum())
+        value = self.fit.loss_share * loss
+        for w, dw in zip(net.weights, grads.weights, strict=True):
+            value += (0.5 * est.alpha * float(np.vdot(w, w)) + est.l1 * float(np.abs(w).sum())) / total
+            dw += (w.dtype.type(est.alpha / total) * w) + w.dtype.type(est.l1 / total) * np.sign(w)
+        net.update(self.fit.link.mine)
+        return value
+
+
+class StochasticFit:
+    """One call of `fit` or `partial_fit` by a stochastic solver.
+
+    Parameters
+    ----------
+    est : MLPClassifier or MLPRegressor
+    core : Core
+    link : Link
+    data : Data
+        The rows to train on.
+    validation : Validation or None
+    incremental : bool
+        One epoch, of `partial_fit`.
+    """
+
+    def __init__(
+        self, est: Any, core: Core, link: Link, data: Data, validation: Validation | None, incremental: bool
+    ) -> None:
+        self.est, self.core, self.link, self.data = est, core, link, data
+        self.validation, self.incremental = validation, incremental
+        self.n_rows: int = data.rows.shape[0]
+        self.batch_size: int = _batch_size(est, self.n_rows)
+        self.loss_share = loss_share(est)
+        self.order = np.arange(self.n_rows)  # each epoch shuffles that of the one before
+        self.iterations = Iterations(est, est.max_iter, False if incremental else est.progress)
+        self.threads = contextlib.nullcontext if est.n_threads is None else lambda: fastbp.threads(est.n_threads)
+
+    def epochs(self) -> Epochs:
+        """Go through the epochs as scikit-learn's loop does, but for their batches, which are the jobs yielded."""
+        with self.iterations:
+            yield from self._epochs()
+
+    def _epochs(self) -> Epochs:
+        est = self.est
+        try:
+            est.n_iter_ = 0
+            started = time.perf_counter()
+            for i in range(est.max_iter):
+                self.iterations.begin(i)
+                if est.shuffle:
+                    self.order = _private.shuffled(self.order, est._random_state)
+                yield from self._one_epoch(self.order if est.shuffle else None)
+                is_over = self._is_over(started)
+                if self.iterations.end(i) or is_over:
+                    break
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=2)
+        if est.exact_resume and not self.incremental:
+            est._resume = Resume.of(est, self.validation, self.order)
+        if est.early_stopping:
+            # restored as they were after the best epoch
+            est.coefs_, est.intercepts_ = est._best_coefs, est._best_intercepts
+
+    def _one_epoch(self, order: NDArray[np.int64] | None) -> Epochs:
+        est, whole = self.est, self._whole_batches(order)
+        self.link.begin()
+        with self.core.parameters_of(est):
+            job = self._job(order, whole)
+            try:
+                yield job
+            finally:
+                self.link.end()
+                self._keep_chance()
+            value = self._validation_loss()
+        if value is not None:
+            est.validation_loss_curve_.append(value)
+        if whole < self.n_rows:
+            np.average(np.zeros(1), weights=np.zeros(1))  # a batch without weight: what its mean raises
+        est.n_iter_ += 1
+        est.loss_ = (job.progress[1] + self._offset(order)) / self.n_rows
+        est.t_ += self.n_rows
+        est.loss_curve_.append(est.loss_)
+        if est.verbose:
+            print(f"Iteration {est.n_iter_}, loss = {est.loss_:.8f}")
+
+    def _job(self, order: NDArray[np.int64] | None, rows: int) -> EpochJob | PythonJob:
+        """Give the epoch, or of one that meets a batch without weight what comes before that."""
+        data = self.data
+        if rows < self.n_rows:
+            data, order = data.take(np.arange(rows) if order is None else order[:rows], self.core.net.dtype), None
+        in_engine = self.core.net.whole is not None and rows > 0
+        return (EpochJob if in_engine else PythonJob)(self, data, order)
+
+    def _validation_loss(self) -> float | None:
+        """The mean loss of the rows that are not trained on, without the penalty; None where nobody wants it."""
+        data = None if self.validation is None else self.validation.data
+        if data is None:
+            return None
+        net = self.core.net
+        if net.whole is None:
+            x = data.rows.toarray() if sparse.issparse(data.rows) else data.rows
+            value = net.loss_value(x, data.t, sample_weight=data.weight)
+        else:
+            value = net.whole.engine.loss_value(data.x, data.t, data.weight, net.whole.table)
+        offset = 0.0 if data.offsets is None else float(np.average(data.offsets, weights=data.weight))
+        return self.loss_share * value + offset
+
+    def _keep_chance(self) -> None:
+        """What dropout goes by belongs to the estimator: a copy or a pickle goes on with it."""
+        if vars(self.est).get("_chance") is not None:
+            self.est._chance = (self.core.net.seed, self.core.net.steps)
+
+    # ---- weights
+
+    def _sums(self, values: Array, order: NDArray[np.int64] | None) -> NDArray[np.float64]:
+        """Of each batch."""
+        values = values if order is None else values[order]
+        return np.add.reduceat(values, np.arange(0, self.n_rows, self.batch_size), dtype=np.float64)
+
+    def _whole_batches(self, order: NDArray[np.int64] | None) -> int:
+        """How many rows come before the first batch without weight."""
+        if self.data.weight is None:
+            return self.n_rows
+        empty = np.flatnonzero(self._sums(self.data.weight, order) == 0)
+        return min(self.n_rows, int(empty[0]) * self.batch_size) if len(empty) else self.n_rows
+
+    def _offset(self, order: NDArray[np.int64] | None) -> float:
+        """What scikit-learn's loss of the epoch has beside ours, summed over its rows."""
+        offsets, weight = self.data.offsets, self.data.weight
+        if offsets is None:
+            return 0.0
+        if weight is None:
+            return float(offsets.sum())
+        means = self._sums(offsets * weight, order) / self._sums(weight, order)
+        counts = np.full(len(means), self.batch_size)
+        counts[-1] = self.n_rows - self.batch_size * (len(means) - 1)
+        return float(means @ counts)
+
+    # ---- the end of an epoch
+
+    def _is_over(self, started: float) -> bool:
+        est = self.est
+        kept = self.validation
+        rows = (None, None, None) if kept is None else (kept.x, kept.y, kept.weight)
+        est._update_no_improvement_count(est.early_stopping, *rows[: 3 if _private.FIT_TAKES_WEIGHT else 2])
+        est._optimizer.iteration_ends(est.t_)
+        if est._no_improvement_count > est.n_iter_no_change:
+            if est._optimizer.trigger_stopping(self._why(), est.verbose):
+                return True
+            est._no_improvement_count = 0
+        if self.incremental:
+            return True
+        if est.max_seconds is not None and time.perf_counter() - started >= est.max_seconds:
+            return True
+        if est.n_iter_ == est.max_iter:
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({est.max_iter}) reached and the optimization hasn't "
+                "converged yet.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return False
+
+    def _why(self) -> str:
+        est = self.est
+        what = "Validation score" if est.early_stopping else "Training loss"
+        return f"{what} did not improve more than tol={est.tol:f} for {int(est.n_iter_no_change)} consecutive epochs."
+
+
+def _batch_size(est: Any, n_rows: int) -> int:
+    if isinstance(est.batch_size, str):
+        return min(200, n_rows)
+    if est.batch_size > n_rows:
+        warnings.warn(
+            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=2
+        )
+    return int(np.clip(est.batch_size, 1, n_rows))
+
+
+# ---- from arguments to a fit -----------------------------------------------------------------------------------------
+
+
+def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool) -> StochasticFit | str:
+    """Make the fit of validated rows; or say why scikit-learn's own way must be gone, with nothing changed."""
+    if weight is not None and not (np.isfinite(weight).all() and (weight >= 0).all()):
+        return "a sample_weight is negative"
+    dtype = est.coefs_[0].dtype
+    if np.result_type(x.dtype, *(a.dtype for a in (*est.coefs_, *est.intercepts_))) != dtype:
+        return f"X is {x.dtype}, and the parameters have another dtype"
+    factors = class_factors(est, y)
+    data = Data.of(est, x, y, _product(weight, factors), dtype, epochs=not (incremental or est.early_stopping))
+    if data is None:
+        return "a target is none of its loss"
+    goes_on = not incremental and resumes(est)
+    if goes_on:
+        est._resume.restore(est)
+    elif not incremental or not hasattr(est, "_optimizer"):
+        est._optimizer = new_optimizer(est, est._chosen_solver(), est.coefs_ + est.intercepts_)
+    core = core_of(est, dtype)
+    link = Link.between(core, est)
+    if link is None:
+        return f"{est._optimizer!r} is no optimizer that it knows"
+    if est.early_stopping and incremental:
+        raise ValueError("partial_fit does not support early_stopping=True")
+    validation = _validation(est, x, y, weight, factors, dtype)
+    if validation is not None and validation.train is not None:
+        data = validation.train
+    fit = StochasticFit(est, core, link, data, validation, incremental)
+    if goes_on:
+        est._random_state.set_state(est._resume.stream)
+        fit.order = est._resume.order if len(est._resume.order) == fit.n_rows else fit.order
+    take_chance(est, core)
+    return fit
+
+
+def plain_fit(est: Any, x: Any, y: Any) -> StochasticFit | None:
+    """Make the fit of one `partial_fit` from arrays that need no closer look; None, and nothing done, for all others.
+
+    scikit-learn's validation of a row takes some fifty times as long as its step.
+    """
+    core: Core | None = est._fastbp
+    if core is None or core.net.whole is None or est.early_stopping or est.warm_start:
+        return None
+    dtype = core.net.dtype
+    if not core.serves(est, dtype) or not _is_plain(est, x, dtype):
+        return None
+    targets = plain_targets(est, y, len(x), dtype)
+    if targets is None or getattr(est, "class_weight", None) is not None:
+        return None
+    link = Link.between(core, est)
+    if link is None:
+        return None
+    est._random_state = check_random_state(est.random_state)
+    return StochasticFit(est, core, link, Data(x, x, targets, None, loss_offsets(est, targets)), None, True)
+
+
+def _is_plain(est: Any, x: Any, dtype: np.dtype[Any]) -> bool:
+    return (
+        type(x) is np.ndarray and x.dtype == dtype and x.ndim == 2 and x.shape[1] == est.n_features_in_ and len(x) > 0
+        and x.flags.aligned and "feature_names_in_" not in vars(est) and bool(np.isfinite(x).all())
+    )
+
+
+def check_finite(est: Any) -> None:
+    """Raise what scikit-learn raises after a fit that has diverged."""
+    if not all(np.isfinite(array).all() for array in (*est.coefs_, *est.intercepts_)):
+        raise ValueError(
+            "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
+            "preprocessed."
+        )
+
+
+def core_of(est: Any, dtype: np.dtype[Any]) -> Core:
+    """Give the estimator's network, made where there is none that serves it."""
+    core: Core | None = est._fastbp
+    if core is None or not core.serves(est, dtype):
+        core = est._fastbp = Core(est, dtype)
+    return core
+
+
+def class_factors(est: Any, y: Array) -> NDArray[np.float64] | None:
+    """Give what `class_weight` says that each row counts; None: all the same."""
+    wanted = getattr(est, "class_weight", None)
+    if wanted is None:
+        return None
+    if est.out_activation_ != "softmax" and y.shape[1] > 1:
+        return np.asarray(compute_sample_weight(wanted, y), np.float64)
+    places = y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0].astype(np.int64)
+    of_class = compute_class_weight(wanted, classes=est.classes_, y=est.classes_[places])
+    return np.asarray(of_class[places], np.float64)
+
+
+def _product(weight: Array | None, factors: Array | None) -> Array | None:
+    if weight is None or factors is None:
+        return factors if weight is None else weight
+    return np.asarray(weight * factors)
+
+
+# ---- rows that are not trained on ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Validation:
+    """Rows for early stopping, and for `validation_loss_curve_`.
+
+    Attributes
+    ----------
+    train : Data or None
+        The other rows, if these were split off.
+    x, y, weight
+        As `_update_no_improvement_count` takes them.
+    data : Data or None
+        The same as the engine takes them, where their loss is wanted.
+    split
+        The random state's position before they were drawn.
+    """
+
+    train: Data | None
+    x: Any
+    y: Any
+    weight: Array | None
+    data: Data | None
+    split: Any = None
+
+
+def _validation(
+    est: Any, x: Any, y: Array, weight: Array | None, factors: Array | None, dtype: np.dtype[Any]
+) -> Validation | None:
+    if est._validation_data is not None:
+        return _given_validation(est, dtype)
+    if not est.early_stopping:
+        return None
+    given = [array for array in (weight, factors) if array is not None]
+    before = est._random_state.get_state() if est.exact_resume else None
+    (x, kept_x), (y, kept_y), *more = _split(est, x, y, *given)
+    pairs = iter(more)
+    weight, kept_weight = next(pairs) if weight is not None else (None, None)
+    factors, _ = next(pairs) if factors is not None else (None, None)
+    train = Data.of(est, x, y, _product(weight, factors), dtype, epochs=True)
+    data = Data.of(est, kept_x, kept_y, kept_weight, dtype, epochs=False) if est.validation_loss else None
+    return Validation(train, kept_x, _labels_of(est, kept_y), kept_weight, data, before)
+
+
+def _split(est: Any, *arrays: Any) -> list[tuple[Any, Any]]:
+    """Give each array's rows for training and for validation, drawn as scikit-learn's fit draws them."""
+    stratify = arrays[1] if is_classifier(est) and est.n_outputs_ == 1 else None
+    parts = train_test_split(
+        *arrays, random_state=est._random_state, test_size=est.validation_fraction, stratify=stratify
+    )
+    if parts[1].shape[0] < 2:
+        raise ValueError(
+            "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
+        )
+    return list(zip(parts[::2], parts[1::2], strict=True))
+
+
+def _labels_of(est: Any, y: Array) -> Any:
+    return est._label_binarizer.inverse_transform(y) if is_classifier(est) else y
+
+
+def _given_validation(est: Any, dtype: np.dtype[Any]) -> Validation:
+    """Check `validation_data` as scikit-learn checks X and y."""
+    given = est._validation_data
+    if not isinstance(given, tuple | list) or len(given) not in (2, 3):
+        raise ValueError(f"validation_data must be (X, y) or (X, y, sample_weight), got {type(given).__name__}")
+    x, y = check_X_y(
+        given[0], given[1], accept_sparse=["csr", "csc"], multi_output=True, dtype=dtype,
+        y_numeric=not is_classifier(est),
+    )
+    _check_n_features(est, x)
+    rows = y.reshape(len(y), -1)
+    if is_classifier(est):
+        unknown = np.setdiff1d(np.unique(y), est.classes_)
+        if len(unknown):
+            raise ValueError(f"validation_data has classes that are not in y: {unknown.tolist()}")
+        rows = est._label_binarizer.transform(y).astype(bool).reshape(len(y), -1)
+    if rows.shape[1] != est.n_outputs_:
+        raise ValueError(f"validation_data has {rows.shape[1]} outputs, expected {est.n_outputs_}")
+    weight = None if len(given) == 2 else _private.check_sample_weight(given[2], x, ensure_non_negative=True)
+    return Validation(None, x, y, weight, Data.of(est, x, rows, weight, dtype, epochs=False))
+
+
+def _check_n_features(est: Any, x: Any) -> None:
+    if x.shape[1] != est.n_features_in_:
+        raise ValueError(f"validation_data has {x.shape[1]} features, expected {est.n_features_in_}")
+
+
+# ---- chance, and going on where a fit has stopped --------------------------------------------------------------------
+
+
+def take_chance(est: Any, core: Core) -> None:
+    """Let dropout go on where it was; its seed is drawn once, from the estimator's random state."""
+    if not any(share > 0 for share in dropout_shares(est)):
+        return
+    if vars(est).get("_chance") is None:
+        est._chance = (int(est._random_state.randint(np.iinfo(np.int32).max)), 0)
+    core.net.seed, core.net.steps = est._chance
+
+
+@dataclass
+class Resume:
+    """What `exact_resume` keeps of a fit, beside the attributes: a pickle has it too.
+
+    Attributes
+    ----------
+    stream, split
+        The random state's position at the end, and before the rows for validation were drawn.
+    coefs, intercepts
+        As the last epoch left them, where early stopping has put others in their place.
+    order
+        Of the rows in the last epoch.
+    """
+
+    stream: Any
+    split: Any
+    coefs: list[Array]
+    intercepts: list[Array]
+    order: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, est: Any, validation: Validation | None, order: NDArray[np.int64]) -> Resume:
+        """Keep what the attributes do not."""
+        coefs, intercepts = ([a.copy() for a in arrays] for arrays in (est.coefs_, est.intercepts_))
+        if not est.early_stopping:
+            coefs = intercepts = []
+        split = None if validation is None else validation.split
+        return cls(est._random_state.get_state(), split, coefs, intercepts, order)
+
+    def restore(self, est: Any) -> None:
+        """Put the estimator where the fit has ended: before anything is drawn."""
+        if self.coefs:
+            est.coefs_, est.intercepts_ = ([a.copy() for a in arrays] for arrays in (self.coefs, self.intercepts))
+        est._random_state.set_state(self.stream if self.split is None else self.split)
+
+
+def resumes(est: Any) -> bool:
+    """Whether this fit goes on where the one before has stopped, as if that had had more epochs."""
+    return bool(est.exact_resume and est.warm_start and hasattr(est, "_resume") and hasattr(est, "_optimizer"))
+
+
+# ---- lbfgs -----------------------------------------------------------------------------------------------------------
+
+
+class Objective:
+    """The loss and its gradient at parameters in one vector, as scikit-learn's lbfgs wants them.
+
+    Parameters
+    ----------
+    est : MLPClassifier or MLPRegressor
+    dtype : dtype
+        That the engine computes in.
+    data : Data
+    """
+
+    def __init__(self, est: Any, dtype: np.dtype[Any], data: Data) -> None:
+        self.est, self.data = est, data
+        self.net = network_for(est, dtype)
+        np.average(np.ones(1), weights=None if data.weight is None else [data.weight.sum()])  # raises for no weight
+        shapes = [coef.shape for coef in est.coefs_] + [bias.shape for bias in est.intercepts_]
+        sizes = [int(np.prod(shape)) for shape in shapes]
+        self.point, self.gradient = (np.empty(sum(sizes), dtype) for _ in range(2))
+        self.n_weights = sum(coef.size for coef in est.coefs_)
+        self.table, self.out = (_table(flat, shapes, sizes) for flat in (self.point, self.gradient))
+        self.rows: float = float(len(data.t) if data.weight is None else data.weight.sum(dtype=np.float64))
+        self.loss_share = loss_share(est)
+        self.gradient_share = self.loss_share if est.lbfgs_gradient == "exact" else 1.0
+        self.offset = 0.0
+        if data.offsets is not None:
+            self.offset = float(np.average(data.offsets, weights=data.weight))
+
+    def __call__(self, packed: Array) -> tuple[float, NDArray[np.float64]]:
+        """Give the loss and a fresh gradient."""
+        self.point[...] = packed
+        whole, data = self.net.whole, self.data
+        assert whole is not None
+        loss = whole.engine.value_and_grad(data.x, data.t, data.weight, self.table, self.out)
+        loss = self.loss_share * loss + self.offset
+        gradient = self.gradient.astype(np.float64)
+        if self.gradient_share != 1.0:
+            gradient *= self.gradient_share
+        return loss + self._penalize(gradient[: self.n_weights]), gradient
+
+    def _penalize(self, gradient: NDArray[np.float64]) -> float:
+        weights, est = self.point[: self.n_weights].astype(np.float64, copy=False), self.est
+        gradient += (est.alpha / self.rows) * weights
+        penalty: float = 0.5 * est.alpha * float(weights @ weights)
+        if est.l1 != 0:
+            gradient += (est.l1 / self.rows) * np.sign(weights)
+            penalty += est.l1 * float(np.abs(weights).sum())
+        return penalty / self.rows
+
+
+def objective(est: Any, x: Any, y: Array, weight: Array | None, dtype: np.dtype[Any]) -> Objective | str:
+    """Make the objective of validated rows; or say why scikit-learn's own way must be gone."""
+    if weight is not None and not (np.isfinite(weight).all() and (weight >= 0).all()):
+        return "a sample_weight is negative"
+    data = Data.of(est, x, y, _product(weight, class_factors(est, y)), dtype, epochs=True)
+    if data is None:
+        return "a target is none of its loss"
+    made = Objective(est, dtype, data)
+    return made if made.net.whole is not None else "its loss is computed in Python"
+
+
+def _table(flat: Array, shapes: list[tuple[int, ...]], sizes: list[int]) -> _engine.Table:
+    ends = np.cumsum(sizes)
+    arrays = [flat[end - size : end].reshape(shape) for end, size, shape in zip(ends, sizes, shapes, strict=True)]
+    half = len(arrays) // 2
+    return _engine.Table(arrays[:half], arrays[half:])

@@ -1,0 +1,134 @@
+"""Every private name of scikit-learn that this package touches, and the releases whose private parts are known.
+
+A release that is not known may have moved or changed any of them: the estimators then fit and predict by scikit-learn's
+own methods, and warn once. So nothing here may be needed to define the classes, and what is missing is None.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import warnings
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import sklearn
+from numpy.typing import NDArray
+from sklearn import neural_network
+
+try:
+    from sklearn.neural_network import _multilayer_perceptron as mlp
+    from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, BaseOptimizer, SGDOptimizer
+    from sklearn.utils import _safe_indexing as rows_of
+    from sklearn.utils._param_validation import Interval, StrOptions
+    from sklearn.utils.validation import _check_sample_weight as check_sample_weight
+except ImportError:  # told by known_release() to whoever fits
+    mlp = AdamOptimizer = BaseOptimizer = SGDOptimizer = Interval = StrOptions = check_sample_weight = rows_of = None
+
+__all__ = [
+    "FIT_TAKES_WEIGHT", "GRADIENT_HOOKS", "KNOWN_RELEASES", "LBFGS_HOOKS", "AdamOptimizer", "BaseOptimizer",
+    "Interval", "SGDOptimizer", "StrOptions", "changed_table", "check_sample_weight", "known_release",
+    "mlp", "original_activation", "original_predicting", "overridden", "rows_of", "shuffled", "warn_of_release",
+]
+
+KNOWN_RELEASES = ("1.6", "1.7", "1.8", "1.9")
+
+# Since 1.7.
+FIT_TAKES_WEIGHT = "sample_weight" in inspect.signature(neural_network.MLPClassifier.fit).parameters
+
+# What computes the gradient, and may be replaced on a class or on an instance.
+GRADIENT_HOOKS = ("_backprop", "_compute_loss_grad", "_forward_pass")
+LBFGS_HOOKS = (*GRADIENT_HOOKS, "_loss_grad_lbfgs")
+TABLES = ("ACTIVATIONS", "DERIVATIVES", "LOSS_FUNCTIONS")
+
+
+def known_release() -> bool:
+    """Whether the private parts of the installed scikit-learn are those that this package was written for."""
+    return mlp is not None and _release(sklearn.__version__) in KNOWN_RELEASES
+
+
+@functools.cache
+def _release(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+_warned = False
+
+
+def warn_of_release() -> None:
+    """Say once that an unknown release is fitted by its own methods."""
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            f"fastbp.sklearn knows scikit-learn {', '.join(KNOWN_RELEASES)}, this is {sklearn.__version__}: estimators "
+            "fit and predict by scikit-learn's own methods, at its speed, and without fastbp's options",
+            stacklevel=3,
+        )
+
+
+# ---- has anybody replaced what the engine would do instead? ----------------------------------------------------------
+
+
+def _originals() -> dict[str, Any]:
+    return {name: getattr(neural_network.MLPClassifier, name) for name in LBFGS_HOOKS}
+
+
+def _entries(module: ModuleType) -> dict[str, dict[str, Any]]:
+    return {table: dict(getattr(module, table)) for table in TABLES}
+
+
+def _predicting() -> dict[tuple[str, str], Any]:
+    classes = (neural_network.MLPClassifier, neural_network.MLPRegressor)
+    return {(cls.__name__, name): getattr(cls, name) for cls in classes for name in ("_forward_pass_fast", "_predict")}
+
+
+# As they were when this package was imported.
+_PREDICTING = _predicting() if known_release() else {}
+_HOOKS = _originals() if known_release() else {}
+_TABLES = _entries(mlp) if known_release() else {}
+
+
+def overridden(estimator: Any, own: Any, names: tuple[str, ...] = GRADIENT_HOOKS) -> str | None:
+    """Give the first of these methods that is not scikit-learn's, or that of the class `own`; None where all are."""
+    cls, state = type(estimator), vars(estimator)
+    for name in names:
+        if name in state or getattr(cls, name) is not getattr(own, name, _HOOKS[name]):
+            return name
+        if getattr(mlp.BaseMultilayerPerceptron, name) is not _HOOKS[name]:
+            return name
+    return None
+
+
+def changed_table(names: dict[str, tuple[str, ...]]) -> str | None:
+    """Give the first of the tables in which one of these entries is another than at import, if any.
+
+    A name that scikit-learn has no entry for is ours, unless somebody has added one.
+    """
+    for table, entries in names.items():
+        now = getattr(mlp, table)
+        for name in entries:
+            if now.get(name) is not _TABLES[table].get(name):
+                return table
+    return None
+
+
+def original_activation(name: str) -> Any:
+    """Give scikit-learn's function of this name as it was at import; None where it has none: the name is ours."""
+    return _TABLES["ACTIVATIONS"].get(name)
+
+
+def original_predicting(cls: type, name: str) -> Any:
+    """Give this method of one of scikit-learn's two classes as it was at import."""
+    return _PREDICTING[cls.__name__, name]
+
+
+# ---- the order of an epoch -------------------------------------------------------------------------------------------
+
+
+def shuffled(order: NDArray[np.int64], random_state: Any) -> NDArray[np.int64]:
+    """Give what `sklearn.utils.shuffle` gives, with the same draw, less the time that it takes to look at the array."""
+    places = np.arange(len(order))
+    random_state.shuffle(places)
+    return order[places]

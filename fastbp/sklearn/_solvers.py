@@ -1,0 +1,179 @@
+"""scikit-learn's optimizers of an estimator, and the package's that do their work.
+
+`est._optimizer` stays scikit-learn's object (for its two stochastic solvers), and is the truth: its numbers are read
+before each epoch and written after it, and its arrays are views into the flat arrays that the engine works on.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastbp
+from fastbp.optimizers import RuleOptimizer
+from fastbp.reference import OPTIMIZERS
+from fastbp.sklearn import _private
+from fastbp.sklearn._core import Core
+
+__all__ = ["SOLVER_NAMES", "Link", "SolverState", "is_own", "new_optimizer"]
+
+Array = NDArray[Any]
+
+SKLEARN_SOLVERS = frozenset({"lbfgs", "sgd", "adam"})
+SOLVER_NAMES = frozenset(OPTIMIZERS) - SKLEARN_SOLVERS
+
+
+def is_own(solver: Any) -> bool:
+    """Whether a solver is one of the package's beyond scikit-learn's three."""
+    return isinstance(solver, RuleOptimizer) or (isinstance(solver, str) and solver in SOLVER_NAMES)
+
+
+class SolverState(_private.BaseOptimizer or object):  # type: ignore[misc]
+    """What `est._optimizer` is for a solver that scikit-learn does not have.
+
+    Attributes
+    ----------
+    solver : fastbp optimizer
+        Its hyper-parameters; the state is kept here.
+    arrays : dict of str to list of ndarray
+        Of each state of the rule one array for each of ``coefs_`` and ``intercepts_``.
+    t : int
+        Steps made.
+    carried : ndarray
+        What the rule hands on from step to step.
+    """
+
+    def __init__(self, params: list[Array], solver: RuleOptimizer) -> None:
+        super().__init__(solver.rate(1))
+        self.solver = solver
+        self.t = 0
+        self.arrays: dict[str, list[Array]] = {}
+        self.carried: NDArray[np.float64] | None = None
+
+
+def new_optimizer(est: Any, solver: Any, params: list[Array]) -> Any:
+    """Make what `est._optimizer` is to be."""
+    if solver == "sgd":
+        return _private.SGDOptimizer(
+            params, est.learning_rate_init, est.learning_rate, est.momentum, est.nesterovs_momentum, est.power_t
+        )
+    if solver == "adam":
+        return _private.AdamOptimizer(params, est.learning_rate_init, est.beta_1, est.beta_2, est.epsilon)
+    return SolverState(params, _solver_of(est, solver))
+
+
+def _solver_of(est: Any, solver: Any) -> RuleOptimizer:
+    """A solver by its name takes the estimator's hyper-parameters where it has the like."""
+    if isinstance(solver, RuleOptimizer):
+        return copy.deepcopy(solver)
+    rule = OPTIMIZERS[solver]
+    known = {hyper.name for hyper in rule.hyper}
+    given = {"lr": est.learning_rate_init, "betas": (est.beta_1, est.beta_2), "eps": est.epsilon}
+    made: RuleOptimizer = getattr(fastbp, rule.unit)(**{name: value for name, value in given.items() if name in known})
+    return made
+
+
+def _twin(theirs: Any) -> tuple[RuleOptimizer, dict[str, str]] | None:
+    """The package's optimizer with the same numbers, and which of its states is which list of theirs."""
+    if type(theirs) is _private.SGDOptimizer:
+        if not 0 <= theirs.momentum < 1:
+            return None
+        nesterov = bool(theirs.nesterov) and theirs.momentum > 0
+        rule: RuleOptimizer = fastbp.SGD(
+            theirs.learning_rate, momentum=theirs.momentum, nesterov=nesterov, lr_inside=True
+        )
+        return rule, {"velocity": "velocities"} if theirs.momentum > 0 else {}
+    if type(theirs) is _private.AdamOptimizer:
+        betas = (theirs.beta_1, theirs.beta_2)
+        rule = fastbp.Adam(theirs.learning_rate_init, betas=betas, eps=theirs.epsilon, eps_hat=True)
+        return rule, {"m": "ms", "v": "vs"}
+    if type(theirs) is SolverState:
+        return copy.deepcopy(theirs.solver), {}
+    return None
+
+
+class Link:
+    """An estimator's optimizer and the package's that works for it, on one network.
+
+    Attributes
+    ----------
+    mine : fastbp optimizer
+    """
+
+    def __init__(self, core: Core, theirs: Any, mine: RuleOptimizer, lists: dict[str, str]) -> None:
+        self.core, self.theirs, self.mine, self.lists = core, theirs, mine, lists
+        self.numbers = _numbers(theirs)
+        self.state = mine.state_for(core.net)
+        self.mine.state_arrays(self.state, core.net.flat_parameters)
+        self.homes = {name: core.views(array) for name, array in self.state.arrays.items()}
+
+    @classmethod
+    def between(cls, core: Core, est: Any) -> Link | None:
+        """Give the link of the estimator's optimizer as it is now; None where the package has no twin of it."""
+        theirs = est._optimizer
+        known: Link | None = core.links.get("optimizer")
+        clips = (est.clip_value, est.clip_norm)
+        if known is not None and known.theirs is theirs and known.numbers == _numbers(theirs) and known.clips == clips:
+            return known
+        twin = _twin(theirs)
+        if twin is None:
+            return None
+        made = cls(core, theirs, *twin)
+        made.clips = clips
+        made.mine.clip_value, made.mine.clip_norm = clips
+        core.links["optimizer"] = made
+        return made
+
+    clips: tuple[float | None, float | None] = (None, None)
+
+    def begin(self) -> None:
+        """Take the optimizer's state as it is: somebody may have changed it, or a pickle has come back."""
+        theirs = self.theirs
+        for name, attribute in self.lists.items():
+            setattr(theirs, attribute, self._taken(name, getattr(theirs, attribute)))
+        if type(theirs) is SolverState:
+            for name in self.homes:
+                theirs.arrays[name] = self._taken(name, theirs.arrays.get(name))
+            if theirs.carried is not None:
+                self.state.carried[...] = theirs.carried
+        if type(theirs) is _private.SGDOptimizer:
+            self.state.carried[...] = 1.0  # the velocity counts from the first step on: it begins as zeros
+            if self.mine.lr != theirs.learning_rate:  # type: ignore[attr-defined]
+                self.mine.lr = theirs.learning_rate  # type: ignore[attr-defined]
+        else:
+            self.state.step = theirs.t
+
+    def _taken(self, name: str, theirs: list[Array] | None) -> list[Array]:
+        homes: list[Array] = self.homes[name]
+        if theirs is None:
+            return list(homes)
+        if all(a is b for a, b in zip(theirs, homes, strict=True)):
+            return theirs
+        for home, array in zip(homes, theirs, strict=True):
+            home[...] = array
+        return list(homes)
+
+    def end(self) -> None:
+        """Tell the optimizer what the epoch has made of it."""
+        theirs, step = self.theirs, self.state.step
+        if type(theirs) is _private.SGDOptimizer:
+            return
+        theirs.t = step
+        if type(theirs) is SolverState:
+            theirs.carried = self.state.carried.copy()
+            theirs.learning_rate = self.mine.rate(max(step, 1))
+        elif step:
+            second = np.sqrt(1 - theirs.beta_2**step)
+            theirs.learning_rate = theirs.learning_rate_init * second / (1 - theirs.beta_1**step)
+
+
+def _numbers(theirs: Any) -> tuple[Any, ...]:
+    """The hyper-parameters that stay the same from epoch to epoch."""
+    names = ("momentum", "nesterov", "beta_1", "beta_2", "epsilon")
+    rate = None if type(theirs) is _private.SGDOptimizer else theirs.learning_rate_init
+    return (rate, *(getattr(theirs, name, None) for name in names))
+
+
