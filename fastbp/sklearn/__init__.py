@@ -7,19 +7,14 @@ does not have are keyword-only and off by default.
 
 from fastbp.sklearn._display import LossCurveDisplay
 from fastbp.sklearn._estimators import MLPClassifier, MLPRegressor
+from fastbp.sklearn._many import GridSearchCV, MLPEnsemble, MLPEnsembleClassifier, MLPEnsembleRegressor, fit_many
 from fastbp.sklearn._onnx import register_onnx, register_when_imported
 from fastbp.sklearn._patching import patch, patched, unpatch
 from fastbp.sklearn._storing import load
 
 __all__ = [
-    "LossCurveDisplay",
-    "MLPClassifier",
-    "MLPRegressor",
-    "load",
-    "patch",
-    "patched",
-    "register_onnx",
-    "unpatch",
+    "GridSearchCV", "LossCurveDisplay", "MLPClassifier", "MLPEnsemble", "MLPEnsembleClassifier", "MLPEnsembleRegressor",
+    "MLPRegressor", "fit_many", "load", "patch", "patched", "register_onnx", "unpatch",
 ]
 
 register_when_imported()

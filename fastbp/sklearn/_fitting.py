@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -71,27 +71,22 @@ def drive(epochs: Epochs) -> None:
             return
 
 
-_deferred: ContextVar[list[tuple[Any, Epochs]] | None] = ContextVar("deferred", default=None)
+_runner: ContextVar[Callable[[Epochs], None]] = ContextVar("runner", default=drive)
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[list[tuple[Any, Epochs]]]:
-    """Let every `fit` of the calling thread stop before its first epoch; gives the list of (estimator, epochs)."""
-    waiting: list[tuple[Any, Epochs]] = []
-    token = _deferred.set(waiting)
+def deferred(runner: Callable[[Epochs], None]) -> Iterator[None]:
+    """Let every `fit` of the calling thread give its epochs to a function, and go on when that returns or raises."""
+    token = _runner.set(runner)
     try:
-        yield waiting
+        yield
     finally:
-        _deferred.reset(token)
+        _runner.reset(token)
 
 
 def drive_or_defer(est: Any, epochs: Epochs) -> None:
     """Run a fit, unless somebody wants to run it together with others."""
-    waiting = _deferred.get()
-    if waiting is None:
-        drive(epochs)
-    else:
-        waiting.append((est, epochs))
+    _runner.get()(epochs)
 
 
 # ---- the data --------------------------------------------------------------------------------------------------------
@@ -125,6 +120,11 @@ class Data:
                 return None
         return cls(taken, targets, weight, loss_offsets(est, y))
 
+    def take(self, rows: NDArray[np.int64]) -> Data:
+        """Give some of the rows, copied."""
+        weight = None if self.weight is None else self.weight[rows]
+        return Data(self.x[rows], self.t[rows], weight, None if self.offsets is None else self.offsets[rows])
+
 
 def _rows(x: Any, dtype: np.dtype[Any]) -> Any:
     if sparse.issparse(x):
@@ -138,25 +138,25 @@ def _rows(x: Any, dtype: np.dtype[Any]) -> Any:
 class EpochJob:
     """One epoch in one call of the engine."""
 
-    def __init__(self, fit: StochasticFit, order: NDArray[np.int64] | None) -> None:
+    def __init__(self, fit: StochasticFit, data: Data, order: NDArray[np.int64] | None) -> None:
         self.fit, self.progress = fit, np.zeros(3)
-        net, data = fit.core.net, fit.data
+        net = fit.core.net
         whole = net.whole
         assert whole is not None
         net.drop_gradients()
         self.engine = whole.engine
-        steps = -(-fit.n_rows // fit.batch_size)
+        steps = -(-data.x.shape[0] // fit.batch_size)
         update = net.update_by(fit.link.mine, steps=steps, by_rows=True)
         self.args: tuple[Any, ...] | None = (
-            data.x, data.t, data.weight, order, fit.batch_size, whole.table, whole.out, update, self.progress, True,
-            fit.loss_share,
+            self.engine, data.x, data.t, data.weight, order, fit.batch_size, whole.table, whole.out, update,
+            self.progress, True, fit.loss_share,
         )
 
     def run(self) -> None:
         """Go through the batches."""
         assert self.args is not None
         with self.fit.threads():
-            self.engine.train_epoch(*self.args)
+            self.engine.train_epoch(*self.args[1:])
 
 
 class PythonJob:
@@ -164,15 +164,16 @@ class PythonJob:
 
     args: tuple[Any, ...] | None = None
 
-    def __init__(self, fit: StochasticFit, order: NDArray[np.int64] | None) -> None:
-        self.fit, self.order, self.progress = fit, order, np.zeros(3)
+    def __init__(self, fit: StochasticFit, data: Data, order: NDArray[np.int64] | None) -> None:
+        self.fit, self.data, self.order, self.progress = fit, data, order, np.zeros(3)
 
     def run(self) -> None:
         """Go through the batches."""
-        fit, data = self.fit, self.fit.data
+        fit, data = self.fit, self.data
+        n_rows = data.x.shape[0]
         with fit.threads():
-            for first in range(0, fit.n_rows, fit.batch_size):
-                place = slice(first, min(first + fit.batch_size, fit.n_rows))
+            for first in range(0, n_rows, fit.batch_size):
+                place = slice(first, min(first + fit.batch_size, n_rows))
                 rows: Any = place if self.order is None else self.order[place]
                 weight = None if data.weight is None else data.weight[rows]
                 n = place.stop - place.start
@@ -214,6 +215,7 @@ class StochasticFit:
         self.batch_size: int = _batch_size(est, self.n_rows)
         self.loss_share = loss_share(est)
         self.iterations = Iterations(est, est.max_iter, False if incremental else est.progress)
+        self.order = np.arange(self.n_rows)  # each epoch shuffles that of the one before
         self.threads = contextlib.nullcontext if est.n_threads is None else lambda: fastbp.threads(est.n_threads)
 
     def epochs(self) -> Epochs:
@@ -226,19 +228,18 @@ class StochasticFit:
         try:
             est.n_iter_ = 0
             started = time.perf_counter()
-            order = np.arange(self.n_rows, dtype=int)
             for i in range(est.max_iter):
                 self.iterations.begin(i)
                 if est.shuffle:
-                    order = _private.shuffled(order, est._random_state)
-                yield from self._one_epoch(order if est.shuffle else None)
+                    self.order = _private.shuffled(self.order, est._random_state)
+                yield from self._one_epoch(self.order if est.shuffle else None)
                 is_over = self._is_over(started)
                 if self.iterations.end(i) or is_over:
                     break
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=2)
         if est.exact_resume and not self.incremental:
-            est._resume = Resume.of(est, self.validation)
+            est._resume = Resume.of(est, self.validation, self.order)
         if est.early_stopping:
             # restored as they were after the best epoch
             est.coefs_, est.intercepts_ = est._best_coefs, est._best_intercepts
@@ -266,9 +267,12 @@ class StochasticFit:
             print(f"Iteration {est.n_iter_}, loss = {est.loss_:.8f}")
 
     def _job(self, order: NDArray[np.int64] | None, rows: int) -> EpochJob | PythonJob:
+        """Give the epoch, or of one that meets a batch without weight what comes before that."""
+        data = self.data
         if rows < self.n_rows:
-            order = (np.arange(self.n_rows) if order is None else order)[:rows]
-        return EpochJob(self, order) if self.core.net.whole is not None else PythonJob(self, order)
+            data, order = data.take(np.arange(rows) if order is None else order[:rows]), None
+        in_engine = self.core.net.whole is not None and rows > 0
+        return (EpochJob if in_engine else PythonJob)(self, data, order)
 
     def _validation_loss(self) -> float | None:
         """The mean loss of the rows that are not trained on, without the penalty; None where nobody wants it."""
@@ -383,10 +387,12 @@ def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool)
     validation = _validation(est, x, y, weight, factors, dtype)
     if validation is not None and validation.train is not None:
         data = validation.train
+    fit = StochasticFit(est, core, link, data, validation, incremental)
     if goes_on:
         est._random_state.set_state(est._resume.stream)
+        fit.order = est._resume.order if len(est._resume.order) == fit.n_rows else fit.order
     take_chance(est, core)
-    return StochasticFit(est, core, link, data, validation, incremental)
+    return fit
 
 
 def plain_fit(est: Any, x: Any, y: Any) -> StochasticFit | None:
@@ -553,6 +559,7 @@ def take_chance(est: Any, core: Core) -> None:
     core.net.seed, core.net.steps = est._chance
 
 
+@dataclass
 class Resume:
     """What `exact_resume` keeps of a fit, beside the attributes: a pickle has it too.
 
@@ -562,19 +569,24 @@ class Resume:
         The random state's position at the end, and before the rows for validation were drawn.
     coefs, intercepts
         As the last epoch left them, where early stopping has put others in their place.
+    order
+        Of the rows in the last epoch.
     """
 
-    def __init__(self, stream: Any, split: Any, coefs: list[Array], intercepts: list[Array]) -> None:
-        self.stream, self.split, self.coefs, self.intercepts = stream, split, coefs, intercepts
+    stream: Any
+    split: Any
+    coefs: list[Array]
+    intercepts: list[Array]
+    order: NDArray[np.int64]
 
     @classmethod
-    def of(cls, est: Any, validation: Validation | None) -> Resume:
+    def of(cls, est: Any, validation: Validation | None, order: NDArray[np.int64]) -> Resume:
         """Keep what the attributes do not."""
         coefs, intercepts = ([a.copy() for a in arrays] for arrays in (est.coefs_, est.intercepts_))
         if not est.early_stopping:
             coefs = intercepts = []
         split = None if validation is None else validation.split
-        return cls(est._random_state.get_state(), split, coefs, intercepts)
+        return cls(est._random_state.get_state(), split, coefs, intercepts, order)
 
     def restore(self, est: Any) -> None:
         """Put the estimator where the fit has ended: before anything is drawn."""

@@ -21,7 +21,9 @@ Design
 (g) Signals: every POLL_NS the caller, if it is Python's main thread, takes the GIL between two tasks and lets Python's
     handlers run. If one raises, the rest of the phase is not computed, and `run_tasks` says so.
     The clock is first read after POLL_US of work: reading it costs as much as a small product.
-(h) A worker computes with its caller's rounding and its caller's denormals: they are part of what a task computes.
+(h) A task may be a whole computation, with phases of its own: a session within the session, which computes alone where it is. The
+    caller's polls for both; the workers' read what it found, so that all end soon, each where it may.
+(i) A worker computes with its caller's rounding and its caller's denormals: they are part of what a task computes.
 """
 from cpython.exc cimport PyErr_Occurred, PyErr_SetString
 from libc.stdint cimport int64_t, uint64_t
@@ -152,10 +154,17 @@ cdef void session_begin(Session* session, int n_threads) noexcept nogil:
     session.next_poll = 0
     session.unpolled = 0
     session.process = team.process
+    session.whole = NULL
     session.owns_team = n_threads > 1 and exchange_int(&team.busy, 1) == 0
     session.n_threads = n_threads if session.owns_team else 1
     if session.owns_team:
         session.n_threads = start_workers(session.n_threads)
+
+cdef void session_within(Session* session, Session* whole, int worker) noexcept nogil:
+    """For a task of `whole`, in the thread that computes it."""
+    session.n_threads, session.owns_team, session.process = 1, False, whole.process
+    session.interrupted, session.polls, session.next_poll, session.unpolled = False, True, 0, 0
+    session.whole, session.at_caller = whole, worker == 0
 
 cdef int start_workers(int n_threads) noexcept nogil:
     # A thread that cannot be had is no error: there are fewer then, and the results are the same.
@@ -175,11 +184,13 @@ cdef bint session_poll(Session* session) noexcept nogil:
     session.unpolled = 0
     if not session.polls or session.interrupted:
         return session.interrupted
-    if session.next_poll == 0:
+    if session.whole != NULL:
+        session.interrupted = session_poll(session.whole) if session.at_caller else load_int(<int*> &session.whole.interrupted)
+    elif session.next_poll == 0:
         session.next_poll = nanoseconds() + POLL_NS
     elif nanoseconds() > session.next_poll:
         with gil:
-            session.interrupted = PyErr_CheckSignals() != 0 or forked_within(session)
+            store_int(<int*> &session.interrupted, PyErr_CheckSignals() != 0 or forked_within(session))
         session.next_poll = nanoseconds() + POLL_NS
     return session.interrupted
 
@@ -232,6 +243,8 @@ cdef bint run_shared(Session* session, task_t function, void* context, Py_ssize_
         if task < 0:
             break
         function(context, task, 0)
+        if session.process != team.process:
+            return True     # forked within the task: this process's team knows nothing of the phase
         finish_task()
         if session_poll(session):
             taken = withdraw()

@@ -1,0 +1,499 @@
+"""Many fits side by side: of given estimators, of an ensemble's members, of all candidates and folds of a search.
+
+Whatever is fitted has the bits that its own `fit` would give it: see _together.py for how.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from numbers import Integral
+from typing import Any, ClassVar, Self, TypeVar
+
+import joblib
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn import model_selection
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from fastbp.sklearn import _private
+from fastbp.sklearn._estimators import Accelerated, MLPClassifier, MLPRegressor
+from fastbp.sklearn._together import Fit, Together
+
+__all__ = ["GridSearchCV", "MLPEnsemble", "MLPEnsembleClassifier", "MLPEnsembleRegressor", "fit_many"]
+
+Array = NDArray[Any]
+Estimator = TypeVar("Estimator")
+
+
+# ---- given estimators ------------------------------------------------------------------------------------------------
+
+
+def fit_many(
+    estimators: Iterable[Estimator],
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    sample_weight: Any = None,
+    rows: Sequence[ArrayLike | None] | None = None,
+) -> list[Estimator]:
+    """Fit several estimators side by side, each with exactly the result of its own `fit`.
+
+    Each thread of the package makes the epochs of one estimator, for all that a stochastic solver fits; what is left
+    when they are fewer than threads, lbfgs, and estimators of other classes are fitted one after another. The
+    parameters, also `hidden_layer_sizes`, may differ.
+
+    Parameters
+    ----------
+    estimators : iterable of MLPClassifier and MLPRegressor
+        Each of them once. They are fitted in place.
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        Rows.
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Targets.
+    sample_weight : array-like of shape (n_samples,), or list of one (or None) for each estimator, optional
+        What each row counts.
+    rows : list of integer arrays, optional
+        For each estimator the numbers of its rows of X, as of a fold or a bootstrap; None: all of them.
+
+    Returns
+    -------
+    estimators : list
+        The same ones, fitted.
+
+    Raises
+    ------
+    ValueError
+        There are not as many `rows` or weights as estimators, or one of them comes twice.
+
+    Notes
+    -----
+    Whatever an estimator's own `fit` raises is raised with a note that says which one it was. Where that comes before
+    its first epoch all of them are as before; where it comes later the others are fitted to their end. A Ctrl-C ends
+    all of them after a whole step, each with scikit-learn's warning. Estimators that share one RandomState draw from it
+    in turns: give each an integer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastbp.sklearn import MLPRegressor, fit_many
+    >>> X = np.linspace(-1, 1, 200)[:, None]
+    >>> y = X[:, 0] ** 2
+    >>> members = [MLPRegressor(alpha=alpha, tol=10.0, n_iter_no_change=3) for alpha in (0.1, 0.01)]
+    >>> first, second = fit_many(members, X, y)
+    >>> first.n_iter_, second.n_iter_
+    (5, 5)
+    """
+    members = list(estimators)
+    if len(set(map(id, members))) < len(members):
+        raise ValueError("an estimator comes twice among estimators, expected each of them once")
+    chosen = [None] * len(members) if rows is None else _one_each("rows", list(rows), members)
+    weights = _weights(sample_weight, members)
+    states = [vars(member).copy() for member in members]
+    fits = [
+        Fit(partial(_fit_rows, member, X, y, weight, own))
+        for member, weight, own in zip(members, weights, chosen, strict=True)
+    ]
+    with Together() as together:
+        for i, fit in enumerate(fits):
+            together.begin(fit)
+            if fit.error is not None:
+                together.abandon()
+                _put_back(members, states)
+                _raise(fit.error, i)
+        while together.asleep:
+            together.go_on()
+    for i, fit in enumerate(fits):
+        if fit.error is not None:
+            _raise(fit.error, i)
+    return members
+
+
+def _one_each(name: str, given: list[Any], members: list[Any]) -> list[Any]:
+    if len(given) != len(members):
+        raise ValueError(f"{name} has {len(given)} entries, expected one for each of {len(members)} estimators")
+    return given
+
+
+def _weights(given: Any, members: list[Any]) -> list[Any]:
+    """An array is for all; a list or tuple that holds arrays, or None, has one for each."""
+    if isinstance(given, list | tuple) and any(one is None or np.ndim(one) > 0 for one in given):
+        return _one_each("sample_weight", list(given), members)
+    return [given] * len(members)
+
+
+def _fit_rows(member: Any, X: Any, y: Any, weight: Any, rows: Any) -> None:
+    if rows is not None:
+        X, y = (_private.rows_of(array, np.asarray(rows)) for array in (X, y))
+        weight = None if weight is None else np.asarray(weight)[rows]
+    if weight is None:
+        member.fit(X, y)
+    else:
+        member.fit(X, y, sample_weight=weight)
+
+
+def _put_back(members: list[Any], states: list[dict[str, Any]]) -> None:
+    for member, state in zip(members, states, strict=True):
+        vars(member).clear()
+        vars(member).update(state)
+
+
+def _raise(error: BaseException, i: int) -> None:
+    error.add_note(f"raised by the fit of estimators[{i}]")
+    raise error
+
+
+# ---- ensembles -------------------------------------------------------------------------------------------------------
+
+
+def _constructor(member: type) -> Callable[..., None]:
+    """Make an `__init__` of n, bootstrap and all parameters of the members, keyword-only."""
+    theirs = list(inspect.signature(member).parameters.values())
+    empty, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter("self", empty),
+        inspect.Parameter("n", empty, default=10),
+        inspect.Parameter("bootstrap", keyword, default=False),
+        *(parameter.replace(kind=keyword) for parameter in theirs),
+    ]
+    signature = inspect.Signature(parameters)
+
+    def __init__(self: Any, *args: Any, **given: Any) -> None:
+        bound = signature.bind(self, *args, **given)
+        bound.apply_defaults()
+        vars(self).update({name: value for name, value in bound.arguments.items() if name != "self"})
+
+    __init__.__signature__ = signature  # type: ignore[attr-defined]
+    return __init__
+
+
+class MLPEnsemble(BaseEstimator):  # type: ignore[misc]
+    """What `MLPEnsembleClassifier` and `MLPEnsembleRegressor` share; take one of these.
+
+    Attributes
+    ----------
+    estimators_ : list
+        The fitted members, all with the ensemble's parameters and each with a seed of its own, drawn from random_state.
+    estimators_samples_ : list of ndarray
+        With bootstrap, the numbers of the rows that each was fitted to.
+    n_features_in_, feature_names_in_
+        As of other estimators.
+    n_iter_ : int
+        The most epochs that a member has made.
+    """
+
+    _member: ClassVar[type]
+    n: Any
+    bootstrap: Any
+    random_state: Any
+
+    def __init__(self) -> None:
+        raise TypeError("MLPEnsemble is what two classes share: take MLPEnsembleClassifier or MLPEnsembleRegressor")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.target_tags.required = True
+        return tags
+
+    if _private.FIT_TAKES_WEIGHT:
+
+        def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+            """Fit all members, side by side.
+
+            Parameters
+            ----------
+            X : {array-like, sparse matrix} of shape (n_samples, n_features)
+                The rows.
+            y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+                Class labels, or numbers.
+            sample_weight : array-like of shape (n_samples,), optional
+                What each row counts.
+
+            Returns
+            -------
+            self : object
+                The fitted ensemble.
+            """
+            return self._fit(X, y, sample_weight)
+
+    else:
+
+        def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # type: ignore[misc]
+            """Fit all members to X and y, side by side."""
+            return self._fit(X, y, None)
+
+    def _fit(self, X: Any, y: Any, weight: Any) -> Self:
+        if isinstance(self.n, bool) or not isinstance(self.n, Integral) or self.n < 1:
+            raise ValueError(f"n is {self.n!r}, expected a number of members of at least 1")
+        X, y = self._check(X, y)
+        random = check_random_state(self.random_state)
+        members = self._members(random)
+        rows = [random.randint(0, X.shape[0], X.shape[0]) for _ in members] if self.bootstrap else None
+        self.estimators_ = fit_many(members, X, y, sample_weight=weight, rows=rows)
+        self.n_iter_ = max(member.n_iter_ for member in members)
+        if rows is not None:
+            self.estimators_samples_ = rows
+        return self
+
+    def _members(self, random: np.random.RandomState) -> list[Any]:
+        given = {name: value for name, value in self.get_params(deep=False).items() if name not in {"n", "bootstrap"}}
+        seeds = random.randint(np.iinfo(np.int32).max, size=self.n)
+        return [self._member(**{**given, "random_state": int(seed)}) for seed in seeds]
+
+    def _check(self, X: Any, y: Any) -> tuple[Any, Any]:
+        """Hold rows and targets to what the members ask of them, for what the ensemble itself is asked."""
+        return validate_data(  # type: ignore[no-any-return]
+            self, X, y, accept_sparse=["csr", "csc"], multi_output=True, dtype=(np.float64, np.float32)
+        )
+
+    def _rows(self, X: Any) -> Any:
+        check_is_fitted(self)
+        return validate_data(self, X, accept_sparse=["csr", "csc"], dtype=(np.float64, np.float32), reset=False)
+
+
+class MLPEnsembleClassifier(ClassifierMixin, MLPEnsemble):  # type: ignore[misc]
+    """Multi-layer perceptrons that differ in their seeds, fitted side by side; their mean probabilities decide.
+
+    Parameters
+    ----------
+    n : int
+        Members.
+    bootstrap : bool
+        Fit each to as many rows as there are, drawn with replacement, instead of all.
+    random_state : int, RandomState or None
+        Of the members' seeds, and of the rows that they draw.
+    hidden_layer_sizes, activation, ...
+        All other parameters of `MLPClassifier`, keyword-only: each member has them.
+
+    Attributes
+    ----------
+    estimators_ : list of MLPClassifier
+        The fitted members.
+    classes_ : ndarray
+        The labels that were seen in fit.
+
+    References
+    ----------
+    B. Lakshminarayanan, A. Pritzel, C. Blundell, Simple and scalable predictive uncertainty estimation using deep
+    ensembles, NeurIPS 2017. L. Breiman, Bagging predictors, Machine Learning 24, 1996.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastbp.sklearn import MLPEnsembleClassifier
+    >>> X = np.linspace(-1, 1, 300)[:, None]
+    >>> ensemble = MLPEnsembleClassifier(4, hidden_layer_sizes=(20,), max_iter=20, tol=1.0, random_state=0)
+    >>> ensemble.fit(X, X[:, 0] > 0).predict([[-0.9], [0.9]])
+    array([False,  True])
+    """
+
+    _member = MLPClassifier
+    __init__ = _constructor(MLPClassifier)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def _fit(self, X: Any, y: Any, weight: Any) -> Self:
+        super()._fit(X, y, weight)
+        # A bootstrap may have missed a class.
+        seen = [member.classes_ for member in self.estimators_]
+        self._multilabel = type_of_target(y).startswith("multilabel")
+        self.classes_ = seen[0] if self._multilabel else np.unique(np.concatenate(seen))
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> Array:
+        """Give the mean of the members' probabilities.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`.
+        """
+        X = self._rows(X)
+        each = [self._probabilities(member, X) for member in self.estimators_]
+        return np.asarray(np.mean(each, axis=0))
+
+    def _probabilities(self, member: Any, X: Any) -> Array:
+        if len(member.classes_) == 1:  # its network has one output, which knows nothing of it
+            p = np.ones((X.shape[0], 1))
+        else:
+            p = member.predict_proba(X)
+        if self._multilabel or len(member.classes_) == len(self.classes_):
+            return p
+        spread = np.zeros((len(p), len(self.classes_)), p.dtype)
+        spread[:, np.searchsorted(self.classes_, member.classes_)] = p
+        return spread
+
+    def predict_log_proba(self, X: ArrayLike) -> Array:
+        """Give the logarithm of `predict_proba`."""
+        return np.log(self.predict_proba(X))
+
+    def predict(self, X: ArrayLike) -> Array:
+        """Give the most likely class of each row; of several labels, those with a probability above one half.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_labels)
+            Labels, or zeros and ones.
+        """
+        p = self.predict_proba(X)
+        if self._multilabel:
+            return (p > 0.5).astype(int)
+        return np.asarray(self.classes_[p.argmax(axis=1)])
+
+
+class MLPEnsembleRegressor(RegressorMixin, MLPEnsemble):  # type: ignore[misc]
+    """Multi-layer perceptrons that differ in their seeds, fitted side by side; their mean predicts.
+
+    Parameters
+    ----------
+    n : int
+        Members.
+    bootstrap : bool
+        Fit each to as many rows as there are, drawn with replacement, instead of all.
+    random_state : int, RandomState or None
+        Of the members' seeds, and of the rows that they draw.
+    hidden_layer_sizes, activation, ...
+        All other parameters of `MLPRegressor`, keyword-only: each member has them.
+
+    Attributes
+    ----------
+    estimators_ : list of MLPRegressor
+        The fitted members.
+
+    References
+    ----------
+    B. Lakshminarayanan, A. Pritzel, C. Blundell, Simple and scalable predictive uncertainty estimation using deep
+    ensembles, NeurIPS 2017. L. Breiman, Bagging predictors, Machine Learning 24, 1996.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastbp.sklearn import MLPEnsembleRegressor
+    >>> X = np.linspace(-1, 1, 300)[:, None]
+    >>> ensemble = MLPEnsembleRegressor(4, hidden_layer_sizes=(20,), max_iter=20, tol=1.0, random_state=0)
+    >>> mean, std = ensemble.fit(X, X[:, 0]).predict(X, return_std=True)
+    >>> mean.shape, std.shape, bool(np.all(std >= 0))
+    ((300,), (300,), True)
+    """
+
+    _member = MLPRegressor
+    __init__ = _constructor(MLPRegressor)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _check(self, X: Any, y: Any) -> tuple[Any, Any]:
+        return validate_data(  # type: ignore[no-any-return]
+            self, X, y, accept_sparse=["csr", "csc"], multi_output=True, y_numeric=True, dtype=(np.float64, np.float32)
+        )
+
+    def predict(self, X: ArrayLike, return_std: bool = False) -> Array | tuple[Array, Array]:
+        """Give the mean of the members' predictions.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows.
+        return_std : bool
+            Give their standard deviation, too.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        std : ndarray of the same shape, only with return_std
+        """
+        each = self._predictions(X)
+        mean = each.mean(axis=0)
+        return (mean, each.std(axis=0)) if return_std else mean
+
+    def predict_std(self, X: ArrayLike) -> Array:
+        """Give the standard deviation of the members' predictions: how little they agree.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        std : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        """
+        return np.asarray(self._predictions(X).std(axis=0))
+
+    def _predictions(self, X: Any) -> Array:
+        X = self._rows(X)
+        return np.stack([member.predict(X) for member in self.estimators_])
+
+
+# ---- search ----------------------------------------------------------------------------------------------------------
+
+
+class GridSearchCV(model_selection.GridSearchCV):  # type: ignore[misc]
+    """scikit-learn's GridSearchCV, whose fits of all candidates and folds go on side by side.
+
+    Parameters, attributes and results are scikit-learn's. Where the estimator is one of the package's, or holds one (as
+    a `Pipeline` does), a thread makes the epochs of one fit, whatever `n_jobs` is, and no processes are started;
+    otherwise, and with `solver="lbfgs"`, everything is scikit-learn's. `mean_fit_time` is measured while others are
+    fitted, too.
+
+    The same for whatever else in scikit-learn takes `n_jobs` (`cross_validate`, `RandomizedSearchCV`,
+    `BaggingRegressor`): ``with joblib.parallel_config("fastbp"): ...``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastbp.sklearn import GridSearchCV, MLPRegressor
+    >>> X = np.linspace(-1, 1, 200)[:, None]
+    >>> member = MLPRegressor(hidden_layer_sizes=(20,), max_iter=50, tol=1.0, random_state=0)
+    >>> search = GridSearchCV(member, {"learning_rate_init": [1e-5, 1e-2]}, cv=3)
+    >>> search.fit(X, X[:, 0] ** 2).best_params_
+    {'learning_rate_init': 0.01}
+    """
+
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None, **params: Any) -> Self:
+        """Fit all candidates to all folds, and the best one to all rows.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            The targets.
+        **params : dict
+            As scikit-learn's.
+
+        Returns
+        -------
+        self : object
+            The fitted search.
+        """
+        if not _advances_by_epochs(self.estimator):
+            return super().fit(X, y, **params)  # type: ignore[no-any-return]
+        with joblib.parallel_config("fastbp"):
+            return super().fit(X, y, **params)  # type: ignore[no-any-return]
+
+
+def _advances_by_epochs(estimator: Any) -> bool:
+    """Whether an estimator is one of ours with a stochastic solver, or holds one."""
+    held = [estimator, *estimator.get_params(deep=True).values()] if hasattr(estimator, "get_params") else []
+    return any(isinstance(one, Accelerated) and one.solver != "lbfgs" for one in held)

@@ -1,0 +1,543 @@
+"""Many fits side by side: the bits of each alone, errors with a name, Ctrl-C for all; ensembles and a search."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+import sklearn
+from helpers import assert_same_bits
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+from sklearn import model_selection
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.exceptions import ConvergenceWarning, FitFailedWarning, NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import fastbp
+from fastbp.sklearn import (
+    GridSearchCV,
+    MLPClassifier,
+    MLPEnsemble,
+    MLPEnsembleClassifier,
+    MLPEnsembleRegressor,
+    MLPRegressor,
+    fit_many,
+)
+from fastbp.sklearn._together import Fit, Together
+
+Array = np.ndarray[Any, Any]
+
+pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer", "ignore:lbfgs failed to converge")
+
+TAKES_WEIGHT = "sample_weight" in MLPClassifier.fit.__code__.co_varnames
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """No thread sleeps for ever; filters and handlers are as they were."""
+    handler, threads = signal.getsignal(signal.SIGINT), threading.active_count()
+    filters = list(warnings.filters)
+    yield
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert threading.active_count() <= threads
+    assert list(warnings.filters) == filters
+
+
+def rows_of_data(n: int = 150, seed: int = 0) -> tuple[Array, Array, Array]:
+    """Rows, numbers and classes."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, 6))
+    return X, X[:, 0] ** 2 + X[:, 1], (X[:, 0] + X[:, 1] * X[:, 2] > 0).astype(int) + (X[:, 3] > 1)
+
+
+def assert_same_fit(one: Any, other: Any) -> None:
+    assert_same_bits(tuple(one.coefs_), tuple(other.coefs_))
+    assert_same_bits(tuple(one.intercepts_), tuple(other.intercepts_))
+    assert one.n_iter_ == other.n_iter_ and one.loss_ == other.loss_ and one.t_ == other.t_
+    for name in ("loss_curve_", "validation_scores_", "best_loss_", "out_activation_"):
+        assert getattr(one, name, None) == getattr(other, name, None), name
+    same = [np.array_equal(a, b) for a, b in zip(state(one), state(other), strict=True)]
+    assert all(same)
+
+
+def state(est: Any) -> list[Array]:
+    """Where the random stream is, and what the optimizer keeps."""
+    optimizer = getattr(est, "_optimizer", None)
+    kept = [array for name in ("ms", "vs", "velocities") for array in getattr(optimizer, name, [])]
+    return [est._random_state.get_state()[1], *kept]
+
+
+SHORT = {"max_iter": 7}
+CLASSIFIERS: list[dict[str, Any]] = [
+    {"random_state": 1},
+    {"random_state": 2, "hidden_layer_sizes": (30, 10), "learning_rate_init": 0.01, "alpha": 0.1},
+    {"random_state": 3, "solver": "sgd", "learning_rate": "adaptive", "tol": 1.0, "max_iter": 60},
+    {"random_state": 4, "early_stopping": True, "batch_size": 17, "activation": "tanh"},
+    {"random_state": 5, "solver": "lbfgs", "hidden_layer_sizes": (5,)},
+    {"random_state": 6, "hidden_layer_sizes": (), "shuffle": False},
+    {"random_state": 7, "dropout": 0.2, "n_threads": 2},
+    {"random_state": 8, "solver": "adamw", "max_iter": 3},
+]
+
+
+def members_of(cls: Any, settings: list[dict[str, Any]]) -> list[Any]:
+    return [cls(**{**SHORT, **setting}) for setting in settings]
+
+
+# ---- fit_many --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_each_is_what_its_own_fit_gives(n_threads: int) -> None:
+    X, _, y = rows_of_data()
+    members, alone = members_of(MLPClassifier, CLASSIFIERS), members_of(MLPClassifier, CLASSIFIERS)
+    with fastbp.threads(n_threads):
+        assert fit_many(members, X, y) == members
+    for one, other in zip(members, alone, strict=True):
+        assert_same_fit(one, other.fit(X, y))
+
+
+@pytest.mark.parametrize("kind", ["float32", "csr", "lists", "two outputs", "poisson", "own loss"])
+def test_whatever_they_are_fitted_to(kind: str) -> None:
+    X, t, _ = rows_of_data()
+    y: Any = t
+    options: dict[str, Any] = {}
+    if kind == "csr":
+        X = sparse.csr_array(np.where(X > 0.5, X, 0))
+    elif kind == "lists":
+        X, y = X.tolist(), t.tolist()
+    elif kind == "two outputs":
+        y = np.column_stack([t, -t])
+    elif kind == "poisson":
+        y, options = np.abs(t), {"loss": "poisson"}
+        if "loss" not in sklearn.neural_network.MLPRegressor().get_params():
+            options = {"loss": "poisson_nll"}
+    elif kind == "own loss":
+        options = {"loss": lambda out, t: (0.5 * ((out - t) ** 2).sum(axis=1), out - t)}
+    else:
+        X, y = X.astype(np.float32), t.astype(np.float32)
+    members, alone = (
+        [MLPRegressor(hidden_layer_sizes=(9,), max_iter=4, random_state=seed, **options) for seed in range(3)]
+        for _ in range(2)
+    )
+    for one, other in zip(fit_many(members, X, y), alone, strict=True):
+        assert_same_fit(one, other.fit(X, y))
+
+
+def test_rows_and_weights_of_each() -> None:
+    X, y, _ = rows_of_data()
+    rng = np.random.default_rng(1)
+    chosen = [None, rng.integers(0, len(X), len(X)), np.arange(40)]
+    weights = [rng.random(len(X)), None, rng.random(len(X))]
+    make = lambda: [MLPRegressor(hidden_layer_sizes=(8,), max_iter=5, random_state=seed) for seed in range(3)]  # noqa: E731
+    for each in (weights, weights[0], None) if TAKES_WEIGHT else (None,):
+        members = fit_many(make(), X, y, sample_weight=each, rows=chosen)
+        for i, other in enumerate(make()):
+            rows = slice(None) if chosen[i] is None else chosen[i]
+            weight = each[i] if isinstance(each, list) else each
+            more = {} if weight is None else {"sample_weight": weight[rows]}
+            assert_same_fit(members[i], other.fit(X[rows], y[rows], **more))
+
+
+def test_a_warm_start_goes_on() -> None:
+    X, y, _ = rows_of_data()
+    members, alone = (
+        [MLPRegressor(hidden_layer_sizes=(8,), max_iter=3, warm_start=True, random_state=seed) for seed in (1, 2)]
+        for _ in range(2)
+    )
+    for _ in range(3):
+        fit_many(members, X, y)
+        for member in alone:
+            member.fit(X, y)
+    for one, other in zip(members, alone, strict=True):
+        assert_same_fit(one, other)
+
+
+def test_none_at_all_and_others() -> None:
+    X, _, y = rows_of_data()
+    assert fit_many([], X, y) == []
+    other = LogisticRegression()
+    pipeline = make_pipeline(StandardScaler(), MLPClassifier(max_iter=3, random_state=0))
+    fit_many([other, pipeline], X, y)
+    assert_array_equal(other.coef_, LogisticRegression().fit(X, y).coef_)
+    assert_same_fit(pipeline[-1], clone(pipeline).fit(X, y)[-1])
+
+
+def test_bad_arguments() -> None:
+    X, y, _ = rows_of_data()
+    member = MLPRegressor()
+    with pytest.raises(ValueError, match="comes twice"):
+        fit_many([member, member], X, y)
+    with pytest.raises(ValueError, match="rows has 1 entries, expected one for each of 2"):
+        fit_many([member, MLPRegressor()], X, y, rows=[None])
+    with pytest.raises(ValueError, match="sample_weight has 1 entries, expected one for each of 2"):
+        fit_many([member, MLPRegressor()], X, y, sample_weight=[np.ones(len(X))])
+    assert not hasattr(member, "coefs_")
+
+
+@pytest.mark.parametrize("bad", ["parameter", "rows"])
+def test_an_error_before_the_first_epoch_changes_none(bad: str) -> None:
+    X, y, _ = rows_of_data()
+    members = [MLPRegressor(hidden_layer_sizes=(5,), max_iter=3, random_state=seed) for seed in range(3)]
+    members[0].fit(X, y)
+    before = [member.__dict__.copy() for member in members]
+    coefs = [coef.copy() for coef in members[0].coefs_]
+    rows: Any = None
+    if bad == "parameter":
+        members[1].alpha = -1
+        before[1]["alpha"] = -1
+    else:
+        X, rows = X.copy(), [np.arange(50), np.arange(60), np.arange(50)]
+        X[55] = np.nan
+    with pytest.raises(ValueError, match="alpha" if bad == "parameter" else "NaN") as raised:
+        fit_many(members, X, y, rows=rows)
+    assert raised.value.__notes__ == ["raised by the fit of estimators[1]"]
+    for member, state in zip(members, before, strict=True):
+        assert vars(member).keys() == state.keys()
+        assert all(vars(member)[name] is state[name] for name in state)
+    assert_same_bits(tuple(members[0].coefs_), tuple(coefs))
+
+
+def test_an_error_in_the_midst_leaves_the_others_to_end() -> None:
+    X, y, _ = rows_of_data()
+
+    class Fails(MLPRegressor):
+        def _update_no_improvement_count(self, *args: Any) -> None:
+            super()._update_no_improvement_count(*args)
+            if self.n_iter_ == 2:
+                raise FloatingPointError("enough")
+
+    make = lambda: [cls(hidden_layer_sizes=(5,), max_iter=5, random_state=1) for cls in (MLPRegressor, Fails)]  # noqa: E731
+    members = make()
+    with pytest.raises(FloatingPointError, match="enough") as raised:
+        fit_many(members, X, y)
+    assert raised.value.__notes__ == ["raised by the fit of estimators[1]"]
+    assert_same_fit(members[0], make()[0].fit(X, y))
+    assert members[1].n_iter_ == 2
+
+
+# ---- Ctrl-C ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[Callable[[float], None]]:
+    """Give a function that sends SIGINT in so many seconds."""
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("needs signals")
+    timers = []
+
+    def send(seconds: float) -> None:
+        timers.append(threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)))
+        timers[-1].start()
+
+    yield send
+    for timer in timers:
+        timer.join()
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_ctrl_c_ends_all_of_them(n_threads: int, ctrl_c: Callable[[float], None]) -> None:
+    X, y, _ = rows_of_data(20_000)
+    members = [
+        MLPRegressor(hidden_layer_sizes=(50,), max_iter=10**6, n_iter_no_change=10**6, random_state=seed)
+        for seed in range(3)
+    ]
+    with fastbp.threads(n_threads):
+        ctrl_c(0.4)
+        begin = time.perf_counter()
+        with pytest.warns(UserWarning, match="Training interrupted by user") as seen:
+            fit_many(members, X, y)
+        assert time.perf_counter() - begin < 20
+    assert sum("interrupted" in str(one.message) for one in seen) == 3
+    for member in members:
+        steps = member._optimizer.t
+        assert steps > 0
+        alone = clone(member).set_params(max_iter=max(1, member.n_iter_)).fit(X, y)
+        if steps == alone._optimizer.t:  # between two epochs
+            assert_same_bits(tuple(member.coefs_), tuple(alone.coefs_))
+
+
+def test_a_ctrl_c_that_one_of_them_hears_is_for_all(ctrl_c: Callable[[float], None]) -> None:
+    """It comes in the Python between two epochs."""
+    X, y, _ = rows_of_data()
+
+    class Waits(MLPRegressor):
+        def _update_no_improvement_count(self, *args: Any) -> None:
+            if self.n_iter_ == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)
+            super()._update_no_improvement_count(*args)
+
+    members = [cls(max_iter=50, random_state=1) for cls in (MLPRegressor, Waits, MLPRegressor)]
+    with pytest.warns(UserWarning, match="interrupted") as seen:
+        fit_many(members, X, y)
+    assert sum("interrupted" in str(one.message) for one in seen) == 3
+    assert [member.n_iter_ for member in members] == [1, 1, 1]
+
+
+def test_a_ctrl_c_reaches_a_fit_that_is_awake(ctrl_c: Callable[[float], None]) -> None:
+    X, y, _ = rows_of_data()
+
+    class Sleeps(BaseEstimator):
+        def fit(self, X: Any, y: Any) -> Any:
+            end = time.monotonic() + 20
+            while time.monotonic() < end:
+                time.sleep(0.01)
+            return self
+
+    ctrl_c(0.2)
+    begin = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        fit_many([MLPRegressor(max_iter=2, random_state=0), Sleeps()], X, y)
+    assert time.perf_counter() - begin < 10
+
+
+# ---- what goes on together -------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_fits_twice() -> None:
+    X, y, _ = rows_of_data()
+
+    def twice() -> tuple[Any, Any]:
+        return tuple(MLPRegressor(max_iter=n, random_state=0).fit(X, y) for n in (3, 2))  # type: ignore[return-value]
+
+    fits = [Fit(twice) for _ in range(3)]
+    with Together() as together:
+        for fit in fits:
+            together.begin(fit)
+        while together.asleep:
+            together.go_on()
+    for fit in fits:
+        for one, other in zip(fit.result, twice(), strict=True):
+            assert_same_fit(one, other)
+
+
+def test_settings_of_the_caller_hold() -> None:
+    seen: list[Any] = []
+
+    def look() -> None:
+        seen.append((sklearn.get_config()["assume_finite"], fastbp.get_num_threads(), np.geterr()["over"]))
+
+    with sklearn.config_context(assume_finite=True), fastbp.threads(3), np.errstate(over="raise"):
+        with Together() as together:
+            together.begin(Fit(look))
+    assert seen == [(True, 3, "raise")]
+
+
+def test_what_is_left_asleep_ends() -> None:
+    X, y, _ = rows_of_data()
+    fit = Fit(lambda: MLPRegressor().fit(X, y))
+    with pytest.raises(ZeroDivisionError), Together() as together:
+        together.begin(fit)
+        raise ZeroDivisionError
+    assert fit.is_over and fit.result is None
+
+
+# ---- ensembles -------------------------------------------------------------------------------------------------------
+
+FEW = {"n": 3, "hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0}
+
+
+@pytest.mark.filterwarnings("ignore")
+@parametrize_with_checks(
+    [
+        MLPEnsembleClassifier(2, max_iter=100, hidden_layer_sizes=(30,), learning_rate_init=0.01),
+        MLPEnsembleRegressor(2, max_iter=100, hidden_layer_sizes=(30,), learning_rate_init=0.01),
+    ]
+)
+def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.parametrize("bootstrap", [False, True])
+def test_members_and_their_mean(bootstrap: bool) -> None:
+    X, t, y = rows_of_data()
+    classifier = MLPEnsembleClassifier(**FEW, bootstrap=bootstrap).fit(X, y)
+    regressor = MLPEnsembleRegressor(**FEW, bootstrap=bootstrap).fit(X, t)
+    for ensemble, targets, cls in ((classifier, y, MLPClassifier), (regressor, t, MLPRegressor)):
+        seeds = {member.random_state for member in ensemble.estimators_}
+        assert len(seeds) == 3
+        for i, member in enumerate(ensemble.estimators_):
+            assert type(member) is cls
+            rows = ensemble.estimators_samples_[i] if bootstrap else slice(None)
+            assert_same_fit(member, clone(member).fit(X[rows], targets[rows]))
+        again = clone(ensemble).fit(X, targets)
+        assert_same_bits(tuple(again.estimators_[2].coefs_), tuple(ensemble.estimators_[2].coefs_))
+    p = np.mean([member.predict_proba(X) for member in classifier.estimators_], axis=0)
+    assert_allclose(classifier.predict_proba(X), p, rtol=1e-12)
+    assert_array_equal(classifier.predict(X), p.argmax(axis=1))
+    assert_allclose(classifier.predict_log_proba(X), np.log(p), rtol=1e-9)
+    each = np.array([member.predict(X) for member in regressor.estimators_])
+    mean, std = regressor.predict(X, return_std=True)
+    assert_allclose(mean, each.mean(axis=0), rtol=1e-12)
+    assert_allclose(std, each.std(axis=0), rtol=1e-12)
+    assert_array_equal(regressor.predict(X), mean)
+    assert_array_equal(regressor.predict_std(X), std)
+    assert_array_equal(pickle.loads(pickle.dumps(regressor)).predict(X), mean)
+
+
+def test_a_bootstrap_that_misses_classes() -> None:
+    X, _, _ = rows_of_data(12)
+    y = np.array(["a"] * 10 + ["b", "c"])
+    ensemble = MLPEnsembleClassifier(12, hidden_layer_sizes=(4,), max_iter=2, bootstrap=True, random_state=3).fit(X, y)
+    seen = [len(member.classes_) for member in ensemble.estimators_]
+    assert min(seen) < 3 and list(ensemble.classes_) == ["a", "b", "c"]
+    p = ensemble.predict_proba(X)
+    assert p.shape == (12, 3)
+    assert_allclose(p.sum(axis=1), 1, rtol=1e-6)
+    assert set(ensemble.predict(X)) <= set("abc")
+
+
+def test_several_labels_and_several_outputs() -> None:
+    X, t, _ = rows_of_data()
+    y = np.column_stack([X[:, 0] > 0, X[:, 1] > 0, X[:, 2] > 0]).astype(int)
+    ensemble = MLPEnsembleClassifier(**{**FEW, "max_iter": 60}).fit(X, y)
+    p = ensemble.predict_proba(X)
+    assert p.shape == y.shape
+    assert_array_equal(ensemble.predict(X), (p > 0.5).astype(int))
+    assert np.mean(ensemble.predict(X) == y) > 0.6
+    regressor = MLPEnsembleRegressor(**FEW).fit(X, np.column_stack([t, -t]))
+    assert [a.shape for a in regressor.predict(X, return_std=True)] == [(len(X), 2), (len(X), 2)]
+
+
+def test_what_an_ensemble_is_given() -> None:
+    X, t, _ = rows_of_data(40)
+    ensemble = MLPEnsembleRegressor(4, alpha=0.3)
+    assert ensemble.get_params() == {**MLPRegressor(alpha=0.3).get_params(), "n": 4, "bootstrap": False}
+    with pytest.raises(TypeError, match="take MLPEnsembleClassifier or MLPEnsembleRegressor"):
+        MLPEnsemble()
+    with pytest.raises(TypeError, match="layers"):
+        MLPEnsembleRegressor(layers=3)
+    for n in (0, 2.5, True):
+        with pytest.raises(ValueError, match=r"n is .*, expected a number of members"):
+            MLPEnsembleRegressor(n).fit(X, t)
+    with pytest.raises(ValueError, match="alpha"):
+        MLPEnsembleRegressor(2, alpha=-1).fit(X, t)
+    with pytest.raises(NotFittedError):
+        ensemble.predict(X)
+
+
+# ---- the search ------------------------------------------------------------------------------------------------------
+
+GRID = {"alpha": [1e-4, 1.0], "hidden_layer_sizes": [(6,), (12, 4)]}
+
+
+def assert_same_search(mine: Any, theirs: Any) -> None:
+    one, other = mine.cv_results_, theirs.cv_results_
+    assert one.keys() == other.keys()
+    for name in one:
+        if not name.endswith("_time"):
+            assert_array_equal(np.asarray(one[name]), np.asarray(other[name]), err_msg=name)
+    assert mine.best_params_ == theirs.best_params_ and mine.best_score_ == theirs.best_score_
+    assert (one["mean_fit_time"] > 0).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cv": 3},
+        {"cv": model_selection.ShuffleSplit(3, random_state=np.random.RandomState(0)), "return_train_score": True},
+        {"cv": 2, "scoring": ["accuracy", "neg_log_loss"], "refit": "accuracy", "n_jobs": 2},
+        {"cv": 2, "verbose": 3, "scoring": "accuracy"},
+    ],
+    ids=["plain", "splits drawn once", "two scores", "verbose"],
+)
+def test_a_search_is_scikit_learns(options: dict[str, Any], capsys: Any) -> None:
+    X, _, y = rows_of_data()
+    member = MLPClassifier(max_iter=4, random_state=0)
+    mine = GridSearchCV(member, GRID, **pickle.loads(pickle.dumps(options))).fit(X, y)
+    printed = capsys.readouterr().out
+    options["n_jobs"] = None
+    theirs = model_selection.GridSearchCV(member, GRID, **options).fit(X, y)
+    assert printed.count("END") == capsys.readouterr().out.count("END")
+    assert_same_search(mine, theirs)
+    assert_same_fit(mine.best_estimator_, theirs.best_estimator_)
+    assert_array_equal(mine.predict(X), theirs.predict(X))
+
+
+STREAM = np.random.default_rng(0)
+
+
+class Noise(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Draws once, in fit, from the one stream that there is: what was fitted must be what is scored."""
+
+    def fit(self, X: Any, y: Any = None) -> Any:
+        self.factor_ = STREAM.random()
+        return self
+
+    def transform(self, X: Any) -> Any:
+        return X * self.factor_
+
+
+def test_a_search_over_a_pipeline() -> None:
+    X, y, _ = rows_of_data()
+    member = MLPRegressor(hidden_layer_sizes=(6,), max_iter=4, random_state=0)
+    pipeline = make_pipeline(StandardScaler(), Noise(), member)
+    grid = {"mlpregressor__alpha": [1e-4, 1.0], "standardscaler__with_mean": [True, False]}
+    made, beginning = [], STREAM.bit_generator.state
+    for cls in (GridSearchCV, model_selection.GridSearchCV):
+        STREAM.bit_generator.state = beginning
+        made.append(cls(pipeline, grid, cv=3).fit(X, y))
+    assert_same_search(*made)
+
+
+def test_a_candidate_that_fails() -> None:
+    X, _, y = rows_of_data()
+    member, grid = MLPClassifier(max_iter=2, random_state=0), {"alpha": [1e-4, -1.0]}
+    made = []
+    for cls in (GridSearchCV, model_selection.GridSearchCV):
+        with pytest.warns() as seen:
+            made.append(cls(member, grid, cv=2).fit(X, y))
+        kinds = {one.category for one in seen} - {ConvergenceWarning}
+        assert FitFailedWarning in kinds
+    assert_same_search(*made)
+    with pytest.raises(ValueError, match="alpha"):
+        GridSearchCV(member, grid, cv=2, error_score="raise").fit(X, y)
+
+
+def test_a_search_for_others_is_scikit_learns_own() -> None:
+    X, _, y = rows_of_data()
+    grid = {"C": [0.1, 1.0]}
+    mine, theirs = (
+        cls(LogisticRegression(), grid, cv=2).fit(X, y) for cls in (GridSearchCV, model_selection.GridSearchCV)
+    )
+    assert_same_search(mine, theirs)
+    lbfgs = MLPClassifier(solver="lbfgs", max_iter=5, random_state=0)
+    assert GridSearchCV(lbfgs, {"alpha": [0.1, 1.0]}, cv=2).fit(X, y).best_index_ in (0, 1)
+
+
+def test_joblib_gives_it_to_everything() -> None:
+    X, y, _ = rows_of_data()
+    member = MLPRegressor(hidden_layer_sizes=(6,), max_iter=4, random_state=0)
+    expected = model_selection.cross_val_score(member, X, y, cv=4)
+    with joblib.parallel_config("fastbp"):
+        assert_array_equal(model_selection.cross_val_score(member, X, y, cv=4), expected)
+        nested = GridSearchCV(member, {"alpha": [0.1, 1.0]}, cv=2)
+        scores = model_selection.cross_val_score(nested, X, y, cv=2)
+        assert joblib.Parallel()(joblib.delayed(abs)(-i) for i in range(50)) == list(range(50))
+    assert_array_equal(scores, model_selection.cross_val_score(nested, X, y, cv=2))
+
+
+@pytest.mark.skipif(sklearn.__version__.startswith(("1.6", "1.7")), reason="weights are routed by metadata there")
+def test_weights_in_a_search() -> None:
+    X, y, _ = rows_of_data()
+    weight = np.random.default_rng(0).random(len(X))
+    member = MLPRegressor(hidden_layer_sizes=(6,), max_iter=4, random_state=0)
+    made = [
+        cls(member, {"alpha": [0.1, 1.0]}, cv=2).fit(X, y, sample_weight=weight)
+        for cls in (GridSearchCV, model_selection.GridSearchCV)
+    ]
+    assert_same_search(*made)
