@@ -22,7 +22,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fastbp.sklearn import MLPClassifier, MLPRegressor, _callbacks
+from fastbp.sklearn import MLPClassifier, MLPRegressor, _callbacks, fit_many
 
 HAS_CALLBACKS = hasattr(MLPClassifier, "set_callbacks")
 needs_callbacks = pytest.mark.skipif(not HAS_CALLBACKS, reason="scikit-learn has no callbacks before 1.9")
@@ -239,6 +239,17 @@ def test_callbacks_survive_a_clone() -> None:
 def test_what_is_no_callback_is_refused() -> None:
     with pytest.raises(TypeError, match="FitCallback"):
         classifier().set_callbacks(object())
+
+
+@needs_callbacks
+def test_fits_side_by_side_tell_each_of_its_own() -> None:
+    recorders = [Recorder(stop_at=stop) for stop in (0, 2)]
+    models = [classifier(alpha=0.1 * i).set_callbacks(recorder) for i, recorder in enumerate(recorders)]
+    fit_many(models, X, Y)
+    for model, recorder, n in zip(models, recorders, (1, 3), strict=True):
+        assert model.n_iter_ == n
+        assert [call[0] for call in recorder.calls] == ["setup", "begin", *n * ["begin", "end"], "end", "teardown"]
+        assert recorder.given[0]["y"] is Y
 
 
 # ---- inside others ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("sklearn")
-matplotlib = pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib")
 
 from matplotlib import pyplot
 from sklearn import neural_network
@@ -111,9 +111,9 @@ def test_the_last_step_of_a_pipeline() -> None:
 def test_what_has_no_curve_is_refused() -> None:
     with pytest.raises(NotFittedError):
         LossCurveDisplay.from_estimator(classifier())
-    with pytest.raises(ValueError, match="lbfgs.*only the stochastic solvers"):
+    with pytest.raises(ValueError, match=r"lbfgs.*only the stochastic solvers"):
         LossCurveDisplay.from_estimator(classifier(solver="lbfgs").fit(X, Y))
-    with pytest.raises(ValueError, match="this StandardScaler has none$"):
+    with pytest.raises(ValueError, match=r"this StandardScaler has none$"):
         LossCurveDisplay.from_estimator(StandardScaler().fit(X))
     assert not pyplot.get_fignums()
 
