@@ -13,8 +13,19 @@ from fastbp.sklearn._patching import patch, patched, unpatch
 from fastbp.sklearn._storing import load
 
 __all__ = [
-    "GridSearchCV", "LossCurveDisplay", "MLPClassifier", "MLPEnsemble", "MLPEnsembleClassifier", "MLPEnsembleRegressor",
-    "MLPRegressor", "fit_many", "load", "patch", "patched", "register_onnx", "unpatch",
+    "GridSearchCV",
+    "LossCurveDisplay",
+    "MLPClassifier",
+    "MLPEnsemble",
+    "MLPEnsembleClassifier",
+    "MLPEnsembleRegressor",
+    "MLPRegressor",
+    "fit_many",
+    "load",
+    "patch",
+    "patched",
+    "register_onnx",
+    "unpatch",
 ]
 
 register_when_imported()
