@@ -335,7 +335,7 @@ def test_progress_shows_epoch_loss_and_score(terminal: bool, monkeypatch: pytest
     if terminal:
         pytest.importorskip("tqdm")
     with error_stream(monkeypatch, terminal) as stream:
-        model = classifier(progress=True, early_stopping=True, validation_loss=True).fit(X, Y)
+        model = classifier(progress=True, early_stopping=True, validation_loss=True).fit(X, VALUES > 0)
     printed = stream.getvalue()
     curves = {"loss": "loss_curve_", "val_loss": "validation_loss_curve_", "val_score": "validation_scores_"}
     for name, curve in curves.items():

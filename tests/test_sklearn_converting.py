@@ -23,7 +23,10 @@ import fastbp.sklearn
 from fastbp.reference import ACTIVATIONS
 from fastbp.sklearn import MLPClassifier, MLPRegressor, _converting, _storing
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    pytest.mark.filterwarnings("ignore:scipy.optimize. The `disp` and `iprint`:DeprecationWarning"),  # 1.6 gives them
+]
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(80, 4))
