@@ -51,6 +51,7 @@ TASKS: dict[str, tuple[type, dict[str, Any], Any]] = {
     "dropout": (MLPClassifier, {"dropout": 0.25}, LABELS),
     "no hidden layer": (MLPClassifier, {"hidden_layer_sizes": ()}, LABELS),
     "lbfgs": (MLPClassifier, {"solver": "lbfgs"}, LABELS),
+    "another solver": (MLPClassifier, {"solver": "adamw"}, LABELS),
     "early stopping": (MLPClassifier, {"early_stopping": True}, LABELS),
     "activations": (MLPClassifier, {"activation": ["tanh", fastbp.LeakyReLU(0.2)]}, LABELS),
 }
@@ -184,6 +185,14 @@ def test_an_estimator_predicts_what_its_network_does_and_goes_on(cls: Any, n_out
     model.set_params(warm_start=True, max_iter=2).fit(x, y)
     assert len(model.loss_curve_) == 3
     clone(model).fit(x, y)
+
+
+@pytest.mark.parametrize("solver", ["adamw", "rmsprop"])
+def test_an_estimator_goes_on_with_a_solver_of_the_package_s(solver: str) -> None:
+    model = MLPClassifier.from_network(fastbp.MLP([4, 7, 3], seed=1), solver=solver, dtype="float32")
+    model.partial_fit(X, LABELS)
+    assert len(model.loss_curve_) == 1
+    assert model.solver == solver
 
 
 def test_the_network_stays_as_it_is() -> None:

@@ -29,6 +29,7 @@ from fastbp.losses import Loss, RuleLoss
 from fastbp.network import Network
 from fastbp.reference import LOSSES
 from fastbp.sklearn import _core
+from fastbp.sklearn._solvers import is_own as is_own_solver
 from fastbp.units import Dropout, Linear, Unit
 from fastbp.units.elementwise import ActivationUnit
 
@@ -76,8 +77,9 @@ class ConvertingMixin:
     def from_network(cls, net: Network, classes: ArrayLike | None = None, **parameters: Any) -> Self:
         """Give a fitted estimator with a network's weights, copied, that predicts what the network does.
 
-        It can go on with ``partial_fit``, or with ``fit`` where ``warm_start=True`` is among the parameters. The
-        network's penalties are left out (see `to_network`): ``alpha`` is what is given here, or its default.
+        It can go on with ``partial_fit``, or with ``fit`` where ``warm_start=True`` is among the parameters; with
+        ``dtype="float32"``, other arrays become what a network in float32 takes. The network's penalties are
+        left out (see `to_network`): ``alpha`` is what is given here, or its default.
 
         Parameters
         ----------
@@ -370,11 +372,21 @@ def fill(est: Any, coefs: Sequence[Array], intercepts: Sequence[Array], classes:
         est._label_binarizer = LabelBinarizer().fit(np.eye(n_out, dtype=np.int64) if classes is None else classes)
         est.classes_ = est._label_binarizer.classes_
     est.n_features_in_ = len(coefs[0])
-    est._random_state = np.random.RandomState(0)  # for weights that are replaced at once: the user's stays unused
-    est._initialize(np.empty((1, n_out)), [len(coefs[0]), *(b.size for b in intercepts)], coefs[0].dtype)
-    del est._random_state
+    _initialize(est, [len(coefs[0]), *(b.size for b in intercepts)], coefs[0].dtype)
     for mine, theirs in zip((*est.coefs_, *est.intercepts_), (*coefs, *intercepts), strict=True):
         mine[...] = theirs
     est._best_coefs = [values.copy() for values in est.coefs_]
     est._best_intercepts = [values.copy() for values in est.intercepts_]
     est.loss_ = math.nan  # nobody has seen any rows yet
+
+
+def _initialize(est: Any, layer_units: list[int], dtype: Any) -> None:
+    """Set what a fit sets before its first step, the weights drawn from a stream that is nobody's."""
+    solver = est.solver
+    est._random_state = np.random.RandomState(0)
+    est.solver = "adam" if is_own_solver(solver) else solver  # scikit-learn's attributes of a stochastic solver
+    try:
+        est._initialize(np.empty((1, layer_units[-1])), layer_units, dtype)
+    finally:
+        est.solver = solver
+        del est._random_state
