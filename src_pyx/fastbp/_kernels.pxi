@@ -67,6 +67,7 @@ kernels.scatter = scatter
 kernels.finite = finite
 kernels.softmax = softmax
 kernels.log_softmax = log_softmax
+kernels.softmax_rows = softmax_rows
 kernels.softmax_backward = softmax_backward
 kernels.log_softmax_backward = log_softmax_backward
 kernels.taken_squares = taken_squares

@@ -242,6 +242,8 @@ ctypedef struct Kernels:
 
     # rows of n contiguous elements
     row_forward_t softmax, log_softmax
+    # of many rows, in place: short ones side by side, a row in each lane
+    void (*softmax_rows)(void* z, Py_ssize_t rows, Py_ssize_t n) noexcept nogil
     row_backward_t softmax_backward, log_softmax_backward
 
     # losses: see _losses.pxi
