@@ -9,10 +9,12 @@ PYTEST := $(BIN)/python -m pytest
 KERNEL_TESTS := $(addprefix tests/test_,functional.py functional_units.py table_units.py losses.py ulp.py network.py engine_units.py composites.py \
 	optimizers.py steps.py)
 
-.PHONY: help demo test test-others test-debug test-ulp test-package bench compare sweep bars lint build clean
+SKLEARN_RELEASES := 1.6 1.7 1.8 1.9
+
+.PHONY: help demo test test-others test-debug test-ulp test-package test-sklearn bench compare sweep bars lint build clean
 
 help:
-	@echo "make demo | test | test-debug | test-ulp | test-package | bench | compare | sweep | bars | lint | build | clean"
+	@echo "make demo | test | test-debug | test-ulp | test-package | test-sklearn | bench | compare | sweep | bars | lint | build | clean"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +52,26 @@ test-debug:
 test-package:
 	tools/check_package.sh $(PYTHON)
 
+# The estimators with each release of scikit-learn that they know: a wheel built once, an environment for each release.
+test-sklearn: $(addprefix test-sklearn-,$(SKLEARN_RELEASES))
+
+# bin/pytest, not python -m pytest: the package under test is the installed one. SCIPY_ARRAY_API is what one of the checks asks for.
+test-sklearn-%: $(VENV)-sklearn-%/installed
+	@echo "scikit-learn $*"
+	cd tests && SCIPY_ARRAY_API=1 $(abspath $(VENV)-sklearn-$*)/bin/pytest test_sklearn_*.py $(ARGS)
+
+.PRECIOUS: $(VENV)-sklearn-%/installed
+$(VENV)-sklearn-%/installed: build/sklearn/built
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet "$$(echo build/sklearn/*.whl)[test]" "scikit-learn==$*.*"
+	$(@D)/bin/pip install --quiet --force-reinstall --no-deps build/sklearn/*.whl
+	@touch $@
+
+build/sklearn/built: $(BIN)/python $(SOURCES) $(wildcard fastbp/*.py fastbp/*/*.py)
+	rm -rf build/sklearn
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir build/sklearn .
+	@touch $@
+
 bench: $(VENV)/installed-bench
 	$(PYTEST) bench --benchmark-only --benchmark-columns=min,median,rounds --benchmark-group-by=group $(ARGS)
 
@@ -85,4 +107,4 @@ build: $(BIN)/python
 	$(BIN)/python -m build
 
 clean:
-	rm -rf build dist *.egg-info fastbp/*.so $(VENV) $(VENV)-debug
+	rm -rf build dist *.egg-info fastbp/*.so $(VENV) $(VENV)-debug $(VENV)-sklearn-*

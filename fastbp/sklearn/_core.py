@@ -272,7 +272,8 @@ def network_for(est: Any, dtype: np.dtype[Any]) -> Network:
             units.append(fastbp.Dropout(share))
     loss = own_loss(est, dtype)
     in_engine = losses.engine_parts(loss) is not None and all(unit.kind is not None for unit in units)
-    l1, l2 = (est.l1, est.alpha) if in_engine else (0.0, 0.0)
+    # A negative alpha, which scikit-learn takes where its checks are off, is fitted by scikit-learn's own way.
+    l1, l2 = (float(est.l1), max(float(est.alpha), 0.0)) if in_engine else (0.0, 0.0)
     return Network(*units, loss=loss, dtype=dtype, seed=0, l1=l1, l2=l2)
 
 
@@ -308,6 +309,10 @@ class Core:
     def is_home(self, est: Any) -> bool:
         """Whether the estimator's arrays are the network's."""
         return _same(est.coefs_, self.coefs) and _same(est.intercepts_, self.intercepts)
+
+    def may_write(self, est: Any) -> bool:
+        """Whether the estimator's arrays can be trained: joblib may have mapped them from a file, for reading."""
+        return self.is_home(est) or all(array.flags.writeable for array in (*est.coefs_, *est.intercepts_))
 
     def adopt(self, est: Any) -> None:
         """Let the estimator have the network's arrays as its own, with the values of those that it has."""

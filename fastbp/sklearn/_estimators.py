@@ -133,7 +133,7 @@ class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc
         if not _private.known_release():
             _private.warn_of_release()
             return "this release of scikit-learn is not known"
-        found = _private.overridden(self, Accelerated, hooks)
+        found = _private.overridden(self, Accelerated, hooks) or _private.patched_step()
         if found is not None:
             return f"{found} is overridden"
         entries = (self.activation if isinstance(self.activation, str) else None, self.out_activation_)
@@ -214,11 +214,7 @@ class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc
 
     def _partial_fit_plain(self, X: Any, y: Any) -> bool:
         """Make one epoch of arrays that need no validation; False, and nothing done, where others are given."""
-        cls = type(self)
-        steps = ("_fit_stochastic", "_validate_input")
-        if any(getattr(cls, name) is not getattr(Accelerated, name) for name in steps):
-            return False
-        if not hasattr(self, "_optimizer") or self._why_not() is not None:
+        if not hasattr(self, "_optimizer") or _private.steps_overridden(self, Accelerated) or self._why_not() is not None:
             return False
         fit = fitting.plain_fit(self, X, y)
         if fit is None:
@@ -347,7 +343,7 @@ def _partial_fit_of(base: Any) -> Any:
             return self
         return theirs(self, X, y, *args, **kwargs)
 
-    return available_if(lambda est: est._check_solver())(partial_fit)
+    return available_if(vars(base)["partial_fit"].check)(partial_fit)
 
 
 _OPTIONS_DOC = """Parameters

@@ -360,7 +360,7 @@ class StochasticFit:
             return True
         if est.n_iter_ == est.max_iter:
             warnings.warn(
-                f"Stochastic Optimizer: Maximum iterations ({est.max_iter}) reached and the optimization hasn't "
+                f"Stochastic Optimizer: Maximum iterations ({est.max_iter:d}) reached and the optimization hasn't "
                 "converged yet.",
                 ConvergenceWarning,
                 stacklevel=2,
@@ -386,10 +386,31 @@ def _batch_size(est: Any, n_rows: int) -> int:
 # ---- from arguments to a fit -----------------------------------------------------------------------------------------
 
 
-def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool) -> StochasticFit | str:
-    """Make the fit of validated rows; or say why scikit-learn's own way must be gone, with nothing changed."""
+def oddity(est: Any, y: Array, weight: Array | None) -> str | None:
+    """Say what in the arguments or parameters passes scikit-learn's checks, but is nothing for the engine; None: nothing."""
     if weight is not None and not (np.isfinite(weight).all() and (weight >= 0).all()):
         return "a sample_weight is negative"
+    if y.dtype.kind not in "biuf":
+        return f"y is {y.dtype}"
+    return odd_parameter(est)
+
+
+def odd_parameter(est: Any) -> str | None:
+    """Say what was changed since the parameters were made, by means that scikit-learn does not check."""
+    if not est.alpha >= 0:
+        return "alpha is negative"
+    wanted = est.hidden_layer_sizes
+    sizes = tuple(wanted) if hasattr(wanted, "__iter__") else (wanted,)
+    if sizes != tuple(coef.shape[1] for coef in est.coefs_[:-1]):
+        return "hidden_layer_sizes are not those of coefs_"
+    return None
+
+
+def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool) -> StochasticFit | str:
+    """Make the fit of validated rows; or say why scikit-learn's own way must be gone, with nothing changed."""
+    odd = oddity(est, y, weight)
+    if odd is not None:
+        return odd
     dtype = est.coefs_[0].dtype
     if np.result_type(x.dtype, *(a.dtype for a in (*est.coefs_, *est.intercepts_))) != dtype:
         return f"X is {x.dtype}, and the parameters have another dtype"
@@ -403,6 +424,8 @@ def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool)
     elif not incremental or not hasattr(est, "_optimizer"):
         est._optimizer = new_optimizer(est, est._chosen_solver(), est.coefs_ + est.intercepts_)
     core = core_of(est, dtype)
+    if not core.may_write(est):
+        return "coefs_ or intercepts_ are read-only"
     link = Link.between(core, est)
     if link is None:
         return f"{est._optimizer!r} is no optimizer that it knows"
@@ -428,12 +451,12 @@ def plain_fit(est: Any, x: Any, y: Any) -> StochasticFit | None:
     if core is None or core.net.whole is None or est.early_stopping or est.warm_start:
         return None
     dtype = core.net.dtype
-    if not core.serves(est, dtype) or not _is_plain(est, x, dtype):
+    if odd_parameter(est) is not None or not core.serves(est, dtype) or not _is_plain(est, x, dtype):
         return None
     targets = plain_targets(est, y, len(x), dtype)
     if targets is None or getattr(est, "class_weight", None) is not None:
         return None
-    link = Link.between(core, est)
+    link = Link.between(core, est) if core.may_write(est) else None
     if link is None:
         return None
     est._random_state = check_random_state(est.random_state)
@@ -654,8 +677,8 @@ class Objective:
         if data.offsets is not None:
             self.offset = float(np.average(data.offsets, weights=data.weight))
 
-    def __call__(self, packed: Array) -> tuple[float, NDArray[np.float64]]:
-        """Give the loss and a fresh gradient."""
+    def __call__(self, packed: Array) -> tuple[np.float64, NDArray[np.float64]]:
+        """Give the loss, which becomes `loss_`, and a fresh gradient."""
         self.point[...] = packed
         whole, data = self.net.whole, self.data
         assert whole is not None
@@ -664,7 +687,7 @@ class Objective:
         gradient = self.gradient.astype(np.float64)
         if self.gradient_share != 1.0:
             gradient *= self.gradient_share
-        return loss + self._penalize(gradient[: self.n_weights]), gradient
+        return np.float64(loss + self._penalize(gradient[: self.n_weights])), gradient
 
     def _penalize(self, gradient: NDArray[np.float64]) -> float:
         weights, est = self.point[: self.n_weights].astype(np.float64, copy=False), self.est
@@ -678,8 +701,9 @@ class Objective:
 
 def objective(est: Any, x: Any, y: Array, weight: Array | None, dtype: np.dtype[Any]) -> Objective | str:
     """Make the objective of validated rows; or say why scikit-learn's own way must be gone."""
-    if weight is not None and not (np.isfinite(weight).all() and (weight >= 0).all()):
-        return "a sample_weight is negative"
+    odd = oddity(est, y, weight)
+    if odd is not None:
+        return odd
     data = Data.of(est, x, y, _product(weight, class_factors(est, y)), dtype, epochs=True)
     if data is None:
         return "a target is none of its loss"

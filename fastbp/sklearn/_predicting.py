@@ -181,7 +181,7 @@ def predictor_for(est: Any) -> Predictor | None:
     kept = kept_predictor(est)
     if kept is not None and isinstance(est.activation, str) and kept.door.serves(est):
         return kept
-    if not _has_tables(est):
+    if "n_layers_" not in vars(est) or not _has_tables(est):
         return None
     try:
         made = Predictor(est)

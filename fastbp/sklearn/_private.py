@@ -28,8 +28,9 @@ except ImportError:  # told by known_release() to whoever fits
 
 __all__ = [
     "FIT_TAKES_WEIGHT", "GRADIENT_HOOKS", "KNOWN_RELEASES", "LBFGS_HOOKS", "AdamOptimizer", "BaseOptimizer",
-    "Interval", "SGDOptimizer", "StrOptions", "changed_table", "check_sample_weight", "known_release",
-    "mlp", "original_activation", "original_predicting", "overridden", "rows_of", "shuffled", "warn_of_release",
+    "Interval", "SGDOptimizer", "StrOptions", "changed_table", "check_sample_weight", "has_own_steps",
+    "known_release", "mlp", "original_activation", "original_predicting", "overridden", "patched_step", "rows_of",
+    "shuffled", "steps_overridden", "warn_of_release",
 ]
 
 KNOWN_RELEASES = ("1.6", "1.7", "1.8", "1.9")
@@ -39,8 +40,12 @@ FIT_TAKES_WEIGHT = "sample_weight" in inspect.signature(neural_network.MLPClassi
 
 # What computes the gradient, and may be replaced on a class or on an instance.
 GRADIENT_HOOKS = ("_backprop", "_compute_loss_grad", "_forward_pass")
-LBFGS_HOOKS = (*GRADIENT_HOOKS, "_loss_grad_lbfgs")
+LBFGS_HOOKS = (*GRADIENT_HOOKS, "_loss_grad_lbfgs", "_unpack")
 TABLES = ("ACTIVATIONS", "DERIVATIVES", "LOSS_FUNCTIONS")
+
+# What a fit goes through before its first batch, and an optimizer's step.
+STEPS = ("_fit", "_fit_stochastic", "_fit_lbfgs", "_validate_input")
+UPDATES = ("update_params", "_get_updates")
 
 
 def known_release() -> bool:
@@ -84,10 +89,16 @@ def _predicting() -> dict[tuple[str, str], Any]:
     return {(cls.__name__, name): getattr(cls, name) for cls in classes for name in ("_forward_pass_fast", "_predict")}
 
 
+def _pieces(classes: tuple[type, ...], names: tuple[str, ...]) -> list[tuple[type, str, Any]]:
+    return [(cls, name, getattr(cls, name)) for cls in classes for name in names]
+
+
 # As they were when this package was imported.
 _PREDICTING = _predicting() if known_release() else {}
 _HOOKS = _originals() if known_release() else {}
 _TABLES = _entries(mlp) if known_release() else {}
+_STEPS = _pieces((neural_network.MLPClassifier, neural_network.MLPRegressor), STEPS) if known_release() else []
+_UPDATES = _pieces((SGDOptimizer, AdamOptimizer), UPDATES) if known_release() else []
 
 
 def overridden(estimator: Any, own: Any, names: tuple[str, ...] = GRADIENT_HOOKS) -> str | None:
@@ -99,6 +110,26 @@ def overridden(estimator: Any, own: Any, names: tuple[str, ...] = GRADIENT_HOOKS
         if getattr(mlp.BaseMultilayerPerceptron, name) is not _HOOKS[name]:
             return name
     return None
+
+
+def steps_overridden(estimator: Any, own: Any) -> bool:
+    """Whether one of the steps of a fit is not that of the class `own`."""
+    cls, state = type(estimator), vars(estimator)
+    return any(name in state or getattr(cls, name) is not getattr(own, name) for name in STEPS)
+
+
+def patched_step() -> str | None:
+    """Give the first of scikit-learn's own steps of a fit that somebody has patched, which ours stand before."""
+    return next((name for base, name, piece in _STEPS if getattr(base, name) is not piece), None)
+
+
+def has_own_steps(optimizer: Any) -> bool:
+    """Whether the steps of an optimizer of scikit-learn's are not scikit-learn's own."""
+    if not isinstance(optimizer, SGDOptimizer | AdamOptimizer):
+        return False
+    if type(optimizer) not in (SGDOptimizer, AdamOptimizer) or any(name in vars(optimizer) for name in UPDATES):
+        return True
+    return any(getattr(cls, name) is not piece for cls, name, piece in _UPDATES)
 
 
 def changed_table(names: dict[str, tuple[str, ...]]) -> str | None:

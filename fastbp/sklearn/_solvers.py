@@ -22,6 +22,9 @@ __all__ = ["SOLVER_NAMES", "Link", "SolverState", "is_own", "new_optimizer"]
 
 Array = NDArray[Any]
 
+# Without momentum scikit-learn keeps velocities all the same, and so does a momentum that is lost in each rounding.
+NEARLY_NONE = 1e-30
+
 SKLEARN_SOLVERS = frozenset({"lbfgs", "sgd", "adam"})
 SOLVER_NAMES = frozenset(OPTIMIZERS) - SKLEARN_SOLVERS
 
@@ -57,11 +60,11 @@ class SolverState(_private.BaseOptimizer or object):  # type: ignore[misc]
 def new_optimizer(est: Any, solver: Any, params: list[Array]) -> Any:
     """Make what `est._optimizer` is to be."""
     if solver == "sgd":
-        return _private.SGDOptimizer(
+        return _private.mlp.SGDOptimizer(
             params, est.learning_rate_init, est.learning_rate, est.momentum, est.nesterovs_momentum, est.power_t
         )
     if solver == "adam":
-        return _private.AdamOptimizer(params, est.learning_rate_init, est.beta_1, est.beta_2, est.epsilon)
+        return _private.mlp.AdamOptimizer(params, est.learning_rate_init, est.beta_1, est.beta_2, est.epsilon)
     return SolverState(params, _solver_of(est, solver))
 
 
@@ -78,21 +81,27 @@ def _solver_of(est: Any, solver: Any) -> RuleOptimizer:
 
 def _twin(theirs: Any) -> tuple[RuleOptimizer, dict[str, str]] | None:
     """The package's optimizer with the same numbers, and which of its states is which list of theirs."""
-    if type(theirs) is _private.SGDOptimizer:
-        if not 0 <= theirs.momentum < 1:
-            return None
-        nesterov = bool(theirs.nesterov) and theirs.momentum > 0
-        rule: RuleOptimizer = fastbp.SGD(
-            theirs.learning_rate, momentum=theirs.momentum, nesterov=nesterov, lr_inside=True
-        )
-        return rule, {"velocity": "velocities"} if theirs.momentum > 0 else {}
-    if type(theirs) is _private.AdamOptimizer:
-        betas = (theirs.beta_1, theirs.beta_2)
-        rule = fastbp.Adam(theirs.learning_rate_init, betas=betas, eps=theirs.epsilon, eps_hat=True)
-        return rule, {"m": "ms", "v": "vs"}
     if type(theirs) is SolverState:
         return copy.deepcopy(theirs.solver), {}
+    try:
+        if type(theirs) is _private.SGDOptimizer:
+            return _sgd(theirs), {"velocity": "velocities"}
+        if type(theirs) is _private.AdamOptimizer:
+            return _adam(theirs), {"m": "ms", "v": "vs"}
+    except ValueError:  # a number that scikit-learn does not check
+        return None
     return None
+
+
+def _sgd(theirs: Any) -> RuleOptimizer:
+    momentum = float(theirs.momentum)
+    nesterov = bool(theirs.nesterov) and momentum > 0
+    return fastbp.SGD(float(theirs.learning_rate), momentum=momentum or NEARLY_NONE, nesterov=nesterov, lr_inside=True)
+
+
+def _adam(theirs: Any) -> RuleOptimizer:
+    betas = (float(theirs.beta_1), float(theirs.beta_2))
+    return fastbp.Adam(float(theirs.learning_rate_init), betas=betas, eps=float(theirs.epsilon), eps_hat=True)
 
 
 class Link:
@@ -114,6 +123,8 @@ class Link:
     def between(cls, core: Core, est: Any) -> Link | None:
         """Give the link of the estimator's optimizer as it is now; None where the package has no twin of it."""
         theirs = est._optimizer
+        if _private.has_own_steps(theirs) or not 0 < getattr(theirs, "learning_rate", 1.0) < np.inf:
+            return None
         known: Link | None = core.links.get("optimizer")
         clips = (est.clip_value, est.clip_norm)
         if known is not None and known.theirs is theirs and known.numbers == _numbers(theirs) and known.clips == clips:
@@ -142,7 +153,7 @@ class Link:
         if type(theirs) is _private.SGDOptimizer:
             self.state.carried[...] = 1.0  # the velocity counts from the first step on: it begins as zeros
             if self.mine.lr != theirs.learning_rate:  # type: ignore[attr-defined]
-                self.mine.lr = theirs.learning_rate  # type: ignore[attr-defined]
+                self.mine.lr = float(theirs.learning_rate)  # type: ignore[attr-defined]
         else:
             self.state.step = theirs.t
 
