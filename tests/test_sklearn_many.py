@@ -531,7 +531,7 @@ def test_joblib_gives_it_to_everything() -> None:
     assert_array_equal(scores, model_selection.cross_val_score(nested, X, y, cv=2))
 
 
-@pytest.mark.skipif(sklearn.__version__.startswith(("1.6", "1.7")), reason="weights are routed by metadata there")
+@pytest.mark.skipif(not TAKES_WEIGHT, reason="fit takes no weights")
 def test_weights_in_a_search() -> None:
     X, y, _ = rows_of_data()
     weight = np.random.default_rng(0).random(len(X))
