@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import pickle
 import signal
@@ -42,7 +43,7 @@ Array = np.ndarray[Any, Any]
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer", "ignore:lbfgs failed to converge")
 
-TAKES_WEIGHT = "sample_weight" in MLPClassifier.fit.__code__.co_varnames
+TAKES_WEIGHT = "sample_weight" in inspect.signature(MLPClassifier.fit).parameters
 
 
 @pytest.fixture(autouse=True)
@@ -285,7 +286,7 @@ def test_a_ctrl_c_that_one_of_them_hears_is_for_all(ctrl_c: Callable[[float], No
     with pytest.warns(UserWarning, match="interrupted") as seen:
         fit_many(members, X, y)
     assert sum("interrupted" in str(one.message) for one in seen) == 3
-    assert [member.n_iter_ for member in members] == [1, 1, 1]
+    assert all(member.n_iter_ <= 2 for member in members)
 
 
 def test_a_ctrl_c_reaches_a_fit_that_is_awake(ctrl_c: Callable[[float], None]) -> None:
@@ -318,8 +319,7 @@ def test_a_call_that_fits_twice() -> None:
     with Together() as together:
         for fit in fits:
             together.begin(fit)
-        while together.asleep:
-            together.go_on()
+        together.run()
     for fit in fits:
         for one, other in zip(fit.result, twice(), strict=True):
             assert_same_fit(one, other)
