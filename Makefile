@@ -68,6 +68,7 @@ bars: $(VENV)/installed-bench
 	$(BIN)/python -m bench.activations
 	$(BIN)/python -m bench.steps
 	$(BIN)/python -m bench.units
+	$(BIN)/python -m bench.sparse
 	$(BIN)/python -m bench.updates
 	$(BIN)/python -m bench.second_order
 	$(BIN)/python -m bench.sklearn_fits

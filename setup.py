@@ -67,8 +67,8 @@ def kernel_modules() -> list[Extension]:
 
 def engine_modules() -> list[Extension]:
     """What is the same on every processor."""
-    names = ["_team", "_dispatch", "_product", "_update", "_unit", "_loss", "_chain", "_rows", "_random", "_ops"]
-    names += ["_engine", "_probe"]
+    names = ["_team", "_dispatch", "_product", "_update", "_csr", "_unit", "_loss", "_chain", "_rows", "_predict"]
+    names += ["_random", "_ops", "_engine", "_probe", "_doors"]
     return [
         Extension(
             f"fastbp.{name}",

@@ -12,7 +12,7 @@ D. Copies and pickles do not go through JSON: `parts` and `revive` hand the unit
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -23,7 +23,7 @@ from fastbp.losses import Loss
 from fastbp.network import MLP, Network
 from fastbp.units import Unit
 
-__all__ = ["arrays_of", "build", "check_described", "children", "describe", "elements", "parts", "revive"]
+__all__ = ["arrays_of", "build", "check_described", "children", "describe", "elements", "maker", "parts", "revive"]
 
 BASES = (Unit, Loss, Network)
 
@@ -77,6 +77,11 @@ def build(data: Any, *, own: Mapping[str, type] | None = None, limit: int | None
     net = _Maker(own or {}, limit).network(data["network"])
     _set_mode(net, training, steps)
     return net
+
+
+def maker(own: Mapping[str, type]) -> Callable[[str, dict[str, Any]], Any]:
+    """Give the function that makes units and losses by the names that files have for them, for `_config.decode`."""
+    return _Maker(own, None).part
 
 
 def check_described(net: Network, data: dict[str, Any]) -> None:

@@ -33,7 +33,9 @@ Clock = Callable[[], float]
 class Reporter(Protocol):
     """What `train` talks to."""
 
-    def epoch(self, index: int, loss: float, val_loss: float | None = None) -> None:
+    def epoch(
+        self, index: int, loss: float, val_loss: float | None = None, *, val_score: float | None = None
+    ) -> None:
         """Epoch ``index`` (from 0) is finished."""
 
     def close(self) -> None:
@@ -84,17 +86,17 @@ def _is_terminal(stream: TextIO) -> bool:
     return isatty is not None and bool(isatty())
 
 
-def _values(loss: float, val_loss: float | None) -> dict[str, str]:
-    values = {"loss": f"{loss:.6g}"}
-    if val_loss is not None:
-        values["val_loss"] = f"{val_loss:.6g}"
-    return values
+def _values(loss: float, val_loss: float | None, val_score: float | None) -> dict[str, str]:
+    values = {"loss": loss, "val_loss": val_loss, "val_score": val_score}
+    return {name: f"{value:.6g}" for name, value in values.items() if value is not None}
 
 
 class Silent:
     """Says nothing."""
 
-    def epoch(self, index: int, loss: float, val_loss: float | None = None) -> None:
+    def epoch(
+        self, index: int, loss: float, val_loss: float | None = None, *, val_score: float | None = None
+    ) -> None:
         pass
 
     def close(self) -> None:
@@ -113,9 +115,11 @@ class Lines:
         self._printed = False
         self._pending: str | None = None  # the line of the newest epoch, while it has not been printed
 
-    def epoch(self, index: int, loss: float, val_loss: float | None = None) -> None:
+    def epoch(
+        self, index: int, loss: float, val_loss: float | None = None, *, val_score: float | None = None
+    ) -> None:
         now = self._clock()
-        values = "  ".join(f"{name} {value}" for name, value in _values(loss, val_loss).items())
+        values = "  ".join(f"{name} {value}" for name, value in _values(loss, val_loss, val_score).items())
         self._pending = f"epoch {index + 1}/{self._epochs}  {values}  {now - self._start:.1f} s"
         if now >= self._next:
             self._print()
@@ -146,13 +150,15 @@ class Bar:
         if patience == 0:
             self._show(0.0)
 
-    def epoch(self, index: int, loss: float, val_loss: float | None = None) -> None:
+    def epoch(
+        self, index: int, loss: float, val_loss: float | None = None, *, val_score: float | None = None
+    ) -> None:
         elapsed = self._clock() - self._start
         if self._bar is None:
             if elapsed < self._patience:
                 return
             self._show(elapsed)
-        self._bar.set_postfix(_values(loss, val_loss), refresh=False)
+        self._bar.set_postfix(_values(loss, val_loss, val_score), refresh=False)
         self._bar.update(index + 1 - self._bar.n)
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
 """Models in files: the parameters as they are, the architecture as data beside them, and nothing that could be run.
 
 A. A file holds arrays by name and four strings: the format's name, its version, the architecture (JSON, see
-   `fastbp._architecture`) and a digest of all that. Nothing is pickled.
+   `fastbp._architecture`) and a digest of all that. Nothing is pickled. More strings may stand beside them (an
+   estimator's parameters, see `fastbp.sklearn`): the digest counts them, and who wants the network passes them by.
 B. Whoever reads one trusts nothing in it. Names, shapes and dtypes are read first; the network is made only if the file
    holds the numbers that it asks for; then the arrays are read into it one by one. A digest that does not fit means
    that the file is not as it was written.
@@ -37,21 +38,27 @@ __all__ = ["load", "save"]
 
 FORMAT = "fastbp"
 VERSION = 1
+STRINGS = ("format", "version", "architecture", "sha256")  # of every file; more may stand beside them
 
 _Arrays = Mapping[str, FloatArray]
 
 
 def save(net: Network, path: str | os.PathLike[str]) -> None:
     """Write a network to a file; see `Network.save`."""
+    write(net, path, {})
+
+
+def write(net: Network, path: str | os.PathLike[str], beside: Mapping[str, str]) -> None:
+    """Write a network to a file as `save` does, with strings of the caller's own that `read` gives back."""
     target = Path(path)
     form = _format_of(target)
     text = _described(net)
     arrays = {name: np.asarray(values, order="C") for name, values in _architecture.arrays_of(net)}
-    digest = _digest(VERSION, text, arrays)
-    metadata = {"format": FORMAT, "version": str(VERSION), "architecture": text, "sha256": digest}
+    digest = _digest(VERSION, text, arrays, beside)
+    metadata = {"format": FORMAT, "version": str(VERSION), "architecture": text, **beside, "sha256": digest}
     with atomic_write(target) as file:
         form.write(file, arrays, metadata)
-        if _digest(VERSION, text, arrays) != digest:
+        if _digest(VERSION, text, arrays, beside) != digest:
             raise RuntimeError("the network was changed while it was saved: save it between two steps")
 
 
@@ -100,7 +107,11 @@ def load(path: str | os.PathLike[str], *, units: Mapping[str, type] | None = Non
     >>> bool((same.flat_parameters == net.flat_parameters).all())
     True
     """
-    own = _checked_units(units)
+    return read(path, checked_units(units))[0]
+
+
+def read(path: str | os.PathLike[str], own: Mapping[str, type]) -> tuple[Network, dict[str, str]]:
+    """Give the network in a file, as `load` does, and the strings that `write` was given beside it."""
     source = Path(path)
     form = _format_of(source)
     with open(source, "rb"):
@@ -112,9 +123,10 @@ def load(path: str | os.PathLike[str], *, units: Mapping[str, type] | None = Non
         _check_specs(source, found.specs, arrays)
         for name, values in arrays.items():
             found.fill(name, values)
-    if _digest(version, text, arrays) != found.metadata["sha256"]:
+    beside = {name: value for name, value in found.metadata.items() if name not in STRINGS}
+    if _digest(version, text, arrays, beside) != found.metadata["sha256"]:
         raise ValueError(f"{source} is damaged: its digest does not fit what it holds")
-    return net
+    return net, beside
 
 
 def _described(net: Network) -> str:
@@ -130,7 +142,8 @@ def _described(net: Network) -> str:
 # ---- what every format shares ----------------------------------------------------------------------------------------
 
 
-def _checked_units(units: Any) -> dict[str, type]:
+def checked_units(units: Any) -> dict[str, type]:
+    """Give a user's classes by name, or an error that names ``units``."""
     if units is None:
         return {}
     if not isinstance(units, Mapping):
@@ -181,9 +194,10 @@ def _check_specs(path: Path, specs: Mapping[str, tuple[str, tuple[int, ...]]], a
             raise ValueError(f"{path} does not fit its own architecture: {name} is {dtype} {shape}, {wanted}")
 
 
-def _digest(version: int, architecture: str, arrays: _Arrays) -> str:
+def _digest(version: int, architecture: str, arrays: _Arrays, beside: Mapping[str, str] | None = None) -> str:
     """SHA-256 of everything a file says. It finds damage; who forges a file on purpose can write another one."""
-    digest = hashlib.sha256(json.dumps([version, architecture]).encode())
+    strings = [architecture, dict(sorted(beside.items()))] if beside else [architecture]
+    digest = hashlib.sha256(json.dumps([version, *strings]).encode())
     for name, values in sorted(arrays.items()):
         digest.update(json.dumps([name, values.dtype.name, values.shape]).encode())
         digest.update(values.reshape(-1).view(np.uint8).data)

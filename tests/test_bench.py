@@ -584,6 +584,7 @@ def test_fits_of_the_comparison(tmp_path: Path) -> None:
         ("activations", (), ("gelu_tanh", "of sigmoid's")),
         ("steps", (), ("step / gradient", "batch 32", "predict one row")),
         ("units", ("--dtype", "float64"), ("batch_norm", "backward", "fraction")),
+        ("sparse", (), ("dense / sparse", "30-20-3", "(dense)")),
         ("updates", (), ("of memcpy's", "Adam", "Lion")),
         ("memory", (), ("784-256-10@64", "bar 1.05")),
         ("memory", ("--large", "--parameters", "1"), ("billion parameters", "GFLOP/s", "step")),

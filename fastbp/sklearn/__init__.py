@@ -5,10 +5,27 @@ random stream and results; their gradients and updates are computed by the packa
 does not have are keyword-only and off by default.
 """
 
+from fastbp.sklearn._display import LossCurveDisplay
 from fastbp.sklearn._estimators import MLPClassifier, MLPRegressor
 from fastbp.sklearn._many import GridSearchCV, MLPEnsemble, MLPEnsembleClassifier, MLPEnsembleRegressor, fit_many
+from fastbp.sklearn._onnx import register_onnx, register_when_imported
+from fastbp.sklearn._patching import patch, patched, unpatch
+from fastbp.sklearn._storing import load
 
 __all__ = [
-    "GridSearchCV", "MLPClassifier", "MLPEnsemble", "MLPEnsembleClassifier", "MLPEnsembleRegressor", "MLPRegressor",
+    "GridSearchCV",
+    "LossCurveDisplay",
+    "MLPClassifier",
+    "MLPEnsemble",
+    "MLPEnsembleClassifier",
+    "MLPEnsembleRegressor",
+    "MLPRegressor",
     "fit_many",
+    "load",
+    "patch",
+    "patched",
+    "register_onnx",
+    "unpatch",
 ]
+
+register_when_imported()

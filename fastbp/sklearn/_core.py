@@ -23,13 +23,14 @@ from fastbp.units import Unit
 __all__ = [
     "ACTIVATION_NAMES",
     "LOSS_NAMES",
+    "MARGIN_NAMES",
     "CallableLoss",
     "Core",
     "hidden_units",
     "network_for",
-    "output_link",
     "own_loss",
     "plain_targets",
+    "set_output",
     "targets_of",
 ]
 
@@ -41,6 +42,8 @@ ACTIVATION_NAMES = frozenset(SYNONYMS) | frozenset(ACTIVATIONS)
 
 # The package's losses whose outputs are values or rates, one for each column of targets, by name.
 LOSS_NAMES = frozenset(name for name, rule in LOSSES.items() if rule.link in {"identity", "exp"})
+# And those of classes, whose outputs are margins: no probabilities.
+MARGIN_NAMES = frozenset(name for name, rule in LOSSES.items() if rule.link == "margin")
 
 # scikit-learn's output activations, by the links of the package's losses.
 OUTPUTS = {"softmax": "softmax", "sigmoid": "logistic", "identity": "identity", "exp": "exp"}
@@ -68,6 +71,8 @@ def hidden_units(est: Any) -> list[Unit]:
 
 def _unit(given: str | Unit) -> Unit:
     if isinstance(given, Unit):
+        if given.parameter_shapes() or given.state_shapes():
+            raise ValueError(f"activation {given!r} has parameters of its own, which coefs_ have no place for")
         return given.fresh()
     if given not in ACTIVATION_NAMES:
         known = ", ".join(map(repr, sorted(ACTIVATION_NAMES)))
@@ -146,13 +151,40 @@ def _loss_by_name(est: Any, name: str, clip: float) -> losses.Loss:
     return made
 
 
-def output_link(loss: Any) -> str | None:
-    """Give scikit-learn's name of what follows the last layer under a loss of the package; None where it has none."""
+def link_of(loss: Any) -> str | None:
+    """Give what the outputs under a loss are: a link of the package; None where nobody knows."""
     if isinstance(loss, str):
-        return OUTPUTS.get(LOSSES[loss].link) if loss in LOSSES else None
-    if isinstance(loss, losses.RuleLoss):
-        return OUTPUTS.get(loss.rule.link)
-    return "identity"
+        return LOSSES[loss].link if loss in LOSSES else None
+    return loss.rule.link if isinstance(loss, losses.RuleLoss) else None
+
+
+def set_output(est: Any, classifies: bool) -> None:
+    """Let ``out_activation_`` be that of the estimator's loss, where this is not one of scikit-learn's.
+
+    What follows from margins are classes, which the largest of the softmax and a sigmoid above one half find as well.
+
+    Raises
+    ------
+    ValueError
+        The loss is for other targets, or for another number of outputs.
+    """
+    link = link_of(est.loss)
+    if link is None:
+        return
+    output = OUTPUTS.get(link)
+    if classifies and link != "margin" and output != est.out_activation_:
+        raise ValueError(f"loss={est.loss!r} has {link} outputs, but y asks for {est.out_activation_} ones")
+    if not classifies:
+        if output not in {"identity", "exp"} or _n_targets(est) != est.n_outputs_:
+            raise ValueError(f"loss={est.loss!r} is no loss of {est.n_outputs_} values")
+        est.out_activation_ = output
+
+
+def _n_targets(est: Any) -> int:
+    """How many columns of targets the loss takes for as many outputs as the estimator has."""
+    if not isinstance(est.loss, losses.RuleLoss):
+        return int(est.n_outputs_)
+    return est.loss.fitted(est.n_outputs_).targets
 
 
 def loss_share(est: Any) -> float:
@@ -177,15 +209,22 @@ def loss_offsets(est: Any, y: Array) -> NDArray[np.float64] | None:
 
 def targets_of(est: Any, y: Array, dtype: np.dtype[Any]) -> Array | None:
     """Give validated targets (n, k) as the engine takes them; None where only scikit-learn's own way fits them."""
-    if est.out_activation_ == "softmax":
+    if est.out_activation_ == "softmax" and takes_labels(est.loss):
         return _labels(y)
     rows = np.ascontiguousarray(y, dtype)
+    if link_of(est.loss) == "margin":
+        return np.asarray(2 * rows - 1)
     if est.out_activation_ == "logistic":
         smoothing = dtype.type(getattr(est, "label_smoothing", 0.0))
         return rows if smoothing == 0 else rows * (1 - smoothing) + smoothing / 2
     if est.out_activation_ == "exp" and not (rows >= 0).all():
         return None
     return rows
+
+
+def takes_labels(loss: Any) -> bool:
+    """Whether a loss of several classes is given the place of the right one, and not a row for each sample."""
+    return loss == "log_loss" if isinstance(loss, str) else isinstance(loss, fastbp.SoftmaxNLL)
 
 
 def _labels(y: Array) -> Array | None:
@@ -209,9 +248,9 @@ def plain_targets(est: Any, y: Any, rows: int, dtype: np.dtype[Any]) -> Array | 
     labels = np.searchsorted(classes, y)
     if labels.max() >= len(classes) or not (classes[labels] == y).all():
         return None
-    if est.out_activation_ == "softmax":
+    if est.out_activation_ == "softmax" and takes_labels(est.loss):
         return np.asarray(labels, np.int64)
-    return targets_of(est, (labels == 1)[:, None], dtype) if len(classes) == 2 else None
+    return targets_of(est, (labels == 1)[:, None], dtype) if len(classes) == 2 and est.n_outputs_ == 1 else None
 
 
 # ---- the network -----------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn import neural_network
+from sklearn.base import is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.utils.metaestimators import available_if
 
@@ -26,7 +27,10 @@ from fastbp import losses
 from fastbp.optimizers import RuleOptimizer
 from fastbp.sklearn import _fitting as fitting
 from fastbp.sklearn import _private
-from fastbp.sklearn._core import ACTIVATION_NAMES, LOSS_NAMES, Core, output_link
+from fastbp.sklearn._callbacks import CallbackSupport, Iterations, fit_arguments
+from fastbp.sklearn._converting import ConvertingMixin
+from fastbp.sklearn._core import ACTIVATION_NAMES, LOSS_NAMES, MARGIN_NAMES, Core, link_of, set_output
+from fastbp.sklearn._predicting import PredictingClassifier, PredictingRegressor
 from fastbp.sklearn._solvers import SOLVER_NAMES, is_own
 from fastbp.units import Unit
 
@@ -115,7 +119,7 @@ def _constraints(base: Any) -> dict[str, Any]:
 _Base: Any = object
 
 
-class Accelerated(_Base):  # type: ignore[misc]
+class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc]
     """What makes an estimator of scikit-learn ours."""
 
     solver: Any
@@ -168,9 +172,8 @@ class Accelerated(_Base):  # type: ignore[misc]
 
     def _initialize(self, y: Array, layer_units: list[int], dtype: Any) -> None:
         super()._initialize(y, layer_units, dtype)
-        link = output_link(self.loss)
-        if link is not None and not (isinstance(self.loss, str) and self.loss in SKLEARN_LOSSES):
-            self.out_activation_ = link
+        if not (isinstance(self.loss, str) and self.loss in SKLEARN_LOSSES):
+            set_output(self, is_classifier(self))
         for name in ("_resume", "_chance", "_fastbp"):
             self.__dict__.pop(name, None)
         if self.validation_loss or self._validation_data is not None:
@@ -204,7 +207,8 @@ class Accelerated(_Base):  # type: ignore[misc]
         fit = self._why_not() or fitting.prepare(self, X, y, weight, incremental)
         if isinstance(fit, str):
             self._refuse_options(fit)
-            super()._fit_stochastic(X, y, *rest)
+            with Iterations(self, 0):
+                super()._fit_stochastic(X, y, *rest)
             return
         fitting.drive_or_defer(self, fit.epochs())
 
@@ -229,8 +233,13 @@ class Accelerated(_Base):  # type: ignore[misc]
         objective = self._why_not(_private.LBFGS_HOOKS) or self._objective(X, y, rest[0])
         if isinstance(objective, str):
             self._refuse_options(objective)
-            super()._fit_lbfgs(X, y, *rest)
+            with Iterations(self, 0):
+                super()._fit_lbfgs(X, y, *rest)
             return
+        with Iterations(self, 0):
+            self._minimize(objective, X, y, *rest)
+
+    def _minimize(self, objective: fitting.Objective, X: Any, y: Array, *rest: Any) -> None:
         self._lbfgs_objective = objective
         try:
             super()._fit_lbfgs(X, y, *rest)
@@ -313,13 +322,14 @@ def _fit_of(base: Any) -> Any:
 
     @functools.wraps(theirs)
     def fit(self: Any, X: Any, y: Any, *args: Any, validation_data: Any = None, **kwargs: Any) -> Any:
-        if validation_data is None:
-            return theirs(self, X, y, *args, **kwargs)
-        self._validation_data = validation_data
-        try:
-            return theirs(self, X, y, *args, **kwargs)
-        finally:
-            del self._validation_data
+        with fit_arguments(self, X, y, *args[:1], **kwargs):
+            if validation_data is None:
+                return theirs(self, X, y, *args, **kwargs)
+            self._validation_data = validation_data
+            try:
+                return theirs(self, X, y, *args, **kwargs)
+            finally:
+                del self._validation_data
 
     made: Any = fit
     made.__signature__ = _with_keywords(inspect.signature(theirs), {"validation_data": None})
@@ -340,10 +350,106 @@ def _partial_fit_of(base: Any) -> Any:
     return available_if(lambda est: est._check_solver())(partial_fit)
 
 
+_OPTIONS_DOC = """Parameters
+    ----------
+    hidden_layer_sizes, activation, solver, alpha, ..., max_fun
+        As scikit-learn's, with its defaults; see ``sklearn.neural_network.{name}``.
+        Beyond its values, ``activation`` takes every activation of the package by its name, one of its units, or a
+        list with one of them for each hidden layer; ``solver`` takes "adamw", "nadam", "radam", "rmsprop", "adagrad",
+        "adadelta" and "lion" (with ``learning_rate_init``, ``beta_1``, ``beta_2`` and ``epsilon`` where they have the
+        like), or one of the package's optimizers.
+    dropout : float or list of float, default=0.0
+        Share of each hidden layer's outputs that is dropped in training, in [0, 1); a list has one for each layer.
+    l1 : float, default=0.0
+        Factor of the sum of the weights' absolute values, beside alpha's of their squares; divided by the rows, too.
+    clip_value, clip_norm : float, optional
+        What each element, and the norm, of a batch's gradient is held within. Stochastic solvers only.
+    scoring : str or callable, optional
+        What early stopping goes by, as in ``sklearn.metrics.check_scoring``; None: scikit-learn's choice.
+    validation_loss : bool, default=False
+        Keep the loss of the rows for validation after each epoch in ``validation_loss_curve_``.
+    max_seconds : float, optional
+        Stop after the epoch in which they are over. Stochastic solvers only.
+    n_threads : int, optional
+        Of this estimator's fit; None: what the package uses.
+    dtype : {{"float32", "float64"}}, optional
+        Convert X to it; lbfgs then computes in it, too. None: that of X, and float64 for lbfgs.
+    exact_resume : bool, default=False
+        With ``warm_start``, a fit goes on where the one before has stopped, with the optimizer's state, the random
+        stream, the split and the order of the rows: several fits make what one with as many epochs would.
+    lbfgs_gradient : {{"sklearn", "exact"}}, default="sklearn"
+        With several outputs scikit-learn's lbfgs takes a gradient of the squared error that is as many times too large.
+    progress : bool, default=False
+        Show a line of progress. Stochastic solvers only.
+{more}
+    Attributes
+    ----------
+    coefs_, intercepts_, loss_curve_, best_loss_, validation_scores_, n_iter_, t_, ...
+        As scikit-learn's.
+    validation_loss_curve_ : list of float
+        Where it was asked for.
+
+    Notes
+    -----
+    A subclass or an instance may replace scikit-learn's private methods, and its tables of functions may be changed:
+    its own way is gone then, and options that it does not have raise ValueError.
+
+    References
+    ----------
+    F. Pedregosa et al., "Scikit-learn: machine learning in Python", JMLR 12, 2011.
+
+    Examples
+    --------
+{example}    """
+
+_CLASSIFIER_DOC = """    loss : "log_loss", "hinge", "squared_hinge", fastbp.Loss or callable, default="log_loss"
+        Under the two of margins there is no `predict_proba`. A loss of probabilities may have options, such as
+        ``fastbp.SigmoidNLL(pos_weight=3.0)``; ``loss(y, t)`` gives each row's loss and its gradient at the outputs.
+    class_weight : dict or "balanced", optional
+        What the rows of each class count.
+    label_smoothing : float, default=0.0
+        Share of each target that goes to all classes alike, in [0, 1).
+"""
+
+_CLASSIFIER_EXAMPLE = """    >>> from sklearn.datasets import load_iris
+    >>> from fastbp.sklearn import MLPClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> MLPClassifier(max_iter=400, random_state=0).fit(X, y).score(X, y) > 0.95
+    True
+"""
+
+_REGRESSOR_DOC = """    loss : str, fastbp.Loss or callable, default="squared_error"
+        "squared_error", "poisson", "huber", "mae", "quantile", ...: every loss of the package whose outputs are values
+        or rates; or ``loss(y, t)`` that gives the loss of each row and its gradient at the outputs.
+"""
+
+_REGRESSOR_EXAMPLE = """    >>> import numpy as np
+    >>> from fastbp.sklearn import MLPRegressor
+    >>> X = np.linspace(-2, 2, 200)[:, None]
+    >>> est = MLPRegressor(hidden_layer_sizes=(30,), solver="lbfgs", max_iter=500, random_state=0)
+    >>> est.fit(X, np.sin(2 * X[:, 0])).score(X, np.sin(2 * X[:, 0])) > 0.99
+    True
+"""
+
+
+def _documented(summary: str, more: str, example: str) -> Callable[[type], type]:
+    """Give a class its docstring: what both estimators have stands in one place."""
+
+    def add(cls: type) -> type:
+        options = _OPTIONS_DOC.format(name=cls.__name__, more=more, example=example)
+        cls.__doc__ = f"{summary}\n\n    {options}"
+        return cls
+
+    return add
+
+
 # ---- the estimators --------------------------------------------------------------------------------------------------
 
 
-class MLPClassifier(Accelerated, neural_network.MLPClassifier):  # type: ignore[misc]
+@_documented(
+    "scikit-learn's multi-layer perceptron for classes, several times faster.", _CLASSIFIER_DOC, _CLASSIFIER_EXAMPLE
+)
+class MLPClassifier(PredictingClassifier, Accelerated, neural_network.MLPClassifier):  # type: ignore[misc]
     _options = _options_of(neural_network.MLPClassifier, {**OPTIONS, **CLASSIFIER_OPTIONS})
     __init__ = _constructor(neural_network.MLPClassifier, _options)
     fit = _fit_of(neural_network.MLPClassifier)
@@ -353,11 +459,32 @@ class MLPClassifier(Accelerated, neural_network.MLPClassifier):  # type: ignore[
         _parameter_constraints.update(
             class_weight=[dict, _private.StrOptions({"balanced"}), None],
             label_smoothing=[_private.Interval(Real, 0, 1, closed="left")],
-            loss=[_private.StrOptions({"log_loss"}), losses.Loss, callable],
+            loss=[_private.StrOptions({"log_loss", *MARGIN_NAMES}), losses.Loss, callable],
         )
 
+    def _has_probabilities(self) -> bool:
+        if link_of(self.loss) == "margin":
+            raise AttributeError(f"loss={self.loss!r} makes margins: there are no probabilities")
+        return True
 
-class MLPRegressor(Accelerated, neural_network.MLPRegressor):  # type: ignore[misc]
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
+    def predict_proba(self, X: Any) -> Array:
+        """Give the probability of each class in the order of ``classes_``, (n_samples, n_classes).
+
+        Not under a loss of margins, such as "hinge": AttributeError.
+        """
+        return super().predict_proba(X)
+
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
+    def predict_log_proba(self, X: Any) -> Array:
+        """Give the logarithm of `predict_proba`."""
+        return super().predict_log_proba(X)  # type: ignore[no-any-return]
+
+
+@_documented(
+    "scikit-learn's multi-layer perceptron for numbers, several times faster.", _REGRESSOR_DOC, _REGRESSOR_EXAMPLE
+)
+class MLPRegressor(PredictingRegressor, Accelerated, neural_network.MLPRegressor):  # type: ignore[misc]
     _options = _options_of(neural_network.MLPRegressor, {**OPTIONS, "loss": "squared_error"})
     __init__ = _constructor(neural_network.MLPRegressor, _options)
     fit = _fit_of(neural_network.MLPRegressor)

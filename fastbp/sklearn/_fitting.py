@@ -30,12 +30,17 @@ from sklearn.utils.class_weight import compute_class_weight, compute_sample_weig
 from sklearn.utils.validation import check_X_y
 
 import fastbp
-from fastbp import _engine
+from fastbp import _csr, _engine
+from fastbp._sparse import worth_sparse
 from fastbp.sklearn import _private
+from fastbp.sklearn._callbacks import Iterations
 from fastbp.sklearn._core import Core, dropout_shares, loss_offsets, loss_share, network_for, plain_targets, targets_of
 from fastbp.sklearn._solvers import Link, new_optimizer
 
 __all__ = ["Job", "Objective", "StochasticFit", "deferred", "drive", "drive_or_defer", "objective", "prepare"]
+
+MANY_ELEMENTS = 1 << 16  # of X: in fewer it does not pay to look for zeros
+SAMPLE = 64  # rows that are looked at first
 
 Array = NDArray[Any]
 Epochs = Generator["Job", None, None]
@@ -98,32 +103,54 @@ class Data:
     ----------
     x, t, weight
         Of `Engine.train_epoch`.
+    rows : ndarray or sparse matrix in CSR
+        What x was made of.
     offsets : ndarray or None
         What scikit-learn's loss of each row has beside ours.
     """
 
-    def __init__(self, x: Any, t: Array, weight: Array | None, offsets: NDArray[np.float64] | None) -> None:
-        self.x, self.t, self.weight, self.offsets = x, t, weight, offsets
+    def __init__(
+        self, rows: Any, x: Any, t: Array, weight: Array | None, offsets: NDArray[np.float64] | None
+    ) -> None:
+        self.rows, self.x, self.t, self.weight, self.offsets = rows, x, t, weight, offsets
 
     @classmethod
-    def of(cls, est: Any, x: Any, y: Array, weight: Array | None, dtype: np.dtype[Any]) -> Data | None:
-        """Give validated rows in this form; None where only scikit-learn's own way fits them."""
-        taken, targets = _rows(x, dtype), targets_of(est, y, dtype)
-        if taken is None or targets is None:
+    def of(cls, est: Any, x: Any, y: Array, weight: Array | None, dtype: np.dtype[Any], *, epochs: bool) -> Data | None:
+        """Give validated rows in this form; None where only scikit-learn's own way fits their targets.
+
+        epochs: the engine goes through them often enough to look for zeros among them first.
+        """
+        targets = targets_of(est, y, dtype)
+        if targets is None:
             return None
-        if weight is not None:
-            if (weight < 0).any():
-                return None
-            weight = np.ascontiguousarray(weight, dtype)
-            if not np.isfinite(weight).all():
-                return None
-        return cls(taken, targets, weight, loss_offsets(est, y))
+        rows = x.tocsr() if sparse.issparse(x) else np.require(x, dtype, "A")
+        weight = None if weight is None else np.ascontiguousarray(weight, dtype)
+        return cls(rows, _as_engine_takes(est, rows, dtype, epochs), targets, weight, loss_offsets(est, y))
+
+    def take(self, places: NDArray[np.int64], dtype: np.dtype[Any]) -> Data:
+        """Give some of the rows, copied."""
+        rows = self.rows[places]
+        weight, offsets = (None if one is None else one[places] for one in (self.weight, self.offsets))
+        return Data(rows, _as_engine_takes(None, rows, dtype, False), self.t[places], weight, offsets)
 
 
-def _rows(x: Any, dtype: np.dtype[Any]) -> Any:
-    if sparse.issparse(x):
-        return None
-    return np.require(x, dtype, "A")
+def _as_engine_takes(est: Any, rows: Any, dtype: np.dtype[Any], epochs: bool) -> Any:
+    """Dense rows as they are, or without their zeros if these are most of them, as in images: see bench/sparse.py."""
+    if not sparse.issparse(rows):
+        return _csr.SparseRows.from_dense(rows) if epochs and _is_mostly_zero(est, rows) else rows
+    return _csr.SparseRows(rows.indptr, rows.indices, np.ascontiguousarray(rows.data, dtype), rows.shape[1])
+
+
+def _is_mostly_zero(est: Any, rows: Array) -> bool:
+    if rows.size < MANY_ELEMENTS:
+        return False
+    batch = 200 if isinstance(est.batch_size, str) else est.batch_size
+    sample = rows[:: max(1, len(rows) // SAMPLE)]
+    outputs = est.coefs_[0].shape[1]
+    return all(
+        worth_sparse(_csr.count_entries(part) / part.size, outputs, rows.dtype, min(batch, len(rows)))
+        for part in (sample, rows)
+    )
 
 
 # ---- the stochastic fit ----------------------------------------------------------------------------------------------
@@ -132,14 +159,14 @@ def _rows(x: Any, dtype: np.dtype[Any]) -> Any:
 class EpochJob:
     """One epoch in one call of the engine."""
 
-    def __init__(self, fit: StochasticFit, order: NDArray[np.int64] | None) -> None:
+    def __init__(self, fit: StochasticFit, data: Data, order: NDArray[np.int64] | None) -> None:
         self.fit, self.progress = fit, np.zeros(3)
-        net, data = fit.core.net, fit.data
+        net = fit.core.net
         whole = net.whole
         assert whole is not None
         net.drop_gradients()
         self.engine = whole.engine
-        steps = -(-fit.n_rows // fit.batch_size)
+        steps = -(-data.rows.shape[0] // fit.batch_size)
         update = net.update_by(fit.link.mine, steps=steps, by_rows=True)
         self.args: tuple[Any, ...] | None = (
             self.engine, data.x, data.t, data.weight, order, fit.batch_size, whole.table, whole.out, update,
@@ -158,19 +185,22 @@ class PythonJob:
 
     args: tuple[Any, ...] | None = None
 
-    def __init__(self, fit: StochasticFit, order: NDArray[np.int64] | None) -> None:
-        self.fit, self.order, self.progress = fit, order, np.zeros(3)
+    def __init__(self, fit: StochasticFit, data: Data, order: NDArray[np.int64] | None) -> None:
+        self.fit, self.data, self.order, self.progress = fit, data, order, np.zeros(3)
 
     def run(self) -> None:
         """Go through the batches."""
-        fit, data = self.fit, self.fit.data
+        fit, data = self.fit, self.data
+        n_rows = data.rows.shape[0]
         with fit.threads():
-            for first in range(0, fit.n_rows, fit.batch_size):
-                place = slice(first, min(first + fit.batch_size, fit.n_rows))
+            for first in range(0, n_rows, fit.batch_size):
+                place = slice(first, min(first + fit.batch_size, n_rows))
                 rows: Any = place if self.order is None else self.order[place]
                 weight = None if data.weight is None else data.weight[rows]
                 n = place.stop - place.start
-                self.progress += 1, n * self._step(data.x[rows], data.t[rows], weight), n
+                x = data.rows[rows]
+                x = x.toarray() if sparse.issparse(x) else x
+                self.progress += 1, n * self._step(x, data.t[rows], weight), n
 
     def _step(self, x: Array, t: Array, weight: Array | None) -> float:
         net, est = self.fit.core.net, self.fit.est
@@ -204,28 +234,35 @@ class StochasticFit:
     ) -> None:
         self.est, self.core, self.link, self.data = est, core, link, data
         self.validation, self.incremental = validation, incremental
-        self.n_rows: int = data.x.shape[0]
+        self.n_rows: int = data.rows.shape[0]
         self.batch_size: int = _batch_size(est, self.n_rows)
         self.loss_share = loss_share(est)
+        self.order = np.arange(self.n_rows)  # each epoch shuffles that of the one before
+        self.iterations = Iterations(est, est.max_iter, False if incremental else est.progress)
         self.threads = contextlib.nullcontext if est.n_threads is None else lambda: fastbp.threads(est.n_threads)
 
     def epochs(self) -> Epochs:
         """Go through the epochs as scikit-learn's loop does, but for their batches, which are the jobs yielded."""
+        with self.iterations:
+            yield from self._epochs()
+
+    def _epochs(self) -> Epochs:
         est = self.est
         try:
             est.n_iter_ = 0
             started = time.perf_counter()
-            order = np.arange(self.n_rows, dtype=int)
-            for _ in range(est.max_iter):
+            for i in range(est.max_iter):
+                self.iterations.begin(i)
                 if est.shuffle:
-                    order = _private.shuffled(order, est._random_state)
-                yield from self._one_epoch(order if est.shuffle else None)
-                if self._is_over(started):
+                    self.order = _private.shuffled(self.order, est._random_state)
+                yield from self._one_epoch(self.order if est.shuffle else None)
+                is_over = self._is_over(started)
+                if self.iterations.end(i) or is_over:
                     break
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=2)
         if est.exact_resume and not self.incremental:
-            est._resume = Resume.of(est, self.validation)
+            est._resume = Resume.of(est, self.validation, self.order)
         if est.early_stopping:
             # restored as they were after the best epoch
             est.coefs_, est.intercepts_ = est._best_coefs, est._best_intercepts
@@ -253,9 +290,12 @@ class StochasticFit:
             print(f"Iteration {est.n_iter_}, loss = {est.loss_:.8f}")
 
     def _job(self, order: NDArray[np.int64] | None, rows: int) -> EpochJob | PythonJob:
+        """Give the epoch, or of one that meets a batch without weight what comes before that."""
+        data = self.data
         if rows < self.n_rows:
-            order = (np.arange(self.n_rows) if order is None else order)[:rows]
-        return EpochJob(self, order) if self.core.net.whole is not None else PythonJob(self, order)
+            data, order = data.take(np.arange(rows) if order is None else order[:rows], self.core.net.dtype), None
+        in_engine = self.core.net.whole is not None and rows > 0
+        return (EpochJob if in_engine else PythonJob)(self, data, order)
 
     def _validation_loss(self) -> float | None:
         """The mean loss of the rows that are not trained on, without the penalty; None where nobody wants it."""
@@ -264,7 +304,8 @@ class StochasticFit:
             return None
         net = self.core.net
         if net.whole is None:
-            value = net.loss_value(data.x, data.t, sample_weight=data.weight)
+            x = data.rows.toarray() if sparse.issparse(data.rows) else data.rows
+            value = net.loss_value(x, data.t, sample_weight=data.weight)
         else:
             value = net.whole.engine.loss_value(data.x, data.t, data.weight, net.whole.table)
         offset = 0.0 if data.offsets is None else float(np.average(data.offsets, weights=data.weight))
@@ -353,9 +394,9 @@ def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool)
     if np.result_type(x.dtype, *(a.dtype for a in (*est.coefs_, *est.intercepts_))) != dtype:
         return f"X is {x.dtype}, and the parameters have another dtype"
     factors = class_factors(est, y)
-    data = Data.of(est, x, y, _product(weight, factors), dtype)
+    data = Data.of(est, x, y, _product(weight, factors), dtype, epochs=not (incremental or est.early_stopping))
     if data is None:
-        return "the rows are sparse, or a target is none of its loss"
+        return "a target is none of its loss"
     goes_on = not incremental and resumes(est)
     if goes_on:
         est._resume.restore(est)
@@ -370,10 +411,12 @@ def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool)
     validation = _validation(est, x, y, weight, factors, dtype)
     if validation is not None and validation.train is not None:
         data = validation.train
+    fit = StochasticFit(est, core, link, data, validation, incremental)
     if goes_on:
         est._random_state.set_state(est._resume.stream)
+        fit.order = est._resume.order if len(est._resume.order) == fit.n_rows else fit.order
     take_chance(est, core)
-    return StochasticFit(est, core, link, data, validation, incremental)
+    return fit
 
 
 def plain_fit(est: Any, x: Any, y: Any) -> StochasticFit | None:
@@ -394,7 +437,7 @@ def plain_fit(est: Any, x: Any, y: Any) -> StochasticFit | None:
     if link is None:
         return None
     est._random_state = check_random_state(est.random_state)
-    return StochasticFit(est, core, link, Data(x, targets, None, loss_offsets(est, targets)), None, True)
+    return StochasticFit(est, core, link, Data(x, x, targets, None, loss_offsets(est, targets)), None, True)
 
 
 def _is_plain(est: Any, x: Any, dtype: np.dtype[Any]) -> bool:
@@ -479,8 +522,8 @@ def _validation(
     pairs = iter(more)
     weight, kept_weight = next(pairs) if weight is not None else (None, None)
     factors, _ = next(pairs) if factors is not None else (None, None)
-    train = Data.of(est, x, y, _product(weight, factors), dtype)
-    data = Data.of(est, kept_x, kept_y, kept_weight, dtype) if est.validation_loss else None
+    train = Data.of(est, x, y, _product(weight, factors), dtype, epochs=True)
+    data = Data.of(est, kept_x, kept_y, kept_weight, dtype, epochs=False) if est.validation_loss else None
     return Validation(train, kept_x, _labels_of(est, kept_y), kept_weight, data, before)
 
 
@@ -520,7 +563,7 @@ def _given_validation(est: Any, dtype: np.dtype[Any]) -> Validation:
     if rows.shape[1] != est.n_outputs_:
         raise ValueError(f"validation_data has {rows.shape[1]} outputs, expected {est.n_outputs_}")
     weight = None if len(given) == 2 else _private.check_sample_weight(given[2], x, ensure_non_negative=True)
-    return Validation(None, x, y, weight, Data.of(est, x, rows, weight, dtype))
+    return Validation(None, x, y, weight, Data.of(est, x, rows, weight, dtype, epochs=False))
 
 
 def _check_n_features(est: Any, x: Any) -> None:
@@ -540,6 +583,7 @@ def take_chance(est: Any, core: Core) -> None:
     core.net.seed, core.net.steps = est._chance
 
 
+@dataclass
 class Resume:
     """What `exact_resume` keeps of a fit, beside the attributes: a pickle has it too.
 
@@ -549,19 +593,24 @@ class Resume:
         The random state's position at the end, and before the rows for validation were drawn.
     coefs, intercepts
         As the last epoch left them, where early stopping has put others in their place.
+    order
+        Of the rows in the last epoch.
     """
 
-    def __init__(self, stream: Any, split: Any, coefs: list[Array], intercepts: list[Array]) -> None:
-        self.stream, self.split, self.coefs, self.intercepts = stream, split, coefs, intercepts
+    stream: Any
+    split: Any
+    coefs: list[Array]
+    intercepts: list[Array]
+    order: NDArray[np.int64]
 
     @classmethod
-    def of(cls, est: Any, validation: Validation | None) -> Resume:
+    def of(cls, est: Any, validation: Validation | None, order: NDArray[np.int64]) -> Resume:
         """Keep what the attributes do not."""
         coefs, intercepts = ([a.copy() for a in arrays] for arrays in (est.coefs_, est.intercepts_))
         if not est.early_stopping:
             coefs = intercepts = []
         split = None if validation is None else validation.split
-        return cls(est._random_state.get_state(), split, coefs, intercepts)
+        return cls(est._random_state.get_state(), split, coefs, intercepts, order)
 
     def restore(self, est: Any) -> None:
         """Put the estimator where the fit has ended: before anything is drawn."""
@@ -631,9 +680,9 @@ def objective(est: Any, x: Any, y: Array, weight: Array | None, dtype: np.dtype[
     """Make the objective of validated rows; or say why scikit-learn's own way must be gone."""
     if weight is not None and not (np.isfinite(weight).all() and (weight >= 0).all()):
         return "a sample_weight is negative"
-    data = Data.of(est, x, y, _product(weight, class_factors(est, y)), dtype)
+    data = Data.of(est, x, y, _product(weight, class_factors(est, y)), dtype, epochs=True)
     if data is None:
-        return "the rows are sparse, or a target is none of its loss"
+        return "a target is none of its loss"
     made = Objective(est, dtype, data)
     return made if made.net.whole is not None else "its loss is computed in Python"
 

@@ -27,9 +27,9 @@ except ImportError:  # told by known_release() to whoever fits
     mlp = AdamOptimizer = BaseOptimizer = SGDOptimizer = Interval = StrOptions = check_sample_weight = rows_of = None
 
 __all__ = [
-    "FIT_TAKES_WEIGHT", "GRADIENT_HOOKS", "KNOWN_RELEASES", "LBFGS_HOOKS", "AdamOptimizer", "BaseOptimizer", "Interval",
-    "SGDOptimizer", "StrOptions", "changed_table", "check_sample_weight", "known_release", "mlp", "overridden",
-    "rows_of", "shuffled", "warn_of_release",
+    "FIT_TAKES_WEIGHT", "GRADIENT_HOOKS", "KNOWN_RELEASES", "LBFGS_HOOKS", "AdamOptimizer", "BaseOptimizer",
+    "Interval", "SGDOptimizer", "StrOptions", "changed_table", "check_sample_weight", "known_release",
+    "mlp", "original_activation", "original_predicting", "overridden", "rows_of", "shuffled", "warn_of_release",
 ]
 
 KNOWN_RELEASES = ("1.6", "1.7", "1.8", "1.9")
@@ -79,7 +79,13 @@ def _entries(module: ModuleType) -> dict[str, dict[str, Any]]:
     return {table: dict(getattr(module, table)) for table in TABLES}
 
 
+def _predicting() -> dict[tuple[str, str], Any]:
+    classes = (neural_network.MLPClassifier, neural_network.MLPRegressor)
+    return {(cls.__name__, name): getattr(cls, name) for cls in classes for name in ("_forward_pass_fast", "_predict")}
+
+
 # As they were when this package was imported.
+_PREDICTING = _predicting() if known_release() else {}
 _HOOKS = _originals() if known_release() else {}
 _TABLES = _entries(mlp) if known_release() else {}
 
@@ -106,6 +112,16 @@ def changed_table(names: dict[str, tuple[str, ...]]) -> str | None:
             if now.get(name) is not _TABLES[table].get(name):
                 return table
     return None
+
+
+def original_activation(name: str) -> Any:
+    """Give scikit-learn's function of this name as it was at import; None where it has none: the name is ours."""
+    return _TABLES["ACTIVATIONS"].get(name)
+
+
+def original_predicting(cls: type, name: str) -> Any:
+    """Give this method of one of scikit-learn's two classes as it was at import."""
+    return _PREDICTING[cls.__name__, name]
 
 
 # ---- the order of an epoch -------------------------------------------------------------------------------------------

@@ -140,6 +140,7 @@ class Link:
             if theirs.carried is not None:
                 self.state.carried[...] = theirs.carried
         if type(theirs) is _private.SGDOptimizer:
+            self.state.carried[...] = 1.0  # the velocity counts from the first step on: it begins as zeros
             if self.mine.lr != theirs.learning_rate:  # type: ignore[attr-defined]
                 self.mine.lr = theirs.learning_rate  # type: ignore[attr-defined]
         else:

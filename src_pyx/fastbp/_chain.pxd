@@ -1,8 +1,9 @@
 """A chain of units in plain C, branches and all: what the sweeps need to know, without the GIL. See _chain.pyx for its design."""
 from libc.stdint cimport int64_t, uint64_t
 
+from fastbp._csr cimport SparseGradient, SparseX, TurnedX
 from fastbp._product cimport Product
-from fastbp._table cimport MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS, Activation, Kernels, Loss, LossOptions, UnitCall, UnitKind
+from fastbp._table cimport MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS, Activation, Kernels, Loss, LossOptions, SparseTile, UnitCall, UnitKind
 from fastbp._team cimport Session
 from fastbp._update cimport Rule
 
@@ -59,6 +60,9 @@ cdef struct Batch:
     Py_ssize_t rows
     const char* x
     Py_ssize_t x_row, x_step        # elements
+    const SparseX* sparse           # NULL, or x is some of its rows: row i of the batch is row x_order[i] of it, or x_first + i
+    const int64_t* x_order
+    Py_ssize_t x_first, entries
     const int64_t* labels           # or NULL
     const char* targets             # dense rows, target_row elements apart, or NULL
     Py_ssize_t target_row
@@ -88,9 +92,12 @@ cdef struct Chain:
     Py_ssize_t n_targets            # columns of a row of targets
     bint counts                     # of some part
     Py_ssize_t n_in, n_out, widest
+    Py_ssize_t widest_out           # of all units' outputs
     uint64_t seed                   # of chance
     int last_reader                 # of the input
     double cost_of_row              # microseconds of one thread, forward and backward
+    double cost_of_input            # ... of the linear units that read the input, which a sparse one does not have
+    Py_ssize_t sparse_outputs       # of those units together
     bint copies_x                   # some unit needs the input as dense rows
     bint adds                       # some gradient is a sum over branches
     bint over_columns               # some unit needs all rows of a column at once
@@ -100,6 +107,7 @@ cdef struct Chain:
     bint by_rows                    # small enough that blocks of rows go through all units
     Py_ssize_t turned_bytes         # by rows: all turned weights
     Py_ssize_t delta_rows           # that there is room for in the units' deltas
+    Py_ssize_t kept_rows            # up to which they are used where not by rows
     # buffers
     char* copy_of_x
     char* spare                     # rows x widest, a gradient that is to be added: see spare_of
@@ -110,14 +118,18 @@ cdef struct Chain:
     char* weights
     char* part                      # the gradient of one part of the loss, where there are several
     char* batch_x
+    char* turned_x                  # room for a sparse batch by columns
+    TurnedX columns                 # the last one that was turned
+    bint has_columns                # ... and it is this batch's
     char* scratch
     Py_ssize_t scratch_size
 
 cdef int chain_finish(Chain* chain) except -1
-cdef Py_ssize_t chain_lay_out(Chain* chain, char* base, Py_ssize_t rows, int threads, bint gathers,
-                              Py_ssize_t least_scratch) noexcept
+cdef Py_ssize_t chain_lay_out(Chain* chain, char* base, Py_ssize_t rows, Py_ssize_t dense_rows, Py_ssize_t turned_bytes, int threads,
+                              bint gathers, Py_ssize_t least_scratch) noexcept
 
-cdef bint rows_fit(const Chain* chain, Py_ssize_t rows) noexcept nogil      # does a gradient of so many rows go by rows?
+cdef bint rows_fit(const Chain* chain, const Batch* batch) noexcept nogil   # does its gradient go by rows?
+cdef double cost_of_batch(const Chain* chain, const Batch* batch) noexcept nogil    # microseconds of one thread, forward and backward
 
 # True when a signal interrupted them.
 cdef bint sweep_forward(Chain* chain, Session* session, const Batch* batch, const Pair* parameters) noexcept nogil
@@ -152,6 +164,11 @@ cdef Py_ssize_t items_of_task(const Unit* unit, Py_ssize_t rows) noexcept nogil
 cdef void output_of(const Chain* chain, Product* p, int i, const Batch* batch, const Pair* parameters) noexcept nogil
 cdef void weight_gradient(const Chain* chain, Product* p, int i, const Batch* batch, const char* delta,
                           const Pair* gradients) noexcept nogil
+cdef bint reads_sparse(const Chain* chain, const Batch* batch, int i) noexcept nogil
+cdef void sparse_tile(const Chain* chain, SparseTile* t, int i, const Batch* batch, const Pair* parameters) noexcept nogil
+cdef void begin_columns(Chain* chain, const Batch* batch) noexcept nogil
+cdef void sparse_weights(const Chain* chain, SparseGradient* g, int i, const char* delta, const Pair* parameters, const Pair* gradients,
+                         const Rule* rule) noexcept nogil
 cdef void input_gradient(const Chain* chain, Product* p, int i, Py_ssize_t rows, const char* delta, char* target,
                          const Pair* parameters) noexcept nogil
 cdef Py_ssize_t padded(Py_ssize_t n_bytes) noexcept nogil

@@ -15,15 +15,20 @@ Design
 (e) Losses are summed over the rows, in double, in the rows' order, by the caller.
 (f) Whoever wants to look at the gradient at each output (for gradients of each row, or of second order) has a chain of its own, in
     which they are kept `separate`.
-(g) A chain that is small enough goes another way, in which the threads share the rows: see _rows.pyx.
+(g) Where x is sparse, the linear units that read it have products of their own (_csr.pyx), and nothing else can read it. Nothing is as wide
+    as the input then: a batch may have fifty thousand columns.
+(h) A chain that is small enough goes another way, in which the threads share the rows: see _rows.pyx.
 """
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
+from fastbp._csr cimport (
+    SparseGradient, gradient_init, sparse_cost, sparse_forward, sparse_gradient, sparse_turn, strip_bytes, turned_begin,
+)
 from fastbp._loss cimport number_at
 from fastbp._product cimport Product, multiply, product_init, product_scratch
-from fastbp._table cimport MAX_UNIT_PARAMETERS, UnitCall
+from fastbp._table cimport MAX_UNIT_PARAMETERS, SparseTile, UnitCall
 from fastbp._team cimport TASK_ELEMENTS, Session, run_tasks
 from fastbp._unit cimport UnitSweep, unit_backward, unit_forward, unit_scratch
 from fastbp._update cimport Rule, apply_rule, run_update
@@ -47,12 +52,16 @@ cdef int chain_finish(Chain* chain) except -1:
         unit.readers, unit.last_reader, unit.shares, unit.slot = 0, NOBODY, NOBODY, NOBODY
         unit.fused = unit.folded = False
         chain.widest = max(chain.widest, max(unit.n_in, unit.n_out))
+        chain.widest_out = max(chain.widest_out, unit.n_out)
         chain.cost_of_row += cost_of(chain, unit)
         unit.wanted = unit.pair >= 0
         for k in range(unit.n_sources):
             source = unit.sources[k]
             if source == INPUT:
                 chain.copies_x = chain.copies_x or unit.kind != LINEAR
+                if unit.kind == LINEAR:
+                    chain.cost_of_input += cost_of(chain, unit)
+                    chain.sparse_outputs += unit.n_out
                 chain.last_reader = i
             else:
                 unit.wanted = unit.wanted or chain.units[source].wanted
@@ -67,6 +76,12 @@ cdef double cost_of(const Chain* chain, const Unit* unit) noexcept:
     if unit.kind == LINEAR:
         return 6.0 * unit.n_in * unit.n_out / chain.kernels.flops
     return 0.001 * unit.n_out
+
+cdef double cost_of_batch(const Chain* chain, const Batch* batch) noexcept nogil:
+    if batch.sparse == NULL:
+        return batch.rows * chain.cost_of_row
+    # Forward, by columns, and back.
+    return batch.rows * (chain.cost_of_row - chain.cost_of_input) + 3 * sparse_cost(chain.kernels, batch.entries, chain.sparse_outputs)
 
 cdef inline bint read_once(const Chain* chain, int i) noexcept nogil:
     return i >= 0 and chain.units[i].readers == 1
@@ -136,8 +151,9 @@ cdef inline char* carve(char** place, Py_ssize_t n_bytes) noexcept nogil:
     place[0] += padded(n_bytes)
     return mine
 
-cdef bint rows_fit(const Chain* chain, Py_ssize_t rows) noexcept nogil:
-    return chain.by_rows and rows * chain.widest * chain.kernels.itemsize <= ROWS_BYTES
+cdef bint rows_fit(const Chain* chain, const Batch* batch) noexcept nogil:
+    cdef Py_ssize_t widest = chain.widest if batch.sparse == NULL else chain.widest_out
+    return chain.by_rows and batch.rows * widest * chain.kernels.itemsize <= ROWS_BYTES
 
 cdef Py_ssize_t rows_of_deltas(const Chain* chain, Py_ssize_t rows) noexcept nogil:
     """How many rows there is room for to keep the gradient at every unit's output until the last of them is there. By rows that
@@ -154,26 +170,30 @@ cdef Py_ssize_t rows_of_deltas(const Chain* chain, Py_ssize_t rows) noexcept nog
         return rows
     return min(rows, ROWS_BYTES // (chain.widest * chain.kernels.itemsize)) if chain.by_rows else 0
 
-cdef Py_ssize_t chain_lay_out(Chain* chain, char* base, Py_ssize_t rows, int threads, bint gathers,
-                              Py_ssize_t least_scratch) noexcept:
-    """Give every buffer its place from `base` on; the bytes it takes. With base NULL it only measures."""
+cdef Py_ssize_t chain_lay_out(Chain* chain, char* base, Py_ssize_t rows, Py_ssize_t dense_rows, Py_ssize_t turned_bytes, int threads,
+                              bint gathers, Py_ssize_t least_scratch) noexcept:
+    """Give every buffer its place from `base` on; the bytes it takes. With base NULL it only measures. What is as wide as the input is
+    there for `dense_rows`, what a sparse batch needs for `turned_bytes`."""
     cdef char* place = base
     cdef Py_ssize_t itemsize = chain.kernels.itemsize
-    cdef Py_ssize_t row_bytes = chain.widest * itemsize
     cdef int i
-    chain.delta_rows = rows_of_deltas(chain, rows)
-    chain.copy_of_x = carve(&place, rows * chain.n_in * itemsize if chain.copies_x else 0)
+    chain.delta_rows = chain.kept_rows = rows_of_deltas(chain, rows)
+    if chain.by_rows:   # also of a sparse batch, whose input is not as wide
+        chain.delta_rows = max(chain.kept_rows, min(rows, ROWS_BYTES // (chain.widest_out * itemsize)))
+    chain.copy_of_x = carve(&place, dense_rows * chain.n_in * itemsize if chain.copies_x else 0)
     for i in range(chain.n_units):
         lay_out_unit(chain, i, rows, &place)
-    lay_out_deltas(chain, &place, padded(rows * row_bytes))
-    chain.spare = carve(&place, rows * row_bytes if chain.adds else 0)
-    chain.dx = carve(&place, rows * chain.n_in * itemsize)
+    lay_out_deltas(chain, &place, padded(rows * chain.widest_out * itemsize))
+    chain.spare = carve(&place, rows * chain.widest * itemsize if chain.adds else 0)
+    chain.dx = carve(&place, dense_rows * chain.n_in * itemsize)
     chain.row_losses = <double*> carve(&place, rows * sizeof(double))
     chain.labels = <int64_t*> carve(&place, rows * sizeof(int64_t))
     chain.targets = carve(&place, rows * chain.n_targets * itemsize)
     chain.weights = carve(&place, rows * itemsize)
     chain.part = carve(&place, rows * chain.n_out * itemsize if chain.n_parts > 1 else 0)
-    chain.batch_x = carve(&place, rows * chain.n_in * itemsize if gathers else 0)
+    chain.batch_x = carve(&place, dense_rows * chain.n_in * itemsize if gathers else 0)
+    chain.turned_x = carve(&place, turned_bytes)
+    chain.has_columns = False
     chain.scratch_size = max(scratch_bytes(chain, rows, threads), least_scratch)
     chain.scratch = carve(&place, chain.scratch_size)
     return place - base
@@ -212,6 +232,7 @@ cdef Py_ssize_t scratch_bytes(const Chain* chain, Py_ssize_t rows, int threads) 
             most = max(most, product_scratch(chain.kernels, rows, unit.n_out, unit.n_in, threads))
             most = max(most, product_scratch(chain.kernels, rows, unit.n_in, unit.n_out, threads)
                        + product_scratch(chain.kernels, unit.n_in, unit.n_out, rows, threads))
+            most = max(most, threads * strip_bytes(chain.kernels, unit.n_out))
         elif unit.kind == TABLE:
             most = max(most, table_scratch(chain, i, rows, threads))
     return most
@@ -457,16 +478,22 @@ cdef void copy_rows(const Chain* chain, const Batch* batch, Py_ssize_t first, Py
 cdef bint sweep_forward(Chain* chain, Session* session, const Batch* batch, const Pair* parameters) noexcept nogil:
     cdef RowsTask t
     cdef UnitSweep s
+    cdef SparseTile x
     cdef Product p
     cdef Unit* unit
     cdef int i
+    chain.has_columns = False
     if chain.copies_x:
         rows_task_init(&t, chain, batch, parameters, 0)
         if run_tasks(session, copy_task, &t, tasks_of(&t), 0.001 * batch.rows * chain.n_in):
             return True
     for i in range(chain.n_units):
         unit = &chain.units[i]
-        if unit.kind == LINEAR:
+        if reads_sparse(chain, batch, i):
+            sparse_tile(chain, &x, i, batch, parameters)
+            if sparse_forward(session, chain.kernels, &x, batch.rows, batch.entries):
+                return True
+        elif unit.kind == LINEAR:
             output_of(chain, &p, i, batch, parameters)
             if multiply(session, chain.kernels, &p, 1, chain.scratch, chain.scratch_size):
                 return True
@@ -528,6 +555,54 @@ cdef void input_gradient(const Chain* chain, Product* p, int i, Py_ssize_t rows,
     if source != INPUT and chain.units[source].folded:
         p.backward, p.options = chain.units[source].rule.backward, chain.units[source].options
         p.kept, p.kept_row = chain.units[source].out, unit.n_in
+
+
+# --- the products of a linear unit that reads a sparse x
+
+cdef bint reads_sparse(const Chain* chain, const Batch* batch, int i) noexcept nogil:
+    return batch.sparse != NULL and chain.units[i].sources[0] == INPUT
+
+cdef void tile_of(const Batch* batch, SparseTile* t) noexcept nogil:
+    """Where the entries are."""
+    t.starts, t.columns, t.values = batch.sparse.starts, batch.sparse.columns, batch.sparse.values
+    t.n_columns, t.order, t.first = batch.sparse.n_columns, batch.x_order, batch.x_first
+    t.blocks, t.n_blocks = batch.sparse.blocks, batch.sparse.n_blocks
+
+cdef void sparse_tile(const Chain* chain, SparseTile* t, int i, const Batch* batch, const Pair* parameters) noexcept nogil:
+    # y = act(x @ w + b)
+    cdef const Unit* unit = &chain.units[i]
+    cdef const Pair* pair = &parameters[unit.pair]
+    tile_of(batch, t)
+    t.n, t.w, t.w_row, t.bias, t.y = unit.n_out, pair.weight, pair.weight_row, pair.bias, unit.out
+    t.forward = t.options = NULL
+    if unit.readers == 1 and chain.units[unit.last_reader].fused:
+        t.forward, t.options = chain.units[unit.last_reader].rule.forward, chain.units[unit.last_reader].options
+
+cdef void begin_columns(Chain* chain, const Batch* batch) noexcept nogil:
+    """The groups of a batch, which are to be turned."""
+    cdef SparseTile x
+    tile_of(batch, &x)
+    turned_begin(&chain.columns, &x, batch.rows, batch.sparse, chain.kernels.itemsize, chain.turned_x)
+
+cdef void sparse_weights(const Chain* chain, SparseGradient* g, int i, const char* delta, const Pair* parameters, const Pair* gradients,
+                         const Rule* rule) noexcept nogil:
+    # dw = x.T @ dy; db = sum of dy's rows
+    cdef const Unit* unit = &chain.units[i]
+    cdef const Pair* pair = &parameters[unit.pair]
+    gradient_init(g, chain.kernels, &chain.columns, delta, unit.n_out)
+    g.weights, g.weights_row, g.biases = gradients[unit.pair].weight, gradients[unit.pair].weight_row, gradients[unit.pair].bias
+    g.rule, g.updated, g.updated_row, g.updated_biases = rule, pair.weight, pair.weight_row, pair.bias
+
+cdef bint down_sparse(Chain* chain, Session* session, const Batch* batch, const char* delta, const Pair* parameters, const Pair* gradients,
+                      const Rule* rule, int i) noexcept nogil:
+    cdef SparseGradient g
+    if not chain.has_columns:
+        begin_columns(chain, batch)
+        if sparse_turn(session, chain.kernels, &chain.columns, batch.entries):
+            return True
+        chain.has_columns = True
+    sparse_weights(chain, &g, i, delta, parameters, gradients, rule)
+    return sparse_gradient(session, &g, batch.entries, chain.scratch)
 
 
 # --- the loss
@@ -665,6 +740,8 @@ cdef bint down_linear(Chain* chain, Session* session, const Batch* batch, const 
     cdef int count = 0
     cdef char* delta = delta_of(chain, i, keeps)
     cdef bint goes_on = wants(chain, chain.units[i].sources[0], need_dx)
+    if reads_sparse(chain, batch, i):
+        return not keeps and down_sparse(chain, session, batch, delta, parameters, gradients, NULL, i)
     if not keeps:
         weight_gradient(chain, &products[0], i, batch, delta, gradients)
         count = 1
@@ -715,7 +792,7 @@ cdef bint down_rows(Chain* chain, Session* session, const Batch* batch, const Pa
 cdef bint sweep_step(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients,
                      const Rule* rule) noexcept nogil:
     cdef bint polls = session.polls
-    cdef bint keeps = chain.n_pairs > 0 and batch.rows <= chain.delta_rows
+    cdef bint keeps = chain.n_pairs > 0 and batch.rows <= chain.kept_rows
     if (sweep_forward(chain, session, batch, parameters)
             or sweep_loss(chain, session, batch, delta_at_output(chain, keeps))
             or way_down(chain, session, batch, parameters, gradients, keeps, False)):
@@ -738,7 +815,9 @@ cdef bint all_weights(Chain* chain, Session* session, const Batch* batch, const 
     cdef int i
     for i in range(chain.n_units):
         interrupted = False
-        if chain.units[i].kind == LINEAR:
+        if reads_sparse(chain, batch, i):
+            interrupted = down_sparse(chain, session, batch, chain.units[i].delta, parameters, gradients, rule, i)
+        elif chain.units[i].kind == LINEAR:
             pair = &parameters[chain.units[i].pair]
             weight_gradient(chain, &p, i, batch, chain.units[i].delta, gradients)
             p.rule, p.updated, p.updated_row, p.updated_sums = rule, pair.weight, pair.weight_row, pair.bias

@@ -146,6 +146,21 @@ cdef void scatter(const void* x, void* y, Py_ssize_t step, Py_ssize_t n) noexcep
     for i in range(n):
         (<real*> y)[i * step] = (<const real*> x)[i]
 
+cdef bint finite(const void* x, Py_ssize_t n) noexcept nogil:
+    # 0 x is 0, but NaN where x is NaN or infinite; four sums take turns.
+    cdef const real* source = <const real*> x
+    cdef vec zero = vset(0)
+    cdef vec s0 = zero, s1 = zero, s2 = zero, s3 = zero
+    cdef Py_ssize_t i
+    for i from 0 <= i < n - 4 * VL + 1 by 4 * VL:
+        s0 = vfma(vload(source + i), zero, s0)
+        s1 = vfma(vload(source + i + VL), zero, s1)
+        s2 = vfma(vload(source + i + 2 * VL), zero, s2)
+        s3 = vfma(vload(source + i + 3 * VL), zero, s3)
+    for i from n - n % (4 * VL) <= i < n by VL:
+        s0 = vfma(load_some(source + i, n - i, 0), zero, s0)
+    return vsum((s0 + s1) + (s2 + s3)) == 0
+
 # The functions of _math.pxi alone: for the tests of their error.
 cdef extern from * nogil:
     "FASTBP_FUNCTION(exp) FASTBP_FUNCTION(expm1) FASTBP_FUNCTION(log) FASTBP_FUNCTION(log1p) FASTBP_FUNCTION(erf)"

@@ -23,11 +23,16 @@ from libc.string cimport memcpy
 
 from fastbp._chain cimport (
     ACTIVATION, INPUT, LINEAR, MAX_LOSS_PARTS, MERGE, MERGE_CONCAT, MERGE_MEAN, MERGE_SUM, TABLE, Batch, Chain, LossPart, Pair, Unit,
-    chain_finish, chain_lay_out, delta_at_output, padded, rows_fit, sweep_backward, sweep_deltas, sweep_forward, sweep_loss, sweep_step,
-    sweep_weights, wants,
+    chain_finish, chain_lay_out, cost_of_batch, delta_at_output, padded, rows_fit, sweep_backward, sweep_deltas, sweep_forward,
+    sweep_loss, sweep_step, sweep_weights, wants,
 )
+from fastbp._csr cimport SparseRows as CsrRows
+from fastbp._csr cimport entries_of, turned_bytes
 from fastbp._dispatch cimport find_activation, find_unit, find_update, kernels_for
 from fastbp._loss cimport RowLoss, is_label, number_at, share_of
+from fastbp._predict cimport (
+    AS_THEY_ARE, EXP, RULE, SOFTMAX, Link, Prediction, Room, predict_needs, predict_rows, room_bytes, room_lay_out, rows_at_once,
+)
 from fastbp._rows cimport rows_finish, rows_forward, rows_gradient, rows_scratch
 from fastbp._table cimport ANY_VALUES, MAX_HYPERPARAMETERS, MAX_OPTIONS, MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS, Kernels
 from fastbp._team cimport (
@@ -42,6 +47,7 @@ from fastbp._update cimport (
     Group, Part, Rule, add_penalty, add_up, begin_step, clip_and_update, end_step, is_fused, penalty_of, tasks_of_update,
 )
 
+from fastbp._csr import SparseRows, count_entries  # no-cython-lint: beside what takes them
 from fastbp._dispatch import unit_names  # no-cython-lint: beside what it names
 
 cnp.import_array()
@@ -327,7 +333,8 @@ cdef void gather_rows(const void* source, Py_ssize_t first, Py_ssize_t rows) noe
     cdef Py_ssize_t i, row
     for i in range(first, first + rows):
         row = g.data.order[g.first + i]
-        g.kernels.gather(all.x + row * all.x_row * itemsize, all.x_step, g.x + i * g.n_in * itemsize, g.n_in)
+        if all.sparse == NULL:
+            g.kernels.gather(all.x + row * all.x_row * itemsize, all.x_step, g.x + i * g.n_in * itemsize, g.n_in)
         if all.labels != NULL:
             g.labels[i] = all.labels[row]
         if all.targets != NULL:
@@ -404,6 +411,7 @@ cdef class Engine(Gate):
     cdef public uint64_t steps
     cdef public Py_ssize_t first_row
     cdef readonly Py_ssize_t n_in, n_out, widest, capacity
+    cdef Py_ssize_t dense_rows, turned_bytes    # that there is room for: see chain_lay_out
     cdef readonly bint loss_is_ours, picks_class
     cdef tuple losses                   # keeps the parts' options alive
     cdef bint takes_labels, takes_rows  # without a closer look
@@ -418,6 +426,11 @@ cdef class Engine(Gate):
     cdef bint has_deltas, all_deltas    # did `descend` follow the last forward, and go on to the input?
     cdef object y_view, dx_view         # of the last shape asked for
     cdef int typenum
+    # of predictions, which leave all the others as they are where the chain goes by rows
+    cdef Room room
+    cdef cnp.ndarray room_block
+    cdef object link_name               # of the link that was used last
+    cdef Link link
 
     def __cinit__(self, Py_ssize_t itemsize, units, loss=None, uint64_t seed=0, bint picks_class=False, bint separate=False):
         cdef Chain* chain = &self.chain
@@ -543,28 +556,36 @@ cdef class Engine(Gate):
 
     # --- buffers
 
-    cdef Py_ssize_t lay_out(self, char* base, Py_ssize_t rows, int threads, bint gathers) noexcept:
-        return chain_lay_out(&self.chain, base, rows, threads, gathers, rows_scratch(&self.chain, threads))
+    cdef Py_ssize_t lay_out(self, char* base, Py_ssize_t rows, Py_ssize_t dense_rows, Py_ssize_t turned, int threads,
+                            bint gathers) noexcept:
+        return chain_lay_out(&self.chain, base, rows, dense_rows, turned, threads, gathers, rows_scratch(&self.chain, threads))
 
-    cdef int plan(self, Py_ssize_t rows, int threads, bint gathers) except -1:
-        """Buffers for so many rows and threads. A smaller batch uses the same; a larger one moves them, and forgets."""
+    cdef int plan(self, const Batch* batch, Py_ssize_t rows, int threads, bint ordered) except -1:
+        """Buffers for so many rows of a batch, in an order or not, and threads. A smaller batch uses the same; a larger one moves them, and
+        forgets."""
         cdef cnp.npy_intp n_bytes
         cdef cnp.ndarray block
-        if rows <= self.capacity and threads <= self.planned_threads and gathers <= self.gathers:
+        cdef bint gathers = ordered and batch.sparse == NULL
+        cdef Py_ssize_t dense_rows = rows if batch.sparse == NULL else 0
+        cdef Py_ssize_t turned = 0 if batch.sparse == NULL else turned_bytes(batch.sparse, rows, ordered, self.chain.kernels.itemsize)
+        if (rows <= self.capacity and dense_rows <= self.dense_rows and turned <= self.turned_bytes and threads <= self.planned_threads
+                and gathers <= self.gathers):
             return 0
         rows = max(rows, self.capacity)
+        dense_rows, turned = max(dense_rows, self.dense_rows), max(turned, self.turned_bytes)
         threads = max(threads, self.planned_threads)
         gathers = gathers or self.gathers
-        n_bytes = self.lay_out(NULL, rows, threads, gathers) + ALIGNMENT
+        n_bytes = self.lay_out(NULL, rows, dense_rows, turned, threads, gathers) + ALIGNMENT
         try:
             block = cnp.PyArray_EMPTY(1, &n_bytes, cnp.NPY_UINT8, 0)
         except MemoryError:
             # What there was still stands.
-            self.lay_out(start_of(self.block), self.capacity, self.planned_threads, self.gathers)
+            self.lay_out(start_of(self.block), self.capacity, self.dense_rows, self.turned_bytes, self.planned_threads, self.gathers)
             raise MemoryError(f"no memory for the {n_bytes} bytes of buffers that a batch of {rows} rows needs") from None
-        self.lay_out(start_of(block), rows, threads, gathers)
+        self.lay_out(start_of(block), rows, dense_rows, turned, threads, gathers)
         self.block = block
-        self.capacity, self.planned_threads, self.gathers = rows, threads, gathers
+        self.capacity, self.dense_rows, self.turned_bytes = rows, dense_rows, turned
+        self.planned_threads, self.gathers = threads, gathers
         self.y_view = self.dx_view = None
         self.has_forward = self.has_deltas = False
         return 0
@@ -584,7 +605,7 @@ cdef class Engine(Gate):
 
     cdef bint gradient(self, Session* session, const Batch* batch, Table table, Table out) noexcept nogil:
         cdef Chain* chain = &self.chain
-        if rows_fit(chain, batch.rows):
+        if rows_fit(chain, batch):
             return rows_gradient(chain, session, batch, table.pairs, out.pairs, NULL)
         return (sweep_forward(chain, session, batch, table.pairs)
                 or sweep_loss(chain, session, batch, delta_at_output(chain, False))
@@ -599,7 +620,7 @@ cdef class Engine(Gate):
             if self.gradient(session, batch, table, out):
                 return True
             clip_and_update(session, kernels, rule)
-        elif rows_fit(&self.chain, batch.rows):
+        elif rows_fit(&self.chain, batch):
             if rows_gradient(&self.chain, session, batch, table.pairs, out.pairs, rule):
                 return True
         elif sweep_step(&self.chain, session, batch, table.pairs, out.pairs, rule):
@@ -646,7 +667,24 @@ cdef class Engine(Gate):
         if training:
             self.steps = self.steps + 1     # FASTBP_DEBUG=1 asks for the GIL to add in place
 
-    cdef int take_x(self, Batch* batch, cnp.ndarray x, bint training) except -1:
+    cdef int take_x(self, Batch* batch, x, bint training) except -1:
+        batch.x = NULL
+        batch.sparse = NULL
+        batch.x_order = NULL
+        batch.x_row = batch.x_step = batch.x_first = batch.entries = 0
+        if isinstance(x, CsrRows):
+            self.take_sparse(batch, x)
+        else:
+            self.take_dense(batch, x)
+        batch.labels = NULL
+        batch.targets = NULL
+        batch.weights = NULL
+        batch.scale = 1
+        batch.training, batch.step, batch.first_row = training, self.steps, self.first_row
+        batch.fetch = NULL
+        return 0
+
+    cdef int take_dense(self, Batch* batch, cnp.ndarray x) except -1:
         cdef Py_ssize_t itemsize = self.chain.kernels.itemsize
         if cnp.PyArray_NDIM(x) != 2 or cnp.PyArray_DIM(x, 1) != self.n_in:
             # After a user's unit, whose width nobody knew.
@@ -654,12 +692,16 @@ cdef class Engine(Gate):
         batch.rows = cnp.PyArray_DIM(x, 0)
         batch.x = cnp.PyArray_BYTES(x)
         batch.x_row, batch.x_step = cnp.PyArray_STRIDE(x, 0) // itemsize, cnp.PyArray_STRIDE(x, 1) // itemsize
-        batch.labels = NULL
-        batch.targets = NULL
-        batch.weights = NULL
-        batch.scale = 1
-        batch.training, batch.step, batch.first_row = training, self.steps, self.first_row
-        batch.fetch = NULL
+        return 0
+
+    cdef int take_sparse(self, Batch* batch, CsrRows x) except -1:
+        if x.x.n_columns != self.n_in:
+            raise ValueError(f"x has shape {x.shape}, expected (n, {self.n_in})")
+        if x.itemsize != self.chain.kernels.itemsize:
+            raise TypeError(f"the elements of x have {x.itemsize} bytes, the engine's {self.chain.kernels.itemsize}")
+        if self.chain.copies_x:
+            raise TypeError("x is sparse, which only linear units can read, but another one reads the input: give x as an array")
+        batch.rows, batch.sparse, batch.entries = x.x.n_rows, &x.x, x.x.entries
         return 0
 
     cdef int take_targets(self, Batch* batch, cnp.ndarray t) except -1:
@@ -740,10 +782,9 @@ cdef class Engine(Gate):
             total += share if batch.weights == NULL else share * number_at(batch.weights, i, itemsize)
         return total
 
-    cdef bint is_small(self, double rows) noexcept:
-        """True where the gradient of so many rows is so little work that giving up the GIL, or waking a thread,
-        costs more than it brings."""
-        return self.chain.cost_of_row * rows < RELEASE_US
+    cdef bint is_small(self, const Batch* batch) noexcept:
+        """True where its gradient is so little work that giving up the GIL, or waking a thread, costs more than it brings."""
+        return cost_of_batch(&self.chain, batch) < RELEASE_US
 
     cdef int prepare(self, Batch* batch, x, t, weight, Table table, bint training) except -1:
         """What a gradient or a loss needs before it begins; gives the number of threads."""
@@ -751,8 +792,8 @@ cdef class Engine(Gate):
         self.check_table(table)
         self.take_x(batch, x, training)
         self.check_variance(batch.rows, training)
-        threads = 1 if self.is_small(batch.rows) else threads_wanted()
-        self.plan(batch.rows, threads, False)
+        threads = 1 if self.is_small(batch) else threads_wanted()
+        self.plan(batch, batch.rows, threads, False)
         self.take_targets(batch, t)
         self.take_weights(batch, weight)
         return threads
@@ -817,7 +858,7 @@ cdef class Engine(Gate):
             # --- checked
             self.forget()
             session_begin(&session, threads)
-            if self.is_small(batch.rows):
+            if self.is_small(&batch):
                 interrupted = self.gradient(&session, &batch, table, out)
             else:
                 with nogil:
@@ -869,9 +910,9 @@ cdef class Engine(Gate):
         cdef int threads
         self.take_x(&batch, x, training)
         self.check_variance(batch.rows, training)
-        small = self.is_small(batch.rows / 3.0)     # one product of three
+        small = cost_of_batch(&self.chain, &batch) / 3 < RELEASE_US     # one product of three
         threads = 1 if small else threads_wanted()
-        self.plan(batch.rows, threads, False)
+        self.plan(&batch, batch.rows, threads, False)
         # --- checked
         self.forget()
         self.batch = batch
@@ -885,13 +926,116 @@ cdef class Engine(Gate):
         self.count(training and not interrupted)
         return raise_pending(&session)
 
-    cdef int begin_down(self, cnp.ndarray dy) except -1:
+    # --- predictions
+
+    def predict_into(self, cnp.ndarray x, Table table not None, cnp.ndarray out, str link=None, bint check_finite=True):
+        """The predictions of x's rows into `out`, and whether all went well: False where check_finite is set and a value of x, or a
+        prediction, is not finite; `out` holds nothing of worth then.
+
+        `out` is dense: rows of the engine's own dtype (or, where there is one output, one axis), or int64 labels: the place of the
+        largest prediction of a row, or with one output whether it is above one half. `link` is what becomes of the outputs: "softmax",
+        "exp", the name of an activation without options, or None. Nothing that `forward` left is touched as long as the chain is
+        small enough to go by rows.
+        """
+        cdef Session session
+        cdef Batch batch
+        cdef Prediction p
+        cdef int threads
+        cdef bint small
+        self.enter()
+        try:
+            self.check_table(table)
+            self.take_plain_x(&batch, x)
+            self.take_predictions(&p, out, batch.rows)
+            self.take_link(link)
+            small = cost_of_batch(&self.chain, &batch) / 3 < RELEASE_US
+            threads = 1 if small else threads_wanted()
+            p.block = rows_at_once(&self.chain, batch.rows)
+            self.take_room(&p, &batch, threads)
+            p.batch, p.parameters, p.link, p.refuses = &batch, table.pairs, self.link, check_finite
+            # --- checked
+            session_begin(&session, threads)
+            if small:
+                predict_rows(&self.chain, &session, &p)
+            else:
+                with nogil:
+                    predict_rows(&self.chain, &session, &p)
+            session_end(&session)
+            raise_pending(&session)
+            return not p.refused
+        finally:
+            self.leave()
+
+    cdef int take_plain_x(self, Batch* batch, cnp.ndarray x) except -1:
+        if cnp.PyArray_TYPE(x) != self.typenum or not cnp.PyArray_ISBEHAVED_RO(x):
+            raise TypeError(f"x has dtype {(<object> x).dtype}, expected aligned elements of {self.chain.kernels.itemsize} bytes")
+        return self.take_x(batch, x, False)
+
+    cdef int take_predictions(self, Prediction* p, cnp.ndarray out, Py_ssize_t rows) except -1:
+        cdef bint labels = cnp.PyArray_TYPE(out) == cnp.NPY_INT64 and cnp.PyArray_NDIM(out) == 1
+        if not labels and cnp.PyArray_TYPE(out) != self.typenum:
+            raise TypeError(f"out has dtype {(<object> out).dtype}, expected that of x, or int64 labels")
+        if (not cnp.PyArray_ISCARRAY(out) or cnp.PyArray_NDIM(out) == 0 or cnp.PyArray_DIM(out, 0) != rows
+                or cnp.PyArray_SIZE(out) != rows * (1 if labels else self.n_out)):
+            expected = f"({rows},)" if labels else f"({rows}, {self.n_out})"
+            raise ValueError(f"out has shape {(<object> out).shape}, expected {expected}, dense and writeable")
+        p.out = NULL if labels else cnp.PyArray_BYTES(out)
+        p.labels = <int64_t*> cnp.PyArray_DATA(out) if labels else NULL
+        return 0
+
+    cdef int take_link(self, str name) except -1:
+        if name is self.link_name:
+            return 0
+        if name is None:
+            self.link.kind = AS_THEY_ARE
+        elif name == "softmax":
+            self.link.kind = SOFTMAX
+        elif name == "exp":
+            self.link.kind = EXP
+        else:
+            self.link.forward = find_activation(self.chain.kernels, name).forward
+            self.link.kind = AS_THEY_ARE if self.link.forward == NULL else RULE
+        self.link_name = name
+        return 0
+
+    cdef int take_room(self, Prediction* p, const Batch* batch, int threads) except -1:
+        """Buffers for a block of each thread's, or for as many rows as are computed at once."""
+        if not self.chain.by_rows:
+            self.plan(batch, p.block, threads, False)
+            self.forget()
+            return 0
+        p.room.threads = threads
+        predict_needs(&self.chain, batch, &p.room)
+        if (self.room_block is None or threads > self.room.threads or p.room.packs_x > self.room.packs_x
+                or p.room.packs_weights > self.room.packs_weights):
+            self.make_room(&p.room)
+        p.room.base, p.room.weights_bytes, p.room.own_bytes = self.room.base, self.room.weights_bytes, self.room.own_bytes
+        return 0
+
+    cdef int make_room(self, const Room* needed) except -1:
+        cdef Room room = self.room
+        cdef cnp.npy_intp n_bytes
+        room.threads = max(room.threads, needed.threads)
+        room.packs_x = room.packs_x or needed.packs_x
+        room.packs_weights = room.packs_weights or needed.packs_weights
+        n_bytes = room_bytes(&self.chain, &room) + ALIGNMENT
+        self.room_block = cnp.PyArray_EMPTY(1, &n_bytes, cnp.NPY_UINT8, 0)
+        room.base = start_of(self.room_block)
+        room_lay_out(&self.chain, &room)
+        self.room = room
+        return 0
+
+    # --- the way down
+
+    cdef int begin_down(self, cnp.ndarray dy, bint need_dx) except -1:
         """What the way down needs before it begins; gives the number of threads."""
         if not self.has_forward:
             raise RuntimeError("backward before forward: there is no input to go back to")
         if cnp.PyArray_NDIM(dy) != 2 or cnp.PyArray_DIM(dy, 0) != self.batch.rows or cnp.PyArray_DIM(dy, 1) != self.n_out:
             raise ValueError(f"dy has shape {(<object> dy).shape}, expected {(self.batch.rows, self.n_out)}")
-        return 1 if self.is_small(self.batch.rows) else min(threads_wanted(), self.planned_threads)
+        if need_dx and self.batch.sparse != NULL:
+            raise ValueError("need_dx is True, but x is sparse: the gradient at it is not computed")
+        return 1 if self.is_small(&self.batch) else min(threads_wanted(), self.planned_threads)
 
     cdef void take_dy(self, cnp.ndarray dy, char* delta) noexcept:
         """Rows become dense, where the way down begins."""
@@ -908,8 +1052,8 @@ cdef class Engine(Gate):
         cdef bint small
         self.enter()
         try:
-            threads = self.begin_down(dy)
-            small = self.is_small(self.batch.rows)
+            threads = self.begin_down(dy, need_dx)
+            small = self.is_small(&self.batch)
             self.check_table(table)
             self.check_table(out)
             # --- checked
@@ -938,7 +1082,7 @@ cdef class Engine(Gate):
         try:
             if not self.chain.separate:
                 raise RuntimeError("descend of an engine that was not made with separate=True: there is no place for the gradients")
-            threads = self.begin_down(dy)
+            threads = self.begin_down(dy, need_dx)
             self.check_table(table)
             # --- checked
             self.take_dy(dy, delta_at_output(&self.chain, True))
@@ -965,7 +1109,7 @@ cdef class Engine(Gate):
             self.check_table(table)
             self.check_table(out)
             # --- checked
-            session_begin(&session, 1 if self.is_small(self.batch.rows) else min(threads_wanted(), self.planned_threads))
+            session_begin(&session, 1 if self.is_small(&self.batch) else min(threads_wanted(), self.planned_threads))
             with nogil:
                 sweep_weights(&self.chain, &session, &self.batch, table.pairs, out.pairs)
             session_end(&session)
@@ -1023,7 +1167,7 @@ cdef class Engine(Gate):
         finally:
             self.leave()
 
-    def train_epoch(self, cnp.ndarray x, cnp.ndarray t, weight, order, Py_ssize_t batch_size, Table table not None, Table out not None,
+    def train_epoch(self, x, cnp.ndarray t, weight, order, Py_ssize_t batch_size, Table table not None, Table out not None,
                     Update update not None, cnp.ndarray progress, bint count_rows=False, double loss_share=1):
         """One pass over the rows of x, in `order` or as they lie: a step for each batch, or for as many as the update accumulates.
 
@@ -1037,7 +1181,7 @@ cdef class Engine(Gate):
         self.enter()
         try:
             epoch = Epoch(self, x, t, weight, order, batch_size, table, out, update, progress, count_rows, loss_share)
-            epoch.plan(1 if self.is_small(epoch.batch_size) else threads_wanted())
+            epoch.plan(1 if self.is_small_step(&epoch.data.all, epoch.batch_size) else threads_wanted())
             # --- checked
             self.forget()
             session_begin(&session, epoch.threads)
@@ -1049,6 +1193,10 @@ cdef class Engine(Gate):
         finally:
             self.leave()
 
+    cdef bint is_small_step(self, const Batch* all, Py_ssize_t rows) noexcept:
+        """As `is_small`, of so many of its rows."""
+        return cost_of_batch(&self.chain, all) * rows < <double> RELEASE_US * all.rows
+
     cdef int take_all(self, Data* data, cnp.ndarray t, weight, order) except -1:
         if cnp.PyArray_NDIM(t) == 1:
             data.all.labels = <const int64_t*> cnp.PyArray_DATA(t)
@@ -1059,6 +1207,8 @@ cdef class Engine(Gate):
             data.all.weights = cnp.PyArray_BYTES(<cnp.ndarray> weight)
         data.order = NULL
         if order is not None:
+            if len(order) != data.all.rows:
+                raise ValueError(f"order has {len(order)} entries, expected one for each of {data.all.rows} rows")
             data.order = <const int64_t*> cnp.PyArray_DATA(<cnp.ndarray> order)
         return 0
 
@@ -1158,6 +1308,10 @@ cdef class Engine(Gate):
         cdef const Batch* all = &data.all
         batch[0] = all[0]
         batch.rows = rows
+        if all.sparse != NULL:
+            batch.x_order = data.order + first if data.order != NULL else NULL
+            batch.x_first = first
+            batch.entries = entries_of(all.sparse, batch.x_order, first, rows)
         if data.order == NULL:
             batch.x = all.x + first * all.x_row * itemsize
             batch.labels = all.labels + first if all.labels != NULL else NULL
@@ -1166,17 +1320,18 @@ cdef class Engine(Gate):
             return False
         g.kernels, g.data, g.first, g.n_in, g.n_target = self.chain.kernels, data, first, self.n_in, self.chain.n_targets
         g.x, g.labels, g.targets, g.weights, g.count = self.chain.batch_x, self.chain.labels, self.chain.targets, self.chain.weights, rows
-        g.rows = max(<Py_ssize_t> 1, TASK_ELEMENTS // self.n_in)
+        g.rows = max(<Py_ssize_t> 1, TASK_ELEMENTS // (self.n_in if all.sparse == NULL else self.chain.n_targets))
         batch.x, batch.x_row, batch.x_step = self.chain.batch_x, self.n_in, 1
         batch.labels = self.chain.labels if all.labels != NULL else NULL
         batch.targets = self.chain.targets if all.targets != NULL else NULL
         batch.target_row = self.chain.n_targets
         batch.weights = self.chain.weights if all.weights != NULL else NULL
-        if rows_fit(&self.chain, rows) and all.weights == NULL and not self.chain.counts:
+        if rows_fit(&self.chain, batch) and all.weights == NULL and not self.chain.counts:
             # Whoever computes a row fetches it; the sum of what the rows count is needed before.
             batch.fetch, batch.source = gather_rows, g
             return False
-        return run_tasks(session, gather_task, g, (rows + g.rows - 1) // g.rows, 0.001 * rows * self.n_in)
+        return run_tasks(session, gather_task, g, (rows + g.rows - 1) // g.rows,
+                         0.001 * rows * (self.n_in if all.sparse == NULL else self.chain.n_targets))
 
     cdef double total_weight(self, const Batch* batch) noexcept nogil:
         cdef double total = 0
@@ -1199,7 +1354,7 @@ cdef class Epoch:
     cdef tuple arrays                       # keeps them alive
     cdef int threads                        # planned
 
-    def __cinit__(self, Engine engine not None, cnp.ndarray x not None, cnp.ndarray t not None, weight, order, Py_ssize_t batch_size,
+    def __cinit__(self, Engine engine not None, x not None, cnp.ndarray t not None, weight, order, Py_ssize_t batch_size,
                   Table table not None, Table out not None, Update update not None, cnp.ndarray progress not None, bint count_rows=False,
                   double loss_share=1):
         cdef Py_ssize_t rows, last
@@ -1220,11 +1375,11 @@ cdef class Epoch:
 
     cdef int plan(self, int threads) except -1:
         self.threads = threads
-        return self.engine.plan(self.batch_size, threads, self.data.order != NULL)
+        return self.engine.plan(&self.data.all, self.batch_size, threads, self.data.order != NULL)
 
     cdef double cost(self) noexcept:
         """About how many microseconds it takes one thread."""
-        return self.engine.chain.cost_of_row * self.data.all.rows
+        return cost_of_batch(&self.engine.chain, &self.data.all)
 
     cdef void run(self, Session* session) noexcept nogil:
         self.engine.epoch(session, &self.data, self.batch_size, self.of_step, self.table, self.out, self.update, &self.tally)

@@ -3,15 +3,16 @@
 
 from cpython.pycapsule cimport PyCapsule_New
 from libc.math cimport INFINITY, exp, log, pow, sqrt
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memmove, memset
 
 from fastbp._random cimport philox_words
 from fastbp._simd cimport *
 from fastbp._table cimport (
-    ANY_VALUES, COUNTS, MAX_ACTIVATIONS, MAX_LOSSES, MAX_UNIT_KINDS, MAX_UPDATES, PROBABILITIES, SIGNS, SWEEP_COPY, SWEEP_READ,
-    SWEEP_STORE, SWEEP_TRIAD, SWEEP_UPDATE, Activation, Kernels, Loss, LossOptions, Step, Tile, UnitCall, UnitKind, UpdateRule, backward_t,
-    forward_t, label_loss_t, label_losses_t, prepare_t, row_loss_t, second_t, unit_t, update_t,
+    ANY_VALUES, BLOCK_COLUMNS, COUNTS, MAX_ACTIVATIONS, MAX_LOSSES, MAX_UNIT_KINDS, MAX_UPDATES, PROBABILITIES, SIGNS, SWEEP_COPY,
+    SWEEP_READ, SWEEP_STORE, SWEEP_TRIAD, SWEEP_UPDATE, Activation, Kernels, Loss, LossOptions, SparseGroup, SparseSums, SparseTile,
+    Step, Tile, UnitCall, UnitKind, UpdateRule, backward_t, forward_t, label_loss_t, label_losses_t, prepare_t, row_loss_t, second_t,
+    unit_t, update_t,
 )
 
 cdef extern from * nogil:
@@ -30,6 +31,7 @@ include "_losses.pxi"
 include "_units.pxi"
 include "_updates.pxi"
 include "_gemm.pxi"
+include "_sparse.pxi"
 include "_probe.pxi"
 
 kernels.isa = ISA_NAME
@@ -49,6 +51,12 @@ kernels.tile = multiply_tile
 kernels.dots = multiply_dots
 kernels.stream = multiply_stream
 kernels.column_sums = column_sums
+kernels.sparse_rows = sparse_rows
+kernels.sparse_turn = sparse_turn
+kernels.sparse_columns = sparse_columns
+kernels.sparse_blocks = sparse_blocks
+kernels.count_entries = count_entries
+kernels.take_entries = take_entries
 kernels.exp = exp_of
 kernels.expm1 = expm1_of
 kernels.log = log_of
@@ -57,8 +65,10 @@ kernels.erf = erf_of
 kernels.blend = blend
 kernels.gather = gather
 kernels.scatter = scatter
+kernels.finite = finite
 kernels.softmax = softmax
 kernels.log_softmax = log_softmax
+kernels.softmax_rows = softmax_rows
 kernels.softmax_backward = softmax_backward
 kernels.log_softmax_backward = log_softmax_backward
 kernels.taken_squares = taken_squares

@@ -11,16 +11,19 @@ Design
     the rows do, since every strip of a weight's gradient reads all of those.
 (d) An update is the end of the second phase's tasks: a gradient that only the update reads never leaves the first cache. The
     weights are not read any more then.
-(e) The size of a block and of a strip follow from the shape and the instruction set.
+(e) A sparse x is turned by further tasks of the first phase; the second one has the columns of it.
+(f) The size of a block and of a strip follow from the shape and the instruction set.
 """
 from libc.stdint cimport int64_t
 
 from fastbp._chain cimport (
-    LINEAR, Batch, Chain, Pair, Unit, add_spare, backward_rows_of, copy_rows, delta_at_output, forward_rows_of, input_gradient,
-    input_target, item_gradients, items_of_task, losses_of_rows, output_of, padded, wants, weight_gradient,
+    LINEAR, Batch, Chain, Pair, Unit, add_spare, backward_rows_of, begin_columns, copy_rows, cost_of_batch, delta_at_output,
+    forward_rows_of, input_gradient, input_target, item_gradients, items_of_task, losses_of_rows, output_of, padded, reads_sparse,
+    sparse_tile, sparse_weights, wants, weight_gradient,
 )
+from fastbp._csr cimport SparseGradient, gradient_task, gradient_tasks, strip_bytes, turn_group
 from fastbp._product cimport Product, product_cost, product_tile, product_turn
-from fastbp._table cimport Kernels, Tile
+from fastbp._table cimport Kernels, SparseTile, Tile
 from fastbp._team cimport WORTH_US, Session, run_tasks
 from fastbp._update cimport Rule, apply_rule, descends
 
@@ -38,6 +41,7 @@ cdef struct Sweep:
     const Rule* rule            # NULL: the gradients are kept
     bint with_loss
     Py_ssize_t block            # rows of a task
+    Py_ssize_t groups           # of a sparse x, which are tasks before the blocks
     char* own                   # of each worker: Own, turned weights, a strip
     Py_ssize_t own_bytes
 
@@ -71,6 +75,7 @@ cdef Py_ssize_t own_bytes_of(const Chain* chain) noexcept nogil:
     cdef int i
     for i in range(chain.n_units):
         strip = max(strip, chain.kernels.mr * chain.units[i].n_out * chain.kernels.itemsize)
+        strip = max(strip, strip_bytes(chain.kernels, chain.units[i].n_out))
         if is_narrow(&chain.units[i]):
             strip = max(strip, chain.units[i].n_in * chain.units[i].n_out * chain.kernels.itemsize)
     return padded(sizeof(Own) + chain.turned_bytes + strip)
@@ -81,10 +86,10 @@ cdef Py_ssize_t rows_scratch(const Chain* chain, int threads) noexcept:
 cdef inline Own* own_of(const Sweep* s, int worker) noexcept nogil:
     return <Own*> (s.own + worker * s.own_bytes)
 
-cdef Py_ssize_t rows_of_block(const Chain* chain, Py_ssize_t rows) noexcept nogil:
+cdef Py_ssize_t rows_of_block(const Chain* chain, const Batch* batch) noexcept nogil:
     """Up to twice the micro-kernel's full height, so that two threads finish at about the same time."""
-    cdef Py_ssize_t block, blocks, longest, best = 24, least = 0
-    if up_and_down_cost(chain, rows) < WORTH_US:
+    cdef Py_ssize_t block, blocks, longest, rows = batch.rows, best = 24, least = 0
+    if up_and_down_cost(chain, batch) < WORTH_US:
         return best
     for block in range(24, 4, -4):
         blocks = ceil_div(rows, block)
@@ -94,21 +99,25 @@ cdef Py_ssize_t rows_of_block(const Chain* chain, Py_ssize_t rows) noexcept nogi
             best, least = block, longest
     return best
 
-cdef inline double up_and_down_cost(const Chain* chain, Py_ssize_t rows) noexcept nogil:
-    return rows * chain.cost_of_row * 2 / 3
+cdef inline double up_and_down_cost(const Chain* chain, const Batch* batch) noexcept nogil:
+    return cost_of_batch(chain, batch) * 2 / 3
 
 
 # --- the first phase: some rows, all the way
 
 cdef void forward_rows(const Sweep* s, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
     cdef Chain* chain = s.chain
+    cdef SparseTile x
     cdef Product p
     cdef Tile t
     cdef int i
     if chain.copies_x:
         copy_rows(chain, s.batch, first, rows)
     for i in range(chain.n_units):
-        if chain.units[i].kind == LINEAR:
+        if reads_sparse(chain, s.batch, i):
+            sparse_tile(chain, &x, i, s.batch, s.parameters)
+            chain.kernels.sparse_rows(&x, first, rows)
+        elif chain.units[i].kind == LINEAR:
             output_of(chain, &p, i, s.batch, s.parameters)
             product_tile(chain.kernels, &p, first, rows, &t)
             chain.kernels.tile(&t)
@@ -164,8 +173,11 @@ cdef void turn_weights(const Sweep* s, Own* own) noexcept nogil:
 
 cdef void rows_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef const Sweep* s = <const Sweep*> context
-    cdef Py_ssize_t first = task * s.block
+    cdef Py_ssize_t first = (task - s.groups) * s.block
     cdef Py_ssize_t rows = min(s.block, s.batch.rows - first)
+    if task < s.groups:
+        turn_group(s.chain.kernels, &s.chain.columns, task)
+        return
     if s.batch.fetch != NULL:
         s.batch.fetch(s.batch.source, first, rows)
     forward_rows(s, first, rows)
@@ -187,25 +199,38 @@ cdef inline Py_ssize_t strip_of(const Sweep* s, const Unit* unit) noexcept nogil
     panels = min(panels, STRIP_BYTES // (kernels.mr * unit.n_out * kernels.itemsize))
     return max(panels, <Py_ssize_t> 1) * kernels.mr
 
+cdef inline char* strip_of_worker(const Sweep* s, int worker) noexcept nogil:
+    return <char*> own_of(s, worker) + sizeof(Own) + s.chain.turned_bytes
+
 cdef inline bint is_narrow(const Unit* unit) noexcept nogil:
     """So few outputs that its gradient is computed turned: dw.T = dy.T @ x, with whole vectors of x."""
     return unit.n_out <= 4 and unit.n_out < unit.n_in
 
-cdef Py_ssize_t strips_of(const Sweep* s, const Unit* unit) noexcept nogil:
+cdef Py_ssize_t strips_of(const Sweep* s, int i) noexcept nogil:
     """Tasks that the gradients of a unit's parameters are."""
+    cdef const Unit* unit = &s.chain.units[i]
+    cdef SparseGradient g
+    if reads_sparse(s.chain, s.batch, i):
+        sparse_weights(s.chain, &g, i, unit.delta, s.parameters, s.gradients, s.rule)
+        return gradient_tasks(&g)
     if unit.kind == LINEAR:
         return ceil_div(unit.n_in, strip_of(s, unit))
     return ceil_div(unit.items, items_of_task(unit, s.batch.rows)) if unit.pair >= 0 else 0
 
 cdef void weights_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef const Sweep* s = <const Sweep*> context
-    cdef const Unit* unit = s.chain.units
+    cdef const Unit* unit
+    cdef SparseGradient g
     cdef int i = 0
     cdef Py_ssize_t each
-    while task >= strips_of(s, unit):
-        task -= strips_of(s, unit)
-        unit += 1
+    while task >= strips_of(s, i):
+        task -= strips_of(s, i)
         i += 1
+    unit = &s.chain.units[i]
+    if reads_sparse(s.chain, s.batch, i):
+        sparse_weights(s.chain, &g, i, unit.delta, s.parameters, s.gradients, s.rule)
+        gradient_task(&g, task, strip_of_worker(s, worker))
+        return
     if unit.kind == LINEAR:
         weight_strip(s, i, task * strip_of(s, unit), worker)
         return
@@ -217,7 +242,7 @@ cdef void weight_strip(const Sweep* s, int i, Py_ssize_t first, int worker) noex
     cdef const Kernels* kernels = chain.kernels
     cdef const Unit* unit = &chain.units[i]
     cdef const Pair* pair = &s.parameters[unit.pair]
-    cdef char* strip = <char*> own_of(s, worker) + sizeof(Own) + chain.turned_bytes
+    cdef char* strip = strip_of_worker(s, worker)
     cdef Py_ssize_t rows = min(strip_of(s, unit), unit.n_in - first)
     cdef Py_ssize_t row
     cdef Product p
@@ -258,7 +283,8 @@ cdef void begin(Sweep* s, Chain* chain, Session* session, const Batch* batch, co
     cdef int worker
     s.chain, s.batch, s.parameters = chain, batch, parameters
     s.gradients, s.rule, s.with_loss = NULL, NULL, True
-    s.block = rows_of_block(chain, batch.rows)
+    s.block, s.groups = rows_of_block(chain, batch), 0
+    chain.has_columns = False
     s.own, s.own_bytes = <char*> padded(<Py_ssize_t> chain.scratch), own_bytes_of(chain)
     for worker in range(session.n_threads):
         own_of(s, worker).turned = False
@@ -267,7 +293,7 @@ cdef bint rows_forward(Chain* chain, Session* session, const Batch* batch, const
     cdef Sweep s
     begin(&s, chain, session, batch, parameters)
     s.with_loss = with_loss
-    return run_tasks(session, rows_task, &s, ceil_div(batch.rows, s.block), batch.rows * chain.cost_of_row / 3)
+    return run_tasks(session, rows_task, &s, ceil_div(batch.rows, s.block), cost_of_batch(chain, batch) / 3)
 
 cdef bint rows_gradient(Chain* chain, Session* session, const Batch* batch, const Pair* parameters, const Pair* gradients,
                         const Rule* rule) noexcept nogil:
@@ -278,11 +304,14 @@ cdef bint rows_gradient(Chain* chain, Session* session, const Batch* batch, cons
     cdef int i
     begin(&s, chain, session, batch, parameters)
     s.gradients, s.rule = gradients, rule
-    if run_tasks(session, rows_task, &s, ceil_div(batch.rows, s.block), up_and_down_cost(chain, batch.rows)):
+    if batch.sparse != NULL:
+        begin_columns(chain, batch)
+        s.groups = chain.columns.n_groups
+    if run_tasks(session, rows_task, &s, s.groups + ceil_div(batch.rows, s.block), up_and_down_cost(chain, batch)):
         return True
     for i in range(chain.n_units):
-        tasks += strips_of(&s, &chain.units[i])
+        tasks += strips_of(&s, i)
     session.polls = polls and rule == NULL
-    interrupted = run_tasks(session, weights_task, &s, tasks, batch.rows * chain.cost_of_row / 3)
+    interrupted = run_tasks(session, weights_task, &s, tasks, cost_of_batch(chain, batch) / 3)
     session.polls = polls
     return interrupted

@@ -3,7 +3,7 @@
 The engine never knows the type of an element: it holds `const Kernels*`, and every pointer to elements is `void*`. Distances
 (`*_row`, `*_step`, ...) count elements, not bytes.
 """
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 
 cdef enum:
     MAX_ACTIVATIONS = 64
@@ -18,6 +18,7 @@ cdef enum:
     MAX_LOSSES = 32
     MAX_LOSS_NUMBERS = 2
     MAX_LOSS_VECTORS = 2
+    BLOCK_COLUMNS = 16      # of a sparse x
 
 cdef enum:                  # what a row of targets may hold: a loss's domain
     ANY_VALUES
@@ -158,6 +159,44 @@ ctypedef struct Tile:
     const void* c_begin
     const void* c_end
 
+ctypedef struct SparseTile:
+    # A sparse x, and what is to become of some of its rows: y = act(x @ w + b). Row i of the batch is row order[i] of x, or first + i;
+    # the entries of a row are starts[row] .. starts[row + 1] - 1, each a column and a value, in any order, the same column several times.
+    const int64_t* starts
+    const int32_t* columns
+    const void* values
+    Py_ssize_t n_columns
+    # NULL, or columns never fall within a row, and its entries from starts[row] + blocks[row * (n_blocks + 1) + b] on have the columns from
+    # b * BLOCK_COLUMNS on.
+    const int32_t* blocks
+    Py_ssize_t n_blocks
+    const int64_t* order    # or NULL
+    Py_ssize_t first
+    Py_ssize_t n            # outputs
+    const void* w           # IN   n_columns x n, its columns side by side
+    Py_ssize_t w_row
+    const void* bias        # IN   n elements, or NULL
+    void* y                 # OUT  rows of the batch x n, dense
+    forward_t forward       # NULL: no activation
+    const double* options
+
+ctypedef struct SparseGroup:
+    # Some rows of the batch, turned: the entries of column c are starts[c] .. starts[c + 1] - 1, each a row of the batch and a value.
+    int64_t* starts         # n_columns + 2
+    int32_t* rows
+    void* values
+    Py_ssize_t room         # for so many entries
+
+ctypedef struct SparseSums:
+    # Some rows of dw = x.T @ dy; the sum goes through the groups in their order.
+    const SparseGroup* groups
+    int n_groups
+    const void* dy          # IN   n_rows x n, dense
+    Py_ssize_t n_rows, n
+    void* out               # OUT  the first row that is asked for
+    Py_ssize_t out_row
+    bint skips              # rows of columns without entries are left as they are; otherwise they become 0
+
 ctypedef struct Kernels:
     const char* isa
     int itemsize
@@ -175,6 +214,15 @@ ctypedef struct Kernels:
     void (*column_sums)(const void* x, Py_ssize_t row, Py_ssize_t column, Py_ssize_t m, Py_ssize_t n, void* out, Py_ssize_t step,
                         bint accumulate) noexcept nogil
 
+    # products with a sparse x
+    void (*sparse_rows)(const SparseTile* t, Py_ssize_t first, Py_ssize_t rows) noexcept nogil
+    void (*sparse_turn)(const SparseTile* t, Py_ssize_t first, Py_ssize_t rows, const SparseGroup* out) noexcept nogil
+    void (*sparse_columns)(const SparseSums* t, Py_ssize_t first, Py_ssize_t count) noexcept nogil
+    void (*sparse_blocks)(const SparseTile* t, const void* dy, Py_ssize_t rows, Py_ssize_t first_block, Py_ssize_t end_block, void* out,
+                          Py_ssize_t out_row) noexcept nogil
+    Py_ssize_t (*count_entries)(const void* x, Py_ssize_t step, Py_ssize_t n) noexcept nogil
+    Py_ssize_t (*take_entries)(const void* x, Py_ssize_t step, Py_ssize_t n, int32_t* columns, void* values) noexcept nogil
+
     # elementwise
     int n_activations
     Activation activations[MAX_ACTIVATIONS]
@@ -188,6 +236,7 @@ ctypedef struct Kernels:
     # y[i] = x[i * step], and back
     void (*gather)(const void* x, Py_ssize_t step, void* y, Py_ssize_t n) noexcept nogil
     void (*scatter)(const void* x, void* y, Py_ssize_t step, Py_ssize_t n) noexcept nogil
+    bint (*finite)(const void* x, Py_ssize_t n) noexcept nogil      # no NaN and no infinity among them?
 
     # units that are neither linear nor elementwise: see _units.pxi
     int n_units
@@ -195,6 +244,8 @@ ctypedef struct Kernels:
 
     # rows of n contiguous elements
     row_forward_t softmax, log_softmax
+    # of many rows, in place: short ones side by side, a row in each lane
+    void (*softmax_rows)(void* z, Py_ssize_t rows, Py_ssize_t n) noexcept nogil
     row_backward_t softmax_backward, log_softmax_backward
 
     # losses: see _losses.pxi

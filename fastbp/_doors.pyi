@@ -1,0 +1,35 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp._engine import Engine, Table
+
+class Door:
+    coefs: tuple[NDArray[Any], ...]
+    intercepts: tuple[NDArray[Any], ...]
+    table: Table
+    make_engine: Callable[[], Engine]
+    link: str | None
+    engines: list[Engine]
+    n_in: int
+    n_out: int
+    def __init__(
+        self,
+        coefs: tuple[NDArray[Any], ...],
+        intercepts: tuple[NDArray[Any], ...],
+        *,
+        values: dict[str, object],
+        absent: tuple[str, ...],
+        functions: dict[str, object],
+        taken: dict[str, object],
+        hooks: tuple[tuple[type | None, str, object], ...],
+        table: Table,
+        make_engine: Callable[[], Engine],
+        link: str | None,
+    ) -> None: ...
+    def serves(self, est: object) -> bool: ...
+    def into(self, x: NDArray[Any], out: NDArray[Any], check_finite: bool = True) -> bool: ...
+    def outputs(self, est: object, x: object, flat: bool = False) -> NDArray[Any] | None: ...
+    def labels(self, est: object, x: object) -> NDArray[np.int64] | None: ...

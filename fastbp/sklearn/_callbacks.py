@@ -1,0 +1,189 @@
+"""scikit-learn's callback protocol (since 1.9), which its own MLPs do not take part in, and ``progress=``.
+
+A. The task tree of a fit is one root, "fit", with an "iteration" for each epoch; of lbfgs it is the root alone, since
+   scikit-learn's call of scipy tells of no iterations. `Iterations` tells both stories, that of the callbacks and that
+   of the progress report, to whoever listens; where nobody does, no context is made.
+B. The estimator that a callback is handed is a copy that predicts as if fit had stopped there: with copies of the
+   weights, since training goes on in the originals; with early stopping these are the best so far, which is what fit
+   ends with. It is made only for callbacks that ask for it.
+C. On releases before 1.9 there is no protocol: the mixin adds nothing and the decorator does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from fastbp import progress as reporting
+
+try:
+    from sklearn.callback import CallbackSupportMixin as CallbackSupport
+    from sklearn.callback import with_callbacks
+except ImportError:  # before 1.9
+    _Method = TypeVar("_Method", bound=Callable[..., Any])
+
+    class CallbackSupport:  # type: ignore[no-redef]
+        """Adds nothing: this release of scikit-learn has no callbacks."""
+
+    def with_callbacks(method: _Method) -> _Method:
+        """Give the method as it is: this release of scikit-learn has no callbacks."""
+        return method
+
+
+__all__ = ["CallbackSupport", "Iterations", "fit_arguments", "with_callbacks"]
+
+# What a fit goes on filling, by the names of the attributes.
+CURVES = ("loss_curve_", "validation_scores_", "validation_loss_curve_")
+
+
+@with_callbacks  # type: ignore[untyped-decorator]
+def _tear_down(estimator: Any) -> None:
+    """Call the callbacks' teardown, as the decorator does where a method ends."""
+
+
+@contextlib.contextmanager
+def fit_arguments(estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> Iterator[None]:
+    """Keep what `fit` was given for its callbacks, as it came: a scorer compares y with what is predicted from X.
+
+    Without callbacks nothing is kept, which is how `Iterations` knows; so it is for `partial_fit`, which has none.
+    """
+    if not getattr(estimator, "_skl_callbacks", ()):
+        yield
+        return
+    metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+    estimator._fit_arguments = {"X": X, "y": y, "metadata": metadata}
+    try:
+        yield
+    finally:
+        del estimator._fit_arguments
+
+
+class Iterations:
+    """The iterations of one fit, as callbacks and the progress report see them.
+
+    It is made within `fit_arguments`, and may be entered later.
+
+    Parameters
+    ----------
+    estimator
+        With its weights at their beginning, and whatever else predicting needs.
+    max_iter : int
+        How many iterations there will be at most; 0 where only the fit as a whole is to be told of.
+    progress : {False, True, "auto", "bar", "lines"}
+        As of `fastbp.train`.
+
+    Examples
+    --------
+    ::
+
+        with Iterations(self, self.max_iter, self.progress) as iterations:
+            for i in range(self.max_iter):
+                iterations.begin(i)
+                ...
+                if iterations.end(i):
+                    break
+    """
+
+    def __init__(self, estimator: Any, max_iter: int, progress: object = False) -> None:
+        self._estimator = estimator
+        self._max_iter = max_iter
+        self._progress = progress
+        self._report: reporting.Reporter | None = None
+        self._data: dict[str, Any] | None = vars(estimator).get("_fit_arguments")
+        self._root: Any = None
+        self._task: Any = None  # the iteration that has begun and not ended
+        self._done = 0
+
+    def __enter__(self) -> Self:
+        if self._data is not None:
+            try:
+                self._root = self._estimator._init_callback_context(max_subtasks=self._max_iter)
+                self._root.call_on_fit_task_begin(**self._told(0))
+            except BaseException:
+                _tear_down(self._estimator)
+                raise
+        if self._progress is not False:
+            self._report = reporting.make(self._progress, self._max_iter)
+        return self
+
+    def begin(self, i: int) -> None:
+        """Iteration ``i`` (from 0) begins."""
+        if self._data is not None:
+            self._task = self._root.subcontext(task_name="iteration")
+            self._task.call_on_fit_task_begin(**self._told(i))
+
+    def end(self, i: int) -> bool:
+        """Iteration ``i`` has ended, and the estimator's weights and curves are those after it.
+
+        Returns
+        -------
+        stop : bool
+            Whether a callback asks fit to end here.
+        """
+        self._done = i + 1
+        if self._report is not None:
+            self._tell_report(i)
+        if self._data is None:
+            return False
+        task, self._task = self._task, None
+        return bool(task.call_on_fit_task_end(**self._told(i + 1)))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._report is not None:
+            self._report.close()
+        if self._data is None:
+            return
+        try:
+            if error is None:
+                self._root.call_on_fit_task_end(**self._told(self._done))
+        finally:
+            _tear_down(self._estimator)
+
+    def _told(self, n_iter: int) -> dict[str, Any]:
+        estimator = self._estimator
+        assert self._data is not None
+        return {
+            "estimator": estimator,
+            **self._data,
+            "reconstruction_attributes": lambda: attributes_now(estimator, n_iter),
+        }
+
+    def _tell_report(self, i: int) -> None:
+        assert self._report is not None
+        curves = (getattr(self._estimator, name, None) for name in CURVES)
+        loss, val_score, val_loss = (values[-1] if values else None for values in curves)
+        self._report.epoch(i, math.nan if loss is None else loss, val_loss, val_score=val_score)
+
+
+def attributes_now(estimator: Any, n_iter: int) -> dict[str, Any]:
+    """Give what a shallow copy of an estimator needs to stay as the estimator is now.
+
+    Parameters
+    ----------
+    estimator
+        In the course of its fit.
+    n_iter : int
+        The iterations that it has made.
+    """
+    best = getattr(estimator, "early_stopping", False) and n_iter > 0
+    coefs, intercepts = ("_best_coefs", "_best_intercepts") if best else ("coefs_", "intercepts_")
+    found = {
+        "coefs_": [values.copy() for values in getattr(estimator, coefs)],
+        "intercepts_": [values.copy() for values in getattr(estimator, intercepts)],
+        "n_iter_": n_iter,
+        # A fit of the copy's own is none of the callbacks' business, and must not end theirs.
+        "_fit_arguments": None,
+        "_skl_callbacks": [],
+        "_skl_callbacks_to_teardown": [],
+    }
+    state = vars(estimator)
+    found |= {name: list(state[name]) for name in CURVES if state.get(name) is not None}
+    if "_optimizer" in state:  # whoever calls partial_fit on the copy must not move the original's
+        found["_optimizer"] = copy.deepcopy(state["_optimizer"])
+    return found

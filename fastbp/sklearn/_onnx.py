@@ -1,0 +1,374 @@
+"""Estimators as ONNX graphs, by skl2onnx.
+
+A. skl2onnx finds converters by the exact class, so that a subclass of a class that it knows is unknown to it. Ours are
+   registered with it once both packages have been imported, in whichever order: at our import if it is there already,
+   else by a finder that waits for its import, does nothing else, and leaves after it (`register_when_imported`).
+B. The graph is written here rather than by the converters for scikit-learn's classes. Those know four activations, and
+   no exponential at the end; they give the values of a regressor with several outputs as one column.
+C. Activations are composed of operators that ONNX Runtime has in double precision, too. One entry in ``FORMULAS`` is
+   one more.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import math
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+from sklearn.utils.validation import check_is_fitted
+
+from fastbp.sklearn import _core
+from fastbp.sklearn._converting import is_own
+from fastbp.units import Unit
+from fastbp.units.elementwise import ActivationUnit
+
+__all__ = ["register_onnx", "register_when_imported"]
+
+PACKAGE = "skl2onnx"
+
+
+# ---- graphs ----------------------------------------------------------------------------------------------------------
+
+
+class Graph:
+    """Operators on named values, and constants: what an estimator needs of skl2onnx's container.
+
+    Parameters
+    ----------
+    scope, container
+        As skl2onnx hands them to a converter.
+    dtype : dtype
+        Of the values: float32 or float64.
+    """
+
+    def __init__(self, scope: Any, container: Any, dtype: DTypeLike) -> None:
+        self._scope, self._container = scope, container
+        self.dtype = np.dtype(dtype)
+
+    def apply(self, operator: str, *inputs: str, out: str | None = None, **attributes: Any) -> str:
+        """Add an operator and give the name of its output, which is ``out`` where that is given."""
+        out = out or self._scope.get_unique_variable_name(operator.lower())
+        name = self._scope.get_unique_operator_name(operator)
+        self._container.add_node(operator, list(inputs), [out], name=name, **attributes)
+        return out
+
+    def cast(self, value: str, dtype: DTypeLike, out: str | None = None) -> str:
+        """Add a conversion to a dtype."""
+        return self.apply("Cast", value, out=out, to=_type_of(np.dtype(dtype)))
+
+    def constant(self, values: Any) -> str:
+        """Add a constant: numbers of the graph's dtype, or integers or strings as they are."""
+        array = np.asarray(values)
+        if array.dtype.kind == "f" or array.ndim == 0:
+            array = array.astype(self.dtype)
+        flat = [text.encode() for text in array.flat] if array.dtype.kind in "UO" else array.ravel().tolist()
+        name: str = self._scope.get_unique_variable_name("constant")
+        self._container.add_initializer(name, _type_of(array.dtype), list(array.shape), flat)
+        return name
+
+    # The algebra of the formulas below: a number stands for a constant.
+
+    def add(self, a: str | float, b: str | float) -> str:
+        """Give a + b."""
+        return self._two("Add", a, b)
+
+    def times(self, a: str | float, b: str | float) -> str:
+        """Give a * b."""
+        return self._two("Mul", a, b)
+
+    def over(self, a: str | float, b: str | float) -> str:
+        """Give a / b."""
+        return self._two("Div", a, b)
+
+    def above(self, a: str | float, b: str | float) -> str:
+        """Give the larger of a and b."""
+        return self._two("Max", a, b)
+
+    def below(self, a: str | float, b: str | float) -> str:
+        """Give the smaller of a and b."""
+        return self._two("Min", a, b)
+
+    def _two(self, operator: str, a: str | float, b: str | float) -> str:
+        return self.apply(operator, *(one if isinstance(one, str) else self.constant(one) for one in (a, b)))
+
+
+def _type_of(dtype: np.dtype[Any]) -> int:
+    from onnx import TensorProto
+
+    if dtype.kind in "UO":
+        return int(TensorProto.STRING)
+    return int({"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE, "int64": TensorProto.INT64}[dtype.name])
+
+
+# ---- activations -----------------------------------------------------------------------------------------------------
+
+SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # Klambauer et al., "Self-normalizing neural networks"
+
+
+def _elu(g: Graph, z: str, alpha: float = 1.0, stretch: float = 1.0) -> str:
+    """max(z, 0) + alpha (exp(min(z, 0) / stretch) - 1)."""
+    e = g.apply("Exp", g.over(g.below(z, 0.0), stretch))
+    return g.add(g.above(z, 0.0), g.times(alpha, g.add(e, -1.0)))
+
+
+def _softplus(g: Graph, z: str, beta: float = 1.0) -> str:
+    """(max(u, 0) + log(1 + exp(-|u|))) / beta with u = beta z."""
+    u = g.times(z, beta)
+    e = g.apply("Exp", g.apply("Neg", g.apply("Abs", u)))
+    return g.over(g.add(g.above(u, 0.0), g.apply("Log", g.add(1.0, e))), beta)
+
+
+def _hard_sigmoid(g: Graph, z: str) -> str:
+    return g.below(g.above(g.add(g.over(z, 6.0), 0.5), 0.0), 1.0)
+
+
+def _gelu(g: Graph, z: str) -> str:
+    """Z (1 + erf(z / sqrt 2)) / 2; of erf there is float32 alone."""
+    erf = g.apply("Erf", g.cast(g.times(z, math.sqrt(0.5)), np.float32))
+    return g.times(z, g.times(0.5, g.add(1.0, g.cast(erf, g.dtype))))
+
+
+def _gelu_tanh(g: Graph, z: str) -> str:
+    cube = g.times(g.times(z, z), z)
+    v = g.times(math.sqrt(2 / math.pi), g.add(z, g.times(0.044715, cube)))
+    return g.times(z, g.times(0.5, g.add(1.0, g.apply("Tanh", v))))
+
+
+# By the names of the package's activations; options are keywords.
+FORMULAS: dict[str, Callable[..., str]] = {
+    "identity": lambda g, z: z,
+    "sigmoid": lambda g, z: g.apply("Sigmoid", z),
+    "log_sigmoid": lambda g, z: g.apply("Neg", _softplus(g, g.apply("Neg", z))),
+    "tanh": lambda g, z: g.apply("Tanh", z),
+    "relu": lambda g, z: g.apply("Relu", z),
+    "leaky_relu": lambda g, z, slope: g.add(g.above(z, 0.0), g.times(slope, g.below(z, 0.0))),
+    "elu": _elu,
+    "selu": lambda g, z: g.times(SELU_SCALE, _elu(g, z, SELU_ALPHA)),
+    "celu": lambda g, z, alpha: _elu(g, z, alpha, stretch=alpha),
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "silu": lambda g, z: g.times(z, g.apply("Sigmoid", z)),
+    "mish": lambda g, z: g.times(z, g.apply("Tanh", _softplus(g, z))),
+    "softplus": _softplus,
+    "softsign": lambda g, z: g.over(z, g.add(1.0, g.apply("Abs", z))),
+    "hard_sigmoid": _hard_sigmoid,
+    "hard_tanh": lambda g, z: g.below(g.above(z, -1.0), 1.0),
+    "relu6": lambda g, z: g.below(g.above(z, 0.0), 6.0),
+    "hard_swish": lambda g, z: g.times(z, _hard_sigmoid(g, z)),
+}
+
+OUTPUTS: dict[str, Callable[[Graph, str], str]] = {
+    "identity": lambda g, z: z,
+    "logistic": lambda g, z: g.apply("Sigmoid", z),
+    "softmax": lambda g, z: g.apply("Softmax", z, axis=1),
+    "exp": lambda g, z: g.apply("Exp", z),
+}
+
+
+def _activated(g: Graph, unit: Unit, z: str) -> str:
+    if not (isinstance(unit, ActivationUnit) and is_own(unit) and unit.rule.name in FORMULAS):
+        known = ", ".join(map(repr, FORMULAS))
+        raise ValueError(f"activation {unit!r} cannot be converted to ONNX: known are {known}")
+    return FORMULAS[unit.rule.name](g, z, **unit.options)
+
+
+def _outputs(g: Graph, est: Any, x: str) -> str:
+    """Add the layers of an estimator, and give the name of what comes out of the last activation."""
+    if est.out_activation_ not in OUTPUTS:
+        raise ValueError(f"out_activation_ {est.out_activation_!r} cannot be converted to ONNX")
+    activations = _core.hidden_units(est)
+    for i, (coef, intercept) in enumerate(zip(est.coefs_, est.intercepts_, strict=True)):
+        x = g.add(g.apply("MatMul", x, g.constant(coef.astype(g.dtype))), g.constant(intercept.astype(g.dtype)))
+        if i < len(activations):
+            x = _activated(g, activations[i], x)
+    return OUTPUTS[est.out_activation_](g, x)
+
+
+# ---- converters ------------------------------------------------------------------------------------------------------
+
+
+def _begin(scope: Any, operator: Any, container: Any) -> tuple[Graph, Any, str]:
+    """Give the graph, the estimator and the outputs of its network; whatever is no double is computed in float32."""
+    from skl2onnx.common.data_types import DoubleTensorType
+
+    est, given = operator.raw_operator, operator.inputs[0]
+    check_is_fitted(est)
+    double = isinstance(given.type, DoubleTensorType)
+    g = Graph(scope, container, np.float64 if double else np.float32)
+    return g, est, _outputs(g, est, g.cast(given.full_name, g.dtype))
+
+
+def _convert_regressor(scope: Any, operator: Any, container: Any) -> None:
+    g, _, y = _begin(scope, operator, container)
+    g.apply("Identity", y, out=operator.outputs[0].full_name)
+
+
+def _convert_classifier(scope: Any, operator: Any, container: Any) -> None:
+    g, est, p = _begin(scope, operator, container)
+    label, proba = (output.full_name for output in operator.outputs)
+    if _has_several_labels(est):
+        g.apply("Identity", p, out=proba)
+        g.cast(g.apply("Greater", p, g.constant(0.5)), np.int64, out=label)
+        return
+    labels = _labels(scope, est)
+    if est.n_outputs_ == 1:
+        g.apply("Concat", g.add(1.0, g.apply("Neg", p)), p, out=proba, axis=1)
+    else:
+        g.apply("Identity", p, out=proba)
+    largest = g.apply("ArgMax", proba, axis=1, keepdims=0)
+    g.apply("Gather", g.constant(labels), largest, out=label, axis=0)
+
+
+def _has_several_labels(est: Any) -> bool:
+    return bool(est._label_binarizer.y_type_ == "multilabel-indicator")
+
+
+def _labels(scope: Any, est: Any) -> Any:
+    """The classes as int64 or strings, which are the labels that ONNX has."""
+    from skl2onnx.common.utils_classifier import get_label_classes
+
+    labels = np.asarray(get_label_classes(scope, est))
+    if len(labels) < 2:
+        raise ValueError(f"a classifier of a single class cannot be converted to ONNX, got classes_ {labels!r}")
+    if labels.dtype.kind in "UO":
+        return labels
+    whole = labels.astype(np.int64)
+    if (whole != labels).any():
+        raise ValueError(f"classes_ must be integers, bools or strings in ONNX, got {labels!r}")
+    return whole
+
+
+def _set_regressor_shape(operator: Any) -> None:
+    kind = _float_type(operator)
+    operator.outputs[0].type = kind([operator.inputs[0].get_first_dimension(), operator.raw_operator.n_outputs_])
+
+
+def _set_classifier_shapes(operator: Any) -> None:
+    from skl2onnx.common.data_types import Int64TensorType, StringTensorType
+
+    est, rows = operator.raw_operator, operator.inputs[0].get_first_dimension()
+    several = _has_several_labels(est)
+    text = np.asarray(_labels(operator.scope_inst, est)).dtype.kind in "UO" if not several else False
+    label, proba = operator.outputs
+    label.type = (StringTensorType if text else Int64TensorType)([rows, est.n_outputs_] if several else [rows])
+    proba.type = _float_type(operator)([rows, max(2, est.n_outputs_)])
+
+
+def _float_type(operator: Any) -> Any:
+    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+
+    return DoubleTensorType if isinstance(operator.inputs[0].type, DoubleTensorType) else FloatTensorType
+
+
+# ---- registration ----------------------------------------------------------------------------------------------------
+
+CLASSIFIER_OPTIONS = {"zipmap": [True, False, "columns"], "output_class_labels": [False, True], "nocl": [True, False]}
+
+
+def register_onnx(*classes: type) -> None:
+    """Teach skl2onnx to convert estimators of this package, and of subclasses of your own.
+
+    For the package's own classes there is no need to call it: that happens by itself as soon as `fastbp.sklearn` and
+    skl2onnx are both imported.
+
+    Parameters
+    ----------
+    *classes : type
+        Subclasses of `MLPClassifier` or `MLPRegressor`. None: the package's own.
+
+    Raises
+    ------
+    ImportError
+        skl2onnx is not installed.
+    TypeError
+        A class is no such subclass.
+
+    Notes
+    -----
+    Inputs of float64 give a graph in float64; all others are computed in float32. All activations of the package are
+    known. Options are those that skl2onnx has for scikit-learn's own classes: ``options={"zipmap": False}`` gives
+    probabilities as an array. A regressor's values are a matrix with one column for each output.
+
+    References
+    ----------
+    ONNX, "sklearn-onnx: Write your own converter for your own model", https://onnx.ai/sklearn-onnx.
+
+    Examples
+    --------
+    >>> import fastbp.sklearn
+    >>> class Mine(fastbp.sklearn.MLPClassifier):
+    ...     pass
+    >>> fastbp.sklearn.register_onnx(Mine)
+    """
+    try:
+        from skl2onnx import update_registered_converter
+    except ImportError as error:
+        raise ImportError('conversion to ONNX needs skl2onnx: pip install "fastbp[onnx]"') from error
+    for cls in classes or _ours():
+        if not (isinstance(cls, type) and issubclass(cls, _ours())):
+            raise TypeError(f"expected subclasses of MLPClassifier or MLPRegressor of fastbp.sklearn, got {cls!r}")
+        classifier = issubclass(cls, _ours()[0])
+        update_registered_converter(
+            cls,
+            f"{cls.__module__}.{cls.__qualname__}",
+            _set_classifier_shapes if classifier else _set_regressor_shape,
+            _convert_classifier if classifier else _convert_regressor,
+            options=CLASSIFIER_OPTIONS if classifier else None,
+        )
+
+
+def _ours() -> tuple[type, type]:
+    from fastbp.sklearn import _estimators
+
+    return _estimators.MLPClassifier, _estimators.MLPRegressor
+
+
+def register_when_imported() -> None:
+    """Register the package's classes with skl2onnx now if it has been imported, else where it will be."""
+    if PACKAGE in sys.modules:
+        register_onnx()
+    elif not any(isinstance(finder, _Waiting) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Waiting())
+
+
+class _Waiting(importlib.abc.MetaPathFinder):
+    """Finds what the finders after it find, and lets the registration follow the import of skl2onnx."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != PACKAGE:
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _ThenRegister(spec.loader, self)
+        return spec
+
+
+class _ThenRegister(importlib.abc.Loader):
+    """Loads as another loader does, and gives it its place back."""
+
+    def __init__(self, loader: importlib.abc.Loader, finder: _Waiting) -> None:
+        self.loader, self.finder = loader, finder
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
+        module.__spec__.loader = module.__loader__ = self.loader
+        self.loader.exec_module(module)
+        if self.finder in sys.meta_path:
+            sys.meta_path.remove(self.finder)
+        try:
+            register_onnx()
+        except Exception as error:  # a release that has moved something: importing it is no less possible
+            warnings.warn(f"fastbp.sklearn could not register its estimators with skl2onnx: {error!r}", stacklevel=2)

@@ -1,0 +1,396 @@
+"""Predictions: straight to the engine where everything is plain, else by scikit-learn's checks, or all its own way.
+
+A. A `Predictor` is what an estimator's predictions follow from, written down: its very arrays, activations and shapes,
+   and the methods and tables that nobody has replaced. Its door (`_doors.pyx`) compares all that at each call. An
+   estimator that has been changed gets another one.
+B. Three roads. An exact array of the parameters' dtype goes through the door. Anything else goes through scikit-learn's
+   validation, which raises its own errors, and then to the engine. What the engine cannot do, or what it finds to be
+   not finite, goes scikit-learn's way, with its values and warnings.
+C. The predictor stands beside the estimator's network, or, where there is none (an estimator out of a pickle), in a
+   table of weak references: predicting changes nothing of the estimator itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn import neural_network
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils.validation import validate_data
+
+from fastbp import _engine, runtime
+from fastbp._doors import Door
+from fastbp.sklearn import _private
+from fastbp.sklearn._core import Core, hidden_units
+
+__all__ = ["PredictingClassifier", "PredictingMixin", "PredictingRegressor", "Predictor"]
+
+Array = NDArray[Any]
+
+# What follows the last layer: scikit-learn's name, and the engine's.
+LINKS = {"identity": None, "logistic": "sigmoid", "softmax": "softmax", "exp": "exp"}
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+SPARSE_ROWS = 1024  # that are made dense at once
+
+# What a prediction follows from, beside the arrays and the dtype of the input.
+VALUES = ("activation", "out_activation_", "n_layers_", "n_features_in_", "n_outputs_")
+HOOKS = ("_forward_pass_fast", "_predict")
+
+
+class Predictor:
+    """What an estimator's predictions follow from, and the engines that make them.
+
+    Parameters
+    ----------
+    est
+        The estimator, fitted.
+    dtype : dtype, optional
+        Compute in this one, with copies of the parameters; None: in theirs, with themselves.
+
+    Raises
+    ------
+    ValueError
+        The engine cannot make the predictions: the message says why.
+    """
+
+    def __init__(self, est: Any, dtype: np.dtype[Any] | None = None) -> None:
+        coefs, intercepts = tuple(est.coefs_), tuple(est.intercepts_)
+        if dtype is not None:
+            coefs, intercepts = (tuple(np.asarray(one, dtype) for one in group) for group in (coefs, intercepts))
+        self.dtype = _common_dtype(coefs, intercepts)
+        self.specs = _specs(est, coefs, intercepts)
+        self.door = Door(
+            coefs,
+            intercepts,
+            values={name: vars(est).get(name) for name in VALUES},
+            absent=(*HOOKS, "feature_names_in_"),
+            functions=_private.mlp.ACTIVATIONS,
+            taken=_entries(est),
+            hooks=_hooks(est),
+            table=_engine.Table(coefs, intercepts),
+            make_engine=partial(_engine.Engine, self.dtype.itemsize, self.specs),
+            link=LINKS[est.out_activation_],
+        )
+
+    def outputs(self, x: Array, check_finite: bool) -> Array | None:
+        """Give the predictions for rows that have been validated, (n, out); None where something is not finite."""
+        out = np.empty((len(x), self.door.n_out), self.dtype)
+        return out if self.door.into(x, out, check_finite) else None
+
+
+# ---- what a predictor is made of -------------------------------------------------------------------------------------
+
+
+def _common_dtype(coefs: tuple[Array, ...], intercepts: tuple[Array, ...]) -> np.dtype[Any]:
+    arrays = (*coefs, *intercepts)
+    if not all(type(array) is np.ndarray and array.flags.aligned for array in arrays):
+        raise ValueError("coefs_ and intercepts_ are not all plain arrays")
+    dtypes = {array.dtype for array in arrays}
+    if len(dtypes) != 1 or not dtypes <= set(DTYPES):
+        raise ValueError(f"coefs_ and intercepts_ have dtypes {dtypes}, expected float32 or float64")
+    return dtypes.pop()
+
+
+def _specs(est: Any, coefs: tuple[Array, ...], intercepts: tuple[Array, ...]) -> list[tuple[Any, ...]]:
+    """Give the engine's units; its linear ones read rows of weights whose columns lie side by side."""
+    if est.out_activation_ not in LINKS or len(coefs) != len(intercepts) or len(coefs) != est.n_layers_ - 1:
+        raise ValueError("the layers are not those of a fit")
+    if (getattr(est, "n_features_in_", None), est.n_outputs_) != (len(coefs[0]), len(intercepts[-1])):
+        raise ValueError("the first or the last layer is not that of a fit")
+    before = None
+    for coef, intercept in zip(coefs, intercepts, strict=True):
+        if coef.ndim != 2 or intercept.shape != coef.shape[1:] or before not in (None, coef.shape[0]) or not coef.size:
+            raise ValueError(f"a layer has coefs of shape {coef.shape} and intercepts of shape {intercept.shape}")
+        if not (_is_dense(coef) and _is_dense(intercept)):
+            raise ValueError("coefs_ and intercepts_ do not lie side by side")
+        before = coef.shape[1]
+    specs: list[tuple[Any, ...]] = [("linear", *coefs[0].shape)]
+    for unit, coef in zip(hidden_units(est), coefs[1:], strict=True):
+        n = len(coef)
+        if unit.kind is None or unit.parameter_shapes() or unit.outputs_for(n) != n:
+            raise ValueError(f"{unit!r} is not an activation of the engine's")
+        specs += [(unit.kind, n, n, unit.engine_options()), ("linear", *coef.shape)]
+    return specs
+
+
+def _is_dense(array: Array) -> bool:
+    """Whether the last axis is dense, and the steps along the other are whole elements."""
+    steps = array.strides
+    return (array.shape[-1] == 1 or steps[-1] == array.itemsize) and all(step % array.itemsize == 0 for step in steps)
+
+
+def _entries(est: Any) -> dict[str, Any]:
+    """Give the entries of scikit-learn's table of activations, as they were at import, that the estimator goes by.
+
+    A name that it has no entry for is ours alone.
+    """
+    names = [est.activation] if isinstance(est.activation, str) else []
+    return {name: _private.original_activation(name) for name in (*names, est.out_activation_)}
+
+
+def _base(est: Any) -> Any:
+    return neural_network.MLPClassifier if isinstance(est, PredictingClassifier) else neural_network.MLPRegressor
+
+
+def _hooks(est: Any) -> tuple[tuple[type | None, str, Any], ...]:
+    """Give the methods whose replacement is a reason to call them."""
+    base = _base(est)
+    forward, predict = (_private.original_predicting(base, name) for name in HOOKS)
+    return (
+        (None, "_forward_pass_fast", PredictingMixin._forward_pass_fast),
+        (base, "_forward_pass_fast", forward),
+        (None, "_predict", predict),
+        (None, "feature_names_in_", None),
+        (None, "__sklearn_is_fitted__", None),
+    )
+
+
+def _is_replaced(est: Any) -> bool:
+    """Whether somebody has put another forward pass into scikit-learn's own classes."""
+    base = _base(est)
+    return base._forward_pass_fast is not _private.original_predicting(base, "_forward_pass_fast")
+
+
+# ---- where it is kept ------------------------------------------------------------------------------------------------
+
+
+_alone: WeakKeyDictionary[Any, Predictor] = WeakKeyDictionary()
+
+
+def kept_predictor(est: Any) -> Predictor | None:
+    """Give the estimator's last predictor, whether or not it still serves."""
+    core = est._fastbp
+    if core is not None:
+        found: Predictor | None = core.predictors
+        return found
+    try:
+        return _alone.get(est)
+    except TypeError:  # a subclass whose instances have no hash
+        return None
+
+
+def predictor_for(est: Any) -> Predictor | None:
+    """Give one that serves, made anew if need be; None where the engine cannot make the predictions."""
+    kept = kept_predictor(est)
+    if kept is not None and isinstance(est.activation, str) and kept.door.serves(est):
+        return kept
+    if not _has_tables(est):
+        return None
+    try:
+        made = Predictor(est)
+    except ValueError:
+        return None
+    _keep(est, made)
+    return made
+
+
+def _keep(est: Any, predictor: Predictor) -> None:
+    core = est._fastbp
+    if core is not None:
+        core.predictors = predictor
+        return
+    try:
+        _alone[est] = predictor
+    except TypeError:
+        return
+
+
+def _has_tables(est: Any) -> bool:
+    """Whether the entries of scikit-learn's table that the estimator goes by are those at import."""
+    table = _private.mlp.ACTIVATIONS
+    return all(table.get(name) is function for name, function in _entries(est).items())
+
+
+# ---- the roads -------------------------------------------------------------------------------------------------------
+
+
+def threads_of(est: Any) -> AbstractContextManager[Any]:
+    """Give the context in which the estimator's ``n_threads`` hold."""
+    n_threads = getattr(est, "n_threads", None)
+    return nullcontext() if n_threads is None else runtime.threads(n_threads)
+
+
+def plain(est: Any, ask: Callable[..., Array | None], X: Any, *args: Any) -> Array | None:
+    """Ask the door, with the estimator's own number of threads."""
+    if getattr(est, "n_threads", None) is None:
+        return ask(est, X, *args)
+    with threads_of(est):
+        return ask(est, X, *args)
+
+
+def engine_outputs(est: Any, X: Any) -> Array | None:
+    """Give the predictions for input that has been validated, (n, out); None: go scikit-learn's own way."""
+    predictor = predictor_for(est)
+    if predictor is None or not isinstance(X, np.ndarray) or X.ndim != 2 or len(X) == 0:
+        return None
+    if X.shape[1] != predictor.door.n_in or X.dtype.kind not in "biuf":
+        return None
+    dtype = np.result_type(X.dtype, predictor.dtype)
+    if dtype not in DTYPES:
+        return None
+    if dtype != predictor.dtype:  # numpy would compute in float64, with these very parameters
+        predictor = Predictor(est, dtype)
+    x = np.require(X, dtype, ["A"])
+    with threads_of(est):
+        return predictor.outputs(x, check_finite=not is_ours_alone(est))
+
+
+def is_ours_alone(est: Any) -> bool:
+    """Whether scikit-learn has no such activation."""
+    return not isinstance(est.activation, str) or est.activation not in _private.mlp.ACTIVATIONS
+
+
+def own_outputs(est: Any, X: Any) -> Array:
+    """Give the predictions of an estimator that only the package can compute, whatever they are.
+
+    Sparse rows are made dense some at a time, and units in Python run in a network.
+    """
+    if sparse.issparse(X):
+        return np.concatenate([own_outputs(est, rows) for rows in _dense_pieces(X)])
+    found = engine_outputs(est, X)
+    if found is not None:
+        return found
+    dtype = np.dtype(est.coefs_[0].dtype)
+    core = est._fastbp if est._fastbp is not None and est._fastbp.serves(est, dtype) else Core(est, dtype)
+    with threads_of(est), core.parameters_of(est):
+        out: Array = core.net.outputs(np.ascontiguousarray(X, dtype))
+    _private.mlp.ACTIVATIONS[est.out_activation_](out)
+    return out
+
+
+def _dense_pieces(X: Any) -> Iterator[Array]:
+    rows = X.tocsr()
+    for first in range(0, rows.shape[0], SPARSE_ROWS):
+        yield rows[first : first + SPARSE_ROWS].toarray()
+
+
+def plain_labels(est: Any, door: Door, X: Any) -> Any:
+    """Give the classes of plain rows; None where this is not the way."""
+    classes = _plain_classes(est, door.n_out)
+    if classes is not None:
+        labels = plain(est, door.labels, X)
+        return None if labels is None else classes.take(labels)
+    p = plain(est, door.outputs, X, True)
+    return None if p is None else est._label_binarizer.inverse_transform(p)
+
+
+def _plain_classes(est: Any, n_outputs: int) -> Array | None:
+    """Give the classes, where that of the largest probability is predicted, or of two the second above one half."""
+    binarizer = est._label_binarizer
+    if type(binarizer) is not LabelBinarizer or binarizer.sparse_input_:
+        return None
+    classes: Array = binarizer.classes_
+    if binarizer.y_type_ == "multiclass":
+        return classes if n_outputs == len(classes) > 1 else None
+    if binarizer.y_type_ == "binary" and n_outputs == 1 and len(classes) == 2:
+        return classes if binarizer.pos_label + binarizer.neg_label == 1 else None
+    return None
+
+
+def _both(p: Array) -> Array:
+    """Give 1 - p and p side by side, with the columns dense."""
+    both = np.empty((2, len(p)), p.dtype)
+    both[1] = p
+    np.subtract(1, p, out=both[0])
+    return both.T
+
+
+# ---- the estimators' methods -----------------------------------------------------------------------------------------
+
+
+_Base: Any = object
+
+
+class PredictingMixin(_Base):  # type: ignore[misc]
+    """The forward pass of predictions, by the engine."""
+
+    _fastbp: Core | None = None
+
+    def _forward_pass_fast(self, X: Any, check_input: bool = True) -> Array:
+        if not _private.known_release() or _is_replaced(self):
+            return np.asarray(super()._forward_pass_fast(X, check_input=check_input))
+        if check_input:
+            X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        if self.dtype is not None:
+            X = X.astype(self.dtype, copy=False)
+        if is_ours_alone(self):
+            return own_outputs(self, X)
+        outputs = engine_outputs(self, X)
+        if outputs is None:
+            outputs = super()._forward_pass_fast(X, check_input=False)
+        return outputs
+
+
+class PredictingRegressor(PredictingMixin):
+    """`predict` of a regressor."""
+
+    def predict(self, X: Any) -> Array:
+        """Predict from the rows of X, as scikit-learn's `MLPRegressor.predict`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            The values.
+        """
+        kept = kept_predictor(self)
+        if kept is not None:
+            y = plain(self, kept.door.outputs, X, True)
+            if y is not None:
+                return y
+        return super().predict(X)  # type: ignore[no-any-return]
+
+
+class PredictingClassifier(PredictingMixin):
+    """`predict` and `predict_proba` of a classifier."""
+
+    def predict(self, X: Any) -> Any:
+        """Predict from the rows of X, as scikit-learn's `MLPClassifier.predict`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_classes)
+            The classes.
+        """
+        kept = kept_predictor(self)
+        if kept is not None:
+            y = plain_labels(self, kept.door, X)
+            if y is not None:
+                return y
+        return super().predict(X)
+
+    def predict_proba(self, X: Any) -> Array:
+        """Give the probability of each class, as scikit-learn's `MLPClassifier.predict_proba`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        p : ndarray of shape (n_samples, n_classes)
+            In the order of ``classes_``.
+        """
+        kept = kept_predictor(self)
+        if kept is not None:
+            p = plain(self, kept.door.outputs, X, True)
+            if p is not None:
+                return p if p.ndim == 2 else _both(p)
+        return super().predict_proba(X)  # type: ignore[no-any-return]

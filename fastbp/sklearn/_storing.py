@@ -1,0 +1,223 @@
+"""Estimators in files.
+
+A. The file of an estimator is that of its network (see `fastbp.saving`; `fastbp.load` reads it) with one more string
+   beside it: the class, the parameters, the classes and what else a fit leaves, as JSON. Nothing is pickled.
+B. Whoever reads one trusts nothing in it. A class that it names is looked up among the package's own and those that the
+   caller hands over; attributes are those of the table below, and of the kind that stands there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.utils.validation import check_is_fitted
+
+from fastbp import _architecture, _config, saving
+from fastbp.network import Network
+from fastbp.sklearn._converting import fill, network_of
+
+__all__ = ["load", "save"]
+
+Array = NDArray[Any]
+
+ENTRY = "estimator"
+VERSION = 1
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or type(value) in (int, float)
+
+
+def _is_curve(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(map(_is_number, value)))
+
+
+# What a fit leaves beside weights and classes, and what a file may say of it.
+ATTRIBUTES: dict[str, Callable[[Any], bool]] = {
+    "n_iter_": _is_count,
+    "t_": _is_count,
+    "_no_improvement_count": _is_count,
+    "loss_": _is_number,
+    "best_loss_": _is_number,
+    "best_validation_score_": _is_number,
+    "loss_curve_": _is_curve,
+    "validation_scores_": _is_curve,
+    "validation_loss_curve_": _is_curve,
+}
+
+
+def save(est: Any, path: str | os.PathLike[str]) -> None:
+    """Write an estimator to a file; see `ConvertingMixin.save`."""
+    check_is_fitted(est)
+    saving.write(network_of(est), path, {ENTRY: json.dumps(_described(est), allow_nan=False)})
+
+
+def load(path: str | os.PathLike[str], *, units: Mapping[str, type] | None = None) -> Any:
+    """Read an estimator from a file that its ``save`` wrote.
+
+    Nothing in the file is run: it holds numbers, and names that are looked up among this package's classes and
+    ``units``.
+
+    Parameters
+    ----------
+    path : str or path
+        With the suffix ``.safetensors`` or ``.npz``.
+    units : dict of str to type, optional
+        Your own units, losses and subclasses of the estimators by the names of their classes: ``{"Scale": Scale}``.
+
+    Returns
+    -------
+    model : estimator
+        Fitted, of the class that was saved, with the same parameters; it predicts the same to the bit.
+
+    Raises
+    ------
+    ValueError
+        The suffix is unknown; the file is damaged, or holds something else than an estimator of this package; it was
+        written by a newer version; or it names a class that is neither the package's nor in ``units``.
+    OSError
+        The file cannot be read.
+
+    Examples
+    --------
+    >>> import fastbp.sklearn, numpy as np
+    >>> X = np.linspace(-1, 1, 50)[:, None]
+    >>> model = fastbp.sklearn.MLPRegressor(solver="lbfgs", random_state=0).fit(X, X[:, 0] ** 2)
+    >>> model.save("square.npz")
+    >>> bool((fastbp.sklearn.load("square.npz").predict(X) == model.predict(X)).all())
+    True
+    """
+    source = Path(path)
+    own = dict(units or {})
+    estimators = {name: cls for name, cls in own.items() if isinstance(cls, type) and issubclass(cls, BaseEstimator)}
+    others = saving.checked_units({name: cls for name, cls in own.items() if name not in estimators})
+    net, beside = saving.read(source, others)
+    if ENTRY not in beside:
+        raise ValueError(
+            f"{source} holds a network and no estimator: fastbp.load reads it, and MLPClassifier.from_network or "
+            "MLPRegressor.from_network makes an estimator of it"
+        )
+    try:
+        return _revived(net, json.loads(beside[ENTRY]), estimators, others)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{source} holds no estimator that can be read: {error}") from error
+
+
+def _described(est: Any) -> dict[str, Any]:
+    state = vars(est)
+    parameters = est.get_params(deep=False)
+    names = getattr(est, "feature_names_in_", None)
+    return {
+        "version": VERSION,
+        "class": type(est).__name__,
+        "parameters": {name: _encoded(name, value) for name, value in parameters.items()},
+        "tuples": [name for name, value in parameters.items() if isinstance(value, tuple)],
+        "classes": _encoded_classes(est) if is_classifier(est) else None,
+        "features": None if names is None else [str(name) for name in names],
+        "attributes": {name: _encoded(name, _plain(state[name])) for name in ATTRIBUTES if name in state},
+    }
+
+
+def _plain(value: Any) -> Any:
+    return [float(entry) for entry in value] if isinstance(value, list) else value
+
+
+RANDOM_STATE = "RandomState"
+MAX_LABEL = 2**16  # bytes of a class's name: what a file asks for beyond that is no label
+
+
+def _encoded(name: str, value: Any) -> Any:
+    if isinstance(value, np.random.RandomState):
+        state: Any = value.get_state(legacy=False)
+        return {"class": RANDOM_STATE, "config": {"state": _config.encode(state, name)}}
+    return _config.encode(value, name)
+
+
+def _encoded_classes(est: Any) -> dict[str, Any]:
+    labels = np.asarray(est.classes_)
+    kind = labels.dtype.kind
+    if kind not in "biufU" and not (kind == "O" and all(isinstance(label, str) for label in labels)):
+        raise TypeError(f"classes_ must be numbers, bools or strings to be written as data, got {labels!r}")
+    binarizer = est._label_binarizer
+    return {
+        "dtype": labels.dtype.str,
+        "labels": labels.tolist(),
+        "several": binarizer.y_type_ == "multilabel-indicator",
+        "sparse": bool(binarizer.sparse_input_),
+    }
+
+
+def _decoded_classes(data: Any) -> Array | None:
+    if data["several"]:
+        return None
+    dtype = np.dtype(data["dtype"])
+    labels = data["labels"]
+    plain = all(type(label) in (bool, int, float, str) for label in labels)
+    if dtype.kind not in "biufUO" or dtype.itemsize > MAX_LABEL or not plain:
+        raise ValueError(f"classes {_config.shown(labels)} of dtype {dtype} are no labels")
+    return np.array(labels, dtype)
+
+
+def _revived(net: Network, data: Any, estimators: Mapping[str, type], others: Mapping[str, type]) -> Any:
+    if not isinstance(data, dict) or type(data.get("version")) is not int:
+        raise ValueError("its entry for the estimator has no version")
+    if data["version"] > VERSION:
+        raise ValueError(f"it has version {data['version']} of an estimator's entry, this fastbp reads {VERSION}")
+    cls = _class_named(data["class"], estimators)
+    make = _architecture.maker(others)
+
+    def part(name: str, values: dict[str, Any]) -> Any:
+        return _random_state(values["state"]) if name == RANDOM_STATE else make(name, values)
+
+    parameters = {name: _config.decode(value, part) for name, value in data["parameters"].items()}
+    parameters |= {name: tuple(parameters[name]) for name in data["tuples"]}
+    est = cls(**parameters)
+    classes = _decoded_classes(data["classes"]) if is_classifier(est) else None
+    _check_outputs(net, classes)
+    fill(est, net.weights, net.biases, classes)
+    if is_classifier(est):
+        est._label_binarizer.sparse_input_ = bool(data["classes"]["sparse"])
+    for name, value in data["attributes"].items():
+        value = _config.decode(value, part)
+        if not ATTRIBUTES[name](value):
+            raise ValueError(f"its {name} is {_config.shown(value)}")
+        setattr(est, name, value)
+    if data["features"] is not None:
+        est.feature_names_in_ = np.array(data["features"], dtype=object)
+    return est
+
+
+def _class_named(name: Any, own: Mapping[str, type]) -> type:
+    from fastbp.sklearn import _estimators
+
+    known: dict[Any, type] = {cls.__name__: cls for cls in (_estimators.MLPClassifier, _estimators.MLPRegressor)}
+    known |= own
+    if name not in known:
+        listed, cure = ", ".join(map(repr, sorted(known))), f"units={{{_config.shown(name)}: ...}}"
+        raise ValueError(
+            f"unknown estimator {_config.shown(name)}: known are {listed}; hand a class of your own over as {cure}"
+        )
+    return known[name]
+
+
+def _random_state(state: Any) -> np.random.RandomState:
+    made = np.random.RandomState()
+    made.set_state(state)
+    return made
+
+
+def _check_outputs(net: Network, classes: Array | None) -> None:
+    """The last layer must have the columns that the classes want: one for two of them."""
+    if classes is not None and net.biases[-1].size != (len(classes) if len(classes) > 2 else 1):
+        raise ValueError(f"its network has {net.biases[-1].size} outputs for {len(classes)} classes")

@@ -1,0 +1,461 @@
+"""The estimators' options that scikit-learn does not have: each against a fit by other means."""
+
+import inspect
+import pickle
+
+import numpy as np
+import pytest
+from sklearn import neural_network
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+
+import fastbp
+from fastbp.reference import ACTIVATIONS, OPTIMIZERS
+from fastbp.sklearn import MLPClassifier, MLPRegressor
+from fastbp.sklearn._core import LOSS_NAMES
+from fastbp.sklearn._private import FIT_TAKES_WEIGHT
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:Got `batch_size`")
+
+X, LABELS = (array[:150] for array in load_digits(return_X_y=True))
+X = X / 16
+VALUES = np.c_[np.sin(X @ np.linspace(-1, 1, 64)), X.mean(axis=1)]
+SMALL = {"hidden_layer_sizes": (12, 7), "random_state": 0, "max_iter": 6, "batch_size": 40}
+
+needs_weights = pytest.mark.skipif(not FIT_TAKES_WEIGHT, reason="fit takes sample_weight since scikit-learn 1.7")
+
+
+def parameters(est):
+    return [*est.coefs_, *est.intercepts_]
+
+
+def same(a, b, rtol=1e-12):
+    """Whether two fits ended at the same parameters; the default tolerance is that of another order of sums."""
+    for mine, theirs in zip(parameters(a), parameters(b), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=rtol * np.abs(theirs).max())
+
+
+class TestDefaults:
+    @pytest.mark.parametrize("cls", [MLPClassifier, MLPRegressor])
+    def test_signature_is_the_base_class_s_and_then_keywords(self, cls):
+        theirs = list(inspect.signature(getattr(neural_network, cls.__name__).__init__).parameters.values())
+        mine = list(inspect.signature(cls.__init__).parameters.values())
+        assert mine[: len(theirs)] == theirs
+        assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in mine[len(theirs) :])
+
+    def test_repr_shows_what_was_given_alone(self):
+        assert repr(MLPClassifier(alpha=1.0)) == "MLPClassifier(alpha=1.0)"
+
+    def test_unknown_parameter_is_scikit_learn_s_error(self):
+        with pytest.raises(TypeError, match=r"__init__\(\) got an unexpected keyword argument 'aplha'"):
+            MLPClassifier(aplha=1.0)
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("dropout", 1.0),
+            ("l1", -1.0),
+            ("clip_value", 0),
+            ("clip_norm", -2.0),
+            ("max_seconds", 0),
+            ("n_threads", 0),
+            ("dtype", "float16"),
+            ("lbfgs_gradient", "right"),
+            ("label_smoothing", 1.0),
+            ("class_weight", "even"),
+            ("activation", "sigmoidal"),
+            ("solver", "newton"),
+            ("progress", "yes"),
+            ("exact_resume", 3),
+        ],
+    )
+    def test_bad_values_are_refused_in_scikit_learn_s_words(self, name, value):
+        with pytest.raises(ValueError, match=rf"The '{name}' parameter of MLPClassifier must be"):
+            MLPClassifier(**{name: value}).fit(X, LABELS)
+
+
+class TestActivations:
+    @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+    def test_every_activation_of_the_table(self, name):
+        est = MLPRegressor(**SMALL, activation=name).fit(X, VALUES)
+        unit = getattr(fastbp, ACTIVATIONS[name].unit)
+        hidden = X
+        for w, b in zip(est.coefs_[:-1], est.intercepts_[:-1], strict=True):
+            hidden = unit().forward(hidden @ w + b)
+        np.testing.assert_allclose(
+            est.predict(X), hidden @ est.coefs_[-1] + est.intercepts_[-1], rtol=1e-10, atol=1e-12
+        )
+        assert est.loss_curve_[-1] < est.loss_curve_[0]
+
+    def test_sigmoid_is_logistic_but_for_the_first_weights(self):
+        mine, theirs = (MLPRegressor(**SMALL, activation=name, warm_start=True) for name in ("sigmoid", "logistic"))
+        mine.fit(X, VALUES)
+        theirs.fit(X, VALUES)
+        for est in (mine, theirs):
+            est.coefs_, est.intercepts_ = (
+                [np.ones_like(a) / 9 for a in arrays] for arrays in (est.coefs_, est.intercepts_)
+            )
+            est.fit(X, VALUES)
+        same(mine, theirs)
+
+    def test_one_for_each_layer(self):
+        est = MLPRegressor(**SMALL, activation=["tanh", fastbp.LeakyReLU(0.3)]).fit(X, VALUES)
+        hidden = np.tanh(X @ est.coefs_[0] + est.intercepts_[0])
+        z = hidden @ est.coefs_[1] + est.intercepts_[1]
+        hidden = np.where(z > 0, z, 0.3 * z)
+        np.testing.assert_allclose(est.predict(X), hidden @ est.coefs_[2] + est.intercepts_[2], rtol=1e-10)
+        assert clone(est).activation[1].engine_options() == (0.3,)
+
+    def test_a_list_of_another_length_is_refused(self):
+        with pytest.raises(ValueError, match="activation has 1 entries, expected one for each of 2 hidden layers"):
+            MLPRegressor(**SMALL, activation=["tanh"]).fit(X, VALUES)
+
+
+    def test_a_unit_with_parameters_is_refused(self):
+        with pytest.raises(ValueError, match=r"activation PReLU\(.*\) has parameters of its own"):
+            MLPRegressor(**SMALL, activation=fastbp.PReLU()).fit(X, VALUES)
+
+
+class TestSolvers:
+    @pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - {"sgd", "adam"}))
+    def test_every_optimizer_of_the_table_by_its_name(self, name):
+        est = MLPRegressor(**SMALL, solver=name, learning_rate_init=1e-3).fit(X, VALUES)
+        other = MLPRegressor(**SMALL, solver=est._optimizer.solver).fit(X, VALUES)
+        same(est, other, rtol=0)
+        assert est.solver == name and est.t_ == 6 * 150 and est._optimizer.t == 6 * 4
+        assert est.loss_curve_[-1] < est.loss_curve_[0]
+
+    def test_adam_by_an_instance_is_torch_s_and_near_to_scikit_learn_s(self):
+        est = MLPRegressor(**SMALL, solver=fastbp.Adam(lr=1e-3, eps_hat=True)).fit(X, VALUES)
+        same(est, MLPRegressor(**SMALL).fit(X, VALUES), rtol=0)
+
+    def test_partial_fit_goes_on_with_the_state_also_from_a_pickle(self):
+        one = MLPRegressor(**SMALL, solver="adamw", shuffle=False)
+        one.partial_fit(X, VALUES)
+        two = pickle.loads(pickle.dumps(one))
+        for est in (one, two):
+            est.partial_fit(X, VALUES)
+        same(one, two, rtol=0)
+        assert two._optimizer.t == 8
+
+
+class TestLosses:
+    @pytest.mark.parametrize("name", sorted(LOSS_NAMES))
+    def test_every_loss_of_values_by_its_name(self, name):
+        rows = np.abs(VALUES)
+        est = MLPRegressor(**SMALL, loss=name, alpha=0.0).fit(X, rows)
+        assert est.loss_curve_[-1] < est.loss_curve_[0]
+        if name == "mse":
+            other = MLPRegressor(**SMALL, alpha=0.0).fit(X, rows)
+            same(est, other)
+            np.testing.assert_allclose(est.loss_curve_, np.multiply(other.loss_curve_, 2), rtol=1e-12)
+
+    def test_a_loss_with_options(self):
+        est = MLPRegressor(**SMALL | {"max_iter": 400}, loss=fastbp.Quantile(0.9)).fit(X, VALUES[:, 0])
+        assert 0.8 < (VALUES[:, 0] <= est.predict(X)).mean() < 1.0
+
+    def test_a_callable(self):
+        def absolute(y, t):
+            return np.abs(y - t).sum(axis=1), np.sign(y - t)
+
+        options = {**SMALL, "l1": 0.01, "alpha": 0.1}
+        est = MLPRegressor(**options, loss=absolute).fit(X, VALUES)
+        other = MLPRegressor(**options, loss="mae").fit(X, VALUES)
+        same(est, other)
+        np.testing.assert_allclose(est.loss_curve_, other.loss_curve_, rtol=1e-12)
+
+    @needs_weights
+    def test_a_callable_with_weights(self):
+        def squared(y, t):
+            return 0.5 * ((y - t) ** 2).sum(axis=1), y - t
+
+        weight = np.linspace(0.5, 2, 150)
+        same(MLPRegressor(**SMALL, loss=squared).fit(X, VALUES, weight), MLPRegressor(**SMALL).fit(X, VALUES, weight))
+
+    def test_a_callable_of_another_shape_is_refused(self):
+        with pytest.raises(
+            ValueError, match=r"loss gave arrays of shape \(\) and \(40, 2\), expected the loss of each"
+        ):
+            MLPRegressor(**SMALL, loss=lambda y, t: (0.0, y - t)).fit(X, VALUES)
+
+    @pytest.mark.parametrize("name", ["hinge", "squared_hinge"])
+    @pytest.mark.parametrize(
+        "y", [LABELS, LABELS > 4, np.c_[LABELS > 4, LABELS % 2]], ids=["many", "two", "multilabel"]
+    )
+    def test_margins_of_classes(self, name, y):
+        options = SMALL | {"hidden_layer_sizes": (40,), "max_iter": 60}
+        est = MLPClassifier(**options, loss=name, alpha=0.0, learning_rate_init=0.01).fit(X, y)
+        assert est.score(X, y) > 0.9
+        assert not hasattr(est, "predict_proba") and not hasattr(est, "predict_log_proba")
+
+    def test_the_loss_of_margins(self):
+        est = MLPClassifier(**SMALL | {"batch_size": 150}, loss="hinge", alpha=0.0).fit(X, LABELS > 4)
+        before = MLPClassifier(**SMALL | {"batch_size": 150, "max_iter": 5}, loss="hinge", alpha=0.0).fit(X, LABELS > 4)
+        hidden = X
+        for w, b in zip(before.coefs_[:-1], before.intercepts_[:-1], strict=True):
+            hidden = np.maximum(hidden @ w + b, 0)
+        scores = (hidden @ before.coefs_[-1] + before.intercepts_[-1])[:, 0]
+        wrong = np.maximum(0, 1 - np.where(LABELS > 4, 1, -1) * scores)
+        assert est.loss_curve_[-1] == pytest.approx(wrong.mean(), rel=1e-12)
+
+    def test_losses_of_other_targets_are_refused(self):
+        with pytest.raises(ValueError, match=r"loss=SigmoidNLL\(\) has sigmoid outputs, but y asks for softmax ones"):
+            MLPClassifier(**SMALL, loss=fastbp.SigmoidNLL()).fit(X, LABELS)
+        with pytest.raises(ValueError, match=r"loss=SoftmaxNLL\(\) is no loss of 2 values"):
+            MLPRegressor(**SMALL, loss=fastbp.SoftmaxNLL()).fit(X, VALUES)
+
+    def test_a_loss_of_probabilities_with_options(self):
+        est = MLPClassifier(**SMALL, loss=fastbp.SigmoidNLL(pos_weight=3.0)).fit(X, LABELS > 6)
+        assert est.predict(X).mean() >= MLPClassifier(**SMALL).fit(X, LABELS > 6).predict(X).mean()
+        same(
+            MLPClassifier(**SMALL, loss=fastbp.SoftmaxNLL()).fit(X, LABELS),
+            MLPClassifier(**SMALL).fit(X, LABELS),
+            rtol=0,
+        )
+
+    def test_label_smoothing_moves_the_targets(self):
+        one_hot = np.eye(10)[LABELS] * 0.8 + 0.02
+        est = MLPClassifier(**SMALL, label_smoothing=0.2, alpha=0.0, max_fun=1).fit(X, LABELS)
+        plain = MLPClassifier(**SMALL, alpha=0.0).fit(X, LABELS)
+        assert est.predict_proba(X).max() < plain.predict_proba(X).max()
+        net = fastbp.MLP([64, 12, 7, 10], dtype="float64")
+        assert net.loss_value(X, one_hot) == pytest.approx(
+            fastbp.SoftmaxNLL(label_smoothing=0.2).value_and_grad(net.outputs(X), LABELS)[0]
+        )
+
+
+class TestPenaltiesAndClipping:
+    def test_l1_makes_zeros_where_l2_does_not(self):
+        options = {**SMALL, "max_iter": 60, "alpha": 0.0}
+        small = [
+            np.mean(np.abs(MLPRegressor(**options, **more).fit(X, VALUES).coefs_[0]) < 1e-3)
+            for more in ({}, {"l1": 1.0})
+        ]
+        assert small[1] > 4 * small[0]
+
+    def test_l1_s_share_of_the_loss(self):
+        est = MLPRegressor(**SMALL | {"batch_size": 150}, l1=0.5, alpha=0.0).fit(X, VALUES)
+        before = MLPRegressor(**SMALL | {"batch_size": 150, "max_iter": 5}, l1=0.5, alpha=0.0).fit(X, VALUES)
+        penalty = 0.5 * sum(np.abs(w).sum() for w in before.coefs_) / 150
+        value = 0.5 * ((before.predict(X) - VALUES) ** 2).mean()
+        assert est.loss_curve_[-1] == pytest.approx(value + penalty, rel=1e-12)
+
+    def test_clipping_by_value_bounds_each_step(self):
+        est = MLPRegressor(
+            **SMALL | {"batch_size": 150, "max_iter": 1},
+            solver="sgd",
+            momentum=0.0,
+            clip_value=1e-4,
+            learning_rate_init=0.1,
+        )
+        est.fit(X, VALUES)
+        start = MLPRegressor(
+            **SMALL | {"batch_size": 150, "max_iter": 1}, solver="sgd", momentum=0.0, learning_rate_init=1e-300
+        )
+        start.fit(X, VALUES)
+        moved = max(np.abs(a - b).max() for a, b in zip(parameters(est), parameters(start), strict=True))
+        assert moved == pytest.approx(1e-5, rel=1e-9)
+
+    def test_clipping_by_norm_bounds_the_whole(self):
+        options = SMALL | {"batch_size": 150, "max_iter": 1, "solver": "sgd", "momentum": 0.0}
+        est = MLPRegressor(**options, clip_norm=1e-3, learning_rate_init=1.0).fit(X, VALUES)
+        start = MLPRegressor(**options, learning_rate_init=1e-300).fit(X, VALUES)
+        moved = np.concatenate([(a - b).ravel() for a, b in zip(parameters(est), parameters(start), strict=True)])
+        assert np.linalg.norm(moved) == pytest.approx(1e-3, rel=1e-2)
+
+
+class TestClassWeight:
+    @needs_weights
+    @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+    @pytest.mark.parametrize("labels", [LABELS, LABELS > 6])
+    def test_is_a_weight_of_the_rows(self, solver, labels):
+        from sklearn.utils.class_weight import compute_sample_weight
+
+        est = MLPClassifier(**SMALL, solver=solver, class_weight="balanced").fit(X, labels)
+        plain = neural_network.MLPClassifier(**SMALL, solver=solver)
+        plain.fit(X, labels, compute_sample_weight("balanced", labels))
+        same(est, plain, rtol=1e-9)
+
+    @needs_weights
+    def test_a_dict_and_early_stopping_whose_score_does_not_weigh_classes(self):
+        options = {**SMALL, "early_stopping": True, "validation_fraction": 0.3}
+        est = MLPClassifier(**options, class_weight={1: 3.0}).fit(X, LABELS)
+        weight = np.where(LABELS == 1, 3.0, 1.0)
+        plain = MLPClassifier(**options).fit(X, LABELS, weight)
+        np.testing.assert_allclose(est.loss_curve_, plain.loss_curve_, rtol=1e-12)
+
+    def test_two_classes(self):
+        est = MLPClassifier(**SMALL, class_weight={True: 5.0}).fit(X, LABELS > 6)
+        assert est.predict(X).mean() >= MLPClassifier(**SMALL).fit(X, LABELS > 6).predict(X).mean()
+
+
+class TestDropout:
+    def test_trains_with_it_and_predicts_without(self):
+        est = MLPRegressor(**SMALL, dropout=0.5).fit(X, VALUES)
+        plain = MLPRegressor(**SMALL).fit(X, VALUES)
+        assert not np.allclose(est.coefs_[0], plain.coefs_[0])
+        hidden = X
+        for w, b in zip(est.coefs_[:-1], est.intercepts_[:-1], strict=True):
+            hidden = np.maximum(hidden @ w + b, 0)
+        np.testing.assert_allclose(est.predict(X), hidden @ est.coefs_[-1] + est.intercepts_[-1], rtol=1e-10)
+        same(est, MLPRegressor(**SMALL, dropout=[0.5, 0.5]).fit(X, VALUES), rtol=0)
+        same(est, MLPRegressor(**SMALL, dropout=0.5).fit(X, VALUES), rtol=0)
+
+    def test_goes_on_from_a_pickle(self):
+        one = MLPRegressor(**SMALL, dropout=0.5).partial_fit(X, VALUES)
+        two = pickle.loads(pickle.dumps(one))
+        same(one.partial_fit(X, VALUES), two.partial_fit(X, VALUES), rtol=0)
+
+    def test_a_list_of_another_length_is_refused(self):
+        with pytest.raises(ValueError, match="dropout has 1 entries, expected one for each of 2 hidden layers"):
+            MLPRegressor(**SMALL, dropout=[0.5]).fit(X, VALUES)
+
+
+class TestValidation:
+    def test_data_of_one_s_own(self):
+        est = MLPClassifier(**SMALL, early_stopping=True)
+        est.fit(X[:100], LABELS[:100], validation_data=(X[100:], LABELS[100:]))
+        plain = MLPClassifier(**SMALL).fit(X[:100], LABELS[:100])
+        assert est.loss_curve_ == plain.loss_curve_
+        assert est.validation_scores_[-1] == plain.score(X[100:], LABELS[100:])
+        share = plain.predict_proba(X[100:])[np.arange(50), LABELS[100:]]
+        assert est.validation_loss_curve_[-1] == pytest.approx(-np.log(share).mean(), rel=1e-12)
+        assert "_validation_data" not in vars(est)
+
+    def test_without_early_stopping_it_is_looked_at_alone(self):
+        est = MLPRegressor(**SMALL).fit(X[:100], VALUES[:100], validation_data=(X[100:], VALUES[100:]))
+        value = 0.5 * ((est.predict(X[100:]) - VALUES[100:]) ** 2).mean()
+        assert len(est.validation_loss_curve_) == 6 and est.validation_loss_curve_[-1] == pytest.approx(
+            value, rel=1e-12
+        )
+        assert est.validation_scores_ is None
+
+    def test_the_loss_of_the_rows_split_off(self):
+        est = MLPRegressor(**SMALL, early_stopping=True, validation_loss=True).fit(X, VALUES)
+        assert len(est.validation_loss_curve_) == len(est.validation_scores_) == 6
+        assert not hasattr(MLPRegressor(**SMALL, early_stopping=True).fit(X, VALUES), "validation_loss_curve_")
+
+    @pytest.mark.parametrize(
+        "scoring", ["neg_log_loss", lambda est, x, y: -((est.predict_proba(x).argmax(1) != y).mean())]
+    )
+    def test_a_scorer_of_one_s_own(self, scoring):
+        est = MLPClassifier(**SMALL, early_stopping=True, scoring=scoring)
+        est.fit(X[:100], LABELS[:100], validation_data=(X[100:], LABELS[100:]))
+        assert max(est.validation_scores_) < 0
+
+    @pytest.mark.parametrize(
+        ("given", "words"),
+        [
+            ((X,), r"validation_data must be \(X, y\) or \(X, y, sample_weight\)"),
+            ((X[:, :9], LABELS), "validation_data has 9 features, expected 64"),
+            ((X, LABELS + 5), r"validation_data has classes that are not in y: \[10, 11, 12, 13, 14\]"),
+        ],
+    )
+    def test_bad_data_is_refused(self, given, words):
+        with pytest.raises(ValueError, match=words):
+            MLPClassifier(**SMALL).fit(X, LABELS, validation_data=given)
+
+
+class TestLimitsAndTypes:
+    def test_max_seconds(self):
+        est = MLPRegressor(**SMALL | {"max_iter": 10**6, "n_iter_no_change": 10**6}, max_seconds=0.05).fit(X, VALUES)
+        assert 1 <= est.n_iter_ < 10**5
+
+    def test_n_threads_changes_no_bit(self):
+        same(
+            MLPRegressor(**SMALL, n_threads=1).fit(X, VALUES), MLPRegressor(**SMALL, n_threads=3).fit(X, VALUES), rtol=0
+        )
+
+    def test_dtype(self):
+        est = MLPClassifier(**SMALL, dtype="float32").fit(X, LABELS)
+        other = MLPClassifier(**SMALL).fit(X.astype(np.float32), LABELS)
+        assert est.coefs_[0].dtype == np.float32
+        same(est, other, rtol=0)
+
+    def test_lbfgs_in_float32(self):
+        plain = MLPRegressor(**SMALL, solver="lbfgs").fit(X.astype(np.float32), VALUES)
+        assert plain.coefs_[0].dtype == np.float64  # as scikit-learn's
+        est = MLPRegressor(**SMALL, solver="lbfgs", dtype=np.float32).fit(X, VALUES)
+        assert all(array.dtype == np.float32 for array in parameters(est))
+        assert est.loss_ == pytest.approx(plain.loss_, rel=0.05)
+
+
+class TestLbfgsGradient:
+    def test_exact_is_the_gradient_of_the_loss(self):
+        options = {**SMALL, "solver": "lbfgs", "max_iter": 1}
+        plain = neural_network.MLPRegressor(**options).fit(X, VALUES)
+        same(MLPRegressor(**options).fit(X, VALUES), plain, rtol=1e-9)
+        est = MLPRegressor(**options, lbfgs_gradient="exact")
+        est.fit(X, VALUES)
+        checked = {}
+
+        class Spy(MLPRegressor):
+            def _fit_lbfgs(self, X, y, *rest):
+                self._objective_kept = self._objective(X, y, rest[0])
+                super()._fit_lbfgs(X, y, *rest)
+
+        for kind in ("sklearn", "exact"):
+            spy = Spy(**options, lbfgs_gradient=kind).fit(X, VALUES)
+            point = np.random.default_rng(0).normal(size=spy._packed().size)
+            direction = np.random.default_rng(1).normal(size=point.size)
+            objective = spy._objective_kept
+            slope = (objective(point + 1e-6 * direction)[0] - objective(point - 1e-6 * direction)[0]) / 2e-6
+            checked[kind] = objective(point)[1] @ direction / slope
+        assert checked["exact"] == pytest.approx(1, abs=1e-6)
+        assert checked["sklearn"] == pytest.approx(2, abs=1e-2)  # two outputs: all but the penalty
+
+    def test_one_output_has_one_gradient(self):
+        options = {**SMALL, "solver": "lbfgs"}
+        same(
+            MLPRegressor(**options, lbfgs_gradient="exact").fit(X, VALUES[:, 0]),
+            MLPRegressor(**options).fit(X, VALUES[:, 0]),
+            rtol=0,
+        )
+
+
+class TestExactResume:
+    @pytest.mark.parametrize("solver", ["adam", "sgd", "nadam"])
+    @pytest.mark.parametrize("early_stopping", [False, True])
+    @pytest.mark.parametrize("pickled", [False, True])
+    def test_two_fits_are_one(self, solver, early_stopping, pickled):
+        options = {
+            **SMALL,
+            "solver": solver,
+            "early_stopping": early_stopping,
+            "validation_fraction": 0.3,
+            "dropout": 0.2,
+        }
+        whole = MLPClassifier(**options).fit(X, LABELS)
+        parts = MLPClassifier(**options | {"max_iter": 2}, warm_start=True, exact_resume=True).fit(X, LABELS)
+        for _ in range(2):
+            if pickled:
+                parts = pickle.loads(pickle.dumps(parts))
+            parts.fit(X, LABELS)
+        same(parts, whole, rtol=0)
+        assert parts.loss_curve_ == whole.loss_curve_ and parts.validation_scores_ == whole.validation_scores_
+        assert parts.t_ == whole.t_
+
+    def test_without_it_scikit_learn_begins_the_optimizer_anew(self):
+        options = {**SMALL, "max_iter": 3, "warm_start": True}
+        est, plain = MLPClassifier(**options), neural_network.MLPClassifier(**options)
+        for _ in range(2):
+            same(est.fit(X, LABELS), plain.fit(X, LABELS), rtol=1e-9)
+
+
+class TestRefusals:
+    def test_options_with_a_replaced_gradient(self):
+        class Mine(MLPClassifier):
+            def _backprop(self, *args):
+                return super()._backprop(*args)
+
+        Mine(**SMALL).fit(X, LABELS)
+        with pytest.raises(ValueError, match="dropout, l1: only the engine can do that, but _backprop is overridden"):
+            Mine(**SMALL, dropout=0.5, l1=1.0).fit(X, LABELS)
+
+    def test_partial_fit_with_early_stopping(self):
+        with pytest.raises(ValueError, match="partial_fit does not support early_stopping=True"):
+            MLPClassifier(**SMALL, early_stopping=True).partial_fit(X, LABELS, classes=np.arange(10))
+
+    def test_partial_fit_with_lbfgs(self):
+        with pytest.raises(AttributeError, match="partial_fit"):
+            MLPClassifier(solver="lbfgs").partial_fit(X, LABELS, classes=np.arange(10))
