@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import inspect
 import os
 import pickle
@@ -35,6 +36,7 @@ from fastbp.sklearn import (
     MLPEnsembleClassifier,
     MLPEnsembleRegressor,
     MLPRegressor,
+    _many,
     fit_many,
 )
 from fastbp.sklearn._together import Fit, Together
@@ -96,6 +98,10 @@ CLASSIFIERS: list[dict[str, Any]] = [
 
 def members_of(cls: Any, settings: list[dict[str, Any]]) -> list[Any]:
     return [cls(**{**SHORT, **setting}) for setting in settings]
+
+
+def test_examples_run() -> None:
+    assert doctest.testmod(_many).failed == 0
 
 
 # ---- fit_many --------------------------------------------------------------------------------------------------------
@@ -506,6 +512,20 @@ def test_a_candidate_that_fails() -> None:
     assert_same_search(*made)
     with pytest.raises(ValueError, match="alpha"):
         GridSearchCV(member, grid, cv=2, error_score="raise").fit(X, y)
+
+
+def test_ctrl_c_in_a_search(ctrl_c: Callable[[float], None]) -> None:
+    """What is being fitted ends with a warning and is scored, as it is in scikit-learn's."""
+    X, y, _ = rows_of_data(20_000)
+    member = MLPRegressor(hidden_layer_sizes=(50,), max_iter=10**6, n_iter_no_change=10**6, random_state=0)
+    search = GridSearchCV(member, {"alpha": [0.1, 1.0]}, cv=2, refit=False)
+    ctrl_c(0.5)
+    begin = time.perf_counter()
+    with pytest.warns(UserWarning, match="Training interrupted by user") as seen:
+        search.fit(X, y)
+    assert time.perf_counter() - begin < 20
+    assert sum("interrupted" in str(one.message) for one in seen) == 4
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
 def test_a_search_for_others_is_scikit_learns_own() -> None:
