@@ -1,4 +1,4 @@
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -129,6 +129,7 @@ class Engine(Gate):
     ) -> None: ...
 
 def train_epochs(jobs: Iterable[tuple[Any, ...]]) -> None: ...
+def train_streams(n: int, again: Callable[[int, Exception | None], tuple[Any, ...] | None]) -> None: ...
 def optimizer_update(
     kind: str,
     parameters: _Floats,
