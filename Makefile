@@ -90,8 +90,11 @@ bars: $(VENV)/installed-bench
 	$(BIN)/python -m bench.activations
 	$(BIN)/python -m bench.steps
 	$(BIN)/python -m bench.units
+	$(BIN)/python -m bench.sparse
 	$(BIN)/python -m bench.updates
 	$(BIN)/python -m bench.second_order
+	$(BIN)/python -m bench.sklearn_fits
+	$(BIN)/python -m bench.sklearn_fits --threads 1 --only lines
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.busy
 	$(BIN)/python -m bench.memory --large

@@ -26,7 +26,7 @@ from bench import limits, machine, rivals
 PREFIXES = ("FASTBP_", "OPENBLAS_", "OMP_", "GOMP_", "KMP_", "MKL_", "XLA_", "JAX_", "NPROC", "TORCH")
 
 
-BENCHMARKS = ("sweep", "elementwise", "steps", "units", "updates")  # modules with a function `load`
+BENCHMARKS = ("sweep", "elementwise", "steps", "units", "updates", "sklearn_fits")  # modules with a function `load`
 
 
 class Worker:

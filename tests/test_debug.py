@@ -16,6 +16,8 @@ with_checks = pytest.mark.skipif(not DEBUG, reason="this build has no checks: ma
 
 # What is planted, and what the check calls the place.
 PLANTED = {"pack_a": "pack", "pack_b": "pack", "tile: a": "tile: a", "tile: b": "tile: b", "store": "store"}
+PLANTED |= {f"sparse: {place}": f"sparse: {place}" for place in ("column", "column to turn", "entry", "row")}
+PLANTED["sparse: column of a block"] = "sparse: column of a block"
 PLANTED |= {place: place for form in ("dots", "stream") for place in (f"{form}: a", f"{form}: b", f"{form}: store")}
 
 
@@ -49,7 +51,7 @@ def test_without_the_overrun_nothing_aborts(itemsize: int) -> None:
 def test_an_unknown_kind_lists_the_known_ones() -> None:
     from fastbp import _planted
 
-    with pytest.raises(ValueError, match=r"kind must be pack_a, pack_b, store, or one of .*, got 'nothing'"):
+    with pytest.raises(ValueError, match=r"kind must be pack_a, pack_b, store, one of .*, got 'nothing'"):
         _planted.overrun("nothing", 4, 0)
 
 

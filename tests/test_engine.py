@@ -359,6 +359,18 @@ network("batch 100", [64, 100, 10], [100], 100)
 network("large", [512, 1024, 300, 10], [256], 4)
 network("smaller and smaller", [64, 100, 10], [100, 99, 31, 2, 1], 20)
 
+# Rows in CSR, of which each epoch has others in its batches: by blocks of columns, and turned.
+from fastbp import _engine
+for density in (0.2, 0.02):
+    net, (x, t, dy) = fastbp.MLP([300, 40, 10], seed=0), made(500, 300, 10)
+    rows = _engine.SparseRows.from_dense(x * (rng.random(x.shape) < density))
+    update, progress = fastbp.Adam().compiled_for(net, net.gradients.flat), np.zeros(3)
+    orders = itertools.cycle([rng.permutation(500) for _ in range(20)])
+    def epoch(net=net, rows=rows, t=t, update=update, progress=progress, orders=orders):
+        whole = net.whole
+        whole.engine.train_epoch(rows, t, None, next(orders), 64, whole.table, whole.out, update, progress)
+    calls[f"sparse {density}"] = epoch, 20
+
 # malloc does see the call that makes the buffers: else nothing could be seen at all.
 net, (x, t, dy) = fastbp.MLP([64, 100, 10], seed=0), made(100, 64, 10)
 start()
@@ -406,7 +418,7 @@ def test_nothing_is_allocated_from_the_second_call_on(shim: Path, threads: str) 
     counts = json.loads(done.stdout)["counts"]
     assert counts.pop("the first call") > 0
     assert counts.pop("train 400") == counts.pop("train 40") == counts.pop("train 10")
-    assert len(counts) == 1 + 4 * 2 * 5
+    assert len(counts) == 1 + 4 * 2 * 5 + 2
     assert {name: count for name, count in counts.items() if count} == {}
 
 

@@ -109,6 +109,80 @@ def test_data_may_be_shared() -> None:
         assert_same_bits(one.state(), other.state())
 
 
+# ---- streams ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_streams_have_the_bits_of_each_alone(dtype: Any, n_threads: int) -> None:
+    """Members take over places as others end; between two epochs each is Python's, its gate open."""
+    alone, together = ([Member(seed, dtype, 60 + 37 * seed) for seed in range(7)] for _ in range(2))
+    epochs = [1, 4, 2, 3, 0, 5, 2]
+    waiting, at, callers = list(zip(together, epochs, strict=True)), {}, set()
+
+    def again(place: int, error: Exception | None) -> Any:
+        assert error is None
+        callers.add(threading.get_ident())
+        member, left = at.get(place, (None, 0))
+        while left == 0:
+            if not waiting:
+                return None
+            member, left = waiting.pop(0)
+        at[place] = member, left - 1
+        member.net.loss_value(member.x[:3], member.t[:3])
+        return member.job()
+
+    with fastbp.threads(n_threads):
+        _engine.train_streams(3, again)
+        for member, n in zip(alone, epochs, strict=True):
+            for _ in range(n):
+                member.engine.train_epoch(*member.arguments())
+    assert callers == {threading.get_ident()}
+    for one, other in zip(alone, together, strict=True):
+        assert_same_bits(one.state(), other.state())
+
+
+def test_a_job_that_is_refused_is_told_to_who_gave_it() -> None:
+    members, told, given = [Member(1), Member(6)], [], []
+
+    def again(place: int, error: Exception | None) -> Any:
+        told.append((place, None if error is None else str(error)))
+        if len(given) == 3:
+            return None
+        given.append(place)
+        bad = [(None,), members[0].job()[:5], (members[place].engine, np.zeros((3, 2)), *members[place].job()[2:])]
+        return bad[len(given) - 1] if error is not None or place == 0 else members[place].job()
+
+    _engine.train_streams(2, again)
+    messages = [message for _, message in told if message is not None]
+    assert "begins with NoneType" in messages[0] and "argument" in messages[1]
+    assert members[0].progress[0] == 0
+    for member in members:
+        _engine.train_epochs([member.job()])
+
+
+def test_what_again_raises_ends_all_after_whole_steps() -> None:
+    members, asked = long_members([1, 6, 11]), []
+
+    def again(place: int, error: Exception | None) -> Any:
+        asked.append(place)
+        if len(asked) == 3:
+            raise ZeroDivisionError("no more")
+        return members[place].job()
+
+    for n_threads in (1, 3):
+        asked.clear()
+        with fastbp.threads(n_threads), pytest.raises(ZeroDivisionError, match="no more"):
+            _engine.train_streams(3, again)
+        for member in members:
+            assert member.optimizer.state_for(member.net).step == member.engine.steps == member.progress[0]
+
+
+def test_no_streams() -> None:
+    _engine.train_streams(0, lambda place, error: 1 / 0)
+    _engine.train_streams(2, lambda place, error: None)
+
+
 # ---- what is wrong with one changes none -----------------------------------------------------------------------------
 
 
@@ -128,13 +202,13 @@ BAD: dict[str, tuple[Callable[[list[Member]], list[Any]], type[Exception], str]]
         with_argument(0, lambda m: m[0].engine), ValueError, r"jobs\[1\] has the engine of jobs\[0\]",
     ),
     "the update of another": (
-        with_argument(8, lambda m: m[2].arguments()[7]), ValueError, r"jobs\[2\] has the parameters of jobs\[1\]",
+        with_argument(8, lambda m: m[2].arguments()[7]), ValueError, r"jobs\[2\]: .* the parameters of another",
     ),
     "the progress of another": (
-        with_argument(9, lambda m: m[0].progress), ValueError, r"jobs\[1\] has the progress of jobs\[0\]",
+        with_argument(9, lambda m: m[0].progress), ValueError, r"jobs\[1\]: the job has the progress of another",
     ),
-    "no engine": (with_argument(0, None), TypeError, r"jobs\[1\] begins with NoneType, expected an Engine"),
-    "nothing at all": (lambda members: [members[0].job(), ()], TypeError, r"jobs\[1\] is empty, expected an Engine"),
+    "no engine": (with_argument(0, None), TypeError, r"jobs\[1\]: the job begins with NoneType, expected an Engine"),
+    "nothing at all": (lambda members: [members[0].job(), ()], TypeError, r"jobs\[1\]: the job is empty"),
     "too few arguments": (lambda members: [members[0].job(), members[1].job()[:5]], TypeError, r"jobs\[1\]: "),
     "another width": (
         with_argument(1, np.zeros((9, 7))), ValueError, r"jobs\[1\]: x has shape \(9, 7\), expected \(n, 30\)",
@@ -212,15 +286,21 @@ def long_members(seeds: Sequence[int], rows: int = 300_000) -> list[Member]:
     return members
 
 
+@pytest.mark.parametrize("streams", [False, True])
 @pytest.mark.parametrize("n_threads", [1, 3])
-def test_a_handler_that_raises_ends_all_after_whole_steps(n_threads: int, ring: Callable[[float], None]) -> None:
+def test_a_handler_that_raises_ends_all_after_whole_steps(
+    n_threads: int, streams: bool, ring: Callable[[float], None]
+) -> None:
     members, alone = long_members([0, 5, 10]), long_members([0, 5, 10])
     jobs = [member.job() for member in members]
     with fastbp.threads(n_threads):
         begin = time.perf_counter()
         ring(0.15)
         with pytest.raises(Rang):
-            _engine.train_epochs(jobs)
+            if streams:
+                _engine.train_streams(3, lambda place, error: jobs[place])
+            else:
+                _engine.train_epochs(jobs)
         assert time.perf_counter() - begin < 10
     made = [int(member.progress[0]) for member in members]
     assert any(made), made

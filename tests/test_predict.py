@@ -198,3 +198,23 @@ def test_arguments(rng: np.random.Generator) -> None:
             engine.predict_into(*wrong)
     with pytest.raises(KeyError, match="no such link"):
         engine.predict_into(x, table, out, "no such link")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_softmax_of_what_is_not_finite(dtype: Any) -> None:
+    engine = _engine.Engine(np.dtype(dtype).itemsize, [("linear", 1, 3)])
+    for logits, expected in (
+        ([-np.inf, 0, 0], [0, 0.5, 0.5]),
+        ([np.inf, 0, 0], [np.nan] * 3),
+        ([-np.inf] * 3, [np.nan] * 3),
+        ([0, np.nan, 1], [np.nan] * 3),
+        ([-800, 700, 700], [0, 0.5, 0.5]),
+    ):
+        table = _engine.Table([np.zeros((1, 3), dtype)], [np.array(logits, dtype)])
+        for rows in (1, 19):
+            out = np.empty((rows, 3), dtype)
+            assert engine.predict_into(np.zeros((rows, 1), dtype), table, out, "softmax", False)
+            np.testing.assert_array_equal(out, np.tile(np.array(expected, dtype), (rows, 1)))
+            labels = np.empty(rows, np.int64)
+            assert engine.predict_into(np.zeros((rows, 1), dtype), table, labels, "softmax", False)
+            np.testing.assert_array_equal(labels, out.argmax(axis=1))

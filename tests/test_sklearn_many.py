@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import inspect
 import os
 import pickle
 import signal
@@ -34,6 +36,7 @@ from fastbp.sklearn import (
     MLPEnsembleClassifier,
     MLPEnsembleRegressor,
     MLPRegressor,
+    _many,
     fit_many,
 )
 from fastbp.sklearn._together import Fit, Together
@@ -42,7 +45,7 @@ Array = np.ndarray[Any, Any]
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer", "ignore:lbfgs failed to converge")
 
-TAKES_WEIGHT = "sample_weight" in MLPClassifier.fit.__code__.co_varnames
+TAKES_WEIGHT = "sample_weight" in inspect.signature(MLPClassifier.fit).parameters
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +98,10 @@ CLASSIFIERS: list[dict[str, Any]] = [
 
 def members_of(cls: Any, settings: list[dict[str, Any]]) -> list[Any]:
     return [cls(**{**SHORT, **setting}) for setting in settings]
+
+
+def test_examples_run() -> None:
+    assert doctest.testmod(_many).failed == 0
 
 
 # ---- fit_many --------------------------------------------------------------------------------------------------------
@@ -285,7 +292,7 @@ def test_a_ctrl_c_that_one_of_them_hears_is_for_all(ctrl_c: Callable[[float], No
     with pytest.warns(UserWarning, match="interrupted") as seen:
         fit_many(members, X, y)
     assert sum("interrupted" in str(one.message) for one in seen) == 3
-    assert [member.n_iter_ for member in members] == [1, 1, 1]
+    assert all(member.n_iter_ <= 2 for member in members)
 
 
 def test_a_ctrl_c_reaches_a_fit_that_is_awake(ctrl_c: Callable[[float], None]) -> None:
@@ -318,8 +325,7 @@ def test_a_call_that_fits_twice() -> None:
     with Together() as together:
         for fit in fits:
             together.begin(fit)
-        while together.asleep:
-            together.go_on()
+        together.run()
     for fit in fits:
         for one, other in zip(fit.result, twice(), strict=True):
             assert_same_fit(one, other)
@@ -508,6 +514,20 @@ def test_a_candidate_that_fails() -> None:
         GridSearchCV(member, grid, cv=2, error_score="raise").fit(X, y)
 
 
+def test_ctrl_c_in_a_search(ctrl_c: Callable[[float], None]) -> None:
+    """What is being fitted ends with a warning and is scored, as it is in scikit-learn's."""
+    X, y, _ = rows_of_data(20_000)
+    member = MLPRegressor(hidden_layer_sizes=(50,), max_iter=10**6, n_iter_no_change=10**6, random_state=0)
+    search = GridSearchCV(member, {"alpha": [0.1, 1.0]}, cv=2, refit=False)
+    ctrl_c(0.5)
+    begin = time.perf_counter()
+    with pytest.warns(UserWarning, match="Training interrupted by user") as seen:
+        search.fit(X, y)
+    assert time.perf_counter() - begin < 20
+    assert sum("interrupted" in str(one.message) for one in seen) == 4
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
 def test_a_search_for_others_is_scikit_learns_own() -> None:
     X, _, y = rows_of_data()
     grid = {"C": [0.1, 1.0]}
@@ -531,7 +551,7 @@ def test_joblib_gives_it_to_everything() -> None:
     assert_array_equal(scores, model_selection.cross_val_score(nested, X, y, cv=2))
 
 
-@pytest.mark.skipif(sklearn.__version__.startswith(("1.6", "1.7")), reason="weights are routed by metadata there")
+@pytest.mark.skipif(not TAKES_WEIGHT, reason="fit takes no weights")
 def test_weights_in_a_search() -> None:
     X, y, _ = rows_of_data()
     weight = np.random.default_rng(0).random(len(X))

@@ -111,6 +111,11 @@ class TestActivations:
             MLPRegressor(**SMALL, activation=["tanh"]).fit(X, VALUES)
 
 
+    def test_a_unit_with_parameters_is_refused(self):
+        with pytest.raises(ValueError, match=r"activation PReLU\(.*\) has parameters of its own"):
+            MLPRegressor(**SMALL, activation=fastbp.PReLU()).fit(X, VALUES)
+
+
 class TestSolvers:
     @pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - {"sgd", "adam"}))
     def test_every_optimizer_of_the_table_by_its_name(self, name):

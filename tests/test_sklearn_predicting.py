@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn import neural_network
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.neural_network import _multilayer_perceptron as mlp
 
 import fastbp
@@ -347,6 +347,20 @@ def test_subclass_whose_method_calls_ours(rng: np.random.Generator) -> None:
     x = rng.standard_normal((3, N_IN))
     for _ in range(2):
         np.testing.assert_array_equal(doubled.predict(x), 2 * est.predict(x))
+
+
+def test_subclass_that_says_whether_it_is_fitted(rng: np.random.Generator) -> None:
+    class Doubtful(MLPRegressor):
+        def __sklearn_is_fitted__(self) -> bool:
+            return False
+
+    est = fitted("one value", rng)
+    doubtful = Doubtful()
+    vars(doubtful).update({name: value for name, value in vars(est).items() if name != "_fastbp"})
+    x = rng.standard_normal((3, N_IN))
+    doubtful._forward_pass_fast(x)
+    with pytest.raises(NotFittedError):
+        doubtful.predict(x)
 
 
 def test_changed_table(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,14 @@ from fastbp.reference.norms import (
 )
 from fastbp.reference.optimizers import *  # noqa: F403
 from fastbp.reference.optimizers import OPTIMIZERS, OptimizerRule
-from fastbp.reference.products import linear, linear_backward, matmul, matmul_backward
+from fastbp.reference.products import (
+    linear,
+    linear_backward,
+    matmul,
+    matmul_backward,
+    sparse_linear,
+    sparse_linear_backward,
+)
 from fastbp.reference.units import UNITS, UnitRule, flatten, flatten_backward
 
 __all__ = [
@@ -65,6 +72,8 @@ __all__ = [
     "rms_norm_backward",
     "softmax",
     "softmax_backward",
+    "sparse_linear",
+    "sparse_linear_backward",
 ]
 for _family in (activations, losses, optimizers):
     __all__ += [name for name in _family.__all__ if name not in __all__]

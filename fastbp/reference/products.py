@@ -42,3 +42,37 @@ def linear_backward(
     out_x, out_w, out_b = out or (None, None, None)
     dx = give(dy @ w.T, out_x) if need_dx else None
     return dx, give(x.T @ dy, out_w), give(dy.sum(axis=0), out_b)
+
+
+@quiet
+def sparse_linear(
+    indptr: Array, indices: Array, data: Array, w: Array, b: Array | None = None, *, out: Array | None = None
+) -> Array:
+    """y = x @ w + b, where row i of x has data[p] in column indices[p] for p from indptr[i] to indptr[i + 1] - 1.
+
+    What stands several times adds up, and what does not stand there takes no part: no 0 of x meets an infinity of w.
+    """
+    y = np.zeros((len(indptr) - 1, w.shape[1]), w.dtype)
+    np.add.at(y, _rows_of_entries(indptr), data[: indptr[-1], None] * w[indices[: indptr[-1]]])
+    return give(y if b is None else y + b, out)
+
+
+@quiet
+def sparse_linear_backward(
+    dy: Array,
+    indptr: Array,
+    indices: Array,
+    data: Array,
+    n_columns: int,
+    *,
+    out: tuple[Array | None, Array | None] | None = None,
+) -> tuple[Array, Array]:
+    """dw = x.T @ dy, and db = the sum of the rows of dy."""
+    out_w, out_b = out or (None, None)
+    dw = np.zeros((n_columns, dy.shape[1]), dy.dtype)
+    np.add.at(dw, indices[: indptr[-1]], data[: indptr[-1], None] * dy[_rows_of_entries(indptr)])
+    return give(dw, out_w), give(dy.sum(axis=0), out_b)
+
+
+def _rows_of_entries(indptr: Array) -> Array:
+    return np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))

@@ -177,6 +177,10 @@ def attributes_now(estimator: Any, n_iter: int) -> dict[str, Any]:
         "coefs_": [values.copy() for values in getattr(estimator, coefs)],
         "intercepts_": [values.copy() for values in getattr(estimator, intercepts)],
         "n_iter_": n_iter,
+        # A fit of the copy's own is none of the callbacks' business, and must not end theirs.
+        "_fit_arguments": None,
+        "_skl_callbacks": [],
+        "_skl_callbacks_to_teardown": [],
     }
     state = vars(estimator)
     found |= {name: list(state[name]) for name in CURVES if state.get(name) is not None}

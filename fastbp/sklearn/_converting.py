@@ -29,10 +29,11 @@ from fastbp.losses import Loss, RuleLoss
 from fastbp.network import Network
 from fastbp.reference import LOSSES
 from fastbp.sklearn import _core
+from fastbp.sklearn._solvers import is_own as is_own_solver
 from fastbp.units import Dropout, Linear, Unit
 from fastbp.units.elementwise import ActivationUnit
 
-__all__ = ["ConvertingMixin", "estimator_of", "fill", "network_of"]
+__all__ = ["ConvertingMixin", "estimator_of", "fill", "is_own", "network_of"]
 
 Array = NDArray[Any]
 
@@ -76,15 +77,16 @@ class ConvertingMixin:
     def from_network(cls, net: Network, classes: ArrayLike | None = None, **parameters: Any) -> Self:
         """Give a fitted estimator with a network's weights, copied, that predicts what the network does.
 
-        It can go on with ``partial_fit``, or with ``fit`` where ``warm_start=True`` is among the parameters. The
-        network's penalties are left out (see `to_network`): ``alpha`` is what is given here, or its default.
+        It can go on with ``partial_fit``, or with ``fit`` where ``warm_start=True`` is among the parameters; with
+        ``dtype="float32"``, other arrays become what a network in float32 takes. The network's penalties are
+        left out (see `to_network`): ``alpha`` is what is given here, or its default.
 
         Parameters
         ----------
         net : Network
             Linear units with an activation between each two of them, and a loss that fits: for a classifier
-            `SoftmaxNLL` or `SigmoidNLL`, for a regressor one whose outputs are values or rates (`MSE`, `PoissonNLL`,
-            `Huber`, ...).
+            `SoftmaxNLL`, `SigmoidNLL` or one of margins (`Hinge`, ...), for a regressor one whose outputs are values
+            or rates (`MSE`, `PoissonNLL`, `Huber`, ...).
         classes : array_like, optional
             What the network's labels 0, 1, ... stand for: as many ints, strings or bools as there are, in any order.
             By default they stand for themselves. A `SigmoidNLL` of several outputs is a classifier of several labels,
@@ -231,6 +233,7 @@ def estimator_of(cls: type, net: Network, classes: ArrayLike | None, parameters:
     if issubclass(cls, ClassifierMixin):
         head = _with_classes(head, classes)
         found |= _changed_options(head.loss, known=("label_smoothing",))
+        found |= {"loss": head.loss.rule.name} if head.link == "margin" else {}
     else:
         found |= _regressor_options(cls, head, classes)
     est = _made(cls, found, parameters)
@@ -286,15 +289,20 @@ SKLEARN_NAMES = {"sigmoid": "logistic", "relu": "relu", "tanh": "tanh", "identit
 def _activation_of(unit: Unit) -> Any:
     """A name, or where it has options of its own a unit like it."""
     assert isinstance(unit, ActivationUnit)
-    plain = repr(unit) == f"{type(unit).__name__}()" and getattr(fastbp, unit.rule.unit) is type(unit)
+    plain = is_own(unit) and repr(unit) == f"{type(unit).__name__}()"
     return SKLEARN_NAMES.get(unit.rule.name, unit.rule.name) if plain else unit.fresh()
+
+
+def is_own(unit: ActivationUnit) -> bool:
+    """Whether a unit is just what its rule says; a subclass may compute something else."""
+    return getattr(fastbp, unit.rule.unit) is type(unit)
 
 
 def _head_of(net: Network) -> _Head:
     loss = net.loss
     link = loss.rule.link if isinstance(loss, RuleLoss) else None
-    if link not in ("softmax", "sigmoid", "identity", "exp") or type(loss).predict is not RuleLoss.predict:
-        raise ValueError(f"the loss of net is {loss!r}, expected SoftmaxNLL, SigmoidNLL, or one for values or rates")
+    if link not in ("softmax", "sigmoid", "margin", "identity", "exp") or type(loss).predict is not RuleLoss.predict:
+        raise ValueError(f"the loss of net is {loss!r}, expected one for classes, or for values or rates")
     assert isinstance(loss, RuleLoss)
     return _Head(link, loss, net.weights[-1], net.biases[-1])
 
@@ -302,8 +310,10 @@ def _head_of(net: Network) -> _Head:
 def _with_classes(head: _Head, classes: ArrayLike | None) -> _Head:
     """Give the head of a classifier: classes sorted, and of two softmax outputs their difference."""
     n_out = head.bias.size
-    if head.link not in ("softmax", "sigmoid"):
+    if head.link not in ("softmax", "sigmoid", "margin"):
         raise ValueError(f"the loss of net is {head.loss!r}, but a classifier's must be SoftmaxNLL or SigmoidNLL")
+    if head.link == "margin" and n_out == 2:
+        raise ValueError(f"net has two outputs under {head.loss!r}; a classifier of two classes has one")
     if head.link == "softmax" and n_out < 2:
         raise ValueError("net has one output under SoftmaxNLL, so it knows one class; a classifier has two or more")
     if head.link == "sigmoid" and n_out > 1:
@@ -319,7 +329,7 @@ def _with_classes(head: _Head, classes: ArrayLike | None) -> _Head:
         weight, bias = weight[:, order[1:]] - weight[:, order[:1]], bias[order[1:]] - bias[order[:1]]
     elif order[0] == 1:
         weight, bias = -weight, -bias
-    return _Head("softmax" if n_out > 2 else "sigmoid", head.loss, weight, bias, labels[order])
+    return _Head(head.link, head.loss, weight, bias, labels[order])
 
 
 def _checked_classes(classes: ArrayLike | None, n: int) -> Array:
@@ -362,11 +372,21 @@ def fill(est: Any, coefs: Sequence[Array], intercepts: Sequence[Array], classes:
         est._label_binarizer = LabelBinarizer().fit(np.eye(n_out, dtype=np.int64) if classes is None else classes)
         est.classes_ = est._label_binarizer.classes_
     est.n_features_in_ = len(coefs[0])
-    est._random_state = np.random.RandomState(0)  # for weights that are replaced at once: the user's stays unused
-    est._initialize(np.empty((1, n_out)), [len(coefs[0]), *(b.size for b in intercepts)], coefs[0].dtype)
-    del est._random_state
+    _initialize(est, [len(coefs[0]), *(b.size for b in intercepts)], coefs[0].dtype)
     for mine, theirs in zip((*est.coefs_, *est.intercepts_), (*coefs, *intercepts), strict=True):
         mine[...] = theirs
     est._best_coefs = [values.copy() for values in est.coefs_]
     est._best_intercepts = [values.copy() for values in est.intercepts_]
     est.loss_ = math.nan  # nobody has seen any rows yet
+
+
+def _initialize(est: Any, layer_units: list[int], dtype: Any) -> None:
+    """Set what a fit sets before its first step, the weights drawn from a stream that is nobody's."""
+    solver = est.solver
+    est._random_state = np.random.RandomState(0)
+    est.solver = "adam" if is_own_solver(solver) else solver  # scikit-learn's attributes of a stochastic solver
+    try:
+        est._initialize(np.empty((1, layer_units[-1])), layer_units, dtype)
+    finally:
+        est.solver = solver
+        del est._random_state

@@ -71,6 +71,8 @@ def hidden_units(est: Any) -> list[Unit]:
 
 def _unit(given: str | Unit) -> Unit:
     if isinstance(given, Unit):
+        if given.parameter_shapes() or given.state_shapes():
+            raise ValueError(f"activation {given!r} has parameters of its own, which coefs_ have no place for")
         return given.fresh()
     if given not in ACTIVATION_NAMES:
         known = ", ".join(map(repr, sorted(ACTIVATION_NAMES)))

@@ -105,8 +105,7 @@ def fit_many(
                 together.abandon()
                 _put_back(members, states)
                 _raise(fit.error, i)
-        while together.asleep:
-            together.go_on()
+        together.run()
     for i, fit in enumerate(fits):
         if fit.error is not None:
             _raise(fit.error, i)

@@ -25,6 +25,7 @@ from numpy.typing import DTypeLike
 from sklearn.utils.validation import check_is_fitted
 
 from fastbp.sklearn import _core
+from fastbp.sklearn._converting import is_own
 from fastbp.units import Unit
 from fastbp.units.elementwise import ActivationUnit
 
@@ -172,12 +173,10 @@ OUTPUTS: dict[str, Callable[[Graph, str], str]] = {
 
 
 def _activated(g: Graph, unit: Unit, z: str) -> str:
-    formula = FORMULAS.get(unit.rule.name) if isinstance(unit, ActivationUnit) else None
-    if formula is None:
+    if not (isinstance(unit, ActivationUnit) and is_own(unit) and unit.rule.name in FORMULAS):
         known = ", ".join(map(repr, FORMULAS))
         raise ValueError(f"activation {unit!r} cannot be converted to ONNX: known are {known}")
-    assert isinstance(unit, ActivationUnit)
-    return formula(g, z, **unit.options)
+    return FORMULAS[unit.rule.name](g, z, **unit.options)
 
 
 def _outputs(g: Graph, est: Any, x: str) -> str:

@@ -148,6 +148,7 @@ def _hooks(est: Any) -> tuple[tuple[type | None, str, Any], ...]:
         (base, "_forward_pass_fast", forward),
         (None, "_predict", predict),
         (None, "feature_names_in_", None),
+        (None, "__sklearn_is_fitted__", None),
     )
 
 

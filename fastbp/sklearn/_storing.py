@@ -93,7 +93,7 @@ def load(path: str | os.PathLike[str], *, units: Mapping[str, type] | None = Non
     --------
     >>> import fastbp.sklearn, numpy as np
     >>> X = np.linspace(-1, 1, 50)[:, None]
-    >>> model = fastbp.sklearn.MLPRegressor(hidden_layer_sizes=(8,), solver="lbfgs", random_state=0).fit(X, X[:, 0] ** 2)
+    >>> model = fastbp.sklearn.MLPRegressor(solver="lbfgs", random_state=0).fit(X, X[:, 0] ** 2)
     >>> model.save("square.npz")
     >>> bool((fastbp.sklearn.load("square.npz").predict(X) == model.predict(X)).all())
     True

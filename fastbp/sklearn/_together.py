@@ -4,8 +4,8 @@ A. Each fit is a call in a thread of its own, of which only one is ever awake, a
    It goes as far as its first epoch, hands its epochs over, sleeps until they are over, and goes on. So whatever a fit
    checks, draws, warns and raises before and after them is what it is alone, and the call may be more than a fit: that
    of a pipeline, or one that scores what it has fitted.
-B. The caller runs the epochs of all that sleep: the Python between two epochs one fit after another, the epochs in one
-   call of the engine, which gives each to a thread. So the caller alone computes, and hears signals.
+B. The caller runs the epochs of all that sleep in one call of the engine, which gives each to a thread, and asks the
+   caller for the next one of a fit while the other threads go on. So the caller alone runs Python, and hears signals.
 C. A Ctrl-C is thrown into the epochs of every fit that sleeps, each after a whole step; each then does what it does
    alone. One that comes while a fit is awake is passed on to it as well.
 """
@@ -146,79 +146,88 @@ class Together:
         self.asleep.append(fit)
         self._wake(fit)
 
-    def go_on(self) -> None:
-        """Run the next epoch of every fit that sleeps; those that have none left go on."""
-        jobs = [(fit, job) for fit in list(self.asleep) if (job := self._next(fit)) is not None]
-        if not self._interrupted:
-            self._run(jobs)
-        if self._interrupted:
-            self._interrupted = False
+    def run(self, more: Callable[[], Fit | None] = lambda: None) -> None:
+        """Run the epochs of all that sleep until none does.
+
+        Parameters
+        ----------
+        more : callable
+            Gives another fit to begin where one is over, or None.
+        """
+        while self.asleep:
+            streams = _Streams(self, more)
+            with self._hearing(True), contextlib.suppress(KeyboardInterrupt):
+                _engine.train_streams(len(streams.fits), streams.again)
+                self._run_the_last()
+            if self._interrupted:
+                self._interrupted = False
+                for fit in list(self.asleep):
+                    self._interrupt(fit)
+
+    def _run_the_last(self) -> None:
+        """Fewer than threads: each epoch has them all."""
+        while self.asleep:
             for fit in list(self.asleep):
-                self._interrupt(fit)
+                self.advance(fit)
 
     # ---- one fit's epochs
 
-    def _next(self, fit: Fit) -> fitting.Job | None:
+    def next_job(self, fit: Fit) -> fitting.Job | None:
+        """Give its next epoch. Where there is none it goes on, to its end or to another fit's epochs."""
         assert fit.epochs is not None
-        try:
-            return next(fit.epochs)
-        except StopIteration:
-            self._wake(fit)
-        except BaseException as error:
-            self._wake(fit, error)
+        with self._hearing(False):
+            try:
+                return next(fit.epochs)
+            except StopIteration:
+                self._wake(fit)
+            except BaseException as error:
+                self._wake(fit, error)
         return None
 
-    def _throw(self, fit: Fit, error: BaseException) -> None:
-        assert fit.epochs is not None
-        try:
-            fit.epochs.throw(error)
-        except StopIteration:
-            self._wake(fit)
-        except BaseException as raised:
-            self._wake(fit, raised)
+    def advance(self, fit: Fit) -> None:
+        """Run its next epoch by itself."""
+        job = self.next_job(fit)
+        self.heed()
+        if job is not None:
+            self.run_alone(fit, job)
 
-    def _interrupt(self, fit: Fit) -> None:
-        assert fit.epochs is not None
-        # What has not begun would not even hear it.
-        if inspect.getgeneratorstate(fit.epochs) != inspect.GEN_CREATED or self._next(fit) is not None:
-            self._throw(fit, KeyboardInterrupt())
-
-    def _wake(self, fit: Fit, error: BaseException | None = None) -> None:
-        with self._hearing():
-            fit.wake(error)
-        if fit.is_over:
-            self.asleep.remove(fit)
-
-    # ---- all of them
-
-    def _run(self, jobs: list[tuple[Fit, fitting.Job]]) -> None:
-        with self._hearing(), contextlib.suppress(KeyboardInterrupt):
-            alone = jobs if not self._run_beside(jobs) else [pair for pair in jobs if pair[1].args is None]
-            for fit, job in alone:
-                self._run_alone(fit, job)
-
-    def _run_beside(self, jobs: list[tuple[Fit, fitting.Job]]) -> bool:
-        """Run in one call of the engine what it can run there; False, and nothing done, where that is not to be."""
-        beside = [job.args for _, job in jobs if job.args is not None]
-        if len(beside) < max(2, fastbp.get_num_threads()):
-            return False
-        try:
-            _engine.train_epochs(beside)
-        except KeyboardInterrupt:
-            self._interrupted = True
-            raise
-        except (RuntimeError, ValueError):
-            return False  # it has begun none: each alone finds out which of them it is
-        return True
-
-    def _run_alone(self, fit: Fit, job: fitting.Job) -> None:
+    def run_alone(self, fit: Fit, job: fitting.Job) -> None:
+        """Run an epoch by itself."""
         try:
             job.run()
         except KeyboardInterrupt:
             self._interrupted = True
             raise
         except BaseException as error:
-            self._throw(fit, error)
+            self.throw(fit, error)
+
+    def throw(self, fit: Fit, error: BaseException) -> None:
+        """Let its epoch raise."""
+        assert fit.epochs is not None
+        with self._hearing(False):
+            try:
+                fit.epochs.throw(error)
+            except StopIteration:
+                self._wake(fit)
+            except BaseException as raised:
+                self._wake(fit, raised)
+
+    def heed(self) -> None:
+        """Raise the Ctrl-C that came while nobody listened."""
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    def _interrupt(self, fit: Fit) -> None:
+        assert fit.epochs is not None
+        # What has not begun would not even hear it.
+        if inspect.getgeneratorstate(fit.epochs) != inspect.GEN_CREATED or self.next_job(fit) is not None:
+            self.throw(fit, KeyboardInterrupt())
+
+    def _wake(self, fit: Fit, error: BaseException | None = None) -> None:
+        with self._hearing(True):
+            fit.wake(error)
+        if fit.is_over:
+            self.asleep.remove(fit)
 
     # ---- Ctrl-C
 
@@ -242,12 +251,48 @@ class Together:
             signal.signal(signal.SIGINT, before)
 
     @contextlib.contextmanager
-    def _hearing(self) -> Iterator[None]:
-        self._listening = True
+    def _hearing(self, listening: bool) -> Iterator[None]:
+        before, self._listening = self._listening, listening
         try:
             yield
         finally:
-            self._listening = False
+            self._listening = before
+
+
+class _Streams:
+    """What the engine asks for its next epochs: a fit in each place, and the next fit where one is over."""
+
+    def __init__(self, together: Together, more: Callable[[], Fit | None]) -> None:
+        self._together, self._more = together, more
+        self.fits: list[Fit | None] = list(together.asleep)
+
+    def again(self, place: int, error: Exception | None) -> tuple[Any, ...] | None:
+        """Give the next epoch of a place; None where that is not the engine's any more."""
+        together = self._together
+        together.heed()
+        fit = self.fits[place]
+        if error is not None and fit is not None:
+            together.throw(fit, error)
+        while True:
+            if fit is None or fit.is_over:
+                fit = self.fits[place] = self._another()
+            # The last ones are quicker each with all threads.
+            if fit is None or len(together.asleep) < fastbp.get_num_threads():
+                return None
+            job = together.next_job(fit)
+            together.heed()
+            if job is not None and job.args is not None:
+                return job.args
+            if job is not None:
+                together.run_alone(fit, job)
+
+    def _another(self) -> Fit | None:
+        """Begin more, until one of them has epochs."""
+        while (fit := self._more()) is not None:
+            self._together.begin(fit)
+            if not fit.is_over:
+                return fit
+        return None
 
 
 class Backend(ParallelBackendBase):  # type: ignore[misc]
@@ -282,27 +327,27 @@ class Backend(ParallelBackendBase):  # type: ignore[misc]
 
     def retrieve_result(self, out: Fit, timeout: float | None = None) -> Any:
         """Go on with all until this one is over."""
-        if not out.is_over:
-            self._go_on_until(out)
+        while not out.is_over:
+            self._go_on()
         if out.error is not None:
             raise out.error
         return out.result
 
-    def _go_on_until(self, out: Fit) -> None:
+    def _go_on(self) -> None:
         if self._together is None:
             self._together = Together().__enter__()
-        while not out.is_over:
-            self._begin_some()
-            self._together.go_on()
-            self._call_back()
-
-    def _begin_some(self) -> None:
-        assert self._together is not None
-        while self._queue and len(self._together.asleep) < self.effective_n_jobs(None):
-            fit, callback = self._queue.popleft()
-            self._callbacks[fit] = callback
+        while len(self._together.asleep) < self.effective_n_jobs(None) and (fit := self._more()) is not None:
             self._together.begin(fit)
-            self._call_back()
+        self._together.run(self._more)
+        self._call_back()
+
+    def _more(self) -> Fit | None:
+        self._call_back()
+        if not self._queue:
+            return None
+        fit, callback = self._queue.popleft()
+        self._callbacks[fit] = callback
+        return fit
 
     def _call_back(self) -> None:
         """Tell joblib what is over: it may submit more."""

@@ -172,8 +172,8 @@ cdef Py_ssize_t rows_of_deltas(const Chain* chain, Py_ssize_t rows) noexcept nog
 
 cdef Py_ssize_t chain_lay_out(Chain* chain, char* base, Py_ssize_t rows, Py_ssize_t dense_rows, Py_ssize_t turned_bytes, int threads,
                               bint gathers, Py_ssize_t least_scratch) noexcept:
-    """Give every buffer its place from `base` on; the bytes it takes. With base NULL it only measures. What is as wide as the input is there
-    for `dense_rows`, what a sparse batch needs for `turned_bytes`."""
+    """Give every buffer its place from `base` on; the bytes it takes. With base NULL it only measures. What is as wide as the input is
+    there for `dense_rows`, what a sparse batch needs for `turned_bytes`."""
     cdef char* place = base
     cdef Py_ssize_t itemsize = chain.kernels.itemsize
     cdef int i

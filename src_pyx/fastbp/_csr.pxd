@@ -48,7 +48,8 @@ cdef struct SparseGradient:
 
 cdef Py_ssize_t entries_of(const SparseX* x, const int64_t* order, Py_ssize_t first, Py_ssize_t rows) noexcept nogil
 cdef Py_ssize_t turned_bytes(const SparseX* x, Py_ssize_t rows, bint in_order, Py_ssize_t itemsize) noexcept
-cdef void turned_begin(TurnedX* t, const SparseTile* x, Py_ssize_t rows, const SparseX* all_rows, Py_ssize_t itemsize, char* room) noexcept nogil
+cdef void turned_begin(TurnedX* t, const SparseTile* x, Py_ssize_t rows, const SparseX* all_rows, Py_ssize_t itemsize,
+                       char* room) noexcept nogil
 cdef void turn_group(const Kernels* kernels, const TurnedX* t, Py_ssize_t group) noexcept nogil
 cdef double sparse_cost(const Kernels* kernels, Py_ssize_t entries, Py_ssize_t n) noexcept nogil
 cdef Py_ssize_t strip_bytes(const Kernels* kernels, Py_ssize_t n) noexcept nogil

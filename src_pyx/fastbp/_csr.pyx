@@ -2,15 +2,17 @@
 
 Design
 ------
-(a) `SparseRows` holds the rows of x as CSR. Its row starts and columns are copies, checked while they are made: whatever becomes of the arrays
-    that they came from, nothing beside the weights is read. The values are read where they lie.
+(a) `SparseRows` holds the rows of x as CSR. Its row starts and columns are copies, checked while they are made: whatever becomes of the
+    arrays that they came from, nothing beside the weights is read. The values are read where they lie.
 (b) A batch is a choice of its rows: nothing is gathered.
-(c) Rows of y need nothing but a row of x each. Rows of dw need x by columns, so that a task owns some of them and the result does not depend
-    on the number of threads: a batch is turned once, in groups of rows that are tasks themselves. A group has at least as many entries as
-    there are columns (if the batch has), so that going through all columns of all groups costs no more than the entries do.
-(d) A gradient that only an update reads is never stored: strips of it lie in the first cache, and are 0 but for the columns that have
+(c) Rows of y need nothing but a row of x each. Rows of dw need x by columns, so that a task owns some of them and the result does not
+    depend on the number of threads. Where rows are full enough, x knows where each block of columns begins in each of its rows, and a
+    task goes through its block in all rows. Otherwise a batch is turned once, in groups of rows that are tasks themselves. A group has at
+    least as many entries as there are columns (if the batch has), so that going through all columns of all groups costs no more than
+    the entries do.
+(d) A gradient that only an update reads is never stored: strips of it lie in a worker's caches, and are 0 but for the columns that have
     entries. Every parameter is updated, as with a dense x; only where the update is w - rate * 0 is the row left alone.
-(e) What is a task and a group follows from the shape and the entries.
+(e) What is a task, a group and a block follows from the shape and the entries.
 """
 cimport numpy as cnp
 from libc.math cimport isfinite
@@ -46,7 +48,8 @@ cdef cnp.ndarray one_axis(name, array, expected, types):
     if cnp.PyArray_TYPE(<cnp.ndarray> array) not in types:
         raise TypeError(f"{name} must be {expected}, got {array.dtype}")
     if not cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> array):
-        raise ValueError(f"{name} must be dense, aligned and in the machine's byte order, got strides {array.strides}, dtype {array.dtype.str}")
+        raise ValueError(f"{name} must be dense, aligned and in the machine's byte order, "
+                         f"got strides {array.strides}, dtype {array.dtype.str}")
     return array
 
 

@@ -10,8 +10,9 @@ from fastbp._random cimport philox_words
 from fastbp._simd cimport *
 from fastbp._table cimport (
     ANY_VALUES, BLOCK_COLUMNS, COUNTS, MAX_ACTIVATIONS, MAX_LOSSES, MAX_UNIT_KINDS, MAX_UPDATES, PROBABILITIES, SIGNS, SWEEP_COPY,
-    SWEEP_READ, SWEEP_STORE, SWEEP_TRIAD, SWEEP_UPDATE, Activation, Kernels, Loss, LossOptions, SparseGroup, SparseSums, SparseTile, Step, Tile,
-    UnitCall, UnitKind, UpdateRule, backward_t, forward_t, label_loss_t, label_losses_t, prepare_t, row_loss_t, second_t, unit_t, update_t,
+    SWEEP_READ, SWEEP_STORE, SWEEP_TRIAD, SWEEP_UPDATE, Activation, Kernels, Loss, LossOptions, SparseGroup, SparseSums, SparseTile,
+    Step, Tile, UnitCall, UnitKind, UpdateRule, backward_t, forward_t, label_loss_t, label_losses_t, prepare_t, row_loss_t, second_t,
+    unit_t, update_t,
 )
 
 cdef extern from * nogil:
@@ -67,6 +68,7 @@ kernels.scatter = scatter
 kernels.finite = finite
 kernels.softmax = softmax
 kernels.log_softmax = log_softmax
+kernels.softmax_rows = softmax_rows
 kernels.softmax_backward = softmax_backward
 kernels.log_softmax_backward = log_softmax_backward
 kernels.taken_squares = taken_squares

@@ -124,6 +124,58 @@ cdef void softmax(const void* z, void* p, Py_ssize_t n) noexcept nogil:
     total = row_exponentials(<const real*> z, row_maximum(<const real*> z, n), out, n)
     row_times(out, <real> (1 / total), n)
 
+# Short rows side by side: of ten columns, two vectors a row would be half empty, and end in sums across their lanes.
+
+cdef enum:
+    SHORT_COLUMNS = 32
+
+cdef void turn_rows(const real* x, Py_ssize_t x_row, Py_ssize_t x_step, real* y, Py_ssize_t y_row, Py_ssize_t y_step,
+                    Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i, j
+    for i in range(rows):
+        for j in range(n):
+            y[i * y_row + j * y_step] = x[i * x_row + j * x_step]
+
+cdef void softmax_lanes(real* columns, Py_ssize_t n) noexcept nogil:
+    """VL rows, a column in each vector; four sums take turns."""
+    cdef vec sums[4]
+    cdef vec e, share, top = vload(columns)
+    cdef Py_ssize_t j
+    for j in range(1, n):
+        top = vmax(vload(columns + j * VL), top)
+    sums[0] = sums[1] = sums[2] = sums[3] = vset(0)
+    for j in range(n):
+        e = vexp(vload(columns + j * VL) - top)
+        vstore(columns + j * VL, e)
+        sums[j % 4] = sums[j % 4] + e
+    share = vset(1) / ((sums[0] + sums[1]) + (sums[2] + sums[3]))
+    for j in range(n):
+        vstore(columns + j * VL, vload(columns + j * VL) * share)
+
+cdef void softmax_rows(void* z, Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
+    cdef real columns[SHORT_COLUMNS * VL]
+    cdef real* x = <real*> z
+    cdef Py_ssize_t row, now, squared
+    if n > SHORT_COLUMNS:
+        for row in range(rows):
+            softmax(x + row * n, x + row * n, n)
+        return
+    if rows < VL:
+        memset(columns, 0, sizeof(columns))
+    for row from 0 <= row < rows by VL:
+        now = min(rows - row, <Py_ssize_t> VL)
+        squared = 0
+        while now == VL and squared + VL <= n:
+            transpose_square(x + row * n + squared, n, columns + squared * VL, VL)
+            squared += VL
+        turn_rows(x + row * n + squared, n, 1, columns + squared * VL, 1, VL, now, n - squared)
+        softmax_lanes(columns, n)
+        squared = 0
+        while now == VL and squared + VL <= n:
+            transpose_square(columns + squared * VL, VL, x + row * n + squared, n)
+            squared += VL
+        turn_rows(columns + squared * VL, 1, VL, x + row * n + squared, n, 1, now, n - squared)
+
 cdef void softmax_backward(const void* dy, const void* p, void* dz, Py_ssize_t n) noexcept nogil:
     cdef const real* d = <const real*> dy
     cdef const real* share = <const real*> p

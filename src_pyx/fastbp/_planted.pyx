@@ -1,8 +1,9 @@
 """Overruns on purpose: the test that FASTBP_DEBUG=1 finds them needs some. Built with FASTBP_DEBUG=1 alone."""
+from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free
 
 from fastbp._dispatch cimport kernels_for
-from fastbp._table cimport Kernels, Tile
+from fastbp._table cimport BLOCK_COLUMNS, Kernels, SparseGroup, SparseSums, SparseTile, Tile
 
 cdef enum:
     STEPS = 8
@@ -37,8 +38,11 @@ def overrun(str kind, Py_ssize_t itemsize, Py_ssize_t missing):
         one_tile(kernels, kind, a, a_end, b, b_end - less, c, c_end)
     elif kind in ("store", "dots: store", "stream: store"):
         one_tile(kernels, kind, a, a_end, b, b_end, c, c_end - less)
+    elif kind.startswith("sparse: "):
+        one_row(kernels, kind[8:], missing, a, b, c)
     else:
-        raise ValueError(f"kind must be pack_a, pack_b, store, or one of tile, dots and stream with : a, : b or : store, got {kind!r}")
+        raise ValueError(f"kind must be pack_a, pack_b, store, one of tile, dots and stream with : a, : b or : store, or one of sparse: "
+                         f"column, column to turn, entry, row and column of a block, got {kind!r}")
     free(a)
     free(b)
     free(c)
@@ -67,4 +71,40 @@ cdef int one_tile(const Kernels* kernels, str kind, char* a, char* a_end, char* 
         kernels.stream(&t)
     else:
         kernels.tile(&t)
+    return 0
+
+
+cdef int one_row(const Kernels* kernels, str place, Py_ssize_t missing, char* x, char* w, char* y) except -1:
+    """One row of x with one entry, in the last column, and its products with two outputs."""
+    cdef int64_t starts[2]
+    cdef int64_t turned[STEPS + 2]
+    cdef int32_t columns[1]
+    cdef int32_t rows[1]
+    cdef int32_t blocks[2]
+    cdef SparseTile t
+    cdef SparseGroup group
+    cdef SparseSums sums
+    cdef Py_ssize_t i
+    starts[0], starts[1], columns[0], rows[0], blocks[0], blocks[1] = 0, 1, STEPS - 1, 0, 0, 1
+    t.starts, t.columns, t.values, t.n_columns, t.blocks, t.n_blocks, t.order, t.first = starts, columns, x, STEPS, blocks, 1, NULL, 0
+    t.n, t.w, t.w_row, t.bias, t.y, t.forward, t.options = 2, w, 2, NULL, y, NULL, NULL
+    group.starts, group.rows, group.values, group.room = turned, rows, y, 1
+    if place == "column":
+        t.n_columns -= missing
+        kernels.sparse_rows(&t, 0, 1)
+    elif place == "column to turn":
+        t.n_columns -= missing
+        kernels.sparse_turn(&t, 0, 1, &group)
+    elif place == "entry":
+        group.room -= missing
+        kernels.sparse_turn(&t, 0, 1, &group)
+    elif place == "row":
+        for i in range(STEPS + 2):
+            turned[i] = 1 if i >= STEPS else 0
+        sums.groups, sums.n_groups, sums.dy, sums.n_rows, sums.n = &group, 1, w, 1 - missing, 2
+        sums.out, sums.out_row, sums.skips = y, 2, False
+        kernels.sparse_columns(&sums, STEPS - 1, 1)
+    elif place == "column of a block":
+        columns[0] = BLOCK_COLUMNS - 1 + <int32_t> missing
+        kernels.sparse_blocks(&t, w, 1, 0, 1, y, 0)
     return 0

@@ -34,6 +34,7 @@ cdef struct Prediction:
     # of blocks of rows
     Room room
     Py_ssize_t block        # rows
+    int threads             # that probably take part
     # of the others
     Chain* chain
     Py_ssize_t first        # of the rows that are computed at once

@@ -256,7 +256,20 @@ cdef void multiply_rows(const Prediction* p, Own* own, const Batch* batch, int i
     if p.room.packs_weights:
         t.b, t.b_step, t.b_panel = p.room.base + unit.turned, kernels.nr, kernels.nr * q.k
         t.b_begin, t.b_end = p.room.base, p.room.base + p.room.weights_bytes
+    if unit.sources[0] == INPUT:
+        ask_ahead(p, &own.chain, batch, &t)
     kernels.tile(&t)
+
+cdef void ask_ahead(const Prediction* p, const Chain* chain, const Batch* batch, Tile* t) noexcept nogil:
+    """Let the tile ask for the rows of x that this worker will probably take next: they come while it computes."""
+    cdef Py_ssize_t line = 64 // chain.kernels.itemsize
+    cdef Py_ssize_t lines = (p.block * chain.n_in + line - 1) // line
+    cdef const char* ahead = batch.x + p.threads * p.block * chain.n_in * chain.kernels.itemsize
+    if batch.x_step != 1 or batch.x_row != chain.n_in:
+        return
+    if ahead + p.block * chain.n_in * chain.kernels.itemsize <= p.batch.x + p.batch.rows * chain.n_in * chain.kernels.itemsize:
+        # Each panel asks for one line at each step along K.
+        t.ahead, t.ahead_step = ahead, (lines + t.k - 1) // t.k * line
 
 cdef void pack_weights(const Prediction* p, const Chain* chain) noexcept nogil:
     cdef const Own* own = own_of(&p.room, 0)
@@ -289,10 +302,8 @@ cdef void finish_rows(Prediction* p, const Chain* chain, char* y, Py_ssize_t fir
 
 cdef void apply_link(const Link* link, const Kernels* kernels, char* y, Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
     cdef double none[MAX_OPTIONS]
-    cdef Py_ssize_t row, row_bytes = n * kernels.itemsize
     if link.kind == SOFTMAX:
-        for row in range(rows):
-            kernels.softmax(y + row * row_bytes, y + row * row_bytes, n)
+        kernels.softmax_rows(y, rows, n)
     elif link.kind == EXP:
         kernels.exp(y, y, rows * n)
     elif link.kind == RULE:
@@ -346,7 +357,7 @@ cdef bint predict_chunk(Session* session, Prediction* p) noexcept nogil:
 
 cdef bint predict_rows(Chain* chain, Session* session, Prediction* p) noexcept nogil:
     cdef Py_ssize_t first, rows = p.batch.rows
-    p.refused, p.chain = False, chain
+    p.refused, p.chain, p.threads = False, chain, session.n_threads
     if chain.by_rows:
         if p.room.packs_weights:
             pack_weights(p, chain)

@@ -2,14 +2,15 @@
 #
 # Design
 # ------
-# (a) Both products are sums of rows of a dense matrix, each times a number: a row of y sums rows of w, a row of dw sums rows of dy. The sums
-#     stay in up to MAX_STRIP vectors' registers until the list of a row ends, and are stored once; wider rows go in strips.
+# (a) Both products are sums of rows of a dense matrix, each times a number: a row of y sums rows of w, a row of dw sums rows of dy. The
+#     sums stay in up to MAX_STRIP vectors' registers until the list of a row ends, and are stored once; wider rows go in strips.
 # (b) An element is summed one product after another, in the order of its list, from its bias or 0: neither the strip nor the task
 #     changes that.
-# (c) x is turned by a counting sort, for a group of its rows; within a column the rows keep their order. `starts` has two places more than
-#     there are columns: counted two places ahead, moved on one place ahead, it ends up where it belongs.
-# (d) Where rows have entries enough, and in the columns' order, x need not be turned: the rows of dw of some blocks of columns stay in the first
-#     cache and grow there, row of x after row. That takes a store for each multiply-add, and turning takes longer. The sums are the same.
+# (c) x is turned by a counting sort, for a group of its rows; within a column the rows keep their order. `starts` has two places more
+#     than there are columns: counted two places ahead, moved on one place ahead, it ends up where it belongs.
+# (d) Where rows have entries enough, and in the columns' order, x need not be turned: the rows of dw of some blocks of columns stay in the
+#     first cache and grow there, row of x after row. That takes a store for each multiply-add, and turning takes longer
+#     (bench/sparse.py). The sums are the same.
 # (e) What is stored as 0 is multiplied like any other number; what is not stored takes no part: there 0 times infinity is 0.
 
 cdef extern from * nogil:
@@ -209,16 +210,16 @@ cdef void sparse_columns(const SparseSums* t, Py_ssize_t first, Py_ssize_t count
         columns_of_strip(t, first, count, column, vectors, <int> min(t.n - column - (vectors - 1) * VL, <Py_ssize_t> VL))
         column += vectors * VL
 
-# --- dw += x.T @ dy, some rows of dw, where x has blocks. out_row is a whole number of vectors: what lies behind a row's columns stays 0 but
-# --- where x is not finite.
+# --- dw += x.T @ dy, some rows of dw, where x has blocks. out_row is a whole number of vectors: what lies behind a row's columns is
+# --- written, too.
 
 cdef inline void entries_in(const SparseTile* t, Py_ssize_t row, Py_ssize_t first_block, Py_ssize_t end_block, Py_ssize_t* begin,
                             Py_ssize_t* end) noexcept nogil:
     cdef const int32_t* blocks = t.blocks + row * (t.n_blocks + 1)
     begin[0], end[0] = t.starts[row] + blocks[first_block], t.starts[row] + blocks[end_block]
 
-cdef forced_void blocks_strip(const SparseTile* t, const real* dy, Py_ssize_t rows, Py_ssize_t first_block, Py_ssize_t end_block, real* out,
-                              Py_ssize_t out_row, int vectors, int lanes) noexcept nogil:
+cdef forced_void blocks_strip(const SparseTile* t, const real* dy, Py_ssize_t rows, Py_ssize_t first_block, Py_ssize_t end_block,
+                              real* out, Py_ssize_t out_row, int vectors, int lanes) noexcept nogil:
     cdef vec d[MAX_STRIP]
     cdef vec s
     cdef int j

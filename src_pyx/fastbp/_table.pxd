@@ -166,8 +166,10 @@ ctypedef struct SparseTile:
     const int32_t* columns
     const void* values
     Py_ssize_t n_columns
-    const int32_t* blocks   # NULL, or columns never fall within a row, and entries starts[row] + blocks[row * (n_blocks + 1) + b] and on have
-    Py_ssize_t n_blocks     # columns b * BLOCK_COLUMNS and on
+    # NULL, or columns never fall within a row, and its entries from starts[row] + blocks[row * (n_blocks + 1) + b] on have the columns from
+    # b * BLOCK_COLUMNS on.
+    const int32_t* blocks
+    Py_ssize_t n_blocks
     const int64_t* order    # or NULL
     Py_ssize_t first
     Py_ssize_t n            # outputs
@@ -242,6 +244,8 @@ ctypedef struct Kernels:
 
     # rows of n contiguous elements
     row_forward_t softmax, log_softmax
+    # of many rows, in place: short ones side by side, a row in each lane
+    void (*softmax_rows)(void* z, Py_ssize_t rows, Py_ssize_t n) noexcept nogil
     row_backward_t softmax_backward, log_softmax_backward
 
     # losses: see _losses.pxi

@@ -1,6 +1,6 @@
 """Threads, atomics and the clock, behind one declaration file (pthreads and the compilers' __atomic built-ins).
 
-Everything here is plain C that any other system can be given its own version of; `_team` is the only user of the threads.
+Everything here is plain C that any other system can be given its own version of; `_team` alone starts threads.
 """
 from libc.stdint cimport int64_t, uint64_t
 
@@ -37,6 +37,16 @@ cdef extern from * nogil:
         struct timespec now;
         clock_gettime(CLOCK_MONOTONIC, &now);
         return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+    }
+
+    /* 0 where it was signalled, which may be for no reason. */
+    static inline int condition_wait_for(fastbp_condition *c, fastbp_mutex *m, int64_t ns) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        ns += until.tv_nsec;
+        until.tv_sec += ns / 1000000000;
+        until.tv_nsec = ns % 1000000000;
+        return pthread_cond_timedwait(c, m, &until);
     }
 
     /* How the processor rounds and what it makes of denormals: each thread has its own, and may have changed it. */
@@ -100,6 +110,7 @@ cdef extern from * nogil:
     int mutex_unlock "pthread_mutex_unlock"(fastbp_mutex* m)
     int condition_init "pthread_cond_init"(fastbp_condition* c, void* attributes)
     int condition_wait "pthread_cond_wait"(fastbp_condition* c, fastbp_mutex* m)
+    int condition_wait_for(fastbp_condition* c, fastbp_mutex* m, int64_t ns)
     int condition_signal "pthread_cond_signal"(fastbp_condition* c)
     int at_fork "pthread_atfork"(void (*prepare)() noexcept nogil, void (*parent)() noexcept nogil, void (*child)() noexcept nogil)
     int start_detached(void* (*body)(void*) noexcept nogil, void* argument)
