@@ -387,7 +387,7 @@ def _batch_size(est: Any, n_rows: int) -> int:
 
 
 def oddity(est: Any, y: Array, weight: Array | None) -> str | None:
-    """Say what in the arguments or parameters passes scikit-learn's checks, but is nothing for the engine; None: nothing."""
+    """Say what of the arguments or parameters passes scikit-learn's checks but not ours; None: nothing."""
     if weight is not None and not (np.isfinite(weight).all() and (weight >= 0).all()):
         return "a sample_weight is negative"
     if y.dtype.kind not in "biuf":
