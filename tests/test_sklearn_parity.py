@@ -463,7 +463,7 @@ def _ignoring_overflow(call: Any, *arguments: Any) -> None:
 def test_interrupted_by_a_signal() -> None:
     """Ctrl-C within an epoch: scikit-learn's warning, and the parameters of as many steps as Adam has counted."""
     rng = np.random.default_rng(1)
-    x, y = rng.standard_normal((40000, 80)), rng.standard_normal(40000)
+    x, y = rng.standard_normal((150000, 80)), rng.standard_normal(150000)
     options = {"hidden_layer_sizes": (300,), "batch_size": 200, "max_iter": 500, "tol": 0.0, "n_iter_no_change": 1000}
     two = pair("one output", **options)
     timer = threading.Timer(0.05, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
@@ -472,7 +472,7 @@ def test_interrupted_by_a_signal() -> None:
         two.ours.fit(x, y)
     timer.join()
     steps = two.ours._optimizer.t
-    assert 0 < steps < 200 and two.ours.n_iter_ == 0
+    assert 0 < steps < 750 and two.ours.n_iter_ == 0
 
     backprop, left = two.theirs._backprop, [steps]
 
