@@ -1,8 +1,10 @@
-"""A network of scikit-learn's and one of fastbp's, told to do the same and compared in everything that can be seen of them.
+"""A network of scikit-learn's and one of fastbp's, told to do the same and compared in all that can be seen of them.
 
-A. Each call is made on both. What it raises, warns of and prints must be the same, to the letter; so must what it returns.
-B. `agree` compares every attribute that scikit-learn's network has after it, private ones too: the RandomState's position,
-   the optimizer and its moments. What is a count, a name or a type must be equal; arrays and losses as near as is asked.
+A. Each call is made on both. What it raises, warns of and prints must be the same, to the letter; so must what it
+   returns.
+B. `agree` compares every attribute that scikit-learn's network has after it, private ones too: the RandomState's
+   position, the optimizer and its moments. What is a count, a name or a type must be equal; arrays and losses as near
+   as is asked.
 C. scikit-learn's classes are taken from where they are made, whatever may stand in `sklearn.neural_network`.
 """
 
@@ -20,9 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 import sklearn
-from fastbp.sklearn import MLPClassifier, MLPRegressor
 from numpy.typing import NDArray
 from sklearn.neural_network import _multilayer_perceptron as original
+
+from fastbp.sklearn import MLPClassifier, MLPRegressor
 
 Array = NDArray[Any]
 
@@ -62,7 +65,7 @@ def _tasks() -> dict[str, Task]:
     classes, values = ("MLPClassifier", {}), ("MLPRegressor", {})
     targets = {
         "binary": (scores[:, 0] > 0.3, classes),
-        "multiclass": (np.array(["d", "a", "c", "b"])[scores.argmax(axis=1)], classes),
+        "multiclass": (np.array([7, 0, 2, 1])[scores.argmax(axis=1)], classes),
         "multilabel": ((scores[:, :3] > 0).astype(int), classes),
         "one output": (scores[:, 0], values),
         "three outputs": (scores[:, :3], values),
@@ -101,7 +104,7 @@ def outcome(call: Callable[[], Any]) -> Outcome:
 
 
 def assert_same(ours: Any, theirs: Any, within: float = 0.0, where: str = "") -> None:
-    """Assert that two values are the same through and through, arrays and floats to this share of the largest element."""
+    """Assert that two values are the same throughout, arrays and floats to this share of the largest element."""
     assert type(ours) is type(theirs) or _both_networks(ours, theirs), f"{where}: {type(ours)}, not {type(theirs)}"
     if isinstance(theirs, np.ndarray):
         _assert_same_arrays(ours, theirs, within, where)
@@ -161,7 +164,7 @@ def _both_networks(ours: Any, theirs: Any) -> bool:
 
 
 class Pair:
-    """Two networks of the same parameters; each attribute that is a method is called on both, and its outcome compared."""
+    """Two networks of the same parameters; what is called is called on both, and the outcomes are compared."""
 
     def __init__(self, ours: Any, theirs: Any, within: float = EXACT) -> None:
         self.ours = ours
@@ -179,7 +182,7 @@ class Pair:
         return theirs.result
 
     def do(self, method: str, *arguments: Any, **options: Any) -> Any:
-        """Call a method of both with copies of the same arguments; assert the same outcome, and that no argument changed."""
+        """Call a method of both with copies of the same arguments; assert the same outcome, and no argument changed."""
         given = [copy.deepcopy((arguments, options)) for _ in range(2)]
         own = dict(zip((id(self.theirs), id(self.ours)), given, strict=True))
 

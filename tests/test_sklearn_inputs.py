@@ -71,7 +71,9 @@ FORMS = {
     "objects": lambda x: x.astype(object),
     "lists": lambda x: x.tolist(),
     "DataFrame": lambda x: pd.DataFrame(x, columns=[f"column {i}" for i in range(x.shape[1])]),
-    "DataFrame of kinds": lambda x: pd.DataFrame({f"c{i}": x[:, i] if i % 2 else (4 * x[:, i]).astype(int) for i in range(7)}),
+    "DataFrame of kinds": lambda x: pd.DataFrame(
+        {f"c{i}": x[:, i] if i % 2 else (4 * x[:, i]).astype(int) for i in range(7)}
+    ),
     "DataFrame without names": pd.DataFrame,
     "CSR": lambda x: scipy.sparse.csr_array(with_holes(x)),
     "CSC": lambda x: scipy.sparse.csc_array(with_holes(x)),
@@ -88,8 +90,7 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("kind", ["multiclass", "one output"])
+@pytest.mark.parametrize(("kind", "solver"), [*[("multiclass", solver) for solver in SOLVERS], ("one output", "adam")])
 @pytest.mark.parametrize("form", FORMS)
 def test_forms_of_x(form: str, kind: str, solver: str) -> None:
     x, y = FORMS[form](TASKS[kind].x), TASKS[kind].y
@@ -105,7 +106,9 @@ def test_forms_of_x(form: str, kind: str, solver: str) -> None:
 
 @pytest.mark.parametrize("form", ["CSR", "CSC", "CSR unsorted", "CSR with long indices"])
 @pytest.mark.parametrize("kind", TASKS)
-@pytest.mark.parametrize("options", [{"shuffle": False}, {"early_stopping": True}, {"batch_size": 1}, {"weights": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"shuffle": False}, {"early_stopping": True}, {"batch_size": 1}, {"weights": True}], ids=str
+)
 def test_sparse(options: dict[str, Any], kind: str, form: str) -> None:
     options = dict(options)
     weights = {"sample_weight": TASKS[kind].weights} if options.pop("weights", False) and HAS_WEIGHTS else {}
@@ -141,6 +144,12 @@ def test_memory_mapped(tmp_path: Any, mode: str) -> None:
 
 # ---- forms of y ------------------------------------------------------------------------------------------------------
 
+
+def letters(y: Array) -> Array:
+    """Return the labels of the task of many classes as strings."""
+    return np.array(list("abcd"))[np.unique(y, return_inverse=True)[1]]
+
+
 LABELS = {
     "strings": lambda y: y,
     "objects": lambda y: y.astype(object),
@@ -168,7 +177,7 @@ LABELS = {
 @pytest.mark.parametrize("form", LABELS)
 def test_forms_of_labels(form: str, early_stopping: bool) -> None:
     task = TASKS["multiclass"]
-    y = LABELS[form](task.y)
+    y = LABELS[form](letters(task.y))
     two = pair("multiclass", max_iter=3, early_stopping=early_stopping)
     two.do("fit", task.x, y)
     two.agree().predict_alike(task.x)
@@ -290,7 +299,9 @@ def test_bad_x(bad: str, solver: str) -> None:
             if hasattr(two.theirs, method):
                 more = (task.y,) if method in ("partial_fit", "score") else ()
                 with np.errstate(all="ignore"):
-                    two.each(lambda network, method=method, x=x, more=more: _nothing_of_itself(network, method, x, *more))
+                    two.each(
+                        lambda network, method=method, x=x, more=more: _nothing_of_itself(network, method, x, *more)
+                    )
         two.agree(1e-6).predict_alike(task.x)
 
 
@@ -302,7 +313,13 @@ def _nothing_of_itself(network: Any, method: str, *arguments: Any) -> Any:
 @pytest.mark.parametrize("kind", ["multiclass", "one output", "multilabel"])
 def test_other_columns_later(kind: str) -> None:
     task, two = TASKS[kind], fitted(kind, max_iter=2)
-    for x in (task.x[:, :5], np.hstack([task.x, task.x]), scipy.sparse.csr_array(task.x[:, :5]), task.x[:1, :3], task.x[0]):
+    for x in (
+        task.x[:, :5],
+        np.hstack([task.x, task.x]),
+        scipy.sparse.csr_array(task.x[:, :5]),
+        task.x[:1, :3],
+        task.x[0],
+    ):
         two.predict_alike(x)
         assert two.last.error is not None
         two.do("partial_fit", x, task.y[: x.shape[0]])
@@ -331,7 +348,15 @@ def test_names_of_columns() -> None:
 def test_bad_y(kind: str) -> None:
     task = TASKS[kind]
     flat = np.arange(110.0)
-    for y in (None, task.y[:-1], np.full(110, np.nan), np.where(flat == 3, np.inf, flat), task.y[:0], "word", flat[:, None, None]):
+    for y in (
+        None,
+        task.y[:-1],
+        np.full(110, np.nan),
+        np.where(flat == 3, np.inf, flat),
+        task.y[:0],
+        "word",
+        flat[:, None, None],
+    ):
         two = pair(kind, max_iter=2)
         two.do("fit", task.x, y)
         two.agree()
@@ -343,7 +368,14 @@ def test_bad_y(kind: str) -> None:
 def test_bad_weights(kind: str, solver: str) -> None:
     task = TASKS[kind]
     ones = np.ones(110)
-    for weights in (ones[:-1], ones[:, None], ones * np.nan, np.where(np.arange(110) == 5, np.inf, ones), "word", ones > 2):
+    for weights in (
+        ones[:-1],
+        ones[:, None],
+        ones * np.nan,
+        np.where(np.arange(110) == 5, np.inf, ones),
+        "word",
+        ones > 2,
+    ):
         two = pair(kind, solver=solver, max_iter=2)
         two.do("fit", task.x, task.y, sample_weight=weights)
         assert two.last.error is not None
@@ -358,6 +390,7 @@ def test_before_fit() -> None:
 
 def test_partial_fit_of_what_was_not_there() -> None:
     task, two = TASKS["multiclass"], pair("multiclass")
+    task = task._replace(y=letters(task.y))
     two.do("partial_fit", task.x, task.y)
     assert two.last.error is not None
     two.do("partial_fit", task.x, task.y, classes=["a", "b"])
@@ -365,7 +398,12 @@ def test_partial_fit_of_what_was_not_there() -> None:
     two = pair("multiclass")
     two.do("partial_fit", task.x, task.y, classes=list("abcde"))
     two.agree()
-    for y, classes in ((np.full(110, "z"), None), (task.y, list("abc")), (np.arange(110) % 3, None), (task.y[:, None], None)):
+    for y, classes in (
+        (np.full(110, "z"), None),
+        (task.y, list("abc")),
+        (np.arange(110) % 3, None),
+        (task.y[:, None], None),
+    ):
         two.do("partial_fit", task.x, y, classes=classes)
         two.agree()
     for solver in ("lbfgs", "sgd"):
@@ -378,7 +416,7 @@ def test_partial_fit_of_what_was_not_there() -> None:
 
 def test_warm_start_with_other_classes() -> None:
     task, two = TASKS["multiclass"], fitted("multiclass", warm_start=True, max_iter=2)
-    for y in (np.where(task.y == "d", "a", task.y), np.where(task.y == "d", "e", task.y)):
+    for y in (np.where(task.y == 7, 1, task.y), np.where(task.y == 7, 5, task.y)):
         two.do("fit", task.x, y)
         assert two.last.error is not None
         two.agree()
@@ -387,7 +425,12 @@ def test_warm_start_with_other_classes() -> None:
 @pytest.mark.parametrize("kind", ["multiclass", "three outputs"])
 def test_warm_start_with_another_shape(kind: str) -> None:
     task = TASKS[kind]
-    for attributes in ({"hidden_layer_sizes": (3,)}, {"hidden_layer_sizes": (12, 6, 4)}, {"activation": "tanh"}, {"solver": "sgd"}):
+    for attributes in (
+        {"hidden_layer_sizes": (3,)},
+        {"hidden_layer_sizes": (12, 6, 4)},
+        {"activation": "tanh"},
+        {"solver": "sgd"},
+    ):
         two = fitted(kind, warm_start=True, max_iter=2)
         two.set(**attributes).do("fit", task.x, task.y)
         two.agree()
@@ -400,7 +443,7 @@ WIDENED = {"activation", "solver", "loss"}
 
 @pytest.mark.parametrize("name", OURS)
 def test_bad_parameters(name: str) -> None:
-    """Each parameter that scikit-learn has, with values that it refuses: its words, wherever the package takes no more."""
+    """Each parameter that scikit-learn has, with values that it refuses: its words, where the package takes no more."""
     kind = "multiclass" if name == "MLPClassifier" else "one output"
     task = TASKS[kind]
     refused = 0
@@ -426,7 +469,9 @@ def test_bad_names(name: str, parameter: str) -> None:
     """Where the package takes more, it is scikit-learn's error that names what it takes."""
     two = pair("multiclass" if name == "MLPClassifier" else "one output")
     for value in ("nothing", 3, None):
-        with pytest.raises(sklearn.utils._param_validation.InvalidParameterError, match=f"'{parameter}' parameter of {name} must"):
+        with pytest.raises(
+            sklearn.utils._param_validation.InvalidParameterError, match=f"'{parameter}' parameter of {name} must"
+        ):
             two.ours.set_params(**{parameter: value}).fit(TASKS["binary"].x, TASKS["binary"].y)
 
 
@@ -434,7 +479,13 @@ def test_bad_names(name: str, parameter: str) -> None:
 def test_parameters_are_looked_at_in_each_call(kind: str) -> None:
     task, two = TASKS[kind], fitted(kind, max_iter=2)
     two.do("partial_fit", task.x, task.y)
-    for attributes in ({"alpha": -1.0}, {"alpha": 0.5}, {"batch_size": 0}, {"batch_size": 8}, {"hidden_layer_sizes": (0,)}):
+    for attributes in (
+        {"alpha": -1.0},
+        {"alpha": 0.5},
+        {"batch_size": 0},
+        {"batch_size": 8},
+        {"hidden_layer_sizes": (0,)},
+    ):
         two.set(**attributes).do("partial_fit", task.x, task.y)
         two.agree()
 

@@ -1,12 +1,12 @@
 """scikit-learn's own tests of its networks, unmodified, with fastbp's classes where its own would stand.
 
-A. The module of tests is executed once more while `sklearn.neural_network` offers fastbp's classes: whatever it imports
-   from there, for its parametrisations too, is then ours. Its functions keep the globals of that module.
-B. The estimator checks that scikit-learn runs on its own two classes, with the failures that it expects of those and no
-   others.
+A. The module of tests is executed once more while `sklearn.neural_network` offers fastbp's classes: whatever it
+   imports from there, for its parametrisations too, is then ours. Its functions keep the globals of that module.
+B. The estimator checks that scikit-learn runs on its own two classes, with the failures that it expects of those and
+   no others.
 C. They run under scikit-learn's rules for warnings, not under this project's: there a warning is no error.
-D. How many tests there are is known for each release, so that none is lost in silence. No test may fit a network that is
-   not ours.
+D. How many tests there are is known for each release, so that none is lost in silence. No test may fit a network that
+   is not ours.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def global_random_seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(autouse=True)
 def fitted() -> Iterator[list[type]]:
-    """Give the class of each network whose parameters are validated, as fitting begins; fail if one is scikit-learn's own."""
+    """Give the class of each network that is fitted: their parameters are validated; fail if one is not ours."""
     networks: list[type] = []
     validate = BaseEstimator._validate_params
 
@@ -93,7 +93,7 @@ CHECKED = parametrize_with_checks([ours() for ours in OURS], expected_failed_che
 
 @pytest.mark.parametrize(CHECKED.args[0], list(CHECKED.args[1]), **CHECKED.kwargs)
 def test_estimator_checks(estimator: Any, check: Any, fitted: list[type]) -> None:
-    """A check may have nothing to say about networks, which have no decision function: then of scikit-learn's neither."""
+    """A check may have nothing to say of networks, which have no decision function: of scikit-learn's neither."""
     with ignore_warnings(category=(FutureWarning, ConvergenceWarning, UserWarning)):
         try:
             check(estimator)
@@ -130,7 +130,9 @@ def test_ours_are_checked_for_all_that_scikit_learns_are() -> None:
     """And for one thing more: what has class_weight is checked for it."""
     more = list((Counter(checks_of(*OURS)) - Counter(checks_of(*THEIRS))).elements())
     assert not Counter(checks_of(*THEIRS)) - Counter(checks_of(*OURS))
-    assert [(name, check.partition("{")[0]) for name, check in more] == [("MLPClassifier", "check_class_weight_classifiers")]
+    assert [(name, check.partition("{")[0]) for name, check in more] == [
+        ("MLPClassifier", "check_class_weight_classifiers")
+    ]
 
 
 def test_ours_are_what_runs(fitted: list[type]) -> None:

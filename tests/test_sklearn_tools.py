@@ -68,7 +68,10 @@ def test_cross_val_score(n_jobs: int) -> None:
 def test_the_rest_of_model_selection() -> None:
     task = TASKS["binary"]
     both("MLPClassifier", lambda network: cross_val_predict(network, task.x, task.y, cv=3, method="predict_proba"))
-    both("MLPClassifier", lambda network: cross_validate(network, task.x, task.y, cv=3, scoring=["roc_auc", "f1"])["test_roc_auc"])
+    both(
+        "MLPClassifier",
+        lambda network: cross_validate(network, task.x, task.y, cv=3, scoring=["roc_auc", "f1"])["test_roc_auc"],
+    )
     grid = {"learning_rate_init": [0.1, 0.01, 0.001], "solver": ["sgd", "adam"]}
 
     def search(network: Any) -> Any:
@@ -92,7 +95,7 @@ def test_pipeline() -> None:
 
 
 def test_set_output() -> None:
-    """A scaler before the network gives it a DataFrame; networks transform nothing and have no set_output of their own."""
+    """A scaler before the network gives it a DataFrame; networks transform nothing and have no set_output."""
     task = TASKS["multiclass"]
     x = pd.DataFrame(task.x, columns=list("abcdefg"))
 
@@ -120,11 +123,25 @@ def test_text() -> None:
 
 def test_meta_estimators() -> None:
     classes, values = TASKS["multiclass"], TASKS["one output"]
-    both("MLPClassifier", lambda n: BaggingClassifier(n, n_estimators=3, random_state=0).fit(classes.x, classes.y).predict(classes.x))
-    both("MLPClassifier", lambda n: VotingClassifier([("a", n), ("b", clone(n))], voting="soft").fit(classes.x, classes.y).predict(classes.x))
+    both(
+        "MLPClassifier",
+        lambda n: BaggingClassifier(n, n_estimators=3, random_state=0).fit(classes.x, classes.y).predict(classes.x),
+    )
+    both(
+        "MLPClassifier",
+        lambda n: (
+            VotingClassifier([("a", n), ("b", clone(n))], voting="soft").fit(classes.x, classes.y).predict(classes.x)
+        ),
+    )
     both("MLPClassifier", lambda n: CalibratedClassifierCV(n, cv=2).fit(classes.x, classes.y).predict_proba(classes.x))
-    both("MLPRegressor", lambda n: StackingRegressor([("n", n), ("r", Ridge())], cv=2).fit(values.x, values.y).predict(values.x))
-    both("MLPRegressor", lambda n: MultiOutputRegressor(n).fit(values.x, np.stack([values.y, -values.y], axis=1)).predict(values.x))
+    both(
+        "MLPRegressor",
+        lambda n: StackingRegressor([("n", n), ("r", Ridge())], cv=2).fit(values.x, values.y).predict(values.x),
+    )
+    both(
+        "MLPRegressor",
+        lambda n: MultiOutputRegressor(n).fit(values.x, np.stack([values.y, -values.y], axis=1)).predict(values.x),
+    )
     scaled = {"func": np.sinh, "inverse_func": np.arcsinh}
     both("MLPRegressor", lambda n: TransformedTargetRegressor(n, **scaled).fit(values.x, values.y).predict(values.x))
 
@@ -218,7 +235,7 @@ def test_a_pickle_read_without_this_package(tmp_path: Any) -> None:
 
 
 def test_memory_mapped_parameters(tmp_path: Any) -> None:
-    """joblib gives read-only parameters where it maps a file: they predict; training them raises as scikit-learn's does."""
+    """joblib gives read-only parameters where it maps a file: they predict; to train them raises."""
     task, two = TASKS["one output"], fitted("one output", max_iter=2)
     for name in ("ours", "theirs"):
         joblib.dump(getattr(two, name), tmp_path / name)

@@ -214,7 +214,9 @@ class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc
 
     def _partial_fit_plain(self, X: Any, y: Any) -> bool:
         """Make one epoch of arrays that need no validation; False, and nothing done, where others are given."""
-        if not hasattr(self, "_optimizer") or _private.steps_overridden(self, Accelerated) or self._why_not() is not None:
+        if not hasattr(self, "_optimizer") or _private.steps_overridden(self, Accelerated):
+            return False
+        if self._why_not() is not None:
             return False
         fit = fitting.plain_fit(self, X, y)
         if fit is None:

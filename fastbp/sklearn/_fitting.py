@@ -387,7 +387,7 @@ def _batch_size(est: Any, n_rows: int) -> int:
 
 
 def oddity(est: Any, y: Array, weight: Array | None) -> str | None:
-    """Say what in the arguments or parameters passes scikit-learn's checks, but is nothing for the engine; None: nothing."""
+    """Say what of the arguments or parameters passes scikit-learn's checks but not ours; None: nothing."""
     if weight is not None and not (np.isfinite(weight).all() and (weight >= 0).all()):
         return "a sample_weight is negative"
     if y.dtype.kind not in "biuf":
@@ -556,7 +556,7 @@ def _split(est: Any, *arrays: Any) -> list[tuple[Any, Any]]:
     parts = train_test_split(
         *arrays, random_state=est._random_state, test_size=est.validation_fraction, stratify=stratify
     )
-    if parts[1].shape[0] < 2:
+    if _private.REFUSES_ONE_ROW and parts[1].shape[0] < 2:
         raise ValueError(
             "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
         )
@@ -664,21 +664,23 @@ class Objective:
     def __init__(self, est: Any, dtype: np.dtype[Any], data: Data) -> None:
         self.est, self.data = est, data
         self.net = network_for(est, dtype)
-        np.average(np.ones(1), weights=None if data.weight is None else [data.weight.sum()])  # raises for no weight
         shapes = [coef.shape for coef in est.coefs_] + [bias.shape for bias in est.intercepts_]
         sizes = [int(np.prod(shape)) for shape in shapes]
         self.point, self.gradient = (np.empty(sum(sizes), dtype) for _ in range(2))
         self.n_weights = sum(coef.size for coef in est.coefs_)
         self.table, self.out = (_table(flat, shapes, sizes) for flat in (self.point, self.gradient))
+        self.is_weightless = data.weight is not None and data.weight.sum() == 0
         self.rows: float = float(len(data.t) if data.weight is None else data.weight.sum(dtype=np.float64))
         self.loss_share = loss_share(est)
         self.gradient_share = self.loss_share if est.lbfgs_gradient == "exact" else 1.0
         self.offset = 0.0
-        if data.offsets is not None:
+        if data.offsets is not None and not self.is_weightless:
             self.offset = float(np.average(data.offsets, weights=data.weight))
 
     def __call__(self, packed: Array) -> tuple[np.float64, NDArray[np.float64]]:
         """Give the loss, which becomes `loss_`, and a fresh gradient."""
+        if self.is_weightless:
+            np.average(np.ones(1), weights=np.zeros(1))  # raises what scikit-learn's mean raises
         self.point[...] = packed
         whole, data = self.net.whole, self.data
         assert whole is not None

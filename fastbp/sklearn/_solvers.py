@@ -96,12 +96,18 @@ def _twin(theirs: Any) -> tuple[RuleOptimizer, dict[str, str]] | None:
 def _sgd(theirs: Any) -> RuleOptimizer:
     momentum = float(theirs.momentum)
     nesterov = bool(theirs.nesterov) and momentum > 0
-    return fastbp.SGD(float(theirs.learning_rate), momentum=momentum or NEARLY_NONE, nesterov=nesterov, lr_inside=True)
+    made: RuleOptimizer = fastbp.SGD(
+        float(theirs.learning_rate), momentum=momentum or NEARLY_NONE, nesterov=nesterov, lr_inside=True
+    )
+    return made
 
 
 def _adam(theirs: Any) -> RuleOptimizer:
     betas = (float(theirs.beta_1), float(theirs.beta_2))
-    return fastbp.Adam(float(theirs.learning_rate_init), betas=betas, eps=float(theirs.epsilon), eps_hat=True)
+    made: RuleOptimizer = fastbp.Adam(
+        float(theirs.learning_rate_init), betas=betas, eps=float(theirs.epsilon), eps_hat=True
+    )
+    return made
 
 
 class Link:
