@@ -20,10 +20,12 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import scipy.sparse
 import sklearn
 from numpy.typing import NDArray
 from sklearn.neural_network import _multilayer_perceptron as original
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fastbp.sklearn import MLPClassifier, MLPRegressor
 
@@ -239,3 +241,9 @@ def fitted(kind: str, *, weighted: bool = False, **parameters: Any) -> Pair:
 def weighted_or_not() -> Iterable[bool]:
     """Return whether to give weights of samples: both, where this release of scikit-learn takes them."""
     return (False, True) if HAS_WEIGHTS else (False,)
+
+
+def with_checks(estimators: list[Any], **options: Any) -> pytest.MarkDecorator:
+    """Return scikit-learn's mark for its checks of these; some releases give pytest a generator, which it refuses."""
+    made = parametrize_with_checks(estimators, **options)
+    return pytest.mark.parametrize(made.args[0], list(made.args[1]), **made.kwargs)

@@ -26,7 +26,7 @@ from sklearn.exceptions import ConvergenceWarning, FitFailedWarning, NotFittedEr
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn_pairs import with_checks
 
 import fastbp
 from fastbp.sklearn import (
@@ -358,7 +358,7 @@ FEW = {"n": 3, "hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0}
 
 
 @pytest.mark.filterwarnings("ignore")
-@parametrize_with_checks(
+@with_checks(
     [
         MLPEnsembleClassifier(2, max_iter=100, hidden_layer_sizes=(30,), learning_rate_init=0.01),
         MLPEnsembleRegressor(2, max_iter=100, hidden_layer_sizes=(30,), learning_rate_init=0.01),

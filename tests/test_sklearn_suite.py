@@ -27,6 +27,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._test_common.instance_generator import _get_expected_failed_checks
 from sklearn.utils._testing import ignore_warnings
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn_pairs import with_checks
 
 from fastbp.sklearn import MLPClassifier, MLPRegressor
 
@@ -87,11 +88,7 @@ def expected_failures(estimator: Any) -> dict[str, str]:
     return dict(_get_expected_failed_checks(theirs()))
 
 
-# Some releases give pytest a generator, which it will not take much longer.
-CHECKED = parametrize_with_checks([ours() for ours in OURS], expected_failed_checks=expected_failures)
-
-
-@pytest.mark.parametrize(CHECKED.args[0], list(CHECKED.args[1]), **CHECKED.kwargs)
+@with_checks([ours() for ours in OURS], expected_failed_checks=expected_failures)
 def test_estimator_checks(estimator: Any, check: Any, fitted: list[type]) -> None:
     """A check may have nothing to say of networks, which have no decision function: of scikit-learn's neither."""
     with ignore_warnings(category=(FutureWarning, ConvergenceWarning, UserWarning)):
