@@ -459,8 +459,19 @@ def plain_fit(est: Any, x: Any, y: Any) -> StochasticFit | None:
     link = Link.between(core, est) if core.may_write(est) else None
     if link is None:
         return None
-    est._random_state = check_random_state(est.random_state)
+    est._random_state = _random_state(est, core)
     return StochasticFit(est, core, link, Data(x, x, targets, None, loss_offsets(est, targets)), None, True)
+
+
+def _random_state(est: Any, core: Core) -> Any:
+    """What `check_random_state` gives: to make one of an integer takes longer than a small step, to seed it does not."""
+    mine, seed = core.links.get("random_state"), est.random_state
+    if type(seed) is int and mine is not None and vars(est).get("_random_state") is mine:
+        mine.seed(seed)
+        return mine
+    made = check_random_state(seed)
+    core.links["random_state"] = made if type(seed) is int else None  # never somebody else's
+    return made
 
 
 def _is_plain(est: Any, x: Any, dtype: np.dtype[Any]) -> bool:
