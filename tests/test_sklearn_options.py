@@ -459,3 +459,18 @@ class TestRefusals:
     def test_partial_fit_with_lbfgs(self):
         with pytest.raises(AttributeError, match="partial_fit"):
             MLPClassifier(solver="lbfgs").partial_fit(X, LABELS, classes=np.arange(10))
+
+
+# ---- options that change between two fits, and fits that fail --------------------------------------------------------
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_the_validation_loss_may_be_asked_for_at_a_later_warm_start(early_stopping):
+    options = SMALL | {"warm_start": True, "early_stopping": early_stopping}
+    est = MLPRegressor(**options).fit(X, VALUES)
+    assert not hasattr(est, "validation_loss_curve_")
+    if early_stopping:
+        est.set_params(validation_loss=True).fit(X, VALUES)
+    else:
+        est.fit(X, VALUES, validation_data=(X, VALUES))
+    assert len(est.validation_loss_curve_) == est.n_iter_

@@ -279,6 +279,8 @@ class StochasticFit:
                 self._keep_chance()
             value = self._validation_loss()
         if value is not None:
+            if not hasattr(est, "validation_loss_curve_"):  # a warm start, where it was not asked for before
+                est.validation_loss_curve_ = []
             est.validation_loss_curve_.append(value)
         if whole < self.n_rows:
             np.average(np.zeros(1), weights=np.zeros(1))  # a batch without weight: what its mean raises
