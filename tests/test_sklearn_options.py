@@ -474,3 +474,22 @@ def test_the_validation_loss_may_be_asked_for_at_a_later_warm_start(early_stoppi
     else:
         est.fit(X, VALUES, validation_data=(X, VALUES))
     assert len(est.validation_loss_curve_) == est.n_iter_
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"activation": ["relu"]}, {"dropout": [0.1]}, {"loss": fastbp.SoftmaxNLL()}, {"activation": fastbp.PReLU()}],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_that_do_not_fit_leave_the_estimator_as_it_was(options):
+    est = MLPRegressor(**SMALL | options)
+    with pytest.raises(ValueError, match=next(iter(options))):
+        est.fit(X, VALUES)
+    assert not hasattr(est, "coefs_")
+    fitted = MLPRegressor(**SMALL).fit(X, VALUES)
+    before, p = [array.copy() for array in parameters(fitted)], fitted.predict(X)
+    with pytest.raises(ValueError, match=next(iter(options))):
+        fitted.set_params(**options).fit(X, VALUES)
+    fitted.set_params(**SMALL, activation="relu", dropout=0.0, loss="squared_error")
+    assert all((a == b).all() for a, b in zip(parameters(fitted), before, strict=True))
+    np.testing.assert_array_equal(fitted.predict(X), p)

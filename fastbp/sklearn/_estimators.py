@@ -171,6 +171,15 @@ class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc
         return (X if self.dtype is None else X.astype(self.dtype, copy=False)), y
 
     def _initialize(self, y: Array, layer_units: list[int], dtype: Any) -> None:
+        before = vars(self).copy()
+        try:
+            self._begin(y, layer_units, dtype)
+        except BaseException:  # an option that does not fit the layers: no estimator with weights that nobody trained
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    def _begin(self, y: Array, layer_units: list[int], dtype: Any) -> None:
         super()._initialize(y, layer_units, dtype)
         if not (isinstance(self.loss, str) and self.loss in SKLEARN_LOSSES):
             set_output(self, is_classifier(self))
