@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+import scipy.sparse
 from sklearn import neural_network
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -493,3 +494,22 @@ def test_options_that_do_not_fit_leave_the_estimator_as_it_was(options):
     fitted.set_params(**SMALL, activation="relu", dropout=0.0, loss="squared_error")
     assert all((a == b).all() for a, b in zip(parameters(fitted), before, strict=True))
     np.testing.assert_array_equal(fitted.predict(X), p)
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize("dtype", [int, np.float16, np.dtype(">f8"), complex, object])
+def test_a_dtype_that_is_none_of_the_engine_s(dtype, solver):
+    est = MLPRegressor(**SMALL, solver=solver, dtype=dtype)
+    before = set(vars(est))
+    with pytest.raises(ValueError, match=r"dtype is .*, expected float32, float64 or None"):
+        est.fit(X, VALUES)
+    assert not hasattr(est, "coefs_")
+    assert not hasattr(est, "n_features_in_"), set(vars(est)) - before
+
+
+@pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_array])
+def test_what_a_smaller_dtype_does_not_hold_is_refused(form):
+    est = MLPRegressor(**SMALL, dtype="float32").fit(form(X), VALUES)
+    for method in (est.predict, lambda x: est.fit(x, VALUES), lambda x: est.partial_fit(x, VALUES)):
+        with pytest.raises(ValueError, match=r"infinity or a value too large for dtype..float32"):
+            method(form(1e300 * X))

@@ -30,7 +30,7 @@ from fastbp.sklearn import _private
 from fastbp.sklearn._callbacks import CallbackSupport, Iterations, fit_arguments
 from fastbp.sklearn._converting import ConvertingMixin
 from fastbp.sklearn._core import ACTIVATION_NAMES, LOSS_NAMES, MARGIN_NAMES, Core, link_of, set_output
-from fastbp.sklearn._predicting import PredictingClassifier, PredictingRegressor
+from fastbp.sklearn._predicting import PredictingClassifier, PredictingRegressor, as_dtype, checked_dtype
 from fastbp.sklearn._solvers import SOLVER_NAMES, is_own
 from fastbp.units import Unit
 
@@ -167,8 +167,9 @@ class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc
     # ---- scikit-learn's steps of a fit
 
     def _validate_input(self, X: Any, y: Any, incremental: bool, reset: bool) -> tuple[Any, Any]:
+        checked_dtype(self.dtype)
         X, y = super()._validate_input(X, y, incremental, reset)
-        return (X if self.dtype is None else X.astype(self.dtype, copy=False)), y
+        return as_dtype(X, self.dtype), y
 
     def _initialize(self, y: Array, layer_units: list[int], dtype: Any) -> None:
         before = vars(self).copy()
@@ -260,7 +261,8 @@ class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc
 
     def _lbfgs_dtype(self) -> np.dtype[Any]:
         """scikit-learn's lbfgs computes in float64 whatever it is given; asked for float32, ours does that."""
-        return np.dtype(np.float64 if self.dtype is None else self.dtype)
+        wanted = checked_dtype(self.dtype)
+        return np.dtype(np.float64) if wanted is None else wanted
 
     def _packed(self) -> Array:
         return np.concatenate([array.ravel() for array in (*self.coefs_, *self.intercepts_)])
