@@ -513,3 +513,23 @@ def test_what_a_smaller_dtype_does_not_hold_is_refused(form):
     for method in (est.predict, lambda x: est.fit(x, VALUES), lambda x: est.partial_fit(x, VALUES)):
         with pytest.raises(ValueError, match=r"infinity or a value too large for dtype..float32"):
             method(form(1e300 * X))
+
+
+class Pickled(MLPRegressor):
+    """Pickles itself after each epoch."""
+
+    pickles: list[bytes] = []  # noqa: RUF012
+
+    def _update_no_improvement_count(self, *arguments):
+        self.pickles.append(pickle.dumps(self))
+        super()._update_no_improvement_count(*arguments)
+
+
+def test_a_pickle_of_an_estimator_that_is_being_fitted():
+    est = Pickled(**SMALL, solver="adamw").fit(X, VALUES, validation_data=(X, VALUES))
+    copy = pickle.loads(Pickled.pickles[2])
+    assert copy.solver == "adamw"
+    assert not {"_own_solver", "_validation_data"} & set(vars(copy))
+    same(copy.fit(X, VALUES), est)
+    other = MLPRegressor(**SMALL, solver="adam").fit(X, VALUES)
+    same(copy.set_params(solver="adam").fit(X, VALUES), other)

@@ -59,6 +59,10 @@ OPTIONS: dict[str, Any] = {
 CLASSIFIER_OPTIONS = {"class_weight": None, "label_smoothing": 0.0, "loss": "log_loss"}
 
 
+# Attributes that a copy or a pickle must not have: the engine's, and those that a fit has only while it goes on.
+PASSING = frozenset({"_fastbp", "_own_solver", "_validation_data", "_lbfgs_objective", "_fit_arguments"})
+
+
 # ---- the constructor -------------------------------------------------------------------------------------------------
 
 
@@ -293,7 +297,9 @@ class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
-        return {name: value for name, value in state.items() if name != "_fastbp"}
+        if "_own_solver" in state:  # a copy that is made while fit goes on
+            state = state | {"solver": state["_own_solver"]}
+        return {name: value for name, value in state.items() if name not in PASSING}
 
 
 # ---- methods with the signature of the installed release -------------------------------------------------------------
