@@ -436,6 +436,27 @@ class TestExactResume:
         assert parts.loss_curve_ == whole.loss_curve_ and parts.validation_scores_ == whole.validation_scores_
         assert parts.t_ == whole.t_
 
+    @pytest.mark.parametrize("between", ["lbfgs", "the user"])
+    def test_it_goes_on_from_weights_that_were_changed_since(self, between):
+        options = {**SMALL, "early_stopping": True, "validation_fraction": 0.3, "warm_start": True}
+        est = MLPRegressor(**options, exact_resume=True).fit(X, VALUES)
+        if between == "lbfgs":
+            est.set_params(solver="lbfgs", max_iter=20).fit(X, VALUES)
+        else:
+            est.coefs_[0][...] += 1
+        before = [array.copy() for array in parameters(est)]
+        est.set_params(solver="adam", max_iter=1).fit(X, VALUES)
+        steps = -(-105 // 40)  # each moves a weight by no more than some of Adam's rate, and not back by a whole fit
+        for now, then in zip(parameters(est), before, strict=True):
+            assert np.abs(now - then).max() < 4 * steps * est.learning_rate_init
+
+    @pytest.mark.parametrize("second", ["sgd", "nadam", fastbp.Lion(lr=0.01)])
+    @pytest.mark.parametrize("first", ["adam", "radam"])
+    def test_another_solver_begins_its_own_state(self, first, second):
+        est = MLPRegressor(**SMALL, solver=first, warm_start=True, exact_resume=True).fit(X, VALUES)
+        plain = pickle.loads(pickle.dumps(est)).set_params(exact_resume=False)
+        same(est.set_params(solver=second).fit(X, VALUES), plain.set_params(solver=second).fit(X, VALUES), rtol=0)
+
     def test_without_it_scikit_learn_begins_the_optimizer_anew(self):
         options = {**SMALL, "max_iter": 3, "warm_start": True}
         est, plain = MLPClassifier(**options), neural_network.MLPClassifier(**options)

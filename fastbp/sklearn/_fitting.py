@@ -35,7 +35,7 @@ from fastbp._sparse import worth_sparse
 from fastbp.sklearn import _private
 from fastbp.sklearn._callbacks import Iterations
 from fastbp.sklearn._core import Core, dropout_shares, loss_offsets, loss_share, network_for, plain_targets, targets_of
-from fastbp.sklearn._solvers import Link, new_optimizer
+from fastbp.sklearn._solvers import Link, is_for, new_optimizer
 
 __all__ = ["Job", "Objective", "StochasticFit", "deferred", "drive", "drive_or_defer", "objective", "prepare"]
 
@@ -629,6 +629,8 @@ class Resume:
         The random state's position at the end, and before the rows for validation were drawn.
     coefs, intercepts
         As the last epoch left them, where early stopping has put others in their place.
+    best : list of ndarray
+        Those others: what is no longer the same has been changed since, and is what a fit goes on from.
     order
         Of the rows in the last epoch.
     """
@@ -637,27 +639,33 @@ class Resume:
     split: Any
     coefs: list[Array]
     intercepts: list[Array]
+    best: list[Array]
     order: NDArray[np.int64]
 
     @classmethod
     def of(cls, est: Any, validation: Validation | None, order: NDArray[np.int64]) -> Resume:
         """Keep what the attributes do not."""
-        coefs, intercepts = ([a.copy() for a in arrays] for arrays in (est.coefs_, est.intercepts_))
-        if not est.early_stopping:
-            coefs = intercepts = []
+        coefs: list[Array] = []
+        intercepts: list[Array] = []
+        best: list[Array] = []
+        if est.early_stopping:
+            coefs, intercepts = ([a.copy() for a in arrays] for arrays in (est.coefs_, est.intercepts_))
+            best = [a.copy() for a in (*est._best_coefs, *est._best_intercepts)]
         split = None if validation is None else validation.split
-        return cls(est._random_state.get_state(), split, coefs, intercepts, order)
+        return cls(est._random_state.get_state(), split, coefs, intercepts, best, order)
 
     def restore(self, est: Any) -> None:
         """Put the estimator where the fit has ended: before anything is drawn."""
-        if self.coefs:
+        if self.coefs and all(map(np.array_equal, (*est.coefs_, *est.intercepts_), self.best)):
             est.coefs_, est.intercepts_ = ([a.copy() for a in arrays] for arrays in (self.coefs, self.intercepts))
         est._random_state.set_state(self.stream if self.split is None else self.split)
 
 
 def resumes(est: Any) -> bool:
     """Whether this fit goes on where the one before has stopped, as if that had had more epochs."""
-    return bool(est.exact_resume and est.warm_start and hasattr(est, "_resume") and hasattr(est, "_optimizer"))
+    if not (est.exact_resume and est.warm_start and hasattr(est, "_resume") and hasattr(est, "_optimizer")):
+        return False
+    return is_for(est._optimizer, est, est._chosen_solver())
 
 
 # ---- lbfgs -----------------------------------------------------------------------------------------------------------
