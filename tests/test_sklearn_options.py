@@ -554,3 +554,11 @@ def test_a_pickle_of_an_estimator_that_is_being_fitted():
     same(copy.fit(X, VALUES), est)
     other = MLPRegressor(**SMALL, solver="adam").fit(X, VALUES)
     same(copy.set_params(solver="adam").fit(X, VALUES), other)
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize("share", [-1.0, np.nan, np.inf])
+def test_a_class_weight_that_is_no_weight(share, solver):
+    """A NaN would make a loss of zero, and weights that nobody trained."""
+    with pytest.raises(ValueError, match=r"class_weight is .*, expected finite numbers of at least 0"):
+        MLPClassifier(**SMALL, solver=solver, class_weight={3: share}).fit(X, LABELS)

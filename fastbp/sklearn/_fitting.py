@@ -505,6 +505,8 @@ def class_factors(est: Any, y: Array) -> NDArray[np.float64] | None:
     wanted = getattr(est, "class_weight", None)
     if wanted is None:
         return None
+    if isinstance(wanted, dict) and not all(0 <= share < np.inf for share in wanted.values()):
+        raise ValueError(f"class_weight is {wanted!r}, expected finite numbers of at least 0")
     if est.out_activation_ != "softmax" and y.shape[1] > 1:
         return np.asarray(compute_sample_weight(wanted, y), np.float64)
     places = y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0].astype(np.int64)
