@@ -562,3 +562,26 @@ def test_a_class_weight_that_is_no_weight(share, solver):
     """A NaN would make a loss of zero, and weights that nobody trained."""
     with pytest.raises(ValueError, match=r"class_weight is .*, expected finite numbers of at least 0"):
         MLPClassifier(**SMALL, solver=solver, class_weight={3: share}).fit(X, LABELS)
+
+
+def test_balanced_weights_need_all_rows():
+    """Those of a batch would be others each time, and none where a class is not in it."""
+    est = MLPClassifier(**SMALL, class_weight="balanced").fit(X, LABELS)
+    before = [array.copy() for array in parameters(est)]
+    with pytest.raises(ValueError, match="class_weight='balanced' is of all rows"):
+        est.partial_fit(X[:20], LABELS[:20])
+    assert all((a == b).all() for a, b in zip(parameters(est), before, strict=True))
+    shares = {label: 1.0 + label for label in range(10)}
+    dicts, weighted = (MLPClassifier(**SMALL, class_weight=given) for given in (shares, None))
+    rows = LABELS < 4
+    dicts.partial_fit(X, LABELS, classes=np.arange(10)).partial_fit(X[rows], LABELS[rows])
+    assert dicts.t_ == len(X) + rows.sum()
+    if FIT_TAKES_WEIGHT:
+        weighted.fit(X, LABELS, 1.0 + LABELS)
+        same(MLPClassifier(**SMALL, class_weight=shares).fit(X, LABELS), weighted)
+
+
+def test_an_unknown_argument_of_fit():
+    for cls in (MLPRegressor, neural_network.MLPRegressor):
+        with pytest.raises(TypeError, match=r"fit\(\) got an unexpected keyword argument 'weights'"):
+            cls().fit(X, VALUES, weights=VALUES[:, 0])

@@ -237,7 +237,7 @@ def _labels(y: Array) -> Array | None:
 
 def plain_targets(est: Any, y: Any, rows: int, dtype: np.dtype[Any]) -> Array | None:
     """Give targets that were not validated as the engine takes them; None for those that need a closer look."""
-    if type(y) is not np.ndarray or len(y) != rows or y.dtype.kind not in "biuf":
+    if type(y) is not np.ndarray or y.shape[:1] != (rows,) or y.dtype.kind not in "biuf":
         return None
     if not hasattr(est, "classes_"):
         # A single column in two dimensions is what scikit-learn warns of.

@@ -337,7 +337,8 @@ def _fit_of(base: Any) -> Any:
 
     @functools.wraps(theirs)
     def fit(self: Any, X: Any, y: Any, *args: Any, validation_data: Any = None, **kwargs: Any) -> Any:
-        with fit_arguments(self, X, y, *args[:1], **kwargs):
+        weight = args[0] if args else kwargs.get("sample_weight")
+        with fit_arguments(self, X, y, weight):
             if validation_data is None:
                 return theirs(self, X, y, *args, **kwargs)
             self._validation_data = validation_data
@@ -421,7 +422,7 @@ _CLASSIFIER_DOC = """    loss : "log_loss", "hinge", "squared_hinge", fastbp.Los
         Under the two of margins there is no `predict_proba`. A loss of probabilities may have options, such as
         ``fastbp.SigmoidNLL(pos_weight=3.0)``; ``loss(y, t)`` gives each row's loss and its gradient at the outputs.
     class_weight : dict or "balanced", optional
-        What the rows of each class count.
+        What the rows of each class count; "balanced" is of all rows, and not for partial_fit.
     label_smoothing : float, default=0.0
         Share of each target that goes to all classes alike, in [0, 1).
 """

@@ -416,7 +416,7 @@ def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool)
     dtype = est.coefs_[0].dtype
     if np.result_type(x.dtype, *(a.dtype for a in (*est.coefs_, *est.intercepts_))) != dtype:
         return f"X is {x.dtype}, and the parameters have another dtype"
-    factors = class_factors(est, y)
+    factors = class_factors(est, y, incremental)
     data = Data.of(est, x, y, _product(weight, factors), dtype, epochs=not (incremental or est.early_stopping))
     if data is None:
         return "a target is none of its loss"
@@ -500,11 +500,16 @@ def core_of(est: Any, dtype: np.dtype[Any]) -> Core:
     return core
 
 
-def class_factors(est: Any, y: Array) -> NDArray[np.float64] | None:
+def class_factors(est: Any, y: Array, incremental: bool = False) -> NDArray[np.float64] | None:
     """Give what `class_weight` says that each row counts; None: all the same."""
     wanted = getattr(est, "class_weight", None)
     if wanted is None:
         return None
+    if wanted == "balanced" and incremental:
+        raise ValueError(
+            "class_weight='balanced' is of all rows, which partial_fit does not see: give a dict, as of "
+            "sklearn.utils.class_weight.compute_class_weight('balanced', classes=classes, y=y)"
+        )
     if isinstance(wanted, dict) and not all(0 <= share < np.inf for share in wanted.values()):
         raise ValueError(f"class_weight is {wanted!r}, expected finite numbers of at least 0")
     if est.out_activation_ != "softmax" and y.shape[1] > 1:
