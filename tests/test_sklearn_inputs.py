@@ -14,7 +14,11 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import sklearn
+from sklearn import neural_network
+from sklearn.exceptions import DataConversionWarning
 from sklearn_pairs import EXACT, HAS_POISSON, HAS_WEIGHTS, OURS, TASKS, Array, Pair, fitted, pair
+
+from fastbp.sklearn import MLPRegressor
 
 SOLVERS = ("sgd", "adam", "lbfgs")
 
@@ -521,3 +525,14 @@ def test_pairs_find_differences() -> None:
     with pytest.raises(AssertionError, match="extra_"):
         two.agree()
     assert isinstance(two, Pair)
+
+
+def test_a_column_later_is_warned_of_each_time() -> None:
+    """The short way of `partial_fit` must not take what scikit-learn's validation has a word about."""
+    x, y = np.linspace(-1, 1, 20).reshape(10, 2), np.linspace(0, 1, 10)
+    ours, theirs = (cls(random_state=0) for cls in (MLPRegressor, neural_network.MLPRegressor))
+    for est in (ours, theirs):
+        est.partial_fit(x, y)
+        with pytest.warns(DataConversionWarning, match="column-vector"):
+            est.partial_fit(x, y[:, None])
+    np.testing.assert_allclose(ours.coefs_[0], theirs.coefs_[0], rtol=0, atol=1e-12)

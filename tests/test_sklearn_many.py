@@ -159,6 +159,32 @@ def test_rows_and_weights_of_each() -> None:
             assert_same_fit(members[i], other.fit(X[rows], y[rows], **more))
 
 
+@pytest.mark.skipif(not TAKES_WEIGHT, reason="fit takes no sample_weight before scikit-learn 1.7")
+def test_rows_of_what_has_another_length() -> None:
+    """What is longer than X must not be cut in silence."""
+    x, y, weight = rows_of_data(40)
+    for arguments in ({"sample_weight": np.r_[weight, weight]}, {"y": np.r_[y, y]}):
+        member = MLPRegressor(hidden_layer_sizes=(3,), max_iter=2)
+        with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+            fit_many([member], **{"X": x, "y": y} | arguments, rows=[np.arange(5)])
+        assert not hasattr(member, "coefs_")
+    ensemble = MLPEnsembleRegressor(2, bootstrap=True, hidden_layer_sizes=(3,), max_iter=2, random_state=0)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        ensemble.fit(x, y, np.r_[weight, weight])
+    two, one = (clone(ensemble).fit(x, y, number) for number in (2.0, np.full(len(x), 2.0)))
+    assert_same_bits(two.predict(x), one.predict(x))
+
+
+def test_rows_of_every_sparse_form() -> None:
+    x, y, _ = rows_of_data(40)
+    members = [MLPRegressor(hidden_layer_sizes=(3,), max_iter=2, random_state=0) for _ in range(2)]
+    first, second = (
+        fit_many([member], form(x), y, rows=[np.arange(20)])[0]
+        for member, form in zip(members, (sparse.coo_array, sparse.csr_array), strict=True)
+    )
+    assert_same_fit(first, second)
+
+
 def test_a_warm_start_goes_on() -> None:
     X, y, _ = rows_of_data()
     members, alone = (

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+import scipy.sparse
 from sklearn import neural_network
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -435,6 +436,27 @@ class TestExactResume:
         assert parts.loss_curve_ == whole.loss_curve_ and parts.validation_scores_ == whole.validation_scores_
         assert parts.t_ == whole.t_
 
+    @pytest.mark.parametrize("between", ["lbfgs", "the user"])
+    def test_it_goes_on_from_weights_that_were_changed_since(self, between):
+        options = {**SMALL, "early_stopping": True, "validation_fraction": 0.3, "warm_start": True}
+        est = MLPRegressor(**options, exact_resume=True).fit(X, VALUES)
+        if between == "lbfgs":
+            est.set_params(solver="lbfgs", max_iter=20).fit(X, VALUES)
+        else:
+            est.coefs_[0][...] += 1
+        before = [array.copy() for array in parameters(est)]
+        est.set_params(solver="adam", max_iter=1).fit(X, VALUES)
+        steps = -(-105 // 40)  # each moves a weight by no more than some of Adam's rate, and not back by a whole fit
+        for now, then in zip(parameters(est), before, strict=True):
+            assert np.abs(now - then).max() < 4 * steps * est.learning_rate_init
+
+    @pytest.mark.parametrize("second", ["sgd", "nadam", fastbp.Lion(lr=0.01)])
+    @pytest.mark.parametrize("first", ["adam", "radam"])
+    def test_another_solver_begins_its_own_state(self, first, second):
+        est = MLPRegressor(**SMALL, solver=first, warm_start=True, exact_resume=True).fit(X, VALUES)
+        plain = pickle.loads(pickle.dumps(est)).set_params(exact_resume=False)
+        same(est.set_params(solver=second).fit(X, VALUES), plain.set_params(solver=second).fit(X, VALUES), rtol=0)
+
     def test_without_it_scikit_learn_begins_the_optimizer_anew(self):
         options = {**SMALL, "max_iter": 3, "warm_start": True}
         est, plain = MLPClassifier(**options), neural_network.MLPClassifier(**options)
@@ -459,3 +481,107 @@ class TestRefusals:
     def test_partial_fit_with_lbfgs(self):
         with pytest.raises(AttributeError, match="partial_fit"):
             MLPClassifier(solver="lbfgs").partial_fit(X, LABELS, classes=np.arange(10))
+
+
+# ---- options that change between two fits, and fits that fail --------------------------------------------------------
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_the_validation_loss_may_be_asked_for_at_a_later_warm_start(early_stopping):
+    options = SMALL | {"warm_start": True, "early_stopping": early_stopping}
+    est = MLPRegressor(**options).fit(X, VALUES)
+    assert not hasattr(est, "validation_loss_curve_")
+    if early_stopping:
+        est.set_params(validation_loss=True).fit(X, VALUES)
+    else:
+        est.fit(X, VALUES, validation_data=(X, VALUES))
+    assert len(est.validation_loss_curve_) == est.n_iter_
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"activation": ["relu"]}, {"dropout": [0.1]}, {"loss": fastbp.SoftmaxNLL()}, {"activation": fastbp.PReLU()}],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_that_do_not_fit_leave_the_estimator_as_it_was(options):
+    est = MLPRegressor(**SMALL | options)
+    with pytest.raises(ValueError, match=next(iter(options))):
+        est.fit(X, VALUES)
+    assert not hasattr(est, "coefs_")
+    fitted = MLPRegressor(**SMALL).fit(X, VALUES)
+    before, p = [array.copy() for array in parameters(fitted)], fitted.predict(X)
+    with pytest.raises(ValueError, match=next(iter(options))):
+        fitted.set_params(**options).fit(X, VALUES)
+    fitted.set_params(**SMALL, activation="relu", dropout=0.0, loss="squared_error")
+    assert all((a == b).all() for a, b in zip(parameters(fitted), before, strict=True))
+    np.testing.assert_array_equal(fitted.predict(X), p)
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize("dtype", [int, np.float16, np.dtype(">f8"), complex, object])
+def test_a_dtype_that_is_none_of_the_engine_s(dtype, solver):
+    est = MLPRegressor(**SMALL, solver=solver, dtype=dtype)
+    before = set(vars(est))
+    with pytest.raises(ValueError, match=r"dtype is .*, expected float32, float64 or None"):
+        est.fit(X, VALUES)
+    assert not hasattr(est, "coefs_")
+    assert not hasattr(est, "n_features_in_"), set(vars(est)) - before
+
+
+@pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_array])
+def test_what_a_smaller_dtype_does_not_hold_is_refused(form):
+    est = MLPRegressor(**SMALL, dtype="float32").fit(form(X), VALUES)
+    for method in (est.predict, lambda x: est.fit(x, VALUES), lambda x: est.partial_fit(x, VALUES)):
+        with pytest.raises(ValueError, match=r"infinity or a value too large for dtype..float32"):
+            method(form(1e300 * X))
+
+
+class Pickled(MLPRegressor):
+    """Pickles itself after each epoch."""
+
+    pickles: list[bytes] = []  # noqa: RUF012
+
+    def _update_no_improvement_count(self, *arguments):
+        self.pickles.append(pickle.dumps(self))
+        super()._update_no_improvement_count(*arguments)
+
+
+def test_a_pickle_of_an_estimator_that_is_being_fitted():
+    est = Pickled(**SMALL, solver="adamw").fit(X, VALUES, validation_data=(X, VALUES))
+    copy = pickle.loads(Pickled.pickles[2])
+    assert copy.solver == "adamw"
+    assert not {"_own_solver", "_validation_data"} & set(vars(copy))
+    same(copy.fit(X, VALUES), est)
+    other = MLPRegressor(**SMALL, solver="adam").fit(X, VALUES)
+    same(copy.set_params(solver="adam").fit(X, VALUES), other)
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize("share", [-1.0, np.nan, np.inf])
+def test_a_class_weight_that_is_no_weight(share, solver):
+    """A NaN would make a loss of zero, and weights that nobody trained."""
+    with pytest.raises(ValueError, match=r"class_weight is .*, expected finite numbers of at least 0"):
+        MLPClassifier(**SMALL, solver=solver, class_weight={3: share}).fit(X, LABELS)
+
+
+def test_balanced_weights_need_all_rows():
+    """Those of a batch would be others each time, and none where a class is not in it."""
+    est = MLPClassifier(**SMALL, class_weight="balanced").fit(X, LABELS)
+    before = [array.copy() for array in parameters(est)]
+    with pytest.raises(ValueError, match="class_weight='balanced' is of all rows"):
+        est.partial_fit(X[:20], LABELS[:20])
+    assert all((a == b).all() for a, b in zip(parameters(est), before, strict=True))
+    shares = {label: 1.0 + label for label in range(10)}
+    dicts, weighted = (MLPClassifier(**SMALL, class_weight=given) for given in (shares, None))
+    rows = LABELS < 4
+    dicts.partial_fit(X, LABELS, classes=np.arange(10)).partial_fit(X[rows], LABELS[rows])
+    assert dicts.t_ == len(X) + rows.sum()
+    if FIT_TAKES_WEIGHT:
+        weighted.fit(X, LABELS, 1.0 + LABELS)
+        same(MLPClassifier(**SMALL, class_weight=shares).fit(X, LABELS), weighted)
+
+
+def test_an_unknown_argument_of_fit():
+    for cls in (MLPRegressor, neural_network.MLPRegressor):
+        with pytest.raises(TypeError, match=r"fit\(\) got an unexpected keyword argument 'weights'"):
+            cls().fit(X, VALUES, weights=VALUES[:, 0])

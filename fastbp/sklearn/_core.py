@@ -237,10 +237,11 @@ def _labels(y: Array) -> Array | None:
 
 def plain_targets(est: Any, y: Any, rows: int, dtype: np.dtype[Any]) -> Array | None:
     """Give targets that were not validated as the engine takes them; None for those that need a closer look."""
-    if type(y) is not np.ndarray or len(y) != rows or y.dtype.kind not in "biuf":
+    if type(y) is not np.ndarray or y.shape[:1] != (rows,) or y.dtype.kind not in "biuf":
         return None
     if not hasattr(est, "classes_"):
-        fits = y.shape == (rows, est.n_outputs_) or (y.ndim == 1 and est.n_outputs_ == 1)
+        # A single column in two dimensions is what scikit-learn warns of.
+        fits = y.shape == ((rows,) if est.n_outputs_ == 1 else (rows, est.n_outputs_))
         return targets_of(est, y.reshape(rows, -1), dtype) if fits and np.isfinite(y).all() else None
     classes = est.classes_
     if y.ndim != 1 or y.dtype != classes.dtype or est._label_binarizer.y_type_ not in {"binary", "multiclass"}:

@@ -30,7 +30,7 @@ from fastbp.sklearn import _private
 from fastbp.sklearn._callbacks import CallbackSupport, Iterations, fit_arguments
 from fastbp.sklearn._converting import ConvertingMixin
 from fastbp.sklearn._core import ACTIVATION_NAMES, LOSS_NAMES, MARGIN_NAMES, Core, link_of, set_output
-from fastbp.sklearn._predicting import PredictingClassifier, PredictingRegressor
+from fastbp.sklearn._predicting import PredictingClassifier, PredictingRegressor, as_dtype, checked_dtype
 from fastbp.sklearn._solvers import SOLVER_NAMES, is_own
 from fastbp.units import Unit
 
@@ -57,6 +57,10 @@ OPTIONS: dict[str, Any] = {
     "progress": False,
 }
 CLASSIFIER_OPTIONS = {"class_weight": None, "label_smoothing": 0.0, "loss": "log_loss"}
+
+
+# Attributes that a copy or a pickle must not have: the engine's, and those that a fit has only while it goes on.
+PASSING = frozenset({"_fastbp", "_own_solver", "_validation_data", "_lbfgs_objective", "_fit_arguments"})
 
 
 # ---- the constructor -------------------------------------------------------------------------------------------------
@@ -167,10 +171,20 @@ class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc
     # ---- scikit-learn's steps of a fit
 
     def _validate_input(self, X: Any, y: Any, incremental: bool, reset: bool) -> tuple[Any, Any]:
+        checked_dtype(self.dtype)
         X, y = super()._validate_input(X, y, incremental, reset)
-        return (X if self.dtype is None else X.astype(self.dtype, copy=False)), y
+        return as_dtype(X, self.dtype), y
 
     def _initialize(self, y: Array, layer_units: list[int], dtype: Any) -> None:
+        before = vars(self).copy()
+        try:
+            self._begin(y, layer_units, dtype)
+        except BaseException:  # an option that does not fit the layers: no estimator with weights that nobody trained
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    def _begin(self, y: Array, layer_units: list[int], dtype: Any) -> None:
         super()._initialize(y, layer_units, dtype)
         if not (isinstance(self.loss, str) and self.loss in SKLEARN_LOSSES):
             set_output(self, is_classifier(self))
@@ -251,7 +265,8 @@ class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc
 
     def _lbfgs_dtype(self) -> np.dtype[Any]:
         """scikit-learn's lbfgs computes in float64 whatever it is given; asked for float32, ours does that."""
-        return np.dtype(np.float64 if self.dtype is None else self.dtype)
+        wanted = checked_dtype(self.dtype)
+        return np.dtype(np.float64) if wanted is None else wanted
 
     def _packed(self) -> Array:
         return np.concatenate([array.ravel() for array in (*self.coefs_, *self.intercepts_)])
@@ -282,7 +297,9 @@ class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
-        return {name: value for name, value in state.items() if name != "_fastbp"}
+        if "_own_solver" in state:  # a copy that is made while fit goes on
+            state = state | {"solver": state["_own_solver"]}
+        return {name: value for name, value in state.items() if name not in PASSING}
 
 
 # ---- methods with the signature of the installed release -------------------------------------------------------------
@@ -320,7 +337,8 @@ def _fit_of(base: Any) -> Any:
 
     @functools.wraps(theirs)
     def fit(self: Any, X: Any, y: Any, *args: Any, validation_data: Any = None, **kwargs: Any) -> Any:
-        with fit_arguments(self, X, y, *args[:1], **kwargs):
+        weight = args[0] if args else kwargs.get("sample_weight")
+        with fit_arguments(self, X, y, weight):
             if validation_data is None:
                 return theirs(self, X, y, *args, **kwargs)
             self._validation_data = validation_data
@@ -404,7 +422,7 @@ _CLASSIFIER_DOC = """    loss : "log_loss", "hinge", "squared_hinge", fastbp.Los
         Under the two of margins there is no `predict_proba`. A loss of probabilities may have options, such as
         ``fastbp.SigmoidNLL(pos_weight=3.0)``; ``loss(y, t)`` gives each row's loss and its gradient at the outputs.
     class_weight : dict or "balanced", optional
-        What the rows of each class count.
+        What the rows of each class count; "balanced" is of all rows, and not for partial_fit.
     label_smoothing : float, default=0.0
         Share of each target that goes to all classes alike, in [0, 1).
 """

@@ -35,7 +35,7 @@ from fastbp._sparse import worth_sparse
 from fastbp.sklearn import _private
 from fastbp.sklearn._callbacks import Iterations
 from fastbp.sklearn._core import Core, dropout_shares, loss_offsets, loss_share, network_for, plain_targets, targets_of
-from fastbp.sklearn._solvers import Link, new_optimizer
+from fastbp.sklearn._solvers import Link, is_for, new_optimizer
 
 __all__ = ["Job", "Objective", "StochasticFit", "deferred", "drive", "drive_or_defer", "objective", "prepare"]
 
@@ -279,6 +279,8 @@ class StochasticFit:
                 self._keep_chance()
             value = self._validation_loss()
         if value is not None:
+            if not hasattr(est, "validation_loss_curve_"):  # a warm start, where it was not asked for before
+                est.validation_loss_curve_ = []
             est.validation_loss_curve_.append(value)
         if whole < self.n_rows:
             np.average(np.zeros(1), weights=np.zeros(1))  # a batch without weight: what its mean raises
@@ -414,7 +416,7 @@ def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool)
     dtype = est.coefs_[0].dtype
     if np.result_type(x.dtype, *(a.dtype for a in (*est.coefs_, *est.intercepts_))) != dtype:
         return f"X is {x.dtype}, and the parameters have another dtype"
-    factors = class_factors(est, y)
+    factors = class_factors(est, y, incremental)
     data = Data.of(est, x, y, _product(weight, factors), dtype, epochs=not (incremental or est.early_stopping))
     if data is None:
         return "a target is none of its loss"
@@ -498,11 +500,18 @@ def core_of(est: Any, dtype: np.dtype[Any]) -> Core:
     return core
 
 
-def class_factors(est: Any, y: Array) -> NDArray[np.float64] | None:
+def class_factors(est: Any, y: Array, incremental: bool = False) -> NDArray[np.float64] | None:
     """Give what `class_weight` says that each row counts; None: all the same."""
     wanted = getattr(est, "class_weight", None)
     if wanted is None:
         return None
+    if wanted == "balanced" and incremental:
+        raise ValueError(
+            "class_weight='balanced' is of all rows, which partial_fit does not see: give a dict, as of "
+            "sklearn.utils.class_weight.compute_class_weight('balanced', classes=classes, y=y)"
+        )
+    if isinstance(wanted, dict) and not all(0 <= share < np.inf for share in wanted.values()):
+        raise ValueError(f"class_weight is {wanted!r}, expected finite numbers of at least 0")
     if est.out_activation_ != "softmax" and y.shape[1] > 1:
         return np.asarray(compute_sample_weight(wanted, y), np.float64)
     places = y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0].astype(np.int64)
@@ -627,6 +636,8 @@ class Resume:
         The random state's position at the end, and before the rows for validation were drawn.
     coefs, intercepts
         As the last epoch left them, where early stopping has put others in their place.
+    best : list of ndarray
+        Those others: what is no longer the same has been changed since, and is what a fit goes on from.
     order
         Of the rows in the last epoch.
     """
@@ -635,27 +646,33 @@ class Resume:
     split: Any
     coefs: list[Array]
     intercepts: list[Array]
+    best: list[Array]
     order: NDArray[np.int64]
 
     @classmethod
     def of(cls, est: Any, validation: Validation | None, order: NDArray[np.int64]) -> Resume:
         """Keep what the attributes do not."""
-        coefs, intercepts = ([a.copy() for a in arrays] for arrays in (est.coefs_, est.intercepts_))
-        if not est.early_stopping:
-            coefs = intercepts = []
+        coefs: list[Array] = []
+        intercepts: list[Array] = []
+        best: list[Array] = []
+        if est.early_stopping:
+            coefs, intercepts = ([a.copy() for a in arrays] for arrays in (est.coefs_, est.intercepts_))
+            best = [a.copy() for a in (*est._best_coefs, *est._best_intercepts)]
         split = None if validation is None else validation.split
-        return cls(est._random_state.get_state(), split, coefs, intercepts, order)
+        return cls(est._random_state.get_state(), split, coefs, intercepts, best, order)
 
     def restore(self, est: Any) -> None:
         """Put the estimator where the fit has ended: before anything is drawn."""
-        if self.coefs:
+        if self.coefs and all(map(np.array_equal, (*est.coefs_, *est.intercepts_), self.best)):
             est.coefs_, est.intercepts_ = ([a.copy() for a in arrays] for arrays in (self.coefs, self.intercepts))
         est._random_state.set_state(self.stream if self.split is None else self.split)
 
 
 def resumes(est: Any) -> bool:
     """Whether this fit goes on where the one before has stopped, as if that had had more epochs."""
-    return bool(est.exact_resume and est.warm_start and hasattr(est, "_resume") and hasattr(est, "_optimizer"))
+    if not (est.exact_resume and est.warm_start and hasattr(est, "_resume") and hasattr(est, "_optimizer")):
+        return False
+    return is_for(est._optimizer, est, est._chosen_solver())
 
 
 # ---- lbfgs -----------------------------------------------------------------------------------------------------------

@@ -14,9 +14,10 @@ from typing import Any, ClassVar, Self, TypeVar
 import joblib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 from sklearn import model_selection
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -127,8 +128,11 @@ def _weights(given: Any, members: list[Any]) -> list[Any]:
 
 def _fit_rows(member: Any, X: Any, y: Any, weight: Any, rows: Any) -> None:
     if rows is not None:
+        each = weight is not None and np.ndim(weight) > 0  # scikit-learn takes a number, too
+        check_consistent_length(X, y, weight if each else None)
+        weight = np.asarray(weight)[rows] if each else weight
+        X = X.tocsr() if sparse.issparse(X) else X
         X, y = (_private.rows_of(array, np.asarray(rows)) for array in (X, y))
-        weight = None if weight is None else np.asarray(weight)[rows]
     if weight is None:
         member.fit(X, y)
     else:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn import neural_network
 from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import validate_data
 
 from fastbp import _engine, runtime
@@ -31,7 +32,7 @@ from fastbp._doors import Door
 from fastbp.sklearn import _private
 from fastbp.sklearn._core import Core, hidden_units
 
-__all__ = ["PredictingClassifier", "PredictingMixin", "PredictingRegressor", "Predictor"]
+__all__ = ["PredictingClassifier", "PredictingMixin", "PredictingRegressor", "Predictor", "as_dtype", "checked_dtype"]
 
 Array = NDArray[Any]
 
@@ -264,6 +265,26 @@ def engine_outputs(est: Any, X: Any) -> Array | None:
         return predictor.outputs(x, check_finite=not is_ours_alone(est))
 
 
+def checked_dtype(given: Any) -> np.dtype[Any] | None:
+    """Give the dtype that an estimator is asked to compute in; ValueError where it is none of the engine's."""
+    dtype = None if given is None else np.dtype(given)
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype is {given!r}, expected float32, float64 or None")
+    return dtype
+
+
+def as_dtype(X: Any, given: Any) -> Any:
+    """Give validated rows in an estimator's dtype; scikit-learn's error where its range does not hold them."""
+    dtype = checked_dtype(given)
+    if dtype is None or X.dtype == dtype:
+        return X
+    with np.errstate(over="ignore"):
+        made = X.astype(dtype)
+    if dtype.itemsize < X.dtype.itemsize:
+        assert_all_finite(made, input_name="X")
+    return made
+
+
 def is_ours_alone(est: Any) -> bool:
     """Whether scikit-learn has no such activation."""
     return not isinstance(est.activation, str) or est.activation not in _private.mlp.ACTIVATIONS
@@ -340,8 +361,7 @@ class PredictingMixin(_Base):  # type: ignore[misc]
             return np.asarray(super()._forward_pass_fast(X, check_input=check_input))
         if check_input:
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
-        if self.dtype is not None:
-            X = X.astype(self.dtype, copy=False)
+        X = as_dtype(X, self.dtype)
         if is_ours_alone(self):
             return own_outputs(self, X)
         outputs = engine_outputs(self, X)

@@ -18,7 +18,7 @@ from fastbp.reference import OPTIMIZERS
 from fastbp.sklearn import _private
 from fastbp.sklearn._core import Core
 
-__all__ = ["SOLVER_NAMES", "Link", "SolverState", "is_own", "new_optimizer"]
+__all__ = ["SOLVER_NAMES", "Link", "SolverState", "is_for", "is_own", "new_optimizer"]
 
 Array = NDArray[Any]
 
@@ -66,6 +66,13 @@ def new_optimizer(est: Any, solver: Any, params: list[Array]) -> Any:
     if solver == "adam":
         return _private.mlp.AdamOptimizer(params, est.learning_rate_init, est.beta_1, est.beta_2, est.epsilon)
     return SolverState(params, _solver_of(est, solver))
+
+
+def is_for(optimizer: Any, est: Any, solver: Any) -> bool:
+    """Whether what `est._optimizer` is was made for this solver, whatever its numbers."""
+    if isinstance(optimizer, SolverState):
+        return is_own(solver) and type(optimizer.solver) is type(_solver_of(est, solver))
+    return isinstance(optimizer, {"sgd": _private.SGDOptimizer, "adam": _private.AdamOptimizer}.get(solver, ()))
 
 
 def _solver_of(est: Any, solver: Any) -> RuleOptimizer:
