@@ -180,8 +180,8 @@ class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc
         try:
             self._begin(y, layer_units, dtype)
         except BaseException:  # an option that does not fit the layers: no estimator with weights that nobody trained
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
 
     def _begin(self, y: Array, layer_units: list[int], dtype: Any) -> None:
