@@ -234,7 +234,7 @@ class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc
             with Iterations(self, 0):
                 super()._fit_lbfgs(X, y, *rest)
             return
-        with Iterations(self, 0):
+        with Iterations(self, 0), fitting.single_blas:
             self._minimize(objective, X, y, *rest)
 
     def _minimize(self, objective: fitting.Objective, X: Any, y: Array, *rest: Any) -> None:
