@@ -417,7 +417,8 @@ _OPTIONS_DOC = """Parameters
 
 _CLASSIFIER_DOC = """    loss : "log_loss", "hinge", "squared_hinge", fastbp.Loss or callable, default="log_loss"
         Under the two of margins there is `decision_function` and no `predict_proba`. A loss of probabilities may have
-        options, such as ``fastbp.SigmoidNLL(pos_weight=3.0)``; ``loss(y, t)`` gives each row's loss and its gradient at the outputs.
+        options, such as ``fastbp.SigmoidNLL(pos_weight=3.0)``; ``loss(y, t)`` gives each row's loss and its gradient at
+        the outputs.
     class_weight : dict or "balanced", optional
         What the rows of each class count.
     label_smoothing : float, default=0.0
