@@ -11,7 +11,7 @@ KERNEL_TESTS := $(addprefix tests/test_,functional.py functional_units.py table_
 
 SKLEARN_RELEASES := 1.6 1.7 1.8 1.9
 
-.PHONY: help demo test test-others test-debug test-ulp test-package test-sklearn bench compare sweep bars lint build clean
+.PHONY: help demo test test-others test-estimators test-debug test-ulp test-package test-sklearn bench compare sweep bars lint build clean
 
 help:
 	@echo "make demo | test | test-debug | test-ulp | test-package | test-sklearn | bench | compare | sweep | bars | lint | build | clean"
@@ -28,9 +28,15 @@ $(VENV)/installed-%: $(BIN)/python $(SOURCES)
 demo: $(VENV)/installed-demo
 	$(BIN)/fastbp demo
 
-# Everything with the best instruction set; what depends on the kernels also with each of the others that the processor has.
-test: test-others $(VENV)/installed-test
-	$(PYTEST) $(ARGS)
+# Everything with the best instruction set; what depends on the kernels also with each of the others that the processor has. Two processes at
+# first, then one alone: some of its tests look at threads and at the clock.
+test: $(VENV)/installed-test
+	@$(MAKE) --no-print-directory -j2 test-others test-estimators
+	$(PYTEST) --ignore-glob="tests/test_sklearn_*" $(ARGS)
+
+# SCIPY_ARRAY_API is what one of scikit-learn's checks asks for.
+test-estimators: $(VENV)/installed-test
+	SCIPY_ARRAY_API=1 $(PYTEST) -q tests/test_sklearn_*.py $(ARGS)
 
 test-others: $(VENV)/installed-test
 	@for isa in $$($(BIN)/python -c "from fastbp import _dispatch; print(*_dispatch.supported()[1:])"); do \
@@ -55,7 +61,7 @@ test-package:
 # The estimators with each release of scikit-learn that they know: a wheel built once, an environment for each release.
 test-sklearn: $(addprefix test-sklearn-,$(SKLEARN_RELEASES))
 
-# bin/pytest, not python -m pytest: the package under test is the installed one. SCIPY_ARRAY_API is what one of the checks asks for.
+# bin/pytest, not python -m pytest: the package under test is the installed one.
 test-sklearn-%: $(VENV)-sklearn-%/installed
 	@echo "scikit-learn $*"
 	cd tests && SCIPY_ARRAY_API=1 $(abspath $(VENV)-sklearn-$*)/bin/pytest test_sklearn_*.py $(ARGS)

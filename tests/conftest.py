@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import zlib
 
 import numpy as np
 import pytest
+
+# A shell that starts a program in the background lets it ignore SIGINT, which some tests send to themselves.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

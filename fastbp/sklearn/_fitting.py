@@ -477,7 +477,7 @@ def plain_fit(est: Any, x: Any, y: Any) -> StochasticFit | None:
 
 
 def _random_state(est: Any, core: Core) -> Any:
-    """What `check_random_state` gives: to make one of an integer takes longer than a small step, to seed it does not."""
+    """What `check_random_state` gives: making one of an integer takes longer than a small step, seeding it does not."""
     mine, seed = core.links.get("random_state"), est.random_state
     if type(seed) is int and mine is not None and vars(est).get("_random_state") is mine:
         mine.seed(seed)
