@@ -451,8 +451,12 @@ def test_what_an_ensemble_is_given() -> None:
     assert ensemble.get_params() == {**MLPRegressor(alpha=0.3).get_params(), "n": 4, "bootstrap": False}
     with pytest.raises(TypeError, match="take MLPEnsembleClassifier or MLPEnsembleRegressor"):
         MLPEnsemble()
-    with pytest.raises(TypeError, match="layers"):
+    with pytest.raises(TypeError, match=r"MLPEnsembleRegressor.__init__\(\) .* 'layers'"):
         MLPEnsembleRegressor(layers=3)
+    with pytest.raises(TypeError, match="bootstrap is 'yes', expected True or False"):
+        MLPEnsembleRegressor(bootstrap="yes").fit(X, t)
+    with pytest.raises(ValueError, match="loss='hinge' makes margins"):
+        MLPEnsembleClassifier(2, loss="hinge").fit(X, t > 0)
     for n in (0, 2.5, True):
         with pytest.raises(ValueError, match=r"n is .*, expected a number of members"):
             MLPEnsembleRegressor(n).fit(X, t)

@@ -1,18 +1,24 @@
 """The estimators' options that scikit-learn does not have: each against a fit by other means."""
 
+import contextlib
 import inspect
 import pickle
 
 import numpy as np
 import pytest
 import scipy.sparse
+import threadpoolctl
+from scipy import sparse
 from sklearn import neural_network
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
 
 import fastbp
 from fastbp.reference import ACTIVATIONS, OPTIMIZERS
 from fastbp.sklearn import MLPClassifier, MLPRegressor
+from fastbp.sklearn import _fitting as fitting
 from fastbp.sklearn._core import LOSS_NAMES
 from fastbp.sklearn._private import FIT_TAKES_WEIGHT
 
@@ -50,6 +56,8 @@ class TestDefaults:
     def test_unknown_parameter_is_scikit_learn_s_error(self):
         with pytest.raises(TypeError, match=r"__init__\(\) got an unexpected keyword argument 'aplha'"):
             MLPClassifier(aplha=1.0)
+        with pytest.raises(TypeError, match=r"fit\(\) got an unexpected keyword argument 'eval_set'"):
+            MLPClassifier().fit(X, LABELS, eval_set=(X, LABELS))
 
     @pytest.mark.parametrize(
         ("name", "value"),
@@ -60,6 +68,8 @@ class TestDefaults:
             ("clip_norm", -2.0),
             ("max_seconds", 0),
             ("n_threads", 0),
+            ("n_threads", 65),
+            ("scoring", "acuracy"),
             ("dtype", "float16"),
             ("lbfgs_gradient", "right"),
             ("label_smoothing", 1.0),
@@ -73,6 +83,13 @@ class TestDefaults:
     def test_bad_values_are_refused_in_scikit_learn_s_words(self, name, value):
         with pytest.raises(ValueError, match=rf"The '{name}' parameter of MLPClassifier must be"):
             MLPClassifier(**{name: value}).fit(X, LABELS)
+
+    def test_lbfgs_refuses_what_changes_its_objective(self):
+        for dropout in (0.1, [0.0, 0.1]):
+            with pytest.raises(ValueError, match="dropout needs a stochastic solver, got solver='lbfgs'"):
+                MLPClassifier((5, 5), solver="lbfgs", dropout=dropout).fit(X, LABELS)
+        with pytest.raises(ValueError, match="validation_data needs a stochastic solver, got solver='lbfgs'"):
+            MLPClassifier(solver="lbfgs").fit(X, LABELS, validation_data=(X, LABELS))
 
 
 class TestActivations:
@@ -173,6 +190,12 @@ class TestLosses:
         weight = np.linspace(0.5, 2, 150)
         same(MLPRegressor(**SMALL, loss=squared).fit(X, VALUES, weight), MLPRegressor(**SMALL).fit(X, VALUES, weight))
 
+    def test_losses_that_are_none_are_refused_in_words(self):
+        with pytest.raises(TypeError, match=r"loss is the class MSE, expected one of its objects: MSE\(\)"):
+            MLPRegressor(**SMALL, loss=fastbp.MSE).fit(X, VALUES)
+        with pytest.raises(TypeError, match="loss gave float64, expected the loss of each row and its gradient"):
+            MLPRegressor(**SMALL, loss=lambda y, t: ((y - t) ** 2).mean()).fit(X, VALUES)
+
     def test_a_callable_of_another_shape_is_refused(self):
         with pytest.raises(
             ValueError, match=r"loss gave arrays of shape \(\) and \(40, 2\), expected the loss of each"
@@ -188,6 +211,31 @@ class TestLosses:
         est = MLPClassifier(**options, loss=name, alpha=0.0, learning_rate_init=0.01).fit(X, y)
         assert est.score(X, y) > 0.9
         assert not hasattr(est, "predict_proba") and not hasattr(est, "predict_log_proba")
+
+    @pytest.mark.parametrize("loss", ["hinge", fastbp.SquaredHinge()], ids=["name", "object"])
+    @pytest.mark.parametrize(
+        "y", [LABELS, LABELS > 4, np.c_[LABELS > 4, LABELS % 2]], ids=["many", "two", "multilabel"]
+    )
+    def test_decision_function_of_margins(self, loss, y):
+        est = MLPClassifier(**SMALL, loss=loss).fit(X, y)
+        hidden = X
+        for w, b in zip(est.coefs_[:-1], est.intercepts_[:-1], strict=True):
+            hidden = np.maximum(hidden @ w + b, 0)
+        margins = est.decision_function(X)
+        expected = hidden @ est.coefs_[-1] + est.intercepts_[-1]
+        np.testing.assert_allclose(margins, expected[:, 0] if margins.ndim == 1 else expected, rtol=1e-10, atol=1e-12)
+        np.testing.assert_array_equal(est.decision_function(sparse.csr_array(X)), margins)
+        found = est.classes_[margins.argmax(axis=1)] if y is LABELS else (margins > 0).astype(y.dtype)
+        np.testing.assert_array_equal(est.predict(X), found)
+
+    def test_decision_function_needs_margins_and_a_fit(self):
+        assert not hasattr(MLPClassifier(), "decision_function")
+        with pytest.raises(NotFittedError):
+            MLPClassifier(loss="hinge").decision_function(X)
+
+    def test_margins_are_calibrated(self):
+        est = CalibratedClassifierCV(MLPClassifier(**SMALL, loss="hinge"), cv=2).fit(X, LABELS > 4)
+        assert est.predict_proba(X).shape == (len(X), 2)
 
     def test_the_loss_of_margins(self):
         est = MLPClassifier(**SMALL | {"batch_size": 150}, loss="hinge", alpha=0.0).fit(X, LABELS > 4)
@@ -214,6 +262,11 @@ class TestLosses:
             rtol=0,
         )
 
+    @pytest.mark.parametrize("loss", ["hinge", fastbp.SoftmaxNLL()], ids=["margins", "object"])
+    def test_label_smoothing_that_the_loss_would_not_see(self, loss):
+        with pytest.raises(ValueError, match=r"label_smoothing=0.1 needs loss='log_loss', got loss="):
+            MLPClassifier(**SMALL, loss=loss, label_smoothing=0.1).fit(X, LABELS)
+
     def test_label_smoothing_moves_the_targets(self):
         one_hot = np.eye(10)[LABELS] * 0.8 + 0.02
         est = MLPClassifier(**SMALL, label_smoothing=0.2, alpha=0.0, max_fun=1).fit(X, LABELS)
@@ -223,6 +276,37 @@ class TestLosses:
         assert net.loss_value(X, one_hot) == pytest.approx(
             fastbp.SoftmaxNLL(label_smoothing=0.2).value_and_grad(net.outputs(X), LABELS)[0]
         )
+
+
+def blas_threads():
+    return {one["num_threads"] for one in threadpoolctl.threadpool_info() if one["user_api"] == "blas"}
+
+
+class TestThreadsOfBlas:
+    def test_lbfgs_has_one_and_gives_the_others_back(self, monkeypatch):
+        before, within = blas_threads(), []
+        objective = fitting.Objective.__call__
+
+        def noted(self, packed):
+            within.append(blas_threads())
+            if len(within) == 3:
+                raise RuntimeError("enough")
+            return objective(self, packed)
+
+        monkeypatch.setattr(fitting.Objective, "__call__", noted)
+        with pytest.raises(RuntimeError, match="enough"):
+            MLPRegressor(**SMALL | {"batch_size": "auto"}, solver="lbfgs").fit(X, VALUES)
+        assert within == [{1}] * 3 and blas_threads() == before
+
+    def test_the_last_one_out_gives_them_back(self):
+        before = blas_threads()
+        first, second = (contextlib.ExitStack() for _ in range(2))
+        first.enter_context(fitting.single_blas)
+        second.enter_context(fitting.single_blas)
+        first.close()
+        assert blas_threads() == {1}
+        second.close()
+        assert blas_threads() == before
 
 
 class TestPenaltiesAndClipping:

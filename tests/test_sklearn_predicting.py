@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 import sklearn
@@ -402,6 +403,16 @@ def test_copies(copied: Callable[[Any], Any], rng: np.random.Generator) -> None:
     agree_on(other, x)
     agree_on(est, x)
     assert told(lambda: clone(est).predict(x)) == told(lambda: neural_network.MLPClassifier().predict(x))
+
+
+@pytest.mark.parametrize("kind", ["one value", "two classes", "five classes"])
+def test_parameters_mapped_from_a_file(kind: str, tmp_path: Any, rng: np.random.Generator) -> None:
+    est, x = fitted(kind, rng), rng.standard_normal((30, N_IN))
+    joblib.dump(est, tmp_path / "model")
+    mapped = joblib.load(tmp_path / "model", mmap_mode="r")
+    assert type(mapped.coefs_[0]) is np.memmap
+    np.testing.assert_array_equal(mapped.predict(x), est.predict(x))
+    assert is_open(mapped, x)
 
 
 def test_equal_without_a_hash(rng: np.random.Generator) -> None:

@@ -112,8 +112,10 @@ class CallableLoss(losses.Loss):
         self, y: Array, t: Any, *, sample_weight: Any = None, reduction: str = "mean"
     ) -> tuple[Any, Array]:
         """Give the loss and its gradient at y."""
-        rows, gradient = self.function(y, t)
-        rows, gradient = np.asarray(rows), np.asarray(gradient)
+        given = self.function(y, t)
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            raise TypeError(f"loss gave {type(given).__name__}, expected the loss of each row and its gradient at y")
+        rows, gradient = (np.asarray(one) for one in given)
         if rows.shape != (len(y),) or gradient.shape != y.shape:
             raise ValueError(
                 f"loss gave arrays of shape {rows.shape} and {gradient.shape}, expected the loss of each row "
@@ -136,6 +138,8 @@ def own_loss(est: Any, dtype: np.dtype[Any]) -> losses.Loss:
         return loss
     if isinstance(loss, str):
         return _loss_by_name(est, loss, float(np.finfo(dtype).eps))
+    if isinstance(loss, type) and issubclass(loss, losses.Loss):
+        raise TypeError(f"loss is the class {loss.__name__}, expected one of its objects: {loss.__name__}()")
     return CallableLoss(loss)
 
 
@@ -169,6 +173,8 @@ def set_output(est: Any, classifies: bool) -> None:
         The loss is for other targets, or for another number of outputs.
     """
     link = link_of(est.loss)
+    if classifies:
+        _check_smoothing(est, link)
     if link is None:
         return
     output = OUTPUTS.get(link)
@@ -178,6 +184,12 @@ def set_output(est: Any, classifies: bool) -> None:
         if output not in {"identity", "exp"} or _n_targets(est) != est.n_outputs_:
             raise ValueError(f"loss={est.loss!r} is no loss of {est.n_outputs_} values")
         est.out_activation_ = output
+
+
+def _check_smoothing(est: Any, link: str | None) -> None:
+    """Refuse label_smoothing where the loss would not see it; zeros and ones of a sigmoid's are smoothed for it."""
+    if est.label_smoothing != 0 and link != "sigmoid":
+        raise ValueError(f"label_smoothing={est.label_smoothing!r} needs loss='log_loss', got loss={est.loss!r}")
 
 
 def _n_targets(est: Any) -> int:

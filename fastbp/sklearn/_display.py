@@ -120,7 +120,8 @@ class LossCurveDisplay:
         final = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
         if not hasattr(final, "loss_curve_"):
             solver = getattr(final, "solver", None)
-            cause = "" if solver is None else f" (solver={solver!r}: only the stochastic solvers keep one)"
+            cause = f" (solver={solver!r}: only the stochastic solvers keep one)" if solver == "lbfgs" else ""
+            cause = " (its estimators_ have one each)" if hasattr(final, "estimators_") else cause
             raise ValueError(f"estimator must have a loss_curve_, but this {type(final).__name__} has none{cause}")
         curves = {curve: getattr(final, f"{curve}_", None) for curve in ("validation_loss_curve", "validation_scores")}
         made = cls(loss_curve=final.loss_curve_, **curves, estimator_name=name or type(final).__name__)

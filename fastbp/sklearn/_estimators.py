@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn import neural_network
 from sklearn.base import is_classifier
-from sklearn.metrics import check_scoring
+from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.utils.metaestimators import available_if
 
 from fastbp import losses
 from fastbp.optimizers import RuleOptimizer
+from fastbp.runtime import MAX_THREADS
 from fastbp.sklearn import _fitting as fitting
 from fastbp.sklearn import _private
 from fastbp.sklearn._callbacks import CallbackSupport, Iterations, fit_arguments
@@ -105,10 +106,10 @@ def _constraints(base: Any) -> dict[str, Any]:
         l1=[interval(Real, 0, None, closed=closed)],
         clip_value=[positive, None],
         clip_norm=[positive, None],
-        scoring=[str, callable, None],
+        scoring=[names(set(get_scorer_names())), callable, None],
         validation_loss=["boolean"],
         max_seconds=[positive, None],
-        n_threads=[interval(Integral, 1, None, closed=closed), None],
+        n_threads=[interval(Integral, 1, MAX_THREADS, closed="both"), None],
         dtype=[names({"float32", "float64"}), type, np.dtype, None],
         exact_resume=["boolean"],
         lbfgs_gradient=[names({"sklearn", "exact"})],
@@ -168,6 +169,13 @@ class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc
         if used:
             raise ValueError(f"{', '.join(used)}: only the engine can do that, but {reason}")
 
+    def _refuse_stochastic(self) -> None:
+        """Refuse under lbfgs what would change its objective from one call to the next, or not be looked at."""
+        given = {"dropout": np.any(np.asarray(self.dropout) != 0), "validation_data": self._validation_data is not None}
+        for name, is_given in given.items():
+            if is_given:
+                raise ValueError(f"{name} needs a stochastic solver, got solver='lbfgs'")
+
     # ---- scikit-learn's steps of a fit
 
     def _validate_input(self, X: Any, y: Any, incremental: bool, reset: bool) -> tuple[Any, Any]:
@@ -198,6 +206,8 @@ class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc
 
     def _fit(self, X: Any, y: Any, *args: Any, **kwargs: Any) -> Self:
         solver: Any = self.solver
+        if isinstance(solver, str) and solver == "lbfgs":
+            self._refuse_stochastic()
         if not is_own(solver):
             return super()._fit(X, y, *args, **kwargs)  # type: ignore[no-any-return]
         # scikit-learn's steps are those of a stochastic solver; which one is asked again where it matters.
@@ -248,7 +258,7 @@ class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc
             with Iterations(self, 0):
                 super()._fit_lbfgs(X, y, *rest)
             return
-        with Iterations(self, 0):
+        with Iterations(self, 0), fitting.single_blas:
             self._minimize(objective, X, y, *rest)
 
     def _minimize(self, objective: fitting.Objective, X: Any, y: Array, *rest: Any) -> None:
@@ -335,8 +345,12 @@ def _fit_of(base: Any) -> Any:
     """Make `fit` with the base class's signature and validation_data."""
     theirs = base.fit
 
+    known = frozenset(inspect.signature(theirs).parameters)
+
     @functools.wraps(theirs)
     def fit(self: Any, X: Any, y: Any, *args: Any, validation_data: Any = None, **kwargs: Any) -> Any:
+        if not kwargs.keys() <= known:
+            return theirs(self, X, y, *args, **kwargs)  # which says what it does not know
         weight = args[0] if args else kwargs.get("sample_weight")
         with fit_arguments(self, X, y, weight):
             if validation_data is None:
@@ -376,6 +390,7 @@ _OPTIONS_DOC = """Parameters
         like), or one of the package's optimizers.
     dropout : float or list of float, default=0.0
         Share of each hidden layer's outputs that is dropped in training, in [0, 1); a list has one for each layer.
+        Stochastic solvers only: lbfgs raises ValueError.
     l1 : float, default=0.0
         Factor of the sum of the weights' absolute values, beside alpha's of their squares; divided by the rows, too.
     clip_value, clip_norm : float, optional
@@ -419,12 +434,14 @@ _OPTIONS_DOC = """Parameters
 {example}    """
 
 _CLASSIFIER_DOC = """    loss : "log_loss", "hinge", "squared_hinge", fastbp.Loss or callable, default="log_loss"
-        Under the two of margins there is no `predict_proba`. A loss of probabilities may have options, such as
-        ``fastbp.SigmoidNLL(pos_weight=3.0)``; ``loss(y, t)`` gives each row's loss and its gradient at the outputs.
+        Under the two of margins there is `decision_function` and no `predict_proba`. A loss of probabilities may have
+        options, such as ``fastbp.SigmoidNLL(pos_weight=3.0)``; ``loss(y, t)`` gives each row's loss and its gradient at
+        the outputs.
     class_weight : dict or "balanced", optional
         What the rows of each class count; "balanced" is of all rows, and not for partial_fit.
     label_smoothing : float, default=0.0
-        Share of each target that goes to all classes alike, in [0, 1).
+        Share of each target that goes to all classes alike, in [0, 1). Under "log_loss"; a loss that is given as an
+        object has its own, ``fastbp.SoftmaxNLL(label_smoothing=0.1)``, and others raise ValueError.
 """
 
 _CLASSIFIER_EXAMPLE = """    >>> from sklearn.datasets import load_iris
@@ -436,7 +453,9 @@ _CLASSIFIER_EXAMPLE = """    >>> from sklearn.datasets import load_iris
 
 _REGRESSOR_DOC = """    loss : str, fastbp.Loss or callable, default="squared_error"
         "squared_error", "poisson", "huber", "mae", "quantile", ...: every loss of the package whose outputs are values
-        or rates; or ``loss(y, t)`` that gives the loss of each row and its gradient at the outputs.
+        or rates; or ``loss(y, t)`` that gives the loss of each row and its gradient at the outputs. A name has the
+        loss's defaults, "quantile" the median; others are given as an object, ``fastbp.Quantile(0.9)``. "mse" sums over
+        several outputs, where "squared_error" is their mean.
 """
 
 _REGRESSOR_EXAMPLE = """    >>> import numpy as np
@@ -482,6 +501,20 @@ class MLPClassifier(PredictingClassifier, Accelerated, neural_network.MLPClassif
         if link_of(self.loss) == "margin":
             raise AttributeError(f"loss={self.loss!r} makes margins: there are no probabilities")
         return True
+
+    def _has_margins(self) -> bool:
+        if link_of(self.loss) != "margin":
+            raise AttributeError(f"loss={self.loss!r} makes probabilities: there are no margins")
+        return True
+
+    @available_if(_has_margins)  # type: ignore[untyped-decorator]
+    def decision_function(self, X: Any) -> Array:
+        """Give the margin of each class in the order of ``classes_``, (n_samples, n_classes); of two, the second's.
+
+        Only under a loss of margins, such as "hinge": AttributeError.
+        """
+        margins = self._margins(X)
+        return margins[:, 0] if margins.shape[1] == 1 else margins
 
     @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> Array:

@@ -12,6 +12,8 @@ C. Between two epochs everything that scikit-learn's hooks may look at is as it 
 from __future__ import annotations
 
 import contextlib
+import functools
+import threading
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import threadpoolctl
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import is_classifier
@@ -37,7 +40,17 @@ from fastbp.sklearn._callbacks import Iterations
 from fastbp.sklearn._core import Core, dropout_shares, loss_offsets, loss_share, network_for, plain_targets, targets_of
 from fastbp.sklearn._solvers import Link, is_for, new_optimizer
 
-__all__ = ["Job", "Objective", "StochasticFit", "deferred", "drive", "drive_or_defer", "objective", "prepare"]
+__all__ = [
+    "Job",
+    "Objective",
+    "StochasticFit",
+    "deferred",
+    "drive",
+    "drive_or_defer",
+    "objective",
+    "prepare",
+    "single_blas",
+]
 
 MANY_ELEMENTS = 1 << 16  # of X: in fewer it does not pay to look for zeros
 SAMPLE = 64  # rows that are looked at first
@@ -676,6 +689,37 @@ def resumes(est: Any) -> bool:
 
 
 # ---- lbfgs -----------------------------------------------------------------------------------------------------------
+
+
+class SingleBlas:
+    """One thread of BLAS, for all of the process, while anybody is within.
+
+    scipy's steps make many products of short vectors. Threads of BLAS cost more there than they give, many times more
+    where they take turns with the engine's. Whoever comes first limits them and whoever goes last gives them back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._limit = threading.Lock(), 0, contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._limit.enter_context(_libraries().limit(limits=1, user_api="blas"))
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limit.close()
+
+
+@functools.cache
+def _libraries() -> Any:
+    return threadpoolctl.ThreadpoolController()
+
+
+single_blas = SingleBlas()
 
 
 class Objective:

@@ -166,7 +166,10 @@ def _constructor(member: type) -> Callable[..., None]:
     signature = inspect.Signature(parameters)
 
     def __init__(self: Any, *args: Any, **given: Any) -> None:
-        bound = signature.bind(self, *args, **given)
+        try:
+            bound = signature.bind(self, *args, **given)
+        except TypeError as error:
+            raise TypeError(f"{type(self).__name__}.__init__() {error}") from None
         bound.apply_defaults()
         vars(self).update({name: value for name, value in bound.arguments.items() if name != "self"})
 
@@ -233,6 +236,8 @@ class MLPEnsemble(BaseEstimator):  # type: ignore[misc]
     def _fit(self, X: Any, y: Any, weight: Any) -> Self:
         if isinstance(self.n, bool) or not isinstance(self.n, Integral) or self.n < 1:
             raise ValueError(f"n is {self.n!r}, expected a number of members of at least 1")
+        if not isinstance(self.bootstrap, bool | np.bool_):
+            raise TypeError(f"bootstrap is {self.bootstrap!r}, expected True or False")
         X, y = self._check(X, y)
         random = check_random_state(self.random_state)
         members = self._members(random)
@@ -296,6 +301,7 @@ class MLPEnsembleClassifier(ClassifierMixin, MLPEnsemble):  # type: ignore[misc]
     """
 
     _member = MLPClassifier
+    loss: Any
     __init__ = _constructor(MLPClassifier)
 
     def __sklearn_tags__(self) -> Any:
@@ -304,6 +310,8 @@ class MLPEnsembleClassifier(ClassifierMixin, MLPEnsemble):  # type: ignore[misc]
         return tags
 
     def _fit(self, X: Any, y: Any, weight: Any) -> Self:
+        if not hasattr(self._member(loss=self.loss), "predict_proba"):
+            raise ValueError(f"loss={self.loss!r} makes margins, expected one of probabilities, whose mean decides")
         super()._fit(X, y, weight)
         # A bootstrap may have missed a class.
         seen = [member.classes_ for member in self.estimators_]

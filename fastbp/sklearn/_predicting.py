@@ -24,7 +24,7 @@ from scipy import sparse
 from sklearn import neural_network
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import assert_all_finite
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastbp import _engine, runtime
 from fastbp._csr import SparseRows
@@ -38,6 +38,7 @@ Array = NDArray[Any]
 
 # What follows the last layer: scikit-learn's name, and the engine's.
 LINKS = {"identity": None, "logistic": "sigmoid", "softmax": "softmax", "exp": "exp"}
+PLAIN = (np.ndarray, np.memmap)  # as the second joblib gives them back, mapped from a file
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 SPARSE_ROWS = 4096  # that go through the units at once
 
@@ -108,7 +109,7 @@ class Predictor:
 
 def _common_dtype(coefs: tuple[Array, ...], intercepts: tuple[Array, ...]) -> np.dtype[Any]:
     arrays = (*coefs, *intercepts)
-    if not all(type(array) is np.ndarray and array.flags.aligned for array in arrays):
+    if not all(type(array) in PLAIN and array.flags.aligned for array in arrays):
         raise ValueError("coefs_ and intercepts_ are not all plain arrays")
     dtypes = {array.dtype for array in arrays}
     if len(dtypes) != 1 or not dtypes <= set(DTYPES):
@@ -298,13 +299,19 @@ def own_outputs(est: Any, X: Any) -> Array:
     found = engine_outputs(est, X)
     if found is not None:
         return found
+    out = linear_outputs(est, X)
+    _private.mlp.ACTIVATIONS[est.out_activation_](out)
+    return out
+
+
+def linear_outputs(est: Any, X: Any) -> Array:
+    """Give what the last layer makes of validated rows, (n, out), before any activation of the outputs."""
     if sparse.issparse(X):
-        return np.concatenate([own_outputs(est, rows) for rows in _dense_pieces(X)])
+        return np.concatenate([linear_outputs(est, rows) for rows in _dense_pieces(X)])
     dtype = np.dtype(est.coefs_[0].dtype)
     core = est._fastbp if est._fastbp is not None and est._fastbp.serves(est, dtype) else Core(est, dtype)
     with threads_of(est), core.parameters_of(est):
         out: Array = core.net.outputs(np.ascontiguousarray(X, dtype))
-    _private.mlp.ACTIVATIONS[est.out_activation_](out)
     return out
 
 
@@ -416,6 +423,11 @@ class PredictingClassifier(PredictingMixin):
             if y is not None:
                 return y
         return super().predict(X)
+
+    def _margins(self, X: Any) -> Array:
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        return linear_outputs(self, X if self.dtype is None else X.astype(self.dtype, copy=False))
 
     def predict_proba(self, X: Any) -> Array:
         """Give the probability of each class, as scikit-learn's `MLPClassifier.predict_proba`.
