@@ -18,7 +18,7 @@ from sklearn.exceptions import NotFittedError
 import fastbp
 from fastbp.reference import ACTIVATIONS, OPTIMIZERS
 from fastbp.sklearn import MLPClassifier, MLPRegressor
-from fastbp.sklearn import _fitting as fitting
+from fastbp.sklearn import _lbfgs as lbfgs
 from fastbp.sklearn._core import LOSS_NAMES
 from fastbp.sklearn._private import FIT_TAKES_WEIGHT
 
@@ -128,7 +128,6 @@ class TestActivations:
         with pytest.raises(ValueError, match="activation has 1 entries, expected one for each of 2 hidden layers"):
             MLPRegressor(**SMALL, activation=["tanh"]).fit(X, VALUES)
 
-
     def test_a_unit_with_parameters_is_refused(self):
         with pytest.raises(ValueError, match=r"activation PReLU\(.*\) has parameters of its own"):
             MLPRegressor(**SMALL, activation=fastbp.PReLU()).fit(X, VALUES)
@@ -167,6 +166,13 @@ class TestLosses:
             other = MLPRegressor(**SMALL, alpha=0.0).fit(X, rows)
             same(est, other)
             np.testing.assert_allclose(est.loss_curve_, np.multiply(other.loss_curve_, 2), rtol=1e-12)
+
+    def test_scikit_learn_s_name_elsewhere_for_absolute_errors(self):
+        same(
+            MLPRegressor(**SMALL, loss="absolute_error").fit(X, VALUES),
+            MLPRegressor(**SMALL, loss="mae").fit(X, VALUES),
+            rtol=0,
+        )
 
     def test_a_loss_with_options(self):
         est = MLPRegressor(**SMALL | {"max_iter": 400}, loss=fastbp.Quantile(0.9)).fit(X, VALUES[:, 0])
@@ -285,7 +291,7 @@ def blas_threads():
 class TestThreadsOfBlas:
     def test_lbfgs_has_one_and_gives_the_others_back(self, monkeypatch):
         before, within = blas_threads(), []
-        objective = fitting.Objective.__call__
+        objective = lbfgs.Objective.__call__
 
         def noted(self, packed):
             within.append(blas_threads())
@@ -293,7 +299,7 @@ class TestThreadsOfBlas:
                 raise RuntimeError("enough")
             return objective(self, packed)
 
-        monkeypatch.setattr(fitting.Objective, "__call__", noted)
+        monkeypatch.setattr(lbfgs.Objective, "__call__", noted)
         with pytest.raises(RuntimeError, match="enough"):
             MLPRegressor(**SMALL | {"batch_size": "auto"}, solver="lbfgs").fit(X, VALUES)
         assert within == [{1}] * 3 and blas_threads() == before
@@ -301,8 +307,8 @@ class TestThreadsOfBlas:
     def test_the_last_one_out_gives_them_back(self):
         before = blas_threads()
         first, second = (contextlib.ExitStack() for _ in range(2))
-        first.enter_context(fitting.single_blas)
-        second.enter_context(fitting.single_blas)
+        first.enter_context(lbfgs.single_blas)
+        second.enter_context(lbfgs.single_blas)
         first.close()
         assert blas_threads() == {1}
         second.close()
@@ -414,6 +420,10 @@ class TestValidation:
             value, rel=1e-12
         )
         assert est.validation_scores_ is None
+
+    def test_a_curve_of_no_rows_is_refused(self):
+        with pytest.raises(ValueError, match="validation_loss=True needs rows for it"):
+            MLPRegressor(**SMALL, validation_loss=True).fit(X, VALUES)
 
     def test_the_loss_of_the_rows_split_off(self):
         est = MLPRegressor(**SMALL, early_stopping=True, validation_loss=True).fit(X, VALUES)

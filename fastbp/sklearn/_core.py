@@ -40,8 +40,10 @@ Array = NDArray[Any]
 SYNONYMS = {"logistic": "sigmoid"}
 ACTIVATION_NAMES = frozenset(SYNONYMS) | frozenset(ACTIVATIONS)
 
+# scikit-learn's names of losses, here and in its other estimators, that are not the package's.
+LOSS_SYNONYMS = {"squared_error": "mse", "poisson": "poisson_nll", "absolute_error": "mae"}
 # The package's losses whose outputs are values or rates, one for each column of targets, by name.
-LOSS_NAMES = frozenset(name for name, rule in LOSSES.items() if rule.link in {"identity", "exp"})
+LOSS_NAMES = frozenset({"absolute_error"}) | {n for n, rule in LOSSES.items() if rule.link in {"identity", "exp"}}
 # And those of classes, whose outputs are margins: no probabilities.
 MARGIN_NAMES = frozenset(name for name, rule in LOSSES.items() if rule.link == "margin")
 
@@ -150,7 +152,7 @@ def _loss_by_name(est: Any, name: str, clip: float) -> losses.Loss:
         else:
             log_loss = fastbp.SigmoidNLL(clip=clip)
         return log_loss
-    name = {"squared_error": "mse", "poisson": "poisson_nll"}.get(name, name)
+    name = LOSS_SYNONYMS.get(name, name)
     made: losses.Loss = getattr(fastbp, LOSSES[name].unit)()
     return made
 
@@ -158,7 +160,8 @@ def _loss_by_name(est: Any, name: str, clip: float) -> losses.Loss:
 def link_of(loss: Any) -> str | None:
     """Give what the outputs under a loss are: a link of the package; None where nobody knows."""
     if isinstance(loss, str):
-        return LOSSES[loss].link if loss in LOSSES else None
+        name = LOSS_SYNONYMS.get(loss, loss)
+        return LOSSES[name].link if name in LOSSES else None
     return loss.rule.link if isinstance(loss, losses.RuleLoss) else None
 
 

@@ -27,6 +27,7 @@ from fastbp import losses
 from fastbp.optimizers import RuleOptimizer
 from fastbp.runtime import MAX_THREADS
 from fastbp.sklearn import _fitting as fitting
+from fastbp.sklearn import _lbfgs as lbfgs
 from fastbp.sklearn import _private
 from fastbp.sklearn._callbacks import CallbackSupport, Iterations, fit_arguments
 from fastbp.sklearn._converting import ConvertingMixin
@@ -258,10 +259,10 @@ class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc
             with Iterations(self, 0):
                 super()._fit_lbfgs(X, y, *rest)
             return
-        with Iterations(self, 0), fitting.single_blas:
+        with Iterations(self, 0), lbfgs.single_blas:
             self._minimize(objective, X, y, *rest)
 
-    def _minimize(self, objective: fitting.Objective, X: Any, y: Array, *rest: Any) -> None:
+    def _minimize(self, objective: lbfgs.Objective, X: Any, y: Array, *rest: Any) -> None:
         self._lbfgs_objective = objective
         try:
             super()._fit_lbfgs(X, y, *rest)
@@ -270,8 +271,8 @@ class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc
         if self._lbfgs_dtype() == np.float32:
             self._unpack(np.asarray(self._packed(), np.float32))
 
-    def _objective(self, X: Any, y: Array, weight: Any) -> fitting.Objective | str:
-        return fitting.objective(self, X, y, weight if _private.FIT_TAKES_WEIGHT else None, self._lbfgs_dtype())
+    def _objective(self, X: Any, y: Array, weight: Any) -> lbfgs.Objective | str:
+        return lbfgs.objective(self, X, y, weight if _private.FIT_TAKES_WEIGHT else None, self._lbfgs_dtype())
 
     def _lbfgs_dtype(self) -> np.dtype[Any]:
         """scikit-learn's lbfgs computes in float64 whatever it is given; asked for float32, ours does that."""

@@ -1,4 +1,4 @@
-"""The stochastic fit, epoch by epoch, and the objective of lbfgs.
+"""The stochastic fit, epoch by epoch.
 
 A. scikit-learn's own `_fit` calls these in the place of its loops over batches, after it has validated the input, drawn
    the weights and set the attributes. Whatever it draws from the random state is drawn here at the same moment by the
@@ -12,8 +12,6 @@ C. Between two epochs everything that scikit-learn's hooks may look at is as it 
 from __future__ import annotations
 
 import contextlib
-import functools
-import threading
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
@@ -22,7 +20,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import threadpoolctl
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import is_classifier
@@ -33,23 +30,24 @@ from sklearn.utils.class_weight import compute_class_weight, compute_sample_weig
 from sklearn.utils.validation import check_X_y
 
 import fastbp
-from fastbp import _csr, _engine
+from fastbp import _csr
 from fastbp._sparse import worth_sparse
 from fastbp.sklearn import _private
 from fastbp.sklearn._callbacks import Iterations
-from fastbp.sklearn._core import Core, dropout_shares, loss_offsets, loss_share, network_for, plain_targets, targets_of
+from fastbp.sklearn._core import Core, dropout_shares, loss_offsets, loss_share, plain_targets, targets_of
 from fastbp.sklearn._solvers import Link, is_for, new_optimizer
 
 __all__ = [
+    "Data",
     "Job",
-    "Objective",
     "StochasticFit",
+    "class_factors",
     "deferred",
     "drive",
     "drive_or_defer",
-    "objective",
+    "oddity",
     "prepare",
-    "single_blas",
+    "product",
 ]
 
 MANY_ELEMENTS = 1 << 16  # of X: in fewer it does not pay to look for zeros
@@ -430,7 +428,7 @@ def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool)
     if np.result_type(x.dtype, *(a.dtype for a in (*est.coefs_, *est.intercepts_))) != dtype:
         return f"X is {x.dtype}, and the parameters have another dtype"
     factors = class_factors(est, y, incremental)
-    data = Data.of(est, x, y, _product(weight, factors), dtype, epochs=not (incremental or est.early_stopping))
+    data = Data.of(est, x, y, product(weight, factors), dtype, epochs=not (incremental or est.early_stopping))
     if data is None:
         return "a target is none of its loss"
     goes_on = not incremental and resumes(est)
@@ -532,7 +530,8 @@ def class_factors(est: Any, y: Array, incremental: bool = False) -> NDArray[np.f
     return np.asarray(of_class[places], np.float64)
 
 
-def _product(weight: Array | None, factors: Array | None) -> Array | None:
+def product(weight: Array | None, factors: Array | None) -> Array | None:
+    """Give what each row counts by both; None: all the same."""
     if weight is None or factors is None:
         return factors if weight is None else weight
     return np.asarray(weight * factors)
@@ -571,6 +570,8 @@ def _validation(
     if est._validation_data is not None:
         return _given_validation(est, dtype)
     if not est.early_stopping:
+        if est.validation_loss:
+            raise ValueError("validation_loss=True needs rows for it: early_stopping=True, or fit(validation_data=)")
         return None
     given = [array for array in (weight, factors) if array is not None]
     before = est._random_state.get_state() if est.exact_resume else None
@@ -578,7 +579,7 @@ def _validation(
     pairs = iter(more)
     weight, kept_weight = next(pairs) if weight is not None else (None, None)
     factors, _ = next(pairs) if factors is not None else (None, None)
-    train = Data.of(est, x, y, _product(weight, factors), dtype, epochs=True)
+    train = Data.of(est, x, y, product(weight, factors), dtype, epochs=True)
     data = Data.of(est, kept_x, kept_y, kept_weight, dtype, epochs=False) if est.validation_loss else None
     return Validation(train, kept_x, _labels_of(est, kept_y), kept_weight, data, before)
 
@@ -686,107 +687,3 @@ def resumes(est: Any) -> bool:
     if not (est.exact_resume and est.warm_start and hasattr(est, "_resume") and hasattr(est, "_optimizer")):
         return False
     return is_for(est._optimizer, est, est._chosen_solver())
-
-
-# ---- lbfgs -----------------------------------------------------------------------------------------------------------
-
-
-class SingleBlas:
-    """One thread of BLAS, for all of the process, while anybody is within.
-
-    scipy's steps make many products of short vectors. Threads of BLAS cost more there than they give, many times more
-    where they take turns with the engine's. Whoever comes first limits them and whoever goes last gives them back.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._inside, self._limit = threading.Lock(), 0, contextlib.ExitStack()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._limit.enter_context(_libraries().limit(limits=1, user_api="blas"))
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._limit.close()
-
-
-@functools.cache
-def _libraries() -> Any:
-    return threadpoolctl.ThreadpoolController()
-
-
-single_blas = SingleBlas()
-
-
-class Objective:
-    """The loss and its gradient at parameters in one vector, as scikit-learn's lbfgs wants them.
-
-    Parameters
-    ----------
-    est : MLPClassifier or MLPRegressor
-    dtype : dtype
-        That the engine computes in.
-    data : Data
-    """
-
-    def __init__(self, est: Any, dtype: np.dtype[Any], data: Data) -> None:
-        self.est, self.data = est, data
-        self.net = network_for(est, dtype)
-        shapes = [coef.shape for coef in est.coefs_] + [bias.shape for bias in est.intercepts_]
-        sizes = [int(np.prod(shape)) for shape in shapes]
-        self.point, self.gradient = (np.empty(sum(sizes), dtype) for _ in range(2))
-        self.n_weights = sum(coef.size for coef in est.coefs_)
-        self.table, self.out = (_table(flat, shapes, sizes) for flat in (self.point, self.gradient))
-        self.is_weightless = data.weight is not None and data.weight.sum() == 0
-        self.rows: float = float(len(data.t) if data.weight is None else data.weight.sum(dtype=np.float64))
-        self.loss_share = loss_share(est)
-        self.gradient_share = self.loss_share if est.lbfgs_gradient == "exact" else 1.0
-        self.offset = 0.0
-        if data.offsets is not None and not self.is_weightless:
-            self.offset = float(np.average(data.offsets, weights=data.weight))
-
-    def __call__(self, packed: Array) -> tuple[np.float64, NDArray[np.float64]]:
-        """Give the loss, which becomes `loss_`, and a fresh gradient."""
-        if self.is_weightless:
-            np.average(np.ones(1), weights=np.zeros(1))  # raises what scikit-learn's mean raises
-        self.point[...] = packed
-        whole, data = self.net.whole, self.data
-        assert whole is not None
-        loss = whole.engine.value_and_grad(data.x, data.t, data.weight, self.table, self.out)
-        loss = self.loss_share * loss + self.offset
-        gradient = self.gradient.astype(np.float64)
-        if self.gradient_share != 1.0:
-            gradient *= self.gradient_share
-        return np.float64(loss + self._penalize(gradient[: self.n_weights])), gradient
-
-    def _penalize(self, gradient: NDArray[np.float64]) -> float:
-        weights, est = self.point[: self.n_weights].astype(np.float64, copy=False), self.est
-        gradient += (est.alpha / self.rows) * weights
-        penalty: float = 0.5 * est.alpha * float(weights @ weights)
-        if est.l1 != 0:
-            gradient += (est.l1 / self.rows) * np.sign(weights)
-            penalty += est.l1 * float(np.abs(weights).sum())
-        return penalty / self.rows
-
-
-def objective(est: Any, x: Any, y: Array, weight: Array | None, dtype: np.dtype[Any]) -> Objective | str:
-    """Make the objective of validated rows; or say why scikit-learn's own way must be gone."""
-    odd = oddity(est, y, weight)
-    if odd is not None:
-        return odd
-    data = Data.of(est, x, y, _product(weight, class_factors(est, y)), dtype, epochs=True)
-    if data is None:
-        return "a target is none of its loss"
-    made = Objective(est, dtype, data)
-    return made if made.net.whole is not None else "its loss is computed in Python"
-
-
-def _table(flat: Array, shapes: list[tuple[int, ...]], sizes: list[int]) -> _engine.Table:
-    ends = np.cumsum(sizes)
-    arrays = [flat[end - size : end].reshape(shape) for end, size, shape in zip(ends, sizes, shapes, strict=True)]
-    half = len(arrays) // 2
-    return _engine.Table(arrays[:half], arrays[half:])

@@ -1,0 +1,125 @@
+"""The objective of lbfgs, which is scipy's.
+
+scikit-learn's own `_fit_lbfgs` calls scipy; what scipy asks at each point is answered here: the loss and its gradient
+in one vector, as scikit-learn packs them, computed by the engine in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from typing import Any
+
+import numpy as np
+import threadpoolctl
+from numpy.typing import NDArray
+
+from fastbp import _engine
+from fastbp.sklearn._core import loss_share, network_for
+from fastbp.sklearn._fitting import Data, class_factors, oddity, product
+
+__all__ = ["Objective", "objective", "single_blas"]
+
+Array = NDArray[Any]
+
+
+class SingleBlas:
+    """One thread of BLAS, for all of the process, while anybody is within.
+
+    scipy's steps make many products of short vectors. Threads of BLAS cost more there than they give, many times more
+    where they take turns with the engine's. Whoever comes first limits them and whoever goes last gives them back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._limit = threading.Lock(), 0, contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._limit.enter_context(_libraries().limit(limits=1, user_api="blas"))
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limit.close()
+
+
+@functools.cache
+def _libraries() -> Any:
+    return threadpoolctl.ThreadpoolController()
+
+
+single_blas = SingleBlas()
+
+
+class Objective:
+    """The loss and its gradient at parameters in one vector, as scikit-learn's lbfgs wants them.
+
+    Parameters
+    ----------
+    est : MLPClassifier or MLPRegressor
+    dtype : dtype
+        That the engine computes in.
+    data : Data
+    """
+
+    def __init__(self, est: Any, dtype: np.dtype[Any], data: Data) -> None:
+        self.est, self.data = est, data
+        self.net = network_for(est, dtype)
+        shapes = [coef.shape for coef in est.coefs_] + [bias.shape for bias in est.intercepts_]
+        sizes = [int(np.prod(shape)) for shape in shapes]
+        self.point, self.gradient = (np.empty(sum(sizes), dtype) for _ in range(2))
+        self.n_weights = sum(coef.size for coef in est.coefs_)
+        self.table, self.out = (_table(flat, shapes, sizes) for flat in (self.point, self.gradient))
+        self.is_weightless = data.weight is not None and data.weight.sum() == 0
+        self.rows: float = float(len(data.t) if data.weight is None else data.weight.sum(dtype=np.float64))
+        self.loss_share = loss_share(est)
+        self.gradient_share = self.loss_share if est.lbfgs_gradient == "exact" else 1.0
+        self.offset = 0.0
+        if data.offsets is not None and not self.is_weightless:
+            self.offset = float(np.average(data.offsets, weights=data.weight))
+
+    def __call__(self, packed: Array) -> tuple[np.float64, NDArray[np.float64]]:
+        """Give the loss, which becomes `loss_`, and a fresh gradient."""
+        if self.is_weightless:
+            np.average(np.ones(1), weights=np.zeros(1))  # raises what scikit-learn's mean raises
+        self.point[...] = packed
+        whole, data = self.net.whole, self.data
+        assert whole is not None
+        loss = whole.engine.value_and_grad(data.x, data.t, data.weight, self.table, self.out)
+        loss = self.loss_share * loss + self.offset
+        gradient = self.gradient.astype(np.float64)
+        if self.gradient_share != 1.0:
+            gradient *= self.gradient_share
+        return np.float64(loss + self._penalize(gradient[: self.n_weights])), gradient
+
+    def _penalize(self, gradient: NDArray[np.float64]) -> float:
+        weights, est = self.point[: self.n_weights].astype(np.float64, copy=False), self.est
+        gradient += (est.alpha / self.rows) * weights
+        penalty: float = 0.5 * est.alpha * float(weights @ weights)
+        if est.l1 != 0:
+            gradient += (est.l1 / self.rows) * np.sign(weights)
+            penalty += est.l1 * float(np.abs(weights).sum())
+        return penalty / self.rows
+
+
+def objective(est: Any, x: Any, y: Array, weight: Array | None, dtype: np.dtype[Any]) -> Objective | str:
+    """Make the objective of validated rows; or say why scikit-learn's own way must be gone."""
+    odd = oddity(est, y, weight)
+    if odd is not None:
+        return odd
+    data = Data.of(est, x, y, product(weight, class_factors(est, y)), dtype, epochs=True)
+    if data is None:
+        return "a target is none of its loss"
+    made = Objective(est, dtype, data)
+    return made if made.net.whole is not None else "its loss is computed in Python"
+
+
+def _table(flat: Array, shapes: list[tuple[int, ...]], sizes: list[int]) -> _engine.Table:
+    ends = np.cumsum(sizes)
+    arrays = [flat[end - size : end].reshape(shape) for end, size, shape in zip(ends, sizes, shapes, strict=True)]
+    half = len(arrays) // 2
+    return _engine.Table(arrays[:half], arrays[half:])
