@@ -341,6 +341,21 @@ def test_a_ctrl_c_reaches_a_fit_that_is_awake(ctrl_c: Callable[[float], None]) -
 # ---- what goes on together -------------------------------------------------------------------------------------------
 
 
+def test_a_ctrl_c_at_any_moment(ctrl_c: Callable[[float], None]) -> None:
+    """Also while threads begin and end: no thread stays, and nobody waits for ever."""
+    x, y, _ = rows_of_data(60)
+    for i in range(40):
+        members = [MLPRegressor(hidden_layer_sizes=(5,), max_iter=30, tol=0, random_state=j) for j in range(5)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                ctrl_c(0.0004 * i)
+                fit_many(members, x, y)
+                time.sleep(0.03)
+            except KeyboardInterrupt:
+                continue
+
+
 def test_a_call_that_fits_twice() -> None:
     X, y, _ = rows_of_data()
 

@@ -21,6 +21,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
+from functools import partial
 from typing import Any, Self
 
 import joblib
@@ -62,38 +63,59 @@ class Fit:
         self.error: BaseException | None = None
         self._thrown: BaseException | None = None
         self._turn, self._back = threading.Semaphore(0), threading.Event()
+        self._gate, self._hears = threading.RLock(), False
         self._thread = threading.Thread(target=copy_context().run, args=(self._body,), daemon=True)
 
-    def wake(self, error: BaseException | None = None) -> None:
-        """Let it go on until it has epochs to be run, or is over; with an error, that is what its epochs raise."""
+    def wake(self, error: BaseException | None = None, hearing: Callable[..., Any] = contextlib.nullcontext) -> None:
+        """Let it go on until it has epochs to be run, or is over; with an error, that is what its epochs raise.
+
+        A Ctrl-C is passed on to it, where the caller hears it: within `hearing`, since to start a thread and not to
+        wait for it would leave it awake.
+        """
         self._thrown = error
         self._back.clear()
+        self._hears = True
         if self._thread.ident is None:
             self._thread.start()
         self._turn.release()
         while True:
             try:
-                self._back.wait()
+                with hearing():
+                    self._back.wait()
                 return
             except KeyboardInterrupt:
-                if not self._back.is_set():
-                    _raise_in(self._thread, KeyboardInterrupt)
+                self._interrupt()
+
+    def _interrupt(self) -> None:
+        with self._gate:
+            if self._hears:
+                _raise_in(self._thread, KeyboardInterrupt)
+
+    def _stop_hearing(self) -> None:
+        """What is passed on comes here at the latest, and not between two lines that belong together."""
+        with self._gate:
+            self._hears = False
 
     def _body(self) -> None:
-        self._turn.acquire()
         try:
+            self._turn.acquire()
             with (
                 sklearn.config_context(**self._config),
                 fastbp.threads(self._n_threads),
                 fitting.deferred(self._sleep),
             ):
                 self.result = self._call()
+            self._stop_hearing()
         except BaseException as error:
             self.error = error
-        self.is_over = True
-        self._back.set()
+        finally:
+            with contextlib.suppress(KeyboardInterrupt):
+                self._stop_hearing()
+            self.is_over = True
+            self._back.set()
 
     def _sleep(self, epochs: fitting.Epochs) -> None:
+        self._stop_hearing()
         self.epochs = epochs
         self._back.set()
         self._turn.acquire()
@@ -224,8 +246,8 @@ class Together:
             self.throw(fit, KeyboardInterrupt())
 
     def _wake(self, fit: Fit, error: BaseException | None = None) -> None:
-        with self._hearing(True):
-            fit.wake(error)
+        with self._hearing(False):
+            fit.wake(error, partial(self._hearing, True))
         if fit.is_over:
             self.asleep.remove(fit)
 
