@@ -92,6 +92,15 @@ class TestDefaults:
             MLPClassifier(solver="lbfgs").fit(X, LABELS, validation_data=(X, LABELS))
 
 
+class TestSubclasses:
+    def test_one_that_asks_scikit_learn_s_constructor_has_the_defaults(self):
+        class Mine(MLPRegressor):
+            def __init__(self, alpha=1.0):
+                neural_network.MLPRegressor.__init__(self, alpha=alpha, max_iter=3, random_state=0)
+
+        same(Mine().fit(X, VALUES), neural_network.MLPRegressor(alpha=1.0, max_iter=3, random_state=0).fit(X, VALUES))
+
+
 class TestActivations:
     @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
     def test_every_activation_of_the_table(self, name):
@@ -285,16 +294,19 @@ class TestLosses:
 
 
 def blas_threads():
-    return {one["num_threads"] for one in threadpoolctl.threadpool_info() if one["user_api"] == "blas"}
+    """Of BLAS, without the engine's own, which goes by the same name."""
+    pools = [one for one in threadpoolctl.threadpool_info() if one["user_api"] == "blas"]
+    return {one["num_threads"] for one in pools if one["internal_api"] != "fastbp"}
 
 
 class TestThreadsOfBlas:
     def test_lbfgs_has_one_and_gives_the_others_back(self, monkeypatch):
-        before, within = blas_threads(), []
+        before, within, own = blas_threads(), [], fastbp.get_num_threads()
         objective = lbfgs.Objective.__call__
 
         def noted(self, packed):
             within.append(blas_threads())
+            assert fastbp.get_num_threads() == own
             if len(within) == 3:
                 raise RuntimeError("enough")
             return objective(self, packed)

@@ -468,10 +468,12 @@ _REGRESSOR_EXAMPLE = """    >>> import numpy as np
 """
 
 
-def _documented(summary: str, more: str, example: str) -> Callable[[type], type]:
-    """Give a class its docstring: what both estimators have stands in one place."""
+def _completed(summary: str, more: str, example: str) -> Callable[[Any], Any]:
+    """Give a class its docstring, and its options' defaults: a subclass may never call our constructor."""
 
-    def add(cls: type) -> type:
+    def add(cls: Any) -> Any:
+        for name, default in cls._options.items():
+            setattr(cls, name, default)
         options = _OPTIONS_DOC.format(name=cls.__name__, more=more, example=example)
         cls.__doc__ = f"{summary}\n\n    {options}"
         return cls
@@ -482,7 +484,7 @@ def _documented(summary: str, more: str, example: str) -> Callable[[type], type]
 # ---- the estimators --------------------------------------------------------------------------------------------------
 
 
-@_documented(
+@_completed(
     "scikit-learn's multi-layer perceptron for classes, several times faster.", _CLASSIFIER_DOC, _CLASSIFIER_EXAMPLE
 )
 class MLPClassifier(PredictingClassifier, Accelerated, neural_network.MLPClassifier):  # type: ignore[misc]
@@ -531,7 +533,7 @@ class MLPClassifier(PredictingClassifier, Accelerated, neural_network.MLPClassif
         return super().predict_log_proba(X)  # type: ignore[no-any-return]
 
 
-@_documented(
+@_completed(
     "scikit-learn's multi-layer perceptron for numbers, several times faster.", _REGRESSOR_DOC, _REGRESSOR_EXAMPLE
 )
 class MLPRegressor(PredictingRegressor, Accelerated, neural_network.MLPRegressor):  # type: ignore[misc]

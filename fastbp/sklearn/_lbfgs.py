@@ -37,7 +37,7 @@ class SingleBlas:
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
-                self._limit.enter_context(_libraries().limit(limits=1, user_api="blas"))
+                self._limit.enter_context(_libraries().limit(limits=1))
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
@@ -49,7 +49,10 @@ class SingleBlas:
 
 @functools.cache
 def _libraries() -> Any:
-    return threadpoolctl.ThreadpoolController()
+    """Those of BLAS; the engine's team of threads goes by the same name, and goes on."""
+    found = threadpoolctl.ThreadpoolController()
+    others = {one.internal_api for one in found.lib_controllers if one.user_api == "blas"} - {"fastbp"}
+    return found.select(internal_api=sorted(others))
 
 
 single_blas = SingleBlas()
