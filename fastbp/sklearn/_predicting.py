@@ -40,7 +40,7 @@ Array = NDArray[Any]
 LINKS = {"identity": None, "logistic": "sigmoid", "softmax": "softmax", "exp": "exp"}
 PLAIN = (np.ndarray, np.memmap)  # as the second joblib gives them back, mapped from a file
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-SPARSE_ROWS = 4096  # that go through the units at once
+SPARSE_ROWS = 1024  # that go through the units at once
 
 # What a prediction follows from, beside the arrays and the dtype of the input.
 VALUES = ("activation", "out_activation_", "n_layers_", "n_features_in_", "n_outputs_")
@@ -94,10 +94,11 @@ class Predictor:
             engine = self.door.engines.pop()
         except IndexError:
             engine = self.door.make_engine()
+        data = np.ascontiguousarray(rows.data, self.dtype)
         for first in range(0, len(out), SPARSE_ROWS):
-            piece = rows[first : first + SPARSE_ROWS] if len(out) > SPARSE_ROWS else rows
-            data = np.ascontiguousarray(piece.data, self.dtype)
-            x = SparseRows(piece.indptr, piece.indices, data, piece.shape[1])
+            starts = rows.indptr[first : first + SPARSE_ROWS + 1]
+            entries = slice(starts[0], starts[-1])
+            x = SparseRows(starts - starts[0], rows.indices[entries], data[entries], rows.shape[1])
             out[first : first + SPARSE_ROWS] = engine.forward(x, self.door.table, False)
         self.door.engines.append(engine)
         output(out)
