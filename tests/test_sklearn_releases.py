@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -113,3 +115,12 @@ def test_the_signature_is_the_installed_releases(name: str) -> None:
     with pytest.raises(TypeError):
         OURS[name](*[None] * len(theirs))
     assert np.isscalar(OURS[name]().alpha)
+
+
+def test_without_scikit_learn_the_error_says_what_to_install() -> None:
+    code = "import sys; sys.modules['sklearn'] = None; import fastbp; import fastbp.sklearn"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr.endswith(
+        'ModuleNotFoundError: fastbp.sklearn needs scikit-learn: pip install "fastbp[sklearn]"\n'
+    )

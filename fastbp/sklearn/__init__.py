@@ -5,6 +5,13 @@ random stream and results; their gradients and updates are computed by the packa
 does not have are keyword-only and off by default.
 """
 
+try:
+    import sklearn as _  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        'fastbp.sklearn needs scikit-learn: pip install "fastbp[sklearn]"', name=error.name
+    ) from None
+
 from fastbp.sklearn._display import LossCurveDisplay
 from fastbp.sklearn._estimators import MLPClassifier, MLPRegressor
 from fastbp.sklearn._many import GridSearchCV, MLPEnsemble, MLPEnsembleClassifier, MLPEnsembleRegressor, fit_many
