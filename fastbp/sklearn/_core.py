@@ -62,13 +62,17 @@ def hidden_units(est: Any) -> list[Unit]:
     ValueError
         There are not as many activations as hidden layers.
     """
-    n_hidden = len(est.coefs_) - 1
-    given = est.activation
-    if isinstance(given, list | tuple):
-        if len(given) != n_hidden:
-            raise ValueError(f"activation has {len(given)} entries, expected one for each of {n_hidden} hidden layers")
-        return [_unit(one) for one in given]
-    return [_unit(given) for _ in range(n_hidden)]
+    return [_unit(one) for one in _for_each_layer(est, "activation")]
+
+
+def _for_each_layer(est: Any, name: str) -> list[Any]:
+    """Give a parameter's value for each hidden layer: a list has one for each."""
+    n_hidden, given = len(est.coefs_) - 1, getattr(est, name)
+    if not isinstance(given, list | tuple):
+        return [given] * n_hidden
+    if len(given) != n_hidden:
+        raise ValueError(f"{name} has {len(given)} entries, expected one for each of {n_hidden} hidden layers")
+    return list(given)
 
 
 def _unit(given: str | Unit) -> Unit:
@@ -85,13 +89,7 @@ def _unit(given: str | Unit) -> Unit:
 
 def dropout_shares(est: Any) -> list[float]:
     """Give the share that is dropped after each hidden layer."""
-    n_hidden = len(est.coefs_) - 1
-    given = getattr(est, "dropout", 0.0)
-    if not isinstance(given, list | tuple):
-        return [float(given)] * n_hidden
-    if len(given) != n_hidden:
-        raise ValueError(f"dropout has {len(given)} entries, expected one for each of {n_hidden} hidden layers")
-    return [float(share) for share in given]
+    return [float(share) for share in _for_each_layer(est, "dropout")]
 
 
 # ---- losses ----------------------------------------------------------------------------------------------------------

@@ -129,6 +129,7 @@ class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc
     """What makes an estimator of scikit-learn ours."""
 
     solver: Any
+    _options: ClassVar[dict[str, Any]]  # and their defaults
     _fastbp: Core | None = None
     _validation_data: ClassVar[Any] = None
 
@@ -153,10 +154,8 @@ class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc
 
     def _own_options(self) -> list[str]:
         """Name the options in use that scikit-learn's own way does not have."""
-        options = (*OPTIONS, *(CLASSIFIER_OPTIONS if "class_weight" in vars(self) else ()))
         harmless = {"n_threads", "dtype", "progress", "exact_resume", "lbfgs_gradient", "loss"}
-        defaults = {**OPTIONS, **CLASSIFIER_OPTIONS}
-        used = [name for name in options if name not in harmless and getattr(self, name) != defaults[name]]
+        used = [name for name, off in self._options.items() if name not in harmless and getattr(self, name) != off]
         beyond = {
             "activation": not (isinstance(self.activation, str) and self.activation in SKLEARN_ACTIVATIONS),
             "loss": not (isinstance(self.loss, str) and self.loss in SKLEARN_LOSSES),

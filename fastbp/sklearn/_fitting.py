@@ -428,8 +428,10 @@ def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool)
     if np.result_type(x.dtype, *(a.dtype for a in (*est.coefs_, *est.intercepts_))) != dtype:
         return f"X is {x.dtype}, and the parameters have another dtype"
     factors = class_factors(est, y, incremental)
-    data = Data.of(est, x, y, product(weight, factors), dtype, epochs=not (incremental or est.early_stopping))
-    if data is None:
+    # Rows that are split off are taken after the split.
+    splits = est.early_stopping and est._validation_data is None
+    data = None if splits else Data.of(est, x, y, product(weight, factors), dtype, epochs=not incremental)
+    if data is None and not (splits and targets_of(est, y, dtype) is not None):
         return "a target is none of its loss"
     goes_on = not incremental and resumes(est)
     if goes_on:
@@ -447,6 +449,7 @@ def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool)
     validation = _validation(est, x, y, weight, factors, dtype)
     if validation is not None and validation.train is not None:
         data = validation.train
+    assert data is not None
     fit = StochasticFit(est, core, link, data, validation, incremental)
     if goes_on:
         est._random_state.set_state(est._resume.stream)

@@ -125,8 +125,16 @@ class Link:
     mine : fastbp optimizer
     """
 
-    def __init__(self, core: Core, theirs: Any, mine: RuleOptimizer, lists: dict[str, str]) -> None:
-        self.core, self.theirs, self.mine, self.lists = core, theirs, mine, lists
+    def __init__(
+        self,
+        core: Core,
+        theirs: Any,
+        mine: RuleOptimizer,
+        lists: dict[str, str],
+        clips: tuple[float | None, float | None],
+    ) -> None:
+        self.theirs, self.mine, self.lists, self.clips = theirs, mine, lists, clips
+        mine.clip_value, mine.clip_norm = clips
         self.numbers = _numbers(theirs)
         self.state = mine.state_for(core.net)
         self.mine.state_arrays(self.state, core.net.flat_parameters)
@@ -145,13 +153,8 @@ class Link:
         twin = _twin(theirs)
         if twin is None:
             return None
-        made = cls(core, theirs, *twin)
-        made.clips = clips
-        made.mine.clip_value, made.mine.clip_norm = clips
-        core.links["optimizer"] = made
+        made = core.links["optimizer"] = cls(core, theirs, *twin, clips)
         return made
-
-    clips: tuple[float | None, float | None] = (None, None)
 
     def begin(self) -> None:
         """Take the optimizer's state as it is: somebody may have changed it, or a pickle has come back."""
