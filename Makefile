@@ -20,9 +20,14 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 
-# One stamp for each set of extras; the package itself is rebuilt when a source of the compiled modules has changed.
-$(VENV)/installed-%: $(BIN)/python $(SOURCES)
-	$(BIN)/pip install --quiet -e ".[$*]"
+# The package is built once, and again when a source of its compiled modules has changed.
+$(VENV)/built: $(BIN)/python $(SOURCES)
+	$(BIN)/pip install --quiet -e .
+	@touch $@
+
+# What an extra names is installed beside the package: pip finds that already there, and builds nothing.
+$(VENV)/installed-%: $(VENV)/built
+	$(BIN)/pip install --quiet "fastbp[$*]"
 	@touch $@
 
 demo: $(VENV)/installed-demo

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -128,8 +128,6 @@ class Engine(Gate):
         loss_share: float = 1,
     ) -> None: ...
 
-def train_epochs(jobs: Iterable[tuple[Any, ...]]) -> None: ...
-def train_streams(n: int, again: Callable[[int, Exception | None], tuple[Any, ...] | None]) -> None: ...
 def optimizer_update(
     kind: str,
     parameters: _Floats,

@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import joblib
@@ -37,13 +38,16 @@ from fastbp.sklearn import (
     MLPEnsembleRegressor,
     MLPRegressor,
     _many,
+    _parallel,
     fit_many,
 )
-from fastbp.sklearn._together import Fit, Together
+from fastbp.sklearn._parallel import JoblibBackend, Pool
 
 Array = np.ndarray[Any, Any]
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer", "ignore:lbfgs failed to converge")
+
+assert "fastbp" not in joblib.parallel.BACKENDS, "importing the package has registered a backend"
 
 TAKES_WEIGHT = "sample_weight" in inspect.signature(MLPClassifier.fit).parameters
 
@@ -101,7 +105,7 @@ def members_of(cls: Any, settings: list[dict[str, Any]]) -> list[Any]:
 
 
 def test_examples_run() -> None:
-    assert doctest.testmod(_many).failed == 0
+    assert doctest.testmod(_many).failed == doctest.testmod(_parallel).failed == 0
 
 
 # ---- fit_many --------------------------------------------------------------------------------------------------------
@@ -221,27 +225,48 @@ def test_bad_arguments() -> None:
     assert not hasattr(member, "coefs_")
 
 
-@pytest.mark.parametrize("bad", ["parameter", "rows"])
-def test_an_error_before_the_first_epoch_changes_none(bad: str) -> None:
+def test_an_invalid_parameter_raises_before_any_fit() -> None:
     X, y, _ = rows_of_data()
-    members = [MLPRegressor(hidden_layer_sizes=(5,), max_iter=3, random_state=seed) for seed in range(3)]
+    members: list[Any] = [MLPRegressor(hidden_layer_sizes=(5,), max_iter=3, random_state=seed) for seed in range(3)]
+    members.append(LogisticRegression())
     members[0].fit(X, y)
+    members[1].alpha = -1
     before = [member.__dict__.copy() for member in members]
     coefs = [coef.copy() for coef in members[0].coefs_]
-    rows: Any = None
-    if bad == "parameter":
-        members[1].alpha = -1
-        before[1]["alpha"] = -1
-    else:
-        X, rows = X.copy(), [np.arange(50), np.arange(60), np.arange(50)]
-        X[55] = np.nan
-    with pytest.raises(ValueError, match="alpha" if bad == "parameter" else "NaN") as raised:
-        fit_many(members, X, y, rows=rows)
+    with pytest.raises(ValueError, match="alpha") as raised:
+        fit_many(members, X, y > 0)
     assert raised.value.__notes__ == ["raised by the fit of estimators[1]"]
     for member, state in zip(members, before, strict=True):
         assert vars(member).keys() == state.keys()
         assert all(vars(member)[name] is state[name] for name in state)
     assert_same_bits(tuple(members[0].coefs_), tuple(coefs))
+
+
+def test_rows_that_one_fit_refuses_leave_the_others_to_end() -> None:
+    X, y, _ = rows_of_data()
+    X[55] = np.nan
+    chosen = [np.arange(50), np.arange(60), np.arange(50)]
+    members = [MLPRegressor(hidden_layer_sizes=(5,), max_iter=3, random_state=seed) for seed in range(3)]
+    with pytest.raises(ValueError, match="NaN") as raised:
+        fit_many(members, X, y, rows=chosen)
+    assert raised.value.__notes__ == ["raised by the fit of estimators[1]"]
+    for i in (0, 2):
+        assert_same_fit(members[i], clone(members[i]).fit(X[:50], y[:50]))
+    assert not hasattr(members[1], "coefs_")
+
+
+def test_a_shared_random_state_is_drawn_from_in_turn() -> None:
+    X, y, _ = rows_of_data()
+
+    def make() -> list[Any]:
+        shared = np.random.RandomState(3)
+        states = [shared, 1, shared, shared]
+        return [MLPRegressor(hidden_layer_sizes=(5,), max_iter=3, random_state=state) for state in states]
+
+    with fastbp.threads(2):
+        members = fit_many(make(), X, y)
+    for one, other in zip(members, [other.fit(X, y) for other in make()], strict=True):
+        assert_same_fit(one, other)
 
 
 def test_an_error_in_the_midst_leaves_the_others_to_end() -> None:
@@ -281,68 +306,76 @@ def ctrl_c() -> Iterator[Callable[[float], None]]:
         timer.join()
 
 
+ENDLESS = {"hidden_layer_sizes": (50,), "max_iter": 10**6, "n_iter_no_change": 10**6}
+HANGS = 30  # seconds: whatever ends at all ends long before, also on a busy machine
+
+
+def interruptions(seen: Any) -> int:
+    return sum("Training interrupted by user" in str(one.message) for one in seen)
+
+
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_ctrl_c_ends_all_of_them(n_threads: int, ctrl_c: Callable[[float], None]) -> None:
+    """Those that run end after a whole step, and those that wait before their first."""
     X, y, _ = rows_of_data(20_000)
-    members = [
-        MLPRegressor(hidden_layer_sizes=(50,), max_iter=10**6, n_iter_no_change=10**6, random_state=seed)
-        for seed in range(3)
-    ]
+    members = [MLPRegressor(**ENDLESS, random_state=seed) for seed in range(3)]
     with fastbp.threads(n_threads):
-        ctrl_c(0.4)
+        ctrl_c(1)
         begin = time.perf_counter()
-        with pytest.warns(UserWarning, match="Training interrupted by user") as seen:
+        with pytest.warns(UserWarning, match="interrupted") as seen:
             fit_many(members, X, y)
-        assert time.perf_counter() - begin < 20
-    assert sum("interrupted" in str(one.message) for one in seen) == 3
-    for member in members:
-        steps = member._optimizer.t
-        assert steps > 0
+        assert time.perf_counter() - begin < HANGS
+    assert interruptions(seen) == 3
+    made = [member._optimizer.t for member in members]
+    assert all(made[:n_threads]) and not any(made[n_threads:])
+    for member, steps in zip(members, made, strict=True):
         alone = clone(member).set_params(max_iter=max(1, member.n_iter_)).fit(X, y)
         if steps == alone._optimizer.t:  # between two epochs
             assert_same_bits(tuple(member.coefs_), tuple(alone.coefs_))
 
 
-def test_a_ctrl_c_that_one_of_them_hears_is_for_all(ctrl_c: Callable[[float], None]) -> None:
-    """It comes in the Python between two epochs."""
-    X, y, _ = rows_of_data()
-
-    class Waits(MLPRegressor):
-        def _update_no_improvement_count(self, *args: Any) -> None:
-            if self.n_iter_ == 1:
-                os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(0.01)
-            super()._update_no_improvement_count(*args)
-
-    members = [cls(max_iter=50, random_state=1) for cls in (MLPRegressor, Waits, MLPRegressor)]
-    with pytest.warns(UserWarning, match="interrupted") as seen:
+def test_ctrl_c_ends_a_fit_whose_steps_are_pythons(ctrl_c: Callable[[float], None]) -> None:
+    X, y, _ = rows_of_data(2000)
+    half = lambda out, t: (0.5 * ((out - t) ** 2).sum(axis=1), out - t)  # noqa: E731
+    members = [MLPRegressor(**ENDLESS, random_state=seed, loss=half) for seed in range(2)]
+    ctrl_c(0.5)
+    with fastbp.threads(2), pytest.warns(UserWarning, match="interrupted") as seen:
         fit_many(members, X, y)
-    assert sum("interrupted" in str(one.message) for one in seen) == 3
-    assert all(member.n_iter_ <= 2 for member in members)
+    assert interruptions(seen) == 2
 
 
-def test_a_ctrl_c_reaches_a_fit_that_is_awake(ctrl_c: Callable[[float], None]) -> None:
+class Sleeps(BaseEstimator):
+    """Its fit takes for ever, and heeds nothing but an exception."""
+
+    def fit(self, X: Any, y: Any) -> Any:
+        end = time.monotonic() + HANGS
+        while time.monotonic() < end:
+            time.sleep(0.01)
+        raise AssertionError("not interrupted")
+
+
+def test_a_ctrl_c_ends_the_fit_of_another_class(ctrl_c: Callable[[float], None]) -> None:
     X, y, _ = rows_of_data()
-
-    class Sleeps(BaseEstimator):
-        def fit(self, X: Any, y: Any) -> Any:
-            end = time.monotonic() + 20
-            while time.monotonic() < end:
-                time.sleep(0.01)
-            return self
-
     ctrl_c(0.2)
-    begin = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
         fit_many([MLPRegressor(max_iter=2, random_state=0), Sleeps()], X, y)
-    assert time.perf_counter() - begin < 10
 
 
-# ---- what goes on together -------------------------------------------------------------------------------------------
+def test_a_second_ctrl_c_leaves_a_call_that_heeds_none(ctrl_c: Callable[[float], None]) -> None:
+    """It is in code that does not ask; the pool waits for it only until a third."""
+    released = threading.Event()
+    for seconds in (0.2, 0.6, 1.0):
+        ctrl_c(seconds)
+    with pytest.raises(KeyboardInterrupt), Pool(1).open() as pool:
+        pool.wait(pool.submit(released.wait))
+    released.set()
+    for thread, ended in pool._threads:
+        assert ended.acquire(timeout=HANGS)
+        thread.join()
 
 
 def test_a_ctrl_c_at_any_moment(ctrl_c: Callable[[float], None]) -> None:
-    """Also while threads begin and end: no thread stays, and nobody waits for ever."""
+    """Also while threads begin and end: no thread stays, and the caller does not wait for ever."""
     x, y, _ = rows_of_data(60)
     for i in range(40):
         members = [MLPRegressor(hidden_layer_sizes=(5,), max_iter=30, tol=0, random_state=j) for j in range(5)]
@@ -356,41 +389,64 @@ def test_a_ctrl_c_at_any_moment(ctrl_c: Callable[[float], None]) -> None:
                 continue
 
 
-def test_a_call_that_fits_twice() -> None:
-    X, y, _ = rows_of_data()
-
-    def twice() -> tuple[Any, Any]:
-        return tuple(MLPRegressor(max_iter=n, random_state=0).fit(X, y) for n in (3, 2))  # type: ignore[return-value]
-
-    fits = [Fit(twice) for _ in range(3)]
-    with Together() as together:
-        for fit in fits:
-            together.begin(fit)
-        together.run()
-    for fit in fits:
-        for one, other in zip(fit.result, twice(), strict=True):
-            assert_same_fit(one, other)
+# ---- the pool --------------------------------------------------------------------------------------------------------
 
 
-def test_settings_of_the_caller_hold() -> None:
-    seen: list[Any] = []
+def test_calls_have_the_settings_of_the_caller_and_a_share_of_its_threads() -> None:
+    def look() -> tuple[Any, ...]:
+        return sklearn.get_config()["assume_finite"], fastbp.get_num_threads(), np.geterr()["over"]
 
-    def look() -> None:
-        seen.append((sklearn.get_config()["assume_finite"], fastbp.get_num_threads(), np.geterr()["over"]))
+    for n_calls, share in ((1, 5), (2, 2), (5, 1), (9, 1), (None, 1)):
+        with sklearn.config_context(assume_finite=True), fastbp.threads(5), np.errstate(over="raise"):
+            with Pool(n_calls).open() as pool:
+                calls = [pool.submit(look) for _ in range(n_calls or 3)]
+                for call in calls:
+                    pool.wait(call)
+        assert [call.outcome() for call in calls] == [(True, share, "raise")] * len(calls)
 
-    with sklearn.config_context(assume_finite=True), fastbp.threads(3), np.errstate(over="raise"):
-        with Together() as together:
-            together.begin(Fit(look))
-    assert seen == [(True, 3, "raise")]
+
+def test_no_more_calls_at_once_than_threads() -> None:
+    running, most, lock = [0], [0], threading.Lock()
+
+    def count() -> None:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.01)
+        with lock:
+            running[0] -= 1
+
+    with fastbp.threads(3), Pool().open() as pool:
+        for call in [pool.submit(count) for _ in range(20)]:
+            pool.wait(call)
+    assert 1 <= most[0] <= 3
 
 
-def test_what_is_left_asleep_ends() -> None:
-    X, y, _ = rows_of_data()
-    fit = Fit(lambda: MLPRegressor().fit(X, y))
-    with pytest.raises(ZeroDivisionError), Together() as together:
-        together.begin(fit)
-        raise ZeroDivisionError
-    assert fit.is_over and fit.result is None
+def test_errors_are_those_of_the_call() -> None:
+    with fastbp.threads(2), Pool().open() as pool:
+        bad, good = pool.submit(lambda: 1 / 0), pool.submit(lambda: 7)
+        late = pool.submit(lambda: 8, when_over=lambda call: 1 / 0)
+        for call in (good, bad, late):
+            pool.wait(call)
+    assert good.outcome() == 7
+    for call in (bad, late):
+        with pytest.raises(ZeroDivisionError):
+            call.outcome()
+    with pytest.raises(RuntimeError, match="closed pool"):
+        pool.submit(lambda: 9)
+
+
+def test_an_error_in_the_block_ends_what_runs_and_what_waits() -> None:
+    X, y, _ = rows_of_data(2000)
+    members = [MLPRegressor(**ENDLESS, random_state=seed) for seed in range(4)]
+    with pytest.warns(UserWarning, match="interrupted") as seen, pytest.raises(ZeroDivisionError):
+        with fastbp.threads(2), Pool().open() as pool:
+            calls = [pool.submit(partial(member.fit, X, y)) for member in members]
+            while not hasattr(members[0], "loss_curve_"):
+                time.sleep(0.01)
+            raise ZeroDivisionError
+    assert 1 <= interruptions(seen) == sum(call.is_over for call in calls) <= 2
+    assert not any(hasattr(member, "coefs_") for member in members[2:])
 
 
 # ---- ensembles -------------------------------------------------------------------------------------------------------
@@ -519,14 +575,14 @@ def test_a_search_is_scikit_learns(options: dict[str, Any], capsys: Any) -> None
     assert_array_equal(mine.predict(X), theirs.predict(X))
 
 
-STREAM = np.random.default_rng(0)
+class Scaled(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Counts its fits: what was fitted must be what is scored."""
 
-
-class Noise(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Draws once, in fit, from the one stream that there is: what was fitted must be what is scored."""
+    fits = 0
 
     def fit(self, X: Any, y: Any = None) -> Any:
-        self.factor_ = STREAM.random()
+        Scaled.fits += 1
+        self.factor_ = 1 / (1 + np.abs(X).max())
         return self
 
     def transform(self, X: Any) -> Any:
@@ -536,12 +592,14 @@ class Noise(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 def test_a_search_over_a_pipeline() -> None:
     X, y, _ = rows_of_data()
     member = MLPRegressor(hidden_layer_sizes=(6,), max_iter=4, random_state=0)
-    pipeline = make_pipeline(StandardScaler(), Noise(), member)
+    pipeline = make_pipeline(StandardScaler(), Scaled(), member)
     grid = {"mlpregressor__alpha": [1e-4, 1.0], "standardscaler__with_mean": [True, False]}
-    made, beginning = [], STREAM.bit_generator.state
+    made = []
     for cls in (GridSearchCV, model_selection.GridSearchCV):
-        STREAM.bit_generator.state = beginning
-        made.append(cls(pipeline, grid, cv=3).fit(X, y))
+        Scaled.fits = 0
+        with fastbp.threads(2):
+            made.append(cls(pipeline, grid, cv=3).fit(X, y))
+        assert Scaled.fits == 4 * 3 + 1
     assert_same_search(*made)
 
 
@@ -559,17 +617,27 @@ def test_a_candidate_that_fails() -> None:
         GridSearchCV(member, grid, cv=2, error_score="raise").fit(X, y)
 
 
-def test_ctrl_c_in_a_search(ctrl_c: Callable[[float], None]) -> None:
-    """What is being fitted ends with a warning and is scored, as it is in scikit-learn's."""
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_ctrl_c_in_a_search(n_threads: int, ctrl_c: Callable[[float], None]) -> None:
+    """What is being fitted ends with a warning and is scored, and the search goes on, as scikit-learn's does."""
     X, y, _ = rows_of_data(20_000)
-    member = MLPRegressor(hidden_layer_sizes=(50,), max_iter=10**6, n_iter_no_change=10**6, random_state=0)
-    search = GridSearchCV(member, {"alpha": [0.1, 1.0]}, cv=2, refit=False)
-    ctrl_c(0.5)
+
+    class EndsOnce(MLPRegressor):
+        begun = 0
+
+        def fit(self, X: Any, y: Any) -> Any:
+            EndsOnce.begun += 1
+            if EndsOnce.begun > n_threads:
+                self.max_iter = 3
+            return super().fit(X, y)
+
+    search = GridSearchCV(EndsOnce(**ENDLESS, random_state=0), {"alpha": [0.1, 1.0]}, cv=2, refit=False)
+    ctrl_c(1)
     begin = time.perf_counter()
-    with pytest.warns(UserWarning, match="Training interrupted by user") as seen:
+    with fastbp.threads(n_threads), pytest.warns(UserWarning, match="interrupted") as seen:
         search.fit(X, y)
-    assert time.perf_counter() - begin < 20
-    assert sum("interrupted" in str(one.message) for one in seen) == 4
+    assert time.perf_counter() - begin < HANGS
+    assert interruptions(seen) == n_threads and EndsOnce.begun == 4
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
@@ -588,7 +656,7 @@ def test_joblib_gives_it_to_everything() -> None:
     X, y, _ = rows_of_data()
     member = MLPRegressor(hidden_layer_sizes=(6,), max_iter=4, random_state=0)
     expected = model_selection.cross_val_score(member, X, y, cv=4)
-    with joblib.parallel_config("fastbp"):
+    with fastbp.threads(2), joblib.parallel_config(JoblibBackend()):
         assert_array_equal(model_selection.cross_val_score(member, X, y, cv=4), expected)
         nested = GridSearchCV(member, {"alpha": [0.1, 1.0]}, cv=2)
         scores = model_selection.cross_val_score(nested, X, y, cv=2)

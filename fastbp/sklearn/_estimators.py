@@ -234,7 +234,7 @@ class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc
             with Iterations(self, 0):
                 super()._fit_stochastic(X, y, *rest)
             return
-        fitting.drive_or_defer(self, fit.epochs())
+        fit.run()
 
     def _partial_fit_plain(self, X: Any, y: Any) -> bool:
         """Make one epoch of arrays that need no validation; False, and nothing done, where others are given."""
@@ -245,7 +245,7 @@ class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc
         fit = fitting.plain_fit(self, X, y)
         if fit is None:
             return False
-        fitting.drive(fit.epochs())
+        fit.run()
         fitting.check_finite(self)
         return True
 

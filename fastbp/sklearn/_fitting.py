@@ -3,9 +3,8 @@
 A. scikit-learn's own `_fit` calls these in the place of its loops over batches, after it has validated the input, drawn
    the weights and set the attributes. Whatever it draws from the random state is drawn here at the same moment by the
    same functions: the split for early stopping, and one shuffle an epoch.
-B. `StochasticFit.epochs` is a generator. It yields one job for each epoch, and goes on when that has been run; so one
-   fit is a loop, and several fits side by side are a loop over their jobs (see _many.py). What is thrown into it (a
-   Ctrl-C) it handles as scikit-learn's loop does.
+B. An epoch is one call of the engine, without the GIL, so that several fits go on side by side in threads of their own
+   (see _parallel.py). A Ctrl-C, which such a thread is asked to heed, is handled as in scikit-learn's loop.
 C. Between two epochs everything that scikit-learn's hooks may look at is as it would be there.
 """
 
@@ -14,10 +13,8 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,78 +27,19 @@ from sklearn.utils.class_weight import compute_class_weight, compute_sample_weig
 from sklearn.utils.validation import check_X_y
 
 import fastbp
-from fastbp import _csr
+from fastbp import _csr, _team
 from fastbp._sparse import worth_sparse
 from fastbp.sklearn import _private
 from fastbp.sklearn._callbacks import Iterations
 from fastbp.sklearn._core import Core, dropout_shares, loss_offsets, loss_share, plain_targets, targets_of
 from fastbp.sklearn._solvers import Link, is_for, new_optimizer
 
-__all__ = [
-    "Data",
-    "Job",
-    "StochasticFit",
-    "class_factors",
-    "deferred",
-    "drive",
-    "drive_or_defer",
-    "oddity",
-    "prepare",
-    "product",
-]
+__all__ = ["Data", "StochasticFit", "class_factors", "oddity", "prepare", "product"]
 
 MANY_ELEMENTS = 1 << 16  # of X: in fewer it does not pay to look for zeros
 SAMPLE = 64  # rows that are looked at first
 
 Array = NDArray[Any]
-Epochs = Generator["Job", None, None]
-
-
-class Job(Protocol):
-    """One epoch.
-
-    Attributes
-    ----------
-    args : tuple or None
-        What `_engine.train_epochs` takes for it; None where it can only be run by itself.
-    """
-
-    args: tuple[Any, ...] | None
-
-    def run(self) -> None:
-        """Go through the batches; a KeyboardInterrupt comes after a whole step."""
-
-
-# ---- running ---------------------------------------------------------------------------------------------------------
-
-
-def drive(epochs: Epochs) -> None:
-    """Run one fit to its end."""
-    for job in epochs:
-        try:
-            job.run()
-        except BaseException as error:
-            with contextlib.suppress(StopIteration):
-                epochs.throw(error)
-            return
-
-
-_runner: ContextVar[Callable[[Epochs], None]] = ContextVar("runner", default=drive)
-
-
-@contextlib.contextmanager
-def deferred(runner: Callable[[Epochs], None]) -> Iterator[None]:
-    """Let every `fit` of the calling thread give its epochs to a function, and go on when that returns or raises."""
-    token = _runner.set(runner)
-    try:
-        yield
-    finally:
-        _runner.reset(token)
-
-
-def drive_or_defer(est: Any, epochs: Epochs) -> None:
-    """Run a fit, unless somebody wants to run it together with others."""
-    _runner.get()(epochs)
 
 
 # ---- the data --------------------------------------------------------------------------------------------------------
@@ -167,64 +105,6 @@ def _is_mostly_zero(est: Any, rows: Array) -> bool:
 # ---- the stochastic fit ----------------------------------------------------------------------------------------------
 
 
-class EpochJob:
-    """One epoch in one call of the engine."""
-
-    def __init__(self, fit: StochasticFit, data: Data, order: NDArray[np.int64] | None) -> None:
-        self.fit, self.progress = fit, np.zeros(3)
-        net = fit.core.net
-        whole = net.whole
-        assert whole is not None
-        net.drop_gradients()
-        self.engine = whole.engine
-        steps = -(-data.rows.shape[0] // fit.batch_size)
-        update = net.update_by(fit.link.mine, steps=steps, by_rows=True)
-        self.args: tuple[Any, ...] | None = (
-            self.engine, data.x, data.t, data.weight, order, fit.batch_size, whole.table, whole.out, update,
-            self.progress, True, fit.loss_share,
-        )
-
-    def run(self) -> None:
-        """Go through the batches."""
-        assert self.args is not None
-        with self.fit.threads():
-            self.engine.train_epoch(*self.args[1:])
-
-
-class PythonJob:
-    """One epoch batch by batch: a loss or a unit is Python's."""
-
-    args: tuple[Any, ...] | None = None
-
-    def __init__(self, fit: StochasticFit, data: Data, order: NDArray[np.int64] | None) -> None:
-        self.fit, self.data, self.order, self.progress = fit, data, order, np.zeros(3)
-
-    def run(self) -> None:
-        """Go through the batches."""
-        fit, data = self.fit, self.data
-        n_rows = data.rows.shape[0]
-        with fit.threads():
-            for first in range(0, n_rows, fit.batch_size):
-                place = slice(first, min(first + fit.batch_size, n_rows))
-                rows: Any = place if self.order is None else self.order[place]
-                weight = None if data.weight is None else data.weight[rows]
-                n = place.stop - place.start
-                x = data.rows[rows]
-                x = x.toarray() if sparse.issparse(x) else x
-                self.progress += 1, n * self._step(x, data.t[rows], weight), n
-
-    def _step(self, x: Array, t: Array, weight: Array | None) -> float:
-        net, est = self.fit.core.net, self.fit.est
-        loss, grads = net.value_and_grad(x, t, sample_weight=weight)
-        total = float(len(x) if weight is None else weight.sum())
-        value = self.fit.loss_share * loss
-        for w, dw in zip(net.weights, grads.weights, strict=True):
-            value += (0.5 * est.alpha * float(np.vdot(w, w)) + est.l1 * float(np.abs(w).sum())) / total
-            dw += (w.dtype.type(est.alpha / total) * w) + w.dtype.type(est.l1 / total) * np.sign(w)
-        net.update(self.fit.link.mine)
-        return value
-
-
 class StochasticFit:
     """One call of `fit` or `partial_fit` by a stochastic solver.
 
@@ -252,21 +132,22 @@ class StochasticFit:
         self.iterations = Iterations(est, est.max_iter, False if incremental else est.progress)
         self.threads = contextlib.nullcontext if est.n_threads is None else lambda: fastbp.threads(est.n_threads)
 
-    def epochs(self) -> Epochs:
-        """Go through the epochs as scikit-learn's loop does, but for their batches, which are the jobs yielded."""
+    def run(self) -> None:
+        """Go through the epochs as scikit-learn's loop does."""
         with self.iterations:
-            yield from self._epochs()
+            self._run()
 
-    def _epochs(self) -> Epochs:
+    def _run(self) -> None:
         est = self.est
         try:
             est.n_iter_ = 0
             started = time.perf_counter()
             for i in range(est.max_iter):
+                _team.heed()
                 self.iterations.begin(i)
                 if est.shuffle:
                     self.order = _private.shuffled(self.order, est._random_state)
-                yield from self._one_epoch(self.order if est.shuffle else None)
+                self._one_epoch(self.order if est.shuffle else None)
                 is_over = self._is_over(started)
                 if self.iterations.end(i) or is_over:
                     break
@@ -278,13 +159,12 @@ class StochasticFit:
             # restored as they were after the best epoch
             est.coefs_, est.intercepts_ = est._best_coefs, est._best_intercepts
 
-    def _one_epoch(self, order: NDArray[np.int64] | None) -> Epochs:
-        est, whole = self.est, self._whole_batches(order)
+    def _one_epoch(self, order: NDArray[np.int64] | None) -> None:
+        est, whole, progress = self.est, self._whole_batches(order), np.zeros(3)
         self.link.begin()
         with self.core.parameters_of(est):
-            job = self._job(order, whole)
             try:
-                yield job
+                self._go_through(order, whole, progress)
             finally:
                 self.link.end()
                 self._keep_chance()
@@ -296,19 +176,59 @@ class StochasticFit:
         if whole < self.n_rows:
             np.average(np.zeros(1), weights=np.zeros(1))  # a batch without weight: what its mean raises
         est.n_iter_ += 1
-        est.loss_ = (job.progress[1] + self._offset(order)) / self.n_rows
+        est.loss_ = (progress[1] + self._offset(order)) / self.n_rows
         est.t_ += self.n_rows
         est.loss_curve_.append(est.loss_)
         if est.verbose:
             print(f"Iteration {est.n_iter_}, loss = {est.loss_:.8f}")
 
-    def _job(self, order: NDArray[np.int64] | None, rows: int) -> EpochJob | PythonJob:
-        """Give the epoch, or of one that meets a batch without weight what comes before that."""
+    def _go_through(self, order: NDArray[np.int64] | None, rows: int, progress: Array) -> None:
+        """Make the steps of an epoch, or of one that meets a batch without weight those before it.
+
+        progress receives their number, the sum of their losses times their rows, and of their rows. A KeyboardInterrupt
+        comes after a whole step.
+        """
         data = self.data
         if rows < self.n_rows:
             data, order = data.take(np.arange(rows) if order is None else order[:rows], self.core.net.dtype), None
         in_engine = self.core.net.whole is not None and rows > 0
-        return (EpochJob if in_engine else PythonJob)(self, data, order)
+        with self.threads():
+            (self._engine_steps if in_engine else self._python_steps)(data, order, progress)
+
+    def _engine_steps(self, data: Data, order: NDArray[np.int64] | None, progress: Array) -> None:
+        net = self.core.net
+        whole = net.whole
+        assert whole is not None
+        net.drop_gradients()
+        update = net.update_by(self.link.mine, steps=-(-data.rows.shape[0] // self.batch_size), by_rows=True)
+        whole.engine.train_epoch(
+            data.x, data.t, data.weight, order, self.batch_size, whole.table, whole.out, update, progress, True,
+            self.loss_share,
+        )  # fmt: skip
+
+    def _python_steps(self, data: Data, order: NDArray[np.int64] | None, progress: Array) -> None:
+        """Step by step: a loss or a unit is Python's."""
+        n_rows = data.rows.shape[0]
+        for first in range(0, n_rows, self.batch_size):
+            _team.heed()
+            place = slice(first, min(first + self.batch_size, n_rows))
+            rows: Any = place if order is None else order[place]
+            weight = None if data.weight is None else data.weight[rows]
+            n = place.stop - place.start
+            x = data.rows[rows]
+            x = x.toarray() if sparse.issparse(x) else x
+            progress += 1, n * self._python_step(x, data.t[rows], weight), n
+
+    def _python_step(self, x: Array, t: Array, weight: Array | None) -> float:
+        net, est = self.core.net, self.est
+        loss, grads = net.value_and_grad(x, t, sample_weight=weight)
+        total = float(len(x) if weight is None else weight.sum())
+        value = self.loss_share * loss
+        for w, dw in zip(net.weights, grads.weights, strict=True):
+            value += (0.5 * est.alpha * float(np.vdot(w, w)) + est.l1 * float(np.abs(w).sum())) / total
+            dw += (w.dtype.type(est.alpha / total) * w) + w.dtype.type(est.l1 / total) * np.sign(w)
+        net.update(self.link.mine)
+        return value
 
     def _validation_loss(self) -> float | None:
         """The mean loss of the rows that are not trained on, without the penalty; None where nobody wants it."""

@@ -1,12 +1,14 @@
 """Many fits side by side: of given estimators, of an ensemble's members, of all candidates and folds of a search.
 
-Whatever is fitted has the bits that its own `fit` would give it: see _together.py for how.
+Whatever is fitted has the bits that its own `fit` would give it: a fit runs whole in one thread of a pool (see
+_parallel.py), and the engine's results do not depend on the number of threads.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from numbers import Integral
 from typing import Any, ClassVar, Self, TypeVar
@@ -21,14 +23,16 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+import fastbp
 from fastbp.sklearn import _private
 from fastbp.sklearn._estimators import Accelerated, MLPClassifier, MLPRegressor
-from fastbp.sklearn._together import Fit, Together
+from fastbp.sklearn._parallel import JoblibBackend, Pool
 
 __all__ = ["GridSearchCV", "MLPEnsemble", "MLPEnsembleClassifier", "MLPEnsembleRegressor", "fit_many"]
 
 Array = NDArray[Any]
 Estimator = TypeVar("Estimator")
+NumberedFit = tuple[int, Callable[[], None]]
 
 
 # ---- given estimators ------------------------------------------------------------------------------------------------
@@ -44,9 +48,9 @@ def fit_many(
 ) -> list[Estimator]:
     """Fit several estimators side by side, each with exactly the result of its own `fit`.
 
-    Each thread of the package makes the epochs of one estimator, for all that a stochastic solver fits; what is left
-    when they are fewer than threads, lbfgs, and estimators of other classes are fitted one after another. The
-    parameters, also `hidden_layer_sizes`, may differ.
+    Each thread of the package fits one estimator after another, for all that a stochastic solver fits. lbfgs and
+    estimators of other classes are fitted in the calling thread, before the others. The parameters, also
+    `hidden_layer_sizes`, may differ.
 
     Parameters
     ----------
@@ -69,14 +73,15 @@ def fit_many(
     Raises
     ------
     ValueError
-        There are not as many `rows` or weights as estimators, or one of them comes twice.
+        There are not as many `rows` or weights as estimators, or one of them comes twice; a parameter of an estimator
+        is invalid. No estimator is changed then.
 
     Notes
     -----
-    Whatever an estimator's own `fit` raises is raised with a note that says which one it was. Where that comes before
-    its first epoch all of them are as before; where it comes later the others are fitted to their end. A Ctrl-C ends
-    all of them after a whole step, each with scikit-learn's warning. Estimators that share one RandomState draw from it
-    in turns: give each an integer.
+    Whatever an estimator's own `fit` raises is raised with a note that says which one it was, after the others have
+    been fitted. A Ctrl-C ends all of them after a whole step, each with scikit-learn's warning; those that have not
+    begun then end before their first epoch. Estimators that share one RandomState are fitted one after another, as they
+    draw from it.
 
     Examples
     --------
@@ -94,23 +99,64 @@ def fit_many(
         raise ValueError("an estimator comes twice among estimators, expected each of them once")
     chosen = [None] * len(members) if rows is None else _one_each("rows", list(rows), members)
     weights = _weights(sample_weight, members)
-    states = [vars(member).copy() for member in members]
+    for i, member in enumerate(members):
+        with _noting(i):
+            _private.check_parameters(member)
     fits = [
-        Fit(partial(_fit_rows, member, X, y, weight, own))
+        partial(_fit_rows, member, X, y, weight, own)
         for member, weight, own in zip(members, weights, chosen, strict=True)
     ]
-    with Together() as together:
-        for i, fit in enumerate(fits):
-            together.begin(fit)
-            if fit.error is not None:
-                together.abandon()
-                _put_back(members, states)
-                _raise(fit.error, i)
-        together.run()
-    for i, fit in enumerate(fits):
-        if fit.error is not None:
-            _raise(fit.error, i)
+    side_by_side = [i for i, member in enumerate(members) if _is_stochastic(member)]
+    errors: dict[int, BaseException] = {}
+    for i in sorted({*range(len(members))} - {*side_by_side}):
+        errors |= _errors_of([(i, fits[i])])
+    errors |= _fit_in_threads([[(i, fits[i]) for i in group] for group in _sharing_random_state(members, side_by_side)])
+    for i in sorted(errors):
+        with _noting(i):
+            raise errors[i]
     return members
+
+
+def _is_stochastic(estimator: Any) -> bool:
+    return isinstance(estimator, Accelerated) and estimator.solver != "lbfgs"
+
+
+def _sharing_random_state(members: list[Any], places: list[int]) -> list[list[int]]:
+    """Group the places of estimators which draw from the same RandomState."""
+    groups: dict[int, list[int]] = {}
+    for i in places:
+        shared = isinstance(members[i].random_state, np.random.RandomState)
+        groups.setdefault(id(members[i].random_state if shared else members[i]), []).append(i)
+    return list(groups.values())
+
+
+def _errors_of(fits: list[NumberedFit]) -> dict[int, BaseException]:
+    """Call fits one after another; return what they raise by their numbers. A KeyboardInterrupt is raised."""
+    errors: dict[int, BaseException] = {}
+    for i, fit in fits:
+        try:
+            fit()
+        except Exception as error:
+            errors[i] = error
+    return errors
+
+
+def _fit_in_threads(groups: list[list[NumberedFit]]) -> dict[int, BaseException]:
+    with Pool(len(groups), cancels_all=True).open() as pool:
+        calls = [pool.submit(partial(_errors_of, group)) for group in groups]
+        for call in calls:
+            pool.wait(call)
+    return {i: error for call in calls for i, error in call.outcome().items()}
+
+
+@contextlib.contextmanager
+def _noting(i: int) -> Iterator[None]:
+    """Add to an error which fit raised it."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"raised by the fit of estimators[{i}]")
+        raise
 
 
 def _one_each(name: str, given: list[Any], members: list[Any]) -> list[Any]:
@@ -137,17 +183,6 @@ def _fit_rows(member: Any, X: Any, y: Any, weight: Any, rows: Any) -> None:
         member.fit(X, y)
     else:
         member.fit(X, y, sample_weight=weight)
-
-
-def _put_back(members: list[Any], states: list[dict[str, Any]]) -> None:
-    for member, state in zip(members, states, strict=True):
-        vars(member).clear()
-        vars(member).update(state)
-
-
-def _raise(error: BaseException, i: int) -> None:
-    error.add_note(f"raised by the fit of estimators[{i}]")
-    raise error
 
 
 # ---- ensembles -------------------------------------------------------------------------------------------------------
@@ -463,12 +498,11 @@ class GridSearchCV(model_selection.GridSearchCV):  # type: ignore[misc]
     """scikit-learn's GridSearchCV, whose fits of all candidates and folds go on side by side.
 
     Parameters, attributes and results are scikit-learn's. Where the estimator is one of the package's, or holds one (as
-    a `Pipeline` does), a thread makes the epochs of one fit, whatever `n_jobs` is, and no processes are started;
-    otherwise, and with `solver="lbfgs"`, everything is scikit-learn's. `mean_fit_time` is measured while others are
-    fitted, too.
+    a `Pipeline` does), a thread runs one fit, whatever `n_jobs` is, and no processes are started; otherwise, and with
+    `solver="lbfgs"`, everything is scikit-learn's. `mean_fit_time` is measured while others are fitted, too.
 
     The same for whatever else in scikit-learn takes `n_jobs` (`cross_validate`, `RandomizedSearchCV`,
-    `BaggingRegressor`): ``with joblib.parallel_config("fastbp"): ...``.
+    `BaggingRegressor`): ``with joblib.parallel_config(JoblibBackend()): ...``.
 
     Examples
     --------
@@ -498,13 +532,13 @@ class GridSearchCV(model_selection.GridSearchCV):  # type: ignore[misc]
         self : object
             The fitted search.
         """
-        if not _advances_by_epochs(self.estimator):
+        if fastbp.get_num_threads() == 1 or not _holds_stochastic(self.estimator):
             return super().fit(X, y, **params)  # type: ignore[no-any-return]
-        with joblib.parallel_config("fastbp"):
+        with joblib.parallel_config(JoblibBackend()):
             return super().fit(X, y, **params)  # type: ignore[no-any-return]
 
 
-def _advances_by_epochs(estimator: Any) -> bool:
+def _holds_stochastic(estimator: Any) -> bool:
     """Whether an estimator is one of ours with a stochastic solver, or holds one."""
     held = [estimator, *estimator.get_params(deep=True).values()] if hasattr(estimator, "get_params") else []
-    return any(isinstance(one, Accelerated) and one.solver != "lbfgs" for one in held)
+    return any(map(_is_stochastic, held))

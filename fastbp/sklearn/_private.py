@@ -28,9 +28,9 @@ except ImportError:  # told by known_release() to whoever fits
 
 __all__ = [
     "FIT_TAKES_WEIGHT", "GRADIENT_HOOKS", "KNOWN_RELEASES", "LBFGS_HOOKS", "REFUSES_ONE_ROW", "AdamOptimizer",
-    "BaseOptimizer", "Interval", "SGDOptimizer", "StrOptions", "changed_table", "check_sample_weight",
-    "has_own_steps", "known_release", "mlp", "original_activation", "original_predicting", "overridden",
-    "patched_step", "rows_of", "shuffled", "steps_overridden", "warn_of_release",
+    "BaseOptimizer", "Interval", "SGDOptimizer", "StrOptions", "changed_table", "check_parameters",
+    "check_sample_weight", "has_own_steps", "known_release", "mlp", "original_activation", "original_predicting",
+    "overridden", "patched_step", "rows_of", "shuffled", "steps_overridden", "warn_of_release",
 ]
 
 KNOWN_RELEASES = ("1.6", "1.7", "1.8", "1.9")
@@ -166,3 +166,9 @@ def shuffled(order: NDArray[np.int64], random_state: Any) -> NDArray[np.int64]:
     places = np.arange(len(order))
     random_state.shuffle(places)
     return order[places]
+
+
+def check_parameters(estimator: Any) -> None:
+    """Raise what scikit-learn's own check of an estimator's parameters raises, where its class has one."""
+    if hasattr(estimator, "_parameter_constraints"):
+        estimator._validate_params()

@@ -16,7 +16,6 @@ from math import prod
 
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
-from cpython.object cimport PyObject
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
@@ -37,12 +36,9 @@ from fastbp._rows cimport rows_finish, rows_forward, rows_gradient, rows_scratch
 from fastbp._table cimport ANY_VALUES, MAX_HYPERPARAMETERS, MAX_OPTIONS, MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS, Kernels
 from fastbp._team cimport (
     RELEASE_US, TASK_ELEMENTS, Session, process_number, raise_pending, run_tasks, session_begin, session_end, session_poll,
-    session_within, threads_wanted,
+    threads_wanted,
 )
-from fastbp._threads cimport (
-    condition_init, condition_signal, condition_wait, condition_wait_for, exchange_int, fastbp_condition, fastbp_mutex, mutex_init,
-    mutex_lock, mutex_unlock, store_int,
-)
+from fastbp._threads cimport exchange_int, store_int
 from fastbp._update cimport (
     Group, Part, Rule, add_penalty, add_up, begin_step, clip_and_update, end_step, is_fused, penalty_of, tasks_of_update,
 )
@@ -1177,16 +1173,31 @@ cdef class Engine(Gate):
         the penalties as they are; no step changes by either.
         """
         cdef Session session
-        cdef Epoch epoch
+        cdef Data data
+        cdef Tally tally
+        cdef Py_ssize_t rows, last, of_step
+        cdef int threads
         self.enter()
         try:
-            epoch = Epoch(self, x, t, weight, order, batch_size, table, out, update, progress, count_rows, loss_share)
-            epoch.plan(1 if self.is_small_step(&epoch.data.all, epoch.batch_size) else threads_wanted())
+            self.check_table(table)
+            self.check_table(out)
+            self.take_x(&data.all, x, self.training)
+            rows = data.all.rows
+            batch_size = max(<Py_ssize_t> 1, min(batch_size, rows))
+            last = rows % batch_size
+            self.check_variance(last if last else min(batch_size, rows), self.training)
+            self.take_all(&data, t, weight, order)
+            # No more than there are: the product of two numbers that a caller may choose freely could be any number.
+            of_step = batch_size * min(update.accumulate, rows // batch_size + 1)
+            update.begin((rows + of_step - 1) // of_step)
+            threads = 1 if self.is_small_step(&data.all, batch_size) else threads_wanted()
+            self.plan(&data.all, batch_size, threads, data.order != NULL)
+            tally.progress, tally.count_rows, tally.loss_share = <double*> cnp.PyArray_DATA(progress), count_rows, loss_share
             # --- checked
             self.forget()
-            session_begin(&session, epoch.threads)
+            session_begin(&session, threads)
             with nogil:
-                epoch.run(&session)
+                self.epoch(&session, &data, batch_size, of_step, table, out, update, &tally)
             session_end(&session)
             update.end()
             raise_pending(&session)
@@ -1341,348 +1352,6 @@ cdef class Engine(Gate):
         for i in range(batch.rows):
             total += number_at(batch.weights, i, self.chain.kernels.itemsize)
         return total
-
-
-cdef class Epoch:
-    """One pass over the data, checked: the arguments of an engine's `train_epoch` behind that engine. Its gate is the caller's."""
-    cdef Engine engine
-    cdef Data data
-    cdef Py_ssize_t batch_size, of_step     # rows of a batch, and of a step
-    cdef Table table, out
-    cdef Update update
-    cdef Tally tally
-    cdef tuple arrays                       # keeps them alive
-    cdef int threads                        # planned
-
-    def __cinit__(self, Engine engine not None, x not None, cnp.ndarray t not None, weight, order, Py_ssize_t batch_size,
-                  Table table not None, Table out not None, Update update not None, cnp.ndarray progress not None, bint count_rows=False,
-                  double loss_share=1):
-        cdef Py_ssize_t rows, last
-        engine.check_table(table)
-        engine.check_table(out)
-        engine.take_x(&self.data.all, x, engine.training)
-        rows = self.data.all.rows
-        self.batch_size = max(<Py_ssize_t> 1, min(batch_size, rows))
-        last = rows % self.batch_size
-        engine.check_variance(last if last else min(self.batch_size, rows), engine.training)
-        engine.take_all(&self.data, t, weight, order)
-        # No more than there are: the product of two numbers that anybody may ask for could be any number.
-        self.of_step = self.batch_size * min(update.accumulate, rows // self.batch_size + 1)
-        update.begin((rows + self.of_step - 1) // self.of_step)
-        self.engine, self.table, self.out, self.update = engine, table, out, update
-        self.tally.progress, self.tally.count_rows, self.tally.loss_share = <double*> cnp.PyArray_DATA(progress), count_rows, loss_share
-        self.arrays = (x, t, weight, order, progress)
-
-    cdef int plan(self, int threads) except -1:
-        self.threads = threads
-        return self.engine.plan(&self.data.all, self.batch_size, threads, self.data.order != NULL)
-
-    cdef double cost(self) noexcept:
-        """About how many microseconds it takes one thread."""
-        return cost_of_batch(&self.engine.chain, &self.data.all)
-
-    cdef void run(self, Session* session) noexcept nogil:
-        self.engine.epoch(session, &self.data, self.batch_size, self.of_step, self.table, self.out, self.update, &self.tally)
-
-
-# --- several engines side by side
-
-cdef class Slots:
-    """Places for epochs of different engines, each of which one thread computes.
-
-    The epochs that are ready, and the places whose epochs are over, wait in two queues. Every thread takes what is ready; the caller
-    alone, which is one of them, asks Python for the next epoch of a place, and listens to signals. So the others have work while
-    Python makes ready what follows, and none waits for the slowest.
-    """
-    cdef Session session
-    cdef list epochs                        # of each place, or None
-    cdef object again                       # gives a place's next epoch, or None: each place has one
-    cdef object error                       # that ends it all
-    cdef PyObject** at                      # the same epochs, for who has no GIL
-    cdef int* ready                         # places, in a ring
-    cdef int* over
-    cdef int n, first_ready, n_ready, first_over, n_over
-    cdef int left                           # places that go on: the caller's own count
-    cdef bint closed
-    cdef fastbp_mutex mutex                 # of the queues and `closed`
-    cdef fastbp_condition more, done
-
-    def __cinit__(self, int n, again):
-        self.n, self.again = n, again
-        self.epochs = [None] * n
-        self.at = <PyObject**> PyMem_RawCalloc(max(1, n), sizeof(PyObject*))
-        self.ready = <int*> PyMem_RawCalloc(max(1, n), sizeof(int))
-        self.over = <int*> PyMem_RawCalloc(max(1, n), sizeof(int))
-        if self.at == NULL or self.ready == NULL or self.over == NULL:
-            raise MemoryError("no memory for the places of epochs")
-        mutex_init(&self.mutex, NULL)
-        condition_init(&self.more, NULL)
-        condition_init(&self.done, NULL)
-
-    def __dealloc__(self):
-        PyMem_RawFree(self.at)
-        PyMem_RawFree(self.ready)
-        PyMem_RawFree(self.over)
-
-    # A place's epoch, with the GIL.
-
-    cdef int begin(self, int place, job) except -1:
-        """Enter a job's engine and check the job."""
-        cdef Engine engine
-        if not job or not isinstance(job[0], Engine):
-            what = f"begins with {type(job[0]).__name__}" if job else "is empty"
-            raise TypeError(f"the job {what}, expected an Engine and the arguments of its train_epoch")
-        engine = job[0]
-        engine.enter()
-        try:
-            epoch = Epoch(*job)
-            self.check_apart(epoch)
-        except BaseException:
-            engine.leave()
-            raise
-        self.epochs[place] = epoch
-        self.at[place] = <PyObject*> epoch
-        return 0
-
-    cdef int check_apart(self, Epoch epoch) except -1:
-        """No two epochs may write into the same."""
-        cdef Epoch other
-        for other in self.epochs:
-            if other is None:
-                continue
-            for what, mine, theirs in (
-                    ("parameters", <size_t> epoch.update.rule.parameters, <size_t> other.update.rule.parameters),
-                    ("gradients", <size_t> epoch.update.rule.gradients, <size_t> other.update.rule.gradients),
-                    ("progress", <size_t> epoch.tally.progress, <size_t> other.tally.progress)):
-                if mine == theirs:
-                    raise ValueError(f"the job has the {what} of another: epochs side by side need their own")
-        return 0
-
-    cdef int plan(self, int place) except -1:
-        cdef Epoch epoch = self.epochs[place]
-        return epoch.plan(1)
-
-    cdef int end(self, int place) except -1:
-        cdef Epoch epoch = self.epochs[place]
-        if epoch is not None:
-            epoch.update.end()
-            epoch.engine.leave()
-            self.epochs[place] = None
-        return 0
-
-    cdef bint begin_next(self, int place) noexcept with gil:
-        """The next epoch of a place, if there is one. What refuses one is told to who gave it."""
-        cdef Epoch epoch
-        error = None
-        try:
-            self.end(place)
-            while True:
-                job = self.again(place, error)
-                if job is None:
-                    return False
-                try:
-                    self.begin(place, job)
-                    self.plan(place)
-                except (TypeError, ValueError, RuntimeError, MemoryError) as refused:
-                    self.end(place)
-                    error = refused
-                    continue
-                epoch = self.epochs[place]
-                epoch.engine.forget()
-                return True
-        except BaseException as raised:
-            self.error = raised
-            store_int(<int*> &self.session.interrupted, True)
-        return False
-
-    # The queues, without it.
-
-    cdef void put_ready(self, int place) noexcept nogil:
-        mutex_lock(&self.mutex)
-        self.ready[(self.first_ready + self.n_ready) % self.n] = place
-        self.n_ready = self.n_ready + 1
-        condition_signal(&self.more)
-        mutex_unlock(&self.mutex)
-
-    cdef void put_over(self, int place) noexcept nogil:
-        mutex_lock(&self.mutex)
-        self.over[(self.first_over + self.n_over) % self.n] = place
-        self.n_over = self.n_over + 1
-        condition_signal(&self.done)
-        mutex_unlock(&self.mutex)
-
-    cdef int take_ready(self, bint waits) noexcept nogil:
-        """A place whose epoch is now the taker's to compute; or -1, for who waits only when there will be none."""
-        cdef int place = -1
-        mutex_lock(&self.mutex)
-        while waits and self.n_ready == 0 and not self.closed:
-            condition_wait(&self.more, &self.mutex)
-        if self.n_ready > 0 and not self.closed:
-            place = self.ready[self.first_ready]
-            self.first_ready, self.n_ready = (self.first_ready + 1) % self.n, self.n_ready - 1
-        mutex_unlock(&self.mutex)
-        return place
-
-    cdef int take_over(self) noexcept nogil:
-        cdef int place = -1
-        mutex_lock(&self.mutex)
-        if self.n_over > 0:
-            place = self.over[self.first_over]
-            self.first_over, self.n_over = (self.first_over + 1) % self.n, self.n_over - 1
-        mutex_unlock(&self.mutex)
-        return place
-
-    cdef void wait_for_over(self) noexcept nogil:
-        """Not for long: signals are heard between two times."""
-        mutex_lock(&self.mutex)
-        if self.n_over == 0:
-            condition_wait_for(&self.done, &self.mutex, LISTEN_NS)
-        mutex_unlock(&self.mutex)
-
-    cdef void close(self) noexcept nogil:
-        mutex_lock(&self.mutex)
-        self.closed = True
-        condition_signal(&self.more)
-        mutex_unlock(&self.mutex)
-
-    # What threads do.
-
-    cdef void compute(self, int place, int worker) noexcept nogil:
-        cdef Session session
-        session_within(&session, &self.session, worker)
-        (<Epoch> self.at[place]).run(&session)
-
-    cdef void follow(self, int worker) noexcept nogil:
-        cdef int place = self.take_ready(True)
-        while place >= 0:
-            self.compute(place, worker)
-            self.put_over(place)
-            place = self.take_ready(True)
-        self.close()    # whoever sleeps as well is woken by the one before it
-
-    cdef void lead(self) noexcept nogil:
-        """The caller's part. In a child that a signal's handler forked, nobody holds the queues any more: they are left alone."""
-        cdef int place
-        while self.left > 0 and not self.session.interrupted:
-            place = self.take_over()
-            if place >= 0:
-                self.go_on(place)
-                continue
-            place = self.take_ready(False)
-            if place >= 0:
-                self.compute(place, 0)
-            else:
-                self.wait_for_over()
-                session_poll(&self.session)
-            if self.session.process != process_number():
-                return
-            if place >= 0:
-                self.put_over(place)
-        self.close()
-
-    cdef void go_on(self, int place) noexcept nogil:
-        if self.again is not None and self.begin_next(place):
-            self.put_ready(place)
-        else:
-            self.left = self.left - 1
-
-    cdef int run(self, double cost) except -1:
-        self.left = self.n
-        session_begin(&self.session, threads_wanted())
-        with nogil:
-            run_tasks(&self.session, slots_task, <void*> self, self.session.n_threads, cost)
-        session_end(&self.session)
-        return 0
-
-    cdef int end_all(self) except -1:
-        cdef int place
-        for place in range(self.n):
-            self.end(place)
-        return 0
-
-cdef enum:
-    LISTEN_NS = 20_000_000
-
-cdef void slots_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
-    """Each thread's whole part; who comes when all is done finds nothing to do."""
-    if worker == 0:
-        (<Slots> context).lead()
-    else:
-        (<Slots> context).follow(worker)
-
-def train_epochs(jobs):
-    """Epochs of several engines side by side: one thread computes each, with the bits that `train_epoch` would give.
-
-    Parameters
-    ----------
-    jobs : sequence of tuples
-        Each an engine and the arguments of its `train_epoch`. No two may share an engine, parameters, gradients or `progress`.
-
-    All are checked and planned before one begins, so that what is wrong with one changes none. A signal's handler that raises ends each
-    after a whole step, and `progress` says after which; those that had not begun have made none.
-    """
-    cdef Slots slots
-    cdef Epoch epoch
-    cdef double cost = 0
-    cdef int i
-    jobs = [tuple(job) for job in jobs]
-    check_engines(jobs)
-    slots = Slots(len(jobs), None)
-    try:
-        for i, job in enumerate(jobs):
-            try:
-                slots.begin(i, job)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"jobs[{i}]: {error}") from None
-        for i, epoch in enumerate(slots.epochs):
-            slots.plan(i)
-            cost += epoch.cost()
-        # --- checked
-        for epoch in slots.epochs:
-            epoch.engine.forget()
-        # The longest first: what ends last should not begin last.
-        for i in sorted(range(slots.n), key=[-cost_of_epoch(one) for one in slots.epochs].__getitem__):
-            slots.put_ready(i)
-        slots.run(cost)
-    finally:
-        slots.end_all()
-    raise_pending(&slots.session)
-
-def train_streams(int n, again):
-    """Epochs of up to n engines side by side, as long as there are more: what each thread does next is decided as it ends one.
-
-    Parameters
-    ----------
-    n : int
-        How many go on at a time.
-    again : callable
-        ``again(place, error)``: the next job of the place 0, ..., n - 1, as those of `train_epochs`; None when it has no more. Asked
-        in the calling thread alone: for each place at the beginning, and whenever the epoch of its last job is over. The error is None,
-        or what was wrong with the last job: that one has not run.
-
-    An exception out of `again`, or out of a signal's handler, ends all epochs after a whole step, and is raised.
-    """
-    cdef Slots slots = Slots(n, again)
-    cdef int i
-    for i in range(n):
-        slots.put_over(i)
-    try:
-        slots.run(INFINITY)
-    finally:
-        slots.end_all()
-    if slots.error is not None:
-        raise slots.error
-    raise_pending(&slots.session)
-
-cdef int check_engines(list jobs) except -1:
-    cdef dict seen = {}
-    for i, job in enumerate(jobs):
-        if job and seen.setdefault(id(job[0]), i) != i:
-            raise ValueError(f"jobs[{i}] has the engine of jobs[{seen[id(job[0])]}]: an engine computes one epoch at a time")
-    return 0
-
-def cost_of_epoch(Epoch epoch):
-    return epoch.cost()
 
 
 def optimizer_update(str kind, cnp.ndarray parameters, cnp.ndarray gradients, states, tuple hyperparameters, int64_t step, double carried=0,

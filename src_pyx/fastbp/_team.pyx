@@ -21,17 +21,17 @@ Design
 (g) Signals: every POLL_NS the caller, if it is Python's main thread, takes the GIL between two tasks and lets Python's
     handlers run. If one raises, the rest of the phase is not computed, and `run_tasks` says so.
     The clock is first read after POLL_US of work: reading it costs as much as a small product.
-(h) A task may be a whole computation, with phases of its own: a session within the session, which computes alone where it is. The
-    caller's polls for both; the workers' read what it found, so that all end soon, each where it may.
+(h) A thread that Python started has no signals. The thread that waits for it may ask it to stop (`Cancellation`): its sessions look at a counter
+    where the main thread's would look for signals, and raise KeyboardInterrupt as they would.
 (i) A worker computes with its caller's rounding and its caller's denormals: they are part of what a task computes.
 """
-from cpython.exc cimport PyErr_Occurred, PyErr_SetString
+from cpython.exc cimport PyErr_Occurred, PyErr_SetNone, PyErr_SetString
 from libc.stdint cimport int64_t, uint64_t
 
 from fastbp._threads cimport (
     add64, at_fork, atomic_replace, condition_init, condition_signal, condition_wait, cpu_relax, exchange_int, exchange_thread_limit,
-    fastbp_condition, fastbp_mutex, float_control, load64, load_int, mutex_init, mutex_lock, mutex_unlock, nanoseconds, set_float_control,
-    start_detached, store64, store_int, thread_limit,
+    fastbp_condition, fastbp_mutex, float_control, hears_requests, heed_request, heed_requests, load64, load_int, mutex_init, mutex_lock,
+    mutex_unlock, nanoseconds, set_float_control, start_detached, store64, store_int, thread_limit,
 )
 
 import threading
@@ -149,22 +149,16 @@ cdef int process_number() noexcept nogil:
 
 cdef void session_begin(Session* session, int n_threads) noexcept nogil:
     """Own the team if more than one thread is wanted and nobody else has it; otherwise the caller will run alone."""
-    session.interrupted = False
-    session.polls = PyThread_get_thread_ident() == main_thread
+    session.interrupted = session.stopped = False
+    session.hears = hears_requests()
+    session.polls = session.hears or PyThread_get_thread_ident() == main_thread
     session.next_poll = 0
     session.unpolled = 0
     session.process = team.process
-    session.whole = NULL
     session.owns_team = n_threads > 1 and exchange_int(&team.busy, 1) == 0
     session.n_threads = n_threads if session.owns_team else 1
     if session.owns_team:
         session.n_threads = start_workers(session.n_threads)
-
-cdef void session_within(Session* session, Session* whole, int worker) noexcept nogil:
-    """For a task of `whole`, in the thread that computes it."""
-    session.n_threads, session.owns_team, session.process = 1, False, whole.process
-    session.interrupted, session.polls, session.next_poll, session.unpolled = False, True, 0, 0
-    session.whole, session.at_caller = whole, worker == 0
 
 cdef int start_workers(int n_threads) noexcept nogil:
     # A thread that cannot be had is no error: there are fewer then, and the results are the same.
@@ -180,17 +174,17 @@ cdef void session_end(Session* session) noexcept nogil:
         store_int(&team.busy, 0)
 
 cdef bint session_poll(Session* session) noexcept nogil:
-    """True when a signal's handler has raised, now or before."""
+    """True when a signal's handler has raised, or the thread was asked to stop, now or before."""
     session.unpolled = 0
     if not session.polls or session.interrupted:
         return session.interrupted
-    if session.whole != NULL:
-        session.interrupted = session_poll(session.whole) if session.at_caller else load_int(<int*> &session.whole.interrupted)
+    if session.hears:
+        session.interrupted = session.stopped = heed_request()
     elif session.next_poll == 0:
         session.next_poll = nanoseconds() + POLL_NS
     elif nanoseconds() > session.next_poll:
         with gil:
-            store_int(<int*> &session.interrupted, PyErr_CheckSignals() != 0 or forked_within(session))
+            session.interrupted = PyErr_CheckSignals() != 0 or forked_within(session)
         session.next_poll = nanoseconds() + POLL_NS
     return session.interrupted
 
@@ -209,7 +203,9 @@ cdef bint forked_within(Session* session) noexcept:
     return True
 
 cdef int raise_pending(Session* session) except -1:
-    """Raise what a signal's handler raised during the session."""
+    """Raise what a signal's handler raised during the session, or KeyboardInterrupt if the thread was asked to stop."""
+    if session.stopped:
+        PyErr_SetNone(KeyboardInterrupt)
     if session.interrupted and PyErr_Occurred():
         return -1
     return 0
@@ -335,3 +331,37 @@ def set_limit(int n):
 def started():
     """How many workers exist, without the caller."""
     return load_int(&team.started)
+
+
+cdef class Cancellation:
+    """A request to other threads to end their computations, as Ctrl-C ends those of the main thread.
+
+    `with cancellation:` in the thread that waits for the others asks them at its end. That is compiled: no KeyboardInterrupt can come
+    between the end of the block and the request.
+    """
+    cdef int requests           # so far
+    cdef readonly bint is_closed
+
+    def request(self):
+        """Let each thread that listens raise KeyboardInterrupt once, in its computation or at its next `heed`."""
+        store_int(&self.requests, self.requests + 1)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.is_closed = True
+        self.request()
+
+    def call(self, function, bint from_now):
+        """Call a function while the calling thread listens: to all requests, or to those from now on."""
+        heed_requests(&self.requests, load_int(&self.requests) if from_now else 0)
+        try:
+            return function()
+        finally:
+            heed_requests(NULL, 0)
+
+def heed():
+    """Raise KeyboardInterrupt if the calling thread was asked to stop since its last computation."""
+    if heed_request():
+        raise KeyboardInterrupt

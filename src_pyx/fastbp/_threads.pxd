@@ -39,16 +39,6 @@ cdef extern from * nogil:
         return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
     }
 
-    /* 0 where it was signalled, which may be for no reason. */
-    static inline int condition_wait_for(fastbp_condition *c, fastbp_mutex *m, int64_t ns) {
-        struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
-        ns += until.tv_nsec;
-        until.tv_sec += ns / 1000000000;
-        until.tv_nsec = ns % 1000000000;
-        return pthread_cond_timedwait(c, m, &until);
-    }
-
     /* How the processor rounds and what it makes of denormals: each thread has its own, and may have changed it. */
     static inline uint64_t float_control(void) {
     #if defined(__SSE2__)
@@ -100,6 +90,21 @@ cdef extern from * nogil:
         fastbp_thread_limit = n;
         return before;
     }
+
+    /* How often those who wait for the calling thread have asked it to stop, or NULL, and how often it has heeded that. As above. */
+    static __thread int *fastbp_requests = 0;
+    static __thread int fastbp_heeded = 0;
+    static inline void heed_requests(int *requests, int heeded) {
+        fastbp_requests = requests;
+        fastbp_heeded = heeded;
+    }
+    static inline int hears_requests(void) { return fastbp_requests != 0; }
+    static inline int heed_request(void) {
+        int before = fastbp_heeded;
+        if (!fastbp_requests) return 0;
+        fastbp_heeded = fastbp_atomic_load(fastbp_requests);
+        return fastbp_heeded != before;
+    }
     """
     ctypedef struct fastbp_mutex:
         pass
@@ -110,7 +115,6 @@ cdef extern from * nogil:
     int mutex_unlock "pthread_mutex_unlock"(fastbp_mutex* m)
     int condition_init "pthread_cond_init"(fastbp_condition* c, void* attributes)
     int condition_wait "pthread_cond_wait"(fastbp_condition* c, fastbp_mutex* m)
-    int condition_wait_for(fastbp_condition* c, fastbp_mutex* m, int64_t ns)
     int condition_signal "pthread_cond_signal"(fastbp_condition* c)
     int at_fork "pthread_atfork"(void (*prepare)() noexcept nogil, void (*parent)() noexcept nogil, void (*child)() noexcept nogil)
     int start_detached(void* (*body)(void*) noexcept nogil, void* argument)
@@ -128,3 +132,6 @@ cdef extern from * nogil:
     int64_t nanoseconds()
     int thread_limit()
     int exchange_thread_limit(int n)                        # the old value
+    void heed_requests(int* requests, int heeded)
+    bint hears_requests()
+    bint heed_request()                                     # was there one since the last time?
