@@ -15,7 +15,7 @@ except ModuleNotFoundError as error:
 from fastbp.sklearn._display import LossCurveDisplay
 from fastbp.sklearn._estimators import MLPClassifier, MLPRegressor
 from fastbp.sklearn._many import GridSearchCV, MLPEnsemble, MLPEnsembleClassifier, MLPEnsembleRegressor, fit_many
-from fastbp.sklearn._onnx import register_onnx, register_when_imported
+from fastbp.sklearn._onnx import register_onnx
 from fastbp.sklearn._parallel import JoblibBackend
 from fastbp.sklearn._patching import patch, patched, unpatch
 from fastbp.sklearn._storing import load
@@ -36,5 +36,3 @@ __all__ = [
     "register_onnx",
     "unpatch",
 ]
-
-register_when_imported()

@@ -1,8 +1,7 @@
 """Estimators as ONNX graphs, by skl2onnx.
 
-A. skl2onnx finds converters by the exact class, so that a subclass of a class that it knows is unknown to it. Ours are
-   registered with it once both packages have been imported, in whichever order: at our import if it is there already,
-   else by a finder that waits for its import, does nothing else, and leaves after it (`register_when_imported`).
+A. skl2onnx finds converters by the exact class, so that a subclass of a class that it knows is unknown to it:
+   `register_onnx` tells it of ours.
 B. The graph is written here rather than by the converters for scikit-learn's classes. Those know four activations, and
    no exponential at the end; they give the values of a regressor with several outputs as one column.
 C. Activations are composed of operators that ONNX Runtime has in double precision, too. One entry in ``FORMULAS`` is
@@ -11,13 +10,8 @@ C. Activations are composed of operators that ONNX Runtime has in double precisi
 
 from __future__ import annotations
 
-import importlib.abc
 import math
-import sys
-import warnings
-from collections.abc import Callable, Sequence
-from importlib.machinery import ModuleSpec
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,9 +23,7 @@ from fastbp.sklearn._converting import is_own
 from fastbp.units import Unit
 from fastbp.units.elementwise import ActivationUnit
 
-__all__ = ["register_onnx", "register_when_imported"]
-
-PACKAGE = "skl2onnx"
+__all__ = ["register_onnx"]
 
 
 # ---- graphs ----------------------------------------------------------------------------------------------------------
@@ -275,13 +267,12 @@ CLASSIFIER_OPTIONS = {"zipmap": [True, False, "columns"], "output_class_labels":
 def register_onnx(*classes: type) -> None:
     """Teach skl2onnx to convert estimators of this package, and of subclasses of your own.
 
-    For the package's own classes there is no need to call it: that happens by itself as soon as `fastbp.sklearn` and
-    skl2onnx are both imported.
+    Call it once before a conversion: importing `fastbp.sklearn` registers nothing.
 
     Parameters
     ----------
     *classes : type
-        Subclasses of `MLPClassifier` or `MLPRegressor`. None: the package's own.
+        Subclasses of `MLPClassifier` or `MLPRegressor`. Without any: the package's own two.
 
     Raises
     ------
@@ -328,47 +319,3 @@ def _ours() -> tuple[type, type]:
     from fastbp.sklearn import _estimators
 
     return _estimators.MLPClassifier, _estimators.MLPRegressor
-
-
-def register_when_imported() -> None:
-    """Register the package's classes with skl2onnx now if it has been imported, else where it will be."""
-    if PACKAGE in sys.modules:
-        register_onnx()
-    elif not any(isinstance(finder, _Waiting) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Waiting())
-
-
-class _Waiting(importlib.abc.MetaPathFinder):
-    """Finds what the finders after it find, and lets the registration follow the import of skl2onnx."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname != PACKAGE:
-            return None
-        others = (finder for finder in sys.meta_path if finder is not self)
-        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _ThenRegister(spec.loader, self)
-        return spec
-
-
-class _ThenRegister(importlib.abc.Loader):
-    """Loads as another loader does, and gives it its place back."""
-
-    def __init__(self, loader: importlib.abc.Loader, finder: _Waiting) -> None:
-        self.loader, self.finder = loader, finder
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self.loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        assert module.__spec__ is not None
-        module.__spec__.loader = module.__loader__ = self.loader
-        self.loader.exec_module(module)
-        if self.finder in sys.meta_path:
-            sys.meta_path.remove(self.finder)
-        try:
-            register_onnx()
-        except Exception as error:  # a release that has moved something: importing it is no less possible
-            warnings.warn(f"fastbp.sklearn could not register its estimators with skl2onnx: {error!r}", stacklevel=2)
