@@ -246,6 +246,7 @@ def threads_left(before: int) -> str:
 def work(name: str, signals: int, seed: int) -> dict[str, Any]:
     """Interrupt a call so many times; return what was seen."""
     warnings.simplefilter("ignore")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
     draw, call, durations = random.Random(seed), CALLS[name](), []
     for _ in range(5):
         call.begin()
@@ -272,6 +273,8 @@ def work(name: str, signals: int, seed: int) -> dict[str, Any]:
         if left := threads_left(threads):
             faults.append(f"signal {number}: {left}")
     faulthandler.cancel_dump_traceback_later()
+    if not unfinished:
+        faults.append("no call was cut short: nothing was tested")
     late = [f"{latency:.2f} s from a signal to the end" for latency in latencies if latency > BAR]
     return {
         "took": took, "latencies": latencies, "outcomes": outcomes, "checked": checked, "unfinished": unfinished,

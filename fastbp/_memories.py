@@ -46,9 +46,13 @@ class Memories(Generic[T]):
         entry = self._known.get(key)
         if entry is not None and entry[0]() is owner:
             return entry[1]
-        made, known = make(flat), self._known
-        known[key] = weakref.ref(owner, lambda _: known.pop(key, None)), made
-        return made
+        known = self._known
+        made = weakref.ref(owner, lambda _: known.pop(key, None)), make(flat)
+        # One call, since another thread may have come first: both then have what that one made.
+        entry = known.setdefault(key, made)
+        if entry[0]() is not owner:
+            entry = known[key] = made
+        return entry[1]
 
 
 def _memory(network_like: Any) -> tuple[Array, Array, int]:

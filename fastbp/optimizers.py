@@ -421,7 +421,7 @@ class RuleOptimizer(Optimizer):
         first = self.rule.carried[1] if self.rule.carried else 0.0
         state = OptimizerState(carried=np.full(len(self._groups) + 1, first))
         for name in self._used():
-            self._begin_array(state, name, flat)
+            state.arrays[name] = self._first_array(state, name, flat)
         return state
 
     def _used(self) -> list[str]:
@@ -430,13 +430,14 @@ class RuleOptimizer(Optimizer):
         needed = self.rule.used_if
         return [n for n in self.rule.states if n not in needed or any(values[needed[n]] for values in groups)]
 
-    def _begin_array(self, state: OptimizerState, name: str, flat: Array) -> None:
-        state.arrays[name] = np.zeros(flat.size, flat.dtype)
+    def _first_array(self, state: OptimizerState, name: str, flat: Array) -> Array:
+        made = np.zeros(flat.size, flat.dtype)
         if name in self.rule.begins_as:
             hyper, first = self.rule.begins_as[name], 0
             for end, group, _ in state.layout or ((flat.size, len(self._groups), False),):
-                state.arrays[name][first:end] = self._values_of(group)[hyper]
+                made[first:end] = self._values_of(group)[hyper]
                 first = end
+        return made
 
     def state_for(self, network_like: Any) -> OptimizerState:
         state = super().state_for(network_like)
@@ -444,7 +445,7 @@ class RuleOptimizer(Optimizer):
             state.layout = self._layout(network_like)
             if state.step == 0:
                 for name in self.rule.begins_as:
-                    self._begin_array(state, name, network_like.flat_parameters)
+                    state.arrays[name] = self._first_array(state, name, network_like.flat_parameters)
         return state
 
     def _layout(self, net: Any) -> tuple[tuple[int, int, bool], ...]:
@@ -466,7 +467,8 @@ class RuleOptimizer(Optimizer):
         used = self._used()
         for name in used:
             if name not in state.arrays:
-                self._begin_array(state, name, flat)
+                # One call, since another thread may have come first.
+                state.arrays.setdefault(name, self._first_array(state, name, flat))
         return [state.arrays[name] if name in used else None for name in self.rule.states]
 
     def get_state(self, net: Any) -> dict[str, Any]:
