@@ -166,8 +166,12 @@ class StochasticFit:
             try:
                 self._go_through(order, whole, progress)
             finally:
-                self.link.end()
-                self._keep_chance()
+                # A Ctrl-C may come into it; it can be repeated, and the optimizer's count is then that of the steps.
+                try:
+                    self._count_steps()
+                except KeyboardInterrupt:
+                    self._count_steps()
+                    raise
             value = self._validation_loss()
         if value is not None:
             if not hasattr(est, "validation_loss_curve_"):  # a warm start, where it was not asked for before
@@ -244,8 +248,9 @@ class StochasticFit:
         offset = 0.0 if data.offsets is None else float(np.average(data.offsets, weights=data.weight))
         return self.loss_share * value + offset
 
-    def _keep_chance(self) -> None:
-        """What dropout goes by belongs to the estimator: a copy or a pickle goes on with it."""
+    def _count_steps(self) -> None:
+        """Tell the estimator's optimizer; and what dropout goes by, so that a copy or a pickle goes on with it."""
+        self.link.end()
         if vars(self.est).get("_chance") is not None:
             self.est._chance = (self.core.net.seed, self.core.net.steps)
 
