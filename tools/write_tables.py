@@ -1,18 +1,22 @@
-"""Write docs/catalogue.md from the tables of the package: its rows follow from the registries alone.
+"""Write what follows from the tables of the package: docs/catalogue.md, and the sources of `made_sources.py`.
 
 Run it from anywhere after a change of a table:
 
     python tools/write_tables.py
 
-A test fails where the page is not what this writes.
+A test fails where a file is not what this writes.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+
+import made_sources
 
 import fastbp
 from fastbp import averages, lbfgs, schedules
@@ -230,5 +234,15 @@ def page() -> str:
     )
 
 
+def main() -> None:
+    """Write the sources, and then the page, in a process that imports them."""
+    if sys.argv[1:] == ["page"]:
+        PAGE.write_text(page(), encoding="utf-8")
+        return
+    for path, text in made_sources.sources().items():
+        path.write_text(text, encoding="utf-8")
+    subprocess.run([sys.executable, __file__, "page"], check=True)
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    main()
