@@ -7,8 +7,7 @@ in `made.py`. `LossSum` adds several.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -27,8 +26,7 @@ MAX_PARTS = 8  # of a sum that the engine computes: MAX_LOSS_PARTS in _chain.pxd
 # ---- from outputs to predictions -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """What a network's outputs y say about the targets; k is the number of columns that a row of targets has.
 
     Attributes

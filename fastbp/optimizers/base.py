@@ -17,7 +17,6 @@ from __future__ import annotations
 import copyreg
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Self
 
@@ -27,8 +26,8 @@ from numpy.typing import NDArray
 from fastbp import _engine
 from fastbp import _validate as check
 from fastbp._memories import Memories, linear_weights, ranges
+from fastbp._rates import Schedule, checked_rate, rate_at, rates_of
 from fastbp.reference import OptimizerRule
-from fastbp.schedules import Schedule, checked_rate, rate_at, rates_of
 
 __all__ = ["Optimizer", "OptimizerState", "RuleOptimizer"]
 
@@ -93,7 +92,6 @@ def _check_pair(parameters: Array, gradients: Array) -> None:
 # ---- state -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, eq=False)
 class OptimizerState:
     """What an optimizer remembers of one network.
 
@@ -109,10 +107,23 @@ class OptimizerState:
         Of the network's parameters, in their order; None before a network was seen.
     """
 
-    arrays: dict[str, Array] = field(default_factory=dict)
-    step: int = 0
-    carried: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
-    layout: tuple[tuple[int, int, bool], ...] | None = None
+    __slots__ = ("arrays", "carried", "layout", "step")
+
+    def __init__(
+        self,
+        arrays: dict[str, Array] | None = None,
+        step: int = 0,
+        carried: NDArray[np.float64] | None = None,
+        layout: tuple[tuple[int, int, bool], ...] | None = None,
+    ) -> None:
+        self.arrays = {} if arrays is None else arrays
+        self.step = step
+        self.carried = np.zeros(1) if carried is None else carried
+        self.layout = layout
+
+    def __repr__(self) -> str:
+        shown = f"arrays={self.arrays!r}, step={self.step!r}, carried={self.carried!r}, layout={self.layout!r}"
+        return f"{type(self).__name__}({shown})"
 
 
 class Optimizer:

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastbp._config import constructor
+from fastbp._rates import Rate
 from fastbp.optimizers.base import RuleOptimizer
 from fastbp.reference import OPTIMIZERS
-from fastbp.schedules import Rate
 
 __all__ = [
     "SGD",
