@@ -1,23 +1,37 @@
 """The Python sources that follow from the tables of `fastbp.reference`: functions and classes with their docstrings.
 
-`write_tables.py` writes them, so that a function of a table is as plain to editors, type checkers and readers as one
-written by hand, and importing the package computes nothing. The results in the examples are those of the numpy
-reference implementations.
+`write_tables.py` runs this. A function of a table is then as plain to editors, type checkers and readers as one written
+by hand, and importing the package computes nothing. The results in the examples are those of the numpy reference
+implementations.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
+import sys
 import textwrap
+import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from fastbp.reference import ACTIVATIONS, LOSSES, OPTIMIZERS, Activation, LossRule, OptimizerRule, Option
-
 PACKAGE = Path(__file__).resolve().parents[1] / "fastbp"
+
+if __name__ == "__main__":  # the tables without the package: it imports what is written here, and may not fit them
+    bare = sys.modules["fastbp"] = types.ModuleType("fastbp")
+    bare.__path__ = [str(PACKAGE)]
+
+from fastbp.reference import (  # noqa: E402
+    ACTIVATIONS,
+    LOSSES,
+    OPTIMIZERS,
+    Activation,
+    LossRule,
+    OptimizerRule,
+    Option,
+)
 
 HEAD = '''"""{what}
 
@@ -773,3 +787,8 @@ def sources() -> dict[Path, str]:
         PACKAGE / "losses" / "made.py": loss_classes(),
         PACKAGE / "optimizers" / "made.py": optimizer_classes(),
     }
+
+
+if __name__ == "__main__":
+    for file, source in sources().items():
+        file.write_text(source, encoding="utf-8")

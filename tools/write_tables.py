@@ -16,7 +16,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import made_sources
+if __name__ == "__main__":  # first of all: the package imports what this writes
+    subprocess.run([sys.executable, Path(__file__).with_name("made_sources.py")], check=True)
 
 import fastbp
 from fastbp import averages, lbfgs, schedules
@@ -234,15 +235,5 @@ def page() -> str:
     )
 
 
-def main() -> None:
-    """Write the sources, and then the page, in a process that imports them."""
-    if sys.argv[1:] == ["page"]:
-        PAGE.write_text(page(), encoding="utf-8")
-        return
-    for path, text in made_sources.sources().items():
-        path.write_text(text, encoding="utf-8")
-    subprocess.run([sys.executable, __file__, "page"], check=True)
-
-
 if __name__ == "__main__":
-    main()
+    PAGE.write_text(page(), encoding="utf-8")
