@@ -5,12 +5,12 @@ and a checker of gradients (`check_gradients`). The performance-critical parts a
 the processor.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
-from fastbp import _made_functions
+from fastbp import _made_functions, schedules
 from fastbp._made_functions import *  # noqa: F403  what the tables of activations and losses have
 from fastbp._version import __version__
+from fastbp.averages import EMA, SWA
+from fastbp.callbacks import BatchInfo, Callback, EarlyStopping, StopTraining
+from fastbp.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from fastbp.functional import (
     linear,
     linear_backward,
@@ -38,16 +38,23 @@ from fastbp.functional_units import (
     rms_norm,
     rms_norm_backward,
 )
+from fastbp.gradcheck import GradientError, GradientReport, check_gradients
+from fastbp.history import History
+from fastbp.lbfgs import LBFGS, LBFGSB
 from fastbp.losses import Loss, LossSum
 from fastbp.losses import made as _made_losses
 from fastbp.losses.made import *  # noqa: F403
+from fastbp.metrics import Metric
 from fastbp.network import MLP, Gradients, Network
 from fastbp.optimizers import Optimizer
 from fastbp.optimizers import made as _made_optimizers
 from fastbp.optimizers.made import *  # noqa: F403
 from fastbp.per_sample import DPSGD, SampleGradients
 from fastbp.runtime import config, get_num_threads, set_num_threads, threads
+from fastbp.saving import load
 from fastbp.second_order import CurvaturePoint
+from fastbp.summary import Summary
+from fastbp.training import train
 from fastbp.units import (
     BatchNorm,
     Branches,
@@ -66,21 +73,6 @@ from fastbp.units import (
 )
 from fastbp.units import made as _made_units
 from fastbp.units.made import *  # noqa: F403
-
-if TYPE_CHECKING:
-    from fastbp import data as data
-    from fastbp import progress as progress
-    from fastbp import schedules
-    from fastbp.averages import EMA, SWA
-    from fastbp.callbacks import BatchInfo, Callback, EarlyStopping, StopTraining
-    from fastbp.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-    from fastbp.gradcheck import GradientError, GradientReport, check_gradients
-    from fastbp.history import History
-    from fastbp.lbfgs import LBFGS, LBFGSB
-    from fastbp.metrics import Metric
-    from fastbp.saving import load
-    from fastbp.summary import Summary
-    from fastbp.training import train
 
 __all__ = [
     "DPSGD",
@@ -160,35 +152,3 @@ __all__ += _made_functions.__all__
 __all__ += _made_losses.__all__
 __all__ += _made_optimizers.__all__
 __all__ += _made_units.__all__
-
-# What a program that computes gradients alone does not need is imported when it is first asked for: `import fastbp` is
-# then a third shorter (bench.imports). Type checkers read the same names above.
-_MODULES = {
-    "averages": ("EMA", "SWA"),
-    "callbacks": ("BatchInfo", "Callback", "EarlyStopping", "StopTraining"),
-    "checkpoint": ("Checkpoint", "CheckpointError", "load_checkpoint", "save_checkpoint"),
-    "data": (),
-    "gradcheck": ("GradientError", "GradientReport", "check_gradients"),
-    "history": ("History",),
-    "lbfgs": ("LBFGS", "LBFGSB"),
-    "metrics": ("Metric",),
-    "progress": (),
-    "saving": ("load",),
-    "schedules": (),
-    "summary": ("Summary",),
-    "training": ("train",),
-}
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
-
-if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        if name in _MODULE_OF:
-            return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-        if name in _MODULES:
-            return importlib.import_module(f"{__name__}.{name}")
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, *_MODULE_OF})
