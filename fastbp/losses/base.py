@@ -236,7 +236,8 @@ class RuleLoss(Loss):
     _options: Mapping[str, Any]  # the class's own are the defaults
 
     def __init__(self, *given: Any, **options: Any) -> None:
-        self._options = self.rule.checked(check.named(type(self).__name__, self.rule.options, given, options))
+        if options := check.named(type(self).__name__, self.rule.options, given, options):
+            self._options = self.rule.checked(options)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -270,7 +271,8 @@ class RuleLoss(Loss):
     ) -> tuple[Any, FloatArray]:
         """Give the loss and its gradient, as the function of the same name does."""
         function = getattr(functional, self.rule.name)
-        loss, gradient = function(y, t, sample_weight=sample_weight, reduction=reduction, **self._changed())
+        changed = self._changed() if "_options" in vars(self) else {}
+        loss, gradient = function(y, t, sample_weight=sample_weight, reduction=reduction, **changed)
         return loss, gradient
 
     def _changed(self) -> dict[str, Any]:
