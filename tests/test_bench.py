@@ -605,7 +605,7 @@ def test_fits_of_the_comparison(tmp_path: Path) -> None:
         ("memory", (), ("784-256-10@64", "bar 1.05")),
         ("memory", ("--large", "--parameters", "1"), ("billion parameters", "GFLOP/s", "step")),
         ("busy", ("--rivals", "fastbp"), ("64-100-10@200 fastbp", "2.3")),
-        ("imports", (), ("numpy and fastbp", "bar, at most 60.0 ms", "without its imports", "fastbp.network")),
+        ("imports", (), ("numpy and fastbp", "bar, at most 60.0 ms", "without its imports", "fastbp.")),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
