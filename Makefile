@@ -108,6 +108,7 @@ bars: $(VENV)/installed-bench
 	$(BIN)/python -m bench.sklearn_fits --threads 1 --only lines
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.busy
+	$(BIN)/python -m bench.imports
 	$(BIN)/python -m bench.memory --large
 
 lint: $(VENV)/installed-dev

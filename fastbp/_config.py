@@ -11,10 +11,11 @@ C. The package's own classes are written as "fastbp.Linear"; a user's by its bar
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +23,7 @@ __all__ = [
     "OURS",
     "arguments",
     "call",
+    "constructor",
     "decode",
     "describe",
     "encode",
@@ -35,6 +37,8 @@ __all__ = [
 OURS = "fastbp."
 
 MAX_DEPTH = 128  # of units and lists in each other: far beyond any network, far below Python's limit
+
+Init = TypeVar("Init", bound=Callable[..., None])
 
 ARRAYS = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
 
@@ -112,6 +116,23 @@ def _attribute(made: Any, parameter: inspect.Parameter) -> Any:
         f"{cls} takes {name!r}, but {made!r} has no attribute {name!r} that would tell what it was made with: "
         f"set self.{name} in __init__, or define {cls}.config()"
     )
+
+
+def constructor(base: type) -> Callable[[Init], Init]:
+    """Return a decorator for a constructor that is a signature alone: the base's constructor runs in its place.
+
+    The base answers a wrong name, or too many arguments, with a list of those that there are.
+    """
+    run = base.__init__  # type: ignore[misc]
+
+    def decorate(declared: Init) -> Init:
+        @functools.wraps(declared)
+        def __init__(self: Any, *given: Any, **options: Any) -> None:
+            run(self, *given, **options)
+
+        return __init__  # type: ignore[return-value]
+
+    return decorate
 
 
 # ---- from values to JSON and back ------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ import contextlib
 import fcntl
 import glob
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -42,7 +41,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     if not os.path.isdir(directory):
         raise FileNotFoundError(f"cannot write {os.fspath(path)!r}: there is no directory {directory!r}")
     _remove_leftovers(directory, name)
-    beside = os.path.join(directory, f".{name}.{secrets.token_hex(8)}.tmp")
+    beside = os.path.join(directory, f".{name}.{os.urandom(8).hex()}.tmp")
     with open(beside, "xb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         try:

@@ -25,7 +25,7 @@ __all__ = ["EMA", "SWA", "Average"]
 Array = NDArray[Any]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class AverageState:
     """What is kept of one network: the average, the steps seen, and how many of them are in it."""
 

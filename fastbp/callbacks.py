@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastbp import _validate as check
+from fastbp._frozen import Frozen
 from fastbp.history import History
 from fastbp.network import Network
 
@@ -36,8 +36,7 @@ class StopTraining(Exception):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class BatchInfo:
+class BatchInfo(Frozen):
     """What ``on_batch_end`` is told of a batch.
 
     Attributes
@@ -63,6 +62,9 @@ class BatchInfo:
     step: int
     rows: int
     loss: float
+
+    def __init__(self, epoch: int, batch: int, step: int, rows: int, loss: float) -> None:
+        vars(self).update(epoch=epoch, batch=batch, step=step, rows=rows, loss=loss)
 
 
 class Callback:

@@ -13,18 +13,17 @@ C. What has a state of its own says so by ``get_state(net)`` and ``set_state(net
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastbp._files import atomic_write
+from fastbp._frozen import Frozen
 from fastbp.history import History
 from fastbp.network import Network, check_optimizer
 from fastbp.optimizers import Optimizer
@@ -58,8 +57,7 @@ class CheckpointError(ValueError):
     """
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Frozen):
     """What `load_checkpoint` found beside network and optimizer.
 
     Attributes
@@ -78,6 +76,9 @@ class Checkpoint:
 
     history: History | None
     extra: dict[str, Any]
+
+    def __init__(self, history: History | None, extra: dict[str, Any]) -> None:
+        vars(self).update(history=history, extra=extra)
 
 
 def save_checkpoint(
@@ -277,6 +278,8 @@ def history_of(tree: Tree) -> History | None:
 
 def write_tree(path: Path, tree: Tree) -> None:
     """Write a tree with its arrays, at once or not at all."""
+    import hashlib  # three milliseconds, which not every import of the package should take
+
     arrays: list[NDArray[Any]] = []
     content = _encoded(tree, arrays, "")
     described, size = [], 0
@@ -337,6 +340,8 @@ def _refuse(value: Any, place: str) -> Any:
 
 def read_tree(path: Path) -> Tree:
     """Read what `write_tree` wrote; whatever is not whole is refused."""
+    import hashlib
+
     name = os.fspath(path)
     with open(name, "rb") as file:
         header = _read_header(name, file)

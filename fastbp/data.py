@@ -14,7 +14,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,7 +32,7 @@ Batch = tuple[FloatArray, Array, FloatArray | None]  # x, t, weights
 GATHERED = 4 * 2**20  # bytes of x that a piece of gathered rows has at most, unless one batch has more
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Piece:
     """Neighbouring batches of an epoch: rows of x in `order`, or as they lie."""
 
@@ -467,8 +467,7 @@ def _stratified(order: NDArray[np.int64], labels: Array, wanted: int) -> NDArray
     return np.concatenate([order[in_order == k][:rows] for k, rows in enumerate(share)])
 
 
-@dataclass(slots=True)
-class Validation:
+class Validation(NamedTuple):
     """What is evaluated after each epoch."""
 
     x: FloatArray

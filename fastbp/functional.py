@@ -5,27 +5,23 @@ A. Each function first tries the compiled door for plain arguments (see `_ops.py
    checks, says "Checked." on a line of its own, and calls the compiled kernel. Above that line everything may raise and
    nothing is written; below it nothing raises.
 B. The first array decides the dtype; the others must have the same.
-C. The activations and their derivatives are made from `fastbp.reference.ACTIVATIONS`, their docstrings included, and
-   so are the losses from `fastbp.reference.LOSSES`, but for the three of the lecture, which stand here.
+C. The activations and their derivatives, and the losses but for the three of the lecture, are written from the tables
+   of `fastbp.reference` into `_made_functions.py` by `tools/write_tables.py`. What they share is in `_calls.py`.
 """
 
 from __future__ import annotations
 
-import inspect
-import textwrap
 from collections.abc import Callable, Mapping
-from inspect import Parameter, Signature
-from typing import TYPE_CHECKING, Any, Final, Literal, overload
+from typing import Any, Final, Literal, overload
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from fastbp import _loss, _ops
+from fastbp import _calls, _made_functions, _ops
 from fastbp import _validate as check
-from fastbp._validate import REDUCTIONS, FloatArray, Reduction, aligned, deliver
-from fastbp.reference import ACTIVATIONS, LOSSES, Activation, LossRule
-from fastbp.reference._options import Fitted
-from fastbp.reference.activations import Option
+from fastbp._calls import PLAIN_LOSSES, check_columns
+from fastbp._made_functions import *  # noqa: F403
+from fastbp._validate import FloatArray, Reduction, aligned, deliver
+from fastbp.reference import LOSSES
 
 __all__ = [
     "linear",
@@ -40,6 +36,12 @@ __all__ = [
     "softmax_backward",
     "softmax_nll",
 ]
+__all__ += _made_functions.__all__
+
+for _name in _made_functions.__all__:
+    getattr(_made_functions, _name).__module__ = __name__  # the path that pickle stores and that help shows
+del _name
+
 
 
 # ---- products --------------------------------------------------------------------------------------------------------
@@ -294,239 +296,6 @@ def _rows(rows: int) -> str:
     return f"({rows}, n)"
 
 
-# ---- activations -----------------------------------------------------------------------------------------------------
-
-if TYPE_CHECKING:
-    # What the tables add to this module by name: activations, their derivatives, and losses.
-    def __getattr__(name: str) -> Callable[..., Any]: ...
-
-
-_FORWARD_DOC = """Apply the activation {name} to each element.
-
-{formula}
-
-Parameters
-----------
-z : ndarray of float32 or float64, any shape
-    Any strides.
-{options}out : ndarray of z's dtype and shape, optional
-    Where the result goes. Any strides; it may be z itself, and otherwise shares no memory with it.
-
-Returns
--------
-y : ndarray of z's dtype and shape
-    ``out``, or a fresh array in C order.
-
-Raises
-------
-TypeError
-    An argument is no array of float32 or float64, or the dtypes differ{no_number}.
-ValueError
-    ``out`` has another shape, is read-only or overlaps z{out_of_range}.
-
-References
-----------
-{source}.
-
-Examples
---------
->>> import fastbp, numpy as np
->>> fastbp.{name}(np.array([-1.0, 0.0, 2.0])).round(4)
-{result}
-"""
-
-_BACKWARD_DOC = """Give the gradient at the input of the activation {name}.
-
-dz = dy * dy/dz, where {formula} and {derivative}
-
-Parameters
-----------
-dy : ndarray of float32 or float64, any shape
-    The gradient at the activation's output. Any strides.
-{kept} : ndarray of dy's dtype and shape
-    The activation's {needs}. Any strides.
-{options}out : ndarray of dy's dtype and shape, optional
-    Where the result goes. Any strides; it may be dy or {kept} itself, and otherwise shares no memory with them.
-
-Returns
--------
-dz : ndarray of dy's dtype and shape
-    ``out``, or a fresh array in C order.
-
-Raises
-------
-TypeError
-    An argument is no array of float32 or float64, or the dtypes differ{no_number}.
-ValueError
-    The shapes differ, or ``out`` has another shape, is read-only or overlaps an input{out_of_range}.
-
-References
-----------
-{source}.
-
-Examples
---------
->>> import fastbp, numpy as np
->>> {kept} = {value}
->>> fastbp.{name}_backward(np.ones(3), {kept}).round(4)
-{result}
-"""
-
-
-def _forward_function(rule: Activation) -> Callable[..., FloatArray]:
-    """Make the public function of an activation."""
-    name, index = rule.name, _ops.activation_index(rule.name)
-    defaults = activation_options(name, rule.options, {})
-
-    def compute(z: FloatArray, out: FloatArray | None, options: tuple[float, ...]) -> FloatArray:
-        z = check.array("z", z)
-        y = check.output(out, z.shape, z.dtype, (("z", z),), in_place=True)
-        # Checked.
-        _ops.activation(index, aligned(z), y, *options)
-        return deliver(y, out)
-
-    def alone(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
-        done = _ops.try_activation(index, z, out)
-        return compute(z, out, ()) if done is None else done
-
-    def with_options(z: FloatArray, *, out: FloatArray | None = None, **given: float) -> FloatArray:
-        options = activation_options(name, rule.options, given) if given else defaults
-        done = _ops.try_activation(index, z, out, *options)
-        return compute(z, out, options) if done is None else done
-
-    result = repr(rule.forward(np.array([-1.0, 0.0, 2.0])).round(4))
-    doc = _FORWARD_DOC.format(name=name, formula=rule.formula, source=rule.source, result=result, **_option_docs(rule))
-    if not rule.options:
-        return _named(alone, name, doc)
-    return _named(with_options, name, doc, _signature(("z",), rule.options))
-
-
-def _backward_function(rule: Activation) -> Callable[..., FloatArray]:
-    """Make the public function of an activation's derivative; its second argument bears the name of what it needs."""
-    name, index = f"{rule.name}_backward", _ops.activation_index(rule.name)
-    kept_name = "y" if rule.needs == "output" else "z"
-    defaults = activation_options(name, rule.options, {})
-
-    def compute(dy: FloatArray, kept: FloatArray, out: FloatArray | None, options: tuple[float, ...]) -> FloatArray:
-        dy = check.array("dy", dy)
-        kept = check.array(kept_name, kept, dy.dtype, "dy")
-        if dy.shape != kept.shape:
-            raise ValueError(f"dy has shape {dy.shape}, expected {kept.shape}: the shape of {kept_name}")
-        dz = check.output(out, dy.shape, dy.dtype, (("dy", dy), (kept_name, kept)), in_place=True)
-        # Checked.
-        _ops.activation_backward(index, aligned(dy), aligned(kept), dz, *options)
-        return deliver(dz, out)
-
-    def from_output(dy: FloatArray, y: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
-        done = _ops.try_activation_backward(index, dy, y, out)
-        return compute(dy, y, out, ()) if done is None else done
-
-    def from_input(dy: FloatArray, z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
-        done = _ops.try_activation_backward(index, dy, z, out)
-        return compute(dy, z, out, ()) if done is None else done
-
-    def from_output_with_options(
-        dy: FloatArray, y: FloatArray, *, out: FloatArray | None = None, **given: float
-    ) -> FloatArray:
-        options = activation_options(name, rule.options, given) if given else defaults
-        done = _ops.try_activation_backward(index, dy, y, out, *options)
-        return compute(dy, y, out, options) if done is None else done
-
-    def from_input_with_options(
-        dy: FloatArray, z: FloatArray, *, out: FloatArray | None = None, **given: float
-    ) -> FloatArray:
-        return from_output_with_options(dy, z, out=out, **given)
-
-    made = {
-        ("y", False): from_output,
-        ("z", False): from_input,
-        ("y", True): from_output_with_options,
-        ("z", True): from_input_with_options,
-    }[kept_name, bool(rule.options)]
-    signature = _signature(("dy", kept_name), rule.options) if rule.options else None
-    return _named(made, name, _backward_doc(rule), signature)
-
-
-def activation_options(where: str, known: Mapping[str, Option], given: Mapping[str, Any]) -> tuple[float, ...]:
-    """Check the options of an activation; give them in the kernel's order, defaults where there are none."""
-    for name in given:
-        if name not in known:
-            expected = f"its options are {', '.join(known)}" if known else "it has no options"
-            raise TypeError(f"{where} got an unexpected keyword {name!r}: {expected}")
-    return tuple([_option(name, given.get(name, option.default), option) for name, option in known.items()])
-
-
-def _option(name: str, value: Any, option: Option) -> float:
-    if type(value) is float and option.at_least <= value <= option.at_most:
-        return value
-    return check.real(name, value, at_least=option.at_least, at_most=option.at_most)
-
-
-def _backward_doc(rule: Activation) -> str:
-    kept, value = "z", np.array([-1.0, 0.0, 2.0])
-    if rule.needs == "output":
-        kept, value = "y", rule.forward(value).round(4)
-    return _BACKWARD_DOC.format(
-        name=rule.name,
-        formula=rule.formula,
-        derivative=rule.derivative,
-        source=rule.source,
-        needs=rule.needs,
-        kept=kept,
-        value=f"np.{value!r}",
-        result=repr(rule.backward(np.ones(3), value).round(4)),
-        **_option_docs(rule),
-    )
-
-
-def describe_options(options: Mapping[str, Option]) -> str:
-    """Give the docstring's paragraph of each option."""
-    return "".join(
-        f"{name} : float, {option.at_least:g} to {option.at_most:g}\n    {option.meaning}\n"
-        for name, option in options.items()
-    )
-
-
-def _option_docs(rule: Activation) -> dict[str, str]:
-    names = " or ".join(rule.options)
-    return {
-        "options": describe_options(rule.options),
-        "no_number": f", or {names} is no number" if names else "",
-        "out_of_range": f", or {names} is out of its range" if names else "",
-    }
-
-
-def _named(function: Callable[..., Any], name: str, doc: str, signature: Signature | None = None) -> Callable[..., Any]:
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = doc
-    if signature is not None:
-        function.__signature__ = signature  # type: ignore[attr-defined]
-    return function
-
-
-def _signature(arrays: tuple[str, ...], options: Mapping[str, Option]) -> Signature:
-    """Give what inspect and help show of a function that takes its options as ``**given``."""
-    parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, annotation="FloatArray") for name in arrays]
-    parameters += option_parameters(options)
-    parameters.append(Parameter("out", Parameter.KEYWORD_ONLY, default=None, annotation="FloatArray | None"))
-    return Signature(parameters, return_annotation="FloatArray")
-
-
-def option_parameters(options: Mapping[str, Option]) -> list[Parameter]:
-    """Give an activation's options as keywords."""
-    return [
-        Parameter(name, Parameter.KEYWORD_ONLY, default=option.default, annotation="float")
-        for name, option in options.items()
-    ]
-
-
-for _rule in ACTIVATIONS.values():
-    for _function in (_forward_function(_rule), _backward_function(_rule)):
-        globals()[_function.__name__] = _function
-        __all__ += [_function.__name__]
-del _rule, _function
-
-
 # ---- softmax ---------------------------------------------------------------------------------------------------------
 
 
@@ -692,7 +461,7 @@ def log_softmax_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | Non
 
 def _over_rows(kernel: Callable[..., None], z: FloatArray, out: FloatArray | None) -> FloatArray:
     z = check.array("z", z)
-    _check_columns("z", z)
+    check_columns("z", z)
     y = check.output(out, z.shape, z.dtype, (("z", z),), in_place=True)
     # Checked.
     kernel(aligned(z), y)
@@ -706,17 +475,11 @@ def _over_rows_backward(
     kept = check.array(kept_name, kept, dy.dtype, "dy")
     if dy.shape != kept.shape:
         raise ValueError(f"dy has shape {dy.shape}, expected {kept.shape}: the shape of {kept_name}")
-    _check_columns(kept_name, kept)
+    check_columns(kept_name, kept)
     dz = check.output(out, dy.shape, dy.dtype, (("dy", dy), (kept_name, kept)), in_place=True)
     # Checked.
     kernel(aligned(dy), aligned(kept), dz)
     return deliver(dz, out)
-
-
-def _check_columns(name: str, z: FloatArray) -> None:
-    """Classes stand on the last axis; a distribution over none does not exist."""
-    if z.ndim == 0 or z.shape[-1] == 0:
-        raise ValueError(f"{name} has shape {z.shape}, expected at least one column on the last axis")
 
 
 # ---- losses ----------------------------------------------------------------------------------------------------------
@@ -798,7 +561,7 @@ def softmax_nll(
            [-0.5 ,  0.5 ]])
     """
     if class_weight is None and ignore_index is None and label_smoothing is _NO_SMOOTHING and clip is _NO_CLIP:
-        done = _ops.try_loss(_PLAIN["softmax_nll"], z, t, sample_weight, reduction, out)
+        done = _ops.try_loss(PLAIN_LOSSES["softmax_nll"], z, t, sample_weight, reduction, out)
         if done is not None:
             return done
     options = {
@@ -807,7 +570,7 @@ def softmax_nll(
         "ignore_index": ignore_index,
         "clip": clip,
     }
-    return _loss_of(LOSSES["softmax_nll"], "z", z, t, sample_weight, reduction, out, options)
+    return _calls.loss(LOSSES["softmax_nll"], "z", z, t, sample_weight, reduction, out, **options)
 
 
 def sigmoid_nll(
@@ -873,11 +636,11 @@ def sigmoid_nll(
            [ 0.5 ]])
     """
     if pos_weight is None and clip is _NO_CLIP:
-        done = _ops.try_loss(_PLAIN["sigmoid_nll"], z, t, sample_weight, reduction, out)
+        done = _ops.try_loss(PLAIN_LOSSES["sigmoid_nll"], z, t, sample_weight, reduction, out)
         if done is not None:
             return done
     options = {"pos_weight": pos_weight, "clip": clip}
-    return _loss_of(LOSSES["sigmoid_nll"], "z", z, t, sample_weight, reduction, out, options)
+    return _calls.loss(LOSSES["sigmoid_nll"], "z", z, t, sample_weight, reduction, out, **options)
 
 
 def mse(
@@ -937,181 +700,5 @@ def mse(
     array([[1.5, 2. ],
            [0. , 0.5]])
     """
-    done = _ops.try_loss(_PLAIN["mse"], y, t, sample_weight, reduction, out)
-    return _loss_of(LOSSES["mse"], "y", y, t, sample_weight, reduction, out, {}) if done is None else done
-
-
-def row_loss(rule: LossRule, fitted: Fitted, dtype: np.dtype[Any]) -> _loss.RowLoss:
-    """Give the compiled loss with these options, for outputs of this dtype."""
-    vectors = tuple(np.ascontiguousarray(vector, dtype=dtype) for vector in fitted.vectors)
-    weighs = fitted.weighs_labels
-    return _loss.RowLoss(rule.name, fitted.targets, fitted.numbers, vectors, fitted.ignored, weighs, fitted.clip)
-
-
-def _plain_loss(rule: LossRule) -> _loss.RowLoss:
-    """Without options, which serves any number of outputs and either dtype."""
-    return _loss.RowLoss(rule.name, 0, rule.fit(1, **rule.checked({})).numbers)
-
-
-_PLAIN = {name: _plain_loss(rule) for name, rule in LOSSES.items()}
-
-
-def _loss_of(
-    rule: LossRule,
-    name: str,
-    z: FloatArray,
-    t: Any,
-    sample_weight: ArrayLike | None,
-    reduction: str,
-    out: FloatArray | None,
-    given: Mapping[str, Any],
-) -> tuple[Any, FloatArray]:
-    """Check everything, run the compiled loss, and reduce the rows' losses."""
-    check.choice("reduction", reduction, REDUCTIONS)
-    options = rule.checked(given)
-    z = check.matrix(name, z)
-    if rule.link == "softmax":
-        _check_columns(name, z)
-    fitted = rule.fit(z.shape[1], **options)
-    t = check.targets(rule.targets, t, z.shape[0], fitted.targets, z.dtype, ignored=fitted.ignored)
-    weights = check.sample_weights(sample_weight, z.shape[0], z.dtype)
-    divisor = check.divisor(reduction, z.shape[0], weights, fitted.shares(t, z.dtype))
-    compiled = row_loss(rule, fitted, z.dtype)
-    dz = check.output(out, z.shape, z.dtype, ((name, z), ("t", t), ("sample_weight", weights)))
-    # Checked.
-    loss = _ops.loss(compiled, aligned(z), aligned(t), weights, divisor, reduction == "none", dz)
-    return loss, deliver(dz, out)
-
-
-_LOSS_DOC = """Give {what}, and its gradient.
-
-{formula};  {gradient}
-
-Parameters
-----------
-{first} : ndarray of float32 or float64, shape (N, K)
-    The outputs. Any strides.
-t : {targets}
-sample_weight : array_like, shape (N,), optional
-    A factor for the loss of each row, finite and not negative: {first}'s dtype, integers or bools.
-reduction : {{"mean", "sum", "none"}}
-    "mean" divides the sum of the rows' losses by N (not by N K), or by the sum of sample_weight. "none" gives the
-    loss of each row, and the gradient of their sum. A row's loss is the sum over its columns.
-{options}out : ndarray of {first}'s dtype, shape (N, K), optional
-    Where the gradient goes. Any strides; no memory shared with an argument.
-
-Returns
--------
-loss : float, or ndarray of {first}'s dtype and shape (N,) for "none"
-    Summed in float64.
-d{first} : ndarray of {first}'s dtype, shape (N, K)
-    ``out``, or a fresh array in C order.
-
-Raises
-------
-TypeError
-    A dtype is wrong, or an option is unknown or of the wrong kind.
-ValueError
-    The reduction is unknown, a shape does not fit, a target or an option is outside of what it may be, a weight is
-    negative or not finite, the mean is over nothing (N = 0, or weights that sum to 0), or ``out`` has another shape, is
-    read-only or shares memory.
-
-Notes
------
-{notes}
-
-References
-----------
-{source}.
-
-Examples
---------
->>> import fastbp, numpy as np
->>> {first}, t = np.array([[0.5, 2.0], [1.0, -1.0]]), np.array([[0, 1], [1, 0]])
->>> loss, d{first} = fastbp.{name}({first}, t)
->>> round(loss, 4)
-{value}
->>> d{first}.round(4)
-{slope}
-"""
-
-_TARGETS_DOC = {
-    "probabilities": "ndarray, shape (N, K), or (N,) where K = 1\n    In [0, 1]: {first}'s dtype, integers or bools.",
-    "values": "ndarray, shape (N, K), or (N,) where K = 1\n"
-    "    The targets: {first}'s dtype, integers or bools. Never broadcast.",
-    "counts": "ndarray, shape (N, K), or (N,) where K = 1\n"
-    "    Finite and at least 0: {first}'s dtype, integers or bools.",
-    "signs": "ndarray, shape (N, K), or (N,) where K = 1, or array_like of labels, shape (N,), where K > 1\n"
-    "    1 for a yes, 0 or -1 for a no: {first}'s dtype, integers or bools; or labels from 0 to K - 1, each a yes in\n"
-    "    its own column and a no in all others.",
-}
-
-
-def _loss_doc(rule: LossRule, first: str) -> str:
-    value, slope = rule.twin(np.array([[0.5, 2.0], [1.0, -1.0]]), np.array([[0, 1], [1, 0]]))
-    return _LOSS_DOC.format(
-        name=rule.name,
-        first=first,
-        what=rule.what,
-        formula=rule.formula,
-        gradient=rule.gradient,
-        targets=_TARGETS_DOC[rule.targets].format(first=first),
-        options=options_doc(rule),
-        notes=folded(rule.notes),
-        source=rule.source,
-        value=round(float(value), 4),
-        slope=repr(slope.round(4)),
-    )
-
-
-def options_doc(rule: LossRule) -> str:
-    """Give the lines of a docstring that say what the options are."""
-    return "".join(
-        f"{name} : {option.kind}{', optional' if option.default is None else f', default {option.default!r}'}\n"
-        f"{folded(option.meaning, '    ')}\n"
-        for name, option in rule.options.items()
-    )
-
-
-def folded(text: str, indent: str = "") -> str:
-    """Break a text into lines."""
-    return textwrap.fill(text, 112, initial_indent=indent, subsequent_indent=indent, break_long_words=False)
-
-
-def _loss_function(rule: LossRule) -> Callable[..., tuple[Any, FloatArray]]:
-    """Make the public function of a loss; its first argument bears the name that the twin's has."""
-    plain, signature = _PLAIN[rule.name], inspect.signature(rule.twin)
-    first = next(iter(signature.parameters))
-
-    def of_z(
-        z: FloatArray,
-        t: ArrayLike,
-        *,
-        sample_weight: ArrayLike | None = None,
-        reduction: Reduction = "mean",
-        out: FloatArray | None = None,
-        **options: Any,
-    ) -> tuple[Any, FloatArray]:
-        done = None if options else _ops.try_loss(plain, z, t, sample_weight, reduction, out)
-        return _loss_of(rule, "z", z, t, sample_weight, reduction, out, options) if done is None else done
-
-    def of_y(
-        y: FloatArray,
-        t: ArrayLike,
-        *,
-        sample_weight: ArrayLike | None = None,
-        reduction: Reduction = "mean",
-        out: FloatArray | None = None,
-        **options: Any,
-    ) -> tuple[Any, FloatArray]:
-        done = None if options else _ops.try_loss(plain, y, t, sample_weight, reduction, out)
-        return _loss_of(rule, "y", y, t, sample_weight, reduction, out, options) if done is None else done
-
-    return _named(of_z if first == "z" else of_y, rule.name, _loss_doc(rule, first), signature)
-
-
-for _loss_rule in LOSSES.values():
-    if _loss_rule.name not in globals():
-        globals()[_loss_rule.name] = _loss_function(_loss_rule)
-        __all__ += [_loss_rule.name]
-del _loss_rule
+    done = _ops.try_loss(PLAIN_LOSSES["mse"], y, t, sample_weight, reduction, out)
+    return _calls.loss(LOSSES["mse"], "y", y, t, sample_weight, reduction, out) if done is None else done

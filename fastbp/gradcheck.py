@@ -57,11 +57,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from fastbp._frozen import Frozen
 
 if TYPE_CHECKING:
     from fastbp.network import Network
@@ -82,8 +83,7 @@ KINK_SHARE = 0.05  # of an array's entries; beyond it the report speaks of it
 # ---- what comes out --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class GradientRow:
+class GradientRow(NamedTuple):
     """What was found for one array.
 
     Attributes
@@ -147,8 +147,7 @@ class GradientRow:
         return ", ".join(remarks)
 
 
-@dataclass(frozen=True, slots=True)
-class GradientReport:
+class GradientReport(Frozen):
     """What `check_gradients` found.
 
     Attributes
@@ -170,6 +169,11 @@ class GradientReport:
     loss: float
     loss64: float
     noise: float
+
+    def __init__(
+        self, rows: tuple[GradientRow, ...], dtype: np.dtype[Any], loss: float, loss64: float, noise: float
+    ) -> None:
+        vars(self).update(rows=rows, dtype=dtype, loss=loss, loss64=loss64, noise=noise)
 
     @property
     def ok(self) -> bool:
@@ -430,8 +434,7 @@ def _widened(values: Any) -> Array:
 # ---- central differences ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Stencils:
+class _Stencils(NamedTuple):
     """For the chosen entries: the number, the estimate e of its error, and the two signs of a kink."""
 
     number: Array
@@ -504,8 +507,7 @@ def _sensitivity(copy: _Copy, array: Array, entries: NDArray[np.intp], step: flo
 # ---- the verdict -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
+class _Pair(NamedTuple):
     """The two sides of the comparison for one array, at the entries that are judged."""
 
     name: str

@@ -6,8 +6,7 @@ of the signals (and, for Glorot's, of the gradients) stays the same from layer t
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +29,7 @@ def _constant(rng: Philox, weight: NDArray[np.float64], width: float) -> None:
     weight[...] = width
 
 
-@dataclass(frozen=True, slots=True)
-class Initializer:
+class Initializer(NamedTuple):
     """Hold the rule of one name.
 
     Attributes

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,7 +33,7 @@ _ARRAYS = ("direction", "gradient", "steps", "changes")  # of a state
 _FALL, _FLAT = 1e-4, 0.9  # Wolfe's two constants
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Memory:
     """What is kept of one network: the pairs, and where the last iteration was."""
 
@@ -269,8 +269,7 @@ class _Descent:
         memory.direction, memory.gradient = self.direction, self.last
 
 
-@dataclass
-class _Point:
+class _Point(NamedTuple):
     """A place along the direction: loss, gradient, and the slope there."""
 
     length: float

@@ -12,7 +12,6 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp import _validate as check
+from fastbp._frozen import Frozen
 from fastbp.losses import Loss, LossSum
 from fastbp.network import Network
 
@@ -33,8 +33,7 @@ KINDS = ("predictions", "probabilities", "outputs")
 MODES = ("max", "min")
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(Frozen):
     """A number that says how good predictions are, and what `train` must know to compute it after each epoch.
 
     Parameters
@@ -66,16 +65,17 @@ class Metric:
 
     name: str
     function: Callable[..., Any]
-    of: str = "predictions"
-    mode: str = "max"
+    of: str
+    mode: str
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name:
-            raise TypeError(f"name must be a string, got {self.name!r}")
-        if not callable(self.function):
-            raise TypeError(f"function must be callable as function(t, y), got {self.function!r}")
-        check.choice("of", self.of, KINDS)
-        check.choice("mode", self.mode, MODES)
+    def __init__(self, name: str, function: Callable[..., Any], of: str = "predictions", mode: str = "max") -> None:
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"name must be a string, got {name!r}")
+        if not callable(function):
+            raise TypeError(f"function must be callable as function(t, y), got {function!r}")
+        check.choice("of", of, KINDS)
+        check.choice("mode", mode, MODES)
+        vars(self).update(name=name, function=function, of=of, mode=mode)
 
     def __call__(self, t: Array, y: Array, sample_weight: Array | None = None) -> float:
         """Give the metric of targets t and predictions y."""

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MLP", "Gradients", "Network"]
 
-TABLE_LOSSES: dict[type, str] = {getattr(losses, rule.unit): name for name, rule in LOSSES.items()}
 
 # What a hidden layer may have by its name alone, beside the activations.
 HIDDEN_UNITS = ("prelu", "softmax", "log_softmax")
@@ -1445,8 +1444,11 @@ class MLP(Network):
         super().__init__(*chain, loss=loss, dtype=dtype, seed=seed, l1=l1, l2=l2)
 
     def __repr__(self) -> str:
-        name = TABLE_LOSSES.get(type(self.loss))
-        loss = repr(name) if name and repr(self.loss) == f"{LOSSES[name].unit}()" else repr(self.loss)
+        loss = repr(self.loss)
+        if isinstance(self.loss, RuleLoss):
+            rule = self.loss.rule
+            if type(self.loss) is getattr(losses, rule.unit, None) and loss == f"{rule.unit}()":
+                loss = repr(rule.name)
         return f"MLP({list(self.sizes)}, hidden={self.hidden!r}, loss={loss}, dtype={self.dtype.name!r})"
 
 

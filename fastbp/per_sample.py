@@ -18,11 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 from fastbp import _engine, reference
 from fastbp import _validate as check
 from fastbp._observe import Observer
+from fastbp._rates import Rate, checked_rate, rate_at
 from fastbp._validate import FloatArray
 from fastbp._views import NamedViews
 from fastbp.optimizers import Optimizer
 from fastbp.random import Philox, stream_number
-from fastbp.schedules import Rate, checked_rate, rate_at
 
 if TYPE_CHECKING:
     from fastbp.network import Gradients, Network

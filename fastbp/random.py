@@ -7,7 +7,7 @@ unit, the shuffle of each epoch, a dropout mask) is independent of how much was 
 import math
 import numbers
 import operator
-import secrets
+import os
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -113,7 +113,8 @@ class Philox:
     def __init__(
         self, seed: SupportsIndex | None = None, stream: SupportsIndex = 0, *, position: SupportsIndex = 0
     ) -> None:
-        self._seed = secrets.randbits(64) if seed is None else _integer("seed", seed, WORDS, " or None")
+        chosen = int.from_bytes(os.urandom(8), "little") if seed is None else seed
+        self._seed = _integer("seed", chosen, WORDS, " or None")
         self._stream = _integer("stream", stream, WORDS)
         self._position = _integer("position", position, WORDS)
 

@@ -8,7 +8,6 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,8 @@ from fastbp._version import __version__
 __all__ = ["config", "get_num_threads", "set_num_threads", "threads"]
 
 MAX_THREADS = 64  # as in _team.pxd
-CGROUPS = Path("/sys/fs/cgroup")
-OWN_CGROUPS = Path("/proc/self/cgroup")
+CGROUPS = "/sys/fs/cgroup"
+OWN_CGROUPS = "/proc/self/cgroup"
 
 
 def set_num_threads(n: int) -> None:
@@ -143,34 +142,36 @@ def _cgroup_quota() -> float | None:
     return min((quota for group in _cgroups() if (quota := _quota_of(group))), default=None)
 
 
-def _cgroups() -> Iterator[Path]:
+def _cgroups() -> Iterator[str]:
     """The process's control group and all above it, any of which may set a quota."""
     try:
-        lines = OWN_CGROUPS.read_text().splitlines()  # "0::/a/b" (version 2), "4:cpu,cpuacct:/a/b" (version 1)
+        with open(OWN_CGROUPS) as file:
+            lines = file.read().splitlines()  # "0::/a/b" (version 2), "4:cpu,cpuacct:/a/b" (version 1)
     except OSError:
         return
     for line in lines:
         _, controllers, name = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
-        root = CGROUPS / "cpu" if controllers else CGROUPS
+        root = os.path.join(CGROUPS, "cpu" if controllers else "")
         # In a container the name may be the host's, and what it names not be there; the root then is its own.
-        group = root / name.strip("/")
-        yield group
-        yield from (above for above in group.parents if above.is_relative_to(root))
+        names = [part for part in name.split("/") if part]
+        for depth in range(len(names), -1, -1):
+            yield os.path.join(root, *names[:depth])
 
 
-def _quota_of(group: Path) -> float | None:
+def _quota_of(group: str) -> float | None:
     """What a group's own files say, version 2 or 1; None: no limit."""
-    quota = _numbers(group / "cpu.max")
-    quota = quota or _numbers(group / "cpu.cfs_quota_us") + _numbers(group / "cpu.cfs_period_us")
+    quota = _numbers(group, "cpu.max")
+    quota = quota or _numbers(group, "cpu.cfs_quota_us") + _numbers(group, "cpu.cfs_period_us")
     return quota[0] / quota[1] if len(quota) == 2 and min(quota) > 0 else None
 
 
-def _numbers(path: Path) -> list[float]:
+def _numbers(directory: str, name: str) -> list[float]:
     """The numbers in a one-line file; none where there is no file, or it says "max"."""
     try:
-        return [float(word) for word in path.read_text().split()]
+        with open(os.path.join(directory, name)) as file:
+            return [float(word) for word in file.read().split()]
     except (OSError, ValueError):
         return []
 

@@ -14,16 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from math import prod
-from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -33,6 +29,11 @@ from fastbp._validate import FloatArray
 from fastbp.losses import Loss
 from fastbp.network import Network
 from fastbp.units import Unit
+
+# hashlib, pathlib and zipfile take as long to import as a fifth of fastbp: the functions that need them import them.
+if TYPE_CHECKING:
+    import zipfile
+    from pathlib import Path
 
 __all__ = ["load", "save"]
 
@@ -50,6 +51,8 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
 
 def write(net: Network, path: str | os.PathLike[str], beside: Mapping[str, str]) -> None:
     """Write a network to a file as `save` does, with strings of the caller's own that `read` gives back."""
+    from pathlib import Path
+
     target = Path(path)
     form = _format_of(target)
     text = _described(net)
@@ -112,6 +115,8 @@ def load(path: str | os.PathLike[str], *, units: Mapping[str, type] | None = Non
 
 def read(path: str | os.PathLike[str], own: Mapping[str, type]) -> tuple[Network, dict[str, str]]:
     """Give the network in a file, as `load` does, and the strings that `write` was given beside it."""
+    from pathlib import Path
+
     source = Path(path)
     form = _format_of(source)
     with open(source, "rb"):
@@ -196,6 +201,8 @@ def _check_specs(path: Path, specs: Mapping[str, tuple[str, tuple[int, ...]]], a
 
 def _digest(version: int, architecture: str, arrays: _Arrays, beside: Mapping[str, str] | None = None) -> str:
     """SHA-256 of everything a file says. It finds damage; who forges a file on purpose can write another one."""
+    import hashlib
+
     strings = [architecture, dict(sorted(beside.items()))] if beside else [architecture]
     digest = hashlib.sha256(json.dumps([version, *strings]).encode())
     for name, values in sorted(arrays.items()):
@@ -288,6 +295,8 @@ class FoundNpz(Found):
 
     def _check_sizes(self) -> None:
         """What lies in the file as it is cannot be larger than the file."""
+        import zipfile
+
         infos, room = self.archive.infolist(), self.path.stat().st_size
         if len({info.filename for info in infos}) < len(infos):
             raise ValueError("two of its entries have one name")
@@ -349,14 +358,15 @@ def _write_npz(file: BinaryIO, arrays: _Arrays, metadata: dict[str, str]) -> Non
 
 @contextlib.contextmanager
 def _read_npz(path: Path) -> Iterator[Found]:
+    import zipfile
+
     with contextlib.ExitStack() as stack:
         with _refusing(path, ".npz"):
             archive = stack.enter_context(zipfile.ZipFile(path))
         yield FoundNpz(path, archive)
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """How a network is written to a file and found in one."""
 
     write: Callable[[BinaryIO, _Arrays, dict[str, str]], None]

@@ -15,14 +15,13 @@ C. `ReduceOnPlateau` alone has a memory: `train` tells it the loss of each epoch
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fastbp import _validate as check
+from fastbp._frozen import Frozen
+from fastbp._rates import Rate, Schedule, checked_rate, rate_at
 
 __all__ = [
     "Constant",
@@ -38,77 +37,15 @@ __all__ = [
 ]
 
 
-class Schedule:
-    """Base of all schedules, and of your own: write ``__call__(step)``.
-
-    A schedule whose rate depends on the losses also writes ``observe``, ``get_state`` and ``set_state``.
-
-    Examples
-    --------
-    >>> import fastbp
-    >>> class Halving(fastbp.schedules.Schedule):
-    ...     def __call__(self, step):
-    ...         return 0.1 * 0.5**(step - 1)
-    >>> optimizer = fastbp.SGD(lr=Halving())
-    >>> optimizer.rate(3)
-    0.025
-    """
-
-    def __call__(self, step: int) -> float:
-        """Give the learning rate of a step; the first one is 1."""
-        raise NotImplementedError(f"{type(self).__name__} must define __call__(step)")
-
-    def observe(self, loss: float) -> None:
-        """Take notice of the loss of an epoch: on the validation data, where there are any."""
-
-    def get_state(self, net: Any = None) -> dict[str, Any]:
-        """Give what the schedule remembers, as numbers by name; the same whatever the network."""
-        return {}
-
-    def set_state(self, net: Any, state: Mapping[str, Any]) -> None:
-        """Go on from what `get_state` gave."""
-        if state:
-            raise ValueError(f"{type(self).__name__} remembers nothing, got {', '.join(map(repr, state))}")
-
-
-Rate = float | Schedule | Callable[[int], float]
-
-
-def checked_rate(name: str, value: Any) -> Rate:
-    """Give a learning rate as an optimizer keeps it: a float above 0, a schedule, or a function."""
-    if callable(value):
-        return value  # type: ignore[no-any-return]
+def _above_0(name: str, value: Any) -> float:
     return check.real(name, value, above=0)
 
 
-def rate_at(rate: Rate, step: int) -> float:
-    """Give the learning rate of a step, of which a function's is checked: finite and not negative."""
-    return check.real(f"lr({step})", rate(step), at_least=0) if callable(rate) else rate
+def _from_0(name: str, value: Any) -> float:
+    return check.real(name, value, at_least=0)
 
 
-def rates_of(rate: Rate, first: int, count: int) -> NDArray[np.float64]:
-    """Give the learning rates of so many steps."""
-    if not callable(rate):
-        return np.full(count, rate)
-    return np.array([rate_at(rate, step) for step in range(first, first + count)], float)
-
-
-def _check(schedule: Any, **bounds: dict[str, float]) -> None:
-    for name, bound in bounds.items():
-        object.__setattr__(schedule, name, check.real(name, getattr(schedule, name), **bound))
-
-
-def _check_count(schedule: Any, *names: str) -> None:
-    for name in names:
-        object.__setattr__(schedule, name, check.integer(name, getattr(schedule, name)))
-
-
-_ABOVE_0: dict[str, float] = {"above": 0}
-_FROM_0: dict[str, float] = {"at_least": 0}
-
-
-@dataclass(frozen=True)
-class Constant(Schedule):
+class Constant(Frozen, Schedule):
     """The same rate at every step: a number that is a schedule.
 
     Parameters
@@ -125,16 +62,15 @@ class Constant(Schedule):
 
     lr: float
 
-    def __post_init__(self) -> None:
-        _check(self, lr=_ABOVE_0)
+    def __init__(self, lr: float) -> None:
+        vars(self).update(lr=_above_0("lr", lr))
 
     def __call__(self, step: int) -> float:
         """Give lr."""
         return self.lr
 
 
-@dataclass(frozen=True)
-class StepDecay(Schedule):
+class StepDecay(Frozen, Schedule):
     """A rate that falls by a factor every so many steps: lr * factor^⌊(step - 1) / every⌋ (torch's StepLR).
 
     Parameters
@@ -154,19 +90,18 @@ class StepDecay(Schedule):
 
     lr: float
     every: int
-    factor: float = 0.1
+    factor: float
 
-    def __post_init__(self) -> None:
-        _check(self, lr=_ABOVE_0, factor=_ABOVE_0)
-        _check_count(self, "every")
+    def __init__(self, lr: float, every: int, factor: float = 0.1) -> None:
+        lr, factor = _above_0("lr", lr), _above_0("factor", factor)
+        vars(self).update(lr=lr, every=check.integer("every", every), factor=factor)
 
     def __call__(self, step: int) -> float:
         """Give the rate of a step."""
         return float(self.lr * self.factor ** ((step - 1) // self.every))
 
 
-@dataclass(frozen=True)
-class Exponential(Schedule):
+class Exponential(Frozen, Schedule):
     """A rate that falls by a factor in so many steps, a little at each: lr * factor^((step - 1) / every).
 
     With ``every`` 1 it is torch's ExponentialLR.
@@ -188,19 +123,18 @@ class Exponential(Schedule):
 
     lr: float
     factor: float
-    every: int = 1
+    every: int
 
-    def __post_init__(self) -> None:
-        _check(self, lr=_ABOVE_0, factor=_ABOVE_0)
-        _check_count(self, "every")
+    def __init__(self, lr: float, factor: float, every: int = 1) -> None:
+        lr, factor = _above_0("lr", lr), _above_0("factor", factor)
+        vars(self).update(lr=lr, factor=factor, every=check.integer("every", every))
 
     def __call__(self, step: int) -> float:
         """Give the rate of a step."""
         return float(self.lr * self.factor ** ((step - 1) / self.every))
 
 
-@dataclass(frozen=True)
-class Cosine(Schedule):
+class Cosine(Frozen, Schedule):
     """Half a cosine from lr down to the lowest rate: lowest + (lr - lowest) (1 + cos(π k / steps)) / 2, k = step - 1.
 
     Afterwards it stays there (torch's CosineAnnealingLR goes up again); with ``restarts`` it begins anew, each time for
@@ -233,14 +167,15 @@ class Cosine(Schedule):
 
     lr: float
     steps: int
-    lowest: float = 0.0
-    restarts: bool = False
-    growth: int = 1
+    lowest: float
+    restarts: bool
+    growth: int
 
-    def __post_init__(self) -> None:
-        _check(self, lr=_ABOVE_0, lowest=_FROM_0)
-        _check_count(self, "steps", "growth")
-        object.__setattr__(self, "restarts", check.flag("restarts", self.restarts))
+    def __init__(self, lr: float, steps: int, lowest: float = 0.0, restarts: bool = False, growth: int = 1) -> None:
+        lr, lowest = _above_0("lr", lr), _from_0("lowest", lowest)
+        steps, growth = check.integer("steps", steps), check.integer("growth", growth)
+        restarts = check.flag("restarts", restarts)
+        vars(self).update(lr=lr, steps=steps, lowest=lowest, restarts=restarts, growth=growth)
 
     def __call__(self, step: int) -> float:
         """Give the rate of a step."""
@@ -258,8 +193,7 @@ class Cosine(Schedule):
         return k, length
 
 
-@dataclass(frozen=True)
-class WarmUp(Schedule):
+class WarmUp(Frozen, Schedule):
     """A rate that grows in so many steps to the first one of another schedule, which then begins.
 
     While k = step - 1 is below ``steps``: (start + (1 - start) k / steps) * following(1), as torch's LinearLR; then
@@ -288,12 +222,14 @@ class WarmUp(Schedule):
 
     following: Rate
     steps: int
-    start: float = 1 / 3
+    start: float
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "following", checked_rate("following", self.following))
-        _check_count(self, "steps")
-        _check(self, start={"at_least": 0, "at_most": 1})
+    def __init__(self, following: Rate, steps: int, start: float = 1 / 3) -> None:
+        vars(self).update(
+            following=checked_rate("following", following),
+            steps=check.integer("steps", steps),
+            start=check.real("start", start, at_least=0, at_most=1),
+        )
 
     def __call__(self, step: int) -> float:
         """Give the rate of a step."""
@@ -318,8 +254,7 @@ class WarmUp(Schedule):
             super().set_state(net, state)
 
 
-@dataclass(frozen=True)
-class OneCycle(Schedule):
+class OneCycle(Frozen, Schedule):
     """Up to the highest rate, and then far down: both along half a cosine (torch's OneCycleLR).
 
     Parameters
@@ -350,13 +285,14 @@ class OneCycle(Schedule):
 
     lr: float
     steps: int
-    up: float = 0.3
-    start: float = 25.0
-    end: float = 1e4
+    up: float
+    start: float
+    end: float
 
-    def __post_init__(self) -> None:
-        _check(self, lr=_ABOVE_0, up={"above": 0, "below": 1}, start=_ABOVE_0, end=_ABOVE_0)
-        object.__setattr__(self, "steps", check.integer("steps", self.steps, 2))
+    def __init__(self, lr: float, steps: int, up: float = 0.3, start: float = 25.0, end: float = 1e4) -> None:
+        lr, up = _above_0("lr", lr), check.real("up", up, above=0, below=1)
+        start, end = _above_0("start", start), _above_0("end", end)
+        vars(self).update(lr=lr, steps=check.integer("steps", steps, 2), up=up, start=start, end=end)
 
     def __call__(self, step: int) -> float:
         """Give the rate of a step."""
@@ -371,8 +307,7 @@ def _half_cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
-@dataclass(frozen=True)
-class Polynomial(Schedule):
+class Polynomial(Frozen, Schedule):
     """A power of the steps that are left: lowest + (lr - lowest) (1 - k / steps)^power, k = step - 1 (PolynomialLR).
 
     Parameters
@@ -396,12 +331,12 @@ class Polynomial(Schedule):
 
     lr: float
     steps: int
-    power: float = 1.0
-    lowest: float = 0.0
+    power: float
+    lowest: float
 
-    def __post_init__(self) -> None:
-        _check(self, lr=_ABOVE_0, power=_ABOVE_0, lowest=_FROM_0)
-        _check_count(self, "steps")
+    def __init__(self, lr: float, steps: int, power: float = 1.0, lowest: float = 0.0) -> None:
+        lr, power, lowest = _above_0("lr", lr), _above_0("power", power), _from_0("lowest", lowest)
+        vars(self).update(lr=lr, steps=check.integer("steps", steps), power=power, lowest=lowest)
 
     def __call__(self, step: int) -> float:
         """Give the rate of a step."""
@@ -409,8 +344,7 @@ class Polynomial(Schedule):
         return self.lowest + (self.lr - self.lowest) * left
 
 
-@dataclass(frozen=True)
-class InverseScaling(Schedule):
+class InverseScaling(Frozen, Schedule):
     """A negative power of the steps: lr / (1 + scale ⌊(step - 1) / every⌋)^power.
 
     As it is, scikit-learn's "invscaling" of its linear models, lr / step^power. Its networks change the rate once an
@@ -436,13 +370,13 @@ class InverseScaling(Schedule):
     """
 
     lr: float
-    power: float = 0.5
-    every: int = 1
-    scale: float = 1.0
+    power: float
+    every: int
+    scale: float
 
-    def __post_init__(self) -> None:
-        _check(self, lr=_ABOVE_0, power=_ABOVE_0, scale=_ABOVE_0)
-        _check_count(self, "every")
+    def __init__(self, lr: float, power: float = 0.5, every: int = 1, scale: float = 1.0) -> None:
+        lr, power, scale = _above_0("lr", lr), _above_0("power", power), _above_0("scale", scale)
+        vars(self).update(lr=lr, power=power, every=check.integer("every", every), scale=scale)
 
     def __call__(self, step: int) -> float:
         """Give the rate of a step."""
@@ -496,8 +430,10 @@ class ReduceOnPlateau(Schedule):
     _resting: int = field(init=False, repr=False, default=0)
 
     def __post_init__(self) -> None:
-        one: dict[str, float] = {"at_least": 0, "below": 1}
-        _check(self, lr=_ABOVE_0, factor={"above": 0, "below": 1}, threshold=one, lowest=_FROM_0)
+        self.lr = _above_0("lr", self.lr)
+        self.factor = check.real("factor", self.factor, above=0, below=1)
+        self.threshold = check.real("threshold", self.threshold, at_least=0, below=1)
+        self.lowest = _from_0("lowest", self.lowest)
         self.patience = check.integer("patience", self.patience, 0)
         self.cooldown = check.integer("cooldown", self.cooldown, 0)
         self._rate = self.lr

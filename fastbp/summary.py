@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastbp import _architecture
 from fastbp import _validate as check
@@ -22,8 +20,7 @@ LONGEST = 48  # letters of a unit
 Widths = tuple[int | None, int | None]
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One unit of a network.
 
     Attributes
@@ -122,9 +119,9 @@ class Summary:
         return str(self)
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{html.escape(heading)}</th>" for heading in HEADINGS)
+        head = "".join(f"<th>{_escaped(heading)}</th>" for heading in HEADINGS)
         body = "".join(f"<tr>{''.join(map(_cell, row, TO_THE_RIGHT))}</tr>" for row in self._cells())
-        notes = "<br>".join(html.escape(note) for note in self._notes())
+        notes = "<br>".join(_escaped(note) for note in self._notes())
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{notes}</p>"
 
     def _cells(self) -> Iterator[tuple[str, ...]]:
@@ -229,7 +226,7 @@ def _padded(text: str, width: int, right: bool) -> str:
 
 
 def _cell(text: str, right: bool) -> str:
-    return f'<td style="text-align: {"right" if right else "left"}">{html.escape(text)}</td>'
+    return f'<td style="text-align: {"right" if right else "left"}">{_escaped(text)}</td>'
 
 
 def _short(text: str) -> str:
@@ -249,3 +246,9 @@ def _bytes(n: int) -> str:
         if size < 999.95:
             return f"{size:.1f} {unit}"
     return f"{size / 1000:.1f} TB"
+
+
+def _escaped(text: str) -> str:
+    import html  # two milliseconds, and a notebook alone needs it
+
+    return html.escape(text)

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -217,24 +217,21 @@ def train(
 # ---- a training on its way -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """When to stop before the last epoch."""
 
     seconds: float | None
     steps: int | None
 
 
-@dataclass(frozen=True)
-class Steps:
+class Steps(NamedTuple):
     """How many batches make a step, and what average is taken after it."""
 
     accumulate: int = 1
     average: Average | None = None
 
 
-@dataclass(frozen=True)
-class Keeper:
+class Keeper(NamedTuple):
     """Where a run is kept, how often, and where it comes from."""
 
     path: Path | None
@@ -242,8 +239,7 @@ class Keeper:
     source: Path | None
 
 
-@dataclass
-class Measures:
+class Measures(NamedTuple):
     """What is measured after each epoch."""
 
     validation: Validation | None
@@ -278,7 +274,7 @@ class Measures:
             history.metrics.setdefault(name, []).append(value)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Run:
     """What `train` goes through, and where it is."""
 
@@ -593,8 +589,7 @@ class _Function(Callback):
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Split:
+class Split(NamedTuple):
     """Where the validation data come from."""
 
     data: Any

@@ -29,6 +29,7 @@ from bench import (  # noqa: E402
     busy,
     compare,
     elementwise,
+    imports,
     limits,
     machine,
     memory,
@@ -516,6 +517,21 @@ def test_medians_of_a_busy_machine() -> None:
     assert rows[0] == ["4-2@1 fastbp", "2.00 ms", "4.00 ms", "2.00", "2.3"] and rows[1][-1] == "-"
 
 
+def test_times_of_imports_by_hand() -> None:
+    times = {"numpy": [0.100, 0.120, 0.500], "numpy and fastbp": [0.150, 0.190, 0.200]}
+    assert imports.rows_of(times)[-1] == ["fastbp", "50.0 ms", "70.0 ms"]
+    assert imports.verdict(times) == "bar, at most 60.0 ms: reached"
+    assert imports.verdict({"numpy": [0.1], "both": [0.161]}).endswith("missed")
+    report = """
+        import time: self [us] | cumulative | imported package
+        import time:      1500 |       2500 |   numpy
+        import time:       120 |        120 |     fastbp._team
+        import time:      3000 |       4000 | fastbp
+        import time:        10 |         10 | fastbpx
+    """
+    assert imports.times_of_modules(textwrap.dedent(report)) == {"fastbp._team": 120e-6, "fastbp": 3000e-6}
+
+
 @pytest.mark.parametrize("rival", ["sklearn", "fastbp"])
 @pytest.mark.parametrize("what", ["fit", "predict", "predict_proba", "partial_fit"])
 def test_fits_are_checked(what: str, rival: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -589,6 +605,7 @@ def test_fits_of_the_comparison(tmp_path: Path) -> None:
         ("memory", (), ("784-256-10@64", "bar 1.05")),
         ("memory", ("--large", "--parameters", "1"), ("billion parameters", "GFLOP/s", "step")),
         ("busy", ("--rivals", "fastbp"), ("64-100-10@200 fastbp", "2.3")),
+        ("imports", (), ("numpy and fastbp", "bar, at most 60.0 ms", "without its imports", "fastbp.")),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

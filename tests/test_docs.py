@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import importlib
-import importlib.util
 import inspect
 import pkgutil
 from pathlib import Path
@@ -18,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted(
     m.name
     for m in pkgutil.walk_packages(fastbp.__path__, "fastbp.")
-    if m.name != "fastbp.__main__" and not m.name.rpartition(".")[2].startswith("_")
+    if m.name == "fastbp._made_functions" or not m.name.rpartition(".")[2].startswith("_")
 )
 
 
@@ -55,16 +54,38 @@ def test_formulas_are_documented(name: str) -> None:
     assert f"`{name}`" in (ROOT / "docs" / "numerics.md").read_text()
 
 
+@pytest.fixture
+def tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+
+
+@pytest.mark.usefixtures("tools")
 def test_the_catalogue_is_what_the_tables_say() -> None:
     """`python tools/write_tables.py` writes it."""
-    spec = importlib.util.spec_from_file_location("write_tables", ROOT / "tools" / "write_tables.py")
-    assert spec is not None and spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = importlib.import_module("write_tables")
     page = (ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8")
     assert page == tool.page()
     for rule in (*ACTIVATIONS.values(), *LOSSES.values(), *OPTIMIZERS.values(), *UNITS.values()):
         assert f"`{rule.unit}(" in page
+
+
+@pytest.mark.usefixtures("tools")
+def test_generated_sources_are_what_the_tables_say() -> None:
+    """`python tools/write_tables.py` writes them, the same bytes each time."""
+    tool = importlib.import_module("made_sources")
+    written = tool.sources()
+    assert written == tool.sources()
+    assert {path.name for path in written} == {"_made_functions.py", "made.py"}
+    for path, text in written.items():
+        assert path.read_text(encoding="utf-8") == text, f"{path}: run tools/write_tables.py"
+
+
+@pytest.mark.usefixtures("tools")
+def test_docstrings_that_cannot_be_written_raise() -> None:
+    tool = importlib.import_module("made_sources")
+    for text in (r"a \frac", 'three """ quotes'):
+        with pytest.raises(ValueError, match="a backslash or with three quotes"):
+            tool.docstring(text)
 
 
 def test_version_is_in_the_changelog() -> None:

@@ -802,6 +802,8 @@ def test_bad_options(unit: str, options: dict[str, Any], error: type[Exception],
         return
     rule, y, t = getattr(fastbp, unit).rule, np.ones((3, 2)), np.ones((3, 2))
     out = np.full((3, 2), 7.0)
+    if message.startswith("unknown option"):  # a function has them in its signature, and Python says so
+        message = f"{rule.name}() got an unexpected keyword argument {next(iter(options))!r}"
     with unchanged(y, t, out), pytest.raises(error, match=re.escape(message)):
         getattr(functional, rule.name)(y, t, out=out, **options)
 

@@ -1,18 +1,23 @@
-"""Write docs/catalogue.md from the tables of the package: its rows follow from the registries alone.
+"""Write what follows from the tables of the package: docs/catalogue.md, and the sources of `made_sources.py`.
 
 Run it from anywhere after a change of a table:
 
     python tools/write_tables.py
 
-A test fails where the page is not what this writes.
+A test fails where a file is not what this writes.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+
+if __name__ == "__main__":  # first of all: the package imports what this writes
+    subprocess.run([sys.executable, Path(__file__).with_name("made_sources.py")], check=True)
 
 import fastbp
 from fastbp import averages, lbfgs, schedules

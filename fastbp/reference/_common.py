@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+# The default of a mapping in a row of a table. The rows are named tuples: to make a dataclass takes four times as long,
+# and every import of the package would pay it (bench.imports).
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 # Overflow to inf and inf - inf = NaN are answers here, not accidents.
 quiet = np.errstate(all="ignore")

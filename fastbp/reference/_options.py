@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,8 +13,7 @@ from fastbp.reference._common import Array
 ClassWeight = Mapping[int, float] | tuple[float, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One option of a loss.
 
     Attributes
@@ -34,8 +32,7 @@ class Option:
     meaning: str
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
+class Fitted(NamedTuple):
     """A loss's options for a number of outputs, as the compiled row functions read them.
 
     Attributes

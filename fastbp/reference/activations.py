@@ -8,8 +8,7 @@ Options are keywords of all three.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from fastbp.reference._common import (
     CLEVERT,
     DUGAS,
     ELLIOTT,
+    EMPTY,
     HENDRYCKS,
     HOWARD,
     KLAMBAUER,
@@ -435,8 +435,7 @@ def hard_swish_second(dy: Array, z: Array, u: Array) -> Array:
 # ---- the table -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """A number that an activation takes as a keyword.
 
     Attributes
@@ -455,8 +454,7 @@ class Option:
     at_most: float = 1e30
 
 
-@dataclass(frozen=True, slots=True)
-class Activation:
+class Activation(NamedTuple):
     """What there is to know about one activation.
 
     Attributes
@@ -491,7 +489,7 @@ class Activation:
     derivative: str
     source: str
     max_ulp: float | None = None
-    options: Mapping[str, Option] = field(default_factory=dict, hash=False)
+    options: Mapping[str, Option] = EMPTY
     kinks: tuple[float, ...] = ()
     init: str = "glorot_uniform"
 

@@ -8,15 +8,14 @@ its options to a number of outputs, where it has some; and its row in `LOSSES`. 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastbp import _validate as check
 from fastbp.reference import _options as options
-from fastbp.reference._common import BISHOP, Array, give, quiet
+from fastbp.reference._common import BISHOP, EMPTY, Array, give, quiet
 from fastbp.reference._options import Fitted, Option
 from fastbp.reference.activations import sigmoid
 from fastbp.reference.distributions import log_softmax, softmax
@@ -491,8 +490,7 @@ def _fit_nothing(columns: int) -> Fitted:
     return Fitted(columns)
 
 
-@dataclass(frozen=True, slots=True)
-class LossRule:
+class LossRule(NamedTuple):
     """What there is to know about one loss.
 
     Attributes
@@ -533,7 +531,7 @@ class LossRule:
     source: str
     targets: Literal["labels", "probabilities", "values", "counts", "signs"]
     link: Literal["softmax", "sigmoid", "identity", "means", "exp", "margin"]
-    options: Mapping[str, Option] = field(default_factory=dict, hash=False)
+    options: Mapping[str, Option] = EMPTY
     fit: Callable[..., Fitted] = _fit_nothing
     agree: Callable[..., None] | None = None
     notes: str = ""

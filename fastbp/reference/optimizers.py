@@ -8,12 +8,11 @@ and returns it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from fastbp.reference._common import Array
+from fastbp.reference._common import EMPTY, Array
 
 Betas = tuple[float, float]
 
@@ -278,8 +277,7 @@ def _decayed(parameters: Array, gradients: Array, lr: float, weight_decay: float
 # ---- the table -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Hyper:
+class Hyper(NamedTuple):
     """A hyper-parameter: its name, its default, what it must be, and what it means."""
 
     name: str
@@ -288,8 +286,7 @@ class Hyper:
     meaning: str
 
 
-@dataclass(frozen=True, slots=True)
-class OptimizerRule:
+class OptimizerRule(NamedTuple):
     """What there is to know about one optimizer.
 
     Attributes
@@ -324,8 +321,8 @@ class OptimizerRule:
     summary: str
     formula: str
     source: str
-    used_if: Mapping[str, str] = field(default_factory=dict, hash=False)
-    begins_as: Mapping[str, str] = field(default_factory=dict, hash=False)
+    used_if: Mapping[str, str] = EMPTY
+    begins_as: Mapping[str, str] = EMPTY
     carried: tuple[str, float] | None = None
     excludes: tuple[tuple[str, str], ...] = ()
     notes: str = ""

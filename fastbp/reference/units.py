@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,8 +39,7 @@ def flatten_backward(dy: Array, x: Array, *, out: Array | None = None) -> Array:
     return give(np.reshape(dy, x.shape), out)
 
 
-@dataclass(frozen=True, slots=True)
-class UnitRule:
+class UnitRule(NamedTuple):
     """What there is to know about one unit.
 
     Attributes

@@ -4,23 +4,21 @@ A. `Unit` is the protocol, for the package's own units and for users'. A unit wo
    network's engine runs the package's own units without calling them, the answer is that of these methods.
 B. Parameters lie in dicts of arrays that are filled and never rebound: in a network they are views into its flat
    vector, alone they are the unit's own, made at their first use.
-C. The classes of the activations are made from `fastbp.reference.ACTIVATIONS`.
+C. The classes of the activations are those of the table `fastbp.reference.ACTIVATIONS`, in `made.py`.
 D. A unit that the engine can run says so: its `kind` is a name of the compiled tables, `engine_options` what the kernel
    reads, and `outputs_for` how many outputs follow from how many inputs. A subclass that computes something else has
    no kind.
 """
 
-from typing import TYPE_CHECKING
-
-from fastbp.units import elementwise
+from fastbp.units import made
 from fastbp.units.base import Unit
 from fastbp.units.chance import Dropout
 from fastbp.units.composites import Branches, Residual, Sequential
 from fastbp.units.dense import Linear
 from fastbp.units.distributions import LogSoftmax, Softmax
-from fastbp.units.elementwise import *  # noqa: F403  what the table of activations has decides
 from fastbp.units.learned import PReLU
 from fastbp.units.lookup import Embedding
+from fastbp.units.made import *  # noqa: F403
 from fastbp.units.norms import BatchNorm, LayerNorm, RMSNorm
 from fastbp.units.shapes import Flatten
 
@@ -40,8 +38,4 @@ __all__ = [
     "Softmax",
     "Unit",
 ]
-__all__ += elementwise.__all__
-
-if TYPE_CHECKING:
-    # What the table adds to this module by name.
-    def __getattr__(name: str) -> type[elementwise.ActivationUnit]: ...
+__all__ += made.__all__

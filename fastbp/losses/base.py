@@ -1,26 +1,24 @@
-"""Losses: the value of the network's error and the gradient at its outputs.
+"""What every loss is: the package's own and users'.
 
-`Loss` is the protocol, for the package's own losses and for users'; the package's are made from
-`fastbp.reference.LOSSES`, and each is the kernel of its name with options and a memory. `LossSum` adds several.
+`Loss` is the protocol. `RuleLoss` is the base of the losses of the table `fastbp.reference.LOSSES`, whose classes are
+in `made.py`. `LossSum` adds several.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastbp import _config, _loss, functional
+from fastbp import _calls, _config, _loss, functional
 from fastbp import _validate as check
 from fastbp._validate import FloatArray, Reduction
-from fastbp.reference import LOSSES, LossRule
+from fastbp.reference import LossRule
 from fastbp.reference._options import Fitted
 
-__all__ = ["Loss", "LossSum"]
+__all__ = ["LINKS", "MAX_PARTS", "Link", "Loss", "LossSum", "RuleLoss", "check_fit", "engine_parts"]
 
 MAX_PARTS = 8  # of a sum that the engine computes: MAX_LOSS_PARTS in _chain.pxd
 
@@ -28,8 +26,7 @@ MAX_PARTS = 8  # of a sum that the engine computes: MAX_LOSS_PARTS in _chain.pxd
 # ---- from outputs to predictions -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """What a network's outputs y say about the targets; k is the number of columns that a row of targets has.
 
     Attributes
@@ -70,8 +67,7 @@ def _by_margin(y: FloatArray, k: int) -> NDArray[Any]:
 
 
 def _sigmoid(y: FloatArray) -> FloatArray:
-    probabilities: FloatArray = functional.sigmoid(y)
-    return probabilities
+    return functional.sigmoid(y)
 
 
 LINKS: dict[str, Link] = {
@@ -226,7 +222,7 @@ def check_fit(parts: Sequence[tuple[float, RuleLoss]], columns: int) -> None:
 
 
 class RuleLoss(Loss):
-    """Base of the losses that are made from the table.
+    """Base of the losses of the table.
 
     Attributes
     ----------
@@ -240,7 +236,8 @@ class RuleLoss(Loss):
     _options: Mapping[str, Any]  # the class's own are the defaults
 
     def __init__(self, *given: Any, **options: Any) -> None:
-        self._options = self.rule.checked(check.named(type(self).__name__, self.rule.options, given, options))
+        if options := check.named(type(self).__name__, self.rule.options, given, options):
+            self._options = self.rule.checked(options)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -253,7 +250,7 @@ class RuleLoss(Loss):
 
     def compiled(self, columns: int, dtype: DTypeLike) -> _loss.RowLoss:
         """Give what the engine computes with, for outputs of this number and dtype."""
-        return functional.row_loss(self.rule, self.fitted(columns), np.dtype(dtype))
+        return _calls.row_loss(self.rule, self.fitted(columns), np.dtype(dtype))
 
     def predict(self, y: FloatArray) -> NDArray[Any]:
         """Give labels, 0 and 1, or values: what the loss's model says of outputs y."""
@@ -274,7 +271,8 @@ class RuleLoss(Loss):
     ) -> tuple[Any, FloatArray]:
         """Give the loss and its gradient, as the function of the same name does."""
         function = getattr(functional, self.rule.name)
-        loss, gradient = function(y, t, sample_weight=sample_weight, reduction=reduction, **self._changed())
+        changed = self._changed() if "_options" in vars(self) else {}
+        loss, gradient = function(y, t, sample_weight=sample_weight, reduction=reduction, **changed)
         return loss, gradient
 
     def _changed(self) -> dict[str, Any]:
@@ -305,96 +303,6 @@ class RuleLoss(Loss):
             if isinstance(value, np.ndarray) or value != options[name].default
         }
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
-
-
-_LOSS_DOC = """{summary}.
-
-{formula};  backward:  {gradient}
-
-{parameters}Raises
-------
-TypeError, ValueError
-    As `fastbp.{name}` does; for the options, when the loss is made or meets a network.
-RuntimeError
-    ``backward`` is called before ``forward``.
-
-References
-----------
-{source}.
-
-Examples
---------
->>> import fastbp, numpy as np
->>> y, t = np.array([[0.0, 2.0], [1.0, -1.0]]), np.array([[0, 1], [1, 0]])
->>> loss = fastbp.{unit}()
->>> round(loss.forward(y, t), 4)
-{value}
->>> loss.backward().round(4)
-{dy}
-"""
-
-
-def _loss_doc(rule: LossRule) -> str:
-    value, dy = rule.twin(np.array([[0.0, 2.0], [1.0, -1.0]]), np.array([[0, 1], [1, 0]]))
-    return _LOSS_DOC.format(
-        name=rule.name,
-        unit=rule.unit,
-        summary=_summary(rule),
-        parameters=_parameters_doc(rule),
-        formula=rule.formula,
-        gradient=rule.gradient,
-        source=rule.source,
-        value=round(float(value), 4),
-        dy=repr(dy.round(4)),
-    )
-
-
-def _summary(rule: LossRule) -> str:
-    if rule.model:
-        return f"Negative log-likelihood of the targets, for this model of them: {rule.model}"
-    return rule.what[0].upper() + rule.what[1:]
-
-
-def _parameters_doc(rule: LossRule) -> str:
-    return f"Parameters\n----------\n{functional.options_doc(rule)}\n" if rule.options else ""
-
-
-def _option(name: str, meaning: str) -> property:
-    return property(lambda self: self._options[name], doc=meaning)
-
-
-def _constructor(rule: LossRule) -> Callable[..., None]:
-    def __init__(self: RuleLoss, *given: Any, **options: Any) -> None:
-        RuleLoss.__init__(self, *given, **options)
-
-    either = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)]
-    parameters += [inspect.Parameter(n, either, default=option.default) for n, option in rule.options.items()]
-    __init__.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return __init__
-
-
-def _loss_class(rule: LossRule) -> type[RuleLoss]:
-    made: type[RuleLoss] = type(
-        rule.unit,
-        (RuleLoss,),
-        {
-            # __module__ and the global of the same name let pickle and doctest find the class.
-            "__doc__": _loss_doc(rule),
-            "__module__": __name__,
-            "__init__": _constructor(rule),
-            "rule": rule,
-            "_options": rule.checked({}),
-            **{name: _option(name, option.meaning) for name, option in rule.options.items()},
-        },
-    )
-    return made
-
-
-for _rule in LOSSES.values():
-    globals()[_rule.unit] = _loss_class(_rule)
-    __all__ += [_rule.unit]
-del _rule
 
 
 # ---- sums ------------------------------------------------------------------------------------------------------------
@@ -508,8 +416,3 @@ def _targets_of(loss: Loss) -> str | None:
     if isinstance(loss, LossSum):
         return next((kind for _, part in loss.losses if (kind := _targets_of(part)) is not None), None)
     return loss.rule.targets if isinstance(loss, RuleLoss) else None
-
-
-if TYPE_CHECKING:
-    # What the table adds to this module by name.
-    def __getattr__(name: str) -> type[RuleLoss]: ...

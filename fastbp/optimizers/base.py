@@ -1,9 +1,10 @@
-"""Optimizers: what one step does with the gradient.
+"""What every optimizer is: the package's own and users'.
 
 A. An optimizer object holds hyper-parameters, checked when they are set, and for each network it has served the state
    of its rule: flat arrays of the network's dtype, in the order of `Network.flat_parameters`, and a count of steps.
-B. The classes are made from `fastbp.reference.OPTIMIZERS`. Their rules are carried out by the engine, in compiled code,
-   which `compiled_for` hands all that it needs. `update` is the same step in numpy, by the twins.
+B. The classes of the table `fastbp.reference.OPTIMIZERS` are in `made.py`. Their rules are carried out by the engine,
+   in compiled code, which `compiled_for` hands all that it needs. `update` is the same step in numpy, by the reference
+   implementations.
 C. An optimizer of the user's own derives from `Optimizer` and writes `update`; training then calls that.
 D. The state belongs to a piece of memory, not to a Python object: a network, its `flat_parameters` and a view made of
    them find the same state. It goes when that memory goes, so an optimizer keeps no network alive.
@@ -15,11 +16,9 @@ from __future__ import annotations
 
 import copyreg
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from inspect import Parameter, Signature
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +26,10 @@ from numpy.typing import NDArray
 from fastbp import _engine
 from fastbp import _validate as check
 from fastbp._memories import Memories, linear_weights, ranges
-from fastbp.reference import OPTIMIZERS, OptimizerRule
-from fastbp.schedules import Schedule, checked_rate, rate_at, rates_of
+from fastbp._rates import Schedule, checked_rate, rate_at, rates_of
+from fastbp.reference import OptimizerRule
 
-__all__ = ["Optimizer"]
+__all__ = ["Optimizer", "OptimizerState", "RuleOptimizer"]
 
 Array = NDArray[Any]
 Values = dict[str, Any]
@@ -93,7 +92,6 @@ def _check_pair(parameters: Array, gradients: Array) -> None:
 # ---- state -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, eq=False)
 class OptimizerState:
     """What an optimizer remembers of one network.
 
@@ -109,10 +107,23 @@ class OptimizerState:
         Of the network's parameters, in their order; None before a network was seen.
     """
 
-    arrays: dict[str, Array] = field(default_factory=dict)
-    step: int = 0
-    carried: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
-    layout: tuple[tuple[int, int, bool], ...] | None = None
+    __slots__ = ("arrays", "carried", "layout", "step")
+
+    def __init__(
+        self,
+        arrays: dict[str, Array] | None = None,
+        step: int = 0,
+        carried: NDArray[np.float64] | None = None,
+        layout: tuple[tuple[int, int, bool], ...] | None = None,
+    ) -> None:
+        self.arrays = {} if arrays is None else arrays
+        self.step = step
+        self.carried = np.zeros(1) if carried is None else carried
+        self.layout = layout
+
+    def __repr__(self) -> str:
+        shown = f"arrays={self.arrays!r}, step={self.step!r}, carried={self.carried!r}, layout={self.layout!r}"
+        return f"{type(self).__name__}({shown})"
 
 
 class Optimizer:
@@ -306,7 +317,7 @@ _EXTRAS = ("groups", "clip_value", "clip_norm")  # keywords of every rule
 
 
 class RuleOptimizer(Optimizer):
-    """Base of the optimizers that are made from `fastbp.reference.OPTIMIZERS`.
+    """Base of the optimizers of the table `fastbp.reference.OPTIMIZERS`.
 
     Attributes
     ----------
@@ -687,121 +698,3 @@ def _parts(layout: Sequence[tuple[int, int, bool]], l1: float, l2: float) -> lis
             made.pop()
         made.append(part)
     return made
-
-
-# ---- the classes -----------------------------------------------------------------------------------------------------
-
-_DOC = """{summary}
-
-::
-
-{formula}
-
-Names, meanings and defaults are those of torch's optimizer of the name; ``lr`` must be above 0.{notes}
-
-Parameters
-----------
-{parameters}
-groups : sequence of dict, optional
-    Hyper-parameters of some parameters: ``[{{"match": "*.bias", "lr": 0.01}}]``. The pattern is one of file names on
-    the network's parameter names; the first that matches counts, and what it leaves out is as everywhere else.
-clip_value : float, optional
-    Each element of the gradient is held within [-clip_value, clip_value], above 0.
-clip_norm : float, optional
-    The whole gradient is multiplied by clip_norm / (‖gradient‖ + 1e-6) where that is below 1, above 0; after
-    clip_value.
-
-Raises
-------
-TypeError
-    If an argument is of another kind, or there is no such hyper-parameter.
-ValueError
-    If one is out of range. Both also where an attribute is set later, which then keeps its value.
-
-References
-----------
-{source}.
-
-Examples
---------
->>> import numpy as np
->>> import fastbp
->>> optimizer = fastbp.{unit}(lr=0.1)
->>> w = np.array([1.0, -2.0])
->>> for _ in range(2):
-...     optimizer.update(w, w.copy())  # the gradient of ½‖w‖²
->>> w.round(5)
-{result}
->>> optimizer.lr = 0.05
->>> optimizer.state_for(w).step
-2
-"""
-_TYPES = {"rate": "float, Schedule or function", "flag": "bool", "betas": "pair of float"}
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.splitlines())
-
-
-def _example(rule: OptimizerRule) -> Array:
-    """Compute what two steps of the twin give, for the docstring."""
-    w = np.array([1.0, -2.0])
-    values = {hyper.name: hyper.default for hyper in rule.hyper}
-    states = [np.zeros(2) if name not in rule.used_if else None for name in rule.states]
-    carried = {rule.carried[0]: rule.carried[1]} if rule.carried else {}
-    for step in (1, 2):
-        made = rule.step(w, w.copy(), *states, **{**values, "lr": 0.1, "step": step, **carried})
-        carried = {name: value if made is None else made for name, value in carried.items()}
-    return w
-
-
-def _class_doc(rule: OptimizerRule) -> str:
-    parameters = [
-        f"{hyper.name} : {_TYPES.get(hyper.check, 'float')}, default {hyper.default}\n    {hyper.meaning}"
-        for hyper in rule.hyper
-    ]
-    return _DOC.format(
-        summary=rule.summary,
-        formula=_indented(rule.formula),
-        notes=f" {rule.notes}" if rule.notes else "",
-        parameters="\n".join(parameters),
-        source=rule.source,
-        unit=rule.unit,
-        result=repr(_example(rule).round(5)),
-    )
-
-
-def _setting(name: str, meaning: str) -> property:
-    def get(self: RuleOptimizer) -> Any:
-        return self._values[name]
-
-    def put(self: RuleOptimizer, value: Any) -> None:
-        self._set(name, value)
-
-    return property(get, put, doc=meaning)
-
-
-def _constructor(rule: OptimizerRule) -> Callable[..., None]:
-    def __init__(self: RuleOptimizer, *args: Any, **options: Any) -> None:
-        RuleOptimizer.__init__(self, *args, **options)
-
-    either, keyword = Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY
-    parameters = [Parameter("self", Parameter.POSITIONAL_ONLY)]
-    parameters += [Parameter(hyper.name, either, default=hyper.default) for hyper in rule.hyper]
-    parameters += [Parameter(name, keyword, default=None) for name in _EXTRAS]
-    __init__.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-    return __init__
-
-
-for _rule in OPTIMIZERS.values():
-    # __module__ and the global of the same name let pickle and doctest find the class.
-    _members: dict[str, Any] = {hyper.name: _setting(hyper.name, hyper.meaning) for hyper in _rule.hyper}
-    _members.update(rule=_rule, kind=_rule.name, state_names=_rule.states, __doc__=_class_doc(_rule))
-    _members["__init__"] = _constructor(_rule)
-    globals()[_rule.unit] = type(_rule.unit, (RuleOptimizer,), {**_members, "__module__": __name__})
-    __all__ += [_rule.unit]
-del _rule, _members
-
-if TYPE_CHECKING:
-    # What the table adds to this module by name.
-    def __getattr__(name: str) -> type[RuleOptimizer]: ...
