@@ -100,7 +100,7 @@ def grid(
 
 
 def label(value: Any) -> str | None:
-    """Return the name of a value in the name of a case: a rule's own, or options one by one. None leaves it to pytest."""
+    """Return a value's part of a case's name: a rule's own name, or options one by one. None leaves it to pytest."""
     if isinstance(value, dict):
         return ",".join(f"{name}={value}" for name, value in value.items()) or "defaults"
     return getattr(value, "name", None)
