@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import zlib
+from pathlib import Path
 
 import helpers
 import numpy as np
@@ -36,6 +37,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if out:
         config.hook.pytest_deselected(items=out)
         items[:] = [item for item in items if item not in set(out)]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out whole modules on another library, which they import: that takes seconds."""
+    return True if "bridge" not in config.getoption("markexpr") and collection_path.match("test_torch*.py") else None
 
 
 @pytest.fixture

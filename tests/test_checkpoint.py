@@ -691,6 +691,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("shuffle", ["shuffle", "no"])
 def test_ctrl_c_keeps_the_run(shuffle: str, tmp_path: Path) -> None:
     done = subprocess.run(
@@ -713,6 +714,7 @@ WHOLE = RUN + """
 """
 
 
+@pytest.mark.serial
 def test_a_run_that_is_killed_many_times_ends_with_the_same_bits(tmp_path: Path) -> None:
     command = script(KILLED, tmp_path)
     numbers = random.Random(0)
@@ -780,6 +782,7 @@ KILLS = """
 """
 
 
+@pytest.mark.serial
 def test_a_kill_at_any_moment_leaves_the_old_or_the_new_one(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(KILLS)],

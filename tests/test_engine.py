@@ -409,6 +409,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_nothing_is_allocated_from_the_second_call_on(shim: Path, threads: str) -> None:
     environment = {**os.environ, "LD_PRELOAD": str(shim), "FASTBP_NUM_THREADS": threads, "PYTHONMALLOC": "pymalloc"}
@@ -586,6 +587,7 @@ class Slow(fastbp.Unit):
         return 2 * dy
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("method", ["forward", "value_and_grad", "loss_value", "predict", "train_step", "train"])
 @pytest.mark.parametrize("kind", ["engine", "python"])
 def test_a_network_entered_twice(kind: str, method: str, rng: np.random.Generator) -> None:
@@ -638,6 +640,7 @@ def test_a_network_entered_twice(kind: str, method: str, rng: np.random.Generato
     assert net.train_step(*small, sgd) == expected
 
 
+@pytest.mark.serial
 def test_backward_while_another_thread_is_at_work(rng: np.random.Generator) -> None:
     """Whatever two threads do to one network: a RuntimeError, a ValueError about shapes, or the right numbers."""
     for last in ([], [Slow()]):

@@ -44,6 +44,8 @@ from fastbp import _ops, functional, reference
 from fastbp._loss import RowLoss
 from fastbp.reference import ACTIVATIONS, LOSSES
 
+pytestmark = pytest.mark.kernel
+
 SIZES = (1, 2, 3, 7, 13, 17, 31, 33, 65, 100, 129, 257)
 SHAPES = ((), (0,), (1,), (7,), (0, 5), (4, 0), (1, 1), (3, 7), (33, 65), (2, 3, 17))
 ACTIVATION_RULES = pytest.mark.parametrize("rule", ACTIVATIONS.values(), ids=lambda r: r.name)

@@ -35,6 +35,8 @@ from fastbp import _ops, _random, functional_units, reference
 from fastbp.random import Philox
 from fastbp.reference import UNITS
 
+pytestmark = pytest.mark.kernel
+
 BY_DTYPE = pytest.mark.parametrize("dtype", DTYPES)
 WIDTHS = (*range(1, 71), 1000)
 CHANCE = {"seed": 2**63 + 5, "stream": 3 << 56, "step": 2**40 + 1, "first_row": 7}

@@ -299,6 +299,7 @@ def scattered(net: fastbp.Network, rng: np.random.Generator) -> fastbp.Network:
 # ---- against numpy ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.kernel
 @grid(
     "hidden,rule depth dtype",
     PAIRS,
@@ -324,6 +325,7 @@ def test_gradients_are_those_of_numpy(
             assert_network_agrees(net, x, t, weight, plain)
 
 
+@pytest.mark.kernel
 @BY_DTYPE
 @pytest.mark.parametrize("rule", [rule for rule in ACTIVATIONS.values() if rule.options], ids=lambda r: r.name)
 def test_options_of_activations_reach_the_engine(rule: Activation, dtype: Any, rng: np.random.Generator) -> None:
@@ -336,6 +338,7 @@ def test_options_of_activations_reach_the_engine(rule: Activation, dtype: Any, r
             assert_network_agrees(net, inputs(rng, (n, 7), dtype), rng.integers(0, 3, n))
 
 
+@pytest.mark.kernel
 @BY_DTYPE
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_of_x(layout: str, dtype: Any, rng: np.random.Generator) -> None:
@@ -360,6 +363,7 @@ def test_every_form_of_targets_and_weights(rule: LossRule, dtype: Any, rng: np.r
             assert_network_agrees(net, x, t, weight, plain)
 
 
+@pytest.mark.kernel
 @BY_DTYPE
 def test_layers_of_several_blocks(dtype: Any, rng: np.random.Generator) -> None:
     net = scattered(fastbp.MLP([300, 517, 260, 10], hidden="tanh", dtype=dtype, seed=0), rng)
@@ -653,6 +657,7 @@ def test_backward_before_forward(between: str, python: bool, rng: np.random.Gene
 
 
 # By rows and not, one block along K and several, and a batch whose deltas take more room than the weights.
+@pytest.mark.kernel
 @pytest.mark.parametrize(
     "sizes, rows",
     [
@@ -698,6 +703,7 @@ def test_a_fused_step_does_not_keep_its_gradients(
     assert np.isfinite(net.gradients.flat).all()
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("outputs", [1, 2, 3, 4, 5, 17])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_small_networks_meet_the_twin_at_every_batch(outputs: int, dtype: str, rng: np.random.Generator) -> None:

@@ -129,6 +129,7 @@ def test_the_defaults_are_torchs():
     assert recorded == set(RULES) - NOT_TORCHS  # every rule of torch's has a case of defaults alone
 
 
+@pytest.mark.bridge
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", RECORDED["cases"], ids=lambda case: f"{case['rule']}-{case['options']}")
@@ -221,6 +222,7 @@ def test_the_compiled_table_has_the_rows():
     assert set(CASES) == set(OPTIMIZERS)
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [0, 1, 3, 17, 4_003])
 @pytest.mark.parametrize("name", OPTIMIZER_CASES)
@@ -268,6 +270,7 @@ def test_compiled_rules_agree_with_their_twins(dtype, size, name):
         np.testing.assert_array_equal(blocks[:, [0, -3, -2, -1]], before[:, [0, -3, -2, -1]])
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", OPTIMIZER_CASES)
 def test_a_nan_stays_where_it_is(dtype, name):

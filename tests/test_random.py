@@ -315,6 +315,7 @@ def test_permutation_fills_out() -> None:
     assert np.array_equal(whole[::-2], Philox(1).permutation(10)) and np.all(whole[::2] == -1)
 
 
+@pytest.mark.serial
 def test_fills_let_other_threads_run() -> None:
     # Were the GIL held, this thread would stand still for the whole fill. The best of three: the machine may be busy.
     out = np.zeros(20_000_000)

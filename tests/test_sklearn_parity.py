@@ -460,6 +460,7 @@ def _ignoring_overflow(call: Any, *arguments: Any) -> None:
         call(*arguments)
 
 
+@pytest.mark.serial
 def test_interrupted_by_a_signal() -> None:
     """Ctrl-C within an epoch: scikit-learn's warning, and the parameters of as many steps as Adam has counted."""
     rng = np.random.default_rng(1)
@@ -487,6 +488,7 @@ def test_interrupted_by_a_signal() -> None:
     two.agree()
 
 
+@pytest.mark.serial
 def test_interrupted_again_and_again() -> None:
     """After an interruption the network predicts and trains on."""
     two = pair("one output", hidden_layer_sizes=(50,), max_iter=10000, tol=0.0, n_iter_no_change=10**6, warm_start=True)

@@ -112,6 +112,7 @@ def assert_close(got: Array, expected: Array, dtype: Any, roundings: float) -> N
 # ---- one product -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.kernel
 @BY_DTYPE
 @pytest.mark.parametrize("index", INDEX_TYPES)
 @pytest.mark.parametrize("density", DENSITIES)
@@ -432,6 +433,7 @@ def test_pythons_memory_does_not_grow(rng: np.random.Generator) -> None:
     assert machine.engine.forward(x, machine.table).__array_interface__["data"] == address
 
 
+@pytest.mark.serial
 def test_ctrl_c_leaves_a_whole_step(rng: np.random.Generator) -> None:
     """The handler raises in the middle of an epoch; the parameters are those after the steps that were counted."""
     n, batch, sizes = 4000, 10, (400, 100, 5)

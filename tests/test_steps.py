@@ -56,6 +56,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("sizes", "rows"), SHAPES, ids=str)
@@ -77,6 +78,7 @@ def test_a_step_is_the_gradient_and_then_the_update(sizes: tuple[int, ...], rows
         assert_same_bits((net.flat_parameters, alone.flat_parameters), (twin.flat_parameters,) * 2)
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("name", NAMES)

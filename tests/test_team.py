@@ -171,6 +171,7 @@ def in_threads(work: Callable[[int], None], count: int) -> None:
         raise errors[0]
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("n_threads", [2, 8])
 def test_many_python_threads_at_once(n_threads: int, rng: np.random.Generator) -> None:
     """One caller has the team, the others run alone; phases of all lengths follow each other."""
@@ -195,6 +196,7 @@ def test_many_python_threads_at_once(n_threads: int, rng: np.random.Generator) -
     in_threads(work, 6)
 
 
+@pytest.mark.serial
 def test_one_network_in_two_threads_raises() -> None:
     x, t = np.zeros((3000, 500), np.float32), np.zeros(3000, int)
     net = fastbp.MLP([500, 500, 10], seed=0)
@@ -237,6 +239,7 @@ def test_small_work_and_single_threads_start_no_worker() -> None:
 # ---- manners ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.serial
 def test_waiting_workers_sleep(rng: np.random.Generator) -> None:
     a, b = rng.standard_normal((2, 400, 400), dtype=np.float32)
     fastbp.set_num_threads(8)
@@ -319,6 +322,7 @@ def best_share(work: Callable[[], Any], tries: int) -> tuple[float, list[float]]
     return max(shares), shares
 
 
+@pytest.mark.serial
 @pytest.mark.skipif(processors() < 2, reason="the counting thread needs a processor of its own")
 @pytest.mark.parametrize("prepare", [long_product, long_gradient, long_epoch])
 def test_a_counting_thread_keeps_its_speed(prepare: Prepare) -> None:
@@ -330,12 +334,14 @@ def test_a_counting_thread_keeps_its_speed(prepare: Prepare) -> None:
     assert best >= 0.8, shares
 
 
+@pytest.mark.serial
 @pytest.mark.skipif(processors() < 2, reason="the counting thread needs a processor of its own")
 def test_the_counting_thread_notices_the_gil() -> None:
     """The measure measured: work that keeps the GIL leaves a counting thread half of its speed at most."""
     assert best_share(lambda: sum(range(1_000_000)), tries=3)[0] < 0.75
 
 
+@pytest.mark.serial
 def test_right_on_busy_processors(rng: np.random.Generator) -> None:
     a, b = rng.standard_normal((2, 300, 300), dtype=np.float32)
     with fastbp.threads(1):
@@ -353,6 +359,7 @@ def test_right_on_busy_processors(rng: np.random.Generator) -> None:
             other.wait()
 
 
+@pytest.mark.serial
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE") or processors() < 2, reason="needs Linux and two processors")
 def test_the_caller_does_not_wait_for_a_worker_that_has_taken_nothing() -> None:
     """Workers that hardly ever run: idle priority, on a processor that something else keeps busy.
@@ -466,6 +473,7 @@ class Rang(Exception):
     """What a handler raises."""
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("n_threads", [1, 3])
 @pytest.mark.parametrize("prepare", [long_product, long_gradient, long_epoch])
 def test_a_handler_that_raises_ends_the_call(prepare: Prepare, n_threads: int, send: Any) -> None:
@@ -490,6 +498,7 @@ def test_a_handler_that_raises_ends_the_call(prepare: Prepare, n_threads: int, s
     assert min(waits) < 0.2, waits
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("n_threads", [1, 3])
 def test_a_handler_that_computes_does_no_harm(n_threads: int, send: Any, rng: np.random.Generator) -> None:
     a, b = rng.standard_normal((2, 1600, 1600))
@@ -553,6 +562,7 @@ def forking(code: str) -> str:
     return output(FORKING + textwrap.dedent(code), warnings="ignore::DeprecationWarning")
 
 
+@pytest.mark.serial
 @needs_fork
 def test_fork_with_a_warm_team() -> None:
     code = """
@@ -567,6 +577,7 @@ def test_fork_with_a_warm_team() -> None:
     assert forking(code) == "[0, 0, 0, 0, 0]"
 
 
+@pytest.mark.serial
 @needs_fork
 def test_fork_while_others_compute() -> None:
     """In the child their products are nobody's, the team is free, and their network is as well."""
@@ -593,6 +604,7 @@ def test_fork_while_others_compute() -> None:
     assert forking(code) == "{0} True"
 
 
+@pytest.mark.serial
 @needs_fork
 def test_fork_from_another_thread() -> None:
     """The thread that forked is the child's main thread: there, signals are heeded."""
@@ -618,6 +630,7 @@ def test_fork_from_another_thread() -> None:
     assert forking(code) == "[0]"
 
 
+@pytest.mark.serial
 @needs_fork
 def test_fork_by_a_signals_handler() -> None:
     """The parent's product goes on; the child's cannot where workers had part in it, and says so."""
@@ -642,6 +655,7 @@ def test_fork_by_a_signals_handler() -> None:
     assert forking(code) == "True 0\nTrue 0"
 
 
+@pytest.mark.serial
 @needs_fork
 def test_a_pool_of_forked_processes() -> None:
     code = """

@@ -20,6 +20,8 @@ from fastbp import functional
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
 
+pytestmark = pytest.mark.bridge
+
 N, K = 17, 5
 WEIGHTS = [0.5, 2.0, 0.0, 1.0, 3.0]
 

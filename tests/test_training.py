@@ -868,6 +868,7 @@ def soon(script: str, *arguments: str) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize(
     ("road", "rule"), [("engine", "sgd"), ("engine", "adam"), ("engine", "norm"), ("python", "adam")]
 )
@@ -877,6 +878,7 @@ def test_ctrl_c_in_an_epoch_leaves_a_whole_step(road: str, rule: str) -> None:
     assert result["parameters"] and result["state"] and result["usable"]
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("method", ["value_and_grad", "train_step", "train"])
 def test_ctrl_c_in_a_long_call_leaves_everything_as_it_was(method: str) -> None:
     result = soon(ONE_CALL, method)
@@ -884,5 +886,6 @@ def test_ctrl_c_in_a_long_call_leaves_everything_as_it_was(method: str) -> None:
     assert result["steps"] and result["parameters"] and result["state"] and result["usable"]
 
 
+@pytest.mark.serial
 def test_a_step_is_whole_and_counted_whenever_a_signal_comes() -> None:
     assert run(STEPS) == {"parameters": 0, "state": 0}

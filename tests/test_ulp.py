@@ -21,6 +21,8 @@ from scipy import special
 
 from fastbp import _ops
 
+pytestmark = pytest.mark.kernel
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Record = Callable[[str, object], None]
 
