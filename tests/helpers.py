@@ -102,7 +102,7 @@ def grid(
 def label(value: Any) -> str | None:
     """Return a value's part of a case's name: a rule's own name, or options one by one. None leaves it to pytest."""
     if isinstance(value, dict):
-        return ",".join(f"{name}={value}" for name, value in value.items()) or "defaults"
+        return ",".join(f"{name}={'...' if callable(v) else v}" for name, v in value.items()) or "defaults"
     return getattr(value, "name", None)
 
 
