@@ -628,7 +628,7 @@ def test_a_network_entered_twice(kind: str, method: str, rng: np.random.Generato
     ]
     for thread in threads:
         thread.start()
-    met = done.wait(timeout=20)
+    met = done.wait(timeout=60)
     done.set()
     for thread in threads:
         thread.join()

@@ -10,13 +10,16 @@ C. lbfgs chooses its steps by comparisons, so that one rounding may change a lin
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import itertools
 import pickle
 import signal
 import threading
+import time
 import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -460,6 +463,27 @@ def _ignoring_overflow(call: Any, *arguments: Any) -> None:
         call(*arguments)
 
 
+@contextlib.contextmanager
+def interrupted_when(begun: Callable[[], bool]) -> Iterator[None]:
+    """Send SIGINT to the main thread 20 ms after a training has begun, however long that takes on a busy machine."""
+    left = threading.Event()
+
+    def send() -> None:
+        while not begun() and not left.wait(0.001):
+            pass
+        time.sleep(0.02)
+        if not left.is_set():
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        left.set()
+        thread.join()
+
+
 @pytest.mark.serial
 def test_interrupted_by_a_signal() -> None:
     """Ctrl-C within an epoch: scikit-learn's warning, and the parameters of as many steps as Adam has counted."""
@@ -467,11 +491,9 @@ def test_interrupted_by_a_signal() -> None:
     x, y = rng.standard_normal((150000, 80)), rng.standard_normal(150000)
     options = {"hidden_layer_sizes": (300,), "batch_size": 200, "max_iter": 500, "tol": 0.0, "n_iter_no_change": 1000}
     two = pair("one output", **options)
-    timer = threading.Timer(0.05, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
-    timer.start()
-    with pytest.warns(UserWarning, match=r"^Training interrupted by user\.$"):
-        two.ours.fit(x, y)
-    timer.join()
+    with interrupted_when(lambda: hasattr(two.ours, "_optimizer")):
+        with pytest.warns(UserWarning, match=r"^Training interrupted by user\.$"):
+            two.ours.fit(x, y)
     steps = two.ours._optimizer.t
     assert 0 < steps < 750 and two.ours.n_iter_ == 0
 
@@ -495,11 +517,10 @@ def test_interrupted_again_and_again() -> None:
     rng = np.random.default_rng(1)
     x, y = rng.standard_normal((5000, 20)), rng.standard_normal(5000)
     for _ in range(3):
-        timer = threading.Timer(0.05, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
-        timer.start()
-        with pytest.warns(UserWarning, match="interrupted"):
-            two.ours.fit(x, y)
-        timer.join()
+        epochs = len(getattr(two.ours, "loss_curve_", []))
+        with interrupted_when(lambda epochs=epochs: len(getattr(two.ours, "loss_curve_", [])) > epochs):
+            with pytest.warns(UserWarning, match="interrupted"):
+                two.ours.fit(x, y)
         assert np.isfinite(two.ours.predict(x[:5])).all()
 
 

@@ -732,7 +732,7 @@ class OurTanh(fastbp.Tanh):
     kind = None
 
 def interrupted(call, delay):
-    "Seconds from the signal to the exception, or None where the call came to its end."
+    "Seconds from the call to the signal, and from the signal to the exception, or None where the call came to its end."
     sent = []
     def send():
         time.sleep(delay)
@@ -741,12 +741,13 @@ def interrupted(call, delay):
     thread = threading.Thread(target=send)
     try:
         thread.start()
+        started = time.monotonic()
         call()
-        thread.join()   # the signal comes to nobody: a failure
+        thread.join()   # the signal interrupts nothing: a failure
     except KeyboardInterrupt:
         came = time.monotonic()
         thread.join()
-        return came - sent[0]
+        return sent[0] - started, came - sent[0]
 """
 
 EPOCHS = """
@@ -766,7 +767,7 @@ EPOCHS = """
 
     net, optimizer, history = network(), make_optimizer(), []
     options = dict(batch_size=batch, epochs=10**6, progress=False, callbacks=[lambda *_: history.append(1)])
-    latency = interrupted(lambda: fastbp.train(net, x, t, optimizer=optimizer, **options), 0.3)
+    assert interrupted(lambda: fastbp.train(net, x, t, optimizer=optimizer, **options), 0.3) is not None
 
     again, other = network(), make_optimizer()
     steps = optimizer.state_for(net).step
@@ -780,7 +781,7 @@ EPOCHS = """
             break
     mine, its = optimizer.state_for(net), other.state_for(again)
     print(json.dumps({
-        "latency": latency, "steps": steps, "epochs": len(history),
+        "steps": steps, "epochs": len(history), "within": steps % len(range(0, n, batch)),
         "parameters": net.flat_parameters.tobytes() == again.flat_parameters.tobytes(),
         "state": all(mine.arrays[name].tobytes() == its.arrays[name].tobytes() for name in mine.arrays),
         "usable": bool(np.isfinite(net.train_step(x[:9], t[:9], optimizer))),
@@ -788,11 +789,11 @@ EPOCHS = """
 """
 
 ONE_CALL = """
-    # One call takes longer than anybody waits: as many rows as that needs.
+    # One call takes longer than a signal may wait: as many rows as that needs.
     method = sys.argv[1]
     net = fastbp.MLP([1024] * 4, hidden="relu", loss="mse", seed=0)
-    rows, seconds = 2048, 0.0
-    while seconds < 0.4 and rows < 65536:
+    rows, seconds = 1024, 0.0
+    while seconds < 0.3 and rows < 65536:
         rows *= 2
         x = np.ones((rows, 1024), np.float32)
         x[:, ::3] = 0.5
@@ -807,10 +808,17 @@ ONE_CALL = """
         "train_step": lambda: net.train_step(x, x, optimizer),
         "train": lambda: fastbp.train(net, x, x, optimizer=optimizer, batch_size=rows, progress=False),
     }
-    latency = interrupted(calls[method], 0.15)
+    # The signal comes in the first half of a call, which ends within 0.4 of its time: signals are heard every 100 ms. A
+    # busy machine may be late, not always.
+    shares = []
+    while len(shares) < 20 and min(shares, default=1) > 0.4:
+        times = interrupted(calls[method], seconds / 10)
+        assert times is not None, "the call came to its end"
+        if times[0] < seconds / 2:
+            shares.append(times[1] / seconds)
     state = optimizer.state_for(net)
     print(json.dumps({
-        "latency": latency, "seconds": seconds, "steps": net.steps == counted,
+        "share": min(shares), "steps": net.steps == counted,
         "parameters": net.flat_parameters.tobytes() == before,
         "state": state.step == 0 and not any(array.any() for array in state.arrays.values()),
         "usable": net.value_and_grad(x, x)[0] == loss and grads.flat.tobytes() == kept,
@@ -851,20 +859,9 @@ STEPS = """
 
 def run(script: str, *arguments: str) -> dict[str, Any]:
     program = PRELUDE + textwrap.dedent(script)
-    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
-    return result
-
-
-def soon(script: str, *arguments: str) -> dict[str, Any]:
-    """The first of three runs in which the signal was heard within 0.2 s: a loaded machine may be late, not always."""
-    for _ in range(3):
-        result = run(script, *arguments)
-        assert result["latency"] is not None, "the call came to its end"
-        if result["latency"] <= 0.2:
-            break
-    assert result["latency"] <= 0.2
     return result
 
 
@@ -873,16 +870,16 @@ def soon(script: str, *arguments: str) -> dict[str, Any]:
     ("road", "rule"), [("engine", "sgd"), ("engine", "adam"), ("engine", "norm"), ("python", "adam")]
 )
 def test_ctrl_c_in_an_epoch_leaves_a_whole_step(road: str, rule: str) -> None:
-    result = soon(EPOCHS, road, rule)
-    assert result["steps"] > 0
+    result = run(EPOCHS, road, rule)
+    assert result["within"] > 0  # an epoch ends in the midst
     assert result["parameters"] and result["state"] and result["usable"]
 
 
 @pytest.mark.serial
 @pytest.mark.parametrize("method", ["value_and_grad", "train_step", "train"])
 def test_ctrl_c_in_a_long_call_leaves_everything_as_it_was(method: str) -> None:
-    result = soon(ONE_CALL, method)
-    assert result["seconds"] > 0.3
+    result = run(ONE_CALL, method)
+    assert result["share"] <= 0.4
     assert result["steps"] and result["parameters"] and result["state"] and result["usable"]
 
 
