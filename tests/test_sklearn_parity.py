@@ -26,6 +26,7 @@ from unittest import mock
 import joblib
 import numpy as np
 import pytest
+from helpers import grid
 from sklearn.base import clone
 from sklearn_pairs import (
     EXACT,
@@ -50,11 +51,14 @@ SOLVERS = ("sgd", "adam")
 # ---- the grid --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("early_stopping", [False, True])
-@pytest.mark.parametrize("weighted", weighted_or_not())
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("kind", TASKS)
+@grid(
+    "kind solver activation weighted early_stopping",
+    *(TASKS, SOLVERS, ACTIVATIONS, weighted_or_not(), [False, True]),
+    pairs=[
+        *("kind solver", "kind activation", "kind weighted", "kind early_stopping", "solver activation"),
+        *("solver weighted", "solver early_stopping", "activation weighted", "weighted early_stopping"),
+    ],
+)
 def test_fit(kind: str, solver: str, activation: str, weighted: bool, early_stopping: bool) -> None:
     two = fitted(kind, solver=solver, activation=activation, weighted=weighted, early_stopping=early_stopping)
     assert two.theirs.n_iter_ > 10 and len(two.theirs.loss_curve_) == two.theirs.n_iter_
@@ -110,9 +114,8 @@ ALL_OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("options", ALL_OPTIONS, ids=lambda options: ",".join(f"{k}={v}" for k, v in options.items()))
-@pytest.mark.parametrize("kind", ["multiclass", "three outputs"])
-def test_options(kind: str, options: dict[str, Any]) -> None:
+@grid("options kind", ALL_OPTIONS, ["multiclass", "three outputs"])
+def test_options(options: dict[str, Any], kind: str) -> None:
     fitted(kind, **options)
 
 
@@ -142,10 +145,11 @@ def distance(a: Any, b: Any) -> float:
     )
 
 
-@pytest.mark.parametrize("weighted", weighted_or_not())
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
-@pytest.mark.parametrize("kind", TASKS)
+@grid(
+    "kind activation solver weighted",
+    *(TASKS, ["tanh", "relu"], SOLVERS, weighted_or_not()),
+    pairs=["kind activation", "kind solver", "kind weighted", "activation solver", "solver weighted"],
+)
 def test_float32(kind: str, activation: str, solver: str, weighted: bool) -> None:
     """From the same start ours in float32 is as near to float64 as scikit-learn's is, or within 4 times that."""
     task = TASKS[kind]
@@ -178,9 +182,11 @@ def _fitted_alone(network: Any, x: Any, y: Any, weights: dict[str, Any]) -> Any:
         return network.fit(x, y, **weights)
 
 
-@pytest.mark.parametrize("weighted", weighted_or_not())
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("kind", TASKS)
+@grid(
+    "kind activation weighted",
+    *(TASKS, ACTIVATIONS, weighted_or_not()),
+    pairs=["kind activation", "kind weighted", "activation weighted"],
+)
 def test_lbfgs(kind: str, activation: str, weighted: bool, rng: np.random.Generator) -> None:
     task = TASKS[kind]
     weights = {"sample_weight": task.weights} if weighted else {}
@@ -251,9 +257,7 @@ def test_partial_fit(kind: str, solver: str) -> None:
     assert all(a is b for a, b in zip(two.ours.coefs_ + two.ours.intercepts_, arrays, strict=True))
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("kind", TASKS)
-@pytest.mark.parametrize("keep", [pickle, joblib, copy], ids=lambda keep: keep.__name__)
+@grid("kind solver keep", TASKS, SOLVERS, [pickle, joblib, copy], pairs=["kind solver", "kind keep", "solver keep"])
 def test_partial_fit_goes_on_after_a_copy(kind: str, solver: str, keep: Any, tmp_path: Any) -> None:
     def copied(network: Any) -> Any:
         if keep is copy:
