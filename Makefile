@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 # SCIPY_ARRAY_API is what one of scikit-learn's checks asks for. BLAS has one thread: with several processes, more only wait for each other.
 TEST := SCIPY_ARRAY_API=1 OPENBLAS_NUM_THREADS=1 $(PYTEST)
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); echo $$((n < 2 ? 2 : n)))
-PARALLEL = -n $(JOBS) --dist worksteal -m "not serial"
+PARALLEL = -n $(JOBS) --dist worksteal
 # Where ARGS="-k name" chooses none of a part's tests, pytest ends with 5.
 OR_NONE := || [ $$? -eq 5 ]
 # Files that have a test with the marker: the others need not be read.
@@ -44,7 +44,7 @@ test: $(VENV)/installed-test
 	@$(MAKE) --no-print-directory test-serial
 
 test-best: $(VENV)/installed-test
-	$(TEST) $(PARALLEL) $(ARGS) $(OR_NONE)
+	$(TEST) $(PARALLEL) -m "not serial" $(ARGS) $(OR_NONE)
 
 test-others: $(VENV)/installed-test
 	@for isa in $$($(BIN)/python -c "from fastbp import _dispatch; print(*_dispatch.supported()[1:])"); do \
@@ -76,7 +76,7 @@ test-debug:
 	rm -f build/debug/fastbp/*.so
 	test -x $(VENV)-debug/bin/python || $(PYTHON) -m venv $(VENV)-debug
 	cd build/debug && FASTBP_DEBUG=1 $(abspath $(VENV)-debug)/bin/pip install --quiet -e ".[test]"
-	cd build/debug && SCIPY_ARRAY_API=1 $(abspath $(VENV)-debug)/bin/python -m pytest $(PARALLEL) $(ARGS) $(OR_NONE)
+	cd build/debug && SCIPY_ARRAY_API=1 $(abspath $(VENV)-debug)/bin/python -m pytest $(PARALLEL) -m "not serial" $(ARGS) $(OR_NONE)
 	cd build/debug && $(abspath $(VENV)-debug)/bin/python -m pytest -m serial $(ARGS) $(OR_NONE)
 
 # The sdist, the wheel from it, and that wheel in an environment of its own, with the sources out of reach.

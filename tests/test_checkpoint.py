@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import processes
 import pytest
-from helpers import assert_same_bits
+from helpers import assert_same_bits, seeded
 
 import fastbp
 from fastbp import CheckpointError, EarlyStopping, checkpoint, load_checkpoint, save_checkpoint
@@ -54,7 +54,7 @@ def network(dtype: Any = np.float32, python: bool = False, seed: int | None = 0)
 
 
 def samples(dtype: Any = np.float32) -> tuple[Array, Array]:
-    rng = np.random.default_rng(5)
+    rng = seeded(5)
     return rng.normal(size=(N, 6)).astype(dtype), rng.integers(0, 3, N)
 
 
@@ -115,7 +115,7 @@ def test_a_run_stopped_after_any_step_ends_with_the_same_bits(
 
 def everything(python: bool, accumulate: int, **options: Any) -> tuple[fastbp.Network, Any, fastbp.History, fastbp.EMA]:
     """A run of all that has a memory: dropout, batch norm, groups, clipping, schedules, an average, penalties."""
-    schedules, rng = fastbp.schedules, np.random.default_rng(0)
+    schedules, rng = fastbp.schedules, seeded(0)
     x = rng.standard_normal((70, 6)).astype(np.float32)
     x[:, :2] = rng.integers(0, 5, (70, 2))
     t = rng.integers(-1, 3, 70)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import DTYPES, LAYOUTS, assert_same_bits, laid_out, unchanged
+from helpers import DTYPES, LAYOUTS, assert_same_bits, laid_out, seeded, unchanged
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastbp
@@ -686,7 +686,7 @@ def test_different_networks_run_side_by_side() -> None:
     shapes = [([64, 100, 10], 200), ([300, 600, 10], 256), ([4, 8, 2], 1), ([300, 600, 10], 128)]
 
     def course(sizes: list[int], n: int, seed: int) -> tuple[Array, Array]:
-        rng = np.random.default_rng(seed)
+        rng = seeded(seed)
         net, optimizer = fastbp.MLP(sizes, hidden="tanh", seed=seed), fastbp.Adam()
         x, t = data(rng, n, sizes[0], sizes[-1])
         losses = [net.train_step(x, t, optimizer) for _ in range(6)]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import DTYPES, REDUCTIONS, assert_same_bits, central_differences, eps, target_rows, unchanged, wide
+from helpers import DTYPES, REDUCTIONS, assert_same_bits, central_differences, eps, seeded, target_rows, unchanged, wide
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastbp
@@ -116,7 +116,7 @@ def test_the_base_names_what_is_missing() -> None:
 # ---- options ---------------------------------------------------------------------------------------------------------
 
 K = 6  # outputs
-SPREAD = np.random.default_rng(5).normal(size=(K, K))
+SPREAD = seeded(5).normal(size=(K, K))
 COVARIANCE = SPREAD @ SPREAD.T / K + np.eye(K) / 2
 COVARIANCE = (COVARIANCE + COVARIANCE.T) / 2
 

@@ -30,6 +30,7 @@ from helpers import (
     grid,
     label,
     laid_out,
+    seeded,
     some_options,
     target_rows,
     tiny,
@@ -1311,7 +1312,7 @@ class Call:
 
     @classmethod
     def make(cls, loss: str, python: bool, dtype: str) -> Call:
-        rng = np.random.default_rng(0)
+        rng = seeded(0)
         chain = [fastbp.Linear(IN, 6), fastbp.Tanh(), fastbp.Linear(6, OUT)]
         chain += [Double()] if python else []
         net = fastbp.Network(*chain, loss=getattr(fastbp, LOSSES[loss].unit)(), dtype=dtype, seed=0)
@@ -1589,7 +1590,7 @@ def test_weights_are_those_of_linear_units_alone() -> None:
     assert [view.shape for view in net.weights] == [net.parameters[name].shape for name in own]
     penalty = sum(0.5 * np.abs(net.parameters[name]).sum() + (net.parameters[name] ** 2).sum() for name in own)
     plain = with_state(Passing())
-    x, t = np.random.default_rng(0).normal(size=(6, 4)), np.array([0, 1, 2, 0, 1, 2])
+    x, t = seeded(0).normal(size=(6, 4)), np.array([0, 1, 2, 0, 1, 2])
     (loss, grads), (bare, theirs) = net.value_and_grad(x, t), plain.value_and_grad(x, t)
     assert_allclose(loss - bare, penalty, rtol=1e-14)
     assert_array_equal(grads["2.weight"], theirs["2.weight"])
@@ -1599,7 +1600,7 @@ def test_weights_are_those_of_linear_units_alone() -> None:
 @pytest.mark.parametrize("python", [False, True])
 def test_a_refused_call_changes_neither_steps_nor_statistics_nor_gradients(python: bool) -> None:
     net = with_state(*([Passing()] if python else []))
-    x, t = np.random.default_rng(0).normal(size=(6, 4)), np.array([0, 1, 2, 0, 1, 2])
+    x, t = seeded(0).normal(size=(6, 4)), np.array([0, 1, 2, 0, 1, 2])
     expected = net.value_and_grad(x, t)[1].copy().flat
     state, steps = {name: values.copy() for name, values in net.state.items()}, net.steps
     sgd = fastbp.SGD(lr=0.1)
@@ -1624,7 +1625,7 @@ def test_a_refused_call_changes_neither_steps_nor_statistics_nor_gradients(pytho
 
 def test_a_unit_of_the_users_own_knows_the_networks_mode_after_a_prediction() -> None:
     net = with_state(Passing())
-    x, t = np.random.default_rng(0).normal(size=(6, 4)), np.array([0, 1, 2, 0, 1, 2])
+    x, t = seeded(0).normal(size=(6, 4)), np.array([0, 1, 2, 0, 1, 2])
     calls: list[Callable[[], object]] = [
         lambda: net.predict(x),
         lambda: net.predict_proba(x),

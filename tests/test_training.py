@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import LAYOUTS, assert_same_bits, laid_out, unchanged
+from helpers import LAYOUTS, assert_same_bits, laid_out, seeded, unchanged
 from numpy.testing import assert_allclose
 
 import fastbp
@@ -116,7 +116,7 @@ def batches(n: int, batch: int, seed: int | None, epoch: int) -> Iterator[Array]
 
 
 def problem(loss: str = "softmax_nll", dtype: Any = np.float64, n: int = N) -> tuple[fastbp.MLP, Array, Array]:
-    rng = np.random.default_rng(5)
+    rng = seeded(5)
     net = fastbp.MLP([IN, HIDDEN, OUT], hidden="tanh", loss=loss, dtype=dtype, seed=0)
     x = rng.normal(size=(n, IN)).astype(dtype)
     values = {"sigmoid_nll": rng.integers(0, 2, (n, OUT)).astype(dtype), "mse": rng.normal(size=(n, OUT)).astype(dtype)}
@@ -159,7 +159,7 @@ def test_training_is_the_loop_in_plain_numpy(name: str, loss: str, seed: int | N
     net, x, t = problem(loss)
     optimizer = OPTIMIZERS[name]()
     plain = Plain.of(net, loss, optimizer)
-    given = np.random.default_rng(1).uniform(0.2, 2, N) if weighted else None
+    given = seeded(1).uniform(0.2, 2, N) if weighted else None
     weight = np.ones(N) if given is None else given
     more = {"shuffle": False} if seed is None else {"seed": seed}
     with unchanged(x, t, given):
@@ -355,7 +355,7 @@ def test_the_roads_of_python_lead_to_the_same(road: str, weighted: bool) -> None
     assert net.whole is not None and (python.whole is None) == (road != "optimizer")
     engine = fastbp.SGD(lr=0.05, momentum=0.9)
     theirs = OurMomentum() if road in ("optimizer", "all") else fastbp.SGD(lr=0.05, momentum=0.9)
-    weight = np.random.default_rng(1).uniform(0.2, 2, N) if weighted else None
+    weight = seeded(1).uniform(0.2, 2, N) if weighted else None
     options = {"epochs": 3, "sample_weight": weight, "validation_data": (x[:9], t[:9])}
     expected = train(net, x, t, optimizer=engine, **options)
     history = train(python, x, t, optimizer=theirs, **options)
@@ -396,7 +396,7 @@ def test_targets_of_any_kind_for_a_loss_of_ones_own() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_bits_do_not_depend_on_threads_or_strides(dtype: str) -> None:
-    rng = np.random.default_rng(2)
+    rng = seeded(2)
     x = rng.normal(size=(1000, 70)).astype(dtype)
     t = rng.integers(0, 10, 1000)
     weight = rng.uniform(0.5, 2, 1000).astype(dtype)
@@ -512,7 +512,7 @@ def test_labels_stay_as_they_were_checked() -> None:
 
 def test_training_on_what_the_network_returned() -> None:
     """forward's y lies where the next call writes; as data of a training it is kept."""
-    x = np.random.default_rng(0).normal(size=(30, 4))
+    x = seeded(0).normal(size=(30, 4))
     for shuffle in (True, False):
         net = fastbp.MLP([4, 4], loss="mse", dtype="float64", seed=0)
         other = net.copy()
@@ -538,7 +538,7 @@ def test_a_batch_without_weight_makes_no_step(python: bool, nothing: float) -> N
     steps = net.copy()
     x = x.copy()
     x[13] = np.nan  # what has no weight may hold anything
-    weight = np.random.default_rng(0).uniform(0.5, 2, N)
+    weight = seeded(0).uniform(0.5, 2, N)
     weight[10:20] = 0
     weight[13] = nothing
     optimizer, other = fastbp.Adam(), fastbp.Adam()
@@ -559,7 +559,7 @@ def test_a_batch_without_weight_makes_no_step(python: bool, nothing: float) -> N
 def test_rows_without_weight_take_no_part() -> None:
     net, x, t = problem()
     other = net.copy()
-    weight = np.random.default_rng(0).uniform(0.5, 2, N)
+    weight = seeded(0).uniform(0.5, 2, N)
     weight[::2] = 0
     train(net, x, t, sample_weight=weight)
     x, t = x.copy(), t.copy()
