@@ -6,15 +6,23 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(wildcard src_pyx/fastbp/*)
 PYTEST := $(BIN)/python -m pytest
-KERNEL_TESTS := $(addprefix tests/test_,functional.py functional_units.py table_units.py losses.py ulp.py network.py engine_units.py composites.py \
-	optimizers.py steps.py)
+# SCIPY_ARRAY_API is what one of scikit-learn's checks asks for. BLAS has one thread: with several processes, more only wait for each other.
+TEST := SCIPY_ARRAY_API=1 OPENBLAS_NUM_THREADS=1 $(PYTEST)
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); echo $$((n < 2 ? 2 : n)))
+PARALLEL = -n $(JOBS) --dist worksteal
+# Where ARGS="-k name" chooses none of a part's tests, pytest ends with 5.
+OR_NONE := || [ $$? -eq 5 ]
+# Files that have a test with the marker: the others need not be read.
+KERNEL_TESTS = $(shell grep -l "pytest\.mark\.kernel" tests/test_*.py)
+SERIAL_TESTS = $(shell grep -l "pytest\.mark\.serial" tests/test_*.py)
+BRIDGE_TESTS = $(shell grep -l "pytest\.mark\.bridge" tests/test_*.py)
 
 SKLEARN_RELEASES := 1.6 1.7 1.8 1.9
 
-.PHONY: help demo test test-others test-estimators test-debug test-ulp test-package test-sklearn bench compare sweep bars lint build clean
+.PHONY: help demo test test-best test-others test-serial test-all test-bridges test-debug test-ulp test-package test-sklearn bench compare sweep bars lint build clean
 
 help:
-	@echo "make demo | test | test-debug | test-ulp | test-package | test-sklearn | bench | compare | sweep | bars | lint | build | clean"
+	@echo "make demo | test | test-all | test-bridges | test-debug | test-ulp | test-package | test-sklearn | bench | compare | sweep | bars | lint | build | clean"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -33,19 +41,35 @@ $(VENV)/installed-%: $(VENV)/built
 demo: $(VENV)/installed-demo
 	$(BIN)/fastbp demo
 
-# Everything with the best instruction set; what depends on the kernels also with each of the others that the processor has. Two processes at
-# first, then one alone: some of its tests look at threads and at the clock.
+# Everything with the best instruction set, then what depends on the kernels with each of the others that the processor has: in as many processes
+# as there are processors (JOBS=4: in four). At last, in one process and with nothing beside it, what looks at threads, signals and the clock.
 test: $(VENV)/installed-test
-	@$(MAKE) --no-print-directory -j2 test-others test-estimators
-	$(PYTEST) --ignore-glob="tests/test_sklearn_*" $(ARGS)
+	@$(MAKE) --no-print-directory test-best
+	@$(MAKE) --no-print-directory test-others
+	@$(MAKE) --no-print-directory test-serial
 
-# SCIPY_ARRAY_API is what one of scikit-learn's checks asks for.
-test-estimators: $(VENV)/installed-test
-	SCIPY_ARRAY_API=1 $(PYTEST) -q tests/test_sklearn_*.py $(ARGS)
+test-best: $(VENV)/installed-test
+	$(TEST) $(PARALLEL) -m "not serial" $(ARGS) $(OR_NONE)
 
 test-others: $(VENV)/installed-test
 	@for isa in $$($(BIN)/python -c "from fastbp import _dispatch; print(*_dispatch.supported()[1:])"); do \
-	    echo "FASTBP_ISA=$$isa"; FASTBP_ISA=$$isa $(PYTEST) -q $(KERNEL_TESTS) $(ARGS) || exit 1; done
+	    echo "FASTBP_ISA=$$isa"; FASTBP_ISA=$$isa $(TEST) -q $(PARALLEL) -m "kernel and not serial" $(KERNEL_TESTS) $(ARGS) $(OR_NONE) || exit 1; done
+
+test-serial: $(VENV)/installed-test
+	$(TEST) -q -m serial $(SERIAL_TESTS) $(ARGS) $(OR_NONE)
+
+# Every case of the grids of which `make test` runs some.
+test-all:
+	@$(MAKE) --no-print-directory test ARGS="--dense $(ARGS)"
+
+# Beside torch, in an environment of its own: some gigabytes.
+test-bridges: $(VENV)-bridges/installed
+	SCIPY_ARRAY_API=1 $(VENV)-bridges/bin/python -m pytest -m bridge $(BRIDGE_TESTS) $(ARGS)
+
+$(VENV)-bridges/installed: $(SOURCES)
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet -e ".[test]" torch==2.13.0
+	@touch $@
 
 test-ulp: $(VENV)/installed-test
 	$(PYTEST) tests/test_ulp.py -m ulp_full -s
@@ -57,7 +81,8 @@ test-debug:
 	rm -f build/debug/fastbp/*.so
 	test -x $(VENV)-debug/bin/python || $(PYTHON) -m venv $(VENV)-debug
 	cd build/debug && FASTBP_DEBUG=1 $(abspath $(VENV)-debug)/bin/pip install --quiet -e ".[test]"
-	cd build/debug && $(abspath $(VENV)-debug)/bin/python -m pytest $(ARGS)
+	cd build/debug && SCIPY_ARRAY_API=1 $(abspath $(VENV)-debug)/bin/python -m pytest $(PARALLEL) -m "not serial" $(ARGS) $(OR_NONE)
+	cd build/debug && $(abspath $(VENV)-debug)/bin/python -m pytest -m serial $(ARGS) $(OR_NONE)
 
 # The sdist, the wheel from it, and that wheel in an environment of its own, with the sources out of reach.
 test-package:
@@ -121,4 +146,4 @@ build: $(BIN)/python
 	$(BIN)/python -m build
 
 clean:
-	rm -rf build dist *.egg-info fastbp/*.so $(VENV) $(VENV)-debug $(VENV)-sklearn-*
+	rm -rf build dist *.egg-info fastbp/*.so $(VENV) $(VENV)-bridges $(VENV)-debug $(VENV)-sklearn-*

@@ -3,16 +3,22 @@
 A. An array of a layout lies in a larger one whose other elements are NaN (inputs) or a sentinel (outputs), so that a
    kernel that reads or writes beside its argument is found out.
 B. The reference of a kernel is its twin in a wider dtype. Bounds come from counting roundings, not from runs.
+C. A grid of cases is thinned, by `grid`, to some in which every value of each axis occurs, and every pair of values of
+   those axes that may interact. `--dense` keeps the whole of every grid.
+D. Random numbers follow `--seed`: those of the fixture `rng`, and those of `seeded`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[Any]
@@ -25,8 +31,84 @@ REDUCTIONS = ("mean", "sum", "none")
 SENTINEL = 777.0
 MARGIN = 16  # elements before and after an array that has its memory to itself
 
+SEED = 0  # what the option --seed says
+DENSE = False  # what the option --dense says
+
 # Where long double is no wider than double (some arm64 systems), a float64 reference has rounding of its own.
 REFERENCE_ULP = 0.0 if np.finfo(np.longdouble).nmant > np.finfo(np.float64).nmant else 2.0
+
+
+# ---- cases -----------------------------------------------------------------------------------------------------------
+
+
+def thinned(
+    *axes: Iterable[Any], pairs: Sequence[tuple[int, int]] = (), always: Callable[..., bool] | None = None
+) -> list[tuple[Any, ...]]:
+    """Return cases of the grid: every value of each axis occurs, and every pair of values of the chosen axes.
+
+    pairs holds numbers of axes. Cases for which `always` is true are all kept. With --dense every case is.
+    """
+    values = [list(axis) for axis in axes]
+    whole = list(itertools.product(*(range(len(axis)) for axis in values)))
+    at = lambda case: tuple(axis[i] for axis, i in zip(values, case, strict=True))  # noqa: E731
+    if DENSE:
+        return [at(case) for case in whole]
+    groups = [*((axis,) for axis in range(len(axes))), *(tuple(pair) for pair in pairs)]
+    covered = lambda case: {(group, tuple(case[a] for a in group)) for group in groups}  # noqa: E731
+    missing = dict.fromkeys(sorted(set().union(*map(covered, whole)), key=lambda one: (-len(one[0]), one)))
+    used: Counter[tuple[int, int]] = Counter()  # how often an axis had a value: ties go to the rarest
+    chosen = {case for case in whole if always is not None and always(*at(case))}
+    for case in chosen:
+        for one in covered(case):
+            missing.pop(one, None)
+    while missing:
+        group, wanted = next(iter(missing))
+        case = dict(zip(group, wanted, strict=True))
+        for axis in range(len(axes)):
+            if axis not in case:
+                news = Counter(
+                    i
+                    for i in range(len(values[axis]))
+                    for other in groups
+                    if axis in other and all(a == axis or a in case for a in other)
+                    if (other, tuple(i if a == axis else case[a] for a in other)) in missing
+                )
+                case[axis] = min(range(len(values[axis])), key=lambda i: (-news[i], used[axis, i], i))
+        made = tuple(case[axis] for axis in range(len(axes)))
+        chosen.add(made)
+        used.update(enumerate(made))
+        for one in covered(made):
+            missing.pop(one, None)
+    return [at(case) for case in sorted(chosen)]
+
+
+def grid(
+    names: str, *axes: Iterable[Any], pairs: Sequence[str] = (), always: Callable[..., bool] | None = None
+) -> pytest.MarkDecorator:
+    """Return the decorator that parametrizes a test with a thinned grid.
+
+    names has a word for each axis; a word with commas, such as ``kernel,argument``, takes apart the tuples of its axis.
+    pairs names the axes that interact, as in ``"layout dtype"``.
+    """
+    words = names.split()
+    assert len(words) == len(axes)
+    numbers = [tuple(map(words.index, pair.split())) for pair in pairs]
+    cases = thinned(*axes, pairs=numbers, always=always)  # type: ignore[arg-type]
+    several = ["," in word for word in words]
+    flat = [[v for n, part in zip(several, case, strict=True) for v in (part if n else (part,))] for case in cases]
+    return pytest.mark.parametrize(",".join(words).split(","), flat, ids=label)
+
+
+def label(value: Any) -> str | None:
+    """Return a value's part of a case's name: a rule's own name, or options one by one. None leaves it to pytest."""
+    if isinstance(value, dict):
+        return ",".join(f"{name}={'...' if callable(v) else v}" for name, v in value.items()) or "defaults"
+    return getattr(value, "name", None)
+
+
+def seeded(*numbers: int) -> np.random.Generator:
+    """Return a generator of random numbers that follows --seed and these numbers."""
+    return np.random.default_rng([SEED, *numbers])
 
 
 # ---- arrays ----------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import sklearn
+from helpers import seeded
 from numpy.typing import NDArray
 from sklearn.neural_network import _multilayer_perceptron as original
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -59,7 +60,7 @@ class Task(NamedTuple):
 
 def _tasks() -> dict[str, Task]:
     """Return one task of each kind of target."""
-    rng = np.random.default_rng(5)
+    rng = seeded(5)
     n = 110
     x = rng.standard_normal((n, 7))
     scores = x @ rng.standard_normal((7, 4)) + 0.3 * rng.standard_normal((n, 4))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import assert_same_bits, unchanged
+from helpers import assert_same_bits, seeded, unchanged
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastbp
@@ -28,7 +28,7 @@ class Own(Optimizer):
 
 
 def problem(dtype: str = "float64") -> tuple[Any, Any, Any]:
-    rng = np.random.default_rng(0)
+    rng = seeded(0)
     net = fastbp.MLP([5, 7, 3], hidden="tanh", dtype=dtype, seed=0)
     return net, rng.normal(size=(40, 5)).astype(dtype), rng.integers(0, 3, 40)
 
@@ -72,7 +72,7 @@ def test_averages_worked_by_hand(name: str, dtype: str, python: bool) -> None:
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_threads_and_accumulation_change_nothing(name: str, accumulate: int) -> None:
     net = fastbp.MLP([200, 300, 10], seed=0)
-    rng = np.random.default_rng(0)
+    rng = seeded(0)
     x, t = rng.normal(size=(203, 200)).astype(np.float32), rng.integers(0, 10, 203)
     values = []
     for threads in (1, 2):

@@ -200,6 +200,7 @@ def ask(one: worker.Worker, **request: Any) -> dict[str, Any]:
     return worker.answer(one, json.dumps(request))
 
 
+@pytest.mark.serial
 def test_worker(tmp_path: Path) -> None:
     one, problem = (
         worker.Worker(),
@@ -237,6 +238,7 @@ def test_a_worker_that_ends_is_reported(tmp_path: Path) -> None:
         process.ask("prepare")
 
 
+@pytest.mark.serial
 def test_counting_repeats() -> None:
     assert machine.repeats_for(lambda: None, 0.0) == 1
     assert machine.repeats_for(lambda: None, 1e-3) > 100
@@ -259,6 +261,7 @@ def test_limits_by_hand() -> None:
     assert best.flops == 100e9 and best.bandwidth == 25e9 and best.sweeps["read"] == 40e9
 
 
+@pytest.mark.serial
 def test_limits_measured() -> None:
     found = limits.measure("float64", 2, n_bytes=1 << 22, rounds=1)
     assert found.dtype == "float64" and found.threads == 2

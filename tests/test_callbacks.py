@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import assert_same_bits
+from helpers import assert_same_bits, seeded
 
 import fastbp
 from fastbp import Callback, EarlyStopping, StopTraining
@@ -29,7 +29,7 @@ class Cube(fastbp.Tanh):
 
 
 def problem(python: bool = False) -> tuple[fastbp.Network, Array, Array]:
-    rng = np.random.default_rng(5)
+    rng = seeded(5)
     chain = fastbp.Linear(6, 9), Cube() if python else fastbp.Tanh(), fastbp.Linear(9, 3)
     net = fastbp.Network(*chain, loss=fastbp.SoftmaxNLL(), dtype="float64", seed=0)
     return net, rng.normal(size=(N, 6)), rng.integers(0, 3, N)

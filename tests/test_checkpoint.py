@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import processes
 import pytest
-from helpers import assert_same_bits
+from helpers import assert_same_bits, seeded
 
 import fastbp
 from fastbp import CheckpointError, EarlyStopping, checkpoint, load_checkpoint, save_checkpoint
@@ -54,7 +54,7 @@ def network(dtype: Any = np.float32, python: bool = False, seed: int | None = 0)
 
 
 def samples(dtype: Any = np.float32) -> tuple[Array, Array]:
-    rng = np.random.default_rng(5)
+    rng = seeded(5)
     return rng.normal(size=(N, 6)).astype(dtype), rng.integers(0, 3, N)
 
 
@@ -115,7 +115,7 @@ def test_a_run_stopped_after_any_step_ends_with_the_same_bits(
 
 def everything(python: bool, accumulate: int, **options: Any) -> tuple[fastbp.Network, Any, fastbp.History, fastbp.EMA]:
     """A run of all that has a memory: dropout, batch norm, groups, clipping, schedules, an average, penalties."""
-    schedules, rng = fastbp.schedules, np.random.default_rng(0)
+    schedules, rng = fastbp.schedules, seeded(0)
     x = rng.standard_normal((70, 6)).astype(np.float32)
     x[:, :2] = rng.integers(0, 5, (70, 2))
     t = rng.integers(-1, 3, 70)
@@ -691,6 +691,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("shuffle", ["shuffle", "no"])
 def test_ctrl_c_keeps_the_run(shuffle: str, tmp_path: Path) -> None:
     done = subprocess.run(
@@ -713,13 +714,14 @@ WHOLE = RUN + """
 """
 
 
+@pytest.mark.serial
 def test_a_run_that_is_killed_many_times_ends_with_the_same_bits(tmp_path: Path) -> None:
     command = script(KILLED, tmp_path)
     numbers = random.Random(0)
     path = tmp_path / "run.ckpt"
     for _ in range(4):
         with subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE) as process:
-            until = time.monotonic() + 30
+            until = time.monotonic() + 90
             before = path.stat().st_mtime_ns if path.exists() else 0
             while time.monotonic() < until and process.poll() is None:
                 if path.exists() and path.stat().st_mtime_ns != before:
@@ -780,6 +782,7 @@ KILLS = """
 """
 
 
+@pytest.mark.serial
 def test_a_kill_at_any_moment_leaves_the_old_or_the_new_one(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(KILLS)],

@@ -90,6 +90,7 @@ def test_a_diamond_worked_by_hand() -> None:
     assert net.backward(np.array([[5.0]])).item() == 20.0
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rows", [1, 7, 40])
 @pytest.mark.parametrize("name", NAMES)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import processes
 import pytest
-from helpers import LAYOUTS, assert_same_bits, laid_out, unchanged
+from helpers import LAYOUTS, assert_same_bits, laid_out, seeded, unchanged
 
 import fastbp
 from fastbp import data
@@ -34,7 +34,7 @@ class Square(fastbp.Unit):
 
 
 def problem(dtype: Any = np.float64, python: bool = False, n: int = N) -> tuple[fastbp.Network, Array, Array]:
-    rng = np.random.default_rng(5)
+    rng = seeded(5)
     chain = fastbp.Linear(6, 9), Square() if python else fastbp.Tanh(), fastbp.Linear(9, 3)
     net = fastbp.Network(*chain, loss=fastbp.SoftmaxNLL(), dtype=dtype, seed=0)
     return net, rng.normal(size=(n, 6)).astype(dtype), rng.integers(0, 3, n)
@@ -65,7 +65,7 @@ def test_pieces_change_no_bit(
         weight = np.linspace(0, 2, N).astype(np.float32) if weighted else None
         if weight is not None:
             weight[20:30] = 0  # without shuffles a batch makes no step
-        numbers = np.random.default_rng(1)
+        numbers = seeded(1)
 
         def wanted(_: Any, count: Any = count, numbers: Any = numbers) -> int | None:
             return int(numbers.integers(1, 4)) if count == "random" else count
@@ -134,7 +134,7 @@ def test_max_seconds_ends_within_an_epoch(python: bool, monkeypatch: pytest.Monk
 
 
 def test_max_seconds_in_truth() -> None:
-    rng = np.random.default_rng(0)
+    rng = seeded(0)
     x, t = rng.normal(size=(200_000, 64)).astype(np.float32), rng.integers(0, 10, 200_000)
     net = fastbp.MLP([64, 128, 10], seed=0)
     other = net.copy()
@@ -224,7 +224,7 @@ def test_class_weights_by_hand() -> None:
 
 def test_balanced_is_scikit_learns() -> None:
     utils = pytest.importorskip("sklearn.utils.class_weight")
-    t = np.random.default_rng(0).choice(5, 100, p=[0.5, 0.2, 0.1, 0.1, 0.1])
+    t = seeded(0).choice(5, 100, p=[0.5, 0.2, 0.1, 0.1, 0.1])
     expected = utils.compute_class_weight("balanced", classes=np.arange(5), y=t)
     np.testing.assert_allclose(class_weights("balanced", t, 5), expected, rtol=1e-15)
 
@@ -248,7 +248,7 @@ def test_class_weights_are_weights_of_rows(given: Any, fraction: float, python: 
 
 
 def test_class_weights_of_one_output() -> None:
-    x = np.random.default_rng(0).normal(size=(20, 2))
+    x = seeded(0).normal(size=(20, 2))
     t = (x[:, :1] > 0.7).astype(float)
     net = fastbp.MLP([2, 1], loss="sigmoid_nll", dtype="float64", seed=0)
     other = net.copy()
@@ -512,7 +512,7 @@ def test_a_file_larger_than_the_memory(tmp_path: Any) -> None:
 
 
 def test_validation_in_parts_of_a_sum_of_losses_that_weigh_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
+    rng = seeded(0)
     x, t, weight = rng.normal(size=(50, 4)), rng.integers(0, 3, 50), rng.random(50)
     t[:9] = 1
     own = fastbp.SoftmaxNLL(class_weight=[1.0, 5.0, 0.5])

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import DTYPES, LAYOUTS, assert_same_bits, laid_out, unchanged
+from helpers import DTYPES, LAYOUTS, assert_same_bits, laid_out, seeded, unchanged
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastbp
@@ -409,6 +409,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_nothing_is_allocated_from_the_second_call_on(shim: Path, threads: str) -> None:
     environment = {**os.environ, "LD_PRELOAD": str(shim), "FASTBP_NUM_THREADS": threads, "PYTHONMALLOC": "pymalloc"}
@@ -586,6 +587,7 @@ class Slow(fastbp.Unit):
         return 2 * dy
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("method", ["forward", "value_and_grad", "loss_value", "predict", "train_step", "train"])
 @pytest.mark.parametrize("kind", ["engine", "python"])
 def test_a_network_entered_twice(kind: str, method: str, rng: np.random.Generator) -> None:
@@ -626,7 +628,7 @@ def test_a_network_entered_twice(kind: str, method: str, rng: np.random.Generato
     ]
     for thread in threads:
         thread.start()
-    met = done.wait(timeout=20)
+    met = done.wait(timeout=60)
     done.set()
     for thread in threads:
         thread.join()
@@ -638,6 +640,7 @@ def test_a_network_entered_twice(kind: str, method: str, rng: np.random.Generato
     assert net.train_step(*small, sgd) == expected
 
 
+@pytest.mark.serial
 def test_backward_while_another_thread_is_at_work(rng: np.random.Generator) -> None:
     """Whatever two threads do to one network: a RuntimeError, a ValueError about shapes, or the right numbers."""
     for last in ([], [Slow()]):
@@ -683,7 +686,7 @@ def test_different_networks_run_side_by_side() -> None:
     shapes = [([64, 100, 10], 200), ([300, 600, 10], 256), ([4, 8, 2], 1), ([300, 600, 10], 128)]
 
     def course(sizes: list[int], n: int, seed: int) -> tuple[Array, Array]:
-        rng = np.random.default_rng(seed)
+        rng = seeded(seed)
         net, optimizer = fastbp.MLP(sizes, hidden="tanh", seed=seed), fastbp.Adam()
         x, t = data(rng, n, sizes[0], sizes[-1])
         losses = [net.train_step(x, t, optimizer) for _ in range(6)]

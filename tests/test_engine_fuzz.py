@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import some_options, target_rows
+from helpers import seeded, some_options, target_rows
 
 import fastbp
 from fastbp import Branches, Embedding, Linear, Loss, LossSum, Network, Residual, Sequential, Unit
@@ -113,7 +113,7 @@ class Case:
     """A network drawn at random, its inputs and its targets."""
 
     def __init__(self, seed: int) -> None:
-        self.rng = rng = np.random.default_rng([6, seed])
+        self.rng = rng = seeded(6, seed)
         self.columns = int(pick(rng, WIDTHS))
         self.wide, self.codes = seed % 4 == 3, seed % 7 == 5
         units, n = [], self.columns
@@ -266,7 +266,7 @@ def check_steps(case: Case, x: Array, t: Array) -> None:
 def check_threads(case: Case, x: Array, t: Array) -> None:
     """Steps in float32: the same bits for any number of threads."""
     x, t = x.astype(np.float32), t.astype(np.float32) if t.dtype == np.float64 else t
-    optimizers = [optimizer_of(np.random.default_rng(0), case.net) for _ in range(2)]
+    optimizers = [optimizer_of(seeded(0), case.net) for _ in range(2)]
     seen = []
     for threads, optimizer in zip((3, 1), optimizers, strict=True):
         net = case.net.copy(dtype="float32")

@@ -68,6 +68,7 @@ def close(dtype: Any, size: float = 1.0) -> dict[str, float]:
     return {"rtol": 300 * np.finfo(dtype).eps, "atol": 300 * size * np.finfo(dtype).eps}
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rows", [2, 7, 65])
 @pytest.mark.parametrize("training", [True, False])

@@ -24,6 +24,7 @@ from helpers import (
     central_differences,
     eps,
     laid_out,
+    seeded,
     tiny,
     unchanged,
     wide,
@@ -34,6 +35,8 @@ import fastbp
 from fastbp import _ops, _random, functional_units, reference
 from fastbp.random import Philox
 from fastbp.reference import UNITS
+
+pytestmark = pytest.mark.kernel
 
 BY_DTYPE = pytest.mark.parametrize("dtype", DTYPES)
 WIDTHS = (*range(1, 71), 1000)
@@ -625,7 +628,7 @@ def test_codes_may_be_integers(integer: Any, rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_a_code_that_stands_everywhere(threads: int) -> None:
     """All rows add to one vector, in their order."""
-    rng = np.random.default_rng(0)
+    rng = seeded(0)
     dy = rng.normal(size=(5000, 8)).astype(np.float32)
     expected = np.zeros(8, np.float32)
     for row in dy:

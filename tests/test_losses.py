@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import DTYPES, REDUCTIONS, assert_same_bits, central_differences, eps, target_rows, unchanged, wide
+from helpers import DTYPES, REDUCTIONS, assert_same_bits, central_differences, eps, seeded, target_rows, unchanged, wide
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastbp
@@ -116,7 +116,7 @@ def test_the_base_names_what_is_missing() -> None:
 # ---- options ---------------------------------------------------------------------------------------------------------
 
 K = 6  # outputs
-SPREAD = np.random.default_rng(5).normal(size=(K, K))
+SPREAD = seeded(5).normal(size=(K, K))
 COVARIANCE = SPREAD @ SPREAD.T / K + np.eye(K) / 2
 COVARIANCE = (COVARIANCE + COVARIANCE.T) / 2
 
@@ -183,6 +183,7 @@ def targets_of(rule: LossRule, options: dict[str, Any], n: int, dtype: Any, rng:
         yield labels
 
 
+@pytest.mark.kernel
 @BY_DTYPE
 @BY_CASE
 def test_options_against_the_twins(
@@ -209,6 +210,7 @@ def test_options_against_the_twins(
                 assert result[1] is out
 
 
+@pytest.mark.kernel
 @BY_CASE
 def test_gradients_and_curvatures_are_the_finite_differences(
     rule: LossRule, options: dict[str, Any], rng: np.random.Generator
@@ -246,6 +248,7 @@ def test_losses_that_are_convex_in_the_outputs(
             assert (along >= -1e-12).all()
 
 
+@pytest.mark.kernel
 @BY_DTYPE
 @BY_CASE
 def test_the_engine_computes_what_the_function_does(
@@ -681,6 +684,7 @@ ENDS: list[tuple[str, dict[str, Any], list[float], Any, float, list[float]]] = [
 ]
 
 
+@pytest.mark.kernel
 @BY_DTYPE
 @pytest.mark.parametrize(("name", "options", "y", "t", "loss", "slope"), ENDS)
 def test_losses_at_the_ends(name: str, options: Any, y: Any, t: Any, loss: float, slope: Any, dtype: Any) -> None:
@@ -694,6 +698,7 @@ def test_losses_at_the_ends(name: str, options: Any, y: Any, t: Any, loss: float
         assert_allclose(twin_dy.astype(np.float64), [slope] * rows, rtol=1e-6, atol=1e-30)
 
 
+@pytest.mark.kernel
 def test_poisson_rates_beyond_float32() -> None:
     """Their sum is a double, and their share of a mean may be a float32."""
     z = np.full((1000, 1), 90.0, np.float32)
@@ -702,6 +707,7 @@ def test_poisson_rates_beyond_float32() -> None:
     assert_allclose(dz, math.exp(90.0) / 1000, rtol=1e-6)
 
 
+@pytest.mark.kernel
 def test_ignored_rows_take_no_part_whatever_they_hold() -> None:
     z = np.array([[0.0, 1.0], [NAN, INF], [1.0, 0.0]])
     loss, dz = functional.softmax_nll(z, [0, 7, 1], ignore_index=7)

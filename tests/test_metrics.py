@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import DTYPES
+from helpers import DTYPES, seeded
 
 import fastbp
 from fastbp import metrics
@@ -106,7 +106,7 @@ def test_against_scikit_learn(columns: int, weighted: bool, dtype: Any, rng: np.
 
 
 def problem(loss: str = "softmax_nll", out: int = 3) -> tuple[fastbp.MLP, Array, Array]:
-    rng = np.random.default_rng(0)
+    rng = seeded(0)
     x = rng.normal(size=(60, 4))
     t: Any = rng.integers(0, out, 60)
     if loss != "softmax_nll":
@@ -252,7 +252,7 @@ def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("nested", [False, True])
 def test_rows_that_a_sum_of_losses_ignores_do_not_count(nested: bool) -> None:
-    rng = np.random.default_rng(0)
+    rng = seeded(0)
     x, t = rng.normal(size=(20, 4)), rng.integers(0, 3, 20)
     t[:9] = -1  # the two that are looked at before a training among them
     own = fastbp.SoftmaxNLL(ignore_index=-1)
@@ -270,7 +270,7 @@ def test_rows_that_a_sum_of_losses_ignores_do_not_count(nested: bool) -> None:
 
 def test_what_a_loss_predicts_is_measured() -> None:
     """Rates, not their logarithms; means, not what stands beside them; yes and no, however a target says it."""
-    rng = np.random.default_rng(0)
+    rng = seeded(0)
     x = rng.normal(size=(9, 4))
 
     def measured(name: str, loss: fastbp.Loss, n_out: int, t: Array) -> tuple[float, fastbp.Network]:

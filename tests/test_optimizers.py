@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import seeded
 
 import fastbp
 from fastbp import _engine
@@ -129,12 +130,13 @@ def test_the_defaults_are_torchs():
     assert recorded == set(RULES) - NOT_TORCHS  # every rule of torch's has a case of defaults alone
 
 
+@pytest.mark.bridge
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", RECORDED["cases"], ids=lambda case: f"{case['rule']}-{case['options']}")
 def test_live_torch_agrees(road, dtype, case):
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    rng = np.random.default_rng(0)
+    rng = seeded(0)
     w = rng.standard_normal(1000).astype(dtype)
     theirs = torch.nn.Parameter(torch.tensor(w))
     optimizer = RULES[TORCHS.get(case["rule"], case["rule"])](**case["options"])
@@ -184,7 +186,7 @@ SKLEARNS = [
 @pytest.mark.parametrize(("name", "options", "ours"), SKLEARNS)
 def test_the_other_convention_is_scikit_learns(road, name, options, ours):
     theirs = pytest.importorskip("sklearn.neural_network._stochastic_optimizers")
-    rng = np.random.default_rng(0)
+    rng = seeded(0)
     w, optimizer = rng.standard_normal(50), ours()
     params = [w.copy()]
     their_optimizer = getattr(theirs, name)(params, learning_rate_init=0.05, **options)
@@ -221,6 +223,7 @@ def test_the_compiled_table_has_the_rows():
     assert set(CASES) == set(OPTIMIZERS)
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [0, 1, 3, 17, 4_003])
 @pytest.mark.parametrize("name", OPTIMIZER_CASES)
@@ -228,7 +231,7 @@ def test_compiled_rules_agree_with_their_twins(dtype, size, name):
     """To what 40 roundings make of it: found by the twin itself, with its inputs moved by so much."""
     optimizer = make(name)
     eps = np.finfo(dtype).eps
-    rng = np.random.default_rng(size)
+    rng = seeded(size)
     carried = optimizer.rule.carried[1] if optimizer.rule.carried else 0.0
     for step in (1, 2, 7, 10_000):
         # Slices that start at no vector's boundary, between guards that must stay.
@@ -268,6 +271,7 @@ def test_compiled_rules_agree_with_their_twins(dtype, size, name):
         np.testing.assert_array_equal(blocks[:, [0, -3, -2, -1]], before[:, [0, -3, -2, -1]])
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", OPTIMIZER_CASES)
 def test_a_nan_stays_where_it_is(dtype, name):
@@ -282,7 +286,7 @@ def test_a_nan_stays_where_it_is(dtype, name):
 @pytest.mark.parametrize("name", OPTIMIZER_CASES)
 def test_hyperparameters_that_change_on_the_way_are_the_next_steps(name):
     """Both roads carry on from step to step the same things."""
-    rng = np.random.default_rng(0)
+    rng = seeded(0)
     ours, twins = make(name), make(name)
     a = rng.standard_normal(33)
     b = a.copy()
@@ -303,7 +307,7 @@ def test_hyperparameters_that_change_on_the_way_are_the_next_steps(name):
 
 
 def a_network(dtype="float64", seed=0):
-    rng = np.random.default_rng(seed)
+    rng = seeded(seed)
     net = fastbp.MLP((5, 7, 3), hidden="tanh", dtype=dtype, seed=seed)
     return net, rng.standard_normal((12, 5)).astype(dtype), rng.integers(0, 3, 12)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,9 +51,10 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tree
 
 
-# setup.py is run for its metadata alone: this cythonize translates nothing and gives the modules as they are.
-LIST_SDIST = """
-import sys, types
+# setup.py is run for its metadata alone: this cythonize translates nothing and gives the modules as they are. The wheel
+# holds what build_py copies, beside the compiled modules.
+LIST = """
+import json, sys, types
 cython, build = types.ModuleType("Cython"), types.ModuleType("Cython.Build")
 cython.Build, build.cythonize = build, lambda modules, **options: modules
 sys.modules["Cython"], sys.modules["Cython.Build"] = cython, build
@@ -59,26 +62,49 @@ import setuptools
 from distutils.core import run_setup
 distribution = run_setup("setup.py", ["--quiet", "egg_info"], stop_after="commandline")
 distribution.run_commands()
-listed = distribution.get_command_obj("egg_info").filelist.files
-print(*sorted(set(listed)), sep="\\n")
+copied = distribution.get_command_obj("build_py")
+copied.ensure_finalized()
+copied.run()
+sdist = distribution.get_command_obj("egg_info").filelist.files
+print(json.dumps([sorted(set(sdist)), [copied.build_lib, *copied.get_outputs(include_bytecode=False)]]))
 """
 
 
 @pytest.fixture(scope="module")
-def sdist(tree: Path) -> set[str]:
-    """The names of the files that the source distribution would hold."""
-    command = [sys.executable, "-W", "ignore", "-c", LIST_SDIST]
+def listed(tree: Path) -> Any:
+    """The names of the files that the source distribution and the wheel would hold."""
+    command = [sys.executable, "-W", "ignore", "-c", LIST]
     done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
-    return set(done.stdout.split())
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def sdist(listed: Any) -> set[str]:
+    return set(listed[0])
+
+
+@pytest.fixture(scope="module")
+def wheel(listed: Any) -> set[str]:
+    """Without the compiled modules."""
+    root, *names = listed[1]
+    return {str(Path(name).relative_to(root)) for name in names}
 
 
 def test_the_sdist_holds_every_source(sdist: set[str]) -> None:
-    wanted = sources("src_pyx/fastbp/*.pyx", "src_pyx/fastbp/*.pxd", "src_pyx/fastbp/*.pxi")
-    wanted |= sources("fastbp/*.py", "fastbp/*.pyi", "fastbp/py.typed", "tests/**/*.py", "tests/data/*", *SHIPPED)
+    wanted = sources(*(f"src_pyx/**/*.{end}" for end in ("pyx", "pxd", "pxi")))
+    wanted |= sources(*(f"fastbp/**/*.{end}" for end in ("py", "pyi", "pxd", "pxi")), "fastbp/py.typed")
+    wanted |= sources("tests/**/*.py", "tests/data/*", *SHIPPED)
     wanted |= sources("bench/*.py", "examples/*.py", "docs/*.md", "tools/*")
     assert len([name for name in wanted if name.startswith("src_pyx")]) > 20
+    assert {f"fastbp/{name}/__init__.py" for name in ("reference", "sklearn", "units")} < wanted
     assert wanted - sdist == set()
+
+
+def test_the_wheel_holds_every_module_and_no_source_of_a_compiled_one(wheel: set[str]) -> None:
+    wanted = sources("fastbp/**/*.py", "fastbp/**/*.pyi", "fastbp/py.typed")
+    assert {f"fastbp/{name}/__init__.py" for name in ("reference", "sklearn", "units")} < wanted
+    assert wheel == wanted
 
 
 def test_the_sdist_holds_nothing_that_was_built(sdist: set[str]) -> None:

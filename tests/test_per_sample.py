@@ -455,6 +455,7 @@ def test_bad_settings() -> None:
 # ---- torch -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.bridge
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, by torch itself
 def test_against_torch(rng: np.random.Generator) -> None:

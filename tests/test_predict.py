@@ -53,6 +53,7 @@ def predicted(engine: _engine.Engine, table: _engine.Table, x: Array, link: str 
     return out
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("sizes", [*SMALL, LARGE])
 def test_outputs(sizes: tuple[int, ...], dtype: Any, rng: np.random.Generator) -> None:

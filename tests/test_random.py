@@ -315,11 +315,12 @@ def test_permutation_fills_out() -> None:
     assert np.array_equal(whole[::-2], Philox(1).permutation(10)) and np.all(whole[::2] == -1)
 
 
+@pytest.mark.serial
 def test_fills_let_other_threads_run() -> None:
-    # Were the GIL held, this thread would stand still for the whole fill. The best of three: the machine may be busy.
+    # Were the GIL held, this thread would stand still for the whole fill. The best of many: the machine may be busy.
     out = np.zeros(20_000_000)
     shares = []
-    for _ in range(3):
+    while len(shares) < 20 and min(shares, default=1) >= 0.5:
         worker = threading.Thread(target=Philox(0).uniform, args=(out,))
         start = last = time.perf_counter()
         longest = 0.0

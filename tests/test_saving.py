@@ -16,10 +16,7 @@ import os
 import pickle
 import re
 import struct
-import subprocess
 import sys
-import textwrap
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,8 +24,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import DTYPES, assert_same_bits
-from processes import PLACE, output
+from helpers import DTYPES, assert_same_bits, grid
+from processes import output
 
 import fastbp
 from fastbp import _architecture, _config, saving
@@ -97,33 +94,50 @@ LOSSES = [(cls, values) for cls in public(Loss) for values in settings_of(cls)]
 
 
 def name_of(case: Any) -> str:
-    return case.__name__ if isinstance(case, type) else f"{case!s:.60}"
+    if isinstance(case, dict):  # a function's repr differs from process to process
+        return ", ".join(f"{name}={'...' if callable(value) else value}" for name, value in case.items()) or "defaults"
+    return case.__name__ if isinstance(case, type) else str(case)
 
 
-def networks(dtype: Any = np.float32) -> Iterator[fastbp.Network]:
-    """One network of each kind."""
-    for hidden in fastbp.reference.ACTIVATIONS:
-        yield fastbp.MLP([WIDTH, 5, 4, 2], hidden=hidden, dtype=dtype, seed=1)
-    for loss, values in LOSSES:
-        yield fastbp.Network(fastbp.Linear(WIDTH, 2), loss=make(loss, values), dtype=dtype, seed=2)  # linear models
-    for cls, values in UNITS:
-        unit = make(cls, values)
-        outputs = unit.outputs_for(WIDTH)
-        assert outputs is not None
-        yield fastbp.Network(unit, fastbp.Linear(outputs, 2), loss=fastbp.MSE(), dtype=dtype, seed=3)
-    yield fastbp.MLP([WIDTH, *[4] * 20, 1], loss="mse", init="he_normal", dtype=dtype, seed=2**64 - 1)
-    yield fastbp.Network(fastbp.Sigmoid(), loss=fastbp.MSE(), dtype=dtype)  # not one parameter
+def with_loss(loss: type, values: dict[str, Any], dtype: Any) -> fastbp.Network:
+    """Return a linear model."""
+    return fastbp.Network(fastbp.Linear(WIDTH, 2), loss=make(loss, values), dtype=dtype, seed=2)
 
 
-def all_networks() -> list[Any]:
-    cases = []
-    for dtype in DTYPES:
-        for net in networks(dtype):
-            cases.append(pytest.param(net, id=f"{net!r:.70}"))
-    return cases
+def with_unit(cls: type, values: dict[str, Any], dtype: Any) -> fastbp.Network:
+    unit = make(cls, values)
+    outputs = unit.outputs_for(WIDTH)
+    assert outputs is not None
+    return fastbp.Network(unit, fastbp.Linear(outputs, 2), loss=fastbp.MSE(), dtype=dtype, seed=3)
 
 
-NETWORKS = pytest.mark.parametrize("net", all_networks())
+# One network of each kind, made for a dtype.
+KINDS: dict[str, Callable[[Any], fastbp.Network]] = {
+    **{
+        f"MLP {hidden}": lambda dtype, hidden=hidden: fastbp.MLP(
+            [WIDTH, 5, 4, 2], hidden=hidden, dtype=dtype, seed=1
+        )
+        for hidden in fastbp.reference.ACTIVATIONS
+    },
+    **{f"{loss.__name__} {name_of(v)}": lambda dtype, loss=loss, v=v: with_loss(loss, v, dtype) for loss, v in LOSSES},
+    **{f"{cls.__name__} {name_of(v)}": lambda dtype, cls=cls, v=v: with_unit(cls, v, dtype) for cls, v in UNITS},
+    "deep MLP": lambda dtype: fastbp.MLP(
+        [WIDTH, *[4] * 20, 1], loss="mse", init="he_normal", dtype=dtype, seed=2**64 - 1
+    ),
+    "no parameters": lambda dtype: fastbp.Network(fastbp.Sigmoid(), loss=fastbp.MSE(), dtype=dtype),
+}
+
+
+@pytest.fixture
+def net(kind: str, dtype: Any) -> fastbp.Network:
+    return KINDS[kind](dtype)
+
+
+def is_typical(kind: str, *_: Any) -> bool:
+    """Return whether a network is one that goes every way: all kinds are taken apart by the same functions."""
+    return kind in ("MLP relu", "deep MLP") or kind.startswith(("BatchNorm", "Residual"))
+
+
 SUFFIX = pytest.mark.parametrize("suffix", SUFFIXES)
 
 
@@ -171,7 +185,7 @@ def test_every_unit_and_loss_says_what_it_was_made_with(cls: type, values: dict[
             assert data["config"][name] == value
 
 
-@NETWORKS
+@grid("kind dtype", KINDS, DTYPES, always=is_typical)
 def test_a_network_is_built_from_its_description(net: fastbp.Network) -> None:
     data = json.loads(json.dumps(_architecture.describe(net), allow_nan=False))
     other = _architecture.build(data, limit=sum(a.size for _, a in _architecture.arrays_of(net)))
@@ -205,7 +219,7 @@ def test_what_json_lacks_comes_back_as_the_nearest() -> None:
     assert np.isnan(_config.decode(_config.encode(np.nan, "nan"), lambda name, values: None))
 
 
-@pytest.mark.parametrize("value", [print, object(), b"raw", 1j, np.array([1j]), np.array([None])], ids=repr)
+@pytest.mark.parametrize("value", [print, object(), b"raw", 1j, np.array([1j]), np.array([None])])
 def test_what_is_no_data_is_refused_by_its_name(value: Any) -> None:
     with pytest.raises(TypeError, match=r"Unit\.thing.*cannot be written as data"):
         _config.encode(value, "Unit.thing")
@@ -214,8 +228,7 @@ def test_what_is_no_data_is_refused_by_its_name(value: Any) -> None:
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-@SUFFIX
-@NETWORKS
+@grid("kind dtype suffix", KINDS, DTYPES, SUFFIXES, always=is_typical)
 def test_a_saved_network_is_loaded_equal(
     net: fastbp.Network, suffix: str, tmp_path: Path, rng: np.random.Generator
 ) -> None:
@@ -871,29 +884,34 @@ def test_a_network_that_is_trained_meanwhile_is_not_written(
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
-SAVE_FOR_EVER = """
+KILL = """
+    import os, signal, sys, time
     import fastbp
     nets = [fastbp.MLP([2, 300, 2], seed=0), fastbp.MLP([3, 200, 2], seed=0)]
-    while True:
-        for net in nets:
-            for path in {paths!r}:
-                net.save(path)
-        print("saved", flush=True)
+    paths, delays = {paths!r}, {delays!r}
+    found = set()
+    for delay in delays:
+        there, here = os.pipe()
+        child = os.fork()
+        while child == 0:
+            for net in nets:
+                for path in paths:
+                    net.save(path)
+            os.write(here, b"saved")
+        os.read(there, 5)
+        time.sleep(delay)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        found |= {{fastbp.load(path).n_in for path in paths}}
+    print(found <= {{2, 3}})
 """
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_kill_leaves_a_whole_file(tmp_path: Path, rng: np.random.Generator) -> None:
+    """A process that saves two networks again and again is killed at any moment."""
     paths = [str(tmp_path / f"m{suffix}") for suffix in SUFFIXES]
-    script = textwrap.dedent(SAVE_FOR_EVER).format(paths=paths)
-    environment = {**os.environ, "PYTHONPATH": str(PLACE)}
-    for _ in range(8):
-        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment)
-        assert process.stdout is not None
-        with process, process.stdout:
-            assert process.stdout.readline() == b"saved\n"
-            time.sleep(float(rng.uniform(0, 0.05)))
-            process.kill()
-        assert {fastbp.load(path).n_in for path in paths} <= {2, 3}
+    assert output(KILL.format(paths=paths, delays=rng.uniform(0, 0.05, 8).tolist())) == "True"
 
 
 # ---- copy, pickle, joblib --------------------------------------------------------------------------------------------
@@ -909,12 +927,11 @@ COPIES: dict[str, Callable[[Any], Any]] = {
 COPY = pytest.mark.parametrize("again", COPIES.values(), ids=COPIES)
 
 
-@COPY
-@NETWORKS
-def test_networks_are_copied(net: fastbp.Network, again: Callable[[Any], Any], rng: np.random.Generator) -> None:
+@grid("kind dtype way", KINDS, DTYPES, COPIES, always=is_typical)
+def test_networks_are_copied(net: fastbp.Network, way: str, rng: np.random.Generator) -> None:
     scrambled(net, rng)
     net.forward(inputs(rng, 2, net.dtype))
-    assert_equal(net, again(net), rng)
+    assert_equal(net, COPIES[way](net), rng)
 
 
 @COPY
@@ -941,11 +958,11 @@ def test_copies_are_independent(again: Callable[[Any], Any], rng: np.random.Gene
         again(net).backward(np.zeros((8, 2), np.float32))
 
 
-@COPY
-@pytest.mark.parametrize(("cls", "values"), UNITS, ids=name_of)
+@grid("cls,values way", UNITS, COPIES, always=lambda case, _: case[0] in (fastbp.Residual, fastbp.Linear))
 def test_units_are_copied_alone_and_out_of_a_network(
-    cls: type, values: dict[str, Any], again: Callable[[Any], Any], rng: np.random.Generator
+    cls: type, values: dict[str, Any], way: str, rng: np.random.Generator
 ) -> None:
+    again = COPIES[way]
     alone, inside = make(cls, values), make(cls, values)
     x = inputs(rng, 2)
     alone.forward(x)
@@ -964,13 +981,12 @@ def test_units_are_copied_alone_and_out_of_a_network(
     fastbp.Network(other.fresh(), loss=fastbp.MSE())  # a copy is in no network
 
 
-@COPY
-@pytest.mark.parametrize(("cls", "values"), LOSSES, ids=name_of)
+@grid("cls,values way", LOSSES, COPIES, always=lambda case, _: case[0] is fastbp.LossSum)
 def test_losses_are_copied_with_their_options_and_without_a_memory(
-    cls: type, values: dict[str, Any], again: Callable[[Any], Any]
+    cls: type, values: dict[str, Any], way: str
 ) -> None:
     loss = make(cls, values)
-    other = again(loss)
+    other = COPIES[way](loss)
     assert type(other) is cls and repr(other) == repr(loss) and other.config() == loss.config()
     with pytest.raises(RuntimeError, match="backward before forward"):
         other.backward()

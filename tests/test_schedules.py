@@ -48,6 +48,7 @@ TORCHS: list[tuple[Schedule, str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.bridge
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("schedule", "name", "options"), TORCHS, ids=lambda value: value if type(value) is str else "")
 def test_the_rates_are_torchs(schedule: Schedule, name: str, options: dict[str, Any]) -> None:
@@ -84,7 +85,7 @@ def half(share: float) -> float:
         (InverseScaling(1.0), {1: 1, 4: 0.5, 9: 1 / 3}),
         (InverseScaling(1.0, power=1.0, every=3, scale=60), {1: 1, 3: 1, 4: 1 / 61, 7: 1 / 121}),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__ if isinstance(value, Schedule) else "",
 )
 def test_rates_worked_by_hand(schedule: Schedule, rates: dict[int, float]) -> None:
     for step, rate in rates.items():
@@ -138,6 +139,7 @@ def test_reduce_on_plateau(options: dict[str, Any]) -> None:
         assert again.get_state() == schedule.get_state()
 
 
+@pytest.mark.bridge
 @pytest.mark.parametrize("options", [ours for ours, _ in PLATEAUS], ids=str)
 def test_reduce_on_plateau_is_torchs(options: dict[str, Any]) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")

@@ -683,6 +683,7 @@ def test_copies_have_points_of_their_own(rng: np.random.Generator) -> None:
 # ---- torch -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.bridge
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, by torch itself
 @pytest.mark.parametrize("loss", LINEAR_LOSSES)

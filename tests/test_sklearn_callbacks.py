@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import seeded
 
 pytest.importorskip("sklearn")
 
@@ -28,7 +29,7 @@ HAS_CALLBACKS = hasattr(MLPClassifier, "set_callbacks")
 needs_callbacks = pytest.mark.skipif(not HAS_CALLBACKS, reason="scikit-learn has no callbacks before 1.9")
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
-RNG = np.random.default_rng(0)
+RNG = seeded(0)
 X = RNG.normal(size=(60, 4))
 Y = np.array(["ham", "spam", "eggs"])[np.argmax(X[:, :3], axis=1)]
 VALUES = X @ RNG.normal(size=4)

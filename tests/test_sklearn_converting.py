@@ -11,6 +11,7 @@ import helpers
 import numpy as np
 import processes
 import pytest
+from helpers import seeded
 
 pytest.importorskip("sklearn")
 
@@ -28,7 +29,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:scipy.optimize. The `disp` and `iprint`:DeprecationWarning"),  # 1.6 gives them
 ]
 
-RNG = np.random.default_rng(0)
+RNG = seeded(0)
 X = RNG.normal(size=(80, 4))
 LABELS = np.argmax(X[:, :3], axis=1)
 VALUES = X @ RNG.normal(size=(4, 2)) + 1

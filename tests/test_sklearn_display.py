@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from helpers import seeded
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
@@ -25,7 +25,7 @@ from fastbp.sklearn import LossCurveDisplay, MLPClassifier, MLPRegressor, _displ
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
-RNG = np.random.default_rng(0)
+RNG = seeded(0)
 X = RNG.normal(size=(60, 3))
 Y = (X[:, 0] > 0).astype(int)
 

@@ -19,6 +19,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from helpers import grid
 from sklearn.neural_network import _base as tables
 from sklearn.neural_network import _multilayer_perceptron as original
 from sklearn_pairs import (
@@ -229,10 +230,12 @@ def assert_same_runs(ours: Run, theirs: Run) -> None:
     assert_same_attributes(ours.network, theirs.network, within)
 
 
-@pytest.mark.parametrize(
-    ("place", "kind"), [(p, k) for i, p in enumerate(PLACES) for k in KINDS[: 2 if i == 0 else 1]], ids=str_of
+@grid(
+    "name,hook,solver,more place,kind",
+    CASES,
+    [(p, k) for i, p in enumerate(PLACES) for k in KINDS[: 2 if i == 0 else 1]],
+    always=lambda case, _: case in (CASES[0], CASES[-1]),
 )
-@pytest.mark.parametrize(("name", "hook", "solver", "more"), CASES, ids=str_of)
 def test_hooks(name: str, hook: Callable[..., Any], solver: str, more: dict[str, Any], place: Any, kind: str) -> None:
     two = pair(kind, **options_of(solver, more))
     theirs = run(two.theirs, kind, place, name, hook)

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import sklearn
+from helpers import grid
 from sklearn import neural_network
 from sklearn.exceptions import DataConversionWarning
 from sklearn_pairs import EXACT, HAS_POISSON, HAS_WEIGHTS, OURS, TASKS, Array, Pair, fitted, pair
@@ -94,8 +95,12 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize(("kind", "solver"), [*[("multiclass", solver) for solver in SOLVERS], ("one output", "adam")])
-@pytest.mark.parametrize("form", FORMS)
+@grid(
+    "form kind,solver",
+    FORMS,
+    [*[("multiclass", solver) for solver in SOLVERS], ("one output", "adam")],
+    always=lambda form, _: form in ("CSR", "DataFrame", "strided"),
+)
 def test_forms_of_x(form: str, kind: str, solver: str) -> None:
     x, y = FORMS[form](TASKS[kind].x), TASKS[kind].y
     two = pair(kind, solver=solver, max_iter=3)
@@ -108,10 +113,11 @@ def test_forms_of_x(form: str, kind: str, solver: str) -> None:
         two.agree()
 
 
-@pytest.mark.parametrize("form", ["CSR", "CSC"])
-@pytest.mark.parametrize("kind", TASKS)
-@pytest.mark.parametrize(
-    "options", [{"shuffle": False}, {"early_stopping": True}, {"batch_size": 1}, {"weights": True}], ids=str
+@grid(
+    "options kind form",
+    [{"shuffle": False}, {"early_stopping": True}, {"batch_size": 1}, {"weights": True}],
+    *(TASKS, ["CSR", "CSC"]),
+    pairs=["options kind", "options form", "kind form"],
 )
 def test_sparse(options: dict[str, Any], kind: str, form: str) -> None:
     options = dict(options)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import threadpoolctl
+from helpers import seeded
 from scipy import sparse
 from sklearn import neural_network
 from sklearn.base import clone
@@ -503,8 +504,8 @@ class TestLbfgsGradient:
 
         for kind in ("sklearn", "exact"):
             spy = Spy(**options, lbfgs_gradient=kind).fit(X, VALUES)
-            point = np.random.default_rng(0).normal(size=spy._packed().size)
-            direction = np.random.default_rng(1).normal(size=point.size)
+            point = seeded(0).normal(size=spy._packed().size)
+            direction = seeded(1).normal(size=point.size)
             objective = spy._objective_kept
             slope = (objective(point + 1e-6 * direction)[0] - objective(point - 1e-6 * direction)[0]) / 2e-6
             checked[kind] = objective(point)[1] @ direction / slope

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+from helpers import seeded
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
@@ -110,7 +111,7 @@ def test_set_output() -> None:
 def test_text() -> None:
     """Sparse rows from a vectorizer."""
     words = np.array("back propagation gradient chain rule unit layer weight bias loss batch epoch".split())
-    choices = np.random.default_rng(0)
+    choices = seeded(0)
     texts = [" ".join(choices.choice(words, 5)) for _ in range(80)]
     labels = ["loss" in text for text in texts]
 

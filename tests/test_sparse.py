@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import DTYPES, LAYOUTS, assert_same_bits, laid_out, unchanged
+from helpers import DTYPES, LAYOUTS, assert_same_bits, laid_out, seeded, unchanged
 from numpy.testing import assert_array_equal
 
 import fastbp
@@ -68,7 +68,7 @@ class Machine:
         loss = "softmax_nll" if sizes[-1] > 1 else "mse"
         self.engine = _engine.Engine(np.dtype(dtype).itemsize, chain(sizes), loss, separate=separate)
         shapes = [shape for n_in, n_out in pairwise(sizes) for shape in ((n_in, n_out), (n_out,))]
-        rng = np.random.default_rng(0)
+        rng = seeded(0)
         drawn = [rng.normal(size=shape).ravel() / np.sqrt(shape[0]) for shape in shapes]
         self.flat = np.concatenate(drawn).astype(dtype)
         self.gradients = np.full_like(self.flat, np.nan)
@@ -112,6 +112,7 @@ def assert_close(got: Array, expected: Array, dtype: Any, roundings: float) -> N
 # ---- one product -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.kernel
 @BY_DTYPE
 @pytest.mark.parametrize("index", INDEX_TYPES)
 @pytest.mark.parametrize("density", DENSITIES)
@@ -170,7 +171,7 @@ def test_weights_with_gaps_between_their_rows(density: float, rng: np.random.Gen
     for gap in (0, 3):
         w, dw = (np.full((60, 9 + gap), 7.0) for _ in range(2))
         b, db = np.zeros(9), np.zeros(9)
-        w[:, :9] = np.random.default_rng(1).normal(size=(60, 9))
+        w[:, :9] = seeded(1).normal(size=(60, 9))
         table, out = _engine.Table([w[:, :9]], [b]), _engine.Table([dw[:, :9]], [db])
         engine = _engine.Engine(8, chain((60, 9)), "softmax_nll")
         engine.value_and_grad(SparseRows(*entries, 60), np.arange(50) % 9, None, table, out)
@@ -222,8 +223,8 @@ def test_against_a_dense_x(
     results = []
     for given in (x, rows):
         machine = Machine(sizes, dtype)
-        t = machine.targets(np.random.default_rng(2), n)
-        weight = np.random.default_rng(3).random(n).astype(dtype) if weighted else None
+        t = machine.targets(seeded(2), n)
+        weight = seeded(3).random(n).astype(dtype) if weighted else None
         loss = machine.engine.value_and_grad(given, t, weight, machine.table, machine.out)
         gradient = machine.gradients.copy()
         alone = machine.engine.loss_value(given, t, weight, machine.table)
@@ -256,8 +257,8 @@ def test_epochs(
     x, rows = dense_of(entries, (n, sizes[0])), SparseRows(*entries, sizes[0])
     for given, threads in ((x, 1), (rows, 1), (rows, 2), (rows, 3)):
         machine = Machine(sizes, dtype)
-        t = machine.targets(np.random.default_rng(2), n)
-        weight = np.random.default_rng(3).random(n) if weighted else None
+        t = machine.targets(seeded(2), n)
+        weight = seeded(3).random(n) if weighted else None
         update = machine.update(rule, accumulate=accumulate, room=np.zeros_like(machine.flat))
         progress = np.zeros(3)
         with fastbp.threads(threads):
@@ -432,6 +433,7 @@ def test_pythons_memory_does_not_grow(rng: np.random.Generator) -> None:
     assert machine.engine.forward(x, machine.table).__array_interface__["data"] == address
 
 
+@pytest.mark.serial
 def test_ctrl_c_leaves_a_whole_step(rng: np.random.Generator) -> None:
     """The handler raises in the middle of an epoch; the parameters are those after the steps that were counted."""
     n, batch, sizes = 4000, 10, (400, 100, 5)

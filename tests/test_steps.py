@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import assert_same_bits, central_differences, unchanged
+from helpers import assert_same_bits, central_differences, seeded, unchanged
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastbp
@@ -23,7 +23,7 @@ SHAPES = [((5, 7, 3), 40), ((700, 600, 10), 40), ((650, 620, 3), 700), ((30, 40,
 
 
 def problem(sizes: tuple[int, ...], rows: int, dtype: str = "float32", **options: Any) -> tuple[Any, Any, Any]:
-    rng = np.random.default_rng(0)
+    rng = seeded(0)
     net = fastbp.MLP(sizes, hidden="tanh", dtype=dtype, seed=0, **options)
     return net, rng.normal(size=(rows, sizes[0])).astype(dtype), rng.integers(0, sizes[-1], rows)
 
@@ -56,6 +56,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("sizes", "rows"), SHAPES, ids=str)
@@ -77,6 +78,7 @@ def test_a_step_is_the_gradient_and_then_the_update(sizes: tuple[int, ...], rows
         assert_same_bits((net.flat_parameters, alone.flat_parameters), (twin.flat_parameters,) * 2)
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("name", NAMES)
@@ -229,7 +231,7 @@ def test_penalties_are_part_of_the_loss_and_of_its_gradient(l1: float, l2: float
         units = [fastbp.Linear(4, 6), fastbp.Tanh(), *([Guest()] if guest else []), fastbp.Linear(6, 3)]
         return fastbp.Network(*units, loss=fastbp.SoftmaxNLL(), dtype="float64", seed=0, **options)
 
-    rng = np.random.default_rng(0)
+    rng = seeded(0)
     x, t, weight = rng.normal(size=(9, 4)), rng.integers(0, 3, 9), rng.uniform(1, 2, 9)
     plain, net = network(), network(l1=l1, l2=l2)
     assert (net.l1, net.l2, net.copy().l1, net.copy().l2) == (l1, l2, l1, l2)
@@ -259,7 +261,7 @@ def test_penalties_are_part_of_the_loss_and_of_its_gradient(l1: float, l2: float
 @pytest.mark.parametrize("guest", [False, True])
 def test_training_with_penalties(guest: bool) -> None:
     """An epoch's loss holds them; an l1 makes weights small, and biases stay free."""
-    rng = np.random.default_rng(0)
+    rng = seeded(0)
     x = rng.normal(size=(64, 4)).astype(np.float32)
     t = np.zeros((64, 1), np.float32) + 5
     units = [fastbp.Linear(4, 1), *([Guest()] if guest else [])]
@@ -360,7 +362,7 @@ def epochs_by_hand(
 ) -> None:
     net, x, t = problem(sizes, rows, "float64", l1=l1, l2=l2)
     twin, whole = net.copy(), net.whole
-    rng = np.random.default_rng(1)
+    rng = seeded(1)
     weight = rng.uniform(0, 2, rows) if weighted else None
     compiled = OPTIMIZERS_BY_HAND[optimizer]()
     moving = Moving(compiled)
@@ -389,7 +391,7 @@ def epochs_by_hand(
 def test_penalties_by_rows_are_divided_as_the_loss_is() -> None:
     """Weights of classes are weights of rows."""
     ends = []
-    rng = np.random.default_rng(0)
+    rng = seeded(0)
     x, t, factors = rng.normal(size=(30, 4)), rng.integers(0, 3, 30), np.array([0.5, 2.0, 3.0])
     for options, weight in (({"class_weight": factors.tolist()}, None), ({}, factors[t])):
         loss = fastbp.SoftmaxNLL(**options)
@@ -421,7 +423,7 @@ def test_an_update_by_rows_is_no_update_alone() -> None:
 def test_k_batches_are_one_k_times_as_large(
     guest: bool, weighted: bool, shuffle: bool, loss: dict[str, Any], options: dict[str, Any]
 ) -> None:
-    rng = np.random.default_rng(0)
+    rng = seeded(0)
     x, t = rng.normal(size=(103, 4)), rng.integers(0, 3, 103)
     weight = rng.uniform(0, 2, 103) * (np.arange(103) // 5 % 3 > 0) if weighted else None
     unit = Guest if guest else fastbp.Identity
@@ -481,7 +483,7 @@ class OwnLoss(fastbp.Loss):
 @pytest.mark.parametrize("optimizer", [lambda: fastbp.SGD(lr=0.1), lambda: fastbp.Adam(clip_norm=0.1)])
 @pytest.mark.parametrize("case", ["engine", "guest", "loss", "sum", "guest, sum"])
 def test_chance_falls_in_accumulated_batches_as_in_one(case: str, optimizer: Any, weighted: bool) -> None:
-    rng = np.random.default_rng(1)
+    rng = seeded(1)
     x, t = rng.normal(size=(50, 6)), rng.integers(0, 3, 50)
     t[4:8] = 1
     weight = rng.random(50) if weighted else None
@@ -515,7 +517,7 @@ class Anywhere(fastbp.Unit):
 
 
 def test_chance_falls_so_in_a_unit_that_python_runs() -> None:
-    rng = np.random.default_rng(1)
+    rng = seeded(1)
     x, t = rng.normal(size=(24, 6)), rng.integers(0, 3, 24)
     ends = []
     for batch_size, accumulate in ((12, 1), (4, 3)):
@@ -552,7 +554,7 @@ class Note(fastbp.Callback):
 @pytest.mark.parametrize("python", [False, True])
 def test_batches_of_an_iterator_are_accumulated(python: bool) -> None:
     """Also ragged ones, some with weights; one epoch ends in the middle of a step."""
-    rng = np.random.default_rng(0)
+    rng = seeded(0)
     x, t = rng.normal(size=(60, 4)), rng.integers(0, 3, 60)
     ends = [0, 7, 12, 20, 31, 40, 48, 60]
     pairs = itertools.pairwise(ends)

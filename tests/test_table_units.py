@@ -68,6 +68,7 @@ def test_a_subclass_that_computes_something_else_has_no_kind(rule: UnitRule) -> 
 # ---- alone -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.kernel
 @BY_DTYPE
 @RULES
 def test_units_are_their_functions(rule: UnitRule, dtype: Any, rng: np.random.Generator) -> None:
@@ -254,6 +255,7 @@ def test_dropout_that_evaluates_copies() -> None:
     assert not np.shares_memory(y, x) and unit.steps == 0
 
 
+@pytest.mark.kernel
 @BY_DTYPE
 def test_batch_norm_in_both_modes(dtype: Any, rng: np.random.Generator) -> None:
     unit = fastbp.BatchNorm(N, momentum=0.3, dtype=dtype)
@@ -322,6 +324,7 @@ def guest(name: str, *arguments: Any) -> Unit:
     return unit
 
 
+@pytest.mark.kernel
 @RULES
 def test_a_network_with_the_unit_has_the_right_gradients(rule: UnitRule, rng: np.random.Generator) -> None:
     if rule.by_chance:

@@ -19,6 +19,8 @@ from fastbp.reference import ACTIVATIONS, Activation
 torch = pytest.importorskip("torch", exc_type=ImportError)
 F = torch.nn.functional
 
+pytestmark = pytest.mark.bridge
+
 # Ours by name, torch's function, and what its keywords are called there.
 THEIRS: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
     "identity": (lambda z: z * 1, {}),

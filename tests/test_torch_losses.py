@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import DTYPES, eps
+from helpers import DTYPES, eps, seeded
 from numpy.testing import assert_allclose
 
 from fastbp import functional
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
+
+pytestmark = pytest.mark.bridge
 
 N, K = 17, 5
 WEIGHTS = [0.5, 2.0, 0.0, 1.0, 3.0]
@@ -51,7 +53,7 @@ def full(z: Any, t: Any, reduction: str) -> Any:
     return rows.mean() if reduction == "mean" else rows.sum()
 
 
-SPREAD = np.random.default_rng(1).normal(size=(K, K))
+SPREAD = seeded(1).normal(size=(K, K))
 COVARIANCE = SPREAD @ SPREAD.T + np.eye(K)
 COVARIANCE = (COVARIANCE + COVARIANCE.T) / 2
 
@@ -110,7 +112,7 @@ CASES: dict[str, tuple[str, dict[str, Any], str, Callable[..., Any]]] = {
 
 
 def arguments(kind: str, dtype: Any, spread: float) -> tuple[Any, Any]:
-    rng = np.random.default_rng(2)
+    rng = seeded(2)
     y = rng.normal(0, spread, (N, 2 * K if kind == "wide" else K)).astype(dtype)
     labels = rng.integers(0, K, N)
     if kind == "ignored":

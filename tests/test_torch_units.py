@@ -13,6 +13,8 @@ import fastbp
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.bridge
+
 BY_DTYPE = pytest.mark.parametrize("dtype", DTYPES)
 SHAPES = pytest.mark.parametrize(("rows", "n"), [(2, 1), (3, 5), (17, 33), (200, 100), (64, 1000)])
 MOMENTS = pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (5.0, 0.1), (-1.0, 1e3), (0.0, 1e-3)])

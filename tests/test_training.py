@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import LAYOUTS, assert_same_bits, laid_out, unchanged
+from helpers import LAYOUTS, assert_same_bits, laid_out, seeded, unchanged
 from numpy.testing import assert_allclose
 
 import fastbp
@@ -116,7 +116,7 @@ def batches(n: int, batch: int, seed: int | None, epoch: int) -> Iterator[Array]
 
 
 def problem(loss: str = "softmax_nll", dtype: Any = np.float64, n: int = N) -> tuple[fastbp.MLP, Array, Array]:
-    rng = np.random.default_rng(5)
+    rng = seeded(5)
     net = fastbp.MLP([IN, HIDDEN, OUT], hidden="tanh", loss=loss, dtype=dtype, seed=0)
     x = rng.normal(size=(n, IN)).astype(dtype)
     values = {"sigmoid_nll": rng.integers(0, 2, (n, OUT)).astype(dtype), "mse": rng.normal(size=(n, OUT)).astype(dtype)}
@@ -159,7 +159,7 @@ def test_training_is_the_loop_in_plain_numpy(name: str, loss: str, seed: int | N
     net, x, t = problem(loss)
     optimizer = OPTIMIZERS[name]()
     plain = Plain.of(net, loss, optimizer)
-    given = np.random.default_rng(1).uniform(0.2, 2, N) if weighted else None
+    given = seeded(1).uniform(0.2, 2, N) if weighted else None
     weight = np.ones(N) if given is None else given
     more = {"shuffle": False} if seed is None else {"seed": seed}
     with unchanged(x, t, given):
@@ -355,7 +355,7 @@ def test_the_roads_of_python_lead_to_the_same(road: str, weighted: bool) -> None
     assert net.whole is not None and (python.whole is None) == (road != "optimizer")
     engine = fastbp.SGD(lr=0.05, momentum=0.9)
     theirs = OurMomentum() if road in ("optimizer", "all") else fastbp.SGD(lr=0.05, momentum=0.9)
-    weight = np.random.default_rng(1).uniform(0.2, 2, N) if weighted else None
+    weight = seeded(1).uniform(0.2, 2, N) if weighted else None
     options = {"epochs": 3, "sample_weight": weight, "validation_data": (x[:9], t[:9])}
     expected = train(net, x, t, optimizer=engine, **options)
     history = train(python, x, t, optimizer=theirs, **options)
@@ -396,7 +396,7 @@ def test_targets_of_any_kind_for_a_loss_of_ones_own() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_bits_do_not_depend_on_threads_or_strides(dtype: str) -> None:
-    rng = np.random.default_rng(2)
+    rng = seeded(2)
     x = rng.normal(size=(1000, 70)).astype(dtype)
     t = rng.integers(0, 10, 1000)
     weight = rng.uniform(0.5, 2, 1000).astype(dtype)
@@ -512,7 +512,7 @@ def test_labels_stay_as_they_were_checked() -> None:
 
 def test_training_on_what_the_network_returned() -> None:
     """forward's y lies where the next call writes; as data of a training it is kept."""
-    x = np.random.default_rng(0).normal(size=(30, 4))
+    x = seeded(0).normal(size=(30, 4))
     for shuffle in (True, False):
         net = fastbp.MLP([4, 4], loss="mse", dtype="float64", seed=0)
         other = net.copy()
@@ -538,7 +538,7 @@ def test_a_batch_without_weight_makes_no_step(python: bool, nothing: float) -> N
     steps = net.copy()
     x = x.copy()
     x[13] = np.nan  # what has no weight may hold anything
-    weight = np.random.default_rng(0).uniform(0.5, 2, N)
+    weight = seeded(0).uniform(0.5, 2, N)
     weight[10:20] = 0
     weight[13] = nothing
     optimizer, other = fastbp.Adam(), fastbp.Adam()
@@ -559,7 +559,7 @@ def test_a_batch_without_weight_makes_no_step(python: bool, nothing: float) -> N
 def test_rows_without_weight_take_no_part() -> None:
     net, x, t = problem()
     other = net.copy()
-    weight = np.random.default_rng(0).uniform(0.5, 2, N)
+    weight = seeded(0).uniform(0.5, 2, N)
     weight[::2] = 0
     train(net, x, t, sample_weight=weight)
     x, t = x.copy(), t.copy()
@@ -732,7 +732,7 @@ class OurTanh(fastbp.Tanh):
     kind = None
 
 def interrupted(call, delay):
-    "Seconds from the signal to the exception, or None where the call came to its end."
+    "Seconds from the call to the signal, and from the signal to the exception, or None where the call came to its end."
     sent = []
     def send():
         time.sleep(delay)
@@ -741,12 +741,13 @@ def interrupted(call, delay):
     thread = threading.Thread(target=send)
     try:
         thread.start()
+        started = time.monotonic()
         call()
-        thread.join()   # the signal comes to nobody: a failure
+        thread.join()   # the signal interrupts nothing: a failure
     except KeyboardInterrupt:
         came = time.monotonic()
         thread.join()
-        return came - sent[0]
+        return sent[0] - started, came - sent[0]
 """
 
 EPOCHS = """
@@ -766,7 +767,7 @@ EPOCHS = """
 
     net, optimizer, history = network(), make_optimizer(), []
     options = dict(batch_size=batch, epochs=10**6, progress=False, callbacks=[lambda *_: history.append(1)])
-    latency = interrupted(lambda: fastbp.train(net, x, t, optimizer=optimizer, **options), 0.3)
+    assert interrupted(lambda: fastbp.train(net, x, t, optimizer=optimizer, **options), 0.3) is not None
 
     again, other = network(), make_optimizer()
     steps = optimizer.state_for(net).step
@@ -780,7 +781,7 @@ EPOCHS = """
             break
     mine, its = optimizer.state_for(net), other.state_for(again)
     print(json.dumps({
-        "latency": latency, "steps": steps, "epochs": len(history),
+        "steps": steps, "epochs": len(history), "within": steps % len(range(0, n, batch)),
         "parameters": net.flat_parameters.tobytes() == again.flat_parameters.tobytes(),
         "state": all(mine.arrays[name].tobytes() == its.arrays[name].tobytes() for name in mine.arrays),
         "usable": bool(np.isfinite(net.train_step(x[:9], t[:9], optimizer))),
@@ -788,11 +789,11 @@ EPOCHS = """
 """
 
 ONE_CALL = """
-    # One call takes longer than anybody waits: as many rows as that needs.
+    # One call takes longer than a signal may wait: as many rows as that needs.
     method = sys.argv[1]
     net = fastbp.MLP([1024] * 4, hidden="relu", loss="mse", seed=0)
-    rows, seconds = 2048, 0.0
-    while seconds < 0.4 and rows < 65536:
+    rows, seconds = 1024, 0.0
+    while seconds < 0.3 and rows < 65536:
         rows *= 2
         x = np.ones((rows, 1024), np.float32)
         x[:, ::3] = 0.5
@@ -807,10 +808,17 @@ ONE_CALL = """
         "train_step": lambda: net.train_step(x, x, optimizer),
         "train": lambda: fastbp.train(net, x, x, optimizer=optimizer, batch_size=rows, progress=False),
     }
-    latency = interrupted(calls[method], 0.15)
+    # The signal comes in the first half of a call, which ends within 0.4 of its time: signals are heard every 100 ms. A
+    # busy machine may be late, not always.
+    shares = []
+    while len(shares) < 20 and min(shares, default=1) > 0.4:
+        times = interrupted(calls[method], seconds / 10)
+        assert times is not None, "the call came to its end"
+        if times[0] < seconds / 2:
+            shares.append(times[1] / seconds)
     state = optimizer.state_for(net)
     print(json.dumps({
-        "latency": latency, "seconds": seconds, "steps": net.steps == counted,
+        "share": min(shares), "steps": net.steps == counted,
         "parameters": net.flat_parameters.tobytes() == before,
         "state": state.step == 0 and not any(array.any() for array in state.arrays.values()),
         "usable": net.value_and_grad(x, x)[0] == loss and grads.flat.tobytes() == kept,
@@ -851,38 +859,30 @@ STEPS = """
 
 def run(script: str, *arguments: str) -> dict[str, Any]:
     program = PRELUDE + textwrap.dedent(script)
-    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 
 
-def soon(script: str, *arguments: str) -> dict[str, Any]:
-    """The first of three runs in which the signal was heard within 0.2 s: a loaded machine may be late, not always."""
-    for _ in range(3):
-        result = run(script, *arguments)
-        assert result["latency"] is not None, "the call came to its end"
-        if result["latency"] <= 0.2:
-            break
-    assert result["latency"] <= 0.2
-    return result
-
-
+@pytest.mark.serial
 @pytest.mark.parametrize(
     ("road", "rule"), [("engine", "sgd"), ("engine", "adam"), ("engine", "norm"), ("python", "adam")]
 )
 def test_ctrl_c_in_an_epoch_leaves_a_whole_step(road: str, rule: str) -> None:
-    result = soon(EPOCHS, road, rule)
-    assert result["steps"] > 0
+    result = run(EPOCHS, road, rule)
+    assert result["within"] > 0  # an epoch ends in the midst
     assert result["parameters"] and result["state"] and result["usable"]
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("method", ["value_and_grad", "train_step", "train"])
 def test_ctrl_c_in_a_long_call_leaves_everything_as_it_was(method: str) -> None:
-    result = soon(ONE_CALL, method)
-    assert result["seconds"] > 0.3
+    result = run(ONE_CALL, method)
+    assert result["share"] <= 0.4
     assert result["steps"] and result["parameters"] and result["state"] and result["usable"]
 
 
+@pytest.mark.serial
 def test_a_step_is_whole_and_counted_whenever_a_signal_comes() -> None:
     assert run(STEPS) == {"parameters": 0, "state": 0}
