@@ -18,11 +18,12 @@ SERIAL_TESTS = $(shell grep -l "pytest\.mark\.serial" tests/test_*.py)
 BRIDGE_TESTS = $(shell grep -l "pytest\.mark\.bridge" tests/test_*.py)
 
 SKLEARN_RELEASES := 1.6 1.7 1.8 1.9
+TORCH := 2.13.0
 
-.PHONY: help demo test test-best test-others test-serial test-all test-bridges test-debug test-ulp test-package test-sklearn bench compare sweep bars lint build clean
+.PHONY: help demo test test-best test-others test-serial test-all test-bridges test-freethreaded test-threads test-debug test-ulp test-package test-sklearn bench compare sweep bars lint build clean
 
 help:
-	@echo "make demo | test | test-all | test-bridges | test-debug | test-ulp | test-package | test-sklearn | bench | compare | sweep | bars | lint | build | clean"
+	@echo "make demo | test | test-all | test-bridges | test-freethreaded | test-debug | test-ulp | test-package | test-sklearn | bench | compare | sweep | bars | lint | build | clean"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -62,14 +63,21 @@ test-serial: $(VENV)/installed-test
 test-all:
 	@$(MAKE) --no-print-directory test ARGS="--dense $(ARGS)"
 
-# Beside torch, in an environment of its own: some gigabytes.
-test-bridges: $(VENV)-bridges/installed
-	SCIPY_ARRAY_API=1 $(VENV)-bridges/bin/python -m pytest -m bridge $(BRIDGE_TESTS) $(ARGS)
+# Beside torch, some gigabytes of it where no build for the processor alone is at hand.
+test-bridges: $(VENV)/installed-torch
+	$(TEST) -m bridge $(BRIDGE_TESTS) $(ARGS)
 
-$(VENV)-bridges/installed: $(SOURCES)
-	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-	$(@D)/bin/pip install --quiet -e ".[test]" torch==2.13.0
+$(VENV)/installed-torch: $(VENV)/installed-test
+	$(BIN)/pip install --quiet torch==$(TORCH)
 	@touch $@
+
+# With a free-threaded interpreter: PYTHON=python3.13t.
+test-freethreaded:
+	$(MAKE) --no-print-directory VENV=$(VENV)-freethreaded test-threads
+
+test-threads: $(VENV)/built
+	$(BIN)/pip install --quiet pytest pytest-timeout
+	PYTHON_GIL=0 $(PYTEST) -q tests/test_freethreading.py tests/test_engine.py $(ARGS)
 
 test-ulp: $(VENV)/installed-test
 	$(PYTEST) tests/test_ulp.py -m ulp_full -s
@@ -133,6 +141,7 @@ bars: $(VENV)/installed-bench
 	$(BIN)/python -m bench.sklearn_fits --threads 1 --only lines
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.busy
+	$(BIN)/python -m bench.interrupts
 	$(BIN)/python -m bench.imports
 	$(BIN)/python -m bench.memory --large
 
@@ -146,4 +155,4 @@ build: $(BIN)/python
 	$(BIN)/python -m build
 
 clean:
-	rm -rf build dist *.egg-info fastbp/*.so $(VENV) $(VENV)-bridges $(VENV)-debug $(VENV)-sklearn-*
+	rm -rf build dist *.egg-info fastbp/*.so $(VENV) $(VENV)-debug $(VENV)-freethreaded $(VENV)-sklearn-*

@@ -30,6 +30,7 @@ from bench import (  # noqa: E402
     compare,
     elementwise,
     imports,
+    interrupts,
     limits,
     machine,
     memory,
@@ -617,6 +618,29 @@ def test_scripts_run(module: str, options: tuple[str, ...], expected: tuple[str,
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(text in done.stdout for text in expected), done.stdout
+
+
+@pytest.mark.serial
+def test_interrupts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A few signals find nothing wrong; parameters of no whole step, a thread that is left, and a crash are found."""
+    command = [sys.executable, "-m", "bench.interrupts", "--signals", "30", "--only", "fit", "--neighbours", "0"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0 and "left no thread" in done.stdout, done.stdout + done.stderr
+
+    def broken(self: interrupts.Train) -> Iterator[interrupts.State]:
+        yield self.table, self.optimizer.state_for(self.net).step, [self.net.flat_parameters + after]
+
+    monkeypatch.setattr(interrupts.Train, "EPOCHS", 1)
+    monkeypatch.setattr(interrupts.Train, "states", broken)
+    after = np.float32(0)
+    monkeypatch.setattr(interrupts, "threads_left", lambda before: "1 threads left")
+    assert "signal 0: 1 threads left" in interrupts.work("train", 1, 0)["faults"]
+    after = np.float32(1e-3)
+    with pytest.raises(ArithmeticError, match="single steps give other parameters"):
+        interrupts.work("train", 1, 0)
+    monkeypatch.setattr(interrupts, "interrupted", lambda name, signals, seed: {"faults": ["ended with -11: "]})
+    assert interrupts.main(["--only", "train", "--neighbours", "0"]) == 1
+    assert "HANGS OR CRASHES" in capsys.readouterr().out
 
 
 # ---- pytest-benchmark ------------------------------------------------------------------------------------------------

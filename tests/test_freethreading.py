@@ -20,6 +20,8 @@ import fastbp
 
 Array = np.ndarray[Any, Any]
 
+pytestmark = pytest.mark.serial
+
 THREADS = 4
 
 

@@ -314,6 +314,7 @@ def interruptions(seen: Any) -> int:
     return sum("Training interrupted by user" in str(one.message) for one in seen)
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_ctrl_c_ends_all_of_them(n_threads: int, ctrl_c: Callable[[float], None]) -> None:
     """Those that run end after a whole step, and those that wait before their first."""
@@ -334,6 +335,7 @@ def test_ctrl_c_ends_all_of_them(n_threads: int, ctrl_c: Callable[[float], None]
             assert_same_bits(tuple(member.coefs_), tuple(alone.coefs_))
 
 
+@pytest.mark.serial
 def test_ctrl_c_ends_a_fit_whose_steps_are_pythons(ctrl_c: Callable[[float], None]) -> None:
     X, y, _ = rows_of_data(2000)
     half = lambda out, t: (0.5 * ((out - t) ** 2).sum(axis=1), out - t)  # noqa: E731
@@ -354,6 +356,7 @@ class Sleeps(BaseEstimator):
         raise AssertionError("not interrupted")
 
 
+@pytest.mark.serial
 def test_a_ctrl_c_ends_the_fit_of_another_class(ctrl_c: Callable[[float], None]) -> None:
     X, y, _ = rows_of_data()
     ctrl_c(0.2)
@@ -361,6 +364,7 @@ def test_a_ctrl_c_ends_the_fit_of_another_class(ctrl_c: Callable[[float], None])
         fit_many([MLPRegressor(max_iter=2, random_state=0), Sleeps()], X, y)
 
 
+@pytest.mark.serial
 def test_a_second_ctrl_c_leaves_a_call_that_heeds_none(ctrl_c: Callable[[float], None]) -> None:
     """It is in code that does not ask; the pool waits for it only until a third."""
     released = threading.Event()
@@ -374,6 +378,7 @@ def test_a_second_ctrl_c_leaves_a_call_that_heeds_none(ctrl_c: Callable[[float],
         thread.join()
 
 
+@pytest.mark.serial
 def test_a_ctrl_c_at_any_moment(ctrl_c: Callable[[float], None]) -> None:
     """Also while threads begin and end: no thread stays, and the caller does not wait for ever."""
     x, y, _ = rows_of_data(60)
@@ -405,6 +410,7 @@ def test_calls_have_the_settings_of_the_caller_and_a_share_of_its_threads() -> N
         assert [call.outcome() for call in calls] == [(True, share, "raise")] * len(calls)
 
 
+@pytest.mark.serial
 def test_no_more_calls_at_once_than_threads() -> None:
     running, most, lock = [0], [0], threading.Lock()
 
@@ -436,6 +442,7 @@ def test_errors_are_those_of_the_call() -> None:
         pool.submit(lambda: 9)
 
 
+@pytest.mark.serial
 def test_an_error_in_the_block_ends_what_runs_and_what_waits() -> None:
     X, y, _ = rows_of_data(2000)
     members = [MLPRegressor(**ENDLESS, random_state=seed) for seed in range(4)]
@@ -617,6 +624,7 @@ def test_a_candidate_that_fails() -> None:
         GridSearchCV(member, grid, cv=2, error_score="raise").fit(X, y)
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_ctrl_c_in_a_search(n_threads: int, ctrl_c: Callable[[float], None]) -> None:
     """What is being fitted ends with a warning and is scored, and the search goes on, as scikit-learn's does."""
