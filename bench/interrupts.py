@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
+import functools
 import importlib
 import json
 import os
@@ -256,11 +257,12 @@ def work(name: str, signals: int, seed: int) -> dict[str, Any]:
     for table, steps, arrays in call.states():
         if table[steps] != hash_of(arrays):
             raise ArithmeticError(f"{name}: single steps give other parameters than an uninterrupted call")
-    faulthandler.dump_traceback_later(WATCHDOG, exit=True)  # which is a thread, too
+    watch = functools.partial(faulthandler.dump_traceback_later, WATCHDOG, exit=True, file=sys.__stderr__)
+    watch()  # it is a thread, too
     threads, took, faults = len(os.listdir("/proc/self/task")), statistics.median(durations), []
     latencies, outcomes, checked, unfinished = [], {"returned": 0, "raised": 0}, 0, 0
     for number in range(signals):
-        faulthandler.dump_traceback_later(WATCHDOG, exit=True)
+        watch()
         call.begin()
         latency, how = seconds_to_the_end(call, 1.2 * took * draw.random())
         outcomes[how] += 1
