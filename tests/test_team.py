@@ -720,3 +720,58 @@ def test_under_joblib(backend: str) -> None:
 def test_what_python_asks_about_the_team() -> None:
     assert _team.started() >= 0
     assert _team.get_process() == fastbp.get_num_threads()
+
+
+# ---- a thread that another one waits for -----------------------------------------------------------------------------
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_a_thread_that_is_asked_to_stop_raises(n_threads: int) -> None:
+    """Its computation ends soon; the next one goes on, until the next request."""
+    a = np.ones((1500, 1500))
+    cancellation, seen = _team.Cancellation(), []
+
+    def compute() -> None:
+        for _ in range(2):
+            try:
+                with fastbp.threads(n_threads):
+                    while True:
+                        fastbp.matmul(a, a)
+                        made.set()
+            except KeyboardInterrupt:
+                seen.append(fastbp.matmul(a, a)[0, 0])
+
+    made = threading.Event()
+    thread = threading.Thread(target=cancellation.call, args=(compute, True))
+    thread.start()
+    for requests in (1, 2):
+        assert made.wait(60)
+        cancellation.request()
+        while len(seen) < requests:
+            assert thread.is_alive() or len(seen) == requests
+            time.sleep(0.01)
+        made.clear()
+    thread.join(60)
+    assert seen == [1500.0, 1500.0]
+
+
+def test_requests_of_a_cancellation() -> None:
+    cancellation = _team.Cancellation()
+
+    def heeds() -> bool:
+        try:
+            _team.heed()
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    assert not heeds()
+    cancellation.request()
+    assert not heeds(), "only a thread that listens"
+    assert cancellation.call(heeds, False) and not cancellation.call(heeds, True)
+    assert cancellation.call(lambda: [heeds(), heeds()], False) == [True, False], "once for a request"
+    with pytest.raises(ZeroDivisionError), cancellation:
+        assert not cancellation.is_closed
+        1 / 0  # noqa: B018
+    assert cancellation.is_closed and cancellation.call(heeds, False) and not heeds()
