@@ -6,7 +6,7 @@ millisecond, or a quarter of one, for each class at every import of the package 
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, dataclass_transform
+from typing import Any, ClassVar, NoReturn, dataclass_transform
 
 __all__ = ["Frozen", "Record"]
 
@@ -44,14 +44,18 @@ class Frozen:
 class Record(Frozen):
     """Base of frozen objects whose values are the annotated names of their class, in this order; with its defaults."""
 
+    _fields: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls) -> None:
+        cls._fields = tuple(cls.__annotations__)
+
     def __init__(self, *given: Any, **named: Any) -> None:
-        cls = type(self)
-        fields = cls.__annotations__
+        cls, fields = type(self), self._fields
         if not named and len(given) == len(fields):
-            vars(self).update(zip(fields, given, strict=True))
+            self.__dict__.update(zip(fields, given))  # noqa: B905  they are of one length
             return
         values = dict(zip(fields, given, strict=False))
-        if len(given) > len(fields) or not named.keys() <= fields.keys() - values.keys():
+        if len(given) > len(fields) or not named.keys() <= set(fields) - values.keys():
             raise TypeError(f"{cls.__name__} takes {', '.join(fields)}, got {given} and {named}")
         values |= named
         if missing := [name for name in fields if name not in values and not hasattr(cls, name)]:
