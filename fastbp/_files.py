@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import glob
 import os
 import time
 from collections.abc import Iterator
@@ -65,6 +64,8 @@ def _sync_directory(directory: str) -> None:
 
 
 def _remove_leftovers(directory: str, name: str) -> None:
+    import glob
+
     for beside in glob.glob(os.path.join(glob.escape(directory), f".{glob.escape(name)}.*.tmp")):
         # Somebody else may remove it first, or own it.
         with contextlib.suppress(OSError), open(beside, "rb") as file:

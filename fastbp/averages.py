@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,13 +24,12 @@ __all__ = ["EMA", "SWA", "Average"]
 Array = NDArray[Any]
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class AverageState:
     """What is kept of one network: the average, the steps seen, and how many of them are in it."""
 
-    values: Array
-    steps: int = 0
-    taken: int = 0
+    def __init__(self, values: Array) -> None:
+        self.values = values
+        self.steps = self.taken = 0
 
 
 class Average:

@@ -13,13 +13,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastbp import _validate as check
+from fastbp._frozen import Record
 from fastbp._validate import FloatArray
 from fastbp.network import Network
 from fastbp.random import Philox, stream_number
@@ -32,17 +32,25 @@ Batch = tuple[FloatArray, Array, FloatArray | None]  # x, t, weights
 GATHERED = 4 * 2**20  # bytes of x that a piece of gathered rows has at most, unless one batch has more
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Piece:
     """Neighbouring batches of an epoch: rows of x in `order`, or as they lie."""
 
-    x: FloatArray
-    t: Array
-    weight: FloatArray | None
-    order: NDArray[np.int64] | None
-    batch_size: int
-    accumulate: int = 1  # batches to a step
-    taken: int | None = None  # batches of a stream that it was made of, if not those of batch_size
+    __slots__ = ("accumulate", "batch_size", "order", "t", "taken", "weight", "x")
+
+    def __init__(
+        self,
+        x: FloatArray,
+        t: Array,
+        weight: FloatArray | None,
+        order: NDArray[np.int64] | None,
+        batch_size: int,
+        accumulate: int = 1,
+        taken: int | None = None,
+    ) -> None:
+        self.x, self.t, self.weight, self.order = x, t, weight, order
+        self.batch_size = batch_size
+        self.accumulate = accumulate  # batches to a step
+        self.taken = taken  # batches of a stream that it was made of, if not those of batch_size
 
     @property
     def rows(self) -> int:
@@ -467,7 +475,7 @@ def _stratified(order: NDArray[np.int64], labels: Array, wanted: int) -> NDArray
     return np.concatenate([order[in_order == k][:rows] for k, rows in enumerate(share)])
 
 
-class Validation(NamedTuple):
+class Validation(Record):
     """What is evaluated after each epoch."""
 
     x: FloatArray

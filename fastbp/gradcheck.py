@@ -57,12 +57,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastbp._frozen import Frozen
+from fastbp._frozen import Frozen, Record
 
 if TYPE_CHECKING:
     from fastbp.network import Network
@@ -83,7 +83,7 @@ KINK_SHARE = 0.05  # of an array's entries; beyond it the report speaks of it
 # ---- what comes out --------------------------------------------------------------------------------------------------
 
 
-class GradientRow(NamedTuple):
+class GradientRow(Record):
     """What was found for one array.
 
     Attributes
@@ -434,7 +434,7 @@ def _widened(values: Any) -> Array:
 # ---- central differences ---------------------------------------------------------------------------------------------
 
 
-class _Stencils(NamedTuple):
+class _Stencils(Record):
     """For the chosen entries: the number, the estimate e of its error, and the two signs of a kink."""
 
     number: Array
@@ -507,7 +507,7 @@ def _sensitivity(copy: _Copy, array: Array, entries: NDArray[np.intp], step: flo
 # ---- the verdict -----------------------------------------------------------------------------------------------------
 
 
-class _Pair(NamedTuple):
+class _Pair(Record):
     """The two sides of the comparison for one array, at the entries that are judged."""
 
     name: str

@@ -6,11 +6,12 @@ of the signals (and, for Glorot's, of the gradients) stays the same from layer t
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp._frozen import Record
 from fastbp.random import Philox
 from fastbp.reference import ACTIVATIONS
 
@@ -29,7 +30,7 @@ def _constant(rng: Philox, weight: NDArray[np.float64], width: float) -> None:
     weight[...] = width
 
 
-class Initializer(NamedTuple):
+class Initializer(Record):
     """Hold the rule of one name.
 
     Attributes

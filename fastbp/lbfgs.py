@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastbp import _validate as check
+from fastbp._frozen import Record
 from fastbp._memories import Memories
 from fastbp.optimizers import Optimizer
 
@@ -33,17 +33,17 @@ _ARRAYS = ("direction", "gradient", "steps", "changes")  # of a state
 _FALL, _FLAT = 1e-4, 0.9  # Wolfe's two constants
 
 
-@dataclass(eq=False, repr=False)
 class _Memory:
     """What is kept of one network: the pairs, and where the last iteration was."""
 
-    iterations: int = 0
-    steps: list[Array] = field(default_factory=list)  # s = w - w of the iteration before
-    changes: list[Array] = field(default_factory=list)  # y = g - g of the iteration before
-    scale: float = 1.0  # of the first estimate, s.y / y.y of the last pair
-    direction: Array | None = None
-    length: float = 0.0
-    gradient: Array | None = None
+    def __init__(self) -> None:
+        self.iterations = 0
+        self.steps: list[Array] = []  # s = w - w of the iteration before
+        self.changes: list[Array] = []  # y = g - g of the iteration before
+        self.scale = 1.0  # of the first estimate, s.y / y.y of the last pair
+        self.direction: Array | None = None
+        self.length = 0.0
+        self.gradient: Array | None = None
 
 
 class LBFGS(Optimizer):
@@ -269,7 +269,7 @@ class _Descent:
         memory.direction, memory.gradient = self.direction, self.last
 
 
-class _Point(NamedTuple):
+class _Point(Record):
     """A place along the direction: loss, gradient, and the slope there."""
 
     length: float

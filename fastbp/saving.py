@@ -19,12 +19,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from math import prod
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from fastbp import _architecture
 from fastbp._files import atomic_write
+from fastbp._frozen import Record
 from fastbp._validate import FloatArray
 from fastbp.losses import Loss
 from fastbp.network import Network
@@ -366,7 +367,7 @@ def _read_npz(path: Path) -> Iterator[Found]:
         yield FoundNpz(path, archive)
 
 
-class Format(NamedTuple):
+class Format(Record):
     """How a network is written to a file and found in one."""
 
     write: Callable[[BinaryIO, _Arrays, dict[str, str]], None]

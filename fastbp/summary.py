@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastbp import _architecture
 from fastbp import _validate as check
+from fastbp._frozen import Record
 from fastbp.units import Branches, Linear, Sequential, Unit
 from fastbp.units.elementwise import ActivationUnit
 
@@ -20,7 +21,7 @@ LONGEST = 48  # letters of a unit
 Widths = tuple[int | None, int | None]
 
 
-class Row(NamedTuple):
+class Row(Record):
     """One unit of a network.
 
     Attributes

@@ -13,8 +13,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,6 +22,7 @@ from fastbp import _validate as check
 from fastbp import checkpoint as files
 from fastbp import data as sources
 from fastbp import progress as reporting
+from fastbp._frozen import Record
 from fastbp._validate import FloatArray
 from fastbp.averages import Average
 from fastbp.callbacks import BatchInfo, Callback, EarlyStopping, StopTraining, checked_callbacks, has_batch_end
@@ -217,21 +217,21 @@ def train(
 # ---- a training on its way -------------------------------------------------------------------------------------------
 
 
-class Limits(NamedTuple):
+class Limits(Record):
     """When to stop before the last epoch."""
 
     seconds: float | None
     steps: int | None
 
 
-class Steps(NamedTuple):
+class Steps(Record):
     """How many batches make a step, and what average is taken after it."""
 
     accumulate: int = 1
     average: Average | None = None
 
 
-class Keeper(NamedTuple):
+class Keeper(Record):
     """Where a run is kept, how often, and where it comes from."""
 
     path: Path | None
@@ -239,7 +239,7 @@ class Keeper(NamedTuple):
     source: Path | None
 
 
-class Measures(NamedTuple):
+class Measures(Record):
     """What is measured after each epoch."""
 
     validation: Validation | None
@@ -274,27 +274,31 @@ class Measures(NamedTuple):
             history.metrics.setdefault(name, []).append(value)
 
 
-@dataclass(eq=False, repr=False)
 class Run:
     """What `train` goes through, and where it is."""
 
-    net: Network
-    optimizer: Optimizer
-    source: Rows | Stream
-    epochs: int
-    seed: int
-    measures: Measures
-    calls: tuple[Callback, ...]
-    limits: Limits
-    keeper: Keeper
-    how: Steps = field(default_factory=Steps)
-    history: History = field(default_factory=History)
-    epoch: int = 0  # the one that is on its way
-    batch: int = 0  # how many of its batches are gone through
-    made: Any = field(default_factory=lambda: np.zeros(3))  # its steps, summed loss, summed weights
-    seconds: float = 0.0  # that it took before this call
-    batches: int = 0  # of the run
-    steps: int = 0  # of the run's finished epochs
+    def __init__(
+        self,
+        net: Network,
+        optimizer: Optimizer,
+        source: Rows | Stream,
+        epochs: int,
+        seed: int,
+        measures: Measures,
+        calls: tuple[Callback, ...],
+        limits: Limits,
+        keeper: Keeper,
+        how: Steps,
+    ) -> None:
+        self.net, self.optimizer, self.source, self.epochs, self.seed = net, optimizer, source, epochs, seed
+        self.measures, self.calls, self.limits, self.keeper, self.how = measures, calls, limits, keeper, how
+        self.history = History()
+        self.epoch = 0  # the one that is on its way
+        self.batch = 0  # how many of its batches are gone through
+        self.made: Any = np.zeros(3)  # its steps, summed loss, summed weights
+        self.seconds = 0.0  # that it took before this call
+        self.batches = 0  # of the run
+        self.steps = 0  # of the run's finished epochs
 
     # ---- the loop
 
@@ -589,7 +593,7 @@ class _Function(Callback):
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
 
-class Split(NamedTuple):
+class Split(Record):
     """Where the validation data come from."""
 
     data: Any

@@ -477,7 +477,7 @@ def test_a_rule_may_have_options_and_read_its_input(monkeypatch: pytest.MonkeyPa
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "tools")
     tool = importlib.import_module("made_sources")
     made = dict(vars(_made_functions))
-    exec(tool.activation_source(ACTIVATIONS["leaky_relu"]._replace(needs="input")), made)
+    exec(tool.activation_source(reference.Activation(**{**vars(ACTIVATIONS["leaky_relu"]), "needs": "input"})), made)
     backward = made["leaky_relu_backward"]
     assert list(inspect.signature(backward).parameters) == ["dy", "z", "slope", "out"]
     z = np.array([-2.0, 1.0])

@@ -10,7 +10,7 @@ from types import FunctionType
 import pytest
 
 import fastbp
-from fastbp._frozen import Frozen
+from fastbp._frozen import Frozen, Record
 
 
 def run(code: str) -> list[str]:
@@ -90,3 +90,30 @@ def test_frozen_objects_refuse_changes() -> None:
     with pytest.raises(AttributeError, match="cannot assign to field 'z'"):
         point.z = 2
     assert point == Point(1)
+
+
+class Place(Record):
+    x: int
+    y: int
+    name: str = "here"
+
+
+def test_records_are_made_of_their_annotated_names() -> None:
+    assert Place(1, 2) == Place(y=2, x=1) == Place(1, y=2, name="here")
+    assert repr(Place(1, y=2, name="there")) == "Place(x=1, y=2, name='there')"
+    with pytest.raises(AttributeError, match="cannot assign to field 'name'"):
+        Place(1, 2).name = "there"
+
+
+@pytest.mark.parametrize(
+    ("given", "named", "message"),
+    [
+        ((1, 2, "a", 3), {}, r"Place takes x, y, name, got \(1, 2, 'a', 3\) and {}"),
+        ((1, 2), {"x": 1}, r"Place takes x, y, name, got \(1, 2\) and {'x': 1}"),
+        ((1, 2), {"z": 1}, r"Place takes x, y, name, got \(1, 2\) and {'z': 1}"),
+        ((1,), {}, "Place needs y"),
+    ],
+)
+def test_records_of_other_values(given: tuple[object, ...], named: dict[str, object], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Place(*given, **named)

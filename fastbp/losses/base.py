@@ -7,13 +7,14 @@ in `made.py`. `LossSum` adds several.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastbp import _calls, _config, _loss, functional
 from fastbp import _validate as check
+from fastbp._frozen import Record
 from fastbp._validate import FloatArray, Reduction
 from fastbp.reference import LossRule
 from fastbp.reference._options import Fitted
@@ -26,7 +27,7 @@ MAX_PARTS = 8  # of a sum that the engine computes: MAX_LOSS_PARTS in _chain.pxd
 # ---- from outputs to predictions -------------------------------------------------------------------------------------
 
 
-class Link(NamedTuple):
+class Link(Record):
     """What a network's outputs y say about the targets; k is the number of columns that a row of targets has.
 
     Attributes

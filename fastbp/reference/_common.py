@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# The default of a mapping in a row of a table. The rows are named tuples: to make a dataclass takes four times as long,
-# and every import of the package would pay it (bench.imports).
+# The default of a mapping in a row of a table.
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 # Overflow to inf and inf - inf = NaN are answers here, not accidents.

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from fastbp import _validate as check
+from fastbp._frozen import Record
 from fastbp.reference._common import Array
 
 ClassWeight = Mapping[int, float] | tuple[float, ...] | None
 
 
-class Option(NamedTuple):
+class Option(Record):
     """One option of a loss.
 
     Attributes
@@ -32,7 +33,7 @@ class Option(NamedTuple):
     meaning: str
 
 
-class Fitted(NamedTuple):
+class Fitted(Record):
     """A loss's options for a number of outputs, as the compiled row functions read them.
 
     Attributes

@@ -8,10 +8,11 @@ Options are keywords of all three.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
+from fastbp._frozen import Record
 from fastbp.reference._common import (
     BARRON,
     BISHOP,
@@ -435,7 +436,7 @@ def hard_swish_second(dy: Array, z: Array, u: Array) -> Array:
 # ---- the table -------------------------------------------------------------------------------------------------------
 
 
-class Option(NamedTuple):
+class Option(Record):
     """A number that an activation takes as a keyword.
 
     Attributes
@@ -454,7 +455,7 @@ class Option(NamedTuple):
     at_most: float = 1e30
 
 
-class Activation(NamedTuple):
+class Activation(Record):
     """What there is to know about one activation.
 
     Attributes

@@ -8,12 +8,13 @@ its options to a number of outputs, where it has some; and its row in `LOSSES`. 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastbp import _validate as check
+from fastbp._frozen import Record
 from fastbp.reference import _options as options
 from fastbp.reference._common import BISHOP, EMPTY, Array, give, quiet
 from fastbp.reference._options import Fitted, Option
@@ -490,7 +491,7 @@ def _fit_nothing(columns: int) -> Fitted:
     return Fitted(columns)
 
 
-class LossRule(NamedTuple):
+class LossRule(Record):
     """What there is to know about one loss.
 
     Attributes

@@ -8,10 +8,11 @@ and returns it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
+from fastbp._frozen import Record
 from fastbp.reference._common import EMPTY, Array
 
 Betas = tuple[float, float]
@@ -277,7 +278,7 @@ def _decayed(parameters: Array, gradients: Array, lr: float, weight_decay: float
 # ---- the table -------------------------------------------------------------------------------------------------------
 
 
-class Hyper(NamedTuple):
+class Hyper(Record):
     """A hyper-parameter: its name, its default, what it must be, and what it means."""
 
     name: str
@@ -286,7 +287,7 @@ class Hyper(NamedTuple):
     meaning: str
 
 
-class OptimizerRule(NamedTuple):
+class OptimizerRule(Record):
     """What there is to know about one optimizer.
 
     Attributes

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from fastbp._frozen import Record
 from fastbp.reference._common import BISHOP, Array, give
 from fastbp.reference.chance import dropout, dropout_backward
 from fastbp.reference.distributions import log_softmax, log_softmax_backward, softmax, softmax_backward
@@ -39,7 +40,7 @@ def flatten_backward(dy: Array, x: Array, *, out: Array | None = None) -> Array:
     return give(np.reshape(dy, x.shape), out)
 
 
-class UnitRule(NamedTuple):
+class UnitRule(Record):
     """What there is to know about one unit.
 
     Attributes
