@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import helpers
 import numpy as np
 import pytest
 from helpers import seeded, some_options, target_rows
@@ -293,7 +294,7 @@ def check_predictions(case: Case, x: Array) -> None:
         assert_near(predicted, by_units, "prediction")
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(60 if helpers.DENSE else 30))
 def test_a_random_graph(seed: int) -> None:
     case = Case(seed)
     assert case.net.whole is not None

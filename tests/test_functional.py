@@ -724,9 +724,13 @@ def check_loss(rule: reference.LossRule, z: np.ndarray, t: np.ndarray, weight: A
         assert_bound(loss, np.float64(exact), (w * bounds).sum() / divisor + (len(z) + 2) * 2.0**-52 * abs(exact))
 
 
-@BY_DTYPE
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@LOSS_RULES
+@grid(
+    "rule reduction dtype",
+    LOSSES.values(),
+    REDUCTIONS,
+    DTYPES,
+    pairs=["rule reduction", "rule dtype", "reduction dtype"],
+)
 def test_losses_of_every_target_and_weight(
     rule: reference.LossRule, reduction: str, dtype: Any, rng: np.random.Generator
 ) -> None:

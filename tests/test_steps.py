@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import assert_same_bits, central_differences, seeded, unchanged
+from helpers import assert_same_bits, central_differences, grid, seeded, unchanged
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastbp
@@ -57,9 +57,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("sizes", "rows"), SHAPES, ids=str)
+@grid(
+    "sizes,rows name setting",
+    *(SHAPES, NAMES, SETTINGS),
+    pairs=["sizes,rows name", "sizes,rows setting", "name setting"],
+)
 def test_a_step_is_the_gradient_and_then_the_update(sizes: tuple[int, ...], rows: int, name: str, setting: str) -> None:
     """The same bits, with penalties, with one thread and with two."""
     if sizes != SHAPES[0][0] and (name not in ("SGD", "Adam") or setting in ("value", "norm")):
@@ -79,9 +81,11 @@ def test_a_step_is_the_gradient_and_then_the_update(sizes: tuple[int, ...], rows
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("name", NAMES)
+@grid(
+    "name setting dtype",
+    *(NAMES, SETTINGS, ["float32", "float64"]),
+    pairs=["name setting", "name dtype", "setting dtype"],
+)
 def test_the_engine_makes_the_steps_of_numpy(name: str, setting: str, dtype: str) -> None:
     net, x, t = problem((5, 7, 3), 40, dtype)
     twin = net.copy()
