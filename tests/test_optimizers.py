@@ -277,9 +277,8 @@ def test_compiled_rules_agree_with_their_twins(name, size, dtype):
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", OPTIMIZER_CASES)
-def test_a_nan_stays_where_it_is(dtype, name):
+@grid("name dtype", OPTIMIZER_CASES, DTYPES)
+def test_a_nan_stays_where_it_is(name, dtype):
     optimizer = make(name)
     gradient = np.ones(21, dtype)
     gradient[5] = np.nan

@@ -489,7 +489,8 @@ class OwnLoss(fastbp.Loss):
 def test_chance_falls_in_accumulated_batches_as_in_one(case: str, optimizer: Any, weighted: bool) -> None:
     rng = seeded(1)
     x, t = rng.normal(size=(50, 6)), rng.integers(0, 3, 50)
-    t[4:8] = 1
+    t[4:8] = 1  # a part of a batch of which one of the losses counts nothing
+    t[-2:] = 0, 2  # but of the last batch, of two rows, it does
     weight = rng.random(50) if weighted else None
     made = []
     for batch_size, accumulate in ((12, 1), (4, 3)):
