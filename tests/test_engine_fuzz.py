@@ -216,7 +216,8 @@ def check_gradient(case: Case, x: Array, t: Array) -> None:
         with fastbp.threads(threads):
             loss, grads = net.value_and_grad(x, t)
         assert net.steps == steps + net.training
-        seen.append((np.float64(loss).tobytes(), grads.flat.tobytes(), *(values.tobytes() for values in net.state.values())))
+        arrays = [np.float64(loss), grads.flat, *net.state.values()]
+        seen.append([values.tobytes() for values in arrays])
     assert seen[0] == seen[1], "another number of threads, other bits"
     assert_near(loss, expected, "loss")
     assert_near(grads.flat, flat, "gradient")
