@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 # SCIPY_ARRAY_API is what one of scikit-learn's checks asks for. BLAS has one thread: with several processes, more only wait for each other.
 TEST := SCIPY_ARRAY_API=1 OPENBLAS_NUM_THREADS=1 $(PYTEST)
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); echo $$((n < 2 ? 2 : n)))
-PARALLEL = -n $(JOBS) --dist worksteal
+PARALLEL = -n $(JOBS) --dist worksteal --benchmark-disable
 # Where ARGS="-k name" chooses none of a part's tests, pytest ends with 5.
 OR_NONE := || [ $$? -eq 5 ]
 # Files that have a test with the marker: the others need not be read.

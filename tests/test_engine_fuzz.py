@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import helpers
 import numpy as np
 import pytest
 from helpers import seeded, some_options, target_rows
@@ -195,7 +196,8 @@ class InPython:
 def assert_near(got: Any, expected: Any, what: str) -> None:
     # Sums of some thousand terms in another order, through some ten units, each of which may magnify a difference some
     # ten times; what cancels (a norm behind a norm) leaves the rounding of numbers near 1.
-    size = np.abs(expected).max(initial=0)
+    # What is inf or NaN (rates of Poisson's loss may be) must be so on both sides.
+    size = np.abs(expected).max(initial=0, where=np.isfinite(expected))
     np.testing.assert_allclose(got, expected, rtol=1e-8, atol=1e-8 * size + 1e-12, err_msg=what)
 
 
@@ -214,7 +216,8 @@ def check_gradient(case: Case, x: Array, t: Array) -> None:
         with fastbp.threads(threads):
             loss, grads = net.value_and_grad(x, t)
         assert net.steps == steps + net.training
-        seen.append((loss, grads.flat.tobytes(), *(values.tobytes() for values in net.state.values())))
+        arrays = [np.float64(loss), grads.flat, *net.state.values()]
+        seen.append([values.tobytes() for values in arrays])
     assert seen[0] == seen[1], "another number of threads, other bits"
     assert_near(loss, expected, "loss")
     assert_near(grads.flat, flat, "gradient")
@@ -293,7 +296,7 @@ def check_predictions(case: Case, x: Array) -> None:
         assert_near(predicted, by_units, "prediction")
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(60 if helpers.DENSE else 30))
 def test_a_random_graph(seed: int) -> None:
     case = Case(seed)
     assert case.net.whole is not None

@@ -23,6 +23,7 @@ from helpers import (
     assert_same_bits,
     central_differences,
     eps,
+    grid,
     laid_out,
     seeded,
     tiny,
@@ -296,10 +297,15 @@ def test_every_width(name: str, rule: Rule, dtype: Any, rng: np.random.Generator
                 check_case(name, rule, rule.case(rng, rows, n, dtype), dtype)
 
 
-@BY_DTYPE
-@ALL
-@pytest.mark.parametrize(("rows", "n"), [(1000, 3), (3000, 17), (70, 200), (300, 700), (9, 5000)])
-def test_beyond_one_block(rows: int, n: int, name: str, rule: Rule, dtype: Any, rng: np.random.Generator) -> None:
+@grid(
+    "which rows,n dtype",
+    CASES,
+    [(1000, 3), (3000, 17), (70, 200), (300, 700), (9, 5000)],
+    DTYPES,
+    pairs=["which rows,n", "which dtype", "rows,n dtype"],
+)
+def test_beyond_one_block(which: str, rows: int, n: int, dtype: Any, rng: np.random.Generator) -> None:
+    name, rule = CASES[which]
     check_case(name, rule, rule.case(rng, rows, n, dtype), dtype)
 
 
@@ -417,12 +423,9 @@ def test_gradients_are_the_finite_differences(name: str, rule: Rule, rng: np.ran
 # ---- layouts and places ----------------------------------------------------------------------------------------------
 
 
-@BY_DTYPE
-@ALL
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_gives_the_same_bits(
-    layout: str, name: str, rule: Rule, dtype: Any, rng: np.random.Generator
-) -> None:
+@grid("which layout dtype", CASES, LAYOUTS, DTYPES, pairs=["which layout", "which dtype", "layout dtype"])
+def test_every_layout_gives_the_same_bits(which: str, layout: str, dtype: Any, rng: np.random.Generator) -> None:
+    name, rule = CASES[which]
     for rows, n in [(5, 37), (2, 1), (300, 20)]:
         case = rule.case(rng, rows, n, dtype)
         other = changed(case, lambda v: laid_out(v, layout))
@@ -431,10 +434,9 @@ def test_every_layout_gives_the_same_bits(
             assert_same_bits(call_backward(fastbp, name, other), call_backward(fastbp, name, case))
 
 
-@BY_DTYPE
-@ALL
-@pytest.mark.parametrize("layout", OUT_LAYOUTS)
-def test_out_in_every_layout(layout: str, name: str, rule: Rule, dtype: Any, rng: np.random.Generator) -> None:
+@grid("which layout dtype", CASES, OUT_LAYOUTS, DTYPES, pairs=["which layout", "which dtype", "layout dtype"])
+def test_out_in_every_layout(which: str, layout: str, dtype: Any, rng: np.random.Generator) -> None:
+    name, rule = CASES[which]
     case = rule.case(rng, 5, 37, dtype)
     expected, grads = call(fastbp, name, case), call_backward(fastbp, name, case)
     target = Target(expected.shape, dtype, layout)
@@ -541,8 +543,7 @@ def scalar_words(columns: int, row: int, *, seed: int, stream: int, step: int) -
     return words[:columns]
 
 
-@BY_DTYPE
-@pytest.mark.parametrize("n", [*range(1, 70), 1000])
+@grid("n dtype", [*range(1, 70), 1000], DTYPES)
 def test_the_mask_is_the_scalar_ciphers(n: int, dtype: Any) -> None:
     chance = {"seed": 2**64 - 3, "stream": (3 << 56) + 9, "step": 2**63 + 1}
     y = fastbp.dropout(np.ones((2, n), dtype), 0.4, first_row=2**31, **chance)

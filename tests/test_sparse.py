@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import DTYPES, LAYOUTS, assert_same_bits, laid_out, seeded, unchanged
+from helpers import DTYPES, LAYOUTS, assert_same_bits, grid, laid_out, seeded, unchanged
 from numpy.testing import assert_array_equal
 
 import fastbp
@@ -113,12 +113,14 @@ def assert_close(got: Array, expected: Array, dtype: Any, roundings: float) -> N
 
 
 @pytest.mark.kernel
-@BY_DTYPE
-@pytest.mark.parametrize("index", INDEX_TYPES)
-@pytest.mark.parametrize("density", DENSITIES)
-@pytest.mark.parametrize("ordered", [True, False])
-@pytest.mark.parametrize(
-    "shape", [(1, 1, 1), (7, 40, 1), (33, 70, 5), (200, 300, 100), (150, 50, 129), (300, 33, 260), (9, 2000, 17)]
+@grid(
+    "shape ordered density index dtype",
+    [(1, 1, 1), (7, 40, 1), (33, 70, 5), (200, 300, 100), (150, 50, 129), (300, 33, 260), (9, 2000, 17)],
+    *([True, False], DENSITIES, INDEX_TYPES, DTYPES),
+    pairs=[
+        *("shape ordered", "shape density", "shape index", "shape dtype", "ordered density", "ordered index"),
+        *("ordered dtype", "density index", "density dtype", "index dtype"),
+    ],
 )
 def test_against_the_twin(
     shape: tuple[int, int, int], ordered: bool, density: float, index: Any, dtype: Any, rng: np.random.Generator
@@ -235,11 +237,15 @@ def test_against_a_dense_x(
         assert_close(np.asarray(sparse), np.asarray(dense), dtype, 400)
 
 
-@pytest.mark.parametrize("density", DENSITIES)
-@pytest.mark.parametrize(("ordered", "weighted"), [(False, True), (True, False), (True, True)])
-@pytest.mark.parametrize("accumulate", [1, 3])
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("sizes", [(60, 33, 7), (2700, 100, 2)], ids=str)
+@grid(
+    "sizes rule accumulate ordered,weighted density",
+    [(60, 33, 7), (2700, 100, 2)],
+    *(RULES, [1, 3], [(False, True), (True, False), (True, True)], DENSITIES),
+    pairs=[
+        *("sizes rule", "sizes accumulate", "sizes ordered,weighted", "sizes density", "rule accumulate"),
+        *("rule ordered,weighted", "rule density", "accumulate ordered,weighted", "ordered,weighted density"),
+    ],
+)
 def test_epochs(
     sizes: tuple[int, ...],
     rule: str,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import assert_same_bits, central_differences, seeded, unchanged
+from helpers import assert_same_bits, central_differences, grid, seeded, unchanged
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastbp
@@ -57,9 +57,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("sizes", "rows"), SHAPES, ids=str)
+@grid(
+    "sizes,rows name setting",
+    *(SHAPES, NAMES, SETTINGS),
+    pairs=["sizes,rows name", "sizes,rows setting", "name setting"],
+)
 def test_a_step_is_the_gradient_and_then_the_update(sizes: tuple[int, ...], rows: int, name: str, setting: str) -> None:
     """The same bits, with penalties, with one thread and with two."""
     if sizes != SHAPES[0][0] and (name not in ("SGD", "Adam") or setting in ("value", "norm")):
@@ -79,9 +81,11 @@ def test_a_step_is_the_gradient_and_then_the_update(sizes: tuple[int, ...], rows
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("name", NAMES)
+@grid(
+    "name setting dtype",
+    *(NAMES, SETTINGS, ["float32", "float64"]),
+    pairs=["name setting", "name dtype", "setting dtype"],
+)
 def test_the_engine_makes_the_steps_of_numpy(name: str, setting: str, dtype: str) -> None:
     net, x, t = problem((5, 7, 3), 40, dtype)
     twin = net.copy()
@@ -485,7 +489,8 @@ class OwnLoss(fastbp.Loss):
 def test_chance_falls_in_accumulated_batches_as_in_one(case: str, optimizer: Any, weighted: bool) -> None:
     rng = seeded(1)
     x, t = rng.normal(size=(50, 6)), rng.integers(0, 3, 50)
-    t[4:8] = 1
+    t[4:8] = 1  # a part of a batch of which one of the losses counts nothing
+    t[-2:] = 0, 2  # but of the last batch, of two rows, it does
     weight = rng.random(50) if weighted else None
     made = []
     for batch_size, accumulate in ((12, 1), (4, 3)):
