@@ -75,9 +75,10 @@ $(VENV)/installed-torch: $(VENV)/installed-test
 test-freethreaded:
 	$(MAKE) --no-print-directory VENV=$(VENV)-freethreaded test-threads
 
+# But for the tests that count the calls of malloc: this interpreter makes other ones for its own objects.
 test-threads: $(VENV)/built
 	$(BIN)/pip install --quiet pytest pytest-timeout
-	PYTHON_GIL=0 $(PYTEST) -q tests/test_freethreading.py tests/test_engine.py $(ARGS)
+	PYTHON_GIL=0 $(PYTEST) -q tests/test_freethreading.py tests/test_engine.py -k "not allocated" $(ARGS)
 
 test-ulp: $(VENV)/installed-test
 	$(PYTEST) tests/test_ulp.py -m ulp_full -s
