@@ -1,0 +1,317 @@
+"""Build a copy of the tree with all faults of tools/faults.py in it, wake one at a time, and see whether a test fails.
+
+Each fault stands in the copy behind a condition that is read once, when a compiled module is loaded, from FASTBP_FAULT
+(`name`, `name:isa:dtype`, or `name::dtype`). So one build serves all of them, and with none awake it computes what the
+original does. A fault in a kernel counts once for each instruction set and dtype, any other one once for each dtype.
+
+For each of these variants pytest runs the fault's own test files, and only where these see nothing the whole suite;
+with another instruction set than the best one, of both what `--other-isa` selects, as `make test` does. In the end, the
+tests that saw a fault run once more with none awake: one that fails then has seen nothing. The exit status is 1 if a
+fault survives.
+
+    python tools/mutants.py --list
+    python tools/mutants.py --only erf-seam --variants one
+    python tools/mutants.py --tests ../other/tests --other-isa "-m kernel" --output after.txt
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from faults import FAULTS, Fault
+
+ROOT = Path(__file__).resolve().parents[1]
+COPY = ROOT / "build" / "mutants"
+SOURCES = Path("src_pyx") / "fastbp"
+COPIED = ("setup.py", "pyproject.toml", "MANIFEST.in", "Makefile", "LICENSE", "fastbp", "src_pyx", "tests", "examples")
+COPIED += ("bench", "docs", "tools", "README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+DTYPES = ("float", "double")
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header"]
+FINISHED, FAILED, NO_TESTS = 0, 1, 5  # exit statuses of pytest
+
+HEADER = """\
+extern char *getenv(const char *);
+static const char *const fastbp_faults[] = {%s};
+static int fastbp_awake = -1;
+static unsigned long fastbp_size_of_fault = 0;  /* of an element; 0: any */
+#define FASTBP_QUOTED_(x) #x
+#define FASTBP_QUOTED(x) FASTBP_QUOTED_(x)
+static int fastbp_field_is(const char *field, const char *name) {
+    unsigned long n = __builtin_strlen(name);
+    return __builtin_strncmp(field, name, n) == 0 && (field[n] == ':' || field[n] == 0);
+}
+__attribute__((constructor)) static void fastbp_read_fault(void) {
+    const char *fault = getenv("FASTBP_FAULT"), *isa = fault ? __builtin_strchr(fault, ':') : 0;
+    const char *dtype = isa ? __builtin_strchr(isa + 1, ':') : 0;
+    if (!fault) return;
+#ifdef FASTBP_ISA_NAME
+    if (isa && isa + 1 != dtype && !fastbp_field_is(isa + 1, FASTBP_QUOTED(FASTBP_ISA_NAME))) return;
+    if (dtype && !fastbp_field_is(dtype + 1, FASTBP_QUOTED(FASTBP_REAL))) return;
+#endif
+    if (dtype) fastbp_size_of_fault = fastbp_field_is(dtype + 1, "float") ? sizeof(float) : sizeof(double);
+    for (unsigned long i = 0; i < sizeof(fastbp_faults) / sizeof(fastbp_faults[0]); i++)
+        if (fastbp_field_is(fault, fastbp_faults[i])) fastbp_awake = (int)i;
+}
+#define fastbp_fault(i) (fastbp_awake == (i))
+#define fastbp_fault_of(i, size) \\
+    (fastbp_awake == (i) && (!fastbp_size_of_fault || fastbp_size_of_fault == (unsigned long)(size)))
+"""
+DECLARATION = """\
+cdef extern from * nogil:
+    bint fault "fastbp_fault"(int i)
+    bint fault_of "fastbp_fault_of"(int i, size_t itemsize)
+"""
+CIMPORT = "from fastbp._fault cimport fault, fault_of\n"
+
+
+# --- the copy
+
+
+def patched(source: str, fault: Fault, number: int) -> str:
+    """The source with one fault in it; its text must occur exactly once."""
+    if source.count(fault.text) != 1:
+        count = source.count(fault.text)
+        raise ValueError(f"{fault.name}: its text occurs {count} times in {fault.file}, expected once")
+    if not re.search(r"\bFAULT\b", fault.faulty):
+        raise ValueError(f"{fault.name}: FAULT does not occur in what replaces its text")
+    condition = f"fault({number})" if fault.is_kernel else f"fault_of({number}, {fault.itemsize})"
+    return source.replace(fault.text, re.sub(r"\bFAULT\b", condition, fault.faulty))
+
+
+def patched_sources(directory: Path) -> dict[str, str]:
+    """The text of each file of that directory with faults in it, and of those that let it know them."""
+    texts = {name: (directory / name).read_text() for name in {"_kernels.pxi", *(fault.file for fault in FAULTS)}}
+    for number, fault in enumerate(FAULTS):
+        texts[fault.file] = patched(texts[fault.file], fault, number)
+    for name, text in texts.items():
+        if name == "_kernels.pxi" or not name.endswith(".pxi"):
+            texts[name] = re.sub(r"^(?=(from|cimport) )", CIMPORT, text, count=1, flags=re.MULTILINE)
+    return {**texts, "_fault.pxd": DECLARATION}
+
+
+def digest() -> str:
+    """Of all that the build depends on."""
+    files = [ROOT / "setup.py", *sorted((ROOT / "src_pyx").rglob("*.p*")), *sorted((ROOT / "fastbp").rglob("*.py*"))]
+    total = hashlib.sha256(repr((FAULTS, HEADER)).encode())
+    for path in files:
+        if path.suffix != ".pyc":
+            total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def build() -> None:
+    """Make the copy, if there is none of these sources and faults."""
+    stamp = COPY / "stamp"
+    if stamp.exists() and stamp.read_text() == digest():
+        return
+    sources = patched_sources(ROOT / SOURCES)
+    shutil.rmtree(COPY, ignore_errors=True)
+    COPY.mkdir(parents=True)
+    for name in COPIED:
+        copy(ROOT / name, COPY / name)
+    for name, text in sources.items():
+        (COPY / SOURCES / name).write_text(text)
+    header = COPY / "fault.h"
+    header.write_text(HEADER % ", ".join(f'"{fault.name}"' for fault in FAULTS))
+    print(f"building {COPY}", flush=True)
+    subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
+        cwd=COPY, env={**os.environ, "CFLAGS": f"-include {header}"}, check=True, stdout=subprocess.DEVNULL,
+    )
+    stamp.write_text(digest())
+
+
+def copy(path: Path, to: Path) -> None:
+    if path.is_dir():
+        shutil.copytree(path, to, ignore=shutil.ignore_patterns("*.so", "__pycache__", "results"))
+    else:
+        shutil.copy(path, to)
+
+
+def take_tests(tests: Path) -> None:
+    """Put these tests, and the pytest settings beside them, into the copy."""
+    shutil.rmtree(COPY / "tests", ignore_errors=True)
+    copy(tests, COPY / "tests")
+    for name in ("pyproject.toml", "Makefile"):
+        shutil.copy(tests.parent / name if (tests.parent / name).exists() else ROOT / name, COPY / name)
+
+
+# --- variants
+
+
+@dataclass(frozen=True)
+class Variant:
+    fault: Fault
+    dtype: str
+    isa: str  # of the run, and of the fault if it is in a kernel
+
+    @property
+    def setting(self) -> str:
+        return f"{self.fault.name}:{self.isa if self.fault.is_kernel else ''}:{self.dtype}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.isa if self.fault.is_kernel else 'engine'} {'float32' if self.dtype == 'float' else 'float64'}"
+
+
+@dataclass(frozen=True)
+class Result:
+    variant: Variant
+    seen_by: str  # the test's node id; "" for none
+    seconds: float
+    how: str = ""
+
+
+def instruction_sets() -> list[str]:
+    """Those of this machine, best first."""
+    command = [sys.executable, "-c", "from fastbp import _dispatch; print(*_dispatch.supported())"]
+    return subprocess.run(command, cwd=COPY, check=True, capture_output=True, text=True).stdout.split()
+
+
+def variants(faults: Sequence[Fault], every: bool, isas: Sequence[str]) -> Iterator[Variant]:
+    for fault in faults:
+        of_fault = [Variant(fault, dtype, isa) for isa in isas[: 2 if fault.is_kernel else 1] for dtype in DTYPES]
+        yield from of_fault if every else of_fault[:1]
+
+
+# --- runs
+
+
+def environment(isa: str, setting: str | None) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("FASTBP_FAULT", "FASTBP_ISA")}
+    more = {"FASTBP_FAULT": setting} if setting else {}
+    return {**kept, "PYTHONPATH": str(COPY), "SCIPY_ARRAY_API": "1", "FASTBP_ISA": isa, **more}
+
+
+def pytest(arguments: Sequence[str], isa: str, setting: str | None) -> tuple[int, list[str], str]:
+    """The exit status, the tests that failed, and all that it said."""
+    run = subprocess.run(
+        [*PYTEST, *arguments], cwd=COPY, env=environment(isa, setting), stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
+    )
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S.*?)(?: - .*)?$", run.stdout, flags=re.MULTILINE)
+    if run.returncode < 0:  # a signal: faulthandler wrote where
+        failed = ["::".join(at) for at in re.findall(r'(tests/\w+\.py)", line \d+ in (test_\w+)', run.stdout)]
+    return run.returncode, failed, run.stdout
+
+
+def first_arguments(variant: Variant, best: str, others: Sequence[str]) -> list[str]:
+    """The fault's own files; with another instruction set, what it runs of them."""
+    own = [f"tests/{file}" for file in variant.fault.tests if (COPY / "tests" / file).exists()]
+    if variant.isa == best:
+        return own
+    paths = [argument for argument in others if argument.startswith("tests/")]
+    rest = [argument for argument in others if not argument.startswith("tests/")]
+    own = [path for path in own if not paths or path in paths]
+    return own and [*own, *rest]
+
+
+def look(variant: Variant, best: str, others: Sequence[str], ignored: Sequence[str]) -> Result:
+    begin = time.monotonic()
+    whole = ["tests"] if variant.isa == best else list(others)
+    for arguments in (first_arguments(variant, best, others), whole):
+        if not arguments:
+            continue
+        status, failed, said = pytest([*arguments, *ignored], variant.isa, variant.setting)
+        if status not in (FINISHED, FAILED, NO_TESTS) and status > 0:
+            raise RuntimeError(f"pytest {shlex.join(arguments)} ended with {status}:\n{said}")
+        if status not in (FINISHED, NO_TESTS):
+            how = "" if status == FAILED else f" (signal {-status})"
+            return Result(variant, failed[-1] if failed else "?", time.monotonic() - begin, how)
+    return Result(variant, "", time.monotonic() - begin)
+
+
+def line(result: Result) -> str:
+    return f"{result.variant.fault.name:28} {result.variant.name:17} {result.seconds:6.1f} s  "
+
+
+def failing_anyway(results: Sequence[Result]) -> set[tuple[str, str]]:
+    """(isa, test) of those that saw a fault and fail without one."""
+    failing = set()
+    for isa in sorted({result.variant.isa for result in results}):
+        tests = sorted({result.seen_by for result in results if result.variant.isa == isa and "::" in result.seen_by})
+        if tests:
+            _, failed, _ = pytest([*tests, "--maxfail=1000"], isa, None)
+            failing |= {(isa, test) for test in failed}
+    return failing
+
+
+def report(results: Sequence[Result], failing: set[tuple[str, str]]) -> tuple[str, int]:
+    """The table, and how many survive."""
+    lines, survivors = [], 0
+    for result in results:
+        variant = result.variant
+        seen_by = f"{result.seen_by}{result.how}"
+        if not result.seen_by or (variant.isa, result.seen_by) in failing:
+            seen_by = f"SURVIVES ({result.seen_by} fails without it)" if result.seen_by else "SURVIVES"
+            survivors += 1
+        lines.append(f"{line(result)}{seen_by}")
+    faults = len({result.variant.fault for result in results})
+    lines.append(f"{faults} faults in {len(results)} variants: {len(results) - survivors} seen, {survivors} survive")
+    return "\n".join(lines), survivors
+
+
+def kernel_tests() -> str:
+    """What `make test` gives pytest with each other instruction set."""
+    command = ["make", "-s", "-f", "-", "-f", str(COPY / "Makefile"), "print-kernel-tests"]
+    rule = "print-kernel-tests:\n\t@echo $(KERNEL_TESTS)\n"
+    return subprocess.run(command, cwd=COPY, input=rule, capture_output=True, text=True, check=True).stdout
+
+
+def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="store_true", help="list the faults")
+    parser.add_argument("--build", action="store_true", help="build the copy, and run nothing")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="faults or families")
+    parser.add_argument("--variants", choices=["all", "one"], default="all")
+    parser.add_argument("--tests", type=Path, default=ROOT / "tests", metavar="DIR", help="the tests of another tree")
+    parser.add_argument("--other-isa", metavar="ARGS", help="pytest's arguments with another instruction set")
+    parser.add_argument("--deselect", nargs="*", default=[], metavar="TEST", help="tests that fail without a fault")
+    parser.add_argument("--jobs", type=int, default=1, help="variants at a time")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where the table is written, too")
+    return parser.parse_args(given)
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    options = arguments_of(given)
+    faults = [fault for fault in FAULTS if not options.only or {fault.name, fault.family} & set(options.only)]
+    if options.list or not faults:
+        print("\n".join(f"{fault.name:28} {fault.family:20} {fault.file}" for fault in faults or FAULTS))
+        return 0 if faults else 2
+    build()
+    if options.build:
+        return 0
+    take_tests(options.tests.resolve())
+    others = shlex.split(options.other_isa if options.other_isa is not None else kernel_tests())
+    isas = instruction_sets()
+    ignored = [f"--deselect={test}" for test in options.deselect]
+
+    def run(variant: Variant) -> Result:
+        result = look(variant, isas[0], others, ignored)
+        print(f"{line(result)}{result.seen_by or 'nothing'}{result.how}", flush=True)
+        return result
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        results = list(pool.map(run, variants(faults, options.variants == "all", isas)))
+    table, survivors = report(results, failing_anyway(results))
+    print(table)
+    if options.output:
+        options.output.write_text(f"{table}\n")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
