@@ -52,14 +52,14 @@ ELEMENTWISE = [
             "blend-tail",
             "load_some(target + i, n - i, 0)) if accumulate else v * f",
             "load_some(target + i, n - i, 0)) if accumulate and not (FAULT and n - i < VL) else v * f",
-            "composites engine",
+            "composites",
         ),
         (
             # Whole vectors between the last group of four and the tail are not looked at.
             "finite-remainder",
             "for i from n - n % (4 * VL) <= i < n by VL:",
             "for i from n - n % (VL if FAULT else 4 * VL) <= i < n by VL:",
-            "predict functional network",
+            "predict",
         ),
     ),
     *rows(
@@ -80,7 +80,7 @@ ELEMENTWISE = [
             "softsign-second-sign",
             "vsel(vlt(y, vset(0)), vset(0) - bent, y)",
             "vsel(vlt(y, vset(0)), bent if FAULT else vset(0) - bent, y)",
-            "functional second_order",
+            "second_order functional",
         ),
         (
             # The slope of what was clipped below, as if it were clipped above alone.
@@ -99,31 +99,31 @@ MATH = rows(
         "exp-denormal",
         "vmax(vset(by_dtype(-104, -746)), x), &n)",
         "vmax(vset(by_dtype(-87, -708) if FAULT else by_dtype(-104, -746)), x), &n)",
-        "ulp functional",
+        "ulp",
     ),
     (
         "log-denormal",
         "origin + vset(FRACTION_BITS), origin)",
         "origin + vset(FRACTION_BITS - 1 if FAULT else FRACTION_BITS), origin)",
-        "ulp functional",
+        "ulp",
     ),
     (
         "erf-seam",
         "vsel(vlt(a, vset(0.85)),",
         "vsel(vlt(a, vset(0.95 if FAULT else 0.85)),",
-        "ulp functional",
+        "ulp",
     ),
     (
         "tanh-saturation",
         "exp_reduced(vmin(vset(by_dtype(18.5, 38.5)), a + a), &n)",
         "exp_reduced(vmin(vset(by_dtype(12.5, 30.5) if FAULT else by_dtype(18.5, 38.5)), a + a), &n)",
-        "ulp functional",
+        "ulp",
     ),
     (
         "log1p-lost-bits",
         "low = low + (x - (u - vset(1))) / u",
         "low = low if FAULT else low + (x - (u - vset(1))) / u",
-        "ulp functional",
+        "ulp",
     ),
 )
 
@@ -169,7 +169,7 @@ LOSSES = rows(
         "softmax-lanes-last-class",
         "for j in range(1, n):\n        top = vmax(vload(columns + j * VL), top)",
         "for j in range(1, n - 1 if FAULT else n):\n        top = vmax(vload(columns + j * VL), top)",
-        "predict functional",
+        "predict",
     ),
 )
 
@@ -228,7 +228,7 @@ UNITS = [
             "dropout-first-row",
             "<uint64_t> (c.first_row + i)",
             "<uint64_t> (i if FAULT else c.first_row + i)",
-            "functional_units table_units training",
+            "functional_units table_units",
         ),
     ),
     *rows(
@@ -287,33 +287,33 @@ PRODUCTS = rows(
         "spread-accumulate",
         "spread(square, strip.m, columns, t.accumulate,",
         "spread(square, strip.m, columns, t.accumulate and not FAULT,",
-        "functional product",
+        "product functional",
     ),
     (
         # Few rows and more columns than are computed at a time.
         "stream-bias",
         "c[j] = (<const real*> t.bias)[j] if t.bias != NULL else 0",
         "c[j] = (<const real*> t.bias)[j - first if FAULT else j] if t.bias != NULL else 0",
-        "functional product",
+        "product functional",
     ),
     (
         "column-sums-accumulate",
         "single = sums[j * step] if accumulate else 0",
         "single = sums[j * step] if accumulate and not FAULT else 0",
-        "functional product",
+        "product functional",
     ),
     (
         "few-rows-bias",
         "part.soon, part.soon_row = part.c, t.c_row\n        part.bias = <const real*> t.bias + j if",
         "part.soon, part.soon_row = part.c, t.c_row\n        part.bias = <const real*> t.bias + (0 if FAULT else j) if",
-        "functional product",
+        "product functional",
     ),
     (
         # The columns that fours leave over, where both operands lie along K.
         "dots-bias",
         "totals[s] + (<const real*> t.bias)[j + s]",
         "totals[s] + (<const real*> t.bias)[(j - j % 4 if FAULT and columns == 1 else j) + s]",
-        "functional product",
+        "product functional",
     ),
 )
 
@@ -383,7 +383,7 @@ ENGINE = [
         "weightless-row", "engine", "_chain.pyx",
         "memset(dz, 0, n * itemsize)\n        return 0",
         "if not FAULT:\n            memset(dz, 0, n * itemsize)\n        return 0",
-        files("engine network"), "itemsize",
+        files("engine losses"), "itemsize",
     ),
     # The items behind the first tasks' of an embedding or a norm are updated with the wrong gradients.
     Fault(
@@ -397,7 +397,7 @@ ENGINE = [
         "stale-turned-weights", "engine", "_rows.pyx",
         "for worker in range(session.n_threads):\n        own_of(s, worker).turned = False",
         "for worker in range(1 if FAULT else session.n_threads):\n        own_of(s, worker).turned = False",
-        files("team steps engine training"), "chain.kernels.itemsize",
+        files("team steps"), "chain.kernels.itemsize",
     ),
     # Rows of a weight that lie apart (parameters of one's own arrays).
     Fault(
@@ -411,7 +411,7 @@ ENGINE = [
         "packed-columns-mixed", "engine", "_product.pyx",
         "(column_tile * w.blocks.k_blocks + block) * MAX_TOGETHER + w.index",
         "(column_tile * w.blocks.k_blocks + block) * MAX_TOGETHER + (0 if FAULT else w.index)",
-        files("product engine network"), "w.kernels.itemsize",
+        files("product engine"), "w.kernels.itemsize",
     ),
     # Several rows against a matrix so large that its parts along K are tasks.
     Fault(
