@@ -4,10 +4,10 @@ Each fault stands in the copy behind a condition that is read once, when a compi
 (`name`, `name:isa:dtype`, or `name::dtype`). So one build serves all of them, and with none awake it computes what the
 original does. A fault in a kernel counts once for each instruction set and dtype, any other one once for each dtype.
 
-For each of these variants pytest runs the fault's own test files, and only where these see nothing the whole suite;
-with another instruction set than the best one, of both what `--other-isa` selects, as `make test` does. In the end, the
-tests that saw a fault run once more with none awake: one that fails then has seen nothing. The exit status is 1 if a
-fault survives.
+For each of these variants pytest runs the tests that the fault's entry names, and only where these see nothing the
+whole suite; with another instruction set than the best one, what `--other-isa` selects of both, as `make test` does. In
+the end, the tests that saw a fault run once more with none awake: one that fails then has seen nothing. The exit status
+is 1 if a fault survives.
 
     python tools/mutants.py --list
     python tools/mutants.py --only erf-seam --variants one
@@ -17,11 +17,8 @@ fault survives.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -31,13 +28,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import copies
+from copies import ROOT, SOURCES
 from faults import FAULTS, Fault
 
-ROOT = Path(__file__).resolve().parents[1]
 COPY = ROOT / "build" / "mutants"
-SOURCES = Path("src_pyx") / "fastbp"
-COPIED = ("setup.py", "pyproject.toml", "MANIFEST.in", "Makefile", "LICENSE", "fastbp", "src_pyx", "tests", "examples")
-COPIED += ("bench", "docs", "tools", "README.md", "CHANGELOG.md", "CONTRIBUTING.md")
 DTYPES = ("float", "double")
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header"]
 FINISHED, FAILED, NO_TESTS = 0, 1, 5  # exit statuses of pytest
@@ -102,52 +97,16 @@ def patched_sources(directory: Path) -> dict[str, str]:
     return {**texts, "_fault.pxd": DECLARATION}
 
 
-def digest() -> str:
-    """Of all that the build depends on."""
-    files = [ROOT / "setup.py", *sorted((ROOT / "src_pyx").rglob("*.p*")), *sorted((ROOT / "fastbp").rglob("*.py*"))]
-    faults = [(fault.name, fault.file, fault.text, fault.faulty, fault.itemsize) for fault in FAULTS]
-    total = hashlib.sha256(repr((faults, HEADER)).encode())
-    for path in files:
-        if path.suffix != ".pyc":
-            total.update(path.read_bytes())
-    return total.hexdigest()
+def plant(place: Path) -> None:
+    """Put all faults into a copy of the tree."""
+    for name, text in patched_sources(place / SOURCES).items():
+        (place / SOURCES / name).write_text(text)
+    (place / "fault.h").write_text(HEADER % ", ".join(f'"{fault.name}"' for fault in FAULTS))
 
 
 def build() -> None:
-    """Make the copy, if there is none of these sources and faults."""
-    stamp = COPY / "stamp"
-    if stamp.exists() and stamp.read_text() == digest():
-        return
-    sources = patched_sources(ROOT / SOURCES)
-    shutil.rmtree(COPY, ignore_errors=True)
-    COPY.mkdir(parents=True)
-    for name in COPIED:
-        copy(ROOT / name, COPY / name)
-    for name, text in sources.items():
-        (COPY / SOURCES / name).write_text(text)
-    header = COPY / "fault.h"
-    header.write_text(HEADER % ", ".join(f'"{fault.name}"' for fault in FAULTS))
-    print(f"building {COPY}", flush=True)
-    subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
-        cwd=COPY, env={**os.environ, "CFLAGS": f"-include {header}"}, check=True, stdout=subprocess.DEVNULL,
-    )
-    stamp.write_text(digest())
-
-
-def copy(path: Path, to: Path) -> None:
-    if path.is_dir():
-        shutil.copytree(path, to, ignore=shutil.ignore_patterns("*.so", "__pycache__", "results"))
-    else:
-        shutil.copy(path, to)
-
-
-def take_tests(tests: Path) -> None:
-    """Put these tests, and the pytest settings beside them, into the copy."""
-    shutil.rmtree(COPY / "tests", ignore_errors=True)
-    copy(tests, COPY / "tests")
-    for name in ("pyproject.toml", "Makefile"):
-        shutil.copy(tests.parent / name if (tests.parent / name).exists() else ROOT / name, COPY / name)
+    faults = [(fault.name, fault.file, fault.text, fault.faulty, fault.itemsize) for fault in FAULTS]
+    copies.build(COPY, {"CFLAGS": f"-include {COPY / 'fault.h'}"}, repr((faults, HEADER)), plant)
 
 
 # --- variants
@@ -176,12 +135,6 @@ class Result:
     how: str = ""
 
 
-def instruction_sets() -> list[str]:
-    """Those of this machine, best first."""
-    command = [sys.executable, "-c", "from fastbp import _dispatch; print(*_dispatch.supported())"]
-    return subprocess.run(command, cwd=COPY, check=True, capture_output=True, text=True).stdout.split()
-
-
 def variants(faults: Sequence[Fault], every: bool, isas: Sequence[str]) -> Iterator[Variant]:
     for fault in faults:
         of_fault = [Variant(fault, dtype, isa) for isa in isas[: 2 if fault.is_kernel else 1] for dtype in DTYPES]
@@ -191,16 +144,11 @@ def variants(faults: Sequence[Fault], every: bool, isas: Sequence[str]) -> Itera
 # --- runs
 
 
-def environment(isa: str, setting: str | None) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("FASTBP_FAULT", "FASTBP_ISA")}
-    more = {"FASTBP_FAULT": setting} if setting else {}
-    return {**kept, "PYTHONPATH": str(COPY), "SCIPY_ARRAY_API": "1", "FASTBP_ISA": isa, **more}
-
-
 def pytest(arguments: Sequence[str], isa: str, setting: str | None) -> tuple[int, list[str], str]:
     """The exit status, the tests that failed, and all that it said."""
+    fault = {"FASTBP_FAULT": setting} if setting else {}
     run = subprocess.run(
-        [*PYTEST, *arguments], cwd=COPY, env=environment(isa, setting), stdout=subprocess.PIPE,
+        [*PYTEST, *arguments], cwd=COPY, env=copies.environment(COPY, isa, **fault), stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
     )
     failed = re.findall(r"^(?:FAILED|ERROR) (\S.*?)(?: - .*)?$", run.stdout, flags=re.MULTILINE)
@@ -209,9 +157,9 @@ def pytest(arguments: Sequence[str], isa: str, setting: str | None) -> tuple[int
     return run.returncode, failed, run.stdout
 
 
-def first_arguments(variant: Variant, best: str, others: Sequence[str]) -> list[str]:
+def own_tests(variant: Variant, best: str, others: Sequence[str]) -> list[str]:
     """The fault's own files; with another instruction set, what it runs of them."""
-    own = [f"tests/{file}" for file in variant.fault.tests if (COPY / "tests" / file).exists()]
+    own = [f"tests/{file}" for file in variant.fault.test_files if (COPY / "tests" / file).exists()]
     if variant.isa == best:
         return own
     paths = [argument for argument in others if argument.startswith("tests/")]
@@ -220,10 +168,16 @@ def first_arguments(variant: Variant, best: str, others: Sequence[str]) -> list[
     return own and [*own, *rest]
 
 
-def look(variant: Variant, best: str, others: Sequence[str], ignored: Sequence[str], quick: bool) -> Result:
+def stages(variant: Variant, best: str, others: Sequence[str]) -> tuple[list[str], ...]:
+    """What pytest is given, one after another: ever more tests. Nothing stands for none."""
+    own = own_tests(variant, best, others)
+    words = [*own, "-k", variant.fault.words] if own and variant.fault.words else []
+    return words, own, ["tests"] if variant.isa == best else list(others)
+
+
+def look(variant: Variant, best: str, others: Sequence[str], ignored: Sequence[str], most: int) -> Result:
     begin = time.monotonic()
-    whole = ["tests"] if variant.isa == best else list(others)
-    for arguments in (first_arguments(variant, best, others), [] if quick else whole):
+    for arguments in stages(variant, best, others)[:most]:
         if not arguments:
             continue
         status, failed, said = pytest([*arguments, *ignored], variant.isa, variant.setting)
@@ -265,20 +219,13 @@ def report(results: Sequence[Result], failing: set[tuple[str, str]]) -> tuple[st
     return "\n".join(lines), survivors
 
 
-def kernel_tests() -> str:
-    """What `make test` gives pytest with each other instruction set."""
-    command = ["make", "-s", "-f", "-", "-f", str(COPY / "Makefile"), "print-kernel-tests"]
-    rule = "print-kernel-tests:\n\t@echo $(KERNEL_TESTS)\n"
-    return subprocess.run(command, cwd=COPY, input=rule, capture_output=True, text=True, check=True).stdout
-
-
 def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="list the faults")
     parser.add_argument("--build", action="store_true", help="build the copy, and run nothing")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="faults or families")
     parser.add_argument("--variants", choices=["all", "one"], default="all")
-    parser.add_argument("--quick", action="store_true", help="the faults' own test files, and never the whole suite")
+    parser.add_argument("--stages", type=int, default=3, help="1: the tests that look first, 2: their files, 3: all")
     parser.add_argument("--tests", type=Path, default=ROOT / "tests", metavar="DIR", help="the tests of another tree")
     parser.add_argument("--other-isa", metavar="ARGS", help="pytest's arguments with another instruction set")
     parser.add_argument("--deselect", nargs="*", default=[], metavar="TEST", help="tests that fail without a fault")
@@ -296,13 +243,13 @@ def main(given: Sequence[str] | None = None) -> int:
     build()
     if options.build:
         return 0
-    take_tests(options.tests.resolve())
-    others = shlex.split(options.other_isa if options.other_isa is not None else kernel_tests())
-    isas = instruction_sets()
+    copies.take_tests(COPY, options.tests)
+    others = shlex.split(options.other_isa if options.other_isa is not None else copies.kernel_tests(COPY))
+    isas = copies.instruction_sets(COPY)
     ignored = [f"--deselect={test}" for test in options.deselect]
 
     def run(variant: Variant) -> Result:
-        result = look(variant, isas[0], others, ignored, options.quick)
+        result = look(variant, isas[0], others, ignored, options.stages)
         print(f"{line(result)}{result.seen_by or 'nothing'}{result.how}", flush=True)
         return result
 
