@@ -116,3 +116,13 @@ build: $(BIN)/python
 
 clean:
 	rm -rf build dist *.egg-info fastbp/*.so $(VENV) $(VENV)-debug $(VENV)-sklearn-*
+
+# The same tests, to see what they find and what they reach. Both build a copy of the tree in build/ (about three minutes), which stays for
+# the next time. ARGS="--only erf-seam" or ARGS="--tests DIR" goes on to the tool.
+.PHONY: test-mutants coverage
+
+test-mutants: $(VENV)/installed-test,coverage
+	$(BIN)/python tools/mutants.py $(ARGS)
+
+coverage: $(VENV)/installed-test,coverage
+	$(BIN)/python tools/covered.py --output build/coverage.json $(ARGS)
