@@ -6,7 +6,7 @@ other one in each dtype, which the expression `itemsize` tells apart.
 
 Each fault changes a public result, and most of them only in a corner: an odd size, a tail, the edge of a block, a
 second block along K, a strided operand, a NaN, a sum that goes on. `tests` says where to look first: in some test
-files, and before that in those of their tests that pytest's -k selects.
+files, in those of their tests that pytest's -k selects.
 """
 
 from __future__ import annotations
@@ -292,33 +292,33 @@ PRODUCTS = rows(
         "spread-accumulate",
         "spread(square, strip.m, columns, t.accumulate,",
         "spread(square, strip.m, columns, t.accumulate and not FAULT,",
-        "functional -k products",
+        "functional -k products_of_few",
     ),
     (
         # Few rows and more columns than are computed at a time.
         "stream-bias",
         "c[j] = (<const real*> t.bias)[j] if t.bias != NULL else 0",
         "c[j] = (<const real*> t.bias)[j - first if FAULT else j] if t.bias != NULL else 0",
-        "functional -k products or linear",
+        "functional -k linear_backward",
     ),
     (
         "column-sums-accumulate",
         "single = sums[j * step] if accumulate else 0",
         "single = sums[j * step] if accumulate and not FAULT else 0",
-        "functional -k products or linear",
+        "functional -k linear_backward",
     ),
     (
         "few-rows-bias",
         "part.soon, part.soon_row = part.c, t.c_row\n        part.bias = <const real*> t.bias + j if",
         "part.soon, part.soon_row = part.c, t.c_row\n        part.bias = <const real*> t.bias + (0 if FAULT else j) if",
-        "functional network -k products or linear",
+        "functional -k linear_backward",
     ),
     (
         # The columns that fours leave over, where both operands lie along K.
         "dots-bias",
         "totals[s] + (<const real*> t.bias)[j + s]",
         "totals[s] + (<const real*> t.bias)[(j - j % 4 if FAULT and columns == 1 else j) + s]",
-        "functional -k products or linear",
+        "functional -k linear_backward",
     ),
 )
 
@@ -407,7 +407,7 @@ ENGINE = [
         "stale-turned-weights", "engine", "_rows.pyx",
         "for worker in range(session.n_threads):\n        own_of(s, worker).turned = False",
         "for worker in range(1 if FAULT else session.n_threads):\n        own_of(s, worker).turned = False",
-        "team steps -k same_bits or threads", "chain.kernels.itemsize",
+        "steps team -k threads or same_bits", "chain.kernels.itemsize",
     ),
     # Rows of a weight that lie apart (parameters of one's own arrays).
     Fault(
@@ -421,7 +421,7 @@ ENGINE = [
         "packed-columns-mixed", "engine", "_product.pyx",
         "(column_tile * w.blocks.k_blocks + block) * MAX_TOGETHER + w.index",
         "(column_tile * w.blocks.k_blocks + block) * MAX_TOGETHER + (0 if FAULT else w.index)",
-        "engine composites -k large or smaller or same_bits or threads", "w.kernels.itemsize",
+        "composites engine -k large or smaller", "w.kernels.itemsize",
     ),
     # Several rows against a matrix so large that its parts along K are tasks.
     Fault(
@@ -469,7 +469,7 @@ ENGINE = [
         "last-chunk", "engine", "_unit.pyx",
         "for chunk in range(1, chunks):",
         "for chunk in range(1, chunks - 1 if FAULT and chunks > 2 else chunks):",
-        "functional_units engine_units -k width or block or threads", "s.kernels.itemsize",
+        "functional_units -k block", "s.kernels.itemsize",
     ),
     # A row with a label that is ignored counts in the mean.
     Fault(

@@ -1,13 +1,17 @@
 """Build a copy of the tree with all faults of tools/faults.py in it, wake one at a time, and see whether a test fails.
 
-Each fault stands in the copy behind a condition that is read once, when a compiled module is loaded, from FASTBP_FAULT
-(`name`, `name:isa:dtype`, or `name::dtype`). So one build serves all of them, and with none awake it computes what the
-original does. A fault in a kernel counts once for each instruction set and dtype, any other one once for each dtype.
+Each fault stands in the copy behind a condition that is read once, when a compiled module is loaded, from FASTBP_FAULT:
+`name`, `name:isa:dtype` or `name::dtype`, or several of these with commas between them. So one build serves all of
+them, and with none awake it computes what the original does. A fault in a kernel counts once for each instruction set
+and dtype, any other one once for each dtype: these are the variants.
 
-For each of these variants pytest runs the tests that the fault's entry names, and only where these see nothing the
-whole suite; with another instruction set than the best one, what `--other-isa` selects of both, as `make test` does. In
-the end, the tests that saw a fault run once more with none awake: one that fails then has seen nothing. The exit status
-is 1 if a fault survives.
+1. For each variant pytest runs the tests that the fault's entry names.
+2. The variants that nothing has seen are woken together for one run of the whole suite: if it passes, all of them
+   survive. The tests that fail then run with each variant alone.
+3. The tests that saw a fault run once more with none awake: one that fails then has seen nothing.
+
+With another instruction set than the best one it is what `--other-isa` selects of the suite, as in `make test`. The
+exit status is 1 if a fault survives.
 
     python tools/mutants.py --list
     python tools/mutants.py --only erf-seam --variants one
@@ -40,29 +44,38 @@ FINISHED, FAILED, NO_TESTS = 0, 1, 5  # exit statuses of pytest
 HEADER = """\
 extern char *getenv(const char *);
 static const char *const fastbp_faults[] = {%s};
-static int fastbp_awake = -1;
-static unsigned long fastbp_size_of_fault = 0;  /* of an element; 0: any */
+enum { FASTBP_FAULTS = sizeof(fastbp_faults) / sizeof(fastbp_faults[0]), FASTBP_ANY = 1 };
+static unsigned long fastbp_awake[FASTBP_FAULTS];  /* 0, FASTBP_ANY, or for elements of so many bytes */
 #define FASTBP_QUOTED_(x) #x
 #define FASTBP_QUOTED(x) FASTBP_QUOTED_(x)
+static int fastbp_ends(const char *p) { return *p == 0 || *p == ':' || *p == ','; }
 static int fastbp_field_is(const char *field, const char *name) {
     unsigned long n = __builtin_strlen(name);
-    return __builtin_strncmp(field, name, n) == 0 && (field[n] == ':' || field[n] == 0);
+    return __builtin_strncmp(field, name, n) == 0 && fastbp_ends(field + n);
 }
-__attribute__((constructor)) static void fastbp_read_fault(void) {
-    const char *fault = getenv("FASTBP_FAULT"), *isa = fault ? __builtin_strchr(fault, ':') : 0;
-    const char *dtype = isa ? __builtin_strchr(isa + 1, ':') : 0;
-    if (!fault) return;
+static const char *fastbp_next_field(const char *field) {
+    while (!fastbp_ends(field)) field++;
+    return *field == ':' ? field + 1 : "";
+}
+static void fastbp_wake(const char *entry) {
+    const char *isa = fastbp_next_field(entry), *dtype = fastbp_next_field(isa);
+    unsigned long size = fastbp_field_is(dtype, "float") ? sizeof(float) : sizeof(double);
+    if (fastbp_ends(dtype)) size = FASTBP_ANY;
 #ifdef FASTBP_ISA_NAME
-    if (isa && isa + 1 != dtype && !fastbp_field_is(isa + 1, FASTBP_QUOTED(FASTBP_ISA_NAME))) return;
-    if (dtype && !fastbp_field_is(dtype + 1, FASTBP_QUOTED(FASTBP_REAL))) return;
+    if (!fastbp_ends(isa) && !fastbp_field_is(isa, FASTBP_QUOTED(FASTBP_ISA_NAME))) return;
+    if (size != FASTBP_ANY && size != sizeof(FASTBP_REAL)) return;
 #endif
-    if (dtype) fastbp_size_of_fault = fastbp_field_is(dtype + 1, "float") ? sizeof(float) : sizeof(double);
-    for (unsigned long i = 0; i < sizeof(fastbp_faults) / sizeof(fastbp_faults[0]); i++)
-        if (fastbp_field_is(fault, fastbp_faults[i])) fastbp_awake = (int)i;
+    for (int i = 0; i < FASTBP_FAULTS; i++)
+        if (fastbp_field_is(entry, fastbp_faults[i])) fastbp_awake[i] = size;
 }
-#define fastbp_fault(i) (fastbp_awake == (i))
-#define fastbp_fault_of(i, size) \\
-    (fastbp_awake == (i) && (!fastbp_size_of_fault || fastbp_size_of_fault == (unsigned long)(size)))
+__attribute__((constructor)) static void fastbp_read_faults(void) {
+    for (const char *entry = getenv("FASTBP_FAULT"); entry && *entry; entry += *entry != 0) {
+        fastbp_wake(entry);
+        while (*entry && *entry != ',') entry++;
+    }
+}
+#define fastbp_fault(i) (fastbp_awake[i] != 0)
+#define fastbp_fault_of(i, size) (fastbp_awake[i] == FASTBP_ANY || fastbp_awake[i] == (unsigned long)(size))
 """
 DECLARATION = """\
 cdef extern from * nogil:
@@ -168,25 +181,35 @@ def own_tests(variant: Variant, best: str, others: Sequence[str]) -> list[str]:
     return own and [*own, *rest]
 
 
-def stages(variant: Variant, best: str, others: Sequence[str]) -> tuple[list[str], ...]:
-    """What pytest is given, one after another: ever more tests. Nothing stands for none."""
-    own = own_tests(variant, best, others)
-    words = [*own, "-k", variant.fault.words] if own and variant.fault.words else []
-    return words, own, ["tests"] if variant.isa == best else list(others)
-
-
-def look(variant: Variant, best: str, others: Sequence[str], ignored: Sequence[str], most: int) -> Result:
+def first_look(variant: Variant, best: str, others: Sequence[str], ignored: Sequence[str]) -> Result:
     begin = time.monotonic()
-    for arguments in stages(variant, best, others)[:most]:
-        if not arguments:
-            continue
-        status, failed, said = pytest([*arguments, *ignored], variant.isa, variant.setting)
-        if status not in (FINISHED, FAILED, NO_TESTS) and status > 0:
-            raise RuntimeError(f"pytest {shlex.join(arguments)} ended with {status}:\n{said}")
-        if status not in (FINISHED, NO_TESTS):
-            how = "" if status == FAILED else f" (signal {-status})"
-            return Result(variant, failed[-1] if failed else "?", time.monotonic() - begin, how)
-    return Result(variant, "", time.monotonic() - begin)
+    own = own_tests(variant, best, others)
+    if not own:
+        return Result(variant, "", 0)
+    return seen(variant, [*own, *ignored, *(["-k", variant.fault.words] if variant.fault.words else [])], begin)
+
+
+def seen(variant: Variant, arguments: Sequence[str], begin: float) -> Result:
+    status, failed, said = pytest(arguments, variant.isa, variant.setting)
+    seconds = time.monotonic() - begin
+    if status in (FINISHED, NO_TESTS):
+        return Result(variant, "", seconds)
+    if status > FAILED:
+        raise RuntimeError(f"pytest {shlex.join(arguments)} ended with {status}:\n{said}")
+    how = "" if status == FAILED else f" (signal {-status})"
+    return Result(variant, failed[-1] if failed else "?", seconds, how)
+
+
+def look_together(unseen: Sequence[Variant], arguments: Sequence[str]) -> list[Result]:
+    """Variants of one instruction set of the run: the whole suite with all of them, then each with what failed."""
+    begin = time.monotonic()
+    together = ",".join(variant.setting for variant in unseen)
+    status, failed, _ = pytest([*arguments, "--maxfail=500"], unseen[0].isa, together)
+    if status < 0:  # killed by a signal: what would have followed is not known
+        return [seen(variant, arguments, time.monotonic()) for variant in unseen]
+    if not failed:
+        return [Result(variant, "", time.monotonic() - begin) for variant in unseen]
+    return [seen(variant, failed, time.monotonic()) for variant in unseen]
 
 
 def line(result: Result) -> str:
@@ -225,7 +248,7 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--build", action="store_true", help="build the copy, and run nothing")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="faults or families")
     parser.add_argument("--variants", choices=["all", "one"], default="all")
-    parser.add_argument("--stages", type=int, default=3, help="1: the tests that look first, 2: their files, 3: all")
+    parser.add_argument("--quick", action="store_true", help="never the whole suite")
     parser.add_argument("--tests", type=Path, default=ROOT / "tests", metavar="DIR", help="the tests of another tree")
     parser.add_argument("--other-isa", metavar="ARGS", help="pytest's arguments with another instruction set")
     parser.add_argument("--deselect", nargs="*", default=[], metavar="TEST", help="tests that fail without a fault")
@@ -249,12 +272,18 @@ def main(given: Sequence[str] | None = None) -> int:
     ignored = [f"--deselect={test}" for test in options.deselect]
 
     def run(variant: Variant) -> Result:
-        result = look(variant, isas[0], others, ignored, options.stages)
+        result = first_look(variant, isas[0], others, ignored)
         print(f"{line(result)}{result.seen_by or 'nothing'}{result.how}", flush=True)
         return result
 
     with ThreadPoolExecutor(options.jobs) as pool:
         results = list(pool.map(run, variants(faults, options.variants == "all", isas)))
+    for isa in [] if options.quick else isas:
+        unseen = [result.variant for result in results if not result.seen_by and result.variant.isa == isa]
+        if unseen:
+            whole = ["tests"] if isa == isas[0] else others
+            again = {result.variant: result for result in look_together(unseen, [*whole, *ignored])}
+            results = [again.get(result.variant, result) for result in results]
     table, survivors = report(results, failing_anyway(results))
     print(table)
     if options.output:
