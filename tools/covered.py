@@ -26,6 +26,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -41,6 +42,7 @@ data_file = {COPY}/.coverage
 patch = subprocess, _exit
 disable_warnings = no-data-collected, module-not-measured, couldnt-parse
 """
+BEST = ("tests --ignore-glob=tests/test_sklearn_*", "tests/test_sklearn_*.py")
 COMMENT = re.compile(r'\s*/\* "(.+)":(\d+)$')
 
 
@@ -62,12 +64,17 @@ class File:
 
 
 def run_tests(arguments: Sequence[str], isa: str) -> None:
+    arguments = [name for argument in arguments for name in (expanded(argument) if "*" in argument else [argument])]
     command = [sys.executable, "-m", "coverage", "run", "--rcfile=.coveragerc", "-m", "pytest", "-q"]
     command += ["-p", "no:cacheprovider", "--no-header", "-r", "N", "--tb=no", *arguments]
     print(f"FASTBP_ISA={isa} pytest {shlex.join(arguments)}", flush=True)
     settings = environment(COPY, isa, PYTHONHASHSEED="0")
     said = subprocess.run(command, cwd=COPY, env=settings, check=False, stdout=subprocess.PIPE, text=True).stdout
-    print("\n".join(said.splitlines()[-3:]), flush=True)
+    print(f"FASTBP_ISA={isa}: {''.join(said.splitlines()[-1:])}", flush=True)
+
+
+def expanded(pattern: str) -> list[str]:
+    return sorted(str(path.relative_to(COPY)) for path in COPY.glob(pattern)) or [pattern]
 
 
 def forget() -> None:
@@ -200,8 +207,9 @@ def read(path: Path) -> dict[str, File]:
 def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tests", type=Path, default=ROOT / "tests", metavar="DIR", help="the tests of another tree")
-    parser.add_argument("--best", default="-n 2 tests", metavar="ARGS", help="pytest's arguments")
+    parser.add_argument("--best", nargs="+", default=BEST, metavar="ARGS", help="pytest's arguments, one run for each")
     parser.add_argument("--other-isa", metavar="ARGS", help="pytest's arguments with each other instruction set")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--report", action="store_true", help="run nothing: report what ran before")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where the sets of lines are written, as JSON")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="list the lines that this file has covered alone")
@@ -211,10 +219,11 @@ def main(given: Sequence[str] | None = None) -> int:
     if not options.report:
         take_tests(COPY, options.tests)
         (COPY / ".coveragerc").write_text(SETTINGS)
-        others = options.other_isa if options.other_isa is not None else f"-n 2 {kernel_tests(COPY)}"
+        others = options.other_isa if options.other_isa is not None else kernel_tests(COPY)
+        runs = [(arguments, isas[0]) for arguments in options.best] + [(others, isa) for isa in isas[1:]]
         forget()
-        for isa in isas:
-            run_tests(shlex.split(options.best if isa == isas[0] else others), isa)
+        with ThreadPoolExecutor(options.jobs) as pool:
+            list(pool.map(lambda run: run_tests(shlex.split(run[0]), run[1]), runs))
     files = {**python_files(), **compiled_files(isas)}
     print(table(files))
     if options.output:
