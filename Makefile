@@ -126,3 +126,5 @@ test-mutants: $(VENV)/installed-test,coverage
 
 coverage: $(VENV)/installed-test,coverage
 	$(BIN)/python tools/covered.py --output build/coverage.json $(ARGS)
+
+KERNEL_TESTS += tests/test_kernel_edges.py
