@@ -20,10 +20,10 @@ BRIDGE_TESTS = $(shell grep -l "pytest\.mark\.bridge" tests/test_*.py)
 SKLEARN_RELEASES := 1.6 1.7 1.8 1.9
 TORCH := 2.13.0
 
-.PHONY: help demo test test-best test-others test-serial test-all test-bridges test-freethreaded test-threads test-debug test-ulp test-package test-sklearn bench compare sweep bars lint build clean
+.PHONY: help demo test test-best test-others test-serial test-all test-bridges test-freethreaded test-threads test-debug test-ulp test-package test-sklearn test-mutants coverage bench compare sweep bars lint build clean
 
 help:
-	@echo "make demo | test | test-all | test-bridges | test-freethreaded | test-debug | test-ulp | test-package | test-sklearn | bench | compare | sweep | bars | lint | build | clean"
+	@echo "make demo | test | test-all | test-bridges | test-freethreaded | test-debug | test-ulp | test-package | test-sklearn | test-mutants | coverage | bench | compare | sweep | bars | lint | build | clean"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -116,6 +116,14 @@ build/sklearn/built: $(BIN)/python $(SOURCES) $(wildcard fastbp/*.py fastbp/*/*.
 	rm -rf build/sklearn
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir build/sklearn .
 	@touch $@
+
+# The tests themselves: what they find, and what they reach. Both build a copy of the tree in build/, which stays for the next time.
+# ARGS="--only erf-seam" or ARGS="--tests DIR" goes on to the tool.
+test-mutants: $(VENV)/installed-test,coverage
+	$(BIN)/python tools/mutants.py $(ARGS)
+
+coverage: $(VENV)/installed-test,coverage
+	$(BIN)/python tools/covered.py --output build/coverage.json $(ARGS)
 
 bench: $(VENV)/installed-bench
 	$(PYTEST) bench --benchmark-only --benchmark-columns=min,median,rounds --benchmark-group-by=group $(ARGS)

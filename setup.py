@@ -1,7 +1,7 @@
 """The compiled modules: one build of the kernels for each instruction set and dtype, and the engine above them.
 
 FASTBP_DEBUG=1 builds with checks: bounds, None and initialisation in Cython, pointer ranges in the kernels,
-assertions in C.
+assertions in C. FASTBP_COVERAGE=1 builds modules that count how often each line runs (tools/covered.py).
 """
 
 import os
@@ -15,6 +15,7 @@ from setuptools.command.build_ext import build_ext
 
 SOURCES = Path("src_pyx") / "fastbp"
 DEBUG = os.environ.get("FASTBP_DEBUG", "0") not in ("", "0")
+COVERAGE = os.environ.get("FASTBP_COVERAGE", "0") not in ("", "0")
 
 # -fno-math-errno -fno-trapping-math: neither changes a result nor the processor's state; both let loops be vectorised.
 # -ffp-contract=off: a fused multiply-add stands only where the source says so.
@@ -23,6 +24,9 @@ FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-
 FLAGS += ["-Wno-unused-parameter", "-Wno-unused-function"]
 # Python's own flags have -g on most systems, which doubles the time that a build takes.
 FLAGS += ["-g", "-UNDEBUG"] if DEBUG else ["-g0"]
+LINK_FLAGS = ["--coverage"] if COVERAGE else []
+if COVERAGE:
+    FLAGS += ["-O1", "--coverage", "-fprofile-update=atomic"]   # atomic: several threads count
 
 # name: (bytes of a vector, what the compiler may use)
 X86 = {
@@ -58,6 +62,7 @@ def kernel_modules() -> list[Extension]:
             [str(SOURCES / f"_kernels_{isa}_{dtype}.pyx")],
             define_macros=macros(FASTBP_REAL=dtype, FASTBP_VEC_BYTES=str(width), FASTBP_ISA_NAME=isa),
             extra_compile_args=FLAGS + flags,
+            extra_link_args=LINK_FLAGS,
             depends=[str(path) for pattern in ("*.pxi", "*.pxd") for path in SOURCES.glob(pattern)],
         )
         for isa, (width, flags) in INSTRUCTION_SETS.items()
@@ -76,7 +81,7 @@ def engine_modules() -> list[Extension]:
             define_macros=macros(),
             include_dirs=[np.get_include()],
             extra_compile_args=[*FLAGS, "-pthread"],
-            extra_link_args=["-pthread"],
+            extra_link_args=[*LINK_FLAGS, "-pthread"],
         )
         for name in names + (["_planted"] if DEBUG else [])
     ]
@@ -96,7 +101,7 @@ if __name__ == "__main__":
         ext_modules=cythonize(
             kernel_modules() + engine_modules(),
             include_path=["src_pyx"],
-            build_dir=str(Path("build") / ("cython-debug" if DEBUG else "cython")),
+            build_dir=str(Path("build") / ("cython-debug" if DEBUG else "cython-coverage" if COVERAGE else "cython")),
             compiler_directives=DIRECTIVES,
             nthreads=os.cpu_count() or 1,
         ),

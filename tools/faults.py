@@ -1,0 +1,505 @@
+"""The planted faults that tools/mutants.py builds into a copy of the tree.
+
+A fault replaces `text`, which occurs exactly once in its file, by `faulty`, where FAULT stands for the condition that
+this fault is alive. A fault in a kernel (.pxi) must be found in each instruction set and in each dtype by itself; any
+other one in each dtype, which the expression `itemsize` tells apart.
+
+Each fault changes a public result, and most of them only in a corner: an odd size, a tail, the edge of a block, a
+second block along K, a strided operand, a NaN, a sum that goes on. `tests` says where to look first: in some test
+files, in those of their tests that pytest's -k selects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fault:
+    name: str
+    family: str
+    file: str  # in src_pyx/fastbp
+    text: str
+    faulty: str
+    tests: str  # names of test files, then "-k" and an expression
+    itemsize: str = ""
+
+    @property
+    def is_kernel(self) -> bool:
+        return self.file.endswith(".pxi")
+
+    @property
+    def test_files(self) -> list[str]:
+        return [f"test_{name}.py" for name in self.tests.partition(" -k ")[0].split()]
+
+    @property
+    def words(self) -> str:
+        return self.tests.partition(" -k ")[2]
+
+
+def rows(family: str, file: str, *faults: tuple[str, str, str, str]) -> list[Fault]:
+    """Faults of one file: (name, text, faulty, tests)."""
+    return [Fault(name, family, file, text, faulty, tests) for name, text, faulty, tests in faults]
+
+
+ELEMENTWISE = [
+    *rows(
+        "elementwise", "_elementwise.pxi",
+        (
+            # The last element of an odd tail keeps what was there.
+            "backward-tail",
+            "vstore(out + i, derivative(vload(d + i), vload(v + i), a, b))\n        i += VL\n    rest = <int> (n - i)",
+            "vstore(out + i, derivative(vload(d + i), vload(v + i), a, b))\n        i += VL\n"
+            "    rest = <int> (n - i - ((n - i) % 2 if FAULT else 0))",
+            "functional -k activations or examples",
+        ),
+        (
+            "blend-tail",
+            "load_some(target + i, n - i, 0)) if accumulate else v * f",
+            "load_some(target + i, n - i, 0)) if accumulate and not (FAULT and n - i < VL) else v * f",
+            "composites -k diamond or agree",
+        ),
+        (
+            # Whole vectors between the last group of four and the tail are not looked at.
+            "finite-remainder",
+            "for i from n - n % (4 * VL) <= i < n by VL:",
+            "for i from n - n % (VL if FAULT else 4 * VL) <= i < n by VL:",
+            "predict -k finite",
+        ),
+    ),
+    *rows(
+        "activations", "_activations.pxi",
+        (
+            "relu-nan",
+            "return vsel(vle(z, vset(0)), vset(0), z)",
+            "return vmax(z, vset(0)) if FAULT else vsel(vle(z, vset(0)), vset(0), z)",
+            "functional -k limits or activations",
+        ),
+        (
+            "hard-swish-edge",
+            "return vsel(vle(vset(3), z), dy, between)",
+            "return vsel(vlt(vset(3), z) if FAULT else vle(vset(3), z), dy, between)",
+            "functional -k limits or activations",
+        ),
+        (
+            "softsign-second-sign",
+            "vsel(vlt(y, vset(0)), vset(0) - bent, y)",
+            "vsel(vlt(y, vset(0)), bent if FAULT else vset(0) - bent, y)",
+            "functional second_order -k second_derivatives",
+        ),
+        (
+            # The slope of what was clipped below, as if it were clipped above alone.
+            "relu6-upper-edge",
+            "vgt(y, vset(0)) & vlt(y, vset(6))",
+            "vgt(y, vset(0)) & (vle(y, vset(6)) if FAULT else vlt(y, vset(6)))",
+            "functional -k limits or activations",
+        ),
+    ),
+]
+
+MATH = rows(
+    "math", "_math.pxi",
+    (
+        # Results below the normal numbers are held at the smallest of these.
+        "exp-denormal",
+        "vmax(vset(by_dtype(-104, -746)), x), &n)",
+        "vmax(vset(by_dtype(-87, -708) if FAULT else by_dtype(-104, -746)), x), &n)",
+        "ulp -k exp",
+    ),
+    (
+        "log-denormal",
+        "origin + vset(FRACTION_BITS), origin)",
+        "origin + vset(FRACTION_BITS - 1 if FAULT else FRACTION_BITS), origin)",
+        "ulp -k log",
+    ),
+    (
+        "erf-seam",
+        "vsel(vlt(a, vset(0.85)),",
+        "vsel(vlt(a, vset(0.95 if FAULT else 0.85)),",
+        "ulp -k erf",
+    ),
+    (
+        "tanh-saturation",
+        "exp_reduced(vmin(vset(by_dtype(18.5, 38.5)), a + a), &n)",
+        "exp_reduced(vmin(vset(by_dtype(12.5, 30.5) if FAULT else by_dtype(18.5, 38.5)), a + a), &n)",
+        "ulp -k tanh",
+    ),
+    (
+        "log1p-lost-bits",
+        "low = low + (x - (u - vset(1))) / u",
+        "low = low if FAULT else low + (x - (u - vset(1))) / u",
+        "ulp -k log1p",
+    ),
+)
+
+LOSSES = rows(
+    "softmax and losses", "_losses.pxi",
+    (
+        # One of the four maxima that take turns is lost: e^(z - max) overflows where the largest was there.
+        "row-maximum",
+        "vmaximum(vmax(vmax(top, a), vmax(b, c)))",
+        "vmaximum(vmax(vmax(top, a), b if FAULT else vmax(b, c)))",
+        "functional losses -k softmax",
+    ),
+    (
+        # From the second block of a long row on.
+        "sum-of-blocks",
+        "s.total += vsum(s.lanes)",
+        "s.total = vsum(s.lanes) + (0 if FAULT else s.total)",
+        "functional losses -k softmax",
+    ),
+    (
+        "label-in-last-lane",
+        "if i <= label < i + VL:",
+        "if i <= label < (i + VL - 1 if FAULT else i + VL):",
+        "losses functional -k options or losses",
+    ),
+    (
+        # 0 times infinity, where a target of 0 or 1 agrees with a logit that is infinite.
+        "sigmoid-zero-times-infinity",
+        "loss = log1p_of_power(e, u, inverse) + vsel(veq(against, zero), zero, vabs(v) * against)",
+        "loss = log1p_of_power(e, u, inverse) "
+        "+ vsel(veq(against, vset(2) if FAULT else zero), zero, vabs(v) * against)",
+        "functional losses -k ends",
+    ),
+    (
+        # Class weights scale the loss of a label, and no longer its gradient.
+        "label-weight-of-gradient",
+        "scale *= weight",
+        "scale *= 1 if FAULT else weight",
+        "losses -k options or hand",
+    ),
+    (
+        # The maximum of rows side by side leaves the last class out.
+        "softmax-lanes-last-class",
+        "for j in range(1, n):\n        top = vmax(vload(columns + j * VL), top)",
+        "for j in range(1, n - 1 if FAULT else n):\n        top = vmax(vload(columns + j * VL), top)",
+        "predict functional -k softmax",
+    ),
+)
+
+NORMS = [
+    *rows(
+        "sums", "_sums.pxi",
+        (
+            # What is left of a row: its last vector, where more than one is left.
+            "row-tail",
+            "other_even = other_even + other(c, i, j, end - j)\n            j += VL",
+            "other_even = other_even + other(c, i, j, end - j)\n            j += 2 * VL if FAULT else VL",
+            "functional_units -k width",
+        ),
+        (
+            # From the second block of rows on.
+            "strip-second-sum",
+            "memset(other_sums, 0, sizeof(other_sums))",
+            "memset(other_sums, 0, sizeof(other_sums) if not FAULT or row == 0 else 0)",
+            "functional_units -k width or block",
+        ),
+    ),
+    *rows(
+        "norms", "_norms.pxi",
+        (
+            "batch-norm-shift",
+            "shift = 0 if c.parameters[1] == NULL else (<const real*> c.parameters[1])[j + k]",
+            "shift = 0 if c.parameters[1] == NULL else (<const real*> c.parameters[1])[k if FAULT else j + k]",
+            "functional_units table_units -k width or block",
+        ),
+        (
+            "batch-norm-unbiased",
+            "variance * n / (n - 1), momentum)",
+            "variance * n / (n if FAULT else n - 1), momentum)",
+            "functional_units table_units -k running",
+        ),
+        (
+            "layer-norm-tail",
+            "if j < n:\n            layer_norm_put(c, i, j, n - j, kept)",
+            "if j < n:\n            layer_norm_put(c, i, j, n - j - (1 if FAULT else 0), kept)",
+            "functional_units -k width",
+        ),
+    ),
+]
+
+UNITS = [
+    *rows(
+        "dropout", "_dropout.pxi",
+        (
+            "dropout-tile",
+            "block += TILE_BLOCKS",
+            "block += TILE_BLOCKS - 1 if FAULT else TILE_BLOCKS",
+            "functional_units table_units -k mask or width",
+        ),
+        (
+            # A part of a batch takes the numbers of the batch's first rows.
+            "dropout-first-row",
+            "<uint64_t> (c.first_row + i)",
+            "<uint64_t> (i if FAULT else c.first_row + i)",
+            "steps engine_units functional_units -k chance",
+        ),
+    ),
+    *rows(
+        "embedding", "_embedding.pxi",
+        (
+            # Of a code that comes several times, the columns behind the last whole vector.
+            "embedding-tail-sum",
+            "load_some(sums + j, width - j, 0) + load_some(dy + j, width - j, 0)",
+            "(vset(0) if FAULT and width - j < VL else load_some(sums + j, width - j, 0)) "
+            "+ load_some(dy + j, width - j, 0)",
+            "functional_units table_units -k width or code",
+        ),
+        (
+            "embedding-other-columns",
+            "memmove(dx + columns, <const real*> c.dy + i * c.n_out + columns * width,",
+            "memmove(dx + columns, <const real*> c.dy + i * c.n_out + columns * (width - 1 if FAULT else width),",
+            "functional_units engine_units -k width or embedding",
+        ),
+    ),
+    *rows(
+        "prelu", "_prelu.pxi",
+        (
+            "prelu-nan-slope",
+            "return vsel(vgt(x, vset(0)), vset(0), x * dy_at(c, i, j, left))",
+            "return vsel(vle(x, vset(0)) if FAULT else ~vgt(x, vset(0)), x * dy_at(c, i, j, left), vset(0))",
+            "functional_units -k prelu",
+        ),
+        (
+            "prelu-at-zero",
+            "dy = vsel(vgt(x_at(c, i, j, c.n_out - j), vset(0)), dy,",
+            "dy = vsel(vle(vset(0), x_at(c, i, j, c.n_out - j)) if FAULT "
+            "else vgt(x_at(c, i, j, c.n_out - j), vset(0)), dy,",
+            "functional_units -k prelu",
+        ),
+    ),
+]
+
+PRODUCTS = rows(
+    "products", "_gemm.pxi",
+    (
+        # The steps that are left when squares of four by four have been turned.
+        "pack-turned-rest",
+        "out[p * width + 3] = x[3 * lane_step + p]",
+        "out[p * width + 3] = x[(2 if FAULT else 3) * lane_step + p]",
+        "functional -k products_of_every",
+    ),
+    (
+        # One row, few columns: the third of the steps that four sums leave over.
+        "few-rows-rest",
+        "for p in range(t.k % 4):",
+        "for p in range(min(t.k % 4, 2) if FAULT else t.k % 4):",
+        "functional -k products",
+    ),
+    (
+        # c has its columns apart, and K has a second block.
+        "spread-accumulate",
+        "spread(square, strip.m, columns, t.accumulate,",
+        "spread(square, strip.m, columns, t.accumulate and not FAULT,",
+        "functional -k products_of_few",
+    ),
+    (
+        # Few rows and more columns than are computed at a time.
+        "stream-bias",
+        "c[j] = (<const real*> t.bias)[j] if t.bias != NULL else 0",
+        "c[j] = (<const real*> t.bias)[j - first if FAULT else j] if t.bias != NULL else 0",
+        "functional -k linear_backward",
+    ),
+    (
+        "column-sums-accumulate",
+        "single = sums[j * step] if accumulate else 0",
+        "single = sums[j * step] if accumulate and not FAULT else 0",
+        "functional -k linear_backward",
+    ),
+    (
+        "few-rows-bias",
+        "part.soon, part.soon_row = part.c, t.c_row\n        part.bias = <const real*> t.bias + j if",
+        "part.soon, part.soon_row = part.c, t.c_row\n        part.bias = <const real*> t.bias + (0 if FAULT else j) if",
+        "functional -k linear_backward",
+    ),
+    (
+        # The columns that fours leave over, where both operands lie along K.
+        "dots-bias",
+        "totals[s] + (<const real*> t.bias)[j + s]",
+        "totals[s] + (<const real*> t.bias)[(j - j % 4 if FAULT and columns == 1 else j) + s]",
+        "functional -k linear_backward",
+    ),
+)
+
+SPARSE = rows(
+    "sparse", "_sparse.pxi",
+    (
+        # Outputs beyond the first strip of eight vectors.
+        "sparse-bias-strip",
+        "load_last(<const real*> t.bias + column + j * VL, part and j == last, lanes)",
+        "load_last(<const real*> t.bias + (0 if FAULT else column) + j * VL, part and j == last, lanes)",
+        "sparse -k twin",
+    ),
+    (
+        # A column with entries in an earlier group of rows and none in the last one.
+        "sparse-groups",
+        "entries += group.starts[i + 1] - group.starts[i]",
+        "entries = (0 if FAULT else entries) + group.starts[i + 1] - group.starts[i]",
+        "sparse -k twin or dense_x or epochs",
+    ),
+    (
+        # What lies behind the last whole vector of dy, where x has blocks of columns.
+        "sparse-block-tail",
+        "d[vectors - 1] = load_some(dy + (vectors - 1) * VL, lanes, 0)",
+        "d[vectors - 1] = load_some(dy + (vectors - 1) * VL, lanes - 1 if FAULT and lanes < VL else lanes, 0)",
+        "sparse -k twin",
+    ),
+)
+
+UPDATES = rows(
+    "updates", "_updates.pxi",
+    (
+        "sgd-dampening",
+        "1 - dampening if started[0] else 1 ",
+        "1 - dampening if started[0] or FAULT else 1 ",
+        "optimizers -k recorded or twins",
+    ),
+    (
+        "radam-threshold",
+        "if rho > 5:",
+        "if rho > (4 if FAULT else 5):",
+        "optimizers -k recorded or twins",
+    ),
+    (
+        # A gradient that is NaN becomes the limit.
+        "limit-nan",
+        "return vmax(vset(0) - t.limit, vmin(t.limit, d)) * t.scale",
+        "return (vmin(vmax(d, vset(0) - t.limit), t.limit) if FAULT\n"
+        "            else vmax(vset(0) - t.limit, vmin(t.limit, d))) * t.scale",
+        "optimizers steps -k nan",
+    ),
+    (
+        # amsgrad keeps the last second moment instead of the largest.
+        "amsgrad-largest",
+        "b = vmax(load_some(largest + i, n - i, 0), b)\n            store_some(largest + i, n - i, b)",
+        "d = b if FAULT else vmax(load_some(largest + i, n - i, 0), b)\n"
+        "            b = vmax(load_some(largest + i, n - i, 0), b)\n"
+        "            store_some(largest + i, n - i, d)",
+        "optimizers -k recorded or twins",
+    ),
+)
+
+ENGINE = [
+    # A branch that both a concatenation and another unit read: its gradient is the last one that comes, not the sum.
+    Fault(
+        "concat-adds", "engine", "_chain.pyx",
+        "target + row * n * itemsize, n, adds)",
+        "target + row * n * itemsize, n, adds and not FAULT)",
+        "composites -k diamond or agree or differences", "itemsize",
+    ),
+    # A row of no weight leaves the gradient that was there before.
+    Fault(
+        "weightless-row", "engine", "_chain.pyx",
+        "memset(dz, 0, n * itemsize)\n        return 0",
+        "if not FAULT:\n            memset(dz, 0, n * itemsize)\n        return 0",
+        "engine losses training -k weight", "itemsize",
+    ),
+    # The items behind the first tasks' of an embedding or a norm are updated with the wrong gradients.
+    Fault(
+        "item-update-offset", "engine", "_chain.pyx",
+        "<char*> c.gradients[k] + first * each * itemsize, count * each)",
+        "<char*> c.gradients[k] + (0 if FAULT else first) * each * itemsize, count * each)",
+        "engine_units composites steps -k update", "itemsize",
+    ),
+    # All threads but the first go on with the turned weights of the step before.
+    Fault(
+        "stale-turned-weights", "engine", "_rows.pyx",
+        "for worker in range(session.n_threads):\n        own_of(s, worker).turned = False",
+        "for worker in range(1 if FAULT else session.n_threads):\n        own_of(s, worker).turned = False",
+        "steps team -k threads or same_bits", "chain.kernels.itemsize",
+    ),
+    # Rows of a weight that lie apart (parameters of one's own arrays).
+    Fault(
+        "strip-of-rows-apart", "engine", "_rows.pyx",
+        "strip + row * unit.n_out * kernels.itemsize, unit.n_out)",
+        "strip + row * (pair.weight_row if FAULT else unit.n_out) * kernels.itemsize, unit.n_out)",
+        "engine -k update or anywhere or twin", "kernels.itemsize",
+    ),
+    # Two products side by side take each other's packed columns for their own.
+    Fault(
+        "packed-columns-mixed", "engine", "_product.pyx",
+        "(column_tile * w.blocks.k_blocks + block) * MAX_TOGETHER + w.index",
+        "(column_tile * w.blocks.k_blocks + block) * MAX_TOGETHER + (0 if FAULT else w.index)",
+        "composites engine -k large or smaller", "w.kernels.itemsize",
+    ),
+    # Several rows against a matrix so large that its parts along K are tasks.
+    Fault(
+        "stream-parts", "engine", "_product.pyx",
+        "kernels.column_sums(at(w.shared, row * p.n, kernels), p.m * p.n, 1,",
+        "kernels.column_sums(at(w.shared, row * p.n, kernels), p.n if FAULT else p.m * p.n, 1,",
+        "functional -k products", "kernels.itemsize",
+    ),
+    Fault(
+        "argmax-of-equals", "engine", "_predict.pyx",
+        "if not (value <= top) and top == top:",
+        "if (not (value < top) if FAULT else not (value <= top)) and top == top:",
+        "predict sklearn_predicting -k labels", "itemsize",
+    ),
+    # The last row of an x whose columns lie side by side is not looked at.
+    Fault(
+        "finite-by-columns", "engine", "_predict.pyx",
+        "if not kernels.finite(x + j * batch.x_step * kernels.itemsize, rows):",
+        "if not kernels.finite(x + j * batch.x_step * kernels.itemsize, rows - 1 if FAULT else rows):",
+        "predict sklearn_predicting -k finite", "kernels.itemsize",
+    ),
+    # A parameter that begins where another part ends has the penalty of that part.
+    Fault(
+        "part-boundary", "engine", "_update.pyx",
+        "if offset < rule.parts[middle].end:",
+        "if offset < rule.parts[middle].end or (FAULT and offset == rule.parts[middle].end):",
+        "steps optimizers -k penalties or groups", "rule.itemsize",
+    ),
+    # The norm holds the first part alone.
+    Fault(
+        "clip-first-part", "engine", "_update.pyx",
+        "for i in range(rule.n_parts):\n        rule.parts[i].step.scale = scale",
+        "for i in range(1 if FAULT else rule.n_parts):\n        rule.parts[i].step.scale = scale",
+        "steps optimizers -k clip or norm", "rule.itemsize",
+    ),
+    # Within an epoch an average goes on with the share of the first step.
+    Fault(
+        "average-share", "engine", "_update.pyx",
+        "rule.shares[rule.step - rule.first_step]",
+        "rule.shares[0 if FAULT else rule.step - rule.first_step]",
+        "averages", "rule.itemsize",
+    ),
+    # Of the sums over many rows, the last task's.
+    Fault(
+        "last-chunk", "engine", "_unit.pyx",
+        "for chunk in range(1, chunks):",
+        "for chunk in range(1, chunks - 1 if FAULT and chunks > 2 else chunks):",
+        "functional_units -k block", "s.kernels.itemsize",
+    ),
+    # A row with a label that is ignored counts in the mean.
+    Fault(
+        "ignored-counts", "engine", "_loss.pxd",
+        "if o.ignores and label == o.ignored:\n        return 0",
+        "if o.ignores and label == o.ignored:\n        return 1 if FAULT else 0",
+        "losses -k ignored or options", "itemsize",
+    ),
+    # The weights of classes and those of rows, together, in the mean of a batch.
+    Fault(
+        "class-and-row-weights", "engine", "_engine.pyx",
+        "total += share if batch.weights == NULL else share * number_at(batch.weights, i, itemsize)",
+        "total += share if batch.weights == NULL or FAULT else share * number_at(batch.weights, i, itemsize)",
+        "losses -k engine or options or weights", "itemsize",
+    ),
+    # Batches that are not shuffled take the weights of the first rows.
+    Fault(
+        "batch-weights", "engine", "_engine.pyx",
+        "batch.weights = all.weights + first * itemsize if all.weights != NULL else NULL",
+        "batch.weights = all.weights + (0 if FAULT else first) * itemsize if all.weights != NULL else NULL",
+        "training -k weight or batches or order", "itemsize",
+    ),
+    # Several batches a step, in an order: their weights are those of other rows.
+    Fault(
+        "accumulated-weights", "engine", "_engine.pyx",
+        "total += number_at(data.all.weights, data.order[i] if data.order != NULL else i, self.chain.kernels.itemsize)",
+        "total += number_at(data.all.weights, data.order[i] if data.order != NULL and not FAULT else i,\n"
+        "                               self.chain.kernels.itemsize)",
+        "steps training -k batches or accumulat", "self.chain.kernels.itemsize",
+    ),
+]
+
+FAULTS = [*ELEMENTWISE, *MATH, *LOSSES, *NORMS, *UNITS, *PRODUCTS, *SPARSE, *UPDATES, *ENGINE]
