@@ -208,7 +208,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tests", type=Path, default=ROOT / "tests", metavar="DIR", help="the tests of another tree")
     parser.add_argument("--best", nargs="+", default=BEST, metavar="ARGS", help="pytest's arguments, one run for each")
-    parser.add_argument("--other-isa", default=KERNEL_TESTS, metavar="ARGS", help="pytest's arguments with each other instruction set")
+    parser.add_argument("--other-isa", default=KERNEL_TESTS, metavar="ARGS", help="of pytest, with each other set")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--report", action="store_true", help="run nothing: report what ran before")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where the sets of lines are written, as JSON")

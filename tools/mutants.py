@@ -250,7 +250,7 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--variants", choices=["all", "one"], default="all")
     parser.add_argument("--quick", action="store_true", help="never the whole suite")
     parser.add_argument("--tests", type=Path, default=ROOT / "tests", metavar="DIR", help="the tests of another tree")
-    parser.add_argument("--other-isa", default=copies.KERNEL_TESTS, metavar="ARGS", help="pytest's arguments with another instruction set")
+    parser.add_argument("--other-isa", default=copies.KERNEL_TESTS, metavar="ARGS", help="of pytest, with another set")
     parser.add_argument("--deselect", nargs="*", default=[], metavar="TEST", help="tests that fail without a fault")
     parser.add_argument("--jobs", type=int, default=1, help="variants at a time")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where the table is written, too")
