@@ -124,7 +124,7 @@ Bounded = tuple[np.ndarray, np.ndarray]  # exact values, and how far from them t
 
 @dataclasses.dataclass
 class Products:
-    """Every product of a linear unit by its twin: in the wide dtype they take longer than anything that is tested."""
+    """Every product of a linear unit by its reference: in the wide dtype it takes longer than anything that is tested."""
 
     matmul: Bounded
     linear: Bounded
@@ -139,7 +139,7 @@ class Products:
         return cls(plain, biased, gradients_of_linear(x_, w_, dy_, dtype))
 
     def check(self, x: np.ndarray, w: np.ndarray, b: np.ndarray, dy: np.ndarray) -> None:
-        """Hold every product of these operands, in whatever layout, against the twin's, element by element."""
+        """Hold every product of these operands, in whatever layout, against the reference, element by element."""
         assert_bound(functional.matmul(x, w), *self.matmul)
         assert_bound(functional.linear(x, w, b), *self.linear)
         for mine, expected in zip(functional.linear_backward(dy, x, w), self.gradients, strict=True):
@@ -153,14 +153,14 @@ def check_products(x: np.ndarray, w: np.ndarray, b: np.ndarray, dy: np.ndarray) 
 
 
 def gradients_of_linear(x_: np.ndarray, w_: np.ndarray, dy_: np.ndarray, dtype: Any) -> list[Bounded]:
-    """Return the twin's (dx, dw, db), each with its bound."""
+    """Return the (dx, dw, db) of the reference, each with its bound."""
     ones = np.ones((1, len(dy_)), dy_.dtype)
     bounds = (product_bound(dy_, w_.T, dtype), product_bound(x_.T, dy_, dtype), product_bound(ones, dy_, dtype)[0])
     return list(zip(reference.linear_backward(dy_, x_, w_), bounds, strict=True))
 
 
 def check_gradients_of_linear(got: Any, x_: np.ndarray, w_: np.ndarray, dy_: np.ndarray, dtype: Any) -> None:
-    """Hold (dx, dw[, db]) against the twin of linear_backward."""
+    """Hold (dx, dw[, db]) against the reference of linear_backward."""
     for mine, expected in zip(got, gradients_of_linear(x_, w_, dy_, dtype), strict=False):
         assert_bound(mine, *expected)
 
