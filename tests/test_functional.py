@@ -124,7 +124,7 @@ Bounded = tuple[np.ndarray, np.ndarray]  # exact values, and how far from them t
 
 @dataclasses.dataclass
 class Products:
-    """Every product of a linear unit by its reference: in the wide dtype it takes longer than anything that is tested."""
+    """Every product of a linear unit by its reference, which in the wide dtype takes longer than what is tested."""
 
     matmul: Bounded
     linear: Bounded

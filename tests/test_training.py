@@ -751,8 +751,8 @@ def interrupted(call, delay):
 """
 
 EPOCHS = """
-    # A training is interrupted in the middle of an epoch, and made again step by step. A signal is heard every 100 ms of an
-    # epoch, and at its end: where that came first, once more.
+    # A training is interrupted in an epoch, and made again step by step. A signal is heard every 100 ms of
+    # an epoch, and at its end: where that came first, once more.
     road, rule = sys.argv[1:]
     rng = np.random.default_rng(0)
     n, batch = 200_000, 64
