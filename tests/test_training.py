@@ -762,12 +762,19 @@ EPOCHS = """
     unit = fastbp.Tanh if road == "engine" else OurTanh
 
     def network():
-        chain = fastbp.Linear(64, 128), unit(), fastbp.Linear(128, 10)
+        chain = fastbp.Linear(64, width), unit(), fastbp.Linear(width, 10)
         return fastbp.Network(*chain, loss=fastbp.SoftmaxNLL(), seed=0)
 
+    # Signals are heard every 100 ms: an epoch takes several times as long.
+    width, seconds = 64, 0.0
+    while seconds < 0.4:
+        width *= 2
+        started = time.monotonic()
+        fastbp.train(network(), x, t, optimizer=make_optimizer(), batch_size=batch, epochs=1, progress=False)
+        seconds = time.monotonic() - started
     net, optimizer, history = network(), make_optimizer(), []
     options = dict(batch_size=batch, epochs=10**6, progress=False, callbacks=[lambda *_: history.append(1)])
-    assert interrupted(lambda: fastbp.train(net, x, t, optimizer=optimizer, **options), 0.3) is not None
+    assert interrupted(lambda: fastbp.train(net, x, t, optimizer=optimizer, **options), seconds / 4) is not None
 
     again, other = network(), make_optimizer()
     steps = optimizer.state_for(net).step
@@ -870,7 +877,10 @@ def run(script: str, *arguments: str) -> dict[str, Any]:
     ("road", "rule"), [("engine", "sgd"), ("engine", "adam"), ("engine", "norm"), ("python", "adam")]
 )
 def test_ctrl_c_in_an_epoch_leaves_a_whole_step(road: str, rule: str) -> None:
-    result = run(EPOCHS, road, rule)
+    for _ in range(3):  # other load may go away, so that an epoch is shorter than it was when it was measured
+        result = run(EPOCHS, road, rule)
+        if result["within"] > 0:
+            break
     assert result["within"] > 0  # an epoch ends in the midst
     assert result["parameters"] and result["state"] and result["usable"]
 
