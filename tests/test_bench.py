@@ -28,6 +28,7 @@ from bench import (  # noqa: E402
     activations,
     busy,
     compare,
+    contest,
     elementwise,
     imports,
     interrupts,
@@ -387,6 +388,7 @@ def test_a_rival_that_disagrees_fails_the_run(
         return reference | {"loss": reference["loss"] * 1.01}
 
     monkeypatch.setattr(compare, "save_reference", moved)
+    monkeypatch.setattr(compare, "measure_limits", lambda *_, **__: [LIMITS.as_json()])
     paths = [f"--json={tmp_path / 'a.json'}", f"--picture={tmp_path / 'a.png'}"]
     assert compare.main(["--quick", "--shapes=5-4-3@2", "--rivals=numpy", "--rounds=1", *paths]) == 1
     captured = capsys.readouterr()
@@ -596,16 +598,57 @@ def test_fits_of_the_comparison(tmp_path: Path) -> None:
     assert all(entry["ratio"] > 0 and entry["rounds"].keys() == {"sklearn", "fastbp"} for entry in saved["sweep"])
 
 
+class InThisProcess:
+    """A worker as `compare.Process` is one to a script, which need not be started and import everything."""
+
+    def __init__(self, python: str, environment: Any) -> None:
+        self._worker = worker.Worker()
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        answer = ask(self._worker, do=do, **arguments)
+        if "error" in answer:
+            raise compare.WorkerError(answer["error"])
+        return answer
+
+    def __enter__(self) -> InThisProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "expected"),
+    [
+        (sweep, [], ("of the peak", "the worst:")),
+        (steps, [], ("step / gradient", "batch 32", "predict one row")),
+        (units, ["--dtype", "float64"], ("batch_norm", "backward", "fraction")),
+        (updates, [], ("of memcpy's", "Adam", "Lion")),
+    ],
+)
+def test_scripts_with_workers_run(
+    script: Any,
+    options: list[str],
+    expected: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each case once. That the workers' processes work, the scripts below see."""
+    monkeypatch.setattr(contest, "Process", InThisProcess)
+    monkeypatch.setattr(sweep, "measure_limits", lambda *_, **__: [LIMITS.as_json()])
+    monkeypatch.setattr(machine, "repeats_for", lambda call, seconds: call() is None or 1)
+    monkeypatch.setattr(machine, "settle", lambda limit=0.0: True)
+    assert script.main(["--quick", "--rounds", "1", *options]) == 0
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in expected), printed
+
+
 @pytest.mark.parametrize(
     ("module", "options", "expected"),
     [
-        ("sweep", (), ("of the peak", "the worst:")),
         ("elementwise", ("--dtype", "float64"), ("softmax_nll", "bar, at least")),
         ("activations", (), ("gelu_tanh", "of sigmoid's")),
-        ("steps", (), ("step / gradient", "batch 32", "predict one row")),
-        ("units", ("--dtype", "float64"), ("batch_norm", "backward", "fraction")),
         ("sparse", (), ("dense / sparse", "30-20-3", "(dense)")),
-        ("updates", (), ("of memcpy's", "Adam", "Lion")),
         ("memory", (), ("784-256-10@64", "bar 1.05")),
         ("memory", ("--large", "--parameters", "1"), ("billion parameters", "GFLOP/s", "step")),
         ("busy", ("--rivals", "fastbp"), ("64-100-10@200 fastbp", "2.3")),
@@ -649,7 +692,7 @@ def test_interrupts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 @pytest.mark.skipif(importlib.util.find_spec("pytest_benchmark") is None, reason="pytest-benchmark is not installed")
 def test_benchmarks_run() -> None:
     """Some of each file, each call once and untimed, with what it asserts."""
-    some = "64x64x64 or sigmoid or softmax_nll or 4-64-64-2 or epoch"
+    some = "64x64x64 or softmax_nll or 4-64-64-2 or epoch"
     command = [sys.executable, "-m", "pytest", "bench", "--benchmark-disable", "-q", "-k", some]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

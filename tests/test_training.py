@@ -876,7 +876,10 @@ def run(script: str, *arguments: str) -> dict[str, Any]:
     ("road", "rule"), [("engine", "sgd"), ("engine", "adam"), ("engine", "norm"), ("python", "adam")]
 )
 def test_ctrl_c_in_an_epoch_leaves_a_whole_step(road: str, rule: str) -> None:
-    result = run(EPOCHS, road, rule)
+    for _ in range(3):  # other load may go away, so that an epoch is shorter than it was when it was measured
+        result = run(EPOCHS, road, rule)
+        if result["within"] > 0:
+            break
     assert result["within"] > 0  # an epoch ends in the midst
     assert result["parameters"] and result["state"] and result["usable"]
 
