@@ -336,6 +336,17 @@ def test_ctrl_c_ends_all_of_them(n_threads: int, ctrl_c: Callable[[float], None]
 
 
 @pytest.mark.serial
+def test_ctrl_c_ends_all_that_share_a_random_state(ctrl_c: Callable[[float], None]) -> None:
+    X, y, _ = rows_of_data(20_000)
+    shared = np.random.RandomState(0)
+    members = [MLPRegressor(**ENDLESS, random_state=shared) for _ in range(3)]
+    ctrl_c(1)
+    with fastbp.threads(2), pytest.warns(UserWarning, match="interrupted") as seen:
+        fit_many(members, X, y)
+    assert interruptions(seen) == 3
+
+
+@pytest.mark.serial
 def test_ctrl_c_ends_a_fit_whose_steps_are_pythons(ctrl_c: Callable[[float], None]) -> None:
     X, y, _ = rows_of_data(2000)
     half = lambda out, t: (0.5 * ((out - t) ** 2).sum(axis=1), out - t)  # noqa: E731

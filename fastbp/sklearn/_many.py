@@ -109,7 +109,7 @@ def fit_many(
     side_by_side = [i for i, member in enumerate(members) if _is_stochastic(member)]
     errors: dict[int, BaseException] = {}
     for i in sorted({*range(len(members))} - {*side_by_side}):
-        errors |= _errors_of([(i, fits[i])])
+        errors |= _errors_of([(i, fits[i])], lambda fit: fit())
     errors |= _fit_in_threads([[(i, fits[i]) for i in group] for group in _sharing_random_state(members, side_by_side)])
     for i in sorted(errors):
         with _noting(i):
@@ -130,12 +130,12 @@ def _sharing_random_state(members: list[Any], places: list[int]) -> list[list[in
     return list(groups.values())
 
 
-def _errors_of(fits: list[NumberedFit]) -> dict[int, BaseException]:
+def _errors_of(fits: list[NumberedFit], call: Callable[[Callable[[], None]], Any]) -> dict[int, BaseException]:
     """Call fits one after another; return what they raise by their numbers. A KeyboardInterrupt is raised."""
     errors: dict[int, BaseException] = {}
     for i, fit in fits:
         try:
-            fit()
+            call(fit)
         except Exception as error:
             errors[i] = error
     return errors
@@ -143,7 +143,7 @@ def _errors_of(fits: list[NumberedFit]) -> dict[int, BaseException]:
 
 def _fit_in_threads(groups: list[list[NumberedFit]]) -> dict[int, BaseException]:
     with Pool(len(groups), cancels_all=True).open() as pool:
-        calls = [pool.submit(partial(_errors_of, group)) for group in groups]
+        calls = [pool.submit(partial(_errors_of, group, pool.interruptible)) for group in groups]
         for call in calls:
             pool.wait(call)
     return {i: error for call in calls for i, error in call.outcome().items()}

@@ -63,16 +63,16 @@ class Call:
 
     def run(self, n_threads: int, cancellation: _team.Cancellation, from_now: bool) -> None:
         """Call the function in this thread, with the settings of the thread that made this object."""
-        with fastbp.threads(n_threads), sklearn.config_context(**self._config):
-            try:
+        try:
+            with fastbp.threads(n_threads), sklearn.config_context(**self._config):
                 self.result = cancellation.call(lambda: self._context.run(self._function), from_now)
                 if self._when_over is not None:
                     self._when_over(self)
-            except BaseException as error:
-                self.error = error
-            finally:
-                self.is_over = True
-                self.over.release()
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.is_over = True
+            self.over.release()
 
     def outcome(self) -> Any:
         """Return the result, or raise the error."""
@@ -155,6 +155,10 @@ class Pool:
                     raise
                 self._requested_after = self._n_over
                 self._cancellation.request()
+
+    def interruptible(self, function: Callable[[], Any]) -> Any:
+        """Call a function as a part of a call: a Ctrl-C which another part has heeded ends this one, too."""
+        return self._cancellation.call(function, not self._cancels_all)
 
     def _work(self, ended: threading.Lock) -> None:
         try:
