@@ -125,3 +125,27 @@ def test_a_nan_in_the_input_of_prelu_makes_its_slope_nan(slopes: int, dtype: Any
     expected = reference.prelu_backward(dy, x, np.full(slopes, 0.5, dtype))[1]
     np.testing.assert_array_equal(np.isnan(dslope), np.isnan(expected))
     assert np.isnan(dslope[-1])
+
+
+# One row and two of more columns than four vectors, or than 4096; an operand that lies along K; two blocks along K.
+PRODUCTS = [
+    (1, 30, 333, "C"), (2, 30, 333, "C"), (2, 8, 5000, "C"), (3, 70, 19, "F"), (5, 3, 19, "C"), (900, 5, 19, "C"),
+]
+
+
+@BY_DTYPE
+@pytest.mark.parametrize(("m", "k", "n", "order"), PRODUCTS)
+def test_each_column_has_its_own_bias(
+    m: int, k: int, n: int, order: Any, dtype: Any, rng: np.random.Generator
+) -> None:
+    x, w, b = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n), n))
+    expected = reference.linear(*(array.astype(np.float64) for array in (x, w, b)))
+    w = np.asarray(w, order=order)
+    bound = (k + 2) * np.finfo(dtype).eps * (np.abs(x) @ np.abs(w) + np.abs(b))
+    assert (np.abs(fastbp.linear(x, w, b) - expected) <= bound).all()
+    engine, y = _engine.Engine(x.itemsize, [("linear", k, n)]), np.empty((m, n), dtype)
+    assert engine.predict_into(x, _engine.Table([np.ascontiguousarray(w)], [b]), y)
+    assert (np.abs(y - expected) <= bound).all()
+    dy = rng.standard_normal((m, n)).astype(dtype)
+    _, _, db = fastbp.linear_backward(dy, x, w)
+    assert (np.abs(db - dy.sum(axis=0, dtype=np.float64)) <= m * np.finfo(dtype).eps * np.abs(dy).sum(axis=0)).all()
