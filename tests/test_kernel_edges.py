@@ -151,3 +151,16 @@ def test_each_column_has_its_own_bias(
     dy = rng.standard_normal((m, n)).astype(dtype)
     _, _, db = fastbp.linear_backward(dy, x, w)
     assert (np.abs(db - dy.sum(axis=0, dtype=np.float64)) <= m * np.finfo(dtype).eps * np.abs(dy).sum(axis=0)).all()
+
+
+@BY_DTYPE
+def test_radam_follows_its_reference_over_the_step_that_rectifies(dtype: Any, rng: np.random.Generator) -> None:
+    """With betas of 0.9 and 0.999, rho passes 4 at step 5 and 5 at step 6."""
+    w, g = (rng.standard_normal(shape).astype(dtype) for shape in (37, (6, 37)))
+    states = [np.zeros(37, dtype) for _ in range(2)]
+    expected, m, v = w.astype(np.float64), np.zeros(37), np.zeros(37)
+    for step in range(1, 7):
+        _engine.optimizer_update("radam", w, g[step - 1], states, (0.5, 0.9, 0.999, 1e-8, 0.0, 0.0), step)
+        reference.radam_step(expected, g[step - 1].astype(np.float64), m, v, step=step, lr=0.5)
+    # Six steps, each of a dozen roundings of numbers below 8.
+    np.testing.assert_allclose(w, expected, rtol=0, atol=6 * 12 * 8 * np.finfo(dtype).eps)

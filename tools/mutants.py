@@ -5,7 +5,7 @@ Each fault stands in the copy behind a condition that is read once, when a compi
 them, and with none awake it computes what the original does. A fault in a kernel counts once for each instruction set
 and dtype, any other one once for each dtype: these are the variants.
 
-1. For each variant pytest runs the tests that the fault's entry names.
+1. For each variant pytest runs the tests that the fault's entry names, then those of the edges.
 2. The variants that nothing has seen are woken together for one run of the whole suite: if it passes, all of them
    survive. The tests that fail then run with each variant alone.
 3. The tests that saw a fault run once more with none awake: one that fails then has seen nothing.
@@ -39,6 +39,7 @@ from faults import FAULTS, Fault
 COPY = ROOT / "build" / "mutants"
 DTYPES = ("float", "double")
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header"]
+EDGES = ["test_kernel_edges.py", "test_engine_edges.py"]  # corners that the own files leave out
 FINISHED, FAILED, NO_TESTS = 0, 1, 5  # exit statuses of pytest
 
 HEADER = """\
@@ -170,23 +171,26 @@ def pytest(arguments: Sequence[str], isa: str, setting: str | None) -> tuple[int
     return run.returncode, failed, run.stdout
 
 
-def own_tests(variant: Variant, best: str, others: Sequence[str]) -> list[str]:
-    """The fault's own files; with another instruction set, what it runs of them."""
-    own = [f"tests/{file}" for file in variant.fault.test_files if (COPY / "tests" / file).exists()]
+def selected(files: Sequence[str], variant: Variant, best: str, others: Sequence[str]) -> list[str]:
+    """Those of the test files that are there; with another instruction set, what it runs of them."""
+    paths = [f"tests/{file}" for file in files if (COPY / "tests" / file).exists()]
     if variant.isa == best:
-        return own
-    paths = [argument for argument in others if argument.startswith("tests/")]
+        return paths
+    wanted = [argument for argument in others if argument.startswith("tests/")]
     rest = [argument for argument in others if not argument.startswith("tests/")]
-    own = [path for path in own if not paths or path in paths]
-    return own and [*own, *rest]
+    paths = [path for path in paths if not wanted or path in wanted]
+    return paths and [*paths, *rest]
 
 
 def first_look(variant: Variant, best: str, others: Sequence[str], ignored: Sequence[str]) -> Result:
     begin = time.monotonic()
-    own = own_tests(variant, best, others)
-    if not own:
-        return Result(variant, "", 0)
-    return seen(variant, [*own, *ignored, *(["-k", variant.fault.words] if variant.fault.words else [])], begin)
+    words = ["-k", variant.fault.words] if variant.fault.words else []
+    own, edges = (selected(files, variant, best, others) for files in (variant.fault.test_files, EDGES))
+    result = Result(variant, "", 0)
+    for arguments in ([*own, *words] if own else [], edges):
+        if arguments and not result.seen_by:
+            result = seen(variant, [*arguments, *ignored], begin)
+    return result
 
 
 def seen(variant: Variant, arguments: Sequence[str], begin: float) -> Result:
