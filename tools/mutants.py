@@ -208,7 +208,9 @@ def look_together(unseen: Sequence[Variant], arguments: Sequence[str]) -> list[R
     """Variants of one instruction set of the run: the whole suite with all of them, then each with what failed."""
     begin = time.monotonic()
     together = ",".join(variant.setting for variant in unseen)
-    status, failed, _ = pytest([*arguments, "--maxfail=500"], unseen[0].isa, together)
+    status, failed, said = pytest([*arguments, "--maxfail=500"], unseen[0].isa, together)
+    if status > FAILED:
+        raise RuntimeError(f"pytest {shlex.join(arguments)} ended with {status}:\n{said}")
     if status < 0:  # killed by a signal: what would have followed is not known
         return [seen(variant, arguments, time.monotonic()) for variant in unseen]
     if not failed:
