@@ -18,7 +18,7 @@ from bench.contest import describe, make_parser
 from bench.sweep import assert_agree
 from bench.tables import align
 from fastbp import _engine
-from fastbp._sparse import worth_sparse
+from fastbp.sklearn._sparse import worth_sparse
 
 DENSITIES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
 SHAPES = ((784, 100, 10), (784, 8, 10), (784, 600, 10), (300, 100, 10))

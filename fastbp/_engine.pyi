@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from fastbp._csr import SparseRows as SparseRows
 from fastbp._csr import count_entries as count_entries
 from fastbp._loss import RowLoss
-from fastbp.optimizers import OptimizerState
+from fastbp.optim import OptimizerState
 
 # Arguments are checked by the caller, except what `accepts` and `accepts_targets` recognise; see the compiled
 # module's own notes.

@@ -14,8 +14,8 @@ from helpers import assert_same_bits, seeded, unchanged
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastbp
-from fastbp.averages import Average
-from fastbp.optimizers import Optimizer
+from fastbp.optim import Optimizer
+from fastbp.optim.averages import Average
 
 AVERAGES = {"ema": lambda: fastbp.EMA(0.8), "swa": lambda: fastbp.SWA(start=3, every=2), "all": fastbp.SWA}
 

@@ -107,7 +107,7 @@ def test_functions_and_callbacks_together() -> None:
 
 
 def test_batches_are_separate_calls_only_where_somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastbp.data import Rows
+    from fastbp.training.data import Rows
 
     pieces: list[int] = []
     piece = Rows.piece

@@ -22,7 +22,8 @@ import pytest
 from helpers import assert_same_bits, seeded
 
 import fastbp
-from fastbp import CheckpointError, EarlyStopping, checkpoint, load_checkpoint, save_checkpoint
+from fastbp import CheckpointError, EarlyStopping, load_checkpoint, save_checkpoint
+from fastbp.io import checkpoint
 from fastbp.random import Philox, stream_number
 
 Array = np.ndarray[Any, Any]

@@ -13,9 +13,9 @@ import pytest
 from helpers import LAYOUTS, assert_same_bits, laid_out, seeded, unchanged
 
 import fastbp
-from fastbp import data
-from fastbp.data import Rows, class_weights, validation_rows
 from fastbp.random import Philox, stream_number
+from fastbp.training import data
+from fastbp.training.data import Rows, class_weights, validation_rows
 
 Array = np.ndarray[Any, Any]
 
@@ -70,7 +70,7 @@ def test_pieces_change_no_bit(
         def wanted(_: Any, count: Any = count, numbers: Any = numbers) -> int | None:
             return int(numbers.integers(1, 4)) if count == "random" else count
 
-        monkeypatch.setattr("fastbp.training.Run._wanted", wanted)
+        monkeypatch.setattr("fastbp.training._loop.Run._wanted", wanted)
         monkeypatch.setattr(data, "GATHERED", 1 if count == 5 else 4 * 2**20)
         optimizer = fastbp.Adam(lr=0.05)
         options = {"sample_weight": weight, "shuffle": shuffle, "optimizer": optimizer}
@@ -122,7 +122,7 @@ def test_max_steps(steps: int, python: bool) -> None:
 def test_max_seconds_ends_within_an_epoch(python: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that a callback moves: no test waits, and a busy machine changes nothing."""
     now = [0.0]
-    monkeypatch.setattr("fastbp.training.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("fastbp.training._loop.time.perf_counter", lambda: now[0])
 
     class Tick(fastbp.Callback):
         def on_batch_end(self, net: Any, history: Any, batch: Any) -> None:
@@ -518,7 +518,7 @@ def test_validation_in_parts_of_a_sum_of_losses_that_weigh_labels(monkeypatch: p
     own = fastbp.SoftmaxNLL(class_weight=[1.0, 5.0, 0.5])
     loss = fastbp.LossSum([(0.7, own), (0.3, fastbp.SoftmaxNLL(ignore_index=1))])
     net = fastbp.MLP([4, 3], loss=loss, dtype="float64", seed=0, l2=0.5)
-    monkeypatch.setattr("fastbp.data.VALIDATED", 8)
+    monkeypatch.setattr("fastbp.training.data.VALIDATED", 8)
     for its in (weight, None):
         got = data.Validation(x, t, its).loss(net)
         assert got == pytest.approx(net.loss_value(x, t, sample_weight=its), rel=1e-14)

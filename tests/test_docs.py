@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted(
     m.name
     for m in pkgutil.walk_packages(fastbp.__path__, "fastbp.")
-    if m.name == "fastbp._made_functions" or not m.name.rpartition(".")[2].startswith("_")
+    if m.name == "fastbp.functional.made" or not m.name.rpartition(".")[2].startswith("_")
 )
 
 
@@ -75,7 +75,7 @@ def test_generated_sources_are_what_the_tables_say() -> None:
     tool = importlib.import_module("made_sources")
     written = tool.sources()
     assert written == tool.sources()
-    assert {path.name for path in written} == {"_made_functions.py", "made.py"}
+    assert {path.name for path in written} == {"made.py"}
     for path, text in written.items():
         assert path.read_text(encoding="utf-8") == text, f"{path}: run tools/write_tables.py"
 

@@ -802,7 +802,7 @@ def test_parameters_from_anywhere(dtype: Any, rng: np.random.Generator) -> None:
 
 
 def test_the_engine_knows_its_own_limits(rng: np.random.Generator) -> None:
-    """What fastbp/network.py cannot know before a user's unit has run is refused here, before anything is touched."""
+    """What the network cannot know before a user's unit has run is refused here, before anything is touched."""
     units = [("linear", 5, 3)]
     weights, biases = arrays_of(units, np.float64, rng)
     dw, db = np.full((5, 3), 7.0), np.full(3, 7.0)

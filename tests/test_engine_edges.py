@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import fastbp
 from fastbp import _engine
-from fastbp.optimizers import OptimizerState
+from fastbp.optim import OptimizerState
 
 Array = NDArray[Any]
 

@@ -19,7 +19,7 @@ from helpers import seeded, some_options, target_rows
 
 import fastbp
 from fastbp import Branches, Embedding, Linear, Loss, LossSum, Network, Residual, Sequential, Unit
-from fastbp._plan import walk
+from fastbp.network._graph import walk
 from fastbp.reference import ACTIVATIONS, LOSSES, UNITS
 
 Array = np.ndarray[Any, Any]

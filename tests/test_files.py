@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fastbp import _files
-from fastbp._files import atomic_write
+from fastbp.io import _atomic as _files
+from fastbp.io._atomic import atomic_write
 
 
 def test_a_file_is_made_and_replaced(tmp_path: Path) -> None:

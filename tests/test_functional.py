@@ -42,7 +42,7 @@ from helpers import (
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastbp
-from fastbp import _made_functions, _ops, functional, reference
+from fastbp import _ops, functional, reference
 from fastbp._loss import RowLoss
 from fastbp.reference import ACTIVATIONS, LOSSES
 
@@ -102,11 +102,11 @@ def test_public_functions_are_named_and_documented(name: str) -> None:
 
 def test_the_examples_run() -> None:
     finder = doctest.DocTestFinder()
-    modules = (functional, _made_functions)  # where the functions of the tables are written
-    examples = {test.name: test for module in modules for test in finder.find(module, "functional")}
+    found = [test for name in functional.__all__ for test in finder.find(getattr(functional, name), name, False)]
+    examples = {test.name: test for test in found}
     for name in functional.__all__:
         runner = doctest.DocTestRunner()
-        runner.run(examples[f"functional.{name}"])
+        runner.run(examples[name])
         assert runner.summarize(verbose=False).attempted > 0
         assert runner.failures == 0
 
@@ -476,9 +476,9 @@ def test_a_rule_may_have_options_and_read_its_input(monkeypatch: pytest.MonkeyPa
     """No activation does yet; the next one may."""
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "tools")
     tool = importlib.import_module("made_sources")
-    made = dict(vars(_made_functions))
-    exec(tool.activation_source(reference.Activation(**{**vars(ACTIVATIONS["leaky_relu"]), "needs": "input"})), made)
-    backward = made["leaky_relu_backward"]
+    names = dict(vars(functional.made))
+    exec(tool.activation_source(reference.Activation(**{**vars(ACTIVATIONS["leaky_relu"]), "needs": "input"})), names)
+    backward = names["leaky_relu_backward"]
     assert list(inspect.signature(backward).parameters) == ["dy", "z", "slope", "out"]
     z = np.array([-2.0, 1.0])
     assert_array_equal(backward(np.ones(2), z=z, slope=0.5), [0.5, 1.0])
@@ -980,7 +980,7 @@ def test_plain_arguments_take_the_quick_door(dtype: Any, monkeypatch: pytest.Mon
 
     calls = calls_with_out(dtype)
     for name in ("array", "matrix", "output", "choice"):
-        monkeypatch.setattr(functional.check, name, refuse)
+        monkeypatch.setattr(functional.products.check, name, refuse)
     for f, args, out in calls.values():
         f(*args)
         f(*args, out=out)

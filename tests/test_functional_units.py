@@ -33,7 +33,8 @@ from helpers import (
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastbp
-from fastbp import _ops, _random, functional_units, reference
+from fastbp import _ops, _random, reference
+from fastbp.functional import units as functional_units
 from fastbp.random import Philox
 from fastbp.reference import UNITS
 

@@ -14,7 +14,7 @@ import pytest
 from helpers import grid, seeded
 
 import fastbp
-from fastbp.gradcheck import GradientError, GradientReport, check_gradients
+from fastbp.derivatives.gradcheck import GradientError, GradientReport, check_gradients
 
 DTYPES = ("float32", "float64")
 

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from fastbp.history import History
+from fastbp.training.history import History
 
 
 @pytest.fixture

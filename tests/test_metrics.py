@@ -11,8 +11,8 @@ import pytest
 from helpers import DTYPES, seeded
 
 import fastbp
-from fastbp import metrics
-from fastbp.metrics import METRICS, evaluate, metric
+from fastbp.training import metrics
+from fastbp.training.metrics import METRICS, evaluate, metric
 
 Array = np.ndarray[Any, Any]
 

@@ -18,7 +18,7 @@ from helpers import grid, seeded
 
 import fastbp
 from fastbp import _engine
-from fastbp.optimizers import SGD, Adam, Optimizer
+from fastbp.optim import SGD, Adam, Optimizer
 from fastbp.reference import OPTIMIZERS
 
 RECORDED = json.loads((Path(__file__).parent / "data" / "torch_optimizers.json").read_text())

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from fastbp import progress
+from fastbp.training import progress
 
 
 class Stream(io.StringIO):

@@ -28,7 +28,8 @@ from helpers import DTYPES, assert_same_bits, grid
 from processes import output
 
 import fastbp
-from fastbp import _architecture, _config, saving
+from fastbp import _config
+from fastbp.io import _describe, saving
 from fastbp.losses import Loss
 from fastbp.units import Unit
 
@@ -145,8 +146,8 @@ def assert_equal(net: fastbp.Network, other: fastbp.Network, rng: np.random.Gene
     """Equal in all that can be seen, and with nothing shared."""
     assert type(other) is type(net) and repr(other) == repr(net)
     assert (other.seed, other.dtype) == (net.seed, net.dtype)
-    assert _architecture.describe(other) == _architecture.describe(net)
-    mine, others = dict(_architecture.arrays_of(net)), dict(_architecture.arrays_of(other))
+    assert _describe.describe(other) == _describe.describe(net)
+    mine, others = dict(_describe.arrays_of(net)), dict(_describe.arrays_of(other))
     assert list(mine) == list(others)
     for name, values in mine.items():
         assert_same_bits(others[name], values)
@@ -178,7 +179,7 @@ def test_every_unit_and_loss_says_what_it_was_made_with(cls: type, values: dict[
     one = make(cls, values)
     data = json.loads(json.dumps(_config.describe(one), allow_nan=False))
     assert data["class"] == f"fastbp.{cls.__name__}"
-    again = _config.decode(data, _architecture._Maker({}, None).part)
+    again = _config.decode(data, _describe._Maker({}, None).part)
     assert type(again) is cls and repr(again) == repr(one) and again.config() == one.config()
     for name, value in values.items():
         if isinstance(value, int | float | str):
@@ -187,8 +188,8 @@ def test_every_unit_and_loss_says_what_it_was_made_with(cls: type, values: dict[
 
 @grid("kind dtype", KINDS, DTYPES, always=is_typical)
 def test_a_network_is_built_from_its_description(net: fastbp.Network) -> None:
-    data = json.loads(json.dumps(_architecture.describe(net), allow_nan=False))
-    other = _architecture.build(data, limit=sum(a.size for _, a in _architecture.arrays_of(net)))
+    data = json.loads(json.dumps(_describe.describe(net), allow_nan=False))
+    other = _describe.build(data, limit=sum(a.size for _, a in _describe.arrays_of(net)))
     assert type(other) is type(net) and repr(other) == repr(net)
     assert {k: v.shape for k, v in other.parameters.items()} == {k: v.shape for k, v in net.parameters.items()}
 
@@ -481,7 +482,7 @@ def test_units_inside_units_are_saved_up_to_a_depth(suffix: str, tmp_path: Path)
     path = tmp_path / f"m{suffix}"
     nested_network(40).save(path)
     found = fastbp.load(path, units={"Nest": Nest})
-    assert _architecture.describe(found) == _architecture.describe(nested_network(40))
+    assert _describe.describe(found) == _describe.describe(nested_network(40))
     before = path.read_bytes()
     for depth in (70, 400):
         with pytest.raises(ValueError, match="nested"):
@@ -526,7 +527,7 @@ def test_state_is_saved(stateful: fastbp.Network, suffix: str, tmp_path: Path, r
     found = fastbp.load(path, units={"Running": Running})
     assert (found.training, found.steps) == (False, 1)
     assert_equal(stateful, found, rng)
-    arrays = dict(_architecture.arrays_of(stateful))
+    arrays = dict(_describe.arrays_of(stateful))
     assert list(arrays) == ["0.weight", "0.bias", "state.1.0.mean", "state.1.1.0.mean"]
 
 
@@ -592,7 +593,7 @@ def test_a_damaged_file_is_loaded_equal_or_refused(
             refused += 1
         else:
             assert_same_bits(other.flat_parameters, net.flat_parameters)
-            assert _architecture.describe(other) == _architecture.describe(net)
+            assert _describe.describe(other) == _describe.describe(net)
     assert refused > 100  # the .npz has bytes without a meaning
 
 
@@ -636,7 +637,7 @@ def rewrite(
 ) -> None:
     """Change a file's arrays, architecture and metadata, and make its digest fit again."""
     net = small()
-    architecture, arrays = _architecture.describe(net), dict(_architecture.arrays_of(net))
+    architecture, arrays = _describe.describe(net), dict(_describe.arrays_of(net))
     metadata = {"format": "fastbp", "version": "1"}
     change(architecture, arrays, metadata)
     metadata.setdefault("architecture", json.dumps(architecture))

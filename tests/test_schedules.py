@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import schedules
-from fastbp.schedules import (
+from fastbp.optim import schedules
+from fastbp.optim.schedules import (
     Constant,
     Cosine,
     Exponential,

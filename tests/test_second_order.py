@@ -14,9 +14,9 @@ from test_composites import NAMES, Same, chains
 
 import fastbp
 from fastbp import Branches, Linear, Network, Residual, Sequential, Tanh, Unit
+from fastbp.derivatives.second_order import MOST_PARAMETERS
 from fastbp.losses import RuleLoss
 from fastbp.reference import ACTIVATIONS, LOSSES, UNITS
-from fastbp.second_order import MOST_PARAMETERS
 
 Array = np.ndarray[Any, Any]
 

@@ -14,7 +14,7 @@ from helpers import assert_same_bits, central_differences, grid, seeded, unchang
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastbp
-from fastbp.optimizers import Optimizer
+from fastbp.optim import Optimizer
 from fastbp.reference import OPTIMIZERS
 
 NAMES = [rule.unit for rule in OPTIMIZERS.values()]

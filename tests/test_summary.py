@@ -11,8 +11,8 @@ import pytest
 from helpers import DTYPES
 
 import fastbp
+from fastbp.network.summary import _bytes
 from fastbp.reference import ACTIVATIONS
-from fastbp.summary import _bytes
 from fastbp.units import Unit
 
 SIZES = [[4, 3], [784, 256, 10], [1, 1], [5, *[7] * 9, 2]]

@@ -18,7 +18,7 @@ from helpers import LAYOUTS, assert_same_bits, laid_out, seeded, unchanged
 from numpy.testing import assert_allclose
 
 import fastbp
-from fastbp.optimizers import Optimizer
+from fastbp.optim import Optimizer
 from fastbp.random import Philox, stream_number
 
 Array = np.ndarray[Any, Any]

@@ -53,9 +53,10 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from fastbp import _calls, _ops
-from fastbp._calls import PLAIN_LOSSES
+from fastbp import _ops
 from fastbp._validate import FloatArray, Reduction
+from fastbp.functional import _calls
+from fastbp.functional._calls import PLAIN_LOSSES
 from fastbp.reference import LOSSES
 
 {names}
@@ -616,8 +617,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastbp._config import constructor
-from fastbp._rates import Rate
-from fastbp.optimizers.base import RuleOptimizer
+from fastbp.optim._rates import Rate
+from fastbp.optim.base import RuleOptimizer
 from fastbp.reference import OPTIMIZERS
 
 {names}
@@ -782,10 +783,10 @@ def joined(blocks: Iterable[str]) -> str:
 def sources() -> dict[Path, str]:
     """Return each file and what stands in it."""
     return {
-        PACKAGE / "_made_functions.py": functions(),
+        PACKAGE / "functional" / "made.py": functions(),
         PACKAGE / "units" / "made.py": units(),
         PACKAGE / "losses" / "made.py": loss_classes(),
-        PACKAGE / "optimizers" / "made.py": optimizer_classes(),
+        PACKAGE / "optim" / "made.py": optimizer_classes(),
     }
 
 

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 import fastbp
-from fastbp import metrics, schedules
+from fastbp.optim import schedules
 from fastbp.reference import LOSSES
 from fastbp.sklearn import MLPClassifier, MLPRegressor
+from fastbp.training import metrics
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((12, 6))

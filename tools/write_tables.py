@@ -1,4 +1,7 @@
-"""Write what follows from the tables of the package: docs/catalogue.md, and the sources of `made_sources.py`.
+"""Write what follows from the tables of the package: docs/catalogue.md, the sources of `made_sources.py`, and the stub.
+
+The stub is `fastbp/__init__.pyi`: each public name with the module that defines it, since editors and type checkers do
+not follow several `import *` one after another.
 
 Run it from anywhere after a change of a table:
 
@@ -20,13 +23,16 @@ if __name__ == "__main__":  # first of all: the package imports what this writes
     subprocess.run([sys.executable, Path(__file__).with_name("made_sources.py")], check=True)
 
 import fastbp
-from fastbp import averages, lbfgs, schedules
+from fastbp._moved import MOVED
 from fastbp.initializers import INITIALIZERS
-from fastbp.metrics import METRICS
-from fastbp.network import HIDDEN_UNITS
+from fastbp.network._network import HIDDEN_UNITS
+from fastbp.optim import averages, lbfgs, schedules
 from fastbp.reference import ACTIVATIONS, LOSSES, OPTIMIZERS, UNITS
+from fastbp.training.metrics import METRICS
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "catalogue.md"
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "catalogue.md"
+STUB = ROOT / "fastbp" / "__init__.pyi"
 
 TARGETS = {  # by the kind that a LossRule names
     "labels": "labels (n,), or a row of K shares each",
@@ -235,5 +241,30 @@ def page() -> str:
     )
 
 
+def stub() -> str:
+    """Return the package's stub."""
+    lines = ["# Written by `tools/write_tables.py`: do not edit it by hand.", ""]
+    wanted = [f"from {module_of(name)} import {name} as {name}" for name in fastbp.__all__ if name != "__version__"]
+    moved = [new.rpartition(".") for old, new in MOVED.items() if "." not in old and not old.startswith("_")]
+    renamed = {new: old for old, new in MOVED.items()}
+    for package, _, module in moved:
+        old = renamed[f"{package}.{module}".lstrip(".")]
+        wanted.append(f"from fastbp{'.' if package else ''}{package} import {module} as {old}")
+    lines += [*sorted({*wanted, "from fastbp._version import __version__ as __version__"}), ""]
+    lines += ["__all__ = [", *(f'    "{name}",' for name in sorted(fastbp.__all__)), "]", ""]
+    return "\n".join(lines)
+
+
+def module_of(name: str) -> str:
+    """Return the module that defines a public name: the deepest of those that export it."""
+    found = [
+        module
+        for module, content in sys.modules.items()
+        if module.startswith("fastbp.") and name in getattr(content, "__all__", ()) and content.__name__ == module
+    ]
+    return max(found, key=lambda module: (module.count("."), module), default="fastbp.optim")
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    STUB.write_text(stub(), encoding="utf-8")

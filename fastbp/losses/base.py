@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastbp import _calls, _config, _loss, functional
+from fastbp import _config, _loss, functional
 from fastbp import _validate as check
 from fastbp._frozen import Record
 from fastbp._validate import FloatArray, Reduction
+from fastbp.functional import _calls
 from fastbp.reference import LossRule
 from fastbp.reference._options import Fitted
 

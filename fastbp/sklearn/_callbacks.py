@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from fastbp import progress as reporting
+from fastbp.training import progress as reporting
 
 try:
     from sklearn.callback import CallbackSupportMixin as CallbackSupport

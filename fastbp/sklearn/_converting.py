@@ -26,7 +26,7 @@ from sklearn.utils.validation import check_is_fitted
 
 import fastbp
 from fastbp.losses import Loss, RuleLoss
-from fastbp.network import Network
+from fastbp.network._network import Network
 from fastbp.reference import LOSSES
 from fastbp.sklearn import _core
 from fastbp.sklearn._solvers import is_own as is_own_solver

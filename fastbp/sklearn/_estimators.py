@@ -24,7 +24,7 @@ from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.utils.metaestimators import available_if
 
 from fastbp import losses
-from fastbp.optimizers import RuleOptimizer
+from fastbp.optim import RuleOptimizer
 from fastbp.runtime import MAX_THREADS
 from fastbp.sklearn import _fitting as fitting
 from fastbp.sklearn import _lbfgs as lbfgs

@@ -28,11 +28,11 @@ from sklearn.utils.validation import check_X_y
 
 import fastbp
 from fastbp import _csr, _team
-from fastbp._sparse import worth_sparse
 from fastbp.sklearn import _private
 from fastbp.sklearn._callbacks import Iterations
 from fastbp.sklearn._core import Core, dropout_shares, loss_offsets, loss_share, plain_targets, targets_of
 from fastbp.sklearn._solvers import Link, is_for, new_optimizer
+from fastbp.sklearn._sparse import worth_sparse
 
 __all__ = ["Data", "StochasticFit", "class_factors", "oddity", "prepare", "product"]
 

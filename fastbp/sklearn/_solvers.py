@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastbp
-from fastbp.optimizers import RuleOptimizer
+from fastbp.optim import RuleOptimizer
 from fastbp.reference import OPTIMIZERS
 from fastbp.sklearn import _private
 from fastbp.sklearn._core import Core

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils.validation import check_is_fitted
 
-from fastbp import _architecture, _config, saving
-from fastbp.network import Network
+from fastbp import _config
+from fastbp.io import _describe, saving
+from fastbp.network._network import Network
 from fastbp.sklearn._converting import fill, network_of
 
 __all__ = ["load", "save"]
@@ -175,7 +176,7 @@ def _revived(net: Network, data: Any, estimators: Mapping[str, type], others: Ma
     if data["version"] > VERSION:
         raise ValueError(f"it has version {data['version']} of an estimator's entry, this fastbp reads {VERSION}")
     cls = _class_named(data["class"], estimators)
-    make = _architecture.maker(others)
+    make = _describe.maker(others)
 
     def part(name: str, values: dict[str, Any]) -> Any:
         return _random_state(values["state"]) if name == RANDOM_STATE else make(name, values)

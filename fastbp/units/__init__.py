@@ -12,14 +12,14 @@ D. A unit that the engine can run says so: its `kind` is a name of the compiled 
 
 from fastbp.units import made
 from fastbp.units.base import Unit
-from fastbp.units.chance import Dropout
 from fastbp.units.composites import Branches, Residual, Sequential
 from fastbp.units.dense import Linear
 from fastbp.units.distributions import LogSoftmax, Softmax
-from fastbp.units.learned import PReLU
-from fastbp.units.lookup import Embedding
+from fastbp.units.dropout import Dropout
+from fastbp.units.embedding import Embedding
 from fastbp.units.made import *  # noqa: F403
 from fastbp.units.norms import BatchNorm, LayerNorm, RMSNorm
+from fastbp.units.prelu import PReLU
 from fastbp.units.shapes import Flatten
 
 __all__ = [

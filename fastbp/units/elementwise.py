@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
-from fastbp import _calls, functional
 from fastbp import _validate as check
+from fastbp import functional
 from fastbp._validate import FloatArray
+from fastbp.functional import _calls
 from fastbp.reference import Activation
 from fastbp.units.base import Unit
 

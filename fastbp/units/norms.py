@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 from numpy.typing import DTypeLike
 
 from fastbp import _validate as check
-from fastbp import functional_units as functional
 from fastbp._validate import FloatArray
+from fastbp.functional import units as functional
 from fastbp.random import Philox
 from fastbp.units.base import Unit
 

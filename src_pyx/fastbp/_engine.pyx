@@ -631,7 +631,7 @@ cdef class Engine(Gate):
             total += self.chain.row_losses[row]
         return total * batch.scale
 
-    # --- arguments (checked by fastbp/network.py, or plain enough to be recognised here)
+    # --- arguments (checked by fastbp/network/_network.py, or plain enough to be recognised here)
 
     cpdef bint accepts(self, x):
         """True for an input that needs no closer look."""
@@ -807,7 +807,7 @@ cdef class Engine(Gate):
             raise TypeError(f"the table's elements have {table.itemsize} bytes, the engine's {self.chain.kernels.itemsize}")
         return 0
 
-    # --- what fastbp/network.py calls
+    # --- what fastbp/network/_network.py calls
 
     def bind(self, Table table not None, Table out not None):
         """What `plain_gradient` and `plain_labels` use."""

@@ -1,4 +1,4 @@
-"""The kernels on numpy arrays: what fastbp/functional.py calls.
+"""The kernels on numpy arrays: what fastbp/functional/products.py calls.
 
 Design
 ------

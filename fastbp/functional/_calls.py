@@ -1,0 +1,130 @@
+"""What the functions of the tables share: to check the arguments, call the compiled kernel, and deliver the result.
+
+The functions themselves are in `made.py`, which is written from the tables, and in `products.py`. Each
+tries the compiled fast path first (see `_ops.pyx`), which declines with None whatever is not plain, and then calls one
+of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastbp import _loss, _ops
+from fastbp import _validate as check
+from fastbp._validate import REDUCTIONS, FloatArray, aligned, deliver
+from fastbp.reference import ACTIVATIONS, LOSSES, LossRule
+from fastbp.reference._options import Fitted
+from fastbp.reference.activations import Option
+
+__all__ = [
+    "PLAIN_LOSSES",
+    "activation",
+    "activation_backward",
+    "activation_options",
+    "check_columns",
+    "loss",
+    "option_of",
+    "row_loss",
+]
+
+# ---- activations -----------------------------------------------------------------------------------------------------
+
+
+def activation(index: int, z: FloatArray, out: FloatArray | None, *options: float) -> FloatArray:
+    """Compute an activation, by its place in the compiled table, with checked options."""
+    z = check.array("z", z)
+    y = check.output(out, z.shape, z.dtype, (("z", z),), in_place=True)
+    # Checked.
+    _ops.activation(index, aligned(z), y, *options)
+    return deliver(y, out)
+
+
+def activation_backward(
+    index: int, dy: FloatArray, saved_name: str, saved: FloatArray, out: FloatArray | None, *options: float
+) -> FloatArray:
+    """Compute the gradient at an activation's input from dy and from its output y or its input z."""
+    dy = check.array("dy", dy)
+    saved = check.array(saved_name, saved, dy.dtype, "dy")
+    if dy.shape != saved.shape:
+        raise ValueError(f"dy has shape {dy.shape}, expected {saved.shape}: the shape of {saved_name}")
+    dz = check.output(out, dy.shape, dy.dtype, (("dy", dy), (saved_name, saved)), in_place=True)
+    # Checked.
+    _ops.activation_backward(index, aligned(dy), aligned(saved), dz, *options)
+    return deliver(dz, out)
+
+
+def activation_options(where: str, known: Mapping[str, Option], given: Mapping[str, Any]) -> tuple[float, ...]:
+    """Check the options of an activation; return them in the kernel's order, defaults where there are none."""
+    for name in given:
+        if name not in known:
+            expected = f"its options are {', '.join(known)}" if known else "it has no options"
+            raise TypeError(f"{where} got an unexpected keyword {name!r}: {expected}")
+    return tuple([_checked_option(name, given.get(name, option.default), option) for name, option in known.items()])
+
+
+def option_of(activation: str, name: str, value: Any) -> float:
+    """Return one option of an activation, a float within the bounds of the table; raise where it is none."""
+    return _checked_option(name, value, ACTIVATIONS[activation].options[name])
+
+
+def _checked_option(name: str, value: Any, option: Option) -> float:
+    return check.real(name, value, at_least=option.at_least, at_most=option.at_most)
+
+
+# ---- softmax and losses ----------------------------------------------------------------------------------------------
+
+
+def check_columns(name: str, z: FloatArray) -> None:
+    """Raise unless the last axis, on which the classes stand, has a column."""
+    if z.ndim == 0 or z.shape[-1] == 0:
+        raise ValueError(f"{name} has shape {z.shape}, expected at least one column on the last axis")
+
+
+def row_loss(rule: LossRule, fitted: Fitted, dtype: np.dtype[Any]) -> _loss.RowLoss:
+    """Return the compiled loss with these options, for outputs of this dtype."""
+    vectors = tuple(np.ascontiguousarray(vector, dtype=dtype) for vector in fitted.vectors)
+    weighs = fitted.weighs_labels
+    return _loss.RowLoss(rule.name, fitted.targets, fitted.numbers, vectors, fitted.ignored, weighs, fitted.clip)
+
+
+def _plain_loss(rule: LossRule) -> _loss.RowLoss:
+    """Return the compiled loss with the default options, which serves any number of outputs and either dtype."""
+    return _loss.RowLoss(rule.name, 0, rule.fit(1, **rule.checked({})).numbers)
+
+
+PLAIN_LOSSES = {name: _plain_loss(rule) for name, rule in LOSSES.items()}
+
+
+def loss(
+    rule: LossRule,
+    name: str,
+    z: FloatArray,
+    t: Any,
+    sample_weight: ArrayLike | None,
+    reduction: str,
+    out: FloatArray | None,
+    /,
+    **given: Any,
+) -> tuple[Any, FloatArray]:
+    """Check everything, run the compiled loss, and reduce the rows' losses.
+
+    ``name`` is what the function calls its first argument, z; ``given`` are the loss's options.
+    """
+    check.choice("reduction", reduction, REDUCTIONS)
+    options = rule.checked(given)
+    z = check.matrix(name, z)
+    if rule.link == "softmax":
+        check_columns(name, z)
+    fitted = rule.fit(z.shape[1], **options)
+    t = check.targets(rule.targets, t, z.shape[0], fitted.targets, z.dtype, ignored=fitted.ignored)
+    weights = check.sample_weights(sample_weight, z.shape[0], z.dtype)
+    divisor = check.divisor(reduction, z.shape[0], weights, fitted.shares(t, z.dtype))
+    compiled = row_loss(rule, fitted, z.dtype)
+    dz = check.output(out, z.shape, z.dtype, ((name, z), ("t", t), ("sample_weight", weights)))
+    # Checked.
+    value = _ops.loss(compiled, aligned(z), aligned(t), weights, divisor, reduction == "none", dz)
+    return value, deliver(dz, out)

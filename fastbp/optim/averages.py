@@ -1,0 +1,213 @@
+"""Averages of the parameters over the steps of a training: often better than the last parameters themselves.
+
+A. ``train(..., average=EMA())`` keeps one more flat array beside the parameters. The engine moves it after each step:
+   average += share * (parameters - average), and the shares of an epoch's steps are known before it.
+B. Training goes on from the parameters, which the average does not touch. ``average.apply(net)`` puts it in their
+   place; ``with average.applied(net):`` does so for a while.
+C. As with optimizers, what is kept belongs to the memory of a network's parameters, and goes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp import _validate as check
+from fastbp.optim._state import Memories
+
+__all__ = ["EMA", "SWA", "Average"]
+
+Array = NDArray[Any]
+
+
+class AverageState:
+    """What is kept of one network: the average, the steps seen, and how many of them are in it."""
+
+    def __init__(self, values: Array) -> None:
+        self.values = values
+        self.steps = self.taken = 0
+
+
+class Average:
+    """Base of the averages of parameters.
+
+    A subclass writes ``share(taken)``: the parameters' share in the average after so many others, 1 at first; and
+    ``takes(step)``: whether it takes the parameters after this step, from 1.
+    """
+
+    def __init__(self) -> None:
+        self._states: Memories[AverageState] = Memories()
+
+    def share(self, taken: int) -> float:
+        """Give the share of the next parameters in the average of so many."""
+        raise NotImplementedError(f"{type(self).__name__} must define share(taken)")
+
+    def takes(self, step: int) -> bool:
+        """Are the parameters after this step to be in the average?"""
+        return True
+
+    def _state(self, net: Any) -> AverageState:
+        return self._states.of(net, lambda flat: AverageState(np.zeros(flat.size, flat.dtype)))
+
+    def values(self, net: Any) -> Array:
+        """Give the average itself, flat, in the order of ``net.flat_parameters``."""
+        return self._state(net).values
+
+    def shares(self, net: Any, steps: int) -> NDArray[np.float64]:
+        """Give the parameters' share after each of the next steps; 0 where they are not taken."""
+        state = self._state(net)
+        made, taken = np.zeros(steps), state.taken
+        for i in range(steps):
+            if self.takes(state.steps + i + 1):
+                made[i] = self.share(taken)
+                taken += 1
+        return made
+
+    def count(self, net: Any, steps: int) -> None:
+        """Take notice that so many steps have been made, with the shares given for them."""
+        state = self._state(net)
+        state.taken += sum(self.takes(state.steps + i + 1) for i in range(steps))
+        state.steps += steps
+
+    def update(self, net: Any) -> None:
+        """Take the parameters as they are after one more step."""
+        share, state = self.shares(net, 1)[0], self._state(net)
+        if share:
+            state.values += state.values.dtype.type(share) * (net.flat_parameters - state.values)
+        self.count(net, 1)
+
+    def apply(self, net: Any) -> None:
+        """Put the average in the place of the parameters.
+
+        Raises
+        ------
+        ValueError
+            No step has been averaged yet.
+
+        Notes
+        -----
+        The running statistics of a `BatchNorm` are those of the parameters of the last steps. Let them see the data
+        once more with the average in place: forward passes in training mode.
+        """
+        if not self._state(net).taken:
+            raise ValueError(f"{self!r} has not averaged any step of this network yet")
+        net.flat_parameters[...] = self.values(net)
+
+    @contextmanager
+    def applied(self, net: Any) -> Iterator[None]:
+        """Put the average in the place of the parameters for the length of a ``with``."""
+        kept = net.flat_parameters.copy()
+        self.apply(net)
+        try:
+            yield
+        finally:
+            net.flat_parameters[...] = kept
+
+    def get_state(self, net: Any) -> dict[str, Any]:
+        """Give what is kept of a network, to go on from it with the same bits."""
+        state = self._state(net)
+        return {"average": type(self).__name__, "values": state.values, "steps": state.steps, "taken": state.taken}
+
+    def set_state(self, net: Any, state: Mapping[str, Any]) -> None:
+        """Go on from what `get_state` gave for a network of the same size and dtype.
+
+        Raises
+        ------
+        ValueError
+            It is another average's or of another size. Nothing has been changed then.
+        """
+        mine = self._state(net)
+        if state.get("average") != type(self).__name__:
+            raise ValueError(f"the state is that of {state.get('average')!r}, this is {type(self).__name__}")
+        values = np.asarray(state["values"])
+        if values.shape != mine.values.shape or values.dtype != mine.values.dtype:
+            expected = f"{mine.values.shape} {mine.values.dtype}"
+            raise ValueError(f"values are {values.shape} {values.dtype}, the network has {expected}")
+        steps, taken = (check.integer(name, state[name], 0) for name in ("steps", "taken"))
+        mine.values[...] = values
+        mine.steps, mine.taken = steps, taken
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_states"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _states=Memories())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__getstate__().items())})"
+
+
+class EMA(Average):
+    """Exponential moving average: average = decay * average + (1 - decay) * parameters, after each step.
+
+    It begins as the parameters after the first step.
+
+    Parameters
+    ----------
+    decay : float
+        In [0, 1).
+
+    References
+    ----------
+    B. T. Polyak and A. B. Juditsky, Acceleration of stochastic approximation by averaging, SIAM J. Control Optim. 30,
+    1992.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> x = np.linspace(-1, 1, 64)[:, None]
+    >>> net = fastbp.MLP([1, 8, 1], hidden="tanh", loss="mse", dtype="float64", seed=0)
+    >>> average = fastbp.EMA(decay=0.95)
+    >>> history = fastbp.train(net, x, x**2, optimizer=fastbp.Adam(lr=0.02), epochs=50, average=average)
+    >>> average.apply(net)
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        super().__init__()
+        self.decay = check.real("decay", decay, at_least=0, below=1)
+
+    def share(self, taken: int) -> float:
+        """Give 1 - decay; 1 at first."""
+        return 1 - self.decay if taken else 1.0
+
+
+class SWA(Average):
+    """Stochastic weight averaging: the mean of the parameters after every so many steps, from one on.
+
+    Parameters
+    ----------
+    start : int
+        The first step whose parameters are taken; steps count from 1, over all epochs.
+    every : int
+        Steps from one to the next: those of an epoch give the mean of the epochs' ends.
+
+    References
+    ----------
+    P. Izmailov, D. Podoprikhin, T. Garipov, D. Vetrov and A. G. Wilson, Averaging weights leads to wider optima and
+    better generalization, UAI 2018.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> x = np.linspace(-1, 1, 64)[:, None]
+    >>> net = fastbp.MLP([1, 8, 1], hidden="tanh", loss="mse", dtype="float64", seed=0)
+    >>> average = fastbp.SWA(start=100)
+    >>> history = fastbp.train(net, x, x**2, optimizer=fastbp.Adam(lr=0.02), epochs=50, batch_size=16, average=average)
+    >>> average.apply(net)
+    """
+
+    def __init__(self, start: int = 1, every: int = 1) -> None:
+        super().__init__()
+        self.start, self.every = check.integer("start", start), check.integer("every", every)
+
+    def takes(self, step: int) -> bool:
+        """Is it the first step or ``every`` steps later, and so on?"""
+        return step >= self.start and (step - self.start) % self.every == 0
+
+    def share(self, taken: int) -> float:
+        """Give 1 / (taken + 1)."""
+        return 1 / (taken + 1)

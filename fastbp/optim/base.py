@@ -1,0 +1,700 @@
+"""What every optimizer is: the package's own and users'.
+
+A. An optimizer object holds hyper-parameters, checked when they are set, and for each network it has served the state
+   of its rule: flat arrays of the network's dtype, in the order of `Network.flat_parameters`, and a count of steps.
+B. The classes of the table `fastbp.reference.OPTIMIZERS` are in `made.py`. Their rules are carried out by the engine,
+   in compiled code, which `compiled_for` hands all that it needs. `update` is the same step in numpy, by the reference
+   implementations.
+C. An optimizer of the user's own derives from `Optimizer` and writes `update`; training then calls that.
+D. The state belongs to a piece of memory, not to a Python object: a network, its `flat_parameters` and a view made of
+   them find the same state. It goes when that memory goes, so an optimizer keeps no network alive.
+E. A group is a number: that of the first of `groups` whose pattern matches a parameter's name, or one more than there
+   are. The engine knows groups as ranges of the flat vector, each with its own hyper-parameters.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import math
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp import _engine
+from fastbp import _validate as check
+from fastbp.optim._rates import Schedule, checked_rate, rate_at, rates_of
+from fastbp.optim._state import Memories, linear_weights, ranges
+from fastbp.reference import OptimizerRule
+
+__all__ = ["Optimizer", "OptimizerState", "RuleOptimizer"]
+
+Array = NDArray[Any]
+Values = dict[str, Any]
+Groups = tuple[tuple[str, Values], ...]
+
+
+# ---- checks ----------------------------------------------------------------------------------------------------------
+
+
+def _fraction(name: str, value: Any) -> float:
+    return check.real(name, value, at_least=0, below=1)
+
+
+def _betas(name: str, value: Any) -> tuple[float, float]:
+    if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str | bytes):
+        raise TypeError(f"{name} must be two numbers, got {type(value).__name__} {value!r}")
+    if len(value) != 2:
+        raise ValueError(f"{name} must be two numbers, got {len(value)}: {value!r}")
+    return _fraction(f"{name}[0]", value[0]), _fraction(f"{name}[1]", value[1])
+
+
+CHECKS = {
+    "rate": checked_rate,
+    "positive": lambda name, value: check.real(name, value, above=0),
+    "not_negative": lambda name, value: check.real(name, value, at_least=0),
+    "number": check.real,
+    "fraction": _fraction,
+    "flag": check.flag,
+    "betas": _betas,
+}
+
+
+def _check_together(rule: OptimizerRule, values: Values, where: str = "") -> None:
+    """Refuse hyper-parameters that do not go together."""
+    for name, other in rule.excludes:
+        wanted = not other.startswith("not ")
+        other = other.removeprefix("not ")
+        if values[name] and bool(values[other]) != wanted:
+            needed = f"{other} {'> 0' if wanted else '0'}"
+            raise ValueError(f"{where}{name}={values[name]!r} needs {needed}, got {other} {values[other]!r}")
+
+
+def _check_pair(parameters: Array, gradients: Array) -> None:
+    """Parameters and gradients as `update` takes them: 1-D, of one length and one floating dtype."""
+    for name, array in (("parameters", parameters), ("gradients", gradients)):
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{name} must be a numpy array, got {type(array).__name__}")
+        if array.ndim != 1:
+            raise ValueError(f"{name} must be 1-D, got shape {array.shape}")
+    if parameters.dtype not in (np.float32, np.float64):
+        raise TypeError(f"parameters must be float32 or float64, got {parameters.dtype}")
+    if gradients.dtype != parameters.dtype:
+        raise TypeError(f"gradients must be {parameters.dtype} like parameters, got {gradients.dtype}")
+    if gradients.shape != parameters.shape:
+        raise ValueError(f"gradients must have the shape {parameters.shape} of parameters, got {gradients.shape}")
+    if not parameters.flags.writeable:
+        raise ValueError("parameters must be writable")
+
+
+# ---- state -----------------------------------------------------------------------------------------------------------
+
+
+class OptimizerState:
+    """What an optimizer remembers of one network.
+
+    Attributes
+    ----------
+    arrays : dict of str to ndarray
+        The optimizer's state arrays that have been used, of the length and dtype of the network's ``flat_parameters``.
+    step : int
+        How many steps have been made.
+    carried : ndarray of float64
+        For each group, the number that the rule hands on from step to step.
+    layout : tuple of (end, group, is a linear unit's weight)
+        Of the network's parameters, in their order; None before a network was seen.
+    """
+
+    __slots__ = ("arrays", "carried", "layout", "step")
+
+    def __init__(
+        self,
+        arrays: dict[str, Array] | None = None,
+        step: int = 0,
+        carried: NDArray[np.float64] | None = None,
+        layout: tuple[tuple[int, int, bool], ...] | None = None,
+    ) -> None:
+        self.arrays = {} if arrays is None else arrays
+        self.step = step
+        self.carried = np.zeros(1) if carried is None else carried
+        self.layout = layout
+
+    def __repr__(self) -> str:
+        shown = f"arrays={self.arrays!r}, step={self.step!r}, carried={self.carried!r}, layout={self.layout!r}"
+        return f"{type(self).__name__}({shown})"
+
+
+class Optimizer:
+    """Base of all optimizers, and of your own.
+
+    A subclass writes ``update(parameters, gradients)``, which changes ``parameters`` in place; `Network.train_step` and
+    `train` call it once a step with the network's ``flat_parameters`` and its flat gradient. Arrays that the rule
+    keeps from step to step are named in ``state_names`` and come, with the count of steps, from ``state_for``.
+
+    Attributes
+    ----------
+    kind : str or None
+        Name of the engine's compiled rule; None: the rule is ``update``, in Python. A subclass of `SGD` or `Adam`
+        that writes its own ``update`` has None unless it says otherwise.
+    state_names : tuple of str
+        Names of the arrays kept for each network.
+    makes_whole_steps : bool
+        Whether it has ``step(net, x, t, *, sample_weight=None)``, which computes as many losses and gradients as it
+        likes, in place of ``update``: as `LBFGS` does.
+    wants_all_rows : bool
+        Whether `train` gives it all rows as one batch where no ``batch_size`` is given.
+
+    Notes
+    -----
+    One optimizer may serve several networks: each has a state of its own, which goes when the network goes. A copy
+    (`copy.copy`, `copy.deepcopy`, `pickle`) has the hyper-parameters and no state.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastbp
+    >>> class MeanSquare(fastbp.Optimizer):
+    ...     state_names = ("mean_square",)
+    ...     def update(self, parameters, gradients):
+    ...         mean_square = self.state_for(parameters).arrays["mean_square"]
+    ...         mean_square += 0.1 * (gradients**2 - mean_square)
+    ...         parameters -= 0.01 * gradients / (np.sqrt(mean_square) + 1e-8)
+    >>> w = np.array([1.0, -2.0])
+    >>> MeanSquare().update(w, np.array([0.5, -0.5]))
+    >>> w.round(4)
+    array([ 0.9684, -1.9684])
+    """
+
+    kind: ClassVar[str | None] = None
+    state_names: ClassVar[tuple[str, ...]] = ()
+    makes_whole_steps: ClassVar[bool] = False
+    wants_all_rows: ClassVar[bool] = False
+
+    _states: Memories[OptimizerState]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        self._states = Memories()  # here, so that a subclass need not call our __init__
+        return self
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "update" in vars(cls) and "kind" not in vars(cls):
+            cls.kind = None  # else the engine would carry out the base's rule, and never call this update
+        if "set_state" in vars(cls) and "check_state" not in vars(cls):
+            cls.check_state = _checks_nothing  # type: ignore[method-assign]  # it knows its own states, the base does not
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_states"}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        shown = (f"{name.removeprefix('_')}={value!r}" for name, value in self.__getstate__().items())
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def update(self, parameters: Array, gradients: Array) -> None:
+        """Make one step: change ``parameters`` in place.
+
+        Parameters
+        ----------
+        parameters : ndarray, shape (n,)
+            All parameters of one network, float32 or float64.
+        gradients : ndarray, shape (n,)
+            The gradient of the loss, of the same dtype. Not to be changed.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define update(parameters, gradients)")
+
+    def hyperparameters(self, step: int = 1, group: int | None = None) -> tuple[float, ...]:
+        """The numbers that the engine's rule reads, in its order; empty where the rule is Python's."""
+        return ()
+
+    def observe(self, loss: float) -> None:
+        """Tell the schedules, each once, the loss of an epoch: on the validation data, where there are any.
+
+        `train` calls it.
+        """
+        for schedule in {id(schedule): schedule for schedule in self._schedules().values()}.values():
+            schedule.observe(loss)
+
+    def state_for(self, network_like: Any) -> OptimizerState:
+        """The state kept for one network; made where there is none.
+
+        Parameters
+        ----------
+        network_like : Network or ndarray
+            A network, or its ``flat_parameters``: both give the same state.
+
+        Returns
+        -------
+        state : OptimizerState
+            Always the same object for the same network.
+
+        Raises
+        ------
+        TypeError
+            If it is neither an array nor has an array ``flat_parameters``.
+        """
+        return self._states.of(network_like, self._begin)
+
+    def _begin(self, flat: Array) -> OptimizerState:
+        # Large zeros take no memory until they are written, so nothing is saved by making them later.
+        return OptimizerState({name: np.zeros(flat.size, flat.dtype) for name in self.state_names})
+
+    def get_state(self, net: Any) -> dict[str, Any]:
+        """Give what is remembered of a network, to go on from it with the same bits: arrays and numbers by name.
+
+        The arrays are the state's own, not copies.
+        """
+        state = self.state_for(net)
+        made = {"optimizer": type(self).__name__, "step": state.step}
+        made.update({f"state.{name}": array for name, array in state.arrays.items()})
+        made.update({f"setting.{name}": value for name, value in self._settings().items()})
+        for name, schedule in self._schedules().items():
+            made.update({f"schedule.{name}.{key}": value for key, value in schedule.get_state(net).items()})
+        return made
+
+    def _settings(self) -> dict[str, Any]:
+        """Give the attributes that are plain numbers and strings."""
+        return {n: value for n, value in self.__getstate__().items() if isinstance(value, bool | int | float | str)}
+
+    def _schedules(self) -> dict[str, Schedule]:
+        """Give the schedules by the name that their state has."""
+        return {name: value for name, value in self.__getstate__().items() if isinstance(value, Schedule)}
+
+    def set_state(self, net: Any, state: Mapping[str, Any]) -> None:
+        """Go on from what `get_state` gave for a network of the same size and dtype.
+
+        Raises
+        ------
+        ValueError
+            It is another optimizer's or of another size. Nothing has been changed then.
+        """
+        arrays = self.check_state(net, state)
+        mine = self.state_for(net)
+        mine.step = check.integer("step", state["step"], 0)
+        mine.arrays.clear()
+        mine.arrays.update({name: np.array(array) for name, array in arrays.items()})
+        for name, schedule in self._schedules().items():
+            schedule.set_state(net, _below(f"schedule.{name}.", state))
+        vars(self).update(_below("setting.", state))
+
+    def check_state(self, net: Any, state: Mapping[str, Any]) -> dict[str, Array]:
+        """Give the arrays of a state, or raise ValueError where `set_state` would."""
+        flat = getattr(net, "flat_parameters", net)
+        if state.get("optimizer") != type(self).__name__:
+            raise ValueError(f"the state is that of {state.get('optimizer')!r}, this is {type(self).__name__}")
+        if "step" not in state:
+            raise ValueError("the state has no 'step'")
+        check.integer("step", state["step"], 0)
+        arrays = _below("state.", state)
+        for name, array in arrays.items():
+            if name not in self.state_names:
+                raise ValueError(f"unknown state {name!r}: known are {', '.join(map(repr, self.state_names))}")
+            if np.shape(array) != flat.shape or np.asarray(array).dtype != flat.dtype:
+                got = f"{np.shape(array)} {np.asarray(array).dtype}"
+                raise ValueError(f"state.{name} is {got}, the network has {flat.shape} {flat.dtype}")
+        for name, schedule in self._schedules().items():
+            if set(_below(f"schedule.{name}.", state)) != set(schedule.get_state(net)):
+                raise ValueError(f"the state does not fit the schedule {name}={schedule!r}")
+        if unknown := set(_below("setting.", state)) - set(self._settings()):
+            raise ValueError(f"the state has settings that this optimizer has not: {', '.join(sorted(unknown))}")
+        return arrays
+
+
+def _checks_nothing(self: Optimizer, net: Any, state: Mapping[str, Any]) -> dict[str, Array]:
+    """Leave it to `set_state`, which refuses what does not fit before it changes anything."""
+    return {}
+
+
+# ---- optimizers of the table -----------------------------------------------------------------------------------------
+
+
+_EXTRAS = ("groups", "clip_value", "clip_norm")  # keywords of every rule
+
+
+class RuleOptimizer(Optimizer):
+    """Base of the optimizers of the table `fastbp.reference.OPTIMIZERS`.
+
+    Attributes
+    ----------
+    rule : fastbp.reference.OptimizerRule
+        The optimizer's entry in the table.
+    version : int
+        Another one after each change: what was made for the engine before is out of date then.
+    """
+
+    rule: ClassVar[OptimizerRule]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        names = [hyper.name for hyper in self.rule.hyper]
+        options = check.named(type(self).__name__, names, args, options)
+        extras = {name: options.pop(name, None) for name in _EXTRAS}
+        self._values = {hyper.name: hyper.default for hyper in self.rule.hyper}
+        self._values.update(self._checked(options, f"{type(self).__name__}: "))
+        _check_together(self.rule, self._values)
+        self._groups = self._checked_groups(extras["groups"])
+        self._clip_value = _clip("clip_value", extras["clip_value"])
+        self._clip_norm = _clip("clip_norm", extras["clip_norm"])
+        self.version = 0
+
+    def _checked(self, options: Mapping[str, Any], where: str) -> Values:
+        known = {hyper.name: hyper.check for hyper in self.rule.hyper}
+        for name in options:
+            if name not in known:
+                raise TypeError(f"{where}unknown hyper-parameter {name!r}: known are {', '.join(map(repr, known))}")
+        return {name: CHECKS[known[name]](name, value) for name, value in options.items()}
+
+    def _checked_groups(self, groups: Any) -> Groups:
+        if groups is None:
+            return ()
+        if isinstance(groups, Mapping | str) or not hasattr(groups, "__iter__"):
+            raise TypeError(f"groups must be a sequence of dicts, got {type(groups).__name__} {groups!r}")
+        made = []
+        for i, group in enumerate(groups):
+            where = f"groups[{i}]: "
+            if not isinstance(group, Mapping):
+                raise TypeError(f"groups[{i}] must be a dict, got {type(group).__name__} {group!r}")
+            if not isinstance(group.get("match"), str):
+                raise TypeError(f'{where}match must be a pattern such as "*.bias", got {group.get("match")!r}')
+            values = self._checked({name: value for name, value in group.items() if name != "match"}, where)
+            _check_together(self.rule, {**self._values, **values}, where)
+            made.append((group["match"], values))
+        return tuple(made)
+
+    # ---- settings
+
+    def _set(self, name: str, value: Any) -> None:
+        """Change a hyper-parameter, or nothing."""
+        values = {**self._values, **self._checked({name: value}, "")}
+        _check_together(self.rule, values)
+        for i, (_, own) in enumerate(self._groups):
+            _check_together(self.rule, {**values, **own}, f"groups[{i}]: ")
+        self._values = values
+        self.version += 1
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """Hyper-parameters of some parameters, as given; a copy."""
+        return [{"match": match, **values} for match, values in self._groups]
+
+    @property
+    def clip_value(self) -> float | None:
+        """What each element of the gradient is held within, above 0; or None."""
+        return self._clip_value
+
+    @clip_value.setter
+    def clip_value(self, value: float | None) -> None:
+        self._clip_value = _clip("clip_value", value)
+        self.version += 1
+
+    @property
+    def clip_norm(self) -> float | None:
+        """What the norm of the whole gradient is held within, above 0; or None."""
+        return self._clip_norm
+
+    @clip_norm.setter
+    def clip_norm(self, value: float | None) -> None:
+        self._clip_norm = _clip("clip_norm", value)
+        self.version += 1
+
+    def __repr__(self) -> str:
+        shown = dict(self._values)
+        given = {"groups": self.groups, "clip_value": self._clip_value, "clip_norm": self._clip_norm}
+        shown.update({name: value for name, value in given.items() if value})
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    def _values_of(self, group: int | None) -> Values:
+        if group is None or group == len(self._groups):
+            return self._values
+        return {**self._values, **self._groups[group][1]}
+
+    def rate(self, step: int, group: int | None = None) -> float:
+        """Give the learning rate of a step, from 1: of a group by its place in ``groups``, or of the rest."""
+        return rate_at(self._values_of(group)["lr"], step)
+
+    def hyperparameters(self, step: int = 1, group: int | None = None) -> tuple[float, ...]:
+        """The numbers that the engine's rule reads, in its order: the learning rate of that step, and so on."""
+        return tuple(_flat({**self._values_of(group), "lr": self.rate(step, group)}))
+
+    def _schedules(self) -> dict[str, Schedule]:
+        """Give the schedules by the name that their state has."""
+        rates = {"lr": self._values["lr"]}
+        rates.update({f"groups.{i}.lr": values["lr"] for i, (_, values) in enumerate(self._groups) if "lr" in values})
+        return {name: rate for name, rate in rates.items() if isinstance(rate, Schedule)}
+
+    # ---- state
+
+    def _begin(self, flat: Array) -> OptimizerState:
+        first = self.rule.carried[1] if self.rule.carried else 0.0
+        state = OptimizerState(carried=np.full(len(self._groups) + 1, first))
+        for name in self._used():
+            state.arrays[name] = self._first_array(state, name, flat)
+        return state
+
+    def _used(self) -> list[str]:
+        """Give the names of the state arrays that some group uses now."""
+        groups = [self._values_of(group) for group in range(len(self._groups) + 1)]
+        needed = self.rule.used_if
+        return [n for n in self.rule.states if n not in needed or any(values[needed[n]] for values in groups)]
+
+    def _first_array(self, state: OptimizerState, name: str, flat: Array) -> Array:
+        made = np.zeros(flat.size, flat.dtype)
+        if name in self.rule.begins_as:
+            hyper, first = self.rule.begins_as[name], 0
+            for end, group, _ in state.layout or ((flat.size, len(self._groups), False),):
+                made[first:end] = self._values_of(group)[hyper]
+                first = end
+        return made
+
+    def state_for(self, network_like: Any) -> OptimizerState:
+        state = super().state_for(network_like)
+        if state.layout is None and hasattr(network_like, "parameters"):
+            state.layout = self._layout(network_like)
+            if state.step == 0:
+                for name in self.rule.begins_as:
+                    state.arrays[name] = self._first_array(state, name, network_like.flat_parameters)
+        return state
+
+    def _layout(self, net: Any) -> tuple[tuple[int, int, bool], ...]:
+        """Give the end, the group and the kind of each parameter; refuse a group that has none."""
+        named = ranges(net)
+        for i, (match, _) in enumerate(self._groups):
+            if not any(fnmatchcase(name, match) for name in named):
+                known = ", ".join(map(repr, named))
+                raise ValueError(f"groups[{i}] matches no parameter: {match!r}; the network has {known}")
+        weights = linear_weights(net)
+        return tuple((end, self._group_of(name), name in weights) for name, (_, end) in named.items())
+
+    def _group_of(self, name: str) -> int:
+        found = (i for i, (match, _) in enumerate(self._groups) if fnmatchcase(name, match))
+        return next(found, len(self._groups))
+
+    def state_arrays(self, state: OptimizerState, flat: Array) -> list[Array | None]:
+        """The arrays that the engine's rule is handed, None for one that it does not use now."""
+        used = self._used()
+        for name in used:
+            if name not in state.arrays:
+                # One call, since another thread may have come first.
+                state.arrays.setdefault(name, self._first_array(state, name, flat))
+        return [state.arrays[name] if name in used else None for name in self.rule.states]
+
+    def get_state(self, net: Any) -> dict[str, Any]:
+        """Give what is remembered of a network and of the schedules, and the hyper-parameters that are numbers."""
+        made = {**super().get_state(net), "carried": self.state_for(net).carried, **_numbers("hyper.", self._values)}
+        made.update(clip_value=self._clip_value or 0.0, clip_norm=self._clip_norm or 0.0)  # 0: none
+        for i, (match, values) in enumerate(self._groups):
+            made.update({f"group.{i}.match": match, **_numbers(f"group.{i}.", values)})
+        return made
+
+    def set_state(self, net: Any, state: Mapping[str, Any]) -> None:
+        """Go on from what `get_state` gave: with its hyper-parameters, too, and schedules of the same kind.
+
+        Raises
+        ------
+        ValueError
+            It is another optimizer's, or of a network of another size. Nothing has been changed then.
+        """
+        self.check_state(net, state)
+        super().set_state(net, state)
+        self.state_for(net).carried[...] = np.array(state["carried"], float)
+        self._values, self._groups = self._values_in(state)
+        self._clip_value, self._clip_norm = self._clips_in(state)
+        self.version += 1
+
+    def check_state(self, net: Any, state: Mapping[str, Any]) -> dict[str, Array]:
+        arrays = super().check_state(net, state)
+        carried = np.array(state.get("carried", ()), float)
+        if carried.shape != (len(self._groups) + 1,):
+            raise ValueError(f"carried has shape {carried.shape}, expected {(len(self._groups) + 1,)}: other groups?")
+        self._values_in(state)
+        self._clips_in(state)
+        return arrays
+
+    def _settings(self) -> dict[str, Any]:
+        return {}  # hyper-parameters have their checks, and are none of these
+
+    def _values_in(self, state: Mapping[str, Any]) -> tuple[Values, Groups]:
+        """Give the hyper-parameters with those of a state, and those of the groups."""
+        values = {**self._values, **self._numbers_in("hyper.", state, self._values)}
+        _check_together(self.rule, values)
+        groups = []
+        for i, (match, own) in enumerate(self._groups):
+            if (theirs := state.get(f"group.{i}.match")) != match:
+                raise ValueError(f"groups[{i}] matches {theirs!r} in the state, {match!r} here")
+            changing = {name: value for name, value in own.items() if callable(value)}
+            its = {**changing, **self._numbers_in(f"group.{i}.", state, own)}
+            _check_together(self.rule, {**values, **its}, f"groups[{i}]: ")
+            groups.append((match, its))
+        return values, tuple(groups)
+
+    def _numbers_in(self, start: str, state: Mapping[str, Any], mine: Values) -> Values:
+        """Give the hyper-parameters that a state has under names that begin so; a rate that changes stays as it is."""
+        given = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in _below(start, state).items()
+            if name != "match" and not (name == "lr" and callable(mine.get("lr")))
+        }
+        return self._checked(given, "")
+
+    @staticmethod
+    def _clips_in(state: Mapping[str, Any]) -> tuple[float | None, float | None]:
+        value, norm = (check.real(name, state.get(name, 0.0), at_least=0) for name in ("clip_value", "clip_norm"))
+        return value or None, norm or None
+
+    # ---- steps
+
+    def compiled_for(self, net: Any, gradients: Array, *, steps: int = 1, penalized: bool = True, accumulate: int = 1,
+                     average: Any = None, by_rows: bool = False) -> _engine.Update:
+        """Give the engine what the next steps on a network need.
+
+        Parameters
+        ----------
+        net : Network
+            Whose parameters change.
+        gradients : ndarray
+            Where the engine puts the flat gradient, or where it is.
+        steps : int
+            For how many there are to be learning rates.
+        penalized : bool
+            Whether the network's penalties are not in the gradients yet.
+        accumulate : int
+            Batches to a step.
+        average : fastbp.averages.Average, optional
+            Of the parameters.
+        by_rows : bool
+            Whether a step's penalties are divided by what the mean loss of its rows is divided by.
+        """
+        state = self.state_for(net)
+        assert state.layout is not None
+        flat, first = net.flat_parameters, state.step + 1
+        shares = None if average is None else average.shares(net, steps)
+        return _engine.Update(
+            flat,
+            gradients,
+            _parts(state.layout, net.l1, net.l2),
+            self.kind,
+            self.state_arrays(state, flat),
+            [tuple(_flat(self._values_of(group))) for group in range(len(self._groups) + 1)],
+            state.carried,
+            state,
+            rates=self.rates(first, steps),
+            limit=math.inf if self._clip_value is None else self._clip_value,
+            clip_norm=self._clip_norm or 0.0,
+            penalized=penalized,
+            accumulate=accumulate,
+            room=np.empty_like(flat) if accumulate > 1 else None,
+            averages=None if average is None else average.values(net),
+            shares=shares,
+            by_rows=by_rows,
+        )
+
+    @property
+    def moves(self) -> bool:
+        """Whether some learning rate changes with the step."""
+        return any(callable(self._values_of(group)["lr"]) for group in range(len(self._groups) + 1))
+
+    def rates(self, first: int, steps: int) -> NDArray[np.float64] | None:
+        """Give the learning rate of each of so many steps and each group; None where none of them changes."""
+        if not self.moves:
+            return None
+        rates = [self._values_of(group)["lr"] for group in range(len(self._groups) + 1)]
+        return np.ascontiguousarray(np.stack([rates_of(rate, first, steps) for rate in rates], axis=1))
+
+    def update(self, parameters: Array, gradients: Array) -> None:
+        """Make one step in numpy: change ``parameters``, and the state kept for them, in place.
+
+        Parameters
+        ----------
+        parameters, gradients : ndarray, shape (n,)
+            Of one dtype, float32 or float64.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If they are not 1-D arrays of one length and one floating dtype, or ``parameters`` is read-only; if there
+            are groups, and the network was not seen by ``state_for(net)``, so that nobody knows their place.
+        """
+        _check_pair(parameters, gradients)
+        state = self.state_for(parameters)
+        if self._groups and state.layout is None:
+            raise ValueError("groups need the parameters' names: call state_for(net) first")
+        gradients = self.clipped(gradients)
+        arrays = self.state_arrays(state, parameters)
+        carried, first = state.carried.copy(), 0
+        for end, group, _ in _merged(state.layout) if state.layout else ((parameters.size, 0, False),):
+            here = slice(first, end)
+            pieces = [None if array is None else array[here] for array in arrays]
+            carried[group] = self._twin_step(parameters[here], gradients[here], pieces, state, group)
+            first = end
+        state.carried[...] = carried
+        state.step += 1
+
+    def _twin_step(
+        self, parameters: Array, gradients: Array, pieces: list[Array | None], state: OptimizerState, group: int
+    ) -> float:
+        options = {**self._values_of(group), "lr": self.rate(state.step + 1, group), "step": state.step + 1}
+        if self.rule.carried:
+            options[self.rule.carried[0]] = float(state.carried[group])
+        result = self.rule.step(parameters, gradients, *pieces, **options)
+        return float(state.carried[group]) if result is None else result
+
+    def clipped(self, gradients: Array) -> Array:
+        """Give the gradient held within ``clip_value`` and ``clip_norm``; itself where there is neither."""
+        if self._clip_value is not None:
+            gradients = np.clip(gradients, -self._clip_value, self._clip_value)
+        if self._clip_norm is not None:
+            norm = math.sqrt(np.square(gradients, dtype=np.float64).sum())
+            scale = self._clip_norm / (norm + 1e-6)
+            gradients = gradients * gradients.dtype.type(1.0 if scale >= 1 else scale)
+        return gradients
+
+
+def _below(start: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the entries whose names begin so, without that beginning."""
+    return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+
+
+def _numbers(start: str, values: Values) -> dict[str, Any]:
+    """Give the hyper-parameters that are numbers, under names that begin so."""
+    return {
+        f"{start}{name}": np.array(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if not callable(value)
+    }
+
+
+def _clip(name: str, value: Any) -> float | None:
+    return None if value is None else check.real(name, value, above=0)
+
+
+def _flat(values: Values) -> list[float]:
+    """Give the numbers of the hyper-parameters one after another; a schedule's is there when its step is known."""
+    numbers: list[float] = []
+    for value in values.values():
+        numbers += value if isinstance(value, tuple) else [0.0 if callable(value) else float(value)]
+    return numbers
+
+
+def _merged(layout: Sequence[tuple[int, int, bool]]) -> list[tuple[int, int, bool]]:
+    """Give neighbours of one group as one."""
+    made: list[tuple[int, int, bool]] = []
+    for entry in layout:
+        if made and made[-1][1] == entry[1]:
+            made.pop()
+        made.append(entry)
+    return made
+
+
+def _parts(layout: Sequence[tuple[int, int, bool]], l1: float, l2: float) -> list[tuple[int, int, float, float]]:
+    """Give the engine's parts: neighbours of one group and one penalty."""
+    made: list[tuple[int, int, float, float]] = []
+    for end, group, weight in layout:
+        part = end, group, l1 if weight else 0.0, l2 if weight else 0.0
+        if made and made[-1][1:] == part[1:]:
+            made.pop()
+        made.append(part)
+    return made

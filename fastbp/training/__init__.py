@@ -1,0 +1,8 @@
+"""Training: the loop over epochs and batches, its data, metrics, callbacks, history and progress."""
+
+from fastbp.training._loop import train
+from fastbp.training.callbacks import BatchInfo, Callback, EarlyStopping, StopTraining
+from fastbp.training.history import History
+from fastbp.training.metrics import Metric
+
+__all__ = ["BatchInfo", "Callback", "EarlyStopping", "History", "Metric", "StopTraining", "train"]

@@ -1,0 +1,756 @@
+"""Training: epochs of mini-batches, each epoch one call into the engine.
+
+A. `train` checks its arguments and makes a `Run`, which knows at every moment where it is: epoch, batch, and the sums
+   of the epoch so far. A checkpoint is that, with the network, the optimizer and the history.
+B. An epoch is one call into the engine unless somebody wants to look in between (`max_seconds`, `max_steps`, a
+   checkpoint, ``on_batch_end``), or its rows have to be gathered. Then it is several, with the same bits.
+C. Whatever ends a training early is a `StopTraining`, also what the run itself raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastbp import _validate as check
+from fastbp._frozen import Record
+from fastbp._validate import FloatArray
+from fastbp.io import checkpoint as files
+from fastbp.losses import Loss
+from fastbp.network._network import Network, check_optimizer
+from fastbp.optim import Optimizer
+from fastbp.optim.averages import Average
+from fastbp.random import Philox
+from fastbp.training import data as sources
+from fastbp.training import progress as reporting
+from fastbp.training.callbacks import BatchInfo, Callback, EarlyStopping, StopTraining, checked_callbacks, has_batch_end
+from fastbp.training.data import Piece, Rows, Source, Stream, Validation
+from fastbp.training.history import History
+from fastbp.training.metrics import Metric, check_against, checked_metrics, evaluate
+
+__all__ = ["train"]
+
+Path = str | os.PathLike[str]
+
+GLANCE = 0.1  # seconds between two looks at the clock, where there is a limit
+
+
+def train(
+    net: Network,
+    x: Any,
+    t: ArrayLike | None = None,
+    *,
+    optimizer: Optimizer,
+    epochs: int = 10,
+    batch_size: int | None = None,
+    shuffle: bool = True,
+    sample_weight: ArrayLike | None = None,
+    class_weight: str | Mapping[int, float] | ArrayLike | None = None,
+    steps_per_epoch: int | None = None,
+    validation_data: Sequence[Any] | None = None,
+    validation_fraction: float = 0.0,
+    stratify: bool | None = None,
+    metrics: Sequence[str | Metric | Callable[..., Any]] = (),
+    train_metrics: Sequence[str | Metric | Callable[..., Any]] = (),
+    early_stopping: EarlyStopping | None = None,
+    callbacks: Sequence[Callback | Callable[[Network, History], object]] = (),
+    max_seconds: float | None = None,
+    max_steps: int | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool | Path = False,
+    progress: str | bool = "auto",
+    seed: int | None = 0,
+    accumulate: int = 1,
+    average: Average | None = None,
+) -> History:
+    """Train a network by mini-batches.
+
+    Each batch's step is the gradient of its mean loss and one update by the optimizer. The batches of an epoch are
+    consecutive pieces of a permutation of the rows, the last one shorter where the rows do not divide.
+
+    Parameters
+    ----------
+    net : Network
+        Its parameters are changed in place.
+    x : ndarray of the network's dtype, shape (n, in), or batches
+        A sample each row; any strides. A memory-mapped array is read batch by batch. Without t, batches: an iterable of
+        ``(x, t)`` or ``(x, t, sample_weight)`` (a list, an object like a DataLoader, a generator), or a function that
+        is called with the epoch's number, from 0, and returns one. Each is checked before its step.
+    t : array_like
+        Targets, as the network's loss takes them; None where x gives batches.
+    optimizer : Optimizer
+        `SGD(lr=0.1)`, `Adam()`, or your own; it keeps its state, so that training can go on.
+    epochs : int
+        At least 1.
+    batch_size : int, optional
+        Rows of a batch, at least 1; None: 128, or all rows for an optimizer that is made for the whole data (`LBFGS`,
+        `LBFGSB`). The size of batches that x gives is their own.
+    shuffle : bool
+        Another order in each epoch: ``Philox(seed, stream_number("shuffle", epoch)).permutation(n)``; False: the
+        rows as they lie. For arrays alone.
+    sample_weight : array_like, shape (n,), optional
+        A factor for each row's loss. A batch whose rows have no weight makes no step.
+    class_weight : "balanced", dict or array_like, optional
+        A factor for each row by its label, times ``sample_weight``; "balanced": n / (K · rows of the class), for K
+        classes that occur among the training rows. See `fastbp.data.class_weights`.
+    steps_per_epoch : int, optional
+        For batches: an epoch has so many, and the next one goes on in the same generator. None: an epoch is the whole
+        of it; a generator then serves one epoch.
+    validation_data : (x, t) or (x, t, sample_weight), optional
+        Data whose loss is computed after each epoch.
+    validation_fraction : float
+        Instead: the share of the rows that are kept from training for that, in [0, 1), drawn with the seed as
+        `fastbp.data.validation_rows` says.
+    stratify : bool, optional
+        Each class has its share of them; None: where the targets are labels (or one column of 0 and 1).
+    metrics, train_metrics : sequence of str, callable or Metric
+        What is computed after each epoch on the validation data (``history.metrics["val_accuracy"]``) and on the
+        training rows (``history.metrics["accuracy"]``): "accuracy", "top_5", "r2", "mae", "mse", "auc" (by
+        scikit-learn), a function of targets and ``net.predict(x)``, or a `Metric`.
+    early_stopping : EarlyStopping, optional
+        When to stop, and whether to go back to the best weights.
+    callbacks : sequence of callable or Callback
+        A function is called as ``call(net, history)`` after every epoch, a `Callback` wherever it wants to be. An
+        exception ends the training; `StopTraining` ends it well.
+    max_seconds : float, optional
+        Stop after the batch in which this call has taken so long.
+    max_steps : int, optional
+        Stop after so many steps of the run, those before a resume included.
+    checkpoint : str or path, optional
+        Where the run is kept, to be resumed with the same bits: after every epoch, at the end, and on Ctrl-C. Written
+        beside and renamed: whole at every moment.
+    checkpoint_every : int, optional
+        After so many batches of the run instead of every epoch.
+    resume : bool or str or path
+        Go on with the run in this file, or, if True, in `checkpoint` if there is one. Data and arguments must be those
+        of the run; `epochs`, `max_steps`, `max_seconds`, callbacks without a state and where checkpoints go may differ.
+    progress : {"auto", True, False, "bar", "lines"}
+        "auto": a bar once training has taken two seconds on a terminal, lines where there is none.
+    seed : int, optional
+        Of the shuffles and the rows kept for validation; None: another one each time.
+    accumulate : int
+        So many batches make one step, as if they were one batch; the last step of an epoch has what is left.
+    average : fastbp.EMA or fastbp.SWA, optional
+        An average of the parameters, taken after each step; ``average.apply(net)`` puts it in their place.
+
+    Returns
+    -------
+    history : History
+        Losses, metrics and seconds of the finished epochs, and why training stopped early, if it did.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is wrong; nothing has been changed then. A batch of an iterator is wrong: the parameters are those
+        after the batch before.
+    CheckpointError
+        The checkpoint to be resumed is damaged or belongs to something else; nothing has been changed.
+    KeyboardInterrupt
+        Within about 0.2 s of Ctrl-C; the parameters are those after a whole step.
+
+    References
+    ----------
+    L. Bottou, "Stochastic Gradient Descent Tricks", in Neural Networks: Tricks of the Trade, 2012.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> x = np.linspace(-1, 1, 64)[:, None]
+    >>> net = fastbp.MLP([1, 8, 1], hidden="tanh", loss="mse", dtype="float64", seed=0)
+    >>> history = fastbp.train(net, x, x**2, optimizer=fastbp.Adam(lr=0.02), epochs=200, batch_size=16)
+    >>> history.loss[-1] < 0.01 * history.loss[0]
+    True
+
+    With a quarter of the rows for validation, and a limit:
+
+    >>> history = fastbp.train(
+    ...     net, x, x**2, optimizer=fastbp.Adam(), validation_fraction=0.25, metrics=["r2"], max_steps=12, batch_size=16
+    ... )
+    >>> history.stopped, history.epochs, len(history.metrics["val_r2"])
+    ('max_steps: 12 steps were made', 4, 4)
+    """
+    if not isinstance(net, Network):
+        raise TypeError(f"net must be a fastbp.Network, got {net!r} ({type(net).__name__})")
+    check_optimizer(optimizer)
+    shuffle = check.flag("shuffle", shuffle)
+    epochs = check.integer("epochs", epochs)
+    if batch_size is not None or not optimizer.wants_all_rows:
+        batch_size = check.integer("batch_size", 128 if batch_size is None else batch_size)
+    steps = _checked_steps(optimizer, accumulate, average)
+    limits = _checked_limits(max_seconds, max_steps)
+    keeper = _checked_keeper(checkpoint, checkpoint_every, resume)
+    tree, seed = _resumed(keeper, net, optimizer, seed)
+    if sources.is_stream(x, t):
+        _refuse_for_batches(sample_weight, class_weight, validation_fraction, stratify, train_metrics)
+        source: Rows | Stream = _checked_stream(net, x, steps_per_epoch, epochs, class_weight)
+        validation = sources.checked_validation(net, validation_data)
+    else:
+        if steps_per_epoch is not None:
+            raise ValueError("steps_per_epoch is for batches: the rows of arrays have batch_size")
+        split = Split(validation_data, validation_fraction, stratify)
+        order_seed = seed if shuffle else None
+        source, validation = _checked_rows(net, x, t, sample_weight, class_weight, split, batch_size, seed, order_seed)
+    on_training = checked_metrics("train_metrics", train_metrics)
+    measures = Measures(validation, checked_metrics("metrics", metrics), on_training)
+    measures.check(net, source)
+    calls = _calls(callbacks, early_stopping, measures)
+    reporter = reporting.make(progress, epochs)
+    source.accumulate = steps.accumulate
+    run = Run(net, optimizer, source, epochs, seed, measures, calls, limits, keeper, steps)
+    try:
+        if tree is not None:
+            run.check_fits(tree)
+        # --- checked
+        run.prepare(tree)
+        return run.go(reporter)
+    finally:
+        reporter.close()
+
+
+# ---- a training on its way -------------------------------------------------------------------------------------------
+
+
+class Limits(Record):
+    """When to stop before the last epoch."""
+
+    seconds: float | None
+    steps: int | None
+
+
+class Steps(Record):
+    """How many batches make a step, and what average is taken after it."""
+
+    accumulate: int = 1
+    average: Average | None = None
+
+
+class Keeper(Record):
+    """Where a run is kept, how often, and where it comes from."""
+
+    path: Path | None
+    every: int | None
+    source: Path | None
+
+
+class Measures(Record):
+    """What is measured after each epoch."""
+
+    validation: Validation | None
+    metrics: tuple[Metric, ...]
+    train_metrics: tuple[Metric, ...]
+
+    def check(self, net: Network, source: Rows | Stream) -> None:
+        """Raise for what cannot be measured."""
+        if self.metrics and self.validation is None:
+            raise ValueError("metrics needs validation_data or validation_fraction; train_metrics does not")
+        if self.validation is not None:
+            check_against(net, self.metrics, self.validation.x, self.validation.t)
+        if isinstance(source, Rows):
+            check_against(net, self.train_metrics, source.x, source.t)
+
+    def modes(self) -> dict[str, str]:
+        """Whether more or less of a measure is better, by its name."""
+        known = {"loss": "min"} | ({} if self.validation is None else {"val_loss": "min"})
+        known |= {f"val_{one.name}": one.mode for one in self.metrics}
+        return known | {one.name: one.mode for one in self.train_metrics}
+
+    def take(self, net: Network, source: Source, history: History) -> None:
+        """Measure, into the history."""
+        found: dict[str, float] = {}
+        if (data := self.validation) is not None:
+            history.val_loss.append(data.loss(net))
+            values = evaluate(net, self.metrics, data.x, data.t, data.weight)
+            found |= {f"val_{name}": value for name, value in values.items()}
+        if isinstance(source, Rows):
+            found |= evaluate(net, self.train_metrics, source.x, source.t, source.weight, source.subset)
+        for name, value in found.items():
+            history.metrics.setdefault(name, []).append(value)
+
+
+class Run:
+    """What `train` goes through, and where it is."""
+
+    def __init__(
+        self,
+        net: Network,
+        optimizer: Optimizer,
+        source: Rows | Stream,
+        epochs: int,
+        seed: int,
+        measures: Measures,
+        calls: tuple[Callback, ...],
+        limits: Limits,
+        keeper: Keeper,
+        how: Steps,
+    ) -> None:
+        self.net, self.optimizer, self.source, self.epochs, self.seed = net, optimizer, source, epochs, seed
+        self.measures, self.calls, self.limits, self.keeper, self.how = measures, calls, limits, keeper, how
+        self.history = History()
+        self.epoch = 0  # the one that is on its way
+        self.batch = 0  # how many of its batches are gone through
+        self.made: Any = np.zeros(3)  # its steps, summed loss, summed weights
+        self.seconds = 0.0  # that it took before this call
+        self.batches = 0  # of the run
+        self.steps = 0  # of the run's finished epochs
+
+    # ---- the loop
+
+    def go(self, reporter: reporting.Reporter) -> History:
+        """Train to the end, whatever ends it."""
+        self.started = self.epoch_started = time.perf_counter()
+        self.begun_at, self.pace = self.batches, 1
+        self.by_batch = any(map(has_batch_end, self.calls))
+        self.in_engine = self.net.whole is not None and self.optimizer.kind is not None
+        self.interrupted = False
+        self.history.stopped = None
+        try:
+            self._call("on_train_begin")
+            self._stop_if_exhausted()
+            while self.epoch < self.epochs:
+                self._check_limits()
+                self._one_epoch(reporter)
+        except StopTraining as stop:
+            self.history.stopped = str(stop) or "a callback raised StopTraining"
+        except KeyboardInterrupt:
+            if self.interrupted:
+                self._save()
+            raise
+        self.history.steps = self._steps_made()
+        self._save()
+        with contextlib.suppress(StopTraining):  # it has stopped
+            self._call("on_train_end")
+        return self.history
+
+    def _one_epoch(self, reporter: reporting.Reporter) -> None:
+        self.epoch_started = time.perf_counter() - self.seconds
+        if self.batch == 0:
+            self._call("on_epoch_begin")
+        self.source.begin(self.epoch, self.batch)
+        first = self.batches
+        while not self.source.ended:
+            self._check_limits()
+            first = self.batches
+            started = time.perf_counter()
+            piece = self.source.piece(self._wanted(), self.in_engine)
+            if piece is None:
+                break
+            self._go_through(piece)
+            self._set_pace(piece.count, time.perf_counter() - started)
+        self._finish_epoch(reporter, first)
+
+    def _go_through(self, piece: Piece) -> None:
+        before, first = self.made.copy(), self.batches
+        (self._steps_in_engine if self.in_engine else self._steps_in_python)(piece)
+        self.batch += piece.count
+        self.batches += piece.count
+        if self.by_batch and self.made[0] > before[0]:
+            loss = (self.made[1] - before[1]) / (self.made[2] - before[2])
+            self.history.steps = self._steps_made()
+            info = BatchInfo(self.epoch, self.batch - 1, self.history.steps, piece.rows, float(loss))
+            self._call("on_batch_end", info)
+        if self._is_due(first) and not self.source.ended:
+            self._save()
+
+    def _steps_in_engine(self, piece: Piece) -> None:
+        """The engine gathers the batches and makes all steps."""
+        net, whole = self.net, self.net.whole
+        assert whole is not None
+        update = net.update_by(
+            self.optimizer, steps=piece.steps, accumulate=self.how.accumulate, average=self.how.average
+        )
+        net.drop_gradients()
+        before = int(self.made[0])
+        try:
+            whole.engine.train_epoch(
+                piece.x, piece.t, piece.weight, piece.order, piece.batch_size, whole.table, whole.out, update, self.made
+            )
+        except KeyboardInterrupt:
+            # Steps are whole and counted, so it is known where this is.
+            gone = piece.steps_of(int(self.made[0]) - before, net)
+            self.batch += gone
+            self.batches += gone
+            # What units keep of their own may be that of the step that was given up.
+            self.interrupted = not net.state
+            raise
+        finally:
+            if self.how.average is not None:
+                self.how.average.count(net, int(self.made[0]) - before)
+
+    def _steps_in_python(self, piece: Piece) -> None:
+        """A call for each batch: a unit, the loss or the optimizer is Python's."""
+        for group in piece.groups():
+            loss, whole = self._one_step(group)
+            if whole == 0:
+                continue
+            self.made += 1, whole * loss, whole
+            if self.how.average is not None:
+                self.how.average.update(self.net)
+
+    def _one_step(self, group: Sequence[sources.Batch]) -> tuple[float, float]:
+        """Make the step of some batches; give its loss, and what it counts in the epoch's mean: 0 without a step."""
+        net, several = self.net, len(group) > 1
+        if several and net.counts_apart:
+            losses = net.losses_apart(group)
+            whole = sum(sources.share_of(len(x), weight) for x, _, weight in group)
+            return (self._accumulated(group, None, losses), whole) if any(losses) else (0.0, 0.0)
+        shares = [sources.share_of(len(x), net.row_counts(t, weight)) for x, t, weight in group]
+        whole = sum(shares)
+        if not sources.has_mean(np.array([whole])):
+            return 0.0, 0.0
+        if several:
+            return self._accumulated(group, [share / whole for share in shares], [None] * len(group)), whole
+        x, t, weight = group[0]
+        return net.train_step(x, t, self.optimizer, sample_weight=weight), whole
+
+    def _accumulated(
+        self, batches: Sequence[sources.Batch], shares: Sequence[float] | None, losses: Sequence[Loss | None]
+    ) -> float:
+        """Make one step by the sum of the batches' gradients, each by its share, or each of a loss of its own."""
+        net, made, step, first = self.net, 0.0, self.net.steps, 0
+        total = np.zeros_like(net.flat_parameters)
+        for i, (x, t, weight) in enumerate(batches):
+            first += len(x)
+            loss, share = losses[i], 1.0 if shares is None else shares[i]
+            if share == 0 or (shares is None and loss is None):
+                continue
+            with net.part_of_step(step, first - len(x)):
+                if loss is None:
+                    value, grads = net.value_and_grad(x, t, sample_weight=weight)
+                else:
+                    value, grads = net.value_and_grad_of(loss, x, t, weight)
+            made += share * value
+            total += net.dtype.type(share) * grads.flat
+        net.gradients.flat[...] = total
+        if shares is None:
+            made = net.with_penalty(made, net.gradients)
+        net.update(self.optimizer)
+        return made
+
+    def _finish_epoch(self, reporter: reporting.Reporter, first: int) -> None:
+        history = self.history
+        steps, loss, weight = self.made
+        if weight == 0:
+            raise ValueError(f"no batch of epoch {self.epoch} had any weight")
+        history.loss.append(float(loss / weight))
+        self.measures.take(self.net, self.source, history)
+        self.optimizer.observe((history.val_loss or history.loss)[-1])
+        history.seconds.append(time.perf_counter() - self.epoch_started)
+        _note_best(history)
+        self.steps += int(steps)
+        history.steps = self.steps
+        self.epoch, self.batch, self.seconds = self.epoch + 1, 0, 0.0
+        self.made[...] = 0
+        try:
+            self._call("on_epoch_end")
+        finally:
+            reporter.epoch(self.epoch - 1, history.loss[-1], history.val_loss[-1] if history.val_loss else None)
+        if self.keeper.every is None or self._is_due(first):
+            self._save()
+
+    def _call(self, event: str, *more: Any) -> None:
+        """Call everybody, also where one wants to stop."""
+        stop: StopTraining | None = None
+        for call in self.calls:
+            try:
+                getattr(call, event)(self.net, self.history, *more)
+            except StopTraining as reason:
+                stop = stop or reason
+        if stop is not None:
+            raise stop
+
+    # ---- limits
+
+    def _steps_made(self) -> int:
+        return self.steps + int(self.made[0])
+
+    def _check_limits(self) -> None:
+        if self.limits.steps is not None and self._steps_made() >= self.limits.steps:
+            raise StopTraining(f"max_steps: {self.limits.steps} steps were made")
+        if self.limits.seconds is not None and self.batches > self.begun_at:
+            taken = time.perf_counter() - self.started
+            if taken >= self.limits.seconds:
+                raise StopTraining(f"max_seconds: {self.limits.seconds:g} seconds were over")
+
+    def _stop_if_exhausted(self) -> None:
+        for call in self.calls:
+            if isinstance(call, EarlyStopping) and call.exhausted:
+                raise StopTraining(call.reason)
+
+    def _wanted(self) -> int | None:
+        """How many batches the next piece may have; None: all that are left."""
+        wanted = [1] if self.by_batch else []
+        if self.limits.steps is not None:
+            wanted.append((self.limits.steps - self._steps_made()) * self.how.accumulate)
+        if self.limits.seconds is not None:
+            wanted.append(self.pace)
+        if self.keeper.every is not None:
+            wanted.append(self.keeper.every - self.batches % self.keeper.every)
+        return min(wanted, default=None)
+
+    def _set_pace(self, batches: int, seconds: float) -> None:
+        """How many batches go by between two looks at the clock: at most twice as many, as the first ones are slow."""
+        self.pace = max(1, min(2 * self.pace, int(GLANCE * batches / max(seconds, 1e-9))))
+
+    # ---- checkpoints
+
+    def _is_due(self, first: int) -> bool:
+        """Whether one of every so many batches is among those since the run had gone through `first`."""
+        return self.keeper.every is not None and self.batches // self.keeper.every > first // self.keeper.every
+
+    def _save(self) -> None:
+        if self.keeper.path is None:
+            return
+        self.history.steps = self._steps_made()
+        tree = files.pack(self.net, self.optimizer, self.history) | {"run": self._position()}
+        files.write_tree(self.keeper.path, tree)
+
+    def _position(self) -> dict[str, Any]:
+        taken = time.perf_counter() - self.epoch_started if self.batch else 0.0
+        average = self.how.average
+        return {
+            "average": None if average is None else average.get_state(self.net),
+            "settings": self._settings(),
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "made": self.made.copy(),
+            "seconds": taken,
+            "batches": self.batches,
+            "steps": self.steps,
+            "callbacks": [call.get_state() for call in self._with_state()],
+        }
+
+    def _settings(self) -> dict[str, Any]:
+        """What must be the same in a run that is resumed."""
+        return {
+            **self.source.settings(),
+            "net.training": self.net.training,
+            "accumulate": self.how.accumulate,
+            "average": None if self.how.average is None else repr(self.how.average),
+            "rows of validation": None if self.measures.validation is None else len(self.measures.validation.x),
+            "metrics": sorted(self.measures.modes()),
+            "callbacks with a state": [type(call).__name__ for call in self._with_state()],
+        }
+
+    def _with_state(self) -> Iterator[Callback]:
+        return (call for call in self.calls if type(call).get_state is not Callback.get_state)
+
+    def check_fits(self, tree: dict[str, Any]) -> None:
+        """Raise where a checkpoint is of a run with other data or settings."""
+        kept = tree["run"]
+        for what, value in self._settings().items():
+            if kept["settings"].get(what) != value:
+                came = kept["settings"].get(what)
+                raise files.CheckpointError(
+                    f"{self.keeper.source} is of another run: {what} is {came!r} in the file, {value!r} here"
+                )
+
+    def prepare(self, tree: dict[str, Any] | None) -> None:
+        """Begin anew, or go back to where the run was when it was written."""
+        for call in self.calls:
+            if isinstance(call, EarlyStopping):
+                call.begin(self.measures.modes())
+        if tree is None:
+            return
+        assert self.keeper.source is not None
+        files.unpack(self.keeper.source, tree, self.net, self.optimizer)
+        kept = tree["run"]
+        self.history = files.history_of(tree) or History()
+        self.epoch, self.batch, self.seconds = kept["epoch"], kept["batch"], kept["seconds"]
+        self.batches, self.steps = kept["batches"], kept["steps"]
+        self.made[...] = kept["made"]
+        for call, state in zip(self._with_state(), kept["callbacks"], strict=True):
+            call.set_state(state)
+        if self.how.average is not None:
+            self.how.average.set_state(self.net, kept["average"])
+
+
+def _note_best(history: History) -> None:
+    """The epoch with the lowest validation loss (or loss); an `EarlyStopping` has the last word."""
+    values = history.val_loss or history.loss
+    best = history.best_epoch
+    if best is None or values[-1] < values[best] or np.isnan(values[best]):
+        history.best_epoch = len(values) - 1
+
+
+class _Function(Callback):
+    """A plain function as a callback."""
+
+    def __init__(self, function: Callable[[Network, History], object]) -> None:
+        self.function = function
+
+    def on_epoch_end(self, net: Network, history: History) -> None:
+        self.function(net, history)
+
+
+# ---- checks ----------------------------------------------------------------------------------------------------------
+
+
+class Split(Record):
+    """Where the validation data come from."""
+
+    data: Any
+    fraction: Any
+    stratify: Any
+
+
+def _checked_steps(optimizer: Optimizer, accumulate: Any, average: Any) -> Steps:
+    accumulate = check.integer("accumulate", accumulate)
+    if accumulate > 1 and optimizer.makes_whole_steps:
+        raise ValueError(f"accumulate must be 1 with {type(optimizer).__name__}, which computes its own gradients")
+    if average is not None and not isinstance(average, Average):
+        raise TypeError(f"average must be fastbp.EMA(), fastbp.SWA() or None, got {average!r}")
+    return Steps(accumulate, average)
+
+
+def _checked_limits(max_seconds: Any, max_steps: Any) -> Limits:
+    seconds = None if max_seconds is None else check.real("max_seconds", max_seconds, above=0.0)
+    return Limits(seconds, None if max_steps is None else check.integer("max_steps", max_steps))
+
+
+def _checked_keeper(path: Any, every: Any, resume: Any) -> Keeper:
+    if path is not None:
+        _check_path("checkpoint", path)
+        directory = os.path.dirname(os.path.realpath(os.fspath(path)))
+        if not os.path.isdir(directory):
+            raise FileNotFoundError(f"checkpoint is {os.fspath(path)!r}, but there is no directory {directory!r}")
+    if every is not None:
+        every = check.integer("checkpoint_every", every)
+        if path is None:
+            raise ValueError("checkpoint_every needs checkpoint: the name of a file")
+    if isinstance(resume, bool | np.bool_):
+        if resume and path is None:
+            raise ValueError("resume=True needs checkpoint: the name of a file; or give resume the name")
+        return Keeper(path, every, path if resume and os.path.exists(path) else None)
+    _check_path("resume", resume)
+    return Keeper(path, every, resume)
+
+
+def _check_path(name: str, path: Any) -> None:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{name} must be the name of a file, got {path!r}")
+
+
+def _resumed(keeper: Keeper, net: Network, optimizer: Optimizer, seed: Any) -> tuple[dict[str, Any] | None, int]:
+    """The checkpoint to be resumed, if any, and the run's seed."""
+    given = Philox(seed).seed
+    if keeper.source is None:
+        return None, given
+    tree = files.read_tree(keeper.source)
+    files.check_fits(keeper.source, tree, net, optimizer)
+    name = os.fspath(keeper.source)
+    if "run" not in tree:
+        raise files.CheckpointError(f"{name} was written by save_checkpoint, not by train: load_checkpoint reads it")
+    kept: int = tree["run"]["seed"]
+    if seed is not None and given != kept:
+        raise files.CheckpointError(f"{name} is of another run: seed is {kept} in the file, {given} here")
+    return tree, kept
+
+
+def _refuse_for_batches(weight: Any, by_class: Any, fraction: Any, stratify: Any, train_metrics: Any) -> None:
+    refused = {
+        "sample_weight": (weight is not None, "batches may be (x, t, sample_weight)"),
+        "class_weight='balanced'": (isinstance(by_class, str), "the classes are not counted before: give a dict"),
+        "validation_fraction": (fraction != 0.0, "give validation_data"),
+        "stratify": (stratify is not None, "give validation_data"),
+        "train_metrics": (bool(train_metrics), "the batches are gone by then"),
+    }
+    for name, (given, cure) in refused.items():
+        if given:
+            raise ValueError(f"{name} needs arrays x and t, and x gives batches: {cure}")
+
+
+def _checked_stream(net: Network, x: Any, steps: Any, epochs: int, by_class: Any) -> Stream:
+    if steps is not None:
+        steps = check.integer("steps_per_epoch", steps)
+    elif isinstance(x, Iterator) and epochs > 1:
+        raise ValueError(
+            f"an iterator can be gone through once, but epochs is {epochs}: give epochs=1, steps_per_epoch, a list, or "
+            "a function of the epoch that gives a new iterator"
+        )
+    table = None
+    if by_class is not None:
+        table = sources.weights_by_class(by_class, sources.class_count(net)).astype(net.dtype)
+    return Stream(net, x, steps, table)
+
+
+def _checked_rows(
+    net: Network, x: Any, t: Any, weight: Any, by_class: Any, split: Split, batch_size: int | None, seed: int,
+    order_seed: int | None,
+) -> tuple[Rows, Validation | None]:
+    x = net.checked_x(x)
+    if x.shape[0] == 0:
+        raise ValueError(f"x has shape {x.shape}: there must be at least one row to train on")
+    t = sources.checked_targets(net, t, x.shape[0])
+    weight = check.sample_weights(weight, x.shape[0], net.dtype)
+    net.check_mean(t, weight, x.shape[0])
+    subset, kept = _split(x, t, split, seed)
+    validation = sources.checked_validation(net, split.data)
+    if kept is not None:
+        validation = Validation(x[kept], t[kept], None if weight is None else weight[kept])
+        _check_weight(validation.weight, "the rows for validation")
+    if by_class is not None:
+        weight = sources.weighted_by_class(net, by_class, t, weight, slice(None) if subset is None else subset)
+    if weight is not None:
+        weight = np.ascontiguousarray(weight)
+        _check_weight(weight if subset is None else weight[subset], "the rows for training")
+    if batch_size is None:
+        batch_size = x.shape[0] if subset is None else len(subset)
+    return Rows(x, t, weight, batch_size=batch_size, seed=order_seed, subset=subset), validation
+
+
+def _check_weight(weight: FloatArray | None, what: str) -> None:
+    if weight is None:
+        return
+    try:
+        check.divisor("mean", len(weight), weight)
+    except ValueError:
+        raise ValueError(f"sample_weight sums to {weight.sum()} over {what}, so that the mean is not defined") from None
+
+
+def _split(x: FloatArray, t: Any, split: Split, seed: int) -> tuple[Any, Any]:
+    """The rows for training and for validation; None and None where all are for training."""
+    fraction = check.real("validation_fraction", split.fraction, at_least=0.0, below=1.0)
+    if split.stratify is not None and not isinstance(split.stratify, bool | np.bool_):
+        raise TypeError(f"stratify must be True, False or None, got {split.stratify!r}")
+    if fraction == 0.0:
+        if split.stratify:
+            raise ValueError("stratify=True needs validation_fraction")
+        return None, None
+    if split.data is not None:
+        raise ValueError("validation_data and validation_fraction are given: expected one of them")
+    if len(x) < 2:
+        raise ValueError("validation_fraction needs at least two rows, got 1")
+    return sources.validation_rows(len(x), fraction, seed, _labels_to_stratify(t, split.stratify))
+
+
+def _labels_to_stratify(t: Any, stratify: object) -> Any:
+    if stratify is not None and not stratify:
+        return None
+    try:
+        return sources.class_labels(t)
+    except ValueError:
+        if stratify:
+            raise ValueError(f"stratify=True needs labels, but t holds rows of shape {t.shape}") from None
+        return None
+
+
+def _calls(callbacks: Any, early_stopping: Any, measures: Measures) -> tuple[Callback, ...]:
+    """Callbacks in the order in which they are called: the one for early stopping sees what the others have done."""
+    given = checked_callbacks(callbacks)
+    if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
+        raise TypeError(f"early_stopping must be a fastbp.EarlyStopping, got {early_stopping!r}")
+    if early_stopping is not None:
+        given += (early_stopping,)
+    calls = tuple(call if isinstance(call, Callback) else _Function(call) for call in given)
+    for call in calls:
+        if isinstance(call, EarlyStopping):
+            call.check(measures.modes())
+    return calls

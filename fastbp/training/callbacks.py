@@ -1,0 +1,274 @@
+"""Callbacks: what a user's program does while `train` runs, and early stopping.
+
+A. A callback that keeps something from epoch to epoch (a count, best weights) gives it out by ``get_state`` and takes
+   it back by ``set_state``, so that it takes part in checkpoints.
+B. `train` asks whether a class defines ``on_batch_end``. Only then are batches run one by one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastbp import _validate as check
+from fastbp._frozen import Frozen
+from fastbp.network._network import Network
+from fastbp.training.history import History
+
+__all__ = ["BatchInfo", "Callback", "EarlyStopping", "StopTraining"]
+
+
+class StopTraining(Exception):
+    """Raise it in a callback to end the training: `train` then returns its history as at any other end.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> def enough(net, history):
+    ...     if history.loss[-1] < 1.0:
+    ...         raise fastbp.StopTraining("the loss is below 1")
+    >>> net, x = fastbp.MLP([1, 1], loss="mse", dtype="float64", seed=0), np.ones((4, 1))
+    >>> fastbp.train(net, x, x, optimizer=fastbp.SGD(lr=0.1), epochs=100, callbacks=[enough]).stopped
+    'the loss is below 1'
+    """
+
+
+class BatchInfo(Frozen):
+    """What ``on_batch_end`` is told of a batch.
+
+    Attributes
+    ----------
+    epoch, batch : int
+        Its place in the training, from 0.
+    step : int
+        How many steps the training has made, this one included.
+    rows : int
+        How many samples it has.
+    loss : float
+        Its mean loss, before the step.
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> fastbp.BatchInfo(epoch=0, batch=2, step=3, rows=128, loss=0.5).step
+    3
+    """
+
+    epoch: int
+    batch: int
+    step: int
+    rows: int
+    loss: float
+
+    def __init__(self, epoch: int, batch: int, step: int, rows: int, loss: float) -> None:
+        vars(self).update(epoch=epoch, batch=batch, step=step, rows=rows, loss=loss)
+
+
+class Callback:
+    """Base of callbacks: override what is needed; every method gets the network and the history so far.
+
+    An exception ends the training and leaves `train`; `StopTraining` ends it and `train` returns. Where a callback
+    defines ``on_batch_end``, every batch is a call of its own into the engine; otherwise an epoch is one call.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> class Halve(fastbp.Callback):
+    ...     def __init__(self, optimizer):
+    ...         self.optimizer = optimizer
+    ...     def on_epoch_end(self, net, history):
+    ...         self.optimizer.lr /= 2
+    >>> net, x = fastbp.MLP([1, 1], loss="mse", dtype="float64", seed=0), np.ones((4, 1))
+    >>> optimizer = fastbp.SGD(lr=0.4)
+    >>> _ = fastbp.train(net, x, x, optimizer=optimizer, epochs=2, callbacks=[Halve(optimizer)])
+    >>> optimizer.lr
+    0.1
+    """
+
+    def on_train_begin(self, net: Network, history: History) -> None:
+        """Before the first epoch; after a resume, before the first batch of this call."""
+
+    def on_epoch_begin(self, net: Network, history: History) -> None:
+        """Before the first batch of an epoch."""
+
+    def on_batch_end(self, net: Network, history: History, batch: BatchInfo) -> None:
+        """After a step."""
+
+    def on_epoch_end(self, net: Network, history: History) -> None:
+        """After an epoch, with its losses and metrics in the history."""
+
+    def on_train_end(self, net: Network, history: History) -> None:
+        """At the end, also an early one; not where an exception ends the training."""
+
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: a dict of numbers, strings, arrays, and lists and dicts of them."""
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take back what `get_state` gave, in a run that is resumed."""
+
+
+class EarlyStopping(Callback):
+    """Stop when a metric has not become better for some epochs, and go back to the best weights.
+
+    Parameters
+    ----------
+    metric : str
+        "val_loss", "loss", or a name of ``history.metrics`` such as "val_accuracy".
+    patience : int
+        Stop after so many epochs in a row without improvement, at least 1.
+    min_delta : float
+        What an improvement must exceed, >= 0.
+    mode : {"auto", "min", "max"}
+        Whether less or more is better; "auto": as the metric says.
+    restore_best : bool
+        At the end of the training, also where it ended for another reason, parameters and the units' state become those
+        after the best epoch. The optimizer's state stays that of the last step.
+
+    Attributes
+    ----------
+    best : float or None
+        The metric's best value; None before the first epoch.
+    best_epoch : int or None
+        Its epoch, from 0.
+    waited : int
+        How many epochs have gone by since.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is wrong; in `train`: there is no such metric.
+
+    References
+    ----------
+    L. Prechelt, "Early Stopping - But When?", in Neural Networks: Tricks of the Trade, 1998.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> x = np.linspace(-1, 1, 40)[:, None]
+    >>> net = fastbp.MLP([1, 8, 1], hidden="tanh", loss="mse", dtype="float64", seed=0)
+    >>> history = fastbp.train(
+    ...     net, x, x**2, optimizer=fastbp.Adam(lr=0.05), epochs=500, validation_fraction=0.25,
+    ...     early_stopping=fastbp.EarlyStopping(patience=20),
+    ... )
+    >>> history.stopped
+    'early stopping: val_loss has not improved for 20 epochs'
+    >>> history.val_loss[history.best_epoch] == min(history.val_loss)
+    True
+    """
+
+    def __init__(
+        self,
+        metric: str = "val_loss",
+        patience: int = 10,
+        min_delta: float = 0.0,
+        mode: str = "auto",
+        restore_best: bool = True,
+    ) -> None:
+        if not isinstance(metric, str):
+            raise TypeError(f"metric must be a name such as 'val_loss', got {metric!r}")
+        self.metric = metric
+        self.patience = check.integer("patience", patience)
+        self.min_delta = check.real("min_delta", min_delta, at_least=0.0)
+        self.mode = check.choice("mode", mode, ("auto", "min", "max"))
+        self.restore_best = check.flag("restore_best", restore_best)
+        self._forget()
+
+    def _forget(self) -> None:
+        self.best: float | None = None
+        self.best_epoch: int | None = None
+        self.waited = 0
+        self._sign = 1.0
+        self._kept: dict[str, Any] | None = None
+
+    def begin(self, modes: dict[str, str]) -> None:
+        """Forget an earlier training; `modes` says of every metric of this one which way is better."""
+        self._forget()
+        self._sign = 1.0 if (modes[self.metric] if self.mode == "auto" else self.mode) == "min" else -1.0
+
+    def check(self, modes: dict[str, str]) -> None:
+        """Raise where there is no such metric."""
+        if self.metric not in modes:
+            known = ", ".join(map(repr, modes))
+            hint = ": give validation_data or validation_fraction" if "val_loss" not in modes else ""
+            raise ValueError(f"early stopping watches {self.metric!r}; known here are {known}{hint}")
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether patience is at its end."""
+        return self.waited >= self.patience
+
+    @property
+    def reason(self) -> str:
+        """Why it stopped."""
+        return f"early stopping: {self.metric} has not improved for {self.patience} epochs"
+
+    def on_epoch_end(self, net: Network, history: History) -> None:
+        """Compare; keep the weights of a better epoch, or stop when patience is at its end."""
+        value = {"loss": history.loss, "val_loss": history.val_loss, **history.metrics}[self.metric][-1]
+        if self._is_better(value):
+            self.best, self.best_epoch, self.waited = value, len(history) - 1, 0
+            if self.restore_best:
+                self._keep(net)
+        else:
+            self.waited += 1
+        history.best_epoch = self.best_epoch
+        if self.exhausted:
+            raise StopTraining(self.reason)
+
+    def _is_better(self, value: float) -> bool:
+        if math.isnan(value):
+            return False
+        return self.best is None or self._sign * value < self._sign * self.best - self.min_delta
+
+    def _keep(self, net: Network) -> None:
+        if self._kept is None:
+            self._kept = {"parameters": np.empty_like(net.flat_parameters), "state": {}}
+        self._kept["parameters"][...] = net.flat_parameters
+        self._kept["state"] = {name: values.copy() for name, values in net.state.items()}
+
+    def on_train_end(self, net: Network, history: History) -> None:
+        """Go back to the best weights."""
+        if self._kept is None:
+            return
+        net.flat_parameters[...] = self._kept["parameters"]
+        for name, values in net.state.items():
+            values[...] = self._kept["state"][name]
+
+    def get_state(self) -> dict[str, Any]:
+        """Counters, and the best weights."""
+        kept = self._kept if self.restore_best else None
+        return {"best": self.best, "best_epoch": self.best_epoch, "waited": self.waited, "kept": kept}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take them back."""
+        self.best, self.best_epoch, self.waited = state["best"], state["best_epoch"], state["waited"]
+        self._kept = state["kept"]
+
+    def __repr__(self) -> str:
+        shown = f"{self.metric!r}, patience={self.patience}, min_delta={self.min_delta!r}, mode={self.mode!r}"
+        return f"EarlyStopping({shown}, restore_best={self.restore_best})"
+
+
+def has_batch_end(call: Any) -> bool:
+    """Whether a callback wants every batch to be a call of its own."""
+    return isinstance(call, Callback) and type(call).on_batch_end is not Callback.on_batch_end
+
+
+Plain = Callable[[Network, History], object]
+
+
+def checked_callbacks(callbacks: Any) -> tuple[Callback | Plain, ...]:
+    """Give the callbacks of `train`'s argument."""
+    if isinstance(callbacks, Callback) or callable(callbacks) or not hasattr(callbacks, "__iter__"):
+        raise TypeError(f"callbacks must be a sequence of callables, got {callbacks!r}: write callbacks=(call,)")
+    calls = tuple(callbacks)
+    for call in calls:
+        forgotten = isinstance(call, type) and issubclass(call, Callback)
+        if forgotten or not (callable(call) or isinstance(call, Callback)):
+            raise TypeError(f"callbacks must be callables, got {call!r} ({type(call).__name__})")
+    return calls

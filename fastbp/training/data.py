@@ -1,0 +1,525 @@
+"""What `train` takes its batches from: arrays, or whatever gives batches; and the rows kept for validation.
+
+A. A source gives *pieces*: neighbouring batches of one epoch that the engine goes through in one call. Cutting an epoch
+   into pieces changes no bit of what comes out, so a piece may end wherever somebody wants to look: after a second,
+   after every batch, at a checkpoint.
+B. Arrays are never copied whole. The engine gathers the rows of each batch where an epoch is one piece; otherwise the
+   rows of a piece are gathered here, a few megabytes at a time. A memory-mapped file may be larger than the memory.
+C. What comes from an iterator is checked batch by batch, each before its step.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastbp import _validate as check
+from fastbp._frozen import Record
+from fastbp._validate import FloatArray
+from fastbp.network._network import Network
+from fastbp.random import Philox, stream_number
+
+__all__ = ["Piece", "Rows", "Source", "Stream", "class_weights", "validation_rows"]
+
+Array = NDArray[Any]
+Batch = tuple[FloatArray, Array, FloatArray | None]  # x, t, weights
+
+GATHERED = 4 * 2**20  # bytes of x that a piece of gathered rows has at most, unless one batch has more
+
+
+class Piece:
+    """Neighbouring batches of an epoch: rows of x in `order`, or as they lie."""
+
+    __slots__ = ("accumulate", "batch_size", "order", "t", "taken", "weight", "x")
+
+    def __init__(
+        self,
+        x: FloatArray,
+        t: Array,
+        weight: FloatArray | None,
+        order: NDArray[np.int64] | None,
+        batch_size: int,
+        accumulate: int = 1,
+        taken: int | None = None,
+    ) -> None:
+        self.x, self.t, self.weight, self.order = x, t, weight, order
+        self.batch_size = batch_size
+        self.accumulate = accumulate  # batches to a step
+        self.taken = taken  # batches of a stream that it was made of, if not those of batch_size
+
+    @property
+    def rows(self) -> int:
+        """How many there are in all its batches."""
+        return len(self.x) if self.order is None else len(self.order)
+
+    @property
+    def count(self) -> int:
+        """How many batches."""
+        return -(-self.rows // self.batch_size) if self.taken is None else self.taken
+
+    @property
+    def steps(self) -> int:
+        """How many steps, if no batch is without weight."""
+        return -(-self.rows // (self.batch_size * self.accumulate))
+
+    def groups(self) -> Iterator[list[Batch]]:
+        """Give the batches of each step."""
+        batches = self.batches()
+        while group := list(itertools.islice(batches, self.accumulate)):
+            yield group
+
+    def batches(self) -> Iterator[Batch]:
+        """Give x, t and weights of each batch."""
+        for first in range(0, self.rows, self.batch_size):
+            place = slice(first, first + self.batch_size)
+            rows: Any = place if self.order is None else self.order[place]
+            yield self.x[rows], self.t[rows], None if self.weight is None else self.weight[rows]
+
+    def steps_of(self, made: int, net: Network) -> int:
+        """Give how many batches are gone through when so many steps have been made: one without weight makes none."""
+        if self.taken is not None:
+            return self.taken if made else 0
+        if self.weight is None and not net.counts_labels:
+            return min(made * self.accumulate, self.count)
+        gone = 0
+        for group in self.groups():
+            weights = [weight for _, _, weight in group if weight is not None]
+            t = np.concatenate([t for _, t, _ in group])
+            makes_step = has_mean(net.row_counts(t, np.concatenate(weights) if weights else None))
+            if makes_step and made == 0:
+                break
+            made -= makes_step
+            gone += len(group)
+        return gone
+
+
+def share_of(rows: int, weight: FloatArray | None) -> float:
+    """Give the sum of a batch's weights, added one after another as the engine does."""
+    return float(rows) if weight is None else float(np.add.accumulate(weight, dtype=np.float64)[-1])
+
+
+def has_mean(weight: FloatArray | None) -> bool:
+    """Whether a batch makes a step: beneath the normal numbers the reciprocal of its weight is inf."""
+    return weight is None or ((share := share_of(0, weight)) > 0 and 1 / share < math.inf)
+
+
+class Source(Protocol):
+    """What gives the batches of a training."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is known that the epoch has no more batches."""
+
+    def begin(self, epoch: int, first: int) -> None:
+        """Make ready to give the batches of an epoch, from batch `first` on."""
+
+    def piece(self, count: int | None, gathered: bool) -> Piece | None:
+        """Give the next batches of an epoch that has not ended, at most `count`; None where it ends here.
+
+        Where `gathered`, rows of a piece shorter than the epoch lie one after another, as the engine takes them.
+        """
+
+
+class Rows:
+    """Batches of arrays' rows, all of them or some."""
+
+    def __init__(
+        self,
+        x: FloatArray,
+        t: Array,
+        weight: FloatArray | None,
+        *,
+        batch_size: int,
+        seed: int | None,
+        subset: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.x, self.t, self.weight = x, t, weight
+        self.batch_size = batch_size
+        self.seed = seed  # of the shuffles; None: no shuffles
+        self.subset = subset
+        self.count = len(x) if subset is None else len(subset)
+        self.order: NDArray[np.int64] | None = subset
+        self.accumulate = 1
+        self._buffer = np.empty(self.count, np.int64) if seed is not None else None
+        self._next = 0
+
+    @property
+    def batches(self) -> int:
+        """How many an epoch has."""
+        return -(-self.count // self.batch_size)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all batches have been given."""
+        return self._next == self.batches
+
+    def begin(self, epoch: int, first: int) -> None:
+        """Draw the epoch's order."""
+        self._next = first
+        if self._buffer is None:
+            return
+        assert self.seed is not None
+        Philox(self.seed, stream_number("shuffle", epoch)).permutation(self.count, out=self._buffer)
+        self.order = self._buffer if self.subset is None else self.subset[self._buffer]
+
+    def piece(self, count: int | None, gathered: bool) -> Piece:
+        """Give the next batches."""
+        left = self.batches - self._next
+        wanted = left if count is None else min(left, count)
+        if wanted == self.batches and self.count == len(self.x):
+            self._next = self.batches
+            return Piece(self.x, self.t, self.weight, self.order, self.batch_size, self.accumulate)
+        if self.order is not None and gathered:
+            wanted = min(wanted, self._gathered_at_once())
+        # Whole steps.
+        wanted = min(left, max(1, wanted // self.accumulate) * self.accumulate)
+        first = self._next * self.batch_size
+        self._next += wanted
+        return self._part(slice(first, first + wanted * self.batch_size), gathered)
+
+    def _part(self, place: slice, gathered: bool) -> Piece:
+        x, t, weight = self.x, self.t, self.weight
+        if self.order is None:
+            weight = None if weight is None else weight[place]
+            return Piece(x[place], t[place], weight, None, self.batch_size, self.accumulate)
+        rows = self.order[place]
+        if not gathered:
+            return Piece(x, t, weight, rows, self.batch_size, self.accumulate)
+        # Dense rows, as the engine gathers them: strides take part in the choice of a kernel.
+        gathered_x = np.ascontiguousarray(x[rows])
+        weight = None if weight is None else weight[rows]
+        return Piece(gathered_x, t[rows], weight, None, self.batch_size, self.accumulate)
+
+    def settings(self) -> dict[str, Any]:
+        """What must be the same in a run that is resumed."""
+        return {
+            "rows of x": len(self.x),
+            "rows for training": self.count,
+            "batch_size": self.batch_size,
+            "shuffle": self.seed is not None,
+            "weights": self.weight is not None,
+        }
+
+    def _gathered_at_once(self) -> int:
+        return max(1, GATHERED // max(1, self.batch_size * int(self.x.shape[1]) * self.x.itemsize))
+
+
+class Stream:
+    """Batches from an iterator, from something that can be iterated over anew, or from a function of the epoch."""
+
+    def __init__(
+        self, net: Network, batches: Any, steps_per_epoch: int | None, by_class: FloatArray | None = None
+    ) -> None:
+        self.net, self.given = net, batches
+        self.steps_per_epoch = steps_per_epoch
+        self.accumulate = 1
+        self.by_class = by_class
+        self._one_pass = isinstance(batches, Iterator)
+        self._begun = False
+        self._batches: Iterator[Any] = iter(())
+        self._epoch, self._next = 0, 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether ``steps_per_epoch`` have been given: an iterator's own end is known only when it comes."""
+        return self._next == self.steps_per_epoch
+
+    def begin(self, epoch: int, first: int) -> None:
+        """Open the iterator of an epoch, and leave out the batches before the first."""
+        skipped = first
+        if self._one_pass:
+            skipped = 0 if self._begun else first + epoch * (self.steps_per_epoch or 0)
+            self._batches = self.given
+        else:
+            self._batches = self._open(epoch)
+        self._begun = True
+        self._epoch, self._next = epoch, first
+        gone = sum(1 for _ in itertools.islice(self._batches, skipped))
+        if gone < skipped:
+            raise ValueError(f"batches end after {gone}, but the run to be resumed had gone through {skipped}")
+
+    def settings(self) -> dict[str, Any]:
+        """What must be the same in a run that is resumed."""
+        return {"steps_per_epoch": self.steps_per_epoch, "class_weight": self.by_class is not None}
+
+    def _open(self, epoch: int) -> Iterator[Any]:
+        given = self.given(epoch) if callable(self.given) else self.given
+        if not isinstance(given, Iterable):
+            raise TypeError(f"what the function gave for epoch {epoch} is no iterable of batches: {given!r}")
+        return iter(given)
+
+    def piece(self, count: int | None, gathered: bool) -> Piece | None:
+        """Give the next batch, or those of the next step, checked."""
+        found: list[Batch] = []
+        while len(found) < self.accumulate and not self.ended:
+            try:
+                batch = next(self._batches)
+            except StopIteration:
+                self._check_end()
+                break
+            name = f"batch {self._next} of epoch {self._epoch}"
+            self._next += 1
+            found.append(self._checked(name, batch))
+        if not found:
+            return None
+        x, t, weight = found[0] if len(found) == 1 else _joined(found)
+        return Piece(x, t, weight, None, max(len(x) for x, *_ in found), self.accumulate, len(found))
+
+    def _check_end(self) -> None:
+        if self.steps_per_epoch is not None:
+            raise ValueError(
+                f"batches ended after {self._next} of {self.steps_per_epoch} batches of epoch {self._epoch}, which "
+                "steps_per_epoch asks for"
+            )
+        if self._next == 0:
+            again = "" if self._epoch == 0 else ": give a list, or a function of the epoch that gives a new iterator"
+            raise ValueError(f"batches gave no batch in epoch {self._epoch}{again}")
+
+    def _checked(self, name: str, batch: Any) -> Batch:
+        if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
+            came = type(batch).__name__ + (f" of {len(batch)}" if isinstance(batch, tuple | list) else "")
+            raise TypeError(f"{name} must be (x, t) or (x, t, sample_weight), got {came}")
+        x, t, weight = batch if len(batch) == 3 else (*batch, None)
+        x = self.net.checked_x(_as_array(x), f"x of {name}")
+        if len(x) == 0:
+            raise ValueError(f"x of {name} has shape {x.shape}: a batch needs at least one row")
+        t = checked_targets(self.net, _as_array(t), len(x), f"t of {name}")
+        if weight is not None:
+            weight = _as_array(weight)
+        weight = check.sample_weights(weight, len(x), self.net.dtype, f"sample_weight of {name}")
+        if self.by_class is not None:
+            weight = _times(weight, self.by_class[class_labels(t, f"t of {name}")])
+        return x, t, None if weight is None else np.ascontiguousarray(weight)
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    """Batches one under another."""
+    xs, ts, weights = zip(*batches, strict=True)
+    if all(weight is None for weight in weights):
+        return np.concatenate(xs), np.concatenate(ts), None
+    given = [np.ones(len(x), x.dtype) if w is None else w for x, w in zip(xs, weights, strict=True)]
+    return np.concatenate(xs), np.concatenate(ts), np.concatenate(given)
+
+
+def _as_array(values: Any) -> Any:
+    """Other libraries' tensors as arrays of the same memory; anything else as it is."""
+    return np.asarray(values) if hasattr(values, "__array__") and not isinstance(values, np.ndarray) else values
+
+
+def is_stream(x: Any, t: Any) -> bool:
+    """Whether these are batches, and not arrays."""
+    return t is None and not isinstance(x, np.ndarray) and (callable(x) or isinstance(x, Iterable | Sequence))
+
+
+# ---- targets and weights ---------------------------------------------------------------------------------------------
+
+
+def checked_targets(net: Network, t: Any, rows: int, name: str = "t") -> Array:
+    """Targets as the engine takes them for a whole epoch; for a Python loss, an array with a target for each row."""
+    if net.checks_targets:
+        targets = np.ascontiguousarray(net.checked_targets(t, rows, name))
+        # Checked labels stay as they are, whatever a callback writes into the caller's: kernels take them for indices.
+        return targets.copy() if targets.ndim == 1 else targets
+    targets = np.asarray(t)
+    if targets.ndim == 0 or targets.shape[0] != rows:
+        raise ValueError(f"{name} has shape {targets.shape}, expected {rows} rows, as x has")
+    return targets
+
+
+def class_labels(t: Array, name: str = "t") -> Array:
+    """Give the labels in checked targets: those of the classes, or 0 and 1 where there is one output."""
+    if t.ndim == 1 and t.dtype.kind in "iu":
+        return t
+    if t.ndim == 2 and t.shape[1] == 1 and ((t == 0) | (t == 1)).all():
+        return t[:, 0].astype(np.int64)
+    raise ValueError(f"class_weight needs labels, but {name} holds rows of shape {t.shape}: use sample_weight")
+
+
+def class_weights(given: str | Mapping[int, float] | ArrayLike, t: Array, classes: int) -> FloatArray:
+    """Give the weight of each class, float64 (classes,).
+
+    Parameters
+    ----------
+    given : "balanced", dict of int to float, or array_like of shape (classes,)
+        "balanced": n / (K · count) for n rows of K classes that occur, so that each class weighs the same. In a dict,
+        classes that are not named weigh 1.
+    t : ndarray of integers, shape (n,)
+        The labels.
+    classes : int
+        How many there are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A weight is negative or no finite number, there is no such class, or a class of the dict is not in t.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastbp.training.data import class_weights
+    >>> class_weights("balanced", np.array([0, 0, 0, 1]), 2)
+    array([0.66666667, 2.        ])
+    >>> class_weights({1: 5}, np.array([0, 0, 0, 1]), 2)
+    array([1., 5.])
+    """
+    counts = np.bincount(t, minlength=classes)
+    if isinstance(given, str):
+        check.choice("class_weight", given, ("balanced",))
+        return np.where(counts > 0, len(t) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 1.0)
+    table = weights_by_class(given, classes)
+    for label in given if isinstance(given, Mapping) else ():
+        if counts[label] == 0:
+            raise ValueError(f"class_weight has class {label}, which is not among the targets")
+    return table
+
+
+def weights_by_class(given: Any, classes: int) -> FloatArray:
+    """Give the weights of a dict or an array, whatever the targets."""
+    if isinstance(given, Mapping):
+        table = np.ones(classes)
+        for label, weight in given.items():
+            number = check.integer("a class in class_weight", label, 0)
+            if number >= classes:
+                raise ValueError(f"class_weight has class {number}, but the classes are 0 to {classes - 1}")
+            table[number] = check.real(f"class_weight[{number}]", weight, at_least=0.0)
+        return table
+    if isinstance(given, str) or not isinstance(given, np.ndarray | Sequence):
+        raise TypeError(f'class_weight must be "balanced", a dict or an array, got {given!r}')
+    if len(given) != classes:
+        raise ValueError(f"class_weight has {len(given)} entries, expected {classes}: one for each class")
+    return np.array([check.real(f"class_weight[{i}]", weight, at_least=0.0) for i, weight in enumerate(given)])
+
+
+def class_count(net: Network) -> int:
+    """How many classes a network's labels have: two where it has one output."""
+    if net.n_out is None:
+        raise ValueError("class_weight needs a network whose number of outputs is known: use sample_weight")
+    return max(2, net.n_out)
+
+
+def _times(weight: FloatArray | None, factor: FloatArray) -> FloatArray:
+    return factor if weight is None else factor.astype(weight.dtype) * weight
+
+
+def weighted_by_class(net: Network, given: Any, t: Array, weight: FloatArray | None, rows: Any) -> FloatArray:
+    """Give the weights of all rows, where `given` counts the classes of these rows."""
+    labels = class_labels(t)
+    table = class_weights(given, labels[rows], class_count(net)).astype(net.dtype)
+    return _times(weight, table[labels])
+
+
+# ---- validation ------------------------------------------------------------------------------------------------------
+
+
+def validation_rows(
+    n: int, fraction: float, seed: int, labels: ArrayLike | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw the rows that `train` keeps for validation.
+
+    The rows are gone through in the order ``Philox(seed, stream_number("validation", 0)).permutation(n)``; the first
+    m = round(fraction · n) of them are kept, at least 1 and at most n − 1. With labels each class has its share of the
+    m: the first ⌊m · count / n⌋ of its rows, and one more in the classes with the largest remainders (of equal ones the
+    first) until there are m.
+
+    Parameters
+    ----------
+    n : int
+        How many rows there are, at least 2.
+    fraction : float
+        In (0, 1).
+    seed : int
+        That of the training.
+    labels : array_like of integers, shape (n,), optional
+        The classes to be represented alike.
+
+    Returns
+    -------
+    training, validation : ndarray of int64
+        The numbers of the rows, ascending.
+
+    Raises
+    ------
+    ValueError
+        There are fewer than two rows, or the fraction is out of range.
+
+    Examples
+    --------
+    >>> from fastbp.training.data import validation_rows
+    >>> training, validation = validation_rows(10, 0.2, seed=0, labels=[0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
+    >>> validation
+    array([3, 8])
+    >>> len(training)
+    8
+    """
+    fraction = check.real("fraction", fraction, above=0.0, below=1.0)
+    if n < 2:
+        raise ValueError(f"a validation set needs at least two rows, one of them for training, got {n}")
+    order = Philox(seed, stream_number("validation", 0)).permutation(n)
+    wanted = min(max(1, round(fraction * n)), n - 1)
+    chosen = np.zeros(n, bool)
+    chosen[order[:wanted] if labels is None else _stratified(order, np.asarray(labels), wanted)] = True
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def _stratified(order: NDArray[np.int64], labels: Array, wanted: int) -> NDArray[np.int64]:
+    """The first rows of each class, as many as are its share of those wanted."""
+    _, which, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    share, remainder = np.divmod(wanted * counts, len(labels))
+    share[np.argsort(-remainder, kind="stable")[: wanted - share.sum()]] += 1
+    in_order = which[order]
+    return np.concatenate([order[in_order == k][:rows] for k, rows in enumerate(share)])
+
+
+class Validation(Record):
+    """What is evaluated after each epoch."""
+
+    x: FloatArray
+    t: Any
+    weight: FloatArray | None
+
+    def loss(self, net: Network) -> float:
+        """Give the mean loss, computed some rows at a time: the buffers for all of them may not fit."""
+        if len(self.x) <= VALIDATED:
+            return net.loss_value(self.x, self.t, sample_weight=self.weight)
+        if net.counts_apart:
+            loss, _ = net.loss.value_and_grad(self._outputs(net), self.t, sample_weight=self.weight)
+            return net.with_penalty(float(loss))
+        total = weights = 0.0
+        for first in range(0, len(self.x), VALIDATED):
+            place = slice(first, first + VALIDATED)
+            weight = None if self.weight is None else self.weight[place]
+            counts = net.row_counts(self.t[place], weight)
+            if has_mean(counts):
+                share = share_of(len(self.x[place]), counts)
+                total += share * net.loss_value(self.x[place], self.t[place], sample_weight=weight)
+                weights += share
+        return total / weights
+
+
+    def _outputs(self, net: Network) -> FloatArray:
+        return np.concatenate([net.outputs(self.x[i : i + VALIDATED]) for i in range(0, len(self.x), VALIDATED)])
+
+
+VALIDATED = 2**15
+
+
+def checked_validation(net: Network, data: Any) -> Validation | None:
+    """Give the data of `train`'s argument ``validation_data``."""
+    if data is None:
+        return None
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+        raise TypeError(f"validation_data must be (x, t) or (x, t, sample_weight), got {type(data).__name__}")
+    x, t, weight = data if len(data) == 3 else (*data, None)
+    x = net.checked_x(x, "validation_data[0]")
+    if x.shape[0] == 0:
+        raise ValueError(f"validation_data[0] has shape {x.shape}: there must be at least one row")
+    if net.checks_targets:
+        t = net.checked_targets(t, x.shape[0], "validation_data[1]")
+    weight = check.sample_weights(weight, x.shape[0], net.dtype, "validation_data[2]")
+    net.check_mean(t, weight, x.shape[0])
+    return Validation(x, t, weight)

@@ -1,0 +1,132 @@
+"""The unit that looks up: the embedding."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fastbp import _validate as check
+from fastbp._validate import FloatArray
+from fastbp.functional import units as functional
+from fastbp.random import Philox
+from fastbp.units.base import Unit
+
+
+class Embedding(Unit):
+    """Embedding: in the place of each code stands the row of a learned table with that number.
+
+    y = table[x[:, 0]], table[x[:, 1]], ..., and behind them the columns that hold no codes;  backward:  dtable[code] =
+    the sum of dy where the code stands,  dx = 0 where x is a code, and dy behind it
+
+    Parameters
+    ----------
+    n_codes, width : int
+        Numbers of rows and of columns of the table, at least 1.
+    columns : int, optional
+        How many of the input's columns hold codes, from the first on; None: all.
+    dtype : {"float32", "float64"}, optional
+        Of the table. None: float32 alone, in a network what the network has.
+    seed : int, optional
+        Of the initial table when used alone. None: another one each time. In a network the network's seed counts.
+
+    Attributes
+    ----------
+    parameters, gradients : dict
+        ``{"table": (n_codes, width)}``, which begins with normal numbers of variance 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A size is no positive integer; from forward and backward as `fastbp.embedding` and `fastbp.embedding_backward`
+        do.
+    RuntimeError
+        ``backward`` is called before ``forward``.
+
+    Notes
+    -----
+    Codes are integers, or whole numbers of the table's dtype, which is what a network's input is. ``forward`` keeps a
+    reference to x, not a copy.
+
+    References
+    ----------
+    Y. Bengio, R. Ducharme, P. Vincent and C. Jauvin, "A neural probabilistic language model", JMLR 3, 2003.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> unit = fastbp.Embedding(3, 2, columns=1)
+    >>> unit.parameters["table"][...] = [[0.0, 0.5], [1.0, 1.5], [2.0, 2.5]]
+    >>> unit.forward(np.array([[2, 7], [0, 8]], np.float32))
+    array([[2. , 2.5, 7. ],
+           [0. , 0.5, 8. ]], dtype=float32)
+    >>> unit.backward(np.ones((2, 3), np.float32))
+    array([[0., 1.],
+           [0., 1.]], dtype=float32)
+    >>> unit.gradients["table"]
+    array([[1., 1.],
+           [0., 0.],
+           [1., 1.]], dtype=float32)
+    """
+
+    kind: ClassVar[str | None] = "embedding"
+
+    def __init__(
+        self,
+        n_codes: int,
+        width: int,
+        columns: int | None = None,
+        *,
+        dtype: DTypeLike | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.dtype = None if dtype is None else check.float_dtype("dtype", dtype)
+        self.n_codes = check.integer("n_codes", n_codes)
+        self.width = check.integer("width", width)
+        self.columns = None if columns is None else check.integer("columns", columns)
+        self.seed = None if seed is None else Philox(seed).seed
+
+    def engine_options(self) -> tuple[float, ...]:
+        """Give (n_codes, width, columns), with 0 for all columns."""
+        return self.n_codes, self.width, self.columns or 0
+
+    def outputs_for(self, n_in: int | None) -> int | None:
+        """Give width for each column of codes, and 1 for each other one."""
+        if n_in is None:
+            return None
+        if self.columns is not None and self.columns > n_in:
+            raise ValueError(f"takes its codes from {self.columns} columns, but the unit before it gives {n_in}")
+        codes = n_in if self.columns is None else self.columns
+        return codes * self.width + n_in - codes
+
+    def check_input(self, name: str, x: FloatArray) -> None:
+        """Hold the columns of codes to be rows of the table."""
+        if x.dtype == np.float32 and self.n_codes > 2**24:
+            raise ValueError(f"{self!r} has more codes than float32 can tell apart: make the network in float64")
+        check.codes(name, x[:, : self.columns], self.n_codes)
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Give ``{"table": (n_codes, width)}``."""
+        return {"table": (self.n_codes, self.width)}
+
+    def initialize(self, rng: Philox, parameters: dict[str, Any]) -> None:
+        """Fill the table with normal numbers of variance 1."""
+        rng.normal(parameters["table"])
+
+    def forward(self, x: NDArray[Any]) -> FloatArray:
+        """Give the codes' rows of the table, a fresh array, and keep a reference to x."""
+        y = functional.embedding(x, self.parameters["table"], columns=self.columns)
+        self._kept = x
+        return y
+
+    def backward(self, dy: FloatArray) -> FloatArray:
+        """Fill the gradient at the table, and give the one at x: a fresh array, zeros for integers."""
+        x, table = self._remembered(), self.parameters["table"]
+        into = (None, self.gradients["table"])
+        dx = functional.embedding_backward(dy, x, table, columns=self.columns, out=into)[0]
+        return np.zeros(x.shape, dy.dtype) if dx is None else dx
+
+    def __repr__(self) -> str:
+        columns = "" if self.columns is None else f", columns={self.columns}"
+        return f"Embedding({self.n_codes}, {self.width}{columns})"

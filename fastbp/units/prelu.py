@@ -1,0 +1,109 @@
+"""The activation that learns: PReLU."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from numpy.typing import DTypeLike
+
+from fastbp import _validate as check
+from fastbp._validate import FloatArray
+from fastbp.functional import units as functional
+from fastbp.random import Philox
+from fastbp.units.base import Unit
+
+
+class PReLU(Unit):
+    """Rectifier with a learned slope: positive elements pass, the others are multiplied by it.
+
+    y = x where x > 0, else slope * x;  backward:  dx = dy where x > 0, else slope * dy,  dslope = the sum of x * dy
+    where x <= 0
+
+    Parameters
+    ----------
+    n : int, optional
+        How many slopes: 1 for all columns, or one for each of n.
+    init : float, optional
+        What they begin at.
+    dtype : {"float32", "float64"}, optional
+        Of the slope. None: float32 alone, in a network what the network has.
+
+    Attributes
+    ----------
+    parameters, gradients : dict
+        ``{"slope": (n,)}``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        n is no positive integer or init is not finite; from forward and backward as `fastbp.prelu` and
+        `fastbp.prelu_backward` do.
+    RuntimeError
+        ``backward`` is called before ``forward``.
+
+    Notes
+    -----
+    ``forward`` keeps a reference to x, not a copy.
+
+    References
+    ----------
+    K. He, X. Zhang, S. Ren and J. Sun, "Delving deep into rectifiers: surpassing human-level performance on ImageNet
+    classification", ICCV 2015.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> unit = fastbp.PReLU()
+    >>> unit.forward(np.array([[-2, 0, 3]], np.float32))
+    array([[-0.5,  0. ,  3. ]], dtype=float32)
+    >>> unit.backward(np.ones((1, 3), np.float32))
+    array([[0.25, 0.25, 1.  ]], dtype=float32)
+    >>> unit.gradients["slope"]
+    array([-2.], dtype=float32)
+    """
+
+    kind: ClassVar[str | None] = "prelu"
+
+    def __init__(self, n: int = 1, init: float = 0.25, *, dtype: DTypeLike | None = None) -> None:
+        self.dtype = None if dtype is None else check.float_dtype("dtype", dtype)
+        self.n = check.integer("n", n)
+        self.init = check.real("init", init)
+
+    def engine_options(self) -> tuple[float, ...]:
+        """Give (n,)."""
+        return (self.n,)
+
+    @property
+    def n_in(self) -> int | None:
+        """As many inputs as slopes, where that is not one for all."""
+        return None if self.n == 1 else self.n
+
+    def outputs_for(self, n_in: int | None) -> int | None:
+        """Give as many outputs as inputs: n, where that is not 1."""
+        if self.n != 1 and n_in not in (None, self.n):
+            raise ValueError(f"takes {self.n} inputs, but the unit before it gives {n_in}")
+        return n_in if self.n == 1 else self.n
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Give ``{"slope": (n,)}``."""
+        return {"slope": (self.n,)}
+
+    def initialize(self, rng: Philox, parameters: dict[str, Any]) -> None:
+        """Fill the slope with init."""
+        parameters["slope"][...] = self.init
+
+    def forward(self, x: FloatArray) -> FloatArray:
+        """Give the activation of each element of x, a fresh array, and keep a reference to x."""
+        y = functional.prelu(x, self.parameters["slope"])
+        self._kept = x
+        return y
+
+    def backward(self, dy: FloatArray) -> FloatArray:
+        """Fill the gradient at the slope, and give dy times the derivative, a fresh array."""
+        into = (None, self.gradients["slope"])
+        return functional.prelu_backward(dy, self._remembered(), self.parameters["slope"], out=into)[0]
+
+    def __repr__(self) -> str:
+        n = "" if self.n == 1 else f"{self.n}"
+        init = "" if self.init == 0.25 else f"init={self.init!r}"
+        return f"PReLU({', '.join(filter(None, (n, init)))})"
