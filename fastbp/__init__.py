@@ -5,11 +5,10 @@ and a checker of gradients (`check_gradients`). The performance-critical parts a
 the processor.
 """
 
-from fastbp import _moved, derivatives, functional, io, losses, network, optim, training, units
+from fastbp import _moved, derivatives, functional, losses, network, optim, training, units
 from fastbp._version import __version__
 from fastbp.derivatives import *  # noqa: F403
 from fastbp.functional import *  # noqa: F403
-from fastbp.io import *  # noqa: F403
 from fastbp.losses import *  # noqa: F403
 from fastbp.network import *  # noqa: F403
 from fastbp.optim import *  # noqa: F403
@@ -21,7 +20,6 @@ from fastbp.units import *  # noqa: F403
 __all__ = ["__version__", "config", "get_num_threads", "schedules", "set_num_threads", "threads"]
 __all__ += derivatives.__all__
 __all__ += functional.__all__
-__all__ += io.__all__
 __all__ += losses.__all__
 __all__ += network.__all__
 __all__ += optim.__all__

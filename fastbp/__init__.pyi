@@ -1,5 +1,8 @@
 # Written by `tools/write_tables.py`: do not edit it by hand.
+# ruff: noqa: I001, RUF022
 
+from fastbp import optim as _optimizers
+from fastbp._core.gradients import Gradients as Gradients
 from fastbp._version import __version__ as __version__
 from fastbp.derivatives import gradcheck as gradcheck
 from fastbp.derivatives import per_sample as per_sample
@@ -10,14 +13,64 @@ from fastbp.derivatives.gradcheck import check_gradients as check_gradients
 from fastbp.derivatives.per_sample import DPSGD as DPSGD
 from fastbp.derivatives.per_sample import SampleGradients as SampleGradients
 from fastbp.derivatives.second_order import CurvaturePoint as CurvaturePoint
+from fastbp.functional import units as _functional_units
+from fastbp.functional.made import celu as celu
+from fastbp.functional.made import celu_backward as celu_backward
+from fastbp.functional.made import elu as elu
+from fastbp.functional.made import elu_backward as elu_backward
+from fastbp.functional.made import gaussian_nll as gaussian_nll
+from fastbp.functional.made import gelu as gelu
+from fastbp.functional.made import gelu_backward as gelu_backward
+from fastbp.functional.made import gelu_tanh as gelu_tanh
+from fastbp.functional.made import gelu_tanh_backward as gelu_tanh_backward
+from fastbp.functional.made import hard_sigmoid as hard_sigmoid
+from fastbp.functional.made import hard_sigmoid_backward as hard_sigmoid_backward
+from fastbp.functional.made import hard_swish as hard_swish
+from fastbp.functional.made import hard_swish_backward as hard_swish_backward
+from fastbp.functional.made import hard_tanh as hard_tanh
+from fastbp.functional.made import hard_tanh_backward as hard_tanh_backward
+from fastbp.functional.made import hinge as hinge
+from fastbp.functional.made import huber as huber
+from fastbp.functional.made import identity as identity
+from fastbp.functional.made import identity_backward as identity_backward
+from fastbp.functional.made import kl_div as kl_div
+from fastbp.functional.made import leaky_relu as leaky_relu
+from fastbp.functional.made import leaky_relu_backward as leaky_relu_backward
+from fastbp.functional.made import log_sigmoid as log_sigmoid
+from fastbp.functional.made import log_sigmoid_backward as log_sigmoid_backward
+from fastbp.functional.made import mae as mae
+from fastbp.functional.made import mish as mish
+from fastbp.functional.made import mish_backward as mish_backward
+from fastbp.functional.made import poisson_nll as poisson_nll
+from fastbp.functional.made import quantile as quantile
+from fastbp.functional.made import relu as relu
+from fastbp.functional.made import relu6 as relu6
+from fastbp.functional.made import relu6_backward as relu6_backward
+from fastbp.functional.made import relu_backward as relu_backward
+from fastbp.functional.made import selu as selu
+from fastbp.functional.made import selu_backward as selu_backward
+from fastbp.functional.made import sigmoid as sigmoid
+from fastbp.functional.made import sigmoid_backward as sigmoid_backward
+from fastbp.functional.made import silu as silu
+from fastbp.functional.made import silu_backward as silu_backward
+from fastbp.functional.made import softplus as softplus
+from fastbp.functional.made import softplus_backward as softplus_backward
+from fastbp.functional.made import softsign as softsign
+from fastbp.functional.made import softsign_backward as softsign_backward
+from fastbp.functional.made import squared_hinge as squared_hinge
+from fastbp.functional.made import tanh as tanh
+from fastbp.functional.made import tanh_backward as tanh_backward
 from fastbp.functional.products import linear as linear
 from fastbp.functional.products import linear_backward as linear_backward
 from fastbp.functional.products import log_softmax as log_softmax
 from fastbp.functional.products import log_softmax_backward as log_softmax_backward
 from fastbp.functional.products import matmul as matmul
 from fastbp.functional.products import matmul_backward as matmul_backward
+from fastbp.functional.products import mse as mse
+from fastbp.functional.products import sigmoid_nll as sigmoid_nll
 from fastbp.functional.products import softmax as softmax
 from fastbp.functional.products import softmax_backward as softmax_backward
+from fastbp.functional.products import softmax_nll as softmax_nll
 from fastbp.functional.units import batch_norm as batch_norm
 from fastbp.functional.units import batch_norm_backward as batch_norm_backward
 from fastbp.functional.units import dropout as dropout
@@ -30,30 +83,24 @@ from fastbp.functional.units import prelu as prelu
 from fastbp.functional.units import prelu_backward as prelu_backward
 from fastbp.functional.units import rms_norm as rms_norm
 from fastbp.functional.units import rms_norm_backward as rms_norm_backward
-from fastbp.io import checkpoint as checkpoint
 from fastbp.io import saving as saving
-from fastbp.io.checkpoint import Checkpoint as Checkpoint
-from fastbp.io.checkpoint import CheckpointError as CheckpointError
-from fastbp.io.checkpoint import load_checkpoint as load_checkpoint
-from fastbp.io.checkpoint import save_checkpoint as save_checkpoint
-from fastbp.io.saving import load as load
 from fastbp.losses.base import Loss as Loss
 from fastbp.losses.base import LossSum as LossSum
-from fastbp.losses.made import MAE as MAE
-from fastbp.losses.made import MSE as MSE
 from fastbp.losses.made import GaussianNLL as GaussianNLL
 from fastbp.losses.made import Hinge as Hinge
 from fastbp.losses.made import Huber as Huber
 from fastbp.losses.made import KLDiv as KLDiv
+from fastbp.losses.made import MAE as MAE
+from fastbp.losses.made import MSE as MSE
 from fastbp.losses.made import PoissonNLL as PoissonNLL
 from fastbp.losses.made import Quantile as Quantile
 from fastbp.losses.made import SigmoidNLL as SigmoidNLL
 from fastbp.losses.made import SoftmaxNLL as SoftmaxNLL
 from fastbp.losses.made import SquaredHinge as SquaredHinge
 from fastbp.network import summary as summary
-from fastbp.network._network import MLP as MLP
-from fastbp.network._network import Gradients as Gradients
+from fastbp.network._mlp import MLP as MLP
 from fastbp.network._network import Network as Network
+from fastbp.network._network import load as load
 from fastbp.network.summary import Summary as Summary
 from fastbp.optim import averages as averages
 from fastbp.optim import lbfgs as lbfgs
@@ -63,7 +110,6 @@ from fastbp.optim.averages import SWA as SWA
 from fastbp.optim.base import Optimizer as Optimizer
 from fastbp.optim.lbfgs import LBFGS as LBFGS
 from fastbp.optim.lbfgs import LBFGSB as LBFGSB
-from fastbp.optim.made import SGD as SGD
 from fastbp.optim.made import Adadelta as Adadelta
 from fastbp.optim.made import Adagrad as Adagrad
 from fastbp.optim.made import Adam as Adam
@@ -72,60 +118,13 @@ from fastbp.optim.made import Lion as Lion
 from fastbp.optim.made import Nadam as Nadam
 from fastbp.optim.made import RAdam as RAdam
 from fastbp.optim.made import RMSprop as RMSprop
-from fastbp.reference.activations import celu as celu
-from fastbp.reference.activations import celu_backward as celu_backward
-from fastbp.reference.activations import elu as elu
-from fastbp.reference.activations import elu_backward as elu_backward
-from fastbp.reference.activations import gelu as gelu
-from fastbp.reference.activations import gelu_backward as gelu_backward
-from fastbp.reference.activations import gelu_tanh as gelu_tanh
-from fastbp.reference.activations import gelu_tanh_backward as gelu_tanh_backward
-from fastbp.reference.activations import hard_sigmoid as hard_sigmoid
-from fastbp.reference.activations import hard_sigmoid_backward as hard_sigmoid_backward
-from fastbp.reference.activations import hard_swish as hard_swish
-from fastbp.reference.activations import hard_swish_backward as hard_swish_backward
-from fastbp.reference.activations import hard_tanh as hard_tanh
-from fastbp.reference.activations import hard_tanh_backward as hard_tanh_backward
-from fastbp.reference.activations import identity as identity
-from fastbp.reference.activations import identity_backward as identity_backward
-from fastbp.reference.activations import leaky_relu as leaky_relu
-from fastbp.reference.activations import leaky_relu_backward as leaky_relu_backward
-from fastbp.reference.activations import log_sigmoid as log_sigmoid
-from fastbp.reference.activations import log_sigmoid_backward as log_sigmoid_backward
-from fastbp.reference.activations import mish as mish
-from fastbp.reference.activations import mish_backward as mish_backward
-from fastbp.reference.activations import relu as relu
-from fastbp.reference.activations import relu6 as relu6
-from fastbp.reference.activations import relu6_backward as relu6_backward
-from fastbp.reference.activations import relu_backward as relu_backward
-from fastbp.reference.activations import selu as selu
-from fastbp.reference.activations import selu_backward as selu_backward
-from fastbp.reference.activations import sigmoid as sigmoid
-from fastbp.reference.activations import sigmoid_backward as sigmoid_backward
-from fastbp.reference.activations import silu as silu
-from fastbp.reference.activations import silu_backward as silu_backward
-from fastbp.reference.activations import softplus as softplus
-from fastbp.reference.activations import softplus_backward as softplus_backward
-from fastbp.reference.activations import softsign as softsign
-from fastbp.reference.activations import softsign_backward as softsign_backward
-from fastbp.reference.activations import tanh as tanh
-from fastbp.reference.activations import tanh_backward as tanh_backward
-from fastbp.reference.losses import gaussian_nll as gaussian_nll
-from fastbp.reference.losses import hinge as hinge
-from fastbp.reference.losses import huber as huber
-from fastbp.reference.losses import kl_div as kl_div
-from fastbp.reference.losses import mae as mae
-from fastbp.reference.losses import mse as mse
-from fastbp.reference.losses import poisson_nll as poisson_nll
-from fastbp.reference.losses import quantile as quantile
-from fastbp.reference.losses import sigmoid_nll as sigmoid_nll
-from fastbp.reference.losses import softmax_nll as softmax_nll
-from fastbp.reference.losses import squared_hinge as squared_hinge
+from fastbp.optim.made import SGD as SGD
 from fastbp.runtime import config as config
 from fastbp.runtime import get_num_threads as get_num_threads
 from fastbp.runtime import set_num_threads as set_num_threads
 from fastbp.runtime import threads as threads
 from fastbp.training import callbacks as callbacks
+from fastbp.training import checkpoint as checkpoint
 from fastbp.training import data as data
 from fastbp.training import history as history
 from fastbp.training import metrics as metrics
@@ -135,6 +134,10 @@ from fastbp.training.callbacks import BatchInfo as BatchInfo
 from fastbp.training.callbacks import Callback as Callback
 from fastbp.training.callbacks import EarlyStopping as EarlyStopping
 from fastbp.training.callbacks import StopTraining as StopTraining
+from fastbp.training.checkpoint import Checkpoint as Checkpoint
+from fastbp.training.checkpoint import CheckpointError as CheckpointError
+from fastbp.training.checkpoint import load_checkpoint as load_checkpoint
+from fastbp.training.checkpoint import save_checkpoint as save_checkpoint
 from fastbp.training.history import History as History
 from fastbp.training.metrics import Metric as Metric
 from fastbp.units import BatchNorm as BatchNorm
@@ -154,7 +157,6 @@ from fastbp.units.composites import Sequential as Sequential
 from fastbp.units.made import CELU as CELU
 from fastbp.units.made import ELU as ELU
 from fastbp.units.made import GELU as GELU
-from fastbp.units.made import SELU as SELU
 from fastbp.units.made import GELUTanh as GELUTanh
 from fastbp.units.made import HardSigmoid as HardSigmoid
 from fastbp.units.made import HardSwish as HardSwish
@@ -165,26 +167,17 @@ from fastbp.units.made import LogSigmoid as LogSigmoid
 from fastbp.units.made import Mish as Mish
 from fastbp.units.made import ReLU as ReLU
 from fastbp.units.made import ReLU6 as ReLU6
-from fastbp.units.made import Sigmoid as Sigmoid
+from fastbp.units.made import SELU as SELU
 from fastbp.units.made import SiLU as SiLU
+from fastbp.units.made import Sigmoid as Sigmoid
 from fastbp.units.made import Softplus as Softplus
 from fastbp.units.made import Softsign as Softsign
 from fastbp.units.made import Tanh as Tanh
 
+functional_units = _functional_units
+optimizers = _optimizers
+
 __all__ = [
-    "CELU",
-    "DPSGD",
-    "ELU",
-    "EMA",
-    "GELU",
-    "LBFGS",
-    "LBFGSB",
-    "MAE",
-    "MLP",
-    "MSE",
-    "SELU",
-    "SGD",
-    "SWA",
     "Adadelta",
     "Adagrad",
     "Adam",
@@ -192,14 +185,19 @@ __all__ = [
     "BatchInfo",
     "BatchNorm",
     "Branches",
+    "CELU",
     "Callback",
     "Checkpoint",
     "CheckpointError",
     "CurvaturePoint",
+    "DPSGD",
     "Dropout",
+    "ELU",
+    "EMA",
     "EarlyStopping",
     "Embedding",
     "Flatten",
+    "GELU",
     "GELUTanh",
     "GaussianNLL",
     "GradientError",
@@ -213,6 +211,8 @@ __all__ = [
     "Huber",
     "Identity",
     "KLDiv",
+    "LBFGS",
+    "LBFGSB",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
@@ -221,6 +221,9 @@ __all__ = [
     "LogSoftmax",
     "Loss",
     "LossSum",
+    "MAE",
+    "MLP",
+    "MSE",
     "Metric",
     "Mish",
     "Nadam",
@@ -235,6 +238,9 @@ __all__ = [
     "ReLU",
     "ReLU6",
     "Residual",
+    "SELU",
+    "SGD",
+    "SWA",
     "SampleGradients",
     "Sequential",
     "SiLU",

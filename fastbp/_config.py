@@ -21,6 +21,7 @@ import numpy as np
 
 __all__ = [
     "OURS",
+    "OURS_BY_NAME",
     "arguments",
     "call",
     "constructor",
@@ -30,11 +31,13 @@ __all__ = [
     "instances",
     "nested",
     "parameters_of",
+    "publish",
     "settings",
     "shown",
 ]
 
 OURS = "fastbp."
+OURS_BY_NAME: dict[str, type] = {}
 
 MAX_DEPTH = 128  # of units and lists in each other: far beyond any network, far below Python's limit
 
@@ -187,9 +190,12 @@ def describe(made: Any) -> dict[str, Any]:
 
 
 def _is_ours(cls: type) -> bool:
-    import fastbp
+    return OURS_BY_NAME.get(cls.__name__) is cls
 
-    return cls.__name__ in fastbp.__all__ and getattr(fastbp, cls.__name__) is cls
+
+def publish(namespace: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Let files name the public classes of a package: nothing else is made by a name that stands in a file."""
+    OURS_BY_NAME.update({name: namespace[name] for name in names if isinstance(namespace[name], type)})
 
 
 def decode(data: Any, make: Callable[[str, dict[str, Any]], Any], depth: int = 0) -> Any:

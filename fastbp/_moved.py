@@ -13,7 +13,7 @@ __all__ = ["MOVED", "keep_paths"]
 MOVED = {
     "averages": "optim.averages",
     "callbacks": "training.callbacks",
-    "checkpoint": "io.checkpoint",
+    "checkpoint": "training.checkpoint",
     "data": "training.data",
     "functional_units": "functional.units",
     "gradcheck": "derivatives.gradcheck",

@@ -23,8 +23,8 @@ from helpers import assert_same_bits, seeded
 
 import fastbp
 from fastbp import CheckpointError, EarlyStopping, load_checkpoint, save_checkpoint
-from fastbp.io import checkpoint
 from fastbp.random import Philox, stream_number
+from fastbp.training import checkpoint
 
 Array = np.ndarray[Any, Any]
 
@@ -343,7 +343,7 @@ def test_save_and_load(rule: str, tmp_path: Path) -> None:
             assert_same_bits(found.extra[name], value.astype(value.dtype.newbyteorder("=")))
         else:
             assert found.extra[name] == value and type(found.extra[name]) in (type(value), float)
-    assert other.whole is not None and other.whole.engine.seed == net.seed  # chance goes on with the file's
+    assert other._whole is not None and other._whole.engine.seed == net.seed  # chance goes on with the file's
     for _ in range(3):
         assert other.train_step(x, t, fresh) == net.train_step(x, t, optimizer)
     assert_same_run((net, optimizer, history), (other, fresh, history))

@@ -98,7 +98,7 @@ def test_engine_units_and_stretches_agree(name: str, rows: int, dtype: str, rng:
     x, t = problem(rng, rows, dtype)
     net = Network(*chains()[name], loss=fastbp.MSE(), dtype=dtype, seed=1)
     python = Network(*chains(Same)[name], loss=fastbp.MSE(), dtype=dtype, seed=1)
-    assert net.whole is not None and python.whole is None
+    assert net._whole is not None and python._whole is None
     np.testing.assert_array_equal(net.flat_parameters, python.flat_parameters)
     loss, grads = net.value_and_grad(x, t)
     tolerance = {"rtol": 60 * np.finfo(dtype).eps, "atol": 60 * np.finfo(dtype).eps}
@@ -218,7 +218,7 @@ def test_parts_are_free_where_a_network_cannot_be_made() -> None:
 
 def test_widths_are_found_from_later_units() -> None:
     net = Network(Tanh(), Branches([Identity(), Sigmoid()], merge="concat"), Linear(10, 2), loss=fastbp.MSE())
-    assert net.n_in == 5 and net.whole is not None
+    assert net.n_in == 5 and net._whole is not None
     assert Network(Tanh(), Residual(Sequential(Tanh(), Linear(4, 4))), loss=fastbp.MSE()).n_in == 4
 
 

@@ -193,11 +193,11 @@ def test_sums_of_squares(columns: int, dtype: Any, rng: np.random.Generator) -> 
 
 def test_buffers_stay_for_smaller_batches(rng: np.random.Generator) -> None:
     net = fastbp.MLP([7, 33, 5], hidden="tanh", seed=0)
-    assert net.whole is not None and net.whole.engine.capacity == 0  # nothing before the first call
+    assert net._whole is not None and net._whole.engine.capacity == 0  # nothing before the first call
     x, t = data(rng, 100, 7, 5)
     y, dx = net.forward(x), net.backward(np.ones((100, 5), np.float32))
     places = address(y), address(dx), *map(address, net.gradients.values())
-    assert net.whole.engine.capacity == 100
+    assert net._whole.engine.capacity == 100
     for n in (100, 1, 37, 99, 100):
         y = net.forward(x[:n])
         dx = net.backward(np.ones((n, 5), np.float32))
@@ -206,10 +206,10 @@ def test_buffers_stay_for_smaller_batches(rng: np.random.Generator) -> None:
         net.value_and_grad(x[:n], t[:n])  # a step keeps no gradients
         assert (y.shape, dx.shape) == ((n, 5), (n, 7))
         assert (address(y), address(dx), *map(address, net.gradients.values())) == places
-        assert net.whole.engine.capacity == 100
+        assert net._whole.engine.capacity == 100
     assert net.forward(x) is net.forward(x)  # even the view
     net.forward(np.zeros((101, 7), np.float32))
-    assert net.whole.engine.capacity == 101
+    assert net._whole.engine.capacity == 101
     assert tuple(map(address, net.gradients.values())) == places[2:]
 
 
@@ -367,7 +367,7 @@ for density in (0.2, 0.02):
     update, progress = fastbp.Adam().compiled_for(net, net.gradients.flat), np.zeros(3)
     orders = itertools.cycle([rng.permutation(500) for _ in range(20)])
     def epoch(net=net, rows=rows, t=t, update=update, progress=progress, orders=orders):
-        whole = net.whole
+        whole = net._whole
         whole.engine.train_epoch(rows, t, None, next(orders), 64, whole.table, whole.out, update, progress)
     calls[f"sparse {density}"] = epoch, 20
 
@@ -473,7 +473,7 @@ for dtype in ("float32", "float64"):
                         net.value_and_grad(given, t[:n])
                         net.forward(given)
                         net.backward(dy[:n])
-            assert net.whole.engine.capacity == rows
+            assert net._whole.engine.capacity == rows
 print("fine")
 """
 

@@ -19,7 +19,7 @@ from helpers import seeded, some_options, target_rows
 
 import fastbp
 from fastbp import Branches, Embedding, Linear, Loss, LossSum, Network, Residual, Sequential, Unit
-from fastbp.network._graph import walk
+from fastbp._core.graph import walk
 from fastbp.reference import ACTIVATIONS, LOSSES, UNITS
 
 Array = np.ndarray[Any, Any]
@@ -207,7 +207,7 @@ def check_gradient(case: Case, x: Array, t: Array) -> None:
     python = InPython(net)
     expected, flat = python.value_and_grad(x, t)
     flat = flat.copy()
-    expected = net.with_penalty(expected, net.gradients_over(flat))
+    expected = net._with_penalty(expected, net._gradients.over(flat))
     seen = []
     for threads in (3, 1):
         net.steps = steps
@@ -299,7 +299,7 @@ def check_predictions(case: Case, x: Array) -> None:
 @pytest.mark.parametrize("seed", range(60 if helpers.DENSE else 30))
 def test_a_random_graph(seed: int) -> None:
     case = Case(seed)
-    assert case.net.whole is not None
+    assert case.net._whole is not None
     (case.net.eval if case.rng.random() < 0.2 else case.net.train)()
     for rows in case.rows():
         x, t = case.batch(rows)

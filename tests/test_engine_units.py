@@ -78,7 +78,7 @@ def test_engine_and_units_agree(
 ) -> None:
     x, t = problem(rule, rng, rows, dtype)
     nets = [network(rule, own, dtype), network(rule, in_python, dtype)]
-    assert nets[0].whole is not None and nets[1].whole is None
+    assert nets[0]._whole is not None and nets[1]._whole is None
     for net in nets:
         (net.train if training else net.eval)()
         size = max(2, rows // 2 + 1)
@@ -196,7 +196,7 @@ def test_flatten_gives_a_network_inputs_of_any_shape(rng: np.random.Generator) -
 
 def test_embeddings_in_networks(rng: np.random.Generator) -> None:
     net = Network(fastbp.Embedding(10, 4, columns=2), Linear(9, 2), loss=fastbp.SoftmaxNLL(), seed=0)
-    assert net.n_in == 3 and net.whole is not None
+    assert net.n_in == 3 and net._whole is not None
     x, t = rng.integers(0, 10, (8, 3)), np.arange(8) % 2
     loss, grads = net.value_and_grad(x, t)
     assert loss == net.value_and_grad(x.astype(np.float32), t)[0]
@@ -220,7 +220,7 @@ def test_embeddings_in_networks(rng: np.random.Generator) -> None:
 def test_embeddings_beside_numbers(rng: np.random.Generator) -> None:
     branches = fastbp.Branches([Sequential(fastbp.Embedding(5, 3, columns=1)), fastbp.Identity()], merge="concat")
     net = Network(branches, Linear(8, 1), loss=fastbp.MSE(), dtype="float64", seed=0)
-    assert net.n_in is None or net.whole is not None
+    assert net.n_in is None or net._whole is not None
     with pytest.raises(ValueError, match=r"unit 1, Embedding\(5, 3\), takes codes: it must read the network's input"):
         Network(Linear(2, 2), fastbp.Embedding(5, 3), loss=fastbp.MSE())
 
@@ -228,7 +228,7 @@ def test_embeddings_beside_numbers(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("name", ["prelu", "softmax", "log_softmax"])
 def test_hidden_layers_by_name(name: str, rng: np.random.Generator) -> None:
     net = fastbp.MLP([4, 5, 6, 2], hidden=name, dtype="float64", seed=0)
-    assert net.whole is not None
+    assert net._whole is not None
     fastbp.check_gradients(net, rng.standard_normal((9, 4)), np.arange(9) % 2, raise_on_fail=True)
 
 

@@ -7,6 +7,7 @@ It shares no code with the package, so these tests say something of the checker 
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import helpers
 import numpy as np
@@ -70,7 +71,7 @@ class Toy:
         self.parameters = {name: p.astype(self.dtype) for name, p in self.parameters.items()}
         self.copies = []
 
-    training, takes_codes = True, False
+    training, _inputs = True, SimpleNamespace(takes_indices=False)
 
     def train(self):
         self.training = True

@@ -256,7 +256,7 @@ def test_the_engine_computes_what_the_function_does(
 ) -> None:
     loss = getattr(fastbp, rule.unit)(**options)
     net = fastbp.Network(fastbp.Linear(4, 9), fastbp.Tanh(), fastbp.Linear(9, K), loss=loss, dtype=dtype, seed=0)
-    assert net.whole is not None
+    assert net._whole is not None
     for n in (2, 37, 500):
         x, weight = rng.normal(size=(n, 4)).astype(dtype), rng.uniform(0.5, 2, n).astype(dtype)
         for t in targets_of(rule, options, n, dtype, rng):
@@ -289,7 +289,7 @@ def linear_model(loss: Loss, dtype: Any = "float64") -> fastbp.Network:
 
 def trained(loss: Loss, x: Any, t: Any, **options: Any) -> tuple[Any, list[float]]:
     net = linear_model(loss)
-    assert (net.whole is None) == isinstance(loss, Own)
+    assert (net._whole is None) == isinstance(loss, Own)
     history = fastbp.train(net, x, t, optimizer=fastbp.SGD(lr=0.01), epochs=2, batch_size=8, **options)
     return net.flat_parameters, history.loss
 
@@ -388,14 +388,14 @@ def test_a_subclass_runs_in_the_engine_unless_it_computes_by_itself() -> None:
             return np.sign(y)
 
     x, t = np.ones((2, 4)), np.zeros((2, K))
-    assert linear_model(Renamed(delta=0.5)).whole is not None
-    assert linear_model(Louder(delta=0.5)).whole is None
+    assert linear_model(Renamed(delta=0.5))._whole is not None
+    assert linear_model(Louder(delta=0.5))._whole is None
     value, grads = linear_model(Renamed(delta=0.5)).value_and_grad(x, t)
     louder, louder_grads = linear_model(Louder(delta=0.5)).value_and_grad(x, t)
     assert_allclose(louder, 2 * value, rtol=1e-14)
     assert_allclose(louder_grads.flat, 2 * grads.flat, rtol=1e-14)
     net = linear_model(Signs())
-    assert net.whole is not None
+    assert net._whole is not None
     assert_array_equal(net.predict(x), np.sign(net.forward(x)))
 
 
@@ -434,7 +434,7 @@ def summed(loss: fastbp.LossSum, y: Any, t: Any, weight: Any) -> tuple[float, An
 def test_sums_run_in_the_engine(name: str, dtype: Any, rng: np.random.Generator) -> None:
     loss = SUMS[name]()
     net = linear_model(loss, dtype)
-    assert net.whole is not None and net.predict(np.ones((2, 4), dtype)).shape[0] == 2
+    assert net._whole is not None and net.predict(np.ones((2, 4), dtype)).shape[0] == 2
     for n in (3, 70):
         x, weight = rng.normal(size=(n, 4)).astype(dtype), rng.uniform(0.5, 2, n).astype(dtype)
         kind = loss.losses[0][1].rule.targets if name != "nested" else "values"
@@ -471,13 +471,13 @@ def test_an_epoch_of_a_sum(rng: np.random.Generator) -> None:
 def test_a_sum_with_a_users_loss_runs_in_python(rng: np.random.Generator) -> None:
     x, t = rng.normal(size=(5, 4)), rng.normal(size=(5, K))
     mixed = fastbp.LossSum([(0.7, fastbp.MSE()), (0.3, Own(fastbp.MAE()))])
-    assert linear_model(mixed).whole is None
+    assert linear_model(mixed)._whole is None
     expected = linear_model(fastbp.LossSum([(0.7, fastbp.MSE()), (0.3, fastbp.MAE())])).value_and_grad(x, t)
     value, grads = linear_model(mixed).value_and_grad(x, t)
     assert_allclose(value, expected[0], rtol=1e-14)
     assert_allclose(grads.flat, expected[1].flat, rtol=1e-12)
     many = fastbp.LossSum([(0.1, fastbp.MSE())] * 10)
-    assert linear_model(many).whole is None
+    assert linear_model(many)._whole is None
     assert_allclose(linear_model(many).value_and_grad(x, t)[0], linear_model(fastbp.MSE()).value_and_grad(x, t)[0])
 
 

@@ -689,7 +689,7 @@ def test_a_fused_step_does_not_keep_its_gradients(
             _ = net.gradients
         # One after the other, the same bits come out.
         expected, _ = twin.value_and_grad(x, t)
-        twin.update_by(optimizer).apply()
+        twin._update_by(optimizer).apply()
         assert loss == expected
         assert_same_bits(net.flat_parameters, twin.flat_parameters)
     assert net.value_and_grad(x, t)[1] is net.gradients

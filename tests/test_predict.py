@@ -140,7 +140,7 @@ def test_branches_and_units_of_the_table(rng: np.random.Generator) -> None:
         dtype="float64", loss="mse", seed=0,
     )
     for units in (net, fastbp.Network(*(unit.fresh() for unit in net.units[:-1]), dtype="float64", loss="mse", seed=0)):
-        whole = units.whole
+        whole = units._whole
         assert whole is not None
         for rows in (1, 5, 400):
             x = rng.standard_normal((rows, 9))

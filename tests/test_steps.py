@@ -365,14 +365,14 @@ def epochs_by_hand(
     sizes: tuple[int, ...], rows: int, size: int, optimizer: str, weighted: bool, l1: float, l2: float, accumulate: int
 ) -> None:
     net, x, t = problem(sizes, rows, "float64", l1=l1, l2=l2)
-    twin, whole = net.copy(), net.whole
+    twin, whole = net.copy(), net._whole
     rng = seeded(1)
     weight = rng.uniform(0, 2, rows) if weighted else None
     compiled = OPTIMIZERS_BY_HAND[optimizer]()
     moving = Moving(compiled)
     for count_rows, share in ((False, 1.0), (True, 0.25)):
         order = rng.permutation(rows)
-        update = net.update_by(compiled, steps=rows, accumulate=accumulate, by_rows=True)
+        update = net._update_by(compiled, steps=rows, accumulate=accumulate, by_rows=True)
         made = np.zeros(3)
         whole.engine.train_epoch(
             x, t, weight, order, size, whole.table, whole.out, update, made, count_rows=count_rows, loss_share=share
@@ -387,7 +387,7 @@ def epochs_by_hand(
         divisor = 1 if not by_rows else rows if weight is None else weight.sum()
         penalty = penalty_of(net, l1, l2)
         expected = net.loss_value(x, t, sample_weight=weight) - penalty + penalty / divisor
-        update = net.update_by(compiled, by_rows=by_rows)
+        update = net._update_by(compiled, by_rows=by_rows)
         got = whole.engine.train_step(x, t, weight, whole.table, whole.out, update)
         assert got == pytest.approx(expected, rel=1e-12, abs=1e-12 * penalty)
 
@@ -400,9 +400,9 @@ def test_penalties_by_rows_are_divided_as_the_loss_is() -> None:
     for options, weight in (({"class_weight": factors.tolist()}, None), ({}, factors[t])):
         loss = fastbp.SoftmaxNLL(**options)
         net = fastbp.Network(fastbp.Linear(4, 3), loss=loss, dtype="float64", seed=0, l1=0.1, l2=1.0)
-        update = net.update_by(fastbp.SGD(lr=0.1), steps=5, by_rows=True)
+        update = net._update_by(fastbp.SGD(lr=0.1), steps=5, by_rows=True)
         made = np.zeros(3)
-        net.whole.engine.train_epoch(x, t, weight, None, 7, net.whole.table, net.whole.out, update, made)
+        net._whole.engine.train_epoch(x, t, weight, None, 7, net._whole.table, net._whole.out, update, made)
         ends.append((*net.flat_parameters, *made))
     assert_allclose(ends[0], ends[1], rtol=1e-12)
 
@@ -412,7 +412,7 @@ def test_an_update_by_rows_is_no_update_alone() -> None:
     optimizer = fastbp.SGD(lr=0.1)
     net.value_and_grad(x, t)
     with unchanged(net.flat_parameters), pytest.raises(ValueError, match="apply of an update with by_rows=True"):
-        net.update_by(optimizer, by_rows=True).apply()
+        net._update_by(optimizer, by_rows=True).apply()
     assert optimizer.state_for(net).step == 0
 
 

@@ -352,7 +352,7 @@ def test_the_roads_of_python_lead_to_the_same(road: str, weighted: bool) -> None
     chain = fastbp.Linear(IN, HIDDEN), unit, fastbp.Linear(HIDDEN, OUT)
     python = fastbp.Network(*chain, loss=loss, dtype="float64", seed=0)
     assert_same_bits(python.flat_parameters, net.flat_parameters)
-    assert net.whole is not None and (python.whole is None) == (road != "optimizer")
+    assert net._whole is not None and (python._whole is None) == (road != "optimizer")
     engine = fastbp.SGD(lr=0.05, momentum=0.9)
     theirs = OurMomentum() if road in ("optimizer", "all") else fastbp.SGD(lr=0.05, momentum=0.9)
     weight = seeded(1).uniform(0.2, 2, N) if weighted else None

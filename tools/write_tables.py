@@ -25,7 +25,7 @@ if __name__ == "__main__":  # first of all: the package imports what this writes
 import fastbp
 from fastbp._moved import MOVED
 from fastbp.initializers import INITIALIZERS
-from fastbp.network._network import HIDDEN_UNITS
+from fastbp.network._mlp import HIDDEN_UNITS
 from fastbp.optim import averages, lbfgs, schedules
 from fastbp.reference import ACTIVATIONS, LOSSES, OPTIMIZERS, UNITS
 from fastbp.training.metrics import METRICS
@@ -33,6 +33,10 @@ from fastbp.training.metrics import METRICS
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "catalogue.md"
 STUB = ROOT / "fastbp" / "__init__.pyi"
+STUB_HEAD = """\
+# Written by `tools/write_tables.py`: do not edit it by hand.
+# ruff: noqa: I001, RUF022
+"""
 
 TARGETS = {  # by the kind that a LossRule names
     "labels": "labels (n,), or a row of K shares each",
@@ -243,16 +247,19 @@ def page() -> str:
 
 def stub() -> str:
     """Return the package's stub."""
-    lines = ["# Written by `tools/write_tables.py`: do not edit it by hand.", ""]
-    wanted = [f"from {module_of(name)} import {name} as {name}" for name in fastbp.__all__ if name != "__version__"]
-    moved = [new.rpartition(".") for old, new in MOVED.items() if "." not in old and not old.startswith("_")]
-    renamed = {new: old for old, new in MOVED.items()}
-    for package, _, module in moved:
-        old = renamed[f"{package}.{module}".lstrip(".")]
-        wanted.append(f"from fastbp{'.' if package else ''}{package} import {module} as {old}")
-    lines += [*sorted({*wanted, "from fastbp._version import __version__ as __version__"}), ""]
-    lines += ["__all__ = [", *(f'    "{name}",' for name in sorted(fastbp.__all__)), "]", ""]
-    return "\n".join(lines)
+    names = [name for name in fastbp.__all__ if name != "__version__"]
+    lines = {f"from {module_of(name)} import {name} as {name}" for name in names}
+    lines.add("from fastbp._version import __version__ as __version__")
+    renamed = []
+    for old, new in MOVED.items():
+        package, _, module = f"fastbp.{new}".rpartition(".")
+        if old == module:
+            lines.add(f"from {package} import {module} as {module}")
+        elif "." not in old and not old.startswith("_"):
+            lines.add(f"from {package} import {module} as _{old}")
+            renamed.append(f"{old} = _{old}")
+    exported = ["__all__ = [", *(f'    "{name}",' for name in sorted(fastbp.__all__)), "]"]
+    return "\n".join([STUB_HEAD, *sorted(lines), "", *renamed, "", *exported, ""])
 
 
 def module_of(name: str) -> str:
@@ -260,7 +267,10 @@ def module_of(name: str) -> str:
     found = [
         module
         for module, content in sys.modules.items()
-        if module.startswith("fastbp.") and name in getattr(content, "__all__", ()) and content.__name__ == module
+        if module.startswith("fastbp.")
+        and not module.startswith("fastbp.reference")
+        and name in getattr(content, "__all__", ())
+        and content.__name__ == module
     ]
     return max(found, key=lambda module: (module.count("."), module), default="fastbp.optim")
 

@@ -65,7 +65,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastbp._frozen import Frozen, Record
 
 if TYPE_CHECKING:
-    from fastbp.network._network import Network
+    from fastbp._core.core import NetworkCore
 
 __all__ = ["GradientError", "GradientReport", "GradientRow", "check_gradients"]
 
@@ -220,7 +220,7 @@ def _remarks(rows: tuple[GradientRow, ...]) -> Iterator[str]:
 
 
 def check_gradients(
-    net: Network,
+    net: NetworkCore,
     x: ArrayLike,
     t: ArrayLike,
     *,
@@ -242,7 +242,7 @@ def check_gradients(
 
     Parameters
     ----------
-    net : Network
+    net : NetworkCore
         With the parameters at which its gradient is to be checked.
     x : ndarray, shape (n_rows, n_in)
         Of the network's dtype.
@@ -365,7 +365,7 @@ def _gradients(net: Any, x: Any, t: Any, sample_weight: Any) -> tuple[float, dic
     try:
         loss, grads = net.value_and_grad(x, t, sample_weight=sample_weight)
         gradients = {name: np.array(grads[name]) for name in net.parameters}
-        if not net.takes_codes:
+        if not net._inputs.takes_indices:
             y = net.forward(x)
             _, dy = net.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")
             gradients["input"] = np.array(net.backward(dy))
@@ -384,7 +384,7 @@ class _Copy:
         self.t = _widened(t)
         self.sample_weight = None if sample_weight is None else _widened(sample_weight)
         self.arrays: dict[str, Array] = dict(self.net.parameters)
-        if not net.takes_codes:
+        if not net._inputs.takes_indices:
             self.arrays["input"] = self.x
         self.loss = self.value()
 

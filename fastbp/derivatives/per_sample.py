@@ -17,15 +17,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastbp import _engine, reference
 from fastbp import _validate as check
+from fastbp._core.gradients import NamedViews
+from fastbp._core.segments import Recorder
 from fastbp._validate import FloatArray
-from fastbp.network._observe import Observer
-from fastbp.network._views import NamedViews
 from fastbp.optim import Optimizer
 from fastbp.optim._rates import Rate, checked_rate, rate_at
 from fastbp.random import Philox, stream_number
 
 if TYPE_CHECKING:
-    from fastbp.network._network import Gradients, Network
+    from fastbp._core.core import NetworkCore
+from fastbp._core.gradients import Gradients
 
 __all__ = ["DPSGD", "SampleGradients"]
 
@@ -140,22 +141,22 @@ class Samples:
         Of each row.
     """
 
-    def __init__(self, net: Network, x: FloatArray, t: ArrayLike, sample_weight: ArrayLike | None = None) -> None:
-        self.net, self.observer = net, net.observer()
-        self._by_guests: dict[int, Named] = {}
-        _refuse_batches(self.observer, net.training)
-        y = self.observer.forward(x, net.training)
+    def __init__(self, net: NetworkCore, x: FloatArray, t: ArrayLike, sample_weight: ArrayLike | None = None) -> None:
+        self.net, self.recorder = net, net._recorder()
+        self._in_python: dict[int, Named] = {}
+        _refuse_batches(self.recorder, net.training)
+        y = self.recorder.forward(x, net.training)
         self.losses, dy = net.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="none")
         if np.shape(self.losses) != (len(x),):
             got = f"got shape {np.shape(self.losses)}"
             raise TypeError(f'{net.loss!r} must give the loss of each row for reduction="none", {(len(x),)}, {got}')
-        self.observer.descend(check.aligned(net.checked_dy(dy, y.shape)))
+        self.recorder.backward(check.aligned(net._inputs.checked_dy(dy, y.shape)))
         if net.training:
-            net.count_step()
+            net._count_step()
 
     def nodes(self) -> Iterator[int]:
         """Give the numbers of the nodes with parameters."""
-        return (i for i in range(len(self.observer.nodes)) if self.observer.parameters_of(i))
+        return (i for i in range(len(self.recorder.nodes)) if self.recorder.parameters_of(i))
 
     def gradients(self, i: int) -> Named:
         """Give the gradients of each row at the parameters of a node."""
@@ -163,16 +164,16 @@ class Samples:
         unit: Any = node.unit
         if node.kind is not None:
             return GRADIENTS[node.kind](unit, x, dy)
-        if i not in self._by_guests:
-            self._by_guests[i] = self._by_guest(i)
-        return self._by_guests[i]
+        if i not in self._in_python:
+            self._in_python[i] = self._of_python(i)
+        return self._in_python[i]
 
-    def _by_guest(self, i: int) -> Named:
+    def _of_python(self, i: int) -> Named:
         """What a user's unit says, held to its promise."""
         node, x, dy = self._at(i)
         unit: Any = node.unit
         given, made = unit.sample_gradients(x, dy), {}
-        for name, values in self.observer.parameters_of(i).items():
+        for name, values in self.recorder.parameters_of(i).items():
             label = f"{name!r} of what unit {node.path}, {unit!r}, returned from sample_gradients"
             if name not in given:
                 raise ValueError(f"{label} is missing")
@@ -195,24 +196,24 @@ class Samples:
         return np.sqrt(total)
 
     def _at(self, i: int) -> tuple[Any, FloatArray, FloatArray]:
-        node = self.observer.nodes[i]
-        return node, self.observer.outputs[node.sources[0]], self.observer.deltas[i]
+        node = self.recorder.nodes[i]
+        return node, self.recorder.outputs[node.sources[0]], self.recorder.deltas[i]
 
     def summed(self, factors: NDArray[np.float64], into: Gradients) -> None:
         """Compute the sum of the rows' gradients, each times its factor."""
         for i in self.nodes():
-            if i in self.observer.guests:
-                made, places = self.gradients(i), self.observer.part_of(into, i)
+            if i in self.recorder.in_python:
+                made, places = self.gradients(i), self.recorder.part_of(into, i)
                 for name, values in made.items():
                     places[name][...] = np.tensordot(factors.astype(values.dtype), values, 1)
             else:
-                delta = self.observer.deltas[i]
+                delta = self.recorder.deltas[i]
                 delta *= factors.astype(delta.dtype)[:, None]
-        self.observer.weights_of_deltas(into)
+        self.recorder.weight_gradients(into)
 
 
-def _refuse_batches(observer: Observer, training: bool) -> None:
-    for path, unit, kind, _ in observer.nodes:
+def _refuse_batches(recorder: Recorder, training: bool) -> None:
+    for path, unit, kind, _ in recorder.nodes:
         if training and kind == "batch_norm":
             raise ValueError(
                 f"unit {path}, {unit!r}, normalises by the batch in training, so that no sample has a gradient of its "
@@ -220,31 +221,31 @@ def _refuse_batches(observer: Observer, training: bool) -> None:
             )
 
 
-def sample_gradient_norms(net: Network, x: Any, t: ArrayLike) -> NDArray[np.float64]:
+def sample_gradient_norms(net: NetworkCore, x: Any, t: ArrayLike) -> NDArray[np.float64]:
     """As `Network.sample_gradient_norms`."""
-    x = net.checked_x(x)
-    with net.entrance, _untouched(net):
+    x = net._inputs.checked_x(x)
+    with net._lock, _untouched(net):
         return Samples(net, x, t).norms()
 
 
-def sample_gradients(net: Network, x: Any, t: ArrayLike) -> SampleGradients:
+def sample_gradients(net: NetworkCore, x: Any, t: ArrayLike) -> SampleGradients:
     """As `Network.sample_gradients`."""
-    x = net.checked_x(x)
-    with net.entrance, _untouched(net):
+    x = net._inputs.checked_x(x)
+    with net._lock, _untouched(net):
         samples = Samples(net, x, t)
         flat = np.empty((len(x), net.n_parameters), net.dtype)
         made = SampleGradients(flat, {name: values.shape for name, values in net.parameters.items()})
         for i in samples.nodes():
-            places = samples.observer.part_of(made, i)
+            places = samples.recorder.part_of(made, i)
             for name, values in samples.gradients(i).items():
                 places[name][...] = values
         return made
 
 
 @contextlib.contextmanager
-def _untouched(net: Network) -> Iterator[None]:
+def _untouched(net: NetworkCore) -> Iterator[None]:
     """Keep the network's gradients as they are where users' units write into them."""
-    flat = net._gradients.flat if net.observer().guests else None
+    flat = net._gradients.flat if net._recorder().in_python else None
     saved = None if flat is None else flat.copy()
     try:
         yield
@@ -337,25 +338,25 @@ class DPSGD(Optimizer):
         """Refuse: a gradient that is there already is neither clipped by samples nor noisy."""
         raise TypeError("DPSGD computes its own gradients, of each sample: call net.train_step(x, t, optimizer)")
 
-    def step(self, net: Network, x: Any, t: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
+    def step(self, net: NetworkCore, x: Any, t: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
         """Make one step; give the mean loss before it.
 
         Parameters
         ----------
-        net : Network
+        net : NetworkCore
         x, t, sample_weight
             As `Network.train_step`.
         """
-        x = net.checked_x(x)
+        x = net._inputs.checked_x(x)
         weight = check.sample_weights(sample_weight, len(x), net.dtype)
         divisor = check.divisor("mean", len(x), weight)
         state = self.state_for(net)
         rate = rate_at(self.lr, state.step + 1)
-        with net.entrance:
+        with net._lock:
             samples = Samples(net, x, t, weight)
             loss = float(np.add.reduce(samples.losses, dtype=np.float64) / divisor)
             self._gradient(net, samples, state.step + 1)
-            net.keep_gradients()
+            net._keep_gradients(True)
             velocity, g = state.arrays["velocity"], net._gradients.flat
             if self.momentum:
                 velocity *= velocity.dtype.type(self.momentum)
@@ -365,7 +366,7 @@ class DPSGD(Optimizer):
             state.step += 1
         return loss
 
-    def _gradient(self, net: Network, samples: Samples, step: int) -> None:
+    def _gradient(self, net: NetworkCore, samples: Samples, step: int) -> None:
         """Compute the clipped and noisy mean into ``net.gradients``."""
         norms = samples.norms()
         with np.errstate(divide="ignore"):

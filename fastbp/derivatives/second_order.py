@@ -26,8 +26,8 @@ from numpy.typing import ArrayLike
 
 from fastbp import _ops, reference
 from fastbp import _validate as check
+from fastbp._core.segments import Recorder
 from fastbp._validate import FloatArray
-from fastbp.network._observe import Observer
 from fastbp.optim._state import linear_weights
 from fastbp.reference import ACTIVATIONS
 from fastbp.reference.activations import straight_second
@@ -35,7 +35,8 @@ from fastbp.units.base import Unit
 from fastbp.units.composites import MERGES, merge, unmerge
 
 if TYPE_CHECKING:
-    from fastbp.network._network import Gradients, Network
+    from fastbp._core.core import NetworkCore
+from fastbp._core.gradients import Gradients
 
 __all__ = ["MOST_PARAMETERS", "CurvaturePoint"]
 
@@ -50,37 +51,37 @@ Named = Mapping[str, FloatArray]
 # ---- at the input ----------------------------------------------------------------------------------------------------
 
 
-def input_gradient(net: Network, x: Any, t: ArrayLike, sample_weight: ArrayLike | None) -> FloatArray:
+def input_gradient(net: NetworkCore, x: Any, t: ArrayLike, sample_weight: ArrayLike | None) -> FloatArray:
     """As `Network.input_gradient`."""
-    x = net.checked_x(x)
-    with net.entrance, net.evaluating():
-        observer = net.observer()
-        y = observer.forward(x, False)
+    x = net._inputs.checked_x(x)
+    with net._lock, net._evaluating():
+        recorder = net._recorder()
+        y = recorder.forward(x, False)
         _, dy = loss_and_gradient(net, y, t, sample_weight)
-        dx = observer.descend(dy, need_dx=True)
+        dx = recorder.backward(dy, need_dx=True)
         assert dx is not None
         return dx.copy()
 
 
 def loss_and_gradient(
-    net: Network, y: FloatArray, t: ArrayLike, sample_weight: ArrayLike | None
+    net: NetworkCore, y: FloatArray, t: ArrayLike, sample_weight: ArrayLike | None
 ) -> tuple[float, FloatArray]:
     """Give the mean loss of outputs, and its gradient at them."""
     loss, dy = net.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")
-    return float(loss), check.aligned(net.checked_dy(dy, y.shape))
+    return float(loss), check.aligned(net._inputs.checked_dy(dy, y.shape))
 
 
-def jacobian(net: Network, x: Any) -> FloatArray:
+def jacobian(net: NetworkCore, x: Any) -> FloatArray:
     """As `Network.jacobian`."""
-    x = net.checked_x(x)
-    with net.entrance, net.evaluating():
-        observer = net.observer()
-        y = observer.forward(x, False)
+    x = net._inputs.checked_x(x)
+    with net._lock, net._evaluating():
+        recorder = net._recorder()
+        y = recorder.forward(x, False)
         made = np.empty((*y.shape, x.shape[1]), net.dtype)
         dy = np.zeros_like(y)
         for k in range(y.shape[1]):
             dy[:, k] = 1
-            made[:, k] = observer.descend(dy, need_dx=True)
+            made[:, k] = recorder.backward(dy, need_dx=True)
             dy[:, k] = 0
         return made
 
@@ -100,13 +101,13 @@ class Rule:
     """
 
     def __init__(self, point: CurvaturePoint, i: int) -> None:
-        observer = point.observer
-        self.path, unit, self.kind, sources = observer.nodes[i]
+        recorder = point.recorder
+        self.path, unit, self.kind, sources = recorder.nodes[i]
         assert unit is not None
         self.unit: Any = unit
-        self.x, self.y = observer.outputs[sources[0]], observer.outputs[i]
-        self.dy = observer.deltas[i]
-        self.parameters = observer.parameters_of(i)
+        self.x, self.y = recorder.outputs[sources[0]], recorder.outputs[i]
+        self.dy = recorder.deltas[i]
+        self.parameters = recorder.parameters_of(i)
 
     def forward(self, x_dot: FloatArray | None, dots: Named) -> FloatArray:
         """Give y_dot; x_dot is None where the input does not move."""
@@ -440,31 +441,31 @@ class CurvaturePoint:
 
     def __init__(
         self,
-        net: Network,
+        net: NetworkCore,
         x: Any,
         t: ArrayLike,
         sample_weight: ArrayLike | None = None,
         *,
-        observer: Observer | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
-        x = net.checked_x(x)
+        x = net._inputs.checked_x(x)
         self.net = net
         # What is kept must stay as it is, whatever the caller does with x, t and weights.
-        self._t: ArrayLike = t if observer else np.array(t)
-        self._weight = sample_weight if observer or sample_weight is None else np.array(sample_weight)
-        # An observer is the network's own: whoever hands it over is in the network, and stays until the last product.
-        self._entrance = net.entrance if observer is None else contextlib.nullcontext()
-        with self._entrance, net.evaluating():
-            self.observer = observer or Observer(net)
-            self.y = self.observer.forward(x if observer else np.array(x), False)
+        self._t: ArrayLike = t if recorder else np.array(t)
+        self._weight = sample_weight if recorder or sample_weight is None else np.array(sample_weight)
+        # An recorder is the network's own: whoever hands it over is in the network, and stays until the last product.
+        self._lock = net._lock if recorder is None else contextlib.nullcontext()
+        with self._lock, net._evaluating():
+            self.recorder = recorder or Recorder(net)
+            self.y = self.recorder.forward(x if recorder else np.array(x), False)
             loss, self._dy = loss_and_gradient(net, self.y, t, sample_weight)
-            self.loss = net.with_penalty(loss)
-            self.observer.descend(self._dy)
-            self._moving = _moving(self.observer)
+            self.loss = net._with_penalty(loss)
+            self.recorder.backward(self._dy)
+            self._moving = _moving(self.recorder)
             self._moving_set = frozenset(self._moving)
             self._rules = {
                 i: _rule_of(node.kind)(self, i)
-                for i, node in enumerate(self.observer.nodes)
+                for i, node in enumerate(self.recorder.nodes)
                 if i in self._moving and node.unit is not None
             }
 
@@ -472,9 +473,9 @@ class CurvaturePoint:
     def gradient(self) -> Gradients:
         """The gradient of the mean loss at every parameter, in arrays of its own."""
         into = self._result(None)
-        with self._entrance:
+        with self._lock:
             self._down(self._dy, None, None, into)
-            self.net.with_penalty(self.loss, into)
+            self.net._with_penalty(self.loss, into)
         return into
 
     def hvp(self, v: FloatArray | Gradients, *, out: FloatArray | None = None) -> FloatArray:
@@ -498,15 +499,15 @@ class CurvaturePoint:
         return self._product(v, out, curved=False)
 
     def _product(self, v: Any, out: Any, curved: bool) -> FloatArray:
-        dots = self.net.gradients_over(checked_vector(self.net, v))
+        dots = self.net._gradients.over(checked_vector(self.net, v))
         into = self._result(_checked_out(self.net, out, dots.flat))
         if not self._moving:
             return into.flat
-        with self._entrance:
+        with self._lock:
             moved = self._up(dots)
-            y_dot = moved[self.observer.last]
+            y_dot = moved[self.recorder.last]
             dy_dot = self.net.loss.curvature(self.y, self._t, y_dot, sample_weight=self._weight)
-            dy_dot = check.aligned(self.net.checked_dy(dy_dot, self.y.shape))
+            dy_dot = check.aligned(self.net._inputs.checked_dy(dy_dot, self.y.shape))
             self._down(dy_dot, moved if curved else None, dots if curved else None, into)
         if self.net.l2:
             for name in linear_weights(self.net):
@@ -515,38 +516,38 @@ class CurvaturePoint:
 
     def _result(self, out: FloatArray | None) -> Gradients:
         flat = np.empty(self.net.n_parameters, self.net.dtype) if out is None else out
-        return self.net.gradients_over(flat)
+        return self.net._gradients.over(flat)
 
     def _up(self, dots: Gradients) -> dict[int, FloatArray]:
         """Give the derivative of every output that moves."""
-        nodes, moved = self.observer.nodes, dict[int, FloatArray]()
+        nodes, moved = self.recorder.nodes, dict[int, FloatArray]()
         for i in self._moving:
             if i in self._rules:
-                moved[i] = self._rules[i].forward(moved.get(nodes[i].sources[0]), self.observer.part_of(dots, i))
+                moved[i] = self._rules[i].forward(moved.get(nodes[i].sources[0]), self.recorder.part_of(dots, i))
                 continue
             inputs = [self._moved(moved, source) for source in nodes[i].sources]
             moved[i] = merge(_how(nodes[i].kind), inputs)
         return moved
 
     def _moved(self, moved: dict[int, FloatArray], i: int) -> FloatArray:
-        return moved[i] if i in moved else np.zeros_like(self.observer.outputs[i])
+        return moved[i] if i in moved else np.zeros_like(self.recorder.outputs[i])
 
     def _down(
         self, dy_dot: FloatArray, moved: dict[int, FloatArray] | None, dots: Gradients | None, into: Gradients
     ) -> None:
         """Fill in the parameters' gradients: with `moved` and `dots` how they move, without the plain ones."""
-        nodes, deltas = self.observer.nodes, {self.observer.last: dy_dot}
+        nodes, deltas = self.recorder.nodes, {self.recorder.last: dy_dot}
         for i in reversed(self._moving):
             sources = nodes[i].sources
             if i in self._rules:
                 x_dot = None if moved is None else moved.get(sources[0])
-                its_dots = None if dots is None else self.observer.part_of(dots, i)
-                its_into = self.observer.part_of(into, i)
+                its_dots = None if dots is None else self.recorder.part_of(dots, i)
+                its_into = self.recorder.part_of(into, i)
                 parts = [
                     self._rules[i].backward(deltas.pop(i), x_dot, its_dots, its_into, sources[0] in self._moving_set)
                 ]
             else:
-                widths = [self.observer.outputs[source].shape[1] for source in sources]
+                widths = [self.recorder.outputs[source].shape[1] for source in sources]
                 parts = list(unmerge(_how(nodes[i].kind), deltas.pop(i), widths))
             for source, part in zip(sources, parts, strict=True):
                 if source in self._moving_set:
@@ -559,25 +560,25 @@ def _how(kind: str | None) -> str:
     return kind
 
 
-def _moving(observer: Observer) -> list[int]:
+def _moving(recorder: Recorder) -> list[int]:
     """Give the numbers of the nodes that some parameter leads to."""
     moving: list[int] = []
-    for i, node in enumerate(observer.nodes):
-        if observer.parameters_of(i) or any(source in moving for source in node.sources):
+    for i, node in enumerate(recorder.nodes):
+        if recorder.parameters_of(i) or any(source in moving for source in node.sources):
             moving.append(i)
     return moving
 
 
-def checked_vector(net: Network, v: Any) -> FloatArray:
+def checked_vector(net: NetworkCore, v: Any) -> FloatArray:
     """Give v as a flat vector of the network's, or raise."""
     if isinstance(v, type(net._gradients)):
-        v = net.checked_like("v", v).flat
+        v = net._gradients.checked_like("v", v).flat
     values = check.array("v", v, net.dtype, check.NETWORK)
     check.shape("v", values, (net.n_parameters,), "one number for each parameter, as net.flat_parameters has")
     return check.aligned(np.ascontiguousarray(values))
 
 
-def _checked_out(net: Network, out: Any, v: FloatArray) -> FloatArray | None:
+def _checked_out(net: NetworkCore, out: Any, v: FloatArray) -> FloatArray | None:
     if out is None:
         return None
     reads = (("v", v), ("the parameters", net.flat_parameters))
@@ -587,15 +588,15 @@ def _checked_out(net: Network, out: Any, v: FloatArray) -> FloatArray | None:
     return given
 
 
-def product(net: Network, x: Any, t: ArrayLike, v: Any, sample_weight: ArrayLike | None, kind: str) -> FloatArray:
+def product(net: NetworkCore, x: Any, t: ArrayLike, v: Any, sample_weight: ArrayLike | None, kind: str) -> FloatArray:
     """Give one product, of a point that is not kept."""
     v = checked_vector(net, v)
-    with net.entrance:
-        made: FloatArray = getattr(CurvaturePoint(net, x, t, sample_weight, observer=net.observer()), kind)(v)
+    with net._lock:
+        made: FloatArray = getattr(CurvaturePoint(net, x, t, sample_weight, recorder=net._recorder()), kind)(v)
     return made
 
 
-def hessian(net: Network, x: Any, t: ArrayLike, sample_weight: ArrayLike | None) -> FloatArray:
+def hessian(net: NetworkCore, x: Any, t: ArrayLike, sample_weight: ArrayLike | None) -> FloatArray:
     """As `Network.hessian`."""
     n = net.n_parameters
     if n > MOST_PARAMETERS:
@@ -605,8 +606,8 @@ def hessian(net: Network, x: Any, t: ArrayLike, sample_weight: ArrayLike | None)
             "hvp(x, t, v) gives products with it"
         )
     made, v = np.empty((n, n), net.dtype), np.zeros(n, net.dtype)
-    with net.entrance:
-        point = CurvaturePoint(net, x, t, sample_weight, observer=net.observer())
+    with net._lock:
+        point = CurvaturePoint(net, x, t, sample_weight, recorder=net._recorder())
         for i in range(n):
             v[i] = 1
             point.hvp(v, out=made[i])

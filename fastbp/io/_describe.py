@@ -13,25 +13,25 @@ D. Copies and pickles do not go through JSON: `parts` and `revive` hand the unit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import pairwise
-from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 from fastbp import _config
+from fastbp._core.core import NetworkCore
 from fastbp._validate import FloatArray
 from fastbp.losses import Loss
-from fastbp.network._network import MLP, Network
 from fastbp.units import Unit
 
-__all__ = ["arrays_of", "build", "check_described", "children", "describe", "elements", "maker", "parts", "revive"]
+__all__ = ["arrays_of", "build", "check_described", "describe", "maker", "parts", "revive"]
 
-BASES = (Unit, Loss, Network)
+N = TypeVar("N", bound=NetworkCore)
+
+KINDS: dict[type, str] = {Unit: "unit", Loss: "loss", NetworkCore: "network"}
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------
 
 
-def describe(net: Network) -> dict[str, Any]:
+def describe(net: NetworkCore) -> dict[str, Any]:
     """Give a network without its parameters as plain JSON.
 
     Raises
@@ -46,7 +46,7 @@ def describe(net: Network) -> dict[str, Any]:
     }
 
 
-def build(data: Any, *, own: Mapping[str, type] | None = None, limit: int | None = None) -> Network:
+def build(data: Any, *, own: Mapping[str, type] | None = None, limit: int | None = None) -> NetworkCore:
     """Make a network from what `describe` gave, or from what somebody else wrote.
 
     Parameters
@@ -60,7 +60,7 @@ def build(data: Any, *, own: Mapping[str, type] | None = None, limit: int | None
 
     Returns
     -------
-    net : Network
+    net : NetworkCore
         With initial parameters.
 
     Raises
@@ -84,7 +84,7 @@ def maker(own: Mapping[str, type]) -> Callable[[str, dict[str, Any]], Any]:
     return _Maker(own, None).part
 
 
-def check_described(net: Network, data: dict[str, Any]) -> None:
+def check_described(net: NetworkCore, data: dict[str, Any]) -> None:
     """Raise unless the parts of a network can be made again from its description: before anything is written.
 
     Raises
@@ -102,7 +102,7 @@ def check_described(net: Network, data: dict[str, Any]) -> None:
             raise ValueError(f"{message}, expected {unit.parameter_shapes()}: define {type(unit).__name__}.config()")
 
 
-def _own_classes(net: Network) -> dict[str, type]:
+def _own_classes(net: NetworkCore) -> dict[str, type]:
     ours, found = set(_ours().values()), dict[str, type]()
     for cls in {type(made): None for made in _walk(net)}:
         if cls not in ours and found.setdefault(cls.__name__, cls) is not cls:
@@ -126,15 +126,15 @@ class _Maker:
     def __init__(self, own: Mapping[str, type], limit: int | None) -> None:
         self.own, self.limit = own, limit
 
-    def network(self, data: Any) -> Network:
+    def network(self, data: Any) -> NetworkCore:
         if not isinstance(data, dict) or data.keys() != {"class", "config"} or not isinstance(data["config"], dict):
             raise ValueError(f"{_config.shown(data)} is no network: expected its class and its config")
-        cls = self.known(data["class"], (Network,))
+        cls = self.known(data["class"], (NetworkCore,))
         values = {name: _config.decode(value, self.part) for name, value in data["config"].items()}
-        wanted = _wanted(cls, values)
+        wanted: int = cls._least_numbers(values)  # type: ignore[attr-defined]
         if self.limit is not None and wanted > self.limit:
             raise ValueError(f"the architecture has {wanted} parameters, but there are only {self.limit} numbers")
-        net: Network = self.made(cls, values)
+        net: NetworkCore = self.made(cls, values)
         return net
 
     def part(self, name: str, values: dict[str, Any]) -> Any:
@@ -145,7 +145,7 @@ class _Maker:
         cls = known.get(name) if isinstance(name, str) else None
         if cls is not None and issubclass(cls, kinds):
             return cls
-        what = " or ".join(kind.__name__.lower() for kind in kinds)
+        what = " or ".join(KINDS[kind] for kind in kinds)
         if known is self.own and cls is None:
             cure = f"units={{{_config.shown(name)}: ...}}"
             raise ValueError(f"the {what} {_config.shown(name)} is not of this package: hand its class over as {cure}")
@@ -161,47 +161,21 @@ class _Maker:
 
 def _ours() -> dict[str, type]:
     """The package's own classes, by the names that files have for them."""
-    import fastbp
-
-    public = {f"{_config.OURS}{name}": getattr(fastbp, name) for name in fastbp.__all__}
     return {
-        name: made
-        for name, made in public.items()
-        if isinstance(made, type) and issubclass(made, BASES) and made not in (Unit, Loss)
+        f"{_config.OURS}{name}": made
+        for name, made in _config.OURS_BY_NAME.items()
+        if issubclass(made, tuple(KINDS)) and made not in (Unit, Loss)
     }
 
 
-def _wanted(cls: type, values: Mapping[str, Any]) -> int:
-    """How many numbers a network with these arguments will at least make room for."""
-    wanted = sum(elements(unit) for value in values.values() for unit in _config.instances(value, Unit))
-    sizes = values.get("sizes")
-    if issubclass(cls, MLP) and isinstance(sizes, list) and all(type(size) is int and size > 0 for size in sizes):
-        wanted += sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
-    return wanted
-
-
-def elements(unit: Unit) -> int:
-    """How many parameters and elements of state a unit has, with those inside it."""
-    alone = sum(map(prod, [*unit.parameter_shapes().values(), *unit.state_shapes().values()]))
-    return max(alone, sum(map(elements, children(unit))))
-
-
-def children(unit: Unit) -> list[Unit]:
-    """Give the units that a unit is composed of, in their order; a user's that cannot tell has none."""
-    try:
-        return _config.nested(unit, Unit)
-    except TypeError:
-        return []
-
-
-def arrays_of(net: Network) -> Iterator[tuple[str, FloatArray]]:
+def arrays_of(net: NetworkCore) -> Iterator[tuple[str, FloatArray]]:
     """Give all that training has changed by its name in a file: parameters, and "state." with the name of a state."""
     yield from net.parameters.items()
     for name, values in net.state.items():
         yield f"state.{name}", values
 
 
-def _set_mode(net: Network, training: bool, steps: int) -> None:
+def _set_mode(net: NetworkCore, training: bool, steps: int) -> None:
     net.steps = steps
     if not training:
         net.eval()
@@ -210,9 +184,9 @@ def _set_mode(net: Network, training: bool, steps: int) -> None:
 # ---- copies ----------------------------------------------------------------------------------------------------------
 
 
-def parts(net: Network) -> tuple[Any, ...]:
+def parts(net: NetworkCore) -> tuple[Any, ...]:
     """Give what `revive` makes an equal network from: everything that pickle can take."""
-    keywords = [p.name for p in _config.parameters_of(Network) if p.kind is p.KEYWORD_ONLY]
+    keywords = [p.name for p in _config.parameters_of(NetworkCore) if p.kind is p.KEYWORD_ONLY]
     # A subclass keeps what it was made with, as attributes.
     beside = {p.name for p in _config.parameters_of(type(net))} - {*keywords}
     return (
@@ -228,7 +202,7 @@ def parts(net: Network) -> tuple[Any, ...]:
 
 
 def revive(
-    cls: type[Network],
+    cls: type[N],
     chain: list[Unit],
     keywords: dict[str, Any],
     beside: dict[str, Any],
@@ -236,11 +210,11 @@ def revive(
     state: dict[str, FloatArray],
     training: bool,
     steps: int,
-) -> Network:
+) -> N:
     """Make the network that `parts` took apart; it has arrays of its own."""
     net = cls.__new__(cls)
     net.__dict__.update(beside)
-    Network.__init__(net, *chain, **keywords)
+    NetworkCore.__init__(net, *chain, **keywords)
     net.flat_parameters[...] = flat
     for name, values in state.items():
         net.state[name][...] = values

@@ -23,12 +23,12 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from fastbp._core.core import NetworkCore
 from fastbp._frozen import Record
 from fastbp._validate import FloatArray
 from fastbp.io import _describe
 from fastbp.io._atomic import atomic_write
 from fastbp.losses import Loss
-from fastbp.network._network import Network
 from fastbp.units import Unit
 
 # hashlib, pathlib and zipfile take as long to import as a fifth of fastbp: the functions that need them import them.
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import zipfile
     from pathlib import Path
 
-__all__ = ["load", "save"]
+__all__ = ["save"]
 
 FORMAT = "fastbp"
 VERSION = 1
@@ -45,12 +45,12 @@ STRINGS = ("format", "version", "architecture", "sha256")  # of every file; more
 _Arrays = Mapping[str, FloatArray]
 
 
-def save(net: Network, path: str | os.PathLike[str]) -> None:
+def save(net: NetworkCore, path: str | os.PathLike[str]) -> None:
     """Write a network to a file; see `Network.save`."""
     write(net, path, {})
 
 
-def write(net: Network, path: str | os.PathLike[str], beside: Mapping[str, str]) -> None:
+def write(net: NetworkCore, path: str | os.PathLike[str], beside: Mapping[str, str]) -> None:
     """Write a network to a file as `save` does, with strings of the caller's own that `read` gives back."""
     from pathlib import Path
 
@@ -66,56 +66,8 @@ def write(net: Network, path: str | os.PathLike[str], beside: Mapping[str, str])
             raise RuntimeError("the network was changed while it was saved: save it between two steps")
 
 
-def load(path: str | os.PathLike[str], *, units: Mapping[str, type] | None = None) -> Network:
-    """Read a network from a file that `Network.save` wrote.
-
-    Nothing in the file is run: it holds numbers and the names of classes, which are looked up among the package's own
-    and ``units``.
-
-    Parameters
-    ----------
-    path : str or path
-        With the suffix ``.safetensors`` (needs the package safetensors: ``pip install "fastbp[save]"``) or ``.npz``.
-    units : dict of str to type, optional
-        Your own units and losses (and subclasses of `Network`) by the names of their classes: ``{"Scale": Scale}``.
-
-    Returns
-    -------
-    net : Network
-        Of the class that was saved, with the same parameters, state, options, seed and mode.
-
-    Raises
-    ------
-    ValueError
-        The suffix is unknown; the file is damaged, or something else than a model of this package; it was written by a
-        newer version; or it names a class that is neither the package's nor in ``units``.
-    OSError
-        The file cannot be read.
-    TypeError
-        ``units`` are no classes by name.
-    ImportError
-        safetensors is not installed.
-
-    References
-    ----------
-    Hugging Face, "safetensors: a simple, safe and fast format for tensors", https://github.com/huggingface/safetensors.
-
-    Examples
-    --------
-    >>> import fastbp, numpy as np
-    >>> net = fastbp.MLP([2, 3, 1], hidden="tanh", loss="mse", seed=0)
-    >>> net.save("model.npz")
-    >>> same = fastbp.load("model.npz")
-    >>> same
-    MLP([2, 3, 1], hidden='tanh', loss='mse', dtype='float32')
-    >>> bool((same.flat_parameters == net.flat_parameters).all())
-    True
-    """
-    return read(path, checked_units(units))[0]
-
-
-def read(path: str | os.PathLike[str], own: Mapping[str, type]) -> tuple[Network, dict[str, str]]:
-    """Give the network in a file, as `load` does, and the strings that `write` was given beside it."""
+def read(path: str | os.PathLike[str], own: Mapping[str, type]) -> tuple[NetworkCore, dict[str, str]]:
+    """Return the network in a file, as `fastbp.load` does, and the strings that `write` was given beside it."""
     from pathlib import Path
 
     source = Path(path)
@@ -135,7 +87,7 @@ def read(path: str | os.PathLike[str], own: Mapping[str, type]) -> tuple[Network
     return net, beside
 
 
-def _described(net: Network) -> str:
+def _described(net: NetworkCore) -> str:
     """The architecture as text, after an attempt to make its parts from that again."""
     try:
         text = json.dumps(_describe.describe(net), allow_nan=False)
@@ -155,7 +107,7 @@ def checked_units(units: Any) -> dict[str, type]:
     if not isinstance(units, Mapping):
         raise TypeError(f'units must be a dict such as {{"Scale": Scale}}, got {units!r} ({type(units).__name__})')
     for name, cls in units.items():
-        if not isinstance(name, str) or not (isinstance(cls, type) and issubclass(cls, Unit | Loss | Network)):
+        if not isinstance(name, str) or not (isinstance(cls, type) and issubclass(cls, Unit | Loss | NetworkCore)):
             raise TypeError(f"units[{name!r}] must be a subclass of fastbp.Unit or fastbp.Loss, got {cls!r}")
     return dict(units)
 
@@ -175,7 +127,7 @@ def _checked_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[int, str
     return int(version), metadata["architecture"]
 
 
-def _built(path: Path, text: str, own: Mapping[str, type], limit: int) -> Network:
+def _built(path: Path, text: str, own: Mapping[str, type], limit: int) -> NetworkCore:
     try:
         return _describe.build(json.loads(text, parse_constant=_no_constant), own=own, limit=limit)
     except RecursionError:

@@ -4,6 +4,10 @@
 `fastbp.reference.LOSSES`: each is the kernel of its name with options and a memory. `LossSum` adds several.
 """
 
+from typing import Any
+
+from fastbp import _config
+from fastbp import _validate as check
 from fastbp.losses import made
 from fastbp.losses.base import LINKS as LINKS
 from fastbp.losses.base import MAX_PARTS as MAX_PARTS
@@ -13,6 +17,20 @@ from fastbp.losses.base import RuleLoss as RuleLoss
 from fastbp.losses.base import check_fit as check_fit
 from fastbp.losses.base import engine_parts as engine_parts
 from fastbp.losses.made import *  # noqa: F403
+from fastbp.reference import LOSSES
 
 __all__ = ["Loss", "LossSum"]
 __all__ += made.__all__
+
+_config.publish(globals(), __all__)
+
+
+def checked_loss(loss: Any) -> Loss:
+    """Return the loss of a name, or the loss itself; raise where it is neither."""
+    if isinstance(loss, str):
+        found: Loss = getattr(made, LOSSES[check.choice("loss", loss, LOSSES)].unit)()
+        return found
+    if not isinstance(loss, Loss):
+        came = f"{loss!r} ({type(loss).__name__})"
+        raise TypeError(f'loss must be a name such as "mse" or a fastbp.Loss such as fastbp.MSE(), got {came}')
+    return loss

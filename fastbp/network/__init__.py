@@ -1,7 +1,12 @@
 """Networks: a chain of units with a loss, their parameters in one flat array."""
 
-from fastbp.network._network import MLP, Gradients, Network
-from fastbp.network._network import _with_values as _with_values  # old pickles name it here
+from fastbp import _config
+from fastbp._core.gradients import Gradients
+from fastbp._core.gradients import _with_values as _with_values  # old pickles name it here
+from fastbp.network._mlp import MLP
+from fastbp.network._network import Network, load
 from fastbp.network.summary import Summary
 
-__all__ = ["MLP", "Gradients", "Network", "Summary"]
+__all__ = ["MLP", "Gradients", "Network", "Summary", "load"]
+
+_config.publish(globals(), __all__)

@@ -7,8 +7,8 @@ from math import prod
 from typing import Any
 
 from fastbp import _validate as check
+from fastbp._core.graph import children
 from fastbp._frozen import Record
-from fastbp.io import _describe
 from fastbp.units import Branches, Linear, Sequential, Unit
 from fastbp.units.elementwise import ActivationUnit
 
@@ -154,7 +154,7 @@ def _rows(units: Sequence[Unit], start: str, width: int | None, itemsize: int, f
     """Give the row of each unit, and after it those of the units inside. With fan_out all have the same input."""
     for i, unit in enumerate(units):
         inputs = unit.n_in if isinstance(unit, Linear) else width
-        outputs, inner = unit.outputs_for(inputs), _describe.children(unit)
+        outputs, inner = unit.outputs_for(inputs), children(unit)
         parameters = _parameters(unit)
         name = type(unit).__name__ if inner else repr(unit)
         position = f"{start}{i}"
@@ -172,11 +172,11 @@ def _fans_out(unit: Unit) -> bool:
 
 def _parameters(unit: Unit) -> int:
     own = sum(map(prod, unit.parameter_shapes().values()))
-    return max(own, sum(map(_parameters, _describe.children(unit))))
+    return max(own, sum(map(_parameters, children(unit))))
 
 
 def _multiply_adds(unit: Unit) -> int:
-    return unit.multiply_adds() + sum(map(_multiply_adds, _describe.children(unit)))
+    return unit.multiply_adds() + sum(map(_multiply_adds, children(unit)))
 
 
 def _of_inputs(units: Sequence[Unit], needed: bool, fan_out: bool = False) -> tuple[int, bool]:
@@ -187,7 +187,7 @@ def _of_inputs(units: Sequence[Unit], needed: bool, fan_out: bool = False) -> tu
     total, after = 0, needed
     for unit in units:
         asked = needed if fan_out else after
-        inner, inner_asked = _of_inputs(_describe.children(unit), asked, _fans_out(unit))
+        inner, inner_asked = _of_inputs(children(unit), asked, _fans_out(unit))
         total += inner + (unit.multiply_adds() if asked else 0)
         after = after or inner_asked or _parameters(unit) > 0
     return total, after
@@ -207,7 +207,7 @@ def _values_a_row(units: Sequence[Unit], rows: Sequence[Row]) -> int | None:
 def _all(units: Sequence[Unit]) -> Iterator[Unit]:
     for unit in units:
         yield unit
-        yield from _all(_describe.children(unit))
+        yield from _all(children(unit))
 
 
 def _has_no_place(unit: Unit) -> bool:

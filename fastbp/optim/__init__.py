@@ -9,6 +9,7 @@ from fastbp.optim.averages import EMA, SWA
 from fastbp.optim.base import Optimizer
 from fastbp.optim.base import OptimizerState as OptimizerState
 from fastbp.optim.base import RuleOptimizer as RuleOptimizer
+from fastbp.optim.base import check_optimizer as check_optimizer
 from fastbp.optim.lbfgs import LBFGS, LBFGSB
 from fastbp.optim.made import *  # noqa: F403
 

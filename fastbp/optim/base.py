@@ -698,3 +698,9 @@ def _parts(layout: Sequence[tuple[int, int, bool]], l1: float, l2: float) -> lis
             made.pop()
         made.append(part)
     return made
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raise unless it is an optimizer."""
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be a fastbp.Optimizer such as fastbp.SGD(lr=0.1), got {optimizer!r}")

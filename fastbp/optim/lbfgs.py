@@ -10,20 +10,27 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastbp import _validate as check
 from fastbp._frozen import Record
+from fastbp._validate import FloatArray
 from fastbp.optim import Optimizer
 from fastbp.optim._state import Memories
 
-if TYPE_CHECKING:
-    from fastbp.network._network import Network
-
 __all__ = ["LBFGS", "LBFGSB"]
+
+
+class Steppable(Protocol):
+    """What such an optimizer needs of a network."""
+
+    @property
+    def flat_parameters(self) -> FloatArray: ...
+
+    def value_and_grad(self, x: Any, t: ArrayLike, *, sample_weight: ArrayLike | None = None) -> tuple[float, Any]: ...
 
 Array = NDArray[Any]
 Evaluate = Callable[[float], tuple[float, Array]]  # the loss and the gradient so far along the direction
@@ -124,7 +131,7 @@ class LBFGS(Optimizer):
         """Give what is kept of a network."""
         return self._kept.of(net, lambda _: _Memory())
 
-    def step(self, net: Network, x: Any, t: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
+    def step(self, net: Steppable, x: Any, t: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
         """Make the iterations of one call; give the loss before them."""
         w = net.flat_parameters
         before = w.copy()
@@ -419,7 +426,7 @@ class LBFGSB(Optimizer):
         self.tolerance_change = check.real("tolerance_change", tolerance_change, at_least=0)
         self.history_size = check.integer("history_size", history_size)
 
-    def step(self, net: Network, x: Any, t: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
+    def step(self, net: Steppable, x: Any, t: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
         """Minimise the loss; give the one before."""
         from scipy.optimize import minimize
 

@@ -12,7 +12,6 @@ C. A softmax over two classes is one logistic output in scikit-learn: its logit 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted
 
 import fastbp
 from fastbp.losses import Loss, RuleLoss
-from fastbp.network._network import Network
+from fastbp.network import Network
 from fastbp.reference import LOSSES
 from fastbp.sklearn import _core
 from fastbp.sklearn._solvers import is_own as is_own_solver
@@ -120,50 +119,6 @@ class ConvertingMixin:
         """
         made: Self = estimator_of(cls, net, classes, parameters)
         return made
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write this estimator to a file, without pickle; `fastbp.sklearn.load` reads it.
-
-        The file holds the weights, the parameters, the classes, the names of the features and the curves of the fit, as
-        data. It is also the file of a network, which `fastbp.load` reads. It is written beside an old one and then
-        renamed over it. What only further training needs is left out: the optimizer's state begins anew, and a
-        random state that is an object counts from where it stands.
-
-        Parameters
-        ----------
-        path : str or path
-            With the suffix ``.safetensors`` (needs safetensors: ``pip install "fastbp[save]"``) or ``.npz``.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator is not fitted.
-        TypeError
-            A parameter is no data: a function, for example. The message names it.
-        ValueError
-            The suffix is unknown.
-        OSError
-            The file cannot be written; what was there stays.
-
-        Examples
-        --------
-        >>> from sklearn.datasets import load_iris
-        >>> import fastbp.sklearn
-        >>> X, y = load_iris(return_X_y=True)
-        >>> model = fastbp.sklearn.MLPClassifier((8,), solver="lbfgs", random_state=0).fit(X, y)
-        >>> model.save("iris.npz")
-        >>> same = fastbp.sklearn.load("iris.npz")
-        >>> same
-        MLPClassifier(hidden_layer_sizes=(8,), random_state=0, solver='lbfgs')
-        >>> bool((same.predict_proba(X) == model.predict_proba(X)).all())
-        True
-        """
-        from fastbp.sklearn import _storing
-
-        _storing.save(self, path)
-
-
-# ---- estimator -> network --------------------------------------------------------------------------------------------
 
 
 def network_of(est: Any) -> Network:

@@ -34,6 +34,7 @@ from fastbp.sklearn._converting import ConvertingMixin
 from fastbp.sklearn._core import ACTIVATION_NAMES, LOSS_NAMES, MARGIN_NAMES, Core, link_of, set_output
 from fastbp.sklearn._predicting import PredictingClassifier, PredictingRegressor, as_dtype, checked_dtype
 from fastbp.sklearn._solvers import SOLVER_NAMES, is_own
+from fastbp.sklearn._storing import ESTIMATORS, StoringMixin
 from fastbp.units import Unit
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
@@ -125,7 +126,7 @@ def _constraints(base: Any) -> dict[str, Any]:
 _Base: Any = object
 
 
-class Accelerated(ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc]
+class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc]
     """What makes an estimator of scikit-learn ours."""
 
     solver: Any
@@ -545,3 +546,6 @@ class MLPRegressor(PredictingRegressor, Accelerated, neural_network.MLPRegressor
         _parameter_constraints.update(
             loss=[_private.StrOptions({"squared_error", "poisson", *LOSS_NAMES}), losses.Loss, callable],
         )
+
+
+ESTIMATORS.update(MLPClassifier=MLPClassifier, MLPRegressor=MLPRegressor)

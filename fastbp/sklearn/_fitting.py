@@ -195,16 +195,16 @@ class StochasticFit:
         data = self.data
         if rows < self.n_rows:
             data, order = data.take(np.arange(rows) if order is None else order[:rows], self.core.net.dtype), None
-        in_engine = self.core.net.whole is not None and rows > 0
+        in_engine = self.core.net._whole is not None and rows > 0
         with self.threads():
             (self._engine_steps if in_engine else self._python_steps)(data, order, progress)
 
     def _engine_steps(self, data: Data, order: NDArray[np.int64] | None, progress: Array) -> None:
         net = self.core.net
-        whole = net.whole
+        whole = net._whole
         assert whole is not None
-        net.drop_gradients()
-        update = net.update_by(self.link.mine, steps=-(-data.rows.shape[0] // self.batch_size), by_rows=True)
+        net._keep_gradients(False)
+        update = net._update_by(self.link.mine, steps=-(-data.rows.shape[0] // self.batch_size), by_rows=True)
         whole.engine.train_epoch(
             data.x, data.t, data.weight, order, self.batch_size, whole.table, whole.out, update, progress, True,
             self.loss_share,
@@ -240,11 +240,11 @@ class StochasticFit:
         if data is None:
             return None
         net = self.core.net
-        if net.whole is None:
+        if net._whole is None:
             x = data.rows.toarray() if sparse.issparse(data.rows) else data.rows
             value = net.loss_value(x, data.t, sample_weight=data.weight)
         else:
-            value = net.whole.engine.loss_value(data.x, data.t, data.weight, net.whole.table)
+            value = net._whole.engine.loss_value(data.x, data.t, data.weight, net._whole.table)
         offset = 0.0 if data.offsets is None else float(np.average(data.offsets, weights=data.weight))
         return self.loss_share * value + offset
 
@@ -389,7 +389,7 @@ def plain_fit(est: Any, x: Any, y: Any) -> StochasticFit | None:
     scikit-learn's validation of a row takes some fifty times as long as its step.
     """
     core: Core | None = est._fastbp
-    if core is None or core.net.whole is None or est.early_stopping or est.warm_start:
+    if core is None or core.net._whole is None or est.early_stopping or est.warm_start:
         return None
     dtype = core.net.dtype
     if odd_parameter(est) is not None or not core.serves(est, dtype) or not _is_plain(est, x, dtype):

@@ -90,7 +90,7 @@ class Objective:
         if self.is_weightless:
             np.average(np.ones(1), weights=np.zeros(1))  # raises what scikit-learn's mean raises
         self.point[...] = packed
-        whole, data = self.net.whole, self.data
+        whole, data = self.net._whole, self.data
         assert whole is not None
         loss = whole.engine.value_and_grad(data.x, data.t, data.weight, self.table, self.out)
         loss = self.loss_share * loss + self.offset
@@ -118,7 +118,7 @@ def objective(est: Any, x: Any, y: Array, weight: Array | None, dtype: np.dtype[
     if data is None:
         return "a target is none of its loss"
     made = Objective(est, dtype, data)
-    return made if made.net.whole is not None else "its loss is computed in Python"
+    return made if made.net._whole is not None else "its loss is computed in Python"
 
 
 def _table(flat: Array, shapes: list[tuple[int, ...]], sizes: list[int]) -> _engine.Table:

@@ -2,7 +2,20 @@
 
 from fastbp.training._loop import train
 from fastbp.training.callbacks import BatchInfo, Callback, EarlyStopping, StopTraining
+from fastbp.training.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from fastbp.training.history import History
 from fastbp.training.metrics import Metric
 
-__all__ = ["BatchInfo", "Callback", "EarlyStopping", "History", "Metric", "StopTraining", "train"]
+__all__ = [
+    "BatchInfo",
+    "Callback",
+    "Checkpoint",
+    "CheckpointError",
+    "EarlyStopping",
+    "History",
+    "Metric",
+    "StopTraining",
+    "load_checkpoint",
+    "save_checkpoint",
+    "train",
+]

@@ -21,12 +21,12 @@ from numpy.typing import ArrayLike
 from fastbp import _validate as check
 from fastbp._frozen import Record
 from fastbp._validate import FloatArray
-from fastbp.io import checkpoint as files
 from fastbp.losses import Loss
-from fastbp.network._network import Network, check_optimizer
-from fastbp.optim import Optimizer
+from fastbp.network import Network
+from fastbp.optim import Optimizer, check_optimizer
 from fastbp.optim.averages import Average
 from fastbp.random import Philox
+from fastbp.training import checkpoint as files
 from fastbp.training import data as sources
 from fastbp.training import progress as reporting
 from fastbp.training.callbacks import BatchInfo, Callback, EarlyStopping, StopTraining, checked_callbacks, has_batch_end
@@ -307,7 +307,7 @@ class Run:
         self.started = self.epoch_started = time.perf_counter()
         self.begun_at, self.pace = self.batches, 1
         self.by_batch = any(map(has_batch_end, self.calls))
-        self.in_engine = self.net.whole is not None and self.optimizer.kind is not None
+        self.in_engine = self.net._whole is not None and self.optimizer.kind is not None
         self.interrupted = False
         self.history.stopped = None
         try:
@@ -360,12 +360,12 @@ class Run:
 
     def _steps_in_engine(self, piece: Piece) -> None:
         """The engine gathers the batches and makes all steps."""
-        net, whole = self.net, self.net.whole
+        net, whole = self.net, self.net._whole
         assert whole is not None
-        update = net.update_by(
+        update = net._update_by(
             self.optimizer, steps=piece.steps, accumulate=self.how.accumulate, average=self.how.average
         )
-        net.drop_gradients()
+        net._keep_gradients(False)
         before = int(self.made[0])
         try:
             whole.engine.train_epoch(
@@ -396,11 +396,11 @@ class Run:
     def _one_step(self, group: Sequence[sources.Batch]) -> tuple[float, float]:
         """Make the step of some batches; give its loss, and what it counts in the epoch's mean: 0 without a step."""
         net, several = self.net, len(group) > 1
-        if several and net.counts_apart:
-            losses = net.losses_apart(group)
+        if several and net._inputs.counts_apart:
+            losses = net._inputs.losses_apart(group)
             whole = sum(sources.share_of(len(x), weight) for x, _, weight in group)
             return (self._accumulated(group, None, losses), whole) if any(losses) else (0.0, 0.0)
-        shares = [sources.share_of(len(x), net.row_counts(t, weight)) for x, t, weight in group]
+        shares = [sources.share_of(len(x), net._inputs.row_counts(t, weight)) for x, t, weight in group]
         whole = sum(shares)
         if not sources.has_mean(np.array([whole])):
             return 0.0, 0.0
@@ -420,16 +420,16 @@ class Run:
             loss, share = losses[i], 1.0 if shares is None else shares[i]
             if share == 0 or (shares is None and loss is None):
                 continue
-            with net.part_of_step(step, first - len(x)):
+            with net._part_of_step(step, first - len(x)):
                 if loss is None:
                     value, grads = net.value_and_grad(x, t, sample_weight=weight)
                 else:
-                    value, grads = net.value_and_grad_of(loss, x, t, weight)
+                    value, grads = net._value_and_grad_of(loss, x, t, weight)
             made += share * value
             total += net.dtype.type(share) * grads.flat
         net.gradients.flat[...] = total
         if shares is None:
-            made = net.with_penalty(made, net.gradients)
+            made = net._with_penalty(made, net.gradients)
         net.update(self.optimizer)
         return made
 
@@ -685,12 +685,12 @@ def _checked_rows(
     net: Network, x: Any, t: Any, weight: Any, by_class: Any, split: Split, batch_size: int | None, seed: int,
     order_seed: int | None,
 ) -> tuple[Rows, Validation | None]:
-    x = net.checked_x(x)
+    x = net._inputs.checked_x(x)
     if x.shape[0] == 0:
         raise ValueError(f"x has shape {x.shape}: there must be at least one row to train on")
     t = sources.checked_targets(net, t, x.shape[0])
     weight = check.sample_weights(weight, x.shape[0], net.dtype)
-    net.check_mean(t, weight, x.shape[0])
+    net._inputs.check_mean(t, weight, x.shape[0])
     subset, kept = _split(x, t, split, seed)
     validation = sources.checked_validation(net, split.data)
     if kept is not None:

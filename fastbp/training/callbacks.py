@@ -15,7 +15,7 @@ import numpy as np
 
 from fastbp import _validate as check
 from fastbp._frozen import Frozen
-from fastbp.network._network import Network
+from fastbp.network import Network
 from fastbp.training.history import History
 
 __all__ = ["BatchInfo", "Callback", "EarlyStopping", "StopTraining"]

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastbp import _validate as check
 from fastbp._frozen import Record
 from fastbp._validate import FloatArray
-from fastbp.network._network import Network
+from fastbp.network import Network
 from fastbp.random import Philox, stream_number
 
 __all__ = ["Piece", "Rows", "Source", "Stream", "class_weights", "validation_rows"]
@@ -84,13 +84,13 @@ class Piece:
         """Give how many batches are gone through when so many steps have been made: one without weight makes none."""
         if self.taken is not None:
             return self.taken if made else 0
-        if self.weight is None and not net.counts_labels:
+        if self.weight is None and not net._inputs.counts_labels:
             return min(made * self.accumulate, self.count)
         gone = 0
         for group in self.groups():
             weights = [weight for _, _, weight in group if weight is not None]
             t = np.concatenate([t for _, t, _ in group])
-            makes_step = has_mean(net.row_counts(t, np.concatenate(weights) if weights else None))
+            makes_step = has_mean(net._inputs.row_counts(t, np.concatenate(weights) if weights else None))
             if makes_step and made == 0:
                 break
             made -= makes_step
@@ -285,7 +285,7 @@ class Stream:
             came = type(batch).__name__ + (f" of {len(batch)}" if isinstance(batch, tuple | list) else "")
             raise TypeError(f"{name} must be (x, t) or (x, t, sample_weight), got {came}")
         x, t, weight = batch if len(batch) == 3 else (*batch, None)
-        x = self.net.checked_x(_as_array(x), f"x of {name}")
+        x = self.net._inputs.checked_x(_as_array(x), f"x of {name}")
         if len(x) == 0:
             raise ValueError(f"x of {name} has shape {x.shape}: a batch needs at least one row")
         t = checked_targets(self.net, _as_array(t), len(x), f"t of {name}")
@@ -321,8 +321,8 @@ def is_stream(x: Any, t: Any) -> bool:
 
 def checked_targets(net: Network, t: Any, rows: int, name: str = "t") -> Array:
     """Targets as the engine takes them for a whole epoch; for a Python loss, an array with a target for each row."""
-    if net.checks_targets:
-        targets = np.ascontiguousarray(net.checked_targets(t, rows, name))
+    if net._inputs.checks_targets:
+        targets = np.ascontiguousarray(net._inputs.checked_targets(t, rows, name))
         # Checked labels stay as they are, whatever a callback writes into the caller's: kernels take them for indices.
         return targets.copy() if targets.ndim == 1 else targets
     targets = np.asarray(t)
@@ -486,14 +486,14 @@ class Validation(Record):
         """Give the mean loss, computed some rows at a time: the buffers for all of them may not fit."""
         if len(self.x) <= VALIDATED:
             return net.loss_value(self.x, self.t, sample_weight=self.weight)
-        if net.counts_apart:
+        if net._inputs.counts_apart:
             loss, _ = net.loss.value_and_grad(self._outputs(net), self.t, sample_weight=self.weight)
-            return net.with_penalty(float(loss))
+            return net._with_penalty(float(loss))
         total = weights = 0.0
         for first in range(0, len(self.x), VALIDATED):
             place = slice(first, first + VALIDATED)
             weight = None if self.weight is None else self.weight[place]
-            counts = net.row_counts(self.t[place], weight)
+            counts = net._inputs.row_counts(self.t[place], weight)
             if has_mean(counts):
                 share = share_of(len(self.x[place]), counts)
                 total += share * net.loss_value(self.x[place], self.t[place], sample_weight=weight)
@@ -515,11 +515,11 @@ def checked_validation(net: Network, data: Any) -> Validation | None:
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         raise TypeError(f"validation_data must be (x, t) or (x, t, sample_weight), got {type(data).__name__}")
     x, t, weight = data if len(data) == 3 else (*data, None)
-    x = net.checked_x(x, "validation_data[0]")
+    x = net._inputs.checked_x(x, "validation_data[0]")
     if x.shape[0] == 0:
         raise ValueError(f"validation_data[0] has shape {x.shape}: there must be at least one row")
-    if net.checks_targets:
-        t = net.checked_targets(t, x.shape[0], "validation_data[1]")
+    if net._inputs.checks_targets:
+        t = net._inputs.checked_targets(t, x.shape[0], "validation_data[1]")
     weight = check.sample_weights(weight, x.shape[0], net.dtype, "validation_data[2]")
-    net.check_mean(t, weight, x.shape[0])
+    net._inputs.check_mean(t, weight, x.shape[0])
     return Validation(x, t, weight)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fastbp import _validate as check
 from fastbp._frozen import Frozen
 from fastbp.losses import Loss, LossSum
-from fastbp.network._network import Network
+from fastbp.network import Network
 
 __all__ = ["Metric", "metric"]
 

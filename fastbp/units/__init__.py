@@ -10,6 +10,7 @@ D. A unit that the engine can run says so: its `kind` is a name of the compiled 
    no kind.
 """
 
+from fastbp import _config
 from fastbp.units import made
 from fastbp.units.base import Unit
 from fastbp.units.composites import Branches, Residual, Sequential
@@ -39,3 +40,5 @@ __all__ = [
     "Unit",
 ]
 __all__ += made.__all__
+
+_config.publish(globals(), __all__)

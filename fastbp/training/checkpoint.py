@@ -22,10 +22,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp._core.core import NetworkCore
 from fastbp._frozen import Frozen
 from fastbp.io._atomic import atomic_write
-from fastbp.network._network import Network, check_optimizer
-from fastbp.optim import Optimizer
+from fastbp.optim import Optimizer, check_optimizer
 from fastbp.training.history import History
 
 __all__ = ["Checkpoint", "CheckpointError", "load_checkpoint", "save_checkpoint"]
@@ -83,7 +83,7 @@ class Checkpoint(Frozen):
 
 def save_checkpoint(
     path: Path,
-    net: Network,
+    net: NetworkCore,
     optimizer: Optimizer,
     *,
     history: History | None = None,
@@ -98,7 +98,7 @@ def save_checkpoint(
     ----------
     path : str or path
         Where; usually ``*.ckpt``.
-    net : Network
+    net : NetworkCore
     optimizer : Optimizer
         Its state for this network, and its hyper-parameters.
     history : History, optional
@@ -131,13 +131,13 @@ def save_checkpoint(
     write_tree(path, pack(net, optimizer, history) | {"extra": extra or {}})
 
 
-def load_checkpoint(path: Path, net: Network, optimizer: Optimizer) -> Checkpoint:
+def load_checkpoint(path: Path, net: NetworkCore, optimizer: Optimizer) -> Checkpoint:
     """Read a checkpoint into a network and an optimizer that are made like those that were saved.
 
     Parameters
     ----------
     path : str or path
-    net : Network
+    net : NetworkCore
         Of the same units, loss, penalties and dtype; whatever its parameters and its seed, it has those of the file
         afterwards.
     optimizer : Optimizer
@@ -175,7 +175,7 @@ def load_checkpoint(path: Path, net: Network, optimizer: Optimizer) -> Checkpoin
 
 
 def _check(net: Any, optimizer: Any) -> None:
-    if not isinstance(net, Network):
+    if not isinstance(net, NetworkCore):
         raise TypeError(f"net must be a fastbp.Network, got {net!r} ({type(net).__name__})")
     check_optimizer(optimizer)
 
@@ -183,7 +183,7 @@ def _check(net: Any, optimizer: Any) -> None:
 # ---- network and optimizer as a tree ---------------------------------------------------------------------------------
 
 
-def pack(net: Network, optimizer: Optimizer, history: History | None) -> Tree:
+def pack(net: NetworkCore, optimizer: Optimizer, history: History | None) -> Tree:
     """Give everything that a run depends on, as a tree."""
     return {
         "network": describe(net),
@@ -196,7 +196,7 @@ def pack(net: Network, optimizer: Optimizer, history: History | None) -> Tree:
     }
 
 
-def describe(net: Network) -> Tree:
+def describe(net: NetworkCore) -> Tree:
     """Say what a network is, as far as another one must be the same."""
     return {
         "units": [_named(unit) for unit in net.units],
@@ -215,7 +215,7 @@ def _named(thing: Any) -> str:
     return type(thing).__qualname__ if " at 0x" in shown else shown
 
 
-def check_fits(path: Path, tree: Tree, net: Network, optimizer: Optimizer) -> None:
+def check_fits(path: Path, tree: Tree, net: NetworkCore, optimizer: Optimizer) -> None:
     """Raise unless the checkpoint is one of such a network and such an optimizer."""
     mine, theirs = describe(net), tree["network"]
     for what in ("dtype", "units", "loss", "l1", "l2", "shapes", "state"):
@@ -255,7 +255,7 @@ def _shape(sizes: list[int] | None) -> str:
     return "missing" if sizes is None else str(tuple(sizes))
 
 
-def unpack(path: Path, tree: Tree, net: Network, optimizer: Optimizer) -> None:
+def unpack(path: Path, tree: Tree, net: NetworkCore, optimizer: Optimizer) -> None:
     """Give network and optimizer the state of a checkpoint that fits them."""
     try:
         optimizer.set_state(net, tree["optimizer"]["state"])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
+from fastbp import _config
+from fastbp import _validate as check
 from fastbp._validate import FloatArray
 from fastbp.random import stream_number
 from fastbp.units.base import Unit
@@ -61,6 +64,44 @@ def walk(units: Sequence[Unit], prefix: str = "") -> Iterator[tuple[str, Unit]]:
         yield path, unit
         if isinstance(unit, Composite):
             yield from walk(unit.units, f"{path}.")
+
+
+def check_chain(chain: Sequence[Any]) -> None:
+    """Raise unless a network can be made of these units."""
+    if not chain:
+        raise ValueError("a network needs at least one unit")
+    for i, unit in enumerate(chain):
+        if not isinstance(unit, Unit):
+            hint = ": pass the units one by one, Network(*units)" if isinstance(unit, list | tuple) else ""
+            raise TypeError(f"unit {i} must be a fastbp.Unit, got {unit!r} ({type(unit).__name__}){hint}")
+    seen: dict[int, str] = {}
+    for path, unit in walk(chain):
+        if id(unit) in seen:
+            raise ValueError(f"unit {path}, {unit!r}, is in the chain already: make another one")
+        seen[id(unit)] = path
+
+
+def parameter_shapes(chain: Sequence[Unit]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all parameters, by the unit's place and the parameter's name."""
+    return {
+        f"{i}.{name}": tuple(check.integer(f"parameter_shapes()[{name!r}] of unit {i}", size, 0) for size in shape)
+        for i, unit in enumerate(chain)
+        for name, shape in unit.parameter_shapes().items()
+    }
+
+
+def children(unit: Unit) -> list[Unit]:
+    """Return the units that a unit is composed of, in their order; none of a user's that cannot tell."""
+    try:
+        return _config.nested(unit, Unit)
+    except TypeError:
+        return []
+
+
+def elements(unit: Unit) -> int:
+    """Return how many parameters and elements of state a unit has, with those inside it."""
+    alone = sum(map(prod, [*unit.parameter_shapes().values(), *unit.state_shapes().values()]))
+    return max(alone, sum(map(elements, children(unit))))
 
 
 def runs_in_engine(unit: Unit) -> bool:
@@ -140,7 +181,7 @@ def input_readers(units: Sequence[Unit]) -> Iterator[Unit]:
 
 
 class Plan:
-    """The units of a stretch in the engine's order.
+    """The units of a segment in the engine's order.
 
     Attributes
     ----------

@@ -1,0 +1,575 @@
+"""The core of a network: its parameters in one flat array, its passes, its gradients and its training steps.
+
+Data enter through one gate (`inputs.py`); the chain rule runs in one engine where all units and the loss are the
+package's own, and over segments of the chain (`segments.py`) otherwise. What builds on a network (derivatives, files,
+training) needs this class alone; `Network` adds what users call on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fastbp import _config, _engine, losses
+from fastbp import _validate as check
+from fastbp._core.gradients import Gradients, aligned_zeros, views_of
+from fastbp._core.graph import check_chain, elements, parameter_shapes, states_of, streams_of, unrolled, walk
+from fastbp._core.inputs import Inputs
+from fastbp._core.segments import EngineSegment, Recorder, cut, run_backward, run_forward
+from fastbp._validate import FloatArray
+from fastbp.losses import Loss
+from fastbp.optim import Optimizer, RuleOptimizer, check_optimizer
+from fastbp.optim._state import linear_weights, ranges
+from fastbp.random import Philox, stream_number
+from fastbp.units import Linear, Unit
+from fastbp.units.composites import following, initialize_unit, part_of
+
+if TYPE_CHECKING:
+    from fastbp.optim.averages import Average
+
+__all__ = ["NetworkCore"]
+
+
+class MadeUpdate(NamedTuple):
+    """The update that the engine was handed for an optimizer; another version of that needs another one."""
+
+    optimizer: weakref.ref[RuleOptimizer]
+    version: int
+    penalized: bool
+    by_rows: bool
+    update: _engine.Update
+    moves: bool  # do the learning rates change with the step?
+
+
+class NetworkCore:
+    """A chain of units, and the loss at its end; see `Network` for its arguments and attributes."""
+
+    def __init__(
+        self,
+        *chain: Unit,
+        loss: str | Loss,
+        dtype: DTypeLike = "float32",
+        seed: int | None = None,
+        l1: float = 0.0,
+        l2: float = 0.0,
+    ) -> None:
+        check_chain(chain)
+        loss = losses.checked_loss(loss)
+        self._l1, self._l2 = check.real("l1", l1, at_least=0), check.real("l2", l2, at_least=0)
+        self.units = chain
+        self.loss = loss
+        self.dtype = check.float_dtype("dtype", dtype)
+        self._seed = Philox(seed).seed
+        self._items = unrolled(chain, None)
+        self.n_in: int | None = self._items[0].n_in
+        self.n_out: int | None = self._items[-1].n_out
+        self._inputs = Inputs(chain, loss, self.dtype, self.n_in, self.n_out)
+        shapes = parameter_shapes(chain)
+        self.n_parameters = sum(map(prod, shapes.values()))
+        self.flat_parameters = aligned_zeros(self.n_parameters, self.dtype)
+        self.parameters = views_of(self.flat_parameters, shapes)
+        linear = tuple(path for path, unit in walk(chain) if isinstance(unit, Linear))
+        self._gradients = Gradients(aligned_zeros(self.n_parameters, self.dtype), shapes, linear)
+        self._kept = True  # are the last gradients in there?
+        self.weights = tuple(self.parameters[f"{path}.weight"] for path in linear)
+        self.biases = tuple(self.parameters[f"{path}.bias"] for path in linear)
+        self._streams = streams_of(chain)
+        self._steps = self._first_row = 0
+        self._training = True
+        self._bind()
+        # The whole network in one engine, loss and all; None where Python takes part.
+        first = self._segments[0]
+        self._whole = first if isinstance(first, EngineSegment) and first.engine.loss_is_ours else None
+        if self._whole is not None:
+            self._whole.engine.bind(self._whole.table, self._whole.out)
+        self._inputs.watch(self._engines(), None if self._whole is None else self._whole.engine)
+        self._forward_shape: tuple[int, ...] | None = None
+        self._penalty = self._penalized()
+        # What the engine was last handed for an optimizer: made anew, it would take longer than a small step.
+        self._update_made: MadeUpdate | None = None
+        # An engine lets in one call at a time; this does it for calls that go through several.
+        self._own_lock = _engine.Gate()
+        # One step of several gradients at a time: between them no call is in the network.
+        self._stepping = _engine.Gate()
+        self._recorded: Recorder | None = None
+
+    def _bind(self) -> None:
+        bound: list[Unit] = []
+        try:
+            for i, unit in enumerate(self.units):
+                unit.bind(part_of(self.parameters, i), part_of(self._gradients, i))
+                bound.append(unit)
+            self._initialize()
+            self._segments = cut(self, self._items, with_loss=True)
+        except BaseException:
+            # Nothing is lost: the units are as free as they were, also where a user's own could not begin.
+            for unit in bound:
+                unit.release()
+            raise
+
+    def _initialize(self) -> None:
+        for i, unit in enumerate(self.units):
+            views = part_of(self.parameters, i)
+            wide = {name: np.zeros(view.shape) for name, view in views.items()}
+            initialize_unit(unit, following(self.units, i), Philox(self.seed, stream_number("weights", i)), wide)
+            for name, values in wide.items():
+                views[name][...] = values
+
+    @classmethod
+    def _least_numbers(cls, values: Mapping[str, Any]) -> int:
+        """Return how many numbers a network with these arguments will at least make room for."""
+        found = (unit for value in values.values() for unit in _config.instances(value, Unit))
+        return sum(map(elements, found))
+
+    # ---- modes
+
+    @property
+    def training(self) -> bool:
+        """Whether `forward` and the gradients are those of training; set by `train` and `eval`."""
+        return self._training
+
+    def train(self) -> Self:
+        """Go into training, in which a network begins: dropout drops, batches are normalised by their own statistics.
+
+        `forward`, `value_and_grad`, `train_step` and `fastbp.train` follow it; predictions and `loss_value` never do.
+        Returns the network itself.
+        """
+        self._set_training(True)
+        return self
+
+    def eval(self) -> Self:
+        """Leave training: nothing is random, and batches are normalised by the statistics kept from training.
+
+        Returns the network itself.
+        """
+        self._set_training(False)
+        return self
+
+    def _set_training(self, training: bool) -> None:
+        self._training = training
+        for unit in self.units:
+            unit.training = training
+        for engine in self._engines():
+            engine.training = training
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Units that Python runs are told that this is no training; afterwards they have the network's mode again."""
+        try:
+            yield
+        finally:
+            for unit in self.units:
+                unit.training = self._training
+
+    def _engines(self) -> Iterator[_engine.Engine]:
+        for segment in self._segments:
+            yield from segment.engines()
+
+    @property
+    def seed(self) -> int:
+        """Of the initial weights, and of all chance in training from the next call on."""
+        return self._seed
+
+    @seed.setter
+    def seed(self, value: int) -> None:
+        self._seed = Philox(value).seed
+        for engine in self._engines():
+            engine.seed = self._seed
+
+    @property
+    def steps(self) -> int:
+        """How many forward passes of training there were: chance, such as that of dropout, goes by their number."""
+        return self._steps if self._whole is None else self._whole.engine.steps
+
+    @steps.setter
+    def steps(self, value: int) -> None:
+        self._steps = check.integer("steps", value, 0)
+        for engine in self._engines():
+            engine.steps = self._steps
+
+    @contextlib.contextmanager
+    def _part_of_step(self, step: int, first_row: int) -> Iterator[None]:
+        """Rows from `first_row` on of the batch of a step: chance falls as in the whole batch."""
+        self.steps = step
+        self._set_first_row(first_row)
+        try:
+            yield
+        finally:
+            self._set_first_row(0)
+
+    def _set_first_row(self, row: int) -> None:
+        self._first_row = row
+        for engine in self._engines():
+            engine.first_row = row
+
+    def _count_step(self) -> None:
+        """Count a forward pass of training that another engine has made."""
+        self.steps = self.steps + 1
+
+    @property
+    def state(self) -> dict[str, FloatArray]:
+        """What training keeps beside the parameters, such as running statistics, by unit and name."""
+        return states_of(self.units)
+
+    # ---- penalties
+
+    @property
+    def l1(self) -> float:
+        """The factor of sum|w| in the loss, over the weights of the linear units."""
+        return self._l1
+
+    @property
+    def l2(self) -> float:
+        """The factor of sum w² / 2 in the loss, over the weights of the linear units."""
+        return self._l2
+
+    def _penalized(self) -> _engine.Parts | None:
+        """Return the engine's penalties; None where there are none."""
+        if not (self.l1 or self.l2):
+            return None
+        weights = linear_weights(self)
+        parts = [
+            (end, 0, self.l1, self.l2) if name in weights else (end, 0, 0.0, 0.0)
+            for name, (_, end) in ranges(self).items()
+        ]
+        return _engine.Parts(self.flat_parameters, self._gradients.flat, parts)
+
+    def _with_penalty(self, loss: float, grads: Gradients | None = None) -> float:
+        """Return the loss with the penalties' value; their gradient is added to `grads`."""
+        if self._penalty is None:
+            return loss
+        if grads is not None:
+            self._penalty.add_penalty(grads.flat)
+        return loss + self._penalty.penalty()
+
+    def _penalize(self, loss: float, grads: Gradients | None = None) -> float:
+        """Do so after the engine has let go of the network."""
+        if self._penalty is None:
+            return loss
+        with self._lock:
+            return self._with_penalty(loss, grads)
+
+    # ---- gradients
+
+    @property
+    def gradients(self) -> Gradients:
+        """What the last `value_and_grad` or `backward` computed.
+
+        Raises
+        ------
+        RuntimeError
+            The last call was a training step, whose gradients the update used up as they came: they were not kept.
+        """
+        if not self._kept:
+            raise RuntimeError(
+                "the gradients of the last training step were not kept: the update used each as soon as it was "
+                "computed; value_and_grad(x, t) computes and keeps them"
+            )
+        return self._gradients
+
+    def _keep_gradients(self, kept: bool) -> None:
+        """Note whether `gradients` are those of the last call."""
+        self._kept = kept
+
+    def value_and_grad(
+        self, x: FloatArray, t: ArrayLike, *, sample_weight: ArrayLike | None = None, out: Gradients | None = None
+    ) -> tuple[float, Gradients]:
+        """Compute the mean loss and its gradient at every parameter.
+
+        Parameters
+        ----------
+        x : ndarray of the network's dtype, shape (n, in)
+            A sample each row; any strides.
+        t : array_like
+            Targets, as the loss takes them.
+        sample_weight : array_like, shape (n,), optional
+            A factor for each row's loss; the mean divides by their sum.
+        out : Gradients, optional
+            Where the gradients go (from ``grads.copy()``); otherwise ``net.gradients``.
+
+        Returns
+        -------
+        loss : float
+            Summed in float64.
+        grads : Gradients
+            ``net.gradients``, overwritten by the network's next call, or ``out``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A dtype, shape, label or weight is wrong, or there are no rows.
+        RuntimeError
+            The network is at work in another thread.
+        """
+        if self._whole is None:
+            return self._value_and_grad_in_python(x, t, sample_weight, out)
+        engine = self._whole.engine
+        if sample_weight is None and out is None:
+            if (loss := engine.plain_gradient(x, t)) is not None:
+                self._kept = True
+                return loss if self._penalty is None else self._penalize(loss, self._gradients), self._gradients
+        x, t, weight = self._inputs.checked(engine, x, t, sample_weight)
+        grads, table = self._gradients, self._whole.out
+        if out is not None:
+            grads = self._gradients.checked_out(out)
+            table = grads.table(self._whole.names)
+        loss = engine.value_and_grad(x, t, weight, self._whole.table, table)
+        self._kept = self._kept or out is None
+        return self._penalize(loss, grads), grads
+
+    def _value_and_grad_of(
+        self, loss: Loss, x: FloatArray, t: ArrayLike, sample_weight: ArrayLike | None
+    ) -> tuple[float, Gradients]:
+        """Compute another loss's mean, without penalties, and its gradients into the network's."""
+        with self._own_lock:
+            y = self._run_forward(self._inputs.checked_x(x), self._training)
+            value, dy = loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")
+            self._run_backward(self._inputs.checked_dy(dy, y.shape), need_dx=False)
+            self._kept = True
+            return float(value), self._gradients
+
+    def _value_and_grad_in_python(
+        self, x: FloatArray, t: ArrayLike, sample_weight: ArrayLike | None, out: Gradients | None
+    ) -> tuple[float, Gradients]:
+        x = self._inputs.checked_x(x)
+        if self._inputs.checks_targets:
+            # Before any unit counts or keeps something.
+            t = self._inputs.checked_targets(t, x.shape[0])
+            sample_weight = check.sample_weights(sample_weight, x.shape[0], self.dtype)
+            self._inputs.check_mean(t, sample_weight, x.shape[0])
+        if out is not None:
+            self._gradients.checked_out(out)
+        with self._own_lock:
+            y = self._run_forward(x, self._training)
+            loss, dy = self.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")
+            value = float(loss)
+            self._run_backward(self._inputs.checked_dy(dy, y.shape), need_dx=False)
+            self._kept = True
+            value = self._with_penalty(value, self._gradients)
+            if out is None:
+                return value, self._gradients
+            out.flat[...] = self._gradients.flat
+            return value, out
+
+    def _run_forward(self, x: FloatArray, training: bool) -> FloatArray:
+        # What units remember from here on belongs to this call, also if it ends in the middle.
+        self._forward_shape = None
+        if self._whole is not None:
+            return self._whole.engine.forward(x, self._whole.table, training)
+        y = run_forward(self._segments, x, training)
+        self._steps += training
+        return y
+
+    def _run_backward(self, dy: FloatArray, need_dx: bool) -> FloatArray | None:
+        return run_backward(self._segments, dy, need_dx)
+
+    # ---- forward and backward
+
+    def forward(self, x: FloatArray) -> FloatArray:
+        """Compute the output of the last unit (for the losses that take them: the logits).
+
+        Parameters
+        ----------
+        x : ndarray of the network's dtype, shape (n, in)
+            Kept by reference until `backward`.
+
+        Returns
+        -------
+        y : ndarray, shape (n, out)
+            The network's own: overwritten by its next call.
+        """
+        x = self._inputs.checked_x(x)
+        with self._own_lock:
+            y = self._run_forward(x, self._training)
+            self._forward_shape = y.shape
+            return y
+
+    def backward(self, dy: FloatArray) -> FloatArray:
+        """Compute the gradient at the input of the last `forward`; the parameters' are then in ``net.gradients``.
+
+        Parameters
+        ----------
+        dy : ndarray of the network's dtype, shape (n, out)
+            The gradient at the output.
+
+        Returns
+        -------
+        dx : ndarray, shape (n, in)
+            The network's own: overwritten by its next call.
+
+        Raises
+        ------
+        RuntimeError
+            There was no `forward`, or another call has overwritten what it left.
+        """
+        if self._forward_shape is None:
+            raise RuntimeError("backward before forward: call forward(x) first")
+        dy = self._inputs.checked_dy(dy, self._forward_shape)
+        with self._own_lock:
+            dx = self._run_backward(dy, need_dx=True)
+            self._kept = True
+        assert dx is not None
+        return dx
+
+    @property
+    def _lock(self) -> _engine.Gate:
+        """What lets one call at a time into the network."""
+        return self._own_lock if self._whole is None else self._whole.engine
+
+    def _recorder(self) -> Recorder:
+        """Return the recorder of passes that keep every unit's output and the gradient at it."""
+        if self._recorded is None:
+            self._recorded = Recorder(self)
+        return self._recorded
+
+    # ---- predictions
+
+    def predict(self, x: FloatArray) -> NDArray[Any]:
+        """Predict from the rows of x.
+
+        Returns
+        -------
+        ndarray
+            As the loss says. For `SoftmaxNLL` and `KLDiv` the most likely class of each row, int64 (n,); for
+            `SigmoidNLL` 1 where the probability is above one half, otherwise 0, int64 (n, out); for `Hinge` and
+            `SquaredHinge` the one or the other, with one output 0 and 1; for `PoissonNLL` the rates; for `GaussianNLL`
+            the means; for any other loss the output itself, (n, out). Always fresh.
+        """
+        if self._whole is not None and (plain := self._whole.engine.plain_labels(x)) is not None:
+            return plain
+        return self.loss.predict(self._output(x))
+
+    def predict_proba(self, x: FloatArray) -> FloatArray:
+        """Return the probabilities, (n, out): of each class, or of 1 for `SigmoidNLL`. Always a fresh array.
+
+        Raises
+        ------
+        ValueError
+            The network's loss is another one, whose outputs are no probabilities.
+        """
+        return self.loss.predict_proba(self._output(x))
+
+    def _output(self, x: FloatArray) -> FloatArray:
+        x = self._inputs.checked_x(x)
+        with self._own_lock:
+            if self._whole is not None:
+                return self._run_forward(x, False)
+            with self._evaluating():
+                return self._run_forward(x, False)
+
+    def outputs(self, x: FloatArray) -> FloatArray:
+        """Return what the last unit gives where the network evaluates, as in a prediction: a fresh array."""
+        return self._output(x).copy()
+
+    def loss_value(self, x: FloatArray, t: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
+        """Compute the mean loss alone; arguments and errors as `value_and_grad`."""
+        if self._whole is None:
+            y = self._output(x)
+            loss = float(self.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")[0])
+            return self._penalize(loss)
+        engine = self._whole.engine
+        x, t, weight = self._inputs.checked(engine, x, t, sample_weight)
+        self._forward_shape = None
+        return self._penalize(engine.loss_value(x, t, weight, self._whole.table))
+
+    # ---- training
+
+    def train_step(
+        self, x: FloatArray, t: ArrayLike, optimizer: Optimizer, *, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Make one step: forward, loss, backward and the optimizer's update, in one call.
+
+        Parameters
+        ----------
+        x, t, sample_weight
+            As `value_and_grad`.
+        optimizer : Optimizer
+            It keeps its state for this network.
+
+        Returns
+        -------
+        loss : float
+            Before the update.
+
+        Notes
+        -----
+        Where no unit, loss or optimizer is in Python, the update uses each gradient as soon as it is there, and
+        ``net.gradients`` are not kept. An exception, or Ctrl-C, leaves the parameters as they were before the step.
+        A Ctrl-C that comes with the update is raised after it: the step is then whole, and counted in the optimizer's
+        state.
+        """
+        check_optimizer(optimizer)
+        if optimizer.makes_whole_steps:
+            with self._stepping:
+                return float(optimizer.step(self, x, t, sample_weight=sample_weight))  # type: ignore[attr-defined]
+        if self._whole is None or optimizer.kind is None:
+            loss, grads = self.value_and_grad(x, t, sample_weight=sample_weight)
+            self._update(optimizer, grads)
+            return loss
+        whole = self._whole
+        x, t, weight = self._inputs.checked(whole.engine, x, t, sample_weight)
+        update, kept = self._update_by(optimizer), self._kept
+        self._forward_shape, self._kept = None, False
+        try:
+            return whole.engine.train_step(x, t, weight, whole.table, whole.out, update)
+        except (TypeError, ValueError):  # refused: nothing has been computed
+            self._kept = kept
+            raise
+
+    def update(self, optimizer: Optimizer) -> None:
+        """Make the optimizer's step from ``net.gradients`` as they are, for loops of your own.
+
+        Parameters
+        ----------
+        optimizer : Optimizer
+            It keeps its state for this network.
+        """
+        check_optimizer(optimizer)
+        if optimizer.makes_whole_steps:
+            raise ValueError(f"{type(optimizer).__name__} computes its own gradients: call train_step")
+        self._update(optimizer, self.gradients)
+
+    def _update(self, optimizer: Optimizer, grads: Gradients) -> None:
+        with self._lock:
+            if optimizer.kind is None:
+                optimizer.update(self.flat_parameters, grads.flat)
+            else:
+                self._update_by(optimizer, penalized=False).apply()
+
+    def _update_by(
+        self,
+        optimizer: Optimizer,
+        *,
+        steps: int = 1,
+        penalized: bool = True,
+        accumulate: int = 1,
+        average: Average | None = None,
+        by_rows: bool = False,
+    ) -> _engine.Update:
+        """Return what the engine needs to make the optimizer's next steps on this network, from its own gradients.
+
+        With `by_rows` a step's penalties stand within the sum over its rows: they are divided as the mean loss is, by
+        the sum of the rows' weights, or by their number.
+        """
+        assert isinstance(optimizer, RuleOptimizer)
+        flat = self._gradients.flat
+        if accumulate > 1 or average is not None:
+            return optimizer.compiled_for(
+                self, flat, steps=steps, penalized=penalized, accumulate=accumulate, average=average, by_rows=by_rows
+            )
+        made = self._update_made
+        if made is None or made.optimizer() is not optimizer or made[1:4] != (optimizer.version, penalized, by_rows):
+            update = optimizer.compiled_for(self, flat, steps=steps, penalized=penalized, by_rows=by_rows)
+            self._update_made = MadeUpdate(
+                weakref.ref(optimizer), optimizer.version, penalized, by_rows, update, optimizer.moves
+            )
+            return update
+        if made.moves and (rates := optimizer.rates(optimizer.state_for(self).step + 1, steps)) is not None:
+            made.update.follow(rates)
+        return made.update

@@ -1,0 +1,136 @@
+"""A network's flat arrays and the views into them by name: parameters, gradients, and gradients of several samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from fastbp import _engine
+from fastbp._validate import FloatArray
+
+__all__ = ["Gradients", "NamedViews", "aligned_zeros", "make_table", "views_of"]
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+ALIGNMENT = 64  # bytes: a cache line, and the longest vector
+
+
+def views_of(flat: FloatArray, shapes: Shapes) -> dict[str, FloatArray]:
+    """Cut the last axis into pieces of these shapes, one after another."""
+    made, first = {}, 0
+    for name, shape in shapes.items():
+        made[name] = flat[..., first : first + prod(shape)].reshape((*flat.shape[:-1], *shape))
+        first += prod(shape)
+    return made
+
+
+def aligned_zeros(n: int, dtype: DTypeLike) -> FloatArray:
+    """Return n zeros that begin at a cache line. Zeros that are not written take no memory."""
+    dtype = np.dtype(dtype)
+    room = np.zeros(n * dtype.itemsize + ALIGNMENT, np.uint8)
+    start = -room.__array_interface__["data"][0] % ALIGNMENT
+    return room[start : start + n * dtype.itemsize].view(dtype)
+
+
+def make_table(views: Mapping[str, FloatArray], names: tuple[tuple[str, ...], ...]) -> _engine.Table:
+    """Return the engine's table of the parameters of some units: one or two of each."""
+    return _engine.Table(
+        [views[of_unit[0]] for of_unit in names], [views[of_unit[1]] if len(of_unit) > 1 else None for of_unit in names]
+    )
+
+
+class NamedViews(Mapping[str, FloatArray]):
+    """A flat array, and its views by name."""
+
+    def __init__(self, flat: FloatArray, shapes: Shapes) -> None:
+        self.flat = flat
+        self._views = views_of(flat, shapes)
+
+    def __getitem__(self, name: str) -> FloatArray:
+        if name not in self._views:
+            raise KeyError(f"{name!r}; known are {', '.join(map(repr, self._views))}")
+        return self._views[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name} {view.shape}' for name, view in self._views.items())})"
+
+
+class Gradients(NamedViews):
+    """The gradient of a loss at every parameter of a network: one flat array, and views into it by name.
+
+    Attributes
+    ----------
+    flat : ndarray, shape (n_parameters,)
+        All of them, in the order of the network's ``flat_parameters``.
+    weights, biases : tuple of ndarray
+        Of the linear units, in their order.
+
+    Notes
+    -----
+    A network overwrites the gradients it has returned at its next call; `copy` keeps them.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> net = fastbp.MLP([2, 1], loss="mse", seed=0)
+    >>> _, grads = net.value_and_grad(np.ones((1, 2), np.float32), np.zeros((1, 1), np.float32))
+    >>> list(grads), grads["0.weight"].shape, grads.flat.shape
+    (['0.weight', '0.bias'], (2, 1), (3,))
+    """
+
+    def __init__(self, flat: FloatArray, shapes: dict[str, tuple[int, ...]], linear: tuple[str, ...]) -> None:
+        super().__init__(flat, shapes)
+        self._shapes, self._linear = shapes, linear  # by name; where the linear units are
+        self.weights = tuple(self._views[f"{path}.weight"] for path in linear)
+        self.biases = tuple(self._views[f"{path}.bias"] for path in linear)
+        self._tables: dict[tuple[tuple[str, ...], ...], _engine.Table] = {}
+
+    def copy(self) -> Gradients:
+        """Return gradients of their own, which no network overwrites."""
+        return _with_values(self.flat, self._shapes, self._linear)
+
+    def over(self, flat: FloatArray) -> Gradients:
+        """Return the same views by name into another flat array of as many elements."""
+        return Gradients(flat, self._shapes, self._linear)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _with_values, (self.flat, self._shapes, self._linear)
+
+    def table(self, names: tuple[tuple[str, ...], ...]) -> _engine.Table:
+        """Return where the engine writes the gradients of the units that have these parameters."""
+        if names not in self._tables:
+            self._tables[names] = make_table(self._views, names)
+        return self._tables[names]
+
+    def checked_like(self, name: str, given: Gradients) -> Gradients:
+        """Return gradients that have the names, shapes and dtype of these, or raise."""
+        if given._shapes != self._shapes:
+            raise ValueError(f"{name} is {given!r}, expected {self!r}")
+        if given.flat.dtype != self.flat.dtype:
+            raise TypeError(f"{name} has dtype {given.flat.dtype}, but the network is {self.flat.dtype}")
+        return given
+
+    def checked_out(self, out: Gradients) -> Gradients:
+        """Return `out` if these gradients can be written there, or raise."""
+        if not isinstance(out, Gradients):
+            raise TypeError(f"out must be Gradients, as grads.copy() gives, got {type(out).__name__}")
+        self.checked_like("out", out)
+        if not out.flat.flags.writeable:
+            raise ValueError("out is read-only, expected writable gradients: pass grads.copy()")
+        return out
+
+
+def _with_values(flat: FloatArray, shapes: dict[str, tuple[int, ...]], linear: tuple[str, ...]) -> Gradients:
+    kept = aligned_zeros(flat.size, flat.dtype)
+    kept[...] = flat
+    return Gradients(kept, shapes, linear)

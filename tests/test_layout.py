@@ -1,0 +1,123 @@
+"""The package's rooms: no import runs up or in a circle, old paths go on working, no file grows beyond reading."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import importlib
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fastbp
+from fastbp._moved import MOVED
+from fastbp.network._network import RENAMED
+
+PACKAGE = Path(fastbp.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# From the ground up: a module imports from its own floor and from those below it.
+FLOORS = (
+    ("_version", "_frozen"),
+    ("_validate",),
+    ("_config",),
+    ("reference",),
+    ("random", "runtime"),
+    ("initializers",),
+    ("functional",),
+    ("units",),
+    ("losses",),
+    ("optim",),
+    ("_core",),
+    ("derivatives", "io"),
+    ("network",),
+    ("training",),
+    ("_moved",),
+    ("",),  # the roof: fastbp/__init__.py
+    ("sklearn", "demo", "cli", "__main__"),
+)
+FLOOR_OF = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def module_of(path: Path) -> str:
+    """Of fastbp/units/base.py "units.base", of a package its name."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The package's modules that a file imports, anywhere in it: in functions and for type checkers too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "fastbp":
+                known = [".".join(parts[1:end]) for end in range(len(parts), 0, -1)]
+                found = next(module for module in known if module in MODULES)
+                is_compiled = found == "" and len(parts) > 1 and not is_of_the_roof(parts[1])
+                if not is_compiled:
+                    yield found
+
+
+def is_of_the_roof(name: str) -> bool:
+    """Whether a name is the roof's own: otherwise it is a compiled module, which is below all of these."""
+    return not any(PACKAGE.glob(f"{name}.*.so")) and not any(PACKAGE.glob(f"{name}.*.pyd"))
+
+
+def room_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_import_runs_up(module: str) -> None:
+    mine = FLOOR_OF[room_of(module)]
+    for other in imported(MODULES[module]):
+        assert FLOOR_OF[room_of(other)] <= mine, f"{module or 'fastbp'} imports {other or 'fastbp'}, which is above it"
+
+
+def test_no_import_runs_in_a_circle() -> None:
+    graph = {module: {other for other in imported(path) if other != module} for module, path in MODULES.items()}
+    for package in [module for module, path in MODULES.items() if path.name == "__init__.py" and module]:
+        for module in MODULES:
+            if module.startswith(f"{package}."):
+                graph[module].discard(package)  # what is below a package's roof may name another room of it
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_the_ground_floor_is_small_and_no_file_too_long() -> None:
+    ground = [module for module, path in MODULES.items() if "." not in module and path.stem != "__init__"]
+    assert len(ground) <= 20
+    for path in FILES:
+        if path.name != "made.py":
+            assert len(path.read_text().splitlines()) <= 1000, path
+
+
+@pytest.mark.parametrize(("old", "new"), MOVED.items())
+def test_old_paths_are_the_same_modules(old: str, new: str) -> None:
+    assert importlib.import_module(f"fastbp.{old}") is importlib.import_module(f"fastbp.{new}")
+
+
+def test_an_old_path_is_there_at_once() -> None:
+    code = "import fastbp.data, fastbp; assert fastbp.data.class_weights and fastbp.optimizers.SGD is fastbp.SGD"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", RENAMED)
+def test_old_names_of_a_network_warn(name: str) -> None:
+    net = fastbp.MLP([2, 1], loss="mse", seed=0)
+    with pytest.warns(DeprecationWarning, match=f"Network.{name} is private now"):
+        getattr(net, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert name not in dir(net)
