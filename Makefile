@@ -158,6 +158,8 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint src_pyx
 	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest fastbp --ignore-missing-stub --concise \
+		--mypy-config-file pyproject.toml --allowlist tools/stubtest.allow
 
 build: $(BIN)/python
 	$(BIN)/pip install --quiet build

@@ -1,11 +1,13 @@
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
 
 from fastbp._engine import Engine, Table
 
+@disjoint_base
 class Door:
     coefs: tuple[NDArray[Any], ...]
     intercepts: tuple[NDArray[Any], ...]
@@ -15,8 +17,8 @@ class Door:
     engines: list[Engine]
     n_in: int
     n_out: int
-    def __init__(
-        self,
+    def __new__(
+        cls,
         coefs: tuple[NDArray[Any], ...],
         intercepts: tuple[NDArray[Any], ...],
         *,
@@ -28,7 +30,7 @@ class Door:
         table: Table,
         make_engine: Callable[[], Engine],
         link: str | None,
-    ) -> None: ...
+    ) -> Self: ...
     def serves(self, est: object) -> bool: ...
     def into(self, x: NDArray[Any], out: NDArray[Any], check_finite: bool = True) -> bool: ...
     def outputs(self, est: object, x: object, flat: bool = False) -> NDArray[Any] | None: ...

@@ -1,8 +1,9 @@
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
 
 from fastbp._csr import SparseRows as SparseRows
 from fastbp._csr import count_entries as count_entries
@@ -15,21 +16,24 @@ _Floats = NDArray[np.floating[Any]]
 _Rows = _Floats | SparseRows
 
 
+@disjoint_base
 class Table:
     n: int
     itemsize: int
-    def __init__(self, weights: Sequence[_Floats], biases: Sequence[_Floats | None]) -> None: ...
+    def __new__(cls, weights: Sequence[_Floats], biases: Sequence[_Floats | None]) -> Self: ...
 
+@disjoint_base
 class Parts:
-    def __init__(
-        self, parameters: _Floats, gradients: _Floats, parts: Sequence[tuple[int, int, float, float]]
-    ) -> None: ...
+    def __new__(
+        cls, parameters: _Floats, gradients: _Floats, parts: Sequence[tuple[int, int, float, float]]
+    ) -> Self: ...
     def penalty(self) -> float: ...
     def add_penalty(self, gradients: _Floats) -> None: ...
 
+@disjoint_base
 class Update(Parts):
-    def __init__(
-        self,
+    def __new__(
+        cls,
         parameters: _Floats,
         gradients: _Floats,
         parts: Sequence[tuple[int, int, float, float]],
@@ -41,23 +45,25 @@ class Update(Parts):
         *,
         rates: NDArray[np.float64] | None = None,
         limit: float = ...,
-        clip_norm: float = 0,
+        clip_norm: float = 0.0,
         penalized: bool = True,
         accumulate: int = 1,
         room: _Floats | None = None,
         averages: _Floats | None = None,
         shares: NDArray[np.float64] | None = None,
         by_rows: bool = False,
-    ) -> None: ...
+    ) -> Self: ...
     def follow(self, rates: NDArray[np.float64]) -> None: ...
     def apply(self) -> None: ...
 
 def updates() -> dict[str, int]: ...
 
+@disjoint_base
 class Gate:
     def __enter__(self) -> None: ...
     def __exit__(self, *_: object) -> None: ...
 
+@disjoint_base
 class Engine(Gate):
     n_in: int
     n_out: int
@@ -71,15 +77,15 @@ class Engine(Gate):
     steps: int
     first_row: int
     seed: int
-    def __init__(
-        self,
+    def __new__(
+        cls,
         itemsize: int,
         units: Sequence[tuple[Any, ...]],
         loss: str | RowLoss | Sequence[tuple[float, RowLoss]] | None = None,
         seed: int = 0,
         picks_class: bool = False,
         separate: bool = False,
-    ) -> None: ...
+    ) -> Self: ...
     def accepts(self, x: object) -> bool: ...
     def owns(self, x: NDArray[Any]) -> bool: ...
     def accepts_targets(self, t: object, rows: int) -> bool: ...
@@ -125,7 +131,7 @@ class Engine(Gate):
         update: Update,
         progress: NDArray[np.float64],
         count_rows: bool = False,
-        loss_share: float = 1,
+        loss_share: float = 1.0,
     ) -> None: ...
 
 def optimizer_update(
@@ -135,8 +141,8 @@ def optimizer_update(
     states: Sequence[_Floats | None],
     hyperparameters: tuple[float, ...],
     step: int,
-    carried: float = 0,
+    carried: float = 0.0,
     limit: float = ...,
-    clip_norm: float = 0,
+    clip_norm: float = 0.0,
 ) -> float: ...
 def square_sums(x: _Floats, out: NDArray[np.float64]) -> None: ...

@@ -1,6 +1,8 @@
 from collections.abc import Callable
 from typing import Self, TypeVar
 
+from typing_extensions import disjoint_base
+
 _Result = TypeVar("_Result")
 
 def set_wanted(n: int) -> None: ...
@@ -9,6 +11,7 @@ def get_process() -> int: ...
 def set_limit(n: int) -> int: ...
 def started() -> int: ...
 
+@disjoint_base
 class Cancellation:
     is_closed: bool
     def request(self) -> None: ...
