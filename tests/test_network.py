@@ -1676,9 +1676,9 @@ def test_one_step_of_several_gradients_at_a_time() -> None:
 
         def step(self, net: fastbp.Network, x: Array, t: Array, *, sample_weight: Any = None) -> float:
             with pytest.raises(RuntimeError, match="at work in another thread"):
-                net.train_step(x, t, fastbp.LBFGS())
+                net.train_step(x, t, fastbp.LBFGSB())
             return net.value_and_grad(x, t)[0]
 
     with unchanged(net.flat_parameters):
         net.train_step(x, t, Searching())
-    net.train_step(x, t, fastbp.LBFGS())
+    net.train_step(x, t, fastbp.LBFGSB())

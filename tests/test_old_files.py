@@ -46,11 +46,16 @@ def test_networks(folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize(("folder", "name"), of("steps"))
 def test_optimizers(folder: Path, name: str) -> None:
-    assert repr(unpickled(folder, f"optimizer-{name}")) == EXPECTED[folder]["steps"][name]
+    if name == "LBFGS":  # removed since: what is left of it is LBFGSB
+        assert repr(unpickled(folder, "optimizer-LBFGS")).startswith("LBFGSB(max_iter=5, max_fun=6, ")
+    else:
+        assert repr(unpickled(folder, f"optimizer-{name}")) == EXPECTED[folder]["steps"][name]
 
 
 @pytest.mark.parametrize(("folder", "name"), of("texts"))
 def test_losses_schedules_and_what_else_training_takes(folder: Path, name: str) -> None:
+    if name == "optimizer LBFGS":
+        pytest.skip("removed: see test_optimizers")
     loaded, expected = (
         repr(unpickled(folder, name.replace("optimizer ", "optimizer-"))),
         EXPECTED[folder]["texts"][name],

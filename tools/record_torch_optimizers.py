@@ -79,39 +79,6 @@ def record(rule: str, options: dict[str, Any]) -> dict[str, Any]:
     return {"rule": rule, "options": options, "values": values}
 
 
-LBFGS_CASES: list[dict[str, Any]] = [
-    {},
-    {"lr": 0.5, "max_iter": 3, "history_size": 2},
-    {"line_search_fn": "strong_wolfe"},
-    {"line_search_fn": "strong_wolfe", "max_iter": 4, "history_size": 3},
-    {"line_search_fn": "strong_wolfe", "max_iter": 5, "max_eval": 6},
-]
-
-
-def rosenbrock(w: torch.Tensor) -> torch.Tensor:
-    """A valley that bends: sum of 4 (w[i+1] - w[i]^2)^2 + (1 - w[i])^2."""
-    return (4 * (w[1:] - w[:-1] ** 2) ** 2 + (1 - w[:-1]) ** 2).sum()
-
-
-def record_lbfgs(options: dict[str, Any]) -> dict[str, Any]:
-    """Six calls of step, from a point of few decimals; the parameters after each, and how often the loss was asked."""
-    w = torch.nn.Parameter(torch.tensor([-0.6, 0.4, 0.7, -0.2, 0.3], dtype=torch.float64))
-    optimizer = torch.optim.LBFGS([w], **options)
-    calls, values = [0], []
-
-    def closure() -> torch.Tensor:
-        calls[0] += 1
-        optimizer.zero_grad()
-        loss = rosenbrock(w)
-        loss.backward()
-        return loss
-
-    for _ in range(6):
-        loss = optimizer.step(closure)
-        values.append([loss.item(), *w.detach().tolist(), calls[0]])
-    return {"options": options, "values": values}
-
-
 def main() -> None:
     start, matrix, pushes = problem()
     torch.set_num_threads(1)
@@ -121,7 +88,6 @@ def main() -> None:
         "matrix": matrix.tolist(),
         "pushes": pushes.tolist(),
         "cases": [record(rule, options) for rule, options in CASES],
-        "lbfgs": [record_lbfgs(options) for options in LBFGS_CASES],
     }
     TARGET.parent.mkdir(parents=True, exist_ok=True)
     # One line a list of numbers, so that a difference between two versions can be read.

@@ -26,7 +26,7 @@ import fastbp
 from fastbp._moved import MOVED
 from fastbp.initializers import INITIALIZERS
 from fastbp.network._mlp import HIDDEN_UNITS
-from fastbp.optim import averages, lbfgs, schedules
+from fastbp.optim import averages, schedules
 from fastbp.reference import ACTIVATIONS, LOSSES, OPTIMIZERS, UNITS
 from fastbp.training.metrics import METRICS
 
@@ -230,14 +230,13 @@ def initializers() -> str:
 
 def page() -> str:
     """Give the whole page."""
-    solvers = [getattr(lbfgs, name) for name in lbfgs.__all__]
     return PAGE_TEXT.format(
         activations=activations(),
         units=units(),
         hidden=", ".join(code(name) for name in HIDDEN_UNITS),
         losses=losses(),
         optimizers=optimizers(),
-        solvers=described([*solvers, fastbp.DPSGD]),
+        solvers=described([fastbp.LBFGSB, fastbp.DPSGD]),
         schedules=described(schedule_classes()),
         averages=described([averages.EMA, averages.SWA]),
         metrics=metrics(),

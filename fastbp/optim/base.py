@@ -142,7 +142,7 @@ class Optimizer:
         Names of the arrays kept for each network.
     makes_whole_steps : bool
         Whether it has ``step(net, x, t, *, sample_weight=None)``, which computes as many losses and gradients as it
-        likes, in place of ``update``: as `LBFGS` does.
+        likes, in place of ``update``: as `LBFGSB` does.
     wants_all_rows : bool
         Whether `train` gives it all rows as one batch where no ``batch_size`` is given.
 

@@ -90,8 +90,8 @@ def train(
     epochs : int
         At least 1.
     batch_size : int, optional
-        Rows of a batch, at least 1; None: 128, or all rows for an optimizer that is made for the whole data (`LBFGS`,
-        `LBFGSB`). The size of batches that x gives is their own.
+        Rows of a batch, at least 1; None: 128, or all rows for an optimizer that is made for the whole data (`LBFGSB`).
+        The size of batches that x gives is their own.
     shuffle : bool
         Another order in each epoch: ``Philox(seed, stream_number("shuffle", epoch)).permutation(n)``; False: the
         rows as they lie. For arrays alone.
