@@ -38,15 +38,12 @@ def make_calls(shape: Shape, dtype: str) -> Calls:
     point, out = net.curvature_at(x, t), np.empty_like(v)
     check_product(net, x, t, v, point)
     check_norms(net, x, t)
-    fastbp = importlib.import_module("fastbp")
-    private = fastbp.DPSGD(lr=1e-6, clip_norm=1.0, noise_multiplier=0.0, seed=0)
     return {
         "gradient": lambda: net.value_and_grad(x, t),
         "hvp": lambda: net.hvp(x, t, v),
         "hvp, point kept": lambda: point.hvp(v, out=out),
         "gnvp": lambda: net.gnvp(x, t, v),
         "sample_gradient_norms": lambda: net.sample_gradient_norms(x, t),
-        "DPSGD step, no noise": lambda: net.train_step(x, t, private),
         "input_gradient": lambda: net.input_gradient(x, t),
     }
 

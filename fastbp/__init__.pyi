@@ -10,7 +10,6 @@ from fastbp.derivatives import second_order as second_order
 from fastbp.derivatives.gradcheck import GradientError as GradientError
 from fastbp.derivatives.gradcheck import GradientReport as GradientReport
 from fastbp.derivatives.gradcheck import check_gradients as check_gradients
-from fastbp.derivatives.per_sample import DPSGD as DPSGD
 from fastbp.derivatives.per_sample import SampleGradients as SampleGradients
 from fastbp.derivatives.second_order import CurvaturePoint as CurvaturePoint
 from fastbp.functional import units as _functional_units
@@ -190,7 +189,6 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "CurvaturePoint",
-    "DPSGD",
     "Dropout",
     "ELU",
     "EMA",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,7 @@ from test_composites import NAMES, Same, chains
 from test_second_order import Cubed, Quartic, mlp, problem, shaken, targets_for
 
 import fastbp
-from fastbp import DPSGD, Linear, Network, Tanh, Unit
-from fastbp.random import Philox, stream_number
+from fastbp import Linear, Network, Tanh, Unit
 from fastbp.reference import ACTIVATIONS, LOSSES, UNITS
 
 Array = np.ndarray[Any, Any]
@@ -166,8 +164,7 @@ def test_batch_norm_in_training_has_no_samples(rng: np.random.Generator) -> None
     net = shaken(Network(*units, loss=fastbp.MSE(), dtype="float64", seed=0), rng)
     x, t, _ = problem(rng, net)
     before = [net.flat_parameters.copy(), *[values.copy() for values in net.state.values()]]
-    optimizer = DPSGD(0.1, 1.0, 1.0)
-    for call in net.sample_gradients, net.sample_gradient_norms, lambda x, t: net.train_step(x, t, optimizer):
+    for call in net.sample_gradients, net.sample_gradient_norms:
         with pytest.raises(ValueError, match=r"unit 1.0, BatchNorm\(5\), normalises by the batch.*net.eval\(\)"):
             call(x, t)
     for a, b in zip([net.flat_parameters, *net.state.values()], before, strict=True):
@@ -253,7 +250,7 @@ def test_nan_stays_in_its_row(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(np.delete(norms, 3), np.delete(expected, 3), rtol=1e-13)
 
 
-# ---- private descent -------------------------------------------------------------------------------------------------
+# ---- clipped gradients -----------------------------------------------------------------------------------------------
 
 
 def clipped_mean(net: Network, x: Array, t: Array, bound: float) -> Array:
@@ -262,194 +259,17 @@ def clipped_mean(net: Network, x: Array, t: Array, bound: float) -> Array:
     return np.asarray((rows * np.minimum(1, bound / lengths)[:, None]).mean(axis=0))
 
 
-@pytest.mark.parametrize("name", [*NAMES, "mlp", "units"])
-@pytest.mark.parametrize("other", [fastbp.Identity, Cubed])
-def test_a_step_without_noise(name: str, other: Callable[[], Unit], rng: np.random.Generator) -> None:
-    units: list[Unit]
-    if name == "mlp":
-        units = [Linear(5, 9), other(), Tanh(), Linear(9, 3)]
-    elif name == "units":
-        units = [Linear(5, 4), fastbp.LayerNorm(4), fastbp.PReLU(4), other(), fastbp.RMSNorm(4), Linear(4, 3)]
-    else:
-        units = chains(other)[name]
-    net = shaken(Network(*units, loss=fastbp.MSE(), dtype="float64", seed=0), rng)
-    x, t = 0.5 * rng.standard_normal((8, 5)), rng.standard_normal((8, 3))
-    bound = float(np.median(net.sample_gradient_norms(x, t)))  # half of them are clipped
-    w, velocity = net.flat_parameters.copy(), np.zeros(net.n_parameters)
-    optimizer = DPSGD(lr=0.1, clip_norm=bound, noise_multiplier=0.0, momentum=0.5)
-    for step in range(1, 4):
-        expected = clipped_mean(net, x, t, bound)
-        loss = net.loss_value(x, t)
-        assert net.train_step(x, t, optimizer) == pytest.approx(loss, rel=1e-13)
-        np.testing.assert_allclose(net.gradients.flat, expected, rtol=0, atol=1e-12)
-        velocity = 0.5 * velocity + expected
-        w -= 0.1 * velocity
-        np.testing.assert_allclose(net.flat_parameters, w, rtol=0, atol=1e-12)
-        assert optimizer.state_for(net).step == step
-
-
-def test_weights_of_the_rows_come_before_the_bound(rng: np.random.Generator) -> None:
+def test_weights_of_the_rows_clip_their_gradients(rng: np.random.Generator) -> None:
+    """As examples/private_descent.py says."""
     net = mlp(rng)
     x, t, _ = problem(rng, net)
-    weight = np.arange(7.0)
-    rows = row_by_row(net, x, t) * weight[:, None]
-    lengths = np.linalg.norm(rows, axis=1)
+    lengths = net.sample_gradient_norms(x, t)
     bound = float(np.median(lengths))
-    expected = (rows * np.minimum(1, bound / np.maximum(lengths, 1e-300))[:, None]).mean(axis=0)
-    before, loss = net.flat_parameters.copy(), net.loss_value(x, t, sample_weight=weight)
-    optimizer = DPSGD(lr=1.0, clip_norm=bound, noise_multiplier=0.0)
-    assert net.train_step(x, t, optimizer, sample_weight=weight) == pytest.approx(loss, rel=1e-13)
-    np.testing.assert_allclose(before - net.flat_parameters, expected, rtol=0, atol=1e-12)
-
-
-def test_no_sample_moves_a_step_by_more_than_its_bound(rng: np.random.Generator) -> None:
-    net = mlp(rng)
-    x, t, _ = problem(rng, net)
-    steps = []
-    for scale in 1.0, 1e6:
-        other = net.copy()
-        x[0] *= scale
-        t[0] *= scale
-        other.train_step(x, t, DPSGD(lr=1.0, clip_norm=0.01, noise_multiplier=0.0))
-        steps.append(other.flat_parameters - net.flat_parameters)
-    assert 0 < np.linalg.norm(steps[0] - steps[1]) <= 2 * 0.01 / 7 * (1 + 1e-9)
-
-
-def test_the_noise(rng: np.random.Generator) -> None:
-    """What is left of a step when the step without noise is taken off is normal, and of the right size."""
-    x, t = rng.standard_normal((4, 200)), rng.standard_normal((4, 100))
-    net = fastbp.MLP([200, 100], loss="mse", dtype="float64", seed=0)
-    quiet, other = net.copy(), net.copy()
-    quiet.train_step(x, t, DPSGD(1.0, 0.5, 0.0, seed=3))
-    net.train_step(x, t, DPSGD(1.0, 0.5, 2.0, seed=3))
-    other.train_step(x, t, DPSGD(1.0, 0.5, 2.0, seed=4))
-    noise = (quiet.flat_parameters - net.flat_parameters) * 4 / (2.0 * 0.5)
-    n = noise.size
-    # Mean, variance, fourth moment of n normal numbers: within five standard errors.
-    assert abs(noise.mean()) < 5 / np.sqrt(n)
-    assert abs(noise.var() - 1) < 5 * np.sqrt(2 / n)
-    assert abs((noise**4).mean() - 3) < 5 * np.sqrt(96 / n)
-    expected = Philox(3, stream_number("noise", 1)).normal(np.empty(n))
-    np.testing.assert_allclose(noise, expected, rtol=0, atol=1e-9)
-    another = (quiet.flat_parameters - other.flat_parameters) * 4
-    assert abs(np.corrcoef(noise, another)[0, 1]) < 5 / np.sqrt(n)
-
-
-def test_the_noise_of_large_networks_is_drawn_in_blocks() -> None:
-    net = fastbp.MLP([300, 300], loss="mse", dtype="float64", seed=0)
-    quiet = net.copy()
-    x, t = np.zeros((1, 300)), np.zeros((1, 300))
-    quiet.train_step(x, t, DPSGD(1.0, 1.0, 0.0, seed=3))
-    net.train_step(x, t, DPSGD(1.0, 1.0, 1.0, seed=3))
-    expected = Philox(3, stream_number("noise", 1)).normal(np.empty(net.n_parameters))
-    np.testing.assert_allclose(quiet.flat_parameters - net.flat_parameters, expected, rtol=0, atol=1e-12)
-
-
-def test_the_same_seed_goes_on_as_it_would_have(rng: np.random.Generator, tmp_path: Path) -> None:
-    net = mlp(rng)
-    x, t, _ = problem(rng, net)
-    whole, first = net.copy(), net.copy()
-    optimizer = DPSGD(0.1, 1.0, 1.0, momentum=0.9, seed=8)
-    for _ in range(5):
-        whole.train_step(x, t, optimizer)
-    begun = DPSGD(0.1, 1.0, 1.0, momentum=0.9, seed=8)
-    for _ in range(2):
-        first.train_step(x, t, begun)
-    # Another network with another optimizer takes over parameters, settings and state.
-    fastbp.save_checkpoint(tmp_path / "run.ckpt", first, begun)
-    second, goes_on = mlp(rng), DPSGD(0.2, 2.0, 0.0)
-    fastbp.load_checkpoint(tmp_path / "run.ckpt", second, goes_on)
-    assert repr(goes_on) == repr(optimizer)
-    for _ in range(3):
-        second.train_step(x, t, goes_on)
-    np.testing.assert_array_equal(second.flat_parameters, whole.flat_parameters)
-
-
-def test_a_state_that_does_not_fit(rng: np.random.Generator) -> None:
-    net, other = mlp(rng), fastbp.MLP([2, 1], loss="mse", dtype="float64")
-    optimizer = DPSGD(0.1, 1.0, 1.0, seed=8)
-    good = optimizer.get_state(net)
-    before = repr(optimizer)
-    for place, state, message in (
-        (net, {**good, "optimizer": "SGD"}, "the state is that of 'SGD', this is DPSGD"),
-        (other, good, r"state.velocity is \(83,\) float64, the network has \(3,\) float64"),
-        (net, {**good, "setting.clip_norm": -1.0}, "clip_norm"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            optimizer.set_state(place, state)
-        assert repr(optimizer) == before
-
-
-def test_the_same_bits_with_any_number_of_threads(rng: np.random.Generator) -> None:
-    made = []
-    x, t = rng.standard_normal((64, 300)).astype(np.float32), rng.integers(0, 50, 64)
-    for n in 1, 2, 3:
-        with fastbp.threads(n):
-            net = fastbp.MLP([300, 400, 50], hidden="tanh", seed=0)
-            net.train_step(x, t, DPSGD(0.1, 1.0, 1.0, seed=1))
-            made.append((net.flat_parameters, net.sample_gradient_norms(x, t)))
-    for other in made[1:]:
-        np.testing.assert_array_equal(other[0], made[0][0])
-        np.testing.assert_array_equal(other[1], made[0][1])
-
-
-def test_train(rng: np.random.Generator) -> None:
-    """A whole training by batches: as many steps as batches, and the loss goes down in spite of the noise."""
-    x = rng.standard_normal((256, 2)).astype(np.float32)
-    t = (x[:, 0] > x[:, 1]).astype(np.int64)
-    net = fastbp.MLP([2, 8, 2], hidden="tanh", seed=0)
-    optimizer = DPSGD(lr=0.5, clip_norm=1.0, noise_multiplier=0.5, seed=0)
-    history = fastbp.train(net, x, t, optimizer=optimizer, epochs=5, batch_size=64, progress=False)
-    assert optimizer.state_for(net).step == 20
-    assert history.loss[-1] < 0.6 * history.loss[0]
-
-
-def test_a_rate_for_each_step(rng: np.random.Generator) -> None:
-    net = mlp(rng)
-    x, t, _ = problem(rng, net)
-    optimizer = DPSGD(lr=lambda step: 1.0 / step, clip_norm=1e9, noise_multiplier=0.0)
-    for step in 1, 2, 3:
-        before, expected = net.flat_parameters.copy(), net.value_and_grad(x, t)[1].flat.copy()
-        net.train_step(x, t, optimizer)
-        np.testing.assert_allclose(before - net.flat_parameters, expected / step, rtol=0, atol=1e-12)
-
-
-def test_a_step_that_cannot_be_made_changes_nothing(rng: np.random.Generator) -> None:
-    net = mlp(rng)
-    x, t, _ = problem(rng, net)
-    optimizer, before = DPSGD(0.1, 1.0, 1.0, seed=0), net.flat_parameters.copy()
-    for bad in (
-        lambda: net.train_step(x[:, :3], t, optimizer),
-        lambda: net.train_step(x, t[:5], optimizer),
-        lambda: net.train_step(x, t, optimizer, sample_weight=np.zeros(7)),
-        lambda: net.train_step(x[:0], t[:0], optimizer),
-        lambda: net.train_step(x, t, DPSGD(lambda step: -1.0, 1.0, 1.0)),
-    ):
-        with pytest.raises(ValueError, match=r"x has|t has|sample_weight sums|0 rows|lr\(1\) must be finite and"):
-            bad()
-    np.testing.assert_array_equal(net.flat_parameters, before)
-    assert optimizer.state_for(net).step == 0
-    with pytest.raises(TypeError, match=r"DPSGD computes its own gradients.*train_step"):
-        optimizer.update(net.flat_parameters, np.zeros(net.n_parameters))
-
-
-def test_bad_settings() -> None:
-    good: dict[str, Any] = {"lr": 0.1, "clip_norm": 1.0, "noise_multiplier": 1.0}
-    for name, value, error in (
-        ("lr", 0.0, ValueError),
-        ("lr", "0.1", TypeError),
-        ("clip_norm", 0.0, ValueError),
-        ("clip_norm", np.inf, ValueError),
-        ("noise_multiplier", -0.1, ValueError),
-        ("noise_multiplier", None, TypeError),
-        ("momentum", 1.0, ValueError),
-        ("seed", -1, ValueError),
-        ("seed", 0.5, TypeError),
-    ):
-        with pytest.raises(error, match=name):
-            DPSGD(**{**good, name: value})
-    assert repr(DPSGD(**good, seed=5)) == "DPSGD(lr=0.1, clip_norm=1.0, noise_multiplier=1.0, momentum=0.0, seed=5)"
-    assert DPSGD(**good).seed != DPSGD(**good).seed
+    factors = np.minimum(1, bound / lengths)
+    _, gradients = net.value_and_grad(x, t, sample_weight=factors)
+    np.testing.assert_allclose(
+        gradients.flat * factors.sum() / len(x), clipped_mean(net, x, t, bound), rtol=0, atol=1e-13
+    )
 
 
 # ---- torch -----------------------------------------------------------------------------------------------------------
@@ -472,16 +292,3 @@ def test_against_torch(rng: np.random.Generator) -> None:
     grads = net.sample_gradients(x, t)
     for name, values in grads.items():
         np.testing.assert_allclose(values, expected[name.replace(".", "_")].numpy(), rtol=0, atol=1e-13)
-
-
-def test_a_schedule_with_a_memory(rng: np.random.Generator) -> None:
-    net = mlp(rng)
-    optimizer, other = (
-        DPSGD(fastbp.schedules.ReduceOnPlateau(1.0, factor=0.5, patience=0), clip_norm=1.0, noise_multiplier=0.0)
-        for _ in range(2)
-    )
-    for loss in (1.0, 2.0, 3.0):
-        optimizer.observe(loss)
-    assert optimizer.lr(1) == 0.25
-    other.set_state(net, optimizer.get_state(net))
-    assert other.lr == optimizer.lr and other.lr(1) == 0.25

@@ -236,7 +236,7 @@ def page() -> str:
         hidden=", ".join(code(name) for name in HIDDEN_UNITS),
         losses=losses(),
         optimizers=optimizers(),
-        solvers=described([fastbp.LBFGSB, fastbp.DPSGD]),
+        solvers=described([fastbp.LBFGSB]),
         schedules=described(schedule_classes()),
         averages=described([averages.EMA, averages.SWA]),
         metrics=metrics(),

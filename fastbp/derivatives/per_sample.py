@@ -1,16 +1,15 @@
-"""The gradient of each row's own loss: its length, itself, and sums in which each is held within a bound.
+"""The gradient of each row's own loss: its length, and itself.
 
 One way up and one way down give the input x of every unit and the gradient dy at its output, a row for each sample;
-what a parameter's gradient is of one sample follows from its two rows. So the lengths cost less than a gradient, and
-the sum of clipped gradients is the gradient of the rows of dy, each times its factor.
+what a parameter's gradient is of one sample follows from its two rows. So the lengths cost less than a gradient.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,17 +19,11 @@ from fastbp import _validate as check
 from fastbp._core.gradients import NamedViews
 from fastbp._core.segments import Recorder
 from fastbp._validate import FloatArray
-from fastbp.optim import Optimizer
-from fastbp.optim._rates import Rate, checked_rate, rate_at
-from fastbp.random import Philox, stream_number
 
 if TYPE_CHECKING:
     from fastbp._core.core import NetworkCore
-from fastbp._core.gradients import Gradients
 
-__all__ = ["DPSGD", "SampleGradients"]
-
-NOISE_BLOCK = 1 << 16  # numbers drawn at once
+__all__ = ["SampleGradients"]
 
 Named = dict[str, FloatArray]
 
@@ -141,12 +134,12 @@ class Samples:
         Of each row.
     """
 
-    def __init__(self, net: NetworkCore, x: FloatArray, t: ArrayLike, sample_weight: ArrayLike | None = None) -> None:
+    def __init__(self, net: NetworkCore, x: FloatArray, t: ArrayLike) -> None:
         self.net, self.recorder = net, net._recorder()
         self._in_python: dict[int, Named] = {}
         _refuse_batches(self.recorder, net.training)
         y = self.recorder.forward(x, net.training)
-        self.losses, dy = net.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="none")
+        self.losses, dy = net.loss.value_and_grad(y, t, reduction="none")
         if np.shape(self.losses) != (len(x),):
             got = f"got shape {np.shape(self.losses)}"
             raise TypeError(f'{net.loss!r} must give the loss of each row for reduction="none", {(len(x),)}, {got}')
@@ -199,18 +192,6 @@ class Samples:
         node = self.recorder.nodes[i]
         return node, self.recorder.outputs[node.sources[0]], self.recorder.deltas[i]
 
-    def summed(self, factors: NDArray[np.float64], into: Gradients) -> None:
-        """Compute the sum of the rows' gradients, each times its factor."""
-        for i in self.nodes():
-            if i in self.recorder.in_python:
-                made, places = self.gradients(i), self.recorder.part_of(into, i)
-                for name, values in made.items():
-                    places[name][...] = np.tensordot(factors.astype(values.dtype), values, 1)
-            else:
-                delta = self.recorder.deltas[i]
-                delta *= factors.astype(delta.dtype)[:, None]
-        self.recorder.weight_gradients(into)
-
 
 def _refuse_batches(recorder: Recorder, training: bool) -> None:
     for path, unit, kind, _ in recorder.nodes:
@@ -252,134 +233,3 @@ def _untouched(net: NetworkCore) -> Iterator[None]:
     finally:
         if flat is not None:
             flat[...] = saved
-
-
-# ---- differentially private descent ----------------------------------------------------------------------------------
-
-
-class DPSGD(Optimizer):
-    """Differentially private gradient descent: each sample's gradient within a bound, and noise upon their sum.
-
-    ::
-
-        g = (sum_n g_n min(1, clip_norm / |g_n|) + noise_multiplier * clip_norm * N(0, 1)) / n
-        v = momentum * v + g
-        w = w - lr * v
-
-    Parameters
-    ----------
-    lr : float, Schedule or function of the step
-        Learning rate, > 0; of a function the rate at step 1, 2, ...
-    clip_norm : float
-        What no sample's gradient is longer than, > 0.
-    noise_multiplier : float
-        The noise's standard deviation in units of clip_norm, >= 0. Which privacy follows from it, the batches' size and
-        the number of steps is for an accountant to say.
-    momentum : float
-        In [0, 1).
-    seed : int, optional
-        Of the noise; None: another one each time. It is then in ``seed``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        An argument is no number, or out of range.
-
-    Notes
-    -----
-    A step costs about one gradient and the noise. The noise of a step follows from the seed and the number of the step
-    alone, so that a training goes on as it would have. A seed that others know makes noise that they can subtract.
-
-    Rows have to be drawn at random, and a sample weight scales a gradient before it is clipped. In a network with a
-    `BatchNorm` in training no sample has a gradient of its own, and a step raises. The penalties take no part.
-
-    References
-    ----------
-    M. Abadi et al., "Deep learning with differential privacy", CCS 2016.
-
-    Examples
-    --------
-    >>> import fastbp, numpy as np
-    >>> net = fastbp.MLP([1, 1], loss="mse", dtype="float64", seed=0)
-    >>> net.flat_parameters[...] = 0.0
-    >>> x, t = np.array([[0.0], [0.0]]), np.array([[-3.0], [0.5]])         # gradients 3 and -0.5 at the bias
-    >>> optimizer = fastbp.DPSGD(lr=1.0, clip_norm=1.0, noise_multiplier=0.0)
-    >>> _ = net.train_step(x, t, optimizer)
-    >>> net.biases[0]                                                       # -(1 - 0.5) / 2
-    array([-0.25])
-    """
-
-    state_names: ClassVar[tuple[str, ...]] = ("velocity",)
-    makes_whole_steps: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        lr: Rate,
-        clip_norm: float,
-        noise_multiplier: float,
-        momentum: float = 0.0,
-        seed: int | None = None,
-    ) -> None:
-        self.lr = checked_rate("lr", lr)
-        self.clip_norm = check.real("clip_norm", clip_norm, above=0)
-        self.noise_multiplier = check.real("noise_multiplier", noise_multiplier, at_least=0)
-        self.momentum = check.real("momentum", momentum, at_least=0, below=1)
-        self.seed = Philox(seed).seed
-
-    def check_state(self, net: Any, state: Mapping[str, Any]) -> dict[str, FloatArray]:
-        """Give the arrays of a state, or raise ValueError where `set_state` would."""
-        arrays = super().check_state(net, state)
-        prefix = "setting."
-        given = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        type(self)(**{"lr": self.lr, **given})
-        return arrays
-
-    def update(self, parameters: Any, gradients: Any) -> None:
-        """Refuse: a gradient that is there already is neither clipped by samples nor noisy."""
-        raise TypeError("DPSGD computes its own gradients, of each sample: call net.train_step(x, t, optimizer)")
-
-    def step(self, net: NetworkCore, x: Any, t: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
-        """Make one step; give the mean loss before it.
-
-        Parameters
-        ----------
-        net : NetworkCore
-        x, t, sample_weight
-            As `Network.train_step`.
-        """
-        x = net._inputs.checked_x(x)
-        weight = check.sample_weights(sample_weight, len(x), net.dtype)
-        divisor = check.divisor("mean", len(x), weight)
-        state = self.state_for(net)
-        rate = rate_at(self.lr, state.step + 1)
-        with net._lock:
-            samples = Samples(net, x, t, weight)
-            loss = float(np.add.reduce(samples.losses, dtype=np.float64) / divisor)
-            self._gradient(net, samples, state.step + 1)
-            net._keep_gradients(True)
-            velocity, g = state.arrays["velocity"], net._gradients.flat
-            if self.momentum:
-                velocity *= velocity.dtype.type(self.momentum)
-                velocity += g
-                g = velocity
-            net.flat_parameters -= g.dtype.type(rate) * g
-            state.step += 1
-        return loss
-
-    def _gradient(self, net: NetworkCore, samples: Samples, step: int) -> None:
-        """Compute the clipped and noisy mean into ``net.gradients``."""
-        norms = samples.norms()
-        with np.errstate(divide="ignore"):
-            factors = np.minimum(1.0, self.clip_norm / norms)
-        g = net._gradients
-        samples.summed(factors, g)
-        if self.noise_multiplier:
-            self._add_noise(g.flat, step)
-        g.flat *= g.flat.dtype.type(1 / len(norms))
-
-    def _add_noise(self, flat: FloatArray, step: int) -> None:
-        rng = Philox(self.seed, stream_number("noise", step))
-        room = np.empty(min(NOISE_BLOCK, flat.size))
-        for first in range(0, flat.size, NOISE_BLOCK):
-            block = flat[first : first + NOISE_BLOCK]
-            block += rng.normal(room[: block.size], std=self.noise_multiplier * self.clip_norm).astype(flat.dtype)
