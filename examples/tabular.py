@@ -11,7 +11,7 @@ SHOPS, DAYS, ROWS = 40, 7, 4000
 
 
 def table(rng):
-    """Give rows of two codes and three numbers, and the labels. The weekday's codes begin where the shops' end."""
+    """Return rows of two codes and three numbers, and the labels. The weekday's codes begin where the shops' end."""
     shop, day = rng.integers(0, SHOPS, ROWS), rng.integers(0, DAYS, ROWS)
     numbers = rng.normal(size=(ROWS, 3))
     liking = rng.normal(0, 1.5, SHOPS)[shop] + (day >= 5) + numbers @ [1.0, -0.5, 0.0]

@@ -50,7 +50,7 @@ ARRAYS = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uin
 
 
 def settings(made: Any) -> dict[str, Any]:
-    """Give the arguments that make an equal object, by name and as they are.
+    """Return the arguments that make an equal object, by name and as they are.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def settings(made: Any) -> dict[str, Any]:
 
 
 def arguments(made: Any) -> dict[str, Any]:
-    """Give the arguments that make an equal object, as plain JSON values."""
+    """Return the arguments that make an equal object, as plain JSON values."""
     return {name: encode(value, f"{type(made).__name__}.{name}") for name, value in settings(made).items()}
 
 
@@ -85,12 +85,12 @@ def call(cls: type, values: Mapping[str, Any]) -> Any:
 
 
 def nested(made: Any, of: type) -> list[Any]:
-    """Give the objects of a class that an object was made of, in the order of its arguments."""
+    """Return the objects of a class that an object was made of, in the order of its arguments."""
     return list(instances(list(settings(made).values()), of))
 
 
 def instances(value: Any, of: type | tuple[type, ...]) -> Iterator[Any]:
-    """Give the objects of a class in a value, a list or lists of lists."""
+    """Return the objects of a class in a value, a list or lists of lists."""
     if isinstance(value, of):
         yield value
     elif isinstance(value, list | tuple):
@@ -99,7 +99,7 @@ def instances(value: Any, of: type | tuple[type, ...]) -> Iterator[Any]:
 
 
 def parameters_of(cls: type) -> list[inspect.Parameter]:
-    """Give the arguments that a class takes."""
+    """Return the arguments that a class takes."""
     return list(inspect.signature(cls).parameters.values())
 
 
@@ -142,7 +142,7 @@ def constructor(base: type) -> Callable[[Init], Init]:
 
 
 def encode(value: Any, name: str, depth: int = 0) -> Any:
-    """Give a value as plain JSON; the name is for the message.
+    """Return a value as plain JSON; the name is for the message.
 
     Raises
     ------
@@ -184,7 +184,7 @@ def _encode_array(value: np.ndarray[Any, Any], name: str) -> dict[str, Any]:
 
 
 def describe(made: Any) -> dict[str, Any]:
-    """Give the name of an object's class and its arguments."""
+    """Return the name of an object's class and its arguments."""
     cls = type(made)
     return {"class": f"{OURS}{cls.__name__}" if _is_ours(cls) else cls.__name__, "config": made.config()}
 
@@ -199,7 +199,7 @@ def publish(namespace: Mapping[str, Any], names: Sequence[str]) -> None:
 
 
 def decode(data: Any, make: Callable[[str, dict[str, Any]], Any], depth: int = 0) -> Any:
-    """Give the value that plain JSON stands for.
+    """Return the value that plain JSON stands for.
 
     Parameters
     ----------

@@ -157,7 +157,7 @@ def table_row(shape: Shape, ours: Sequence[float], theirs: Sequence[float]) -> s
 
 @contextmanager
 def equal_threads() -> Iterator[str]:
-    """Give numpy's BLAS as many threads as fastbp has, where threadpoolctl is there to do it; says what it did."""
+    """Return numpy's BLAS as many threads as fastbp has, where threadpoolctl is there to do it; says what it did."""
     threads = fastbp.get_num_threads()
     if importlib.util.find_spec("threadpoolctl") is None:
         yield f"threads: {threads} for fastbp, numpy's own choice for numpy (threadpoolctl is not installed)"

@@ -467,7 +467,7 @@ def blas_threads() -> str:
 
 
 def same_threads() -> AbstractContextManager[Any]:
-    """Give numpy's BLAS as many threads as fastbp has, for a comparison of equals."""
+    """Return numpy's BLAS as many threads as fastbp has, for a comparison of equals."""
     from threadpoolctl import threadpool_limits
 
     limits: AbstractContextManager[Any] = threadpool_limits(fastbp.get_num_threads(), user_api="blas")

@@ -25,7 +25,7 @@ repeats the draws a network with the same seed makes."""
 
 
 def stream_number(purpose: str, index: int) -> int:
-    """Give the number of the `index`-th stream of a purpose: purpose · 2⁵⁶ + index.
+    """Return the number of the `index`-th stream of a purpose: purpose · 2⁵⁶ + index.
 
     Consecutive indices are consecutive streams: a loop over epochs adds the epoch to ``stream_number("shuffle", 0)``.
 
@@ -223,7 +223,7 @@ class Philox:
         return out
 
     def permutation(self, n: SupportsIndex, out: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-        """Give the numbers 0 ... n − 1 in a random order, all n! orders being equally likely.
+        """Return the numbers 0 ... n − 1 in a random order, all n! orders being equally likely.
 
         Parameters
         ----------
@@ -308,7 +308,7 @@ def _check_out(out: Any, dtype: np.dtype[Any]) -> None:
 
 
 def _row_of(out: NDArray[Any]) -> NDArray[Any]:
-    """Give `out` itself as one row where its memory is one, else a new row to be copied by `_put`."""
+    """Return `out` itself as one row where its memory is one, else a new row to be copied by `_put`."""
     if out.flags.c_contiguous and out.flags.aligned:
         return np.asarray(out).reshape(-1)
     return np.empty(out.size, out.dtype)

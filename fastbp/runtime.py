@@ -53,7 +53,7 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Give the number of threads that a call from this thread may use.
+    """Return the number of threads that a call from this thread may use.
 
     Examples
     --------

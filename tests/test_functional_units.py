@@ -131,7 +131,7 @@ class Rule:
         raise AssertionError
 
     def bounds(self, case: Case, y: np.ndarray, grads: tuple[Any, ...], dtype: Any) -> tuple[Any, tuple[Any, ...]]:
-        """Give them for y and for the gradients, from wide values."""
+        """Return the bounds for y and for the gradients, from wide values."""
         raise AssertionError
 
 
@@ -247,7 +247,7 @@ def call_backward(where: Any, name: str, case: Case, **more: Any) -> tuple[Any, 
 
 
 def changed(case: Case, change: Callable[[np.ndarray], np.ndarray]) -> Case:
-    """Give the case with every array changed; inputs that backward takes too stay the same objects."""
+    """Return the case with every array changed; inputs that backward takes too stay the same objects."""
     made = {id(v): change(v) for v in (*case.inputs, *case.kept, case.dy)}
     swap = lambda values: tuple(made[id(v)] for v in values)  # noqa: E731
     return Case(swap(case.inputs), swap(case.kept), made[id(case.dy)], case.options, case.only_forward)

@@ -292,7 +292,7 @@ def test_an_error_in_the_midst_leaves_the_others_to_end() -> None:
 
 @pytest.fixture
 def ctrl_c() -> Iterator[Callable[[float], None]]:
-    """Give a function that sends SIGINT in so many seconds."""
+    """Return a function that sends SIGINT in so many seconds."""
     if threading.current_thread() is not threading.main_thread():
         pytest.skip("needs signals")
     timers = []

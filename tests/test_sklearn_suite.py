@@ -68,7 +68,7 @@ def global_random_seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(autouse=True)
 def fitted() -> Iterator[list[type]]:
-    """Give the class of each network that is fitted: their parameters are validated; fail if one is not ours."""
+    """Return the class of each network that is fitted: their parameters are validated; fail if one is not ours."""
     networks: list[type] = []
     validate = BaseEstimator._validate_params
 

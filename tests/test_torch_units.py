@@ -21,7 +21,7 @@ MOMENTS = pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (5.0, 0.1), (-1.
 
 
 def both(function: Any, *arrays: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Give torch's output, and its gradients at the arrays."""
+    """Return torch's output, and its gradients at the arrays."""
     tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
     y = function(*tensors)
     y.backward(torch.tensor(dy))

@@ -126,20 +126,20 @@ For `init=` of `MLP` and `Linear`.
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Give a table in Markdown."""
+    """Return a table in Markdown."""
     cells = [heads, ["---"] * len(heads), *rows]
     lines = [[cell.replace("|", r"\|").replace("\n", "<br>") for cell in row] for row in cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def code(text: str) -> str:
-    """Give each line as code."""
+    """Return each line as code."""
     aside = re.compile(r" {3,}(?!\()")  # what stands at a distance is a remark
     return "\n".join(f"`{' '.join(aside.sub('; ', line).split())}`" for line in text.splitlines())
 
 
 def call(made: Callable[..., object], *, without: Sequence[str] = ("self", "dtype", "seed")) -> str:
-    """Give a class with its arguments and their defaults."""
+    """Return a class with its arguments and their defaults."""
     shown = []
     for parameter in inspect.signature(made).parameters.values():
         if parameter.name in without:
@@ -151,22 +151,22 @@ def call(made: Callable[..., object], *, without: Sequence[str] = ("self", "dtyp
 
 
 def first_line(made: object) -> str:
-    """Give what a docstring begins with, in one line."""
+    """Return what a docstring begins with, in one line."""
     return " ".join(paragraph(made, 0).replace("``", "`").split())
 
 
 def paragraph(made: object, i: int) -> str:
-    """Give a paragraph of a docstring."""
+    """Return a paragraph of a docstring."""
     return (inspect.getdoc(made) or "").split("\n\n")[i]
 
 
 def value_of(composite: object) -> str:
-    """Give what a unit made of units computes: the second paragraph, as far as it is about the way up."""
+    """Return what a unit made of units computes: the second paragraph, as far as it is about the way up."""
     return " ".join(paragraph(composite, 1).split(";", maxsplit=1)[0].split())
 
 
 def activations() -> str:
-    """Give a row for each entry of ACTIVATIONS."""
+    """Return a row for each entry of ACTIVATIONS."""
     rows = [
         (code(r.name), call(getattr(fastbp, r.unit)), code(r.formula), code(r.derivative), r.needs, code(r.init))
         for r in ACTIVATIONS.values()
@@ -175,7 +175,7 @@ def activations() -> str:
 
 
 def units() -> str:
-    """Give a row for `Linear`, for each entry of UNITS, and for each unit that is made of units."""
+    """Return a row for `Linear`, for each entry of UNITS, and for each unit that is made of units."""
     rows = [(code("linear"), call(fastbp.Linear), code("y = x @ weight + bias"), code("weight, bias"))]
     for rule in UNITS.values():
         name = code(rule.name) if hasattr(fastbp, rule.name) else ""
@@ -187,7 +187,7 @@ def units() -> str:
 
 
 def losses() -> str:
-    """Give a row for each entry of LOSSES."""
+    """Return a row for each entry of LOSSES."""
     rows = [
         (code(r.name), call(getattr(fastbp, r.unit)), code(r.formula), TARGETS[r.targets], PREDICTIONS[r.link])
         for r in LOSSES.values()
@@ -196,31 +196,31 @@ def losses() -> str:
 
 
 def optimizers() -> str:
-    """Give a row for each entry of OPTIMIZERS."""
+    """Return a row for each entry of OPTIMIZERS."""
     extras = ("self", "groups", "clip_value", "clip_norm")
     rows = [(call(getattr(fastbp, r.unit), without=extras), r.summary, code(r.formula)) for r in OPTIMIZERS.values()]
     return table(("class", "what it does", "update"), rows)
 
 
 def described(made: Iterable[Callable[..., object]]) -> str:
-    """Give a row for each class: how it is called, and what its docstring begins with."""
+    """Return a row for each class: how it is called, and what its docstring begins with."""
     return table(("class", "what it does"), [(call(one, without=("self",)), first_line(one)) for one in made])
 
 
 def schedule_classes() -> list[type[schedules.Schedule]]:
-    """Give the classes that the module exports, without their base."""
+    """Return the classes that the module exports, without their base."""
     return [getattr(schedules, name) for name in schedules.__all__ if name != "Schedule"]
 
 
 def metrics() -> str:
-    """Give a row for each entry of METRICS."""
+    """Return a row for each entry of METRICS."""
     rows = [(code(m.name), m.of, "more" if m.mode == "max" else "less") for m in METRICS.values()]
     rows.append(("`top_5` (any number)", "outputs", "more"))
     return table(("name", "sees", "better is"), rows)
 
 
 def initializers() -> str:
-    """Give a row for each entry of INITIALIZERS."""
+    """Return a row for each entry of INITIALIZERS."""
     rows = [
         (", ".join(code(name) for name in (rule.name, *rule.aliases)), code(rule.formula))
         for rule in INITIALIZERS.values()
@@ -229,7 +229,7 @@ def initializers() -> str:
 
 
 def page() -> str:
-    """Give the whole page."""
+    """Return the whole page."""
     return PAGE_TEXT.format(
         activations=activations(),
         units=units(),

@@ -58,7 +58,7 @@ class Item(NamedTuple):
 
 
 def walk(units: Sequence[Unit], prefix: str = "") -> Iterator[tuple[str, Unit]]:
-    """Give every unit with its place, composites before their parts."""
+    """Return every unit with its place, composites before their parts."""
     for i, unit in enumerate(units):
         path = f"{prefix}{i}"
         yield path, unit
@@ -110,7 +110,7 @@ def runs_in_engine(unit: Unit) -> bool:
 
 
 def unrolled(units: Sequence[Unit], n_in: int | None, prefix: str = "") -> list[Item]:
-    """Give the units one after another, with the parts of a `Sequential` in its place.
+    """Return the units one after another, with the parts of a `Sequential` in its place.
 
     Raises
     ------
@@ -155,7 +155,7 @@ def _inputs_known(unit: Unit) -> int | None:
 
 
 def _backwards(units: Sequence[Unit], n_out: int) -> int | None:
-    """Give the number of inputs from which these units make n_out outputs: mostly the same."""
+    """Return the number of inputs from which these units make n_out outputs: mostly the same."""
     return next((n for n in (n_out, *range(1, n_out)) if _through(units, n) == n_out), None)
 
 
@@ -169,7 +169,7 @@ def _through(units: Sequence[Unit], n_in: int | None) -> int | None:
 
 
 def input_readers(units: Sequence[Unit]) -> Iterator[Unit]:
-    """Give the units that read what the chain is given, as it is or in another shape."""
+    """Return the units that read what the chain is given, as it is or in another shape."""
     first = units[0]
     if isinstance(first, Composite) and first.kind is not None:
         for branch in [first.units] if isinstance(first, Sequential) else [(unit,) for unit in first.units]:
@@ -243,13 +243,13 @@ class Plan:
 
 
 def streams_of(units: Sequence[Unit]) -> dict[int, int]:
-    """Give each unit the stream of its chance: its number among those that are made of no others."""
+    """Return the stream of each unit's randomness: its number among those that are made of no others."""
     leaves = [unit for _, unit in walk(units) if not isinstance(unit, Composite)]
     return {id(unit): stream_number("dropout", number) for number, unit in enumerate(leaves)}
 
 
 def states_of(units: Sequence[Unit]) -> dict[str, Any]:
-    """Give what training keeps beside the parameters, by place and name."""
+    """Return what training keeps beside the parameters, by place and name."""
     return {
         f"{path}.{name}": values
         for path, unit in walk(units)

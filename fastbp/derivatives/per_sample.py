@@ -148,11 +148,11 @@ class Samples:
             net._count_step()
 
     def nodes(self) -> Iterator[int]:
-        """Give the numbers of the nodes with parameters."""
+        """Return the numbers of the nodes with parameters."""
         return (i for i in range(len(self.recorder.nodes)) if self.recorder.parameters_of(i))
 
     def gradients(self, i: int) -> Named:
-        """Give the gradients of each row at the parameters of a node."""
+        """Return the gradients of each row at the parameters of a node."""
         node, x, dy = self._at(i)
         unit: Any = node.unit
         if node.kind is not None:
@@ -175,14 +175,14 @@ class Samples:
         return made
 
     def squares(self, i: int) -> NDArray[np.float64]:
-        """Give the squared length of these, over all parameters of the node."""
+        """Return the squared length of these, over all parameters of the node."""
         node, x, dy = self._at(i)
         if node.kind in SQUARES:
             return SQUARES[node.kind](node.unit, x, dy)
         return np.asarray(sum(map(_square_sums, self.gradients(i).values())))
 
     def norms(self) -> NDArray[np.float64]:
-        """Give the length of each row's gradient."""
+        """Return the length of each row's gradient."""
         total = np.zeros(len(self.losses))
         for i in self.nodes():
             total += self.squares(i)

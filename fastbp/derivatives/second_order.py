@@ -66,7 +66,7 @@ def input_gradient(net: NetworkCore, x: Any, t: ArrayLike, sample_weight: ArrayL
 def loss_and_gradient(
     net: NetworkCore, y: FloatArray, t: ArrayLike, sample_weight: ArrayLike | None
 ) -> tuple[float, FloatArray]:
-    """Give the mean loss of outputs, and its gradient at them."""
+    """Return the mean loss of outputs, and its gradient at them."""
     loss, dy = net.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")
     return float(loss), check.aligned(net._inputs.checked_dy(dy, y.shape))
 
@@ -110,13 +110,13 @@ class Rule:
         self.parameters = recorder.parameters_of(i)
 
     def forward(self, x_dot: FloatArray | None, dots: Named) -> FloatArray:
-        """Give y_dot; x_dot is None where the input does not move."""
+        """Return y_dot; x_dot is None where the input does not move."""
         raise NotImplementedError
 
     def backward(
         self, dy_dot: FloatArray, x_dot: FloatArray | None, dots: Named | None, into: Named, need_dx: bool
     ) -> FloatArray | None:
-        """Give dx_dot if need_dx, and fill in the parameters' gradients; dots is None for the plain way down."""
+        """Return dx_dot if need_dx, and fill in the parameters' gradients; dots is None for the plain way down."""
         raise NotImplementedError
 
     def moved(self, x_dot: FloatArray | None) -> FloatArray:
@@ -479,7 +479,7 @@ class CurvaturePoint:
         return into
 
     def hvp(self, v: FloatArray | Gradients, *, out: FloatArray | None = None) -> FloatArray:
-        """Give the product of the Hessian with v, as `Network.hvp`.
+        """Return the product of the Hessian with v, as `Network.hvp`.
 
         Parameters
         ----------
@@ -495,7 +495,7 @@ class CurvaturePoint:
         return self._product(v, out, curved=True)
 
     def gnvp(self, v: FloatArray | Gradients, *, out: FloatArray | None = None) -> FloatArray:
-        """Give the product of the Gauss-Newton matrix with v; arguments as `hvp`."""
+        """Return the product of the Gauss-Newton matrix with v; arguments as `hvp`."""
         return self._product(v, out, curved=False)
 
     def _product(self, v: Any, out: Any, curved: bool) -> FloatArray:
@@ -519,7 +519,7 @@ class CurvaturePoint:
         return self.net._gradients.over(flat)
 
     def _up(self, dots: Gradients) -> dict[int, FloatArray]:
-        """Give the derivative of every output that moves."""
+        """Return the derivative of every output that moves."""
         nodes, moved = self.recorder.nodes, dict[int, FloatArray]()
         for i in self._moving:
             if i in self._rules:
@@ -561,7 +561,7 @@ def _how(kind: str | None) -> str:
 
 
 def _moving(recorder: Recorder) -> list[int]:
-    """Give the numbers of the nodes that some parameter leads to."""
+    """Return the numbers of the nodes that some parameter leads to."""
     moving: list[int] = []
     for i, node in enumerate(recorder.nodes):
         if recorder.parameters_of(i) or any(source in moving for source in node.sources):
@@ -570,7 +570,7 @@ def _moving(recorder: Recorder) -> list[int]:
 
 
 def checked_vector(net: NetworkCore, v: Any) -> FloatArray:
-    """Give v as a flat vector of the network's, or raise."""
+    """Return v as a flat vector of the network's, or raise."""
     if isinstance(v, type(net._gradients)):
         v = net._gradients.checked_like("v", v).flat
     values = check.array("v", v, net.dtype, check.NETWORK)
@@ -589,7 +589,7 @@ def _checked_out(net: NetworkCore, out: Any, v: FloatArray) -> FloatArray | None
 
 
 def product(net: NetworkCore, x: Any, t: ArrayLike, v: Any, sample_weight: ArrayLike | None, kind: str) -> FloatArray:
-    """Give one product, of a point that is not kept."""
+    """Return one product, of a point that is not kept."""
     v = checked_vector(net, v)
     with net._lock:
         made: FloatArray = getattr(CurvaturePoint(net, x, t, sample_weight, recorder=net._recorder()), kind)(v)

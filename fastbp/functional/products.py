@@ -93,7 +93,7 @@ def matmul_backward(
     *,
     out: tuple[FloatArray | None, FloatArray | None] | None = None,
 ) -> tuple[FloatArray, FloatArray]:
-    """Give the gradients at both factors of a matrix product.
+    """Return the gradients at both factors of a matrix product.
 
     For c = a @ b:  da = dc @ b.T,  db = a.T @ dc
 
@@ -213,7 +213,7 @@ def linear_backward(
 def linear_backward(
     dy: FloatArray, x: FloatArray, w: FloatArray, *, need_dx: bool = True, out: _LinearOut | None = None
 ) -> tuple[FloatArray | None, FloatArray, FloatArray]:
-    """Give the gradients at the input, the weights and the bias of a linear unit.
+    """Return the gradients at the input, the weights and the bias of a linear unit.
 
     For y = x @ w + b:  dx = dy @ w.T,  dw = x.T @ dy,  db = the sum of the rows of dy
 
@@ -333,7 +333,7 @@ def softmax(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
 
 
 def log_softmax(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
-    """Give the logarithms of the probabilities that softmax gives, over the last axis.
+    """Return the logarithms of the probabilities that softmax gives, over the last axis.
 
     y_k = z_k - ln sum_j exp(z_j), computed from z - max(z)
 
@@ -372,7 +372,7 @@ def log_softmax(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
 
 
 def softmax_backward(dy: FloatArray, p: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
-    """Give the gradient at the logits from the gradient at the probabilities, over the last axis.
+    """Return the gradient at the logits from the gradient at the probabilities, over the last axis.
 
     dz = p * (dy - sum(dy * p)), the Jacobian dp_j/dz_i = p_j (delta_ij - p_i) applied to dy
 
@@ -413,7 +413,7 @@ def softmax_backward(dy: FloatArray, p: FloatArray, *, out: FloatArray | None = 
 
 
 def log_softmax_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
-    """Give the gradient at the logits from the gradient at the log-probabilities, over the last axis.
+    """Return the gradient at the logits from the gradient at the log-probabilities, over the last axis.
 
     dz = dy - exp(y) * sum(dy)
 
@@ -496,7 +496,7 @@ def softmax_nll(
     clip: float = _NO_CLIP,
     out: FloatArray | None = None,
 ) -> tuple[Any, FloatArray]:
-    """Give the negative log-likelihood of classes under softmax(z), and its gradient.
+    """Return the negative log-likelihood of classes under softmax(z), and its gradient.
 
     loss_n = -sum_k t_nk ln p_nk with p_nk = exp(z_nk) / sum_j exp(z_nj);  dz_nk = p_nk sum_j t_nj - t_nk
 
@@ -577,7 +577,7 @@ def sigmoid_nll(
     clip: float = _NO_CLIP,
     out: FloatArray | None = None,
 ) -> tuple[Any, FloatArray]:
-    """Give the negative log-likelihood of yes or no under sigmoid(z), and its gradient.
+    """Return the negative log-likelihood of yes or no under sigmoid(z), and its gradient.
 
     loss_n = -sum_k [t_nk ln s_nk + (1 - t_nk) ln(1 - s_nk)] with s_nk = 1 / (1 + exp(-z_nk));  dz_nk = s_nk - t_nk
 
@@ -645,7 +645,7 @@ def mse(
     reduction: Reduction = "mean",
     out: FloatArray | None = None,
 ) -> tuple[Any, FloatArray]:
-    """Give half the squared distance of each row to its target, and its gradient.
+    """Return half the squared distance of each row to its target, and its gradient.
 
     loss_n = 1/2 sum_k (y_nk - t_nk)**2;  dy_nk = y_nk - t_nk
 

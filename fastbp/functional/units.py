@@ -139,7 +139,7 @@ def layer_norm(
     eps: float = 1e-5,
     out: FloatArray | None = None,
 ) -> FloatArray:
-    """Give each row mean 0 and variance 1, then a scale and a shift of each column.
+    """Normalise each row to mean 0 and variance 1, then apply a scale and a shift of each column.
 
     y = (x - mean) / sqrt(variance + eps) * scale + shift, mean and variance (over n, not n - 1) of the row
 
@@ -189,7 +189,7 @@ def layer_norm(
 def layer_norm_backward(
     dy: FloatArray, x: FloatArray, scale: FloatArray | None = None, *, eps: float = 1e-5, out: Out3 | None = None
 ) -> tuple[FloatArray, FloatArray | None, FloatArray | None]:
-    """Give the gradients at the input, the scale and the shift of a layer norm.
+    """Return the gradients at the input, the scale and the shift of a layer norm.
 
     dx = (g - mean(g) - n mean(g n)) / sqrt(variance + eps), with g = dy * scale and n = (x - mean) / sqrt(variance +
     eps);  dscale = the sum of the rows of dy * n,  dshift = the sum of the rows of dy
@@ -299,7 +299,7 @@ def rms_norm(
 def rms_norm_backward(
     dy: FloatArray, x: FloatArray, scale: FloatArray | None = None, *, eps: float | None = None, out: Out2 | None = None
 ) -> tuple[FloatArray, FloatArray | None]:
-    """Give the gradients at the input and the scale of an rms norm.
+    """Return the gradients at the input and the scale of an rms norm.
 
     dx = (g - n mean(g n)) / sqrt(mean(x**2) + eps), with g = dy * scale and n = x / sqrt(mean(x**2) + eps);  dscale =
     the sum of the rows of dy * n
@@ -368,7 +368,7 @@ def batch_norm(
     eps: float = 1e-5,
     out: FloatArray | None = None,
 ) -> FloatArray:
-    """Give each column mean 0 and variance 1 over the batch, then a scale and a shift.
+    """Normalise each column to mean 0 and variance 1 over the batch, then apply a scale and a shift.
 
     y = (x - mean) / sqrt(variance + eps) * scale + shift. In training with the moments of the batch (the variance over
     n), towards which the running ones move: mean += momentum (batch's - mean), the variance likewise to that over n -
@@ -463,7 +463,7 @@ def batch_norm_backward(
     eps: float = 1e-5,
     out: Out3 | None = None,
 ) -> tuple[FloatArray, FloatArray | None, FloatArray | None]:
-    """Give the gradients at the input, the scale and the shift of a batch norm.
+    """Return the gradients at the input, the scale and the shift of a batch norm.
 
     In training dx = (g - mean(g) - n mean(g n)) / sqrt(variance + eps), with g = dy * scale, n the normalised x, and
     means of each column; otherwise dx = g / sqrt(variance + eps).  dscale = the sum of the rows of dy * n,  dshift =
@@ -622,7 +622,7 @@ def dropout_backward(
     first_row: int = 0,
     out: FloatArray | None = None,
 ) -> FloatArray:
-    """Give the gradient at the input of a dropout: the same mask on the gradient at its output.
+    """Return the gradient at the input of a dropout: the same mask on the gradient at its output.
 
     dx = dy / (1 - p) where the element was kept, else 0
 
@@ -727,7 +727,7 @@ def _slope(slope: object, z: FloatArray, of: str) -> FloatArray:
 def prelu_backward(
     dy: FloatArray, z: FloatArray, slope: FloatArray, *, out: Out2 | None = None
 ) -> tuple[FloatArray, FloatArray]:
-    """Give the gradients at the input and the slope of a prelu.
+    """Return the gradients at the input and the slope of a prelu.
 
     dz = dy where z > 0, else slope * dy;  dslope = the sum of z * dy where z <= 0, over all rows, and over all columns
     where they have one slope
@@ -858,7 +858,7 @@ def _codes(x: object, table: FloatArray, columns: object) -> tuple[FloatArray, i
 def embedding_backward(
     dy: FloatArray, x: NDArray[Any], table: FloatArray, *, columns: int | None = None, out: Out2 | None = None
 ) -> tuple[FloatArray | None, FloatArray]:
-    """Give the gradients at the input and the table of an embedding.
+    """Return the gradients at the input and the table of an embedding.
 
     dtable[code] = the sum of dy where the code stands, row by row;  dx = 0 where x is a code, and dy behind it
 

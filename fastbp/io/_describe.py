@@ -32,7 +32,7 @@ KINDS: dict[type, str] = {Unit: "unit", Loss: "loss", NetworkCore: "network"}
 
 
 def describe(net: NetworkCore) -> dict[str, Any]:
-    """Give a network without its parameters as plain JSON.
+    """Return a network without its parameters as plain JSON.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def build(data: Any, *, own: Mapping[str, type] | None = None, limit: int | None
 
 
 def maker(own: Mapping[str, type]) -> Callable[[str, dict[str, Any]], Any]:
-    """Give the function that makes units and losses by the names that files have for them, for `_config.decode`."""
+    """Return the function that makes units and losses by the names that files have for them, for `_config.decode`."""
     return _Maker(own, None).part
 
 
@@ -169,7 +169,7 @@ def _ours() -> dict[str, type]:
 
 
 def arrays_of(net: NetworkCore) -> Iterator[tuple[str, FloatArray]]:
-    """Give all that training has changed by its name in a file: parameters, and "state." with the name of a state."""
+    """Return all that training has changed by its name in a file: parameters, and "state." with the name of a state."""
     yield from net.parameters.items()
     for name, values in net.state.items():
         yield f"state.{name}", values
@@ -185,7 +185,7 @@ def _set_mode(net: NetworkCore, training: bool, steps: int) -> None:
 
 
 def parts(net: NetworkCore) -> tuple[Any, ...]:
-    """Give what `revive` makes an equal network from: everything that pickle can take."""
+    """Return what `revive` makes an equal network from: everything that pickle can take."""
     keywords = [p.name for p in _config.parameters_of(NetworkCore) if p.kind is p.KEYWORD_ONLY]
     # A subclass keeps what it was made with, as attributes.
     beside = {p.name for p in _config.parameters_of(type(net))} - {*keywords}

@@ -101,7 +101,7 @@ def _described(net: NetworkCore) -> str:
 
 
 def checked_units(units: Any) -> dict[str, type]:
-    """Give a user's classes by name, or an error that names ``units``."""
+    """Return a user's classes by name, or an error that names ``units``."""
     if units is None:
         return {}
     if not isinstance(units, Mapping):

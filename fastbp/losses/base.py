@@ -116,7 +116,7 @@ class Loss:
         sample_weight: ArrayLike | None = None,
         reduction: Reduction = "mean",
     ) -> tuple[Any, FloatArray]:
-        """Give the loss of outputs y (N, K) with targets t, and its gradient at y.
+        """Return the loss of outputs y (N, K) with targets t, and its gradient at y.
 
         Parameters
         ----------
@@ -144,12 +144,12 @@ class Loss:
         sample_weight: ArrayLike | None = None,
         reduction: Reduction = "mean",
     ) -> Any:
-        """Give the loss, and remember the gradient for `backward`."""
+        """Return the loss, and remember the gradient for `backward`."""
         loss, self._gradient = self.value_and_grad(y, t, sample_weight=sample_weight, reduction=reduction)
         return loss
 
     def backward(self) -> FloatArray:
-        """Give the gradient at the y of the last `forward`: always the same array until the next one."""
+        """Return the gradient at the y of the last `forward`: always the same array until the next one."""
         gradient: FloatArray | None = self.__dict__.get("_gradient")
         if gradient is None:
             raise RuntimeError(f"{self!r}.backward before forward: call forward(y, t) first")
@@ -158,7 +158,7 @@ class Loss:
     def curvature(
         self, y: FloatArray, t: ArrayLike, u: FloatArray, *, sample_weight: ArrayLike | None = None
     ) -> FloatArray:
-        """Give the Hessian of the mean loss at the outputs y, times u: what products of second order need.
+        """Return the Hessian of the mean loss at the outputs y, times u: what products of second order need.
 
         Parameters
         ----------
@@ -175,17 +175,17 @@ class Loss:
         raise TypeError(f"{self!r} does not define curvature(y, t, u): second order needs it")
 
     def predict(self, y: FloatArray) -> NDArray[Any]:
-        """Give what a network predicts whose outputs are y: y itself, as a fresh array, unless the loss says more."""
+        """Return what a network predicts whose outputs are y: y itself, as a fresh array, unless the loss says more."""
         return y.copy()
 
     def predict_proba(self, y: FloatArray) -> FloatArray:
-        """Give the probabilities that the outputs y stand for; ValueError where they stand for none."""
+        """Return the probabilities that the outputs y stand for; ValueError where they stand for none."""
         raise ValueError(
             f"predict_proba needs a loss of probabilities, such as SoftmaxNLL or SigmoidNLL, this network has {self!r}"
         )
 
     def config(self) -> dict[str, Any]:
-        """Give the arguments that make an equal loss, as plain JSON values; as `Unit.config`."""
+        """Return the arguments that make an equal loss, as plain JSON values; as `Unit.config`."""
         return _config.arguments(self)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -197,7 +197,7 @@ class Loss:
 
 
 def engine_parts(loss: Loss) -> list[tuple[float, RuleLoss]] | None:
-    """Give the weights and losses that the engine adds up to this loss; None where Python must compute it."""
+    """Return the weights and losses that the engine adds up to this loss; None where Python must compute it."""
     if isinstance(loss, RuleLoss):
         return [(1.0, loss)] if type(loss).value_and_grad is RuleLoss.value_and_grad else None
     if not isinstance(loss, LossSum) or type(loss).value_and_grad is not LossSum.value_and_grad:
@@ -247,19 +247,19 @@ class RuleLoss(Loss):
         return dict(self._options)
 
     def fitted(self, columns: int) -> Fitted:
-        """Give the options for so many outputs; ValueError where they do not fit."""
+        """Return the options for so many outputs; ValueError where they do not fit."""
         return self.rule.fit(columns, **self._options)
 
     def compiled(self, columns: int, dtype: DTypeLike) -> _loss.RowLoss:
-        """Give what the engine computes with, for outputs of this number and dtype."""
+        """Return what the engine computes with, for outputs of this number and dtype."""
         return _calls.row_loss(self.rule, self.fitted(columns), np.dtype(dtype))
 
     def predict(self, y: FloatArray) -> NDArray[Any]:
-        """Give labels, 0 and 1, or values: what the loss's model says of outputs y."""
+        """Return labels, 0 and 1, or values: what the loss's model says of outputs y."""
         return LINKS[self.rule.link].predict(y, self.fitted(y.shape[1]).targets)
 
     def predict_proba(self, y: FloatArray) -> FloatArray:
-        """Give the probabilities that the outputs y stand for; ValueError where they stand for none."""
+        """Return the probabilities that the outputs y stand for; ValueError where they stand for none."""
         proba = LINKS[self.rule.link].proba
         return super().predict_proba(y) if proba is None else proba(y)
 
@@ -271,7 +271,7 @@ class RuleLoss(Loss):
         sample_weight: ArrayLike | None = None,
         reduction: Reduction = "mean",
     ) -> tuple[Any, FloatArray]:
-        """Give the loss and its gradient, as the function of the same name does."""
+        """Return the loss and its gradient, as the function of the same name does."""
         function = getattr(functional, self.rule.name)
         changed = self._changed() if "_options" in vars(self) else {}
         loss, gradient = function(y, t, sample_weight=sample_weight, reduction=reduction, **changed)
@@ -285,7 +285,7 @@ class RuleLoss(Loss):
     def curvature(
         self, y: FloatArray, t: ArrayLike, u: FloatArray, *, sample_weight: ArrayLike | None = None
     ) -> FloatArray:
-        """Give the Hessian of the mean loss at the outputs y, times u."""
+        """Return the Hessian of the mean loss at the outputs y, times u."""
         fitted = self.fitted(y.shape[1])
         kind, rows = self.rule.targets, y.shape[0]
         checked = check.targets(kind, t, rows, fitted.targets, y.dtype, ignored=fitted.ignored)
@@ -357,7 +357,7 @@ class LossSum(Loss):
         sample_weight: ArrayLike | None = None,
         reduction: Reduction = "mean",
     ) -> tuple[Any, FloatArray]:
-        """Give the weighted sum of the losses, and of their gradients."""
+        """Return the weighted sum of the losses, and of their gradients."""
         weight, loss = self.losses[0]
         value, gradient = loss.value_and_grad(y, t, sample_weight=sample_weight, reduction=reduction)
         total, dy = weight * value, weight * gradient
@@ -369,18 +369,18 @@ class LossSum(Loss):
     def curvature(
         self, y: FloatArray, t: ArrayLike, u: FloatArray, *, sample_weight: ArrayLike | None = None
     ) -> FloatArray:
-        """Give the weighted sum of the losses' Hessians at the outputs y, times u."""
+        """Return the weighted sum of the losses' Hessians at the outputs y, times u."""
         product = np.zeros_like(u)
         for weight, loss in self.losses:
             product += weight * loss.curvature(y, t, u, sample_weight=sample_weight)
         return product
 
     def predict(self, y: FloatArray) -> NDArray[Any]:
-        """Give what the first loss predicts from outputs y."""
+        """Return what the first loss predicts from outputs y."""
         return self.losses[0][1].predict(y)
 
     def predict_proba(self, y: FloatArray) -> FloatArray:
-        """Give the first loss's probabilities of outputs y."""
+        """Return the first loss's probabilities of outputs y."""
         return self.losses[0][1].predict_proba(y)
 
     def __repr__(self) -> str:

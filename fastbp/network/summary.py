@@ -151,7 +151,7 @@ def _first_width(net: Any) -> int | None:
 
 
 def _rows(units: Sequence[Unit], start: str, width: int | None, itemsize: int, fan_out: bool = False) -> Iterator[Row]:
-    """Give the row of each unit, and after it those of the units inside. With fan_out all have the same input."""
+    """Return the row of each unit, and after it those of the units inside. With fan_out all have the same input."""
     for i, unit in enumerate(units):
         inputs = unit.n_in if isinstance(unit, Linear) else width
         outputs, inner = unit.outputs_for(inputs), children(unit)

@@ -35,14 +35,14 @@ class Schedule:
     __module__ = "fastbp.schedules"  # where users find it
 
     def __call__(self, step: int) -> float:
-        """Give the learning rate of a step; the first one is 1."""
+        """Return the learning rate of a step; the first one is 1."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__(step)")
 
     def observe(self, loss: float) -> None:
         """Take notice of the loss of an epoch: on the validation data, where there are any."""
 
     def get_state(self, net: Any = None) -> dict[str, Any]:
-        """Give what the schedule remembers, as numbers by name; the same whatever the network."""
+        """Return what the schedule remembers, as numbers by name; the same whatever the network."""
         return {}
 
     def set_state(self, net: Any, state: Mapping[str, Any]) -> None:
@@ -55,19 +55,19 @@ Rate = float | Schedule | Callable[[int], float]
 
 
 def checked_rate(name: str, value: Any) -> Rate:
-    """Give a learning rate as an optimizer keeps it: a float above 0, a schedule, or a function."""
+    """Return a learning rate as an optimizer keeps it: a float above 0, a schedule, or a function."""
     if callable(value):
         return value  # type: ignore[no-any-return]
     return check.real(name, value, above=0)
 
 
 def rate_at(rate: Rate, step: int) -> float:
-    """Give the learning rate of a step, of which a function's is checked: finite and not negative."""
+    """Return the learning rate of a step, of which a function's is checked: finite and not negative."""
     return check.real(f"lr({step})", rate(step), at_least=0) if callable(rate) else rate
 
 
 def rates_of(rate: Rate, first: int, count: int) -> NDArray[np.float64]:
-    """Give the learning rates of so many steps."""
+    """Return the learning rates of so many steps."""
     if not callable(rate):
         return np.full(count, rate)
     return np.array([rate_at(rate, step) for step in range(first, first + count)], float)

@@ -29,7 +29,7 @@ class Memories(Generic[T]):
         return len(self._known)
 
     def of(self, network_like: Any, make: Callable[[Array], T]) -> T:
-        """Give what is remembered of a network; ``make(flat_parameters)`` where there is nothing."""
+        """Return what is remembered of a network; ``make(flat_parameters)`` where there is nothing."""
         # A step of a small network takes 2 us, finding out whose memory an array is as long: one seen before is known.
         array = getattr(network_like, "flat_parameters", network_like)
         known = self._arrays.get(id(array))
@@ -56,7 +56,7 @@ class Memories(Generic[T]):
 
 
 def _memory(network_like: Any) -> tuple[Array, Array, int]:
-    """Give the flat parameters, the array that owns their memory, and their address in it."""
+    """Return the flat parameters, the array that owns their memory, and their address in it."""
     flat = network_like if isinstance(network_like, np.ndarray) else getattr(network_like, "flat_parameters", None)
     if not isinstance(flat, np.ndarray):
         raise TypeError(f"expected a network or its flat_parameters, got {type(network_like).__name__}")
@@ -67,7 +67,7 @@ def _memory(network_like: Any) -> tuple[Array, Array, int]:
 
 
 def ranges(net: Any) -> dict[str, tuple[int, int]]:
-    """Give where each parameter of a network begins and ends in its flat vector."""
+    """Return where each parameter of a network begins and ends in its flat vector."""
     flat = net.flat_parameters
     start, size = flat.__array_interface__["data"][0], flat.itemsize
     made = {}
@@ -78,6 +78,6 @@ def ranges(net: Any) -> dict[str, tuple[int, int]]:
 
 
 def linear_weights(net: Any) -> set[str]:
-    """Give the names of the weights of a network's linear units."""
+    """Return the names of the weights of a network's linear units."""
     places = {weight.__array_interface__["data"][0] for weight in net.weights if weight.size}
     return {name for name, view in net.parameters.items() if view.__array_interface__["data"][0] in places}

@@ -43,7 +43,7 @@ class Average:
         self._states: Memories[AverageState] = Memories()
 
     def share(self, taken: int) -> float:
-        """Give the share of the next parameters in the average of so many."""
+        """Return the share of the next parameters in the average of so many."""
         raise NotImplementedError(f"{type(self).__name__} must define share(taken)")
 
     def takes(self, step: int) -> bool:
@@ -54,11 +54,11 @@ class Average:
         return self._states.of(net, lambda flat: AverageState(np.zeros(flat.size, flat.dtype)))
 
     def values(self, net: Any) -> Array:
-        """Give the average itself, flat, in the order of ``net.flat_parameters``."""
+        """Return the average itself, flat, in the order of ``net.flat_parameters``."""
         return self._state(net).values
 
     def shares(self, net: Any, steps: int) -> NDArray[np.float64]:
-        """Give the parameters' share after each of the next steps; 0 where they are not taken."""
+        """Return the parameters' share after each of the next steps; 0 where they are not taken."""
         state = self._state(net)
         made, taken = np.zeros(steps), state.taken
         for i in range(steps):
@@ -108,7 +108,7 @@ class Average:
             net.flat_parameters[...] = kept
 
     def get_state(self, net: Any) -> dict[str, Any]:
-        """Give what is kept of a network, to go on from it with the same bits."""
+        """Return what is kept of a network, to go on from it with the same bits."""
         state = self._state(net)
         return {"average": type(self).__name__, "values": state.values, "steps": state.steps, "taken": state.taken}
 
@@ -171,7 +171,7 @@ class EMA(Average):
         self.decay = check.real("decay", decay, at_least=0, below=1)
 
     def share(self, taken: int) -> float:
-        """Give 1 - decay; 1 at first."""
+        """Return 1 - decay; 1 at first."""
         return 1 - self.decay if taken else 1.0
 
 
@@ -209,5 +209,5 @@ class SWA(Average):
         return step >= self.start and (step - self.start) % self.every == 0
 
     def share(self, taken: int) -> float:
-        """Give 1 / (taken + 1)."""
+        """Return 1 / (taken + 1)."""
         return 1 / (taken + 1)

@@ -245,7 +245,7 @@ class Optimizer:
         return OptimizerState({name: np.zeros(flat.size, flat.dtype) for name in self.state_names})
 
     def get_state(self, net: Any) -> dict[str, Any]:
-        """Give what is remembered of a network, to go on from it with the same bits: arrays and numbers by name.
+        """Return what is remembered of a network, to go on from it with the same bits: arrays and numbers by name.
 
         The arrays are the state's own, not copies.
         """
@@ -258,11 +258,11 @@ class Optimizer:
         return made
 
     def _settings(self) -> dict[str, Any]:
-        """Give the attributes that are plain numbers and strings."""
+        """Return the attributes that are plain numbers and strings."""
         return {n: value for n, value in self.__getstate__().items() if isinstance(value, bool | int | float | str)}
 
     def _schedules(self) -> dict[str, Schedule]:
-        """Give the schedules by the name that their state has."""
+        """Return the schedules by the name that their state has."""
         return {name: value for name, value in self.__getstate__().items() if isinstance(value, Schedule)}
 
     def set_state(self, net: Any, state: Mapping[str, Any]) -> None:
@@ -283,7 +283,7 @@ class Optimizer:
         vars(self).update(_below("setting.", state))
 
     def check_state(self, net: Any, state: Mapping[str, Any]) -> dict[str, Array]:
-        """Give the arrays of a state, or raise ValueError where `set_state` would."""
+        """Return the arrays of a state, or raise ValueError where `set_state` would."""
         flat = getattr(net, "flat_parameters", net)
         if state.get("optimizer") != type(self).__name__:
             raise ValueError(f"the state is that of {state.get('optimizer')!r}, this is {type(self).__name__}")
@@ -413,7 +413,7 @@ class RuleOptimizer(Optimizer):
         return {**self._values, **self._groups[group][1]}
 
     def rate(self, step: int, group: int | None = None) -> float:
-        """Give the learning rate of a step, from 1: of a group by its place in ``groups``, or of the rest."""
+        """Return the learning rate of a step, from 1: of a group by its place in ``groups``, or of the rest."""
         return rate_at(self._values_of(group)["lr"], step)
 
     def hyperparameters(self, step: int = 1, group: int | None = None) -> tuple[float, ...]:
@@ -421,7 +421,7 @@ class RuleOptimizer(Optimizer):
         return tuple(_flat({**self._values_of(group), "lr": self.rate(step, group)}))
 
     def _schedules(self) -> dict[str, Schedule]:
-        """Give the schedules by the name that their state has."""
+        """Return the schedules by the name that their state has."""
         rates = {"lr": self._values["lr"]}
         rates.update({f"groups.{i}.lr": values["lr"] for i, (_, values) in enumerate(self._groups) if "lr" in values})
         return {name: rate for name, rate in rates.items() if isinstance(rate, Schedule)}
@@ -436,7 +436,7 @@ class RuleOptimizer(Optimizer):
         return state
 
     def _used(self) -> list[str]:
-        """Give the names of the state arrays that some group uses now."""
+        """Return the names of the state arrays that some group uses now."""
         groups = [self._values_of(group) for group in range(len(self._groups) + 1)]
         needed = self.rule.used_if
         return [n for n in self.rule.states if n not in needed or any(values[needed[n]] for values in groups)]
@@ -460,7 +460,7 @@ class RuleOptimizer(Optimizer):
         return state
 
     def _layout(self, net: Any) -> tuple[tuple[int, int, bool], ...]:
-        """Give the end, the group and the kind of each parameter; refuse a group that has none."""
+        """Return the end, the group and the kind of each parameter; refuse a group that has none."""
         named = ranges(net)
         for i, (match, _) in enumerate(self._groups):
             if not any(fnmatchcase(name, match) for name in named):
@@ -483,7 +483,7 @@ class RuleOptimizer(Optimizer):
         return [state.arrays[name] if name in used else None for name in self.rule.states]
 
     def get_state(self, net: Any) -> dict[str, Any]:
-        """Give what is remembered of a network and of the schedules, and the hyper-parameters that are numbers."""
+        """Return what is remembered of a network and of the schedules, and the hyper-parameters that are numbers."""
         made = {**super().get_state(net), "carried": self.state_for(net).carried, **_numbers("hyper.", self._values)}
         made.update(clip_value=self._clip_value or 0.0, clip_norm=self._clip_norm or 0.0)  # 0: none
         for i, (match, values) in enumerate(self._groups):
@@ -518,7 +518,7 @@ class RuleOptimizer(Optimizer):
         return {}  # hyper-parameters have their checks, and are none of these
 
     def _values_in(self, state: Mapping[str, Any]) -> tuple[Values, Groups]:
-        """Give the hyper-parameters with those of a state, and those of the groups."""
+        """Return the hyper-parameters with those of a state, and those of the groups."""
         values = {**self._values, **self._numbers_in("hyper.", state, self._values)}
         _check_together(self.rule, values)
         groups = []
@@ -532,7 +532,7 @@ class RuleOptimizer(Optimizer):
         return values, tuple(groups)
 
     def _numbers_in(self, start: str, state: Mapping[str, Any], mine: Values) -> Values:
-        """Give the hyper-parameters that a state has under names that begin so; a rate that changes stays as it is."""
+        """Return the hyper-parameters that a state has under names that begin so; a rate that changes stays."""
         given = {
             name: value.item() if isinstance(value, np.generic) else value
             for name, value in _below(start, state).items()
@@ -549,7 +549,7 @@ class RuleOptimizer(Optimizer):
 
     def compiled_for(self, net: Any, gradients: Array, *, steps: int = 1, penalized: bool = True, accumulate: int = 1,
                      average: Any = None, by_rows: bool = False) -> _engine.Update:
-        """Give the engine what the next steps on a network need.
+        """Return the engine what the next steps on a network need.
 
         Parameters
         ----------
@@ -598,7 +598,7 @@ class RuleOptimizer(Optimizer):
         return any(callable(self._values_of(group)["lr"]) for group in range(len(self._groups) + 1))
 
     def rates(self, first: int, steps: int) -> NDArray[np.float64] | None:
-        """Give the learning rate of each of so many steps and each group; None where none of them changes."""
+        """Return the learning rate of each of so many steps and each group; None where none of them changes."""
         if not self.moves:
             return None
         rates = [self._values_of(group)["lr"] for group in range(len(self._groups) + 1)]
@@ -643,7 +643,7 @@ class RuleOptimizer(Optimizer):
         return float(state.carried[group]) if result is None else result
 
     def clipped(self, gradients: Array) -> Array:
-        """Give the gradient held within ``clip_value`` and ``clip_norm``; itself where there is neither."""
+        """Return the gradient held within ``clip_value`` and ``clip_norm``; itself where there is neither."""
         if self._clip_value is not None:
             gradients = np.clip(gradients, -self._clip_value, self._clip_value)
         if self._clip_norm is not None:
@@ -654,12 +654,12 @@ class RuleOptimizer(Optimizer):
 
 
 def _below(start: str, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the entries whose names begin so, without that beginning."""
+    """Return the entries whose names begin so, without that beginning."""
     return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
 
 
 def _numbers(start: str, values: Values) -> dict[str, Any]:
-    """Give the hyper-parameters that are numbers, under names that begin so."""
+    """Return the hyper-parameters that are numbers, under names that begin so."""
     return {
         f"{start}{name}": np.array(value) if isinstance(value, tuple) else value
         for name, value in values.items()
@@ -672,7 +672,7 @@ def _clip(name: str, value: Any) -> float | None:
 
 
 def _flat(values: Values) -> list[float]:
-    """Give the numbers of the hyper-parameters one after another; a schedule's is there when its step is known."""
+    """Return the numbers of the hyper-parameters one after another; a schedule's is there when its step is known."""
     numbers: list[float] = []
     for value in values.values():
         numbers += value if isinstance(value, tuple) else [0.0 if callable(value) else float(value)]
@@ -680,7 +680,7 @@ def _flat(values: Values) -> list[float]:
 
 
 def _merged(layout: Sequence[tuple[int, int, bool]]) -> list[tuple[int, int, bool]]:
-    """Give neighbours of one group as one."""
+    """Return neighbours of one group as one."""
     made: list[tuple[int, int, bool]] = []
     for entry in layout:
         if made and made[-1][1] == entry[1]:
@@ -690,7 +690,7 @@ def _merged(layout: Sequence[tuple[int, int, bool]]) -> list[tuple[int, int, boo
 
 
 def _parts(layout: Sequence[tuple[int, int, bool]], l1: float, l2: float) -> list[tuple[int, int, float, float]]:
-    """Give the engine's parts: neighbours of one group and one penalty."""
+    """Return the engine's parts: neighbours of one group and one penalty."""
     made: list[tuple[int, int, float, float]] = []
     for end, group, weight in layout:
         part = end, group, l1 if weight else 0.0, l2 if weight else 0.0

@@ -66,7 +66,7 @@ class Constant(Frozen, Schedule):
         vars(self).update(lr=_above_0("lr", lr))
 
     def __call__(self, step: int) -> float:
-        """Give lr."""
+        """Return lr."""
         return self.lr
 
 
@@ -97,7 +97,7 @@ class StepDecay(Frozen, Schedule):
         vars(self).update(lr=lr, every=check.integer("every", every), factor=factor)
 
     def __call__(self, step: int) -> float:
-        """Give the rate of a step."""
+        """Return the rate of a step."""
         return float(self.lr * self.factor ** ((step - 1) // self.every))
 
 
@@ -130,7 +130,7 @@ class Exponential(Frozen, Schedule):
         vars(self).update(lr=lr, factor=factor, every=check.integer("every", every))
 
     def __call__(self, step: int) -> float:
-        """Give the rate of a step."""
+        """Return the rate of a step."""
         return float(self.lr * self.factor ** ((step - 1) / self.every))
 
 
@@ -178,12 +178,12 @@ class Cosine(Frozen, Schedule):
         vars(self).update(lr=lr, steps=steps, lowest=lowest, restarts=restarts, growth=growth)
 
     def __call__(self, step: int) -> float:
-        """Give the rate of a step."""
+        """Return the rate of a step."""
         since, length = self._place(step - 1) if self.restarts else (min(step - 1, self.steps), self.steps)
         return self.lowest + (self.lr - self.lowest) * (1 + math.cos(math.pi * since / length)) / 2
 
     def _place(self, k: int) -> tuple[int, int]:
-        """Give the steps since the last start, and how many there are until the next."""
+        """Return the steps since the last start, and how many there are until the next."""
         if self.growth == 1:
             return k % self.steps, self.steps
         length = self.steps
@@ -232,7 +232,7 @@ class WarmUp(Frozen, Schedule):
         )
 
     def __call__(self, step: int) -> float:
-        """Give the rate of a step."""
+        """Return the rate of a step."""
         if step > self.steps:
             return rate_at(self.following, step - self.steps)
         return (self.start + (1 - self.start) * (step - 1) / self.steps) * rate_at(self.following, 1)
@@ -243,7 +243,7 @@ class WarmUp(Frozen, Schedule):
             self.following.observe(loss)
 
     def get_state(self, net: Any = None) -> dict[str, Any]:
-        """Give what the schedule that follows remembers."""
+        """Return what the schedule that follows remembers."""
         return self.following.get_state(net) if isinstance(self.following, Schedule) else {}
 
     def set_state(self, net: Any, state: Mapping[str, Any]) -> None:
@@ -295,7 +295,7 @@ class OneCycle(Frozen, Schedule):
         vars(self).update(lr=lr, steps=check.integer("steps", steps, 2), up=up, start=start, end=end)
 
     def __call__(self, step: int) -> float:
-        """Give the rate of a step."""
+        """Return the rate of a step."""
         k, top, last = min(step, self.steps) - 1, self.up * self.steps - 1, self.steps - 1
         first = self.lr / self.start
         if k <= top:
@@ -339,7 +339,7 @@ class Polynomial(Frozen, Schedule):
         vars(self).update(lr=lr, steps=check.integer("steps", steps), power=power, lowest=lowest)
 
     def __call__(self, step: int) -> float:
-        """Give the rate of a step."""
+        """Return the rate of a step."""
         left: float = (1 - min(step - 1, self.steps) / self.steps) ** self.power
         return self.lowest + (self.lr - self.lowest) * left
 
@@ -379,7 +379,7 @@ class InverseScaling(Frozen, Schedule):
         vars(self).update(lr=lr, power=power, every=check.integer("every", every), scale=scale)
 
     def __call__(self, step: int) -> float:
-        """Give the rate of a step."""
+        """Return the rate of a step."""
         return float(self.lr / (1 + self.scale * ((step - 1) // self.every)) ** self.power)
 
 
@@ -439,7 +439,7 @@ class ReduceOnPlateau(Schedule):
         self._rate = self.lr
 
     def __call__(self, step: int) -> float:
-        """Give the rate as it is now, whatever the step."""
+        """Return the rate as it is now, whatever the step."""
         return self._rate
 
     def observe(self, loss: float) -> None:
@@ -455,7 +455,7 @@ class ReduceOnPlateau(Schedule):
             self._resting, self._bad = self.cooldown, 0
 
     def get_state(self, net: Any = None) -> dict[str, Any]:
-        """Give the rate, the best loss and the two counts."""
+        """Return the rate, the best loss and the two counts."""
         return {"rate": self._rate, "best": self._best, "bad": self._bad, "resting": self._resting}
 
     def set_state(self, net: Any, state: Mapping[str, Any]) -> None:

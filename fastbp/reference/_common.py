@@ -31,7 +31,7 @@ def give_all(results: tuple[Any, ...], out: tuple[Array | None, ...] | None) -> 
     places = (None,) * len(results) if out is None else out
     return tuple(None if r is None else give(r, place) for r, place in zip(results, places, strict=True))
 def constant(x: Array, digits: str) -> Any:
-    """Give a number in x's dtype, rounded once."""
+    """Return a number in x's dtype, rounded once."""
     return np.asarray(x).dtype.type(digits)
 
 

@@ -63,7 +63,7 @@ class Fitted(Record):
         return self.ignored is not None or self.weighs_labels
 
     def shares(self, t: Array, dtype: np.dtype[Any]) -> Array | None:
-        """Give what each row counts in the mean of outputs of this dtype; None where all count 1."""
+        """Return what each row counts in the mean of outputs of this dtype; None where all count 1."""
         if t.ndim != 1 or not self.counts:
             return None
         part = np.ones(len(t)) if self.ignored is None else (t != self.ignored).astype(np.float64)
@@ -171,7 +171,7 @@ def _check_definite(name: str, matrix: Array) -> None:
 
 
 def class_weights(weights: ClassWeight, columns: int, name: str = "class_weight") -> Array | None:
-    """Give a weight for each of so many classes; a label that a dict leaves out has 1."""
+    """Return a weight for each of so many classes; a label that a dict leaves out has 1."""
     if weights is None:
         return None
     if not isinstance(weights, Mapping):
@@ -185,7 +185,7 @@ def class_weights(weights: ClassWeight, columns: int, name: str = "class_weight"
 
 
 def column_weights(weights: float | tuple[float, ...] | None, columns: int, name: str) -> Array | None:
-    """Give a weight for each of so many columns."""
+    """Return a weight for each of so many columns."""
     if weights is None:
         return None
     if not isinstance(weights, tuple):

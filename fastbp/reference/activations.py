@@ -179,7 +179,7 @@ def elu_second(dy: Array, y: Array, u: Array, *, alpha: float = 1.0) -> Array:
 
 
 def _selu_numbers(x: Array) -> tuple[Any, Any]:
-    """Give scale, and scale * alpha."""
+    """Return scale, and scale * alpha."""
     scale = constant(x, "1.0507009873554804934193349852946")
     return scale, scale * constant(x, "1.6732632423543772848170429916717")
 
@@ -244,7 +244,7 @@ def _erfc(x: Array) -> Array:
 
 @quiet
 def _normal(z: Array) -> tuple[Array, Array]:
-    """Give the standard normal distribution's Phi(z) and density phi(z)."""
+    """Return the standard normal distribution's Phi(z) and density phi(z)."""
     z = np.asarray(z)
     two = np.asarray(2, z.dtype)
     tail = _erfc(np.abs(z) / np.sqrt(two)) / 2
@@ -272,7 +272,7 @@ def gelu_second(dy: Array, z: Array, u: Array) -> Array:
 
 
 def _gelu_tanh_inside(z: Array) -> tuple[Array, Array, Array]:
-    """Give v = 2 sqrt(2 / pi) (z + 0.044715 z**3), v' and v''."""
+    """Return v = 2 sqrt(2 / pi) (z + 0.044715 z**3), v' and v''."""
     z = np.asarray(z)
     front = np.sqrt(2 / np.arctan(np.ones_like(z)))
     cubic = constant(z, "0.044715")
@@ -322,7 +322,7 @@ def silu_second(dy: Array, z: Array, u: Array) -> Array:
 
 
 def _mish_share(z: Array) -> tuple[Array, Array, Array]:
-    """Give t = tanh(softplus(z)), t' and t''."""
+    """Return t = tanh(softplus(z)), t' and t''."""
     s, rest, t = sigmoid(z), sigmoid(-z), np.tanh(softplus(z))
     squared = (1 - t) * (1 + t)
     return t, squared * s, squared * s * (rest - 2 * t * s)

@@ -538,7 +538,7 @@ class LossRule(Record):
     notes: str = ""
 
     def checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Give all options, those that are given in their checked form; raise for an unknown or a wrong one."""
+        """Return all options, those that are given in their checked form; raise for an unknown or a wrong one."""
         for name in given:
             if name not in self.options:
                 known = ", ".join(map(repr, self.options)) or "none"

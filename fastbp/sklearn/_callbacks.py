@@ -30,7 +30,7 @@ except ImportError:  # before 1.9
         """Adds nothing: this release of scikit-learn has no callbacks."""
 
     def with_callbacks(method: _Method) -> _Method:
-        """Give the method as it is: this release of scikit-learn has no callbacks."""
+        """Return the method as it is: this release of scikit-learn has no callbacks."""
         return method
 
 
@@ -162,7 +162,7 @@ class Iterations:
 
 
 def attributes_now(estimator: Any, n_iter: int) -> dict[str, Any]:
-    """Give what a shallow copy of an estimator needs to stay as the estimator is now.
+    """Return what a shallow copy of an estimator needs to stay as the estimator is now.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ class ConvertingMixin:
     """To networks, from networks, into files."""
 
     def to_network(self) -> Network:
-        """Give a `fastbp.Network` with this estimator's weights, copied.
+        """Return a `fastbp.Network` with this estimator's weights, copied.
 
         Its units are those of the hidden layers, and its loss is the estimator's: `SoftmaxNLL` for several classes,
         `SigmoidNLL` for two and for several labels, `MSE` or `PoissonNLL` for values, or the package's own where
@@ -74,7 +74,7 @@ class ConvertingMixin:
 
     @classmethod
     def from_network(cls, net: Network, classes: ArrayLike | None = None, **parameters: Any) -> Self:
-        """Give a fitted estimator with a network's weights, copied, that predicts what the network does.
+        """Return a fitted estimator with a network's weights, copied, that predicts what the network does.
 
         It can go on with ``partial_fit``, or with ``fit`` where ``warm_start=True`` is among the parameters; with
         ``dtype="float32"``, other arrays become what a network in float32 takes. The network's penalties are
@@ -209,7 +209,7 @@ def _made(cls: type, found: Mapping[str, Any], parameters: Mapping[str, Any]) ->
 
 
 def _hidden_of(net: Network) -> tuple[list[Any], list[float]]:
-    """Give the activations of the hidden layers, by name where they have one, and the share dropped after each."""
+    """Return the activations of the hidden layers, by name where they have one, and the share dropped after each."""
     activations: list[Any] = []
     shares: list[float] = []
     expected = "Linear"
@@ -263,7 +263,7 @@ def _head_of(net: Network) -> _Head:
 
 
 def _with_classes(head: _Head, classes: ArrayLike | None) -> _Head:
-    """Give the head of a classifier: classes sorted, and of two softmax outputs their difference."""
+    """Return the head of a classifier: classes sorted, and of two softmax outputs their difference."""
     n_out = head.bias.size
     if head.link not in ("softmax", "sigmoid", "margin"):
         raise ValueError(f"the loss of net is {head.loss!r}, but a classifier's must be SoftmaxNLL or SigmoidNLL")

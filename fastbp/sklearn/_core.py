@@ -55,7 +55,7 @@ OUTPUTS = {"softmax": "softmax", "sigmoid": "logistic", "identity": "identity", 
 
 
 def hidden_units(est: Any) -> list[Unit]:
-    """Give the activation of each hidden layer, a fresh unit each.
+    """Return the activation of each hidden layer, a fresh unit each.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def hidden_units(est: Any) -> list[Unit]:
 
 
 def _for_each_layer(est: Any, name: str) -> list[Any]:
-    """Give a parameter's value for each hidden layer: a list has one for each."""
+    """Return a parameter's value for each hidden layer: a list has one for each."""
     n_hidden, given = len(est.coefs_) - 1, getattr(est, name)
     if not isinstance(given, list | tuple):
         return [given] * n_hidden
@@ -88,7 +88,7 @@ def _unit(given: str | Unit) -> Unit:
 
 
 def dropout_shares(est: Any) -> list[float]:
-    """Give the share that is dropped after each hidden layer."""
+    """Return the share that is dropped after each hidden layer."""
     return [float(share) for share in _for_each_layer(est, "dropout")]
 
 
@@ -111,7 +111,7 @@ class CallableLoss(losses.Loss):
     def value_and_grad(
         self, y: Array, t: Any, *, sample_weight: Any = None, reduction: str = "mean"
     ) -> tuple[Any, Array]:
-        """Give the loss and its gradient at y."""
+        """Return the loss and its gradient at y."""
         given = self.function(y, t)
         if not isinstance(given, tuple | list) or len(given) != 2:
             raise TypeError(f"loss gave {type(given).__name__}, expected the loss of each row and its gradient at y")
@@ -129,7 +129,7 @@ class CallableLoss(losses.Loss):
 
 
 def own_loss(est: Any, dtype: np.dtype[Any]) -> losses.Loss:
-    """Give the loss whose gradient is that of the estimator's.
+    """Return the loss whose gradient is that of the estimator's.
 
     scikit-learn's log losses hold probabilities within [eps, 1 - eps] where they report a value.
     """
@@ -156,7 +156,7 @@ def _loss_by_name(est: Any, name: str, clip: float) -> losses.Loss:
 
 
 def link_of(loss: Any) -> str | None:
-    """Give what the outputs under a loss are: a link of the package; None where nobody knows."""
+    """Return what the outputs under a loss are: a link of the package; None where nobody knows."""
     if isinstance(loss, str):
         name = LOSS_SYNONYMS.get(loss, loss)
         return LOSSES[name].link if name in LOSSES else None
@@ -201,12 +201,12 @@ def _n_targets(est: Any) -> int:
 
 
 def loss_share(est: Any) -> float:
-    """Give what scikit-learn's value of the loss is of ours: its squared error is the mean over the outputs."""
+    """Return what scikit-learn's value of the loss is of ours: its squared error is the mean over the outputs."""
     return 1.0 / est.n_outputs_ if isinstance(est.loss, str) and est.loss == "squared_error" else 1.0
 
 
 def loss_offsets(est: Any, y: Array) -> NDArray[np.float64] | None:
-    """Give what scikit-learn's value of each row's loss has beside ours; None: nothing.
+    """Return what scikit-learn's value of each row's loss has beside ours; None: nothing.
 
     Its Poisson loss is the deviance: y ln y - y beside exp(z) - y z.
     """
@@ -221,7 +221,7 @@ def loss_offsets(est: Any, y: Array) -> NDArray[np.float64] | None:
 
 
 def targets_of(est: Any, y: Array, dtype: np.dtype[Any]) -> Array | None:
-    """Give validated targets (n, k) as the engine takes them; None where only scikit-learn's own way fits them."""
+    """Return validated targets (n, k) as the engine takes them; None where only scikit-learn's own way fits them."""
     if est.out_activation_ == "softmax" and takes_labels(est.loss):
         return _labels(y)
     rows = np.ascontiguousarray(y, dtype)
@@ -249,7 +249,7 @@ def _labels(y: Array) -> Array | None:
 
 
 def plain_targets(est: Any, y: Any, rows: int, dtype: np.dtype[Any]) -> Array | None:
-    """Give targets that were not validated as the engine takes them; None for those that need a closer look."""
+    """Return targets that were not validated as the engine takes them; None for those that need a closer look."""
     if type(y) is not np.ndarray or y.shape[:1] != (rows,) or y.dtype.kind not in "biuf":
         return None
     if not hasattr(est, "classes_"):

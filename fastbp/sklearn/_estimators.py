@@ -70,7 +70,7 @@ PASSING = frozenset({"_fastbp", "_own_solver", "_validation_data", "_lbfgs_objec
 
 
 def _with_keywords(theirs: inspect.Signature, options: Mapping[str, Any]) -> inspect.Signature:
-    """Give a signature with these keyword-only parameters at its end."""
+    """Return a signature with these keyword-only parameters at its end."""
     kind = inspect.Parameter.KEYWORD_ONLY
     mine = [inspect.Parameter(name, kind, default=value) for name, value in options.items()]
     return theirs.replace(parameters=[*theirs.parameters.values(), *mine])
@@ -95,7 +95,7 @@ def _options_of(base: Any, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _constraints(base: Any) -> dict[str, Any]:
-    """Give the base class's rules for its parameters, those that the package widens, and those of its own."""
+    """Return the base class's rules for its parameters, those that the package widens, and those of its own."""
     made = dict(base._parameter_constraints)
     if _private.StrOptions is None:
         return made
@@ -469,7 +469,7 @@ _REGRESSOR_EXAMPLE = """    >>> import numpy as np
 
 
 def _completed(summary: str, more: str, example: str) -> Callable[[Any], Any]:
-    """Give a class its docstring, and its options' defaults: a subclass may never call our constructor."""
+    """Return a class its docstring, and its options' defaults: a subclass may never call our constructor."""
 
     def add(cls: Any) -> Any:
         for name, default in cls._options.items():
@@ -512,7 +512,7 @@ class MLPClassifier(PredictingClassifier, Accelerated, neural_network.MLPClassif
 
     @available_if(_has_margins)  # type: ignore[untyped-decorator]
     def decision_function(self, X: Any) -> Array:
-        """Give the margin of each class in the order of ``classes_``, (n_samples, n_classes); of two, the second's.
+        """Return the margin of each class in the order of ``classes_``, (n_samples, n_classes); of two, the second's.
 
         Only under a loss of margins, such as "hinge": AttributeError.
         """
@@ -521,7 +521,7 @@ class MLPClassifier(PredictingClassifier, Accelerated, neural_network.MLPClassif
 
     @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> Array:
-        """Give the probability of each class in the order of ``classes_``, (n_samples, n_classes).
+        """Return the probability of each class in the order of ``classes_``, (n_samples, n_classes).
 
         Not under a loss of margins, such as "hinge": AttributeError.
         """
@@ -529,7 +529,7 @@ class MLPClassifier(PredictingClassifier, Accelerated, neural_network.MLPClassif
 
     @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
     def predict_log_proba(self, X: Any) -> Array:
-        """Give the logarithm of `predict_proba`."""
+        """Return the logarithm of `predict_proba`."""
         return super().predict_log_proba(X)  # type: ignore[no-any-return]
 
 

@@ -65,7 +65,7 @@ class Data:
 
     @classmethod
     def of(cls, est: Any, x: Any, y: Array, weight: Array | None, dtype: np.dtype[Any], *, epochs: bool) -> Data | None:
-        """Give validated rows in this form; None where only scikit-learn's own way fits their targets.
+        """Return validated rows in this form; None where only scikit-learn's own way fits their targets.
 
         epochs: the engine goes through them often enough to look for zeros among them first.
         """
@@ -77,7 +77,7 @@ class Data:
         return cls(rows, _as_engine_takes(est, rows, dtype, epochs), targets, weight, loss_offsets(est, y))
 
     def take(self, places: NDArray[np.int64], dtype: np.dtype[Any]) -> Data:
-        """Give some of the rows, copied."""
+        """Return some of the rows, copied."""
         rows = self.rows[places]
         weight, offsets = (None if one is None else one[places] for one in (self.weight, self.offsets))
         return Data(rows, _as_engine_takes(None, rows, dtype, False), self.t[places], weight, offsets)
@@ -432,7 +432,7 @@ def check_finite(est: Any) -> None:
 
 
 def core_of(est: Any, dtype: np.dtype[Any]) -> Core:
-    """Give the estimator's network, made where there is none that serves it."""
+    """Return the estimator's network, made where there is none that serves it."""
     core: Core | None = est._fastbp
     if core is None or not core.serves(est, dtype):
         core = est._fastbp = Core(est, dtype)
@@ -440,7 +440,7 @@ def core_of(est: Any, dtype: np.dtype[Any]) -> Core:
 
 
 def class_factors(est: Any, y: Array, incremental: bool = False) -> NDArray[np.float64] | None:
-    """Give what `class_weight` says that each row counts; None: all the same."""
+    """Return what `class_weight` says that each row counts; None: all the same."""
     wanted = getattr(est, "class_weight", None)
     if wanted is None:
         return None
@@ -459,7 +459,7 @@ def class_factors(est: Any, y: Array, incremental: bool = False) -> NDArray[np.f
 
 
 def product(weight: Array | None, factors: Array | None) -> Array | None:
-    """Give what each row counts by both; None: all the same."""
+    """Return what each row counts by both; None: all the same."""
     if weight is None or factors is None:
         return factors if weight is None else weight
     return np.asarray(weight * factors)
@@ -513,7 +513,7 @@ def _validation(
 
 
 def _split(est: Any, *arrays: Any) -> list[tuple[Any, Any]]:
-    """Give each array's rows for training and for validation, drawn as scikit-learn's fit draws them."""
+    """Return each array's rows for training and for validation, drawn as scikit-learn's fit draws them."""
     stratify = arrays[1] if is_classifier(est) and est.n_outputs_ == 1 else None
     parts = train_test_split(
         *arrays, random_state=est._random_state, test_size=est.validation_fraction, stratify=stratify

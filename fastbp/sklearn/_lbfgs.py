@@ -86,7 +86,7 @@ class Objective:
             self.offset = float(np.average(data.offsets, weights=data.weight))
 
     def __call__(self, packed: Array) -> tuple[np.float64, NDArray[np.float64]]:
-        """Give the loss, which becomes `loss_`, and a fresh gradient."""
+        """Return the loss, which becomes `loss_`, and a fresh gradient."""
         if self.is_weightless:
             np.average(np.ones(1), weights=np.zeros(1))  # raises what scikit-learn's mean raises
         self.point[...] = packed

@@ -355,7 +355,7 @@ class MLPEnsembleClassifier(ClassifierMixin, MLPEnsemble):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: ArrayLike) -> Array:
-        """Give the mean of the members' probabilities.
+        """Return the mean of the members' probabilities.
 
         Parameters
         ----------
@@ -383,11 +383,11 @@ class MLPEnsembleClassifier(ClassifierMixin, MLPEnsemble):  # type: ignore[misc]
         return spread
 
     def predict_log_proba(self, X: ArrayLike) -> Array:
-        """Give the logarithm of `predict_proba`."""
+        """Return the logarithm of `predict_proba`."""
         return np.log(self.predict_proba(X))
 
     def predict(self, X: ArrayLike) -> Array:
-        """Give the most likely class of each row; of several labels, those with a probability above one half.
+        """Return the most likely class of each row; of several labels, those with a probability above one half.
 
         Parameters
         ----------
@@ -454,7 +454,7 @@ class MLPEnsembleRegressor(RegressorMixin, MLPEnsemble):  # type: ignore[misc]
         )
 
     def predict(self, X: ArrayLike, return_std: bool = False) -> Array | tuple[Array, Array]:
-        """Give the mean of the members' predictions.
+        """Return the mean of the members' predictions.
 
         Parameters
         ----------
@@ -473,7 +473,7 @@ class MLPEnsembleRegressor(RegressorMixin, MLPEnsemble):  # type: ignore[misc]
         return (mean, each.std(axis=0)) if return_std else mean
 
     def predict_std(self, X: ArrayLike) -> Array:
-        """Give the standard deviation of the members' predictions: how little they agree.
+        """Return the standard deviation of the members' predictions: how little they agree.
 
         Parameters
         ----------

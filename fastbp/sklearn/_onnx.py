@@ -68,23 +68,23 @@ class Graph:
     # The algebra of the formulas below: a number stands for a constant.
 
     def add(self, a: str | float, b: str | float) -> str:
-        """Give a + b."""
+        """Return a + b."""
         return self._two("Add", a, b)
 
     def times(self, a: str | float, b: str | float) -> str:
-        """Give a * b."""
+        """Return a * b."""
         return self._two("Mul", a, b)
 
     def over(self, a: str | float, b: str | float) -> str:
-        """Give a / b."""
+        """Return a / b."""
         return self._two("Div", a, b)
 
     def above(self, a: str | float, b: str | float) -> str:
-        """Give the larger of a and b."""
+        """Return the larger of a and b."""
         return self._two("Max", a, b)
 
     def below(self, a: str | float, b: str | float) -> str:
-        """Give the smaller of a and b."""
+        """Return the smaller of a and b."""
         return self._two("Min", a, b)
 
     def _two(self, operator: str, a: str | float, b: str | float) -> str:
@@ -187,7 +187,7 @@ def _outputs(g: Graph, est: Any, x: str) -> str:
 
 
 def _begin(scope: Any, operator: Any, container: Any) -> tuple[Graph, Any, str]:
-    """Give the graph, the estimator and the outputs of its network; whatever is no double is computed in float32."""
+    """Return the graph, the estimator and the outputs of its network; whatever is no double is computed in float32."""
     from skl2onnx.common.data_types import DoubleTensorType
 
     est, given = operator.raw_operator, operator.inputs[0]

@@ -94,7 +94,7 @@ def patch() -> None:
 
 
 def unpatch() -> None:
-    """Give scikit-learn its own classes back.
+    """Return scikit-learn its own classes back.
 
     Without a `patch` before it this changes nothing. Inside a block of `patched` it takes effect where the last block
     ends. A name that somebody else has replaced after `patch` is left alone.

@@ -83,12 +83,12 @@ class Predictor:
         )
 
     def outputs(self, x: Array, check_finite: bool) -> Array | None:
-        """Give the predictions for rows that have been validated, (n, out); None where something is not finite."""
+        """Return the predictions for rows that have been validated, (n, out); None where something is not finite."""
         out = np.empty((len(x), self.door.n_out), self.dtype)
         return out if self.door.into(x, out, check_finite) else None
 
     def sparse_outputs(self, rows: Any, output: Callable[[Array], None]) -> Array:
-        """Give the predictions for validated rows in CSR, some at a time; `output` is applied in place."""
+        """Return the predictions for validated rows in CSR, some at a time; `output` is applied in place."""
         out = np.empty((rows.shape[0], self.door.n_out), self.dtype)
         try:
             engine = self.door.engines.pop()
@@ -119,7 +119,7 @@ def _common_dtype(coefs: tuple[Array, ...], intercepts: tuple[Array, ...]) -> np
 
 
 def _specs(est: Any, coefs: tuple[Array, ...], intercepts: tuple[Array, ...]) -> list[tuple[Any, ...]]:
-    """Give the engine's units; its linear ones read rows of weights whose columns lie side by side."""
+    """Return the engine's units; its linear ones read rows of weights whose columns lie side by side."""
     if est.out_activation_ not in LINKS or len(coefs) != len(intercepts) or len(coefs) != est.n_layers_ - 1:
         raise ValueError("the layers are not those of a fit")
     if (getattr(est, "n_features_in_", None), est.n_outputs_) != (len(coefs[0]), len(intercepts[-1])):
@@ -147,7 +147,7 @@ def _is_dense(array: Array) -> bool:
 
 
 def _entries(est: Any) -> dict[str, Any]:
-    """Give the entries of scikit-learn's table of activations, as they were at import, that the estimator goes by.
+    """Return the entries of scikit-learn's table of activations, as they were at import, that the estimator goes by.
 
     A name that it has no entry for is ours alone.
     """
@@ -160,7 +160,7 @@ def _base(est: Any) -> Any:
 
 
 def _hooks(est: Any) -> tuple[tuple[type | None, str, Any], ...]:
-    """Give the methods whose replacement is a reason to call them."""
+    """Return the methods whose replacement is a reason to call them."""
     base = _base(est)
     forward, predict = (_private.original_predicting(base, name) for name in HOOKS)
     return (
@@ -185,7 +185,7 @@ _alone: WeakKeyDictionary[Any, Predictor] = WeakKeyDictionary()
 
 
 def kept_predictor(est: Any) -> Predictor | None:
-    """Give the estimator's last predictor, whether or not it still serves."""
+    """Return the estimator's last predictor, whether or not it still serves."""
     core = est._fastbp
     if core is not None:
         found: Predictor | None = core.predictors
@@ -197,7 +197,7 @@ def kept_predictor(est: Any) -> Predictor | None:
 
 
 def predictor_for(est: Any) -> Predictor | None:
-    """Give one that serves, made anew if need be; None where the engine cannot make the predictions."""
+    """Return one that serves, made anew if need be; None where the engine cannot make the predictions."""
     kept = kept_predictor(est)
     if kept is not None and isinstance(est.activation, str) and kept.door.serves(est):
         return kept
@@ -232,7 +232,7 @@ def _has_tables(est: Any) -> bool:
 
 
 def threads_of(est: Any) -> AbstractContextManager[Any]:
-    """Give the context in which the estimator's ``n_threads`` hold."""
+    """Return the context in which the estimator's ``n_threads`` hold."""
     n_threads = getattr(est, "n_threads", None)
     return nullcontext() if n_threads is None else runtime.threads(n_threads)
 
@@ -246,7 +246,7 @@ def plain(est: Any, ask: Callable[..., Array | None], X: Any, *args: Any) -> Arr
 
 
 def engine_outputs(est: Any, X: Any) -> Array | None:
-    """Give the predictions for input that has been validated, (n, out); None: go scikit-learn's own way."""
+    """Return the predictions for input that has been validated, (n, out); None: go scikit-learn's own way."""
     predictor = predictor_for(est)
     is_sparse = sparse.issparse(X)
     if predictor is None or not (is_sparse or isinstance(X, np.ndarray)) or X.ndim != 2 or X.shape[0] == 0:
@@ -268,7 +268,7 @@ def engine_outputs(est: Any, X: Any) -> Array | None:
 
 
 def checked_dtype(given: Any) -> np.dtype[Any] | None:
-    """Give the dtype that an estimator is asked to compute in; ValueError where it is none of the engine's."""
+    """Return the dtype that an estimator is asked to compute in; ValueError where it is none of the engine's."""
     dtype = None if given is None else np.dtype(given)
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype is {given!r}, expected float32, float64 or None")
@@ -276,7 +276,7 @@ def checked_dtype(given: Any) -> np.dtype[Any] | None:
 
 
 def as_dtype(X: Any, given: Any) -> Any:
-    """Give validated rows in an estimator's dtype; scikit-learn's error where its range does not hold them."""
+    """Return validated rows in an estimator's dtype; scikit-learn's error where its range does not hold them."""
     dtype = checked_dtype(given)
     if dtype is None or X.dtype == dtype:
         return X
@@ -293,7 +293,7 @@ def is_ours_alone(est: Any) -> bool:
 
 
 def own_outputs(est: Any, X: Any) -> Array:
-    """Give the predictions of an estimator that only the package can compute, whatever they are.
+    """Return the predictions of an estimator that only the package can compute, whatever they are.
 
     Units in Python run in a network, which takes sparse rows made dense, some at a time.
     """
@@ -306,7 +306,7 @@ def own_outputs(est: Any, X: Any) -> Array:
 
 
 def linear_outputs(est: Any, X: Any) -> Array:
-    """Give what the last layer makes of validated rows, (n, out), before any activation of the outputs."""
+    """Return what the last layer makes of validated rows, (n, out), before any activation of the outputs."""
     if sparse.issparse(X):
         return np.concatenate([linear_outputs(est, rows) for rows in _dense_pieces(X)])
     dtype = np.dtype(est.coefs_[0].dtype)
@@ -323,7 +323,7 @@ def _dense_pieces(X: Any) -> Iterator[Array]:
 
 
 def plain_labels(est: Any, door: Door, X: Any) -> Any:
-    """Give the classes of plain rows; None where this is not the way."""
+    """Return the classes of plain rows; None where this is not the way."""
     classes = _plain_classes(est, door.n_out)
     if classes is not None:
         labels = plain(est, door.labels, X)
@@ -333,7 +333,7 @@ def plain_labels(est: Any, door: Door, X: Any) -> Any:
 
 
 def _plain_classes(est: Any, n_outputs: int) -> Array | None:
-    """Give the classes, where that of the largest probability is predicted, or of two the second above one half."""
+    """Return the classes, where that of the largest probability is predicted, or of two the second above one half."""
     binarizer = est._label_binarizer
     if type(binarizer) is not LabelBinarizer or binarizer.sparse_input_:
         return None
@@ -346,7 +346,7 @@ def _plain_classes(est: Any, n_outputs: int) -> Array | None:
 
 
 def _both(p: Array) -> Array:
-    """Give 1 - p and p side by side, with the columns dense."""
+    """Return 1 - p and p side by side, with the columns dense."""
     both = np.empty((2, len(p)), p.dtype)
     both[1] = p
     np.subtract(1, p, out=both[0])
@@ -431,7 +431,7 @@ class PredictingClassifier(PredictingMixin):
         return linear_outputs(self, X if self.dtype is None else X.astype(self.dtype, copy=False))
 
     def predict_proba(self, X: Any) -> Array:
-        """Give the probability of each class, as scikit-learn's `MLPClassifier.predict_proba`.
+        """Return the probability of each class, as scikit-learn's `MLPClassifier.predict_proba`.
 
         Parameters
         ----------

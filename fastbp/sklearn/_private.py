@@ -105,7 +105,7 @@ _UPDATES = _pieces((SGDOptimizer, AdamOptimizer), UPDATES) if known_release() el
 
 
 def overridden(estimator: Any, own: Any, names: tuple[str, ...] = GRADIENT_HOOKS) -> str | None:
-    """Give the first of these methods that is not scikit-learn's, or that of the class `own`; None where all are."""
+    """Return the first of these methods that is not scikit-learn's, or that of the class `own`; None where all are."""
     cls, state = type(estimator), vars(estimator)
     for name in names:
         if name in state or getattr(cls, name) is not getattr(own, name, _HOOKS[name]):
@@ -122,7 +122,7 @@ def steps_overridden(estimator: Any, own: Any) -> bool:
 
 
 def patched_step() -> str | None:
-    """Give the first of scikit-learn's own steps of a fit that somebody has patched, which ours stand before."""
+    """Return the first of scikit-learn's own steps of a fit that somebody has patched, which ours stand before."""
     return next((name for base, name, piece in _STEPS if getattr(base, name) is not piece), None)
 
 
@@ -136,7 +136,7 @@ def has_own_steps(optimizer: Any) -> bool:
 
 
 def changed_table(names: dict[str, tuple[str, ...]]) -> str | None:
-    """Give the first of the tables in which one of these entries is another than at import, if any.
+    """Return the first of the tables in which one of these entries is another than at import, if any.
 
     A name that scikit-learn has no entry for is ours, unless somebody has added one.
     """
@@ -149,12 +149,12 @@ def changed_table(names: dict[str, tuple[str, ...]]) -> str | None:
 
 
 def original_activation(name: str) -> Any:
-    """Give scikit-learn's function of this name as it was at import; None where it has none: the name is ours."""
+    """Return scikit-learn's function of this name as it was at import; None where it has none: the name is ours."""
     return _TABLES["ACTIVATIONS"].get(name)
 
 
 def original_predicting(cls: type, name: str) -> Any:
-    """Give this method of one of scikit-learn's two classes as it was at import."""
+    """Return this method of one of scikit-learn's two classes as it was at import."""
     return _PREDICTING[cls.__name__, name]
 
 
@@ -162,7 +162,7 @@ def original_predicting(cls: type, name: str) -> Any:
 
 
 def shuffled(order: NDArray[np.int64], random_state: Any) -> NDArray[np.int64]:
-    """Give what `sklearn.utils.shuffle` gives, with the same draw, less the time that it takes to look at the array."""
+    """Return what `sklearn.utils.shuffle` returns, with the same draw, without the time for a look at the array."""
     places = np.arange(len(order))
     random_state.shuffle(places)
     return order[places]

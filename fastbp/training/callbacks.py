@@ -263,7 +263,7 @@ Plain = Callable[[Network, History], object]
 
 
 def checked_callbacks(callbacks: Any) -> tuple[Callback | Plain, ...]:
-    """Give the callbacks of `train`'s argument."""
+    """Return the callbacks of `train`'s argument."""
     if isinstance(callbacks, Callback) or callable(callbacks) or not hasattr(callbacks, "__iter__"):
         raise TypeError(f"callbacks must be a sequence of callables, got {callbacks!r}: write callbacks=(call,)")
     calls = tuple(callbacks)

@@ -184,7 +184,7 @@ def _check(net: Any, optimizer: Any) -> None:
 
 
 def pack(net: NetworkCore, optimizer: Optimizer, history: History | None) -> Tree:
-    """Give everything that a run depends on, as a tree."""
+    """Return everything that a run depends on, as a tree."""
     return {
         "network": describe(net),
         "parameters": net.flat_parameters,
@@ -256,7 +256,7 @@ def _shape(sizes: list[int] | None) -> str:
 
 
 def unpack(path: Path, tree: Tree, net: NetworkCore, optimizer: Optimizer) -> None:
-    """Give network and optimizer the state of a checkpoint that fits them."""
+    """Return network and optimizer the state of a checkpoint that fits them."""
     try:
         optimizer.set_state(net, tree["optimizer"]["state"])
     except (ValueError, TypeError, KeyError) as error:
@@ -269,7 +269,7 @@ def unpack(path: Path, tree: Tree, net: NetworkCore, optimizer: Optimizer) -> No
 
 
 def history_of(tree: Tree) -> History | None:
-    """Give the history of a checkpoint."""
+    """Return the history of a checkpoint."""
     return None if tree["history"] is None else History(**tree["history"])
 
 

@@ -68,20 +68,20 @@ class Piece:
         return -(-self.rows // (self.batch_size * self.accumulate))
 
     def groups(self) -> Iterator[list[Batch]]:
-        """Give the batches of each step."""
+        """Return the batches of each step."""
         batches = self.batches()
         while group := list(itertools.islice(batches, self.accumulate)):
             yield group
 
     def batches(self) -> Iterator[Batch]:
-        """Give x, t and weights of each batch."""
+        """Return x, t and weights of each batch."""
         for first in range(0, self.rows, self.batch_size):
             place = slice(first, first + self.batch_size)
             rows: Any = place if self.order is None else self.order[place]
             yield self.x[rows], self.t[rows], None if self.weight is None else self.weight[rows]
 
     def steps_of(self, made: int, net: Network) -> int:
-        """Give how many batches are gone through when so many steps have been made: one without weight makes none."""
+        """Return how many batches are gone through when so many steps have been made: one without weight makes none."""
         if self.taken is not None:
             return self.taken if made else 0
         if self.weight is None and not net._inputs.counts_labels:
@@ -99,7 +99,7 @@ class Piece:
 
 
 def share_of(rows: int, weight: FloatArray | None) -> float:
-    """Give the sum of a batch's weights, added one after another as the engine does."""
+    """Return the sum of a batch's weights, added one after another as the engine does."""
     return float(rows) if weight is None else float(np.add.accumulate(weight, dtype=np.float64)[-1])
 
 
@@ -119,7 +119,7 @@ class Source(Protocol):
         """Make ready to give the batches of an epoch, from batch `first` on."""
 
     def piece(self, count: int | None, gathered: bool) -> Piece | None:
-        """Give the next batches of an epoch that has not ended, at most `count`; None where it ends here.
+        """Return the next batches of an epoch that has not ended, at most `count`; None where it ends here.
 
         Where `gathered`, rows of a piece shorter than the epoch lie one after another, as the engine takes them.
         """
@@ -168,7 +168,7 @@ class Rows:
         self.order = self._buffer if self.subset is None else self.subset[self._buffer]
 
     def piece(self, count: int | None, gathered: bool) -> Piece:
-        """Give the next batches."""
+        """Return the next batches."""
         left = self.batches - self._next
         wanted = left if count is None else min(left, count)
         if wanted == self.batches and self.count == len(self.x):
@@ -254,7 +254,7 @@ class Stream:
         return iter(given)
 
     def piece(self, count: int | None, gathered: bool) -> Piece | None:
-        """Give the next batch, or those of the next step, checked."""
+        """Return the next batch, or those of the next step, checked."""
         found: list[Batch] = []
         while len(found) < self.accumulate and not self.ended:
             try:
@@ -332,7 +332,7 @@ def checked_targets(net: Network, t: Any, rows: int, name: str = "t") -> Array:
 
 
 def class_labels(t: Array, name: str = "t") -> Array:
-    """Give the labels in checked targets: those of the classes, or 0 and 1 where there is one output."""
+    """Return the labels in checked targets: those of the classes, or 0 and 1 where there is one output."""
     if t.ndim == 1 and t.dtype.kind in "iu":
         return t
     if t.ndim == 2 and t.shape[1] == 1 and ((t == 0) | (t == 1)).all():
@@ -341,7 +341,7 @@ def class_labels(t: Array, name: str = "t") -> Array:
 
 
 def class_weights(given: str | Mapping[int, float] | ArrayLike, t: Array, classes: int) -> FloatArray:
-    """Give the weight of each class, float64 (classes,).
+    """Return the weight of each class, float64 (classes,).
 
     Parameters
     ----------
@@ -379,7 +379,7 @@ def class_weights(given: str | Mapping[int, float] | ArrayLike, t: Array, classe
 
 
 def weights_by_class(given: Any, classes: int) -> FloatArray:
-    """Give the weights of a dict or an array, whatever the targets."""
+    """Return the weights of a dict or an array, whatever the targets."""
     if isinstance(given, Mapping):
         table = np.ones(classes)
         for label, weight in given.items():
@@ -407,7 +407,7 @@ def _times(weight: FloatArray | None, factor: FloatArray) -> FloatArray:
 
 
 def weighted_by_class(net: Network, given: Any, t: Array, weight: FloatArray | None, rows: Any) -> FloatArray:
-    """Give the weights of all rows, where `given` counts the classes of these rows."""
+    """Return the weights of all rows, where `given` counts the classes of these rows."""
     labels = class_labels(t)
     table = class_weights(given, labels[rows], class_count(net)).astype(net.dtype)
     return _times(weight, table[labels])
@@ -483,7 +483,7 @@ class Validation(Record):
     weight: FloatArray | None
 
     def loss(self, net: Network) -> float:
-        """Give the mean loss, computed some rows at a time: the buffers for all of them may not fit."""
+        """Return the mean loss, computed some rows at a time: the buffers for all of them may not fit."""
         if len(self.x) <= VALIDATED:
             return net.loss_value(self.x, self.t, sample_weight=self.weight)
         if net._inputs.counts_apart:
@@ -509,7 +509,7 @@ VALIDATED = 2**15
 
 
 def checked_validation(net: Network, data: Any) -> Validation | None:
-    """Give the data of `train`'s argument ``validation_data``."""
+    """Return the data of `train`'s argument ``validation_data``."""
     if data is None:
         return None
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):

@@ -78,7 +78,7 @@ class Metric(Frozen):
         vars(self).update(name=name, function=function, of=of, mode=mode)
 
     def __call__(self, t: Array, y: Array, sample_weight: Array | None = None) -> float:
-        """Give the metric of targets t and predictions y."""
+        """Return the metric of targets t and predictions y."""
         if sample_weight is None or not _takes_weights(self.function):
             return float(self.function(t, y))
         return float(self.function(t, y, sample_weight=sample_weight))
@@ -198,7 +198,7 @@ TOP = re.compile(r"top_([1-9][0-9]*)")
 
 
 def metric(given: str | Metric | Callable[..., Any]) -> Metric:
-    """Give the metric of a name, or of a function of targets and predictions.
+    """Return the metric of a name, or of a function of targets and predictions.
 
     Parameters
     ----------
@@ -247,7 +247,7 @@ def _known(name: str) -> Metric:
 
 
 def checked_metrics(name: str, given: Any) -> tuple[Metric, ...]:
-    """Give the metrics of `train`'s argument of this name."""
+    """Return the metrics of `train`'s argument of this name."""
     if isinstance(given, str | Metric) or not isinstance(given, Iterable):
         raise TypeError(f'{name} must be a sequence such as ("accuracy",), got {given!r}')
     found = tuple(metric(one) for one in given)
@@ -272,7 +272,7 @@ def check_against(net: Network, found: Iterable[Metric], x: Array, t: Any) -> No
 def evaluate(
     net: Network, found: Iterable[Metric], x: Array, t: Any, weight: Array | None = None, rows: Array | None = None
 ) -> dict[str, float]:
-    """Give the values of metrics on data (or on these rows of it), by name. Rows that the loss ignores do not count."""
+    """Return the values of metrics on data (or on these rows), by name. Rows that the loss ignores do not count."""
     found = tuple(found)
     made = {kind: _in_blocks(net, kind, x, rows) for kind in {one.of for one in found}}
     t = np.asarray(t)
@@ -287,7 +287,7 @@ def evaluate(
 
 
 def _ignored(loss: Loss) -> set[int]:
-    """Give the labels that no part of a loss looks at."""
+    """Return the labels that no part of a loss looks at."""
     if isinstance(loss, LossSum):
         return set.intersection(*(_ignored(part) for _, part in loss.losses))
     ignored = getattr(loss, "ignore_index", None)

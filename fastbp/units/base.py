@@ -81,11 +81,11 @@ class Unit:
             cls.kind = None  # else the engine would carry out the base's rule, and never call these
 
     def engine_options(self) -> tuple[float, ...]:
-        """Give the numbers that the engine's kernel reads, in its order."""
+        """Return the numbers that the engine's kernel reads, in its order."""
         return ()
 
     def outputs_for(self, n_in: int | None) -> int | None:
-        """Give the number of outputs for so many inputs; None where it is not known before the unit runs.
+        """Return the number of outputs for so many inputs; None where it is not known before the unit runs.
 
         Raises
         ------
@@ -104,14 +104,14 @@ class Unit:
         """
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Give the shape of what training keeps beside the parameters, by its name."""
+        """Return the shape of what training keeps beside the parameters, by its name."""
         return {}
 
     def initialize_state(self, state: dict[str, Any]) -> None:
         """Fill the arrays that `state_shapes` names, in place; they are zeros before."""
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Give the shape of each parameter by its name; without this method a unit has none."""
+        """Return the shape of each parameter by its name; without this method a unit has none."""
         return {}
 
     def initialize(self, rng: Philox, parameters: dict[str, Any]) -> None:
@@ -128,7 +128,7 @@ class Unit:
             raise NotImplementedError(self._lacks("initialize(rng, parameters)"))
 
     def forward(self, x: FloatArray) -> FloatArray:
-        """Give y = f(x), and remember what `backward` will need."""
+        """Return y = f(x), and remember what `backward` will need."""
         raise NotImplementedError(self._lacks("forward(x)"))
 
     def backward(self, dy: FloatArray) -> FloatArray:
@@ -136,7 +136,7 @@ class Unit:
         raise NotImplementedError(self._lacks("backward(dy)"))
 
     def forward_tangent(self, x: FloatArray, x_dot: FloatArray, dots: dict[str, Any]) -> FloatArray:
-        """Give the derivative of y = f(x) while x moves along x_dot, and the parameters along ``dots``, by name.
+        """Return the derivative of y = f(x) while x moves along x_dot, and the parameters along ``dots``, by name.
 
         Second order needs it of a unit of your own, with `backward_tangent`; neither may rely on what `forward` or
         `backward` have left, nor change it. In evaluation.
@@ -146,7 +146,7 @@ class Unit:
     def backward_tangent(
         self, x: FloatArray, x_dot: FloatArray, dots: dict[str, Any], dy: FloatArray, dy_dot: FloatArray
     ) -> tuple[FloatArray, dict[str, Any]]:
-        """Give the derivatives of dx, and of the parameters' gradients by name, while dy moves along dy_dot, too.
+        """Return the derivatives of dx, and of the parameters' gradients by name, while dy moves along dy_dot, too.
 
         dx and the gradients are what `backward` makes of dy after ``forward(x)``.
         """
@@ -155,7 +155,7 @@ class Unit:
         )
 
     def sample_gradients(self, x: FloatArray, dy: FloatArray) -> dict[str, Any]:
-        """Give the gradient at each parameter of each row alone, by name, with the rows as first axis.
+        """Return the gradient at each parameter of each row alone, by name, with the rows as first axis.
 
         A unit of your own may define it; otherwise this calls `forward` and `backward` for each row.
         """
@@ -214,7 +214,7 @@ class Unit:
             self.__dict__.pop(name, None)
 
     def fresh(self) -> Self:
-        """Give a unit with the same settings that is in no network and has no parameters, no dtype and no memories."""
+        """Return a unit with the same settings, in no network, without parameters, dtype and memories."""
         unit = type(self).__new__(type(self))
         unit.__dict__.update(vars(self))
         unit.release()
@@ -223,13 +223,13 @@ class Unit:
         return unit
 
     def multiply_adds(self) -> int:
-        """Give the multiply-adds of the unit's own matrix products for one row, forward; for `Network.summary`."""
+        """Return the multiply-adds of the unit's own matrix products for one row, forward; for `Network.summary`."""
         return 0
 
     # ---- settings as data, copies
 
     def config(self) -> dict[str, Any]:
-        """Give the arguments that make an equal unit, as plain JSON values; a model's file holds them.
+        """Return the arguments that make an equal unit, as plain JSON values; a model's file holds them.
 
         They are looked up by the names in the signature of ``__init__``: a unit of your own that keeps each argument as
         an attribute of the same name needs no ``config``. Sequences come back as lists.

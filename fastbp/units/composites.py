@@ -20,7 +20,7 @@ MERGES = ("sum", "mean", "concat")
 
 
 def part_of(named: Mapping[str, Any], i: int) -> dict[str, Any]:
-    """Give the entries of unit number i, under the names that it has for them itself."""
+    """Return the entries of unit number i, under the names that it has for them itself."""
     start = f"{i}."
     return {name.removeprefix(start): value for name, value in named.items() if name.startswith(start)}
 
@@ -35,7 +35,7 @@ def initialize_unit(unit: Unit, following: Unit | None, rng: Philox, parameters:
 
 
 def following(units: Sequence[Unit], i: int) -> Unit | None:
-    """Give the unit after number i, if there is one."""
+    """Return the unit after number i, if there is one."""
     return units[i + 1] if i + 1 < len(units) else None
 
 
@@ -51,7 +51,7 @@ class Composite(Unit):
     units: tuple[Unit, ...]
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Give the shapes of all parameters of all units."""
+        """Return the shapes of all parameters of all units."""
         return {
             f"{i}.{name}": shape for i, unit in enumerate(self.units) for name, shape in unit.parameter_shapes().items()
         }
@@ -105,7 +105,7 @@ class Composite(Unit):
                 unit.release()
 
     def fresh(self) -> Self:
-        """Give a unit with the same settings, made of fresh units, that is in no network."""
+        """Return a unit with the same settings, made of fresh units, that is in no network."""
         shared = self.__dict__.pop("_shared", False)  # otherwise the copy would release units that are not its own
         try:
             unit = super().fresh()
@@ -122,7 +122,7 @@ class Composite(Unit):
         return kept
 
     def _begin(self) -> None:
-        """Give the units their parameters, where this one is used alone."""
+        """Return the units their parameters, where this one is used alone."""
         if not self.__dict__.get("_shared"):
             self._share_out()
 
@@ -131,7 +131,7 @@ class Composite(Unit):
 
 
 def _remembering(unit: Unit) -> Unit:
-    """Give a fresh unit with the state and the mode of this one."""
+    """Return a fresh unit with the state and the mode of this one."""
     if isinstance(unit, Composite):
         made: Unit = unit.fresh()
         made.__dict__["units"] = tuple(map(_remembering, unit.units))
@@ -144,7 +144,7 @@ def _remembering(unit: Unit) -> Unit:
 
 
 def check_units(name: str, units: Sequence[Any]) -> tuple[Unit, ...]:
-    """Give units that a composite may be made of, or raise."""
+    """Return units that a composite may be made of, or raise."""
     if not units:
         raise ValueError(f"{name} needs at least one unit")
     for i, unit in enumerate(units):
@@ -193,7 +193,7 @@ class Sequential(Composite):
         return following(self.units, i)
 
     def outputs_for(self, n_in: int | None) -> int | None:
-        """Give the outputs of the last unit."""
+        """Return the outputs of the last unit."""
         for i, unit in enumerate(self.units):
             try:
                 n_in = unit.outputs_for(n_in)
@@ -202,14 +202,14 @@ class Sequential(Composite):
         return n_in
 
     def forward(self, x: FloatArray) -> FloatArray:
-        """Give the output of the last unit."""
+        """Return the output of the last unit."""
         self._begin()
         for unit in self.units:
             x = unit.forward(x)
         return x
 
     def backward(self, dy: FloatArray) -> FloatArray:
-        """Give the gradient at the input of the first unit."""
+        """Return the gradient at the input of the first unit."""
         for unit in reversed(self.units):
             dy = unit.backward(dy)
         return dy
@@ -255,19 +255,19 @@ class Residual(Composite):
         return self.units[0]
 
     def outputs_for(self, n_in: int | None) -> int | None:
-        """Give as many outputs as inputs."""
+        """Return the number of outputs: as many as inputs."""
         made = self.block.outputs_for(n_in)
         if n_in is not None and made is not None and made != n_in:
             raise ValueError(f"adds its {n_in} inputs to the {made} outputs of its block: they must be as many")
         return made if n_in is None else n_in
 
     def forward(self, x: FloatArray) -> FloatArray:
-        """Give x + f(x), a fresh array."""
+        """Return x + f(x), a fresh array."""
         self._begin()
         return merge("sum", [self.block.forward(x), x])
 
     def backward(self, dy: FloatArray) -> FloatArray:
-        """Give the gradient at x: what comes around the block and what comes through it."""
+        """Return the gradient at x: what comes around the block and what comes through it."""
         return np.add(dy, self.block.backward(dy))
 
 
@@ -313,7 +313,7 @@ class Branches(Composite):
         self.merge = check.choice("merge", merge, MERGES)
 
     def outputs_for(self, n_in: int | None) -> int | None:
-        """Give the outputs of one branch, or of all for "concat"."""
+        """Return the outputs of one branch, or of all for "concat"."""
         made = []
         for i, unit in enumerate(self.units):
             try:
@@ -328,14 +328,14 @@ class Branches(Composite):
         return known[0] if len(known) == len(made) else None
 
     def forward(self, x: FloatArray) -> FloatArray:
-        """Give the merged outputs, a fresh array."""
+        """Return the merged outputs, a fresh array."""
         self._begin()
         outputs = [unit.forward(x) for unit in self.units]
         self._kept = [y.shape[1] for y in outputs]
         return merge(self.merge, outputs)
 
     def backward(self, dy: FloatArray) -> FloatArray:
-        """Give the gradient at x, the sum over the branches."""
+        """Return the gradient at x, the sum over the branches."""
         parts = unmerge(self.merge, dy, self._remembered())
         return sum_of([unit.backward(part) for unit, part in zip(self.units, parts, strict=True)])
 
@@ -360,7 +360,7 @@ def merge(how: str, outputs: Sequence[FloatArray]) -> FloatArray:
 
 
 def unmerge(how: str, dy: FloatArray, widths: Sequence[int]) -> list[FloatArray]:
-    """Give each branch the gradient at its output."""
+    """Return the gradient at the output of each branch."""
     if how == "concat":
         return np.split(dy, np.cumsum(widths)[:-1], axis=1)
     if how == "mean":

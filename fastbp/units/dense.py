@@ -80,13 +80,13 @@ class Linear(Unit):
         self.seed = None if seed is None else Philox(seed).seed
 
     def outputs_for(self, n_in: int | None) -> int:
-        """Give n_out."""
+        """Return n_out."""
         if n_in is not None and n_in != self.n_in:
             raise ValueError(f"takes {self.n_in} inputs, but the unit before it gives {n_in}")
         return self.n_out
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Give ``{"weight": (n_in, n_out), "bias": (n_out,)}``."""
+        """Return ``{"weight": (n_in, n_out), "bias": (n_out,)}``."""
         return {"weight": (self.n_in, self.n_out), "bias": (self.n_out,)}
 
     def initialize(self, rng: Philox, parameters: dict[str, Any]) -> None:
@@ -95,7 +95,7 @@ class Linear(Unit):
         parameters["bias"][...] = 0.0
 
     def forward(self, x: FloatArray) -> FloatArray:
-        """Give x @ weight + bias, a fresh array of shape (n, n_out), and keep a reference to x."""
+        """Return x @ weight + bias, a fresh array of shape (n, n_out), and keep a reference to x."""
         y = functional.linear(x, self.parameters["weight"], self.parameters["bias"])
         self._kept = x
         return y
@@ -107,7 +107,7 @@ class Linear(Unit):
         return functional.linear_backward(dy, x, self.parameters["weight"], out=into)[0]
 
     def multiply_adds(self) -> int:
-        """Give n_in · n_out."""
+        """Return n_in · n_out."""
         return self.n_in * self.n_out
 
     def __repr__(self) -> str:

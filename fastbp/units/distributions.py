@@ -44,16 +44,16 @@ class Softmax(Unit):
     kind: ClassVar[str | None] = "softmax"
 
     def outputs_for(self, n_in: int | None) -> int | None:
-        """Give as many outputs as inputs."""
+        """Return the number of outputs: as many as inputs."""
         return n_in
 
     def forward(self, x: FloatArray) -> FloatArray:
-        """Give the probabilities of each row, a fresh array, and keep a reference to them."""
+        """Return the probabilities of each row, a fresh array, and keep a reference to them."""
         self._kept = y = functional.softmax(check.matrix("x", x))
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
-        """Give the gradient at x, a fresh array."""
+        """Return the gradient at x, a fresh array."""
         return functional.softmax_backward(dy, self._remembered())
 
 
@@ -90,14 +90,14 @@ class LogSoftmax(Unit):
     kind: ClassVar[str | None] = "log_softmax"
 
     def outputs_for(self, n_in: int | None) -> int | None:
-        """Give as many outputs as inputs."""
+        """Return the number of outputs: as many as inputs."""
         return n_in
 
     def forward(self, x: FloatArray) -> FloatArray:
-        """Give the log-probabilities of each row, a fresh array, and keep a reference to them."""
+        """Return the log-probabilities of each row, a fresh array, and keep a reference to them."""
         self._kept = y = functional.log_softmax(check.matrix("x", x))
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
-        """Give the gradient at x, a fresh array."""
+        """Return the gradient at x, a fresh array."""
         return functional.log_softmax_backward(dy, self._remembered())

@@ -68,11 +68,11 @@ class Dropout(Unit):
         self.seed = None if seed is None else Philox(seed).seed
 
     def engine_options(self) -> tuple[float, ...]:
-        """Give (p,)."""
+        """Return (p,)."""
         return (self.p,)
 
     def outputs_for(self, n_in: int | None) -> int | None:
-        """Give as many outputs as inputs."""
+        """Return the number of outputs: as many as inputs."""
         return n_in
 
     def take_chance(self, seed: int, stream: int, step: int, first_row: int) -> None:
@@ -80,7 +80,7 @@ class Dropout(Unit):
         self._drawn, self.stream, self.steps, self._first_row = seed, stream, step, first_row
 
     def forward(self, x: FloatArray) -> FloatArray:
-        """Give what is left of x, a fresh array; in training the next call drops other elements."""
+        """Return what is left of x, a fresh array; in training the next call drops other elements."""
         chance = self._chance()
         y = functional.dropout(x, **chance)
         self._kept = chance
@@ -88,7 +88,7 @@ class Dropout(Unit):
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
-        """Give dy with what the last `forward` dropped at 0, a fresh array."""
+        """Return dy with what the last `forward` dropped at 0, a fresh array."""
         return functional.dropout_backward(dy, **self._remembered())
 
     def _chance(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class Dropout(Unit):
         return {"p": self.p if self.training else 0.0, "seed": seed, **place}
 
     def fresh(self) -> Self:
-        """Give a unit with the same settings whose steps begin anew."""
+        """Return a unit with the same settings whose steps begin anew."""
         unit = super().fresh()
         for name in ("_drawn", "_first_row", "steps", "stream"):
             unit.__dict__.pop(name, None)

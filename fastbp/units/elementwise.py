@@ -37,21 +37,21 @@ class ActivationUnit(Unit):
         return dict(zip(self.rule.options, self._options, strict=True))
 
     def engine_options(self) -> tuple[float, ...]:
-        """Give the options in the order of the table."""
+        """Return the options in the order of the table."""
         return self._options
 
     def outputs_for(self, n_in: int | None) -> int | None:
-        """Give as many outputs as inputs."""
+        """Return the number of outputs: as many as inputs."""
         return n_in
 
     def forward(self, x: FloatArray) -> FloatArray:
-        """Give the activation of each element of x, a fresh array, and keep a reference to what backward needs."""
+        """Return the activation of each element of x, a fresh array, and keep a reference to what backward needs."""
         y = _function(self.rule.name)(x, **self.options)
         self._kept = y if self.rule.needs == "output" else x
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
-        """Give dy times the derivative, a fresh array."""
+        """Return dy times the derivative, a fresh array."""
         return _function(f"{self.rule.name}_backward")(dy, self._remembered(), **self.options)
 
     def __repr__(self) -> str:

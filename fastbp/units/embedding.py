@@ -88,11 +88,11 @@ class Embedding(Unit):
         self.seed = None if seed is None else Philox(seed).seed
 
     def engine_options(self) -> tuple[float, ...]:
-        """Give (n_codes, width, columns), with 0 for all columns."""
+        """Return (n_codes, width, columns), with 0 for all columns."""
         return self.n_codes, self.width, self.columns or 0
 
     def outputs_for(self, n_in: int | None) -> int | None:
-        """Give width for each column of codes, and 1 for each other one."""
+        """Return width for each column of codes, and 1 for each other one."""
         if n_in is None:
             return None
         if self.columns is not None and self.columns > n_in:
@@ -107,7 +107,7 @@ class Embedding(Unit):
         check.codes(name, x[:, : self.columns], self.n_codes)
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Give ``{"table": (n_codes, width)}``."""
+        """Return ``{"table": (n_codes, width)}``."""
         return {"table": (self.n_codes, self.width)}
 
     def initialize(self, rng: Philox, parameters: dict[str, Any]) -> None:
@@ -115,7 +115,7 @@ class Embedding(Unit):
         rng.normal(parameters["table"])
 
     def forward(self, x: NDArray[Any]) -> FloatArray:
-        """Give the codes' rows of the table, a fresh array, and keep a reference to x."""
+        """Return the codes' rows of the table, a fresh array, and keep a reference to x."""
         y = functional.embedding(x, self.parameters["table"], columns=self.columns)
         self._kept = x
         return y

@@ -29,11 +29,11 @@ class _Norm(Unit):
         return self.n
 
     def outputs_for(self, n_in: int | None) -> int:
-        """Give n."""
+        """Return n."""
         return _same_width(self.n, n_in)
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Give the shapes of the parameters: (n,) each."""
+        """Return the shapes of the parameters: (n,) each."""
         return {name: (self.n,) for name in self.names}
 
     def initialize(self, rng: Philox, parameters: dict[str, Any]) -> None:
@@ -112,15 +112,15 @@ class LayerNorm(_Norm):
         self.affine = bool(affine)
 
     def engine_options(self) -> tuple[float, ...]:
-        """Give (eps,)."""
+        """Return (eps,)."""
         return (self.eps,)
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Give ``{"scale": (n,), "shift": (n,)}``; without affine there are none."""
+        """Return ``{"scale": (n,), "shift": (n,)}``; without affine there are none."""
         return super().parameter_shapes() if self.affine else {}
 
     def forward(self, x: FloatArray) -> FloatArray:
-        """Give the normalised rows, a fresh array, and keep a reference to x."""
+        """Return the normalised rows, a fresh array, and keep a reference to x."""
         scale, shift = (self.parameters.get(name) for name in self.names)
         y = functional.layer_norm(_columns(x, self), scale, shift, eps=self.eps)
         self._kept = x
@@ -198,11 +198,11 @@ class RMSNorm(_Norm):
         self.eps = None if eps is None else check.real("eps", eps, at_least=0)
 
     def engine_options(self) -> tuple[float, ...]:
-        """Give (eps,), or what stands for the dtype's own."""
+        """Return (eps,), or what stands for the dtype's own."""
         return (functional.OWN_EPS if self.eps is None else self.eps,)
 
     def forward(self, x: FloatArray) -> FloatArray:
-        """Give the normalised rows, a fresh array, and keep a reference to x."""
+        """Return the normalised rows, a fresh array, and keep a reference to x."""
         y = functional.rms_norm(x, self.parameters["scale"], eps=self.eps)
         self._kept = x
         return y
@@ -282,11 +282,11 @@ class BatchNorm(_Norm):
         self.momentum = check.real("momentum", momentum, at_least=0, at_most=1)
 
     def engine_options(self) -> tuple[float, ...]:
-        """Give (eps, momentum)."""
+        """Return (eps, momentum)."""
         return self.eps, self.momentum
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Give ``{"mean": (n,), "variance": (n,)}``."""
+        """Return ``{"mean": (n,), "variance": (n,)}``."""
         return {"mean": (self.n,), "variance": (self.n,)}
 
     def initialize_state(self, state: dict[str, Any]) -> None:
@@ -295,7 +295,7 @@ class BatchNorm(_Norm):
         state["variance"][...] = 1.0
 
     def forward(self, x: FloatArray) -> FloatArray:
-        """Give the normalised columns, a fresh array, and keep a reference to x; in training the state moves."""
+        """Return the normalised columns, a fresh array, and keep a reference to x; in training the state moves."""
         scale, shift = self.parameters["scale"], self.parameters["shift"]
         options: dict[str, Any] = {"training": self.training, "eps": self.eps, **self.state}
         y = functional.batch_norm(x, scale, shift, momentum=self.momentum, **options)

@@ -70,7 +70,7 @@ class PReLU(Unit):
         self.init = check.real("init", init)
 
     def engine_options(self) -> tuple[float, ...]:
-        """Give (n,)."""
+        """Return (n,)."""
         return (self.n,)
 
     @property
@@ -79,13 +79,13 @@ class PReLU(Unit):
         return None if self.n == 1 else self.n
 
     def outputs_for(self, n_in: int | None) -> int | None:
-        """Give as many outputs as inputs: n, where that is not 1."""
+        """Return the number of outputs: as many as inputs: n, where that is not 1."""
         if self.n != 1 and n_in not in (None, self.n):
             raise ValueError(f"takes {self.n} inputs, but the unit before it gives {n_in}")
         return n_in if self.n == 1 else self.n
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Give ``{"slope": (n,)}``."""
+        """Return ``{"slope": (n,)}``."""
         return {"slope": (self.n,)}
 
     def initialize(self, rng: Philox, parameters: dict[str, Any]) -> None:
@@ -93,7 +93,7 @@ class PReLU(Unit):
         parameters["slope"][...] = self.init
 
     def forward(self, x: FloatArray) -> FloatArray:
-        """Give the activation of each element of x, a fresh array, and keep a reference to x."""
+        """Return the activation of each element of x, a fresh array, and keep a reference to x."""
         y = functional.prelu(x, self.parameters["slope"])
         self._kept = x
         return y

@@ -45,11 +45,11 @@ class Flatten(Unit):
     kind: ClassVar[str | None] = "identity"
 
     def outputs_for(self, n_in: int | None) -> int | None:
-        """Give as many outputs as inputs."""
+        """Return the number of outputs: as many as inputs."""
         return n_in
 
     def forward(self, x: FloatArray) -> FloatArray:
-        """Give x as a matrix with the same rows."""
+        """Return x as a matrix with the same rows."""
         x = check.array("x", x)
         if x.ndim == 0:
             raise ValueError("x has shape (), expected at least one axis: the rows")
@@ -57,7 +57,7 @@ class Flatten(Unit):
         return np.reshape(x, (x.shape[0], prod(x.shape[1:])))
 
     def backward(self, dy: FloatArray) -> FloatArray:
-        """Give dy in the shape of x."""
+        """Return dy in the shape of x."""
         shape, dtype = self._remembered()
         dy = check.array("dy", dy, dtype, "x")
         check.shape("dy", dy, (shape[0], prod(shape[1:])), "the shape of forward's output")

@@ -111,7 +111,7 @@ cdef void find_neighbours(Chain* chain, int i) noexcept:
     before.folded = unit.kind == LINEAR and before.kind == ACTIVATION and not before.rule.needs_input
 
 cdef int choose_slots(Chain* chain) except -1:
-    """Give the gradient at each output a place from when it is written until it is used up."""
+    """Assign the gradient at each output a place from when it is written until it is used up."""
     cdef char* busy = <char*> PyMem_RawCalloc(chain.n_units + 1, 1)
     cdef Unit* unit
     cdef int i, k, source
@@ -172,7 +172,7 @@ cdef Py_ssize_t rows_of_deltas(const Chain* chain, Py_ssize_t rows) noexcept nog
 
 cdef Py_ssize_t chain_lay_out(Chain* chain, char* base, Py_ssize_t rows, Py_ssize_t dense_rows, Py_ssize_t turned_bytes, int threads,
                               bint gathers, Py_ssize_t least_scratch) noexcept:
-    """Give every buffer its place from `base` on; the bytes it takes. With base NULL it only measures. What is as wide as the input is
+    """Assign every buffer its place from `base` on; the bytes it takes. With base NULL it only measures. What is as wide as the input is
     there for `dense_rows`, what a sparse batch needs for `turned_bytes`."""
     cdef char* place = base
     cdef Py_ssize_t itemsize = chain.kernels.itemsize

@@ -274,7 +274,7 @@ cdef Py_ssize_t turned_bytes(const SparseX* x, Py_ssize_t rows, bint in_order, P
 
 cdef void turned_begin(TurnedX* t, const SparseTile* x, Py_ssize_t rows, const SparseX* all_rows, Py_ssize_t itemsize,
                        char* room) noexcept nogil:
-    """Give each group its place. Groups differ by a row at most."""
+    """Assign each group its place. Groups differ by a row at most."""
     cdef Py_ssize_t entries = entries_of(all_rows, x.order, x.first, rows), before = 0, first, here
     cdef char* values
     cdef int32_t* places

@@ -510,7 +510,7 @@ cdef void begin(Work* w, const Kernels* kernels, const Product* product, int ind
     w.end_packed, w.end_block = w.blocks.k_blocks, w.blocks.k_blocks
 
 cdef void share_out(Group* group, char* scratch, int n_threads) noexcept nogil:
-    """Give each product its packed rows, and each worker its packed columns."""
+    """Assign each product its packed rows, and each worker its packed columns."""
     cdef int i, worker
     group.own_bytes = 0
     for i in range(group.count):
