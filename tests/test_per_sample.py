@@ -195,6 +195,18 @@ def test_a_unit_may_say_itself_what_its_samples_have(rng: np.random.Generator) -
     assert_samples(net, *problem(rng, net)[:2], 1e-12)
 
 
+def test_a_subclass_with_another_forward_has_no_rule_of_its_base(rng: np.random.Generator) -> None:
+    class Doubled(Linear):
+        def forward(self, x: Array) -> Array:
+            return 2 * super().forward(x)
+
+        def backward(self, dy: Array) -> Array:
+            return super().backward(2 * dy)
+
+    net = shaken(Network(Doubled(4, 3), Tanh(), loss=fastbp.MSE(), dtype="float64", seed=0), rng)
+    assert_samples(net, *problem(rng, net)[:2])
+
+
 def test_what_it_says_is_checked(rng: np.random.Generator) -> None:
     class Wrong(Cubed):
         returned: dict[str, Any]

@@ -7,18 +7,17 @@ what a parameter's gradient is of one sample follows from its two rows. So the l
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastbp import _engine, reference
 from fastbp import _validate as check
 from fastbp._core.gradients import NamedViews
 from fastbp._core.segments import Recorder
 from fastbp._validate import FloatArray
+from fastbp.units.base import square_sums
 
 if TYPE_CHECKING:
     from fastbp._core.core import NetworkCore
@@ -44,85 +43,6 @@ class SampleGradients(NamedViews):
     >>> list(grads), grads["0.weight"].shape, grads.flat.shape
     (['0.weight', '0.bias'], (5, 2, 1), (5, 3))
     """
-
-
-# ---- what each kind of unit makes of its rows ------------------------------------------------------------------------
-
-
-def _of_linear(unit: Any, x: FloatArray, dy: FloatArray) -> Named:
-    # dw_n = x_n' dy_n
-    return {"weight": x[:, :, None] * dy[:, None, :], "bias": dy}
-
-
-def _of_prelu(unit: Any, x: FloatArray, dy: FloatArray) -> Named:
-    terms = np.where(x > 0, 0, x * dy).astype(dy.dtype, copy=False)
-    return {"slope": terms if unit.n > 1 else terms.sum(axis=1, keepdims=True)}
-
-
-def _of_embedding(unit: Any, x: FloatArray, dy: FloatArray) -> Named:
-    codes, vectors = _codes_and_vectors(unit, x, dy)
-    table = np.zeros((len(x), unit.n_codes, unit.width), dy.dtype)
-    np.add.at(table, (np.arange(len(x))[:, None], codes), vectors)
-    return {"table": table}
-
-
-def _codes_and_vectors(unit: Any, x: FloatArray, dy: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:
-    k = x.shape[1] if unit.columns is None else unit.columns
-    return x[:, :k].astype(np.int64), dy[:, : k * unit.width].reshape(len(x), k, unit.width)
-
-
-def _of_layer_norm(unit: Any, x: FloatArray, dy: FloatArray) -> Named:
-    return {"scale": dy * reference.layer_norm(x, eps=unit.eps), "shift": dy}
-
-
-def _of_rms_norm(unit: Any, x: FloatArray, dy: FloatArray) -> Named:
-    return {"scale": dy * reference.rms_norm(x, eps=unit.eps)}
-
-
-def _of_batch_norm(unit: Any, x: FloatArray, dy: FloatArray) -> Named:
-    return {"scale": dy * reference.batch_norm(x, training=False, eps=unit.eps, **unit.state), "shift": dy}
-
-
-GRADIENTS: dict[str, Callable[[Any, FloatArray, FloatArray], Named]] = {
-    "linear": _of_linear,
-    "prelu": _of_prelu,
-    "embedding": _of_embedding,
-    "layer_norm": _of_layer_norm,
-    "rms_norm": _of_rms_norm,
-    "batch_norm": _of_batch_norm,
-}
-"""The gradients of each row at a unit's parameters, by its kind: of (unit, x, dy)."""
-
-
-def _square_sums(x: FloatArray) -> NDArray[np.float64]:
-    """The sum of the squares of each row, in float64."""
-    rows = x.reshape(len(x), math.prod(x.shape[1:]))
-    if rows.strides[1] != rows.itemsize or not rows.flags.aligned:
-        rows = rows.copy()
-    sums = np.empty(len(rows))
-    _engine.square_sums(rows, sums)
-    return sums
-
-
-def _squares_of_linear(unit: Any, x: FloatArray, dy: FloatArray) -> NDArray[np.float64]:
-    # |dw_n|^2 + |db_n|^2 = (|x_n|^2 + 1) |dy_n|^2
-    return (_square_sums(x) + 1) * _square_sums(dy)
-
-
-def _squares_of_embedding(unit: Any, x: FloatArray, dy: FloatArray) -> NDArray[np.float64]:
-    # A code's vectors add up: the products of all pairs of columns that have the same code.
-    codes, vectors = _codes_and_vectors(unit, x, dy)
-    wide = vectors.astype(np.float64)
-    products = wide @ wide.swapaxes(1, 2)
-    same = codes[:, :, None] == codes[:, None, :]
-    return np.asarray(np.where(same, products, 0).sum(axis=(1, 2)))
-
-
-SQUARES: dict[str, Callable[[Any, FloatArray, FloatArray], NDArray[np.float64]]] = {
-    "linear": _squares_of_linear,
-    "embedding": _squares_of_embedding,
-}
-"""The squared length of these without them, where there is a way."""
 
 
 class Samples:
@@ -156,7 +76,8 @@ class Samples:
         node, x, dy = self._at(i)
         unit: Any = node.unit
         if node.kind is not None:
-            return GRADIENTS[node.kind](unit, x, dy)
+            found: Named = unit.sample_gradients(x, dy)
+            return found
         if i not in self._in_python:
             self._in_python[i] = self._of_python(i)
         return self._in_python[i]
@@ -177,9 +98,10 @@ class Samples:
     def squares(self, i: int) -> NDArray[np.float64]:
         """Return the squared length of these, over all parameters of the node."""
         node, x, dy = self._at(i)
-        if node.kind in SQUARES:
-            return SQUARES[node.kind](node.unit, x, dy)
-        return np.asarray(sum(map(_square_sums, self.gradients(i).values())))
+        if node.kind is not None:
+            found: NDArray[np.float64] = node.unit.sample_squares(x, dy)
+            return found
+        return np.asarray(sum(map(square_sums, self.gradients(i).values())))
 
     def norms(self) -> NDArray[np.float64]:
         """Return the length of each row's gradient."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fastbp import _config
+from fastbp import _config, _engine
 from fastbp import _validate as check
 from fastbp._validate import FloatArray
 from fastbp.random import Philox, stream_number
@@ -79,6 +81,9 @@ class Unit:
         super().__init_subclass__(**kwargs)
         if ("forward" in vars(cls) or "backward" in vars(cls)) and "kind" not in vars(cls):
             cls.kind = None  # else the engine would carry out the base's rule, and never call these
+            for rule in ("sample_gradients", "sample_squares"):  # the package's are of another function
+                if getattr(cls, rule).__module__.startswith("fastbp.") and rule not in vars(cls):
+                    setattr(cls, rule, getattr(Unit, rule))
 
     def engine_options(self) -> tuple[float, ...]:
         """Return the numbers that the engine's kernel reads, in its order."""
@@ -166,6 +171,13 @@ class Unit:
             for name, values in made.items():
                 values[i] = self.gradients[name]
         return made
+
+    def sample_squares(self, x: FloatArray, dy: FloatArray) -> NDArray[np.float64]:
+        """Return the squared length of these for each row, over all parameters, in float64.
+
+        A unit whose lengths follow without the gradients defines it.
+        """
+        return np.asarray(sum(map(square_sums, self.sample_gradients(x, dy).values())))
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
@@ -261,3 +273,13 @@ class Unit:
         if kept is None:
             raise RuntimeError(f"{self!r}.backward before forward: call forward(x) first")
         return kept
+
+
+def square_sums(x: FloatArray) -> NDArray[np.float64]:
+    """Return the sum of the squares of each row, in float64."""
+    rows = x.reshape(len(x), math.prod(x.shape[1:]))
+    if rows.strides[1] != rows.itemsize or not rows.flags.aligned:
+        rows = rows.copy()
+    sums = np.empty(len(rows))
+    _engine.square_sums(rows, sums)
+    return sums

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from numpy.typing import DTypeLike
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from fastbp import _validate as check
 from fastbp import functional, initializers
 from fastbp._validate import FloatArray
 from fastbp.random import Philox
-from fastbp.units.base import Unit
+from fastbp.units.base import Unit, square_sums
 
 
 class Linear(Unit):
@@ -105,6 +106,14 @@ class Linear(Unit):
         x = self._remembered()
         into = (None, self.gradients["weight"], self.gradients["bias"])
         return functional.linear_backward(dy, x, self.parameters["weight"], out=into)[0]
+
+    def sample_gradients(self, x: FloatArray, dy: FloatArray) -> dict[str, Any]:
+        """Return dw_n = x_n' dy_n and db_n = dy_n of each row n."""
+        return {"weight": x[:, :, None] * dy[:, None, :], "bias": dy}
+
+    def sample_squares(self, x: FloatArray, dy: FloatArray) -> NDArray[np.float64]:
+        """Return |dw_n|^2 + |db_n|^2 = (|x_n|^2 + 1) |dy_n|^2."""
+        return (square_sums(x) + 1) * square_sums(dy)
 
     def multiply_adds(self) -> int:
         """Return n_in · n_out."""

@@ -127,6 +127,25 @@ class Embedding(Unit):
         dx = functional.embedding_backward(dy, x, table, columns=self.columns, out=into)[0]
         return np.zeros(x.shape, dy.dtype) if dx is None else dx
 
+    def sample_gradients(self, x: FloatArray, dy: FloatArray) -> dict[str, Any]:
+        """Return the gradient at the table of each row alone."""
+        indices, vectors = self._indices_and_vectors(x, dy)
+        table = np.zeros((len(x), self.n_codes, self.width), dy.dtype)
+        np.add.at(table, (np.arange(len(x))[:, None], indices), vectors)
+        return {"table": table}
+
+    def sample_squares(self, x: FloatArray, dy: FloatArray) -> NDArray[np.float64]:
+        """Return the products of all pairs of vectors with the same index, added: the vectors of an index add up."""
+        indices, vectors = self._indices_and_vectors(x, dy)
+        wide = vectors.astype(np.float64)
+        products = wide @ wide.swapaxes(1, 2)
+        same = indices[:, :, None] == indices[:, None, :]
+        return np.asarray(np.where(same, products, 0).sum(axis=(1, 2)))
+
+    def _indices_and_vectors(self, x: FloatArray, dy: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:
+        k = x.shape[1] if self.columns is None else self.columns
+        return x[:, :k].astype(np.int64), dy[:, : k * self.width].reshape(len(x), k, self.width)
+
     def __repr__(self) -> str:
         columns = "" if self.columns is None else f", columns={self.columns}"
         return f"Embedding({self.n_codes}, {self.width}{columns})"

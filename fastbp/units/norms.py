@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from numpy.typing import DTypeLike
 
 from fastbp import _validate as check
+from fastbp import reference
 from fastbp._validate import FloatArray
 from fastbp.functional import units as functional
 from fastbp.random import Philox
@@ -131,6 +132,10 @@ class LayerNorm(_Norm):
         scale = self.parameters.get("scale")
         return functional.layer_norm_backward(dy, self._remembered(), scale, eps=self.eps, out=self._into())[0]
 
+    def sample_gradients(self, x: FloatArray, dy: FloatArray) -> dict[str, Any]:
+        """Return dscale_n = dy_n n_n and dshift_n = dy_n of each row, n_n its normalised values."""
+        return {"scale": dy * reference.layer_norm(x, eps=self.eps), "shift": dy}
+
     def __repr__(self) -> str:
         eps = "" if self.eps == 1e-5 else f", eps={self.eps!r}"
         return f"LayerNorm({self.n}{eps}{'' if self.affine else ', affine=False'})"
@@ -211,6 +216,10 @@ class RMSNorm(_Norm):
         """Fill the gradient at scale, and give the one at x, a fresh array."""
         into = (None, self.gradients["scale"])
         return functional.rms_norm_backward(dy, self._remembered(), self.parameters["scale"], eps=self.eps, out=into)[0]
+
+    def sample_gradients(self, x: FloatArray, dy: FloatArray) -> dict[str, Any]:
+        """Return dscale_n = dy_n n_n of each row, n_n its normalised values."""
+        return {"scale": dy * reference.rms_norm(x, eps=self.eps)}
 
     def __repr__(self) -> str:
         return f"RMSNorm({self.n}{'' if self.eps is None else f', eps={self.eps!r}'})"
@@ -306,6 +315,10 @@ class BatchNorm(_Norm):
         """Fill the gradients at scale and shift, and give the one at x, a fresh array."""
         x, options = self._remembered()
         return functional.batch_norm_backward(dy, x, self.parameters["scale"], **options, out=self._into())[0]
+
+    def sample_gradients(self, x: FloatArray, dy: FloatArray) -> dict[str, Any]:
+        """Return dscale_n = dy_n n_n and dshift_n = dy_n of each row, by the statistics kept from training."""
+        return {"scale": dy * reference.batch_norm(x, training=False, eps=self.eps, **self.state), "shift": dy}
 
     def __repr__(self) -> str:
         eps = "" if self.eps == 1e-5 else f", eps={self.eps!r}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import DTypeLike
 
 from fastbp import _validate as check
@@ -102,6 +103,11 @@ class PReLU(Unit):
         """Fill the gradient at the slope, and give dy times the derivative, a fresh array."""
         into = (None, self.gradients["slope"])
         return functional.prelu_backward(dy, self._remembered(), self.parameters["slope"], out=into)[0]
+
+    def sample_gradients(self, x: FloatArray, dy: FloatArray) -> dict[str, Any]:
+        """Return x dy where x <= 0, of each row alone."""
+        terms = np.where(x > 0, 0, x * dy).astype(dy.dtype, copy=False)
+        return {"slope": terms if self.n > 1 else terms.sum(axis=1, keepdims=True)}
 
     def __repr__(self) -> str:
         n = "" if self.n == 1 else f"{self.n}"
