@@ -73,6 +73,7 @@ class Unit:
 
     kind: ClassVar[str | None] = None
     dtype: np.dtype[Any] | None = None
+    tangent_rule: ClassVar[type | None] = None  # of the package's: a TangentRule (units/tangents.py)
     seed: int | None = None
     training: bool = True
     _bound: bool = False

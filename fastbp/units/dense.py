@@ -7,11 +7,59 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fastbp import _ops, functional, initializers
 from fastbp import _validate as check
-from fastbp import functional, initializers
 from fastbp._validate import FloatArray
 from fastbp.random import Philox
 from fastbp.units.base import Unit, square_sums
+from fastbp.units.tangents import Named, TangentRule
+
+
+class LinearTangent(TangentRule):
+    """y = x @ w + b."""
+
+    # [x_dot; x] and [dy; dy_dot], whose halves that belong to the point are filled once
+    stacked: tuple[FloatArray, FloatArray] | None = None
+
+    def forward(self, x_dot: FloatArray | None, dots: Named) -> FloatArray:
+        # y_dot = x @ w_dot + b_dot + x_dot @ w
+        y_dot = np.empty_like(self.y)
+        _ops.matmul(self.x, dots["weight"], y_dot, dots["bias"])
+        if x_dot is not None:
+            through = np.empty_like(y_dot)
+            _ops.matmul(x_dot, self.parameters["weight"], through)
+            y_dot += through
+        return y_dot
+
+    def backward(
+        self, dy_dot: FloatArray, x_dot: FloatArray | None, dots: Named | None, into: Named, need_dx: bool
+    ) -> FloatArray | None:
+        w = self.parameters["weight"]
+        dx_dot = np.empty(self.x.shape, w.dtype) if need_dx else None
+        if dots is None or x_dot is None:
+            # dw_dot = x.T @ dy_dot, db_dot = the sum of dy_dot's rows, dx_dot = dy_dot @ w.T
+            _ops.linear_backward(dy_dot, self.x, w, dx_dot, into["weight"], into["bias"])
+        else:
+            self._weight(dy_dot, x_dot, into)
+            if dx_dot is not None:
+                _ops.matmul(dy_dot, w.T, dx_dot)
+        if dots is not None and dx_dot is not None:
+            # dx_dot += dy @ w_dot.T
+            through = np.empty_like(dx_dot)
+            _ops.matmul(self.dy, dots["weight"].T, through)
+            dx_dot += through
+        return dx_dot
+
+    def _weight(self, dy_dot: FloatArray, x_dot: FloatArray, into: Named) -> None:
+        # dw_dot = [x_dot; x].T @ [dy; dy_dot]
+        n = len(self.x)
+        if self.stacked is None:
+            self.stacked = np.concatenate([self.x, self.x]), np.concatenate([self.dy, self.dy])
+        xs, dys = self.stacked
+        xs[:n] = x_dot
+        dys[n:] = dy_dot
+        _ops.matmul(xs.T, dys, into["weight"])
+        np.add.reduce(dy_dot, axis=0, out=into["bias"])
 
 
 class Linear(Unit):
@@ -67,6 +115,7 @@ class Linear(Unit):
            [2.]])
     """
 
+    tangent_rule: ClassVar[type | None] = LinearTangent
     kind: ClassVar[str | None] = "linear"
 
     def __init__(

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fastbp import _validate as check
-from fastbp import functional
+from fastbp import functional, reference
 from fastbp._validate import FloatArray
 from fastbp.units.base import Unit
+from fastbp.units.tangents import AnalyticTangent
+
+
+class SoftmaxTangent(AnalyticTangent):
+    """By the reference of softmax."""
+
+    def reference(self, x: Any, *parameters: Any) -> Any:
+        """Compute y."""
+        return reference.softmax(x)
+
+    def reference_backward(self, dy: Any, x: Any, *parameters: Any) -> tuple[Any, ...]:
+        """Compute dx."""
+        return (reference.softmax_backward(dy, reference.softmax(x)),)
+
+
+class LogSoftmaxTangent(AnalyticTangent):
+    """By the reference of log_softmax."""
+
+    def reference(self, x: Any, *parameters: Any) -> Any:
+        """Compute y."""
+        return reference.log_softmax(x)
+
+    def reference_backward(self, dy: Any, x: Any, *parameters: Any) -> tuple[Any, ...]:
+        """Compute dx."""
+        return (reference.log_softmax_backward(dy, reference.log_softmax(x)),)
 
 
 class Softmax(Unit):
@@ -41,6 +66,7 @@ class Softmax(Unit):
     array([[ 0.1875, -0.1875]])
     """
 
+    tangent_rule: ClassVar[type | None] = SoftmaxTangent
     kind: ClassVar[str | None] = "softmax"
 
     def outputs_for(self, n_in: int | None) -> int | None:
@@ -87,6 +113,7 @@ class LogSoftmax(Unit):
     array([[ 0.5, -0.5]])
     """
 
+    tangent_rule: ClassVar[type | None] = LogSoftmaxTangent
     kind: ClassVar[str | None] = "log_softmax"
 
     def outputs_for(self, n_in: int | None) -> int | None:

@@ -9,6 +9,7 @@ from fastbp._validate import FloatArray
 from fastbp.functional import units as functional
 from fastbp.random import Philox, stream_number
 from fastbp.units.base import Unit
+from fastbp.units.tangents import SameTangent
 
 
 class Dropout(Unit):
@@ -58,6 +59,7 @@ class Dropout(Unit):
     array([[1., 1., 1., 1., 1., 1.]])
     """
 
+    tangent_rule: ClassVar[type | None] = SameTangent
     kind: ClassVar[str | None] = "dropout"
     stream: int = stream_number("dropout", 0)
     steps: int = 0

@@ -3,16 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
+
+from fastbp import _ops, functional
 from fastbp import _validate as check
-from fastbp import functional
 from fastbp._validate import FloatArray
 from fastbp.functional import _calls
 from fastbp.reference import Activation
+from fastbp.reference.activations import straight_second
 from fastbp.units.base import Unit
+from fastbp.units.tangents import Named, SameTangent, TangentRule
 
 __all__ = ["ActivationUnit"]
+
+
+class ActivationTangent(TangentRule):
+    """y = f(x), element by element."""
+
+    def begin(self) -> None:
+        entry = self.unit.rule
+        self.index = _ops.activation_index(entry.name)
+        self.options = self.unit.engine_options()
+        self.kept = self.y if entry.needs == "output" else self.x
+        self.bends = entry.second is not straight_second
+
+    def _times_derivative(self, v: FloatArray) -> FloatArray:
+        made = np.empty(v.shape, v.dtype)
+        _ops.activation_backward(self.index, v, self.kept, made, *self.options)
+        return made
+
+    def forward(self, x_dot: FloatArray | None, dots: Named) -> FloatArray:
+        # y_dot = f'(x) x_dot
+        assert x_dot is not None
+        return self._times_derivative(x_dot)
+
+    def backward(
+        self, dy_dot: FloatArray, x_dot: FloatArray | None, dots: Named | None, into: Named, need_dx: bool
+    ) -> FloatArray | None:
+        # dx_dot = f'(x) dy_dot + f''(x) dy x_dot
+        dx_dot = self._times_derivative(dy_dot)
+        if dots is not None and self.bends:
+            assert x_dot is not None
+            bend = np.empty_like(dx_dot)
+            _ops.activation_second(self.index, self.dy, self.kept, x_dot, bend, *self.options)
+            dx_dot += bend
+        return dx_dot
 
 
 class ActivationUnit(Unit):
@@ -25,7 +62,13 @@ class ActivationUnit(Unit):
     """
 
     rule: ClassVar[Activation]
+    tangent_rule: ClassVar[type | None] = ActivationTangent  # of the identity a simpler one
     _options: tuple[float, ...] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.kind == "identity":
+            cls.tangent_rule = SameTangent
 
     def __init__(self, *given: float, **options: float) -> None:
         name, known = type(self).__name__, self.rule.options

@@ -8,10 +8,37 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastbp import _validate as check
+from fastbp import reference
 from fastbp._validate import FloatArray
 from fastbp.functional import units as functional
 from fastbp.random import Philox
 from fastbp.units.base import Unit
+from fastbp.units.tangents import Named, TangentRule
+
+
+class EmbeddingTangent(TangentRule):
+    """y = the rows of a table that the codes name, and behind them the columns that are no codes."""
+
+    def _with(self, rest: FloatArray | None) -> FloatArray:
+        """The codes, and behind them other numbers for the other columns."""
+        made = np.array(self.x)
+        made[:, self._codes :] = 0 if rest is None else rest[:, self._codes :]
+        return made
+
+    @property
+    def _codes(self) -> int:
+        columns: int | None = self.unit.columns
+        return self.x.shape[1] if columns is None else columns
+
+    def forward(self, x_dot: FloatArray | None, dots: Named) -> FloatArray:
+        return reference.embedding(self._with(x_dot), dots["table"], columns=self._codes)
+
+    def backward(
+        self, dy_dot: FloatArray, x_dot: FloatArray | None, dots: Named | None, into: Named, need_dx: bool
+    ) -> FloatArray | None:
+        dx_dot, dtable = reference.embedding_backward(dy_dot, self.x, into["table"], columns=self._codes)
+        into["table"][...] = dtable
+        return np.asarray(dx_dot)
 
 
 class Embedding(Unit):
@@ -70,6 +97,7 @@ class Embedding(Unit):
            [1., 1.]], dtype=float32)
     """
 
+    tangent_rule: ClassVar[type | None] = EmbeddingTangent
     kind: ClassVar[str | None] = "embedding"
 
     def __init__(

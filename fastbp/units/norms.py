@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import DTypeLike
 
 from fastbp import _validate as check
@@ -12,6 +13,60 @@ from fastbp._validate import FloatArray
 from fastbp.functional import units as functional
 from fastbp.random import Philox
 from fastbp.units.base import Unit
+from fastbp.units.tangents import AnalyticTangent, Named, TangentRule
+
+
+class LayerNormTangent(AnalyticTangent):
+    """By the reference of layer_norm."""
+
+    def reference(self, x: Any, *parameters: Any) -> Any:
+        """Compute y."""
+        return reference.layer_norm(x, *parameters, eps=self.eps)
+
+    def reference_backward(self, dy: Any, x: Any, *parameters: Any) -> tuple[Any, ...]:
+        """Compute dx and the gradients of the parameters."""
+        made = reference.layer_norm_backward(dy, x, *parameters[:1], eps=self.eps)
+        return tuple(part for part in made if part is not None)
+
+
+class RMSNormTangent(AnalyticTangent):
+    """By the reference of rms_norm."""
+
+    def reference(self, x: Any, *parameters: Any) -> Any:
+        """Compute y."""
+        return reference.rms_norm(x, *parameters, eps=self.eps)
+
+    def reference_backward(self, dy: Any, x: Any, *parameters: Any) -> tuple[Any, ...]:
+        """Compute dx and the gradients of the parameters."""
+        made = reference.rms_norm_backward(dy, x, *parameters, eps=self.eps)
+        return tuple(part for part in made if part is not None)
+
+
+class BatchNormTangent(TangentRule):
+    """y = (x - mean) / sqrt(variance + eps) * scale + shift, with the moments that training has left."""
+
+    def begin(self) -> None:
+        state = self.unit.state
+        self.inverse = 1 / np.sqrt(state["variance"] + state["variance"].dtype.type(self.unit.eps))
+        self.n = (self.x - state["mean"]) * self.inverse
+
+    def forward(self, x_dot: FloatArray | None, dots: Named) -> FloatArray:
+        moved: FloatArray = self.n * dots["scale"] + dots["shift"]
+        if x_dot is not None:
+            moved += x_dot * self.inverse * self.parameters["scale"]
+        return moved
+
+    def backward(
+        self, dy_dot: FloatArray, x_dot: FloatArray | None, dots: Named | None, into: Named, need_dx: bool
+    ) -> FloatArray | None:
+        along, g_dot = dy_dot * self.n, dy_dot * self.parameters["scale"]
+        if dots is not None:
+            along += self.dy * self.moved(x_dot) * self.inverse
+            g_dot += self.dy * dots["scale"]
+        along.sum(axis=0, out=into["scale"])
+        dy_dot.sum(axis=0, out=into["shift"])
+        dx_dot: FloatArray = g_dot * self.inverse
+        return dx_dot
 
 
 class _Norm(Unit):
@@ -105,6 +160,7 @@ class LayerNorm(_Norm):
     (array([-2.,  2.], dtype=float32), array([2., 2.], dtype=float32))
     """
 
+    tangent_rule: ClassVar[type | None] = LayerNormTangent
     kind: ClassVar[str | None] = "layer_norm"
 
     def __init__(self, n: int, eps: float = 1e-5, affine: bool = True, *, dtype: DTypeLike | None = None) -> None:
@@ -195,6 +251,7 @@ class RMSNorm(_Norm):
     array([0.2, 2.8], dtype=float32)
     """
 
+    tangent_rule: ClassVar[type | None] = RMSNormTangent
     kind: ClassVar[str | None] = "rms_norm"
     names = ("scale",)
 
@@ -283,6 +340,7 @@ class BatchNorm(_Norm):
     array([0.763, 2.67 ], dtype=float32)
     """
 
+    tangent_rule: ClassVar[type | None] = BatchNormTangent
     kind: ClassVar[str | None] = "batch_norm"
 
     def __init__(self, n: int, eps: float = 1e-5, momentum: float = 0.1, *, dtype: DTypeLike | None = None) -> None:

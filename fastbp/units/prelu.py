@@ -12,6 +12,28 @@ from fastbp._validate import FloatArray
 from fastbp.functional import units as functional
 from fastbp.random import Philox
 from fastbp.units.base import Unit
+from fastbp.units.tangents import Named, TangentRule
+
+
+class PReLUTangent(TangentRule):
+    """y = x where x > 0, else slope * x."""
+
+    def forward(self, x_dot: FloatArray | None, dots: Named) -> FloatArray:
+        x_dot = self.moved(x_dot)
+        return np.where(self.x > 0, x_dot, self.parameters["slope"] * x_dot + dots["slope"] * self.x)
+
+    def backward(
+        self, dy_dot: FloatArray, x_dot: FloatArray | None, dots: Named | None, into: Named, need_dx: bool
+    ) -> FloatArray | None:
+        # dx = slope dy and dslope = sum of x dy, both where x <= 0
+        low = self.parameters["slope"] * dy_dot
+        terms = self.x * dy_dot
+        if dots is not None:
+            low += dots["slope"] * self.dy
+            terms += self.moved(x_dot) * self.dy
+        columns = np.where(self.x > 0, 0, terms).sum(axis=0)
+        into["slope"][...] = columns if into["slope"].size > 1 else columns.sum(keepdims=True)
+        return np.where(self.x > 0, dy_dot, low)
 
 
 class PReLU(Unit):
@@ -63,6 +85,7 @@ class PReLU(Unit):
     array([-2.], dtype=float32)
     """
 
+    tangent_rule: ClassVar[type | None] = PReLUTangent
     kind: ClassVar[str | None] = "prelu"
 
     def __init__(self, n: int = 1, init: float = 0.25, *, dtype: DTypeLike | None = None) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from fastbp import _validate as check
 from fastbp._validate import FloatArray
 from fastbp.units.base import Unit
+from fastbp.units.tangents import SameTangent
 
 
 class Flatten(Unit):
@@ -42,6 +43,7 @@ class Flatten(Unit):
     (5, 4, 3)
     """
 
+    tangent_rule: ClassVar[type | None] = SameTangent
     kind: ClassVar[str | None] = "identity"
 
     def outputs_for(self, n_in: int | None) -> int | None:
