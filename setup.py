@@ -14,6 +14,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCES = Path("src_pyx") / "fastbp"
+BUILD = Path("build")
 DEBUG = os.environ.get("FASTBP_DEBUG", "0") not in ("", "0")
 COVERAGE = os.environ.get("FASTBP_COVERAGE", "0") not in ("", "0")
 
@@ -54,12 +55,22 @@ def macros(**more: str) -> list[tuple[str, str | None]]:
     return [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), *more.items(), *debug]
 
 
+def kernel_source(isa: str, dtype: str) -> str:
+    """Write the source of one build of the kernels, unless it is there, and return its path."""
+    path = BUILD / "kernels" / f"_kernels_{isa}_{dtype}.pyx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = 'include "fastbp/_kernels.pxi"\n'
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+    return str(path)
+
+
 def kernel_modules() -> list[Extension]:
     """The kernels, compiled once for each instruction set and dtype from one source."""
     return [
         Extension(
             f"fastbp._kernels_{isa}_{dtype}",
-            [str(SOURCES / f"_kernels_{isa}_{dtype}.pyx")],
+            [kernel_source(isa, dtype)],
             define_macros=macros(FASTBP_REAL=dtype, FASTBP_VEC_BYTES=str(width), FASTBP_ISA_NAME=isa),
             extra_compile_args=FLAGS + flags,
             extra_link_args=LINK_FLAGS,
@@ -101,7 +112,7 @@ if __name__ == "__main__":
         ext_modules=cythonize(
             kernel_modules() + engine_modules(),
             include_path=["src_pyx"],
-            build_dir=str(Path("build") / ("cython-debug" if DEBUG else "cython-coverage" if COVERAGE else "cython")),
+            build_dir=str(BUILD / ("cython-debug" if DEBUG else "cython-coverage" if COVERAGE else "cython")),
             compiler_directives=DIRECTIVES,
             nthreads=os.cpu_count() or 1,
         ),

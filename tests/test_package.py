@@ -114,15 +114,9 @@ def test_the_sdist_holds_nothing_that_was_built(sdist: set[str]) -> None:
     assert built == set()
 
 
-def test_every_instruction_set_has_its_stubs(sdist: set[str]) -> None:
-    for isa in ("baseline", "avx2", "avx512", "neon"):
-        for dtype in ("float", "double"):
-            assert f"src_pyx/fastbp/_kernels_{isa}_{dtype}.pyx" in sdist
-
-
 def test_every_compiled_module_has_its_types() -> None:
-    """Except those that Python code does not call: the kernels, and the layer of products."""
-    modules = {Path(name).stem for name in sources("src_pyx/fastbp/*.pyx") if "_kernels_" not in name}
+    """Except those that Python code does not call: the layer of products."""
+    modules = {Path(name).stem for name in sources("src_pyx/fastbp/*.pyx")}
     assert modules - {Path(name).stem for name in sources("fastbp/*.pyi")} <= {
         "_chain", "_planted", "_predict", "_product", "_rows", "_unit", "_update"
     }

@@ -171,5 +171,4 @@ cdef void sparse_weights(const Chain* chain, SparseGradient* g, int i, const cha
                          const Rule* rule) noexcept nogil
 cdef void input_gradient(const Chain* chain, Product* p, int i, Py_ssize_t rows, const char* delta, char* target,
                          const Pair* parameters) noexcept nogil
-cdef Py_ssize_t padded(Py_ssize_t n_bytes) noexcept nogil
 cdef void losses_of_rows(const Chain* chain, const Batch* batch, Py_ssize_t first, Py_ssize_t rows, char* dz) noexcept nogil

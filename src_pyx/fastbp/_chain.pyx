@@ -28,13 +28,13 @@ from fastbp._csr cimport (
 )
 from fastbp._loss cimport number_at
 from fastbp._product cimport Product, multiply, product_init, product_scratch
+from fastbp._sizes cimport allocate, padded
 from fastbp._table cimport MAX_UNIT_PARAMETERS, SparseTile, UnitCall
 from fastbp._team cimport TASK_ELEMENTS, Session, run_tasks
 from fastbp._unit cimport UnitSweep, unit_backward, unit_forward, unit_scratch
 from fastbp._update cimport Rule, apply_rule, run_update
 
 cdef enum:
-    ALIGNMENT = 64
     ROWS_OF_LOSS = 64       # whose losses are computed in one call
     ROWS_BYTES = 1 << 20    # of the widest unit's rows, where a gradient goes by rows: see _rows.pyx
     ITEMS_OF_TASK = 16      # at least: of float, a cache line
@@ -143,14 +143,6 @@ cdef int take_slot(Chain* chain, char* busy) noexcept:
 
 # --- buffers
 
-cdef Py_ssize_t padded(Py_ssize_t n_bytes) noexcept nogil:
-    return (n_bytes + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-
-cdef inline char* carve(char** place, Py_ssize_t n_bytes) noexcept nogil:
-    cdef char* mine = place[0]
-    place[0] += padded(n_bytes)
-    return mine
-
 cdef bint rows_fit(const Chain* chain, const Batch* batch) noexcept nogil:
     cdef Py_ssize_t widest = chain.widest if batch.sparse == NULL else chain.widest_out
     return chain.by_rows and batch.rows * widest * chain.kernels.itemsize <= ROWS_BYTES
@@ -180,22 +172,22 @@ cdef Py_ssize_t chain_lay_out(Chain* chain, char* base, Py_ssize_t rows, Py_ssiz
     chain.delta_rows = chain.kept_rows = rows_of_deltas(chain, rows)
     if chain.by_rows:   # also of a sparse batch, whose input is not as wide
         chain.delta_rows = max(chain.kept_rows, min(rows, ROWS_BYTES // (chain.widest_out * itemsize)))
-    chain.copy_of_x = carve(&place, dense_rows * chain.n_in * itemsize if chain.copies_x else 0)
+    chain.copy_of_x = allocate(&place, dense_rows * chain.n_in * itemsize if chain.copies_x else 0)
     for i in range(chain.n_units):
         lay_out_unit(chain, i, rows, &place)
     lay_out_deltas(chain, &place, padded(rows * chain.widest_out * itemsize))
-    chain.spare = carve(&place, rows * chain.widest * itemsize if chain.adds else 0)
-    chain.dx = carve(&place, dense_rows * chain.n_in * itemsize)
-    chain.row_losses = <double*> carve(&place, rows * sizeof(double))
-    chain.labels = <int64_t*> carve(&place, rows * sizeof(int64_t))
-    chain.targets = carve(&place, rows * chain.n_targets * itemsize)
-    chain.weights = carve(&place, rows * itemsize)
-    chain.part = carve(&place, rows * chain.n_out * itemsize if chain.n_parts > 1 else 0)
-    chain.batch_x = carve(&place, dense_rows * chain.n_in * itemsize if gathers else 0)
-    chain.turned_x = carve(&place, turned_bytes)
+    chain.spare = allocate(&place, rows * chain.widest * itemsize if chain.adds else 0)
+    chain.dx = allocate(&place, dense_rows * chain.n_in * itemsize)
+    chain.row_losses = <double*> allocate(&place, rows * sizeof(double))
+    chain.labels = <int64_t*> allocate(&place, rows * sizeof(int64_t))
+    chain.targets = allocate(&place, rows * chain.n_targets * itemsize)
+    chain.weights = allocate(&place, rows * itemsize)
+    chain.part = allocate(&place, rows * chain.n_out * itemsize if chain.n_parts > 1 else 0)
+    chain.batch_x = allocate(&place, dense_rows * chain.n_in * itemsize if gathers else 0)
+    chain.turned_x = allocate(&place, turned_bytes)
     chain.has_columns = False
     chain.scratch_size = max(scratch_bytes(chain, rows, threads), least_scratch)
-    chain.scratch = carve(&place, chain.scratch_size)
+    chain.scratch = allocate(&place, chain.scratch_size)
     return place - base
 
 cdef void lay_out_unit(Chain* chain, int i, Py_ssize_t rows, char** place) noexcept:
@@ -204,12 +196,12 @@ cdef void lay_out_unit(Chain* chain, int i, Py_ssize_t rows, char** place) noexc
     if unit.kind == ACTIVATION and (unit.fused or unit.rule.forward == NULL):
         unit.out = <char*> input_of(chain, unit.sources[0])
     else:
-        unit.out = carve(place, rows * unit.n_out * itemsize)
+        unit.out = allocate(place, rows * unit.n_out * itemsize)
     if unit.kind == TABLE:
-        unit.kept = carve(place, unit.table.kept * (unit.n_in if unit.table.over_columns else rows) * itemsize)
+        unit.kept = allocate(place, unit.table.kept * (unit.n_in if unit.table.over_columns else rows) * itemsize)
 
 cdef void lay_out_deltas(Chain* chain, char** place, Py_ssize_t slot_bytes) noexcept:
-    cdef char* slots = carve(place, chain.n_slots * slot_bytes)
+    cdef char* slots = allocate(place, chain.n_slots * slot_bytes)
     cdef Unit* unit
     cdef int i
     for i in range(chain.n_units):
@@ -218,7 +210,7 @@ cdef void lay_out_deltas(Chain* chain, char** place, Py_ssize_t slot_bytes) noex
         unit = &chain.units[i]
         unit.passing = slots + unit.slot * slot_bytes
         if unit.delta == NULL:
-            unit.delta = carve(place, chain.delta_rows * unit.n_out * chain.kernels.itemsize)
+            unit.delta = allocate(place, chain.delta_rows * unit.n_out * chain.kernels.itemsize)
         if unit.shares != NOBODY:
             chain.units[unit.shares].delta = unit.delta
 

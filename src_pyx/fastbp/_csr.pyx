@@ -20,6 +20,7 @@ from libc.stdint cimport INT32_MAX, int32_t, int64_t
 from libc.string cimport memcpy, memmove, memset
 
 from fastbp._dispatch cimport kernels_for
+from fastbp._sizes cimport ceil_div, padded
 from fastbp._table cimport BLOCK_COLUMNS, Kernels, SparseGroup, SparseSums, SparseTile
 from fastbp._team cimport TASK_ELEMENTS, Session, run_tasks
 from fastbp._update cimport apply_rule, descends
@@ -27,7 +28,6 @@ from fastbp._update cimport apply_rule, descends
 cnp.import_array()
 
 cdef enum:
-    ALIGNMENT = 64
     ROWS_OF_GROUP = 128     # at least: a list for each column and group costs about as much as two entries
     NEAR_BYTES = 24 << 10   # of a gradient: most of the first cache
     STRIP_BYTES = 64 << 10  # ... in the second one
@@ -232,12 +232,6 @@ def count_entries(x):
 
 
 # --- sizes
-
-cdef inline Py_ssize_t ceil_div(Py_ssize_t n, Py_ssize_t d) noexcept nogil:
-    return (n + d - 1) // d
-
-cdef inline Py_ssize_t padded(Py_ssize_t n_bytes) noexcept nogil:
-    return ceil_div(n_bytes, ALIGNMENT) * ALIGNMENT
 
 cdef Py_ssize_t entries_of(const SparseX* x, const int64_t* order, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
     """Of some rows, in the order."""

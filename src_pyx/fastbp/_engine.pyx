@@ -22,7 +22,7 @@ from libc.string cimport memcpy
 
 from fastbp._chain cimport (
     ACTIVATION, INPUT, LINEAR, MAX_LOSS_PARTS, MERGE, MERGE_CONCAT, MERGE_MEAN, MERGE_SUM, TABLE, Batch, Chain, LossPart, Pair, Unit,
-    chain_finish, chain_lay_out, cost_of_batch, delta_at_output, padded, rows_fit, sweep_backward, sweep_deltas, sweep_forward,
+    chain_finish, chain_lay_out, cost_of_batch, delta_at_output, rows_fit, sweep_backward, sweep_deltas, sweep_forward,
     sweep_loss, sweep_step, sweep_weights, wants,
 )
 from fastbp._csr cimport SparseRows as CsrRows
@@ -30,9 +30,10 @@ from fastbp._csr cimport entries_of, turned_bytes
 from fastbp._dispatch cimport find_activation, find_unit, find_update, kernels_for
 from fastbp._loss cimport RowLoss, is_label, number_at, share_of
 from fastbp._predict cimport (
-    AS_THEY_ARE, EXP, RULE, SOFTMAX, Link, Prediction, Room, predict_needs, predict_rows, room_bytes, room_lay_out, rows_at_once,
+    AS_THEY_ARE, EXP, RULE, SOFTMAX, Link, Prediction, Room, largest, predict_needs, predict_rows, room_bytes, room_lay_out, rows_at_once,
 )
 from fastbp._rows cimport rows_finish, rows_forward, rows_gradient, rows_scratch
+from fastbp._sizes cimport ALIGNMENT, padded
 from fastbp._table cimport ANY_VALUES, MAX_HYPERPARAMETERS, MAX_OPTIONS, MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS, Kernels
 from fastbp._team cimport (
     RELEASE_US, TASK_ELEMENTS, Session, process_number, raise_pending, run_tasks, session_begin, session_end, session_poll,
@@ -49,7 +50,6 @@ from fastbp._dispatch import unit_names  # no-cython-lint: beside what it names
 cnp.import_array()
 
 cdef enum:
-    ALIGNMENT = 64
     RATES = 2       # among the arrays that an update keeps alive
 
 # What an entry of `units` leaves out: it has no default for kind, n_in and n_out.
@@ -359,17 +359,6 @@ cdef inline void made_step(const Tally* tally, double loss, double penalty, doub
     tally.progress[0] += 1
     tally.progress[1] += (tally.loss_share * loss + penalty) * counted
     tally.progress[2] += counted
-
-
-cdef Py_ssize_t largest(const char* row, Py_ssize_t n, Py_ssize_t itemsize) noexcept nogil:
-    """The place of the first NaN, or else of the first of the largest: as numpy's argmax."""
-    cdef Py_ssize_t i, best = 0
-    cdef double value, top = number_at(row, 0, itemsize)
-    for i in range(1, n):
-        value = number_at(row, i, itemsize)
-        if not (value <= top) and top == top:
-            best, top = i, value
-    return best
 
 
 cdef class Engine(Gate):

@@ -1,4 +1,4 @@
-# Everything that is compiled once for each instruction set and dtype: each stub includes this file and nothing else.
+# Everything that is compiled once for each instruction set and dtype: each source that setup.py writes includes this file alone.
 # The build sets FASTBP_REAL, FASTBP_VEC_BYTES and FASTBP_ISA_NAME (see setup.py).
 
 from cpython.pycapsule cimport PyCapsule_New

@@ -49,3 +49,5 @@ cdef Py_ssize_t rows_at_once(const Chain* chain, Py_ssize_t rows) noexcept
 
 # True when a signal interrupted it.
 cdef bint predict_rows(Chain* chain, Session* session, Prediction* p) noexcept nogil
+
+cdef Py_ssize_t largest(const char* row, Py_ssize_t n, Py_ssize_t itemsize) noexcept nogil

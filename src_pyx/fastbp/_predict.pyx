@@ -19,10 +19,11 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 from fastbp._chain cimport (
-    ACTIVATION, INPUT, LINEAR, Batch, Chain, Pair, Unit, copy_rows, forward_rows_of, output_of, padded, sweep_forward,
+    ACTIVATION, INPUT, LINEAR, Batch, Chain, Pair, Unit, copy_rows, forward_rows_of, output_of, sweep_forward,
 )
 from fastbp._loss cimport number_at
 from fastbp._product cimport Product, product_tile
+from fastbp._sizes cimport allocate, padded, round_up
 from fastbp._table cimport MAX_OPTIONS, Kernels, Tile
 from fastbp._team cimport TASK_ELEMENTS, WORTH_US, Session, run_tasks
 from fastbp._threads cimport load_int, store_int
@@ -40,9 +41,6 @@ cdef struct Own:
     Chain chain                 # with a worker's buffers
     char* last                  # the buffer of its last output
     char* packed                # rows of a linear unit's input
-
-cdef inline Py_ssize_t round_up(Py_ssize_t n, Py_ssize_t multiple) noexcept nogil:
-    return (n + multiple - 1) // multiple * multiple
 
 cdef inline Own* own_of(const Room* room, int worker) noexcept nogil:
     return <Own*> (room.base + room.weights_bytes + worker * room.own_bytes)
@@ -135,11 +133,6 @@ cdef Py_ssize_t room_bytes(const Chain* chain, Room* room) noexcept:
     room.own_bytes += padded((chain.n_units + 3) * 64)
     return room.weights_bytes + room.threads * room.own_bytes
 
-cdef inline char* carve(char** place, Py_ssize_t n_bytes) noexcept:
-    cdef char* mine = place[0]
-    place[0] += padded(n_bytes)
-    return mine
-
 cdef void room_lay_out(const Chain* chain, Room* room) noexcept:
     """Make each worker's chain; `base` is there."""
     cdef int worker
@@ -147,18 +140,18 @@ cdef void room_lay_out(const Chain* chain, Room* room) noexcept:
         lay_out_own(chain, room, <char*> own_of(room, worker))
 
 cdef void lay_out_own(const Chain* chain, const Room* room, char* place) noexcept:
-    cdef Own* own = <Own*> carve(&place, sizeof(Own))
+    cdef Own* own = <Own*> allocate(&place, sizeof(Own))
     cdef Py_ssize_t block = largest_block(chain), itemsize = chain.kernels.itemsize, packed = 0
     cdef char* in_turn[2]
     cdef bint plain = is_plain(chain)
     cdef Unit* unit
     cdef int i, turn = 0
     own.chain = chain[0]
-    own.chain.units = <Unit*> carve(&place, chain.n_units * sizeof(Unit))
+    own.chain.units = <Unit*> allocate(&place, chain.n_units * sizeof(Unit))
     memcpy(own.chain.units, chain.units, chain.n_units * sizeof(Unit))
-    own.chain.copy_of_x = carve(&place, block * chain.n_in * itemsize if chain.copies_x else 0)
-    in_turn[0] = carve(&place, block * widest_output(chain) * itemsize if plain else 0)
-    in_turn[1] = carve(&place, block * widest_output(chain) * itemsize if plain else 0)
+    own.chain.copy_of_x = allocate(&place, block * chain.n_in * itemsize if chain.copies_x else 0)
+    in_turn[0] = allocate(&place, block * widest_output(chain) * itemsize if plain else 0)
+    in_turn[1] = allocate(&place, block * widest_output(chain) * itemsize if plain else 0)
     for i in range(chain.n_units):
         unit = &own.chain.units[i]
         unit.kept = NULL
@@ -171,7 +164,7 @@ cdef void lay_out_own(const Chain* chain, const Room* room, char* place) noexcep
             unit.out = in_turn[turn]
             turn = 1 - turn
         else:
-            unit.out = carve(&place, block * unit.n_out * itemsize)
+            unit.out = allocate(&place, block * unit.n_out * itemsize)
     own.last = own.chain.units[chain.n_units - 1].out
     own.packed = place
 
@@ -310,18 +303,19 @@ cdef void apply_link(const Link* link, const Kernels* kernels, char* y, Py_ssize
         memset(none, 0, sizeof(none))
         link.forward(y, y, rows * n, none)
 
-cdef int64_t label_of(const char* y, Py_ssize_t n, Py_ssize_t itemsize) noexcept nogil:
-    """The place of the largest of several, as numpy's argmax; of one, whether it is above one half."""
-    cdef Py_ssize_t i
-    cdef int64_t best = 0
-    cdef double value, top = number_at(y, 0, itemsize)
-    if n == 1:
-        return top > 0.5
+cdef Py_ssize_t largest(const char* row, Py_ssize_t n, Py_ssize_t itemsize) noexcept nogil:
+    """The place of the first NaN, or else of the first of the largest: as numpy's argmax."""
+    cdef Py_ssize_t i, best = 0
+    cdef double value, top = number_at(row, 0, itemsize)
     for i in range(1, n):
-        value = number_at(y, i, itemsize)
+        value = number_at(row, i, itemsize)
         if not (value <= top) and top == top:
             best, top = i, value
     return best
+
+cdef int64_t label_of(const char* y, Py_ssize_t n, Py_ssize_t itemsize) noexcept nogil:
+    """The place of the largest of several; of one, whether it is above one half."""
+    return largest(y, n, itemsize) if n > 1 else number_at(y, 0, itemsize) > 0.5
 
 
 # --- one unit after another, some rows at a time

@@ -24,6 +24,7 @@ Design
 """
 from libc.stdint cimport int64_t
 
+from fastbp._sizes cimport ALIGNMENT, ceil_div, padded, round_up
 from fastbp._table cimport Kernels, Tile
 from fastbp._team cimport Session, run_tasks
 from fastbp._update cimport apply_rule, descends
@@ -55,7 +56,6 @@ cdef enum:
     FAR_BYTES = 1 << 20     # of b: it comes from far away, in pieces that are too short for that unless it is packed
     PACK_ROWS_BYTES = 64 << 10  # of a packed in one task
     MAX_PANELS = 16         # of b in a tile
-    ALIGNMENT = 64
     PACK = 0
     TILES = 1
     SUM = 2
@@ -109,12 +109,6 @@ cdef struct Own:
     int64_t unused[7]           # the panels begin on a cache line of their own
 
 
-cdef inline Py_ssize_t ceil_div(Py_ssize_t n, Py_ssize_t d) noexcept nogil:
-    return (n + d - 1) // d
-
-cdef inline Py_ssize_t round_up(Py_ssize_t n, Py_ssize_t multiple) noexcept nogil:
-    return ceil_div(n, multiple) * multiple
-
 cdef void product_init(Product* p) noexcept nogil:
     p.bias = NULL
     p.forward = NULL
@@ -161,7 +155,7 @@ cdef void choose_blocks(const Kernels* kernels, const Product* p, Blocks* out) n
         out.blocks_in_tile += <Py_ssize_t> (MAX_TILE_US / max(product_cost(kernels, out.mc, out.nc, out.kc), 0.01))
     choose_memory(kernels, m, n, k, out)
     if p.rule != NULL:
-        out.own_bytes += round_up(out.mc * out.nc * kernels.itemsize, ALIGNMENT)
+        out.own_bytes += padded(out.mc * out.nc * kernels.itemsize)
 
 cdef void choose_few_rows(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Blocks* out) noexcept nogil:
     """All rows are one tile, and nothing is packed; tasks share b's columns, or its rows where those stream."""
@@ -176,7 +170,7 @@ cdef void choose_few_rows(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py
         out.k_blocks = ceil_div(k, out.kc)
     out.blocks_in_hand = out.blocks_in_tile = out.k_blocks
     out.pack_a = out.pack_b = False
-    out.shared_bytes = round_up((out.k_blocks - 1) * m * n * kernels.itemsize, ALIGNMENT)
+    out.shared_bytes = padded((out.k_blocks - 1) * m * n * kernels.itemsize)
     out.own_bytes = sizeof(Own)
 
 cdef Py_ssize_t parts_of_stream(const Kernels* kernels, Py_ssize_t n, Py_ssize_t k) noexcept nogil:
@@ -194,8 +188,8 @@ cdef void choose_memory(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_s
         out.pack_b = n * k * kernels.itemsize > FAR_BYTES and n >= STREAM_VECTORS * kernels.lanes
     out.rows_in_hand = min(round_up(m, out.mc), max(out.mc, SHARED_BYTES // row_bytes // out.mc * out.mc))
     out.blocks_in_hand = min(out.k_blocks, max(<Py_ssize_t> 1, SHARED_BYTES // (out.rows_in_hand * row_bytes)))
-    out.shared_bytes = round_up(out.rows_in_hand * out.blocks_in_hand * row_bytes, ALIGNMENT)
-    out.own_bytes = round_up(sizeof(Own) + max(out.nc, <Py_ssize_t> kernels.nr) * row_bytes, ALIGNMENT)
+    out.shared_bytes = padded(out.rows_in_hand * out.blocks_in_hand * row_bytes)
+    out.own_bytes = padded(sizeof(Own) + max(out.nc, <Py_ssize_t> kernels.nr) * row_bytes)
 
 cdef Py_ssize_t product_scratch(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads) noexcept nogil:
     """Bytes, for one product with any strides, at most so many threads, this n, and at most m and k."""
@@ -216,7 +210,7 @@ cdef Py_ssize_t scratch_as_it_is(const Kernels* kernels, Py_ssize_t m, Py_ssize_
     cdef Py_ssize_t own = columns * (kc + min(m, kernels.mc) + kernels.mr) * kernels.itemsize
     cdef Py_ssize_t shared = min(rows * steps * kernels.itemsize, max(<Py_ssize_t> SHARED_BYTES, kernels.mc * kc * kernels.itemsize))
     shared = max(shared, (parts_of_stream(kernels, n, k) - 1) * min(m, <Py_ssize_t> STREAM_ROWS) * n * kernels.itemsize)
-    return ALIGNMENT + round_up(shared, ALIGNMENT) + n_threads * (sizeof(Own) + round_up(own, ALIGNMENT) + ALIGNMENT)
+    return ALIGNMENT + padded(shared) + n_threads * (sizeof(Own) + padded(own) + ALIGNMENT)
 
 cdef inline const char* at(const void* base, Py_ssize_t elements, const Kernels* kernels) noexcept nogil:
     return <const char*> base + elements * kernels.itemsize
@@ -311,7 +305,7 @@ cdef void send_to_update(const Work* w, Py_ssize_t row, Py_ssize_t column, Own* 
     """A gradient of one block along K is never stored: plain descent happens in registers, any other rule in a tile of the worker's."""
     cdef const Product* p = &w.product
     cdef char* updated = p.updated + (row * p.updated_row + column) * w.kernels.itemsize
-    cdef Py_ssize_t n_bytes = round_up(w.blocks.mc * w.blocks.nc * w.kernels.itemsize, ALIGNMENT)
+    cdef Py_ssize_t n_bytes = padded(w.blocks.mc * w.blocks.nc * w.kernels.itemsize)
     if descends(p.rule, updated, &t.rate):
         t.descends = True
         t.c, t.c_row, t.c_column = updated, p.updated_row, 1
@@ -533,7 +527,7 @@ cdef bint multiply(Session* session, const Kernels* kernels, const Product* prod
         if products[i].m > 0 and products[i].n > 0:
             begin(&group.works[group.count], kernels, &products[i], group.count, session.n_threads)
             group.count += 1
-    share_out(&group, <char*> round_up(<Py_ssize_t> scratch, ALIGNMENT), session.n_threads)
+    share_out(&group, <char*> padded(<Py_ssize_t> scratch), session.n_threads)
     check_scratch(group.own + session.n_threads * group.own_bytes - <char*> scratch, scratch_bytes)
     while True:
         tasks, cost = 0, 0

@@ -18,11 +18,12 @@ from libc.stdint cimport int64_t
 
 from fastbp._chain cimport (
     LINEAR, Batch, Chain, Pair, Unit, add_spare, backward_rows_of, begin_columns, copy_rows, cost_of_batch, delta_at_output,
-    forward_rows_of, input_gradient, input_target, item_gradients, items_of_task, losses_of_rows, output_of, padded, reads_sparse,
+    forward_rows_of, input_gradient, input_target, item_gradients, items_of_task, losses_of_rows, output_of, reads_sparse,
     sparse_tile, sparse_weights, wants, weight_gradient,
 )
 from fastbp._csr cimport SparseGradient, gradient_task, gradient_tasks, strip_bytes, turn_group
 from fastbp._product cimport Product, product_cost, product_tile, product_turn
+from fastbp._sizes cimport ceil_div, padded
 from fastbp._table cimport Kernels, SparseTile, Tile
 from fastbp._team cimport WORTH_US, Session, run_tasks
 from fastbp._update cimport Rule, apply_rule, descends
@@ -49,9 +50,6 @@ cdef struct Own:
     int64_t turned              # are the weights?
     int64_t unused[7]
 
-
-cdef inline Py_ssize_t ceil_div(Py_ssize_t n, Py_ssize_t d) noexcept nogil:
-    return (n + d - 1) // d
 
 cdef void rows_finish(Chain* chain) noexcept:
     """Decide whether a chain goes by rows, and where a worker keeps its turned weights."""

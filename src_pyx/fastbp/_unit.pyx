@@ -12,6 +12,7 @@ Design
 """
 from libc.string cimport memset
 
+from fastbp._sizes cimport ceil_div
 from fastbp._table cimport MAX_UNIT_PARAMETERS, UnitCall
 from fastbp._team cimport TASK_ELEMENTS, Session, run_tasks
 
@@ -22,9 +23,6 @@ cdef enum:
     ITEM_TASKS = 8              # at most: each walks all rows
     STRIP_BYTES = 384 << 10     # of x in a task over columns: it stays in the second cache for the next look
     COLUMNS = 64                # a task has a multiple of these
-
-cdef inline Py_ssize_t ceiling(Py_ssize_t n, Py_ssize_t by) noexcept nogil:
-    return (n + by - 1) // by
 
 cdef double unit_cost(const UnitSweep* s) noexcept nogil:
     """About how many microseconds one sweep takes one thread."""
@@ -47,7 +45,7 @@ cdef inline Py_ssize_t block_rows(const UnitSweep* s) noexcept nogil:
 cdef inline Py_ssize_t chunk_rows(const UnitSweep* s) noexcept nogil:
     """A whole number of blocks."""
     cdef Py_ssize_t rows = block_rows(s)
-    return ceiling(ceiling(s.call.rows, rows), CHUNKS) * rows
+    return ceil_div(ceil_div(s.call.rows, rows), CHUNKS) * rows
 
 cdef inline Py_ssize_t task_rows(const UnitSweep* s) noexcept nogil:
     return max(<Py_ssize_t> 1, TASK_ELEMENTS // max(<Py_ssize_t> 1, s.call.n_in + s.call.n_out))
@@ -82,8 +80,8 @@ cdef bint unit_forward(Session* session, UnitSweep* s) noexcept nogil:
     if s.call.rows == 0:
         return False
     if s.kind.over_columns:
-        return run_tasks(session, forward_columns, s, ceiling(s.call.n_out, task_columns(s)), unit_cost(s))
-    return run_tasks(session, forward_rows, s, ceiling(s.call.rows, task_rows(s)), unit_cost(s))
+        return run_tasks(session, forward_columns, s, ceil_div(s.call.n_out, task_columns(s)), unit_cost(s))
+    return run_tasks(session, forward_rows, s, ceil_div(s.call.rows, task_rows(s)), unit_cost(s))
 
 
 # --- backward
@@ -134,7 +132,7 @@ cdef void backward_columns(void* context, Py_ssize_t task, int worker) noexcept 
         s.kind.backward(&call, first, count)
 
 cdef inline Py_ssize_t task_items(const UnitSweep* s) noexcept nogil:
-    return ceiling(s.items, ITEM_TASKS)
+    return ceil_div(s.items, ITEM_TASKS)
 
 cdef void gradients_of_items(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef UnitSweep* s = <UnitSweep*> context
@@ -196,7 +194,7 @@ cdef void add_chunks(UnitSweep* s, Py_ssize_t chunks) noexcept nogil:
         sums += s.sizes[k]
 
 cdef bint backward_with_sums(Session* session, UnitSweep* s) noexcept nogil:
-    cdef Py_ssize_t chunks = ceiling(s.call.rows, chunk_rows(s))
+    cdef Py_ssize_t chunks = ceil_div(s.call.rows, chunk_rows(s))
     if run_tasks(session, backward_chunk, s, chunks, 2 * unit_cost(s)):
         return True
     add_chunks(s, chunks)
@@ -205,13 +203,13 @@ cdef bint backward_with_sums(Session* session, UnitSweep* s) noexcept nogil:
 cdef bint unit_backward(Session* session, UnitSweep* s) noexcept nogil:
     """dx where call.dx is not NULL, and the gradients that have a size. True where it was interrupted."""
     cdef double cost = 2 * unit_cost(s)
-    cdef Py_ssize_t tasks = ceiling(s.call.rows, task_rows(s))
+    cdef Py_ssize_t tasks = ceil_div(s.call.rows, task_rows(s))
     if s.kind.over_columns:
-        return run_tasks(session, backward_columns, s, ceiling(s.call.n_out, task_columns(s)), cost)
+        return run_tasks(session, backward_columns, s, ceil_div(s.call.n_out, task_columns(s)), cost)
     if sums_by_rows(s):
         return backward_with_sums(session, s)
     if s.recomputes and s.kind.kept > 0 and run_tasks(session, keep_rows, s, tasks, cost):
         return True
-    if total_size(s) > 0 and run_tasks(session, gradients_of_items, s, ceiling(s.items, task_items(s)), cost):
+    if total_size(s) > 0 and run_tasks(session, gradients_of_items, s, ceil_div(s.items, task_items(s)), cost):
         return True
     return s.call.dx != NULL and run_tasks(session, backward_rows, s, tasks, cost)
