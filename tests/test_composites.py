@@ -306,3 +306,34 @@ def test_blocks_of_rows_do_not_meet_at_branches_of_different_widths(
     with fastbp.threads(3):
         for _ in range(500):
             assert net.value_and_grad(x, t)[1].flat.tobytes() == expected
+
+
+class Widened(Unit):
+    """A user's unit that returns more rows or columns than it takes."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self.more = rows, columns
+
+    def forward(self, x: Array) -> Array:
+        return np.pad(x, [(0, more) for more in self.more])
+
+    def backward(self, dy: Array) -> Array:
+        return dy[: len(dy) - self.more[0], : dy.shape[1] - self.more[1]]
+
+
+@pytest.mark.parametrize(
+    ("merge", "more", "message"),
+    [
+        ("sum", (0, 1), r"the branches gave shapes \[\(3, 2\), \(3, 3\)\]: for 'sum' they must be equal"),
+        ("concat", (1, 0), r"the branches gave shapes \[\(3, 2\), \(4, 2\)\]: they must have equally many rows"),
+    ],
+)
+def test_branches_of_users_units_that_do_not_fit_raise(merge: Any, more: tuple[int, int], message: str) -> None:
+    branches = Branches([Same(), Widened(*more)], merge=merge)
+    with pytest.raises(ValueError, match=message):
+        branches.forward(np.ones((3, 2)))
+
+
+def test_a_chain_whose_units_do_not_fit_names_them() -> None:
+    with pytest.raises(ValueError, match=r"unit 1, Sequential.*has unit 1, Linear\(4, 2\), which takes 4 inputs"):
+        Network(Linear(5, 5), Sequential(Linear(5, 3), Linear(4, 2)), loss="mse")

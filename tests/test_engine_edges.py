@@ -9,6 +9,7 @@ import pytest
 from helpers import DTYPES
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
+from scipy import sparse
 
 import fastbp
 from fastbp import _engine
@@ -228,3 +229,54 @@ def test_each_batch_has_the_weights_of_its_rows(
                 w, b = w - 0.1 * x[rows].T @ dy, b - 0.1 * dy.sum(axis=0)
         assert_allclose(nets[0].weights[0], w, rtol=0, atol=64 * np.finfo(dtype).eps)
         assert_allclose(nets[0].biases[0], b, rtol=0, atol=64 * np.finfo(dtype).eps)
+
+
+@BY_DTYPE
+def test_a_mean_over_more_rows_than_are_summed_with_the_gil(dtype: Any, rng: np.random.Generator) -> None:
+    y, t = normal(rng, dtype, 20_000, 1), normal(rng, dtype, 20_000, 1)
+    loss, _ = fastbp.mse(y, t)
+    expected = 0.5 * np.mean((y.astype(np.float64) - t) ** 2)
+    assert loss == pytest.approx(expected, rel=8 * float(np.finfo(dtype).eps))
+
+
+@BY_DTYPE
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_derivative_behind_a_product_whose_parts_lie_along_k(rows: int, dtype: Any, rng: np.random.Generator) -> None:
+    """The gradient at tanh's output sums over 20,000 columns, in parts; tanh' follows the last one."""
+    net = network(fastbp.Linear(8, 64), fastbp.Tanh(), fastbp.Linear(64, 20_000), dtype=dtype)
+    x, t = normal(rng, dtype, rows, 8), normal(rng, dtype, rows, 20_000)
+    _, gradients = net.value_and_grad(x, t)
+    (w0, w1), (b0, b1) = ([a.astype(np.float64) for a in arrays] for arrays in (net.weights, net.biases))
+    h = np.tanh(x @ w0 + b0)
+    dy = (h @ w1 + b1 - t) / rows
+    dz = dy @ w1.T * (1 - h**2)
+    size = np.abs(dy) @ np.abs(w1.T)
+    bound = 20_000 * np.finfo(dtype).eps * (np.abs(x).T @ size)
+    assert (np.abs(gradients.weights[0] - x.T @ dz) <= bound).all()
+
+
+@BY_DTYPE
+def test_a_sparse_step_of_weights_whose_rows_lie_apart(dtype: Any, rng: np.random.Generator) -> None:
+    n_in, n_out, beside, rows = 60, 9, 4, 50
+    size = n_in * (n_out + beside) + n_out
+    x = np.where(rng.random((rows, n_in)) < 0.1, rng.standard_normal((rows, n_in)), 0).astype(dtype)
+    t, start = normal(rng, dtype, rows, n_out), normal(rng, dtype, size)
+    csr = sparse.csr_matrix(x)
+    entries = csr.indptr.astype(np.int64), csr.indices.astype(np.int32), csr.data
+    stepped = []
+    for given in (x, _engine.SparseRows(*entries, n_in)):
+        flat, gradients = start.copy(), np.zeros(size, dtype)
+        engine = _engine.Engine(start.itemsize, [("linear", n_in, n_out)], "mse")
+        hyper = (0.1, 0.9, 0.0, 0.0, 0.0, 0.0)
+        parts = [(size, 0, 0.0, 0.0)]
+        update = _engine.Update(
+            flat, gradients, parts, "sgd", [np.zeros(size, dtype)], [hyper], np.zeros(1), OptimizerState()
+        )
+        tables = [
+            _engine.Table([array[:-n_out].reshape(n_in, n_out + beside)[:, :n_out]], [array[-n_out:]])
+            for array in (flat, gradients)
+        ]
+        engine.train_step(given, t, None, *tables, update)
+        stepped.append(flat)
+    assert_allclose(*stepped, rtol=0, atol=rows * 8 * np.finfo(dtype).eps)
+    assert_array_equal(stepped[1][:-n_out].reshape(n_in, -1)[:, n_out:], start[:-n_out].reshape(n_in, -1)[:, n_out:])

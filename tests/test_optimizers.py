@@ -618,3 +618,14 @@ def test_update_takes_two_flat_arrays(rule, parameters, gradients, error, messag
 def test_state_for_wants_a_network():
     with pytest.raises(TypeError, match="expected a network or its flat_parameters, got str"):
         SGD().state_for("net")
+
+
+@pytest.mark.parametrize("rule", OPTIMIZERS.values(), ids=lambda rule: rule.unit)
+def test_every_setting_can_be_read_and_set_again(rule):
+    optimizer = RULES[rule.unit]()
+    for hyper in rule.hyper:
+        value, version = getattr(optimizer, hyper.name), optimizer.version
+        assert value == (0.1 if hyper.name == "lr" and hyper.default is None else hyper.default)
+        setattr(optimizer, hyper.name, value)
+        assert getattr(optimizer, hyper.name) == value
+        assert optimizer.version > version  # the engine is handed the settings anew

@@ -780,6 +780,33 @@ def test_an_archive_that_promises_more_than_it_holds_is_refused(tmp_path: Path) 
             fastbp.load(path)
 
 
+def version_2(entries: dict[str, bytes]) -> list[tuple[str, bytes]]:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.zeros(3, np.float32), version=(2, 0))
+    return [*{**entries, "0.bias.npy": file.getvalue()}.items()]
+
+
+DAMAGED: dict[str, tuple[Callable[[dict[str, bytes]], list[tuple[str, bytes]]], str]] = {
+    "an entry twice": (lambda entries: [*entries.items(), ("0.bias.npy", b"")], "two of its entries have one name"),
+    "another version of npy": (version_2, r"version \(2, 0\) of its format, expected \(1, 0\)"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")  # of zipfile, where the file is made
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_an_archive_of_another_making_is_refused(damage: str, tmp_path: Path) -> None:
+    make, message = DAMAGED[damage]
+    path = tmp_path / "m.npz"
+    small().save(path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in make(entries):
+            archive.writestr(name, content)
+    with pytest.raises(ValueError, match=message):
+        fastbp.load(path)
+
+
 def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
     """It could hold a thousand times its size."""
     path = tmp_path / "m.npz"

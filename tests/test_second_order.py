@@ -153,6 +153,13 @@ def test_hvp_with_each_loss(name: str, rng: np.random.Generator) -> None:
     assert_product(net, rng, *problem(rng, net))
 
 
+def test_hvp_with_a_sum_of_losses(rng: np.random.Generator) -> None:
+    loss = fastbp.LossSum([(0.5, fastbp.MSE()), (2.0, fastbp.Huber(delta=0.7))])
+    net = shaken(fastbp.MLP([4, 6, 4], hidden="tanh", loss=loss, dtype="float64", seed=0), rng)
+    x, t, v = rng.standard_normal((7, 4)), rng.standard_normal((7, 4)), rng.standard_normal(net.n_parameters)
+    assert_product(net, rng, x, t, v)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_hvp_with_weights_of_the_rows(name: str, rng: np.random.Generator) -> None:
     net = shaken(fastbp.MLP([4, 6, 4], hidden="tanh", loss=name, dtype="float64", seed=0), rng)
