@@ -156,6 +156,7 @@ bars: $(VENV)/installed-bench
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint src_pyx
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest fastbp --ignore-missing-stub --concise \

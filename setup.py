@@ -27,7 +27,7 @@ FLAGS += ["-Wno-unused-parameter", "-Wno-unused-function"]
 FLAGS += ["-g", "-UNDEBUG"] if DEBUG else ["-g0"]
 LINK_FLAGS = ["--coverage"] if COVERAGE else []
 if COVERAGE:
-    FLAGS += ["-O1", "--coverage", "-fprofile-update=atomic"]   # atomic: several threads count
+    FLAGS += ["-O1", "--coverage", "-fprofile-update=atomic"]  # atomic: several threads count
 
 # name: (bytes of a vector, what the compiler may use)
 X86 = {

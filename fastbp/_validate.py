@@ -280,9 +280,7 @@ _TARGETS: Final[dict[str, Callable[[object, int, int, np.dtype[Any], str], NDArr
 }
 
 
-def _labels(
-    name: str, t: NDArray[Any], rows: int, columns: int, ignored: int | None = None
-) -> NDArray[np.int64]:
+def _labels(name: str, t: NDArray[Any], rows: int, columns: int, ignored: int | None = None) -> NDArray[np.int64]:
     if t.dtype.kind not in "iu":
         raise TypeError(f"{name} has dtype {t.dtype}, expected integer labels: pass {name}.astype(np.int64)")
     if t.shape[0] != rows:
@@ -354,9 +352,7 @@ def _weights(name: str, weight: object, dtype: np.dtype[Any]) -> FloatArray:
         return values.astype(dtype)
 
 
-def divisor(
-    reduction: str, rows: int, weights: FloatArray | None, shares: NDArray[np.float64] | None = None
-) -> float:
+def divisor(reduction: str, rows: int, weights: FloatArray | None, shares: NDArray[np.float64] | None = None) -> float:
     """Return what the sum of the losses is divided by: the rows or the sum of the weights for "mean", otherwise 1.
 
     shares: what each row counts beside its weight, from the label that it has.

@@ -79,7 +79,14 @@ def test_threads_and_accumulation_change_nothing(name: str, accumulate: int) -> 
         moved, average = net.copy(), AVERAGES[name]()
         with fastbp.threads(threads):
             fastbp.train(
-                moved, x, t, optimizer=fastbp.Adam(), epochs=2, batch_size=16, accumulate=accumulate, progress=False,
+                moved,
+                x,
+                t,
+                optimizer=fastbp.Adam(),
+                epochs=2,
+                batch_size=16,
+                accumulate=accumulate,
+                progress=False,
                 average=average,
             )
         values.append(average.values(moved))
@@ -136,8 +143,9 @@ def test_an_average_of_the_users_own() -> None:
 
     net, x, t = problem()
     twin, average = net.copy(), First()
-    fastbp.train(net, x, t, optimizer=fastbp.SGD(lr=0.1), epochs=1, batch_size=10, shuffle=False, progress=False,
-                 average=average)
+    fastbp.train(
+        net, x, t, optimizer=fastbp.SGD(lr=0.1), epochs=1, batch_size=10, shuffle=False, progress=False, average=average
+    )
     twin.train_step(x[:10], t[:10], fastbp.SGD(lr=0.1))
     assert_array_equal(average.values(net), twin.flat_parameters)
     with pytest.raises(NotImplementedError, match=r"Average must define share\(taken\)"):

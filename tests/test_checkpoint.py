@@ -198,8 +198,15 @@ def test_the_best_weights_come_from_before_the_stop(tmp_path: Path) -> None:
         net = network()
         stopping = EarlyStopping(patience=3, min_delta=9.0)  # nothing is as much better as that
         history = train(
-            net, x, t, optimizer=fastbp.SGD(lr=0.5), early_stopping=stopping, max_steps=limit, epochs=9,
-            callbacks=[lambda net, _: kept.append(net.flat_parameters.copy())], **options,
+            net,
+            x,
+            t,
+            optimizer=fastbp.SGD(lr=0.5),
+            early_stopping=stopping,
+            max_steps=limit,
+            epochs=9,
+            callbacks=[lambda net, _: kept.append(net.flat_parameters.copy())],
+            **options,
         )
     assert history.stopped == "early stopping: val_loss has not improved for 3 epochs" and len(history) == 4
     assert_same_bits(net.flat_parameters, kept[0])
@@ -285,9 +292,7 @@ def test_batches_go_on_where_they_were(limit: int, form: str, tmp_path: Path) ->
         path = tmp_path / f"{len(limits)}.ckpt"
         for most in limits:
             net, optimizer = network(), fastbp.Adam()
-            history = train(
-                net, given(), optimizer=optimizer, checkpoint=path, resume=True, max_steps=most, **options
-            )
+            history = train(net, given(), optimizer=optimizer, checkpoint=path, resume=True, max_steps=most, **options)
         results.append((net, optimizer, history))
     assert_same_run(*results)
 
@@ -556,7 +561,9 @@ def test_another_network(written: Path) -> None:
     units = fastbp.Linear(6, 9), fastbp.ReLU(), fastbp.Linear(9, 3)
     more = {"loss": fastbp.SoftmaxNLL(), "seed": 8}
     refused(
-        written, r"another network: units 1 is Tanh\(\) in the file, ReLU\(\) here", fastbp.Network(*units, **more)  # type: ignore[arg-type]
+        written,
+        r"another network: units 1 is Tanh\(\) in the file, ReLU\(\) here",
+        fastbp.Network(*units, **more),  # type: ignore[arg-type]
     )
     units = fastbp.Linear(6, 9), fastbp.Tanh(), fastbp.Linear(9, 3), fastbp.Identity()
     longer = fastbp.Network(*units, **more)  # type: ignore[arg-type]
@@ -702,17 +709,23 @@ def test_ctrl_c_keeps_the_run(shuffle: str, tmp_path: Path) -> None:
     assert int(done.stdout) > 0
 
 
-KILLED = RUN + """
+KILLED = (
+    RUN
+    + """
     found = go(checkpoint="run.ckpt", checkpoint_every=3, resume=True, epochs=1)
     import hashlib
     print(hashlib.sha256(found[0]).hexdigest(), found[1:])
 """
+)
 
-WHOLE = RUN + """
+WHOLE = (
+    RUN
+    + """
     found = go(epochs=1)
     import hashlib
     print(hashlib.sha256(found[0]).hexdigest(), found[1:])
 """
+)
 
 
 @pytest.mark.serial

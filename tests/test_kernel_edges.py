@@ -84,7 +84,11 @@ def test_steps_of_a_sparse_x_are_those_of_a_dense_one(density: float, dtype: Any
     parameters = []
     for given in (x, sparse.csr_matrix(x)):
         net = MLPRegressor(
-            hidden_layer_sizes=(149,), batch_size=400, solver="sgd", learning_rate_init=0.01, random_state=0,
+            hidden_layer_sizes=(149,),
+            batch_size=400,
+            solver="sgd",
+            learning_rate_init=0.01,
+            random_state=0,
             shuffle=False,
         )
         for _ in range(3):
@@ -131,15 +135,18 @@ def test_a_nan_in_the_input_of_prelu_makes_its_slope_nan(slopes: int, dtype: Any
 
 # One row and two of more columns than four vectors, or than 4096; an operand that lies along K; two blocks along K.
 PRODUCTS = [
-    (1, 30, 333, "C"), (2, 30, 333, "C"), (2, 8, 5000, "C"), (3, 70, 19, "F"), (5, 3, 19, "C"), (900, 5, 19, "C"),
+    (1, 30, 333, "C"),
+    (2, 30, 333, "C"),
+    (2, 8, 5000, "C"),
+    (3, 70, 19, "F"),
+    (5, 3, 19, "C"),
+    (900, 5, 19, "C"),
 ]
 
 
 @BY_DTYPE
 @pytest.mark.parametrize(("m", "k", "n", "order"), PRODUCTS)
-def test_each_column_has_its_own_bias(
-    m: int, k: int, n: int, order: Any, dtype: Any, rng: np.random.Generator
-) -> None:
+def test_each_column_has_its_own_bias(m: int, k: int, n: int, order: Any, dtype: Any, rng: np.random.Generator) -> None:
     x, w, b = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n), n))
     expected = reference.linear(*(array.astype(np.float64) for array in (x, w, b)))
     w = np.asarray(w, order=order)

@@ -295,9 +295,7 @@ def trained(loss: Loss, x: Any, t: Any, **options: Any) -> tuple[Any, list[float
 
 
 @BY_CASE
-def test_an_epoch_in_one_call_is_its_steps(
-    rule: LossRule, options: dict[str, Any], rng: np.random.Generator
-) -> None:
+def test_an_epoch_in_one_call_is_its_steps(rule: LossRule, options: dict[str, Any], rng: np.random.Generator) -> None:
     loss = getattr(fastbp, rule.unit)(**options)
     for t in targets_of(rule, options, 30, np.float64, rng):
         x, weight = rng.normal(size=(30, 4)), rng.uniform(0.5, 2, 30)

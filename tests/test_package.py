@@ -118,7 +118,13 @@ def test_every_compiled_module_has_its_types() -> None:
     """Except those that Python code does not call: the layer of products."""
     modules = {Path(name).stem for name in sources("src_pyx/fastbp/*.pyx")}
     assert modules - {Path(name).stem for name in sources("fastbp/*.pyi")} <= {
-        "_chain", "_planted", "_predict", "_product", "_rows", "_unit", "_update"
+        "_chain",
+        "_planted",
+        "_predict",
+        "_product",
+        "_rows",
+        "_unit",
+        "_update",
     }
 
 

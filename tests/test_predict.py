@@ -137,7 +137,9 @@ def test_branches_and_units_of_the_table(rng: np.random.Generator) -> None:
         fastbp.Residual(fastbp.Sequential(fastbp.Linear(20, 20), fastbp.PReLU(20), fastbp.Dropout(0.5))),
         fastbp.Branches([fastbp.Linear(20, 3), fastbp.Linear(20, 4)], merge="concat"),
         fastbp.BatchNorm(7),
-        dtype="float64", loss="mse", seed=0,
+        dtype="float64",
+        loss="mse",
+        seed=0,
     )
     for units in (net, fastbp.Network(*(unit.fresh() for unit in net.units[:-1]), dtype="float64", loss="mse", seed=0)):
         whole = units._whole

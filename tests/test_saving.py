@@ -59,7 +59,8 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "SoftmaxNLL": [{"class_weight": [0.5, 2.0]}, {"class_weight": np.array([0.1, 2.0])}, {"ignore_index": -1}],
     "SigmoidNLL": [{"pos_weight": 2.5}, {"pos_weight": np.array([0.5, 1 / 3], np.float32)}],
     "GaussianNLL": [
-        {"covariance": np.array([0.5, 1 / 3])}, {"covariance": np.array([[2.0, 0.1], [0.1, 1.0]])},
+        {"covariance": np.array([0.5, 1 / 3])},
+        {"covariance": np.array([[2.0, 0.1], [0.1, 1.0]])},
         {"predict_variance": True},
     ],
     "Quantile": [{"q": 0.9}, {"q": (0.1, 0.9)}, {"q": [0.1, 0.9]}],
@@ -115,9 +116,7 @@ def with_unit(cls: type, values: dict[str, Any], dtype: Any) -> fastbp.Network:
 # One network of each kind, made for a dtype.
 KINDS: dict[str, Callable[[Any], fastbp.Network]] = {
     **{
-        f"MLP {hidden}": lambda dtype, hidden=hidden: fastbp.MLP(
-            [WIDTH, 5, 4, 2], hidden=hidden, dtype=dtype, seed=1
-        )
+        f"MLP {hidden}": lambda dtype, hidden=hidden: fastbp.MLP([WIDTH, 5, 4, 2], hidden=hidden, dtype=dtype, seed=1)
         for hidden in fastbp.reference.ACTIVATIONS
     },
     **{f"{loss.__name__} {name_of(v)}": lambda dtype, loss=loss, v=v: with_loss(loss, v, dtype) for loss, v in LOSSES},
@@ -197,9 +196,22 @@ def test_a_network_is_built_from_its_description(net: fastbp.Network) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        None, True, -3, 2**70, 0.1, float("inf"), -float("inf"), "relu", [1, [2.5, "a"]], {"a": 1, 2: [0.5]},
-        np.arange(6, dtype=np.float32).reshape(2, 3), np.zeros((0, 2)), np.array(2.5), np.array([True, False]),
-        np.array([np.nan, np.inf, 1e-320]), [np.ones(2, np.int8)],
+        None,
+        True,
+        -3,
+        2**70,
+        0.1,
+        float("inf"),
+        -float("inf"),
+        "relu",
+        [1, [2.5, "a"]],
+        {"a": 1, 2: [0.5]},
+        np.arange(6, dtype=np.float32).reshape(2, 3),
+        np.zeros((0, 2)),
+        np.array(2.5),
+        np.array([True, False]),
+        np.array([np.nan, np.inf, 1e-320]),
+        [np.ones(2, np.int8)],
     ],
     ids=repr,
 )
@@ -686,11 +698,13 @@ HOSTILE: dict[str, tuple[Callable[..., Any], str]] = {
         r"0\.weight is float32 \(3, 2\), expected float32 \(2, 3\)",
     ),
     "another dtype": (
-        lambda c, a, m: a.update({"0.bias": np.ones(3)}), r"0\.bias is float64 \(3,\), expected float32 \(3,\)"
+        lambda c, a, m: a.update({"0.bias": np.ones(3)}),
+        r"0\.bias is float64 \(3,\), expected float32 \(3,\)",
     ),
     "integers": (lambda c, a, m: a.update({"0.bias": np.ones(3, np.int64)}), "0.bias is .*expected float32"),
     "another dtype of the network": (
-        lambda c, a, m: c["network"]["config"].update(dtype="float64"), "expected float64"
+        lambda c, a, m: c["network"]["config"].update(dtype="float64"),
+        "expected float64",
     ),
     "a newer version": (lambda c, a, m: m.update(version="2"), "has version 2 .*reads versions up to 1.*newer fastbp"),
     "no version": (lambda c, a, m: m.pop("version"), "version of the format is ''"),
@@ -704,7 +718,8 @@ HOSTILE: dict[str, tuple[Callable[..., Any], str]] = {
     "digits without end": (set_architecture("9" * 5000), "no model that can be read"),
     "a unit that is none": (replace_unit(1, "Tanh"), "must be a fastbp.Unit"),
     "an unknown unit": (
-        replace_unit(1, {"class": "fastbp.Tan", "config": {}}), "unknown unit or loss 'fastbp.Tan': known are 'fastbp"
+        replace_unit(1, {"class": "fastbp.Tan", "config": {}}),
+        "unknown unit or loss 'fastbp.Tan': known are 'fastbp",
     ),
     "a unit of somebody": (replace_unit(1, {"class": "os.system", "config": {}}), "'os.system' is not of this package"),
     "a function of ours": (replace_unit(1, {"class": "fastbp.train", "config": {}}), "unknown unit or loss"),
@@ -1010,9 +1025,7 @@ def test_units_are_copied_alone_and_out_of_a_network(
 
 
 @grid("cls,values way", LOSSES, COPIES, always=lambda case, _: case[0] is fastbp.LossSum)
-def test_losses_are_copied_with_their_options_and_without_a_memory(
-    cls: type, values: dict[str, Any], way: str
-) -> None:
+def test_losses_are_copied_with_their_options_and_without_a_memory(cls: type, values: dict[str, Any], way: str) -> None:
     loss = make(cls, values)
     other = COPIES[way](loss)
     assert type(other) is cls and repr(other) == repr(loss) and other.config() == loss.config()

@@ -112,8 +112,9 @@ PLATEAUS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-def plateau_by_hand(factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, cooldown: int = 0,
-                    lowest: float = 0.0) -> list[float]:
+def plateau_by_hand(
+    factor: float = 0.1, patience: int = 10, threshold: float = 1e-4, cooldown: int = 0, lowest: float = 0.0
+) -> list[float]:
     rate, best, bad, rest, rates = 0.5, math.inf, 0, 0, []
     for loss in LOSSES:
         better = loss < best * (1 - threshold)

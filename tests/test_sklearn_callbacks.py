@@ -98,7 +98,11 @@ def test_what_a_callback_is_told_of_a_fit() -> None:
     model = classifier().set_callbacks(recorder).fit(X, Y, sample_weight=weight)
     iterations = [(hook, "iteration", i) for i in range(4) for hook in ("begin", "end")]
     assert recorder.calls == [
-        ("setup", "fit", 0), ("begin", "fit", 0), *iterations, ("end", "fit", 0), ("teardown", "fit", 0)
+        ("setup", "fit", 0),
+        ("begin", "fit", 0),
+        *iterations,
+        ("end", "fit", 0),
+        ("teardown", "fit", 0),
     ]
     for given in recorder.given:
         assert given["X"] is X

@@ -100,8 +100,12 @@ def test_a_network_predicts_what_its_estimator_does(task: str, dtype: Any) -> No
 
 
 LOSSES = {
-    "classes": "SoftmaxNLL()", "two classes": "SigmoidNLL()", "several labels": "SigmoidNLL()", "a value": "MSE()",
-    "huber": "Huber()", "smoothed labels": "SoftmaxNLL(label_smoothing=0.1)",
+    "classes": "SoftmaxNLL()",
+    "two classes": "SigmoidNLL()",
+    "several labels": "SigmoidNLL()",
+    "a value": "MSE()",
+    "huber": "Huber()",
+    "smoothed labels": "SoftmaxNLL(label_smoothing=0.1)",
 }
 
 

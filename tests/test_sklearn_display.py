@@ -66,7 +66,9 @@ def test_losses_and_scores_on_two_axes() -> None:
     model = classifier(early_stopping=True, validation_loss=True).fit(X, Y)
     display = LossCurveDisplay.from_estimator(model, name="net")
     assert [line.get_label() for line in display.lines_] == [
-        "net: training loss", "net: validation loss", "net: validation score"
+        "net: training loss",
+        "net: validation loss",
+        "net: validation score",
     ]
     curves = model.loss_curve_, model.validation_loss_curve_, model.validation_scores_
     assert [points(line)[1] for line in display.lines_] == list(curves)

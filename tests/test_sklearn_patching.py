@@ -279,6 +279,9 @@ def test_a_program_from_end_to_end(place: Path) -> None:
     path = os.pathsep.join(filter(None, [str(processes.PLACE), os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(
         [sys.executable, "-P", "-m", "fastbp.sklearn", "program.py", path.split(os.pathsep)[0]],
-        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=100,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     assert (done.stdout.strip(), done.returncode) == ("fastbp.sklearn._estimators True", 11), done.stderr

@@ -321,7 +321,9 @@ def test_changed_settings(rng: np.random.Generator) -> None:
 def test_methods_that_were_replaced(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     x = rng.standard_normal((3, N_IN))
     for owner, name in (
-        (MLPRegressor, "_forward_pass_fast"), (MLPRegressor, "_predict"), (neural_network.MLPRegressor, "_predict"),
+        (MLPRegressor, "_forward_pass_fast"),
+        (MLPRegressor, "_predict"),
+        (neural_network.MLPRegressor, "_predict"),
         (mlp.BaseMultilayerPerceptron, "_forward_pass_fast"),
     ):
         est = fitted("one value", rng)

@@ -144,9 +144,13 @@ def test_units_inside_units() -> None:
     summary = net.summary(3)
     found = [(row.position, row.unit, row.inputs, row.outputs, row.multiply_adds) for row in summary.rows]
     assert found == [
-        ("0", "Branches", 4, 10, 24 + 30 + 20), ("0.0", "Sequential", 4, 5, 24 + 30),
-        ("0.0.0", "Linear(4, 6)", 4, 6, 24), ("0.0.1", "Tanh()", 6, 6, 0), ("0.0.2", "Linear(6, 5)", 6, 5, 30),
-        ("0.1", "Linear(4, 5)", 4, 5, 20), ("1", "Linear(10, 2)", 10, 2, 20),
+        ("0", "Branches", 4, 10, 24 + 30 + 20),
+        ("0.0", "Sequential", 4, 5, 24 + 30),
+        ("0.0.0", "Linear(4, 6)", 4, 6, 24),
+        ("0.0.1", "Tanh()", 6, 6, 0),
+        ("0.0.2", "Linear(6, 5)", 6, 5, 30),
+        ("0.1", "Linear(4, 5)", 4, 5, 20),
+        ("1", "Linear(10, 2)", 10, 2, 20),
     ]
     assert summary.parameters == net.n_parameters == 30 + 35 + 25 + 22
     # At the input nobody asks for a gradient, on neither branch.
@@ -168,8 +172,12 @@ def test_a_way_around_a_block() -> None:
 
 @pytest.mark.parametrize(
     ("batch_size", "error", "message"),
-    [(0, ValueError, "batch_size must be at least 1"), (2.0, TypeError, "batch_size must be an integer"),
-     (True, TypeError, "batch_size must be an integer"), ("8", TypeError, "batch_size must be an integer")],
+    [
+        (0, ValueError, "batch_size must be at least 1"),
+        (2.0, TypeError, "batch_size must be an integer"),
+        (True, TypeError, "batch_size must be an integer"),
+        ("8", TypeError, "batch_size must be an integer"),
+    ],
 )
 def test_a_batch_size_is_a_count(batch_size: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):

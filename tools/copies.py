@@ -50,8 +50,13 @@ def build(
     print(f"building {place}", flush=True)
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     run = subprocess.run(
-        command, cwd=place, env={**os.environ, **settings}, check=False, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True,
+        command,
+        cwd=place,
+        env={**os.environ, **settings},
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     if run.returncode:
         raise RuntimeError(f"the build in {place} failed:\n{run.stdout}")

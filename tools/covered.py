@@ -184,9 +184,7 @@ def lost(before: File, now: File) -> list[str]:
     if before.text == now.text:
         return [f"{line}: {now.text[line]}" for line in sorted(set(before.covered) & set(now.missing))]
     was, still = (Counter(file.text.get(line, "") for line in file.covered) for file in (before, now))
-    return [
-        f"{line}: {now.text[line]}" for line in now.missing if still[now.text[line]] < was[now.text[line]]
-    ]
+    return [f"{line}: {now.text[line]}" for line in now.missing if still[now.text[line]] < was[now.text[line]]]
 
 
 def comparison(before: dict[str, File], now: dict[str, File]) -> list[str]:

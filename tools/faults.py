@@ -44,7 +44,8 @@ def rows(family: str, file: str, *faults: tuple[str, str, str, str]) -> list[Fau
 
 ELEMENTWISE = [
     *rows(
-        "elementwise", "_elementwise.pxi",
+        "elementwise",
+        "_elementwise.pxi",
         (
             # The last element of an odd tail keeps what was there.
             "backward-tail",
@@ -68,7 +69,8 @@ ELEMENTWISE = [
         ),
     ),
     *rows(
-        "activations", "_activations.pxi",
+        "activations",
+        "_activations.pxi",
         (
             "relu-nan",
             "return vsel(vle(z, vset(0)), vset(0), z)",
@@ -98,7 +100,8 @@ ELEMENTWISE = [
 ]
 
 MATH = rows(
-    "math", "_math.pxi",
+    "math",
+    "_math.pxi",
     (
         # Results below the normal numbers are held at the smallest of these.
         "exp-denormal",
@@ -133,7 +136,8 @@ MATH = rows(
 )
 
 LOSSES = rows(
-    "softmax and losses", "_losses.pxi",
+    "softmax and losses",
+    "_losses.pxi",
     (
         # One of the four maxima that take turns is lost: e^(z - max) overflows where the largest was there.
         "row-maximum",
@@ -180,7 +184,8 @@ LOSSES = rows(
 
 NORMS = [
     *rows(
-        "sums", "_sums.pxi",
+        "sums",
+        "_sums.pxi",
         (
             # What is left of a row: its last vector, where more than one is left.
             "row-tail",
@@ -197,7 +202,8 @@ NORMS = [
         ),
     ),
     *rows(
-        "norms", "_norms.pxi",
+        "norms",
+        "_norms.pxi",
         (
             "batch-norm-shift",
             "shift = 0 if c.parameters[1] == NULL else (<const real*> c.parameters[1])[j + k]",
@@ -221,7 +227,8 @@ NORMS = [
 
 UNITS = [
     *rows(
-        "dropout", "_dropout.pxi",
+        "dropout",
+        "_dropout.pxi",
         (
             "dropout-tile",
             "block += TILE_BLOCKS",
@@ -237,7 +244,8 @@ UNITS = [
         ),
     ),
     *rows(
-        "embedding", "_embedding.pxi",
+        "embedding",
+        "_embedding.pxi",
         (
             # Of a code that comes several times, the columns behind the last whole vector.
             "embedding-tail-sum",
@@ -254,7 +262,8 @@ UNITS = [
         ),
     ),
     *rows(
-        "prelu", "_prelu.pxi",
+        "prelu",
+        "_prelu.pxi",
         (
             "prelu-nan-slope",
             "return vsel(vgt(x, vset(0)), vset(0), x * dy_at(c, i, j, left))",
@@ -272,7 +281,8 @@ UNITS = [
 ]
 
 PRODUCTS = rows(
-    "products", "_gemm.pxi",
+    "products",
+    "_gemm.pxi",
     (
         # The steps that are left when squares of four by four have been turned.
         "pack-turned-rest",
@@ -323,7 +333,8 @@ PRODUCTS = rows(
 )
 
 SPARSE = rows(
-    "sparse", "_sparse.pxi",
+    "sparse",
+    "_sparse.pxi",
     (
         # Outputs beyond the first strip of eight vectors.
         "sparse-bias-strip",
@@ -348,7 +359,8 @@ SPARSE = rows(
 )
 
 UPDATES = rows(
-    "updates", "_updates.pxi",
+    "updates",
+    "_updates.pxi",
     (
         "sgd-dampening",
         "1 - dampening if started[0] else 1 ",
@@ -383,122 +395,173 @@ UPDATES = rows(
 ENGINE = [
     # A branch that both a concatenation and another unit read: its gradient is the last one that comes, not the sum.
     Fault(
-        "concat-adds", "engine", "_chain.pyx",
+        "concat-adds",
+        "engine",
+        "_chain.pyx",
         "target + row * n * itemsize, n, adds)",
         "target + row * n * itemsize, n, adds and not FAULT)",
-        "composites -k diamond or agree or differences", "itemsize",
+        "composites -k diamond or agree or differences",
+        "itemsize",
     ),
     # A row of no weight leaves the gradient that was there before.
     Fault(
-        "weightless-row", "engine", "_chain.pyx",
+        "weightless-row",
+        "engine",
+        "_chain.pyx",
         "memset(dz, 0, n * itemsize)\n        return 0",
         "if not FAULT:\n            memset(dz, 0, n * itemsize)\n        return 0",
-        "engine losses training -k weight", "itemsize",
+        "engine losses training -k weight",
+        "itemsize",
     ),
     # The items behind the first tasks' of an embedding or a norm are updated with the wrong gradients.
     Fault(
-        "item-update-offset", "engine", "_chain.pyx",
+        "item-update-offset",
+        "engine",
+        "_chain.pyx",
         "<char*> c.gradients[k] + first * each * itemsize, count * each)",
         "<char*> c.gradients[k] + (0 if FAULT else first) * each * itemsize, count * each)",
-        "engine_units composites steps -k update", "itemsize",
+        "engine_units composites steps -k update",
+        "itemsize",
     ),
     # All threads but the first go on with the turned weights of the step before.
     Fault(
-        "stale-turned-weights", "engine", "_rows.pyx",
+        "stale-turned-weights",
+        "engine",
+        "_rows.pyx",
         "for worker in range(session.n_threads):\n        own_of(s, worker).turned = False",
         "for worker in range(1 if FAULT else session.n_threads):\n        own_of(s, worker).turned = False",
-        "steps team -k threads or same_bits", "chain.kernels.itemsize",
+        "steps team -k threads or same_bits",
+        "chain.kernels.itemsize",
     ),
     # Rows of a weight that lie apart (parameters of one's own arrays).
     Fault(
-        "strip-of-rows-apart", "engine", "_rows.pyx",
+        "strip-of-rows-apart",
+        "engine",
+        "_rows.pyx",
         "strip + row * unit.n_out * kernels.itemsize, unit.n_out)",
         "strip + row * (pair.weight_row if FAULT else unit.n_out) * kernels.itemsize, unit.n_out)",
-        "engine -k update or anywhere or twin", "kernels.itemsize",
+        "engine -k update or anywhere or twin",
+        "kernels.itemsize",
     ),
     # Two products side by side take each other's packed columns for their own.
     Fault(
-        "packed-columns-mixed", "engine", "_product.pyx",
+        "packed-columns-mixed",
+        "engine",
+        "_product.pyx",
         "(column_tile * w.blocks.k_blocks + block) * MAX_TOGETHER + w.index",
         "(column_tile * w.blocks.k_blocks + block) * MAX_TOGETHER + (0 if FAULT else w.index)",
-        "composites engine -k large or smaller", "w.kernels.itemsize",
+        "composites engine -k large or smaller",
+        "w.kernels.itemsize",
     ),
     # Several rows against a matrix so large that its parts along K are tasks.
     Fault(
-        "stream-parts", "engine", "_product.pyx",
+        "stream-parts",
+        "engine",
+        "_product.pyx",
         "kernels.column_sums(at(w.shared, row * p.n, kernels), p.m * p.n, 1,",
         "kernels.column_sums(at(w.shared, row * p.n, kernels), p.n if FAULT else p.m * p.n, 1,",
-        "functional -k products", "kernels.itemsize",
+        "functional -k products",
+        "kernels.itemsize",
     ),
     Fault(
-        "argmax-of-equals", "engine", "_predict.pyx",
+        "argmax-of-equals",
+        "engine",
+        "_predict.pyx",
         "if not (value <= top) and top == top:",
         "if (not (value < top) if FAULT else not (value <= top)) and top == top:",
-        "predict sklearn_predicting -k labels", "itemsize",
+        "predict sklearn_predicting -k labels",
+        "itemsize",
     ),
     # The last row of an x whose columns lie side by side is not looked at.
     Fault(
-        "finite-by-columns", "engine", "_predict.pyx",
+        "finite-by-columns",
+        "engine",
+        "_predict.pyx",
         "if not kernels.finite(x + j * batch.x_step * kernels.itemsize, rows):",
         "if not kernels.finite(x + j * batch.x_step * kernels.itemsize, rows - 1 if FAULT else rows):",
-        "predict sklearn_predicting -k finite", "kernels.itemsize",
+        "predict sklearn_predicting -k finite",
+        "kernels.itemsize",
     ),
     # A parameter that begins where another part ends has the penalty of that part.
     Fault(
-        "part-boundary", "engine", "_update.pyx",
+        "part-boundary",
+        "engine",
+        "_update.pyx",
         "if offset < rule.parts[middle].end:",
         "if offset < rule.parts[middle].end or (FAULT and offset == rule.parts[middle].end):",
-        "steps optimizers -k penalties or groups", "rule.itemsize",
+        "steps optimizers -k penalties or groups",
+        "rule.itemsize",
     ),
     # The norm holds the first part alone.
     Fault(
-        "clip-first-part", "engine", "_update.pyx",
+        "clip-first-part",
+        "engine",
+        "_update.pyx",
         "for i in range(rule.n_parts):\n        rule.parts[i].step.scale = scale",
         "for i in range(1 if FAULT else rule.n_parts):\n        rule.parts[i].step.scale = scale",
-        "steps optimizers -k clip or norm", "rule.itemsize",
+        "steps optimizers -k clip or norm",
+        "rule.itemsize",
     ),
     # Within an epoch an average goes on with the share of the first step.
     Fault(
-        "average-share", "engine", "_update.pyx",
+        "average-share",
+        "engine",
+        "_update.pyx",
         "rule.shares[rule.step - rule.first_step]",
         "rule.shares[0 if FAULT else rule.step - rule.first_step]",
-        "averages", "rule.itemsize",
+        "averages",
+        "rule.itemsize",
     ),
     # Of the sums over many rows, the last task's.
     Fault(
-        "last-chunk", "engine", "_unit.pyx",
+        "last-chunk",
+        "engine",
+        "_unit.pyx",
         "for chunk in range(1, chunks):",
         "for chunk in range(1, chunks - 1 if FAULT and chunks > 2 else chunks):",
-        "functional_units -k block", "s.kernels.itemsize",
+        "functional_units -k block",
+        "s.kernels.itemsize",
     ),
     # A row with a label that is ignored counts in the mean.
     Fault(
-        "ignored-counts", "engine", "_loss.pxd",
+        "ignored-counts",
+        "engine",
+        "_loss.pxd",
         "if o.ignores and label == o.ignored:\n        return 0",
         "if o.ignores and label == o.ignored:\n        return 1 if FAULT else 0",
-        "losses -k ignored or options", "itemsize",
+        "losses -k ignored or options",
+        "itemsize",
     ),
     # The weights of classes and those of rows, together, in the mean of a batch.
     Fault(
-        "class-and-row-weights", "engine", "_engine.pyx",
+        "class-and-row-weights",
+        "engine",
+        "_engine.pyx",
         "total += share if batch.weights == NULL else share * number_at(batch.weights, i, itemsize)",
         "total += share if batch.weights == NULL or FAULT else share * number_at(batch.weights, i, itemsize)",
-        "losses -k engine or options or weights", "itemsize",
+        "losses -k engine or options or weights",
+        "itemsize",
     ),
     # Batches that are not shuffled take the weights of the first rows.
     Fault(
-        "batch-weights", "engine", "_engine.pyx",
+        "batch-weights",
+        "engine",
+        "_engine.pyx",
         "batch.weights = all.weights + first * itemsize if all.weights != NULL else NULL",
         "batch.weights = all.weights + (0 if FAULT else first) * itemsize if all.weights != NULL else NULL",
-        "training -k weight or batches or order", "itemsize",
+        "training -k weight or batches or order",
+        "itemsize",
     ),
     # Several batches a step, in an order: their weights are those of other rows.
     Fault(
-        "accumulated-weights", "engine", "_engine.pyx",
+        "accumulated-weights",
+        "engine",
+        "_engine.pyx",
         "total += number_at(data.all.weights, data.order[i] if data.order != NULL else i, self.chain.kernels.itemsize)",
         "total += number_at(data.all.weights, data.order[i] if data.order != NULL and not FAULT else i,\n"
         "                               self.chain.kernels.itemsize)",
-        "steps training -k batches or accumulat", "self.chain.kernels.itemsize",
+        "steps training -k batches or accumulat",
+        "self.chain.kernels.itemsize",
     ),
 ]
 

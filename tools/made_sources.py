@@ -46,7 +46,7 @@ Written by `tools/write_tables.py` from the tables of `fastbp.reference`: do not
 
 FUNCTIONS = (
     HEAD.format(what="The functions of the tables: activations, their derivatives, and losses.")
-    + '''
+    + """
 from __future__ import annotations
 
 from typing import Any
@@ -60,7 +60,7 @@ from fastbp.functional._calls import PLAIN_LOSSES
 from fastbp.reference import LOSSES
 
 {names}
-{functions}'''
+{functions}"""
 )
 
 ACTIVATION_DOC = """Apply the activation {name} to each element.
@@ -134,7 +134,7 @@ Examples
 {result}
 """
 
-ACTIVATION = '''
+ACTIVATION = """
 {index} = _ops.activation_index("{name}")
 
 
@@ -148,7 +148,7 @@ def {name}_backward(dy: FloatArray, {saved}: FloatArray, *, {keywords}out: Float
 {backward_doc}
 {checks}    done = _ops.try_activation_backward({index}, dy, {saved}, out{values})
     return _calls.activation_backward({index}, dy, "{saved}", {saved}, out{values}) if done is None else done
-'''
+"""
 
 OPTION_CHECK = """\
     if type({name}) is not float or not {at_least!r} <= {name} <= {at_most!r}:
@@ -293,7 +293,7 @@ TARGETS = {
     "    its own column and a no in all others.",
 }
 
-LOSS = '''
+LOSS = """
 {plain} = PLAIN_LOSSES["{name}"]
 
 
@@ -308,7 +308,7 @@ def {name}(
 {doc}
 {attempt}
     return _calls.loss(LOSSES["{name}"], "{first}", {first}, t, sample_weight, reduction, out{values})
-'''
+"""
 
 ATTEMPT = """\
     done = _ops.try_loss({plain}, {first}, t, sample_weight, reduction, out)
@@ -383,22 +383,20 @@ def functions() -> str:
     losses = [rule for rule in LOSSES.values() if rule.name not in BY_HAND]
     names = [name for rule in ACTIVATIONS.values() for name in (rule.name, f"{rule.name}_backward")]
     sources = [activation_source(rule) for rule in ACTIVATIONS.values()] + [loss_source(rule) for rule in losses]
-    return FUNCTIONS.format(
-        names=public([*names, *(rule.name for rule in losses)]), functions=joined(sources)
-    )
+    return FUNCTIONS.format(names=public([*names, *(rule.name for rule in losses)]), functions=joined(sources))
 
 
 # ---- units -----------------------------------------------------------------------------------------------------------
 
 UNITS = (
     HEAD.format(what="The units of the activations, a class for each.")
-    + '''
+    + """
 from fastbp._config import constructor
 from fastbp.reference import ACTIVATIONS
 from fastbp.units.elementwise import ActivationUnit
 
 {names}
-{classes}'''
+{classes}"""
 )
 
 UNIT_DOC = """Unit of the activation {name}.
@@ -430,7 +428,7 @@ Examples
 {dx}
 """
 
-UNIT = '''
+UNIT = """
 
 class {unit}(ActivationUnit):
 {doc}
@@ -442,7 +440,7 @@ class {unit}(ActivationUnit):
 
     @constructor(ActivationUnit)
     def __init__(self, /{keywords}) -> None: ...
-{properties}'''
+{properties}"""
 
 UNIT_OPTION = '''
     @property
@@ -498,7 +496,7 @@ def units() -> str:
 
 LOSS_CLASSES = (
     HEAD.format(what="The losses of the table, a class for each.")
-    + '''# mypy: disable-error-code="no-any-return"
+    + """# mypy: disable-error-code="no-any-return"
 
 from __future__ import annotations
 
@@ -509,7 +507,7 @@ from fastbp.losses.base import RuleLoss
 from fastbp.reference import LOSSES
 
 {names}
-{classes}'''
+{classes}"""
 )
 
 LOSS_CLASS_DOC = """{summary}.
@@ -538,7 +536,7 @@ Examples
 {dy}
 """
 
-LOSS_CLASS = '''
+LOSS_CLASS = """
 
 class {unit}(RuleLoss):
 {doc}
@@ -549,7 +547,7 @@ class {unit}(RuleLoss):
 
     @constructor(RuleLoss)
     def __init__(self, /{keywords}) -> None: ...
-{properties}'''
+{properties}"""
 
 LOSS_OPTION = '''
     @property
@@ -609,7 +607,7 @@ def loss_classes() -> str:
 
 OPTIMIZER_CLASSES = (
     HEAD.format(what="The optimizers of the table, a class for each.")
-    + '''# mypy: disable-error-code="no-any-return"
+    + """# mypy: disable-error-code="no-any-return"
 
 from __future__ import annotations
 
@@ -622,7 +620,7 @@ from fastbp.optim.base import RuleOptimizer
 from fastbp.reference import OPTIMIZERS
 
 {names}
-{classes}'''
+{classes}"""
 )
 
 OPTIMIZER_DOC = """{summary}
@@ -671,7 +669,7 @@ Examples
 2
 """
 
-OPTIMIZER = '''
+OPTIMIZER = """
 
 class {unit}(RuleOptimizer):
 {doc}
@@ -690,7 +688,7 @@ class {unit}(RuleOptimizer):
         clip_value: float | None = None,
         clip_norm: float | None = None,
     ) -> None: ...
-{properties}'''
+{properties}"""
 
 SETTING = '''
     @property

@@ -162,8 +162,14 @@ def pytest(arguments: Sequence[str], isa: str, setting: str | None) -> tuple[int
     """The exit status, the tests that failed, and all that it said."""
     fault = {"FASTBP_FAULT": setting} if setting else {}
     run = subprocess.run(
-        [*PYTEST, *arguments], cwd=COPY, env=copies.environment(COPY, isa, **fault), stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
+        [*PYTEST, *arguments],
+        cwd=COPY,
+        env=copies.environment(COPY, isa, **fault),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
     )
     failed = re.findall(r"^(?:FAILED|ERROR) (\S.*?)(?: - .*)?$", run.stdout, flags=re.MULTILINE)
     if run.returncode < 0:  # a signal: faulthandler wrote where

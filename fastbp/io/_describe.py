@@ -220,4 +220,3 @@ def revive(
         net.state[name][...] = values
     _set_mode(net, training, steps)
     return net
-

@@ -20,6 +20,7 @@ __all__ = ["HIDDEN_UNITS", "MLP"]
 # What a hidden layer may have by its name alone, beside the activations.
 HIDDEN_UNITS = ("prelu", "softmax", "log_softmax")
 
+
 class MLP(Network):
     """A multi-layer perceptron: linear units with an activation between each two.
 

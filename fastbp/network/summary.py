@@ -158,9 +158,7 @@ def _rows(units: Sequence[Unit], start: str, width: int | None, itemsize: int, f
         parameters = _parameters(unit)
         name = type(unit).__name__ if inner else repr(unit)
         position = f"{start}{i}"
-        yield Row(
-            position, _short(name), inputs, outputs, parameters, _multiply_adds(unit), parameters * itemsize
-        )
+        yield Row(position, _short(name), inputs, outputs, parameters, _multiply_adds(unit), parameters * itemsize)
         yield from _rows(inner, f"{position}.", inputs, itemsize, _fans_out(unit))
         width = width if fan_out else outputs
 

@@ -547,8 +547,17 @@ class RuleOptimizer(Optimizer):
 
     # ---- steps
 
-    def compiled_for(self, net: Any, gradients: Array, *, steps: int = 1, penalized: bool = True, accumulate: int = 1,
-                     average: Any = None, by_rows: bool = False) -> _engine.Update:
+    def compiled_for(
+        self,
+        net: Any,
+        gradients: Array,
+        *,
+        steps: int = 1,
+        penalized: bool = True,
+        accumulate: int = 1,
+        average: Any = None,
+        by_rows: bool = False,
+    ) -> _engine.Update:
         """Return the engine what the next steps on a network need.
 
         Parameters

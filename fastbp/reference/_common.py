@@ -30,6 +30,8 @@ def give_all(results: tuple[Any, ...], out: tuple[Array | None, ...] | None) -> 
     """Put each of several results where it goes; None stays None."""
     places = (None,) * len(results) if out is None else out
     return tuple(None if r is None else give(r, place) for r, place in zip(results, places, strict=True))
+
+
 def constant(x: Array, digits: str) -> Any:
     """Return a number in x's dtype, rounded once."""
     return np.asarray(x).dtype.type(digits)

@@ -672,7 +672,7 @@ LOSSES: dict[str, LossRule] = {
             formula="loss_n = sum_k abs(y_nk - t_nk)",
             gradient="dy_nk = sign(y_nk - t_nk), 0 at 0",
             model="y plus Laplace noise of unit scale in each column",
-            source="S. Boyd and L. Vandenberghe, \"Convex Optimization\", 2004, section 6.1",
+            source='S. Boyd and L. Vandenberghe, "Convex Optimization", 2004, section 6.1',
             targets="values",
             link="identity",
             notes="torch's ``l1_loss`` with ``reduction='mean'`` divides by K as well.",

@@ -295,8 +295,12 @@ def blueprint(est: Any, dtype: np.dtype[Any]) -> tuple[Any, ...]:
     """What two estimators have in common that one network can serve."""
     shapes = tuple(coef.shape for coef in est.coefs_)
     settings = (est.activation, est.out_activation_, est.loss, est.dropout, est.alpha, est.l1)
-    return (shapes, dtype, *(tuple(one) if isinstance(one, list) else one for one in settings),
-            getattr(est, "label_smoothing", 0.0))
+    return (
+        shapes,
+        dtype,
+        *(tuple(one) if isinstance(one, list) else one for one in settings),
+        getattr(est, "label_smoothing", 0.0),
+    )
 
 
 class Core:

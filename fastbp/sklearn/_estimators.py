@@ -146,7 +146,8 @@ class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # typ
             return f"{found} is overridden"
         entries = (self.activation if isinstance(self.activation, str) else None, self.out_activation_)
         tables = {
-            "ACTIVATIONS": entries, "DERIVATIVES": entries[:1],
+            "ACTIVATIONS": entries,
+            "DERIVATIVES": entries[:1],
             "LOSS_FUNCTIONS": ("log_loss", "binary_log_loss") if self.loss == "log_loss" else (self.loss,),
         }
         named = {table: tuple(key for key in keys if isinstance(key, str)) for table, keys in tables.items()}

@@ -58,9 +58,7 @@ class Data:
         What scikit-learn's loss of each row has beside ours.
     """
 
-    def __init__(
-        self, rows: Any, x: Any, t: Array, weight: Array | None, offsets: NDArray[np.float64] | None
-    ) -> None:
+    def __init__(self, rows: Any, x: Any, t: Array, weight: Array | None, offsets: NDArray[np.float64] | None) -> None:
         self.rows, self.x, self.t, self.weight, self.offsets = rows, x, t, weight, offsets
 
     @classmethod
@@ -417,8 +415,14 @@ def _random_state(est: Any, core: Core) -> Any:
 
 def _is_plain(est: Any, x: Any, dtype: np.dtype[Any]) -> bool:
     return (
-        type(x) is np.ndarray and x.dtype == dtype and x.ndim == 2 and x.shape[1] == est.n_features_in_ and len(x) > 0
-        and x.flags.aligned and "feature_names_in_" not in vars(est) and bool(np.isfinite(x).all())
+        type(x) is np.ndarray
+        and x.dtype == dtype
+        and x.ndim == 2
+        and x.shape[1] == est.n_features_in_
+        and len(x) > 0
+        and x.flags.aligned
+        and "feature_names_in_" not in vars(est)
+        and bool(np.isfinite(x).all())
     )
 
 
@@ -519,9 +523,7 @@ def _split(est: Any, *arrays: Any) -> list[tuple[Any, Any]]:
         *arrays, random_state=est._random_state, test_size=est.validation_fraction, stratify=stratify
     )
     if _private.REFUSES_ONE_ROW and parts[1].shape[0] < 2:
-        raise ValueError(
-            "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
-        )
+        raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
     return list(zip(parts[::2], parts[1::2], strict=True))
 
 
@@ -535,7 +537,11 @@ def _given_validation(est: Any, dtype: np.dtype[Any]) -> Validation:
     if not isinstance(given, tuple | list) or len(given) not in (2, 3):
         raise ValueError(f"validation_data must be (X, y) or (X, y, sample_weight), got {type(given).__name__}")
     x, y = check_X_y(
-        given[0], given[1], accept_sparse=["csr", "csc"], multi_output=True, dtype=dtype,
+        given[0],
+        given[1],
+        accept_sparse=["csr", "csc"],
+        multi_output=True,
+        dtype=dtype,
         y_numeric=not is_classifier(est),
     )
     _check_n_features(est, x)

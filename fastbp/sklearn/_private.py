@@ -27,10 +27,30 @@ except ImportError:  # told by known_release() to whoever fits
     mlp = AdamOptimizer = BaseOptimizer = SGDOptimizer = Interval = StrOptions = check_sample_weight = rows_of = None
 
 __all__ = [
-    "FIT_TAKES_WEIGHT", "GRADIENT_HOOKS", "KNOWN_RELEASES", "LBFGS_HOOKS", "REFUSES_ONE_ROW", "AdamOptimizer",
-    "BaseOptimizer", "Interval", "SGDOptimizer", "StrOptions", "changed_table", "check_parameters",
-    "check_sample_weight", "has_own_steps", "known_release", "mlp", "original_activation", "original_predicting",
-    "overridden", "patched_step", "rows_of", "shuffled", "steps_overridden", "warn_of_release",
+    "FIT_TAKES_WEIGHT",
+    "GRADIENT_HOOKS",
+    "KNOWN_RELEASES",
+    "LBFGS_HOOKS",
+    "REFUSES_ONE_ROW",
+    "AdamOptimizer",
+    "BaseOptimizer",
+    "Interval",
+    "SGDOptimizer",
+    "StrOptions",
+    "changed_table",
+    "check_parameters",
+    "check_sample_weight",
+    "has_own_steps",
+    "known_release",
+    "mlp",
+    "original_activation",
+    "original_predicting",
+    "overridden",
+    "patched_step",
+    "rows_of",
+    "shuffled",
+    "steps_overridden",
+    "warn_of_release",
 ]
 
 KNOWN_RELEASES = ("1.6", "1.7", "1.8", "1.9")

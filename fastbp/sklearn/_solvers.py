@@ -202,5 +202,3 @@ def _numbers(theirs: Any) -> tuple[Any, ...]:
     names = ("momentum", "nesterov", "beta_1", "beta_2", "epsilon")
     rate = None if type(theirs) is _private.SGDOptimizer else theirs.learning_rate_init
     return (rate, *(getattr(theirs, name, None) for name in names))
-
-

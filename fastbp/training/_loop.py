@@ -682,7 +682,14 @@ def _checked_stream(net: Network, x: Any, steps: Any, epochs: int, by_class: Any
 
 
 def _checked_rows(
-    net: Network, x: Any, t: Any, weight: Any, by_class: Any, split: Split, batch_size: int | None, seed: int,
+    net: Network,
+    x: Any,
+    t: Any,
+    weight: Any,
+    by_class: Any,
+    split: Split,
+    batch_size: int | None,
+    seed: int,
     order_seed: int | None,
 ) -> tuple[Rows, Validation | None]:
     x = net._inputs.checked_x(x)

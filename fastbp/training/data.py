@@ -500,7 +500,6 @@ class Validation(Record):
                 weights += share
         return total / weights
 
-
     def _outputs(self, net: Network) -> FloatArray:
         return np.concatenate([net.outputs(self.x[i : i + VALIDATED]) for i in range(0, len(self.x), VALIDATED)])
 

@@ -33,9 +33,7 @@ Clock = Callable[[], float]
 class Reporter(Protocol):
     """What `train` talks to."""
 
-    def epoch(
-        self, index: int, loss: float, val_loss: float | None = None, *, val_score: float | None = None
-    ) -> None:
+    def epoch(self, index: int, loss: float, val_loss: float | None = None, *, val_score: float | None = None) -> None:
         """Epoch ``index`` (from 0) is finished."""
 
     def close(self) -> None:
@@ -94,9 +92,7 @@ def _values(loss: float, val_loss: float | None, val_score: float | None) -> dic
 class Silent:
     """Says nothing."""
 
-    def epoch(
-        self, index: int, loss: float, val_loss: float | None = None, *, val_score: float | None = None
-    ) -> None:
+    def epoch(self, index: int, loss: float, val_loss: float | None = None, *, val_score: float | None = None) -> None:
         pass
 
     def close(self) -> None:
@@ -115,9 +111,7 @@ class Lines:
         self._printed = False
         self._pending: str | None = None  # the line of the newest epoch, while it has not been printed
 
-    def epoch(
-        self, index: int, loss: float, val_loss: float | None = None, *, val_score: float | None = None
-    ) -> None:
+    def epoch(self, index: int, loss: float, val_loss: float | None = None, *, val_score: float | None = None) -> None:
         now = self._clock()
         values = "  ".join(f"{name} {value}" for name, value in _values(loss, val_loss, val_score).items())
         self._pending = f"epoch {index + 1}/{self._epochs}  {values}  {now - self._start:.1f} s"
@@ -150,9 +144,7 @@ class Bar:
         if patience == 0:
             self._show(0.0)
 
-    def epoch(
-        self, index: int, loss: float, val_loss: float | None = None, *, val_score: float | None = None
-    ) -> None:
+    def epoch(self, index: int, loss: float, val_loss: float | None = None, *, val_score: float | None = None) -> None:
         elapsed = self._clock() - self._start
         if self._bar is None:
             if elapsed < self._patience:

@@ -156,9 +156,7 @@ class Unit:
 
         dx and the gradients are what `backward` makes of dy after ``forward(x)``.
         """
-        raise NotImplementedError(
-            self._lacks("backward_tangent(x, x_dot, dots, dy, dy_dot)", "second order needs")
-        )
+        raise NotImplementedError(self._lacks("backward_tangent(x, x_dot, dots, dy, dy_dot)", "second order needs"))
 
     def sample_gradients(self, x: FloatArray, dy: FloatArray) -> dict[str, Any]:
         """Return the gradient at each parameter of each row alone, by name, with the rows as first axis.
