@@ -98,12 +98,8 @@ class Network(NetworkCore):
     (3, 4)
     """
 
-    def __getattr__(self, name: str) -> Any:
-        # Names that other modules of the package used, and that were never documented.
-        if name not in RENAMED:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
-        warnings.warn(f"Network.{name} is private now, and goes with the next release", DeprecationWarning, 2)
-        return attrgetter(RENAMED[name])(self)
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in RENAMED]
 
     # ---- at the input
 
@@ -469,6 +465,24 @@ class Network(NetworkCore):
 
     def __repr__(self) -> str:
         return f"Network({', '.join(map(repr, self.units))}, loss={self.loss!r}, dtype={self.dtype.name!r})"
+
+
+class _Renamed:
+    """A name of `Network` that only the package's other modules used. (__getattr__ would slow every attribute down.)"""
+
+    def __init__(self, old: str, new: str) -> None:
+        self.old, self.find = old, attrgetter(new)
+
+    def __get__(self, net: Network | None, _: type) -> Any:
+        if net is None:
+            return self
+        warnings.warn(f"Network.{self.old} is private now, and goes with the next release", DeprecationWarning, 2)
+        return self.find(net)
+
+
+for _old, _new in RENAMED.items():
+    setattr(Network, _old, _Renamed(_old, _new))
+del _old, _new
 
 
 def load(path: str | os.PathLike[str], *, units: Mapping[str, type] | None = None) -> Network:
