@@ -21,8 +21,8 @@ Design
 (g) Signals: every POLL_NS the caller, if it is Python's main thread, takes the GIL between two tasks and lets Python's
     handlers run. If one raises, the rest of the phase is not computed, and `run_tasks` says so.
     The clock is first read after POLL_US of work: reading it costs as much as a small product.
-(h) A thread that Python started has no signals. The thread that waits for it may ask it to stop (`Cancellation`): its sessions look at a counter
-    where the main thread's would look for signals, and raise KeyboardInterrupt as they would.
+(h) A thread that Python started has no signals. The thread that waits for it may ask it to stop (`Cancellation`): its sessions look at a
+    counter where the main thread's would look for signals, and raise KeyboardInterrupt as they would.
 (i) A worker computes with its caller's rounding and its caller's denormals: they are part of what a task computes.
 """
 from cpython.exc cimport PyErr_Occurred, PyErr_SetNone, PyErr_SetString
