@@ -11,37 +11,22 @@ import argparse
 import contextlib
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from bench.compare import Process, Settings, choose_rivals, parse_pythons, save_reference, start, worker_environment
 from bench.contest import make_parser
-from bench.machine import describe_machine, load_average
+from bench.machine import describe_machine, load_average, spinning
 from bench.rivals import Shape
 from bench.tables import align, format_seconds
 
 BAR = 2.3
 SHAPES = tuple(map(Shape.parse, ("784-256-10@128", "64-100-10@200")))
 TURNS = 5  # of undisturbed and disturbed rounds
-SPIN = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])}); print(flush=True)\nwhile True: pass"
 
 Rounds = dict[bool, list[float]]  # disturbed or not: the seconds of one gradient in each round
-
-
-@contextlib.contextmanager
-def spinning(processor: int) -> Iterator[None]:
-    """Another process spins on this processor meanwhile."""
-    command = [sys.executable, "-c", SPIN, str(processor)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            process.stdout.readline()  # it has begun
-            yield
-        finally:
-            process.kill()
 
 
 def measure(shape: Shape, settings: Settings) -> dict[str, Rounds]:
@@ -58,7 +43,7 @@ def measure(shape: Shape, settings: Settings) -> dict[str, Rounds]:
             repeats[name] = start(running[name], name, shape, settings, reference)["repeats"]
         for turn in range(2 * TURNS):
             disturbed = turn % 2 == 1
-            with spinning(processor) if disturbed else contextlib.nullcontext():
+            with spinning(1, processor) if disturbed else contextlib.nullcontext():
                 time.sleep(0.1)  # threads find their processors
                 for _ in range(settings.rounds):
                     for name, process in running.items():

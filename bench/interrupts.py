@@ -33,14 +33,13 @@ from typing import Any
 
 import numpy as np
 
-from bench.machine import describe_machine, load_average
+from bench.machine import describe_machine, load_average, spinning
 from bench.tables import align, format_seconds
 
 SIGNALS = 2000
 NEIGHBOURS = 2
 BAR = 1.0  # seconds from the signal to the end of the call
 WATCHDOG = 60.0  # seconds
-SPIN = "while True: pass"
 
 Table = dict[int, int]  # steps made: the hash of the parameters then
 State = tuple[Table, int, list[Any]]  # the table of a network, the steps that it has made, and its parameters
@@ -287,18 +286,6 @@ def work(name: str, signals: int, seed: int) -> dict[str, Any]:
 # ---- outside ---------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def neighbours(n: int) -> Iterator[None]:
-    """Let so many processes spin meanwhile."""
-    processes = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(n)]
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-
-
 def interrupted(name: str, signals: int, seed: int) -> dict[str, Any]:
     """Run `work` in a process of its own."""
     command = [sys.executable, "-m", "bench.interrupts", "--work", name, "--signals", str(signals), "--seed", str(seed)]
@@ -352,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     computer, names = describe_machine(), given.only.split(",")
     print(f"{computer['processor']}, {computer['processors']} processors, load average {load_average()}")
     rows, faults = [HEAD], []
-    with neighbours(given.neighbours):
+    with spinning(given.neighbours):
         for name in names:
             seen = interrupted(name, -(-given.signals // len(names)), given.seed)
             rows.append(row_of(name, seen))

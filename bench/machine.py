@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import importlib.util
 import os
 import platform
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +149,26 @@ def _line(path: str, key: str) -> str | None:
 def _kilobytes(key: str, path: str = "/proc/meminfo") -> int | None:
     value = _line(path, key)
     return int(value.split()[0]) * 1024 if value else None
+
+
+SPIN = """
+import os, sys
+if sys.argv[1:]:
+    os.sched_setaffinity(0, {int(sys.argv[1])})
+print(flush=True)
+while True:
+    pass
+"""
+
+
+@contextlib.contextmanager
+def spinning(n: int, processor: int | None = None) -> Iterator[None]:
+    """Let n other processes spin meanwhile, on this processor or on any."""
+    command = [sys.executable, "-c", SPIN, *([] if processor is None else [str(processor)])]
+    with contextlib.ExitStack() as stack:
+        for _ in range(n):
+            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            process.stdout.readline()  # it has begun
+        yield
