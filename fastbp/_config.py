@@ -204,7 +204,7 @@ def decode(data: Any, make: Callable[[str, dict[str, Any]], Any], depth: int = 0
     Parameters
     ----------
     data
-        As `encode` gives it, or anything else that somebody wrote into a file.
+        As `encode` gives it, or anything else that stands in a file.
     make : function of (name, values)
         What makes an object of a class.
 

@@ -130,7 +130,7 @@ QUICK_SHAPES = SHAPES[:3]
 #: Many calls are timed at once, so that the clock's own 50 ns do not count.
 SECONDS_PER_SAMPLE = 0.02
 
-#: numpy's BLAS threads go on spinning for some 30 ms after their last product. Nobody is timed during that.
+#: numpy's BLAS threads go on spinning for some 30 ms after their last product. Nothing is timed during that.
 QUIET_SECONDS = 0.05
 
 

@@ -41,7 +41,7 @@ CURVE_TOLERANCE = 1e-8
 #: farther off once in 1e15 draws.
 SIGMAS = 8.0
 
-#: numpy's BLAS threads go on spinning for some 30 ms after their last product. Nobody is timed during that.
+#: numpy's BLAS threads go on spinning for some 30 ms after their last product. Nothing is timed during that.
 QUIET_SECONDS = 0.1
 
 

@@ -1,10 +1,10 @@
 """Files that are whole at every moment: written beside the old one, then renamed over it.
 
 A. The bytes go to a file of their own in the same directory and from there to the disk (fsync) before `rename` gives
-   them the name; the directory follows, since a name too is only in memory until then. Whoever opens the name finds
+   them the name; the directory follows, since a name too is only in memory until then. Opening the name finds
    the old bytes or the new ones, also after a kill or a power cut at any moment.
 B. A process that was killed leaves its unfinished file behind. It holds a lock on it for as long as it lives, so the
-   next writer of the same name can tell such leftovers from the work of somebody else, and removes them.
+   next writer of the same name can tell such leftovers from the work of another process, and removes them.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _remove_leftovers(directory: str, name: str) -> None:
     import glob
 
     for beside in glob.glob(os.path.join(glob.escape(directory), f".{glob.escape(name)}.*.tmp")):
-        # Somebody else may remove it first, or own it.
+        # Another process may remove it first, or own it.
         with contextlib.suppress(OSError), open(beside, "rb") as file:
             if time.time() - os.fstat(file.fileno()).st_mtime > LEFTOVER:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

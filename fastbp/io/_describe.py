@@ -4,8 +4,8 @@ A. `describe` gives plain JSON: the network's class with its arguments (see `fas
    are not in it.
 B. `build` looks names up among the package's public classes and those that the caller hands over. Nothing is imported
    by a name that stands in a file, and nothing is called but these classes.
-C. Data may come from anybody. The units are made first, which takes no memory; what they then ask for is held against a
-   limit before the network makes its arrays.
+C. Data may come from anywhere. The units are made first, which takes no memory; what they then ask for is held against
+   a limit before the network makes its arrays.
 D. Copies and pickles do not go through JSON: `parts` and `revive` hand the units themselves over, with whatever
    attributes a user's own have.
 """
@@ -47,7 +47,7 @@ def describe(net: NetworkCore) -> dict[str, Any]:
 
 
 def build(data: Any, *, own: Mapping[str, type] | None = None, limit: int | None = None) -> NetworkCore:
-    """Make a network from what `describe` gave, or from what somebody else wrote.
+    """Make a network from what `describe` gave, or from what others wrote.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 A. A file holds arrays by name and four strings: the format's name, its version, the architecture (JSON, see
    `fastbp.io._describe`) and a digest of all that. Nothing is pickled. More strings may stand beside them (an
    estimator's parameters, see `fastbp.sklearn`): the digest counts them, and who wants the network passes them by.
-B. Whoever reads one trusts nothing in it. Names, shapes and dtypes are read first; the network is made only if the file
+B. Reading trusts nothing in it. Names, shapes and dtypes are read first; the network is made only if the file
    holds the numbers that it asks for; then the arrays are read into it one by one. A digest that does not fit means
    that the file is not as it was written.
 C. A format is one class that writes, one that reads, and a row in ``FORMATS``. What a reader meets that is no file of
@@ -260,7 +260,7 @@ class FoundNpz(Found):
             raise ValueError("its entries are larger than the file")
 
     def _metadata(self) -> dict[str, str]:
-        """The strings, or none where the archive is somebody else's; then nothing more of it is looked at."""
+        """The strings, or none where the archive is of another making; then nothing more of it is looked at."""
         names, name = self.archive.namelist(), f"{ENTRY}.npy"
         if name not in names:
             return {}

@@ -414,7 +414,7 @@ def _refuse_other_targets(losses: Sequence[Loss]) -> None:
 
 
 def _targets_of(loss: Loss) -> str | None:
-    """The kind of targets that a loss of the package's takes; None: nobody knows."""
+    """The kind of targets that a loss of the package's takes; None: unknown."""
     if isinstance(loss, LossSum):
         return next((kind for _, part in loss.losses if (kind := _targets_of(part)) is not None), None)
     return loss.rule.targets if isinstance(loss, RuleLoss) else None

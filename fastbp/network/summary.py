@@ -31,7 +31,7 @@ class Row(Record):
     unit : str
         As it shows itself.
     inputs, outputs : int or None
-        How many a sample has; None where nobody knows before the unit runs.
+        How many a sample has; None where that is unknown before the unit runs.
     parameters, n_bytes : int
         With those of the units inside.
     multiply_adds : int
@@ -180,7 +180,7 @@ def _multiply_adds(unit: Unit) -> int:
 def _of_inputs(units: Sequence[Unit], needed: bool, fan_out: bool = False) -> tuple[int, bool]:
     """Count the multiply-adds of the gradients at the units' inputs; is one needed after them?
 
-    Below the first unit with parameters nobody asks for it.
+    Below the first unit with parameters it is not needed.
     """
     total, after = 0, needed
     for unit in units:

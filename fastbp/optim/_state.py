@@ -1,4 +1,4 @@
-"""What somebody remembers of a network: found by the memory of its parameters, gone when that is gone."""
+"""State kept for a network: found by the memory of its parameters, gone when that is gone."""
 
 from __future__ import annotations
 

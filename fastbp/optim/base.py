@@ -625,7 +625,7 @@ class RuleOptimizer(Optimizer):
         ------
         TypeError, ValueError
             If they are not 1-D arrays of one length and one floating dtype, or ``parameters`` is read-only; if there
-            are groups, and the network was not seen by ``state_for(net)``, so that nobody knows their place.
+            are groups, and the network was not seen by ``state_for(net)``, so that their place is not known.
         """
         _check_pair(parameters, gradients)
         state = self.state_for(parameters)

@@ -7,7 +7,7 @@ B. A twin computes in the dtype that it is given. The tests give it a wider one 
 C. The tables `ACTIVATIONS`, `LOSSES`, `OPTIMIZERS` and `UNITS` say what there is. Public functions, classes, tests and
    benchmarks are made from them: one more activation, loss or optimizer is one more entry with its functions.
 D. One file a family.
-E. Only light checks: whoever wants errors that explain themselves calls `fastbp.functional`.
+E. Only light checks: for errors that explain themselves call `fastbp.functional`.
 """
 
 from fastbp.reference import activations, losses, optimizers

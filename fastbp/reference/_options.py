@@ -20,7 +20,7 @@ class Option(Record):
     Attributes
     ----------
     default
-        What it is where nobody gives it.
+        What it is where it is not given.
     check
         ``check(name, value)`` gives the value in its own form, or raises.
     kind, meaning

@@ -1,4 +1,4 @@
-"""``python -m fastbp.sklearn script.py``: somebody's program, unchanged, with the estimators of this package.
+"""``python -m fastbp.sklearn script.py``: a program, unchanged, with the estimators of this package.
 
 The program finds ``sys.argv``, ``sys.path`` and ``__main__`` as python itself sets them for it, and its exit code is
 the process's.

@@ -2,7 +2,7 @@
 
 A. The task tree of a fit is one root, "fit", with an "iteration" for each epoch; of lbfgs it is the root alone, since
    scikit-learn's call of scipy tells of no iterations. `Iterations` tells both stories, that of the callbacks and that
-   of the progress report, to whoever listens; where nobody does, no context is made.
+   of the progress report, to its listeners; without any, no context is made.
 B. The estimator that a callback is handed is a copy that predicts as if fit had stopped there: with copies of the
    weights, since training goes on in the originals; with early stopping these are the best so far, which is what fit
    ends with. It is made only for callbacks that ask for it.
@@ -184,6 +184,6 @@ def attributes_now(estimator: Any, n_iter: int) -> dict[str, Any]:
     }
     state = vars(estimator)
     found |= {name: list(state[name]) for name in CURVES if state.get(name) is not None}
-    if "_optimizer" in state:  # whoever calls partial_fit on the copy must not move the original's
+    if "_optimizer" in state:  # partial_fit on the copy must not move the original's
         found["_optimizer"] = copy.deepcopy(state["_optimizer"])
     return found

@@ -332,11 +332,11 @@ def fill(est: Any, coefs: Sequence[Array], intercepts: Sequence[Array], classes:
         mine[...] = theirs
     est._best_coefs = [values.copy() for values in est.coefs_]
     est._best_intercepts = [values.copy() for values in est.intercepts_]
-    est.loss_ = math.nan  # nobody has seen any rows yet
+    est.loss_ = math.nan  # no rows have been seen yet
 
 
 def _initialize(est: Any, layer_units: list[int], dtype: Any) -> None:
-    """Set what a fit sets before its first step, the weights drawn from a stream that is nobody's."""
+    """Set what a fit sets before its first step, the weights drawn from a stream of their own."""
     solver = est.solver
     est._random_state = np.random.RandomState(0)
     est.solver = "adam" if is_own_solver(solver) else solver  # scikit-learn's attributes of a stochastic solver

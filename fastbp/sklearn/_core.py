@@ -1,7 +1,7 @@
 """An estimator's parameters, options and targets, as a `fastbp.Network` and what its engine takes.
 
 A. A `Core` is one network with its buffers, made for an estimator whose `coefs_` have their shapes. The estimator's own
-   arrays are the network's views, so nothing is copied; where somebody has replaced one of them, or a pickle has come
+   arrays are the network's views, so nothing is copied; where one of them has been replaced, or a pickle has come
    back, the arrays are copied in before the engine's work and out after it, and stay the same objects.
 B. The names of scikit-learn and of the package meet here and nowhere else: activations, losses, output links.
 """
@@ -156,7 +156,7 @@ def _loss_by_name(est: Any, name: str, clip: float) -> losses.Loss:
 
 
 def link_of(loss: Any) -> str | None:
-    """Return what the outputs under a loss are: a link of the package; None where nobody knows."""
+    """Return what the outputs under a loss are: a link of the package; None where it is unknown."""
     if isinstance(loss, str):
         name = LOSS_SYNONYMS.get(loss, loss)
         return LOSSES[name].link if name in LOSSES else None
@@ -273,7 +273,7 @@ def plain_targets(est: Any, y: Any, rows: int, dtype: np.dtype[Any]) -> Array | 
 def network_for(est: Any, dtype: np.dtype[Any]) -> Network:
     """Make the estimator's network, with parameters of zeros.
 
-    Its penalties are those of the engine's update; where Python computes the loss, whoever steps adds them.
+    Its penalties are those of the engine's update; where Python computes the loss, the caller of the step adds them.
     """
     units: list[Unit] = []
     sizes = [len(est.coefs_[0]), *(coef.shape[1] for coef in est.coefs_)]
@@ -310,7 +310,7 @@ class Core:
     ----------
     net : Network
     coefs, intercepts : list of ndarray
-        Its weights and biases: the arrays that the estimator has as its own, unless somebody has replaced them.
+        Its weights and biases: the arrays that the estimator has as its own, unless they have been replaced.
     """
 
     def __init__(self, est: Any, dtype: np.dtype[Any]) -> None:

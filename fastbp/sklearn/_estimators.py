@@ -4,7 +4,7 @@ A. Both are subclasses of scikit-learn's. Parameters, validation, attributes, wa
    overridden are the places where scikit-learn's time goes: the loop over the batches, the objective of lbfgs, and the
    forward pass of predictions.
 B. The signature of the constructor is the installed base class's, plus the package's own options, keyword-only.
-C. Where somebody has replaced a method that the engine would do instead, or an entry of scikit-learn's tables, or where
+C. Where a method that the engine would do instead has been replaced, or an entry of scikit-learn's tables, or where
    the release is not known, the base class's own method runs. Options that it does not have are refused then.
 """
 
@@ -189,7 +189,7 @@ class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # typ
         before = vars(self).copy()
         try:
             self._begin(y, layer_units, dtype)
-        except BaseException:  # an option that does not fit the layers: no estimator with weights that nobody trained
+        except BaseException:  # an option that does not fit the layers: no estimator with untrained weights
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
@@ -339,7 +339,7 @@ _FIT_DOC = """Fit the model to X and y.
         Raises
         ------
         ValueError
-            As scikit-learn's; and where an option of the package meets a method that somebody has replaced.
+            As scikit-learn's; and where an option of the package meets a method that has been replaced.
         """
 
 

@@ -233,7 +233,7 @@ class StochasticFit:
         return value
 
     def _validation_loss(self) -> float | None:
-        """The mean loss of the rows that are not trained on, without the penalty; None where nobody wants it."""
+        """The mean loss of the rows that are not trained on, without the penalty; None where it is not wanted."""
         data = None if self.validation is None else self.validation.data
         if data is None:
             return None
@@ -409,7 +409,7 @@ def _random_state(est: Any, core: Core) -> Any:
         mine.seed(seed)
         return mine
     made = check_random_state(seed)
-    core.links["random_state"] = made if type(seed) is int else None  # never somebody else's
+    core.links["random_state"] = made if type(seed) is int else None  # never one that was handed over
     return made
 
 

@@ -25,10 +25,10 @@ Array = NDArray[Any]
 
 
 class SingleBlas:
-    """One thread of BLAS, for all of the process, while anybody is within.
+    """One thread of BLAS, for all of the process, while a call is within.
 
     scipy's steps make many products of short vectors. Threads of BLAS cost more there than they give, many times more
-    where they take turns with the engine's. Whoever comes first limits them and whoever goes last gives them back.
+    where they take turns with the engine's. The first call limits them, and the last gives them back.
     """
 
     def __init__(self) -> None:

@@ -1,9 +1,9 @@
 """scikit-learn's public names for ours, and back.
 
-A. What is replaced are two attributes of the package `sklearn.neural_network`: whoever asks that package for
+A. What is replaced are two attributes of the package `sklearn.neural_network`: code that asks that package for
    ``MLPClassifier`` gets ours from then on. The module that defines scikit-learn's own classes keeps them, since the
    pickle of an instance looks its class up there.
-B. A name that somebody has taken out of the package before (``from sklearn.neural_network import MLPClassifier``) is
+B. A name that was taken out of the package before (``from sklearn.neural_network import MLPClassifier``) is
    his own and stays what it was.
 C. `patch` is a switch and `patched` a count of the blocks that are open; the names are ours while one of the two says
    so. So blocks may nest, and overlap in several threads, without one of them ending another.
@@ -49,7 +49,7 @@ class _Switch:
     def _put_back(self) -> None:
         ours = _ours()
         for name, cls in self.before.items():
-            if getattr(neural_network, name) is ours[name]:  # else it is somebody else's by now
+            if getattr(neural_network, name) is ours[name]:  # else other code has replaced it since
                 setattr(neural_network, name, cls)
         self.before = {}
 
@@ -97,7 +97,7 @@ def unpatch() -> None:
     """Return scikit-learn its own classes back.
 
     Without a `patch` before it this changes nothing. Inside a block of `patched` it takes effect where the last block
-    ends. A name that somebody else has replaced after `patch` is left alone.
+    ends. A name that other code has replaced after `patch` is left alone.
 
     Examples
     --------

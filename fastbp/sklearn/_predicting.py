@@ -1,7 +1,7 @@
 """Predictions: straight to the engine where everything is plain, else by scikit-learn's checks, or all its own way.
 
 A. A `Predictor` is what an estimator's predictions follow from, written down: its very arrays, activations and shapes,
-   and the methods and tables that nobody has replaced. Its door (`_doors.pyx`) compares all that at each call. An
+   and the methods and tables as they were. Its door (`_doors.pyx`) compares all that at each call. An
    estimator that has been changed gets another one.
 B. Three roads. An exact array of the parameters' dtype goes through the door. Anything else goes through scikit-learn's
    validation, which raises its own errors, and then to the engine. What the engine cannot do, or what it finds to be
@@ -173,7 +173,7 @@ def _hooks(est: Any) -> tuple[tuple[type | None, str, Any], ...]:
 
 
 def _is_replaced(est: Any) -> bool:
-    """Whether somebody has put another forward pass into scikit-learn's own classes."""
+    """Whether scikit-learn's own classes have another forward pass than scikit-learn's."""
     base = _base(est)
     return base._forward_pass_fast is not _private.original_predicting(base, "_forward_pass_fast")
 

@@ -23,7 +23,7 @@ try:
     from sklearn.utils import _safe_indexing as rows_of
     from sklearn.utils._param_validation import Interval, StrOptions
     from sklearn.utils.validation import _check_sample_weight as check_sample_weight
-except ImportError:  # told by known_release() to whoever fits
+except ImportError:  # said by known_release() at the first fit
     mlp = AdamOptimizer = BaseOptimizer = SGDOptimizer = Interval = StrOptions = check_sample_weight = rows_of = None
 
 __all__ = [
@@ -96,7 +96,7 @@ def warn_of_release() -> None:
         )
 
 
-# ---- has anybody replaced what the engine would do instead? ----------------------------------------------------------
+# ---- has what the engine would do instead been replaced? -------------------------------------------------------------
 
 
 def _originals() -> dict[str, Any]:
@@ -142,7 +142,7 @@ def steps_overridden(estimator: Any, own: Any) -> bool:
 
 
 def patched_step() -> str | None:
-    """Return the first of scikit-learn's own steps of a fit that somebody has patched, which ours stand before."""
+    """Return the first of scikit-learn's own steps of a fit that has been patched, which ours stand before."""
     return next((name for base, name, piece in _STEPS if getattr(base, name) is not piece), None)
 
 
@@ -158,7 +158,7 @@ def has_own_steps(optimizer: Any) -> bool:
 def changed_table(names: dict[str, tuple[str, ...]]) -> str | None:
     """Return the first of the tables in which one of these entries is another than at import, if any.
 
-    A name that scikit-learn has no entry for is ours, unless somebody has added one.
+    A name that scikit-learn has no entry for is ours, unless one has been added.
     """
     for table, entries in names.items():
         now = getattr(mlp, table)

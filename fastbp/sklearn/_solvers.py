@@ -157,7 +157,7 @@ class Link:
         return made
 
     def begin(self) -> None:
-        """Take the optimizer's state as it is: somebody may have changed it, or a pickle has come back."""
+        """Take the optimizer's state as it is: it may have been changed, or come back from a pickle."""
         theirs = self.theirs
         for name, attribute in self.lists.items():
             setattr(theirs, attribute, self._taken(name, getattr(theirs, attribute)))

@@ -2,7 +2,7 @@
 
 A. The file of an estimator is that of its network (see `fastbp.saving`; `fastbp.load` reads it) with one more string
    beside it: the class, the parameters, the classes and what else a fit leaves, as JSON. Nothing is pickled.
-B. Whoever reads one trusts nothing in it. A class that it names is looked up among the package's own and those that the
+B. Reading trusts nothing in it. A class that it names is looked up among the package's own and those that the
    caller hands over; attributes are those of the table below, and of the kind that stands there.
 """
 

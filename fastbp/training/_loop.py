@@ -2,7 +2,7 @@
 
 A. `train` checks its arguments and makes a `Run`, which knows at every moment where it is: epoch, batch, and the sums
    of the epoch so far. A checkpoint is that, with the network, the optimizer and the history.
-B. An epoch is one call into the engine unless somebody wants to look in between (`max_seconds`, `max_steps`, a
+B. An epoch is one call into the engine unless something must look in between (`max_seconds`, `max_steps`, a
    checkpoint, ``on_batch_end``), or its rows have to be gathered. Then it is several, with the same bits.
 C. Whatever ends a training early is a `StopTraining`, also what the run itself raises.
 """

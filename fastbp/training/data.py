@@ -1,7 +1,7 @@
 """What `train` takes its batches from: arrays, or whatever gives batches; and the rows kept for validation.
 
 A. A source gives *pieces*: neighbouring batches of one epoch that the engine goes through in one call. Cutting an epoch
-   into pieces changes no bit of what comes out, so a piece may end wherever somebody wants to look: after a second,
+   into pieces changes no bit of what comes out, so a piece may end wherever the caller wants to look: after a second,
    after every batch, at a checkpoint.
 B. Arrays are never copied whole. The engine gathers the rows of each batch where an epoch is one piece; otherwise the
    rows of a piece are gathered here, a few megabytes at a time. A memory-mapped file may be larger than the memory.
