@@ -57,15 +57,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastbp._core.core import NetworkCore
 from fastbp._frozen import Frozen, Record
-
-if TYPE_CHECKING:
-    from fastbp._core.core import NetworkCore
 
 __all__ = ["GradientError", "GradientReport", "GradientRow", "check_gradients"]
 

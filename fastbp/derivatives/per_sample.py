@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastbp import _validate as check
+from fastbp._core.core import NetworkCore
 from fastbp._core.gradients import NamedViews
 from fastbp._core.segments import Recorder
 from fastbp._validate import FloatArray
 from fastbp.units.base import square_sums
-
-if TYPE_CHECKING:
-    from fastbp._core.core import NetworkCore
 
 __all__ = ["SampleGradients"]
 

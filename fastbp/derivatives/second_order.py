@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastbp import _validate as check
+from fastbp._core.core import NetworkCore
+from fastbp._core.gradients import Gradients
 from fastbp._core.segments import Recorder
 from fastbp._validate import FloatArray
 from fastbp.optim._state import linear_weights
 from fastbp.units.composites import MERGES, merge, unmerge
 from fastbp.units.tangents import PythonTangent, TangentRule
-
-if TYPE_CHECKING:
-    from fastbp._core.core import NetworkCore
-from fastbp._core.gradients import Gradients
 
 __all__ = ["MOST_PARAMETERS", "CurvaturePoint"]
 

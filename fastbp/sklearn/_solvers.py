@@ -142,7 +142,7 @@ class Link:
 
     @classmethod
     def between(cls, core: Core, est: Any) -> Link | None:
-        """Return the link of the estimator's optimizer as it is now; None where the package has no twin of it."""
+        """Return the link of the estimator's optimizer as it is now; None where the package has none like it."""
         theirs = est._optimizer
         if _private.has_own_steps(theirs) or not 0 < getattr(theirs, "learning_rate", 1.0) < np.inf:
             return None

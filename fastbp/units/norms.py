@@ -25,8 +25,7 @@ class LayerNormTangent(AnalyticTangent):
 
     def reference_backward(self, dy: Any, x: Any, *parameters: Any) -> tuple[Any, ...]:
         """Compute dx and the gradients of the parameters."""
-        made = reference.layer_norm_backward(dy, x, *parameters[:1], eps=self.eps)
-        return tuple(part for part in made if part is not None)
+        return reference.layer_norm_backward(dy, x, *parameters[:1], eps=self.eps)
 
 
 class RMSNormTangent(AnalyticTangent):
@@ -38,8 +37,7 @@ class RMSNormTangent(AnalyticTangent):
 
     def reference_backward(self, dy: Any, x: Any, *parameters: Any) -> tuple[Any, ...]:
         """Compute dx and the gradients of the parameters."""
-        made = reference.rms_norm_backward(dy, x, *parameters, eps=self.eps)
-        return tuple(part for part in made if part is not None)
+        return reference.rms_norm_backward(dy, x, *parameters, eps=self.eps)
 
 
 class BatchNormTangent(TangentRule):

@@ -91,7 +91,7 @@ class AnalyticTangent(TangentRule):
         raise NotImplementedError
 
     def reference_backward(self, dy: Any, x: Any, *parameters: Any) -> tuple[Any, ...]:
-        """Compute dx and the gradients of the parameters."""
+        """Compute dx and the gradients of the parameters; None for one that there is not."""
         raise NotImplementedError
 
     def begin(self) -> None:
@@ -103,7 +103,11 @@ class AnalyticTangent(TangentRule):
         """The derivative of a function of some arrays along a direction: complex steps."""
         steps = [value + 1j * STEP * np.asarray(dot, np.float64) for value, dot in arguments]
         result = function(*steps)
-        return [np.imag(part) / STEP for part in result] if isinstance(result, tuple) else np.imag(result) / STEP
+        return (
+            [np.imag(part) / STEP for part in result if part is not None]
+            if isinstance(result, tuple)
+            else np.imag(result) / STEP
+        )
 
     def _moving(self, dots: Named) -> list[tuple[Any, Any]]:
         return [(values, dots[name]) for name, values in self.parameters.items()]
