@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := setup.py pyproject.toml $(wildcard src_pyx/fastbp/*)
+SOURCES := setup.py pyproject.toml $(wildcard src_pyx/fastbp/* src_pyx/fastbp/*/*)
 PYTEST := $(BIN)/python -m pytest
 # SCIPY_ARRAY_API is what one of scikit-learn's checks asks for. BLAS has one thread: with several processes, more only wait for each other.
 TEST := SCIPY_ARRAY_API=1 OPENBLAS_NUM_THREADS=1 $(PYTEST)
@@ -53,7 +53,7 @@ test-best: $(VENV)/installed-test
 	$(TEST) $(PARALLEL) -m "not serial" $(ARGS) $(OR_NONE)
 
 test-others: $(VENV)/installed-test
-	@for isa in $$($(BIN)/python -c "from fastbp import _dispatch; print(*_dispatch.supported()[1:])"); do \
+	@for isa in $$($(BIN)/python -c "from fastbp._runtime import dispatch; print(*dispatch.supported()[1:])"); do \
 	    echo "FASTBP_ISA=$$isa"; FASTBP_ISA=$$isa $(TEST) -q $(PARALLEL) -m "kernel and not serial" $(KERNEL_TESTS) $(ARGS) $(OR_NONE) || exit 1; done
 
 test-serial: $(VENV)/installed-test
@@ -87,7 +87,7 @@ test-ulp: $(VENV)/installed-test
 test-debug:
 	rm -rf build/debug && mkdir -p build/debug
 	cp -r setup.py pyproject.toml MANIFEST.in Makefile *.md LICENSE fastbp src_pyx tests examples bench docs tools build/debug/
-	rm -f build/debug/fastbp/*.so
+	rm -f build/debug/fastbp/*.so build/debug/fastbp/*/*.so
 	test -x $(VENV)-debug/bin/python || $(PYTHON) -m venv $(VENV)-debug
 	cd build/debug && FASTBP_DEBUG=1 $(abspath $(VENV)-debug)/bin/pip install --quiet -e ".[test]"
 	cd build/debug && SCIPY_ARRAY_API=1 $(abspath $(VENV)-debug)/bin/python -m pytest $(PARALLEL) -m "not serial" $(ARGS) $(OR_NONE)
@@ -167,4 +167,4 @@ build: $(BIN)/python
 	$(BIN)/python -m build
 
 clean:
-	rm -rf build dist *.egg-info fastbp/*.so $(VENV) $(VENV)-debug $(VENV)-freethreaded $(VENV)-sklearn-*
+	rm -rf build dist *.egg-info fastbp/*.so fastbp/*/*.so $(VENV) $(VENV)-debug $(VENV)-freethreaded $(VENV)-sklearn-*

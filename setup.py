@@ -57,9 +57,9 @@ def macros(**more: str) -> list[tuple[str, str | None]]:
 
 def kernel_source(isa: str, dtype: str) -> str:
     """Write the source of one build of the kernels, unless it is there, and return its path."""
-    path = BUILD / "kernels" / f"_kernels_{isa}_{dtype}.pyx"
+    path = BUILD / "kernels" / f"{isa}_{dtype}.pyx"
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = 'include "fastbp/_kernels.pxi"\n'
+    text = 'include "fastbp/_kernels/all.pxi"\n'
     if not path.exists() or path.read_text() != text:
         path.write_text(text)
     return str(path)
@@ -69,12 +69,12 @@ def kernel_modules() -> list[Extension]:
     """The kernels, compiled once for each instruction set and dtype from one source."""
     return [
         Extension(
-            f"fastbp._kernels_{isa}_{dtype}",
+            f"fastbp._kernels.{isa}_{dtype}",
             [kernel_source(isa, dtype)],
             define_macros=macros(FASTBP_REAL=dtype, FASTBP_VEC_BYTES=str(width), FASTBP_ISA_NAME=isa),
             extra_compile_args=FLAGS + flags,
             extra_link_args=LINK_FLAGS,
-            depends=[str(path) for pattern in ("*.pxi", "*.pxd") for path in SOURCES.glob(pattern)],
+            depends=[str(path) for pattern in ("*.pxi", "*.pxd") for path in (SOURCES / "_kernels").glob(pattern)],
         )
         for isa, (width, flags) in INSTRUCTION_SETS.items()
         for dtype in ("float", "double")
@@ -83,18 +83,18 @@ def kernel_modules() -> list[Extension]:
 
 def engine_modules() -> list[Extension]:
     """What is the same on every processor."""
-    names = ["_team", "_dispatch", "_product", "_update", "_csr", "_unit", "_loss", "_chain", "_rows", "_predict"]
-    names += ["_random", "_ops", "_engine", "_probe", "_doors"]
+    sources = sorted(path.relative_to(SOURCES) for path in SOURCES.rglob("*.pyx"))
     return [
         Extension(
-            f"fastbp.{name}",
-            [str(SOURCES / f"{name}.pyx")],
+            ".".join(("fastbp", *source.with_suffix("").parts)),
+            [str(SOURCES / source)],
             define_macros=macros(),
             include_dirs=[np.get_include()],
             extra_compile_args=[*FLAGS, "-pthread"],
             extra_link_args=[*LINK_FLAGS, "-pthread"],
         )
-        for name in names + (["_planted"] if DEBUG else [])
+        for source in sources
+        if DEBUG or source.stem != "planted"
     ]
 
 

@@ -13,7 +13,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp import _random
+from fastbp._runtime import random as compiled
 
 __all__ = ["PURPOSES", "Philox", "stream_number"]
 
@@ -173,7 +173,7 @@ class Philox:
             raise ValueError(f"high - low must be finite, got low={low!r} and high={high!r}")
         after = self._after(out.size)
         row = _row_of(out)
-        _random.fill_uniform(row, self._seed, self._stream, self._position, low, high)
+        compiled.fill_uniform(row, self._seed, self._stream, self._position, low, high)
         _put(row, out)
         self._position = after
         return out
@@ -217,7 +217,7 @@ class Philox:
             raise ValueError(f"std must be at least 0, got {std!r}")
         after = self._after(out.size)
         row = _row_of(out)
-        _random.fill_normal(row, self._seed, self._stream, self._position, mean, std)
+        compiled.fill_normal(row, self._seed, self._stream, self._position, mean, std)
         _put(row, out)
         self._position = after
         return out
@@ -264,7 +264,7 @@ class Philox:
                 raise ValueError(f"out must have shape {(size,)}, got {out.shape}")
         self._after(size)
         row = _row_of(out)
-        self._position = _random.fill_permutation(row, self._seed, self._stream, self._position)
+        self._position = compiled.fill_permutation(row, self._seed, self._stream, self._position)
         _put(row, out)
         return out
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from fastbp import _dispatch, _team
 from fastbp import _validate as check
+from fastbp._runtime import dispatch, team
 from fastbp._version import __version__
 
 __all__ = ["config", "get_num_threads", "set_num_threads", "threads"]
 
-MAX_THREADS = 64  # as in _team.pxd
+MAX_THREADS = 64  # as in _runtime/team.pxd
 CGROUPS = "/sys/fs/cgroup"
 OWN_CGROUPS = "/proc/self/cgroup"
 
@@ -49,7 +49,7 @@ def set_num_threads(n: int) -> None:
     1
     >>> fastbp.set_num_threads(before)
     """
-    _team.set_wanted(check.integer("n", n, 1, MAX_THREADS))
+    team.set_wanted(check.integer("n", n, 1, MAX_THREADS))
 
 
 def get_num_threads() -> int:
@@ -61,7 +61,7 @@ def get_num_threads() -> int:
     >>> fastbp.get_num_threads() >= 1
     True
     """
-    return _team.get_wanted()
+    return team.get_wanted()
 
 
 @contextmanager
@@ -85,11 +85,11 @@ def threads(n: int) -> Iterator[None]:
     ...     fastbp.get_num_threads()
     1
     """
-    before = _team.set_limit(check.integer("n", n, 1, MAX_THREADS))
+    before = team.set_limit(check.integer("n", n, 1, MAX_THREADS))
     try:
         yield
     finally:
-        _team.set_limit(before)
+        team.set_limit(before)
 
 
 def config() -> dict[str, Any]:
@@ -103,11 +103,11 @@ def config() -> dict[str, Any]:
     """
     return {
         "version": __version__,
-        "isa": _dispatch.isa,
-        "isa_supported": _dispatch.supported(),
+        "isa": dispatch.isa,
+        "isa_supported": dispatch.supported(),
         "threads": get_num_threads(),
-        "compiler": _dispatch.compiler,
-        "debug": _dispatch.checked,
+        "compiler": dispatch.compiler,
+        "debug": dispatch.checked,
         "numpy": np.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
@@ -176,7 +176,7 @@ def _numbers(directory: str, name: str) -> list[float]:
         return []
 
 
-_team.set_wanted(default_num_threads())
+team.set_wanted(default_num_threads())
 
 
 # ---- threadpoolctl ---------------------------------------------------------------------------------------------------
@@ -189,17 +189,17 @@ def _register_with_threadpoolctl() -> None:
     class FastbpController(threadpoolctl.LibController):  # type: ignore[misc]
         user_api = "blas"
         internal_api = "fastbp"
-        filename_prefixes = ("_team.",)
-        check_symbols = ("PyInit__team",)
+        filename_prefixes = ("team.",)
+        check_symbols = ("PyInit_team",)
 
         def get_version(self) -> str:
             return __version__
 
         def get_num_threads(self) -> int:
-            return _team.get_process()
+            return team.get_process()
 
         def set_num_threads(self, num_threads: int) -> None:
-            _team.set_wanted(max(1, min(int(num_threads), MAX_THREADS)))
+            team.set_wanted(max(1, min(int(num_threads), MAX_THREADS)))
 
     threadpoolctl.register(FastbpController)
 

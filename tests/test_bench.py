@@ -531,11 +531,11 @@ def test_times_of_imports_by_hand() -> None:
     report = """
         import time: self [us] | cumulative | imported package
         import time:      1500 |       2500 |   numpy
-        import time:       120 |        120 |     fastbp._team
+        import time:       120 |        120 |     fastbp._runtime.team
         import time:      3000 |       4000 | fastbp
         import time:        10 |         10 | fastbpx
     """
-    assert imports.times_of_modules(textwrap.dedent(report)) == {"fastbp._team": 120e-6, "fastbp": 3000e-6}
+    assert imports.times_of_modules(textwrap.dedent(report)) == {"fastbp._runtime.team": 120e-6, "fastbp": 3000e-6}
 
 
 @pytest.mark.parametrize("rival", ["sklearn", "fastbp"])

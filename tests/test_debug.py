@@ -22,11 +22,11 @@ PLANTED |= {place: place for form in ("dots", "stream") for place in (f"{form}: 
 
 
 def script(kind: str, itemsize: int, missing: int) -> str:
-    return f"from fastbp import _planted; _planted.overrun({kind!r}, {itemsize}, {missing}); print('survived')"
+    return f"from fastbp._kernels import planted; planted.overrun({kind!r}, {itemsize}, {missing}); print('survived')"
 
 
 def test_only_a_build_with_checks_has_the_planted_overruns() -> None:
-    assert (importlib.util.find_spec("fastbp._planted") is not None) == DEBUG
+    assert (importlib.util.find_spec("fastbp._kernels.planted") is not None) == DEBUG
 
 
 @with_checks
@@ -49,10 +49,10 @@ def test_without_the_overrun_nothing_aborts(itemsize: int) -> None:
 
 @with_checks
 def test_an_unknown_kind_lists_the_known_ones() -> None:
-    from fastbp import _planted
+    from fastbp._kernels import planted
 
     with pytest.raises(ValueError, match=r"kind must be pack_a, pack_b, store, one of .*, got 'nothing'"):
-        _planted.overrun("nothing", 4, 0)
+        planted.overrun("nothing", 4, 0)
 
 
 @with_checks

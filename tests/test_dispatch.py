@@ -15,7 +15,7 @@ import pytest
 from processes import output, run
 
 import fastbp
-from fastbp import _dispatch
+from fastbp._runtime import dispatch
 from fastbp.reference import ACTIVATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,42 +27,42 @@ LANES = {"baseline": (4, 2), "avx2": (8, 4), "avx512": (16, 8), "neon": (4, 2)} 
 
 
 def test_the_best_is_chosen() -> None:
-    assert _dispatch.choose(None) == _dispatch.choose("") == _dispatch.supported()[0]
-    assert output("import fastbp; print(fastbp.config()['isa'])", FASTBP_ISA="") == _dispatch.supported()[0]
+    assert dispatch.choose(None) == dispatch.choose("") == dispatch.supported()[0]
+    assert output("import fastbp; print(fastbp.config()['isa'])", FASTBP_ISA="") == dispatch.supported()[0]
 
 
-@pytest.mark.parametrize("isa", _dispatch.supported())
+@pytest.mark.parametrize("isa", dispatch.supported())
 def test_one_is_forced(isa: str) -> None:
     """And no build beside it is loaded: its start-up code may be what the processor lacks."""
     code = """
         import sys, fastbp
-        from fastbp import _dispatch
-        table = _dispatch.describe()
+        from fastbp._runtime import dispatch
+        table = dispatch.describe()
         lanes = table["lanes"]
         print(fastbp.config()["isa"], table["isa"], lanes["float32"], lanes["float64"])
-        print(*sorted(name for name in sys.modules if name.startswith("fastbp._kernels")))
+        print(*sorted(name for name in sys.modules if name.startswith("fastbp._kernels.")))
     """
     float_lanes, double_lanes = LANES[isa]
     assert output(code, FASTBP_ISA=isa).splitlines() == [
         f"{isa} {isa} {float_lanes} {double_lanes}",
-        f"fastbp._kernels_{isa}_double fastbp._kernels_{isa}_float",
+        f"fastbp._kernels.{isa}_double fastbp._kernels.{isa}_float",
     ]
 
 
 @pytest.mark.parametrize("value", ["sse9", "AVX2", "avx2 ", "native"])
 def test_an_unknown_one_lists_the_known_ones(value: str) -> None:
     with pytest.raises(ImportError, match=f"FASTBP_ISA must be one of {', '.join(ALL)}, got {value!r}"):
-        _dispatch.choose(value)
+        dispatch.choose(value)
 
 
-@pytest.mark.parametrize("isa", sorted({*ALL} - {*_dispatch.supported()}))
+@pytest.mark.parametrize("isa", sorted({*ALL} - {*dispatch.supported()}))
 def test_one_that_the_processor_lacks_lists_what_it_has(isa: str) -> None:
-    has = ", ".join(_dispatch.supported())
+    has = ", ".join(dispatch.supported())
     with pytest.raises(ImportError, match=rf"FASTBP_ISA is '{isa}', which this .* does not have; it has {has}"):
-        _dispatch.choose(isa)
+        dispatch.choose(isa)
 
 
-@pytest.mark.parametrize("isa", ["sse9", "avx2" if "neon" in _dispatch.supported() else "neon"])
+@pytest.mark.parametrize("isa", ["sse9", "avx2" if "neon" in dispatch.supported() else "neon"])
 def test_a_wrong_one_is_an_import_error(isa: str) -> None:
     done = run("import fastbp", FASTBP_ISA=isa)
     assert done.returncode == 1
@@ -76,19 +76,19 @@ def test_the_processors_own_word() -> None:
     except OSError:
         pytest.skip("no /proc/cpuinfo here")
     flags = re.search(r"^(?:flags|Features)\s*: (.*)$", text, re.MULTILINE)
-    if flags is None or "baseline" not in _dispatch.ISAS:
+    if flags is None or "baseline" not in dispatch.ISAS:
         pytest.skip("/proc/cpuinfo says nothing that is known here")
     has = set(flags[1].split())
     avx2 = {"avx2", "fma", "bmi1", "bmi2"} <= has
     avx512 = avx2 and {"avx512f", "avx512vl", "avx512bw", "avx512dq", "avx512cd"} <= has
     expected = [name for name, there in [("avx512", avx512), ("avx2", avx2), ("baseline", True)] if there]
-    assert list(_dispatch.supported()) == expected
+    assert list(dispatch.supported()) == expected
 
 
 # ---- every build is right --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("isa", _dispatch.supported())
+@pytest.mark.parametrize("isa", dispatch.supported())
 def test_kernels_and_gradients(isa: str) -> None:
     """A small set, by the bounds of test_functional; `make test-isas` runs everything under each."""
     code = """
@@ -127,14 +127,14 @@ def test_kernels_and_gradients(isa: str) -> None:
 
 
 def test_the_tables_activations_are_the_registrys() -> None:
-    assert _dispatch.activation_names() == [(rule.name, rule.needs) for rule in ACTIVATIONS.values()]
+    assert dispatch.activation_names() == [(rule.name, rule.needs) for rule in ACTIVATIONS.values()]
 
 
 def test_every_build_is_there() -> None:
     """Also those that this processor cannot run: the package is to be moved."""
-    for isa in _dispatch.ISAS:
+    for isa in dispatch.ISAS:
         for dtype in ("float", "double"):
-            assert importlib.util.find_spec(f"fastbp._kernels_{isa}_{dtype}") is not None
+            assert importlib.util.find_spec(f"fastbp._kernels.{isa}_{dtype}") is not None
 
 
 # ---- the floating-point environment ----------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_denormals_stay() -> None:
         thread = threading.Thread(target=lambda: seen.append(denormals()))
         thread.start()
         thread.join()
-        print(set(seen), fastbp._team.started() > 0)
+        print(set(seen), fastbp._runtime.team.started() > 0)
     """
     assert output(code) == "{True} True"
 
@@ -222,7 +222,7 @@ def machine_code(module: str) -> list[Instruction]:
     objdump = shutil.which("objdump")
     if objdump is None:
         pytest.skip("no objdump here")
-    path = Path(fastbp.__file__).parent / f"{module}{EXTENSION_SUFFIXES[0]}"
+    path = Path(fastbp.__file__).parent / f"{module.replace('.', '/')}{EXTENSION_SUFFIXES[0]}"
     command = [objdump, "-d", "--no-show-raw-insn", str(path)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = re.findall(r"^\s+([0-9a-f]+):\t(\S+)[ \t]*([^\n]*)$", text, re.MULTILINE)
@@ -246,7 +246,7 @@ def accumulators(loop: list[Instruction], register: str) -> set[str]:
     return added - {i.written for i in loop if not i.accumulates}
 
 
-@pytest.mark.skipif("avx2" not in _dispatch.ISAS, reason="reads x86 code")
+@pytest.mark.skipif("avx2" not in dispatch.ISAS, reason="reads x86 code")
 @pytest.mark.skipif(fastbp.config()["debug"], reason="a build with checks need not be fast")
 @pytest.mark.parametrize("dtype", ["float", "double"])
 @pytest.mark.parametrize("isa, register, least", [("avx2", "ymm", 12), ("avx512", "zmm", 24)])
@@ -257,7 +257,7 @@ def test_the_micro_kernel_stays_in_registers(isa: str, register: str, least: int
     multiply-add for each of them (or several: unrolled). It stores no vector and reads none from the stack: the
     accumulators do not leave their registers.
     """
-    loops = list(innermost_loops(machine_code(f"_kernels_{isa}_{dtype}")))
+    loops = list(innermost_loops(machine_code(f"_kernels.{isa}_{dtype}")))
     counts = [len(accumulators(loop, register)) for loop in loops]
     assert max(counts) >= least
     for loop in [loop for loop, count in zip(loops, counts, strict=True) if count == max(counts)]:

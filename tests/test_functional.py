@@ -43,7 +43,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastbp
 from fastbp import _ops, functional, reference
-from fastbp._loss import RowLoss
+from fastbp._ops import RowLoss
 from fastbp.reference import ACTIVATIONS, LOSSES
 
 pytestmark = pytest.mark.kernel

@@ -33,7 +33,8 @@ from helpers import (
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastbp
-from fastbp import _ops, _random, reference
+from fastbp import _ops, reference
+from fastbp._runtime import random as compiled_random
 from fastbp.functional import units as functional_units
 from fastbp.random import Philox
 from fastbp.reference import UNITS
@@ -533,11 +534,11 @@ def test_prelu_at_the_ends(dtype: Any) -> None:
 
 def scalar_words(columns: int, row: int, *, seed: int, stream: int, step: int) -> list[int]:
     """The words of one row's columns, from the scalar cipher, block by block."""
-    a, b, c, d = _random.block(seed, stream, step)
+    a, b, c, d = compiled_random.block(seed, stream, step)
     words = [0] * (-(-columns // 32) * 32)
     for tile in range(len(words) // 32):
         for i in range(8):
-            four = _random.block(a | b << 32, c | d << 32, (row << 32) + 8 * tile + i)
+            four = compiled_random.block(a | b << 32, c | d << 32, (row << 32) + 8 * tile + i)
             places = (32 * tile + 2 * i, 32 * tile + 2 * i + 1, 32 * tile + 16 + 2 * i, 32 * tile + 17 + 2 * i)
             for place, word in zip(places, four, strict=True):
                 words[place] = word
@@ -556,7 +557,7 @@ def test_the_mask_is_the_scalar_ciphers(n: int, dtype: Any) -> None:
 
 def test_the_mask_is_that_of_the_packages_generator() -> None:
     """Philox gives the upper 53 bits of two words: every second word is seen whole."""
-    a, b, c, d = _random.block(11, 0, 5)
+    a, b, c, d = compiled_random.block(11, 0, 5)
     seed, stream, row = a | b << 32, c | d << 32, 3
     drawn = Philox(seed, stream, position=2 * (row << 32)).uniform(np.empty(16))
     upper = (drawn * 2.0**32).astype(np.uint64)  # the upper word of each pair: columns 1, 17, 3, 19, ...

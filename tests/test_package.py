@@ -116,15 +116,15 @@ def test_the_sdist_holds_nothing_that_was_built(sdist: set[str]) -> None:
 
 def test_every_compiled_module_has_its_types() -> None:
     """Except those that Python code does not call: the layer of products."""
-    modules = {Path(name).stem for name in sources("src_pyx/fastbp/*.pyx")}
-    assert modules - {Path(name).stem for name in sources("fastbp/*.pyi")} <= {
-        "_chain",
-        "_planted",
-        "_predict",
-        "_product",
-        "_rows",
-        "_unit",
-        "_update",
+    modules = {name.removeprefix("src_pyx/").removesuffix(".pyx") for name in sources("src_pyx/**/*.pyx")}
+    assert modules - {name.removesuffix(".pyi") for name in sources("fastbp/**/*.pyi")} <= {
+        "fastbp/_engine/chain",
+        "fastbp/_engine/predict",
+        "fastbp/_engine/rows",
+        "fastbp/_kernels/planted",
+        "fastbp/_ops/product",
+        "fastbp/_ops/unit",
+        "fastbp/_ops/update",
     }
 
 
@@ -140,4 +140,4 @@ def test_the_metadata() -> None:
     assert pythons == ["3.11", "3.12", "3.13", "3.14"]
     assert {name.split(">")[0] for name in build["requires"]} == {"setuptools", "Cython", "numpy"}
     data = project["tool"]["setuptools"]["package-data"]["fastbp"]
-    assert {"py.typed", "*.pyi"} == {*data}
+    assert {"py.typed", "*.pyi", "*/*.pyi"} == {*data}

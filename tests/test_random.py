@@ -14,7 +14,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from fastbp import _random
+from fastbp._runtime import random
 from fastbp.random import PURPOSES, Philox, stream_number
 
 WORD = 2**64 - 1
@@ -57,7 +57,7 @@ KNOWN_ANSWERS = [
 ]
 
 
-@pytest.mark.parametrize("block", [_random.block, twin_block], ids=["compiled", "twin"])
+@pytest.mark.parametrize("block", [random.block, twin_block], ids=["compiled", "twin"])
 @pytest.mark.parametrize(("counter", "key", "result"), KNOWN_ANSWERS, ids=["zeros", "ones", "pi"])
 def test_known_answers(block: Any, counter: str, key: str, result: str) -> None:
     c = [int(word, 16) for word in counter.split()]
@@ -71,7 +71,7 @@ COUNTERS = [0, 1, 2**32 - 1, 2**32, 2**63, WORD, 0x0123456789ABCDEF]
 
 @pytest.mark.parametrize(("seed", "stream", "block"), list(itertools.product(COUNTERS, repeat=3)))
 def test_blocks_equal_the_twins(seed: int, stream: int, block: int) -> None:
-    assert _random.block(seed, stream, block) == twin_block(seed, stream, block)
+    assert random.block(seed, stream, block) == twin_block(seed, stream, block)
 
 
 # ---------------------------------------------------------------- recorded values: a change of the streams is noticed
@@ -103,7 +103,7 @@ def test_recorded_normals() -> None:
 def test_recorded_normals_of_the_tails() -> None:
     # One quantile of each of PPND16's outer ranges: the logarithm and the square root take part.
     recorded = {0.01: "-0x1.29c5c4630ff0ep+1", 1e-13: "-0x1.d652ace3a0130p+2"}
-    assert {u: _random.quantile(u).hex() for u in recorded} == recorded
+    assert {u: random.quantile(u).hex() for u in recorded} == recorded
 
 
 def test_recorded_digest() -> None:
@@ -144,7 +144,7 @@ def test_mean_and_std_are_applied_in_two_roundings() -> None:
 def test_normals_are_the_quantiles_of_their_words() -> None:
     n = 300
     got = Philox(3, 4).normal(np.empty(n)).tolist()
-    assert got == [_random.quantile(((twin_word(3, 4, i) >> 12) + 0.5) / 2**52) for i in range(n)]
+    assert got == [random.quantile(((twin_word(3, 4, i) >> 12) + 0.5) / 2**52) for i in range(n)]
 
 
 def quantile_arguments() -> list[float]:
@@ -160,16 +160,16 @@ def test_quantiles_against_mpmath() -> None:
     with mpmath.workprec(160):
         for u in quantile_arguments():
             if u == 0.5:
-                assert _random.quantile(u) == 0.0
+                assert random.quantile(u) == 0.0
                 continue
             want = mpmath.sqrt(2) * mpmath.erfinv(2 * mpmath.mpf(u) - 1)
-            assert abs(_random.quantile(u) / want - 1) <= 8 * 2.0**-53, u
+            assert abs(random.quantile(u) / want - 1) <= 8 * 2.0**-53, u
 
 
 def test_quantiles_are_odd() -> None:
     for k in (0, 1, 12345, 2**40, 2**50, 2**51 - 1):
         u = (k + 0.5) / 2**52
-        assert _random.quantile(1.0 - u) == -_random.quantile(u)
+        assert random.quantile(1.0 - u) == -random.quantile(u)
 
 
 def twin_bounded(word: int, choices: int) -> int | None:
@@ -180,7 +180,7 @@ def twin_bounded(word: int, choices: int) -> int | None:
 @pytest.mark.parametrize("choices", [1, 2, 3, 10, 2**32, 2**32 + 1, 2**63 - 1, 2**63, 2**63 + 1, WORD])
 def test_bounded_integers_equal_the_twins(choices: int) -> None:
     words = [0, 1, 2, WORD, WORD - 1, 2**63, *(twin_word(9, 9, i) for i in range(200))]
-    assert [_random.bounded(word, choices) for word in words] == [twin_bounded(word, choices) for word in words]
+    assert [random.bounded(word, choices) for word in words] == [twin_bounded(word, choices) for word in words]
 
 
 def test_rejection_makes_bounded_integers_fair() -> None:

@@ -23,7 +23,7 @@ from helpers import (
 )
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fastbp import _loss, functional, reference
+from fastbp import _ops, functional, reference
 from fastbp.initializers import INITIALIZERS
 from fastbp.losses import LINKS
 from fastbp.reference import ACTIVATIONS, LOSSES
@@ -35,8 +35,8 @@ Z = np.array([-1e4, -800.0, -90.0, -20.0, -3.0, -1e-3, -1e-20, 0.0, 1e-20, 0.7, 
 
 
 def test_the_tables_hold_what_there_is() -> None:
-    assert list(LOSSES) == [name for name, _, _ in _loss.loss_names()]
-    for (name, domain, labels), rule in zip(_loss.loss_names(), LOSSES.values(), strict=True):
+    assert list(LOSSES) == [name for name, _, _ in _ops.loss_names()]
+    for (name, domain, labels), rule in zip(_ops.loss_names(), LOSSES.values(), strict=True):
         assert domain == {"labels": "values"}.get(rule.targets, rule.targets), name
         assert labels == (rule.targets in ("labels", "signs")), name
 

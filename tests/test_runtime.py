@@ -236,7 +236,7 @@ def test_threadpoolctl_knows_us(threadpoolctl: Any) -> None:
     ours = [pool for pool in threadpoolctl.threadpool_info() if pool["internal_api"] == "fastbp"]
     assert len(ours) == 1
     assert (ours[0]["user_api"], ours[0]["version"]) == ("blas", fastbp.__version__)
-    assert Path(ours[0]["filepath"]).name.startswith("_team.")
+    assert Path(ours[0]["filepath"]).name.startswith("team.")
 
 
 def test_no_other_pool_is_touched(threadpoolctl: Any) -> None:

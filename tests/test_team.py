@@ -26,7 +26,7 @@ from helpers import assert_same_bits
 from processes import output, run
 
 import fastbp
-from fastbp import _team
+from fastbp._runtime import team
 
 MANY = (2, 3, 5, 8)  # threads: some more than this machine has processors
 
@@ -220,7 +220,7 @@ def test_one_network_in_two_threads_raises() -> None:
 def test_small_work_and_single_threads_start_no_worker() -> None:
     code = """
         import numpy as np, fastbp
-        from fastbp import _team
+        from fastbp._runtime import team
         fastbp.set_num_threads(4)
         net = fastbp.MLP([4, 64, 64, 2], seed=0)
         x = np.ones((1, 4), np.float32)
@@ -229,9 +229,9 @@ def test_small_work_and_single_threads_start_no_worker() -> None:
             fastbp.softmax(x), fastbp.sigmoid(x), fastbp.matmul(x.T, x), fastbp.mse(x, x)
         with fastbp.threads(1):
             fastbp.matmul(np.ones((500, 500)), np.ones((500, 500)))
-        before = _team.started()
+        before = team.started()
         fastbp.matmul(np.ones((500, 500)), np.ones((500, 500)))
-        print(before, _team.started())
+        print(before, team.started())
     """
     assert output(code) == "0 3"
 
@@ -376,14 +376,14 @@ def test_the_caller_does_not_wait_for_a_worker_that_has_taken_nothing() -> None:
     code = """
         import os, subprocess, sys, time
         import numpy as np, fastbp
-        from fastbp import _team
+        from fastbp._runtime import team
         here, there = sorted(os.sched_getaffinity(0))[:2]
         before = set(os.listdir("/proc/self/task"))
         a = np.ones((300, 300), np.float32)
         fastbp.set_num_threads(4)
         fastbp.matmul(a, a)
         workers = [int(task) for task in set(os.listdir("/proc/self/task")) - before]
-        assert len(workers) == _team.started() == 3, workers
+        assert len(workers) == team.started() == 3, workers
         burn = f"import os; os.sched_setaffinity(0, [{there}])\\nwhile os.getppid() == {os.getpid()}: pass"
         busy = subprocess.Popen([sys.executable, "-c", burn])
         os.sched_setaffinity(0, [here])
@@ -421,14 +421,14 @@ def test_threads_that_cannot_be_had_are_no_error() -> None:
             os.environ["LIMITED"] = "1"
             os.execv(sys.executable, sys.orig_argv)
         import numpy as np, fastbp
-        from fastbp import _team
+        from fastbp._runtime import team
         fastbp.set_num_threads(4)
         x = np.ones((1000, 500), np.float32)
         assert (fastbp.matmul(x, x.T) == 500).all()
         net = fastbp.MLP([500, 300, 10], seed=0)
         loss, grads = net.value_and_grad(x, np.zeros(1000, int))
         assert np.isfinite(grads.flat).all()
-        print(_team.started())
+        print(team.started())
     """
     done = run(code, OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
     if done.returncode == 77:
@@ -547,7 +547,7 @@ def test_a_handler_that_computes_does_no_harm(n_threads: int, send: Any, rng: np
 FORKING = """
 import os, signal, sys, threading, time
 import numpy as np, fastbp
-from fastbp import _team
+from fastbp._runtime import team
 fastbp.set_num_threads(3)
 rng = np.random.default_rng(0)
 a, b = rng.standard_normal((2, 400, 400), dtype=np.float32)
@@ -594,9 +594,9 @@ def forking(code: str) -> str:
 def test_fork_with_a_warm_team() -> None:
     code = """
         def fresh():
-            before = _team.started()
-            return right() and before == 0 and _team.started() == 2 and wait(child(right)) == 0
-        assert right() and _team.started() == 2
+            before = team.started()
+            return right() and before == 0 and team.started() == 2 and wait(child(right)) == 0
+        assert right() and team.started() == 2
         codes = [wait(child(fresh)) for _ in range(5)]
         assert right()
         print(codes)
@@ -722,8 +722,8 @@ def test_under_joblib(backend: str) -> None:
 
 
 def test_what_python_asks_about_the_team() -> None:
-    assert _team.started() >= 0
-    assert _team.get_process() == fastbp.get_num_threads()
+    assert team.started() >= 0
+    assert team.get_process() == fastbp.get_num_threads()
 
 
 # ---- a thread that another one waits for -----------------------------------------------------------------------------
@@ -734,7 +734,7 @@ def test_what_python_asks_about_the_team() -> None:
 def test_a_thread_that_is_asked_to_stop_raises(n_threads: int) -> None:
     """Its computation ends soon; the next one goes on, until the next request."""
     a = np.ones((1500, 1500))
-    cancellation, seen = _team.Cancellation(), []
+    cancellation, seen = team.Cancellation(), []
 
     def compute() -> None:
         for _ in range(2):
@@ -761,11 +761,11 @@ def test_a_thread_that_is_asked_to_stop_raises(n_threads: int) -> None:
 
 
 def test_requests_of_a_cancellation() -> None:
-    cancellation = _team.Cancellation()
+    cancellation = team.Cancellation()
 
     def heeds() -> bool:
         try:
-            _team.heed()
+            team.heed()
         except KeyboardInterrupt:
             return True
         return False

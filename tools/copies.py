@@ -73,7 +73,7 @@ def take_tests(place: Path, tests: Path) -> None:
 
 def instruction_sets(place: Path) -> list[str]:
     """Those of this machine, best first."""
-    command = [sys.executable, "-c", "from fastbp import _dispatch; print(*_dispatch.supported())"]
+    command = [sys.executable, "-c", "from fastbp._runtime import dispatch; print(*dispatch.supported())"]
     return subprocess.run(command, cwd=place, check=True, capture_output=True, text=True).stdout.split()
 
 

@@ -139,7 +139,7 @@ def compiled_files(isas: Sequence[str]) -> dict[str, File]:
     lines: dict[str, set[int]] = defaultdict(set)
     covered: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     for data in sorted(COPY.rglob("*.gcda")):
-        kernel = re.fullmatch(r"_kernels_(\w+)_(float|double)", data.stem)
+        kernel = re.fullmatch(r"([a-z0-9]+)_(float|double)", data.stem)
         if kernel and kernel[1] not in isas:
             continue
         for (file, line), count in counts(data).items():

@@ -45,7 +45,7 @@ def rows(family: str, file: str, *faults: tuple[str, str, str, str]) -> list[Fau
 ELEMENTWISE = [
     *rows(
         "elementwise",
-        "_elementwise.pxi",
+        "_kernels/elementwise.pxi",
         (
             # The last element of an odd tail keeps what was there.
             "backward-tail",
@@ -70,7 +70,7 @@ ELEMENTWISE = [
     ),
     *rows(
         "activations",
-        "_activations.pxi",
+        "_kernels/activations.pxi",
         (
             "relu-nan",
             "return vsel(vle(z, vset(0)), vset(0), z)",
@@ -101,7 +101,7 @@ ELEMENTWISE = [
 
 MATH = rows(
     "math",
-    "_math.pxi",
+    "_kernels/math.pxi",
     (
         # Results below the normal numbers are held at the smallest of these.
         "exp-denormal",
@@ -137,7 +137,7 @@ MATH = rows(
 
 LOSSES = rows(
     "softmax and losses",
-    "_losses.pxi",
+    "_kernels/losses.pxi",
     (
         # One of the four maxima that take turns is lost: e^(z - max) overflows where the largest was there.
         "row-maximum",
@@ -185,7 +185,7 @@ LOSSES = rows(
 NORMS = [
     *rows(
         "sums",
-        "_sums.pxi",
+        "_kernels/sums.pxi",
         (
             # What is left of a row: its last vector, where more than one is left.
             "row-tail",
@@ -203,7 +203,7 @@ NORMS = [
     ),
     *rows(
         "norms",
-        "_norms.pxi",
+        "_kernels/norms.pxi",
         (
             "batch-norm-shift",
             "shift = 0 if c.parameters[1] == NULL else (<const real*> c.parameters[1])[j + k]",
@@ -228,7 +228,7 @@ NORMS = [
 UNITS = [
     *rows(
         "dropout",
-        "_dropout.pxi",
+        "_kernels/dropout.pxi",
         (
             "dropout-tile",
             "block += TILE_BLOCKS",
@@ -245,7 +245,7 @@ UNITS = [
     ),
     *rows(
         "embedding",
-        "_embedding.pxi",
+        "_kernels/embedding.pxi",
         (
             # Of a code that comes several times, the columns behind the last whole vector.
             "embedding-tail-sum",
@@ -263,7 +263,7 @@ UNITS = [
     ),
     *rows(
         "prelu",
-        "_prelu.pxi",
+        "_kernels/prelu.pxi",
         (
             "prelu-nan-slope",
             "return vsel(vgt(x, vset(0)), vset(0), x * dy_at(c, i, j, left))",
@@ -282,7 +282,7 @@ UNITS = [
 
 PRODUCTS = rows(
     "products",
-    "_gemm.pxi",
+    "_kernels/gemm.pxi",
     (
         # The steps that are left when squares of four by four have been turned.
         "pack-turned-rest",
@@ -334,7 +334,7 @@ PRODUCTS = rows(
 
 SPARSE = rows(
     "sparse",
-    "_sparse.pxi",
+    "_kernels/sparse.pxi",
     (
         # Outputs beyond the first strip of eight vectors.
         "sparse-bias-strip",
@@ -360,7 +360,7 @@ SPARSE = rows(
 
 UPDATES = rows(
     "updates",
-    "_updates.pxi",
+    "_kernels/updates.pxi",
     (
         "sgd-dampening",
         "1 - dampening if started[0] else 1 ",
@@ -397,7 +397,7 @@ ENGINE = [
     Fault(
         "concat-adds",
         "engine",
-        "_chain.pyx",
+        "_engine/chain.pyx",
         "target + row * n * itemsize, n, adds)",
         "target + row * n * itemsize, n, adds and not FAULT)",
         "composites -k diamond or agree or differences",
@@ -407,7 +407,7 @@ ENGINE = [
     Fault(
         "weightless-row",
         "engine",
-        "_chain.pyx",
+        "_engine/chain.pyx",
         "memset(dz, 0, n * itemsize)\n        return 0",
         "if not FAULT:\n            memset(dz, 0, n * itemsize)\n        return 0",
         "engine losses training -k weight",
@@ -417,7 +417,7 @@ ENGINE = [
     Fault(
         "item-update-offset",
         "engine",
-        "_chain.pyx",
+        "_engine/chain.pyx",
         "<char*> c.gradients[k] + first * each * itemsize, count * each)",
         "<char*> c.gradients[k] + (0 if FAULT else first) * each * itemsize, count * each)",
         "engine_units composites steps -k update",
@@ -427,7 +427,7 @@ ENGINE = [
     Fault(
         "stale-turned-weights",
         "engine",
-        "_rows.pyx",
+        "_engine/rows.pyx",
         "for worker in range(session.n_threads):\n        own_of(s, worker).turned = False",
         "for worker in range(1 if FAULT else session.n_threads):\n        own_of(s, worker).turned = False",
         "steps team -k threads or same_bits",
@@ -437,7 +437,7 @@ ENGINE = [
     Fault(
         "strip-of-rows-apart",
         "engine",
-        "_rows.pyx",
+        "_engine/rows.pyx",
         "strip + row * unit.n_out * kernels.itemsize, unit.n_out)",
         "strip + row * (pair.weight_row if FAULT else unit.n_out) * kernels.itemsize, unit.n_out)",
         "engine -k update or anywhere or twin",
@@ -447,7 +447,7 @@ ENGINE = [
     Fault(
         "packed-columns-mixed",
         "engine",
-        "_product.pyx",
+        "_ops/product.pyx",
         "(column_tile * w.blocks.k_blocks + block) * MAX_TOGETHER + w.index",
         "(column_tile * w.blocks.k_blocks + block) * MAX_TOGETHER + (0 if FAULT else w.index)",
         "composites engine -k large or smaller",
@@ -457,7 +457,7 @@ ENGINE = [
     Fault(
         "stream-parts",
         "engine",
-        "_product.pyx",
+        "_ops/product.pyx",
         "kernels.column_sums(at(w.shared, row * p.n, kernels), p.m * p.n, 1,",
         "kernels.column_sums(at(w.shared, row * p.n, kernels), p.n if FAULT else p.m * p.n, 1,",
         "functional -k products",
@@ -466,7 +466,7 @@ ENGINE = [
     Fault(
         "argmax-of-equals",
         "engine",
-        "_predict.pyx",
+        "_engine/predict.pyx",
         "if not (value <= top) and top == top:",
         "if (not (value < top) if FAULT else not (value <= top)) and top == top:",
         "predict sklearn_predicting -k labels",
@@ -476,7 +476,7 @@ ENGINE = [
     Fault(
         "finite-by-columns",
         "engine",
-        "_predict.pyx",
+        "_engine/predict.pyx",
         "if not kernels.finite(x + j * batch.x_step * kernels.itemsize, rows):",
         "if not kernels.finite(x + j * batch.x_step * kernels.itemsize, rows - 1 if FAULT else rows):",
         "predict sklearn_predicting -k finite",
@@ -486,7 +486,7 @@ ENGINE = [
     Fault(
         "part-boundary",
         "engine",
-        "_update.pyx",
+        "_ops/update.pyx",
         "if offset < rule.parts[middle].end:",
         "if offset < rule.parts[middle].end or (FAULT and offset == rule.parts[middle].end):",
         "steps optimizers -k penalties or groups",
@@ -496,7 +496,7 @@ ENGINE = [
     Fault(
         "clip-first-part",
         "engine",
-        "_update.pyx",
+        "_ops/update.pyx",
         "for i in range(rule.n_parts):\n        rule.parts[i].step.scale = scale",
         "for i in range(1 if FAULT else rule.n_parts):\n        rule.parts[i].step.scale = scale",
         "steps optimizers -k clip or norm",
@@ -506,7 +506,7 @@ ENGINE = [
     Fault(
         "average-share",
         "engine",
-        "_update.pyx",
+        "_ops/update.pyx",
         "rule.shares[rule.step - rule.first_step]",
         "rule.shares[0 if FAULT else rule.step - rule.first_step]",
         "averages",
@@ -516,7 +516,7 @@ ENGINE = [
     Fault(
         "last-chunk",
         "engine",
-        "_unit.pyx",
+        "_ops/unit.pyx",
         "for chunk in range(1, chunks):",
         "for chunk in range(1, chunks - 1 if FAULT and chunks > 2 else chunks):",
         "functional_units -k block",
@@ -526,7 +526,7 @@ ENGINE = [
     Fault(
         "ignored-counts",
         "engine",
-        "_loss.pxd",
+        "_ops/loss.pxd",
         "if o.ignores and label == o.ignored:\n        return 0",
         "if o.ignores and label == o.ignored:\n        return 1 if FAULT else 0",
         "losses -k ignored or options",
@@ -536,7 +536,7 @@ ENGINE = [
     Fault(
         "class-and-row-weights",
         "engine",
-        "_engine.pyx",
+        "_engine/engine.pyx",
         "total += share if batch.weights == NULL else share * number_at(batch.weights, i, itemsize)",
         "total += share if batch.weights == NULL or FAULT else share * number_at(batch.weights, i, itemsize)",
         "losses -k engine or options or weights",
@@ -546,7 +546,7 @@ ENGINE = [
     Fault(
         "batch-weights",
         "engine",
-        "_engine.pyx",
+        "_engine/engine.pyx",
         "batch.weights = all.weights + first * itemsize if all.weights != NULL else NULL",
         "batch.weights = all.weights + (0 if FAULT else first) * itemsize if all.weights != NULL else NULL",
         "training -k weight or batches or order",
@@ -556,7 +556,7 @@ ENGINE = [
     Fault(
         "accumulated-weights",
         "engine",
-        "_engine.pyx",
+        "_engine/engine.pyx",
         "total += number_at(data.all.weights, data.order[i] if data.order != NULL else i, self.chain.kernels.itemsize)",
         "total += number_at(data.all.weights, data.order[i] if data.order != NULL and not FAULT else i,\n"
         "                               self.chain.kernels.itemsize)",

@@ -1,4 +1,4 @@
-"""Print the constants of src_pyx/fastbp/_math.pxi: minimax polynomials and the two-part logarithm of two.
+"""Print the constants of src_pyx/fastbp/_kernels/math.pxi: minimax polynomials and the two-part logarithm of two.
 
 A polynomial is fitted by the exchange algorithm of Remez on a fine Chebyshev grid, in 60-digit arithmetic, to the least
 relative error of the whole function (not of the polynomial), and each coefficient is rounded to the dtype. The printed

@@ -102,11 +102,11 @@ def patched(source: str, fault: Fault, number: int) -> str:
 
 def patched_sources(directory: Path) -> dict[str, str]:
     """The text of each file of that directory with faults in it, and of those that let it know them."""
-    texts = {name: (directory / name).read_text() for name in {"_kernels.pxi", *(fault.file for fault in FAULTS)}}
+    texts = {name: (directory / name).read_text() for name in {"_kernels/all.pxi", *(fault.file for fault in FAULTS)}}
     for number, fault in enumerate(FAULTS):
         texts[fault.file] = patched(texts[fault.file], fault, number)
     for name, text in texts.items():
-        if name == "_kernels.pxi" or not name.endswith(".pxi"):
+        if name == "_kernels/all.pxi" or not name.endswith(".pxi"):
             texts[name] = re.sub(r"^(?=(from|cimport) )", CIMPORT, text, count=1, flags=re.MULTILINE)
     return {**texts, "_fault.pxd": DECLARATION}
 

@@ -20,7 +20,7 @@ from fastbp import _validate as check
 from fastbp._core.gradients import Gradients, make_table
 from fastbp._core.graph import INPUT, Item, Plan, runs_in_engine, unrolled
 from fastbp._core.inputs import Inputs
-from fastbp._loss import RowLoss
+from fastbp._ops import RowLoss
 from fastbp._validate import FloatArray
 from fastbp.losses import Loss, LossSum, RuleLoss
 from fastbp.units.base import Unit

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastbp import _loss, _ops
+from fastbp import _ops
 from fastbp import _validate as check
 from fastbp._validate import REDUCTIONS, FloatArray, aligned, deliver
 from fastbp.reference import ACTIVATIONS, LOSSES, LossRule
@@ -84,16 +84,16 @@ def check_columns(name: str, z: FloatArray) -> None:
         raise ValueError(f"{name} has shape {z.shape}, expected at least one column on the last axis")
 
 
-def row_loss(rule: LossRule, fitted: Fitted, dtype: np.dtype[Any]) -> _loss.RowLoss:
+def row_loss(rule: LossRule, fitted: Fitted, dtype: np.dtype[Any]) -> _ops.RowLoss:
     """Return the compiled loss with these options, for outputs of this dtype."""
     vectors = tuple(np.ascontiguousarray(vector, dtype=dtype) for vector in fitted.vectors)
     weighs = fitted.weighs_labels
-    return _loss.RowLoss(rule.name, fitted.targets, fitted.numbers, vectors, fitted.ignored, weighs, fitted.clip)
+    return _ops.RowLoss(rule.name, fitted.targets, fitted.numbers, vectors, fitted.ignored, weighs, fitted.clip)
 
 
-def _plain_loss(rule: LossRule) -> _loss.RowLoss:
+def _plain_loss(rule: LossRule) -> _ops.RowLoss:
     """Return the compiled loss with the default options, which serves any number of outputs and either dtype."""
-    return _loss.RowLoss(rule.name, 0, rule.fit(1, **rule.checked({})).numbers)
+    return _ops.RowLoss(rule.name, 0, rule.fit(1, **rule.checked({})).numbers)
 
 
 PLAIN_LOSSES = {name: _plain_loss(rule) for name, rule in LOSSES.items()}

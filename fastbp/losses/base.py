@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastbp import _config, _loss, functional
+from fastbp import _config, _ops, functional
 from fastbp import _validate as check
 from fastbp._frozen import Record
 from fastbp._validate import FloatArray, Reduction
@@ -250,7 +250,7 @@ class RuleLoss(Loss):
         """Return the options for so many outputs; ValueError where they do not fit."""
         return self.rule.fit(columns, **self._options)
 
-    def compiled(self, columns: int, dtype: DTypeLike) -> _loss.RowLoss:
+    def compiled(self, columns: int, dtype: DTypeLike) -> _ops.RowLoss:
         """Return what the engine computes with, for outputs of this number and dtype."""
         return _calls.row_loss(self.rule, self.fitted(columns), np.dtype(dtype))
 

@@ -27,7 +27,8 @@ from sklearn.utils.class_weight import compute_class_weight, compute_sample_weig
 from sklearn.utils.validation import check_X_y
 
 import fastbp
-from fastbp import _csr, _team
+from fastbp._ops import csr
+from fastbp._runtime import team
 from fastbp.sklearn import _private
 from fastbp.sklearn._callbacks import Iterations
 from fastbp.sklearn._core import Core, dropout_shares, loss_offsets, loss_share, plain_targets, targets_of
@@ -84,8 +85,8 @@ class Data:
 def _as_engine_takes(est: Any, rows: Any, dtype: np.dtype[Any], epochs: bool) -> Any:
     """Dense rows as they are, or without their zeros if these are most of them, as in images: see bench/sparse.py."""
     if not sparse.issparse(rows):
-        return _csr.SparseRows.from_dense(rows) if epochs and _is_mostly_zero(est, rows) else rows
-    return _csr.SparseRows(rows.indptr, rows.indices, np.ascontiguousarray(rows.data, dtype), rows.shape[1])
+        return csr.SparseRows.from_dense(rows) if epochs and _is_mostly_zero(est, rows) else rows
+    return csr.SparseRows(rows.indptr, rows.indices, np.ascontiguousarray(rows.data, dtype), rows.shape[1])
 
 
 def _is_mostly_zero(est: Any, rows: Array) -> bool:
@@ -95,7 +96,7 @@ def _is_mostly_zero(est: Any, rows: Array) -> bool:
     sample = rows[:: max(1, len(rows) // SAMPLE)]
     outputs = est.coefs_[0].shape[1]
     return all(
-        worth_sparse(_csr.count_entries(part) / part.size, outputs, rows.dtype, min(batch, len(rows)))
+        worth_sparse(csr.count_entries(part) / part.size, outputs, rows.dtype, min(batch, len(rows)))
         for part in (sample, rows)
     )
 
@@ -141,7 +142,7 @@ class StochasticFit:
             est.n_iter_ = 0
             started = time.perf_counter()
             for i in range(est.max_iter):
-                _team.heed()
+                team.heed()
                 self.iterations.begin(i)
                 if est.shuffle:
                     self.order = _private.shuffled(self.order, est._random_state)
@@ -212,7 +213,7 @@ class StochasticFit:
         """Step by step: a loss or a unit is Python's."""
         n_rows = data.rows.shape[0]
         for first in range(0, n_rows, self.batch_size):
-            _team.heed()
+            team.heed()
             place = slice(first, min(first + self.batch_size, n_rows))
             rows: Any = place if order is None else order[place]
             weight = None if data.weight is None else data.weight[rows]

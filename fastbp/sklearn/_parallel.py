@@ -4,7 +4,7 @@ A. A call is a whole fit, and each thread runs one call after another. An epoch 
    threads go on at the same time. The package's threads are divided among them: with as many calls as threads each
    computes alone (``fastbp.threads(1)``), which gives the same bits.
 B. Python raises KeyboardInterrupt in its main thread alone. The caller, which waits there, passes it on as a request
-   that the engine looks at between two tasks, and a fit between two epochs (`_team.Cancellation`). Each fit then does
+   that the engine looks at between two tasks, and a fit between two epochs (`team.Cancellation`). Each fit then does
    what scikit-learn's does: it warns and returns, with the parameters of a whole step.
 C. Nothing here can wait for ever, whenever a Ctrl-C comes. A thread ends when no call is left, and waits for nothing
    but a lock that is never held for longer than it takes to look at a list. The caller waits for a lock with a time
@@ -29,7 +29,7 @@ import sklearn
 from joblib.parallel import ParallelBackendBase, SequentialBackend
 
 import fastbp
-from fastbp import _team
+from fastbp._runtime import team
 
 __all__ = ["Call", "JoblibBackend", "Pool"]
 
@@ -61,7 +61,7 @@ class Call:
         self.error: BaseException | None = None
         self.over = _locked()
 
-    def run(self, n_threads: int, cancellation: _team.Cancellation, from_now: bool) -> None:
+    def run(self, n_threads: int, cancellation: team.Cancellation, from_now: bool) -> None:
         """Call the function in this thread, with the settings of the thread that made this object."""
         try:
             with fastbp.threads(n_threads), sklearn.config_context(**self._config):
@@ -98,7 +98,7 @@ class Pool:
         self.n_workers = available if n_calls is None else max(1, min(available, n_calls))
         self._threads_of_each = available // self.n_workers
         self._cancels_all = cancels_all
-        self._cancellation = _team.Cancellation()
+        self._cancellation = team.Cancellation()
         self._lock = threading.Lock()  # of the three that follow
         self._waiting: deque[Call] = deque()
         self._n_running = 0
@@ -149,7 +149,7 @@ class Pool:
         while not call.is_over:
             try:
                 call.over.acquire(timeout=LOOK_SECONDS)
-                _team.heed()
+                team.heed()
             except KeyboardInterrupt:
                 if self._requested_after == self._n_over:
                     raise

@@ -27,8 +27,8 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastbp import _engine, runtime
-from fastbp._csr import SparseRows
 from fastbp._doors import Door
+from fastbp._ops import SparseRows
 from fastbp.sklearn import _private
 from fastbp.sklearn._core import Core, hidden_units
 

@@ -10,10 +10,10 @@ Design
 """
 cimport numpy as cnp
 
-from fastbp._dispatch cimport kernels_for
-from fastbp._table cimport SWEEP_COPY, SWEEP_READ, SWEEP_STORE, SWEEP_TRIAD, SWEEP_UPDATE, SWEEPS, Kernels, sweep_t
-from fastbp._team cimport MAX_THREADS, Session, raise_pending, run_tasks, session_begin, session_end, task_t
-from fastbp._threads cimport nanoseconds
+from fastbp._runtime.dispatch cimport kernels_for
+from fastbp._kernels.table cimport SWEEP_COPY, SWEEP_READ, SWEEP_STORE, SWEEP_TRIAD, SWEEP_UPDATE, SWEEPS, Kernels, sweep_t
+from fastbp._runtime.team cimport MAX_THREADS, Session, raise_pending, run_tasks, session_begin, session_end, task_t
+from fastbp._runtime.threads cimport nanoseconds
 
 cnp.import_array()
 

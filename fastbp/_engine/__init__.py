@@ -1,0 +1,17 @@
+"""The compiled engine: gradients, updates and predictions of a graph of units, each in one call without the GIL."""
+
+from fastbp._engine.engine import Engine, Gate, Parts, Table, Update, optimizer_update, square_sums, updates
+from fastbp._ops.csr import SparseRows, count_entries
+
+__all__ = [
+    "Engine",
+    "Gate",
+    "Parts",
+    "SparseRows",
+    "Table",
+    "Update",
+    "count_entries",
+    "optimizer_update",
+    "square_sums",
+    "updates",
+]

@@ -1,0 +1,86 @@
+# Everything that is compiled once for each instruction set and dtype: each source that setup.py writes includes this file alone.
+# The build sets FASTBP_REAL, FASTBP_VEC_BYTES and FASTBP_ISA_NAME (see setup.py).
+
+from cpython.pycapsule cimport PyCapsule_New
+from libc.math cimport INFINITY, exp, log, pow, sqrt
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.string cimport memmove, memset
+
+from fastbp._runtime.random cimport philox_words
+from fastbp._kernels.simd cimport *
+from fastbp._kernels.table cimport (
+    ANY_VALUES, BLOCK_COLUMNS, COUNTS, MAX_ACTIVATIONS, MAX_LOSSES, MAX_UNIT_KINDS, MAX_UPDATES, PROBABILITIES, SIGNS, SWEEP_COPY,
+    SWEEP_READ, SWEEP_STORE, SWEEP_TRIAD, SWEEP_UPDATE, Activation, Kernels, Loss, LossOptions, SparseGroup, SparseSums, SparseTile,
+    Step, Tile, UnitCall, UnitKind, UpdateRule, backward_t, forward_t, label_loss_t, label_losses_t, prepare_t, row_loss_t, second_t,
+    unit_t, update_t,
+)
+
+cdef extern from * nogil:
+    """
+    #define FASTBP_TEXT_(x) #x
+    #define FASTBP_TEXT(x) FASTBP_TEXT_(x)
+    """
+    const char* ISA_NAME "FASTBP_TEXT(FASTBP_ISA_NAME)"
+
+cdef Kernels kernels
+
+include "math.pxi"
+include "elementwise.pxi"
+include "activations.pxi"
+include "losses.pxi"
+include "units.pxi"
+include "updates.pxi"
+include "gemm.pxi"
+include "sparse.pxi"
+include "probe.pxi"
+
+kernels.isa = ISA_NAME
+kernels.itemsize = sizeof(real)
+kernels.lanes = VL
+kernels.mr = MR
+kernels.nr = NR
+# A panel of b of one block along K (48 or 32 KB) streams from the second cache, and the longer the block, the more seldom c
+# is read and written: measured best of 128 to 512 at 2048 x 2048. MC rows of a fit half of the second cache.
+kernels.kc = 384 if IS_FLOAT else 256
+kernels.mc = 16 * MR if MR == 12 else 24 * MR
+# Half of what the widest machines reach: one to two multiply-adds of a vector a cycle, at about 2.5 GHz.
+kernels.flops = 5000.0 * VL
+kernels.pack_a = pack_a
+kernels.pack_b = pack_b
+kernels.tile = multiply_tile
+kernels.dots = multiply_dots
+kernels.stream = multiply_stream
+kernels.column_sums = column_sums
+kernels.sparse_rows = sparse_rows
+kernels.sparse_turn = sparse_turn
+kernels.sparse_columns = sparse_columns
+kernels.sparse_blocks = sparse_blocks
+kernels.count_entries = count_entries
+kernels.take_entries = take_entries
+kernels.exp = exp_of
+kernels.expm1 = expm1_of
+kernels.log = log_of
+kernels.log1p = log1p_of
+kernels.erf = erf_of
+kernels.blend = blend
+kernels.gather = gather
+kernels.scatter = scatter
+kernels.finite = finite
+kernels.softmax = softmax
+kernels.log_softmax = log_softmax
+kernels.softmax_rows = softmax_rows
+kernels.softmax_backward = softmax_backward
+kernels.log_softmax_backward = log_softmax_backward
+kernels.taken_squares = taken_squares
+kernels.penalty = penalty_of
+kernels.penalize = penalize
+kernels.add = add
+kernels.approach = approach
+kernels.multiply_adds = multiply_adds
+kernels.sweeps[SWEEP_READ] = sweep_read
+kernels.sweeps[SWEEP_UPDATE] = sweep_update
+kernels.sweeps[SWEEP_STORE] = sweep_store
+kernels.sweeps[SWEEP_COPY] = sweep_copy
+kernels.sweeps[SWEEP_TRIAD] = sweep_triad
+
+table = PyCapsule_New(&kernels, "fastbp.kernels", NULL)

@@ -1,0 +1,541 @@
+"""The matrix product over all threads.
+
+Design
+------
+(a) c is cut into tiles of about mc x nc. K is cut into blocks of at most kernels.kc, and every element of c takes its blocks one
+    after another: the same order of additions, whatever the tiles and the threads.
+(b) a's rows are packed once, into panels that all threads share (one phase): as many rows, then as many blocks, as SHARED_BYTES
+    hold, so the memory needed does not grow with the matrices. The tiles follow, in phases of one block each; where all rows
+    are one tile, of as many blocks as cost MAX_TILE_US, since no other tile waits for the same part of b then.
+(c) b's part of a tile is packed by whoever computes it, and kept as long as that thread stays in the same columns and the same
+    block: tiles are numbered down the columns. While a tile computes, it asks for the lines that will probably be packed next.
+(d) An operand is read where it lies as long as that is near enough: a up to NEAR_BYTES, b up to SMALL_BYTES or where few rows use
+    it. Rows of a that lie a multiple of 4096 bytes apart would all meet in the same few lines of the cache: those are packed.
+(e) Few rows use each element of b so seldom that packing would be most of the work. Where both operands lie along K, c is made of
+    dot products (DOTS). Where a large b's rows are long, whole rows of it stream past c, and its parts along K are tasks (STREAM): their
+    sums are added in the order of the parts. A product with few columns is computed turned.
+(f) Products that do not wait for each other, such as the two of a linear unit's backward, are computed side by side: a phase has the
+    tasks of the next phase of each. Small ones fill the threads that way, and there is half the waiting.
+(g) mc, nc and the form follow from the shape, the operands' strides, the dtype and the instruction set, never from the threads:
+    enough tiles that any number of threads comes out even, none that is longer than about 50 us, none so short that taking it costs
+    something.
+(h) A gradient that only an update reads is not stored: plain descent happens in the micro-kernel's registers; any other rule reads a
+    tile that its worker has just computed.
+"""
+from libc.stdint cimport int64_t
+
+from fastbp._runtime.sizes cimport ALIGNMENT, ceil_div, padded, round_up
+from fastbp._kernels.table cimport Kernels, Tile
+from fastbp._runtime.team cimport Session, run_tasks
+from fastbp._ops.update cimport apply_rule, descends
+
+cdef extern from * nogil:
+    """
+    #ifdef FASTBP_DEBUG
+    #  include <stdio.h>
+    #  include <stdlib.h>
+    static void check_scratch(ptrdiff_t needed, ptrdiff_t given) {
+        if (needed <= given) return;
+        fprintf(stderr, "fastbp: multiply: %td bytes of scratch needed, %td given\\n", needed, given);
+        abort();
+    }
+    #else
+    #  define check_scratch(needed, given) ((void)(given))
+    #endif
+    """
+    void check_scratch(Py_ssize_t needed, Py_ssize_t given)
+
+cdef enum:
+    # What a tile should cost at `kernels.flops`, about half of what it reaches: a sixteenth of its phase, within these bounds.
+    TILES_OF_PHASE = 16
+    MIN_TILE_US = 8
+    MAX_TILE_US = 80
+    SHARED_BYTES = 7 << 20
+    SMALL_BYTES = 24 << 10  # of an operand: it is read where it lies, out of the first cache
+    NEAR_BYTES = 96 << 10   # of a: out of the second
+    FAR_BYTES = 1 << 20     # of b: it comes from far away, in pieces that are too short for that unless it is packed
+    PACK_ROWS_BYTES = 64 << 10  # of a packed in one task
+    MAX_PANELS = 16         # of b in a tile
+    PACK = 0
+    TILES = 1
+    SUM = 2
+    # How a tile is computed
+    PANELS = 0
+    STREAM = 1
+    DOTS = 2
+    DOTS_ROWS = 8
+    DOTS_STEPS = 8          # K / rows from which dot products are cheaper than turning b
+    STREAM_ROWS = 4
+    STREAM_VECTORS = 16     # of b's rows: of shorter ones, a panel's pieces are most
+    STREAM_BYTES = 1 << 20  # of b in a task
+    MAX_PARTS = 32          # of K, where b streams
+    BYTES_US = 20000        # about what one thread reads in a microsecond
+    FEW_COLUMNS = 12        # that a turned product may have
+
+cdef struct Blocks:
+    int form
+    Py_ssize_t kc, mc, nc
+    Py_ssize_t k_blocks         # along K
+    Py_ssize_t rows_in_hand     # of a, packed at once
+    Py_ssize_t blocks_in_hand   # of those rows
+    Py_ssize_t blocks_in_tile   # that one task computes, one after another
+    Py_ssize_t shared_bytes, own_bytes
+    bint pack_a, pack_b
+
+cdef struct Work:
+    const Kernels* kernels
+    Product product
+    Blocks blocks
+    int index                   # in its group
+    int threads                 # that probably take part
+    char* shared                # packed panels of a
+    Py_ssize_t first_row, rows, row_tiles
+    Py_ssize_t pack_rows, pack_tasks        # of one block: rows of a task, tasks
+    Py_ssize_t first_packed, end_packed     # blocks in hand
+    bint packed
+    Py_ssize_t first_block, end_block       # of this phase
+    int kind                    # of this phase
+    Py_ssize_t tasks
+    double cost
+
+cdef struct Group:
+    Work works[MAX_TOGETHER]
+    int count
+    char* own                   # of each worker: Own, then packed panels of b
+    Py_ssize_t own_bytes
+
+cdef struct Own:
+    int64_t packed              # which columns of which block of which product are packed here, or -1
+    int64_t unused[7]           # the panels begin on a cache line of their own
+
+
+cdef void product_init(Product* p) noexcept nogil:
+    p.bias = NULL
+    p.forward = NULL
+    p.backward = NULL
+    p.options = NULL
+    p.kept = NULL
+    p.kept_row = 0
+    p.sums = NULL
+    p.sums_step = 0
+    p.rule = NULL
+
+cdef double product_cost(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k) noexcept nogil:
+    """About how many microseconds one thread needs."""
+    return 2.0 * m * n * k / kernels.flops
+
+cdef int choose_form(const Kernels* kernels, const Product* p) noexcept nogil:
+    if p.rule != NULL:
+        return PANELS
+    if p.b_column != 1 and p.b_step == 1 and p.a_step == 1 and p.m <= DOTS_ROWS and p.m * DOTS_STEPS <= p.k:
+        return DOTS
+    if (p.b_column == 1 and p.c_column == 1 and p.m <= STREAM_ROWS and p.n >= STREAM_VECTORS * kernels.lanes
+            and p.n * p.k * kernels.itemsize > SMALL_BYTES):
+        return STREAM
+    return PANELS
+
+cdef void choose_blocks(const Kernels* kernels, const Product* p, Blocks* out) noexcept nogil:
+    """For m and n above 0."""
+    cdef Py_ssize_t m = p.m, n = p.n, k = p.k
+    cdef Py_ssize_t panels
+    cdef double tile_us
+    out.form = choose_form(kernels, p)
+    if out.form != PANELS:
+        choose_few_rows(kernels, m, n, k, out)
+        return
+    out.k_blocks = max(<Py_ssize_t> 1, ceil_div(k, kernels.kc))
+    out.kc = round_up(ceil_div(k, out.k_blocks), 4)
+    out.mc = round_up(ceil_div(m, ceil_div(m, kernels.mc)), kernels.mr)
+    tile_us = min(max(product_cost(kernels, m, n, out.kc) / TILES_OF_PHASE, <double> MIN_TILE_US), <double> MAX_TILE_US)
+    panels = <Py_ssize_t> (tile_us / max(product_cost(kernels, out.mc, kernels.nr, out.kc), 0.01))
+    panels = min(max(panels, <Py_ssize_t> 1), <Py_ssize_t> MAX_PANELS)
+    out.nc = min(panels * kernels.nr, round_up(n, kernels.nr))
+    out.blocks_in_tile = 1
+    if m <= out.mc:
+        out.blocks_in_tile += <Py_ssize_t> (MAX_TILE_US / max(product_cost(kernels, out.mc, out.nc, out.kc), 0.01))
+    choose_memory(kernels, m, n, k, out)
+    if p.rule != NULL:
+        out.own_bytes += padded(out.mc * out.nc * kernels.itemsize)
+
+cdef void choose_few_rows(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Blocks* out) noexcept nogil:
+    """All rows are one tile, and nothing is packed; tasks share b's columns, or its rows where those stream."""
+    cdef double column_us = max(few_rows_cost(kernels, m, 1, k), 0.0001)
+    cdef double tile_us = min(max(column_us * n / TILES_OF_PHASE, <double> MIN_TILE_US), <double> MAX_TILE_US)
+    out.mc = out.rows_in_hand = m
+    out.k_blocks, out.kc = 1, max(k, <Py_ssize_t> 1)
+    out.nc = min(round_up(<Py_ssize_t> (tile_us / column_us) + 1, kernels.nr), round_up(n, kernels.nr))
+    if out.form == STREAM:
+        out.nc = n
+        out.kc = ceil_div(k, parts_of_stream(kernels, n, k))
+        out.k_blocks = ceil_div(k, out.kc)
+    out.blocks_in_hand = out.blocks_in_tile = out.k_blocks
+    out.pack_a = out.pack_b = False
+    out.shared_bytes = padded((out.k_blocks - 1) * m * n * kernels.itemsize)
+    out.own_bytes = sizeof(Own)
+
+cdef Py_ssize_t parts_of_stream(const Kernels* kernels, Py_ssize_t n, Py_ssize_t k) noexcept nogil:
+    return min(max(n * k * kernels.itemsize // STREAM_BYTES, <Py_ssize_t> 1), <Py_ssize_t> MAX_PARTS)
+
+cdef double few_rows_cost(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k) noexcept nogil:
+    """As product_cost, where reading b may take longer than the product."""
+    return max(product_cost(kernels, m, n, k), <double> n * k * kernels.itemsize / BYTES_US)
+
+cdef void choose_memory(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Blocks* out) noexcept nogil:
+    cdef Py_ssize_t row_bytes = max(<Py_ssize_t> 1, out.kc * kernels.itemsize)
+    out.pack_a = not (n <= 2 * kernels.nr or m * k * kernels.itemsize <= NEAR_BYTES)
+    out.pack_b = n * k * kernels.itemsize > SMALL_BYTES
+    if m <= 2 * kernels.mr:
+        out.pack_b = n * k * kernels.itemsize > FAR_BYTES and n >= STREAM_VECTORS * kernels.lanes
+    out.rows_in_hand = min(round_up(m, out.mc), max(out.mc, SHARED_BYTES // row_bytes // out.mc * out.mc))
+    out.blocks_in_hand = min(out.k_blocks, max(<Py_ssize_t> 1, SHARED_BYTES // (out.rows_in_hand * row_bytes)))
+    out.shared_bytes = padded(out.rows_in_hand * out.blocks_in_hand * row_bytes)
+    out.own_bytes = padded(sizeof(Own) + max(out.nc, <Py_ssize_t> kernels.nr) * row_bytes)
+
+cdef Py_ssize_t product_scratch(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads) noexcept nogil:
+    """Bytes, for one product with any strides, at most so many threads, this n, and at most m and k."""
+    cdef Py_ssize_t needed = scratch_as_it_is(kernels, m, n, k, n_threads)
+    return max(needed, scratch_as_it_is(kernels, n, m, k, n_threads)) if n <= FEW_COLUMNS else needed
+
+cdef Py_ssize_t scratch_as_it_is(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads) noexcept nogil:
+    """The same if it is not turned.
+
+    A smaller product may need more than a larger one: a shorter block along K has wider tiles and more rows at once. So this is a
+    bound on `choose_blocks` that grows with each argument; what is not used of it is never touched.
+    """
+    cdef Py_ssize_t kc = min(kernels.kc, round_up(k, 4))
+    cdef Py_ssize_t columns = min(round_up(n, kernels.nr), <Py_ssize_t> MAX_PANELS * kernels.nr)
+    cdef Py_ssize_t rows = m + (ceil_div(m, kernels.mc) + 1) * kernels.mr
+    cdef Py_ssize_t steps = k + 4 * (ceil_div(k, kernels.kc) + 1)
+    # A worker's panels of b, and a tile that only an update reads.
+    cdef Py_ssize_t own = columns * (kc + min(m, kernels.mc) + kernels.mr) * kernels.itemsize
+    cdef Py_ssize_t shared = min(rows * steps * kernels.itemsize, max(<Py_ssize_t> SHARED_BYTES, kernels.mc * kc * kernels.itemsize))
+    shared = max(shared, (parts_of_stream(kernels, n, k) - 1) * min(m, <Py_ssize_t> STREAM_ROWS) * n * kernels.itemsize)
+    return ALIGNMENT + padded(shared) + n_threads * (sizeof(Own) + padded(own) + ALIGNMENT)
+
+cdef inline const char* at(const void* base, Py_ssize_t elements, const Kernels* kernels) noexcept nogil:
+    return <const char*> base + elements * kernels.itemsize
+
+
+# --- the two kinds of task
+
+cdef inline Py_ssize_t steps_of(const Work* w, Py_ssize_t block) noexcept nogil:
+    return min(w.blocks.kc, w.product.k - block * w.blocks.kc)
+
+cdef inline char* packed_rows(const Work* w, Py_ssize_t block, Py_ssize_t row) noexcept nogil:
+    """Where row (a multiple of MR, counted from first_row) of a block begins among the packed ones."""
+    cdef Py_ssize_t block_elements = w.blocks.rows_in_hand * w.blocks.kc
+    return <char*> at(w.shared, (block - w.first_packed) * block_elements + row * steps_of(w, block), w.kernels)
+
+cdef void pack_rows(Work* w, Py_ssize_t task) noexcept nogil:
+    cdef const Product* p = &w.product
+    cdef Py_ssize_t block = w.first_packed + task // w.pack_tasks
+    cdef Py_ssize_t first = task % w.pack_tasks * w.pack_rows
+    w.kernels.pack_a(at(p.a, (w.first_row + first) * p.a_row + block * w.blocks.kc * p.a_step, w.kernels), p.a_row, p.a_step,
+                     min(w.pack_rows, w.rows - first), steps_of(w, block), packed_rows(w, block, first),
+                     w.shared + w.blocks.shared_bytes)
+
+cdef void compute_tile(Work* w, Py_ssize_t task, Own* own) noexcept nogil:
+    cdef Py_ssize_t block
+    if w.blocks.form == STREAM:
+        compute_block(w, 0, w.first_row, task, own, NULL)
+        return
+    for block in range(w.first_block, w.end_block):
+        compute_block(w, task // w.row_tiles, w.first_row + task % w.row_tiles * w.blocks.mc, block, own,
+                      packed_next(w, task, block))
+
+cdef const void* packed_next(const Work* w, Py_ssize_t task, Py_ssize_t block) noexcept nogil:
+    """Where the part of b begins that this worker will probably pack next, if its rows lie side by side; or NULL."""
+    cdef const Product* p = &w.product
+    cdef Py_ssize_t column_tile = task // w.row_tiles
+    cdef Py_ssize_t next_tile = (task + w.threads) // w.row_tiles
+    if p.b_column != 1 or not w.blocks.pack_b:
+        return NULL
+    if block + 1 < w.end_block:
+        return at(p.b, (block + 1) * w.blocks.kc * p.b_step + column_tile * w.blocks.nc, w.kernels)
+    if next_tile == column_tile or (next_tile + 1) * w.blocks.nc > p.n:
+        return NULL
+    return at(p.b, w.first_block * w.blocks.kc * p.b_step + next_tile * w.blocks.nc, w.kernels)
+
+cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssize_t block, Own* own,
+                        const void* ahead) noexcept nogil:
+    """One tile, one block along K."""
+    cdef const Product* p = &w.product
+    cdef Tile t
+    cdef Py_ssize_t column = column_tile * w.blocks.nc
+    t.m = min(w.blocks.mc, w.first_row + w.rows - row)
+    t.n = min(w.blocks.nc, p.n - column)
+    t.k = steps_of(w, block)
+    t.accumulate = block > 0
+    t.last = block == w.blocks.k_blocks - 1
+    take_a(w, &t, row, block)
+    take_b(w, &t, column_tile, block, own)
+    t.ahead, t.ahead_step = ahead, p.b_step
+    t.soon = NULL
+    t.descends = False
+    t.c = <void*> at(p.c, row * p.c_row + column * p.c_column, w.kernels)
+    t.c_row = p.c_row
+    t.c_column = p.c_column
+    t.c_begin = first_of(p.c, p.m, p.c_row, p.n, p.c_column, w.kernels)
+    t.c_end = end_of(p.c, p.m, p.c_row, p.n, p.c_column, w.kernels)
+    t.bias = at(p.bias, column, w.kernels) if p.bias != NULL and block == 0 else NULL
+    t.forward = p.forward
+    t.backward = p.backward
+    t.options = p.options
+    t.kept = at(p.kept, row * p.kept_row + column, w.kernels) if p.backward != NULL else NULL
+    t.kept_row = p.kept_row
+    if w.blocks.form == DOTS:
+        w.kernels.dots(&t)
+    elif w.blocks.form == STREAM:
+        part_of_stream(w, block, &t)
+        w.kernels.stream(&t)
+    else:
+        if p.rule != NULL and w.blocks.k_blocks == 1:
+            send_to_update(w, row, column, own, &t)
+        w.kernels.tile(&t)
+        if p.rule != NULL and t.last and not t.descends:
+            update_tile(w, &t, row, column)
+    if p.sums != NULL and row == 0 and not in_parts(w):
+        # sums = b.sum(axis=0), block by block along K
+        w.kernels.column_sums(at(p.b, block * w.blocks.kc * p.b_step + column * p.b_column, w.kernels), p.b_step, p.b_column, t.k, t.n,
+                              <void*> at(p.sums, column * p.sums_step, w.kernels), p.sums_step, t.accumulate)
+        if p.rule != NULL and t.last:
+            apply_rule(w.kernels, p.rule, p.updated_sums + column * w.kernels.itemsize, at(p.sums, column, w.kernels), t.n)
+
+cdef void send_to_update(const Work* w, Py_ssize_t row, Py_ssize_t column, Own* own, Tile* t) noexcept nogil:
+    """A gradient of one block along K is never stored: plain descent happens in registers, any other rule in a tile of the worker's."""
+    cdef const Product* p = &w.product
+    cdef char* updated = p.updated + (row * p.updated_row + column) * w.kernels.itemsize
+    cdef Py_ssize_t n_bytes = padded(w.blocks.mc * w.blocks.nc * w.kernels.itemsize)
+    if descends(p.rule, updated, &t.rate):
+        t.descends = True
+        t.c, t.c_row, t.c_column = updated, p.updated_row, 1
+        t.c_begin, t.c_end = updated, at(updated, (t.m - 1) * p.updated_row + t.n, w.kernels)
+        return
+    t.c = <char*> own + w.blocks.own_bytes - n_bytes
+    t.c_row, t.c_column = t.n, 1
+    t.c_begin, t.c_end = t.c, <char*> t.c + n_bytes
+    t.soon, t.soon_row = updated, p.updated_row
+
+cdef void update_tile(const Work* w, const Tile* t, Py_ssize_t row, Py_ssize_t column) noexcept nogil:
+    cdef const Product* p = &w.product
+    cdef Py_ssize_t i
+    for i in range(t.m):
+        apply_rule(w.kernels, p.rule, p.updated + ((row + i) * p.updated_row + column) * w.kernels.itemsize,
+                   at(t.c, i * t.c_row, w.kernels), t.n)
+
+cdef inline bint in_parts(const Work* w) noexcept nogil:
+    return w.blocks.form == STREAM and w.blocks.k_blocks > 1
+
+cdef void part_of_stream(const Work* w, Py_ssize_t block, Tile* t) noexcept nogil:
+    """The parts of K are computed at once: the first into c, each other into a c of its own."""
+    t.accumulate = False
+    t.last = w.blocks.k_blocks == 1
+    if block > 0:
+        t.c, t.c_row = w.shared + (block - 1) * t.m * t.n * w.kernels.itemsize, t.n
+        t.c_begin, t.c_end = w.shared, w.shared + w.blocks.shared_bytes
+
+cdef void sum_parts(const Work* w) noexcept nogil:
+    """c = c + part 1 + part 2 + ..., then what follows the product."""
+    cdef const Product* p = &w.product
+    cdef const Kernels* kernels = w.kernels
+    cdef char* c
+    cdef Py_ssize_t row
+    for row in range(p.m):
+        c = <char*> at(p.c, row * p.c_row, kernels)
+        kernels.column_sums(at(w.shared, row * p.n, kernels), p.m * p.n, 1, w.blocks.k_blocks - 1, p.n, c, 1, True)
+        if p.forward != NULL:
+            p.forward(c, c, p.n, p.options)
+        if p.backward != NULL:
+            p.backward(c, at(p.kept, row * p.kept_row, kernels), c, p.n, p.options)
+    if p.sums != NULL:
+        kernels.column_sums(p.b, p.b_step, p.b_column, p.k, p.n, p.sums, p.sums_step, False)
+
+cdef inline const char* first_of(const void* x, Py_ssize_t m, Py_ssize_t row, Py_ssize_t n, Py_ssize_t column,
+                                 const Kernels* kernels) noexcept nogil:
+    """The lowest address of an m x n matrix."""
+    return at(x, min(<Py_ssize_t> 0, (m - 1) * row) + min(<Py_ssize_t> 0, (n - 1) * column), kernels)
+
+cdef inline const char* end_of(const void* x, Py_ssize_t m, Py_ssize_t row, Py_ssize_t n, Py_ssize_t column,
+                               const Kernels* kernels) noexcept nogil:
+    """The address behind its highest element."""
+    return at(x, max(<Py_ssize_t> 0, (m - 1) * row) + max(<Py_ssize_t> 0, (n - 1) * column) + 1, kernels)
+
+cdef void take_a(Work* w, Tile* t, Py_ssize_t row, Py_ssize_t block) noexcept nogil:
+    cdef const Product* p = &w.product
+    cdef Py_ssize_t mr = w.kernels.mr
+    if w.blocks.pack_a:
+        t.a = packed_rows(w, block, row - w.first_row)
+        t.a_row, t.a_step, t.a_panel = 1, mr, mr * t.k
+        t.a_begin, t.a_end = w.shared, w.shared + w.blocks.shared_bytes
+    else:
+        t.a = at(p.a, row * p.a_row + block * w.blocks.kc * p.a_step, w.kernels)
+        t.a_row, t.a_step, t.a_panel = p.a_row, p.a_step, mr * p.a_row
+        t.a_begin = first_of(p.a, p.m, p.a_row, p.k, p.a_step, w.kernels)
+        t.a_end = end_of(p.a, p.m, p.a_row, p.k, p.a_step, w.kernels)
+
+cdef void take_b(Work* w, Tile* t, Py_ssize_t column_tile, Py_ssize_t block, Own* own) noexcept nogil:
+    cdef const Product* p = &w.product
+    cdef const Kernels* kernels = w.kernels
+    cdef Py_ssize_t nr = kernels.nr
+    cdef int64_t wanted = (column_tile * w.blocks.k_blocks + block) * MAX_TOGETHER + w.index
+    cdef char* panels = <char*> own + sizeof(Own)
+    cdef const char* end = <char*> own + w.blocks.own_bytes
+    cdef const char* b = at(p.b, block * w.blocks.kc * p.b_step + column_tile * w.blocks.nc * p.b_column, kernels)
+    t.b_column = p.b_column
+    if w.blocks.pack_b or (p.b_column != 1 and w.blocks.form != DOTS):
+        if own.packed != wanted:
+            kernels.pack_b(b, p.b_column, p.b_step, t.n, t.k, panels, end)
+            own.packed = wanted
+        t.b = panels
+        t.b_step, t.b_panel = nr, nr * t.k
+        t.b_begin, t.b_end = panels, end
+        return
+    t.b = b
+    t.b_step, t.b_panel = p.b_step, nr
+    t.b_begin = first_of(p.b, p.k, p.b_step, p.n, p.b_column, kernels)
+    t.b_end = end_of(p.b, p.k, p.b_step, p.n, p.b_column, kernels)
+
+
+cdef void product_tile(const Kernels* kernels, const Product* p, Py_ssize_t first, Py_ssize_t rows, Tile* t) noexcept nogil:
+    """Some rows of a product as one tile that reads its operands where they lie (b's columns side by side, or by dot products)."""
+    t.m, t.n, t.k = rows, p.n, p.k
+    t.a, t.a_row, t.a_step, t.a_panel = at(p.a, first * p.a_row, kernels), p.a_row, p.a_step, kernels.mr * p.a_row
+    t.b, t.b_step, t.b_panel, t.b_column = p.b, p.b_step, kernels.nr, p.b_column
+    t.c, t.c_row, t.c_column = <void*> at(p.c, first * p.c_row, kernels), p.c_row, p.c_column
+    t.ahead = t.soon = NULL
+    t.accumulate, t.descends, t.last = False, False, True
+    t.bias, t.forward, t.backward, t.options = p.bias, p.forward, p.backward, p.options
+    t.kept, t.kept_row = at(p.kept, first * p.kept_row, kernels) if p.backward != NULL else NULL, p.kept_row
+    t.a_begin, t.a_end = first_of(p.a, p.m, p.a_row, p.k, p.a_step, kernels), end_of(p.a, p.m, p.a_row, p.k, p.a_step, kernels)
+    t.b_begin, t.b_end = first_of(p.b, p.k, p.b_step, p.n, p.b_column, kernels), end_of(p.b, p.k, p.b_step, p.n, p.b_column, kernels)
+    t.c_begin, t.c_end = first_of(p.c, p.m, p.c_row, p.n, p.c_column, kernels), end_of(p.c, p.m, p.c_row, p.n, p.c_column, kernels)
+
+
+# --- phases
+
+cdef bint next_phase(Work* w) noexcept nogil:
+    """Set `kind`, `tasks` and `cost` of this product's next phase; False when there is none."""
+    w.tasks, w.cost = 0, 0
+    if in_parts(w) and w.kind == TILES:
+        w.kind = SUM
+        w.tasks = 1
+        return True
+    if w.end_block == w.end_packed and not take_in_hand(w):
+        return False
+    if w.blocks.pack_a and not w.packed:
+        w.packed = True
+        w.kind = PACK
+        w.pack_tasks = ceil_div(w.rows, w.pack_rows)
+        w.tasks = (w.end_packed - w.first_packed) * w.pack_tasks
+        w.cost = 0.001 * w.rows * (w.end_packed - w.first_packed) * w.blocks.kc
+        return True
+    w.first_block = w.end_block
+    w.end_block = min(w.first_block + w.blocks.blocks_in_tile, w.end_packed)
+    w.kind = TILES
+    w.tasks = w.blocks.k_blocks if in_parts(w) else w.row_tiles * ceil_div(w.product.n, w.blocks.nc)
+    w.cost = few_rows_cost(w.kernels, w.rows, w.product.n, (w.end_block - w.first_block) * w.blocks.kc)
+    return True
+
+cdef bint take_in_hand(Work* w) noexcept nogil:
+    """The next blocks of these rows, or the next rows; False when all are done."""
+    if w.end_packed == w.blocks.k_blocks:
+        w.first_row += w.rows
+        if w.first_row >= w.product.m:
+            w.rows = 0      # asked again, it says the same
+            return False
+        w.end_packed = 0
+        w.rows = min(w.blocks.rows_in_hand, w.product.m - w.first_row)
+        w.row_tiles = ceil_div(w.rows, w.blocks.mc)
+    w.first_packed = w.end_packed
+    w.end_packed = min(w.first_packed + w.blocks.blocks_in_hand, w.blocks.k_blocks)
+    w.end_block = w.first_packed
+    w.packed = False
+    return True
+
+cdef void group_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    cdef Group* group = <Group*> context
+    cdef Work* w = group.works
+    while task >= w.tasks:
+        task -= w.tasks
+        w += 1
+    if w.kind == PACK:
+        pack_rows(w, task)
+    elif w.kind == SUM:
+        sum_parts(w)
+    else:
+        compute_tile(w, task, <Own*> (group.own + worker * group.own_bytes))
+
+
+# --- products
+
+cdef inline bint turns(const Product* p) noexcept nogil:
+    """Is c's transpose cheaper: are its few columns a waste of vectors, and nothing beside them lies along its rows?"""
+    if p.bias != NULL or p.forward != NULL or p.backward != NULL or p.rule != NULL:
+        return False
+    return p.n < p.m and p.n <= FEW_COLUMNS and (p.n == 1 or p.a_row == 1 or (p.a_step == 1 and p.b_step == 1))
+
+cdef void product_turn(Product* p) noexcept nogil:
+    # c.T = b.T @ a.T
+    cdef const void* a = p.a
+    p.a, p.b = p.b, a
+    p.m, p.n = p.n, p.m
+    p.a_row, p.b_column = p.b_column, p.a_row
+    p.a_step, p.b_step = p.b_step, p.a_step
+    p.c_row, p.c_column = p.c_column, p.c_row
+
+cdef void begin(Work* w, const Kernels* kernels, const Product* product, int index, int threads) noexcept nogil:
+    w.kernels = kernels
+    w.threads = threads
+    w.product = product[0]
+    w.index = index
+    if turns(product):
+        if product.sums != NULL:
+            kernels.column_sums(product.b, product.b_step, product.b_column, product.k, product.n, product.sums, product.sums_step, False)
+            w.product.sums = NULL
+        product_turn(&w.product)
+    choose_blocks(kernels, &w.product, &w.blocks)
+    # Rows a multiple of 4096 bytes apart would all meet in the same few lines of the cache.
+    if w.blocks.form == PANELS and product.a_step == 1 and product.m > 4 and product.a_row * kernels.itemsize % 4096 == 0:
+        w.blocks.pack_a = True
+    w.pack_rows = round_up(max(<Py_ssize_t> 1, PACK_ROWS_BYTES // max(<Py_ssize_t> 1, w.blocks.kc * kernels.itemsize)), kernels.mr)
+    # As after the last block of rows that end where the first begin.
+    w.kind = PACK
+    w.first_row, w.rows = 0, 0
+    w.end_packed, w.end_block = w.blocks.k_blocks, w.blocks.k_blocks
+
+cdef void share_out(Group* group, char* scratch, int n_threads) noexcept nogil:
+    """Assign each product its packed rows, and each worker its packed columns."""
+    cdef int i, worker
+    group.own_bytes = 0
+    for i in range(group.count):
+        group.works[i].shared = scratch
+        scratch += group.works[i].blocks.shared_bytes
+        group.own_bytes = max(group.own_bytes, group.works[i].blocks.own_bytes)
+    group.own = scratch
+    for worker in range(n_threads):
+        (<Own*> (group.own + worker * group.own_bytes)).packed = -1
+
+cdef bint multiply(Session* session, const Kernels* kernels, const Product* products, int count, void* scratch,
+                   Py_ssize_t scratch_bytes) noexcept nogil:
+    """All products, side by side. True when a signal interrupted it: they are not complete then."""
+    cdef Group group
+    cdef Py_ssize_t tasks
+    cdef double cost
+    cdef int i
+    group.count = 0
+    for i in range(count):
+        if products[i].m > 0 and products[i].n > 0:
+            begin(&group.works[group.count], kernels, &products[i], group.count, session.n_threads)
+            group.count += 1
+    share_out(&group, <char*> padded(<Py_ssize_t> scratch), session.n_threads)
+    check_scratch(group.own + session.n_threads * group.own_bytes - <char*> scratch, scratch_bytes)
+    while True:
+        tasks, cost = 0, 0
+        for i in range(group.count):
+            next_phase(&group.works[i])
+            tasks += group.works[i].tasks
+            cost += group.works[i].cost
+        if tasks == 0:
+            return False
+        if run_tasks(session, group_task, &group, tasks, cost):
+            return True

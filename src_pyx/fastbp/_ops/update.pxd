@@ -1,0 +1,52 @@
+"""An optimizer's compiled rule: see update.pyx."""
+from libc.stdint cimport int64_t
+
+from fastbp._kernels.table cimport MAX_HYPERPARAMETERS, MAX_STATES, Kernels, Step, UpdateRule
+from fastbp._runtime.team cimport Session
+
+cdef struct Group:
+    # parameters with the same hyper-parameters
+    double h[MAX_HYPERPARAMETERS]
+    double* carried             # what the rule hands on from step to step
+    double next                 # the same after this step
+
+cdef struct Part:
+    # neighbouring parameters of one group
+    Py_ssize_t end              # bytes from the first parameter
+    int group
+    double l1, l2
+    Step step                   # of this step: see begin_step
+
+cdef struct Rule:
+    const UpdateRule* rule
+    Py_ssize_t itemsize
+    char* parameters            # flat, dense
+    char* gradients
+    char* states[MAX_STATES]    # state arrays, or NULL
+    Py_ssize_t n
+    Part* parts                 # one after another, without gaps
+    int n_parts
+    Group* groups
+    int n_groups
+    double* sums                # one for each task, for the sums over all parameters
+    int64_t step, first_step
+    const double* rates         # of the steps from first_step on, one for each group; NULL: h[0]
+    bint penalized              # the penalties are to be added to the gradients as they come
+    bint by_rows                # ... divided as the mean loss of a step's rows is
+    double limit                # on each gradient, or infinity
+    double clip_norm            # on the norm of all, or 0
+    double penalty              # before this step
+    char* averages              # of the parameters, or NULL
+    const double* shares        # of the parameters in their average, from first_step on
+
+cdef Py_ssize_t tasks_of_update(Py_ssize_t n) noexcept nogil
+cdef bint is_fused(const Rule* rule) noexcept nogil
+cdef bint begin_step(Session* session, const Kernels* kernels, Rule* rule, double scale) noexcept nogil
+cdef bint descends(const Rule* rule, const char* parameters, double* rate) noexcept nogil
+cdef void apply_rule(const Kernels* kernels, const Rule* rule, char* parameters, const char* gradients, Py_ssize_t count) noexcept nogil
+cdef void run_update(Session* session, const Kernels* kernels, const Rule* rule) noexcept nogil
+cdef void clip_and_update(Session* session, const Kernels* kernels, Rule* rule) noexcept nogil
+cdef void end_step(Session* session, const Kernels* kernels, Rule* rule) noexcept nogil
+cdef double penalty_of(Session* session, const Kernels* kernels, const Rule* rule) noexcept nogil
+cdef void add_penalty(Session* session, const Kernels* kernels, const Rule* rule) noexcept nogil
+cdef void add_up(Session* session, const Kernels* kernels, const char* x, char* y, Py_ssize_t n, bint first) noexcept nogil
