@@ -5,7 +5,6 @@ Both with as many threads as the run has, all at once. A maximum is looked for, 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -56,12 +55,13 @@ class Limits:
 
 def measure(dtype: str, threads: int, *, n_bytes: int = BUFFER, rounds: int = ROUNDS) -> Limits:
     """Measure them in this process; a process of its own is better, see `Worker.limits`."""
-    _probe = importlib.import_module("fastbp._probe")  # not every worker's interpreter has it
+    from bench import probe  # not every worker's interpreter has fastbp
+
     steps = 1000
-    while _probe.arithmetic(dtype, threads, steps)[1] < ARITHMETIC_SECONDS:
+    while probe.arithmetic(dtype, threads, steps)[1] < ARITHMETIC_SECONDS:
         steps *= 2
-    flops = max(_probe.arithmetic(dtype, threads, steps)[0] for _ in range(ARITHMETIC_ROUNDS))
+    flops = max(probe.arithmetic(dtype, threads, steps)[0] for _ in range(ARITHMETIC_ROUNDS))
     buffer = np.zeros(n_bytes, np.uint8)
     buffer.fill(1)  # zeros that nobody has written share one page
-    sweeps = {name: max(_probe.sweep(name, dtype, threads, buffer)[0] for _ in range(rounds)) for name in _probe.sweeps}
+    sweeps = {name: max(probe.sweep(name, dtype, threads, buffer)[0] for _ in range(rounds)) for name in probe.SWEEPS}
     return Limits(dtype, threads, flops, sweeps)

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
-from fastbp._engine.engine import Engine, Table
+from fastbp._engine import Engine, Table
 
 @disjoint_base
 class Door:

@@ -16,7 +16,7 @@ with_checks = pytest.mark.skipif(not DEBUG, reason="this build has no checks: ma
 
 # What is planted, and what the check calls the place.
 PLANTED = {"pack_a": "pack", "pack_b": "pack", "tile: a": "tile: a", "tile: b": "tile: b", "store": "store"}
-PLANTED |= {f"sparse: {place}": f"sparse: {place}" for place in ("column", "column to turn", "entry", "row")}
+PLANTED |= {f"sparse: {place}": f"sparse: {place}" for place in ("column", "column to transpose", "entry", "row")}
 PLANTED["sparse: column of a block"] = "sparse: column of a block"
 PLANTED |= {place: place for form in ("dots", "stream") for place in (f"{form}: a", f"{form}: b", f"{form}: store")}
 

@@ -18,6 +18,7 @@ MODULES = sorted(
     m.name
     for m in pkgutil.walk_packages(fastbp.__path__, "fastbp.")
     if m.name == "fastbp.functional.made" or not m.name.rpartition(".")[2].startswith("_")
+    if not m.name.startswith("fastbp._kernels.")  # which the processor may be unable to import
 )
 
 

@@ -161,7 +161,7 @@ RELU = ("relu", 4, 4, (), (-1,))
 @pytest.mark.parametrize(
     ("units", "message"),
     [
-        ([], "a chain of no units"),
+        ([], "a graph of no units"),
         ([("relu", 4, 4, (), (0,))], r"unit 0 reads \(0,\), expected earlier units, or -1 for the input"),
         ([("relu", 4, 4, (), (-2,))], r"unit 0 reads \(-2,\)"),
         ([RELU, ("sum", 4, 4, (), (0, 0))], r"unit 1 reads \(0, 0\), .* each of them once"),

@@ -95,7 +95,7 @@ def test_the_sdist_holds_every_source(sdist: set[str]) -> None:
     wanted = sources(*(f"src_pyx/**/*.{end}" for end in ("pyx", "pxd", "pxi")))
     wanted |= sources(*(f"fastbp/**/*.{end}" for end in ("py", "pyi", "pxd", "pxi")), "fastbp/py.typed")
     wanted |= sources("tests/**/*.py", "tests/data/**/*", *SHIPPED)
-    wanted |= sources("bench/*.py", "examples/*.py", "docs/*.md", "tools/*")
+    wanted |= sources("bench/**/*.py", "bench/**/*.pxi", "examples/*.py", "docs/*.md", "tools/*")
     assert len([name for name in wanted if name.startswith("src_pyx")]) > 20
     assert {f"fastbp/{name}/__init__.py" for name in ("reference", "sklearn", "units")} < wanted
     assert wanted - sdist == set()
@@ -118,9 +118,13 @@ def test_every_compiled_module_has_its_types() -> None:
     """Except those that Python code does not call: the layer of products."""
     modules = {name.removeprefix("src_pyx/").removesuffix(".pyx") for name in sources("src_pyx/**/*.pyx")}
     assert modules - {name.removesuffix(".pyi") for name in sources("fastbp/**/*.pyi")} <= {
-        "fastbp/_engine/chain",
+        "fastbp/_engine/batch",
+        "fastbp/_engine/blocks",
+        "fastbp/_engine/graph",
+        "fastbp/_engine/kinds",
+        "fastbp/_engine/passes",
         "fastbp/_engine/predict",
-        "fastbp/_engine/rows",
+        "fastbp/_engine/steps",
         "fastbp/_kernels/planted",
         "fastbp/_ops/product",
         "fastbp/_ops/unit",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastbp import _probe
+from bench import probe
 
 DTYPES = ("float32", "float64")
 
@@ -15,19 +15,19 @@ DTYPES = ("float32", "float64")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_arithmetic(dtype: str, threads: int) -> None:
-    rate, seconds = _probe.arithmetic(dtype, threads, 20_000)
+    rate, seconds = probe.arithmetic(dtype, threads, 20_000)
     assert 1e7 < rate < 1e12 * threads  # of one core: more than an interpreter's, less than any processor's
     assert 0 < seconds < 10
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("name", _probe.sweeps)
+@pytest.mark.parametrize("name", probe.SWEEPS)
 def test_sweeps(name: str, threads: int, dtype: str) -> None:
     buffer = np.zeros(1_000_001, np.uint8)[1:]  # begins nowhere in particular
-    rate, seconds = _probe.sweep(name, dtype, threads, buffer)
+    rate, seconds = probe.sweep(name, dtype, threads, buffer)
     assert 1e6 < rate < 1e13
-    _, arrays, moved = _probe.sweeps[name]
+    arrays, moved = probe.SWEEPS[name]
     whole = 1_000_000 // (threads * arrays)
     assert whole - 512 < rate * seconds / moved / threads <= whole
 
@@ -42,7 +42,7 @@ def test_a_sweep_writes_what_it_says(dtype: str) -> None:
 
     def sweep(name: str, *given: float) -> list[np.ndarray]:
         inside.reshape(3, n)[:] = np.array(given)[:, None]
-        _probe.sweep(name, dtype, 1, inside.view(np.uint8))
+        probe.sweep(name, dtype, 1, inside.view(np.uint8))
         return list(inside.reshape(3, n))
 
     for name, expected in [("read", (4, 2, 3)), ("update", (3, 2, 2.5)), ("store", (1, 1, 1)), ("triad", (4, 2, 4))]:
@@ -50,7 +50,7 @@ def test_a_sweep_writes_what_it_says(dtype: str) -> None:
             np.testing.assert_array_equal(got, value, err_msg=name)
     copied = inside.reshape(2, -1)
     copied[:] = [[4], [2]]
-    _probe.sweep("copy", dtype, 1, inside.view(np.uint8))
+    probe.sweep("copy", dtype, 1, inside.view(np.uint8))
     np.testing.assert_array_equal(copied, 4)
     np.testing.assert_array_equal(whole[:first], 7)
     np.testing.assert_array_equal(whole[first + 3 * n :], 7)
@@ -68,7 +68,7 @@ def test_a_sweep_writes_what_it_says(dtype: str) -> None:
 def test_wrong_arguments(arguments: tuple[Any, ...], message: str) -> None:
     *names, size = arguments
     with pytest.raises(ValueError, match=message):
-        _probe.sweep(*names, np.zeros(size, np.uint8))
+        probe.sweep(*names, np.zeros(size, np.uint8))
 
 
 def test_wrong_buffers() -> None:
@@ -76,6 +76,6 @@ def test_wrong_buffers() -> None:
     frozen.flags.writeable = False
     for buffer in (frozen, np.zeros(8192, np.uint8)[::2], np.zeros(4096, np.float32)):
         with pytest.raises(ValueError, match="buffer must be contiguous writable bytes"):
-            _probe.sweep("store", "float32", 1, buffer)
+            probe.sweep("store", "float32", 1, buffer)
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
-        _probe.arithmetic("float32", 1, 0)
+        probe.arithmetic("float32", 1, 0)

@@ -37,8 +37,8 @@ def test_a_fault_whose_text_does_not_occur_once_raises() -> None:
 
 
 def test_a_kernels_fault_has_a_variant_for_each_instruction_set_and_dtype() -> None:
-    kernel = mutants.Fault("k", "math", "_math.pxi", "a", "FAULT", "ulp")
-    engine = mutants.Fault("e", "engine", "_chain.pyx", "a", "FAULT", "engine", "itemsize")
+    kernel = mutants.Fault("k", "math", "_kernels/math.pxi", "a", "FAULT", "ulp")
+    engine = mutants.Fault("e", "engine", "_engine/graph.pyx", "a", "FAULT", "engine", "itemsize")
     found = [variant.setting for variant in mutants.variants([kernel, engine], True, ["avx2", "baseline"])]
     assert found == ["k:avx2:float", "k:avx2:double", "k:baseline:float", "k:baseline:double", "e::float", "e::double"]
 

@@ -26,7 +26,7 @@ class Fault:
 
     @property
     def is_kernel(self) -> bool:
-        return self.file.endswith(".pxi")
+        return self.file.startswith("_kernels/")
 
     @property
     def test_files(self) -> list[str]:
@@ -218,8 +218,8 @@ NORMS = [
         ),
         (
             "layer-norm-tail",
-            "if j < n:\n            layer_norm_put(c, i, j, n - j, kept)",
-            "if j < n:\n            layer_norm_put(c, i, j, n - j - (1 if FAULT else 0), kept)",
+            "if j < n:\n            layer_norm_put(c, i, j, n - j, saved)",
+            "if j < n:\n            layer_norm_put(c, i, j, n - j - (1 if FAULT else 0), saved)",
             "functional_units -k width",
         ),
     ),
@@ -319,8 +319,8 @@ PRODUCTS = rows(
     ),
     (
         "few-rows-bias",
-        "part.soon, part.soon_row = part.c, t.c_row\n        part.bias = <const real*> t.bias + j if",
-        "part.soon, part.soon_row = part.c, t.c_row\n        part.bias = <const real*> t.bias + (0 if FAULT else j) if",
+        "= part.c, part.c_row\n        part.bias = <const real*> t.bias + j if",
+        "= part.c, part.c_row\n        part.bias = <const real*> t.bias + (0 if FAULT else j) if",
         "functional -k linear_backward",
     ),
     (
@@ -397,9 +397,9 @@ ENGINE = [
     Fault(
         "concat-adds",
         "engine",
-        "_engine/chain.pyx",
-        "target + row * n * itemsize, n, adds)",
-        "target + row * n * itemsize, n, adds and not FAULT)",
+        "_engine/merge.pxi",
+        "dx + row * n * kernels.itemsize, n, adds)",
+        "dx + row * n * kernels.itemsize, n, adds and not FAULT)",
         "composites -k diamond or agree or differences",
         "itemsize",
     ),
@@ -407,7 +407,7 @@ ENGINE = [
     Fault(
         "weightless-row",
         "engine",
-        "_engine/chain.pyx",
+        "_engine/passes.pyx",
         "memset(dz, 0, n * itemsize)\n        return 0",
         "if not FAULT:\n            memset(dz, 0, n * itemsize)\n        return 0",
         "engine losses training -k weight",
@@ -417,29 +417,29 @@ ENGINE = [
     Fault(
         "item-update-offset",
         "engine",
-        "_engine/chain.pyx",
-        "<char*> c.gradients[k] + first * each * itemsize, count * each)",
-        "<char*> c.gradients[k] + (0 if FAULT else first) * each * itemsize, count * each)",
+        "_engine/table_unit.pxi",
+        "gradient + first * each * p.graph.kernels.itemsize, 0, 1, count * each)",
+        "gradient + (0 if FAULT else first) * each * p.graph.kernels.itemsize, 0, 1, count * each)",
         "engine_units composites steps -k update",
-        "itemsize",
+        "p.graph.kernels.itemsize",
     ),
-    # All threads but the first go on with the turned weights of the step before.
+    # All threads but the first go on with the packed weights of the step before.
     Fault(
-        "stale-turned-weights",
+        "stale-packed-weights",
         "engine",
-        "_engine/rows.pyx",
-        "for worker in range(session.n_threads):\n        own_of(s, worker).turned = False",
-        "for worker in range(1 if FAULT else session.n_threads):\n        own_of(s, worker).turned = False",
+        "_engine/blocks.pyx",
+        "for worker in range(session.n_threads):",
+        "for worker in range(1 if FAULT else session.n_threads):",
         "steps team -k threads or same_bits",
-        "chain.kernels.itemsize",
+        "p.graph.kernels.itemsize",
     ),
     # Rows of a weight that lie apart (parameters of one's own arrays).
     Fault(
         "strip-of-rows-apart",
         "engine",
-        "_engine/rows.pyx",
-        "strip + row * unit.n_out * kernels.itemsize, unit.n_out)",
-        "strip + row * (pair.weight_row if FAULT else unit.n_out) * kernels.itemsize, unit.n_out)",
+        "_ops/update.pyx",
+        "place + i * s.parameter_row, values + i * values_row, n)",
+        "place + i * s.parameter_row, values + i * (s.parameter_row if FAULT else values_row), n)",
         "engine -k update or anywhere or twin",
         "kernels.itemsize",
     ),
@@ -458,8 +458,8 @@ ENGINE = [
         "stream-parts",
         "engine",
         "_ops/product.pyx",
-        "kernels.column_sums(at(w.shared, row * p.n, kernels), p.m * p.n, 1,",
-        "kernels.column_sums(at(w.shared, row * p.n, kernels), p.n if FAULT else p.m * p.n, 1,",
+        "kernels.column_sums(w.shared + row * row_bytes, p.m * row_bytes, itemsize,",
+        "kernels.column_sums(w.shared + row * row_bytes, (1 if FAULT else p.m) * row_bytes, itemsize,",
         "functional -k products",
         "kernels.itemsize",
     ),
@@ -477,8 +477,8 @@ ENGINE = [
         "finite-by-columns",
         "engine",
         "_engine/predict.pyx",
-        "if not kernels.finite(x + j * batch.x_step * kernels.itemsize, rows):",
-        "if not kernels.finite(x + j * batch.x_step * kernels.itemsize, rows - 1 if FAULT else rows):",
+        "if not kernels.finite(x + j * batch.x_step, rows):",
+        "if not kernels.finite(x + j * batch.x_step, rows - 1 if FAULT else rows):",
         "predict sklearn_predicting -k finite",
         "kernels.itemsize",
     ),
@@ -536,9 +536,9 @@ ENGINE = [
     Fault(
         "class-and-row-weights",
         "engine",
-        "_engine/engine.pyx",
-        "total += share if batch.weights == NULL else share * number_at(batch.weights, i, itemsize)",
-        "total += share if batch.weights == NULL or FAULT else share * number_at(batch.weights, i, itemsize)",
+        "_engine/batch.pyx",
+        "total += share if all.weights == NULL else share * number_at(all.weights, row, itemsize)",
+        "total += share if all.weights == NULL or FAULT else share * number_at(all.weights, row, itemsize)",
         "losses -k engine or options or weights",
         "itemsize",
     ),
@@ -546,7 +546,7 @@ ENGINE = [
     Fault(
         "batch-weights",
         "engine",
-        "_engine/engine.pyx",
+        "_engine/batch.pyx",
         "batch.weights = all.weights + first * itemsize if all.weights != NULL else NULL",
         "batch.weights = all.weights + (0 if FAULT else first) * itemsize if all.weights != NULL else NULL",
         "training -k weight or batches or order",
@@ -556,12 +556,11 @@ ENGINE = [
     Fault(
         "accumulated-weights",
         "engine",
-        "_engine/engine.pyx",
-        "total += number_at(data.all.weights, data.order[i] if data.order != NULL else i, self.chain.kernels.itemsize)",
-        "total += number_at(data.all.weights, data.order[i] if data.order != NULL and not FAULT else i,\n"
-        "                               self.chain.kernels.itemsize)",
+        "_engine/batch.pyx",
+        "total += number_at(all.weights, order[i] if order != NULL else i, graph.kernels.itemsize)",
+        "total += number_at(all.weights, order[i] if order != NULL and not FAULT else i, graph.kernels.itemsize)",
         "steps training -k batches or accumulat",
-        "self.chain.kernels.itemsize",
+        "graph.kernels.itemsize",
     ),
 ]
 

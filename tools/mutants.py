@@ -40,6 +40,7 @@ COPY = ROOT / "build" / "mutants"
 DTYPES = ("float", "double")
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header"]
 EDGES = ["test_kernel_edges.py", "test_engine_edges.py"]  # corners that the own files leave out
+INCLUDING = ["_kernels/all.pxi", "_engine/kinds.pyx"]  # the others with .pxi have their imports from these
 FINISHED, FAILED, NO_TESTS = 0, 1, 5  # exit statuses of pytest
 
 HEADER = """\
@@ -102,11 +103,11 @@ def patched(source: str, fault: Fault, number: int) -> str:
 
 def patched_sources(directory: Path) -> dict[str, str]:
     """The text of each file of that directory with faults in it, and of those that let it know them."""
-    texts = {name: (directory / name).read_text() for name in {"_kernels/all.pxi", *(fault.file for fault in FAULTS)}}
+    texts = {name: (directory / name).read_text() for name in {*INCLUDING, *(fault.file for fault in FAULTS)}}
     for number, fault in enumerate(FAULTS):
         texts[fault.file] = patched(texts[fault.file], fault, number)
     for name, text in texts.items():
-        if name == "_kernels/all.pxi" or not name.endswith(".pxi"):
+        if name in INCLUDING or not name.endswith(".pxi"):
             texts[name] = re.sub(r"^(?=(from|cimport) )", CIMPORT, text, count=1, flags=re.MULTILINE)
     return {**texts, "_fault.pxd": DECLARATION}
 

@@ -1,6 +1,7 @@
 """The compiled engine: gradients, updates and predictions of a graph of units, each in one call without the GIL."""
 
-from fastbp._engine.engine import Engine, Gate, Parts, Table, Update, optimizer_update, square_sums, updates
+from fastbp._engine.engine import Engine, Gate
+from fastbp._engine.parameters import Parts, Table, Update, optimizer_update, square_sums, updates
 from fastbp._ops.csr import SparseRows, count_entries
 
 __all__ = [

@@ -5,57 +5,14 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
-from fastbp._ops.csr import SparseRows as SparseRows
-from fastbp._ops.csr import count_entries as count_entries
+from fastbp._engine.parameters import Table, Update
+from fastbp._ops.csr import SparseRows
 from fastbp._ops.loss import RowLoss
-from fastbp.optim import OptimizerState
 
 # Arguments are checked by the caller, except what `accepts` and `accepts_targets` recognise; see the compiled
 # module's own notes.
 _Floats = NDArray[np.floating[Any]]
 _Rows = _Floats | SparseRows
-
-@disjoint_base
-class Table:
-    n: int
-    itemsize: int
-    def __new__(cls, weights: Sequence[_Floats], biases: Sequence[_Floats | None]) -> Self: ...
-
-@disjoint_base
-class Parts:
-    def __new__(
-        cls, parameters: _Floats, gradients: _Floats, parts: Sequence[tuple[int, int, float, float]]
-    ) -> Self: ...
-    def penalty(self) -> float: ...
-    def add_penalty(self, gradients: _Floats) -> None: ...
-
-@disjoint_base
-class Update(Parts):
-    def __new__(
-        cls,
-        parameters: _Floats,
-        gradients: _Floats,
-        parts: Sequence[tuple[int, int, float, float]],
-        kind: str | None,
-        states: Sequence[_Floats | None],
-        groups: Sequence[tuple[float, ...]],
-        carried: NDArray[np.float64],
-        state: OptimizerState | None,
-        *,
-        rates: NDArray[np.float64] | None = None,
-        limit: float = ...,
-        clip_norm: float = 0.0,
-        penalized: bool = True,
-        accumulate: int = 1,
-        room: _Floats | None = None,
-        averages: _Floats | None = None,
-        shares: NDArray[np.float64] | None = None,
-        by_rows: bool = False,
-    ) -> Self: ...
-    def follow(self, rates: NDArray[np.float64]) -> None: ...
-    def apply(self) -> None: ...
-
-def updates() -> dict[str, int]: ...
 
 @disjoint_base
 class Gate:
@@ -130,16 +87,3 @@ class Engine(Gate):
         count_rows: bool = False,
         loss_share: float = 1.0,
     ) -> None: ...
-
-def optimizer_update(
-    kind: str,
-    parameters: _Floats,
-    gradients: _Floats,
-    states: Sequence[_Floats | None],
-    hyperparameters: tuple[float, ...],
-    step: int,
-    carried: float = 0.0,
-    limit: float = ...,
-    clip_norm: float = 0.0,
-) -> float: ...
-def square_sums(x: _Floats, out: NDArray[np.float64]) -> None: ...

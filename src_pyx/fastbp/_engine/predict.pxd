@@ -1,7 +1,7 @@
 """Predictions, a few rows at a time: see predict.pyx for its design."""
 from libc.stdint cimport int64_t
 
-from fastbp._engine.chain cimport Batch, Chain, Pair
+from fastbp._engine.graph cimport Batch, Buffers, Graph, Pair
 from fastbp._kernels.table cimport Kernels, forward_t
 from fastbp._runtime.team cimport Session
 
@@ -16,14 +16,15 @@ cdef struct Link:
     int kind
     forward_t forward       # of RULE
 
-cdef struct Room:
+cdef struct Workspace:
     # What blocks of rows are computed in
     char* base              # packed weights, then what each worker has
-    Py_ssize_t weights_bytes, own_bytes
+    Py_ssize_t weights_bytes, worker_bytes
     int threads
     bint packs_x, packs_weights
 
 cdef struct Prediction:
+    const Graph* graph
     const Batch* batch      # all rows
     const Pair* parameters
     Link link
@@ -32,22 +33,22 @@ cdef struct Prediction:
     bint refuses            # stop where a value of x, or one that is predicted, is not finite
     int refused
     # of blocks of rows
-    Room room
+    Workspace workspace
     Py_ssize_t block        # rows
     int threads             # that probably take part
     # of the others
-    Chain* chain
+    const Buffers* buffers
     Py_ssize_t first        # of the rows that are computed at once
     Py_ssize_t count
     Py_ssize_t each         # rows of a task
 
-cdef void predict_needs(const Chain* chain, const Batch* batch, Room* room) noexcept
-cdef Py_ssize_t room_bytes(const Chain* chain, Room* room) noexcept
-cdef void room_lay_out(const Chain* chain, Room* room) noexcept
+cdef void workspace_needs(const Graph* graph, const Batch* batch, Workspace* space) noexcept
+cdef Py_ssize_t workspace_bytes(const Graph* graph, Workspace* space) noexcept
+cdef void workspace_lay_out(const Graph* graph, Workspace* space) noexcept
 
-cdef Py_ssize_t rows_at_once(const Chain* chain, Py_ssize_t rows) noexcept
+cdef Py_ssize_t rows_at_once(const Graph* graph, Py_ssize_t rows) noexcept
 
 # True when a signal interrupted it.
-cdef bint predict_rows(Chain* chain, Session* session, Prediction* p) noexcept nogil
+cdef bint predict_rows(Session* session, Prediction* p) noexcept nogil
 
 cdef Py_ssize_t largest(const char* row, Py_ssize_t n, Py_ssize_t itemsize) noexcept nogil

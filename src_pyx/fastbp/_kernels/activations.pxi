@@ -3,7 +3,7 @@
 # A block begins with the line that makes its loops (see elementwise.pxi): FASTBP_ACTIVATION(name, OPTIONS or NO_OPTIONS, CURVED or
 # STRAIGHT). Then come, under the C names that the line expects,
 #   fastbp_NAME               the rule y = f(z);
-#   fastbp_NAME_derivative    dz from dy and what forward kept: the output y, or the input z if the block says NEEDS_INPUT;
+#   fastbp_NAME_derivative    dz from dy and what forward saved: the output y, or the input z if the block says NEEDS_INPUT;
 #   fastbp_NAME_second        f''(z) from the same, of a CURVED one; that of a STRAIGHT one is 0 everywhere;
 # each with two more arguments, the vectors a and b, if it has options; and the declaration that puts it into the table, under the name
 # it has in Python. Its twin and its row (formula, options, unit's name) stand in fastbp/reference/; everything else follows from the two.

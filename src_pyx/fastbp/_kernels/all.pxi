@@ -9,18 +9,22 @@ from libc.string cimport memmove, memset
 from fastbp._runtime.random cimport philox_words
 from fastbp._kernels.simd cimport *
 from fastbp._kernels.table cimport (
-    ANY_VALUES, BLOCK_COLUMNS, COUNTS, MAX_ACTIVATIONS, MAX_LOSSES, MAX_UNIT_KINDS, MAX_UPDATES, PROBABILITIES, SIGNS, SWEEP_COPY,
-    SWEEP_READ, SWEEP_STORE, SWEEP_TRIAD, SWEEP_UPDATE, Activation, Kernels, Loss, LossOptions, SparseGroup, SparseSums, SparseTile,
-    Step, Tile, UnitCall, UnitKind, UpdateRule, backward_t, forward_t, label_loss_t, label_losses_t, prepare_t, row_loss_t, second_t,
-    unit_t, update_t,
+    ANY_VALUES, BLOCK_COLUMNS, COUNTS, MAX_ACTIVATIONS, MAX_LOSSES, MAX_UNIT_KINDS, MAX_UPDATES, PROBABILITIES, SIGNS, Activation,
+    Kernels, Loss, LossOptions, SparseGroup, SparseSums, SparseTile, Step, Tile, UnitCall, UnitKind, UpdateRule, backward_t, forward_t,
+    label_loss_t, label_losses_t, prepare_t, row_loss_t, second_t, unit_t, update_t,
 )
 
 cdef extern from * nogil:
     """
     #define FASTBP_TEXT_(x) #x
     #define FASTBP_TEXT(x) FASTBP_TEXT_(x)
+    /* A distance in bytes, as a number of elements: it is a whole one. */
+    #define fastbp_elements(n_bytes) ((Py_ssize_t)(n_bytes) >> (sizeof(FASTBP_REAL) == sizeof(float) ? 2 : 3))
+    #define fastbp_moved(p, n_bytes) ((const FASTBP_REAL *)((const char *)(p) + (n_bytes)))
     """
     const char* ISA_NAME "FASTBP_TEXT(FASTBP_ISA_NAME)"
+    Py_ssize_t elements "fastbp_elements"(Py_ssize_t n_bytes)
+    const real* moved "fastbp_moved"(const void* p, Py_ssize_t n_bytes)
 
 cdef Kernels kernels
 
@@ -32,7 +36,6 @@ include "units.pxi"
 include "updates.pxi"
 include "gemm.pxi"
 include "sparse.pxi"
-include "probe.pxi"
 
 kernels.isa = ISA_NAME
 kernels.itemsize = sizeof(real)
@@ -52,7 +55,7 @@ kernels.dots = multiply_dots
 kernels.stream = multiply_stream
 kernels.column_sums = column_sums
 kernels.sparse_rows = sparse_rows
-kernels.sparse_turn = sparse_turn
+kernels.sparse_transpose = sparse_transpose
 kernels.sparse_columns = sparse_columns
 kernels.sparse_blocks = sparse_blocks
 kernels.count_entries = count_entries
@@ -76,11 +79,5 @@ kernels.penalty = penalty_of
 kernels.penalize = penalize
 kernels.add = add
 kernels.approach = approach
-kernels.multiply_adds = multiply_adds
-kernels.sweeps[SWEEP_READ] = sweep_read
-kernels.sweeps[SWEEP_UPDATE] = sweep_update
-kernels.sweeps[SWEEP_STORE] = sweep_store
-kernels.sweeps[SWEEP_COPY] = sweep_copy
-kernels.sweeps[SWEEP_TRIAD] = sweep_triad
 
 table = PyCapsule_New(&kernels, "fastbp.kernels", NULL)

@@ -96,7 +96,7 @@ cdef void drop_rows(const UnitCall* c, const void* x, Py_ssize_t x_row, void* y,
     cdef real* to_row
     philox_words(c.seed, c.stream, c.step, key)
     for i in range(first, first + count):
-        from_row = <const real*> x + i * x_row
+        from_row = moved(x, i * x_row)
         to_row = <real*> y + i * n
         if not c.training or p == 0:
             if from_row != to_row:
@@ -110,6 +110,6 @@ cdef void dropout_forward(const UnitCall* c, Py_ssize_t first, Py_ssize_t count)
     drop_rows(c, c.x, c.x_row, c.y, first, count)
 
 cdef void dropout_backward(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-    drop_rows(c, c.dy, c.n_out, c.dx, first, count)
+    drop_rows(c, c.dy, c.n_out * sizeof(real), c.dx, first, count)
 
 declare_unit(b"dropout", dropout_forward, dropout_backward)

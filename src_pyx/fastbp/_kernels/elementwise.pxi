@@ -9,12 +9,12 @@
 cdef extern from * nogil:
     """
     typedef vec (*fastbp_rule)(vec z, vec a, vec b);
-    typedef vec (*fastbp_derivative)(vec dy, vec kept, vec a, vec b);
-    typedef vec (*fastbp_second)(vec kept, vec a, vec b);
+    typedef vec (*fastbp_derivative)(vec dy, vec saved, vec a, vec b);
+    typedef vec (*fastbp_second)(vec saved, vec a, vec b);
     typedef struct {
         void (*forward)(const void *z, void *y, Py_ssize_t n, const double *options);
-        void (*backward)(const void *dy, const void *kept, void *dz, Py_ssize_t n, const double *options);
-        void (*second)(const void *dy, const void *kept, const void *u, void *out, Py_ssize_t n, const double *options);
+        void (*backward)(const void *dy, const void *saved, void *dz, Py_ssize_t n, const double *options);
+        void (*second)(const void *dy, const void *saved, const void *u, void *out, Py_ssize_t n, const double *options);
     } fastbp_loops;
     #define FASTBP_FORCED static inline __attribute__((always_inline, unused))
     FASTBP_FORCED void fastbp_map_forward(fastbp_rule, const void *, void *, Py_ssize_t, const double *);
@@ -33,25 +33,25 @@ cdef extern from * nogil:
         static void fastbp_##name##_forward(const void *z, void *y, Py_ssize_t n, const double *options) { \
             fastbp_map_forward(fastbp_##name##_rule, z, y, n, options); \
         } \
-        FASTBP_FORCED vec fastbp_##name##_derivative(vec dy, vec kept FASTBP_TYPED_##takes); \
-        FASTBP_FORCED vec fastbp_##name##_slope(vec dy, vec kept, vec a, vec b) { \
-            return fastbp_##name##_derivative(dy, kept FASTBP_GIVEN_##takes); \
+        FASTBP_FORCED vec fastbp_##name##_derivative(vec dy, vec saved FASTBP_TYPED_##takes); \
+        FASTBP_FORCED vec fastbp_##name##_slope(vec dy, vec saved, vec a, vec b) { \
+            return fastbp_##name##_derivative(dy, saved FASTBP_GIVEN_##takes); \
         } \
-        static void fastbp_##name##_backward(const void *dy, const void *kept, void *dz, Py_ssize_t n, const double *options) { \
-            fastbp_map_backward(fastbp_##name##_slope, dy, kept, dz, n, options); \
+        static void fastbp_##name##_backward(const void *dy, const void *saved, void *dz, Py_ssize_t n, const double *options) { \
+            fastbp_map_backward(fastbp_##name##_slope, dy, saved, dz, n, options); \
         } \
         FASTBP_##shape(name, takes) \
         static const fastbp_loops name##_loops = { \
             fastbp_##name##_forward, fastbp_##name##_backward, FASTBP_BEND_##shape(name) \
         };
     #define FASTBP_CURVED(name, takes) \
-        FASTBP_FORCED vec fastbp_##name##_second(vec kept FASTBP_TYPED_##takes); \
-        FASTBP_FORCED vec fastbp_##name##_bend(vec kept, vec a, vec b) { \
-            return fastbp_##name##_second(kept FASTBP_GIVEN_##takes); \
+        FASTBP_FORCED vec fastbp_##name##_second(vec saved FASTBP_TYPED_##takes); \
+        FASTBP_FORCED vec fastbp_##name##_bend(vec saved, vec a, vec b) { \
+            return fastbp_##name##_second(saved FASTBP_GIVEN_##takes); \
         } \
         static void fastbp_##name##_bent( \
-            const void *dy, const void *kept, const void *u, void *out, Py_ssize_t n, const double *options) { \
-            fastbp_map_second(fastbp_##name##_bend, dy, kept, u, out, n, options); \
+            const void *dy, const void *saved, const void *u, void *out, Py_ssize_t n, const double *options) { \
+            fastbp_map_second(fastbp_##name##_bend, dy, saved, u, out, n, options); \
         }
     #define FASTBP_BEND_CURVED(name) fastbp_##name##_bent
     #define FASTBP_STRAIGHT(name, takes)
@@ -69,8 +69,8 @@ cdef extern from * nogil:
         backward_t backward
         second_t second
     ctypedef vec (*rule_t "fastbp_rule")(vec z, vec a, vec b) noexcept nogil
-    ctypedef vec (*derivative_t "fastbp_derivative")(vec dy, vec kept, vec a, vec b) noexcept nogil
-    ctypedef vec (*curvature_t "fastbp_second")(vec kept, vec a, vec b) noexcept nogil
+    ctypedef vec (*derivative_t "fastbp_derivative")(vec dy, vec saved, vec a, vec b) noexcept nogil
+    ctypedef vec (*curvature_t "fastbp_second")(vec saved, vec a, vec b) noexcept nogil
 
 cdef inline vec load_some(const real* x, Py_ssize_t left, real fill) noexcept nogil:
     return vload(x) if left >= VL else vload_part(x, <int> left, fill)
@@ -96,9 +96,9 @@ cdef forced_void map_forward "fastbp_map_forward"(
         vstore_part(out + i, rest, rule(vload_part(x + i, rest, 0), a, b))
 
 cdef forced_void map_backward "fastbp_map_backward"(
-        derivative_t derivative, const void* dy, const void* kept, void* dz, Py_ssize_t n, const double* options) noexcept nogil:
+        derivative_t derivative, const void* dy, const void* saved, void* dz, Py_ssize_t n, const double* options) noexcept nogil:
     cdef const real* d = <const real*> dy
-    cdef const real* v = <const real*> kept
+    cdef const real* v = <const real*> saved
     cdef real* out = <real*> dz
     cdef vec a = vset(options[0]), b = vset(options[1])
     cdef Py_ssize_t i = 0
@@ -111,11 +111,11 @@ cdef forced_void map_backward "fastbp_map_backward"(
         vstore_part(out + i, rest, derivative(vload_part(d + i, rest, 0), vload_part(v + i, rest, 0), a, b))
 
 cdef forced_void map_second "fastbp_map_second"(
-        curvature_t curvature, const void* dy, const void* kept, const void* u, void* out, Py_ssize_t n,
+        curvature_t curvature, const void* dy, const void* saved, const void* u, void* out, Py_ssize_t n,
         const double* options) noexcept nogil:
     # out = dy f''(z) u
     cdef const real* d = <const real*> dy
-    cdef const real* v = <const real*> kept
+    cdef const real* v = <const real*> saved
     cdef const real* t = <const real*> u
     cdef real* w = <real*> out
     cdef vec a = vset(options[0]), b = vset(options[1])
@@ -135,6 +135,7 @@ cdef void blend(const void* x, double factor, void* y, Py_ssize_t n, bint accumu
 
 cdef void gather(const void* x, Py_ssize_t step, void* y, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i
+    step = elements(step)
     if step == 1:
         memmove(y, x, n * sizeof(real))
         return
@@ -143,6 +144,7 @@ cdef void gather(const void* x, Py_ssize_t step, void* y, Py_ssize_t n) noexcept
 
 cdef void scatter(const void* x, void* y, Py_ssize_t step, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i
+    step = elements(step)
     for i in range(n):
         (<real*> y)[i * step] = (<const real*> x)[i]
 

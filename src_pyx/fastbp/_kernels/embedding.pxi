@@ -21,7 +21,7 @@ cdef void embedding_forward(const UnitCall* c, Py_ssize_t first, Py_ssize_t coun
     cdef const real* vector
     cdef real* y
     for i in range(first, first + count):
-        x = <const real*> c.x + i * c.x_row
+        x = moved(c.x, i * c.x_row)
         y = <real*> c.y + i * c.n_out
         for k in range(columns):
             code = code_of(x[k], codes)
@@ -47,7 +47,7 @@ cdef void embedding_gradients(const UnitCall* c, Py_ssize_t first, Py_ssize_t co
     memset(<real*> c.gradients[0] + first * width, 0, count * width * sizeof(real))
     for i in range(c.rows):
         for k in range(columns):
-            code = code_of((<const real*> c.x)[i * c.x_row + k], codes)
+            code = code_of(moved(c.x, i * c.x_row)[k], codes)
             if not first <= code < first + count:
                 continue
             dy = <const real*> c.dy + i * c.n_out + k * width

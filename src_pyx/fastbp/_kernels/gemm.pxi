@@ -161,11 +161,11 @@ cdef forced_void pack(const real* x, Py_ssize_t lane_step, Py_ssize_t step, Py_s
 
 cdef void pack_a(const void* a, Py_ssize_t row, Py_ssize_t step, Py_ssize_t m, Py_ssize_t k, void* out,
                  const void* end) noexcept nogil:
-    pack(<const real*> a, row, step, m, k, <real*> out, end, MR)
+    pack(<const real*> a, elements(row), elements(step), m, k, <real*> out, end, MR)
 
 cdef void pack_b(const void* b, Py_ssize_t column, Py_ssize_t step, Py_ssize_t n, Py_ssize_t k, void* out,
                  const void* end) noexcept nogil:
-    pack(<const real*> b, column, step, n, k, <real*> out, end, NR)
+    pack(<const real*> b, elements(column), elements(step), n, k, <real*> out, end, NR)
 
 
 # --- the micro-kernel: c (rows x columns) = [c +] [bias +] a (rows x k) @ b (k x columns), panel after panel of a, downwards
@@ -339,7 +339,7 @@ cdef void panels_times_panel(const Tile* t, Micro* part, int columns) noexcept n
     if t.m <= SPLIT_ROWS and columns <= VL:
         split_rows(part, t.m)
         return
-    if panels and t.a_row == 1 and t.a_step == MR:
+    if panels and part.a_row == 1 and part.a_step == MR:
         micro_packed(part, panels, columns)
     elif panels:
         micro_full(part, panels, columns)
@@ -378,43 +378,43 @@ cdef void spread_panel(const Tile* t, Micro* part, int columns, real* c) noexcep
     """One panel of b into such a c, MR rows at a time, by way of a small square that does not leave the cache."""
     cdef real square[MR * NR]
     cdef Tile strip = t[0]
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i, c_row = elements(t.c_row), c_column = elements(t.c_column)
     part.c_row = NR
     part.accumulate = False
     for i from 0 <= i < t.m by MR:
         strip.m = min(t.m - i, <Py_ssize_t> MR)
-        part.a = <const real*> t.a + (i // MR) * t.a_panel
+        part.a = <const real*> t.a + (i // MR) * part.a_panel
         part.c = square
         part.soon, part.soon_row = square, NR
         panels_times_panel(&strip, part, columns)
-        spread(square, strip.m, columns, t.accumulate, c + i * t.c_row, t.c_row, t.c_column)
+        spread(square, strip.m, columns, t.accumulate, c + i * c_row, c_row, c_column)
 
 cdef void epilogue(const Tile* t) noexcept nogil:
     """What follows the product while the tile is still in the cache; its columns lie side by side."""
-    cdef bint dense = t.c_row == t.n and (t.backward == NULL or t.kept_row == t.n)
+    cdef bint dense = elements(t.c_row) == t.n and (t.backward == NULL or elements(t.saved_row) == t.n)
     cdef Py_ssize_t rows = 1 if dense else t.m
     cdef Py_ssize_t n = t.m * t.n if dense else t.n
     cdef Py_ssize_t i
     cdef real* c = <real*> t.c
-    cdef const real* kept = <const real*> t.kept
+    cdef const real* saved = <const real*> t.saved
     for i in range(rows):
         if t.forward != NULL:
             t.forward(c, c, n, t.options)
         if t.backward != NULL:
-            t.backward(c, kept, c, n, t.options)
-            kept += t.kept_row
-        c += t.c_row
+            t.backward(c, saved, c, n, t.options)
+            saved += elements(t.saved_row)
+        c += elements(t.c_row)
 
 cdef Py_ssize_t wide_columns(const Tile* t, Micro* part) noexcept nogil:
     """The columns that few rows can do with more vectors at a time; how many they were."""
     cdef Py_ssize_t j = 0
-    if t.m > (4 if MR > 8 else 2) or t.c_column != 1 or t.b_panel != NR:
+    if t.m > (4 if MR > 8 else 2) or elements(t.c_column) != 1 or elements(t.b_panel) != NR:
         return 0
-    part.a, part.c_row, part.accumulate = <const real*> t.a, t.c_row, t.accumulate
+    part.a, part.c_row, part.accumulate = <const real*> t.a, elements(t.c_row), t.accumulate
     while t.n - j >= MAX_VECTORS * VL:
         part.b = <const real*> t.b + j
         part.c = <real*> t.c + j
-        part.soon, part.soon_row = part.c, t.c_row
+        part.soon, part.soon_row = part.c, part.c_row
         part.bias = <const real*> t.bias + j if t.bias != NULL else NULL
         micro_wide(part, t.m)
         j += MAX_VECTORS * VL
@@ -423,32 +423,32 @@ cdef Py_ssize_t wide_columns(const Tile* t, Micro* part) noexcept nogil:
 cdef void multiply_tile(const Tile* t) noexcept nogil:
     cdef Micro part
     cdef int columns
-    cdef Py_ssize_t j
+    cdef Py_ssize_t j, b_panel = elements(t.b_panel), c_row = elements(t.c_row), c_column = elements(t.c_column)
     cdef real* c
-    for j from 0 <= j < t.m by MR:
-        check_block(<const real*> t.a + j // MR * t.a_panel, min(t.m - j, <Py_ssize_t> MR), t.a_row, t.k, t.a_step, t.a_begin, t.a_end,
-                    "tile: a")
-    check_block(<const real*> t.c, t.m, t.c_row, t.n, t.c_column, t.c_begin, t.c_end, "store")
     part.k = t.k
-    part.a_row, part.a_step, part.a_panel = t.a_row, t.a_step, t.a_panel
-    part.b_step = t.b_step
+    part.a_row, part.a_step, part.a_panel = elements(t.a_row), elements(t.a_step), elements(t.a_panel)
+    part.b_step = elements(t.b_step)
     part.descends, part.rate = t.descends, t.rate
-    part.ahead, part.ahead_step = <const real*> t.ahead, t.ahead_step
+    part.ahead, part.ahead_step = <const real*> t.ahead, elements(t.ahead_step)
     part.lines = <int> (t.n * sizeof(real) + 63) // 64 if t.ahead != NULL else 0
+    for j from 0 <= j < t.m by MR:
+        check_block(<const real*> t.a + j // MR * part.a_panel, min(t.m - j, <Py_ssize_t> MR), part.a_row, t.k, part.a_step,
+                    t.a_begin, t.a_end, "tile: a")
+    check_block(<const real*> t.c, t.m, c_row, t.n, c_column, t.c_begin, t.c_end, "store")
     j = wide_columns(t, &part)
     while j < t.n:
         columns = <int> min(t.n - j, <Py_ssize_t> NR)
-        c = <real*> t.c + j * t.c_column
+        c = <real*> t.c + j * c_column
         part.a = <const real*> t.a
-        part.b = <const real*> t.b + (j // NR) * t.b_panel
-        check_block(part.b, t.k, t.b_step, columns, 1, t.b_begin, t.b_end, "tile: b")
+        part.b = <const real*> t.b + (j // NR) * b_panel
+        check_block(part.b, t.k, part.b_step, columns, 1, t.b_begin, t.b_end, "tile: b")
         part.bias = <const real*> t.bias + j if t.bias != NULL else NULL
         part.last_lanes = columns - (columns - 1) // VL * VL
-        if t.c_column == 1:
-            part.c, part.c_row, part.accumulate = c, t.c_row, t.accumulate
-            part.soon, part.soon_row = c, t.c_row
+        if c_column == 1:
+            part.c, part.c_row, part.accumulate = c, c_row, t.accumulate
+            part.soon, part.soon_row = c, c_row
             if t.soon != NULL:
-                part.soon, part.soon_row = <const real*> t.soon + j, t.soon_row
+                part.soon, part.soon_row = <const real*> t.soon + j, elements(t.soon_row)
             panels_times_panel(t, &part, columns)
         else:
             spread_panel(t, &part, columns, c)
@@ -486,28 +486,28 @@ cdef forced_void stream_steps(const real* x, Py_ssize_t x_step, const real* b, P
         vstore_part(c + j, lanes, s)
 
 cdef void stream_columns(const Tile* t, Py_ssize_t first, Py_ssize_t end) noexcept nogil:
-    cdef Py_ssize_t row, p, j
-    cdef const real* a = <const real*> t.a
+    cdef Py_ssize_t row, p, j, a_step = elements(t.a_step), b_step = elements(t.b_step)
+    cdef const real* a
     cdef const real* b = <const real*> t.b + first
     cdef real* c
     for row in range(t.m if not t.accumulate else 0):
-        c = <real*> t.c + row * t.c_row
+        c = <real*> moved(t.c, row * t.c_row)
         for j in range(first, end):
             c[j] = (<const real*> t.bias)[j] if t.bias != NULL else 0
     for p from 0 <= p < t.k - STREAM_STEPS + 1 by STREAM_STEPS:
         for row in range(t.m):
-            stream_steps(a + row * t.a_row + p * t.a_step, t.a_step, b + p * t.b_step, t.b_step, <real*> t.c + row * t.c_row + first,
-                         end - first, STREAM_STEPS)
+            a, c = moved(t.a, row * t.a_row + p * t.a_step), <real*> moved(t.c, row * t.c_row) + first
+            stream_steps(a, a_step, b + p * b_step, b_step, c, end - first, STREAM_STEPS)
     for p from t.k - t.k % STREAM_STEPS <= p < t.k:
         for row in range(t.m):
-            stream_steps(a + row * t.a_row + p * t.a_step, t.a_step, b + p * t.b_step, t.b_step, <real*> t.c + row * t.c_row + first,
-                         end - first, 1)
+            a, c = moved(t.a, row * t.a_row + p * t.a_step), <real*> moved(t.c, row * t.c_row) + first
+            stream_steps(a, a_step, b + p * b_step, b_step, c, end - first, 1)
 
 cdef void multiply_stream(const Tile* t) noexcept nogil:
     cdef Py_ssize_t first
-    check_block(<const real*> t.a, t.m, t.a_row, t.k, t.a_step, t.a_begin, t.a_end, "stream: a")
-    check_block(<const real*> t.b, t.k, t.b_step, t.n, 1, t.b_begin, t.b_end, "stream: b")
-    check_block(<const real*> t.c, t.m, t.c_row, t.n, 1, t.c_begin, t.c_end, "stream: store")
+    check_block(<const real*> t.a, t.m, elements(t.a_row), t.k, elements(t.a_step), t.a_begin, t.a_end, "stream: a")
+    check_block(<const real*> t.b, t.k, elements(t.b_step), t.n, 1, t.b_begin, t.b_end, "stream: b")
+    check_block(<const real*> t.c, t.m, elements(t.c_row), t.n, 1, t.c_begin, t.c_end, "stream: store")
     for first from 0 <= first < t.n by STREAM_COLUMNS:
         stream_columns(t, first, min(first + STREAM_COLUMNS, t.n))
     if t.last and (t.forward != NULL or t.backward != NULL):
@@ -524,8 +524,9 @@ cdef forced_void dots(const Tile* t, Py_ssize_t i, Py_ssize_t j, int rows, int c
     cdef int r, s
     cdef Py_ssize_t p = 0
     cdef int lanes = <int> (t.k % VL)
-    cdef const real* a = <const real*> t.a + i * t.a_row
-    cdef const real* b = <const real*> t.b + j * t.b_column
+    cdef Py_ssize_t a_row = elements(t.a_row), b_column = elements(t.b_column), c_column = elements(t.c_column)
+    cdef const real* a = <const real*> t.a + i * a_row
+    cdef const real* b = <const real*> t.b + j * b_column
     cdef real* c
     cdef real totals[4]
     for r in range(rows):
@@ -533,27 +534,27 @@ cdef forced_void dots(const Tile* t, Py_ssize_t i, Py_ssize_t j, int rows, int c
             sums[r][s] = vset(0)
     while p + VL <= t.k:
         for r in range(rows):
-            x[r] = vload(a + r * t.a_row + p)
+            x[r] = vload(a + r * a_row + p)
         for s in range(columns):
-            w = vload(b + s * t.b_column + p)
+            w = vload(b + s * b_column + p)
             for r in range(rows):
                 sums[r][s] = vfma(x[r], w, sums[r][s])
         p += VL
     if lanes:
         for r in range(rows):
-            x[r] = vload_part(a + r * t.a_row + p, lanes, 0)
+            x[r] = vload_part(a + r * a_row + p, lanes, 0)
         for s in range(columns):
-            w = vload_part(b + s * t.b_column + p, lanes, 0)
+            w = vload_part(b + s * b_column + p, lanes, 0)
             for r in range(rows):
                 sums[r][s] = vfma(x[r], w, sums[r][s])
     for r in range(rows):
-        c = <real*> t.c + (i + r) * t.c_row + j * t.c_column
+        c = <real*> moved(t.c, (i + r) * t.c_row) + j * c_column
         if columns == 1:
             totals[0] = vtotal(sums[r][0])
         else:
             vtotal4(sums[r][0], sums[r][1], sums[r][2], sums[r][3], totals)
         for s in range(columns):
-            c[s * t.c_column] = totals[s] if t.bias == NULL else totals[s] + (<const real*> t.bias)[j + s]
+            c[s * c_column] = totals[s] if t.bias == NULL else totals[s] + (<const real*> t.bias)[j + s]
 
 cdef forced_void dots_of_rows(const Tile* t, Py_ssize_t i, int rows, int columns) noexcept nogil:
     cdef Py_ssize_t j
@@ -564,9 +565,9 @@ cdef forced_void dots_of_rows(const Tile* t, Py_ssize_t i, int rows, int columns
 
 cdef void multiply_dots(const Tile* t) noexcept nogil:
     cdef Py_ssize_t i = 0
-    check_block(<const real*> t.a, t.m, t.a_row, t.k, 1, t.a_begin, t.a_end, "dots: a")
-    check_block(<const real*> t.b, t.n, t.b_column, t.k, 1, t.b_begin, t.b_end, "dots: b")
-    check_block(<const real*> t.c, t.m, t.c_row, t.n, t.c_column, t.c_begin, t.c_end, "dots: store")
+    check_block(<const real*> t.a, t.m, elements(t.a_row), t.k, 1, t.a_begin, t.a_end, "dots: a")
+    check_block(<const real*> t.b, t.n, elements(t.b_column), t.k, 1, t.b_begin, t.b_end, "dots: b")
+    check_block(<const real*> t.c, t.m, elements(t.c_row), t.n, elements(t.c_column), t.c_begin, t.c_end, "dots: store")
     while i < t.m:
         if MR > 8 and t.m - i >= 4:     # 16 sums and what they are made of need more than 16 registers
             dots_of_rows(t, i, 4, 4)
@@ -590,6 +591,7 @@ cdef void column_sums(const void* x, Py_ssize_t row, Py_ssize_t column, Py_ssize
     cdef Py_ssize_t i, j
     cdef vec s
     cdef real single
+    row, column, step = elements(row), elements(column), elements(step)
     j = 0
     if column == 1 and step == 1:
         while j + VL <= n:

@@ -129,8 +129,8 @@ cdef void softmax(const void* z, void* p, Py_ssize_t n) noexcept nogil:
 cdef enum:
     SHORT_COLUMNS = 32
 
-cdef void turn_rows(const real* x, Py_ssize_t x_row, Py_ssize_t x_step, real* y, Py_ssize_t y_row, Py_ssize_t y_step,
-                    Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
+cdef void transpose_rows(const real* x, Py_ssize_t x_row, Py_ssize_t x_step, real* y, Py_ssize_t y_row, Py_ssize_t y_step,
+                         Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i, j
     for i in range(rows):
         for j in range(n):
@@ -168,13 +168,13 @@ cdef void softmax_rows(void* z, Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
         while now == VL and squared + VL <= n:
             transpose_square(x + row * n + squared, n, columns + squared * VL, VL)
             squared += VL
-        turn_rows(x + row * n + squared, n, 1, columns + squared * VL, 1, VL, now, n - squared)
+        transpose_rows(x + row * n + squared, n, 1, columns + squared * VL, 1, VL, now, n - squared)
         softmax_lanes(columns, n)
         squared = 0
         while now == VL and squared + VL <= n:
             transpose_square(columns + squared * VL, VL, x + row * n + squared, n)
             squared += VL
-        turn_rows(columns + squared * VL, 1, VL, x + row * n + squared, n, 1, now, n - squared)
+        transpose_rows(columns + squared * VL, 1, VL, x + row * n + squared, n, 1, now, n - squared)
 
 cdef void softmax_backward(const void* dy, const void* p, void* dz, Py_ssize_t n) noexcept nogil:
     cdef const real* d = <const real*> dy
@@ -249,9 +249,11 @@ cdef void softmax_nll_labels(const void* z, Py_ssize_t z_row, const int64_t* lab
     # Short rows wait here, not in dz: a vector stored in part would hold up the load of the next row's beginning beside it.
     cdef real held[MAX_TOGETHER * VL]
     cdef real* e = &held[0] if n <= VL else out
-    cdef Py_ssize_t e_row = VL if n <= VL else dz_row
+    cdef Py_ssize_t e_row
     cdef double totals[MAX_TOGETHER]
     cdef Py_ssize_t i, now
+    z_row, dz_row = elements(z_row), elements(dz_row)
+    e_row = VL if n <= VL else dz_row
     while rows > 0:
         now = min(rows, max(<Py_ssize_t> 1, min(<Py_ssize_t> MAX_TOGETHER, TOGETHER_ELEMENTS // n)))
         for i in range(now):
@@ -261,7 +263,7 @@ cdef void softmax_nll_labels(const void* z, Py_ssize_t z_row, const int64_t* lab
         for i in range(now):
             losses[i] += log(totals[i])
         if o.most != 0:
-            hold_costs(o, losses, now)
+            clip_costs(o, losses, now)
         rows -= now
         x += now * z_row
         out += now * dz_row
@@ -271,7 +273,7 @@ cdef void softmax_nll_labels(const void* z, Py_ssize_t z_row, const int64_t* lab
         factors += now
         losses += now
 
-cdef void hold_costs(const LossOptions* o, double* costs, Py_ssize_t n) noexcept nogil:
+cdef void clip_costs(const LossOptions* o, double* costs, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(n):
         costs[i] = o.most if costs[i] > o.most else o.least if costs[i] < o.least else costs[i]     # NaN stays

@@ -42,24 +42,24 @@ cdef forced_void row_powers(const real* x, Py_ssize_t n, real about, double* sum
             sum[0] += wsum(sums[0][h] + sums[1][h])
             squares[0] += wsum(powers[0][h] + powers[1][h])
 
-cdef inline void row_moments(const UnitCall* c, Py_ssize_t i, real* kept, double eps) noexcept nogil:
+cdef inline void row_moments(const UnitCall* c, Py_ssize_t i, real* saved, double eps) noexcept nogil:
     cdef Py_ssize_t n = c.n_in
     cdef double sum, squares, variance
     sum_row(x_at, NULL, c, i, &sum, NULL)
-    kept[0] = <real> (sum / n)
-    row_powers(<const real*> c.x + i * c.x_row, n, kept[0], &sum, &squares)
+    saved[0] = <real> (sum / n)
+    row_powers(moved(c.x, i * c.x_row), n, saved[0], &sum, &squares)
     variance = squares / n - (sum / n) * (sum / n)
     if variance < 0:    # by rounding; a NaN stays
         variance = 0
-    kept[1] = <real> (sum / n)
-    kept[2] = <real> (1 / sqrt(variance + eps))
+    saved[1] = <real> (sum / n)
+    saved[2] = <real> (1 / sqrt(variance + eps))
 
 cdef inline vec load_or(const void* p, Py_ssize_t j, Py_ssize_t left, double absent) noexcept nogil:
     """Of a parameter that may be absent."""
     return vset(absent) if p == NULL else load_some(<const real*> p + j, left, 0)
 
-cdef inline void layer_norm_put(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left, const real* kept) noexcept nogil:
-    cdef vec v = ((x_at(c, i, j, left) - vset(kept[0])) - vset(kept[1])) * vset(kept[2])
+cdef inline void layer_norm_put(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left, const real* saved) noexcept nogil:
+    cdef vec v = ((x_at(c, i, j, left) - vset(saved[0])) - vset(saved[1])) * vset(saved[2])
     if c.parameters[0] != NULL:
         v = vfma(v, load_some(<const real*> c.parameters[0] + j, left, 0), load_or(c.parameters[1], j, left, 0))
     store_some(<real*> c.y + i * c.n_out + j, left, v)
@@ -68,23 +68,23 @@ cdef void layer_norm_forward(const UnitCall* call, Py_ssize_t first, Py_ssize_t 
     cdef UnitCall own = call[0]     # see (c)
     cdef const UnitCall* c = &own
     cdef Py_ssize_t i, j, n = c.n_out
-    cdef real kept[3]
+    cdef real saved[3]
     for i in range(first, first + count):
-        row_moments(c, i, kept, c.options[0])
-        if c.kept != NULL:
-            memmove(<real*> c.kept + 3 * i, kept, sizeof(kept))
+        row_moments(c, i, saved, c.options[0])
+        if c.saved != NULL:
+            memmove(<real*> c.saved + 3 * i, saved, sizeof(saved))
         if c.y == NULL:
             continue
         j = 0
         while j + VL <= n:
-            layer_norm_put(c, i, j, VL, kept)
+            layer_norm_put(c, i, j, VL, saved)
             j += VL
         if j < n:
-            layer_norm_put(c, i, j, n - j, kept)
+            layer_norm_put(c, i, j, n - j, saved)
 
 cdef inline vec layer_normal(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left) noexcept nogil:
-    cdef const real* kept = <const real*> c.kept + 3 * i
-    return ((x_at(c, i, j, left) - vset(kept[0])) - vset(kept[1])) * vset(kept[2])
+    cdef const real* saved = <const real*> c.saved + 3 * i
+    return ((x_at(c, i, j, left) - vset(saved[0])) - vset(saved[1])) * vset(saved[2])
 
 cdef inline vec layer_norm_term(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left) noexcept nogil:
     return dy_at(c, i, j, left) * layer_normal(c, i, j, left)
@@ -95,10 +95,10 @@ cdef inline vec scaled_dy(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssiz
 cdef inline vec layer_norm_product(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left) noexcept nogil:
     return scaled_dy(c, i, j, left) * layer_normal(c, i, j, left)
 
-cdef inline void layer_norm_put_dx(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left, const real* kept, vec mean,
+cdef inline void layer_norm_put_dx(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left, const real* saved, vec mean,
                                    vec slope) noexcept nogil:
-    cdef vec normal = ((x_at(c, i, j, left) - vset(kept[0])) - vset(kept[1])) * vset(kept[2])
-    store_some(<real*> c.dx + i * c.n_out + j, left, ((scaled_dy(c, i, j, left) - mean) - normal * slope) * vset(kept[2]))
+    cdef vec normal = ((x_at(c, i, j, left) - vset(saved[0])) - vset(saved[1])) * vset(saved[2])
+    store_some(<real*> c.dx + i * c.n_out + j, left, ((scaled_dy(c, i, j, left) - mean) - normal * slope) * vset(saved[2]))
 
 cdef void layer_norm_backward(const UnitCall* call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
     cdef UnitCall own = call[0]     # see (c)
@@ -106,17 +106,17 @@ cdef void layer_norm_backward(const UnitCall* call, Py_ssize_t first, Py_ssize_t
     cdef Py_ssize_t i, j, n = c.n_out
     cdef double sum, products
     cdef vec mean, slope
-    cdef real kept[3]
+    cdef real saved[3]
     for i in range(first, first + count):
-        memmove(kept, <const real*> c.kept + 3 * i, sizeof(kept))
+        memmove(saved, <const real*> c.saved + 3 * i, sizeof(saved))
         sum_row(scaled_dy, layer_norm_product, c, i, &sum, &products)
         mean, slope = vset(sum / n), vset(products / n)
         j = 0
         while j + VL <= n:
-            layer_norm_put_dx(c, i, j, VL, kept, mean, slope)
+            layer_norm_put_dx(c, i, j, VL, saved, mean, slope)
             j += VL
         if j < n:
-            layer_norm_put_dx(c, i, j, n - j, kept, mean, slope)
+            layer_norm_put_dx(c, i, j, n - j, saved, mean, slope)
 
 cdef void layer_norm_gradients(const UnitCall* call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
     cdef UnitCall own = call[0]
@@ -125,7 +125,7 @@ cdef void layer_norm_gradients(const UnitCall* call, Py_ssize_t first, Py_ssize_
 
 cdef UnitKind* layer_norm_kind = declare_unit(b"layer_norm", layer_norm_forward, layer_norm_backward)
 layer_norm_kind.gradients, layer_norm_kind.n_parameters = layer_norm_gradients, 2
-layer_norm_kind.items_are_columns, layer_norm_kind.kept = True, 3
+layer_norm_kind.items_are_columns, layer_norm_kind.saved = True, 3
 
 
 # --- rms_norm: y = x / sqrt(mean(x^2) + eps) * scale, of each row. Kept: 1 / sqrt(mean(x^2) + eps). An eps below 0 is the dtype's own.
@@ -138,17 +138,17 @@ cdef void rms_norm_forward(const UnitCall* call, Py_ssize_t first, Py_ssize_t co
     cdef double sum, squares, eps = c.options[0] if c.options[0] >= 0 else pow(2, -FRACTION_BITS)
     cdef real inverse
     for i in range(first, first + count):
-        row_powers(<const real*> c.x + i * c.x_row, n, 0, &sum, &squares)
+        row_powers(moved(c.x, i * c.x_row), n, 0, &sum, &squares)
         inverse = <real> (1 / sqrt(squares / n + eps))
-        if c.kept != NULL:
-            (<real*> c.kept)[i] = inverse
+        if c.saved != NULL:
+            (<real*> c.saved)[i] = inverse
         if c.y == NULL:
             continue
         for j from 0 <= j < n by VL:
             store_some(<real*> c.y + i * n + j, n - j, x_at(c, i, j, n - j) * vset(inverse) * load_or(c.parameters[0], j, n - j, 1))
 
 cdef inline vec rms_normal(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left) noexcept nogil:
-    return x_at(c, i, j, left) * vset((<const real*> c.kept)[i])
+    return x_at(c, i, j, left) * vset((<const real*> c.saved)[i])
 
 cdef inline vec rms_norm_term(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left) noexcept nogil:
     return dy_at(c, i, j, left) * rms_normal(c, i, j, left)
@@ -163,7 +163,7 @@ cdef void rms_norm_backward(const UnitCall* call, Py_ssize_t first, Py_ssize_t c
     cdef double products
     cdef vec d, slope, inverse
     for i in range(first, first + count):
-        inverse = vset((<const real*> c.kept)[i])
+        inverse = vset((<const real*> c.saved)[i])
         sum_row(rms_norm_product, NULL, c, i, &products, NULL)
         slope = vset(products / n)
         for j from 0 <= j < n by VL:
@@ -177,7 +177,7 @@ cdef void rms_norm_gradients(const UnitCall* call, Py_ssize_t first, Py_ssize_t 
 
 cdef UnitKind* rms_norm_kind = declare_unit(b"rms_norm", rms_norm_forward, rms_norm_backward)
 rms_norm_kind.gradients, rms_norm_kind.n_parameters = rms_norm_gradients, 1
-rms_norm_kind.items_are_columns, rms_norm_kind.kept = True, 1
+rms_norm_kind.items_are_columns, rms_norm_kind.saved = True, 1
 
 
 # --- batch_norm: the formula of layer_norm, of each column over the batch in training, with the running statistics otherwise.
@@ -201,7 +201,7 @@ cdef inline void column_sums_of(const UnitCall* c, Py_ssize_t j, Py_ssize_t widt
         memset(block_squares, 0, sizeof(block_squares))
         for i in range(row, end):
             for k from 0 <= k < width by VL:
-                prefetch_load(<const real*> c.x + (i + ROWS_AHEAD) * c.x_row + j + k)
+                prefetch_load(moved(c.x, (i + ROWS_AHEAD) * c.x_row) + j + k)
                 widen(x_at(c, i, j + k, width - k), w)
                 widen(x_at(c, 0, j + k, width - k), origin)
                 for h in range(HALVES):
@@ -252,7 +252,7 @@ cdef void batch_norm_strip(const UnitCall* call, Py_ssize_t j, Py_ssize_t width)
     cdef real high[STRIP]
     cdef real low[STRIP]
     cdef real inverse[STRIP]
-    cdef real* kept = <real*> c.kept + j
+    cdef real* saved = <real*> c.saved + j
     cdef double scale, shift
     cdef Py_ssize_t i, k, left
     cdef vec v
@@ -260,10 +260,10 @@ cdef void batch_norm_strip(const UnitCall* call, Py_ssize_t j, Py_ssize_t width)
         column_moments(c, j, width, high, low, inverse)
     else:
         running_moments(c, j, width, high, low, inverse)
-    if c.kept != NULL:
-        memmove(kept, high, width * sizeof(real))
-        memmove(kept + c.n_out, low, width * sizeof(real))
-        memmove(kept + 2 * c.n_out, inverse, width * sizeof(real))
+    if c.saved != NULL:
+        memmove(saved, high, width * sizeof(real))
+        memmove(saved + c.n_out, low, width * sizeof(real))
+        memmove(saved + 2 * c.n_out, inverse, width * sizeof(real))
     if c.y == NULL:
         return
     # y = (x - high) factor + offset: what low takes off is in the offset
@@ -285,9 +285,9 @@ cdef void batch_norm_forward(const UnitCall* c, Py_ssize_t first, Py_ssize_t cou
         batch_norm_strip(c, j, min(<Py_ssize_t> STRIP, first + count - j))
 
 cdef inline vec batch_normal(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left) noexcept nogil:
-    cdef const real* kept = <const real*> c.kept + j
-    cdef vec d = (x_at(c, i, j, left) - load_some(kept, left, 0)) - load_some(kept + c.n_out, left, 0)
-    return d * load_some(kept + 2 * c.n_out, left, 0)
+    cdef const real* saved = <const real*> c.saved + j
+    cdef vec d = (x_at(c, i, j, left) - load_some(saved, left, 0)) - load_some(saved + c.n_out, left, 0)
+    return d * load_some(saved + 2 * c.n_out, left, 0)
 
 cdef inline vec batch_norm_term(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left) noexcept nogil:
     return dy_at(c, i, j, left) * batch_normal(c, i, j, left)
@@ -323,7 +323,7 @@ cdef void batch_norm_backward(const UnitCall* call, Py_ssize_t first, Py_ssize_t
                 left = width - k
                 ask_ahead(c, i, j + k)
                 prefetch_store(<real*> c.dx + (i + ROWS_AHEAD) * c.n_out + j + k)
-                factor = load_some(<const real*> c.kept + 2 * c.n_out + j + k, left, 0) * load_or(c.parameters[0], j + k, left, 1)
+                factor = load_some(<const real*> c.saved + 2 * c.n_out + j + k, left, 0) * load_or(c.parameters[0], j + k, left, 1)
                 g = dy_at(c, i, j + k, left)
                 if c.training:
                     g = (g - vload(mean + k)) - batch_normal(c, i, j + k, left) * vload(slope + k)
@@ -336,4 +336,4 @@ cdef void batch_norm_gradients(const UnitCall* call, Py_ssize_t first, Py_ssize_
 
 cdef UnitKind* batch_norm_kind = declare_unit(b"batch_norm", batch_norm_forward, batch_norm_backward)
 batch_norm_kind.gradients, batch_norm_kind.n_parameters = batch_norm_gradients, 2
-batch_norm_kind.over_columns, batch_norm_kind.items_are_columns, batch_norm_kind.kept = True, True, 3
+batch_norm_kind.over_columns, batch_norm_kind.items_are_columns, batch_norm_kind.saved = True, True, 3

@@ -29,9 +29,9 @@ def overrun(str kind, Py_ssize_t itemsize, Py_ssize_t missing):
         free(c)
         raise MemoryError("no memory for one panel of each operand")
     if kind == "pack_a":
-        kernels.pack_a(b, 1, nr, min(mr, nr), STEPS, a, a_end - less)
+        kernels.pack_a(b, itemsize, nr * itemsize, min(mr, nr), STEPS, a, a_end - less)
     elif kind == "pack_b":
-        kernels.pack_b(a, 1, mr, min(mr, nr), STEPS, b, b_end - less)
+        kernels.pack_b(a, itemsize, mr * itemsize, min(mr, nr), STEPS, b, b_end - less)
     elif kind in ("tile: a", "dots: a", "stream: a"):
         one_tile(kernels, kind, a, a_end - less, b, b_end, c, c_end)
     elif kind in ("tile: b", "dots: b", "stream: b"):
@@ -42,7 +42,7 @@ def overrun(str kind, Py_ssize_t itemsize, Py_ssize_t missing):
         one_row(kernels, kind[8:], missing, a, b, c)
     else:
         raise ValueError(f"kind must be pack_a, pack_b, store, one of tile, dots and stream with : a, : b or : store, or one of sparse: "
-                         f"column, column to turn, entry, row and column of a block, got {kind!r}")
+                         f"column, column to transpose, entry, row and column of a block, got {kind!r}")
     free(a)
     free(b)
     free(c)
@@ -50,24 +50,25 @@ def overrun(str kind, Py_ssize_t itemsize, Py_ssize_t missing):
 
 cdef int one_tile(const Kernels* kernels, str kind, char* a, char* a_end, char* b, char* b_end, char* c, char* c_end) except -1:
     cdef Tile t
+    cdef Py_ssize_t itemsize = kernels.itemsize, mr = kernels.mr * itemsize, nr = kernels.nr * itemsize
     t.m, t.n, t.k = kernels.mr, kernels.nr, STEPS
-    t.a, t.a_row, t.a_step, t.a_panel = a, 1, kernels.mr, kernels.mr * STEPS
-    t.b, t.b_step, t.b_panel, t.b_column = b, kernels.nr, kernels.nr * STEPS, 1
-    t.c, t.c_row, t.c_column = c, kernels.nr, 1
+    t.a, t.a_row, t.a_step, t.a_panel = a, itemsize, mr, mr * STEPS
+    t.b, t.b_step, t.b_panel, t.b_column = b, nr, nr * STEPS, itemsize
+    t.c, t.c_row, t.c_column = c, nr, itemsize
     t.accumulate, t.descends, t.last = False, False, True
-    t.bias = t.kept = t.ahead = NULL
+    t.bias = t.saved = t.ahead = NULL
     t.soon = NULL
     t.forward = NULL
     t.backward = NULL
     t.options = NULL
-    t.kept_row = 0
+    t.saved_row = 0
     t.a_begin, t.a_end, t.b_begin, t.b_end, t.c_begin, t.c_end = a, a_end, b, b_end, c, c_end
     if kind.startswith("dots"):
-        t.a_row, t.a_step = STEPS, 1
-        t.b_step, t.b_column = 1, STEPS
+        t.a_row, t.a_step = STEPS * itemsize, itemsize
+        t.b_step, t.b_column = itemsize, STEPS * itemsize
         kernels.dots(&t)
     elif kind.startswith("stream"):
-        t.a_row, t.a_step = STEPS, 1
+        t.a_row, t.a_step = STEPS * itemsize, itemsize
         kernels.stream(&t)
     else:
         kernels.tile(&t)
@@ -77,7 +78,7 @@ cdef int one_tile(const Kernels* kernels, str kind, char* a, char* a_end, char* 
 cdef int one_row(const Kernels* kernels, str place, Py_ssize_t missing, char* x, char* w, char* y) except -1:
     """One row of x with one entry, in the last column, and its products with two outputs."""
     cdef int64_t starts[2]
-    cdef int64_t turned[STEPS + 2]
+    cdef int64_t transposed[STEPS + 2]
     cdef int32_t columns[1]
     cdef int32_t rows[1]
     cdef int32_t blocks[2]
@@ -87,22 +88,22 @@ cdef int one_row(const Kernels* kernels, str place, Py_ssize_t missing, char* x,
     cdef Py_ssize_t i
     starts[0], starts[1], columns[0], rows[0], blocks[0], blocks[1] = 0, 1, STEPS - 1, 0, 0, 1
     t.starts, t.columns, t.values, t.n_columns, t.blocks, t.n_blocks, t.order, t.first = starts, columns, x, STEPS, blocks, 1, NULL, 0
-    t.n, t.w, t.w_row, t.bias, t.y, t.forward, t.options = 2, w, 2, NULL, y, NULL, NULL
-    group.starts, group.rows, group.values, group.room = turned, rows, y, 1
+    t.n, t.w, t.w_row, t.bias, t.y, t.forward, t.options = 2, w, 2 * kernels.itemsize, NULL, y, NULL, NULL
+    group.starts, group.rows, group.values, group.room = transposed, rows, y, 1
     if place == "column":
         t.n_columns -= missing
         kernels.sparse_rows(&t, 0, 1)
-    elif place == "column to turn":
+    elif place == "column to transpose":
         t.n_columns -= missing
-        kernels.sparse_turn(&t, 0, 1, &group)
+        kernels.sparse_transpose(&t, 0, 1, &group)
     elif place == "entry":
         group.room -= missing
-        kernels.sparse_turn(&t, 0, 1, &group)
+        kernels.sparse_transpose(&t, 0, 1, &group)
     elif place == "row":
         for i in range(STEPS + 2):
-            turned[i] = 1 if i >= STEPS else 0
+            transposed[i] = 1 if i >= STEPS else 0
         sums.groups, sums.n_groups, sums.dy, sums.n_rows, sums.n = &group, 1, w, 1 - missing, 2
-        sums.out, sums.out_row, sums.skips = y, 2, False
+        sums.out, sums.out_row, sums.skips = y, 2 * kernels.itemsize, False
         kernels.sparse_columns(&sums, STEPS - 1, 1)
     elif place == "column of a block":
         columns[0] = BLOCK_COLUMNS - 1 + <int32_t> missing

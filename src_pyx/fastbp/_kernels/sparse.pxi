@@ -1,4 +1,4 @@
-# Products with a sparse x, of one thread: rows of x @ w, x turned, and rows of x.T @ dy.
+# Products with a sparse x, of one thread: rows of x @ w, x transposed, and rows of x.T @ dy.
 #
 # Design
 # ------
@@ -6,10 +6,10 @@
 #     sums stay in up to MAX_STRIP vectors' registers until the list of a row ends, and are stored once; wider rows go in strips.
 # (b) An element is summed one product after another, in the order of its list, from its bias or 0: neither the strip nor the task
 #     changes that.
-# (c) x is turned by a counting sort, for a group of its rows; within a column the rows keep their order. `starts` has two places more
+# (c) x is transposed by a counting sort, for a group of its rows; within a column the rows keep their order. `starts` has two places more
 #     than there are columns: counted two places ahead, moved on one place ahead, it ends up where it belongs.
-# (d) Where rows have entries enough, and in the columns' order, x need not be turned: the rows of dw of some blocks of columns stay in the
-#     first cache and grow there, row of x after row. That takes a store for each multiply-add, and turning takes longer
+# (d) Where rows have entries enough, and in the columns' order, x need not be transposed: the rows of dw of some blocks of columns stay
+#     in the first cache and grow there, row of x after row. That takes a store for each multiply-add, and transposing takes longer
 #     (bench/sparse.py). The sums are the same.
 # (e) What is stored as 0 is multiplied like any other number; what is not stored takes no part: there 0 times infinity is 0.
 
@@ -27,7 +27,7 @@ cdef extern from * nogil:
 
 cdef enum:
     MAX_STRIP = 8           # vectors
-    NEXT_ROWS = 2               # rows, whose entries are asked for: nothing else knows where the next row of an order is
+    NEXT_ROWS = 2           # rows, whose entries are asked for: nothing else knows where the next row of an order is
 
 cdef inline Py_ssize_t row_of_x(const SparseTile* t, Py_ssize_t i) noexcept nogil:
     return t.order[i] if t.order != NULL else t.first + i
@@ -49,7 +49,7 @@ cdef forced_void rows_strip(const SparseTile* t, Py_ssize_t first, Py_ssize_t ro
     cdef vec sums[MAX_STRIP]
     cdef vec s
     cdef int j, last = vectors - 1
-    cdef Py_ssize_t i, p, x_row, w_row = t.w_row
+    cdef Py_ssize_t i, p, x_row, w_row = elements(t.w_row)
     cdef const int32_t* columns = t.columns
     cdef const real* values = <const real*> t.values
     cdef const real* w = <const real*> t.w + column
@@ -116,9 +116,9 @@ cdef void sparse_rows(const SparseTile* t, Py_ssize_t first, Py_ssize_t rows) no
     if t.forward != NULL:
         t.forward(y, y, rows * t.n, t.options)
 
-# --- x turned
+# --- x transposed
 
-cdef void sparse_turn(const SparseTile* t, Py_ssize_t first, Py_ssize_t rows, const SparseGroup* out) noexcept nogil:
+cdef void sparse_transpose(const SparseTile* t, Py_ssize_t first, Py_ssize_t rows, const SparseGroup* out) noexcept nogil:
     cdef int64_t* ahead = out.starts + 2
     cdef int64_t* next_place = out.starts + 1
     cdef real* values = <real*> out.values
@@ -127,7 +127,7 @@ cdef void sparse_turn(const SparseTile* t, Py_ssize_t first, Py_ssize_t rows, co
     for i in range(first, first + rows):
         x_row = row_of_x(t, i)
         for p in range(t.starts[x_row], t.starts[x_row + 1]):
-            check_place(t.columns[p], t.n_columns, "sparse: column to turn")
+            check_place(t.columns[p], t.n_columns, "sparse: column to transpose")
             ahead[t.columns[p]] = ahead[t.columns[p]] + 1
     for p in range(t.n_columns):
         ahead[p] = ahead[p] + next_place[p]
@@ -174,7 +174,7 @@ cdef forced_void columns_strip(const SparseSums* t, Py_ssize_t first, Py_ssize_t
                     vstore_part(out + j * VL, lanes, sums[j])
                 else:
                     vstore(out + j * VL, sums[j])
-        out += t.out_row
+        out += elements(t.out_row)
 
 cdef forced_void columns_of_width(const SparseSums* t, Py_ssize_t first, Py_ssize_t count, Py_ssize_t column, int vectors,
                                   int lanes) noexcept nogil:
@@ -210,7 +210,7 @@ cdef void sparse_columns(const SparseSums* t, Py_ssize_t first, Py_ssize_t count
         columns_of_strip(t, first, count, column, vectors, <int> min(t.n - column - (vectors - 1) * VL, <Py_ssize_t> VL))
         column += vectors * VL
 
-# --- dw += x.T @ dy, some rows of dw, where x has blocks. out_row is a whole number of vectors: what lies behind a row's columns is
+# --- dw += x.T @ dy, some rows of dw, where x has blocks. out_row (bytes) is a whole number of vectors: what lies behind a row's columns is
 # --- written, too.
 
 cdef inline void entries_in(const SparseTile* t, Py_ssize_t row, Py_ssize_t first_block, Py_ssize_t end_block, Py_ssize_t* begin,
@@ -249,6 +249,7 @@ cdef void sparse_blocks(const SparseTile* t, const void* dy, Py_ssize_t rows, Py
     cdef const real* d
     cdef real* strip
     cdef int vectors, lanes
+    out_row = elements(out_row)
     while column < t.n:
         vectors = strip_at(column, t.n)
         lanes = <int> min(t.n - column - (vectors - 1) * VL, <Py_ssize_t> VL)
@@ -276,6 +277,7 @@ cdef void sparse_blocks(const SparseTile* t, const void* dy, Py_ssize_t rows, Py
 cdef Py_ssize_t count_entries(const void* x, Py_ssize_t step, Py_ssize_t n) noexcept nogil:
     cdef const real* row = <const real*> x
     cdef Py_ssize_t j, count = 0
+    step = elements(step)
     for j in range(n):
         count += row[j * step] != 0
     return count
@@ -285,6 +287,7 @@ cdef Py_ssize_t take_entries(const void* x, Py_ssize_t step, Py_ssize_t n, int32
     cdef const real* row = <const real*> x
     cdef real* out = <real*> values
     cdef Py_ssize_t j, count = 0
+    step = elements(step)
     for j in range(n):
         columns[count] = <int32_t> j
         out[count] = row[j * step]

@@ -90,7 +90,7 @@ cdef inline void add_at(real* sums, vec v) noexcept nogil:
 
 cdef inline void ask_ahead(const UnitCall* c, Py_ssize_t i, Py_ssize_t j) noexcept nogil:
     prefetch_load(<const real*> c.dy + (i + ROWS_AHEAD) * c.n_out + j)
-    prefetch_load(<const real*> c.x + (i + ROWS_AHEAD) * c.x_row + j)
+    prefetch_load(moved(c.x, (i + ROWS_AHEAD) * c.x_row) + j)
 
 cdef forced_void sum_strip(term_t term, term_t other, const UnitCall* c, Py_ssize_t j, Py_ssize_t width, double* totals,
                            double* others) noexcept nogil:
@@ -157,4 +157,4 @@ cdef inline vec dy_at(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t 
     return load_some(<const real*> c.dy + i * c.n_out + j, left, 0)
 
 cdef inline vec x_at(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssize_t left) noexcept nogil:
-    return load_some(<const real*> c.x + i * c.x_row + j, left, 0)
+    return load_some(moved(c.x, i * c.x_row) + j, left, 0)

@@ -1,7 +1,7 @@
 """The table of kernels that each instruction set and dtype fills, and what is passed to them.
 
 The engine never knows the type of an element: it holds `const Kernels*`, and every pointer to elements is `void*`. Distances
-(`*_row`, `*_step`, ...) count elements, not bytes.
+(`*_row`, `*_step`, `*_column`, `*_panel`) are in bytes, as numpy's strides are; sizes count elements.
 """
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
@@ -12,7 +12,7 @@ cdef enum:
     MAX_UNIT_PARAMETERS = 2
     MAX_UNIT_OPTIONS = 4
     MAX_UPDATES = 16
-    MAX_STATES = 4          # arrays that an update keeps beside the parameters
+    MAX_STATES = 4          # arrays of an update's state, beside the parameters
     MAX_HYPERPARAMETERS = 8
     MAX_CONSTANTS = 10      # of a step
     MAX_LOSSES = 32
@@ -26,23 +26,13 @@ cdef enum:                  # what a row of targets may hold: a loss's domain
     COUNTS                  # finite, at least 0
     SIGNS                   # -1, 0 or 1
 
-cdef enum:                  # of probe.pxi; what each moves is in _probe.pyx
-    SWEEP_READ
-    SWEEP_UPDATE
-    SWEEP_STORE
-    SWEEP_COPY
-    SWEEP_TRIAD
-    SWEEPS
-
 # `options` has MAX_OPTIONS numbers, in the order in which the activation's row names them.
 ctypedef void (*forward_t)(const void* z, void* y, Py_ssize_t n, const double* options) noexcept nogil
-ctypedef void (*backward_t)(const void* dy, const void* kept, void* dz, Py_ssize_t n, const double* options) noexcept nogil
-ctypedef void (*second_t)(const void* dy, const void* kept, const void* u, void* out, Py_ssize_t n, const double* options) noexcept nogil
+ctypedef void (*backward_t)(const void* dy, const void* saved, void* dz, Py_ssize_t n, const double* options) noexcept nogil
+ctypedef void (*second_t)(const void* dy, const void* saved, const void* u, void* out, Py_ssize_t n, const double* options) noexcept nogil
 
 ctypedef void (*row_forward_t)(const void* z, void* y, Py_ssize_t n) noexcept nogil
-ctypedef void (*row_backward_t)(const void* dy, const void* kept, void* dz, Py_ssize_t n) noexcept nogil
-
-ctypedef double (*sweep_t)(void* a, void* b, void* c, Py_ssize_t n) noexcept nogil
+ctypedef void (*row_backward_t)(const void* dy, const void* saved, void* dz, Py_ssize_t n) noexcept nogil
 
 ctypedef struct Activation:
     const char* name
@@ -55,18 +45,18 @@ ctypedef struct UnitCall:
     # What a unit of the table computes with. Rows are dense; x may lie with gaps. Nothing overlaps, but dx may be dy where n_in == n_out.
     Py_ssize_t rows, n_in, n_out
     const void* x           # IN   rows x n_in
-    Py_ssize_t x_row        # elements from row to row of x
-    void* y                 # rows x n_out: forward writes it, backward may read it; forward without it (NULL) only fills `kept`
-    void* kept              # what forward leaves for backward: as many reals of each row (or column) as the kind says; forward: or NULL
+    Py_ssize_t x_row        # bytes from row to row of x
+    void* y                 # rows x n_out: forward writes it, backward may read it; forward without it (NULL) only fills `saved`
+    void* saved             # what forward leaves for backward: as many reals of each row (or column) as the kind says; forward: or NULL
     const void* dy          # IN   rows x n_out: backward and gradients only
     void* dx                # OUT  rows x n_in: backward only
     const void* parameters[MAX_UNIT_PARAMETERS]     # IN   dense; NULL where the unit has none
     void* gradients[MAX_UNIT_PARAMETERS]            # OUT  dense; NULL likewise
-    void* state[MAX_UNIT_PARAMETERS]    # what training keeps beside the parameters: running statistics; in training also NULL: none kept
+    void* state[MAX_UNIT_PARAMETERS]    # running statistics that training updates; in training also NULL: there are none
     const double* options
     bint training
     bint summed             # backward over columns: `gradients` hold those of this very call already, which saves it the same sums
-    # Where chance comes from: a number for element (row, column) follows from these and from first_row + row and column alone.
+    # Random numbers: the one of element (row, column) follows from these and from first_row + row and column alone.
     uint64_t seed, stream, step
     Py_ssize_t first_row    # the number that the batch's first row has in a larger batch that it is part of
 
@@ -76,7 +66,7 @@ ctypedef void (*unit_t)(const UnitCall* call, Py_ssize_t first, Py_ssize_t count
 ctypedef struct UnitKind:
     const char* name
     bint over_columns       # forward and backward take all rows of some columns
-    Py_ssize_t kept         # reals that forward leaves for each row (or column)
+    Py_ssize_t saved        # reals that forward leaves for each row (or column)
     int n_parameters
     unit_t forward
     unit_t backward
@@ -128,7 +118,7 @@ ctypedef struct Loss:
 
 ctypedef struct Tile:
     # c (m x n) = [c +] a (m x k) @ b (k x n), one tile and one block along K; on the last block the epilogue follows:
-    # c = act(c + bias), or c = c * act'(kept).
+    # c = act(c + bias), or c = c * act'(saved).
     Py_ssize_t m, n, k
     const void* a           # IN   element (i, p) of panel q (MR rows each): a[q * a_panel + i * a_row + p * a_step]
     Py_ssize_t a_row, a_step, a_panel
@@ -149,8 +139,8 @@ ctypedef struct Tile:
     forward_t forward       # NULL: no activation
     backward_t backward     # NULL: no derivative
     const double* options   # of either
-    const void* kept        # IN   what backward reads, at c's place, kept_row apart
-    Py_ssize_t kept_row
+    const void* saved        # IN   what backward reads, at c's place, saved_row apart
+    Py_ssize_t saved_row
     # The ranges that FASTBP_DEBUG=1 holds every panel and every store against.
     const void* a_begin
     const void* a_end
@@ -181,7 +171,7 @@ ctypedef struct SparseTile:
     const double* options
 
 ctypedef struct SparseGroup:
-    # Some rows of the batch, turned: the entries of column c are starts[c] .. starts[c + 1] - 1, each a row of the batch and a value.
+    # Some rows of the batch, transposed: the entries of column c are starts[c] .. starts[c + 1] - 1, each a row of the batch and a value.
     int64_t* starts         # n_columns + 2
     int32_t* rows
     void* values
@@ -216,7 +206,7 @@ ctypedef struct Kernels:
 
     # products with a sparse x
     void (*sparse_rows)(const SparseTile* t, Py_ssize_t first, Py_ssize_t rows) noexcept nogil
-    void (*sparse_turn)(const SparseTile* t, Py_ssize_t first, Py_ssize_t rows, const SparseGroup* out) noexcept nogil
+    void (*sparse_transpose)(const SparseTile* t, Py_ssize_t first, Py_ssize_t rows, const SparseGroup* out) noexcept nogil
     void (*sparse_columns)(const SparseSums* t, Py_ssize_t first, Py_ssize_t count) noexcept nogil
     void (*sparse_blocks)(const SparseTile* t, const void* dy, Py_ssize_t rows, Py_ssize_t first_block, Py_ssize_t end_block, void* out,
                           Py_ssize_t out_row) noexcept nogil
@@ -233,7 +223,7 @@ ctypedef struct Kernels:
     void (*erf)(const void* x, void* y, Py_ssize_t n) noexcept nogil
     # y = [y +] factor x
     void (*blend)(const void* x, double factor, void* y, Py_ssize_t n, bint accumulate) noexcept nogil
-    # y[i] = x[i * step], and back
+    # y[i] = the element i * step bytes behind x, and back
     void (*gather)(const void* x, Py_ssize_t step, void* y, Py_ssize_t n) noexcept nogil
     void (*scatter)(const void* x, void* y, Py_ssize_t step, Py_ssize_t n) noexcept nogil
     bint (*finite)(const void* x, Py_ssize_t n) noexcept nogil      # no NaN and no infinity among them?
@@ -260,7 +250,3 @@ ctypedef struct Kernels:
     void (*penalize)(const void* p, void* g, const Step* s, Py_ssize_t n) noexcept nogil
     void (*add)(const void* x, void* y, Py_ssize_t n) noexcept nogil
     void (*approach)(const void* x, void* y, double share, Py_ssize_t n) noexcept nogil
-
-    # the machine's limits: mr * nr multiply-adds a step on registers alone, and sweeps over memory
-    double (*multiply_adds)(Py_ssize_t steps) noexcept nogil
-    sweep_t sweeps[SWEEPS]

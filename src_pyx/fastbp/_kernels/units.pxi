@@ -10,7 +10,7 @@
 # (b) Sums over rows: COLUMNS_BLOCK rows in the elements' type, one after another, and these in double. Sums over a row: SUM_BLOCK vectors
 #     in two sums that take turns, and these in double; squares in double from the start, where no float overflows. So no error
 #     grows with the length, and the order follows from the shape.
-# (c) `forward` without y only fills `kept`; without `kept` it only fills y. What a kind keeps of a row lies together, since rows
+# (c) `forward` without y only fills `saved`; without `saved` it only fills y. What a kind keeps of a row lies together, since rows
 #     are cut into blocks; what it keeps of the columns lies in one line of n_out for each number.
 # (d) dx may be dy: gradients come before backward, and backward reads an element before it writes there.
 
@@ -19,7 +19,7 @@ cdef UnitKind* declare_unit(const char* name, unit_t forward, unit_t backward) e
     if kernels.n_units == MAX_UNIT_KINDS:
         raise RuntimeError("MAX_UNIT_KINDS in table.pxd is too small")
     kind.name, kind.forward, kind.backward, kind.gradients = name, forward, backward, NULL
-    kind.over_columns, kind.items_are_columns, kind.kept, kind.n_parameters = False, False, 0, 0
+    kind.over_columns, kind.items_are_columns, kind.saved, kind.n_parameters = False, False, 0, 0
     kernels.n_units += 1
     return kind
 
@@ -29,7 +29,7 @@ cdef UnitKind* declare_unit(const char* name, unit_t forward, unit_t backward) e
 cdef void softmax_unit_forward(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(first, first + count):
-        softmax(<const real*> c.x + i * c.x_row, <real*> c.y + i * c.n_out, c.n_out)
+        softmax(moved(c.x, i * c.x_row), <real*> c.y + i * c.n_out, c.n_out)
 
 cdef void softmax_unit_backward(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
     cdef Py_ssize_t i
@@ -41,7 +41,7 @@ declare_unit(b"softmax", softmax_unit_forward, softmax_unit_backward)
 cdef void log_softmax_unit_forward(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(first, first + count):
-        log_softmax(<const real*> c.x + i * c.x_row, <real*> c.y + i * c.n_out, c.n_out)
+        log_softmax(moved(c.x, i * c.x_row), <real*> c.y + i * c.n_out, c.n_out)
 
 cdef void log_softmax_unit_backward(const UnitCall* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
     cdef Py_ssize_t i

@@ -2,25 +2,26 @@
 
 Design
 ------
-(a) Each kernel has two doors. `matmul` takes arguments that were checked: one dtype, aligned, native; inputs of any strides,
+(a) Each kernel has two entry points. `matmul` takes arguments that were checked: one dtype, aligned, native; inputs of any strides,
     outputs writable and apart from the inputs (elementwise: or exactly an input). `try_matmul` takes anything and looks whether it is
-    *plain*: exact arrays of one native dtype, aligned, of fitting shapes; an out that is contiguous, and apart by the mere range of its
-    addresses. If so it computes at once, in a third of a microsecond instead of one to eight; if not it returns None, has
-    touched nothing, and functional.py checks what there is, says what is wrong, or converts and comes in by the other door.
-(b) Being plain decides nothing but the way: both doors lead to the same function with the same operands.
+    *plain* (plain.pxd), of fitting shapes, with an out that is contiguous, and apart by the mere range of its addresses. If so it
+    computes at once, in a third of a microsecond instead of one to eight; if not it returns None, has touched nothing, and the
+    functions in Python check what there is, say what is wrong, or convert and come in by the other entry point.
+(b) Being plain decides nothing but the path: both lead to the same function with the same operands.
 (c) Each function measures its work, gives up the GIL where that pays, and runs its tasks. Work that keeps the GIL and is one task needs
-    no session: nothing shares it, and no signal waits that long.
+    no session: no other thread shares it, and no signal waits that long.
 (d) Arrays of any number of dimensions are walked as `outer` rows of `n` elements. Neighbouring axes that continue each other in every
     operand become one first, with the axes in the order of the output's strides, so that an array in any dense order is one row.
 """
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 from fastbp._runtime.dispatch cimport find_activation, find_unit, kernels_for
 from fastbp._ops.loss cimport RowLoss, is_label, number_at
-from fastbp._ops.product cimport Product, multiply, product_cost, product_init, product_scratch, product_turn
+from fastbp._ops.plain cimport is_plain, is_plain_real
+from fastbp._ops.product cimport Product, multiply, product_cost, product_init, product_scratch, product_transpose
 from fastbp._kernels.table cimport (
     ANY_VALUES, MAX_OPTIONS, MAX_UNIT_OPTIONS, PROBABILITIES, Kernels, Loss, LossOptions, backward_t, forward_t, row_backward_t,
     row_forward_t, second_t,
@@ -28,6 +29,7 @@ from fastbp._kernels.table cimport (
 from fastbp._runtime.team cimport (
     RELEASE_US, TASK_ELEMENTS, Session, raise_pending, run_tasks, session_begin, session_end, task_t, threads_wanted,
 )
+from fastbp._runtime.sizes cimport padded
 from fastbp._ops.unit cimport UnitSweep, unit_backward, unit_cost, unit_forward, unit_scratch
 
 from fastbp._runtime.dispatch import activation_names  # no-cython-lint: beside the functions that take these names
@@ -43,30 +45,14 @@ cdef enum:
     SMALL_SCRATCH = 32 << 10    # the same for packed panels: malloc takes 0.1 us, which a product of 8 x 8 notices
 
 
-# --- what is plain: see (a)
-
-cdef extern from * nogil:
-    """
-    #define fastbp_descr(x) ((void *)PyArray_DESCR((PyArrayObject *)(x)))
-    """
-    void* descr_of "fastbp_descr"(void* x)
-
-# numpy keeps one native dtype object of each type; one that carries metadata, or swaps bytes, is another.
-cdef cnp.dtype float_dtype = cnp.PyArray_DescrFromType(cnp.NPY_FLOAT)
-cdef cnp.dtype double_dtype = cnp.PyArray_DescrFromType(cnp.NPY_DOUBLE)
-cdef cnp.dtype label_dtype = cnp.PyArray_DescrFromType(cnp.NPY_INT64)
-
-cdef inline bint is_plain(object x) noexcept:
-    if not cnp.PyArray_CheckExact(x) or not cnp.PyArray_ISALIGNED(<cnp.ndarray> x):
-        return False
-    return descr_of(<void*> x) == <void*> float_dtype or descr_of(<void*> x) == <void*> double_dtype
+# --- what is plain: see (a) and plain.pxd
 
 cdef inline bint is_like(object x, object first) noexcept:
-    """Plain, of the dtype of first."""
-    return cnp.PyArray_CheckExact(x) and descr_of(<void*> x) == descr_of(<void*> first) and cnp.PyArray_ISALIGNED(<cnp.ndarray> x)
+    """Plain, of the dtype of first, which is."""
+    return is_plain(x, cnp.PyArray_TYPE(<cnp.ndarray> first))
 
-cdef inline bint is_plain_matrix(object x) noexcept:
-    return is_plain(x) and cnp.PyArray_NDIM(<cnp.ndarray> x) == 2
+cdef inline bint is_plain_factor(object x) noexcept:
+    return is_plain_real(x) and cnp.PyArray_NDIM(<cnp.ndarray> x) == 2
 
 cdef inline bint is_matrix_like(object x, object first) noexcept:
     return is_like(x, first) and cnp.PyArray_NDIM(<cnp.ndarray> x) == 2
@@ -136,7 +122,7 @@ ctypedef struct Axes:
     Py_ssize_t strides[MAX_OPERANDS][MAX_DIMENSIONS]    # bytes
     char* data[MAX_OPERANDS]
     Py_ssize_t n
-    Py_ssize_t inner[MAX_OPERANDS]                      # elements
+    Py_ssize_t inner[MAX_OPERANDS]                      # bytes
     Py_ssize_t outer
 
 cdef void add_operand(Axes* axes, cnp.ndarray x) noexcept:
@@ -195,12 +181,12 @@ cdef void split_inner(Axes* axes, Py_ssize_t itemsize) noexcept nogil:
     cdef int i, k
     axes.n = 1
     for k in range(axes.operands):
-        axes.inner[k] = 1
+        axes.inner[k] = itemsize
     if axes.ndim:
         axes.ndim -= 1
         axes.n = axes.shape[axes.ndim]
         for k in range(axes.operands):
-            axes.inner[k] = axes.strides[k][axes.ndim] // itemsize
+            axes.inner[k] = axes.strides[k][axes.ndim]
     axes.outer = 1
     for i in range(axes.ndim):
         axes.outer *= axes.shape[i]
@@ -227,7 +213,7 @@ cdef void elementwise_axes(Axes* axes, Py_ssize_t itemsize) noexcept nogil:
     split_inner(axes, itemsize)
 
 
-# --- elementwise: y = f(z), dz = g(dy, kept), dy f''(z) u
+# --- elementwise: y = f(z), dz = g(dy, saved), dy f''(z) u
 
 ctypedef struct Map:
     Axes axes
@@ -243,12 +229,11 @@ cdef void map_piece(Map* m, char** p, Py_ssize_t n) noexcept nogil:
     cdef double buffers[MAX_OPERANDS][CHUNK]
     cdef char* chunk[MAX_OPERANDS]
     cdef const Axes* axes = &m.axes
-    cdef Py_ssize_t itemsize = m.kernels.itemsize
     cdef Py_ssize_t first, count
     cdef int k, last = axes.operands - 1
     cdef bint dense = True
     for k in range(axes.operands):
-        dense = dense and axes.inner[k] == 1
+        dense = dense and axes.inner[k] == m.kernels.itemsize
     if dense:
         map_dense(m, p, p[last], n)
         return
@@ -256,9 +241,9 @@ cdef void map_piece(Map* m, char** p, Py_ssize_t n) noexcept nogil:
         count = min(n - first, <Py_ssize_t> CHUNK)
         for k in range(last):
             chunk[k] = <char*> buffers[k]
-            m.kernels.gather(p[k] + first * axes.inner[k] * itemsize, axes.inner[k], buffers[k], count)
+            m.kernels.gather(p[k] + first * axes.inner[k], axes.inner[k], buffers[k], count)
         map_dense(m, chunk, <char*> buffers[last], count)
-        m.kernels.scatter(buffers[last], p[last] + first * axes.inner[last] * itemsize, axes.inner[last], count)
+        m.kernels.scatter(buffers[last], p[last] + first * axes.inner[last], axes.inner[last], count)
 
 cdef inline void map_dense(Map* m, char** x, char* y, Py_ssize_t n) noexcept nogil:
     if m.forward != NULL:
@@ -268,7 +253,7 @@ cdef inline void map_dense(Map* m, char** x, char* y, Py_ssize_t n) noexcept nog
     elif m.second != NULL:
         m.second(x[0], x[1], x[2], y, n, m.options)
     else:
-        m.kernels.gather(x[0], 1, y, n)    # the identity
+        memmove(y, x[0], n * m.kernels.itemsize)    # the identity
 
 cdef void map_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef Map* m = <Map*> context
@@ -280,7 +265,7 @@ cdef void map_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef int k
     while row < end:
         for k in range(m.axes.operands):
-            p[k] = row_of(&m.axes, k, row) + first * m.axes.inner[k] * m.kernels.itemsize
+            p[k] = row_of(&m.axes, k, row) + first * m.axes.inner[k]
         map_piece(m, p, count)
         row += 1
 
@@ -332,7 +317,7 @@ def try_activation(int index, z, out, double a=0, double b=0):
 cdef cnp.ndarray forward_target(z, out):
     """Where f(z) goes; None where z or out needs a closer look."""
     cdef cnp.ndarray y
-    if not is_plain(z):
+    if not is_plain_real(z):
         return None
     y = target(out, z, cnp.PyArray_NDIM(z), cnp.PyArray_DIMS(z))
     return y if y is not None and apart_or_same(out, z) else None
@@ -357,16 +342,16 @@ def try_activation_backward(int index, dy, v, out, double a=0, double b=0):
     activation_backward(index, dy, v, dz, a, b)
     return dz
 
-cdef cnp.ndarray backward_target(object dy, object kept, object out):
+cdef cnp.ndarray backward_target(object dy, object saved, object out):
     """Where an elementwise derivative goes; None where something is not plain."""
     cdef cnp.ndarray dz
-    if not is_plain(dy) or not is_like(kept, dy) or not same_shape(dy, kept):
+    if not is_plain_real(dy) or not is_like(saved, dy) or not same_shape(dy, saved):
         return None
     dz = target(out, dy, cnp.PyArray_NDIM(dy), cnp.PyArray_DIMS(dy))
-    return dz if dz is not None and apart_or_same(out, dy) and apart_or_same(out, kept) else None
+    return dz if dz is not None and apart_or_same(out, dy) and apart_or_same(out, saved) else None
 
-def activation_second(int index, cnp.ndarray dy, cnp.ndarray kept, cnp.ndarray u, cnp.ndarray out, double a=0, double b=0):
-    """out = dy f''(z) u, for products of a Hessian with a vector; kept is what the activation's backward reads."""
+def activation_second(int index, cnp.ndarray dy, cnp.ndarray saved, cnp.ndarray u, cnp.ndarray out, double a=0, double b=0):
+    """out = dy f''(z) u, for products of a Hessian with a vector; saved is what the activation's backward reads."""
     cdef Map m
     m.options[0], m.options[1] = a, b
     m.kernels = kernels_for(cnp.PyArray_ITEMSIZE(out))
@@ -377,7 +362,7 @@ def activation_second(int index, cnp.ndarray dy, cnp.ndarray kept, cnp.ndarray u
         return
     m.axes.operands = 0
     add_operand(&m.axes, dy)
-    add_operand(&m.axes, kept)
+    add_operand(&m.axes, saved)
     add_operand(&m.axes, u)
     add_operand(&m.axes, out)
     elementwise_axes(&m.axes, m.kernels.itemsize)
@@ -454,7 +439,7 @@ cdef void compute_row(Rows* r, Py_ssize_t row, char** p) noexcept nogil:
 cdef void labels_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     """Dense rows of a matrix, with labels and no weights: many at once."""
     cdef Rows* r = <Rows*> context
-    cdef Py_ssize_t z_row = r.axes.strides[0][0] // r.kernels.itemsize, dz_row = r.axes.strides[1][0] // r.kernels.itemsize
+    cdef Py_ssize_t z_row = r.axes.strides[0][0], dz_row = r.axes.strides[1][0]
     cdef int64_t labels[LABELS_AT_ONCE]
     cdef double factors[LABELS_AT_ONCE]
     cdef Py_ssize_t i, now, row = task * r.rows
@@ -479,13 +464,13 @@ cdef void rows_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     while row < end:
         for k in range(axes.operands):
             p[k] = row_of(axes, k, row)
-            if axes.inner[k] != 1:
+            if axes.inner[k] != r.kernels.itemsize:
                 place = r.buffers + worker * r.buffer_bytes + k * axes.n * r.kernels.itemsize
                 if k < last:
                     r.kernels.gather(p[k], axes.inner[k], place, axes.n)
                 p[k] = place
         compute_row(r, row, p)
-        if axes.inner[last] != 1:
+        if axes.inner[last] != r.kernels.itemsize:
             r.kernels.scatter(p[last], row_of(axes, last, row), axes.inner[last], axes.n)
         row += 1
 
@@ -499,7 +484,7 @@ cdef int run_rows(Rows* r) except -1:
     if r.axes.n == 0 or r.axes.outer == 0:
         return 0
     for k in range(r.axes.operands):
-        dense = dense and r.axes.inner[k] == 1
+        dense = dense and r.axes.inner[k] == r.kernels.itemsize
     r.rows = max(<Py_ssize_t> 1, TASK_ELEMENTS // r.axes.n)
     tasks = (r.axes.outer + r.rows - 1) // r.rows
     if dense and r.labels != NULL and r.at_once and r.weights == NULL:
@@ -510,7 +495,7 @@ cdef int run_rows(Rows* r) except -1:
     session_begin(&session, threads_wanted() if cost > RELEASE_US else 1)
     r.buffers = NULL
     if not dense:
-        r.buffer_bytes = (MAX_OPERANDS * r.axes.n * r.kernels.itemsize + 63) // 64 * 64
+        r.buffer_bytes = padded(MAX_OPERANDS * r.axes.n * r.kernels.itemsize)
         r.buffers = <char*> PyMem_RawMalloc(session.n_threads * r.buffer_bytes)
         if r.buffers == NULL:
             session_end(&session)
@@ -545,12 +530,12 @@ cdef int run_forward(row_forward_t function(const Kernels*) noexcept, cnp.ndarra
     split_inner(&r.axes, r.kernels.itemsize)
     return run_rows(&r)
 
-cdef int run_backward(row_backward_t function(const Kernels*) noexcept, cnp.ndarray dy, cnp.ndarray kept, cnp.ndarray out) except -1:
+cdef int run_backward(row_backward_t function(const Kernels*) noexcept, cnp.ndarray dy, cnp.ndarray saved, cnp.ndarray out) except -1:
     cdef Rows r
     rows_init(&r, out)
     r.backward = function(r.kernels)
     add_operand(&r.axes, dy)
-    add_operand(&r.axes, kept)
+    add_operand(&r.axes, saved)
     add_operand(&r.axes, out)
     split_inner(&r.axes, r.kernels.itemsize)
     return run_rows(&r)
@@ -565,11 +550,11 @@ cdef object try_forward(row_forward_t function(const Kernels*) noexcept, object 
     run_forward(function, z, y)
     return y
 
-cdef object try_backward(row_backward_t function(const Kernels*) noexcept, object dy, object kept, object out):
-    cdef cnp.ndarray dz = backward_target(dy, kept, out)
+cdef object try_backward(row_backward_t function(const Kernels*) noexcept, object dy, object saved, object out):
+    cdef cnp.ndarray dz = backward_target(dy, saved, out)
     if dz is None or not has_columns(dz):
         return None
-    run_backward(function, dy, kept, dz)
+    run_backward(function, dy, saved, dz)
     return dz
 
 cdef row_forward_t softmax_of(const Kernels* kernels) noexcept:
@@ -686,7 +671,7 @@ def try_loss(RowLoss loss not None, z, t, weight, reduction, out):
     cdef bint mean, each
     if loss.counts or loss.options.n_targets:
         return None     # neither what divides nor the width of the targets is plain
-    if type(reduction) is not str or weight is not None or not is_plain_matrix(z) or not has_columns(z) \
+    if type(reduction) is not str or weight is not None or not is_plain_factor(z) or not has_columns(z) \
             or cnp.PyArray_DIM(z, 0) == 0 or not are_plain_targets(loss, t, z):
         return None
     mean, each = reduction == "mean", reduction == "none"
@@ -701,8 +686,7 @@ cdef bint are_plain_targets(RowLoss loss, object t, cnp.ndarray z) noexcept:
     """Of a loss without options that depend on the number of outputs."""
     if is_matrix_like(t, z):
         return same_shape(t, z) and (loss.domain == ANY_VALUES or (loss.domain == PROBABILITIES and are_probabilities(t)))
-    return loss.takes_labels and cnp.PyArray_CheckExact(t) and descr_of(<void*> t) == <void*> label_dtype \
-        and cnp.PyArray_ISALIGNED(<cnp.ndarray> t) and has_shape(<cnp.ndarray> t, 1, cnp.PyArray_DIMS(z)) \
+    return loss.takes_labels and is_plain(t, cnp.NPY_INT64) and has_shape(<cnp.ndarray> t, 1, cnp.PyArray_DIMS(z)) \
         and (loss.domain == ANY_VALUES or cnp.PyArray_DIM(z, 1) > 1) and are_labels(t, &loss.options, cnp.PyArray_DIM(z, 1))
 
 # More values than TASK_ELEMENTS would be looked at for longer than the GIL may be held: numpy, in the checks, gives it up.
@@ -744,21 +728,18 @@ def loss(RowLoss loss not None, cnp.ndarray z, cnp.ndarray t, weight, double div
 
 # --- products
 
-cdef inline Py_ssize_t distance(cnp.ndarray x, int axis) noexcept:
-    return cnp.PyArray_STRIDE(x, axis) // cnp.PyArray_ITEMSIZE(x)
-
-cdef void set_operands(Product* p, cnp.ndarray a, bint a_turned, cnp.ndarray b, bint b_turned, cnp.ndarray c) noexcept:
-    """c = a @ b, with a or b turned (transposed) where asked."""
+cdef void set_operands(Product* p, cnp.ndarray a, bint a_transposed, cnp.ndarray b, bint b_transposed, cnp.ndarray c) noexcept:
+    """c = a @ b, with a or b transposed where asked."""
     product_init(p)
     p.m = cnp.PyArray_DIM(c, 0)
     p.n = cnp.PyArray_DIM(c, 1)
-    p.k = cnp.PyArray_DIM(a, 0 if a_turned else 1)
-    p.a = cnp.PyArray_DATA(a)
-    p.a_row, p.a_step = distance(a, 1 if a_turned else 0), distance(a, 0 if a_turned else 1)
-    p.b = cnp.PyArray_DATA(b)
-    p.b_step, p.b_column = distance(b, 1 if b_turned else 0), distance(b, 0 if b_turned else 1)
-    p.c = cnp.PyArray_DATA(c)
-    p.c_row, p.c_column = distance(c, 0), distance(c, 1)
+    p.k = cnp.PyArray_DIM(a, 0 if a_transposed else 1)
+    p.a = cnp.PyArray_BYTES(a)
+    p.a_row, p.a_step = cnp.PyArray_STRIDE(a, 1 if a_transposed else 0), cnp.PyArray_STRIDE(a, 0 if a_transposed else 1)
+    p.b = cnp.PyArray_BYTES(b)
+    p.b_step, p.b_column = cnp.PyArray_STRIDE(b, 1 if b_transposed else 0), cnp.PyArray_STRIDE(b, 0 if b_transposed else 1)
+    p.c = cnp.PyArray_BYTES(c)
+    p.c_row, p.c_column = cnp.PyArray_STRIDE(c, 0), cnp.PyArray_STRIDE(c, 1)
 
 cdef int run_products(const Kernels* kernels, Product* products, int count) except -1:
     """Side by side, in one session."""
@@ -795,15 +776,15 @@ def matmul(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, bias=None):
     set_operands(&p, a, False, b, False, out)
     if bias is not None:
         bias = cnp.PyArray_GETCONTIGUOUS(<cnp.ndarray> bias)
-        p.bias = cnp.PyArray_DATA(<cnp.ndarray> bias)
+        p.bias = cnp.PyArray_BYTES(<cnp.ndarray> bias)
     elif p.c_column != 1 and p.c_row == 1:
-        product_turn(&p)
+        product_transpose(&p)
     run_products(kernels, &p, 1)
 
 def try_matmul(a, b, bias, out):
     cdef cnp.ndarray c
     cdef cnp.npy_intp shape[2]
-    if not is_plain_matrix(a) or not is_matrix_like(b, a) or cnp.PyArray_DIM(a, 1) != cnp.PyArray_DIM(b, 0):
+    if not is_plain_factor(a) or not is_matrix_like(b, a) or cnp.PyArray_DIM(a, 1) != cnp.PyArray_DIM(b, 0):
         return None
     shape[0], shape[1] = cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(b, 1)
     if bias is not None and not (is_like(bias, a) and has_shape(bias, 1, shape + 1)):
@@ -826,11 +807,11 @@ def linear_backward(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray w, dx, cnp.ndarra
     # dw = x.T @ dy, db = dy.sum(axis=0) on the way
     set_operands(&products[count], x, True, dy, False, dw)
     if db is not None and products[count].m > 0:
-        products[count].sums = cnp.PyArray_DATA(<cnp.ndarray> db)
-        products[count].sums_step = distance(<cnp.ndarray> db, 0)
+        products[count].sums = cnp.PyArray_BYTES(<cnp.ndarray> db)
+        products[count].sums_step = cnp.PyArray_STRIDE(<cnp.ndarray> db, 0)
     elif db is not None:
-        kernels.column_sums(cnp.PyArray_DATA(dy), distance(dy, 0), distance(dy, 1), cnp.PyArray_DIM(dy, 0), cnp.PyArray_DIM(dy, 1),
-                            cnp.PyArray_DATA(<cnp.ndarray> db), distance(<cnp.ndarray> db, 0), False)
+        kernels.column_sums(cnp.PyArray_DATA(dy), cnp.PyArray_STRIDE(dy, 0), cnp.PyArray_STRIDE(dy, 1), cnp.PyArray_DIM(dy, 0),
+                            cnp.PyArray_DIM(dy, 1), cnp.PyArray_DATA(<cnp.ndarray> db), cnp.PyArray_STRIDE(<cnp.ndarray> db, 0), False)
     run_products(kernels, products, count + 1)
 
 def try_linear_backward(dy, x, w, bint need_dx, out):
@@ -874,7 +855,7 @@ def try_matmul_backward(dc, a, b, out):
 
 cdef bint are_plain_factors(object dc, object a, object b) noexcept:
     """Of c = a @ b, with the gradient at c."""
-    return is_plain_matrix(dc) and is_matrix_like(a, dc) and is_matrix_like(b, dc) \
+    return is_plain_factor(dc) and is_matrix_like(a, dc) and is_matrix_like(b, dc) \
         and cnp.PyArray_DIM(<cnp.ndarray> a, 1) == cnp.PyArray_DIM(<cnp.ndarray> b, 0) \
         and cnp.PyArray_DIM(<cnp.ndarray> dc, 0) == cnp.PyArray_DIM(<cnp.ndarray> a, 0) \
         and cnp.PyArray_DIM(<cnp.ndarray> dc, 1) == cnp.PyArray_DIM(<cnp.ndarray> b, 1)
@@ -895,7 +876,7 @@ cdef int sweep_init(UnitSweep* s, double* options, str name, cnp.ndarray x, Py_s
     s.kernels = kernels_for(cnp.PyArray_ITEMSIZE(x))
     s.kind = find_unit(s.kernels, name)
     s.call.rows, s.call.n_in, s.call.n_out = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), n_out
-    s.call.x, s.call.x_row = cnp.PyArray_DATA(x), distance(x, 0)
+    s.call.x, s.call.x_row = cnp.PyArray_DATA(x), cnp.PyArray_STRIDE(x, 0)
     s.call.training = training
     s.call.seed, s.call.stream, s.call.step, s.call.first_row = chance
     for k in range(len(parameters)):
@@ -951,7 +932,7 @@ def unit_gradients(str name, cnp.ndarray dy, cnp.ndarray x, dx, tuple parameters
             s.call.gradients[k] = data_of(gradients[k])
             s.sizes[k] = cnp.PyArray_SIZE(<cnp.ndarray> gradients[k])
             s.items = s.call.n_out if s.kind.items_are_columns else cnp.PyArray_DIM(<cnp.ndarray> gradients[k], 0)
-    room = s.kind.kept * (s.call.n_out if s.kind.over_columns else s.call.rows)
-    kept = cnp.PyArray_EMPTY(1, &room, cnp.PyArray_TYPE(x), 0)
-    s.call.kept, s.recomputes = data_of(kept), True
+    room = s.kind.saved * (s.call.n_out if s.kind.over_columns else s.call.rows)
+    saved = cnp.PyArray_EMPTY(1, &room, cnp.PyArray_TYPE(x), 0)
+    s.call.saved, s.recomputes = data_of(saved), True
     run_unit(&s, False)

@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t
 
 from fastbp._kernels.table cimport Kernels, SparseGroup, SparseSums, SparseTile
 from fastbp._runtime.team cimport Session
-from fastbp._ops.update cimport Rule
+from fastbp._ops.update cimport Sink
 
 cdef struct SparseX:
     # The entries of row i are starts[i] .. starts[i + 1] - 1: columns and values
@@ -25,7 +25,7 @@ cdef class SparseRows:
     cdef int take_blocks(self) except -1
     cdef int fill(self, cnp.ndarray x) except -1
 
-cdef struct TurnedX:
+cdef struct TransposedX:
     # A batch by columns: in groups of its rows, or, where it has blocks, as it is
     SparseTile x                    # as far as it says where the entries are
     SparseGroup* groups             # none where x has blocks
@@ -37,28 +37,23 @@ cdef struct SparseGradient:
     const Kernels* kernels
     SparseTile x                    # as far as it says where the entries are, and has n outputs
     SparseSums sums                 # but for where they go
-    char* weights                   # OUT  n_columns x n, weights_row apart; unused with a rule
-    Py_ssize_t weights_row
-    char* biases                    # OUT  n; unused with a rule
-    const Rule* rule                # NULL, or these are gradients that only this update reads
-    char* updated                   # OUT  n_columns x n parameters, updated_row apart
-    Py_ssize_t updated_row
-    char* updated_biases            # OUT  n parameters
+    Sink weights                    # n_columns x n
+    Sink biases                     # n
     Py_ssize_t columns_of_task
 
 cdef Py_ssize_t entries_of(const SparseX* x, const int64_t* order, Py_ssize_t first, Py_ssize_t rows) noexcept nogil
-cdef Py_ssize_t turned_bytes(const SparseX* x, Py_ssize_t rows, bint in_order, Py_ssize_t itemsize) noexcept
-cdef void turned_begin(TurnedX* t, const SparseTile* x, Py_ssize_t rows, const SparseX* all_rows, Py_ssize_t itemsize,
-                       char* room) noexcept nogil
-cdef void turn_group(const Kernels* kernels, const TurnedX* t, Py_ssize_t group) noexcept nogil
+cdef Py_ssize_t transposed_bytes(const SparseX* x, Py_ssize_t rows, bint in_order, Py_ssize_t itemsize) noexcept
+cdef void transposed_begin(TransposedX* t, const SparseTile* x, Py_ssize_t rows, const SparseX* all_rows, Py_ssize_t itemsize,
+                           char* room) noexcept nogil
+cdef void transpose_group(const Kernels* kernels, const TransposedX* t, Py_ssize_t group) noexcept nogil
 cdef double sparse_cost(const Kernels* kernels, Py_ssize_t entries, Py_ssize_t n) noexcept nogil
 cdef Py_ssize_t strip_bytes(const Kernels* kernels, Py_ssize_t n) noexcept nogil
-cdef void gradient_init(SparseGradient* g, const Kernels* kernels, const TurnedX* x, const char* dy, Py_ssize_t n) noexcept nogil
+cdef void gradient_init(SparseGradient* g, const Kernels* kernels, const TransposedX* x, const char* dy, Py_ssize_t n) noexcept nogil
 cdef Py_ssize_t gradient_tasks(const SparseGradient* g) noexcept nogil
 cdef void gradient_task(const SparseGradient* g, Py_ssize_t task, char* strip) noexcept nogil
 
 # Each in a phase of its own. True when a signal interrupted it.
 cdef bint sparse_forward(Session* session, const Kernels* kernels, const SparseTile* x, Py_ssize_t rows,
                          Py_ssize_t entries) noexcept nogil
-cdef bint sparse_turn(Session* session, const Kernels* kernels, const TurnedX* t, Py_ssize_t entries) noexcept nogil
+cdef bint sparse_transpose(Session* session, const Kernels* kernels, const TransposedX* t, Py_ssize_t entries) noexcept nogil
 cdef bint sparse_gradient(Session* session, const SparseGradient* g, Py_ssize_t entries, char* scratch) noexcept nogil

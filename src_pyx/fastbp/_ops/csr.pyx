@@ -7,8 +7,8 @@ Design
 (b) A batch is a choice of its rows: nothing is gathered.
 (c) Rows of y need nothing but a row of x each. Rows of dw need x by columns, so that a task owns some of them and the result does not
     depend on the number of threads. Where rows are full enough, x knows where each block of columns begins in each of its rows, and a
-    task goes through its block in all rows. Otherwise a batch is turned once, in groups of rows that are tasks themselves. A group has at
-    least as many entries as there are columns (if the batch has), so that going through all columns of all groups costs no more than
+    task goes through its block in all rows. Otherwise a batch is transposed once, in groups of rows that are tasks themselves. A group has
+    at least as many entries as there are columns (if the batch has), so that going through all columns of all groups costs no more than
     the entries do.
 (d) A gradient that only an update reads is never stored: strips of it lie in a worker's caches, and are 0 but for the columns that have
     entries. Every parameter is updated, as with a dense x; only where the update is w - rate * 0 is the row left alone.
@@ -17,13 +17,13 @@ Design
 cimport numpy as cnp
 from libc.math cimport isfinite
 from libc.stdint cimport INT32_MAX, int32_t, int64_t
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memmove, memset
 
 from fastbp._runtime.dispatch cimport kernels_for
 from fastbp._runtime.sizes cimport ceil_div, padded
 from fastbp._kernels.table cimport BLOCK_COLUMNS, Kernels, SparseGroup, SparseSums, SparseTile
 from fastbp._runtime.team cimport TASK_ELEMENTS, Session, run_tasks
-from fastbp._ops.update cimport apply_rule, descends
+from fastbp._ops.update cimport sink_rows
 
 cnp.import_array()
 
@@ -156,7 +156,7 @@ cdef class SparseRows:
     cdef int fill(self, cnp.ndarray x) except -1:
         cdef const Kernels* kernels = kernels_for(self.itemsize)
         cdef Py_ssize_t n_rows = cnp.PyArray_DIM(x, 0), n_columns = cnp.PyArray_DIM(x, 1), i
-        cdef Py_ssize_t row = cnp.PyArray_STRIDE(x, 0), step = cnp.PyArray_STRIDE(x, 1) // self.itemsize
+        cdef Py_ssize_t row = cnp.PyArray_STRIDE(x, 0), step = cnp.PyArray_STRIDE(x, 1)
         cdef const char* first = cnp.PyArray_BYTES(x)
         cdef cnp.ndarray kept_starts = empty(n_rows + 1, cnp.NPY_INT64)
         cdef cnp.ndarray kept_columns, values
@@ -227,7 +227,7 @@ def count_entries(x):
     with nogil:
         for i in range(cnp.PyArray_DIM(matrix, 0)):
             count += kernels.count_entries(cnp.PyArray_BYTES(matrix) + i * cnp.PyArray_STRIDE(matrix, 0),
-                                           cnp.PyArray_STRIDE(matrix, 1) // kernels.itemsize, cnp.PyArray_DIM(matrix, 1))
+                                           cnp.PyArray_STRIDE(matrix, 1), cnp.PyArray_DIM(matrix, 1))
     return count
 
 
@@ -256,7 +256,7 @@ cdef int groups_of(const SparseX* x, Py_ssize_t rows) noexcept nogil:
     least = max(<Py_ssize_t> ROWS_OF_GROUP, x.n_columns * x.n_rows // max(x.entries, <Py_ssize_t> 1))
     return <int> ceil_div(rows, least)
 
-cdef Py_ssize_t turned_bytes(const SparseX* x, Py_ssize_t rows, bint in_order, Py_ssize_t itemsize) noexcept:
+cdef Py_ssize_t transposed_bytes(const SparseX* x, Py_ssize_t rows, bint in_order, Py_ssize_t itemsize) noexcept:
     """For any batch of at most so many rows; in an order, in which a row may come several times."""
     cdef Py_ssize_t groups = groups_of(x, rows), entries = rows * x.longest
     if groups == 0:
@@ -266,8 +266,8 @@ cdef Py_ssize_t turned_bytes(const SparseX* x, Py_ssize_t rows, bint in_order, P
     return (padded(groups * sizeof(SparseGroup)) + groups * padded((x.n_columns + 2) * sizeof(int64_t))
             + padded(entries * sizeof(int32_t)) + entries * itemsize)
 
-cdef void turned_begin(TurnedX* t, const SparseTile* x, Py_ssize_t rows, const SparseX* all_rows, Py_ssize_t itemsize,
-                       char* room) noexcept nogil:
+cdef void transposed_begin(TransposedX* t, const SparseTile* x, Py_ssize_t rows, const SparseX* all_rows, Py_ssize_t itemsize,
+                           char* room) noexcept nogil:
     """Assign each group its place. Groups differ by a row at most."""
     cdef Py_ssize_t entries = entries_of(all_rows, x.order, x.first, rows), before = 0, first, here
     cdef char* values
@@ -291,31 +291,31 @@ cdef void turned_begin(TurnedX* t, const SparseTile* x, Py_ssize_t rows, const S
         before += t.groups[g].room
         room += padded((x.n_columns + 2) * sizeof(int64_t))
 
-cdef void turn_group(const Kernels* kernels, const TurnedX* t, Py_ssize_t group) noexcept nogil:
+cdef void transpose_group(const Kernels* kernels, const TransposedX* t, Py_ssize_t group) noexcept nogil:
     cdef Py_ssize_t first = min(group * t.rows_of_group, t.rows)
-    kernels.sparse_turn(&t.x, first, min(t.rows_of_group, t.rows - first), &t.groups[group])
+    kernels.sparse_transpose(&t.x, first, min(t.rows_of_group, t.rows - first), &t.groups[group])
 
 
 # --- dw and db
 
 cdef inline Py_ssize_t strip_row(const Kernels* kernels, Py_ssize_t n) noexcept nogil:
-    """Elements from row to row of a strip: whole vectors."""
-    return ceil_div(n, kernels.lanes) * kernels.lanes
+    """Bytes from row to row of a strip: whole vectors."""
+    return ceil_div(n, kernels.lanes) * kernels.lanes * kernels.itemsize
 
 cdef Py_ssize_t columns_of_strip(const SparseGradient* g) noexcept nogil:
-    cdef Py_ssize_t length = strip_row(g.kernels, g.sums.n), itemsize = g.kernels.itemsize, near = NEAR_BYTES // (length * itemsize)
+    cdef Py_ssize_t row = strip_row(g.kernels, g.sums.n), near = NEAR_BYTES // row
     if g.x.blocks == NULL:
         return max(<Py_ssize_t> 1, near)
-    near = NEAR_BYTES // (min(length, <Py_ssize_t> NEAR_VECTORS * g.kernels.lanes) * itemsize)
-    return max(<Py_ssize_t> 1, min(near, STRIP_BYTES // (length * itemsize)) // BLOCK_COLUMNS) * BLOCK_COLUMNS
+    near = NEAR_BYTES // min(row, <Py_ssize_t> NEAR_VECTORS * g.kernels.lanes * g.kernels.itemsize)
+    return max(<Py_ssize_t> 1, min(near, STRIP_BYTES // row) // BLOCK_COLUMNS) * BLOCK_COLUMNS
 
 cdef Py_ssize_t strip_bytes(const Kernels* kernels, Py_ssize_t n) noexcept nogil:
-    return padded(max(<Py_ssize_t> STRIP_BYTES, BLOCK_COLUMNS * strip_row(kernels, n) * kernels.itemsize))
+    return padded(max(<Py_ssize_t> STRIP_BYTES, BLOCK_COLUMNS * strip_row(kernels, n)))
 
-cdef void gradient_init(SparseGradient* g, const Kernels* kernels, const TurnedX* x, const char* dy, Py_ssize_t n) noexcept nogil:
+cdef void gradient_init(SparseGradient* g, const Kernels* kernels, const TransposedX* x, const char* dy, Py_ssize_t n) noexcept nogil:
     """All but where they go."""
     cdef Py_ssize_t most = max(<Py_ssize_t> 1, TASK_ELEMENTS // n)
-    g.kernels, g.x, g.rule = kernels, x.x, NULL
+    g.kernels, g.x = kernels, x.x
     g.x.n = n
     g.sums.groups, g.sums.n_groups, g.sums.dy, g.sums.n_rows, g.sums.n = x.groups, x.n_groups, dy, x.rows, n
     g.columns_of_task = columns_of_strip(g)
@@ -330,59 +330,50 @@ cdef void gradient_task(const SparseGradient* g, Py_ssize_t task, char* strip) n
     cdef Py_ssize_t first = task * g.columns_of_task
     cdef Py_ssize_t count = min(g.columns_of_task, g.x.n_columns - first)
     if g.x.blocks != NULL:
-        blocks_of_strip(g, first, count, strip)
-    elif g.rule == NULL:
-        keep_columns(g, first, count)
+        block_columns(g, first, count, strip)
+    elif g.weights.rule == NULL:
+        store_columns(g, first, count)
     else:
         update_columns(g, first, count, strip)
-    if task > 0:
-        return
-    # db = sum of dy's rows
-    g.kernels.column_sums(g.sums.dy, g.sums.n, 1, g.sums.n_rows, g.sums.n, g.biases if g.rule == NULL else strip, 1, False)
-    if g.rule != NULL:
-        apply_rule(g.kernels, g.rule, g.updated_biases, strip, g.sums.n)
+    if task == 0:
+        sum_biases(g, strip)
 
-cdef inline char* row_at(char* rows, Py_ssize_t row, Py_ssize_t length, const SparseGradient* g) noexcept nogil:
-    return rows + row * length * g.kernels.itemsize
+cdef void sum_biases(const SparseGradient* g, char* strip) noexcept nogil:
+    # db = the sum of dy's rows
+    cdef Py_ssize_t n = g.sums.n, itemsize = g.kernels.itemsize
+    cdef char* sums = g.biases.gradient if g.biases.rule == NULL else strip
+    g.kernels.column_sums(g.sums.dy, n * itemsize, itemsize, g.sums.n_rows, n, sums, itemsize, False)
+    sink_rows(g.kernels, &g.biases, 0, 0, sums, 0, 1, n)
 
-cdef void keep_columns(const SparseGradient* g, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+cdef void store_columns(const SparseGradient* g, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
     cdef SparseSums sums = g.sums
-    sums.out, sums.out_row, sums.skips = row_at(g.weights, first, g.weights_row, g), g.weights_row, False
+    sums.out, sums.out_row, sums.skips = g.weights.gradient + first * g.weights.gradient_row, g.weights.gradient_row, False
     g.kernels.sparse_columns(&sums, first, count)
 
 cdef void update_columns(const SparseGradient* g, Py_ssize_t first, Py_ssize_t count, char* strip) noexcept nogil:
     """Of some columns of x: a strip of the gradient, and its update, one after another. The strip is 0 when its columns begin."""
     cdef Py_ssize_t each = min(columns_of_strip(g), count), n = g.sums.n, column, here
-    cdef char* updated = row_at(g.updated, first, g.updated_row, g)
-    cdef double rate
-    cdef bint stays = descends(g.rule, updated, &rate) and isfinite(rate)
+    cdef Py_ssize_t row_bytes = n * g.kernels.itemsize
+    cdef bint stays = g.weights.descends and isfinite(g.weights.rate)   # rows of columns without entries
     cdef SparseSums sums = g.sums
-    sums.out, sums.out_row, sums.skips = strip, n, True
-    memset(strip, 0, each * n * g.kernels.itemsize)
+    sums.out, sums.out_row, sums.skips = strip, row_bytes, True
+    memset(strip, 0, each * row_bytes)
     for column from first <= column < first + count by each:
         here = min(each, first + count - column)
         g.kernels.sparse_columns(&sums, column, here)
         if not stays:
-            update_rows(g, updated, strip, here)
-        clear_rows(g, column, here, updated if stays else NULL, strip)
-        updated = row_at(updated, here, g.updated_row, g)
+            sink_rows(g.kernels, &g.weights, column, 0, strip, row_bytes, here, n)
+        clear_rows(g, column, here, strip, stays)
 
-cdef void update_rows(const SparseGradient* g, char* updated, char* strip, Py_ssize_t rows) noexcept nogil:
-    cdef Py_ssize_t i
-    if g.updated_row == g.sums.n:
-        apply_rule(g.kernels, g.rule, updated, strip, rows * g.sums.n)
-        return
-    for i in range(rows):
-        apply_rule(g.kernels, g.rule, row_at(updated, i, g.updated_row, g), row_at(strip, i, g.sums.n, g), g.sums.n)
-
-cdef void clear_rows(const SparseGradient* g, Py_ssize_t column, Py_ssize_t count, char* updated, char* strip) noexcept nogil:
-    """The strip's rows that have entries become 0; with `updated` they are used before, and no other row is."""
+cdef void clear_rows(const SparseGradient* g, Py_ssize_t column, Py_ssize_t count, char* strip, bint hands_on) noexcept nogil:
+    """The strip's rows that have entries become 0; with `hands_on` they go to the update before, and no other row does."""
     cdef Py_ssize_t i, n = g.sums.n
+    cdef Py_ssize_t row_bytes = n * g.kernels.itemsize
     for i in range(count):
         if has_entries(g, column + i):
-            if updated != NULL:
-                apply_rule(g.kernels, g.rule, row_at(updated, i, g.updated_row, g), row_at(strip, i, n, g), n)
-            memset(row_at(strip, i, n, g), 0, n * g.kernels.itemsize)
+            if hands_on:
+                sink_rows(g.kernels, &g.weights, column + i, 0, strip + i * row_bytes, row_bytes, 1, n)
+            memset(strip + i * row_bytes, 0, row_bytes)
 
 cdef inline bint has_entries(const SparseGradient* g, Py_ssize_t column) noexcept nogil:
     cdef int k
@@ -391,19 +382,17 @@ cdef inline bint has_entries(const SparseGradient* g, Py_ssize_t column) noexcep
             return True
     return False
 
-cdef void blocks_of_strip(const SparseGradient* g, Py_ssize_t first, Py_ssize_t count, char* strip) noexcept nogil:
+cdef void block_columns(const SparseGradient* g, Py_ssize_t first, Py_ssize_t count, char* strip) noexcept nogil:
     """The columns of some blocks: a strip of the gradient, and where that goes."""
-    cdef Py_ssize_t length = strip_row(g.kernels, g.sums.n), n_bytes = g.sums.n * g.kernels.itemsize, i
-    memset(strip, 0, count * length * g.kernels.itemsize)
-    g.kernels.sparse_blocks(&g.x, g.sums.dy, g.sums.n_rows, first // BLOCK_COLUMNS, ceil_div(first + count, BLOCK_COLUMNS), strip, length)
-    if g.rule == NULL:
-        for i in range(count):
-            memcpy(row_at(g.weights, first + i, g.weights_row, g), row_at(strip, i, length, g), n_bytes)
-        return
-    if length != g.sums.n:
+    cdef Py_ssize_t row = strip_row(g.kernels, g.sums.n), row_bytes = g.sums.n * g.kernels.itemsize, i
+    memset(strip, 0, count * row)
+    g.kernels.sparse_blocks(&g.x, g.sums.dy, g.sums.n_rows, first // BLOCK_COLUMNS, ceil_div(first + count, BLOCK_COLUMNS), strip, row)
+    if row != row_bytes and g.weights.rule != NULL:
+        # Dense rows are one piece for the update.
         for i in range(1, count):
-            memmove(row_at(strip, i, g.sums.n, g), row_at(strip, i, length, g), n_bytes)
-    update_rows(g, row_at(g.updated, first, g.updated_row, g), strip, count)
+            memmove(strip + i * row_bytes, strip + i * row, row_bytes)
+        row = row_bytes
+    sink_rows(g.kernels, &g.weights, first, 0, strip, row, count, g.sums.n)
 
 
 # --- phases
@@ -411,7 +400,7 @@ cdef void blocks_of_strip(const SparseGradient* g, Py_ssize_t first, Py_ssize_t 
 cdef struct SparseTask:
     const Kernels* kernels
     const SparseTile* x
-    const TurnedX* turned
+    const TransposedX* transposed
     const SparseGradient* gradient
     char* strips            # of each worker
     Py_ssize_t rows, each
@@ -429,14 +418,14 @@ cdef bint sparse_forward(Session* session, const Kernels* kernels, const SparseT
     t.each = max(<Py_ssize_t> 1, min(ceil_div(rows, TASKS_OF_PHASE), <Py_ssize_t> (TASK_US * rows / max(cost, 0.001))))
     return run_tasks(session, forward_task, &t, ceil_div(rows, t.each), cost)
 
-cdef void turn_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+cdef void transpose_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef const SparseTask* t = <const SparseTask*> context
-    turn_group(t.kernels, t.turned, task)
+    transpose_group(t.kernels, t.transposed, task)
 
-cdef bint sparse_turn(Session* session, const Kernels* kernels, const TurnedX* x, Py_ssize_t entries) noexcept nogil:
+cdef bint sparse_transpose(Session* session, const Kernels* kernels, const TransposedX* x, Py_ssize_t entries) noexcept nogil:
     cdef SparseTask t
-    t.kernels, t.turned = kernels, x
-    return run_tasks(session, turn_task, &t, x.n_groups, 0.002 * (entries + x.n_groups * x.x.n_columns))
+    t.kernels, t.transposed = kernels, x
+    return run_tasks(session, transpose_task, &t, x.n_groups, 0.002 * (entries + x.n_groups * x.x.n_columns))
 
 cdef void columns_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef const SparseTask* t = <const SparseTask*> context

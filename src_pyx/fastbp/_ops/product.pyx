@@ -7,13 +7,13 @@ Design
 (b) a's rows are packed once, into panels that all threads share (one phase): as many rows, then as many blocks, as SHARED_BYTES
     hold, so the memory needed does not grow with the matrices. The tiles follow, in phases of one block each; where all rows
     are one tile, of as many blocks as cost MAX_TILE_US, since no other tile waits for the same part of b then.
-(c) b's part of a tile is packed by whoever computes it, and kept as long as that thread stays in the same columns and the same
+(c) b's part of a tile is packed by the thread that computes it, and kept as long as that thread stays in the same columns and the same
     block: tiles are numbered down the columns. While a tile computes, it asks for the lines that will probably be packed next.
 (d) An operand is read where it lies as long as that is near enough: a up to NEAR_BYTES, b up to SMALL_BYTES or where few rows use
     it. Rows of a that lie a multiple of 4096 bytes apart would all meet in the same few lines of the cache: those are packed.
 (e) Few rows use each element of b so seldom that packing would be most of the work. Where both operands lie along K, c is made of
     dot products (DOTS). Where a large b's rows are long, whole rows of it stream past c, and its parts along K are tasks (STREAM): their
-    sums are added in the order of the parts. A product with few columns is computed turned.
+    sums are added in the order of the parts. A product with few columns is computed transposed.
 (f) Products that do not wait for each other, such as the two of a linear unit's backward, are computed side by side: a phase has the
     tasks of the next phase of each. Small ones fill the threads that way, and there is half the waiting.
 (g) mc, nc and the form follow from the shape, the operands' strides, the dtype and the instruction set, never from the threads:
@@ -27,7 +27,7 @@ from libc.stdint cimport int64_t
 from fastbp._runtime.sizes cimport ALIGNMENT, ceil_div, padded, round_up
 from fastbp._kernels.table cimport Kernels, Tile
 from fastbp._runtime.team cimport Session, run_tasks
-from fastbp._ops.update cimport apply_rule, descends
+from fastbp._ops.update cimport sink_rows, sink_tile
 
 cdef extern from * nogil:
     """
@@ -64,13 +64,13 @@ cdef enum:
     STREAM = 1
     DOTS = 2
     DOTS_ROWS = 8
-    DOTS_STEPS = 8          # K / rows from which dot products are cheaper than turning b
+    DOTS_STEPS = 8          # K / rows from which dot products are cheaper than packing b transposed
     STREAM_ROWS = 4
     STREAM_VECTORS = 16     # of b's rows: of shorter ones, a panel's pieces are most
     STREAM_BYTES = 1 << 20  # of b in a task
     MAX_PARTS = 32          # of K, where b streams
     BYTES_US = 20000        # about what one thread reads in a microsecond
-    FEW_COLUMNS = 12        # that a turned product may have
+    FEW_COLUMNS = 12        # that a transposed product may have
 
 cdef struct Blocks:
     int form
@@ -114,23 +114,24 @@ cdef void product_init(Product* p) noexcept nogil:
     p.forward = NULL
     p.backward = NULL
     p.options = NULL
-    p.kept = NULL
-    p.kept_row = 0
+    p.saved = NULL
+    p.saved_row = 0
     p.sums = NULL
     p.sums_step = 0
-    p.rule = NULL
+    p.sink = p.sums_sink = NULL
 
 cdef double product_cost(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k) noexcept nogil:
     """About how many microseconds one thread needs."""
     return 2.0 * m * n * k / kernels.flops
 
 cdef int choose_form(const Kernels* kernels, const Product* p) noexcept nogil:
-    if p.rule != NULL:
+    cdef Py_ssize_t itemsize = kernels.itemsize
+    if p.sink != NULL:
         return PANELS
-    if p.b_column != 1 and p.b_step == 1 and p.a_step == 1 and p.m <= DOTS_ROWS and p.m * DOTS_STEPS <= p.k:
+    if p.b_column != itemsize and p.b_step == itemsize and p.a_step == itemsize and p.m <= DOTS_ROWS and p.m * DOTS_STEPS <= p.k:
         return DOTS
-    if (p.b_column == 1 and p.c_column == 1 and p.m <= STREAM_ROWS and p.n >= STREAM_VECTORS * kernels.lanes
-            and p.n * p.k * kernels.itemsize > SMALL_BYTES):
+    if (p.b_column == itemsize and p.c_column == itemsize and p.m <= STREAM_ROWS and p.n >= STREAM_VECTORS * kernels.lanes
+            and p.n * p.k * itemsize > SMALL_BYTES):
         return STREAM
     return PANELS
 
@@ -154,7 +155,7 @@ cdef void choose_blocks(const Kernels* kernels, const Product* p, Blocks* out) n
     if m <= out.mc:
         out.blocks_in_tile += <Py_ssize_t> (MAX_TILE_US / max(product_cost(kernels, out.mc, out.nc, out.kc), 0.01))
     choose_memory(kernels, m, n, k, out)
-    if p.rule != NULL:
+    if p.sink != NULL:
         out.own_bytes += padded(out.mc * out.nc * kernels.itemsize)
 
 cdef void choose_few_rows(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Blocks* out) noexcept nogil:
@@ -197,7 +198,7 @@ cdef Py_ssize_t product_scratch(const Kernels* kernels, Py_ssize_t m, Py_ssize_t
     return max(needed, scratch_as_it_is(kernels, n, m, k, n_threads)) if n <= FEW_COLUMNS else needed
 
 cdef Py_ssize_t scratch_as_it_is(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads) noexcept nogil:
-    """The same if it is not turned.
+    """The same if it is not transposed.
 
     A smaller product may need more than a larger one: a shorter block along K has wider tiles and more rows at once. So this is a
     bound on `choose_blocks` that grows with each argument; what is not used of it is never touched.
@@ -212,9 +213,6 @@ cdef Py_ssize_t scratch_as_it_is(const Kernels* kernels, Py_ssize_t m, Py_ssize_
     shared = max(shared, (parts_of_stream(kernels, n, k) - 1) * min(m, <Py_ssize_t> STREAM_ROWS) * n * kernels.itemsize)
     return ALIGNMENT + padded(shared) + n_threads * (sizeof(Own) + padded(own) + ALIGNMENT)
 
-cdef inline const char* at(const void* base, Py_ssize_t elements, const Kernels* kernels) noexcept nogil:
-    return <const char*> base + elements * kernels.itemsize
-
 
 # --- the two kinds of task
 
@@ -224,13 +222,13 @@ cdef inline Py_ssize_t steps_of(const Work* w, Py_ssize_t block) noexcept nogil:
 cdef inline char* packed_rows(const Work* w, Py_ssize_t block, Py_ssize_t row) noexcept nogil:
     """Where row (a multiple of MR, counted from first_row) of a block begins among the packed ones."""
     cdef Py_ssize_t block_elements = w.blocks.rows_in_hand * w.blocks.kc
-    return <char*> at(w.shared, (block - w.first_packed) * block_elements + row * steps_of(w, block), w.kernels)
+    return w.shared + ((block - w.first_packed) * block_elements + row * steps_of(w, block)) * w.kernels.itemsize
 
 cdef void pack_rows(Work* w, Py_ssize_t task) noexcept nogil:
     cdef const Product* p = &w.product
     cdef Py_ssize_t block = w.first_packed + task // w.pack_tasks
     cdef Py_ssize_t first = task % w.pack_tasks * w.pack_rows
-    w.kernels.pack_a(at(p.a, (w.first_row + first) * p.a_row + block * w.blocks.kc * p.a_step, w.kernels), p.a_row, p.a_step,
+    w.kernels.pack_a(p.a + (w.first_row + first) * p.a_row + block * w.blocks.kc * p.a_step, p.a_row, p.a_step,
                      min(w.pack_rows, w.rows - first), steps_of(w, block), packed_rows(w, block, first),
                      w.shared + w.blocks.shared_bytes)
 
@@ -246,82 +244,81 @@ cdef void compute_tile(Work* w, Py_ssize_t task, Own* own) noexcept nogil:
 cdef const void* packed_next(const Work* w, Py_ssize_t task, Py_ssize_t block) noexcept nogil:
     """Where the part of b begins that this worker will probably pack next, if its rows lie side by side; or NULL."""
     cdef const Product* p = &w.product
-    cdef Py_ssize_t column_tile = task // w.row_tiles
+    cdef Py_ssize_t column_tile = task // w.row_tiles, column_bytes = w.blocks.nc * w.kernels.itemsize
     cdef Py_ssize_t next_tile = (task + w.threads) // w.row_tiles
-    if p.b_column != 1 or not w.blocks.pack_b:
+    if p.b_column != w.kernels.itemsize or not w.blocks.pack_b:
         return NULL
     if block + 1 < w.end_block:
-        return at(p.b, (block + 1) * w.blocks.kc * p.b_step + column_tile * w.blocks.nc, w.kernels)
+        return p.b + (block + 1) * w.blocks.kc * p.b_step + column_tile * column_bytes
     if next_tile == column_tile or (next_tile + 1) * w.blocks.nc > p.n:
         return NULL
-    return at(p.b, w.first_block * w.blocks.kc * p.b_step + next_tile * w.blocks.nc, w.kernels)
+    return p.b + w.first_block * w.blocks.kc * p.b_step + next_tile * column_bytes
+
+cdef void tile_init(const Kernels* kernels, const Product* p, Py_ssize_t row, Py_ssize_t column, Py_ssize_t rows, Py_ssize_t columns,
+                    Tile* t) noexcept nogil:
+    """All but the operands: where the tile lies in c, and what follows the product."""
+    t.m, t.n = rows, columns
+    t.c, t.c_row, t.c_column = p.c + row * p.c_row + column * p.c_column, p.c_row, p.c_column
+    t.c_begin = first_of(p.c, p.m, p.c_row, p.n, p.c_column)
+    t.c_end = end_of(p.c, p.m, p.c_row, p.n, p.c_column, kernels)
+    t.ahead = t.soon = NULL
+    t.accumulate, t.descends, t.last = False, False, True
+    t.bias = p.bias + column * kernels.itemsize if p.bias != NULL else NULL
+    t.forward, t.backward, t.options = p.forward, p.backward, p.options
+    t.saved = p.saved + row * p.saved_row + column * kernels.itemsize if p.backward != NULL else NULL
+    t.saved_row = p.saved_row
+
+cdef void product_tile(const Kernels* kernels, const Product* p, Py_ssize_t first, Py_ssize_t rows, Tile* t) noexcept nogil:
+    """Some rows of a product as one tile that reads its operands where they lie (b's columns side by side, or by dot products)."""
+    tile_init(kernels, p, first, 0, rows, p.n, t)
+    t.k = p.k
+    t.a, t.a_row, t.a_step, t.a_panel = p.a + first * p.a_row, p.a_row, p.a_step, kernels.mr * p.a_row
+    t.b, t.b_step, t.b_panel, t.b_column = p.b, p.b_step, kernels.nr * kernels.itemsize, p.b_column
+    t.a_begin, t.a_end = first_of(p.a, p.m, p.a_row, p.k, p.a_step), end_of(p.a, p.m, p.a_row, p.k, p.a_step, kernels)
+    t.b_begin, t.b_end = first_of(p.b, p.k, p.b_step, p.n, p.b_column), end_of(p.b, p.k, p.b_step, p.n, p.b_column, kernels)
 
 cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssize_t block, Own* own,
                         const void* ahead) noexcept nogil:
     """One tile, one block along K."""
     cdef const Product* p = &w.product
-    cdef Tile t
     cdef Py_ssize_t column = column_tile * w.blocks.nc
-    t.m = min(w.blocks.mc, w.first_row + w.rows - row)
-    t.n = min(w.blocks.nc, p.n - column)
+    cdef Tile t
+    tile_init(w.kernels, p, row, column, min(w.blocks.mc, w.first_row + w.rows - row), min(w.blocks.nc, p.n - column), &t)
     t.k = steps_of(w, block)
-    t.accumulate = block > 0
-    t.last = block == w.blocks.k_blocks - 1
+    t.accumulate, t.last = block > 0, block == w.blocks.k_blocks - 1
+    if block > 0:
+        t.bias = NULL
     take_a(w, &t, row, block)
     take_b(w, &t, column_tile, block, own)
     t.ahead, t.ahead_step = ahead, p.b_step
-    t.soon = NULL
-    t.descends = False
-    t.c = <void*> at(p.c, row * p.c_row + column * p.c_column, w.kernels)
-    t.c_row = p.c_row
-    t.c_column = p.c_column
-    t.c_begin = first_of(p.c, p.m, p.c_row, p.n, p.c_column, w.kernels)
-    t.c_end = end_of(p.c, p.m, p.c_row, p.n, p.c_column, w.kernels)
-    t.bias = at(p.bias, column, w.kernels) if p.bias != NULL and block == 0 else NULL
-    t.forward = p.forward
-    t.backward = p.backward
-    t.options = p.options
-    t.kept = at(p.kept, row * p.kept_row + column, w.kernels) if p.backward != NULL else NULL
-    t.kept_row = p.kept_row
     if w.blocks.form == DOTS:
         w.kernels.dots(&t)
     elif w.blocks.form == STREAM:
         part_of_stream(w, block, &t)
         w.kernels.stream(&t)
     else:
-        if p.rule != NULL and w.blocks.k_blocks == 1:
-            send_to_update(w, row, column, own, &t)
-        w.kernels.tile(&t)
-        if p.rule != NULL and t.last and not t.descends:
-            update_tile(w, &t, row, column)
+        tile_of_panels(w, row, column, own, &t)
     if p.sums != NULL and row == 0 and not in_parts(w):
-        # sums = b.sum(axis=0), block by block along K
-        w.kernels.column_sums(at(p.b, block * w.blocks.kc * p.b_step + column * p.b_column, w.kernels), p.b_step, p.b_column, t.k, t.n,
-                              <void*> at(p.sums, column * p.sums_step, w.kernels), p.sums_step, t.accumulate)
-        if p.rule != NULL and t.last:
-            apply_rule(w.kernels, p.rule, p.updated_sums + column * w.kernels.itemsize, at(p.sums, column, w.kernels), t.n)
+        sum_columns(w, column, block, &t)
 
-cdef void send_to_update(const Work* w, Py_ssize_t row, Py_ssize_t column, Own* own, Tile* t) noexcept nogil:
-    """A gradient of one block along K is never stored: plain descent happens in registers, any other rule in a tile of the worker's."""
+cdef void tile_of_panels(Work* w, Py_ssize_t row, Py_ssize_t column, Own* own, Tile* t) noexcept nogil:
+    """A gradient that goes to an update is not stored, if there is one block along K: see (h)."""
     cdef const Product* p = &w.product
-    cdef char* updated = p.updated + (row * p.updated_row + column) * w.kernels.itemsize
-    cdef Py_ssize_t n_bytes = padded(w.blocks.mc * w.blocks.nc * w.kernels.itemsize)
-    if descends(p.rule, updated, &t.rate):
-        t.descends = True
-        t.c, t.c_row, t.c_column = updated, p.updated_row, 1
-        t.c_begin, t.c_end = updated, at(updated, (t.m - 1) * p.updated_row + t.n, w.kernels)
-        return
-    t.c = <char*> own + w.blocks.own_bytes - n_bytes
-    t.c_row, t.c_column = t.n, 1
-    t.c_begin, t.c_end = t.c, <char*> t.c + n_bytes
-    t.soon, t.soon_row = updated, p.updated_row
+    if p.sink != NULL and w.blocks.k_blocks == 1:
+        sink_tile(w.kernels, p.sink, row, column,
+                  <char*> own + w.blocks.own_bytes - padded(w.blocks.mc * w.blocks.nc * w.kernels.itemsize), t)
+    w.kernels.tile(t)
+    if p.sink != NULL and t.last and not t.descends:
+        sink_rows(w.kernels, p.sink, row, column, <const char*> t.c, t.c_row, t.m, t.n)
 
-cdef void update_tile(const Work* w, const Tile* t, Py_ssize_t row, Py_ssize_t column) noexcept nogil:
+cdef void sum_columns(const Work* w, Py_ssize_t column, Py_ssize_t block, const Tile* t) noexcept nogil:
+    # sums = b.sum(axis=0), block by block along K
     cdef const Product* p = &w.product
-    cdef Py_ssize_t i
-    for i in range(t.m):
-        apply_rule(w.kernels, p.rule, p.updated + ((row + i) * p.updated_row + column) * w.kernels.itemsize,
-                   at(t.c, i * t.c_row, w.kernels), t.n)
+    cdef char* sums = p.sums + column * p.sums_step
+    w.kernels.column_sums(p.b + block * w.blocks.kc * p.b_step + column * p.b_column, p.b_step, p.b_column, t.k, t.n, sums, p.sums_step,
+                          t.accumulate)
+    if p.sums_sink != NULL and t.last:
+        sink_rows(w.kernels, p.sums_sink, 0, column, sums, 0, 1, t.n)
 
 cdef inline bint in_parts(const Work* w) noexcept nogil:
     return w.blocks.form == STREAM and w.blocks.k_blocks > 1
@@ -331,84 +328,70 @@ cdef void part_of_stream(const Work* w, Py_ssize_t block, Tile* t) noexcept nogi
     t.accumulate = False
     t.last = w.blocks.k_blocks == 1
     if block > 0:
-        t.c, t.c_row = w.shared + (block - 1) * t.m * t.n * w.kernels.itemsize, t.n
+        t.c_row = t.n * w.kernels.itemsize
+        t.c = w.shared + (block - 1) * t.m * t.c_row
         t.c_begin, t.c_end = w.shared, w.shared + w.blocks.shared_bytes
 
 cdef void sum_parts(const Work* w) noexcept nogil:
     """c = c + part 1 + part 2 + ..., then what follows the product."""
     cdef const Product* p = &w.product
     cdef const Kernels* kernels = w.kernels
+    cdef Py_ssize_t itemsize = kernels.itemsize, row_bytes = p.n * kernels.itemsize
     cdef char* c
     cdef Py_ssize_t row
     for row in range(p.m):
-        c = <char*> at(p.c, row * p.c_row, kernels)
-        kernels.column_sums(at(w.shared, row * p.n, kernels), p.m * p.n, 1, w.blocks.k_blocks - 1, p.n, c, 1, True)
+        c = p.c + row * p.c_row
+        kernels.column_sums(w.shared + row * row_bytes, p.m * row_bytes, itemsize, w.blocks.k_blocks - 1, p.n, c, itemsize, True)
         if p.forward != NULL:
             p.forward(c, c, p.n, p.options)
         if p.backward != NULL:
-            p.backward(c, at(p.kept, row * p.kept_row, kernels), c, p.n, p.options)
+            p.backward(c, p.saved + row * p.saved_row, c, p.n, p.options)
     if p.sums != NULL:
         kernels.column_sums(p.b, p.b_step, p.b_column, p.k, p.n, p.sums, p.sums_step, False)
 
-cdef inline const char* first_of(const void* x, Py_ssize_t m, Py_ssize_t row, Py_ssize_t n, Py_ssize_t column,
-                                 const Kernels* kernels) noexcept nogil:
+cdef inline const char* first_of(const char* x, Py_ssize_t m, Py_ssize_t row, Py_ssize_t n, Py_ssize_t column) noexcept nogil:
     """The lowest address of an m x n matrix."""
-    return at(x, min(<Py_ssize_t> 0, (m - 1) * row) + min(<Py_ssize_t> 0, (n - 1) * column), kernels)
+    return x + min(<Py_ssize_t> 0, (m - 1) * row) + min(<Py_ssize_t> 0, (n - 1) * column)
 
-cdef inline const char* end_of(const void* x, Py_ssize_t m, Py_ssize_t row, Py_ssize_t n, Py_ssize_t column,
+cdef inline const char* end_of(const char* x, Py_ssize_t m, Py_ssize_t row, Py_ssize_t n, Py_ssize_t column,
                                const Kernels* kernels) noexcept nogil:
     """The address behind its highest element."""
-    return at(x, max(<Py_ssize_t> 0, (m - 1) * row) + max(<Py_ssize_t> 0, (n - 1) * column) + 1, kernels)
+    return x + max(<Py_ssize_t> 0, (m - 1) * row) + max(<Py_ssize_t> 0, (n - 1) * column) + kernels.itemsize
 
 cdef void take_a(Work* w, Tile* t, Py_ssize_t row, Py_ssize_t block) noexcept nogil:
     cdef const Product* p = &w.product
-    cdef Py_ssize_t mr = w.kernels.mr
+    cdef Py_ssize_t mr = w.kernels.mr, itemsize = w.kernels.itemsize
     if w.blocks.pack_a:
         t.a = packed_rows(w, block, row - w.first_row)
-        t.a_row, t.a_step, t.a_panel = 1, mr, mr * t.k
+        t.a_row, t.a_step, t.a_panel = itemsize, mr * itemsize, mr * t.k * itemsize
         t.a_begin, t.a_end = w.shared, w.shared + w.blocks.shared_bytes
     else:
-        t.a = at(p.a, row * p.a_row + block * w.blocks.kc * p.a_step, w.kernels)
+        t.a = p.a + row * p.a_row + block * w.blocks.kc * p.a_step
         t.a_row, t.a_step, t.a_panel = p.a_row, p.a_step, mr * p.a_row
-        t.a_begin = first_of(p.a, p.m, p.a_row, p.k, p.a_step, w.kernels)
+        t.a_begin = first_of(p.a, p.m, p.a_row, p.k, p.a_step)
         t.a_end = end_of(p.a, p.m, p.a_row, p.k, p.a_step, w.kernels)
 
 cdef void take_b(Work* w, Tile* t, Py_ssize_t column_tile, Py_ssize_t block, Own* own) noexcept nogil:
     cdef const Product* p = &w.product
     cdef const Kernels* kernels = w.kernels
-    cdef Py_ssize_t nr = kernels.nr
+    cdef Py_ssize_t nr = kernels.nr, itemsize = kernels.itemsize
     cdef int64_t wanted = (column_tile * w.blocks.k_blocks + block) * MAX_TOGETHER + w.index
     cdef char* panels = <char*> own + sizeof(Own)
     cdef const char* end = <char*> own + w.blocks.own_bytes
-    cdef const char* b = at(p.b, block * w.blocks.kc * p.b_step + column_tile * w.blocks.nc * p.b_column, kernels)
+    cdef const char* b = p.b + block * w.blocks.kc * p.b_step + column_tile * w.blocks.nc * p.b_column
     t.b_column = p.b_column
-    if w.blocks.pack_b or (p.b_column != 1 and w.blocks.form != DOTS):
+    if w.blocks.pack_b or (p.b_column != itemsize and w.blocks.form != DOTS):
         if own.packed != wanted:
             kernels.pack_b(b, p.b_column, p.b_step, t.n, t.k, panels, end)
             own.packed = wanted
         t.b = panels
-        t.b_step, t.b_panel = nr, nr * t.k
+        t.b_step, t.b_panel = nr * itemsize, nr * t.k * itemsize
         t.b_begin, t.b_end = panels, end
         return
     t.b = b
-    t.b_step, t.b_panel = p.b_step, nr
-    t.b_begin = first_of(p.b, p.k, p.b_step, p.n, p.b_column, kernels)
+    t.b_step, t.b_panel = p.b_step, nr * itemsize
+    t.b_begin = first_of(p.b, p.k, p.b_step, p.n, p.b_column)
     t.b_end = end_of(p.b, p.k, p.b_step, p.n, p.b_column, kernels)
-
-
-cdef void product_tile(const Kernels* kernels, const Product* p, Py_ssize_t first, Py_ssize_t rows, Tile* t) noexcept nogil:
-    """Some rows of a product as one tile that reads its operands where they lie (b's columns side by side, or by dot products)."""
-    t.m, t.n, t.k = rows, p.n, p.k
-    t.a, t.a_row, t.a_step, t.a_panel = at(p.a, first * p.a_row, kernels), p.a_row, p.a_step, kernels.mr * p.a_row
-    t.b, t.b_step, t.b_panel, t.b_column = p.b, p.b_step, kernels.nr, p.b_column
-    t.c, t.c_row, t.c_column = <void*> at(p.c, first * p.c_row, kernels), p.c_row, p.c_column
-    t.ahead = t.soon = NULL
-    t.accumulate, t.descends, t.last = False, False, True
-    t.bias, t.forward, t.backward, t.options = p.bias, p.forward, p.backward, p.options
-    t.kept, t.kept_row = at(p.kept, first * p.kept_row, kernels) if p.backward != NULL else NULL, p.kept_row
-    t.a_begin, t.a_end = first_of(p.a, p.m, p.a_row, p.k, p.a_step, kernels), end_of(p.a, p.m, p.a_row, p.k, p.a_step, kernels)
-    t.b_begin, t.b_end = first_of(p.b, p.k, p.b_step, p.n, p.b_column, kernels), end_of(p.b, p.k, p.b_step, p.n, p.b_column, kernels)
-    t.c_begin, t.c_end = first_of(p.c, p.m, p.c_row, p.n, p.c_column, kernels), end_of(p.c, p.m, p.c_row, p.n, p.c_column, kernels)
 
 
 # --- phases
@@ -468,15 +451,15 @@ cdef void group_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
 
 # --- products
 
-cdef inline bint turns(const Product* p) noexcept nogil:
+cdef inline bint goes_transposed(const Product* p, Py_ssize_t itemsize) noexcept nogil:
     """Is c's transpose cheaper: are its few columns a waste of vectors, and nothing beside them lies along its rows?"""
-    if p.bias != NULL or p.forward != NULL or p.backward != NULL or p.rule != NULL:
+    if p.bias != NULL or p.forward != NULL or p.backward != NULL or p.sink != NULL:
         return False
-    return p.n < p.m and p.n <= FEW_COLUMNS and (p.n == 1 or p.a_row == 1 or (p.a_step == 1 and p.b_step == 1))
+    return p.n < p.m and p.n <= FEW_COLUMNS and (p.n == 1 or p.a_row == itemsize or (p.a_step == itemsize and p.b_step == itemsize))
 
-cdef void product_turn(Product* p) noexcept nogil:
+cdef void product_transpose(Product* p) noexcept nogil:
     # c.T = b.T @ a.T
-    cdef const void* a = p.a
+    cdef const char* a = p.a
     p.a, p.b = p.b, a
     p.m, p.n = p.n, p.m
     p.a_row, p.b_column = p.b_column, p.a_row
@@ -488,14 +471,13 @@ cdef void begin(Work* w, const Kernels* kernels, const Product* product, int ind
     w.threads = threads
     w.product = product[0]
     w.index = index
-    if turns(product):
+    if goes_transposed(product, kernels.itemsize):
         if product.sums != NULL:
             kernels.column_sums(product.b, product.b_step, product.b_column, product.k, product.n, product.sums, product.sums_step, False)
             w.product.sums = NULL
-        product_turn(&w.product)
+        product_transpose(&w.product)
     choose_blocks(kernels, &w.product, &w.blocks)
-    # Rows a multiple of 4096 bytes apart would all meet in the same few lines of the cache.
-    if w.blocks.form == PANELS and product.a_step == 1 and product.m > 4 and product.a_row * kernels.itemsize % 4096 == 0:
+    if w.blocks.form == PANELS and product.a_step == kernels.itemsize and product.m > 4 and is_far(product.a_row):
         w.blocks.pack_a = True
     w.pack_rows = round_up(max(<Py_ssize_t> 1, PACK_ROWS_BYTES // max(<Py_ssize_t> 1, w.blocks.kc * kernels.itemsize)), kernels.mr)
     # As after the last block of rows that end where the first begin.

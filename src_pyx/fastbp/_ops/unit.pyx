@@ -92,11 +92,11 @@ cdef UnitCall part_of(const UnitSweep* s, Py_ssize_t first, Py_ssize_t rows) noe
     cdef Py_ssize_t itemsize = s.kernels.itemsize
     call.rows = rows
     call.first_row += first
-    call.x = <const char*> call.x + first * call.x_row * itemsize
+    call.x = <const char*> call.x + first * call.x_row
     if call.y != NULL:
         call.y = <char*> call.y + first * call.n_out * itemsize
-    if call.kept != NULL:
-        call.kept = <char*> call.kept + first * s.kind.kept * itemsize
+    if call.saved != NULL:
+        call.saved = <char*> call.saved + first * s.kind.saved * itemsize
     call.dy = <const char*> call.dy + first * call.n_out * itemsize
     if call.dx != NULL:
         call.dx = <char*> call.dx + first * call.n_in * itemsize
@@ -105,7 +105,7 @@ cdef UnitCall part_of(const UnitSweep* s, Py_ssize_t first, Py_ssize_t rows) noe
 cdef inline void keep(const UnitSweep* s, const UnitCall* call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
     """What forward would have left."""
     cdef UnitCall again
-    if s.recomputes and s.kind.kept > 0:
+    if s.recomputes and s.kind.saved > 0:
         again = call[0]
         again.y = NULL
         s.kind.forward(&again, first, count)
@@ -208,7 +208,7 @@ cdef bint unit_backward(Session* session, UnitSweep* s) noexcept nogil:
         return run_tasks(session, backward_columns, s, ceil_div(s.call.n_out, task_columns(s)), cost)
     if sums_by_rows(s):
         return backward_with_sums(session, s)
-    if s.recomputes and s.kind.kept > 0 and run_tasks(session, keep_rows, s, tasks, cost):
+    if s.recomputes and s.kind.saved > 0 and run_tasks(session, keep_rows, s, tasks, cost):
         return True
     if total_size(s) > 0 and run_tasks(session, gradients_of_items, s, ceil_div(s.items, task_items(s)), cost):
         return True

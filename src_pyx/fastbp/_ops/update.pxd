@@ -1,7 +1,7 @@
 """An optimizer's compiled rule: see update.pyx."""
 from libc.stdint cimport int64_t
 
-from fastbp._kernels.table cimport MAX_HYPERPARAMETERS, MAX_STATES, Kernels, Step, UpdateRule
+from fastbp._kernels.table cimport MAX_HYPERPARAMETERS, MAX_STATES, Kernels, Step, Tile, UpdateRule
 from fastbp._runtime.team cimport Session
 
 cdef struct Group:
@@ -39,11 +39,26 @@ cdef struct Rule:
     char* averages              # of the parameters, or NULL
     const double* shares        # of the parameters in their average, from first_step on
 
+cdef struct Sink:
+    # Where the gradient of one parameter goes, which is a matrix, or as a vector one row: into an array; or on to an update, which may
+    # leave the array unwritten. Rows are apart by bytes, their elements lie side by side.
+    char* gradient              # OUT
+    Py_ssize_t gradient_row
+    const Rule* rule            # NULL: it is stored
+    char* parameter             # INOUT  with a rule
+    Py_ssize_t parameter_row
+    bint descends               # the update is w = w - rate * g, and nothing else
+    double rate
+
+cdef void sink_init(Sink* s, char* gradient, Py_ssize_t gradient_row, const Rule* rule, char* parameter,
+                    Py_ssize_t parameter_row) noexcept nogil
+cdef void sink_tile(const Kernels* kernels, const Sink* s, Py_ssize_t row, Py_ssize_t column, char* scratch, Tile* t) noexcept nogil
+cdef void sink_rows(const Kernels* kernels, const Sink* s, Py_ssize_t row, Py_ssize_t column, const char* values, Py_ssize_t values_row,
+                    Py_ssize_t rows, Py_ssize_t n) noexcept nogil
+
 cdef Py_ssize_t tasks_of_update(Py_ssize_t n) noexcept nogil
 cdef bint is_fused(const Rule* rule) noexcept nogil
 cdef bint begin_step(Session* session, const Kernels* kernels, Rule* rule, double scale) noexcept nogil
-cdef bint descends(const Rule* rule, const char* parameters, double* rate) noexcept nogil
-cdef void apply_rule(const Kernels* kernels, const Rule* rule, char* parameters, const char* gradients, Py_ssize_t count) noexcept nogil
 cdef void run_update(Session* session, const Kernels* kernels, const Rule* rule) noexcept nogil
 cdef void clip_and_update(Session* session, const Kernels* kernels, Rule* rule) noexcept nogil
 cdef void end_step(Session* session, const Kernels* kernels, Rule* rule) noexcept nogil

@@ -12,10 +12,13 @@ Design
     not fused.
 (d) Sums over all parameters are those of the tasks, in the order of the tasks: the number of threads does not matter.
 (e) An update is never interrupted.
+(f) Whatever computes a gradient hands it to a `Sink`: it is stored, or read by the update while it is in the first cache. Plain descent
+    takes place in the micro-kernel's registers.
 """
 from libc.math cimport INFINITY, sqrt
+from libc.string cimport memcpy
 
-from fastbp._kernels.table cimport MAX_STATES, Kernels, Step
+from fastbp._kernels.table cimport MAX_STATES, Kernels, Step, Tile
 from fastbp._runtime.team cimport TASK_ELEMENTS, Session, run_tasks
 
 cdef struct UpdateTask:
@@ -97,6 +100,50 @@ cdef void apply_rule(const Kernels* kernels, const Rule* rule, char* parameters,
         offset += here
         n_bytes -= here
         part += 1
+
+
+# --- where a gradient goes
+
+cdef void sink_init(Sink* s, char* gradient, Py_ssize_t gradient_row, const Rule* rule, char* parameter,
+                    Py_ssize_t parameter_row) noexcept nogil:
+    s.gradient, s.gradient_row, s.rule = gradient, gradient_row, rule
+    s.parameter, s.parameter_row = parameter, parameter_row
+    s.descends = rule != NULL and descends(rule, parameter, &s.rate)
+
+cdef void sink_tile(const Kernels* kernels, const Sink* s, Py_ssize_t row, Py_ssize_t column, char* scratch, Tile* t) noexcept nogil:
+    """Let a tile that is computed at once, and would be stored, go to the update: it descends in registers (t.descends: it is done then),
+    or is stored in `scratch`, from where `sink_rows` hands it on."""
+    cdef char* parameter = s.parameter + row * s.parameter_row + column * kernels.itemsize
+    if s.rule == NULL:
+        return
+    if s.descends:
+        t.descends, t.rate = True, s.rate
+        t.c, t.c_row = parameter, s.parameter_row
+        t.c_begin, t.c_end = parameter, parameter + (t.m - 1) * s.parameter_row + t.n * kernels.itemsize
+        return
+    t.c, t.c_row = scratch, t.n * kernels.itemsize
+    t.c_begin, t.c_end = scratch, scratch + t.m * t.c_row
+    t.soon, t.soon_row = parameter, s.parameter_row
+
+cdef void sink_rows(const Kernels* kernels, const Sink* s, Py_ssize_t row, Py_ssize_t column, const char* values, Py_ssize_t values_row,
+                    Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
+    """Hand on a part of the gradient, from where it was computed."""
+    cdef Py_ssize_t i, n_bytes = n * kernels.itemsize
+    cdef char* place
+    if s.rule == NULL:
+        place = s.gradient + row * s.gradient_row + column * kernels.itemsize
+        for i in range(rows if values != place else 0):
+            memcpy(place + i * s.gradient_row, values + i * values_row, n_bytes)
+        return
+    place = s.parameter + row * s.parameter_row + column * kernels.itemsize
+    if values_row == n_bytes and s.parameter_row == n_bytes:
+        apply_rule(kernels, s.rule, place, values, rows * n)
+        return
+    for i in range(rows):
+        apply_rule(kernels, s.rule, place + i * s.parameter_row, values + i * values_row, n)
+
+
+# --- all parameters in one phase
 
 cdef void update_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef UpdateTask* t = <UpdateTask*> context
@@ -229,7 +276,7 @@ cdef void add_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef Py_ssize_t first = task * TASK_ELEMENTS
     cdef Py_ssize_t offset = first * t.kernels.itemsize, count = min(t.n - first, <Py_ssize_t> TASK_ELEMENTS)
     if t.share != 0:
-        t.kernels.gather(t.x + offset, 1, t.y + offset, count)
+        memcpy(t.y + offset, t.x + offset, count * t.kernels.itemsize)
     else:
         t.kernels.add(t.x + offset, t.y + offset, count)
 

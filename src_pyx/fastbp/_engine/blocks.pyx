@@ -1,0 +1,150 @@
+"""Row-blocked passes over a small graph: blocks of rows go through all units, and the threads meet twice, not at every unit.
+
+Design
+------
+(a) A row's outputs, its loss and the gradients at its outputs need no other row. So a task takes a block of rows forward, through the
+    loss, and backward; what it writes is read by itself, out of the first cache. Only the gradients of the weights need all rows: they
+    are the tasks of a second phase, some rows of a weight's gradient each.
+(b) It pays where the weights stay in the second cache of each processor, since a block reads all of them; and for a gradient, where
+    the rows do, since every strip of a weight's gradient reads all of those.
+(c) An update is the end of the second phase's tasks: a gradient that only the update reads never leaves the first cache. The
+    weights are not read any more then.
+(d) A sparse x is transposed by further tasks of the first phase; the second one has the columns of it.
+(e) The size of a block and of a strip follow from the shape and the instruction set.
+"""
+from libc.string cimport memset
+
+from fastbp._engine.graph cimport INPUT, LINEAR, Graph, Pass, Unit, cost_of_batch, ops_of
+from fastbp._engine.kinds cimport begin_columns
+from fastbp._engine.passes cimport backward_rows, copy_rows, forward_rows, losses_of_rows
+from fastbp._ops.csr cimport transpose_group
+from fastbp._runtime.sizes cimport ceil_div, padded
+from fastbp._runtime.team cimport WORTH_US, Session, run_tasks
+
+cdef enum:
+    WEIGHTS_BYTES = 2 << 20     # of all weights
+
+cdef struct Blocks:
+    const Pass* p
+    bint with_loss, with_gradient
+    Py_ssize_t rows             # of a block
+    Py_ssize_t groups           # of a sparse x, which are tasks before the blocks
+
+cdef void blocks_finish(Graph* graph) noexcept:
+    """Decide whether a graph's passes are row-blocked, and cut the memory that workers and predictions pack weights into."""
+    cdef Py_ssize_t weights = 0
+    cdef Unit* unit
+    cdef int i
+    graph.packed_bytes, graph.own_bytes = 0, padded(graph.n_units)    # a worker's begin with a mark for each unit
+    for i in range(graph.n_units):
+        unit = &graph.units[i]
+        if unit.kind == LINEAR:
+            weights += unit.n_in * unit.n_out * graph.kernels.itemsize
+        unit.packed_at, unit.own_at = graph.packed_bytes, graph.own_bytes
+        graph.packed_bytes += unit.ops.packed_bytes(graph, i)
+        graph.own_bytes += unit.ops.own_bytes(graph, i)
+    graph.row_blocked = graph.n_pairs > 0 and weights <= WEIGHTS_BYTES and not graph.over_columns
+
+cdef Py_ssize_t bytes_of_worker(const Graph* graph) noexcept nogil:
+    """What it packs, and a strip of a gradient."""
+    cdef Py_ssize_t strip = 0
+    cdef int i
+    for i in range(graph.n_units):
+        strip = max(strip, graph.units[i].ops.strip_bytes(graph, i))
+        if graph.units[i].sources[0] == INPUT and not graph.copies_x:
+            strip = max(strip, graph.sparse_linear.strip_bytes(graph, i))
+    return padded(graph.own_bytes + strip)
+
+cdef Py_ssize_t blocks_scratch(const Graph* graph, int threads) noexcept:
+    return threads * bytes_of_worker(graph) if graph.row_blocked else 0
+
+cdef inline double outputs_cost(const Pass* p) noexcept nogil:
+    """Forward, and backward to the gradients at all outputs."""
+    return cost_of_batch(p.graph, p.batch) * 2 / 3
+
+cdef Py_ssize_t rows_of_block(const Pass* p) noexcept nogil:
+    """Up to twice the micro-kernel's full height, so that two threads finish at about the same time."""
+    cdef Py_ssize_t block, blocks, longest, rows = p.batch.rows, best = 24, least = 0
+    if outputs_cost(p) < WORTH_US:
+        return best
+    for block in range(24, 4, -4):
+        blocks = ceil_div(rows, block)
+        # An even number: half of them each. An odd one: the worker with the short last block has one more.
+        longest = blocks // 2 * block + (rows - (blocks - 1) * block if blocks % 2 else 0)
+        if least == 0 or longest < least:
+            best, least = block, longest
+    return best
+
+
+# --- the first phase: some rows, all the way
+
+cdef void block_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    cdef const Blocks* b = <const Blocks*> context
+    cdef const Pass* p = b.p
+    cdef Py_ssize_t first = (task - b.groups) * b.rows
+    cdef Py_ssize_t rows = min(b.rows, p.batch.rows - first)
+    if task < b.groups:
+        transpose_group(p.graph.kernels, &p.columns, task)
+        return
+    if p.batch.fetch != NULL:
+        p.batch.fetch(p.batch.source, first, rows)
+    if p.graph.copies_x:
+        copy_rows(p, first, rows)
+    forward_rows(p, first, rows, worker)
+    if b.with_loss:
+        losses_of_rows(p, first, rows)
+    if b.with_gradient:
+        backward_rows(p, first, rows, worker)
+
+
+# --- the second phase: some rows of a weight's gradient
+
+cdef inline Py_ssize_t tasks_of_unit(const Pass* p, int i) noexcept nogil:
+    return ops_of(p, i).weight_tasks(p, i) if p.graph.units[i].pair >= 0 else 0
+
+cdef void weight_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    cdef const Pass* p = <const Pass*> context
+    cdef int i = 0
+    cdef Py_ssize_t tasks = tasks_of_unit(p, 0)
+    while task >= tasks:
+        task -= tasks
+        i += 1
+        tasks = tasks_of_unit(p, i)
+    ops_of(p, i).weight_task(p, i, task, p.own + worker * p.own_bytes + p.graph.own_bytes)
+
+
+# --- the whole
+
+cdef void begin(Blocks* b, Pass* p, Session* session) noexcept nogil:
+    cdef int worker
+    b.p, b.with_loss, b.with_gradient = p, True, p.gradients != NULL
+    b.rows, b.groups = rows_of_block(p), 0
+    p.own, p.own_bytes = <char*> padded(<Py_ssize_t> p.buffers.scratch), bytes_of_worker(p.graph)
+    for worker in range(session.n_threads):
+        memset(p.own + worker * p.own_bytes, 0, p.graph.n_units)    # no unit's weight is packed
+
+cdef bint blocks_forward(Pass* p, Session* session, bint with_loss) noexcept nogil:
+    cdef Blocks b
+    begin(&b, p, session)
+    b.with_loss = with_loss
+    return run_tasks(session, block_task, &b, ceil_div(p.batch.rows, b.rows), cost_of_batch(p.graph, p.batch) / 3)
+
+cdef bint blocks_gradient(Pass* p, Session* session) noexcept nogil:
+    """The whole gradient, stored, or used by the rule: then a signal waits until the update is done."""
+    cdef Blocks b
+    cdef Py_ssize_t tasks = 0
+    cdef bint interrupted, polls = session.polls
+    cdef int i
+    p.grad = p.buffers.grad
+    begin(&b, p, session)
+    if p.batch.sparse != NULL:
+        begin_columns(p)
+        b.groups = p.columns.n_groups
+    if run_tasks(session, block_task, &b, b.groups + ceil_div(p.batch.rows, b.rows), outputs_cost(p)):
+        return True
+    for i in range(p.graph.n_units):
+        tasks += tasks_of_unit(p, i)
+    session.polls = polls and p.rule == NULL
+    interrupted = run_tasks(session, weight_task, p, tasks, cost_of_batch(p.graph, p.batch) / 3)
+    session.polls = polls
+    return interrupted

@@ -1,0 +1,26 @@
+"""Tables of parameters, and updates of them: see parameters.pyx."""
+cimport numpy as cnp
+
+from fastbp._engine.graph cimport Pair
+from fastbp._ops.update cimport Rule
+
+cdef class Table:
+    cdef Pair* pairs
+    cdef readonly int n
+    cdef readonly Py_ssize_t itemsize
+    cdef object arrays              # keeps them alive
+
+cdef class Parts:
+    cdef Rule rule
+    cdef object arrays              # keeps them alive
+    cdef cnp.ndarray sums
+
+cdef class Update(Parts):
+    cdef object state, rates
+    cdef Py_ssize_t accumulate
+    cdef char* room                 # for the sum of several batches' gradients
+    cdef Py_ssize_t steps, shares   # for how many steps there are rates, and shares
+
+    cpdef follow(self, cnp.ndarray rates)
+    cdef int begin(self, Py_ssize_t steps) except -1
+    cdef int end(self) except -1

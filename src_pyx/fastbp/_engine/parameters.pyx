@@ -1,0 +1,283 @@
+"""Where an engine's parameters and gradients lie, and what an optimizer's update works on: Python's side of fastbp._ops.update.
+
+Design
+------
+(a) A `Table` is made once from a caller's arrays: pointers and row strides. Nothing derived from a parameter outlives a call.
+(b) `Parts` cut the flat vector of all parameters into neighbours of one group and one penalty; an `Update` adds the optimizer's rule.
+(c) An update's steps are counted here, in its state: Python would let a signal's handler raise between the update and the count.
+"""
+cimport numpy as cnp
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
+from libc.math cimport INFINITY
+from libc.stdint cimport int64_t
+
+from fastbp._engine.graph cimport Pair
+from fastbp._kernels.table cimport MAX_HYPERPARAMETERS, Kernels
+from fastbp._ops.update cimport (
+    Group, Part, Rule, add_penalty, begin_step, clip_and_update, end_step, penalty_of, tasks_of_update,
+)
+from fastbp._runtime.dispatch cimport find_update, kernels_for
+from fastbp._runtime.team cimport TASK_ELEMENTS, Session, raise_pending, session_begin, session_end, threads_wanted
+
+cnp.import_array()
+
+cdef enum:
+    RATES = 2       # among the arrays that an update keeps alive
+
+
+cdef class Table:
+    """Where the parameters (or their gradients) of a chain's units lie.
+
+    Parameters
+    ----------
+    weights, biases : sequences of arrays
+        One of each for a linear unit: (in, out) with its columns side by side, and (out,) dense; of another unit its first and
+        its second parameter, dense, or None where it has no second one. Aligned, of one dtype.
+    """
+    def __cinit__(self, weights, biases):
+        cdef cnp.ndarray w
+        cdef int i
+        self.n = len(weights)
+        self.arrays = (tuple(weights), tuple(biases))
+        self.pairs = <Pair*> PyMem_RawCalloc(max(1, self.n), sizeof(Pair))
+        if self.pairs == NULL:
+            raise MemoryError("no memory for the table of parameters")
+        for i in range(self.n):
+            w = weights[i]
+            self.itemsize = cnp.PyArray_ITEMSIZE(w)
+            if cnp.PyArray_NDIM(w) == 2 and cnp.PyArray_STRIDE(w, 1) != self.itemsize and cnp.PyArray_DIM(w, 1) > 1:
+                raise ValueError(f"weights[{i}] must have its columns side by side, got strides {(<object> w).strides}")
+            self.pairs[i].weight = cnp.PyArray_BYTES(w)
+            self.pairs[i].weight_row = cnp.PyArray_STRIDE(w, 0)
+            self.pairs[i].bias = cnp.PyArray_BYTES(<cnp.ndarray> biases[i]) if biases[i] is not None else NULL
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.pairs)
+
+
+cdef char* bytes_of(array) except? NULL:
+    return cnp.PyArray_BYTES(<cnp.ndarray> array) if array is not None else NULL
+
+
+cdef class Parts:
+    """Parameters and their gradients, cut into neighbours of one group and one penalty.
+
+    Parameters
+    ----------
+    parameters, gradients : dense arrays of one dtype, of n elements each
+    parts : sequence of (end, group, l1, l2)
+        Where each ends, in elements; the last one at n.
+    """
+    def __cinit__(self, cnp.ndarray parameters, cnp.ndarray gradients, parts, *_, **__):
+        cdef Part* part
+        cdef cnp.npy_intp n_sums
+        cdef int i
+        self.arrays = [parameters, gradients]
+        self.rule.itemsize = cnp.PyArray_ITEMSIZE(parameters)
+        self.rule.parameters = cnp.PyArray_BYTES(parameters)
+        self.rule.gradients = cnp.PyArray_BYTES(gradients)
+        self.rule.n = cnp.PyArray_SIZE(parameters)
+        n_sums = tasks_of_update(self.rule.n)
+        self.sums = cnp.PyArray_EMPTY(1, &n_sums, cnp.NPY_DOUBLE, 0)
+        self.rule.sums = <double*> cnp.PyArray_DATA(self.sums)
+        self.rule.n_parts = len(parts)
+        self.rule.parts = <Part*> PyMem_RawCalloc(max(1, self.rule.n_parts), sizeof(Part))
+        if self.rule.parts == NULL:
+            raise MemoryError("no memory for the parts of the parameters")
+        for i, (end, group, l1, l2) in enumerate(parts):
+            part = &self.rule.parts[i]
+            part.end, part.group, part.l1, part.l2 = end * self.rule.itemsize, group, l1, l2
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.rule.parts)
+        PyMem_RawFree(self.rule.groups)
+
+    def penalty(self):
+        """l1 sum |w| + l2 / 2 sum w^2, in float64, over the parts that have a penalty."""
+        cdef Session session
+        cdef const Kernels* kernels = kernels_for(self.rule.itemsize)
+        cdef double value
+        session_begin(&session, threads_wanted() if self.rule.n > TASK_ELEMENTS else 1)
+        with nogil:
+            value = penalty_of(&session, kernels, &self.rule)
+        session_end(&session)
+        raise_pending(&session)
+        return value
+
+    def add_penalty(self, cnp.ndarray gradients not None):
+        """Add the penalty's gradient to those of the parameters, as many and of the same dtype."""
+        cdef Session session
+        cdef const Kernels* kernels = kernels_for(self.rule.itemsize)
+        cdef char* before = self.rule.gradients
+        self.rule.gradients = cnp.PyArray_BYTES(gradients)
+        session_begin(&session, threads_wanted() if self.rule.n > TASK_ELEMENTS else 1)
+        with nogil:
+            add_penalty(&session, kernels, &self.rule)
+        session_end(&session)
+        self.rule.gradients = before
+        raise_pending(&session)
+
+
+cdef class Update(Parts):
+    """An optimizer's compiled rule and what it works on.
+
+    Parameters
+    ----------
+    parameters, gradients, parts
+        As `Parts`.
+    kind : str
+        A name of the compiled table.
+    states : sequence of dense arrays of the same, or None
+        The rule's state, as far as it is used now.
+    groups : sequence of tuples of float
+        The hyper-parameters of each group, in the order of the rule's row.
+    carried : ndarray of float64, one for each group
+        What the rule hands on from step to step.
+    state : OptimizerState, or None
+        Whose `step` counts the steps. It is counted here, since Python would let a signal's handler raise between update and count.
+    rates : ndarray of float64, (steps, groups), or None
+        Learning rates of the steps that follow; None: those among the hyper-parameters.
+    limit, clip_norm : float
+        On each gradient, or infinity; on the norm of all, or 0.
+    penalized : bool
+        Whether the penalties are to be added to the gradients as they come.
+    by_rows : bool
+        Whether a step's penalties are divided by what the mean loss of its rows is divided by, as if they stood within the sum: by the
+        sum of their weights, or by their number. Not for `apply`, which knows of no rows.
+    accumulate : int
+        Batches whose gradients make one step; above 1 with `room`, an array for their sum.
+    averages, shares
+        An average of the parameters, and their share in it after each of the steps that follow; or None.
+    """
+    def __cinit__(self, cnp.ndarray parameters, cnp.ndarray gradients, parts, str kind, states, groups, cnp.ndarray carried, state, *,
+                  cnp.ndarray rates=None, double limit=INFINITY, double clip_norm=0, bint penalized=True, Py_ssize_t accumulate=1,
+                  room=None, averages=None, cnp.ndarray shares=None, bint by_rows=False):
+        cdef Rule* rule = &self.rule
+        cdef int i, j
+        if not cnp.PyArray_ISWRITEABLE(parameters):
+            raise ValueError("the parameters are read-only: an update writes into them")
+        self.state = state
+        self.arrays += [rates, states, carried, room, averages, shares]
+        rule.rule = find_update(kernels_for(rule.itemsize), kind)
+        if len(states) != rule.rule.n_states:
+            raise ValueError(f"{kind} has {rule.rule.n_states} states, got {len(states)}")
+        for i, array in enumerate(states):
+            rule.states[i] = bytes_of(array)
+        rule.n_groups = len(groups)
+        rule.groups = <Group*> PyMem_RawCalloc(max(1, rule.n_groups), sizeof(Group))
+        if rule.groups == NULL:
+            raise MemoryError("no memory for the groups of the parameters")
+        for i, numbers in enumerate(groups):
+            if len(numbers) > MAX_HYPERPARAMETERS:
+                raise ValueError(f"{kind} has {len(numbers)} hyper-parameters, MAX_HYPERPARAMETERS in table.pxd is too small")
+            for j, number in enumerate(numbers):
+                rule.groups[i].h[j] = number
+            rule.groups[i].carried = <double*> cnp.PyArray_DATA(carried) + i
+        rule.limit, rule.clip_norm, rule.by_rows = limit, clip_norm, by_rows
+        for i in range(rule.n_parts):
+            rule.penalized = rule.penalized or (penalized and (rule.parts[i].l1 != 0 or rule.parts[i].l2 != 0))
+        self.accumulate, self.room = accumulate, bytes_of(room)
+        self.steps = 1 << 62
+        if rates is not None:
+            self.follow(rates)
+        self.shares = self.steps
+        if averages is not None:
+            self.shares = cnp.PyArray_DIM(shares, 0)
+            rule.averages, rule.shares = bytes_of(averages), <double*> cnp.PyArray_DATA(shares)
+
+    cpdef follow(self, cnp.ndarray rates):
+        """Take other learning rates: (steps, groups), of the steps that follow. They are used from the next `begin` on, which is behind
+        a gate: another thread may be at work with those that there are."""
+        if cnp.PyArray_NDIM(rates) != 2 or cnp.PyArray_DIM(rates, 1) != self.rule.n_groups:
+            raise ValueError(f"rates have shape {(<object> rates).shape}, expected (steps, {self.rule.n_groups})")
+        self.rates = rates
+
+    cdef int begin(self, Py_ssize_t steps) except -1:
+        """Be ready for so many steps, the first of which is the state's next."""
+        cdef cnp.ndarray rates = self.rates
+        if rates is not None:
+            self.rule.rates = <double*> cnp.PyArray_DATA(rates)
+            self.arrays[RATES] = rates
+            self.steps = cnp.PyArray_DIM(rates, 0)
+        if steps > min(self.steps, self.shares):
+            raise ValueError(f"{steps} steps follow, but there are rates and shares for {min(self.steps, self.shares)}")
+        self.rule.step = self.rule.first_step = self.state.step + 1
+        return 0
+
+    cdef int end(self) except -1:
+        self.state.step = self.rule.step - 1
+        return 0
+
+    def apply(self):
+        """Make one step from the gradients as they are."""
+        cdef Session session
+        cdef const Kernels* kernels = kernels_for(self.rule.itemsize)
+        if self.rule.by_rows:
+            raise ValueError("apply of an update with by_rows=True: there are no rows that the penalties could be divided by")
+        self.begin(1)
+        session_begin(&session, threads_wanted() if self.rule.n > TASK_ELEMENTS else 1)
+        with nogil:
+            if not begin_step(&session, kernels, &self.rule, 1):
+                clip_and_update(&session, kernels, &self.rule)
+                end_step(&session, kernels, &self.rule)
+        session_end(&session)
+        self.end()
+        raise_pending(&session)
+
+
+def updates():
+    """The compiled table: the number of states of each rule, by its name."""
+    cdef const Kernels* kernels = kernels_for(8)
+    return {kernels.updates[i].name.decode(): kernels.updates[i].n_states for i in range(kernels.n_updates)}
+
+
+def optimizer_update(str kind, cnp.ndarray parameters, cnp.ndarray gradients, states, tuple hyperparameters, int64_t step, double carried=0,
+                     double limit=INFINITY, double clip_norm=0):
+    """One update alone, without a state that counts: arguments as `Update`, and the number of the step, from 1. What is carried on."""
+    cdef cnp.npy_intp one = 1
+    cdef cnp.ndarray numbers = cnp.PyArray_EMPTY(1, &one, cnp.NPY_DOUBLE, 0)
+    cdef double* number = <double*> cnp.PyArray_DATA(numbers)
+    number[0] = carried
+    Update(parameters, gradients, [(cnp.PyArray_SIZE(parameters), 0, 0, 0)], kind, states, [hyperparameters], numbers, StepCount(step - 1),
+           limit=limit, clip_norm=clip_norm).apply()
+    return number[0]
+
+
+cdef class StepCount:
+    """The state of an update alone."""
+    cdef public int64_t step
+
+    def __cinit__(self, int64_t step):
+        self.step = step
+
+
+ctypedef fused real:
+    float
+    double
+
+cdef double squares(const real* x, Py_ssize_t n) noexcept nogil:
+    # Eight sums side by side, in double: what a vector holds, and no waiting for the sum before.
+    cdef double[8] sums
+    cdef double total = 0
+    cdef Py_ssize_t i
+    cdef int k
+    for k in range(8):
+        sums[k] = 0
+    for i from 0 <= i < n - 7 by 8:
+        for k in range(8):
+            sums[k] += <double> x[i + k] * <double> x[i + k]
+    for i in range(n - n % 8, n):
+        total += <double> x[i] * <double> x[i]
+    for k in range(8):
+        total += sums[k]
+    return total
+
+def square_sums(cnp.ndarray x, cnp.ndarray out):
+    """out[i] = the sum of the squares of row i of x, whose columns lie side by side: float64, as `out` is."""
+    cdef Py_ssize_t i, n = cnp.PyArray_DIM(x, 1), step = cnp.PyArray_STRIDE(x, 0)
+    cdef double* sums = <double*> cnp.PyArray_DATA(out)
+    cdef const char* row = cnp.PyArray_BYTES(x)
+    cdef bint narrow = cnp.PyArray_ITEMSIZE(x) == sizeof(float)
+    with nogil:
+        for i in range(cnp.PyArray_DIM(x, 0)):
+            sums[i] = squares(<const float*> (row + i * step), n) if narrow else squares(<const double*> (row + i * step), n)
