@@ -84,7 +84,7 @@ def kernel_modules() -> list[Extension]:
 def engine_modules() -> list[Extension]:
     """What is the same on every processor."""
     names = ["_team", "_dispatch", "_product", "_update", "_csr", "_unit", "_loss", "_chain", "_rows", "_predict"]
-    names += ["_random", "_ops", "_engine", "_probe", "_doors"]
+    names += ["_random", "_ops", "_engine", "_probe", "_fast_path"]
     return [
         Extension(
             f"fastbp.{name}",

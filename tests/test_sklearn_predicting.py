@@ -100,7 +100,7 @@ def agree_on(est: Any, x: Any) -> None:
 
 def is_open(est: Any, x: Any) -> bool:
     kept = predicting.kept_predictor(est)
-    return kept is not None and kept.door.outputs(est, x) is not None
+    return kept is not None and kept.cache.outputs(est, x) is not None
 
 
 def told(call: Callable[[], Any]) -> tuple[type, str]:

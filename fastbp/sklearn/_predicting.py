@@ -1,9 +1,9 @@
 """Predictions: straight to the engine where everything is plain, else by scikit-learn's checks, or all its own way.
 
 A. A `Predictor` is what an estimator's predictions follow from, written down: its very arrays, activations and shapes,
-   and the methods and tables as they were. Its door (`_doors.pyx`) compares all that at each call. An
+   and the methods and tables as they were. Its cache (`_fast_path.pyx`) compares all that at each call. An
    estimator that has been changed gets another one.
-B. Three roads. An exact array of the parameters' dtype goes through the door. Anything else goes through scikit-learn's
+B. Three roads. An exact array of the parameters' dtype goes through the cache. Anything else goes through scikit-learn's
    validation, which raises its own errors, and then to the engine. What the engine cannot do, or what it finds to be
    not finite, goes scikit-learn's way, with its values and warnings.
 C. The predictor stands beside the estimator's network, or, where there is none (an estimator out of a pickle), in a
@@ -28,7 +28,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastbp import _engine, runtime
 from fastbp._csr import SparseRows
-from fastbp._doors import Door
+from fastbp._fast_path import FastPathCache
 from fastbp.sklearn import _private
 from fastbp.sklearn._core import Core, hidden_units
 
@@ -69,7 +69,7 @@ class Predictor:
             coefs, intercepts = (tuple(np.asarray(one, dtype) for one in group) for group in (coefs, intercepts))
         self.dtype = _common_dtype(coefs, intercepts)
         self.specs = _specs(est, coefs, intercepts)
-        self.door = Door(
+        self.cache = FastPathCache(
             coefs,
             intercepts,
             values={name: vars(est).get(name) for name in VALUES},
@@ -84,23 +84,23 @@ class Predictor:
 
     def outputs(self, x: Array, check_finite: bool) -> Array | None:
         """Return the predictions for rows that have been validated, (n, out); None where something is not finite."""
-        out = np.empty((len(x), self.door.n_out), self.dtype)
-        return out if self.door.into(x, out, check_finite) else None
+        out = np.empty((len(x), self.cache.n_out), self.dtype)
+        return out if self.cache.into(x, out, check_finite) else None
 
     def sparse_outputs(self, rows: Any, output: Callable[[Array], None]) -> Array:
         """Return the predictions for validated rows in CSR, some at a time; `output` is applied in place."""
-        out = np.empty((rows.shape[0], self.door.n_out), self.dtype)
+        out = np.empty((rows.shape[0], self.cache.n_out), self.dtype)
         try:
-            engine = self.door.engines.pop()
+            engine = self.cache.engines.pop()
         except IndexError:
-            engine = self.door.make_engine()
+            engine = self.cache.make_engine()
         data = np.ascontiguousarray(rows.data, self.dtype)
         for first in range(0, len(out), SPARSE_ROWS):
             starts = rows.indptr[first : first + SPARSE_ROWS + 1]
             entries = slice(starts[0], starts[-1])
             x = SparseRows(starts - starts[0], rows.indices[entries], data[entries], rows.shape[1])
-            out[first : first + SPARSE_ROWS] = engine.forward(x, self.door.table, False)
-        self.door.engines.append(engine)
+            out[first : first + SPARSE_ROWS] = engine.forward(x, self.cache.table, False)
+        self.cache.engines.append(engine)
         output(out)
         return out
 
@@ -199,7 +199,7 @@ def kept_predictor(est: Any) -> Predictor | None:
 def predictor_for(est: Any) -> Predictor | None:
     """Return one that serves, made anew if need be; None where the engine cannot make the predictions."""
     kept = kept_predictor(est)
-    if kept is not None and isinstance(est.activation, str) and kept.door.serves(est):
+    if kept is not None and isinstance(est.activation, str) and kept.cache.serves(est):
         return kept
     if "n_layers_" not in vars(est) or not _has_tables(est):
         return None
@@ -251,7 +251,7 @@ def engine_outputs(est: Any, X: Any) -> Array | None:
     is_sparse = sparse.issparse(X)
     if predictor is None or not (is_sparse or isinstance(X, np.ndarray)) or X.ndim != 2 or X.shape[0] == 0:
         return None
-    if X.shape[1] != predictor.door.n_in or X.dtype.kind not in "biuf":
+    if X.shape[1] != predictor.cache.n_in or X.dtype.kind not in "biuf":
         return None
     dtype = np.result_type(X.dtype, predictor.dtype)
     if dtype not in DTYPES:
@@ -322,13 +322,13 @@ def _dense_pieces(X: Any) -> Iterator[Array]:
         yield rows[first : first + SPARSE_ROWS].toarray()
 
 
-def plain_labels(est: Any, door: Door, X: Any) -> Any:
+def plain_labels(est: Any, cache: FastPathCache, X: Any) -> Any:
     """Return the classes of plain rows; None where this is not the way."""
-    classes = _plain_classes(est, door.n_out)
+    classes = _plain_classes(est, cache.n_out)
     if classes is not None:
-        labels = plain(est, door.labels, X)
+        labels = plain(est, cache.labels, X)
         return None if labels is None else classes.take(labels)
-    p = plain(est, door.outputs, X, True)
+    p = plain(est, cache.outputs, X, True)
     return None if p is None else est._label_binarizer.inverse_transform(p)
 
 
@@ -396,7 +396,7 @@ class PredictingRegressor(PredictingMixin):
         """
         kept = kept_predictor(self)
         if kept is not None:
-            y = plain(self, kept.door.outputs, X, True)
+            y = plain(self, kept.cache.outputs, X, True)
             if y is not None:
                 return y
         return super().predict(X)  # type: ignore[no-any-return]
@@ -420,7 +420,7 @@ class PredictingClassifier(PredictingMixin):
         """
         kept = kept_predictor(self)
         if kept is not None:
-            y = plain_labels(self, kept.door, X)
+            y = plain_labels(self, kept.cache, X)
             if y is not None:
                 return y
         return super().predict(X)
@@ -445,7 +445,7 @@ class PredictingClassifier(PredictingMixin):
         """
         kept = kept_predictor(self)
         if kept is not None:
-            p = plain(self, kept.door.outputs, X, True)
+            p = plain(self, kept.cache.outputs, X, True)
             if p is not None:
                 return p if p.ndim == 2 else _both(p)
         return super().predict_proba(X)  # type: ignore[no-any-return]

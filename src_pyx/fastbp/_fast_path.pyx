@@ -41,7 +41,7 @@ cdef bint is_in_place(cnp.ndarray array, int typenum, int ndim, const Place* pla
     return True
 
 
-cdef class Door:
+cdef class FastPathCache:
     """What an estimator's plain predictions depend on, and the engine that makes them.
 
     Parameters

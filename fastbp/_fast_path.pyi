@@ -8,7 +8,7 @@ from typing_extensions import disjoint_base
 from fastbp._engine import Engine, Table
 
 @disjoint_base
-class Door:
+class FastPathCache:
     coefs: tuple[NDArray[Any], ...]
     intercepts: tuple[NDArray[Any], ...]
     table: Table
