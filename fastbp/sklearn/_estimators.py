@@ -4,8 +4,9 @@ A. Both are subclasses of scikit-learn's. Parameters, validation, attributes, wa
    overridden are the places where scikit-learn's time goes: the loop over the batches, the objective of lbfgs, and the
    forward pass of predictions.
 B. The signature of the constructor is the installed base class's, plus the package's own options, keyword-only.
-C. Where a method that the engine would do instead has been replaced, or an entry of scikit-learn's tables, or where
-   the release is not known, the base class's own method runs. Options that it does not have are refused then.
+C. Where a subclass overrides a method whose work the engine does, or the release is not known, scikit-learn's own code
+   runs, and options that it does not have are refused. Which methods a subclass overrides is recorded once, when
+   Python makes the class.
 """
 
 from __future__ import annotations
@@ -131,28 +132,27 @@ class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # typ
 
     solver: Any
     _options: ClassVar[dict[str, Any]]  # and their defaults
+    _overridden: ClassVar[frozenset[str]] = frozenset()  # see __init_subclass__
     _fastbp: Core | None = None
     _validation_data: ClassVar[Any] = None
 
-    # ---- is the gradient ours to compute?
+    # ---- may the engine do the work?
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Record once which methods a subclass overrides that the engine's work replaces."""
+        super().__init_subclass__(**options)
+        own = next((base for base in cls.__mro__ if base in ESTIMATORS.values()), cls)
+        changed = {name for name in _private.HOOKS if getattr(cls, name, None) is not getattr(own, name, None)}
+        cls._overridden = frozenset(changed)
+        cls._has_fast_predict = changed.isdisjoint(_private.PREDICT_HOOKS)
 
     def _why_not(self, hooks: tuple[str, ...] = _private.GRADIENT_HOOKS) -> str | None:
-        """Say why scikit-learn's own way must be gone; None where the engine's may."""
+        """Say why scikit-learn's own code must do the fit; None where the engine may."""
         if not _private.known_release():
             _private.warn_of_release()
             return "this release of scikit-learn is not known"
-        found = _private.overridden(self, Accelerated, hooks) or _private.patched_step()
-        if found is not None:
-            return f"{found} is overridden"
-        entries = (self.activation if isinstance(self.activation, str) else None, self.out_activation_)
-        tables = {
-            "ACTIVATIONS": entries,
-            "DERIVATIVES": entries[:1],
-            "LOSS_FUNCTIONS": ("log_loss", "binary_log_loss") if self.loss == "log_loss" else (self.loss,),
-        }
-        named = {table: tuple(key for key in keys if isinstance(key, str)) for table, keys in tables.items()}
-        changed = _private.changed_table(named)
-        return None if changed is None else f"{changed} of scikit-learn has been changed"
+        found = next((name for name in hooks if name in self._overridden), None)
+        return None if found is None else f"{found} is overridden"
 
     def _own_options(self) -> list[str]:
         """Name the options in use that scikit-learn's own way does not have."""
@@ -240,9 +240,9 @@ class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # typ
 
     def _partial_fit_plain(self, X: Any, y: Any) -> bool:
         """Make one epoch of arrays that need no validation; False, and nothing done, where others are given."""
-        if not hasattr(self, "_optimizer") or _private.steps_overridden(self, Accelerated):
+        if not hasattr(self, "_optimizer") or self._why_not() is not None:
             return False
-        if self._why_not() is not None:
+        if not self._overridden.isdisjoint(_private.STEP_HOOKS):
             return False
         fit = fitting.plain_fit(self, X, y)
         if fit is None:
@@ -339,7 +339,7 @@ _FIT_DOC = """Fit the model to X and y.
         Raises
         ------
         ValueError
-            As scikit-learn's; and where an option of the package meets a method that has been replaced.
+            As scikit-learn's; and for an option of the package in a subclass that overrides a private method.
         """
 
 
@@ -424,8 +424,8 @@ _OPTIONS_DOC = """Parameters
 
     Notes
     -----
-    A subclass or an instance may replace scikit-learn's private methods, and its tables of functions may be changed:
-    its own way is gone then, and options that it does not have raise ValueError.
+    A subclass may override scikit-learn's private methods, such as ``_backprop``: its fits then run scikit-learn's own
+    code, and options that scikit-learn does not have raise ValueError.
 
     References
     ----------

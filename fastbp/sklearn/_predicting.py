@@ -1,13 +1,13 @@
-"""Predictions: straight to the engine where everything is plain, else by scikit-learn's checks, or all its own way.
+"""Predictions: by the fast path where the arguments are plain, else through scikit-learn's checks or its own code.
 
-A. A `Predictor` is what an estimator's predictions follow from, written down: its very arrays, activations and shapes,
-   and the methods and tables as they were. Its cache (`_fast_path.pyx`) compares all that at each call. An
-   estimator that has been changed gets another one.
-B. Three roads. An exact array of the parameters' dtype goes through the cache. Anything else goes through scikit-learn's
-   validation, which raises its own errors, and then to the engine. What the engine cannot do, or what it finds to be
-   not finite, goes scikit-learn's way, with its values and warnings.
-C. The predictor stands beside the estimator's network, or, where there is none (an estimator out of a pickle), in a
-   table of weak references: predicting changes nothing of the estimator itself.
+A. A `Predictor` holds the engines of an estimator and the state that they were made for: its arrays, activations and
+   shapes. At each call its cache (`_fast_path.pyx`) compares that state. An estimator that has changed gets another.
+B. There are three paths. A plain array of the parameters' dtype takes the fast path. scikit-learn validates any
+   other argument, and raises its own errors; the argument then goes to the engine. Where the engine cannot compute a
+   prediction, or finds that it is not finite, scikit-learn's own code runs, with its values and warnings.
+C. A subclass that overrides what the fast path omits has its own methods called: see `Accelerated.__init_subclass__`.
+D. The predictor is kept beside the estimator's network. An estimator from a pickle has no network, and its predictor
+   is in a table of weak references: predicting changes no attribute of the estimator.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn import neural_network
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -44,7 +43,6 @@ SPARSE_ROWS = 1024  # that go through the units at once
 
 # What a prediction follows from, beside the arrays and the dtype of the input.
 VALUES = ("activation", "out_activation_", "n_layers_", "n_features_in_", "n_outputs_")
-HOOKS = ("_forward_pass_fast", "_predict")
 
 
 class Predictor:
@@ -73,10 +71,6 @@ class Predictor:
             coefs,
             intercepts,
             values={name: vars(est).get(name) for name in VALUES},
-            absent=(*HOOKS, "feature_names_in_"),
-            functions=_private.mlp.ACTIVATIONS,
-            taken=_entries(est),
-            hooks=_hooks(est),
             table=_engine.Table(coefs, intercepts),
             make_engine=partial(_engine.Engine, self.dtype.itemsize, self.specs),
             link=LINKS[est.out_activation_],
@@ -146,38 +140,6 @@ def _is_dense(array: Array) -> bool:
     return (array.shape[-1] == 1 or steps[-1] == array.itemsize) and all(step % array.itemsize == 0 for step in steps)
 
 
-def _entries(est: Any) -> dict[str, Any]:
-    """Return the entries of scikit-learn's table of activations, as they were at import, that the estimator goes by.
-
-    A name that it has no entry for is ours alone.
-    """
-    names = [est.activation] if isinstance(est.activation, str) else []
-    return {name: _private.original_activation(name) for name in (*names, est.out_activation_)}
-
-
-def _base(est: Any) -> Any:
-    return neural_network.MLPClassifier if isinstance(est, PredictingClassifier) else neural_network.MLPRegressor
-
-
-def _hooks(est: Any) -> tuple[tuple[type | None, str, Any], ...]:
-    """Return the methods whose replacement is a reason to call them."""
-    base = _base(est)
-    forward, predict = (_private.original_predicting(base, name) for name in HOOKS)
-    return (
-        (None, "_forward_pass_fast", PredictingMixin._forward_pass_fast),
-        (base, "_forward_pass_fast", forward),
-        (None, "_predict", predict),
-        (None, "feature_names_in_", None),
-        (None, "__sklearn_is_fitted__", None),
-    )
-
-
-def _is_replaced(est: Any) -> bool:
-    """Whether scikit-learn's own classes have another forward pass than scikit-learn's."""
-    base = _base(est)
-    return base._forward_pass_fast is not _private.original_predicting(base, "_forward_pass_fast")
-
-
 # ---- where it is kept ------------------------------------------------------------------------------------------------
 
 
@@ -199,9 +161,9 @@ def kept_predictor(est: Any) -> Predictor | None:
 def predictor_for(est: Any) -> Predictor | None:
     """Return one that serves, made anew if need be; None where the engine cannot make the predictions."""
     kept = kept_predictor(est)
-    if kept is not None and isinstance(est.activation, str) and kept.cache.serves(est):
+    if kept is not None and isinstance(est.activation, str) and kept.cache.matches(est):
         return kept
-    if "n_layers_" not in vars(est) or not _has_tables(est):
+    if "n_layers_" not in vars(est):
         return None
     try:
         made = Predictor(est)
@@ -220,12 +182,6 @@ def _keep(est: Any, predictor: Predictor) -> None:
         _alone[est] = predictor
     except TypeError:
         return
-
-
-def _has_tables(est: Any) -> bool:
-    """Whether the entries of scikit-learn's table that the estimator goes by are those at import."""
-    table = _private.mlp.ACTIVATIONS
-    return all(table.get(name) is function for name, function in _entries(est).items())
 
 
 # ---- the roads -------------------------------------------------------------------------------------------------------
@@ -363,9 +319,10 @@ class PredictingMixin(_Base):  # type: ignore[misc]
     """The forward pass of predictions, by the engine."""
 
     _fastbp: Core | None = None
+    _has_fast_predict: ClassVar[bool] = True  # unless a subclass overrides what the fast path omits
 
     def _forward_pass_fast(self, X: Any, check_input: bool = True) -> Array:
-        if not _private.known_release() or _is_replaced(self):
+        if not _private.known_release():
             return np.asarray(super()._forward_pass_fast(X, check_input=check_input))
         if check_input:
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
@@ -394,7 +351,7 @@ class PredictingRegressor(PredictingMixin):
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
             The values.
         """
-        kept = kept_predictor(self)
+        kept = kept_predictor(self) if self._has_fast_predict else None
         if kept is not None:
             y = plain(self, kept.cache.outputs, X, True)
             if y is not None:
@@ -418,7 +375,7 @@ class PredictingClassifier(PredictingMixin):
         y : ndarray of shape (n_samples,) or (n_samples, n_classes)
             The classes.
         """
-        kept = kept_predictor(self)
+        kept = kept_predictor(self) if self._has_fast_predict else None
         if kept is not None:
             y = plain_labels(self, kept.cache, X)
             if y is not None:
@@ -443,7 +400,7 @@ class PredictingClassifier(PredictingMixin):
         p : ndarray of shape (n_samples, n_classes)
             In the order of ``classes_``.
         """
-        kept = kept_predictor(self)
+        kept = kept_predictor(self) if self._has_fast_predict else None
         if kept is not None:
             p = plain(self, kept.cache.outputs, X, True)
             if p is not None:

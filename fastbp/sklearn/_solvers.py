@@ -144,7 +144,7 @@ class Link:
     def between(cls, core: Core, est: Any) -> Link | None:
         """Return the link of the estimator's optimizer as it is now; None where the package has none like it."""
         theirs = est._optimizer
-        if _private.has_own_steps(theirs) or not 0 < getattr(theirs, "learning_rate", 1.0) < np.inf:
+        if not 0 < getattr(theirs, "learning_rate", 1.0) < np.inf:
             return None
         known: Link | None = core.links.get("optimizer")
         clips = (est.clip_value, est.clip_norm)
@@ -198,7 +198,7 @@ class Link:
 
 
 def _numbers(theirs: Any) -> tuple[Any, ...]:
-    """The hyper-parameters that stay the same from epoch to epoch."""
+    """The class of an optimizer and the hyper-parameters that stay the same from epoch to epoch."""
     names = ("momentum", "nesterov", "beta_1", "beta_2", "epsilon")
     rate = None if type(theirs) is _private.SGDOptimizer else theirs.learning_rate_init
-    return (rate, *(getattr(theirs, name, None) for name in names))
+    return (type(theirs), rate, *(getattr(theirs, name, None) for name in names))

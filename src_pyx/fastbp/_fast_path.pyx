@@ -1,13 +1,15 @@
-"""The short way from an estimator's `predict` to the engine.
+"""The fast path from an estimator's `predict` to the engine.
 
 Design
 ------
-(a) One row through a small network takes less time than a dozen of Python's questions. So what an estimator's prediction depends on is
-    written down once, and at each call compared here: by identity, which nothing can fool that is kept alive.
-(b) A user may replace the arrays of an estimator, reshape them, change its parameters, or put functions of his own in its place; arguments
-    may be anything. Whatever is not as it was, or not plain, gives None, and nothing is done: the caller knows the long way.
-(c) An engine serves one call at a time. There are as many as calls were ever made side by side; a list hands them out, since its pop and
-    append are single steps for all threads.
+(a) One row through a small network takes less time than a dozen of Python's comparisons. So a cache entry records the state of an
+    estimator for which the engine was made; each call compares that record with the estimator, by identity. The record keeps the
+    objects alive, so no other object can have their identity.
+(b) A user may replace the arrays of an estimator, reshape them or change its parameters, and an argument may be anything. Where the
+    state has changed, or the argument is no plain array, a method returns None and has done nothing: the caller then takes the path
+    through scikit-learn's checks.
+(c) An engine serves one call at a time. The cache holds as many engines as calls were ever made side by side, in a list whose `pop` and
+    `append` are atomic for all threads.
 """
 cimport cython
 cimport numpy as cnp
@@ -17,83 +19,74 @@ cnp.import_array()
 
 cdef object MISSING = object()
 
-cdef struct Place:
-    # Where an array's elements are: it can be given another shape, and stay the same object.
+cdef struct Layout:
+    # Where the elements of an array are: an array can be given another shape, and stay the same object.
     const char* data
     Py_ssize_t shape[2]
     Py_ssize_t strides[2]
 
 
-cdef void note_place(cnp.ndarray array, Place* place) noexcept:
+cdef void record_layout(cnp.ndarray array, Layout* layout) noexcept:
     cdef int axis
-    place.data = cnp.PyArray_BYTES(array)
+    layout.data = cnp.PyArray_BYTES(array)
     for axis in range(2):
-        place.shape[axis] = cnp.PyArray_DIM(array, axis) if axis < cnp.PyArray_NDIM(array) else 0
-        place.strides[axis] = cnp.PyArray_STRIDE(array, axis) if axis < cnp.PyArray_NDIM(array) else 0
+        layout.shape[axis] = cnp.PyArray_DIM(array, axis) if axis < cnp.PyArray_NDIM(array) else 0
+        layout.strides[axis] = cnp.PyArray_STRIDE(array, axis) if axis < cnp.PyArray_NDIM(array) else 0
 
-cdef bint is_in_place(cnp.ndarray array, int typenum, int ndim, const Place* place) noexcept:
+cdef bint has_layout(cnp.ndarray array, int typenum, int ndim, const Layout* layout) noexcept:
     cdef int axis
-    if cnp.PyArray_NDIM(array) != ndim or cnp.PyArray_BYTES(array) != place.data or cnp.PyArray_TYPE(array) != typenum:
+    if cnp.PyArray_NDIM(array) != ndim or cnp.PyArray_BYTES(array) != layout.data or cnp.PyArray_TYPE(array) != typenum:
         return False
     for axis in range(ndim):
-        if cnp.PyArray_DIM(array, axis) != place.shape[axis] or cnp.PyArray_STRIDE(array, axis) != place.strides[axis]:
+        if cnp.PyArray_DIM(array, axis) != layout.shape[axis] or cnp.PyArray_STRIDE(array, axis) != layout.strides[axis]:
             return False
     return True
 
 
 cdef class FastPathCache:
-    """What an estimator's plain predictions depend on, and the engine that makes them.
+    """The state of an estimator that its predictions depend on, and the engines made for that state.
 
     Parameters
     ----------
     coefs, intercepts : tuples of ndarray
-        What ``coefs_`` and ``intercepts_`` hold: aligned, native, of one dtype, (in, out) and (out,).
+        The arrays in ``coefs_`` and ``intercepts_``: aligned, native, of one dtype, (in, out) and (out,).
     values : dict
-        Further entries of the estimator's ``__dict__``, by identity.
-    absent : tuple of str
-        What its ``__dict__`` must not have.
-    functions, taken : dict
-        A table, and those of its entries that must still be there.
-    hooks : tuple of (owner, name, function)
-        Attributes of classes that must still be these functions; owner None: the estimator's own class.
+        Further entries of the estimator's ``__dict__``, compared by identity.
     table, make_engine, link
-        For `Engine.predict_into`; make_engine gives another engine.
+        For `Engine.predict_into`; make_engine returns another engine.
     """
     cdef readonly tuple coefs, intercepts
-    cdef dict values, functions, taken
-    cdef tuple absent, hooks
+    cdef dict values
     cdef readonly object table, make_engine, link
     cdef readonly list engines
-    cdef Place* places
+    cdef Layout* layouts
     cdef readonly Py_ssize_t n_in, n_out
     cdef int typenum
 
-    def __cinit__(self, tuple coefs not None, tuple intercepts not None, *, dict values not None, tuple absent not None,
-                  dict functions not None, dict taken not None, tuple hooks not None, table, make_engine, link):
+    def __cinit__(self, tuple coefs not None, tuple intercepts not None, *, dict values not None, table, make_engine, link):
         cdef cnp.ndarray array
         cdef Py_ssize_t i, n = len(coefs)
         if n == 0 or len(intercepts) != n:
             raise ValueError(f"{n} coefs and {len(intercepts)} intercepts, expected as many of each, and at least one")
-        self.coefs, self.intercepts = coefs, intercepts
-        self.values, self.absent, self.functions, self.taken = values, absent, functions, taken
-        self.hooks, self.table, self.make_engine, self.link, self.engines = hooks, table, make_engine, link, []
-        self.places = <Place*> PyMem_RawCalloc(2 * n, sizeof(Place))
-        if self.places == NULL:
-            raise MemoryError("no memory for the places of the parameters")
+        self.coefs, self.intercepts, self.values = coefs, intercepts, values
+        self.table, self.make_engine, self.link, self.engines = table, make_engine, link, []
+        self.layouts = <Layout*> PyMem_RawCalloc(2 * n, sizeof(Layout))
+        if self.layouts == NULL:
+            raise MemoryError("no memory for the layouts of the parameters")
         for i in range(n):
             array = coefs[i]
-            note_place(array, &self.places[2 * i])
+            record_layout(array, &self.layouts[2 * i])
             array = intercepts[i]
-            note_place(array, &self.places[2 * i + 1])
+            record_layout(array, &self.layouts[2 * i + 1])
         array = coefs[0]
         self.n_in, self.typenum = cnp.PyArray_DIM(array, 0), cnp.PyArray_TYPE(array)
         array = coefs[n - 1]
         self.n_out = cnp.PyArray_DIM(array, 1)
 
     def __dealloc__(self):
-        PyMem_RawFree(self.places)
+        PyMem_RawFree(self.layouts)
 
-    # --- is all as it was?
+    # --- the key: is the estimator's state the recorded one?
 
     cdef bint has_arrays(self, held, tuple arrays, int second) except -1:
         cdef Py_ssize_t i
@@ -106,45 +99,38 @@ cdef class FastPathCache:
                 if (<list> held)[i] is not arrays[i]:
                     return False
         for i in range(len(arrays)):
-            if not is_in_place(<cnp.ndarray> arrays[i], self.typenum, 2 - second, &self.places[2 * i + second]):
+            if not has_layout(<cnp.ndarray> arrays[i], self.typenum, 2 - second, &self.layouts[2 * i + second]):
                 return False
         return True
 
-    cdef bint is_as_it_was(self, est) except -1:
-        cdef dict state = est.__dict__
+    cdef bint matches_state(self, dict state) except -1:
         if not (self.has_arrays(state.get("coefs_"), self.coefs, 0) and self.has_arrays(state.get("intercepts_"), self.intercepts, 1)):
             return False
         for name, value in self.values.items():
             if state.get(name, MISSING) is not value:
                 return False
-        for name, value in self.taken.items():
-            if self.functions.get(name) is not value:
-                return False
         return True
 
-    cdef bint is_open(self, est) except -1:
-        """Has nobody put in something that must be called instead?"""
-        cdef dict state = est.__dict__
-        for name in self.absent:
-            if name in state:
-                return False
-        for owner, name, function in self.hooks:
-            if getattr(type(est) if owner is None else owner, name, None) is not function:
-                return False
-        return True
-
-    def serves(self, est):
+    def matches(self, est):
         """True as long as nothing has changed that the engine's numbers depend on."""
-        return self.is_as_it_was(est)
+        return self.matches_state(est.__dict__)
 
     cdef bint is_plain(self, x) noexcept:
         return (cnp.PyArray_CheckExact(x) and cnp.PyArray_NDIM(x) == 2 and cnp.PyArray_TYPE(x) == self.typenum
                 and cnp.PyArray_ISBEHAVED_RO(x) and cnp.PyArray_DIM(x, 1) == self.n_in and cnp.PyArray_DIM(x, 0) > 0)
 
+    cdef bint takes(self, est, x) except -1:
+        """Whether x needs no check of scikit-learn's. It warns of an array where the estimator knows names of features."""
+        cdef dict state
+        if not self.is_plain(x):
+            return False
+        state = est.__dict__
+        return self.matches_state(state) and "feature_names_in_" not in state
+
     # --- predictions
 
     def into(self, x, out, bint check_finite=True):
-        """`Engine.predict_into`, by an engine that nobody else has."""
+        """`Engine.predict_into`, by an engine that no other call uses."""
         try:
             engine = self.engines.pop()
         except IndexError:
@@ -155,20 +141,23 @@ cdef class FastPathCache:
             self.engines.append(engine)
 
     def outputs(self, est, x, bint flat=False):
-        """The predictions, (n, out), or where flat is set and there is one output (n,): fresh. None, where this is not the way."""
+        """Return fresh predictions (n, out), or (n,) where flat is set and there is one output; None off the fast path."""
         cdef cnp.npy_intp shape[2]
         cdef cnp.ndarray out
-        if not (self.is_plain(x) and self.is_as_it_was(est) and self.is_open(est)):
+        if not self.takes(est, x):
             return None
         shape[0], shape[1] = cnp.PyArray_DIM(x, 0), self.n_out
         out = cnp.PyArray_EMPTY(1 if flat and self.n_out == 1 else 2, shape, self.typenum, 0)
         return out if self.into(x, out) else None
 
     def labels(self, est, x):
-        """Which prediction of each row is the largest, int64; of one prediction whether it is above one half. None as `outputs`."""
+        """Return the index of the largest prediction of each row, int64; of one prediction whether it is above one half.
+
+        None off the fast path.
+        """
         cdef cnp.npy_intp rows
         cdef cnp.ndarray out
-        if not (self.is_plain(x) and self.is_as_it_was(est) and self.is_open(est)):
+        if not self.takes(est, x):
             return None
         rows = cnp.PyArray_DIM(x, 0)
         out = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_INT64, 0)
