@@ -27,77 +27,16 @@ from sklearn.utils.class_weight import compute_class_weight, compute_sample_weig
 from sklearn.utils.validation import check_X_y
 
 import fastbp
-from fastbp import _csr, _team
+from fastbp import _team
 from fastbp.sklearn import _private
 from fastbp.sklearn._callbacks import Iterations
 from fastbp.sklearn._core import Core, dropout_shares, loss_offsets, loss_share, plain_targets, targets_of
+from fastbp.sklearn._data import Data
 from fastbp.sklearn._solvers import Link, is_for, new_optimizer
-from fastbp.sklearn._sparse import worth_sparse
 
-__all__ = ["Data", "StochasticFit", "class_factors", "oddity", "prepare", "product"]
-
-MANY_ELEMENTS = 1 << 16  # of X: in fewer it does not pay to look for zeros
-SAMPLE = 64  # rows that are looked at first
+__all__ = ["StochasticFit", "class_factors", "oddity", "prepare", "product"]
 
 Array = NDArray[Any]
-
-
-# ---- the data --------------------------------------------------------------------------------------------------------
-
-
-class Data:
-    """Rows as the engine takes them.
-
-    Attributes
-    ----------
-    x, t, weight
-        Of `Engine.train_epoch`.
-    rows : ndarray or sparse matrix in CSR
-        What x was made of.
-    offsets : ndarray or None
-        What scikit-learn's loss of each row has beside ours.
-    """
-
-    def __init__(self, rows: Any, x: Any, t: Array, weight: Array | None, offsets: NDArray[np.float64] | None) -> None:
-        self.rows, self.x, self.t, self.weight, self.offsets = rows, x, t, weight, offsets
-
-    @classmethod
-    def of(cls, est: Any, x: Any, y: Array, weight: Array | None, dtype: np.dtype[Any], *, epochs: bool) -> Data | None:
-        """Return validated rows in this form; None where only scikit-learn's own way fits their targets.
-
-        epochs: the engine goes through them often enough to look for zeros among them first.
-        """
-        targets = targets_of(est, y, dtype)
-        if targets is None:
-            return None
-        rows = x.tocsr() if sparse.issparse(x) else np.require(x, dtype, "A")
-        weight = None if weight is None else np.ascontiguousarray(weight, dtype)
-        return cls(rows, _as_engine_takes(est, rows, dtype, epochs), targets, weight, loss_offsets(est, y))
-
-    def take(self, places: NDArray[np.int64], dtype: np.dtype[Any]) -> Data:
-        """Return some of the rows, copied."""
-        rows = self.rows[places]
-        weight, offsets = (None if one is None else one[places] for one in (self.weight, self.offsets))
-        return Data(rows, _as_engine_takes(None, rows, dtype, False), self.t[places], weight, offsets)
-
-
-def _as_engine_takes(est: Any, rows: Any, dtype: np.dtype[Any], epochs: bool) -> Any:
-    """Dense rows as they are, or without their zeros if these are most of them, as in images: see bench/sparse.py."""
-    if not sparse.issparse(rows):
-        return _csr.SparseRows.from_dense(rows) if epochs and _is_mostly_zero(est, rows) else rows
-    return _csr.SparseRows(rows.indptr, rows.indices, np.ascontiguousarray(rows.data, dtype), rows.shape[1])
-
-
-def _is_mostly_zero(est: Any, rows: Array) -> bool:
-    if rows.size < MANY_ELEMENTS:
-        return False
-    batch = 200 if isinstance(est.batch_size, str) else est.batch_size
-    sample = rows[:: max(1, len(rows) // SAMPLE)]
-    outputs = est.coefs_[0].shape[1]
-    return all(
-        worth_sparse(_csr.count_entries(part) / part.size, outputs, rows.dtype, min(batch, len(rows)))
-        for part in (sample, rows)
-    )
 
 
 # ---- the stochastic fit ----------------------------------------------------------------------------------------------

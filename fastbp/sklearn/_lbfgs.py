@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from fastbp import _engine
 from fastbp.sklearn._core import loss_share, network_for
-from fastbp.sklearn._fitting import Data, class_factors, oddity, product
+from fastbp.sklearn._data import Data
+from fastbp.sklearn._fitting import class_factors, oddity, product
 
 __all__ = ["Objective", "objective", "single_blas"]
 
