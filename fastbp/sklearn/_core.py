@@ -26,10 +26,10 @@ __all__ = [
     "MARGIN_NAMES",
     "CallableLoss",
     "Core",
+    "fast_targets",
     "hidden_units",
     "network_for",
     "own_loss",
-    "plain_targets",
     "set_output",
     "targets_of",
 ]
@@ -248,7 +248,7 @@ def _labels(y: Array) -> Array | None:
     return np.ascontiguousarray(labels, np.int64) if whole else None
 
 
-def plain_targets(est: Any, y: Any, rows: int, dtype: np.dtype[Any]) -> Array | None:
+def fast_targets(est: Any, y: Any, rows: int, dtype: np.dtype[Any]) -> Array | None:
     """Return targets that were not validated as the engine takes them; None for those that need a closer look."""
     if type(y) is not np.ndarray or y.shape[:1] != (rows,) or y.dtype.kind not in "biuf":
         return None
@@ -324,15 +324,15 @@ class Core:
         """Whether the estimator is still what the network was made for."""
         return self.blueprint == blueprint(est, dtype)
 
-    def is_home(self, est: Any) -> bool:
+    def shares_memory(self, est: Any) -> bool:
         """Whether the estimator's arrays are the network's."""
         return _same(est.coefs_, self.coefs) and _same(est.intercepts_, self.intercepts)
 
     def may_write(self, est: Any) -> bool:
         """Whether the estimator's arrays can be trained: joblib may have mapped them from a file, for reading."""
-        return self.is_home(est) or all(array.flags.writeable for array in (*est.coefs_, *est.intercepts_))
+        return self.shares_memory(est) or all(array.flags.writeable for array in (*est.coefs_, *est.intercepts_))
 
-    def adopt(self, est: Any) -> None:
+    def attach(self, est: Any) -> None:
         """Let the estimator have the network's arrays as its own, with the values of those that it has."""
         self._copy(est, inwards=True)
         est.coefs_, est.intercepts_ = list(self.coefs), list(self.intercepts)
@@ -340,7 +340,7 @@ class Core:
     @contextmanager
     def parameters_of(self, est: Any) -> Iterator[None]:
         """Work on the estimator's parameters: in place, or on copies that are written back whatever happens."""
-        if self.is_home(est):
+        if self.shares_memory(est):
             yield
             return
         self._copy(est, inwards=True)

@@ -204,7 +204,7 @@ class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # typ
             self.validation_loss_curve_: list[float] = []
         if np.dtype(dtype) in (np.float32, np.float64) and _private.known_release():
             self._fastbp = Core(self, np.dtype(dtype))
-            self._fastbp.adopt(self)
+            self._fastbp.attach(self)
 
     def _fit(self, X: Any, y: Any, *args: Any, **kwargs: Any) -> Self:
         solver: Any = self.solver
@@ -238,13 +238,13 @@ class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # typ
             return
         fit.run()
 
-    def _partial_fit_plain(self, X: Any, y: Any) -> bool:
+    def _partial_fit_fast(self, X: Any, y: Any) -> bool:
         """Make one epoch of arrays that need no validation; False, and nothing done, where others are given."""
         if not hasattr(self, "_optimizer") or self._why_not() is not None:
             return False
         if not self._overridden.isdisjoint(_private.STEP_HOOKS):
             return False
-        fit = fitting.plain_fit(self, X, y)
+        fit = fitting.fast_fit(self, X, y)
         if fit is None:
             return False
         fit.run()
@@ -375,7 +375,7 @@ def _partial_fit_of(base: Any) -> Any:
 
     @functools.wraps(theirs)
     def partial_fit(self: Any, X: Any, y: Any, *args: Any, **kwargs: Any) -> Any:
-        if not args and not kwargs and self._partial_fit_plain(X, y):
+        if not args and not kwargs and self._partial_fit_fast(X, y):
             return self
         return theirs(self, X, y, *args, **kwargs)
 

@@ -30,11 +30,11 @@ import fastbp
 from fastbp import _team
 from fastbp.sklearn import _private
 from fastbp.sklearn._callbacks import Iterations
-from fastbp.sklearn._core import Core, dropout_shares, loss_offsets, loss_share, plain_targets, targets_of
+from fastbp.sklearn._core import Core, dropout_shares, fast_targets, loss_offsets, loss_share, targets_of
 from fastbp.sklearn._data import Data
 from fastbp.sklearn._solvers import Link, is_for, new_optimizer
 
-__all__ = ["StochasticFit", "class_factors", "oddity", "prepare", "product"]
+__all__ = ["StochasticFit", "class_factors", "incompatibility", "prepare", "product"]
 
 Array = NDArray[Any]
 
@@ -261,16 +261,16 @@ def _batch_size(est: Any, n_rows: int) -> int:
 # ---- from arguments to a fit -----------------------------------------------------------------------------------------
 
 
-def oddity(est: Any, y: Array, weight: Array | None) -> str | None:
+def incompatibility(est: Any, y: Array, weight: Array | None) -> str | None:
     """Say what of the arguments or parameters passes scikit-learn's checks but not ours; None: nothing."""
     if weight is not None and not (np.isfinite(weight).all() and (weight >= 0).all()):
         return "a sample_weight is negative"
     if y.dtype.kind not in "biuf":
         return f"y is {y.dtype}"
-    return odd_parameter(est)
+    return incompatible_parameter(est)
 
 
-def odd_parameter(est: Any) -> str | None:
+def incompatible_parameter(est: Any) -> str | None:
     """Say what was changed since the parameters were made, by means that scikit-learn does not check."""
     if not est.alpha >= 0:
         return "alpha is negative"
@@ -283,9 +283,9 @@ def odd_parameter(est: Any) -> str | None:
 
 def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool) -> StochasticFit | str:
     """Make the fit of validated rows; or say why scikit-learn's own way must be gone, with nothing changed."""
-    odd = oddity(est, y, weight)
-    if odd is not None:
-        return odd
+    reason = incompatibility(est, y, weight)
+    if reason is not None:
+        return reason
     dtype = est.coefs_[0].dtype
     if np.result_type(x.dtype, *(a.dtype for a in (*est.coefs_, *est.intercepts_))) != dtype:
         return f"X is {x.dtype}, and the parameters have another dtype"
@@ -316,11 +316,11 @@ def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool)
     if goes_on:
         est._random_state.set_state(est._resume.stream)
         fit.order = est._resume.order if len(est._resume.order) == fit.n_rows else fit.order
-    take_chance(est, core)
+    restore_dropout(est, core)
     return fit
 
 
-def plain_fit(est: Any, x: Any, y: Any) -> StochasticFit | None:
+def fast_fit(est: Any, x: Any, y: Any) -> StochasticFit | None:
     """Make the fit of one `partial_fit` from arrays that need no closer look; None, and nothing done, for all others.
 
     scikit-learn's validation of a row takes some fifty times as long as its step.
@@ -329,9 +329,9 @@ def plain_fit(est: Any, x: Any, y: Any) -> StochasticFit | None:
     if core is None or core.net._whole is None or est.early_stopping or est.warm_start:
         return None
     dtype = core.net.dtype
-    if odd_parameter(est) is not None or not core.serves(est, dtype) or not _is_plain(est, x, dtype):
+    if incompatible_parameter(est) is not None or not core.serves(est, dtype) or not _is_plain(est, x, dtype):
         return None
-    targets = plain_targets(est, y, len(x), dtype)
+    targets = fast_targets(est, y, len(x), dtype)
     if targets is None or getattr(est, "class_weight", None) is not None:
         return None
     link = Link.between(core, est) if core.may_write(est) else None
@@ -504,7 +504,7 @@ def _check_n_features(est: Any, x: Any) -> None:
 # ---- chance, and going on where a fit has stopped --------------------------------------------------------------------
 
 
-def take_chance(est: Any, core: Core) -> None:
+def restore_dropout(est: Any, core: Core) -> None:
     """Let dropout go on where it was; its seed is drawn once, from the estimator's random state."""
     if not any(share > 0 for share in dropout_shares(est)):
         return

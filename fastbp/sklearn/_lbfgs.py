@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fastbp import _engine
 from fastbp.sklearn._core import loss_share, network_for
 from fastbp.sklearn._data import Data
-from fastbp.sklearn._fitting import class_factors, oddity, product
+from fastbp.sklearn._fitting import class_factors, incompatibility, product
 
 __all__ = ["Objective", "objective", "single_blas"]
 
@@ -112,9 +112,9 @@ class Objective:
 
 def objective(est: Any, x: Any, y: Array, weight: Array | None, dtype: np.dtype[Any]) -> Objective | str:
     """Make the objective of validated rows; or say why scikit-learn's own way must be gone."""
-    odd = oddity(est, y, weight)
-    if odd is not None:
-        return odd
+    reason = incompatibility(est, y, weight)
+    if reason is not None:
+        return reason
     data = Data.of(est, x, y, product(weight, class_factors(est, y)), dtype, epochs=True)
     if data is None:
         return "a target is none of its loss"

@@ -193,7 +193,7 @@ def threads_of(est: Any) -> AbstractContextManager[Any]:
     return nullcontext() if n_threads is None else runtime.threads(n_threads)
 
 
-def plain(est: Any, ask: Callable[..., Array | None], X: Any, *args: Any) -> Array | None:
+def on_fast_path(est: Any, ask: Callable[..., Array | None], X: Any, *args: Any) -> Array | None:
     """Ask the door, with the estimator's own number of threads."""
     if getattr(est, "n_threads", None) is None:
         return ask(est, X, *args)
@@ -278,17 +278,17 @@ def _dense_pieces(X: Any) -> Iterator[Array]:
         yield rows[first : first + SPARSE_ROWS].toarray()
 
 
-def plain_labels(est: Any, cache: FastPathCache, X: Any) -> Any:
+def fast_labels(est: Any, cache: FastPathCache, X: Any) -> Any:
     """Return the classes of plain rows; None where this is not the way."""
-    classes = _plain_classes(est, cache.n_out)
+    classes = _single_label_classes(est, cache.n_out)
     if classes is not None:
-        labels = plain(est, cache.labels, X)
+        labels = on_fast_path(est, cache.labels, X)
         return None if labels is None else classes.take(labels)
-    p = plain(est, cache.outputs, X, True)
+    p = on_fast_path(est, cache.outputs, X, True)
     return None if p is None else est._label_binarizer.inverse_transform(p)
 
 
-def _plain_classes(est: Any, n_outputs: int) -> Array | None:
+def _single_label_classes(est: Any, n_outputs: int) -> Array | None:
     """Return the classes, where that of the largest probability is predicted, or of two the second above one half."""
     binarizer = est._label_binarizer
     if type(binarizer) is not LabelBinarizer or binarizer.sparse_input_:
@@ -353,7 +353,7 @@ class PredictingRegressor(PredictingMixin):
         """
         kept = kept_predictor(self) if self._has_fast_predict else None
         if kept is not None:
-            y = plain(self, kept.cache.outputs, X, True)
+            y = on_fast_path(self, kept.cache.outputs, X, True)
             if y is not None:
                 return y
         return super().predict(X)  # type: ignore[no-any-return]
@@ -377,7 +377,7 @@ class PredictingClassifier(PredictingMixin):
         """
         kept = kept_predictor(self) if self._has_fast_predict else None
         if kept is not None:
-            y = plain_labels(self, kept.cache, X)
+            y = fast_labels(self, kept.cache, X)
             if y is not None:
                 return y
         return super().predict(X)
@@ -402,7 +402,7 @@ class PredictingClassifier(PredictingMixin):
         """
         kept = kept_predictor(self) if self._has_fast_predict else None
         if kept is not None:
-            p = plain(self, kept.cache.outputs, X, True)
+            p = on_fast_path(self, kept.cache.outputs, X, True)
             if p is not None:
                 return p if p.ndim == 2 else _both(p)
         return super().predict_proba(X)  # type: ignore[no-any-return]

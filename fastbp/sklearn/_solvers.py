@@ -86,7 +86,7 @@ def _solver_of(est: Any, solver: Any) -> RuleOptimizer:
     return made
 
 
-def _twin(theirs: Any) -> tuple[RuleOptimizer, dict[str, str]] | None:
+def _counterpart(theirs: Any) -> tuple[RuleOptimizer, dict[str, str]] | None:
     """The package's optimizer with the same numbers, and which of its states is which list of theirs."""
     if type(theirs) is SolverState:
         return copy.deepcopy(theirs.solver), {}
@@ -138,7 +138,7 @@ class Link:
         self.numbers = _numbers(theirs)
         self.state = mine.state_for(core.net)
         self.mine.state_arrays(self.state, core.net.flat_parameters)
-        self.homes = {name: core.views(array) for name, array in self.state.arrays.items()}
+        self.views = {name: core.views(array) for name, array in self.state.arrays.items()}
 
     @classmethod
     def between(cls, core: Core, est: Any) -> Link | None:
@@ -150,10 +150,10 @@ class Link:
         clips = (est.clip_value, est.clip_norm)
         if known is not None and known.theirs is theirs and known.numbers == _numbers(theirs) and known.clips == clips:
             return known
-        twin = _twin(theirs)
-        if twin is None:
+        counterpart = _counterpart(theirs)
+        if counterpart is None:
             return None
-        made = core.links["optimizer"] = cls(core, theirs, *twin, clips)
+        made = core.links["optimizer"] = cls(core, theirs, *counterpart, clips)
         return made
 
     def begin(self) -> None:
@@ -162,7 +162,7 @@ class Link:
         for name, attribute in self.lists.items():
             setattr(theirs, attribute, self._taken(name, getattr(theirs, attribute)))
         if type(theirs) is SolverState:
-            for name in self.homes:
+            for name in self.views:
                 theirs.arrays[name] = self._taken(name, theirs.arrays.get(name))
             if theirs.carried is not None:
                 self.state.carried[...] = theirs.carried
@@ -174,14 +174,14 @@ class Link:
             self.state.step = theirs.t
 
     def _taken(self, name: str, theirs: list[Array] | None) -> list[Array]:
-        homes: list[Array] = self.homes[name]
+        views: list[Array] = self.views[name]
         if theirs is None:
-            return list(homes)
-        if all(a is b for a, b in zip(theirs, homes, strict=True)):
+            return list(views)
+        if all(a is b for a, b in zip(theirs, views, strict=True)):
             return theirs
-        for home, array in zip(homes, theirs, strict=True):
-            home[...] = array
-        return list(homes)
+        for view, array in zip(views, theirs, strict=True):
+            view[...] = array
+        return list(views)
 
     def end(self) -> None:
         """Tell the optimizer what the epoch has made of it."""

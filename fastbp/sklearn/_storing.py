@@ -250,9 +250,9 @@ def _revived(net: Network, data: Any, estimators: Mapping[str, type], others: Ma
 def _class_named(name: Any, own: Mapping[str, type]) -> type:
     known: dict[Any, type] = {**ESTIMATORS, **own}
     if name not in known:
-        listed, cure = ", ".join(map(repr, sorted(known))), f"units={{{_config.shown(name)}: ...}}"
+        listed, hint = ", ".join(map(repr, sorted(known))), f"units={{{_config.shown(name)}: ...}}"
         raise ValueError(
-            f"unknown estimator {_config.shown(name)}: known are {listed}; hand a class of your own over as {cure}"
+            f"unknown estimator {_config.shown(name)}: known are {listed}; hand a class of your own over as {hint}"
         )
     return known[name]
 
