@@ -35,30 +35,30 @@ __all__ = ["PredictingClassifier", "PredictingMixin", "PredictingRegressor", "Pr
 
 Array = NDArray[Any]
 
-# What follows the last layer: scikit-learn's name, and the engine's.
+# The activation of the outputs: scikit-learn's name, and the engine's.
 LINKS = {"identity": None, "logistic": "sigmoid", "softmax": "softmax", "exp": "exp"}
-PLAIN = (np.ndarray, np.memmap)  # as the second joblib gives them back, mapped from a file
+PLAIN = (np.ndarray, np.memmap)  # joblib loads memmaps where it maps a file
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-SPARSE_ROWS = 1024  # that go through the units at once
+SPARSE_ROWS = 1024  # in one call of the engine
 
-# What a prediction follows from, beside the arrays and the dtype of the input.
+# The attributes that a prediction depends on, beside the arrays and the dtype of the input.
 VALUES = ("activation", "out_activation_", "n_layers_", "n_features_in_", "n_outputs_")
 
 
 class Predictor:
-    """What an estimator's predictions follow from, and the engines that make them.
+    """The state that an estimator's predictions depend on, and the engines that compute them.
 
     Parameters
     ----------
     est
         The estimator, fitted.
     dtype : dtype, optional
-        Compute in this one, with copies of the parameters; None: in theirs, with themselves.
+        Compute in it, with copies of the parameters; None: in their own dtype, without copies.
 
     Raises
     ------
     ValueError
-        The engine cannot make the predictions: the message says why.
+        The engine cannot compute the predictions: the message says why.
     """
 
     def __init__(self, est: Any, dtype: np.dtype[Any] | None = None) -> None:
@@ -77,29 +77,28 @@ class Predictor:
         )
 
     def outputs(self, x: Array, check_finite: bool) -> Array | None:
-        """Return the predictions for rows that have been validated, (n, out); None where something is not finite."""
+        """Return the predictions for validated rows, (n, out); None where a value is not finite."""
         out = np.empty((len(x), self.cache.n_out), self.dtype)
         return out if self.cache.into(x, out, check_finite) else None
 
     def sparse_outputs(self, rows: Any, output: Callable[[Array], None]) -> Array:
-        """Return the predictions for validated rows in CSR, some at a time; `output` is applied in place."""
+        """Return the predictions for validated rows in CSR; `output`, the last activation, works in place."""
         out = np.empty((rows.shape[0], self.cache.n_out), self.dtype)
-        try:
-            engine = self.cache.engines.pop()
-        except IndexError:
-            engine = self.cache.make_engine()
         data = np.ascontiguousarray(rows.data, self.dtype)
-        for first in range(0, len(out), SPARSE_ROWS):
-            starts = rows.indptr[first : first + SPARSE_ROWS + 1]
-            entries = slice(starts[0], starts[-1])
-            x = SparseRows(starts - starts[0], rows.indices[entries], data[entries], rows.shape[1])
-            out[first : first + SPARSE_ROWS] = engine.forward(x, self.cache.table, False)
-        self.cache.engines.append(engine)
+        engine = self.cache.take_engine()
+        try:
+            for first in range(0, len(out), SPARSE_ROWS):
+                starts = rows.indptr[first : first + SPARSE_ROWS + 1]
+                entries = slice(starts[0], starts[-1])
+                x = SparseRows(starts - starts[0], rows.indices[entries], data[entries], rows.shape[1])
+                out[first : first + SPARSE_ROWS] = engine.forward(x, self.cache.table, False)
+        finally:
+            self.cache.engines.append(engine)
         output(out)
         return out
 
 
-# ---- what a predictor is made of -------------------------------------------------------------------------------------
+# ---- how a predictor is made -----------------------------------------------------------------------------------------
 
 
 def _common_dtype(coefs: tuple[Array, ...], intercepts: tuple[Array, ...]) -> np.dtype[Any]:
@@ -140,14 +139,14 @@ def _is_dense(array: Array) -> bool:
     return (array.shape[-1] == 1 or steps[-1] == array.itemsize) and all(step % array.itemsize == 0 for step in steps)
 
 
-# ---- where it is kept ------------------------------------------------------------------------------------------------
+# ---- where predictors are kept ---------------------------------------------------------------------------------------
 
 
 _alone: WeakKeyDictionary[Any, Predictor] = WeakKeyDictionary()
 
 
 def kept_predictor(est: Any) -> Predictor | None:
-    """Return the estimator's last predictor, whether or not it still serves."""
+    """Return the estimator's last predictor, whether or not the estimator has changed since."""
     core = est._fastbp
     if core is not None:
         found: Predictor | None = core.predictors
@@ -159,7 +158,7 @@ def kept_predictor(est: Any) -> Predictor | None:
 
 
 def predictor_for(est: Any) -> Predictor | None:
-    """Return one that serves, made anew if need be; None where the engine cannot make the predictions."""
+    """Return a predictor for the estimator's state; None where the engine cannot compute the predictions."""
     kept = kept_predictor(est)
     if kept is not None and isinstance(est.activation, str) and kept.cache.matches(est):
         return kept
@@ -184,7 +183,7 @@ def _keep(est: Any, predictor: Predictor) -> None:
         return
 
 
-# ---- the roads -------------------------------------------------------------------------------------------------------
+# ---- the paths -------------------------------------------------------------------------------------------------------
 
 
 def threads_of(est: Any) -> AbstractContextManager[Any]:
@@ -194,7 +193,7 @@ def threads_of(est: Any) -> AbstractContextManager[Any]:
 
 
 def on_fast_path(est: Any, ask: Callable[..., Array | None], X: Any, *args: Any) -> Array | None:
-    """Ask the door, with the estimator's own number of threads."""
+    """Call a method of the cache with the estimator's own number of threads."""
     if getattr(est, "n_threads", None) is None:
         return ask(est, X, *args)
     with threads_of(est):
@@ -202,7 +201,7 @@ def on_fast_path(est: Any, ask: Callable[..., Array | None], X: Any, *args: Any)
 
 
 def engine_outputs(est: Any, X: Any) -> Array | None:
-    """Return the predictions for input that has been validated, (n, out); None: go scikit-learn's own way."""
+    """Return the predictions for validated input, (n, out); None where scikit-learn's own code must compute them."""
     predictor = predictor_for(est)
     is_sparse = sparse.issparse(X)
     if predictor is None or not (is_sparse or isinstance(X, np.ndarray)) or X.ndim != 2 or X.shape[0] == 0:
@@ -224,7 +223,7 @@ def engine_outputs(est: Any, X: Any) -> Array | None:
 
 
 def checked_dtype(given: Any) -> np.dtype[Any] | None:
-    """Return the dtype that an estimator is asked to compute in; ValueError where it is none of the engine's."""
+    """Return the dtype that an estimator computes in; ValueError where the engine does not have it."""
     dtype = None if given is None else np.dtype(given)
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype is {given!r}, expected float32, float64 or None")
@@ -249,9 +248,9 @@ def is_ours_alone(est: Any) -> bool:
 
 
 def own_outputs(est: Any, X: Any) -> Array:
-    """Return the predictions of an estimator that only the package can compute, whatever they are.
+    """Return the predictions of an estimator that only this package can compute, finite or not.
 
-    Units in Python run in a network, which takes sparse rows made dense, some at a time.
+    Units in Python run in a network, which reads sparse rows as dense ones, `SPARSE_ROWS` at a time.
     """
     found = engine_outputs(est, X)
     if found is not None:
@@ -262,7 +261,7 @@ def own_outputs(est: Any, X: Any) -> Array:
 
 
 def linear_outputs(est: Any, X: Any) -> Array:
-    """Return what the last layer makes of validated rows, (n, out), before any activation of the outputs."""
+    """Return the outputs of the last layer for validated rows, (n, out), before the activation of the outputs."""
     if sparse.issparse(X):
         return np.concatenate([linear_outputs(est, rows) for rows in _dense_pieces(X)])
     dtype = np.dtype(est.coefs_[0].dtype)
@@ -279,7 +278,7 @@ def _dense_pieces(X: Any) -> Iterator[Array]:
 
 
 def fast_labels(est: Any, cache: FastPathCache, X: Any) -> Any:
-    """Return the classes of plain rows; None where this is not the way."""
+    """Return the classes of plain rows; None off the fast path."""
     classes = _single_label_classes(est, cache.n_out)
     if classes is not None:
         labels = on_fast_path(est, cache.labels, X)
@@ -289,7 +288,7 @@ def fast_labels(est: Any, cache: FastPathCache, X: Any) -> Any:
 
 
 def _single_label_classes(est: Any, n_outputs: int) -> Array | None:
-    """Return the classes, where that of the largest probability is predicted, or of two the second above one half."""
+    """Return the classes; None where a row may have several labels, or the binarizer has unusual settings."""
     binarizer = est._label_binarizer
     if type(binarizer) is not LabelBinarizer or binarizer.sparse_input_:
         return None
@@ -302,7 +301,7 @@ def _single_label_classes(est: Any, n_outputs: int) -> Array | None:
 
 
 def _both(p: Array) -> Array:
-    """Return 1 - p and p side by side, with the columns dense."""
+    """Return the columns 1 - p and p, each of them contiguous."""
     both = np.empty((2, len(p)), p.dtype)
     both[1] = p
     np.subtract(1, p, out=both[0])

@@ -1,7 +1,7 @@
 """Every private name of scikit-learn that this package touches, and the releases whose private parts are known.
 
-A release that is not known may have moved or changed any of them: the estimators then fit and predict by scikit-learn's
-own methods, and warn once. So nothing here may be needed to define the classes, and what is missing is None.
+An unknown release may have moved or changed any of these names: the estimators then fit and predict by scikit-learn's
+own methods, and warn once. The classes must be definable without the names, so a missing name is None.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ try:
     from sklearn.utils import _safe_indexing as rows_of
     from sklearn.utils._param_validation import Interval, StrOptions
     from sklearn.utils.validation import _check_sample_weight as check_sample_weight
-except ImportError:  # said by known_release() at the first fit
+except ImportError:  # known_release() is then False, and the first fit warns
     mlp = AdamOptimizer = BaseOptimizer = SGDOptimizer = Interval = StrOptions = check_sample_weight = rows_of = None
 
 __all__ = [
@@ -80,7 +80,7 @@ _warned = False
 
 
 def warn_of_release() -> None:
-    """Say once that an unknown release is fitted by its own methods."""
+    """Warn once that estimators of an unknown release are fitted by its own methods."""
     global _warned
     if not _warned:
         _warned = True
@@ -95,13 +95,13 @@ def warn_of_release() -> None:
 
 
 def shuffled(order: NDArray[np.int64], random_state: Any) -> NDArray[np.int64]:
-    """Return what `sklearn.utils.shuffle` returns, with the same draw, without the time for a look at the array."""
+    """Return what `sklearn.utils.shuffle` returns, with the same draw, but without its checks of the array."""
     places = np.arange(len(order))
     random_state.shuffle(places)
     return order[places]
 
 
 def check_parameters(estimator: Any) -> None:
-    """Raise what scikit-learn's own check of an estimator's parameters raises, where its class has one."""
+    """Call scikit-learn's own check of an estimator's parameters, where its class has one."""
     if hasattr(estimator, "_parameter_constraints"):
         estimator._validate_params()

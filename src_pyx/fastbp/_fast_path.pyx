@@ -129,12 +129,16 @@ cdef class FastPathCache:
 
     # --- predictions
 
-    def into(self, x, out, bint check_finite=True):
-        """`Engine.predict_into`, by an engine that no other call uses."""
+    cpdef take_engine(self):
+        """Return an engine that no other call uses; the caller appends it to `engines` afterwards."""
         try:
-            engine = self.engines.pop()
+            return self.engines.pop()
         except IndexError:
-            engine = self.make_engine()
+            return self.make_engine()
+
+    def into(self, x, out, bint check_finite=True):
+        """Call `Engine.predict_into` of an engine that no other call uses."""
+        engine = self.take_engine()
         try:
             return engine.predict_into(x, self.table, out, self.link, check_finite)
         finally:
