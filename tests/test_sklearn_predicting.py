@@ -1,4 +1,4 @@
-"""Predictions against scikit-learn's own: the same arrays in a plain estimator of scikit-learn's are the other side.
+"""Predictions against those of scikit-learn's own estimator with the same arrays.
 
 Tolerances: a prediction is a chain of a few products of at most 64 terms, summed in another order; 1e-12 of the largest
 is some thousand roundings in float64, and 1e-4 in float32.
@@ -88,7 +88,7 @@ def agree(ours: Any, theirs: Any) -> None:
 
 
 def agree_on(est: Any, x: Any) -> None:
-    """Both roads: the first call may go through scikit-learn's checks, and the second through the door."""
+    """Compare twice: the first call may take the path through scikit-learn's checks, the second the fast path."""
     theirs = reference(est)
     for name in methods(est):
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -97,7 +97,7 @@ def agree_on(est: Any, x: Any) -> None:
             agree(getattr(est, name)(x), expected)
 
 
-def is_open(est: Any, x: Any) -> bool:
+def takes_fast_path(est: Any, x: Any) -> bool:
     kept = predicting.kept_predictor(est)
     return kept is not None and kept.cache.outputs(est, x) is not None
 
@@ -114,12 +114,12 @@ def told(call: Callable[[], Any]) -> tuple[type, str]:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kind", TARGETS)
-def test_as_scikit_learn(kind: str, dtype: Any, rng: np.random.Generator) -> None:
+def test_predictions_equal_scikit_learns(kind: str, dtype: Any, rng: np.random.Generator) -> None:
     est = fitted(kind, rng, dtype)
     for rows in (1, 2, 5, 131):
         x = rng.standard_normal((rows, N_IN)).astype(dtype)
         agree_on(est, x)
-        assert is_open(est, x)
+        assert takes_fast_path(est, x)
 
 
 @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
@@ -261,7 +261,7 @@ def test_feature_names(rng: np.random.Generator) -> None:
     assert told(lambda: est.predict(x[["b", "a", "c"]])) == told(lambda: reference(est).predict(x[["b", "a", "c"]]))
 
 
-# ---- somebody changes the estimator ----------------------------------------------------------------------------------
+# ---- changed estimators, and subclasses ------------------------------------------------------------------------------
 
 
 def test_changed_parameters(rng: np.random.Generator) -> None:
@@ -272,10 +272,10 @@ def test_changed_parameters(rng: np.random.Generator) -> None:
     agree_on(est, x)
     est.coefs_[0] = est.coefs_[0] * 2
     agree_on(est, x)
-    assert is_open(est, x)
+    assert takes_fast_path(est, x)
     est.intercepts_ = [intercept - 0.5 for intercept in est.intercepts_]
     agree_on(est, x)
-    assert is_open(est, x)
+    assert takes_fast_path(est, x)
     est.coefs_[1] = np.asfortranarray(est.coefs_[1])
     agree_on(est, x)
     est.coefs_[1] = np.repeat(np.repeat(est.coefs_[1], 2, axis=0), 2, axis=1)[::2, ::2]
@@ -345,7 +345,7 @@ def test_overridden_method_of_a_subclass_predicts(
     agree_on(est, x)
 
 
-def test_subclass_whose_method_calls_ours(rng: np.random.Generator) -> None:
+def test_overriding_method_may_call_the_base_class(rng: np.random.Generator) -> None:
     class Doubled(MLPRegressor):
         def _forward_pass_fast(self, X: Any, check_input: bool = True) -> Array:
             return 2 * super()._forward_pass_fast(X, check_input)
@@ -358,7 +358,7 @@ def test_subclass_whose_method_calls_ours(rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(doubled.predict(x), 2 * est.predict(x))
 
 
-def test_subclass_that_says_whether_it_is_fitted(rng: np.random.Generator) -> None:
+def test_subclass_with_its_own_is_fitted_raises(rng: np.random.Generator) -> None:
     class Doubtful(MLPRegressor):
         def __sklearn_is_fitted__(self) -> bool:
             return False
@@ -389,7 +389,7 @@ def test_subclass_with_feature_names_is_warned(rng: np.random.Generator) -> None
 # ---- copies, threads, memory -----------------------------------------------------------------------------------------
 
 
-def test_nothing_of_the_estimator_changes(rng: np.random.Generator) -> None:
+def test_predicting_changes_no_attribute(rng: np.random.Generator) -> None:
     est = pickle.loads(pickle.dumps(fitted("five classes", rng)))
     before = dict(vars(est))
     x = rng.standard_normal((3, N_IN))
@@ -404,7 +404,7 @@ def test_copies(copied: Callable[[Any], Any], rng: np.random.Generator) -> None:
     x = rng.standard_normal((8, N_IN))
     other = copied(est)
     agree_on(other, x)
-    assert is_open(other, x)
+    assert takes_fast_path(other, x)
     other.coefs_ = [2 * coef for coef in other.coefs_]
     agree_on(other, x)
     agree_on(est, x)
@@ -418,10 +418,10 @@ def test_parameters_mapped_from_a_file(kind: str, tmp_path: Any, rng: np.random.
     mapped = joblib.load(tmp_path / "model", mmap_mode="r")
     assert type(mapped.coefs_[0]) is np.memmap
     np.testing.assert_array_equal(mapped.predict(x), est.predict(x))
-    assert is_open(mapped, x)
+    assert takes_fast_path(mapped, x)
 
 
-def test_equal_without_a_hash(rng: np.random.Generator) -> None:
+def test_subclass_without_hash_predicts(rng: np.random.Generator) -> None:
     class Equal(MLPRegressor):
         def __eq__(self, other: object) -> bool:
             return self is other
@@ -481,7 +481,7 @@ def test_memory(rng: np.random.Generator) -> None:
 
 
 def by_network(est: Any, x: Array) -> Array:
-    """The outputs by numpy twins of the units."""
+    """Return the outputs by the reference implementations of the units."""
     z = x
     for i, (coef, intercept) in enumerate(zip(est.coefs_, est.intercepts_, strict=True)):
         z = z @ coef + intercept
@@ -519,7 +519,7 @@ def test_a_unit_as_activation(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(est.predict(x), z, rtol=1e-10, atol=1e-12)
 
 
-def test_a_dtype_of_its_own(rng: np.random.Generator) -> None:
+def test_dtype_option_sets_the_dtype_of_predictions(rng: np.random.Generator) -> None:
     est = fitted("three values", rng, dtype=np.float64)
     short = MLPRegressor(hidden_layer_sizes=(5,), max_iter=2, random_state=0, dtype="float32")
     x = rng.standard_normal((30, N_IN))
