@@ -242,7 +242,7 @@ def takes_labels(loss: Any) -> bool:
 
 
 def _labels(y: Array) -> Array | None:
-    """Return the index of the only one in each row; None where a row has another number of ones."""
+    """Return the index of the single 1 in each row; None where a row does not have exactly one."""
     labels = y.argmax(axis=1)
     hits = y[np.arange(len(y)), labels]
     whole = hits.all() and np.count_nonzero(y) == len(y)

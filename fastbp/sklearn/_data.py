@@ -56,11 +56,11 @@ class Data:
         weight = None if weight is None else np.ascontiguousarray(weight, dtype)
         return cls(rows, _as_engine_takes(est, rows, dtype, epochs), targets, weight, loss_offsets(est, y))
 
-    def take(self, places: NDArray[np.int64], dtype: np.dtype[Any]) -> Data:
+    def take(self, indices: NDArray[np.int64], dtype: np.dtype[Any]) -> Data:
         """Return some of the rows, copied."""
-        rows = self.rows[places]
-        weight, offsets = (None if one is None else one[places] for one in (self.weight, self.offsets))
-        return Data(rows, _as_engine_takes(None, rows, dtype, False), self.t[places], weight, offsets)
+        rows = self.rows[indices]
+        weight, offsets = (None if one is None else one[indices] for one in (self.weight, self.offsets))
+        return Data(rows, _as_engine_takes(None, rows, dtype, False), self.t[indices], weight, offsets)
 
 
 def _as_engine_takes(est: Any, rows: Any, dtype: np.dtype[Any], epochs: bool) -> Any:

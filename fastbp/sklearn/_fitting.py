@@ -396,9 +396,9 @@ def class_factors(est: Any, y: Array, incremental: bool = False) -> NDArray[np.f
         raise ValueError(f"class_weight is {wanted!r}, expected finite numbers of at least 0")
     if est.out_activation_ != "softmax" and y.shape[1] > 1:
         return np.asarray(compute_sample_weight(wanted, y), np.float64)
-    places = y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0].astype(np.int64)
-    of_class = compute_class_weight(wanted, classes=est.classes_, y=est.classes_[places])
-    return np.asarray(of_class[places], np.float64)
+    indices = y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0].astype(np.int64)
+    of_class = compute_class_weight(wanted, classes=est.classes_, y=est.classes_[indices])
+    return np.asarray(of_class[indices], np.float64)
 
 
 def product(weight: Array | None, factors: Array | None) -> Array | None:

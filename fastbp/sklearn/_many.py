@@ -121,10 +121,10 @@ def _is_stochastic(estimator: Any) -> bool:
     return isinstance(estimator, Accelerated) and estimator.solver != "lbfgs"
 
 
-def _sharing_random_state(members: list[Any], places: list[int]) -> list[list[int]]:
-    """Group the places of estimators which draw from the same RandomState."""
+def _sharing_random_state(members: list[Any], indices: list[int]) -> list[list[int]]:
+    """Group the indices of estimators which draw from the same RandomState."""
     groups: dict[int, list[int]] = {}
-    for i in places:
+    for i in indices:
         shared = isinstance(members[i].random_state, np.random.RandomState)
         groups.setdefault(id(members[i].random_state if shared else members[i]), []).append(i)
     return list(groups.values())
@@ -539,6 +539,6 @@ class GridSearchCV(model_selection.GridSearchCV):  # type: ignore[misc]
 
 
 def _holds_stochastic(estimator: Any) -> bool:
-    """Whether an estimator is one of ours with a stochastic solver, or holds one."""
+    """Whether an estimator is one of this package with a stochastic solver, or contains one."""
     held = [estimator, *estimator.get_params(deep=True).values()] if hasattr(estimator, "get_params") else []
     return any(map(_is_stochastic, held))

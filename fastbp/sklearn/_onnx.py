@@ -1,11 +1,11 @@
 """Estimators as ONNX graphs, by skl2onnx.
 
-A. skl2onnx finds converters by the exact class, so that a subclass of a class that it knows is unknown to it:
-   `register_onnx` tells it of ours.
-B. The graph is written here rather than by the converters for scikit-learn's classes. Those know four activations, and
-   no exponential at the end; they give the values of a regressor with several outputs as one column.
-C. Activations are composed of operators that ONNX Runtime has in double precision, too. One entry in ``FORMULAS`` is
-   one more.
+A. skl2onnx finds converters by the exact class, so it does not know a subclass of a class that it knows:
+   `register_onnx` registers the package's classes.
+B. This module writes the graph, and not skl2onnx's converters for scikit-learn's classes. Those know four activations,
+   and no exponential at the end; they return the values of a regressor with several outputs as one column.
+C. Activations are composed of operators that ONNX Runtime also has in double precision. Another activation is another
+   entry of ``FORMULAS``.
 """
 
 from __future__ import annotations

@@ -96,9 +96,9 @@ def warn_of_release() -> None:
 
 def shuffled(order: NDArray[np.int64], random_state: Any) -> NDArray[np.int64]:
     """Return what `sklearn.utils.shuffle` returns, with the same draw, but without its checks of the array."""
-    places = np.arange(len(order))
-    random_state.shuffle(places)
-    return order[places]
+    indices = np.arange(len(order))
+    random_state.shuffle(indices)
+    return order[indices]
 
 
 def check_parameters(estimator: Any) -> None:
