@@ -1,7 +1,8 @@
 """A sparse x: from which share of zeros it is faster than a dense one.
 
 ``python -m bench.sparse``. An epoch of SGD over the same rows, in one call each, dense over sparse,
-in turns in one process; both trained networks are compared before. `fastbp._sparse.worth_sparse` has what follows.
+in turns in one process; both trained networks are compared before. `fastbp.sklearn._data.worth_sparse` has the limits
+that follow.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from bench.contest import describe, make_parser
 from bench.sweep import assert_agree
 from bench.tables import align
 from fastbp import _engine
-from fastbp.sklearn._sparse import worth_sparse
+from fastbp.sklearn._data import worth_sparse
 
 DENSITIES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
 SHAPES = ((784, 100, 10), (784, 8, 10), (784, 600, 10), (300, 100, 10))

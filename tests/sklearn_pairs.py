@@ -1,11 +1,10 @@
-"""A network of scikit-learn's and one of fastbp's, told to do the same and compared in all that can be seen of them.
+"""An estimator of scikit-learn's and one of fastbp's, with the same calls and a comparison of all their attributes.
 
-A. Each call is made on both. What it raises, warns of and prints must be the same, to the letter; so must what it
-   returns.
-B. `agree` compares every attribute that scikit-learn's network has after it, private ones too: the RandomState's
-   position, the optimizer and its moments. What is a count, a name or a type must be equal; arrays and losses as near
-   as is asked.
-C. scikit-learn's classes are taken from where they are made, whatever may stand in `sklearn.neural_network`.
+A. Each call is made on both. Errors, warnings, printed text and results must be the same, to the letter.
+B. `agree` compares every attribute that scikit-learn's estimator then has, private ones too: the RandomState's
+   position, the optimizer and its moments. Counts, names and types must be equal; arrays and losses within the
+   tolerance of the pair.
+C. scikit-learn's classes are taken from the module that defines them, which `patch` does not change.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Recorder:
 # ---- the protocol ----------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_made_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fit_without_callbacks_makes_no_context(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a context was made")
 
@@ -92,7 +92,7 @@ def test_releases_without_callbacks_have_none() -> None:
 
 
 @needs_callbacks
-def test_what_a_callback_is_told_of_a_fit() -> None:
+def test_callback_receives_each_event_of_a_fit() -> None:
     recorder = Recorder()
     weight = RNG.uniform(0.5, 1.5, len(X))
     model = classifier().set_callbacks(recorder).fit(X, Y, sample_weight=weight)
@@ -137,7 +137,7 @@ def test_the_estimator_of_each_iteration_is_that_of_a_fit_that_ended_there(make:
 
 
 @needs_callbacks
-def test_training_the_estimator_that_was_handed_over_leaves_the_fit_alone() -> None:
+def test_training_a_callbacks_copy_does_not_change_the_fit() -> None:
     class Meddler(Recorder):
         def on_fit_task_end(  # type: ignore[override]
             self, estimator: Any, context: Any, *, fitted_estimator: Any
@@ -176,14 +176,14 @@ def test_a_callback_that_raises(hook: str) -> None:
     with pytest.raises(ZeroDivisionError, match=hook):
         model.fit(X, Y)
     for one in (recorder, other):
-        assert [call[0] for call in one.calls].count("teardown") == 1, "torn down once, whatever happens"
+        assert [call[0] for call in one.calls].count("teardown") == 1, "callbacks are torn down exactly once"
     assert not {"_fit_arguments", "_callback_fit_ctx"} & vars(model).keys()
     model.set_callbacks().fit(X, Y)
     np.testing.assert_array_equal(model.predict_proba(X), classifier().fit(X, Y).predict_proba(X))
 
 
 @needs_callbacks
-def test_a_fit_that_is_refused_sets_nothing_up() -> None:
+def test_refused_fit_sets_no_callback_up() -> None:
     recorder = Recorder()
     with pytest.raises(ValueError, match="NaN"):
         classifier().set_callbacks(recorder).fit(np.full_like(X, np.nan), Y)
@@ -207,14 +207,14 @@ def test_ctrl_c_is_a_warning_and_the_fit_ends_well() -> None:
 
 
 @needs_callbacks
-def test_partial_fit_tells_nothing() -> None:
+def test_partial_fit_calls_no_callback() -> None:
     recorder = Recorder()
     classifier().set_callbacks(recorder).partial_fit(X, Y, classes=np.unique(Y))
     assert recorder.calls == []
 
 
 @needs_callbacks
-def test_lbfgs_tells_of_the_whole() -> None:
+def test_lbfgs_reports_the_whole_fit() -> None:
     recorder = Recorder()
     model = classifier(solver="lbfgs").set_callbacks(recorder).fit(X, Y)
     assert [call[0] for call in recorder.calls] == ["setup", "begin", "end", "teardown"]
@@ -222,7 +222,7 @@ def test_lbfgs_tells_of_the_whole() -> None:
 
 
 @needs_callbacks
-def test_a_fit_by_scikit_learns_own_loop_tells_of_the_whole() -> None:
+def test_scikit_learns_own_loop_reports_the_whole_fit() -> None:
     class Hooked(MLPClassifier):  # type: ignore[misc]
         def _backprop(self, *args: Any) -> Any:
             return super()._backprop(*args)
@@ -241,13 +241,13 @@ def test_callbacks_survive_a_clone() -> None:
 
 
 @needs_callbacks
-def test_what_is_no_callback_is_refused() -> None:
+def test_invalid_callback_raises() -> None:
     with pytest.raises(TypeError, match="FitCallback"):
         classifier().set_callbacks(object())
 
 
 @needs_callbacks
-def test_fits_side_by_side_tell_each_of_its_own() -> None:
+def test_fits_side_by_side_call_their_own_callbacks() -> None:
     recorders = [Recorder(stop_at=stop) for stop in (0, 2)]
     models = [classifier(alpha=0.1 * i).set_callbacks(recorder) for i, recorder in enumerate(recorders)]
     fit_many(models, X, Y)

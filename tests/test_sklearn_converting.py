@@ -129,7 +129,7 @@ def test_a_network_of_replaced_and_of_pickled_parameters() -> None:
         np.testing.assert_array_equal(one.to_network().weights[0], model.coefs_[0])
 
 
-def test_what_is_not_fitted_is_refused(tmp_path: Path) -> None:
+def test_unfitted_estimator_raises(tmp_path: Path) -> None:
     with pytest.raises(NotFittedError):
         MLPClassifier().to_network()
     with pytest.raises(NotFittedError):
@@ -141,7 +141,7 @@ def test_what_is_not_fitted_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_there_and_back_again(task: str) -> None:
+def test_estimator_to_network_and_back_is_equal(task: str) -> None:
     model = fitted(task)
     classes = None if task in ("several labels", "two labels") else getattr(model, "classes_", None)
     again = type(model).from_network(model.to_network(), **({} if classes is None else {"classes": classes}))
@@ -254,7 +254,7 @@ def linear(*units: fastbp.Unit, loss: Any = "softmax_nll") -> fastbp.Network:
         (MLPRegressor, lambda: fastbp.Network(L(4, 2), loss="gaussian_nll"), {}, ValueError, "GaussianNLL"),
     ],
 )
-def test_what_is_no_estimator_is_refused(cls: Any, make: Any, options: Any, error: Any, message: str) -> None:
+def test_network_without_an_estimator_raises(cls: Any, make: Any, options: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         cls.from_network(make(), **options)
 
@@ -272,7 +272,7 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_what_is_saved_is_loaded(task: str, path: Path) -> None:
+def test_loaded_estimator_equals_saved(task: str, path: Path) -> None:
     model = fitted(task)
     model.save(path)
     same = fastbp.sklearn.load(path)
@@ -289,7 +289,7 @@ def test_what_is_saved_is_loaded(task: str, path: Path) -> None:
     assert {name for name in vars(same) if name.endswith("_")} == {name for name in vars(model) if name.endswith("_")}
 
 
-def test_the_file_is_a_network_s_too(path: Path) -> None:
+def test_estimator_file_loads_as_network(path: Path) -> None:
     model = fitted("classes")
     model.save(path)
     helpers.assert_same_bits(fastbp.load(path).weights[0], model.coefs_[0])
@@ -323,11 +323,11 @@ class Mine(MLPClassifier):  # type: ignore[misc]
 def test_a_class_of_ones_own(path: Path) -> None:
     Mine(max_iter=2).fit(X, LABELS).save(path)
     assert type(fastbp.sklearn.load(path, units={"Mine": Mine})) is Mine
-    with pytest.raises(ValueError, match=r"unknown estimator 'Mine'.*hand a class of your own over as units="):
+    with pytest.raises(ValueError, match=r"unknown estimator 'Mine'.*pass a class of your own as units="):
         fastbp.sklearn.load(path)
 
 
-def test_what_is_no_data_is_refused(path: Path) -> None:
+def test_saving_unserializable_parameter_raises(path: Path) -> None:
     model = fitted("a value", loss=lambda y, t: ((y - t)[:, 0] ** 2, 2 * (y - t)))
     path.write_bytes(b"what was there")
     with pytest.raises(TypeError, match="loss is <function"):
@@ -346,7 +346,7 @@ def test_a_damaged_file_is_refused(path: Path) -> None:
             fastbp.sklearn.load(path)
 
 
-def test_a_network_s_file_is_no_estimator_s(path: Path) -> None:
+def test_loading_a_network_file_as_estimator_raises(path: Path) -> None:
     fastbp.MLP([2, 3], seed=0).save(path)
     with pytest.raises(ValueError, match="holds a network and no estimator"):
         fastbp.sklearn.load(path)
@@ -471,7 +471,7 @@ class Odd(fastbp.ReLU):
         return super().forward(x) + 1
 
 
-def test_what_has_no_graph_is_refused() -> None:
+def test_conversion_without_onnx_graph_raises() -> None:
     pytest.importorskip("skl2onnx")
     with pytest.raises(TypeError, match="expected subclasses of MLPClassifier or MLPRegressor"):
         fastbp.sklearn.register_onnx(neural_network.MLPClassifier)

@@ -110,7 +110,7 @@ def test_the_last_step_of_a_pipeline() -> None:
     assert points(display.lines_[0])[1] == pipeline[-1].loss_curve_
 
 
-def test_what_has_no_curve_is_refused() -> None:
+def test_estimator_without_loss_curve_raises() -> None:
     with pytest.raises(NotFittedError):
         LossCurveDisplay.from_estimator(classifier())
     with pytest.raises(ValueError, match=r"lbfgs.*only the stochastic solvers"):

@@ -1,39 +1,35 @@
-"""Whoever overrides a piece of scikit-learn's networks is obeyed: it is called as often as there, and changes as much.
+"""A subclass that overrides a private method of scikit-learn's estimators has it called as often as scikit-learn would.
 
-A. A hook is put where people put it: a method of a subclass, an attribute of one network, a patch of fastbp's class,
-   a patch of scikit-learn's own class. Each counts its calls and changes what it is there to change.
-B. The tables of activations, derivatives and losses, and the optimizer's classes, are scikit-learn's, and read at
-   each fit.
-C. Beside each network stands scikit-learn's with the same hook; everything in both must agree. That a hook changes
-   something at all is asserted too: the fit without it must differ.
+A. Each hook is put into a subclass, a subclass of a subclass, a mixin before the estimator's class, and a mixin before
+   a subclass. It counts its calls and changes a result.
+B. Beside each estimator stands scikit-learn's with the same hook; all attributes and results of both must agree. That
+   a hook changes a result is asserted too: the fit without it must differ.
+C. An optimizer of a class of the user's own is recognised by its exact type.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
 import pytest
 from helpers import grid
-from sklearn.neural_network import _base as tables
 from sklearn.neural_network import _multilayer_perceptron as original
 from sklearn_pairs import (
     EXACT,
     TASKS,
-    THEIRS,
     Outcome,
-    Task,
     assert_same,
     assert_same_attributes,
     fitted,
     outcome,
     pair,
 )
+
+from fastbp.sklearn import _predicting as predicting
 
 # ---- hooks: what stands around the piece that they replace -----------------------------------------------------------
 
@@ -83,6 +79,10 @@ def brighter(piece: Callable[..., Any], network: Any, *arguments: Any, **options
     return piece(*arguments, **options) ** 2
 
 
+def halved_input(piece: Callable[..., Any], network: Any, X: Any, *arguments: Any, **options: Any) -> Any:
+    return piece(0.5 * X, *arguments, **options)
+
+
 def scaled_input(piece: Callable[..., Any], network: Any, *arguments: Any, **options: Any) -> Any:
     x, y = piece(*arguments, **options)
     return 0.5 * x, y
@@ -118,6 +118,7 @@ HOOKS: list[tuple[str, Callable[..., Any], tuple[str, ...], dict[str, Any]]] = [
     ("_update_no_improvement_count", impatient, STOCHASTIC, EARLY),
     ("_forward_pass_fast", brighter, STOCHASTIC, EARLY),
     ("_predict", lambda piece, network, *a, **k: piece(*a, **k)[::-1], STOCHASTIC, EARLY),
+    ("_fit", halved_input, (*STOCHASTIC, "lbfgs"), {}),
     ("_validate_input", scaled_input, (*STOCHASTIC, "lbfgs"), {}),
     ("_fit_stochastic", twice_the_start, STOCHASTIC, {}),
     ("_fit_lbfgs", twice_the_start, ("lbfgs",), {}),
@@ -149,50 +150,47 @@ class Counting:
         return method
 
 
-# ---- where people put them -------------------------------------------------------------------------------------------
+# ---- where users override them --------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def on_a_subclass(network: Any, name: str, counting: Counting) -> Iterator[Any]:
-    base = type(network)
-    hooked = type(base.__name__, (base,), {name: counting.around(lambda n: getattr(super(hooked, n), name))})
-    yield hooked(**network.get_params())
+def overriding(base: type, name: str, counting: Counting) -> type:
+    """Return a subclass with the hook."""
+    made = type(base.__name__, (base,), {name: counting.around(lambda n: getattr(super(made, n), name))})
+    return made
 
 
-@contextlib.contextmanager
-def on_a_mixin(network: Any, name: str, counting: Counting) -> Iterator[Any]:
-    """A class before fastbp's, as somebody would write for scikit-learn's."""
-    base = type(network)
+def mixed_in(base: type, name: str, counting: Counting) -> type:
+    """Return a subclass with a mixin before the base, as users write for scikit-learn's estimators."""
     mixin = type("Mixin", (), {name: counting.around(lambda n: getattr(super(mixin, n), name))})
-    yield type(base.__name__, (mixin, base), {})(**network.get_params())
+    return type(base.__name__, (mixin, base), {})
 
 
-@contextlib.contextmanager
-def on_the_network(network: Any, name: str, counting: Counting) -> Iterator[Any]:
-    piece = getattr(network, name)
-    network.__dict__[name] = types.MethodType(counting.around(lambda n: piece), network)
-    yield network
-    del network.__dict__[name]
+def subclass(base: type) -> type:
+    return type(base.__name__, (base,), {"more": lambda self: None})
 
 
-@contextlib.contextmanager
-def on_the_class(network: Any, name: str, counting: Counting) -> Iterator[Any]:
-    piece = getattr(type(network), name)
-    with mock.patch.object(type(network), name, counting.around(lambda n: piece.__get__(n))):
-        yield network
+def in_a_subclass(base: type, name: str, counting: Counting) -> type:
+    return overriding(base, name, counting)
 
 
-@contextlib.contextmanager
-def on_scikit_learns_class(network: Any, name: str, counting: Counting) -> Iterator[Any]:
-    theirs = THEIRS[type(network).__name__]
-    owner = next(cls for cls in theirs.__mro__ if name in vars(cls))
-    piece = vars(owner)[name]
-    with mock.patch.object(owner, name, counting.around(lambda n: piece.__get__(n))):
-        yield network
+def in_a_mixin(base: type, name: str, counting: Counting) -> type:
+    return mixed_in(base, name, counting)
+
+
+def under_a_subclass(base: type, name: str, counting: Counting) -> type:
+    return subclass(overriding(base, name, counting))
+
+
+def over_a_subclass(base: type, name: str, counting: Counting) -> type:
+    return overriding(subclass(base), name, counting)
+
+
+def in_a_mixin_before_a_subclass(base: type, name: str, counting: Counting) -> type:
+    return subclass(mixed_in(subclass(base), name, counting))
 
 
 KINDS = ["binary", "three outputs"]
-PLACES = [on_a_subclass, on_a_mixin, on_the_network, on_the_class, on_scikit_learns_class]
+PLACES = [in_a_subclass, in_a_mixin, under_a_subclass, over_a_subclass, in_a_mixin_before_a_subclass]
 
 
 class Run(NamedTuple):
@@ -204,13 +202,17 @@ class Run(NamedTuple):
 
 
 def run(network: Any, kind: str, place: Any, name: str, hook: Callable[..., Any]) -> Run:
-    """Put the hook where it belongs; fit, predict, train on and predict again."""
+    """Make an estimator with the hook of the network's parameters; fit, predict, train on and predict again."""
     task, counting = TASKS[kind], Counting(hook)
-    with place(network, name, counting) as hooked, np.errstate(all="ignore"):
-        steps = [lambda: hooked.fit(task.x, task.y), lambda: hooked.predict(task.x)]
-        if not hooked.early_stopping and hooked.solver != "lbfgs":
-            steps += [lambda: hooked.partial_fit(task.x, task.y), lambda: hooked.predict(task.x)]
-        outcomes, calls = [], []
+    hooked = place(type(network), name, counting)(**network.get_params())
+    predictions = [lambda: hooked.predict(task.x)]
+    if hasattr(hooked, "predict_proba"):
+        predictions += [lambda: hooked.predict_proba(task.x)]
+    steps = [lambda: hooked.fit(task.x, task.y), *predictions]
+    if not hooked.early_stopping and hooked.solver != "lbfgs":
+        steps += [lambda: hooked.partial_fit(task.x, task.y), *predictions]
+    outcomes, calls = [], []
+    with np.errstate(all="ignore"):
         for step in steps:
             done = outcome(step)
             outcomes.append(done._replace(result=None if done.result is hooked else done.result))
@@ -236,7 +238,9 @@ def assert_same_runs(ours: Run, theirs: Run) -> None:
     [(p, k) for i, p in enumerate(PLACES) for k in KINDS[: 2 if i == 0 else 1]],
     always=lambda case, _: case in (CASES[0], CASES[-1]),
 )
-def test_hooks(name: str, hook: Callable[..., Any], solver: str, more: dict[str, Any], place: Any, kind: str) -> None:
+def test_overridden_hook_is_called(
+    name: str, hook: Callable[..., Any], solver: str, more: dict[str, Any], place: Any, kind: str
+) -> None:
     two = pair(kind, **options_of(solver, more))
     theirs = run(two.theirs, kind, place, name, hook)
     assert theirs.calls[-1] > 0
@@ -244,103 +248,76 @@ def test_hooks(name: str, hook: Callable[..., Any], solver: str, more: dict[str,
 
 
 @pytest.mark.parametrize(("name", "hook", "solver", "more"), CASES, ids=str_of)
-def test_the_hooks_change_something(name: str, hook: Callable[..., Any], solver: str, more: dict[str, Any]) -> None:
-    """Else agreement would prove nothing."""
+def test_hook_changes_a_result(name: str, hook: Callable[..., Any], solver: str, more: dict[str, Any]) -> None:
+    """Without a change, agreement would prove nothing."""
     runs = [
-        run(pair("binary", **options_of(solver, more)).theirs, "binary", on_the_network, name, hook_or_none)
+        run(pair("binary", **options_of(solver, more)).theirs, "binary", in_a_subclass, name, hook_or_none)
         for hook_or_none in (hook, lambda piece, _, *arguments, **options: piece(*arguments, **options))
     ]
     with pytest.raises(AssertionError):
         assert_same_runs(*runs)
 
 
-@pytest.mark.parametrize(("name", "hook", "solver", "more"), CASES, ids=str_of)
-def test_a_hook_that_came_later(name: str, hook: Callable[..., Any], solver: str, more: dict[str, Any]) -> None:
-    """On a network that was fitted without it."""
-    two = pair("binary", **options_of(solver, more))
-    two.do("fit", TASKS["binary"].x, TASKS["binary"].y)
-    theirs = run(two.theirs, "binary", on_the_network, name, hook)
-    assert_same_runs(run(two.ours, "binary", on_the_network, name, hook), theirs)
+# ---- subclasses that override nothing --------------------------------------------------------------------------------
 
 
-# ---- the tables ------------------------------------------------------------------------------------------------------
+class Scaling:
+    """A mixin with methods of its own, and public ones that scikit-learn's have too."""
+
+    factor = 1.0
+
+    def predict(self, X: Any) -> Any:
+        return super().predict(self.factor * X)  # type: ignore[misc]
+
+    def describe(self) -> str:
+        return type(self).__name__
 
 
-def softer_relu(z: Any) -> None:
-    z[...] = np.where(z > 0, z, 0.1 * z)
+def with_a_method(base: Any) -> type:
+    return subclass(subclass(base))
 
 
-def softer_relu_derivative(z: Any, delta: Any) -> None:
-    delta[z <= 0] *= 0.1
+def with_a_mixin(base: Any) -> type:
+    return type(base.__name__, (Scaling, base), {})
 
 
-def cold_softmax(z: Any) -> None:
-    tables.inplace_softmax(np.multiply(z, 0.5, out=z))
+def with_the_same_function(base: Any) -> type:
+    """A hook that is defined anew, but is the very function of the base class."""
+    return type(base.__name__, (base,), {name: getattr(base, name) for name in ("_backprop", "_forward_pass_fast")})
 
 
-def ten_times(loss: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *arguments, **options: 10 * loss(*arguments, **options)
+@pytest.mark.parametrize("make", [with_a_method, with_a_mixin, with_the_same_function])
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_subclass_without_hooks_uses_the_engine(kind: str, solver: str, make: Callable[[Any], type]) -> None:
+    """scikit-learn's own passes, which would do the work otherwise, are not called."""
+    task, plain = TASKS[kind], pair(kind, solver=solver, max_iter=3).ours
+    network = make(type(plain))(**copy.deepcopy(plain.get_params(deep=False)))
 
+    def forbidden(*_: Any, **__: Any) -> Any:
+        pytest.fail("scikit-learn's own pass was called")
 
-ENTRIES: list[tuple[str, str, str, Callable[..., Any]]] = [
-    ("multiclass", "ACTIVATIONS", "relu", softer_relu),
-    ("multiclass", "DERIVATIVES", "relu", softer_relu_derivative),
-    ("multiclass", "ACTIVATIONS", "softmax", cold_softmax),
-    ("binary", "ACTIVATIONS", "logistic", lambda z: np.clip(0.5 + 0.2 * z, 0.01, 0.99, out=z)),
-    ("one output", "ACTIVATIONS", "identity", lambda z: np.tanh(z, out=z)),
-    ("multiclass", "LOSS_FUNCTIONS", "log_loss", ten_times(tables.log_loss)),
-    ("binary", "LOSS_FUNCTIONS", "binary_log_loss", ten_times(tables.binary_log_loss)),
-    ("three outputs", "LOSS_FUNCTIONS", "squared_error", ten_times(tables.squared_loss)),
-]
-
-
-@pytest.mark.parametrize("solver", [*STOCHASTIC, "lbfgs"])
-@pytest.mark.parametrize(("kind", "table", "name", "entry"), ENTRIES, ids=str_of)
-def test_tables(kind: str, table: str, name: str, entry: Callable[..., Any], solver: str) -> None:
-    """An entry of a table is replaced, before the fit or after it; then it is put back."""
-    task, options = TASKS[kind], options_of(solver, {})
-    before, after = pair(kind, **options), pair(kind, **options)
-    before.within = after.within = 1e-7 if solver == "lbfgs" else EXACT
-    after.do("fit", task.x, task.y)
-    plain = fitted_values(before.theirs, task)
-    with mock.patch.dict(getattr(original, table), {name: entry}):
-        before.do("fit", task.x, task.y)
-        before.agree().predict_alike(task.x)
-        assert not same_values(plain, [*before.theirs.coefs_, before.theirs.loss_])
-        after.do("partial_fit" if solver != "lbfgs" else "fit", task.x, task.y)
-        after.agree().predict_alike(task.x)
-    before.predict_alike(task.x).do("fit", task.x, task.y)
-    before.agree()
-
-
-def fitted_values(network: Any, task: Task) -> list[Any]:
-    """Return the parameters and the loss of a copy, fitted."""
-    twin = copy.deepcopy(network)
-    outcome(lambda: twin.fit(task.x, task.y))
-    return [*twin.coefs_, twin.loss_]
-
-
-def same_values(a: list[Any], b: list[Any]) -> bool:
-    return all(np.array_equal(p, q) for p, q in zip(a, b, strict=True))
-
-
-@pytest.mark.parametrize("table", ["ACTIVATIONS", "DERIVATIVES", "LOSS_FUNCTIONS"])
-def test_a_table_of_ones_own(table: str) -> None:
-    """The table itself is replaced, in the module that reads it."""
-    entries = {"relu": softer_relu} if table == "ACTIVATIONS" else {"relu": softer_relu_derivative}
-    if table == "LOSS_FUNCTIONS":
-        entries = {"log_loss": ten_times(tables.log_loss)}
-    task, two = TASKS["multiclass"], pair("multiclass", max_iter=3)
-    with mock.patch.object(original, table, {**getattr(original, table), **entries}):
-        two.do("fit", task.x, task.y)
-        two.agree().predict_alike(task.x)
+    passes = {"_backprop": forbidden, "_forward_pass": forbidden, "_forward_pass_fast": forbidden}
+    if make is with_the_same_function:
+        del passes["_backprop"]  # it was taken before
+    with mock.patch.multiple(original.BaseMultilayerPerceptron, **passes):
+        for one in (network, plain):
+            outcome(lambda one=one: one.fit(task.x, task.y))  # type: ignore[misc]
+            if solver == "adam":
+                outcome(lambda one=one: one.partial_fit(task.x, task.y))  # type: ignore[misc]
+        for _ in range(2):
+            assert_same(network.predict(task.x), plain.predict(task.x))
+    kept = predicting.kept_predictor(network)
+    assert kept is not None and kept.cache.matches(network)
+    assert network._has_fast_predict
+    assert_same(network.coefs_, plain.coefs_)
 
 
 # ---- the optimizer ---------------------------------------------------------------------------------------------------
 
 
 class Clipped:
-    """What somebody mixes into an optimizer of scikit-learn's: no step is larger than this."""
+    """A mixin of scikit-learn's optimizers: no step is larger than 1e-3."""
 
     def _get_updates(self, grads: Any) -> Any:
         return [np.clip(update, -1e-3, 1e-3) for update in super()._get_updates(grads)]  # type: ignore[misc]
@@ -356,19 +333,19 @@ class Decaying:
 
 
 class Stubborn:
-    """One that never stops."""
+    """An optimizer that never stops."""
 
     def trigger_stopping(self, msg: str, verbose: bool) -> bool:
         return False
 
 
-@pytest.mark.parametrize("mixed_in", [Clipped, Decaying, Stubborn])
+@pytest.mark.parametrize("mixin", [Clipped, Decaying, Stubborn])
 @pytest.mark.parametrize("name", ["SGDOptimizer", "AdamOptimizer"])
-def test_optimizers(name: str, mixed_in: type) -> None:
-    """An optimizer of one's own, in place of scikit-learn's, or put into a network."""
+def test_optimizer_of_another_class_makes_its_own_steps(name: str, mixin: type) -> None:
+    """In place of scikit-learn's class, and put into an estimator."""
     theirs = getattr(original, name)
     solver = name.removesuffix("Optimizer").lower()
-    own = type(name, (mixed_in, theirs), {})
+    own = type(name, (mixin, theirs), {})
     task, two = TASKS["three outputs"], pair("three outputs", solver=solver, max_iter=12, tol=0.5, n_iter_no_change=1)
     with mock.patch.object(original, name, own):
         two.do("fit", task.x, task.y)
@@ -383,22 +360,3 @@ def test_optimizers(name: str, mixed_in: type) -> None:
     for _ in range(2):
         two.do("partial_fit", task.x, task.y)
         two.agree()
-
-
-@pytest.mark.parametrize("method", ["update_params", "_get_updates", "iteration_ends", "trigger_stopping"])
-@pytest.mark.parametrize("name", ["SGDOptimizer", "AdamOptimizer"])
-def test_patched_optimizers(name: str, method: str) -> None:
-    """A method of scikit-learn's optimizer is patched: it is called as often."""
-    theirs = getattr(original, name)
-    piece = getattr(theirs, method)
-    task = TASKS["three outputs"]
-    two = pair("three outputs", solver=name.removesuffix("Optimizer").lower(), max_iter=12, tol=0.5, n_iter_no_change=1)
-    calls = []
-    counted = []
-    for network in (two.theirs, two.ours):
-        calls.clear()
-        with mock.patch.object(theirs, method, lambda *a: (calls.append(a), piece(*a))[1]):
-            outcome(lambda network=network: network.fit(task.x, task.y))  # type: ignore[misc]
-        counted.append(len(calls))
-    assert counted[0] == counted[1] > 0
-    two.agree()

@@ -1,7 +1,7 @@
-"""What the estimators are given: every form of X and y that scikit-learn takes, and what it refuses, with its words.
+"""Arguments of the estimators: every form of X and y that scikit-learn takes, and its errors for all others.
 
-A. Each form is given to a network of scikit-learn's and to one of fastbp's; after it they agree in everything. No
-   argument is changed.
+A. An estimator of scikit-learn's and one of fastbp's take each form, and then agree in all attributes. No argument is
+   changed.
 B. A call that raises leaves both in the same state.
 """
 
@@ -177,7 +177,7 @@ LABELS = {
     "one column of labels": lambda y: (y[:, None] == np.array(["a"])).astype(int),
     "multilabel of bools": lambda y: y[:, None] <= np.array(["a", "b", "c"]),
     "multilabel CSR": lambda y: scipy.sparse.csr_array((y[:, None] <= np.array(["a", "b", "c"])).astype(int)),
-    "multilabel, nobody": lambda y: np.zeros((len(y), 3), int),
+    "multilabel, none": lambda y: np.zeros((len(y), 3), int),
     "real numbers": lambda y: np.linspace(0, 1, len(y)),
     "missing": lambda y: np.where(y == "a", np.nan, 1.0),
 }
@@ -398,7 +398,7 @@ def test_before_fit() -> None:
         pair(kind).predict_alike(task.x).do("score", task.x, task.y)
 
 
-def test_partial_fit_of_what_was_not_there() -> None:
+def test_partial_fit_with_other_classes() -> None:
     task, two = TASKS["multiclass"], pair("multiclass")
     task = task._replace(y=letters(task.y))
     two.do("partial_fit", task.x, task.y)
@@ -486,7 +486,7 @@ def test_bad_names(name: str, parameter: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["multiclass", "one output"])
-def test_parameters_are_looked_at_in_each_call(kind: str) -> None:
+def test_invalid_parameters_raise_in_each_call(kind: str) -> None:
     task, two = TASKS[kind], fitted(kind, max_iter=2)
     two.do("partial_fit", task.x, task.y)
     for attributes in (
@@ -512,7 +512,7 @@ def test_assume_finite() -> None:
         pair("one output", alpha=-0.1, max_iter=2).do("fit", task.x, task.y)
 
 
-def test_pairs_find_differences() -> None:
+def test_comparison_of_pairs_detects_differences() -> None:
     """The helper itself: a network that differs in one number is found out."""
     two = fitted("multiclass", max_iter=2)
     two.ours.coefs_[1][0, 0] += 1e-6

@@ -1,4 +1,4 @@
-"""Many fits side by side: the bits of each alone, errors with a name, Ctrl-C for all; ensembles and a search."""
+"""Many fits side by side: results equal to separate fits, errors that name the fit, Ctrl-C; ensembles, a search."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_examples_run() -> None:
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
-def test_each_is_what_its_own_fit_gives(n_threads: int) -> None:
+def test_fit_many_equals_separate_fits(n_threads: int) -> None:
     X, _, y = rows_of_data()
     members, alone = members_of(MLPClassifier, CLASSIFIERS), members_of(MLPClassifier, CLASSIFIERS)
     with fastbp.threads(n_threads):
@@ -122,7 +122,7 @@ def test_each_is_what_its_own_fit_gives(n_threads: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["float32", "csr", "lists", "two outputs", "poisson", "own loss"])
-def test_whatever_they_are_fitted_to(kind: str) -> None:
+def test_fit_many_with_all_kinds_of_input(kind: str) -> None:
     X, t, _ = rows_of_data()
     y: Any = t
     options: dict[str, Any] = {}
@@ -164,7 +164,7 @@ def test_rows_and_weights_of_each() -> None:
 
 
 @pytest.mark.skipif(not TAKES_WEIGHT, reason="fit takes no sample_weight before scikit-learn 1.7")
-def test_rows_of_what_has_another_length() -> None:
+def test_rows_of_inputs_of_other_length_raise() -> None:
     """What is longer than X must not be cut in silence."""
     x, y, weight = rows_of_data(40)
     for arguments in ({"sample_weight": np.r_[weight, weight]}, {"y": np.r_[y, y]}):
@@ -203,7 +203,7 @@ def test_a_warm_start_goes_on() -> None:
         assert_same_fit(one, other)
 
 
-def test_none_at_all_and_others() -> None:
+def test_fit_many_of_no_estimators_and_of_other_classes() -> None:
     X, _, y = rows_of_data()
     assert fit_many([], X, y) == []
     other = LogisticRegression()
@@ -307,7 +307,7 @@ def ctrl_c() -> Iterator[Callable[[float], None]]:
 
 
 ENDLESS = {"hidden_layer_sizes": (50,), "max_iter": 10**6, "n_iter_no_change": 10**6}
-HANGS = 30  # seconds: whatever ends at all ends long before, also on a busy machine
+HANGS = 30  # seconds: a call that ends at all ends long before, also on a busy machine
 
 
 def interruptions(seen: Any) -> int:
@@ -358,7 +358,7 @@ def test_ctrl_c_ends_a_fit_whose_steps_are_pythons(ctrl_c: Callable[[float], Non
 
 
 class Sleeps(BaseEstimator):
-    """Its fit takes for ever, and heeds nothing but an exception."""
+    """Its fit takes for ever, and only an exception ends it."""
 
     def fit(self, X: Any, y: Any) -> Any:
         end = time.monotonic() + HANGS
@@ -376,7 +376,7 @@ def test_a_ctrl_c_ends_the_fit_of_another_class(ctrl_c: Callable[[float], None])
 
 
 @pytest.mark.serial
-def test_a_second_ctrl_c_leaves_a_call_that_heeds_none(ctrl_c: Callable[[float], None]) -> None:
+def test_second_ctrl_c_abandons_a_call_without_checks(ctrl_c: Callable[[float], None]) -> None:
     """It is in code that does not ask; the pool waits for it only until a third."""
     released = threading.Event()
     for seconds in (0.2, 0.6, 1.0):
@@ -534,7 +534,7 @@ def test_several_labels_and_several_outputs() -> None:
     assert [a.shape for a in regressor.predict(X, return_std=True)] == [(len(X), 2), (len(X), 2)]
 
 
-def test_what_an_ensemble_is_given() -> None:
+def test_arguments_of_an_ensemble() -> None:
     X, t, _ = rows_of_data(40)
     ensemble = MLPEnsembleRegressor(4, alpha=0.3)
     assert ensemble.get_params() == {**MLPRegressor(alpha=0.3).get_params(), "n": 4, "bootstrap": False}
@@ -671,7 +671,7 @@ def test_a_search_for_others_is_scikit_learns_own() -> None:
     assert GridSearchCV(lbfgs, {"alpha": [0.1, 1.0]}, cv=2).fit(X, y).best_index_ in (0, 1)
 
 
-def test_joblib_gives_it_to_everything() -> None:
+def test_joblib_backend_serves_other_functions() -> None:
     X, y, _ = rows_of_data()
     member = MLPRegressor(hidden_layer_sizes=(6,), max_iter=4, random_state=0)
     expected = model_selection.cross_val_score(member, X, y, cv=4)

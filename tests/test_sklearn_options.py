@@ -94,7 +94,7 @@ class TestDefaults:
 
 
 class TestSubclasses:
-    def test_one_that_asks_scikit_learn_s_constructor_has_the_defaults(self):
+    def test_subclass_calling_scikit_learns_constructor_has_the_defaults(self):
         class Mine(MLPRegressor):
             def __init__(self, alpha=1.0):
                 neural_network.MLPRegressor.__init__(self, alpha=alpha, max_iter=3, random_state=0)
@@ -206,7 +206,7 @@ class TestLosses:
         weight = np.linspace(0.5, 2, 150)
         same(MLPRegressor(**SMALL, loss=squared).fit(X, VALUES, weight), MLPRegressor(**SMALL).fit(X, VALUES, weight))
 
-    def test_losses_that_are_none_are_refused_in_words(self):
+    def test_invalid_losses_raise(self):
         with pytest.raises(TypeError, match=r"loss is the class MSE, expected one of its objects: MSE\(\)"):
             MLPRegressor(**SMALL, loss=fastbp.MSE).fit(X, VALUES)
         with pytest.raises(TypeError, match="loss gave float64, expected the loss of each row and its gradient"):
@@ -279,7 +279,7 @@ class TestLosses:
         )
 
     @pytest.mark.parametrize("loss", ["hinge", fastbp.SoftmaxNLL()], ids=["margins", "object"])
-    def test_label_smoothing_that_the_loss_would_not_see(self, loss):
+    def test_label_smoothing_ignored_by_the_loss_raises(self, loss):
         with pytest.raises(ValueError, match=r"label_smoothing=0.1 needs loss='log_loss', got loss="):
             MLPClassifier(**SMALL, loss=loss, label_smoothing=0.1).fit(X, LABELS)
 
@@ -301,7 +301,7 @@ def blas_threads():
 
 
 class TestThreadsOfBlas:
-    def test_lbfgs_has_one_and_gives_the_others_back(self, monkeypatch):
+    def test_lbfgs_limits_and_restores_blas_threads(self, monkeypatch):
         before, within, own = blas_threads(), [], fastbp.get_num_threads()
         objective = lbfgs.Objective.__call__
 
@@ -317,7 +317,7 @@ class TestThreadsOfBlas:
             MLPRegressor(**SMALL | {"batch_size": "auto"}, solver="lbfgs").fit(X, VALUES)
         assert within == [{1}] * 3 and blas_threads() == before
 
-    def test_the_last_one_out_gives_them_back(self):
+    def test_last_thread_restores_blas_threads(self):
         before = blas_threads()
         first, second = (contextlib.ExitStack() for _ in range(2))
         first.enter_context(lbfgs.single_blas)
@@ -416,7 +416,7 @@ class TestDropout:
 
 
 class TestValidation:
-    def test_data_of_one_s_own(self):
+    def test_validation_data_replaces_the_split(self):
         est = MLPClassifier(**SMALL, early_stopping=True)
         est.fit(X[:100], LABELS[:100], validation_data=(X[100:], LABELS[100:]))
         plain = MLPClassifier(**SMALL).fit(X[:100], LABELS[:100])
@@ -426,7 +426,7 @@ class TestValidation:
         assert est.validation_loss_curve_[-1] == pytest.approx(-np.log(share).mean(), rel=1e-12)
         assert "_validation_data" not in vars(est)
 
-    def test_without_early_stopping_it_is_looked_at_alone(self):
+    def test_validation_data_without_early_stopping_is_only_scored(self):
         est = MLPRegressor(**SMALL).fit(X[:100], VALUES[:100], validation_data=(X[100:], VALUES[100:]))
         value = 0.5 * ((est.predict(X[100:]) - VALUES[100:]) ** 2).mean()
         assert len(est.validation_loss_curve_) == 6 and est.validation_loss_curve_[-1] == pytest.approx(
@@ -446,7 +446,7 @@ class TestValidation:
     @pytest.mark.parametrize(
         "scoring", ["neg_log_loss", lambda est, x, y: -((est.predict_proba(x).argmax(1) != y).mean())]
     )
-    def test_a_scorer_of_one_s_own(self, scoring):
+    def test_scorer_function_is_used(self, scoring):
         est = MLPClassifier(**SMALL, early_stopping=True, scoring=scoring)
         est.fit(X[:100], LABELS[:100], validation_data=(X[100:], LABELS[100:]))
         assert max(est.validation_scores_) < 0
@@ -572,7 +572,7 @@ class TestExactResume:
 
 
 class TestRefusals:
-    def test_options_with_a_replaced_gradient(self):
+    def test_options_with_an_overridden_gradient_raise(self):
         class Mine(MLPClassifier):
             def _backprop(self, *args):
                 return super()._backprop(*args)
@@ -626,7 +626,7 @@ def test_options_that_do_not_fit_leave_the_estimator_as_it_was(options):
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 @pytest.mark.parametrize("dtype", [int, np.float16, np.dtype(">f8"), complex, object])
-def test_a_dtype_that_is_none_of_the_engine_s(dtype, solver):
+def test_unsupported_dtype_raises(dtype, solver):
     est = MLPRegressor(**SMALL, solver=solver, dtype=dtype)
     before = set(vars(est))
     with pytest.raises(ValueError, match=r"dtype is .*, expected float32, float64 or None"):
@@ -636,7 +636,7 @@ def test_a_dtype_that_is_none_of_the_engine_s(dtype, solver):
 
 
 @pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_array])
-def test_what_a_smaller_dtype_does_not_hold_is_refused(form):
+def test_overflow_in_a_smaller_dtype_raises(form):
     est = MLPRegressor(**SMALL, dtype="float32").fit(form(X), VALUES)
     for method in (est.predict, lambda x: est.fit(x, VALUES), lambda x: est.partial_fit(x, VALUES)):
         with pytest.raises(ValueError, match=r"infinity or a value too large for dtype..float32"):
@@ -665,8 +665,8 @@ def test_a_pickle_of_an_estimator_that_is_being_fitted():
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 @pytest.mark.parametrize("share", [-1.0, np.nan, np.inf])
-def test_a_class_weight_that_is_no_weight(share, solver):
-    """A NaN would make a loss of zero, and weights that nobody trained."""
+def test_invalid_class_weight_raises(share, solver):
+    """A NaN would make a loss of zero, and weights without training."""
     with pytest.raises(ValueError, match=r"class_weight is .*, expected finite numbers of at least 0"):
         MLPClassifier(**SMALL, solver=solver, class_weight={3: share}).fit(X, LABELS)
 

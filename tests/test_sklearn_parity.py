@@ -1,11 +1,10 @@
-"""fastbp's networks beside scikit-learn's: the same fit, to 1e-9 of the largest element, and the same in all else.
+"""fastbp's estimators against scikit-learn's: weights equal to 1e-9 of the largest element, all else equal.
 
 A. The grid: each solver, activation and kind of task, with and without weights and early stopping. Then each option,
    one at a time.
-B. float32 has no agreement to 1e-9: there both are compared with the same fit in float64, and ours must be as near to
-   it.
-C. lbfgs chooses its steps by comparisons, so that one rounding may change a line search. How far it does is measured:
-   by how much scikit-learn's own solution moves when its input moves by one ulp.
+B. In float32 both are compared with the same fit in float64, and fastbp's must be as near to it as scikit-learn's.
+C. lbfgs chooses its steps by comparisons, so one rounding may change a line search. The tolerance is measured: how far
+   scikit-learn's own solution moves when its input moves by one ulp.
 """
 
 from __future__ import annotations
@@ -226,7 +225,7 @@ def test_lbfgs_options(kind: str, options: dict[str, Any]) -> None:
     two.agree()
 
 
-def test_lbfgs_from_where_it_was() -> None:
+def test_lbfgs_warm_start() -> None:
     task, two = TASKS["multiclass"], pair("multiclass", solver="lbfgs", max_iter=2, warm_start=True)
     two.within = 1e-7
     for _ in range(3):
@@ -320,7 +319,7 @@ def test_fit_and_partial_fit_in_turn(solver: str) -> None:
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_partial_fit_heeds_what_was_changed(solver: str) -> None:
+def test_partial_fit_uses_changed_attributes(solver: str) -> None:
     """Parameters that scikit-learn reads at each call, and the optimizer, which it made at the first."""
     task, two = TASKS["three outputs"], pair("three outputs", solver=solver)
     two.do("partial_fit", task.x, task.y)
@@ -352,7 +351,7 @@ def test_partial_fit_heeds_what_was_changed(solver: str) -> None:
     two.agree()
 
 
-# ---- parameters that somebody else has written -----------------------------------------------------------------------
+# ---- parameters that other code has written --------------------------------------------------------------------------
 
 REPLACED = {
     "a copy": lambda c: 0.5 * c,
@@ -387,7 +386,7 @@ def test_parameters_written_in_place_are_used() -> None:
     two.agree()
 
 
-def test_lists_of_parameters_of_somebody_elses() -> None:
+def test_parameters_set_without_a_fit_predict() -> None:
     """A network that was never fitted, given all that predict needs, predicts."""
     task, two = TASKS["one output"], fitted("one output", max_iter=2)
     made = pair("one output")
@@ -431,7 +430,7 @@ def test_a_batch_without_weight(kind: str, solver: str) -> None:
 @pytest.mark.skipif(not HAS_WEIGHTS, reason="this release takes no weights")
 @pytest.mark.parametrize("solver", [*SOLVERS, "lbfgs"])
 @pytest.mark.parametrize("kind", TASKS)
-def test_odd_weights(kind: str, solver: str) -> None:
+def test_unusual_weights(kind: str, solver: str) -> None:
     task = TASKS[kind]
     for weights in (
         np.where(np.arange(110) % 5 == 0, -0.2, 1.0),
@@ -557,7 +556,7 @@ def test_method_signatures(name: str, method: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_they_look_alike(name: str) -> None:
+def test_representations_are_equal(name: str) -> None:
     ours, theirs = OURS[name](alpha=0.5, solver="sgd"), THEIRS[name](alpha=0.5, solver="sgd")
     assert repr(ours) == repr(theirs)
     assert isinstance(ours, THEIRS[name])

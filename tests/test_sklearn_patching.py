@@ -119,7 +119,7 @@ def test_blocks_overlap_in_threads() -> None:
     assert public() == THEIRS
 
 
-def test_what_somebody_else_has_put_there_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unpatch_leaves_a_class_set_by_other_code(monkeypatch: pytest.MonkeyPatch) -> None:
     class Another(THEIRS["MLPRegressor"]):  # type: ignore[misc]
         pass
 
@@ -218,7 +218,7 @@ def here(
     ],
     ids=["script", "path", "directory", "zip", "-m package", "-m glued", "-c", "-c glued"],
 )
-def test_a_program_sees_what_python_shows_it(
+def test_program_sees_pythons_own_environment(
     command: tuple[str, ...], here: Callable[..., tuple[str, str, int]]
 ) -> None:
     out, err, code = here(*command)
@@ -246,7 +246,7 @@ def test_a_script_behind_dashes(here: Callable[..., tuple[str, str, int]]) -> No
         (("-m", "no_such_package.module"), 1, "No module named no_such_package.module"),
     ],
 )
-def test_wrong_use_is_told(
+def test_wrong_use_prints_a_message(
     command: tuple[str, ...], code: int, message: str, here: Callable[..., tuple[str, str, int]]
 ) -> None:
     _, err, ended = here(*command)
@@ -260,7 +260,7 @@ def test_help(here: Callable[..., tuple[str, str, int]]) -> None:
     assert out.startswith("usage: python -m fastbp.sklearn")
 
 
-def test_what_a_package_lacks_is_not_the_package(place: Path, here: Callable[..., tuple[str, str, int]]) -> None:
+def test_missing_dependency_of_a_package_is_named(place: Path, here: Callable[..., tuple[str, str, int]]) -> None:
     (place / "package" / "__init__.py").write_text("import no_such_module")
     with pytest.raises(ModuleNotFoundError, match="No module named 'no_such_module'"):
         here("-m", "package.module")

@@ -1,4 +1,4 @@
-"""Predictions against scikit-learn's own: the same arrays in a plain estimator of scikit-learn's are the other side.
+"""Predictions against those of scikit-learn's own estimator with the same arrays.
 
 Tolerances: a prediction is a chain of a few products of at most 64 terms, summed in another order; 1e-12 of the largest
 is some thousand roundings in float64, and 1e-4 in float32.
@@ -25,7 +25,6 @@ from scipy import sparse
 from sklearn import neural_network
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
-from sklearn.neural_network import _multilayer_perceptron as mlp
 
 import fastbp
 from fastbp.sklearn import MLPClassifier, MLPRegressor
@@ -62,7 +61,7 @@ def fitted(kind: str, rng: np.random.Generator, dtype: Any = np.float64, **optio
         return made.fit(x, TARGETS[kind](rng, 60))
 
 
-def twin(est: Any) -> Any:
+def reference(est: Any) -> Any:
     """scikit-learn's own estimator with the very same attributes."""
     base = neural_network.MLPClassifier if isinstance(est, MLPClassifier) else neural_network.MLPRegressor
     made = base.__new__(base)
@@ -89,8 +88,8 @@ def agree(ours: Any, theirs: Any) -> None:
 
 
 def agree_on(est: Any, x: Any) -> None:
-    """Both roads: the first call may go through scikit-learn's checks, and the second through the door."""
-    theirs = twin(est)
+    """Compare twice: the first call may take the path through scikit-learn's checks, the second the fast path."""
+    theirs = reference(est)
     for name in methods(est):
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             expected = getattr(theirs, name)(x)
@@ -98,9 +97,9 @@ def agree_on(est: Any, x: Any) -> None:
             agree(getattr(est, name)(x), expected)
 
 
-def is_open(est: Any, x: Any) -> bool:
+def takes_fast_path(est: Any, x: Any) -> bool:
     kept = predicting.kept_predictor(est)
-    return kept is not None and kept.door.outputs(est, x) is not None
+    return kept is not None and kept.cache.outputs(est, x) is not None
 
 
 def told(call: Callable[[], Any]) -> tuple[type, str]:
@@ -115,12 +114,12 @@ def told(call: Callable[[], Any]) -> tuple[type, str]:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kind", TARGETS)
-def test_as_scikit_learn(kind: str, dtype: Any, rng: np.random.Generator) -> None:
+def test_predictions_equal_scikit_learns(kind: str, dtype: Any, rng: np.random.Generator) -> None:
     est = fitted(kind, rng, dtype)
     for rows in (1, 2, 5, 131):
         x = rng.standard_normal((rows, N_IN)).astype(dtype)
         agree_on(est, x)
-        assert is_open(est, x)
+        assert takes_fast_path(est, x)
 
 
 @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
@@ -203,7 +202,7 @@ def test_errors(kind: str, rng: np.random.Generator) -> None:
                 wrong = x.copy()
                 wrong[place] = value
                 bad.append(laid_out(wrong, layout))
-    theirs = twin(est)
+    theirs = reference(est)
     for name in methods(est):
         for wrong in bad:
             assert told(partial(getattr(est, name), wrong)) == told(partial(getattr(theirs, name), wrong))
@@ -223,7 +222,7 @@ def test_assume_finite(rng: np.random.Generator) -> None:
     x[3, 2], x[5, 1] = np.nan, np.inf
     with sklearn.config_context(assume_finite=True):
         agree_on(est, x)
-    assert told(lambda: est.predict(x)) == told(lambda: twin(est).predict(x))
+    assert told(lambda: est.predict(x)) == told(lambda: reference(est).predict(x))
 
 
 def test_predictions_that_overflow_warn(rng: np.random.Generator) -> None:
@@ -236,7 +235,7 @@ def test_predictions_that_overflow_warn(rng: np.random.Generator) -> None:
             warnings.simplefilter("always")
             return predict(x), [str(one.message) for one in found]
 
-    (ours, our_words), (theirs, their_words) = noted(est.predict), noted(twin(est).predict)
+    (ours, our_words), (theirs, their_words) = noted(est.predict), noted(reference(est).predict)
     np.testing.assert_array_equal(ours, theirs)
     assert our_words == their_words != []
 
@@ -256,13 +255,13 @@ def test_feature_names(rng: np.random.Generator) -> None:
         est.fit(x, x["a"])
     agree_on(est, x)
     with pytest.warns(UserWarning, match="does not have valid feature names"):
-        agree(est.predict(x.to_numpy()), twin(est).predict(x))
+        agree(est.predict(x.to_numpy()), reference(est).predict(x))
     with pytest.warns(UserWarning, match="does not have valid feature names"):
         est.predict(x.to_numpy())
-    assert told(lambda: est.predict(x[["b", "a", "c"]])) == told(lambda: twin(est).predict(x[["b", "a", "c"]]))
+    assert told(lambda: est.predict(x[["b", "a", "c"]])) == told(lambda: reference(est).predict(x[["b", "a", "c"]]))
 
 
-# ---- somebody changes the estimator ----------------------------------------------------------------------------------
+# ---- changed estimators, and subclasses ------------------------------------------------------------------------------
 
 
 def test_changed_parameters(rng: np.random.Generator) -> None:
@@ -273,10 +272,10 @@ def test_changed_parameters(rng: np.random.Generator) -> None:
     agree_on(est, x)
     est.coefs_[0] = est.coefs_[0] * 2
     agree_on(est, x)
-    assert is_open(est, x)
+    assert takes_fast_path(est, x)
     est.intercepts_ = [intercept - 0.5 for intercept in est.intercepts_]
     agree_on(est, x)
-    assert is_open(est, x)
+    assert takes_fast_path(est, x)
     est.coefs_[1] = np.asfortranarray(est.coefs_[1])
     agree_on(est, x)
     est.coefs_[1] = np.repeat(np.repeat(est.coefs_[1], 2, axis=0), 2, axis=1)[::2, ::2]
@@ -300,9 +299,9 @@ def test_changed_shapes(rng: np.random.Generator) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         est.coefs_[0].shape = (6, N_IN)
-    assert told(lambda: est.predict(x)) == told(lambda: twin(est).predict(x))
+    assert told(lambda: est.predict(x)) == told(lambda: reference(est).predict(x))
     est.n_features_in_ = 6
-    assert told(lambda: est.predict(x)) == told(lambda: twin(est).predict(x))
+    assert told(lambda: est.predict(x)) == told(lambda: reference(est).predict(x))
 
 
 def test_changed_settings(rng: np.random.Generator) -> None:
@@ -318,28 +317,35 @@ def test_changed_settings(rng: np.random.Generator) -> None:
     agree_on(est, x)
 
 
-def test_methods_that_were_replaced(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    x = rng.standard_normal((3, N_IN))
-    for owner, name in (
-        (MLPRegressor, "_forward_pass_fast"),
-        (MLPRegressor, "_predict"),
-        (neural_network.MLPRegressor, "_predict"),
-        (mlp.BaseMultilayerPerceptron, "_forward_pass_fast"),
-    ):
-        est = fitted("one value", rng)
-        est.predict(x)
-        with monkeypatch.context() as patch:
-            patch.setattr(owner, name, lambda self, X, check_input=True: np.full((3, 1), 42.0))
-            np.testing.assert_array_equal(np.ravel(est.predict(x)), 42.0)
-        agree_on(est, x)
-    for name in ("_forward_pass_fast", "_predict"):
-        est = fitted("one value", rng)
-        est.predict(x)
-        vars(est)[name] = lambda X, check_input=True: np.full((3, 1), 42.0)
-        np.testing.assert_array_equal(np.ravel(est.predict(x)), 42.0)
+def with_method(est: Any, name: str, result: Array) -> Any:
+    """Return the same estimator of a subclass, whose method of this name returns the result."""
+    cls = type("Mine", (type(est),), {name: lambda self, X, check_input=True: result})
+    vars(made := cls()).update(vars(est))
+    return made
 
 
-def test_subclass_whose_method_calls_ours(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize(
+    ("kind", "method", "name", "result"),
+    [
+        ("one value", "predict", "_forward_pass_fast", np.full((3, 1), 42.0)),
+        ("one value", "predict", "_predict", np.full(3, 42.0)),
+        ("two classes", "predict", "_forward_pass_fast", np.array([[0.2], [0.7], [0.9]])),
+        ("two classes", "predict", "_predict", np.array(["yes", "yes", "no"])),
+        ("five classes", "predict_proba", "_forward_pass_fast", np.eye(3, 5)),
+    ],
+)
+def test_overridden_method_of_a_subclass_predicts(
+    kind: str, method: str, name: str, result: Array, rng: np.random.Generator
+) -> None:
+    est, x = fitted(kind, rng), rng.standard_normal((3, N_IN))
+    est.predict(x)  # the subclass has this predictor, too
+    ours, theirs = with_method(est, name, result), with_method(reference(est), name, result)
+    for _ in range(2):
+        agree(getattr(ours, method)(x), getattr(theirs, method)(x))
+    agree_on(est, x)
+
+
+def test_overriding_method_may_call_the_base_class(rng: np.random.Generator) -> None:
     class Doubled(MLPRegressor):
         def _forward_pass_fast(self, X: Any, check_input: bool = True) -> Array:
             return 2 * super()._forward_pass_fast(X, check_input)
@@ -352,7 +358,7 @@ def test_subclass_whose_method_calls_ours(rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(doubled.predict(x), 2 * est.predict(x))
 
 
-def test_subclass_that_says_whether_it_is_fitted(rng: np.random.Generator) -> None:
+def test_subclass_with_its_own_is_fitted_raises(rng: np.random.Generator) -> None:
     class Doubtful(MLPRegressor):
         def __sklearn_is_fitted__(self) -> bool:
             return False
@@ -366,26 +372,24 @@ def test_subclass_that_says_whether_it_is_fitted(rng: np.random.Generator) -> No
         doubtful.predict(x)
 
 
-def test_changed_table(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    est = fitted("five classes", rng)
+def test_subclass_with_feature_names_is_warned(rng: np.random.Generator) -> None:
+    class Named(MLPRegressor):
+        @property
+        def feature_names_in_(self) -> Array:
+            return np.array([f"column {i}" for i in range(N_IN)], object)
+
+    named = Named()
+    vars(named).update(vars(fitted("one value", rng)))
     x = rng.standard_normal((3, N_IN))
-    agree_on(est, x)
-
-    def halved(z: Array) -> None:
-        z *= 0.5
-
-    for name in ("relu", "softmax"):
-        with monkeypatch.context() as patch:
-            patch.setitem(mlp.ACTIVATIONS, name, halved)
-            agree_on(est, x)
-        agree_on(est, x)
-        assert is_open(est, x)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="does not have valid feature names"):
+            named.predict(x)
 
 
 # ---- copies, threads, memory -----------------------------------------------------------------------------------------
 
 
-def test_nothing_of_the_estimator_changes(rng: np.random.Generator) -> None:
+def test_predicting_changes_no_attribute(rng: np.random.Generator) -> None:
     est = pickle.loads(pickle.dumps(fitted("five classes", rng)))
     before = dict(vars(est))
     x = rng.standard_normal((3, N_IN))
@@ -400,7 +404,7 @@ def test_copies(copied: Callable[[Any], Any], rng: np.random.Generator) -> None:
     x = rng.standard_normal((8, N_IN))
     other = copied(est)
     agree_on(other, x)
-    assert is_open(other, x)
+    assert takes_fast_path(other, x)
     other.coefs_ = [2 * coef for coef in other.coefs_]
     agree_on(other, x)
     agree_on(est, x)
@@ -414,10 +418,10 @@ def test_parameters_mapped_from_a_file(kind: str, tmp_path: Any, rng: np.random.
     mapped = joblib.load(tmp_path / "model", mmap_mode="r")
     assert type(mapped.coefs_[0]) is np.memmap
     np.testing.assert_array_equal(mapped.predict(x), est.predict(x))
-    assert is_open(mapped, x)
+    assert takes_fast_path(mapped, x)
 
 
-def test_equal_without_a_hash(rng: np.random.Generator) -> None:
+def test_subclass_without_hash_predicts(rng: np.random.Generator) -> None:
     class Equal(MLPRegressor):
         def __eq__(self, other: object) -> bool:
             return self is other
@@ -477,7 +481,7 @@ def test_memory(rng: np.random.Generator) -> None:
 
 
 def by_network(est: Any, x: Array) -> Array:
-    """The outputs by numpy twins of the units."""
+    """Return the outputs by the reference implementations of the units."""
     z = x
     for i, (coef, intercept) in enumerate(zip(est.coefs_, est.intercepts_, strict=True)):
         z = z @ coef + intercept
@@ -515,11 +519,11 @@ def test_a_unit_as_activation(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(est.predict(x), z, rtol=1e-10, atol=1e-12)
 
 
-def test_a_dtype_of_its_own(rng: np.random.Generator) -> None:
+def test_dtype_option_sets_the_dtype_of_predictions(rng: np.random.Generator) -> None:
     est = fitted("three values", rng, dtype=np.float64)
     short = MLPRegressor(hidden_layer_sizes=(5,), max_iter=2, random_state=0, dtype="float32")
     x = rng.standard_normal((30, N_IN))
     with pytest.warns(ConvergenceWarning):
         short.fit(x, x[:, :2])
     assert short.predict(x).dtype == np.float32 and est.predict(x).dtype == np.float64
-    agree(short.predict(x), twin(short).predict(x.astype(np.float32)))
+    agree(short.predict(x), reference(short).predict(x.astype(np.float32)))

@@ -1,4 +1,4 @@
-"""A release of scikit-learn that is not known: the estimators are scikit-learn's then, and say so once."""
+"""Unknown releases of scikit-learn: the estimators run scikit-learn's own code, and warn once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastbp.sklearn import _private
 
 @pytest.fixture
 def unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let scikit-learn's version be one that nobody has seen yet."""
+    """Set scikit-learn's version to one that does not exist yet."""
     monkeypatch.setattr(sklearn, "__version__", "7.3.0")
     monkeypatch.setattr(_private, "_warned", False)
 
@@ -46,7 +46,7 @@ def test_every_patch_of_a_known_one_is(version: str, monkeypatch: pytest.MonkeyP
 @pytest.mark.usefixtures("unknown")
 @pytest.mark.parametrize("solver", ["sgd", "adam", "lbfgs"])
 @pytest.mark.parametrize("kind", TASKS)
-def test_an_unknown_release_is_fitted_by_its_own_way(kind: str, solver: str) -> None:
+def test_unknown_release_uses_scikit_learns_own_code(kind: str, solver: str) -> None:
     """One warning for all fits and predictions; the numbers are scikit-learn's own, to the last bit."""
     task = TASKS[kind]
     two = pair(kind, solver=solver, max_iter=4, random_state=1)
@@ -62,7 +62,7 @@ def test_an_unknown_release_is_fitted_by_its_own_way(kind: str, solver: str) -> 
 
 
 @pytest.mark.usefixtures("unknown")
-def test_scikit_learns_methods_are_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_release_calls_scikit_learns_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     task = TASKS["multiclass"]
     calls = []
     base = THEIRS["MLPClassifier"]
@@ -78,7 +78,7 @@ def test_scikit_learns_methods_are_what_runs(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.usefixtures("unknown")
 @pytest.mark.filterwarnings("ignore")
-def test_options_that_scikit_learn_has_not_are_refused() -> None:
+def test_options_on_an_unknown_release_raise() -> None:
     task = TASKS["binary"]
     for option in (
         {"dropout": 0.5},
@@ -93,7 +93,7 @@ def test_options_that_scikit_learn_has_not_are_refused() -> None:
 
 @pytest.mark.usefixtures("unknown")
 @pytest.mark.filterwarnings("ignore")
-def test_a_network_fitted_before_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_estimator_of_a_known_release_continues_on_an_unknown_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """As when a pickle is read with a newer scikit-learn."""
     task = TASKS["three outputs"]
     monkeypatch.undo()

@@ -1,12 +1,12 @@
-"""scikit-learn's own tests of its networks, unmodified, with fastbp's classes where its own would stand.
+"""scikit-learn's own tests of its networks, unmodified, with fastbp's classes in place of its own.
 
-A. The module of tests is executed once more while `sklearn.neural_network` offers fastbp's classes: whatever it
-   imports from there, for its parametrisations too, is then ours. Its functions keep the globals of that module.
-B. The estimator checks that scikit-learn runs on its own two classes, with the failures that it expects of those and
-   no others.
-C. They run under scikit-learn's rules for warnings, not under this project's: there a warning is no error.
-D. How many tests there are is known for each release, so that none is lost in silence. No test may fit a network that
-   is not ours.
+A. The module of tests is executed once more while `sklearn.neural_network` has fastbp's classes, so it imports these,
+   for its parametrisations too. Its functions keep the globals of that module.
+B. The estimator checks that scikit-learn runs on its own two classes run on fastbp's. The same failures are expected,
+   and no others.
+C. These tests run under scikit-learn's rules for warnings, not this project's: a warning is not an error.
+D. The number of tests of each release is recorded, so none is lost in silence. No test may fit an estimator of
+   scikit-learn's own classes.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def test_estimator_checks(estimator: Any, check: Any, fitted: list[type]) -> Non
             fitted.clear()
 
 
-def test_none_is_lost(request: pytest.FixtureRequest) -> None:
+def test_no_test_of_scikit_learn_is_lost(request: pytest.FixtureRequest) -> None:
     """A release that is not in the tables has as many as the newest that is, or more."""
     names = [item.originalname for item in request.node.getparent(pytest.Module).collect()]
     own, checks = sum(name in OWN_NAMES for name in names), names.count("test_estimator_checks")
@@ -132,7 +132,7 @@ def test_ours_are_checked_for_all_that_scikit_learns_are() -> None:
     ]
 
 
-def test_ours_are_what_runs(fitted: list[type]) -> None:
+def test_suite_runs_with_the_packages_classes(fitted: list[type]) -> None:
     assert SWAPPED.MLPClassifier is MLPClassifier and SWAPPED.MLPRegressor is MLPRegressor
     assert (sklearn.neural_network.MLPClassifier, sklearn.neural_network.MLPRegressor) == THEIRS
     SWAPPED.test_partial_fit_classes_error()
@@ -143,7 +143,7 @@ def test_ours_are_what_runs(fitted: list[type]) -> None:
     assert set(fitted) == {MLPRegressor}
 
 
-def test_a_network_of_scikit_learn_is_found_out(fitted: list[type]) -> None:
+def test_estimator_of_scikit_learn_in_the_suite_fails(fitted: list[type]) -> None:
     THEIRS[1](hidden_layer_sizes=(2,), max_iter=1, solver="sgd").fit([[0.0], [1.0]], [0.0, 1.0])
     assert fitted == [THEIRS[1]]
     fitted.clear()

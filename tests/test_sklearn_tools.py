@@ -1,6 +1,6 @@
 """The estimators within scikit-learn: its searches, pipelines, clones and copies, in processes and in threads.
 
-Beside each stands scikit-learn's own network in the same place: what the tool gives must be the same.
+Each tool also runs with scikit-learn's own estimator, and must return the same.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from numpy.testing import assert_array_equal
 import fastbp
 from fastbp import _engine, reference
 from fastbp._engine import SparseRows
-from fastbp.sklearn._sparse import worth_sparse
+from fastbp.sklearn._data import worth_sparse
 
 Array = np.ndarray[Any, Any]
 Entries = tuple[Array, Array, Array]

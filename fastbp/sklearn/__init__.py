@@ -1,7 +1,7 @@
-"""scikit-learn's multi-layer perceptrons, several times faster: change one import.
+"""scikit-learn's multi-layer perceptrons, several times faster, after a change of one import.
 
 ``MLPClassifier`` and ``MLPRegressor`` are subclasses of scikit-learn's own, with the same parameters, attributes,
-random stream and results; their gradients and updates are computed by the package's engine. Options that scikit-learn
+random stream and results; the package's engine computes their gradients and updates. Options that scikit-learn
 does not have are keyword-only and off by default.
 """
 

@@ -110,10 +110,10 @@ def _execute(code: CodeType, argv: list[str], **attributes: Any) -> None:
 
 
 def _set_first_path(place: str, *, always: bool = False) -> None:
-    """Python begins its path with where the program lies, unless it was told to be safe (-P, -I)."""
+    """Set the first entry of the path to the program's directory, as Python does without -P and -I."""
     if not sys.flags.safe_path:
         sys.path[0] = place
-    elif always:  # an archive is a place of its own
+    elif always:  # Python adds an archive with -P and -I, too
         sys.path.insert(0, place)
 
 

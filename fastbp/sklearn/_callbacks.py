@@ -1,11 +1,11 @@
 """scikit-learn's callback protocol (since 1.9), which its own MLPs do not take part in, and ``progress=``.
 
 A. The task tree of a fit is one root, "fit", with an "iteration" for each epoch; of lbfgs it is the root alone, since
-   scikit-learn's call of scipy tells of no iterations. `Iterations` tells both stories, that of the callbacks and that
-   of the progress report, to its listeners; without any, no context is made.
-B. The estimator that a callback is handed is a copy that predicts as if fit had stopped there: with copies of the
-   weights, since training goes on in the originals; with early stopping these are the best so far, which is what fit
-   ends with. It is made only for callbacks that ask for it.
+   scikit-learn's call of scipy reports no iterations. `Iterations` serves the callbacks and the progress report; with
+   neither, no context is made.
+B. A callback receives a copy of the estimator that predicts as if fit had stopped there. Its weights are copies, since
+   training changes the originals; with early stopping they are the best so far, as at the end of fit. The copy is made
+   only for callbacks that ask for it.
 C. On releases before 1.9 there is no protocol: the mixin adds nothing and the decorator does nothing.
 """
 
@@ -36,7 +36,7 @@ except ImportError:  # before 1.9
 
 __all__ = ["CallbackSupport", "Iterations", "fit_arguments", "with_callbacks"]
 
-# What a fit goes on filling, by the names of the attributes.
+# Attributes to which each epoch appends.
 CURVES = ("loss_curve_", "validation_scores_", "validation_loss_curve_")
 
 
@@ -47,9 +47,9 @@ def _tear_down(estimator: Any) -> None:
 
 @contextlib.contextmanager
 def fit_arguments(estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> Iterator[None]:
-    """Keep what `fit` was given for its callbacks, as it came: a scorer compares y with what is predicted from X.
+    """Keep the arguments of `fit` for its callbacks: a scorer compares y with the predictions for X.
 
-    Without callbacks nothing is kept, which is how `Iterations` knows; so it is for `partial_fit`, which has none.
+    Without callbacks nothing is kept, and `Iterations` then calls none. `partial_fit` has no callbacks.
     """
     if not getattr(estimator, "_skl_callbacks", ()):
         yield
@@ -65,14 +65,14 @@ def fit_arguments(estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> 
 class Iterations:
     """The iterations of one fit, as callbacks and the progress report see them.
 
-    It is made within `fit_arguments`, and may be entered later.
+    Make it within `fit_arguments`; it may be entered later.
 
     Parameters
     ----------
     estimator
-        With its weights at their beginning, and whatever else predicting needs.
+        With its initial weights, and all other attributes that predictions need.
     max_iter : int
-        How many iterations there will be at most; 0 where only the fit as a whole is to be told of.
+        The most iterations that there can be; 0 to report the fit as a whole.
     progress : {False, True, "auto", "bar", "lines"}
         As of `fastbp.train`.
 
@@ -111,18 +111,18 @@ class Iterations:
         return self
 
     def begin(self, i: int) -> None:
-        """Iteration ``i`` (from 0) begins."""
+        """Report that iteration ``i`` (from 0) begins."""
         if self._data is not None:
             self._task = self._root.subcontext(task_name="iteration")
             self._task.call_on_fit_task_begin(**self._told(i))
 
     def end(self, i: int) -> bool:
-        """Iteration ``i`` has ended, and the estimator's weights and curves are those after it.
+        """Report that iteration ``i`` has ended; the estimator's weights and curves are those after it.
 
         Returns
         -------
         stop : bool
-            Whether a callback asks fit to end here.
+            Whether a callback asks to end the fit.
         """
         self._done = i + 1
         if self._report is not None:
@@ -162,7 +162,7 @@ class Iterations:
 
 
 def attributes_now(estimator: Any, n_iter: int) -> dict[str, Any]:
-    """Return what a shallow copy of an estimator needs to stay as the estimator is now.
+    """Return the attributes that keep a shallow copy of an estimator as the estimator is now.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def attributes_now(estimator: Any, n_iter: int) -> dict[str, Any]:
         "coefs_": [values.copy() for values in getattr(estimator, coefs)],
         "intercepts_": [values.copy() for values in getattr(estimator, intercepts)],
         "n_iter_": n_iter,
-        # A fit of the copy's own is none of the callbacks' business, and must not end theirs.
+        # A fit of the copy must not call the callbacks, nor tear them down.
         "_fit_arguments": None,
         "_skl_callbacks": [],
         "_skl_callbacks_to_teardown": [],

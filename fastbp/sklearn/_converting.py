@@ -1,10 +1,10 @@
 """Estimators and networks of this package, one from the other.
 
-A. The two say the same in other words. A network is a chain of units with a loss that is told apart from its outputs
-   (logits); an estimator has lists of weights, the name of one activation (or of each), and an output activation that
-   belongs to its loss. `network_of` and `estimator_of` translate; parameters are copied.
-B. What a network can be an estimator is narrow: Linear, activation, Linear, ..., Linear, a `Dropout` after each
-   activation at most, and a loss in the table below. Everything else is refused, and the message says at which unit.
+A. A network is a chain of units whose outputs are logits, and a loss. An estimator has lists of weights, the name of
+   one activation (or of each), and an output activation that belongs to its loss. `network_of` and `estimator_of`
+   translate one into the other, and copy the parameters.
+B. Few networks are estimators: Linear, activation, Linear, ..., Linear, each activation followed by a `Dropout` or not,
+   and a loss in the table below. Other networks are refused, and the message says at which unit.
 C. A softmax over two classes is one logistic output in scikit-learn: its logit is the difference of the two. Classes
    that do not come sorted are sorted, with their columns, since scikit-learn's are.
 """
@@ -51,7 +51,7 @@ class ConvertingMixin:
         Returns
         -------
         net : Network
-            ``predict`` gives labels 0, 1, ... where the estimator gives ``classes_[0]``, ``classes_[1]``, ...
+            Its ``predict`` returns 0, 1, ... where the estimator returns ``classes_[0]``, ``classes_[1]``, ...
 
         Raises
         ------
@@ -78,7 +78,7 @@ class ConvertingMixin:
 
         It can go on with ``partial_fit``, or with ``fit`` where ``warm_start=True`` is among the parameters; with
         ``dtype="float32"``, other arrays become what a network in float32 takes. The network's penalties are
-        left out (see `to_network`): ``alpha`` is what is given here, or its default.
+        left out (see `to_network`): ``alpha`` is the parameter passed here, or its default.
 
         Parameters
         ----------
@@ -217,7 +217,7 @@ def _hidden_of(net: Network) -> tuple[list[Any], list[float]]:
         kind = _kind_of(unit)
         if kind not in expected.split(" or "):
             raise ValueError(
-                f"net is no plain chain (Linear, activation, Linear, ..., Linear): unit {i} is {unit!r}, "
+                f"net is not a chain (Linear, activation, Linear, ..., Linear): unit {i} is {unit!r}, "
                 f"expected {expected}"
             )
         if kind == "activation":
@@ -228,7 +228,7 @@ def _hidden_of(net: Network) -> tuple[list[Any], list[float]]:
             shares[-1] = unit.p
         expected = {"Linear": "activation", "activation": "Linear or Dropout", "Dropout": "Linear"}[kind]
     if expected != "activation":
-        raise ValueError(f"net is no plain chain: it must end with Linear, but ends with {net.units[-1]!r}")
+        raise ValueError(f"net is not a chain: it must end with Linear, but ends with {net.units[-1]!r}")
     return activations, shares
 
 
@@ -242,14 +242,14 @@ SKLEARN_NAMES = {"sigmoid": "logistic", "relu": "relu", "tanh": "tanh", "identit
 
 
 def _activation_of(unit: Unit) -> Any:
-    """A name, or where it has options of its own a unit like it."""
+    """Return the name of an activation, or a fresh unit where it has options of its own."""
     assert isinstance(unit, ActivationUnit)
     plain = is_own(unit) and repr(unit) == f"{type(unit).__name__}()"
     return SKLEARN_NAMES.get(unit.rule.name, unit.rule.name) if plain else unit.fresh()
 
 
 def is_own(unit: ActivationUnit) -> bool:
-    """Whether a unit is just what its rule says; a subclass may compute something else."""
+    """Whether a unit computes its rule; a subclass may compute something else."""
     return getattr(fastbp, unit.rule.unit) is type(unit)
 
 
@@ -295,7 +295,7 @@ def _checked_classes(classes: ArrayLike | None, n: int) -> Array:
 
 
 def _changed_options(loss: RuleLoss, known: Sequence[str]) -> dict[str, Any]:
-    """The options that were given, all of which must be known; ``clip`` is about the value reported alone."""
+    """Return the options that differ from the defaults, all of which must be known; ``clip`` affects no gradient."""
     default = type(loss)().options
     given = {name: v for name, v in loss.options.items() if name != "clip" and not np.array_equal(v, default[name])}
     unknown = [name for name in given if name not in known]
@@ -318,7 +318,7 @@ def _regressor_options(cls: type, head: _Head, classes: ArrayLike | None) -> dic
 
 
 def fill(est: Any, coefs: Sequence[Array], intercepts: Sequence[Array], classes: Array | None) -> None:
-    """Make an estimator fitted, as its own `_initialize` would before the first step, with these weights.
+    """Set the attributes of a fit, as its own `_initialize` would before the first step, with these weights.
 
     Classes None: a classifier's outputs are one label each.
     """
@@ -336,7 +336,7 @@ def fill(est: Any, coefs: Sequence[Array], intercepts: Sequence[Array], classes:
 
 
 def _initialize(est: Any, layer_units: list[int], dtype: Any) -> None:
-    """Set what a fit sets before its first step, the weights drawn from a stream of their own."""
+    """Set the attributes that a fit sets before its first step, with weights from a random state of their own."""
     solver = est.solver
     est._random_state = np.random.RandomState(0)
     est.solver = "adam" if is_own_solver(solver) else solver  # scikit-learn's attributes of a stochastic solver

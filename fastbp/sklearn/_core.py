@@ -1,9 +1,9 @@
-"""An estimator's parameters, options and targets, as a `fastbp.Network` and what its engine takes.
+"""An estimator's parameters, options and targets as a `fastbp.Network`, and as its engine takes them.
 
-A. A `Core` is one network with its buffers, made for an estimator whose `coefs_` have their shapes. The estimator's own
-   arrays are the network's views, so nothing is copied; where one of them has been replaced, or a pickle has come
-   back, the arrays are copied in before the engine's work and out after it, and stay the same objects.
-B. The names of scikit-learn and of the package meet here and nowhere else: activations, losses, output links.
+A. A `Core` is one network with its buffers, made for the shapes of an estimator's `coefs_`. The estimator's arrays are
+   views of the network's memory, so a fit copies nothing. Where a user or a pickle has replaced an array, the values
+   are copied into the network before the engine's work and back after it; the arrays stay the same objects.
+B. Only this module translates names between scikit-learn and the package: activations, losses, output links.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ __all__ = [
     "MARGIN_NAMES",
     "CallableLoss",
     "Core",
+    "fast_targets",
     "hidden_units",
     "network_for",
     "own_loss",
-    "plain_targets",
     "set_output",
     "targets_of",
 ]
 
 Array = NDArray[Any]
 
-# scikit-learn's names that are not the package's.
+# Names of scikit-learn and the package's names for the same.
 SYNONYMS = {"logistic": "sigmoid"}
 ACTIVATION_NAMES = frozenset(SYNONYMS) | frozenset(ACTIVATIONS)
 
-# scikit-learn's names of losses, here and in its other estimators, that are not the package's.
+# Names of losses in scikit-learn's estimators, and the package's names for the same.
 LOSS_SYNONYMS = {"squared_error": "mse", "poisson": "poisson_nll", "absolute_error": "mae"}
-# The package's losses whose outputs are values or rates, one for each column of targets, by name.
+# Names of the losses of the package whose outputs are values or rates, one for each column of targets.
 LOSS_NAMES = frozenset({"absolute_error"}) | {n for n, rule in LOSSES.items() if rule.link in {"identity", "exp"}}
-# And those of classes, whose outputs are margins: no probabilities.
+# Names of the losses of classes whose outputs are margins, not probabilities.
 MARGIN_NAMES = frozenset(name for name, rule in LOSSES.items() if rule.link == "margin")
 
 # scikit-learn's output activations, by the links of the package's losses.
@@ -55,12 +55,12 @@ OUTPUTS = {"softmax": "softmax", "sigmoid": "logistic", "identity": "identity", 
 
 
 def hidden_units(est: Any) -> list[Unit]:
-    """Return the activation of each hidden layer, a fresh unit each.
+    """Return the activation of each hidden layer, as fresh units.
 
     Raises
     ------
     ValueError
-        There are not as many activations as hidden layers.
+        The number of activations is not that of hidden layers.
     """
     return [_unit(one) for one in _for_each_layer(est, "activation")]
 
@@ -78,7 +78,7 @@ def _for_each_layer(est: Any, name: str) -> list[Any]:
 def _unit(given: str | Unit) -> Unit:
     if isinstance(given, Unit):
         if given.parameter_shapes() or given.state_shapes():
-            raise ValueError(f"activation {given!r} has parameters of its own, which coefs_ have no place for")
+            raise ValueError(f"activation {given!r} has parameters of its own, which coefs_ cannot hold")
         return given.fresh()
     if given not in ACTIVATION_NAMES:
         known = ", ".join(map(repr, sorted(ACTIVATION_NAMES)))
@@ -88,7 +88,7 @@ def _unit(given: str | Unit) -> Unit:
 
 
 def dropout_shares(est: Any) -> list[float]:
-    """Return the share that is dropped after each hidden layer."""
+    """Return the share of outputs dropped after each hidden layer."""
     return [float(share) for share in _for_each_layer(est, "dropout")]
 
 
@@ -129,9 +129,9 @@ class CallableLoss(losses.Loss):
 
 
 def own_loss(est: Any, dtype: np.dtype[Any]) -> losses.Loss:
-    """Return the loss whose gradient is that of the estimator's.
+    """Return the package's loss with the gradient of the estimator's loss.
 
-    scikit-learn's log losses hold probabilities within [eps, 1 - eps] where they report a value.
+    scikit-learn clips probabilities to [eps, 1 - eps] where it reports the value of a log loss.
     """
     loss = est.loss
     if isinstance(loss, losses.Loss):
@@ -156,7 +156,7 @@ def _loss_by_name(est: Any, name: str, clip: float) -> losses.Loss:
 
 
 def link_of(loss: Any) -> str | None:
-    """Return what the outputs under a loss are: a link of the package; None where it is unknown."""
+    """Return the link of a loss, which says what its outputs are; None where it is unknown."""
     if isinstance(loss, str):
         name = LOSS_SYNONYMS.get(loss, loss)
         return LOSSES[name].link if name in LOSSES else None
@@ -164,9 +164,10 @@ def link_of(loss: Any) -> str | None:
 
 
 def set_output(est: Any, classifies: bool) -> None:
-    """Let ``out_activation_`` be that of the estimator's loss, where this is not one of scikit-learn's.
+    """Set ``out_activation_`` to that of the estimator's loss, where scikit-learn does not have this loss.
 
-    What follows from margins are classes, which the largest of the softmax and a sigmoid above one half find as well.
+    For margins scikit-learn's choice stays: the largest output of a softmax, and a sigmoid above one half, are at the
+    same class as the largest margin.
 
     Raises
     ------
@@ -188,27 +189,27 @@ def set_output(est: Any, classifies: bool) -> None:
 
 
 def _check_smoothing(est: Any, link: str | None) -> None:
-    """Refuse label_smoothing where the loss would not see it; zeros and ones of a sigmoid's are smoothed for it."""
+    """Refuse label_smoothing where the loss would ignore it. Targets of a sigmoid loss are smoothed before the loss."""
     if est.label_smoothing != 0 and link != "sigmoid":
         raise ValueError(f"label_smoothing={est.label_smoothing!r} needs loss='log_loss', got loss={est.loss!r}")
 
 
 def _n_targets(est: Any) -> int:
-    """How many columns of targets the loss takes for as many outputs as the estimator has."""
+    """Return how many columns of targets the loss takes for the estimator's number of outputs."""
     if not isinstance(est.loss, losses.RuleLoss):
         return int(est.n_outputs_)
     return est.loss.fitted(est.n_outputs_).targets
 
 
 def loss_share(est: Any) -> float:
-    """Return what scikit-learn's value of the loss is of ours: its squared error is the mean over the outputs."""
+    """Return scikit-learn's value of the loss over the package's: its squared error is a mean over the outputs."""
     return 1.0 / est.n_outputs_ if isinstance(est.loss, str) and est.loss == "squared_error" else 1.0
 
 
 def loss_offsets(est: Any, y: Array) -> NDArray[np.float64] | None:
-    """Return what scikit-learn's value of each row's loss has beside ours; None: nothing.
+    """Return scikit-learn's value of each row's loss minus the package's; None where both are equal.
 
-    Its Poisson loss is the deviance: y ln y - y beside exp(z) - y z.
+    scikit-learn's Poisson loss is the deviance, which adds y ln y - y to exp(z) - y z.
     """
     if not (isinstance(est.loss, str) and est.loss == "poisson"):
         return None
@@ -221,7 +222,7 @@ def loss_offsets(est: Any, y: Array) -> NDArray[np.float64] | None:
 
 
 def targets_of(est: Any, y: Array, dtype: np.dtype[Any]) -> Array | None:
-    """Return validated targets (n, k) as the engine takes them; None where only scikit-learn's own way fits them."""
+    """Return validated targets (n, k) as the engine takes them; None where only scikit-learn's own code fits them."""
     if est.out_activation_ == "softmax" and takes_labels(est.loss):
         return _labels(y)
     rows = np.ascontiguousarray(y, dtype)
@@ -236,20 +237,20 @@ def targets_of(est: Any, y: Array, dtype: np.dtype[Any]) -> Array | None:
 
 
 def takes_labels(loss: Any) -> bool:
-    """Whether a loss of several classes is given the place of the right one, and not a row for each sample."""
+    """Whether a loss of several classes takes the index of the right class, and not a row for each sample."""
     return loss == "log_loss" if isinstance(loss, str) else isinstance(loss, fastbp.SoftmaxNLL)
 
 
 def _labels(y: Array) -> Array | None:
-    """The place of the single yes of each row."""
+    """Return the index of the single 1 in each row; None where a row does not have exactly one."""
     labels = y.argmax(axis=1)
     hits = y[np.arange(len(y)), labels]
     whole = hits.all() and np.count_nonzero(y) == len(y)
     return np.ascontiguousarray(labels, np.int64) if whole else None
 
 
-def plain_targets(est: Any, y: Any, rows: int, dtype: np.dtype[Any]) -> Array | None:
-    """Return targets that were not validated as the engine takes them; None for those that need a closer look."""
+def fast_targets(est: Any, y: Any, rows: int, dtype: np.dtype[Any]) -> Array | None:
+    """Return targets as the engine takes them without scikit-learn's validation; None where they need it."""
     if type(y) is not np.ndarray or y.shape[:1] != (rows,) or y.dtype.kind not in "biuf":
         return None
     if not hasattr(est, "classes_"):
@@ -273,7 +274,7 @@ def plain_targets(est: Any, y: Any, rows: int, dtype: np.dtype[Any]) -> Array | 
 def network_for(est: Any, dtype: np.dtype[Any]) -> Network:
     """Make the estimator's network, with parameters of zeros.
 
-    Its penalties are those of the engine's update; where Python computes the loss, the caller of the step adds them.
+    The engine's update adds the penalties; where Python computes the loss, the caller of the step adds them.
     """
     units: list[Unit] = []
     sizes = [len(est.coefs_[0]), *(coef.shape[1] for coef in est.coefs_)]
@@ -286,13 +287,13 @@ def network_for(est: Any, dtype: np.dtype[Any]) -> Network:
             units.append(fastbp.Dropout(share))
     loss = own_loss(est, dtype)
     in_engine = losses.engine_parts(loss) is not None and all(unit.kind is not None for unit in units)
-    # A negative alpha, which scikit-learn takes where its checks are off, is fitted by scikit-learn's own way.
+    # scikit-learn accepts a negative alpha where its checks are off, and fits it by its own code.
     l1, l2 = (float(est.l1), max(float(est.alpha), 0.0)) if in_engine else (0.0, 0.0)
     return Network(*units, loss=loss, dtype=dtype, seed=0, l1=l1, l2=l2)
 
 
 def blueprint(est: Any, dtype: np.dtype[Any]) -> tuple[Any, ...]:
-    """What two estimators have in common that one network can serve."""
+    """Return a key that is equal for two estimators that the same network can serve."""
     shapes = tuple(coef.shape for coef in est.coefs_)
     settings = (est.activation, est.out_activation_, est.loss, est.dropout, est.alpha, est.l1)
     return (
@@ -310,37 +311,37 @@ class Core:
     ----------
     net : Network
     coefs, intercepts : list of ndarray
-        Its weights and biases: the arrays that the estimator has as its own, unless they have been replaced.
+        Its weights and biases: also the estimator's ``coefs_`` and ``intercepts_``, unless these were replaced.
     """
 
     def __init__(self, est: Any, dtype: np.dtype[Any]) -> None:
         self.blueprint = blueprint(est, dtype)
         self.net = network_for(est, dtype)
         self.coefs, self.intercepts = list(self.net.weights), list(self.net.biases)
-        self.links: dict[str, Any] = {}  # what the solvers keep here: see _solvers.py
+        self.links: dict[str, Any] = {}  # state of the solvers: see _solvers.py
         self.predictors: Any = None
 
     def serves(self, est: Any, dtype: np.dtype[Any]) -> bool:
-        """Whether the estimator is still what the network was made for."""
+        """Whether the estimator is still as the network was made for."""
         return self.blueprint == blueprint(est, dtype)
 
-    def is_home(self, est: Any) -> bool:
+    def shares_memory(self, est: Any) -> bool:
         """Whether the estimator's arrays are the network's."""
         return _same(est.coefs_, self.coefs) and _same(est.intercepts_, self.intercepts)
 
     def may_write(self, est: Any) -> bool:
-        """Whether the estimator's arrays can be trained: joblib may have mapped them from a file, for reading."""
-        return self.is_home(est) or all(array.flags.writeable for array in (*est.coefs_, *est.intercepts_))
+        """Whether the estimator's arrays are writable: joblib may have mapped them from a file."""
+        return self.shares_memory(est) or all(array.flags.writeable for array in (*est.coefs_, *est.intercepts_))
 
-    def adopt(self, est: Any) -> None:
-        """Let the estimator have the network's arrays as its own, with the values of those that it has."""
+    def attach(self, est: Any) -> None:
+        """Replace the estimator's arrays by the network's, and keep their values."""
         self._copy(est, inwards=True)
         est.coefs_, est.intercepts_ = list(self.coefs), list(self.intercepts)
 
     @contextmanager
     def parameters_of(self, est: Any) -> Iterator[None]:
-        """Work on the estimator's parameters: in place, or on copies that are written back whatever happens."""
-        if self.is_home(est):
+        """Work on the estimator's parameters: in place, or on copies that are written back even after an error."""
+        if self.shares_memory(est):
             yield
             return
         self._copy(est, inwards=True)
@@ -358,7 +359,7 @@ class Core:
                 theirs[...] = mine
 
     def views(self, flat: Array) -> list[Array]:
-        """Cut a flat array as the network's parameters are: first what belongs to the coefs, then to the intercepts."""
+        """Return the parts of a flat array for each of the coefs and then each of the intercepts."""
         start = self.net.flat_parameters.__array_interface__["data"][0]
         return [_like(flat, view, start) for view in (*self.coefs, *self.intercepts)]
 

@@ -1,11 +1,12 @@
 """`MLPClassifier` and `MLPRegressor`: scikit-learn's own classes, whose gradients and updates the engine computes.
 
-A. Both are subclasses of scikit-learn's. Parameters, validation, attributes, warnings and errors are inherited; what is
-   overridden are the places where scikit-learn's time goes: the loop over the batches, the objective of lbfgs, and the
-   forward pass of predictions.
+A. Both are subclasses of scikit-learn's. Parameters, validation, attributes, warnings and errors are inherited. Both
+   override the three places where scikit-learn spends its time: the loop over the batches, the objective of lbfgs, and
+   the forward pass of predictions.
 B. The signature of the constructor is the installed base class's, plus the package's own options, keyword-only.
-C. Where a method that the engine would do instead has been replaced, or an entry of scikit-learn's tables, or where
-   the release is not known, the base class's own method runs. Options that it does not have are refused then.
+C. Where a subclass overrides a method whose work the engine does, or the release is not known, scikit-learn's own code
+   runs, and options that it does not have are refused. Which methods a subclass overrides is recorded once, when
+   Python makes the class.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ Array = NDArray[Any]
 SKLEARN_ACTIVATIONS = frozenset({"identity", "logistic", "tanh", "relu"})
 SKLEARN_LOSSES = frozenset({"log_loss", "squared_error", "poisson"})
 
-# The package's own constructor parameters and their defaults, which change nothing.
+# The package's own constructor parameters, and the defaults with which an estimator does what scikit-learn's does.
 OPTIONS: dict[str, Any] = {
     "dropout": 0.0,
     "l1": 0.0,
@@ -62,7 +63,7 @@ OPTIONS: dict[str, Any] = {
 CLASSIFIER_OPTIONS = {"class_weight": None, "label_smoothing": 0.0, "loss": "log_loss"}
 
 
-# Attributes that a copy or a pickle must not have: the engine's, and those that a fit has only while it goes on.
+# Attributes that a copy or a pickle must not have: the engine's, and those that exist only during a fit.
 PASSING = frozenset({"_fastbp", "_own_solver", "_validation_data", "_lbfgs_objective", "_fit_arguments"})
 
 
@@ -89,13 +90,13 @@ def _constructor(base: Any, options: Mapping[str, Any]) -> Callable[..., None]:
 
 
 def _options_of(base: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what the base class has by now."""
+    """Return the options that the base class of this release does not have."""
     theirs = inspect.signature(base.__init__).parameters
     return {name: value for name, value in options.items() if name not in theirs}
 
 
 def _constraints(base: Any) -> dict[str, Any]:
-    """Return the base class's rules for its parameters, those that the package widens, and those of its own."""
+    """Return the base class's rules for its parameters, with more values for some, and the rules for the options."""
     made = dict(base._parameter_constraints)
     if _private.StrOptions is None:
         return made
@@ -127,35 +128,34 @@ _Base: Any = object
 
 
 class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc]
-    """What makes an estimator of scikit-learn ours."""
+    """A fit of scikit-learn's estimators by the engine."""
 
     solver: Any
     _options: ClassVar[dict[str, Any]]  # and their defaults
+    _overridden: ClassVar[frozenset[str]] = frozenset()  # see __init_subclass__
     _fastbp: Core | None = None
     _validation_data: ClassVar[Any] = None
 
-    # ---- is the gradient ours to compute?
+    # ---- may the engine do the work?
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Record once which methods a subclass overrides that the engine's work replaces."""
+        super().__init_subclass__(**options)
+        own = next((base for base in cls.__mro__ if base in ESTIMATORS.values()), cls)
+        changed = {name for name in _private.HOOKS if getattr(cls, name, None) is not getattr(own, name, None)}
+        cls._overridden = frozenset(changed)
+        cls._has_fast_predict = changed.isdisjoint(_private.PREDICT_HOOKS)
 
     def _why_not(self, hooks: tuple[str, ...] = _private.GRADIENT_HOOKS) -> str | None:
-        """Say why scikit-learn's own way must be gone; None where the engine's may."""
+        """Say why scikit-learn's own code must do the fit; None where the engine may."""
         if not _private.known_release():
             _private.warn_of_release()
             return "this release of scikit-learn is not known"
-        found = _private.overridden(self, Accelerated, hooks) or _private.patched_step()
-        if found is not None:
-            return f"{found} is overridden"
-        entries = (self.activation if isinstance(self.activation, str) else None, self.out_activation_)
-        tables = {
-            "ACTIVATIONS": entries,
-            "DERIVATIVES": entries[:1],
-            "LOSS_FUNCTIONS": ("log_loss", "binary_log_loss") if self.loss == "log_loss" else (self.loss,),
-        }
-        named = {table: tuple(key for key in keys if isinstance(key, str)) for table, keys in tables.items()}
-        changed = _private.changed_table(named)
-        return None if changed is None else f"{changed} of scikit-learn has been changed"
+        found = next((name for name in hooks if name in self._overridden), None)
+        return None if found is None else f"{found} is overridden"
 
     def _own_options(self) -> list[str]:
-        """Name the options in use that scikit-learn's own way does not have."""
+        """Return the names of the options in use that scikit-learn's own code does not have."""
         harmless = {"n_threads", "dtype", "progress", "exact_resume", "lbfgs_gradient", "loss"}
         used = [name for name, off in self._options.items() if name not in harmless and getattr(self, name) != off]
         beyond = {
@@ -172,7 +172,7 @@ class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # typ
             raise ValueError(f"{', '.join(used)}: only the engine can do that, but {reason}")
 
     def _refuse_stochastic(self) -> None:
-        """Refuse under lbfgs what would change its objective from one call to the next, or not be looked at."""
+        """Refuse options under lbfgs that would change its objective from one call to the next, or be ignored."""
         given = {"dropout": np.any(np.asarray(self.dropout) != 0), "validation_data": self._validation_data is not None}
         for name, is_given in given.items():
             if is_given:
@@ -204,7 +204,7 @@ class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # typ
             self.validation_loss_curve_: list[float] = []
         if np.dtype(dtype) in (np.float32, np.float64) and _private.known_release():
             self._fastbp = Core(self, np.dtype(dtype))
-            self._fastbp.adopt(self)
+            self._fastbp.attach(self)
 
     def _fit(self, X: Any, y: Any, *args: Any, **kwargs: Any) -> Self:
         solver: Any = self.solver
@@ -212,7 +212,7 @@ class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # typ
             self._refuse_stochastic()
         if not is_own(solver):
             return super()._fit(X, y, *args, **kwargs)  # type: ignore[no-any-return]
-        # scikit-learn's steps are those of a stochastic solver; which one is asked again where it matters.
+        # scikit-learn takes the steps of its stochastic solvers; `_chosen_solver` returns the solver itself.
         self._own_solver, self.solver = solver, "adam"
         try:
             return super()._fit(X, y, *args, **kwargs)  # type: ignore[no-any-return]
@@ -238,13 +238,13 @@ class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # typ
             return
         fit.run()
 
-    def _partial_fit_plain(self, X: Any, y: Any) -> bool:
-        """Make one epoch of arrays that need no validation; False, and nothing done, where others are given."""
-        if not hasattr(self, "_optimizer") or _private.steps_overridden(self, Accelerated):
+    def _partial_fit_fast(self, X: Any, y: Any) -> bool:
+        """Make one epoch of arrays that need no validation; return False, and do nothing, for other arguments."""
+        if not hasattr(self, "_optimizer") or self._why_not() is not None:
             return False
-        if self._why_not() is not None:
+        if not self._overridden.isdisjoint(_private.STEP_HOOKS):
             return False
-        fit = fitting.plain_fit(self, X, y)
+        fit = fitting.fast_fit(self, X, y)
         if fit is None:
             return False
         fit.run()
@@ -276,7 +276,7 @@ class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # typ
         return lbfgs.objective(self, X, y, weight if _private.FIT_TAKES_WEIGHT else None, self._lbfgs_dtype())
 
     def _lbfgs_dtype(self) -> np.dtype[Any]:
-        """scikit-learn's lbfgs computes in float64 whatever it is given; asked for float32, ours does that."""
+        """Return the dtype that lbfgs computes in: that of the option, or float64 as in scikit-learn."""
         wanted = checked_dtype(self.dtype)
         return np.dtype(np.float64) if wanted is None else wanted
 
@@ -291,12 +291,12 @@ class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # typ
         value: tuple[float, Array] = objective(packed_coef_inter)
         return value
 
-    # ---- the score that early stopping goes by
+    # ---- the score for early stopping
 
     def _score(self, X: Any, y: Any, *args: Any, **kwargs: Any) -> float:
         if self.scoring is None:
             return super()._score(X, y, *args, **kwargs)  # type: ignore[no-any-return]
-        names = self.__dict__.pop("feature_names_in_", None)  # X has been validated, and has none
+        names = self.__dict__.pop("feature_names_in_", None)  # the validated X has no names
         try:
             weight = kwargs.get("sample_weight")
             more = {} if weight is None else {"sample_weight": weight}
@@ -309,7 +309,7 @@ class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # typ
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
-        if "_own_solver" in state:  # a copy that is made while fit goes on
+        if "_own_solver" in state:  # a copy that is made during a fit
             state = state | {"solver": state["_own_solver"]}
         return {name: value for name, value in state.items() if name not in PASSING}
 
@@ -326,9 +326,9 @@ _FIT_DOC = """Fit the model to X and y.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Class labels, or numbers.
         sample_weight : array-like of shape (n_samples,), optional
-            What each row counts; since scikit-learn 1.7.
+            Weight of each row; since scikit-learn 1.7.
         validation_data : (X, y) or (X, y, sample_weight), optional
-            Rows that are not trained on: early stopping goes by their score in the place of a part of X, and
+            Rows that are not trained on: early stopping uses their score instead of that of a part of X, and
             ``validation_loss_curve_`` has their loss after each epoch. Stochastic solvers only.
 
         Returns
@@ -339,7 +339,7 @@ _FIT_DOC = """Fit the model to X and y.
         Raises
         ------
         ValueError
-            As scikit-learn's; and where an option of the package meets a method that has been replaced.
+            As scikit-learn's; and for an option of the package in a subclass that overrides a private method.
         """
 
 
@@ -352,7 +352,7 @@ def _fit_of(base: Any) -> Any:
     @functools.wraps(theirs)
     def fit(self: Any, X: Any, y: Any, *args: Any, validation_data: Any = None, **kwargs: Any) -> Any:
         if not kwargs.keys() <= known:
-            return theirs(self, X, y, *args, **kwargs)  # which says what it does not know
+            return theirs(self, X, y, *args, **kwargs)  # which raises the error for an unknown argument
         weight = args[0] if args else kwargs.get("sample_weight")
         with fit_arguments(self, X, y, weight):
             if validation_data is None:
@@ -370,12 +370,12 @@ def _fit_of(base: Any) -> Any:
 
 
 def _partial_fit_of(base: Any) -> Any:
-    """Make `partial_fit` with the base class's signature, and a shorter way for arrays that need no validation."""
+    """Make `partial_fit` with the base class's signature, and a fast path for arrays that need no validation."""
     theirs = base.partial_fit
 
     @functools.wraps(theirs)
     def partial_fit(self: Any, X: Any, y: Any, *args: Any, **kwargs: Any) -> Any:
-        if not args and not kwargs and self._partial_fit_plain(X, y):
+        if not args and not kwargs and self._partial_fit_fast(X, y):
             return self
         return theirs(self, X, y, *args, **kwargs)
 
@@ -388,30 +388,31 @@ _OPTIONS_DOC = """Parameters
         As scikit-learn's, with its defaults; see ``sklearn.neural_network.{name}``.
         Beyond its values, ``activation`` takes every activation of the package by its name, one of its units, or a
         list with one of them for each hidden layer; ``solver`` takes "adamw", "nadam", "radam", "rmsprop", "adagrad",
-        "adadelta" and "lion" (with ``learning_rate_init``, ``beta_1``, ``beta_2`` and ``epsilon`` where they have the
-        like), or one of the package's optimizers.
+        "adadelta" and "lion" (which use those of ``learning_rate_init``, ``beta_1``, ``beta_2`` and ``epsilon`` that
+        they have), or one of the package's optimizers.
     dropout : float or list of float, default=0.0
         Share of each hidden layer's outputs that is dropped in training, in [0, 1); a list has one for each layer.
         Stochastic solvers only: lbfgs raises ValueError.
     l1 : float, default=0.0
-        Factor of the sum of the weights' absolute values, beside alpha's of their squares; divided by the rows, too.
+        Factor of the sum of the weights' absolute values; like alpha's, this penalty is divided by the rows.
     clip_value, clip_norm : float, optional
-        What each element, and the norm, of a batch's gradient is held within. Stochastic solvers only.
+        Limit of the magnitude of each element, and of the norm, of a batch's gradient. Stochastic solvers only.
     scoring : str or callable, optional
-        What early stopping goes by, as in ``sklearn.metrics.check_scoring``; None: scikit-learn's choice.
+        Score for early stopping, as in ``sklearn.metrics.check_scoring``; None: scikit-learn's choice.
     validation_loss : bool, default=False
-        Keep the loss of the rows for validation after each epoch in ``validation_loss_curve_``.
+        Record the loss of the rows for validation after each epoch in ``validation_loss_curve_``.
     max_seconds : float, optional
-        Stop after the epoch in which they are over. Stochastic solvers only.
+        Stop after the epoch in which this time is over. Stochastic solvers only.
     n_threads : int, optional
-        Of this estimator's fit; None: what the package uses.
+        Threads of this estimator; None: those of the package.
     dtype : {{"float32", "float64"}}, optional
-        Convert X to it; lbfgs then computes in it, too. None: that of X, and float64 for lbfgs.
+        Convert X to this dtype, which lbfgs then uses, too. None: the dtype of X, and float64 for lbfgs.
     exact_resume : bool, default=False
-        With ``warm_start``, a fit goes on where the one before has stopped, with the optimizer's state, the random
-        stream, the split and the order of the rows: several fits make what one with as many epochs would.
+        With ``warm_start``, a fit continues the one before, with the optimizer's state, the random stream, the split
+        and the order of the rows: several fits have the result of one with as many epochs.
     lbfgs_gradient : {{"sklearn", "exact"}}, default="sklearn"
-        With several outputs scikit-learn's lbfgs takes a gradient of the squared error that is as many times too large.
+        With several outputs, scikit-learn's lbfgs multiplies the gradient of the squared error by their number;
+        "exact" is the gradient of the loss.
     progress : bool, default=False
         Show a line of progress. Stochastic solvers only.
 {more}
@@ -420,12 +421,12 @@ _OPTIONS_DOC = """Parameters
     coefs_, intercepts_, loss_curve_, best_loss_, validation_scores_, n_iter_, t_, ...
         As scikit-learn's.
     validation_loss_curve_ : list of float
-        Where it was asked for.
+        With ``validation_loss`` or ``validation_data``.
 
     Notes
     -----
-    A subclass or an instance may replace scikit-learn's private methods, and its tables of functions may be changed:
-    its own way is gone then, and options that it does not have raise ValueError.
+    A subclass may override scikit-learn's private methods, such as ``_backprop``: its fits then run scikit-learn's own
+    code, and options that scikit-learn does not have raise ValueError.
 
     References
     ----------
@@ -436,14 +437,14 @@ _OPTIONS_DOC = """Parameters
 {example}    """
 
 _CLASSIFIER_DOC = """    loss : "log_loss", "hinge", "squared_hinge", fastbp.Loss or callable, default="log_loss"
-        Under the two of margins there is `decision_function` and no `predict_proba`. A loss of probabilities may have
-        options, such as ``fastbp.SigmoidNLL(pos_weight=3.0)``; ``loss(y, t)`` gives each row's loss and its gradient at
-        the outputs.
+        With "hinge" and "squared_hinge", the losses of margins, there is `decision_function` and no `predict_proba`. A
+        loss of probabilities may have options, such as ``fastbp.SigmoidNLL(pos_weight=3.0)``. A function ``loss(y, t)``
+        returns each row's loss and its gradient at the outputs.
     class_weight : dict or "balanced", optional
-        What the rows of each class count; "balanced" is of all rows, and not for partial_fit.
+        Weight of the rows of each class; "balanced" needs all rows, so `partial_fit` takes a dict only.
     label_smoothing : float, default=0.0
-        Share of each target that goes to all classes alike, in [0, 1). Under "log_loss"; a loss that is given as an
-        object has its own, ``fastbp.SoftmaxNLL(label_smoothing=0.1)``, and others raise ValueError.
+        Share of each target that is spread over all classes, in [0, 1). For "log_loss"; a loss passed as an object has
+        its own, ``fastbp.SoftmaxNLL(label_smoothing=0.1)``, and other losses raise ValueError.
 """
 
 _CLASSIFIER_EXAMPLE = """    >>> from sklearn.datasets import load_iris
@@ -455,9 +456,9 @@ _CLASSIFIER_EXAMPLE = """    >>> from sklearn.datasets import load_iris
 
 _REGRESSOR_DOC = """    loss : str, fastbp.Loss or callable, default="squared_error"
         "squared_error", "poisson", "huber", "mae", "quantile", ...: every loss of the package whose outputs are values
-        or rates; or ``loss(y, t)`` that gives the loss of each row and its gradient at the outputs. A name has the
-        loss's defaults, "quantile" the median; others are given as an object, ``fastbp.Quantile(0.9)``. "mse" sums over
-        several outputs, where "squared_error" is their mean.
+        or rates; or a function ``loss(y, t)`` that returns the loss of each row and its gradient at the outputs. A name
+        is the loss with its defaults: "quantile" is the median, ``fastbp.Quantile(0.9)`` another quantile. "mse" is a
+        sum over several outputs, "squared_error" a mean.
 """
 
 _REGRESSOR_EXAMPLE = """    >>> import numpy as np
@@ -470,7 +471,7 @@ _REGRESSOR_EXAMPLE = """    >>> import numpy as np
 
 
 def _completed(summary: str, more: str, example: str) -> Callable[[Any], Any]:
-    """Return a class its docstring, and its options' defaults: a subclass may never call our constructor."""
+    """Return a decorator that adds the docstring, and the defaults for a subclass that does not call `__init__`."""
 
     def add(cls: Any) -> Any:
         for name, default in cls._options.items():

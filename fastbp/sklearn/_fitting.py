@@ -1,11 +1,11 @@
 """The stochastic fit, epoch by epoch.
 
-A. scikit-learn's own `_fit` calls these in the place of its loops over batches, after it has validated the input, drawn
-   the weights and set the attributes. Whatever it draws from the random state is drawn here at the same moment by the
-   same functions: the split for early stopping, and one shuffle an epoch.
-B. An epoch is one call of the engine, without the GIL, so that several fits go on side by side in threads of their own
-   (see _parallel.py). A Ctrl-C, which such a thread is asked to heed, is handled as in scikit-learn's loop.
-C. Between two epochs everything that scikit-learn's hooks may look at is as it would be there.
+A. scikit-learn's own `_fit` validates the input, draws the weights and sets the attributes; then it calls this module
+   in place of its loop over batches. What scikit-learn draws from the random state is drawn here at the same moment by
+   the same functions: the split for early stopping, and one shuffle an epoch.
+B. An epoch is one call of the engine, without the GIL, so several fits can run at once, each in its own thread (see
+   _parallel.py). A Ctrl-C is handled as in scikit-learn's loop, also where it reaches such a thread as a request.
+C. Between two epochs all attributes that scikit-learn's methods read have the values that scikit-learn would give them.
 """
 
 from __future__ import annotations
@@ -27,78 +27,16 @@ from sklearn.utils.class_weight import compute_class_weight, compute_sample_weig
 from sklearn.utils.validation import check_X_y
 
 import fastbp
-from fastbp._ops import csr
 from fastbp._runtime import team
 from fastbp.sklearn import _private
 from fastbp.sklearn._callbacks import Iterations
-from fastbp.sklearn._core import Core, dropout_shares, loss_offsets, loss_share, plain_targets, targets_of
+from fastbp.sklearn._core import Core, dropout_shares, fast_targets, loss_offsets, loss_share, targets_of
+from fastbp.sklearn._data import Data
 from fastbp.sklearn._solvers import Link, is_for, new_optimizer
-from fastbp.sklearn._sparse import worth_sparse
 
-__all__ = ["Data", "StochasticFit", "class_factors", "oddity", "prepare", "product"]
-
-MANY_ELEMENTS = 1 << 16  # of X: in fewer it does not pay to look for zeros
-SAMPLE = 64  # rows that are looked at first
+__all__ = ["StochasticFit", "class_factors", "incompatibility", "prepare", "product"]
 
 Array = NDArray[Any]
-
-
-# ---- the data --------------------------------------------------------------------------------------------------------
-
-
-class Data:
-    """Rows as the engine takes them.
-
-    Attributes
-    ----------
-    x, t, weight
-        Of `Engine.train_epoch`.
-    rows : ndarray or sparse matrix in CSR
-        What x was made of.
-    offsets : ndarray or None
-        What scikit-learn's loss of each row has beside ours.
-    """
-
-    def __init__(self, rows: Any, x: Any, t: Array, weight: Array | None, offsets: NDArray[np.float64] | None) -> None:
-        self.rows, self.x, self.t, self.weight, self.offsets = rows, x, t, weight, offsets
-
-    @classmethod
-    def of(cls, est: Any, x: Any, y: Array, weight: Array | None, dtype: np.dtype[Any], *, epochs: bool) -> Data | None:
-        """Return validated rows in this form; None where only scikit-learn's own way fits their targets.
-
-        epochs: the engine goes through them often enough to look for zeros among them first.
-        """
-        targets = targets_of(est, y, dtype)
-        if targets is None:
-            return None
-        rows = x.tocsr() if sparse.issparse(x) else np.require(x, dtype, "A")
-        weight = None if weight is None else np.ascontiguousarray(weight, dtype)
-        return cls(rows, _as_engine_takes(est, rows, dtype, epochs), targets, weight, loss_offsets(est, y))
-
-    def take(self, places: NDArray[np.int64], dtype: np.dtype[Any]) -> Data:
-        """Return some of the rows, copied."""
-        rows = self.rows[places]
-        weight, offsets = (None if one is None else one[places] for one in (self.weight, self.offsets))
-        return Data(rows, _as_engine_takes(None, rows, dtype, False), self.t[places], weight, offsets)
-
-
-def _as_engine_takes(est: Any, rows: Any, dtype: np.dtype[Any], epochs: bool) -> Any:
-    """Dense rows as they are, or without their zeros if these are most of them, as in images: see bench/sparse.py."""
-    if not sparse.issparse(rows):
-        return csr.SparseRows.from_dense(rows) if epochs and _is_mostly_zero(est, rows) else rows
-    return csr.SparseRows(rows.indptr, rows.indices, np.ascontiguousarray(rows.data, dtype), rows.shape[1])
-
-
-def _is_mostly_zero(est: Any, rows: Array) -> bool:
-    if rows.size < MANY_ELEMENTS:
-        return False
-    batch = 200 if isinstance(est.batch_size, str) else est.batch_size
-    sample = rows[:: max(1, len(rows) // SAMPLE)]
-    outputs = est.coefs_[0].shape[1]
-    return all(
-        worth_sparse(csr.count_entries(part) / part.size, outputs, rows.dtype, min(batch, len(rows)))
-        for part in (sample, rows)
-    )
 
 
 # ---- the stochastic fit ----------------------------------------------------------------------------------------------
@@ -155,7 +93,7 @@ class StochasticFit:
         if est.exact_resume and not self.incremental:
             est._resume = Resume.of(est, self.validation, self.order)
         if est.early_stopping:
-            # restored as they were after the best epoch
+            # the parameters after the best epoch
             est.coefs_, est.intercepts_ = est._best_coefs, est._best_intercepts
 
     def _one_epoch(self, order: NDArray[np.int64] | None) -> None:
@@ -165,7 +103,7 @@ class StochasticFit:
             try:
                 self._go_through(order, whole, progress)
             finally:
-                # A Ctrl-C may come into it; it can be repeated, and the optimizer's count is then that of the steps.
+                # A Ctrl-C may interrupt the call; a second call then sets the optimizer's count to that of the steps.
                 try:
                     self._count_steps()
                 except KeyboardInterrupt:
@@ -177,7 +115,7 @@ class StochasticFit:
                 est.validation_loss_curve_ = []
             est.validation_loss_curve_.append(value)
         if whole < self.n_rows:
-            np.average(np.zeros(1), weights=np.zeros(1))  # a batch without weight: what its mean raises
+            np.average(np.zeros(1), weights=np.zeros(1))  # raises the error of a batch without weight
         est.n_iter_ += 1
         est.loss_ = (progress[1] + self._offset(order)) / self.n_rows
         est.t_ += self.n_rows
@@ -186,10 +124,10 @@ class StochasticFit:
             print(f"Iteration {est.n_iter_}, loss = {est.loss_:.8f}")
 
     def _go_through(self, order: NDArray[np.int64] | None, rows: int, progress: Array) -> None:
-        """Make the steps of an epoch, or of one that meets a batch without weight those before it.
+        """Make the steps of an epoch; where a batch has no weight, only the steps before it.
 
-        progress receives their number, the sum of their losses times their rows, and of their rows. A KeyboardInterrupt
-        comes after a whole step.
+        progress receives the number of steps, the sum of their losses times their rows, and the sum of their rows. A
+        KeyboardInterrupt is raised after a whole step.
         """
         data = self.data
         if rows < self.n_rows:
@@ -210,7 +148,7 @@ class StochasticFit:
         )  # fmt: skip
 
     def _python_steps(self, data: Data, order: NDArray[np.int64] | None, progress: Array) -> None:
-        """Step by step: a loss or a unit is Python's."""
+        """Make the steps one by one, where a loss or a unit is computed in Python."""
         n_rows = data.rows.shape[0]
         for first in range(0, n_rows, self.batch_size):
             team.heed()
@@ -234,7 +172,7 @@ class StochasticFit:
         return value
 
     def _validation_loss(self) -> float | None:
-        """The mean loss of the rows that are not trained on, without the penalty; None where it is not wanted."""
+        """Return the mean loss of the validation rows, without the penalty; None where there is no need of it."""
         data = None if self.validation is None else self.validation.data
         if data is None:
             return None
@@ -248,7 +186,7 @@ class StochasticFit:
         return self.loss_share * value + offset
 
     def _count_steps(self) -> None:
-        """Tell the estimator's optimizer; and what dropout goes by, so that a copy or a pickle goes on with it."""
+        """Update the optimizer's count of steps, and the position of dropout that copies and pickles go on from."""
         self.link.end()
         if vars(self.est).get("_chance") is not None:
             self.est._chance = (self.core.net.seed, self.core.net.steps)
@@ -256,19 +194,19 @@ class StochasticFit:
     # ---- weights
 
     def _sums(self, values: Array, order: NDArray[np.int64] | None) -> NDArray[np.float64]:
-        """Of each batch."""
+        """Return the sum over each batch."""
         values = values if order is None else values[order]
         return np.add.reduceat(values, np.arange(0, self.n_rows, self.batch_size), dtype=np.float64)
 
     def _whole_batches(self, order: NDArray[np.int64] | None) -> int:
-        """How many rows come before the first batch without weight."""
+        """Return how many rows come before the first batch without weight."""
         if self.data.weight is None:
             return self.n_rows
         empty = np.flatnonzero(self._sums(self.data.weight, order) == 0)
         return min(self.n_rows, int(empty[0]) * self.batch_size) if len(empty) else self.n_rows
 
     def _offset(self, order: NDArray[np.int64] | None) -> float:
-        """What scikit-learn's loss of the epoch has beside ours, summed over its rows."""
+        """Return scikit-learn's loss of the epoch minus the engine's, summed over its rows."""
         offsets, weight = self.data.offsets, self.data.weight
         if offsets is None:
             return 0.0
@@ -323,17 +261,17 @@ def _batch_size(est: Any, n_rows: int) -> int:
 # ---- from arguments to a fit -----------------------------------------------------------------------------------------
 
 
-def oddity(est: Any, y: Array, weight: Array | None) -> str | None:
-    """Say what of the arguments or parameters passes scikit-learn's checks but not ours; None: nothing."""
+def incompatibility(est: Any, y: Array, weight: Array | None) -> str | None:
+    """Return what the engine cannot fit though scikit-learn's checks accept it; None where there is nothing."""
     if weight is not None and not (np.isfinite(weight).all() and (weight >= 0).all()):
         return "a sample_weight is negative"
     if y.dtype.kind not in "biuf":
         return f"y is {y.dtype}"
-    return odd_parameter(est)
+    return incompatible_parameter(est)
 
 
-def odd_parameter(est: Any) -> str | None:
-    """Say what was changed since the parameters were made, by means that scikit-learn does not check."""
+def incompatible_parameter(est: Any) -> str | None:
+    """Return which parameter no longer fits the estimator's weights or the engine; None where all do."""
     if not est.alpha >= 0:
         return "alpha is negative"
     wanted = est.hidden_layer_sizes
@@ -344,19 +282,19 @@ def odd_parameter(est: Any) -> str | None:
 
 
 def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool) -> StochasticFit | str:
-    """Make the fit of validated rows; or say why scikit-learn's own way must be gone, with nothing changed."""
-    odd = oddity(est, y, weight)
-    if odd is not None:
-        return odd
+    """Make the fit of validated rows; or return why scikit-learn's own code must do it, with nothing changed."""
+    reason = incompatibility(est, y, weight)
+    if reason is not None:
+        return reason
     dtype = est.coefs_[0].dtype
     if np.result_type(x.dtype, *(a.dtype for a in (*est.coefs_, *est.intercepts_))) != dtype:
         return f"X is {x.dtype}, and the parameters have another dtype"
     factors = class_factors(est, y, incremental)
-    # Rows that are split off are taken after the split.
+    # With early stopping, the rows for training are known only after the split.
     splits = est.early_stopping and est._validation_data is None
     data = None if splits else Data.of(est, x, y, product(weight, factors), dtype, epochs=not incremental)
     if data is None and not (splits and targets_of(est, y, dtype) is not None):
-        return "a target is none of its loss"
+        return "a target does not belong to its loss"
     goes_on = not incremental and resumes(est)
     if goes_on:
         est._resume.restore(est)
@@ -367,7 +305,7 @@ def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool)
         return "coefs_ or intercepts_ are read-only"
     link = Link.between(core, est)
     if link is None:
-        return f"{est._optimizer!r} is no optimizer that it knows"
+        return f"it does not know the optimizer {est._optimizer!r}"
     if est.early_stopping and incremental:
         raise ValueError("partial_fit does not support early_stopping=True")
     validation = _validation(est, x, y, weight, factors, dtype)
@@ -378,22 +316,22 @@ def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool)
     if goes_on:
         est._random_state.set_state(est._resume.stream)
         fit.order = est._resume.order if len(est._resume.order) == fit.n_rows else fit.order
-    take_chance(est, core)
+    restore_dropout(est, core)
     return fit
 
 
-def plain_fit(est: Any, x: Any, y: Any) -> StochasticFit | None:
-    """Make the fit of one `partial_fit` from arrays that need no closer look; None, and nothing done, for all others.
+def fast_fit(est: Any, x: Any, y: Any) -> StochasticFit | None:
+    """Make the fit of one `partial_fit` from plain arrays; None, and nothing done, for other arguments.
 
-    scikit-learn's validation of a row takes some fifty times as long as its step.
+    scikit-learn's validation of a row takes about fifty times as long as its step.
     """
     core: Core | None = est._fastbp
     if core is None or core.net._whole is None or est.early_stopping or est.warm_start:
         return None
     dtype = core.net.dtype
-    if odd_parameter(est) is not None or not core.serves(est, dtype) or not _is_plain(est, x, dtype):
+    if incompatible_parameter(est) is not None or not core.serves(est, dtype) or not _is_plain(est, x, dtype):
         return None
-    targets = plain_targets(est, y, len(x), dtype)
+    targets = fast_targets(est, y, len(x), dtype)
     if targets is None or getattr(est, "class_weight", None) is not None:
         return None
     link = Link.between(core, est) if core.may_write(est) else None
@@ -404,13 +342,13 @@ def plain_fit(est: Any, x: Any, y: Any) -> StochasticFit | None:
 
 
 def _random_state(est: Any, core: Core) -> Any:
-    """What `check_random_state` gives: making one of an integer takes longer than a small step, seeding it does not."""
+    """Return what `check_random_state` returns. A RandomState is reused: making one takes longer than a small step."""
     mine, seed = core.links.get("random_state"), est.random_state
     if type(seed) is int and mine is not None and vars(est).get("_random_state") is mine:
         mine.seed(seed)
         return mine
     made = check_random_state(seed)
-    core.links["random_state"] = made if type(seed) is int else None  # never one that was handed over
+    core.links["random_state"] = made if type(seed) is int else None  # an object of the user's is not kept
     return made
 
 
@@ -428,7 +366,7 @@ def _is_plain(est: Any, x: Any, dtype: np.dtype[Any]) -> bool:
 
 
 def check_finite(est: Any) -> None:
-    """Raise what scikit-learn raises after a fit that has diverged."""
+    """Raise the error that scikit-learn raises after a fit that has diverged."""
     if not all(np.isfinite(array).all() for array in (*est.coefs_, *est.intercepts_)):
         raise ValueError(
             "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
@@ -437,7 +375,7 @@ def check_finite(est: Any) -> None:
 
 
 def core_of(est: Any, dtype: np.dtype[Any]) -> Core:
-    """Return the estimator's network, made where there is none that serves it."""
+    """Return the estimator's network; make it where there is none, or one for other parameters."""
     core: Core | None = est._fastbp
     if core is None or not core.serves(est, dtype):
         core = est._fastbp = Core(est, dtype)
@@ -445,26 +383,26 @@ def core_of(est: Any, dtype: np.dtype[Any]) -> Core:
 
 
 def class_factors(est: Any, y: Array, incremental: bool = False) -> NDArray[np.float64] | None:
-    """Return what `class_weight` says that each row counts; None: all the same."""
+    """Return the weight of each row by `class_weight`; None where all are equal."""
     wanted = getattr(est, "class_weight", None)
     if wanted is None:
         return None
     if wanted == "balanced" and incremental:
         raise ValueError(
-            "class_weight='balanced' is of all rows, which partial_fit does not see: give a dict, as of "
+            "class_weight='balanced' is of all rows, which partial_fit does not see: pass a dict, as of "
             "sklearn.utils.class_weight.compute_class_weight('balanced', classes=classes, y=y)"
         )
     if isinstance(wanted, dict) and not all(0 <= share < np.inf for share in wanted.values()):
         raise ValueError(f"class_weight is {wanted!r}, expected finite numbers of at least 0")
     if est.out_activation_ != "softmax" and y.shape[1] > 1:
         return np.asarray(compute_sample_weight(wanted, y), np.float64)
-    places = y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0].astype(np.int64)
-    of_class = compute_class_weight(wanted, classes=est.classes_, y=est.classes_[places])
-    return np.asarray(of_class[places], np.float64)
+    indices = y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0].astype(np.int64)
+    of_class = compute_class_weight(wanted, classes=est.classes_, y=est.classes_[indices])
+    return np.asarray(of_class[indices], np.float64)
 
 
 def product(weight: Array | None, factors: Array | None) -> Array | None:
-    """Return what each row counts by both; None: all the same."""
+    """Return the product of both weights of each row; None where all are equal."""
     if weight is None or factors is None:
         return factors if weight is None else weight
     return np.asarray(weight * factors)
@@ -480,13 +418,13 @@ class Validation:
     Attributes
     ----------
     train : Data or None
-        The other rows, if these were split off.
+        The rows to train on, if the rows for validation were split off X.
     x, y, weight
         As `_update_no_improvement_count` takes them.
     data : Data or None
-        The same as the engine takes them, where their loss is wanted.
+        The same rows as the engine takes them, where their loss is computed.
     split
-        The random state's position before they were drawn.
+        The random state's position before the split.
     """
 
     train: Data | None
@@ -563,11 +501,11 @@ def _check_n_features(est: Any, x: Any) -> None:
         raise ValueError(f"validation_data has {x.shape[1]} features, expected {est.n_features_in_}")
 
 
-# ---- chance, and going on where a fit has stopped --------------------------------------------------------------------
+# ---- dropout, and going on where a fit has stopped -------------------------------------------------------------------
 
 
-def take_chance(est: Any, core: Core) -> None:
-    """Let dropout go on where it was; its seed is drawn once, from the estimator's random state."""
+def restore_dropout(est: Any, core: Core) -> None:
+    """Continue the random numbers of dropout; their seed is drawn once, from the estimator's random state."""
     if not any(share > 0 for share in dropout_shares(est)):
         return
     if vars(est).get("_chance") is None:
@@ -577,16 +515,17 @@ def take_chance(est: Any, core: Core) -> None:
 
 @dataclass
 class Resume:
-    """What `exact_resume` keeps of a fit, beside the attributes: a pickle has it too.
+    """The state of a fit that `exact_resume` keeps beside the attributes, also in a pickle.
 
     Attributes
     ----------
     stream, split
         The random state's position at the end, and before the rows for validation were drawn.
     coefs, intercepts
-        As the last epoch left them, where early stopping has put others in their place.
+        The parameters after the last epoch, where early stopping has replaced them by the best ones.
     best : list of ndarray
-        Those others: what is no longer the same has been changed since, and is what a fit goes on from.
+        The best parameters. Where ``coefs_`` or ``intercepts_`` differ from them, a user has set other values, and the
+        next fit starts from those.
     order
         Of the rows in the last epoch.
     """
@@ -600,7 +539,7 @@ class Resume:
 
     @classmethod
     def of(cls, est: Any, validation: Validation | None, order: NDArray[np.int64]) -> Resume:
-        """Keep what the attributes do not."""
+        """Record the state that the attributes do not hold."""
         coefs: list[Array] = []
         intercepts: list[Array] = []
         best: list[Array] = []
@@ -611,14 +550,14 @@ class Resume:
         return cls(est._random_state.get_state(), split, coefs, intercepts, best, order)
 
     def restore(self, est: Any) -> None:
-        """Put the estimator where the fit has ended: before anything is drawn."""
+        """Restore the state at the end of that fit, before the next one draws any number."""
         if self.coefs and all(map(np.array_equal, (*est.coefs_, *est.intercepts_), self.best)):
             est.coefs_, est.intercepts_ = ([a.copy() for a in arrays] for arrays in (self.coefs, self.intercepts))
         est._random_state.set_state(self.stream if self.split is None else self.split)
 
 
 def resumes(est: Any) -> bool:
-    """Whether this fit goes on where the one before has stopped, as if that had had more epochs."""
+    """Whether this fit continues the one before, as if that had had more epochs."""
     if not (est.exact_resume and est.warm_start and hasattr(est, "_resume") and hasattr(est, "_optimizer")):
         return False
     return is_for(est._optimizer, est, est._chosen_solver())

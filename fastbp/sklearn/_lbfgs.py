@@ -1,7 +1,7 @@
 """The objective of lbfgs, which is scipy's.
 
-scikit-learn's own `_fit_lbfgs` calls scipy; what scipy asks at each point is answered here: the loss and its gradient
-in one vector, as scikit-learn packs them, computed by the engine in place.
+scikit-learn's own `_fit_lbfgs` calls scipy. At each point scipy calls the objective of this module, which returns the
+loss, and its gradient in one vector as scikit-learn packs it; the engine computes both.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from fastbp import _engine
 from fastbp.sklearn._core import loss_share, network_for
-from fastbp.sklearn._fitting import Data, class_factors, oddity, product
+from fastbp.sklearn._data import Data
+from fastbp.sklearn._fitting import class_factors, incompatibility, product
 
 __all__ = ["Objective", "objective", "single_blas"]
 
@@ -25,10 +26,10 @@ Array = NDArray[Any]
 
 
 class SingleBlas:
-    """One thread of BLAS, for all of the process, while a call is within.
+    """Limit BLAS to one thread in the whole process while a thread is within the block.
 
-    scipy's steps make many products of short vectors. Threads of BLAS cost more there than they give, many times more
-    where they take turns with the engine's. The first call limits them, and the last gives them back.
+    scipy's steps make many products of short vectors, for which several threads of BLAS are slower than one, and much
+    slower where they compete with the engine's threads. The first to enter sets the limit, the last to leave lifts it.
     """
 
     def __init__(self) -> None:
@@ -49,7 +50,7 @@ class SingleBlas:
 
 @functools.cache
 def _libraries() -> Any:
-    """Those of BLAS; the engine's team of threads goes by the same name, and goes on."""
+    """Return the BLAS libraries of the process, without the engine's threads, which threadpoolctl lists as BLAS too."""
     found = threadpoolctl.ThreadpoolController()
     others = {one.internal_api for one in found.lib_controllers if one.user_api == "blas"} - {"fastbp"}
     return found.select(internal_api=sorted(others))
@@ -65,7 +66,7 @@ class Objective:
     ----------
     est : MLPClassifier or MLPRegressor
     dtype : dtype
-        That the engine computes in.
+        The engine computes in it.
     data : Data
     """
 
@@ -88,7 +89,7 @@ class Objective:
     def __call__(self, packed: Array) -> tuple[np.float64, NDArray[np.float64]]:
         """Return the loss, which becomes `loss_`, and a fresh gradient."""
         if self.is_weightless:
-            np.average(np.ones(1), weights=np.zeros(1))  # raises what scikit-learn's mean raises
+            np.average(np.ones(1), weights=np.zeros(1))  # raises the error of scikit-learn's mean
         self.point[...] = packed
         whole, data = self.net._whole, self.data
         assert whole is not None
@@ -110,13 +111,13 @@ class Objective:
 
 
 def objective(est: Any, x: Any, y: Array, weight: Array | None, dtype: np.dtype[Any]) -> Objective | str:
-    """Make the objective of validated rows; or say why scikit-learn's own way must be gone."""
-    odd = oddity(est, y, weight)
-    if odd is not None:
-        return odd
+    """Make the objective of validated rows; or return why scikit-learn's own code must compute it."""
+    reason = incompatibility(est, y, weight)
+    if reason is not None:
+        return reason
     data = Data.of(est, x, y, product(weight, class_factors(est, y)), dtype, epochs=True)
     if data is None:
-        return "a target is none of its loss"
+        return "a target does not belong to its loss"
     made = Objective(est, dtype, data)
     return made if made.net._whole is not None else "its loss is computed in Python"
 

@@ -1,6 +1,6 @@
 """Many fits side by side: of given estimators, of an ensemble's members, of all candidates and folds of a search.
 
-Whatever is fitted has the bits that its own `fit` would give it: a fit runs whole in one thread of a pool (see
+Each fitted estimator has exactly the result of its own `fit`: a fit runs whole in one thread of a pool (see
 _parallel.py), and the engine's results do not depend on the number of threads.
 """
 
@@ -48,9 +48,9 @@ def fit_many(
 ) -> list[Estimator]:
     """Fit several estimators side by side, each with exactly the result of its own `fit`.
 
-    Each thread of the package fits one estimator after another, for all that a stochastic solver fits. lbfgs and
-    estimators of other classes are fitted in the calling thread, before the others. The parameters, also
-    `hidden_layer_sizes`, may differ.
+    Each thread of the package fits one estimator with a stochastic solver after another. Estimators with lbfgs, or of
+    other classes, are fitted in the calling thread before the others. The parameters, also `hidden_layer_sizes`, may
+    differ.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def fit_many(
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         Targets.
     sample_weight : array-like of shape (n_samples,), or list of one (or None) for each estimator, optional
-        What each row counts.
+        Weight of each row.
     rows : list of integer arrays, optional
         For each estimator the numbers of its rows of X, as of a fold or a bootstrap; None: all of them.
 
@@ -73,13 +73,13 @@ def fit_many(
     Raises
     ------
     ValueError
-        There are not as many `rows` or weights as estimators, or one of them comes twice; a parameter of an estimator
+        The number of `rows` or weights is not that of the estimators, an estimator comes twice, or a parameter of one
         is invalid. No estimator is changed then.
 
     Notes
     -----
-    Whatever an estimator's own `fit` raises is raised with a note that says which one it was, after the others have
-    been fitted. A Ctrl-C ends all of them after a whole step, each with scikit-learn's warning; those that have not
+    An error in the `fit` of an estimator is raised after the others have been fitted, with a note that names the
+    estimator. A Ctrl-C ends all of them after a whole step, each with scikit-learn's warning; those that have not
     begun then end before their first epoch. Estimators that share one RandomState are fitted one after another, as they
     draw from it.
 
@@ -121,10 +121,10 @@ def _is_stochastic(estimator: Any) -> bool:
     return isinstance(estimator, Accelerated) and estimator.solver != "lbfgs"
 
 
-def _sharing_random_state(members: list[Any], places: list[int]) -> list[list[int]]:
-    """Group the places of estimators which draw from the same RandomState."""
+def _sharing_random_state(members: list[Any], indices: list[int]) -> list[list[int]]:
+    """Group the indices of estimators which draw from the same RandomState."""
     groups: dict[int, list[int]] = {}
-    for i in places:
+    for i in indices:
         shared = isinstance(members[i].random_state, np.random.RandomState)
         groups.setdefault(id(members[i].random_state if shared else members[i]), []).append(i)
     return list(groups.values())
@@ -289,7 +289,7 @@ class MLPEnsemble(BaseEstimator):  # type: ignore[misc]
         return [self._member(**{**given, "random_state": int(seed)}) for seed in seeds]
 
     def _check(self, X: Any, y: Any) -> tuple[Any, Any]:
-        """Hold rows and targets to what the members ask of them, for what the ensemble itself is asked."""
+        """Validate rows and targets as the members do, which sets the ensemble's own attributes of X."""
         return validate_data(  # type: ignore[no-any-return]
             self, X, y, accept_sparse=["csr", "csc"], multi_output=True, dtype=(np.float64, np.float32)
         )
@@ -372,7 +372,7 @@ class MLPEnsembleClassifier(ClassifierMixin, MLPEnsemble):  # type: ignore[misc]
         return np.asarray(np.mean(each, axis=0))
 
     def _probabilities(self, member: Any, X: Any) -> Array:
-        if len(member.classes_) == 1:  # its network has one output, which knows nothing of it
+        if len(member.classes_) == 1:  # its network's only output is not a probability
             p = np.ones((X.shape[0], 1))
         else:
             p = member.predict_proba(X)
@@ -461,7 +461,7 @@ class MLPEnsembleRegressor(RegressorMixin, MLPEnsemble):  # type: ignore[misc]
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             The rows.
         return_std : bool
-            Give their standard deviation, too.
+            Also return their standard deviation.
 
         Returns
         -------
@@ -497,12 +497,12 @@ class MLPEnsembleRegressor(RegressorMixin, MLPEnsemble):  # type: ignore[misc]
 class GridSearchCV(model_selection.GridSearchCV):  # type: ignore[misc]
     """scikit-learn's GridSearchCV, whose fits of all candidates and folds go on side by side.
 
-    Parameters, attributes and results are scikit-learn's. Where the estimator is one of the package's, or holds one (as
-    a `Pipeline` does), a thread runs one fit, whatever `n_jobs` is, and no processes are started; otherwise, and with
-    `solver="lbfgs"`, everything is scikit-learn's. `mean_fit_time` is measured while others are fitted, too.
+    Parameters, attributes and results are scikit-learn's. Where the estimator is one of the package's, or contains one
+    (as a `Pipeline` does), each fit runs in a thread, `n_jobs` is ignored and no processes are started. Otherwise, and
+    with `solver="lbfgs"`, the search is scikit-learn's own. `mean_fit_time` is measured while other fits run.
 
-    The same for whatever else in scikit-learn takes `n_jobs` (`cross_validate`, `RandomizedSearchCV`,
-    `BaggingRegressor`): ``with joblib.parallel_config(JoblibBackend()): ...``.
+    For `cross_validate`, `RandomizedSearchCV`, `BaggingRegressor` and all else in scikit-learn that takes `n_jobs`, the
+    same is ``with joblib.parallel_config(JoblibBackend()): ...``.
 
     Examples
     --------
@@ -539,6 +539,6 @@ class GridSearchCV(model_selection.GridSearchCV):  # type: ignore[misc]
 
 
 def _holds_stochastic(estimator: Any) -> bool:
-    """Whether an estimator is one of ours with a stochastic solver, or holds one."""
+    """Whether an estimator is one of this package with a stochastic solver, or contains one."""
     held = [estimator, *estimator.get_params(deep=True).values()] if hasattr(estimator, "get_params") else []
     return any(map(_is_stochastic, held))

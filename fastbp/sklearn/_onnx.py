@@ -1,11 +1,11 @@
 """Estimators as ONNX graphs, by skl2onnx.
 
-A. skl2onnx finds converters by the exact class, so that a subclass of a class that it knows is unknown to it:
-   `register_onnx` tells it of ours.
-B. The graph is written here rather than by the converters for scikit-learn's classes. Those know four activations, and
-   no exponential at the end; they give the values of a regressor with several outputs as one column.
-C. Activations are composed of operators that ONNX Runtime has in double precision, too. One entry in ``FORMULAS`` is
-   one more.
+A. skl2onnx finds converters by the exact class, so it does not know a subclass of a class that it knows:
+   `register_onnx` registers the package's classes.
+B. This module writes the graph, and not skl2onnx's converters for scikit-learn's classes. Those know four activations,
+   and no exponential at the end; they return the values of a regressor with several outputs as one column.
+C. Activations are composed of operators that ONNX Runtime also has in double precision. Another activation is another
+   entry of ``FORMULAS``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Graph:
         self.dtype = np.dtype(dtype)
 
     def apply(self, operator: str, *inputs: str, out: str | None = None, **attributes: Any) -> str:
-        """Add an operator and give the name of its output, which is ``out`` where that is given."""
+        """Add an operator and return the name of its output: ``out``, or a new name."""
         out = out or self._scope.get_unique_variable_name(operator.lower())
         name = self._scope.get_unique_operator_name(operator)
         self._container.add_node(operator, list(inputs), [out], name=name, **attributes)
@@ -172,7 +172,7 @@ def _activated(g: Graph, unit: Unit, z: str) -> str:
 
 
 def _outputs(g: Graph, est: Any, x: str) -> str:
-    """Add the layers of an estimator, and give the name of what comes out of the last activation."""
+    """Add the layers of an estimator, and return the name of the outputs of the last activation."""
     if est.out_activation_ not in OUTPUTS:
         raise ValueError(f"out_activation_ {est.out_activation_!r} cannot be converted to ONNX")
     activations = _core.hidden_units(est)
@@ -187,7 +187,7 @@ def _outputs(g: Graph, est: Any, x: str) -> str:
 
 
 def _begin(scope: Any, operator: Any, container: Any) -> tuple[Graph, Any, str]:
-    """Return the graph, the estimator and the outputs of its network; whatever is no double is computed in float32."""
+    """Return the graph, the estimator and the outputs of its network, in float64 for doubles and float32 otherwise."""
     from skl2onnx.common.data_types import DoubleTensorType
 
     est, given = operator.raw_operator, operator.inputs[0]
@@ -223,7 +223,7 @@ def _has_several_labels(est: Any) -> bool:
 
 
 def _labels(scope: Any, est: Any) -> Any:
-    """The classes as int64 or strings, which are the labels that ONNX has."""
+    """Return the classes as int64 or strings, which are the labels that ONNX has."""
     from skl2onnx.common.utils_classifier import get_label_classes
 
     labels = np.asarray(get_label_classes(scope, est))
@@ -279,13 +279,13 @@ def register_onnx(*classes: type) -> None:
     ImportError
         skl2onnx is not installed.
     TypeError
-        A class is no such subclass.
+        A class is not such a subclass.
 
     Notes
     -----
-    Inputs of float64 give a graph in float64; all others are computed in float32. All activations of the package are
-    known. Options are those that skl2onnx has for scikit-learn's own classes: ``options={"zipmap": False}`` gives
-    probabilities as an array. A regressor's values are a matrix with one column for each output.
+    For inputs of float64 the graph is in float64, for all others in float32. All activations of the package are
+    known. Options are those that skl2onnx has for scikit-learn's own classes: with ``options={"zipmap": False}``
+    probabilities are an array. A regressor's values are a matrix with one column for each output.
 
     References
     ----------

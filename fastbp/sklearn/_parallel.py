@@ -1,18 +1,19 @@
 """Calls in a pool of ordinary threads: what `fit_many`, the ensembles and a grid search fit side by side.
 
-A. A call is a whole fit, and each thread runs one call after another. An epoch gives up the GIL, so the epochs of all
-   threads go on at the same time. The package's threads are divided among them: with as many calls as threads each
-   computes alone (``fastbp.threads(1)``), which gives the same bits.
+A. A call is a whole fit, and each thread runs one call after another. An epoch releases the GIL, so the epochs of all
+   threads run at the same time. The package's threads are divided among them: with as many calls as threads each call
+   computes in one thread (``fastbp.threads(1)``), with the same bits.
 B. Python raises KeyboardInterrupt in its main thread alone. The caller, which waits there, passes it on as a request
    that the engine looks at between two tasks, and a fit between two epochs (`team.Cancellation`). Each fit then does
    what scikit-learn's does: it warns and returns, with the parameters of a whole step.
-C. Nothing here can wait for ever, whenever a Ctrl-C comes. A thread ends when no call is left, and waits for nothing
-   but a lock that is never held for longer than it takes to look at a list. The caller waits for a lock with a time
-   limit and looks at the call's state, so a wake-up that an exception has lost costs a moment. Where the caller leaves
-   early, compiled code makes the request: the threads begin nothing more, and end. A call that does not heed a request
-   (it may be in a user's own code) is left by the next Ctrl-C; the threads are daemons, which no process waits for.
-D. `Thread.join` is called only where the thread has nothing more to do: Python 3.11 takes a thread for ended where a
-   Ctrl-C comes while it is joined.
+C. No thread can wait for ever, at whatever moment a Ctrl-C comes. A thread of the pool ends when no call is left, and
+   waits only for a lock that is held for as long as it takes to read a list. The caller waits for a lock with a time
+   limit and then reads the call's state, so a notification that an exception has lost costs 0.1 s. Where the caller
+   leaves early, compiled code makes the request: the threads start no more calls, and end. A call that does not check
+   for requests (it may be in a user's own code) is abandoned at the next Ctrl-C; the threads are daemons, for which no
+   process waits.
+D. `Thread.join` is called only when the thread has released its lock `ended`: Python 3.11 takes a thread for ended
+   where a Ctrl-C comes during `join`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from fastbp._runtime import team
 
 __all__ = ["Call", "JoblibBackend", "Pool"]
 
-LOOK_SECONDS = 0.1  # between two looks at the state of a call, where no wake-up comes
+LOOK_SECONDS = 0.1  # between two reads of the state of a call
 
 
 def _locked() -> threading.Lock:
@@ -87,10 +88,10 @@ class Pool:
     Parameters
     ----------
     n_calls : int, optional
-        How many calls there will be, if that is known: no more threads are needed, and each may compute with several.
+        The number of calls, if it is known: the pool then has no more threads, and each may compute with several.
     cancels_all : bool
-        Whether a Ctrl-C also ends those calls that have not begun (each begins, and ends at its first epoch), or those
-        alone that are running.
+        Whether a Ctrl-C also ends the calls that have not begun (each begins, and ends at its first epoch), or only the
+        running ones.
     """
 
     def __init__(self, n_calls: int | None = None, *, cancels_all: bool = False) -> None:
@@ -108,9 +109,9 @@ class Pool:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Pool]:
-        """Let no thread outlast the block, and leave the filters of warnings as they were.
+        """End all threads with the block, and restore the filters of warnings.
 
-        Those are of the whole process; scikit-learn sets and resets them in each call, and calls overlap in any order.
+        The filters are of the whole process; scikit-learn sets and resets them in each call, and calls overlap.
         """
         with warnings.catch_warnings():
             try:
@@ -144,7 +145,7 @@ class Pool:
     def wait(self, call: Call) -> None:
         """Wait until a call is over. A Ctrl-C, or a request to the calling thread itself, is passed on to all threads.
 
-        One that comes before the last request has ended any call is raised.
+        A Ctrl-C that comes before the last request has ended any call is raised.
         """
         while not call.is_over:
             try:
@@ -157,7 +158,7 @@ class Pool:
                 self._cancellation.request()
 
     def interruptible(self, function: Callable[[], Any]) -> Any:
-        """Call a function as a part of a call: a Ctrl-C which another part has heeded ends this one, too."""
+        """Call a function as a part of a call: a Ctrl-C that has ended another part ends this one, too."""
         return self._cancellation.call(function, not self._cancels_all)
 
     def _work(self, ended: threading.Lock) -> None:
@@ -179,7 +180,7 @@ class Pool:
 
 
 class JoblibBackend(ParallelBackendBase):  # type: ignore[misc]
-    """Let whatever scikit-learn does with ``n_jobs`` fit side by side, in threads of this package's number.
+    """A backend for joblib: fits that scikit-learn runs with ``n_jobs`` run side by side in the package's threads.
 
     Each thread runs one fit after another. A Ctrl-C ends the fits that are running, each after a whole step and with
     scikit-learn's warning. Nothing is registered: joblib takes the object itself, or its class under a name of your own
@@ -207,7 +208,7 @@ class JoblibBackend(ParallelBackendBase):  # type: ignore[misc]
         self._pool: Pool | None = None
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """Return the package's number of threads, whatever is asked for."""
+        """Return the package's number of threads, for any ``n_jobs`` but 0."""
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 has no meaning, expected None or a number of jobs")
         return fastbp.get_num_threads()

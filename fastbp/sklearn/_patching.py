@@ -1,12 +1,12 @@
-"""scikit-learn's public names for ours, and back.
+"""Put the package's estimators in the place of scikit-learn's, and undo it.
 
-A. What is replaced are two attributes of the package `sklearn.neural_network`: code that asks that package for
-   ``MLPClassifier`` gets ours from then on. The module that defines scikit-learn's own classes keeps them, since the
-   pickle of an instance looks its class up there.
-B. A name that was taken out of the package before (``from sklearn.neural_network import MLPClassifier``) is
-   his own and stays what it was.
-C. `patch` is a switch and `patched` a count of the blocks that are open; the names are ours while one of the two says
-   so. So blocks may nest, and overlap in several threads, without one of them ending another.
+A. `patch` replaces two attributes of the package `sklearn.neural_network`: code that then asks it for
+   ``MLPClassifier`` gets the class of this package. The module that defines scikit-learn's own classes keeps them,
+   since the pickle of an instance looks its class up there.
+B. A name that a module has imported before (``from sklearn.neural_network import MLPClassifier``) stays
+   scikit-learn's class.
+C. `patch` sets a switch, and `patched` counts the blocks that are open; the names are replaced while the switch is on
+   or a block is open. So blocks may nest, and overlap in several threads, without one of them ending another.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NAMES = ("MLPClassifier", "MLPRegressor")
 
 
 class _Switch:
-    """Whether the names are ours, and what they were before."""
+    """Whether the names are replaced, and the classes that they had before."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -70,11 +70,11 @@ def patch() -> None:
 
     Notes
     -----
-    It counts for the whole process, all of its threads included, and for nothing else: worker processes that are
-    started afresh (joblib's) import scikit-learn as it is, while estimators that are sent to them stay what they are.
+    The patch holds for all threads of the process, and for no other process: workers of joblib import scikit-learn
+    without it, and estimators that are sent to them keep their class.
 
-    Modules that have imported the names before keep scikit-learn's classes: call this first. Estimators that exist,
-    and pickles of them, are not touched. ``isinstance(estimator, MLPClassifier)`` with scikit-learn's own class is true
+    Modules that have imported the names before keep scikit-learn's classes: call `patch` first. Existing estimators
+    and pickles of them do not change. ``isinstance(estimator, MLPClassifier)`` with scikit-learn's own class is true
     for estimators of either kind.
 
     References
@@ -94,10 +94,10 @@ def patch() -> None:
 
 
 def unpatch() -> None:
-    """Return scikit-learn its own classes back.
+    """Undo `patch`: scikit-learn's names are its own classes again.
 
-    Without a `patch` before it this changes nothing. Inside a block of `patched` it takes effect where the last block
-    ends. A name that other code has replaced after `patch` is left alone.
+    Without a `patch` before, nothing changes. Inside a block of `patched` the names change where the last block ends. A
+    name that other code has replaced after `patch` is left alone.
 
     Examples
     --------
@@ -112,10 +112,10 @@ def unpatch() -> None:
 
 @contextlib.contextmanager
 def patched() -> Iterator[None]:
-    """Have scikit-learn's names as `patch` makes them for the length of a ``with``.
+    """Patch scikit-learn, as `patch` does, for the length of a ``with`` block.
 
-    Blocks may nest. In several threads the names are ours until the last block has ended: for all threads, since a
-    module has only one attribute of a name.
+    Blocks may nest. The names are replaced for all threads until the last block of any thread has ended, since a
+    module has one attribute of a name.
 
     Examples
     --------

@@ -1,13 +1,13 @@
-"""Predictions: straight to the engine where everything is plain, else by scikit-learn's checks, or all its own way.
+"""Predictions: by the fast path where the arguments are plain, else through scikit-learn's checks or its own code.
 
-A. A `Predictor` is what an estimator's predictions follow from, written down: its very arrays, activations and shapes,
-   and the methods and tables as they were. Its door (`_doors.pyx`) compares all that at each call. An
-   estimator that has been changed gets another one.
-B. Three roads. An exact array of the parameters' dtype goes through the door. Anything else goes through scikit-learn's
-   validation, which raises its own errors, and then to the engine. What the engine cannot do, or what it finds to be
-   not finite, goes scikit-learn's way, with its values and warnings.
-C. The predictor stands beside the estimator's network, or, where there is none (an estimator out of a pickle), in a
-   table of weak references: predicting changes nothing of the estimator itself.
+A. A `Predictor` holds the engines of an estimator and the state that they were made for: its arrays, activations and
+   shapes. At each call its cache (`_fast_path.pyx`) compares that state. An estimator that has changed gets another.
+B. There are three paths. A plain array of the parameters' dtype takes the fast path. scikit-learn validates any
+   other argument, and raises its own errors; the argument then goes to the engine. Where the engine cannot compute a
+   prediction, or finds that it is not finite, scikit-learn's own code runs, with its values and warnings.
+C. A subclass that overrides what the fast path omits has its own methods called: see `Accelerated.__init_subclass__`.
+D. The predictor is kept beside the estimator's network. An estimator from a pickle has no network, and its predictor
+   is in a table of weak references: predicting changes no attribute of the estimator.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn import neural_network
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastbp import _engine, runtime
-from fastbp._doors import Door
+from fastbp._engine.fast_path import FastPathCache
 from fastbp._ops import SparseRows
 from fastbp.sklearn import _private
 from fastbp.sklearn._core import Core, hidden_units
@@ -36,31 +35,30 @@ __all__ = ["PredictingClassifier", "PredictingMixin", "PredictingRegressor", "Pr
 
 Array = NDArray[Any]
 
-# What follows the last layer: scikit-learn's name, and the engine's.
+# The activation of the outputs: scikit-learn's name, and the engine's.
 LINKS = {"identity": None, "logistic": "sigmoid", "softmax": "softmax", "exp": "exp"}
-PLAIN = (np.ndarray, np.memmap)  # as the second joblib gives them back, mapped from a file
+PLAIN = (np.ndarray, np.memmap)  # joblib loads memmaps where it maps a file
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-SPARSE_ROWS = 1024  # that go through the units at once
+SPARSE_ROWS = 1024  # in one call of the engine
 
-# What a prediction follows from, beside the arrays and the dtype of the input.
+# The attributes that a prediction depends on, beside the arrays and the dtype of the input.
 VALUES = ("activation", "out_activation_", "n_layers_", "n_features_in_", "n_outputs_")
-HOOKS = ("_forward_pass_fast", "_predict")
 
 
 class Predictor:
-    """What an estimator's predictions follow from, and the engines that make them.
+    """The state that an estimator's predictions depend on, and the engines that compute them.
 
     Parameters
     ----------
     est
         The estimator, fitted.
     dtype : dtype, optional
-        Compute in this one, with copies of the parameters; None: in theirs, with themselves.
+        Compute in it, with copies of the parameters; None: in their own dtype, without copies.
 
     Raises
     ------
     ValueError
-        The engine cannot make the predictions: the message says why.
+        The engine cannot compute the predictions: the message says why.
     """
 
     def __init__(self, est: Any, dtype: np.dtype[Any] | None = None) -> None:
@@ -69,43 +67,38 @@ class Predictor:
             coefs, intercepts = (tuple(np.asarray(one, dtype) for one in group) for group in (coefs, intercepts))
         self.dtype = _common_dtype(coefs, intercepts)
         self.specs = _specs(est, coefs, intercepts)
-        self.door = Door(
+        self.cache = FastPathCache(
             coefs,
             intercepts,
             values={name: vars(est).get(name) for name in VALUES},
-            absent=(*HOOKS, "feature_names_in_"),
-            functions=_private.mlp.ACTIVATIONS,
-            taken=_entries(est),
-            hooks=_hooks(est),
             table=_engine.Table(coefs, intercepts),
             make_engine=partial(_engine.Engine, self.dtype.itemsize, self.specs),
             link=LINKS[est.out_activation_],
         )
 
     def outputs(self, x: Array, check_finite: bool) -> Array | None:
-        """Return the predictions for rows that have been validated, (n, out); None where something is not finite."""
-        out = np.empty((len(x), self.door.n_out), self.dtype)
-        return out if self.door.into(x, out, check_finite) else None
+        """Return the predictions for validated rows, (n, out); None where a value is not finite."""
+        out = np.empty((len(x), self.cache.n_out), self.dtype)
+        return out if self.cache.into(x, out, check_finite) else None
 
     def sparse_outputs(self, rows: Any, output: Callable[[Array], None]) -> Array:
-        """Return the predictions for validated rows in CSR, some at a time; `output` is applied in place."""
-        out = np.empty((rows.shape[0], self.door.n_out), self.dtype)
-        try:
-            engine = self.door.engines.pop()
-        except IndexError:
-            engine = self.door.make_engine()
+        """Return the predictions for validated rows in CSR; `output`, the last activation, works in place."""
+        out = np.empty((rows.shape[0], self.cache.n_out), self.dtype)
         data = np.ascontiguousarray(rows.data, self.dtype)
-        for first in range(0, len(out), SPARSE_ROWS):
-            starts = rows.indptr[first : first + SPARSE_ROWS + 1]
-            entries = slice(starts[0], starts[-1])
-            x = SparseRows(starts - starts[0], rows.indices[entries], data[entries], rows.shape[1])
-            out[first : first + SPARSE_ROWS] = engine.forward(x, self.door.table, False)
-        self.door.engines.append(engine)
+        engine = self.cache.take_engine()
+        try:
+            for first in range(0, len(out), SPARSE_ROWS):
+                starts = rows.indptr[first : first + SPARSE_ROWS + 1]
+                entries = slice(starts[0], starts[-1])
+                x = SparseRows(starts - starts[0], rows.indices[entries], data[entries], rows.shape[1])
+                out[first : first + SPARSE_ROWS] = engine.forward(x, self.cache.table, False)
+        finally:
+            self.cache.engines.append(engine)
         output(out)
         return out
 
 
-# ---- what a predictor is made of -------------------------------------------------------------------------------------
+# ---- how a predictor is made -----------------------------------------------------------------------------------------
 
 
 def _common_dtype(coefs: tuple[Array, ...], intercepts: tuple[Array, ...]) -> np.dtype[Any]:
@@ -146,46 +139,14 @@ def _is_dense(array: Array) -> bool:
     return (array.shape[-1] == 1 or steps[-1] == array.itemsize) and all(step % array.itemsize == 0 for step in steps)
 
 
-def _entries(est: Any) -> dict[str, Any]:
-    """Return the entries of scikit-learn's table of activations, as they were at import, that the estimator goes by.
-
-    A name that it has no entry for is ours alone.
-    """
-    names = [est.activation] if isinstance(est.activation, str) else []
-    return {name: _private.original_activation(name) for name in (*names, est.out_activation_)}
-
-
-def _base(est: Any) -> Any:
-    return neural_network.MLPClassifier if isinstance(est, PredictingClassifier) else neural_network.MLPRegressor
-
-
-def _hooks(est: Any) -> tuple[tuple[type | None, str, Any], ...]:
-    """Return the methods whose replacement is a reason to call them."""
-    base = _base(est)
-    forward, predict = (_private.original_predicting(base, name) for name in HOOKS)
-    return (
-        (None, "_forward_pass_fast", PredictingMixin._forward_pass_fast),
-        (base, "_forward_pass_fast", forward),
-        (None, "_predict", predict),
-        (None, "feature_names_in_", None),
-        (None, "__sklearn_is_fitted__", None),
-    )
-
-
-def _is_replaced(est: Any) -> bool:
-    """Whether scikit-learn's own classes have another forward pass than scikit-learn's."""
-    base = _base(est)
-    return base._forward_pass_fast is not _private.original_predicting(base, "_forward_pass_fast")
-
-
-# ---- where it is kept ------------------------------------------------------------------------------------------------
+# ---- where predictors are kept ---------------------------------------------------------------------------------------
 
 
 _alone: WeakKeyDictionary[Any, Predictor] = WeakKeyDictionary()
 
 
 def kept_predictor(est: Any) -> Predictor | None:
-    """Return the estimator's last predictor, whether or not it still serves."""
+    """Return the estimator's last predictor, whether or not the estimator has changed since."""
     core = est._fastbp
     if core is not None:
         found: Predictor | None = core.predictors
@@ -197,11 +158,11 @@ def kept_predictor(est: Any) -> Predictor | None:
 
 
 def predictor_for(est: Any) -> Predictor | None:
-    """Return one that serves, made anew if need be; None where the engine cannot make the predictions."""
+    """Return a predictor for the estimator's state; None where the engine cannot compute the predictions."""
     kept = kept_predictor(est)
-    if kept is not None and isinstance(est.activation, str) and kept.door.serves(est):
+    if kept is not None and isinstance(est.activation, str) and kept.cache.matches(est):
         return kept
-    if "n_layers_" not in vars(est) or not _has_tables(est):
+    if "n_layers_" not in vars(est):
         return None
     try:
         made = Predictor(est)
@@ -222,13 +183,7 @@ def _keep(est: Any, predictor: Predictor) -> None:
         return
 
 
-def _has_tables(est: Any) -> bool:
-    """Whether the entries of scikit-learn's table that the estimator goes by are those at import."""
-    table = _private.mlp.ACTIVATIONS
-    return all(table.get(name) is function for name, function in _entries(est).items())
-
-
-# ---- the roads -------------------------------------------------------------------------------------------------------
+# ---- the paths -------------------------------------------------------------------------------------------------------
 
 
 def threads_of(est: Any) -> AbstractContextManager[Any]:
@@ -237,8 +192,8 @@ def threads_of(est: Any) -> AbstractContextManager[Any]:
     return nullcontext() if n_threads is None else runtime.threads(n_threads)
 
 
-def plain(est: Any, ask: Callable[..., Array | None], X: Any, *args: Any) -> Array | None:
-    """Ask the door, with the estimator's own number of threads."""
+def on_fast_path(est: Any, ask: Callable[..., Array | None], X: Any, *args: Any) -> Array | None:
+    """Call a method of the cache with the estimator's own number of threads."""
     if getattr(est, "n_threads", None) is None:
         return ask(est, X, *args)
     with threads_of(est):
@@ -246,12 +201,12 @@ def plain(est: Any, ask: Callable[..., Array | None], X: Any, *args: Any) -> Arr
 
 
 def engine_outputs(est: Any, X: Any) -> Array | None:
-    """Return the predictions for input that has been validated, (n, out); None: go scikit-learn's own way."""
+    """Return the predictions for validated input, (n, out); None where scikit-learn's own code must compute them."""
     predictor = predictor_for(est)
     is_sparse = sparse.issparse(X)
     if predictor is None or not (is_sparse or isinstance(X, np.ndarray)) or X.ndim != 2 or X.shape[0] == 0:
         return None
-    if X.shape[1] != predictor.door.n_in or X.dtype.kind not in "biuf":
+    if X.shape[1] != predictor.cache.n_in or X.dtype.kind not in "biuf":
         return None
     dtype = np.result_type(X.dtype, predictor.dtype)
     if dtype not in DTYPES:
@@ -268,7 +223,7 @@ def engine_outputs(est: Any, X: Any) -> Array | None:
 
 
 def checked_dtype(given: Any) -> np.dtype[Any] | None:
-    """Return the dtype that an estimator is asked to compute in; ValueError where it is none of the engine's."""
+    """Return the dtype that an estimator computes in; ValueError where the engine does not have it."""
     dtype = None if given is None else np.dtype(given)
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype is {given!r}, expected float32, float64 or None")
@@ -293,9 +248,9 @@ def is_ours_alone(est: Any) -> bool:
 
 
 def own_outputs(est: Any, X: Any) -> Array:
-    """Return the predictions of an estimator that only the package can compute, whatever they are.
+    """Return the predictions of an estimator that only this package can compute, finite or not.
 
-    Units in Python run in a network, which takes sparse rows made dense, some at a time.
+    Units in Python run in a network, which reads sparse rows as dense ones, `SPARSE_ROWS` at a time.
     """
     found = engine_outputs(est, X)
     if found is not None:
@@ -306,7 +261,7 @@ def own_outputs(est: Any, X: Any) -> Array:
 
 
 def linear_outputs(est: Any, X: Any) -> Array:
-    """Return what the last layer makes of validated rows, (n, out), before any activation of the outputs."""
+    """Return the outputs of the last layer for validated rows, (n, out), before the activation of the outputs."""
     if sparse.issparse(X):
         return np.concatenate([linear_outputs(est, rows) for rows in _dense_pieces(X)])
     dtype = np.dtype(est.coefs_[0].dtype)
@@ -322,18 +277,18 @@ def _dense_pieces(X: Any) -> Iterator[Array]:
         yield rows[first : first + SPARSE_ROWS].toarray()
 
 
-def plain_labels(est: Any, door: Door, X: Any) -> Any:
-    """Return the classes of plain rows; None where this is not the way."""
-    classes = _plain_classes(est, door.n_out)
+def fast_labels(est: Any, cache: FastPathCache, X: Any) -> Any:
+    """Return the classes of plain rows; None off the fast path."""
+    classes = _single_label_classes(est, cache.n_out)
     if classes is not None:
-        labels = plain(est, door.labels, X)
+        labels = on_fast_path(est, cache.labels, X)
         return None if labels is None else classes.take(labels)
-    p = plain(est, door.outputs, X, True)
+    p = on_fast_path(est, cache.outputs, X, True)
     return None if p is None else est._label_binarizer.inverse_transform(p)
 
 
-def _plain_classes(est: Any, n_outputs: int) -> Array | None:
-    """Return the classes, where that of the largest probability is predicted, or of two the second above one half."""
+def _single_label_classes(est: Any, n_outputs: int) -> Array | None:
+    """Return the classes; None where a row may have several labels, or the binarizer has unusual settings."""
     binarizer = est._label_binarizer
     if type(binarizer) is not LabelBinarizer or binarizer.sparse_input_:
         return None
@@ -346,7 +301,7 @@ def _plain_classes(est: Any, n_outputs: int) -> Array | None:
 
 
 def _both(p: Array) -> Array:
-    """Return 1 - p and p side by side, with the columns dense."""
+    """Return the columns 1 - p and p, each of them contiguous."""
     both = np.empty((2, len(p)), p.dtype)
     both[1] = p
     np.subtract(1, p, out=both[0])
@@ -363,9 +318,10 @@ class PredictingMixin(_Base):  # type: ignore[misc]
     """The forward pass of predictions, by the engine."""
 
     _fastbp: Core | None = None
+    _has_fast_predict: ClassVar[bool] = True  # unless a subclass overrides what the fast path omits
 
     def _forward_pass_fast(self, X: Any, check_input: bool = True) -> Array:
-        if not _private.known_release() or _is_replaced(self):
+        if not _private.known_release():
             return np.asarray(super()._forward_pass_fast(X, check_input=check_input))
         if check_input:
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
@@ -394,9 +350,9 @@ class PredictingRegressor(PredictingMixin):
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
             The values.
         """
-        kept = kept_predictor(self)
+        kept = kept_predictor(self) if self._has_fast_predict else None
         if kept is not None:
-            y = plain(self, kept.door.outputs, X, True)
+            y = on_fast_path(self, kept.cache.outputs, X, True)
             if y is not None:
                 return y
         return super().predict(X)  # type: ignore[no-any-return]
@@ -418,9 +374,9 @@ class PredictingClassifier(PredictingMixin):
         y : ndarray of shape (n_samples,) or (n_samples, n_classes)
             The classes.
         """
-        kept = kept_predictor(self)
+        kept = kept_predictor(self) if self._has_fast_predict else None
         if kept is not None:
-            y = plain_labels(self, kept.door, X)
+            y = fast_labels(self, kept.cache, X)
             if y is not None:
                 return y
         return super().predict(X)
@@ -443,9 +399,9 @@ class PredictingClassifier(PredictingMixin):
         p : ndarray of shape (n_samples, n_classes)
             In the order of ``classes_``.
         """
-        kept = kept_predictor(self)
+        kept = kept_predictor(self) if self._has_fast_predict else None
         if kept is not None:
-            p = plain(self, kept.door.outputs, X, True)
+            p = on_fast_path(self, kept.cache.outputs, X, True)
             if p is not None:
                 return p if p.ndim == 2 else _both(p)
         return super().predict_proba(X)  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
-"""scikit-learn's optimizers of an estimator, and the package's that do their work.
+"""An estimator's optimizer of scikit-learn, and the package's optimizer that does its work.
 
-`est._optimizer` stays scikit-learn's object (for its two stochastic solvers), and is the truth: its numbers are read
-before each epoch and written after it, and its arrays are views into the flat arrays that the engine works on.
+For scikit-learn's two stochastic solvers `est._optimizer` stays scikit-learn's object and holds the state: its numbers
+are read before each epoch and written after it, and its arrays are views of the flat arrays that the engine updates.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["SOLVER_NAMES", "Link", "SolverState", "is_for", "is_own", "new_optim
 
 Array = NDArray[Any]
 
-# Without momentum scikit-learn keeps velocities all the same, and so does a momentum that is lost in each rounding.
+# scikit-learn keeps velocities without momentum, too; a momentum this small is lost in rounding, and keeps them.
 NEARLY_NONE = 1e-30
 
 SKLEARN_SOLVERS = frozenset({"lbfgs", "sgd", "adam"})
@@ -35,18 +35,18 @@ def is_own(solver: Any) -> bool:
 
 
 class SolverState(_private.BaseOptimizer or object):  # type: ignore[misc]
-    """What `est._optimizer` is for a solver that scikit-learn does not have.
+    """The `est._optimizer` of a solver that scikit-learn does not have.
 
     Attributes
     ----------
     solver : fastbp optimizer
-        Its hyper-parameters; the state is kept here.
+        The hyper-parameters; this object holds the state.
     arrays : dict of str to list of ndarray
-        Of each state of the rule one array for each of ``coefs_`` and ``intercepts_``.
+        For each state of the rule, one array for each of ``coefs_`` and ``intercepts_``.
     t : int
         Steps made.
     carried : ndarray
-        What the rule hands on from step to step.
+        Numbers that the rule carries from step to step.
     """
 
     def __init__(self, params: list[Array], solver: RuleOptimizer) -> None:
@@ -58,7 +58,7 @@ class SolverState(_private.BaseOptimizer or object):  # type: ignore[misc]
 
 
 def new_optimizer(est: Any, solver: Any, params: list[Array]) -> Any:
-    """Make what `est._optimizer` is to be."""
+    """Make the object for `est._optimizer`."""
     if solver == "sgd":
         return _private.mlp.SGDOptimizer(
             params, est.learning_rate_init, est.learning_rate, est.momentum, est.nesterovs_momentum, est.power_t
@@ -69,14 +69,14 @@ def new_optimizer(est: Any, solver: Any, params: list[Array]) -> Any:
 
 
 def is_for(optimizer: Any, est: Any, solver: Any) -> bool:
-    """Whether what `est._optimizer` is was made for this solver, whatever its numbers."""
+    """Whether `est._optimizer` was made for this solver, with any hyper-parameters."""
     if isinstance(optimizer, SolverState):
         return is_own(solver) and type(optimizer.solver) is type(_solver_of(est, solver))
     return isinstance(optimizer, {"sgd": _private.SGDOptimizer, "adam": _private.AdamOptimizer}.get(solver, ()))
 
 
 def _solver_of(est: Any, solver: Any) -> RuleOptimizer:
-    """A solver by its name takes the estimator's hyper-parameters where it has the like."""
+    """Return the package's optimizer; one by its name takes the estimator's hyper-parameters that it has."""
     if isinstance(solver, RuleOptimizer):
         return copy.deepcopy(solver)
     rule = OPTIMIZERS[solver]
@@ -86,8 +86,11 @@ def _solver_of(est: Any, solver: Any) -> RuleOptimizer:
     return made
 
 
-def _twin(theirs: Any) -> tuple[RuleOptimizer, dict[str, str]] | None:
-    """The package's optimizer with the same numbers, and which of its states is which list of theirs."""
+def _counterpart(theirs: Any) -> tuple[RuleOptimizer, dict[str, str]] | None:
+    """Return the package's optimizer with the same numbers, and scikit-learn's list for each of its states.
+
+    None for an optimizer of any other class, which may make its own steps.
+    """
     if type(theirs) is SolverState:
         return copy.deepcopy(theirs.solver), {}
     try:
@@ -118,7 +121,7 @@ def _adam(theirs: Any) -> RuleOptimizer:
 
 
 class Link:
-    """An estimator's optimizer and the package's that works for it, on one network.
+    """An estimator's optimizer, and the package's optimizer that does its work on one network.
 
     Attributes
     ----------
@@ -138,31 +141,31 @@ class Link:
         self.numbers = _numbers(theirs)
         self.state = mine.state_for(core.net)
         self.mine.state_arrays(self.state, core.net.flat_parameters)
-        self.homes = {name: core.views(array) for name, array in self.state.arrays.items()}
+        self.views = {name: core.views(array) for name, array in self.state.arrays.items()}
 
     @classmethod
     def between(cls, core: Core, est: Any) -> Link | None:
-        """Return the link of the estimator's optimizer as it is now; None where the package has none like it."""
+        """Return the link of the estimator's present optimizer; None where the package has no equivalent."""
         theirs = est._optimizer
-        if _private.has_own_steps(theirs) or not 0 < getattr(theirs, "learning_rate", 1.0) < np.inf:
+        if not 0 < getattr(theirs, "learning_rate", 1.0) < np.inf:
             return None
         known: Link | None = core.links.get("optimizer")
         clips = (est.clip_value, est.clip_norm)
         if known is not None and known.theirs is theirs and known.numbers == _numbers(theirs) and known.clips == clips:
             return known
-        twin = _twin(theirs)
-        if twin is None:
+        counterpart = _counterpart(theirs)
+        if counterpart is None:
             return None
-        made = core.links["optimizer"] = cls(core, theirs, *twin, clips)
+        made = core.links["optimizer"] = cls(core, theirs, *counterpart, clips)
         return made
 
     def begin(self) -> None:
-        """Take the optimizer's state as it is: it may have been changed, or come back from a pickle."""
+        """Read the optimizer's state, which a user may have changed or a pickle restored."""
         theirs = self.theirs
         for name, attribute in self.lists.items():
             setattr(theirs, attribute, self._taken(name, getattr(theirs, attribute)))
         if type(theirs) is SolverState:
-            for name in self.homes:
+            for name in self.views:
                 theirs.arrays[name] = self._taken(name, theirs.arrays.get(name))
             if theirs.carried is not None:
                 self.state.carried[...] = theirs.carried
@@ -174,17 +177,17 @@ class Link:
             self.state.step = theirs.t
 
     def _taken(self, name: str, theirs: list[Array] | None) -> list[Array]:
-        homes: list[Array] = self.homes[name]
+        views: list[Array] = self.views[name]
         if theirs is None:
-            return list(homes)
-        if all(a is b for a, b in zip(theirs, homes, strict=True)):
+            return list(views)
+        if all(a is b for a, b in zip(theirs, views, strict=True)):
             return theirs
-        for home, array in zip(homes, theirs, strict=True):
-            home[...] = array
-        return list(homes)
+        for view, array in zip(views, theirs, strict=True):
+            view[...] = array
+        return list(views)
 
     def end(self) -> None:
-        """Tell the optimizer what the epoch has made of it."""
+        """Write the state after the epoch to the optimizer."""
         theirs, step = self.theirs, self.state.step
         if type(theirs) is _private.SGDOptimizer:
             return
@@ -198,7 +201,7 @@ class Link:
 
 
 def _numbers(theirs: Any) -> tuple[Any, ...]:
-    """The hyper-parameters that stay the same from epoch to epoch."""
+    """Return the class of an optimizer and the hyper-parameters that stay the same from epoch to epoch."""
     names = ("momentum", "nesterov", "beta_1", "beta_2", "epsilon")
     rate = None if type(theirs) is _private.SGDOptimizer else theirs.learning_rate_init
-    return (rate, *(getattr(theirs, name, None) for name in names))
+    return (type(theirs), rate, *(getattr(theirs, name, None) for name in names))

@@ -1,9 +1,9 @@
 """Estimators in files.
 
-A. The file of an estimator is that of its network (see `fastbp.saving`; `fastbp.load` reads it) with one more string
-   beside it: the class, the parameters, the classes and what else a fit leaves, as JSON. Nothing is pickled.
-B. Reading trusts nothing in it. A class that it names is looked up among the package's own and those that the
-   caller hands over; attributes are those of the table below, and of the kind that stands there.
+A. The file of an estimator is that of its network (see `fastbp.io.saving`; `fastbp.load` reads it) and one more string
+   in JSON: the class, the parameters, the classes and the other attributes of a fit. Nothing is pickled.
+B. Reading checks every entry. A class is looked up by its name among the package's own and those that the caller
+   passes; attributes must be in the table below, and of the type in it.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class StoringMixin:
         """Write this estimator to a file, without pickle; `fastbp.sklearn.load` reads it.
 
         The file holds the weights, the parameters, the classes, the names of the features and the curves of the fit, as
-        data. It is also the file of a network, which `fastbp.load` reads. It is written beside an old one and then
-        renamed over it. What only further training needs is left out: the optimizer's state begins anew, and a
-        random state that is an object counts from where it stands.
+        data. It is also the file of a network, which `fastbp.load` reads. A file of the same name is replaced only when
+        the new one is complete. The optimizer's state is left out, so further training starts with a new one. A random
+        state that is an object is saved at its present position.
 
         Parameters
         ----------
@@ -54,11 +54,11 @@ class StoringMixin:
         NotFittedError
             If the estimator is not fitted.
         TypeError
-            A parameter is no data: a function, for example. The message names it.
+            A parameter cannot be written as data, for example a function. The message names it.
         ValueError
             The suffix is unknown.
         OSError
-            The file cannot be written; what was there stays.
+            The file cannot be written; an old file is unchanged.
 
         Examples
         --------
@@ -91,7 +91,7 @@ def _is_curve(value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(map(_is_number, value)))
 
 
-# What a fit leaves beside weights and classes, and what a file may say of it.
+# The attributes of a fit beside weights and classes, and the check of their values in a file.
 ATTRIBUTES: dict[str, Callable[[Any], bool]] = {
     "n_iter_": _is_count,
     "t_": _is_count,
@@ -114,8 +114,7 @@ def save(est: Any, path: str | os.PathLike[str]) -> None:
 def load(path: str | os.PathLike[str], *, units: Mapping[str, type] | None = None) -> Any:
     """Read an estimator from a file that its ``save`` wrote.
 
-    Nothing in the file is run: it holds numbers, and names that are looked up among this package's classes and
-    ``units``.
+    No code in the file runs: it holds numbers, and names that are looked up among this package's classes and ``units``.
 
     Parameters
     ----------
@@ -132,7 +131,7 @@ def load(path: str | os.PathLike[str], *, units: Mapping[str, type] | None = Non
     Raises
     ------
     ValueError
-        The suffix is unknown; the file is damaged, or holds something else than an estimator of this package; it was
+        The suffix is unknown; the file is damaged, or does not hold an estimator of this package; it was
         written by a newer version; or it names a class that is neither the package's nor in ``units``.
     OSError
         The file cannot be read.
@@ -183,7 +182,7 @@ def _plain(value: Any) -> Any:
 
 
 RANDOM_STATE = "RandomState"
-MAX_LABEL = 2**16  # bytes of a class's name: what a file asks for beyond that is no label
+MAX_LABEL = 2**16  # bytes of a class's name; a damaged file may ask for any number
 
 
 def _encoded(name: str, value: Any) -> Any:
@@ -250,9 +249,9 @@ def _revived(net: Network, data: Any, estimators: Mapping[str, type], others: Ma
 def _class_named(name: Any, own: Mapping[str, type]) -> type:
     known: dict[Any, type] = {**ESTIMATORS, **own}
     if name not in known:
-        listed, cure = ", ".join(map(repr, sorted(known))), f"units={{{_config.shown(name)}: ...}}"
+        listed, hint = ", ".join(map(repr, sorted(known))), f"units={{{_config.shown(name)}: ...}}"
         raise ValueError(
-            f"unknown estimator {_config.shown(name)}: known are {listed}; hand a class of your own over as {cure}"
+            f"unknown estimator {_config.shown(name)}: known are {listed}; pass a class of your own as {hint}"
         )
     return known[name]
 
@@ -264,6 +263,6 @@ def _random_state(state: Any) -> np.random.RandomState:
 
 
 def _check_outputs(net: Network, classes: Array | None) -> None:
-    """The last layer must have the columns that the classes want: one for two of them."""
+    """Raise where the last layer has not one column for each class, or one for two classes."""
     if classes is not None and net.biases[-1].size != (len(classes) if len(classes) > 2 else 1):
         raise ValueError(f"its network has {net.biases[-1].size} outputs for {len(classes)} classes")

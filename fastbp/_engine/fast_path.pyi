@@ -8,7 +8,7 @@ from typing_extensions import disjoint_base
 from fastbp._engine import Engine, Table
 
 @disjoint_base
-class Door:
+class FastPathCache:
     coefs: tuple[NDArray[Any], ...]
     intercepts: tuple[NDArray[Any], ...]
     table: Table
@@ -23,15 +23,12 @@ class Door:
         intercepts: tuple[NDArray[Any], ...],
         *,
         values: dict[str, object],
-        absent: tuple[str, ...],
-        functions: dict[str, object],
-        taken: dict[str, object],
-        hooks: tuple[tuple[type | None, str, object], ...],
         table: Table,
         make_engine: Callable[[], Engine],
         link: str | None,
     ) -> Self: ...
-    def serves(self, est: object) -> bool: ...
+    def matches(self, est: object) -> bool: ...
+    def take_engine(self) -> Engine: ...
     def into(self, x: NDArray[Any], out: NDArray[Any], check_finite: bool = True) -> bool: ...
     def outputs(self, est: object, x: object, flat: bool = False) -> NDArray[Any] | None: ...
     def labels(self, est: object, x: object) -> NDArray[np.int64] | None: ...
