@@ -46,7 +46,20 @@ _Arrays = Mapping[str, FloatArray]
 
 
 def save(net: NetworkCore, path: str | os.PathLike[str]) -> None:
-    """Write a network to a file; see `Network.save`."""
+    """Write a network to a file; see `Network.save`.
+
+    Parameters
+    ----------
+    net : NetworkCore
+        The network.
+    path : str or path
+        With the suffix ``.safetensors`` or ``.npz``.
+
+    Raises
+    ------
+    TypeError, ValueError, OSError, RuntimeError, ImportError
+        As `Network.save`.
+    """
     write(net, path, {})
 
 
