@@ -161,6 +161,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest fastbp --ignore-missing-stub --concise \
 		--mypy-config-file pyproject.toml --allowlist tools/stubtest.allow
+	$(BIN)/python tools/check_docstrings.py
 
 build: $(BIN)/python
 	$(BIN)/pip install --quiet build

@@ -33,7 +33,7 @@ import fastbp
 from fastbp._frozen import Record
 
 ROOT = Path(__file__).resolve().parents[1]
-LEFT_OUT = ("cli", "demo", "reference", "sklearn")
+LEFT_OUT = ("cli", "demo", "reference", "sklearn")  # the last needs scikit-learn, whose parameters its classes have
 CALLED = ("fastbp", "fastbp.optim.schedules", "fastbp.random", "fastbp.training.data", "fastbp.training.metrics")
 
 

@@ -579,7 +579,8 @@ def dropout(
     Notes
     -----
     The mask of a row is the same whatever rows come with it (``first_row`` says which it is), and whatever the dtype
-    and the number of threads. `fastbp.reference.dropout_mask` computes it in numpy, and says which word is whose.
+    and the number of threads. `fastbp.reference.dropout_mask` computes it in numpy, and documents which random
+    word belongs to which element.
 
     References
     ----------

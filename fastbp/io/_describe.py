@@ -51,7 +51,7 @@ def build(data: Any, *, own: Mapping[str, type] | None = None, limit: int | None
 
     Parameters
     ----------
-    data
+    data : object
         Plain JSON.
     own : mapping of str to type, optional
         Units, losses and networks that are not the package's, by the name of the class.

@@ -216,7 +216,7 @@ def _all(units: Sequence[Unit]) -> Iterator[Unit]:
 
 
 def _has_no_place(unit: Unit) -> bool:
-    """Is its output another unit's?
+    """Return whether a unit's output is kept as another unit's.
 
     A sequence's is its last unit's; an activation whose derivative follows from its output takes its input's place.
     """
