@@ -27,7 +27,7 @@ SHIPPED = (
     "CONTRIBUTING.md",
     "Makefile",
 )
-COPIED = (*SHIPPED, "fastbp", "src_pyx", "tests", "bench", "examples", "docs", "tools")
+COPIED = (*SHIPPED, "changes", "fastbp", "src_pyx", "tests", "bench", "examples", "docs", "tools")
 
 
 def sources(*patterns: str) -> set[str]:
@@ -95,7 +95,7 @@ def test_the_sdist_holds_every_source(sdist: set[str]) -> None:
     wanted = sources(*(f"src_pyx/**/*.{end}" for end in ("pyx", "pxd", "pxi")))
     wanted |= sources(*(f"fastbp/**/*.{end}" for end in ("py", "pyi", "pxd", "pxi")), "fastbp/py.typed")
     wanted |= sources("tests/**/*.py", "tests/data/**/*", *SHIPPED)
-    wanted |= sources("bench/*.py", "examples/*.py", "docs/*.md", "tools/*")
+    wanted |= sources("bench/**/*.py", "examples/*.py", "docs/*.md", "tools/*", "changes/*.md")
     assert len([name for name in wanted if name.startswith("src_pyx")]) > 20
     assert {f"fastbp/{name}/__init__.py" for name in ("reference", "sklearn", "units")} < wanted
     assert wanted - sdist == set()
