@@ -94,8 +94,8 @@ def wheel(listed: Any) -> set[str]:
 def test_the_sdist_holds_every_source(sdist: set[str]) -> None:
     wanted = sources(*(f"src_pyx/**/*.{end}" for end in ("pyx", "pxd", "pxi")))
     wanted |= sources(*(f"fastbp/**/*.{end}" for end in ("py", "pyi", "pxd", "pxi")), "fastbp/py.typed")
-    wanted |= sources("tests/**/*.py", "tests/data/**/*", *SHIPPED)
-    wanted |= sources("bench/**/*.py", "examples/*.py", "docs/*.md", "tools/*", "changes/*.md")
+    wanted |= sources("tests/**/*.py", "tests/data/**/*", "changes/*.md", *SHIPPED)
+    wanted |= sources("bench/**/*.py", "bench/asv/asv.conf.json", "examples/*.py", "docs/*.md", "tools/*")
     assert len([name for name in wanted if name.startswith("src_pyx")]) > 20
     assert {f"fastbp/{name}/__init__.py" for name in ("reference", "sklearn", "units")} < wanted
     assert wanted - sdist == set()
