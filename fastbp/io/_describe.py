@@ -47,7 +47,7 @@ def describe(net: NetworkCore) -> dict[str, Any]:
 
 
 def build(data: Any, *, own: Mapping[str, type] | None = None, limit: int | None = None) -> NetworkCore:
-    """Make a network from what `describe` gave, or from what others wrote.
+    """Make a network from what `describe` returned, or from data of another origin.
 
     Parameters
     ----------

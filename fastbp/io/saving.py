@@ -64,7 +64,7 @@ def save(net: NetworkCore, path: str | os.PathLike[str]) -> None:
 
 
 def write(net: NetworkCore, path: str | os.PathLike[str], beside: Mapping[str, str]) -> None:
-    """Write a network to a file as `save` does, with strings of the caller's own that `read` gives back."""
+    """Write a network to a file as `save` does, with strings of the caller's own that `read` returns."""
     from pathlib import Path
 
     target = Path(path)

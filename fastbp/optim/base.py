@@ -573,7 +573,7 @@ class RuleOptimizer(Optimizer):
         return made
 
     def set_state(self, net: Any, state: Mapping[str, Any]) -> None:
-        """Go on from what `get_state` gave: with its hyper-parameters, too, and schedules of the same kind.
+        """Go on from what `get_state` returned, with its hyper-parameters and with schedules of the same kind.
 
         Raises
         ------
