@@ -20,10 +20,10 @@ BRIDGE_TESTS = $(shell grep -l "pytest\.mark\.bridge" tests/test_*.py)
 SKLEARN_RELEASES := 1.6 1.7 1.8 1.9
 TORCH := 2.13.0
 
-.PHONY: help demo test test-best test-others test-serial test-all test-bridges test-freethreaded test-threads test-debug test-ulp test-package test-sklearn test-mutants coverage bench compare sweep bars lint build clean
+.PHONY: help demo test test-best test-others test-serial test-all test-bridges test-freethreaded test-threads test-debug test-ulp test-package test-sklearn test-mutants coverage bench compare sweep bars lint changelog build clean
 
 help:
-	@echo "make demo | test | test-all | test-bridges | test-freethreaded | test-debug | test-ulp | test-package | test-sklearn | test-mutants | coverage | bench | compare | sweep | bars | lint | build | clean"
+	@echo "make demo | test | test-all | test-bridges | test-freethreaded | test-debug | test-ulp | test-package | test-sklearn | test-mutants | coverage | bench | compare | sweep | bars | lint | changelog | build | clean"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -86,7 +86,7 @@ test-ulp: $(VENV)/installed-test
 # Built with checks into an environment of its own, from a copy: the compiled modules of the tree stay as they are.
 test-debug:
 	rm -rf build/debug && mkdir -p build/debug
-	cp -r setup.py pyproject.toml MANIFEST.in Makefile *.md LICENSE fastbp src_pyx tests examples bench docs tools build/debug/
+	cp -r setup.py pyproject.toml MANIFEST.in Makefile *.md LICENSE fastbp src_pyx tests examples bench docs tools changes build/debug/
 	rm -f build/debug/fastbp/*.so build/debug/fastbp/*/*.so
 	test -x $(VENV)-debug/bin/python || $(PYTHON) -m venv $(VENV)-debug
 	cd build/debug && FASTBP_DEBUG=1 $(abspath $(VENV)-debug)/bin/pip install --quiet -e ".[test]"
@@ -161,6 +161,11 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest fastbp --ignore-missing-stub --concise \
 		--mypy-config-file pyproject.toml --allowlist tools/stubtest.allow
+	$(BIN)/python tools/check_docstrings.py
+
+# The notes of the next release, from the files in changes/.
+changelog: $(VENV)/installed-dev
+	$(BIN)/towncrier build --draft
 
 build: $(BIN)/python
 	$(BIN)/pip install --quiet build

@@ -22,6 +22,26 @@ ELEMENTS = (1000, 1000)
 SCORES = (1024, 1000)  # batch, classes
 
 
+def draw(*shape: int) -> Array:
+    """Numbers of float32 in [-4, 4), the same in every run."""
+    values: Array = ((np.random.default_rng(shape).random(shape) - 0.5) * 8).astype(np.float32)
+    return values
+
+
+def targets(kind: str) -> Array:
+    """Targets of a kind that a row of the losses' table names, for scores of the shape SCORES."""
+    if kind == "labels":
+        return np.random.default_rng(0).integers(0, SCORES[1], SCORES[0])
+    values = np.ascontiguousarray(draw(*SCORES[::-1]).T)
+    made = {
+        "probabilities": (values + np.float32(4)) / np.float32(8),
+        "values": values,
+        "counts": np.floor(values**2),
+        "signs": np.sign(values),
+    }
+    return made[kind]
+
+
 def plain_sigmoid(z: Array) -> Array:
     """As people write it."""
     return 1 / (1 + np.exp(-z))

@@ -14,7 +14,7 @@ import pytest
 
 import fastbp
 from bench.conftest import Measure, assert_agree
-from bench.elementwise import plain_sigmoid, plain_softmax_nll
+from bench.elementwise import ELEMENTS, SCORES, draw, plain_sigmoid, plain_softmax_nll, targets
 from bench.rivals import Array
 from fastbp import reference
 from fastbp.reference import ACTIVATIONS, LOSSES, Activation, LossRule
@@ -22,8 +22,6 @@ from fastbp.reference import ACTIVATIONS, LOSSES, Activation, LossRule
 DTYPE = np.float32
 PRODUCTS = ((64, 64, 64), (128, 784, 256), (1, 4096, 4096), (1024, 1024, 1024))  # rows, terms, columns
 LAYERS = ((128, 784, 256), (100, 2500, 2000))  # batch, in, out
-ELEMENTS = (1000, 1000)
-SCORES = (1024, 1000)  # batch, classes
 
 Call = Callable[[], Any]
 
@@ -33,11 +31,6 @@ class Case(NamedTuple):
 
     rivals: Mapping[str, Call]
     expected: tuple[Array, ...]
-
-
-def draw(*shape: int) -> Array:
-    """Numbers in [-4, 4), the same in every run."""
-    return ((np.random.default_rng(shape).random(shape) - 0.5) * 8).astype(DTYPE)
 
 
 def wide(*arrays: Array) -> tuple[Array, ...]:
@@ -120,14 +113,7 @@ def activation_backward(rule: Activation) -> Case:
 
 def loss(rule: LossRule) -> Case:
     z, out = draw(*SCORES), np.empty(SCORES, DTYPE)
-    targets = {
-        "labels": np.random.default_rng(0).integers(0, SCORES[1], SCORES[0]),
-        "probabilities": (draw(*SCORES[::-1]).T + DTYPE(4)) / DTYPE(8),
-        "values": draw(*SCORES[::-1]).T,
-        "counts": np.floor(draw(*SCORES[::-1]).T ** 2),
-        "signs": np.sign(draw(*SCORES[::-1]).T),
-    }
-    t = np.ascontiguousarray(targets[rule.targets])
+    t = targets(rule.targets)
     mine, plain = functions(rule.name, rule.twin)
     rivals = {"fastbp": lambda: mine(z, t, out=out), "numpy": lambda: plain(z, t)}
     value, dz = rule.twin(z.astype(np.float64), t)

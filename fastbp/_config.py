@@ -203,8 +203,8 @@ def decode(data: Any, make: Callable[[str, dict[str, Any]], Any], depth: int = 0
 
     Parameters
     ----------
-    data
-        As `encode` gives it, or anything else that stands in a file.
+    data : object
+        What `encode` returned, or anything else that a file holds.
     make : function of (name, values)
         What makes an object of a class.
 

@@ -55,6 +55,11 @@ def set_num_threads(n: int) -> None:
 def get_num_threads() -> int:
     """Return the number of threads that a call from this thread may use.
 
+    Returns
+    -------
+    int
+        From 1 to 64.
+
     Examples
     --------
     >>> import fastbp
@@ -72,6 +77,11 @@ def threads(n: int) -> Iterator[None]:
     ----------
     n : int
         From 1 to 64.
+
+    Yields
+    ------
+    None
+        The earlier number counts again after the block.
 
     Raises
     ------
@@ -93,7 +103,14 @@ def threads(n: int) -> Iterator[None]:
 
 
 def config() -> dict[str, Any]:
-    """Tell what is in use: versions, the instruction set chosen, threads, the compiler.
+    """Return what is in use: versions, the instruction set chosen, threads, the compiler.
+
+    Returns
+    -------
+    dict of str to object
+        ``version``, ``numpy`` and ``python``: versions. ``isa``: the instruction set chosen, of those in
+        ``isa_supported``. ``threads``: as `get_num_threads`. ``compiler``, ``debug``: how the kernels were built.
+        ``machine``: the processor's architecture.
 
     Examples
     --------

@@ -6,6 +6,8 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -89,5 +91,19 @@ def test_docstrings_that_cannot_be_written_raise() -> None:
             tool.docstring(text)
 
 
+CHANGES = sorted(path for path in (ROOT / "changes").glob("*") if path.name not in ("README.md", "template.md"))
+
+
 def test_version_is_in_the_changelog() -> None:
-    assert f"## [{fastbp.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+    """Once it has been released; before that its changes are in the files of changes/."""
+    assert CHANGES or f"## [{fastbp.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_changes_are_entries_of_a_known_type() -> None:
+    """`towncrier build` leaves out a file with another name, and says nothing."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["towncrier"]
+    types = "|".join(entry["directory"] for entry in settings["type"])
+    for path in CHANGES:
+        assert re.fullmatch(rf"[\w-]+\.({types})(\.\d+)?\.md", path.name), f"{path.name}: see changes/README.md"
+        text = path.read_text(encoding="utf-8")
+        assert text.strip() and not text.startswith(("-", "*", "#")), f"{path.name}: an entry without its bullet"

@@ -27,7 +27,7 @@ SHIPPED = (
     "CONTRIBUTING.md",
     "Makefile",
 )
-COPIED = (*SHIPPED, "fastbp", "src_pyx", "tests", "bench", "examples", "docs", "tools")
+COPIED = (*SHIPPED, "changes", "fastbp", "src_pyx", "tests", "bench", "examples", "docs", "tools")
 
 
 def sources(*patterns: str) -> set[str]:
@@ -94,8 +94,9 @@ def wheel(listed: Any) -> set[str]:
 def test_the_sdist_holds_every_source(sdist: set[str]) -> None:
     wanted = sources(*(f"src_pyx/**/*.{end}" for end in ("pyx", "pxd", "pxi")))
     wanted |= sources(*(f"fastbp/**/*.{end}" for end in ("py", "pyi", "pxd", "pxi")), "fastbp/py.typed")
-    wanted |= sources("tests/**/*.py", "tests/data/**/*", *SHIPPED)
-    wanted |= sources("bench/**/*.py", "bench/**/*.pxi", "examples/*.py", "docs/*.md", "tools/*")
+    wanted |= sources("tests/**/*.py", "tests/data/**/*", "changes/*.md", *SHIPPED)
+    wanted |= sources("bench/**/*.py", "bench/**/*.pxi", "bench/asv/asv.conf.json")
+    wanted |= sources("examples/*.py", "docs/*.md", "tools/*")
     assert len([name for name in wanted if name.startswith("src_pyx")]) > 20
     assert {f"fastbp/{name}/__init__.py" for name in ("reference", "sklearn", "units")} < wanted
     assert wanted - sdist == set()

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = Path("src_pyx") / "fastbp"
 FILES = ("setup.py", "pyproject.toml", "MANIFEST.in", "Makefile", "LICENSE")
 FILES += ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
-FOLDERS = ("fastbp", "src_pyx", "tests", "examples", "bench", "docs", "tools")
+FOLDERS = ("fastbp", "src_pyx", "tests", "examples", "bench", "docs", "tools", "changes")
 KERNEL_TESTS = "-m kernel"  # pytest's arguments with each other instruction set than the best one
 UNWANTED = shutil.ignore_patterns("*.so", "__pycache__", "results")
 

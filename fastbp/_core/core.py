@@ -138,7 +138,11 @@ class NetworkCore:
         """Go into training, in which a network begins: dropout drops, batches are normalised by their own statistics.
 
         `forward`, `value_and_grad`, `train_step` and `fastbp.train` follow it; predictions and `loss_value` never do.
-        Returns the network itself.
+
+        Returns
+        -------
+        Network
+            The network itself.
         """
         self._set_training(True)
         return self
@@ -146,7 +150,10 @@ class NetworkCore:
     def eval(self) -> Self:
         """Leave training: nothing is random, and batches are normalised by the statistics kept from training.
 
-        Returns the network itself.
+        Returns
+        -------
+        Network
+            The network itself.
         """
         self._set_training(False)
         return self
@@ -249,7 +256,7 @@ class NetworkCore:
         return loss + self._penalty.penalty()
 
     def _penalize(self, loss: float, grads: Gradients | None = None) -> float:
-        """Do so after the engine has let go of the network."""
+        """Return the loss with the penalties' value, like `_with_penalty`, but acquire the lock for it."""
         if self._penalty is None:
             return loss
         with self._lock:
@@ -433,6 +440,11 @@ class NetworkCore:
     def predict(self, x: FloatArray) -> NDArray[Any]:
         """Predict from the rows of x.
 
+        Parameters
+        ----------
+        x : ndarray of the network's dtype, shape (n, in)
+            As for `value_and_grad`.
+
         Returns
         -------
         ndarray
@@ -446,7 +458,17 @@ class NetworkCore:
         return self.loss.predict(self._output(x))
 
     def predict_proba(self, x: FloatArray) -> FloatArray:
-        """Return the probabilities, (n, out): of each class, or of 1 for `SigmoidNLL`. Always a fresh array.
+        """Return the probabilities of each class, or of 1 for `SigmoidNLL`.
+
+        Parameters
+        ----------
+        x : ndarray of the network's dtype, shape (n, in)
+            As for `value_and_grad`.
+
+        Returns
+        -------
+        ndarray of the network's dtype, shape (n, out)
+            Always a fresh array.
 
         Raises
         ------
@@ -464,11 +486,42 @@ class NetworkCore:
                 return self._run_forward(x, False)
 
     def outputs(self, x: FloatArray) -> FloatArray:
-        """Return what the last unit gives where the network evaluates, as in a prediction: a fresh array."""
+        """Return the outputs of the last unit in evaluation, as in a prediction.
+
+        Parameters
+        ----------
+        x : ndarray of the network's dtype, shape (n, in)
+            As for `value_and_grad`.
+
+        Returns
+        -------
+        ndarray of the network's dtype, shape (n, out)
+            Always a fresh array.
+        """
         return self._output(x).copy()
 
     def loss_value(self, x: FloatArray, t: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
-        """Compute the mean loss alone; arguments and errors as `value_and_grad`."""
+        """Compute the mean loss alone, in evaluation, penalties included.
+
+        Parameters
+        ----------
+        x : ndarray of the network's dtype, shape (n, in)
+            As for `value_and_grad`.
+        t : array_like
+            As for `value_and_grad`.
+        sample_weight : array_like, shape (n,), optional
+            As for `value_and_grad`.
+
+        Returns
+        -------
+        loss : float
+            Summed in float64.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            As for `value_and_grad`.
+        """
         if self._whole is None:
             y = self._output(x)
             loss = float(self.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")[0])
@@ -487,10 +540,14 @@ class NetworkCore:
 
         Parameters
         ----------
-        x, t, sample_weight
-            As `value_and_grad`.
+        x : ndarray of the network's dtype, shape (n, in)
+            As for `value_and_grad`.
+        t : array_like
+            As for `value_and_grad`.
         optimizer : Optimizer
             It keeps its state for this network.
+        sample_weight : array_like, shape (n,), optional
+            As for `value_and_grad`.
 
         Returns
         -------

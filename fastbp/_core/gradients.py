@@ -68,6 +68,15 @@ class NamedViews(Mapping[str, FloatArray]):
 class Gradients(NamedViews):
     """The gradient of a loss at every parameter of a network: one flat array, and views into it by name.
 
+    Parameters
+    ----------
+    flat : ndarray, shape (n_parameters,)
+        The array that the views are of.
+    shapes : dict of str to tuple of int
+        The parameters' shapes, in their order.
+    linear : tuple of str
+        The paths of the linear units.
+
     Attributes
     ----------
     flat : ndarray, shape (n_parameters,)
@@ -96,24 +105,70 @@ class Gradients(NamedViews):
         self._tables: dict[tuple[tuple[str, ...], ...], _engine.Table] = {}
 
     def copy(self) -> Gradients:
-        """Return gradients of their own, which no network overwrites."""
+        """Return an equal object with an array of its own, which no network overwrites.
+
+        Returns
+        -------
+        Gradients
+            Of the same names and shapes.
+        """
         return _with_values(self.flat, self._shapes, self._linear)
 
     def over(self, flat: FloatArray) -> Gradients:
-        """Return the same views by name into another flat array of as many elements."""
+        """Return the same views by name into another flat array of as many elements.
+
+        Parameters
+        ----------
+        flat : ndarray, shape (n_parameters,)
+            The other array; it is not copied.
+
+        Returns
+        -------
+        Gradients
+            Views into ``flat``.
+        """
         return Gradients(flat, self._shapes, self._linear)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _with_values, (self.flat, self._shapes, self._linear)
 
     def table(self, names: tuple[tuple[str, ...], ...]) -> _engine.Table:
-        """Return where the engine writes the gradients of the units that have these parameters."""
+        """Return where the engine writes the gradients of the units that have these parameters.
+
+        Parameters
+        ----------
+        names : tuple of tuple of str
+            The names of the parameters of each unit: one or two.
+
+        Returns
+        -------
+        Table
+            The engine's table, always the same object for the same names.
+        """
         if names not in self._tables:
             self._tables[names] = make_table(self._views, names)
         return self._tables[names]
 
     def checked_like(self, name: str, given: Gradients) -> Gradients:
-        """Return gradients that have the names, shapes and dtype of these, or raise."""
+        """Return gradients that have the names, shapes and dtype of these, or raise.
+
+        Parameters
+        ----------
+        name : str
+            The argument's name in an error message.
+        given : Gradients
+            What is checked.
+
+        Returns
+        -------
+        Gradients
+            ``given``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            The dtype differs; names or shapes differ.
+        """
         if given._shapes != self._shapes:
             raise ValueError(f"{name} is {given!r}, expected {self!r}")
         if given.flat.dtype != self.flat.dtype:
@@ -121,7 +176,23 @@ class Gradients(NamedViews):
         return given
 
     def checked_out(self, out: Gradients) -> Gradients:
-        """Return `out` if these gradients can be written there, or raise."""
+        """Return `out` if these gradients can be written there, or raise.
+
+        Parameters
+        ----------
+        out : Gradients
+            What is checked.
+
+        Returns
+        -------
+        Gradients
+            ``out``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            It is something else, is read-only, or differs in names, shapes or dtype.
+        """
         if not isinstance(out, Gradients):
             raise TypeError(f"out must be Gradients, as grads.copy() gives, got {type(out).__name__}")
         self.checked_like("out", out)

@@ -105,7 +105,7 @@ def elements(unit: Unit) -> int:
 
 
 def runs_in_engine(unit: Unit) -> bool:
-    """Is it, with all that it is made of, the engine's own?"""
+    """Return whether a unit, with all that it is made of, is the engine's own."""
     return unit.kind is not None and all(map(runs_in_engine, getattr(unit, "units", ())))
 
 

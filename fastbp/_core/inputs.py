@@ -30,10 +30,14 @@ class Inputs:
 
     Parameters
     ----------
-    chain, loss
-        The network's.
-    dtype, n_in, n_out
-        The network's; a number that is not known before a user's unit runs is None.
+    chain : sequence of Unit
+        The network's units.
+    loss : Loss
+        The network's loss.
+    dtype : dtype
+        The network's dtype.
+    n_in, n_out : int or None
+        The widths of its input and output; None where a width is not known before a user's unit runs.
     """
 
     def __init__(

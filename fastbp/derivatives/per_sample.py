@@ -28,6 +28,13 @@ Named = dict[str, FloatArray]
 class SampleGradients(NamedViews):
     """The gradient of each row's loss at every parameter: one array, and views into it by name.
 
+    Parameters
+    ----------
+    flat : ndarray, shape (n, n_parameters)
+        The array that the views are of.
+    shapes : dict of str to tuple of int
+        The parameters' shapes, in their order.
+
     Attributes
     ----------
     flat : ndarray, shape (n, n_parameters)

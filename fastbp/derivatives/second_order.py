@@ -75,7 +75,20 @@ def jacobian(net: NetworkCore, x: Any) -> FloatArray:
 class CurvaturePoint:
     """What products with the Hessian at one point need: a forward pass, and the gradients at the outputs.
 
-    `Network.curvature_at` makes one. It is of the parameters as they were then: after a step make another one.
+    `Network.curvature_at` makes one. It belongs to the parameters as they were then: after a step make another one.
+
+    Parameters
+    ----------
+    net : Network
+        The network whose mean loss is differentiated.
+    x : ndarray of the network's dtype, shape (n, in)
+        As for `Network.value_and_grad`.
+    t : array_like
+        As for `Network.value_and_grad`.
+    sample_weight : array_like, shape (n,), optional
+        As for `Network.value_and_grad`.
+    recorder : Recorder, optional
+        The network's own, for the package's modules; None: another one is made.
 
     Attributes
     ----------
@@ -153,8 +166,9 @@ class CurvaturePoint:
         Parameters
         ----------
         v : ndarray of the network's dtype, shape (n_parameters,), or Gradients
+            In the order of ``flat_parameters``.
         out : ndarray of the network's dtype, shape (n_parameters,), optional
-            Where the product goes: side by side, sharing no memory with v.
+            Where the product goes: contiguous, sharing no memory with v.
 
         Returns
         -------
@@ -164,7 +178,20 @@ class CurvaturePoint:
         return self._product(v, out, curved=True)
 
     def gnvp(self, v: FloatArray | Gradients, *, out: FloatArray | None = None) -> FloatArray:
-        """Return the product of the Gauss-Newton matrix with v; arguments as `hvp`."""
+        """Return the product of the Gauss-Newton matrix with v, as `Network.gnvp`.
+
+        Parameters
+        ----------
+        v : ndarray of the network's dtype, shape (n_parameters,), or Gradients
+            In the order of ``flat_parameters``.
+        out : ndarray of the network's dtype, shape (n_parameters,), optional
+            Where the product goes: contiguous, sharing no memory with v.
+
+        Returns
+        -------
+        ndarray, shape (n_parameters,)
+            ``out``, or a fresh array.
+        """
         return self._product(v, out, curved=False)
 
     def _product(self, v: Any, out: Any, curved: bool) -> FloatArray:

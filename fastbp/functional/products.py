@@ -104,7 +104,7 @@ def matmul_backward(
     a, b : ndarray of dc's dtype, shapes (m, k) and (k, n)
         The factors. Any strides.
     out : tuple (da, db), optional
-        Where the results go; None in it: a fresh array. No memory shared with an input or with each other.
+        Where the results go; None entries are allocated. No memory shared with an input or with each other.
 
     Returns
     -------
@@ -228,14 +228,16 @@ def linear_backward(
     need_dx : bool
         False: dx is not computed (a first layer does not need it), and None is returned in its place.
     out : tuple (dx, dw, db), optional
-        Where the results go; None in it: a fresh array. No memory shared with an input or with each other.
+        Where the results go; None entries are allocated. No memory shared with an input or with each other.
 
     Returns
     -------
     dx : ndarray of dy's dtype, shape (n, n_in), or None
+        The gradient at x; None without need_dx.
     dw : ndarray of dy's dtype, shape (n_in, n_out)
+        The gradient at w.
     db : ndarray of dy's dtype, shape (n_out,)
-        Those of ``out``, or fresh arrays in C order.
+        The gradient at b. All are those of ``out``, or fresh arrays in C order.
 
     Raises
     ------

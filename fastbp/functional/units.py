@@ -150,7 +150,7 @@ def layer_norm(
     scale, shift : ndarray of x's dtype, shape (m,), optional
         None: 1 and 0. There is no shift without a scale.
     eps : float, optional
-        What the variance is at least, so to say: 0 or more.
+        Added to the variance for numerical stability; >= 0.
     out : ndarray of x's dtype and shape, optional
         Where the result goes. Any strides; it may be x itself, and otherwise shares no memory with an input.
 
@@ -205,13 +205,14 @@ def layer_norm_backward(
     eps : float, optional
         As for `layer_norm`.
     out : tuple (dx, dscale, dshift), optional
-        Where the results go; None in it: a fresh array. dx may be dy or x itself.
+        Where the results go; None entries are allocated. dx may be dy or x itself.
 
     Returns
     -------
     dx : ndarray of dy's dtype and shape
+        The gradient at x.
     dscale, dshift : ndarray of dy's dtype, shape (m,), or None
-        Those of ``out``, or fresh arrays in C order.
+        The gradients at scale and shift. All are those of ``out``, or fresh arrays in C order.
 
     Raises
     ------
@@ -315,13 +316,14 @@ def rms_norm_backward(
     eps : float, optional
         As for `rms_norm`.
     out : tuple (dx, dscale), optional
-        Where the results go; None in it: a fresh array. dx may be dy or x itself.
+        Where the results go; None entries are allocated. dx may be dy or x itself.
 
     Returns
     -------
     dx : ndarray of dy's dtype and shape
+        The gradient at x.
     dscale : ndarray of dy's dtype, shape (m,), or None
-        Those of ``out``, or fresh arrays in C order.
+        The gradient at scale. Both are those of ``out``, or fresh arrays in C order.
 
     Raises
     ------
@@ -484,13 +486,14 @@ def batch_norm_backward(
     eps : float, optional
         As for `batch_norm`.
     out : tuple (dx, dscale, dshift), optional
-        Where the results go; None in it: a fresh array. dx may be dy or x itself.
+        Where the results go; None entries are allocated. dx may be dy or x itself.
 
     Returns
     -------
     dx : ndarray of dy's dtype and shape
+        The gradient at x.
     dscale, dshift : ndarray of dy's dtype, shape (m,), or None
-        Those of ``out``, or fresh arrays in C order.
+        The gradients at scale and shift. All are those of ``out``, or fresh arrays in C order.
 
     Raises
     ------
@@ -576,7 +579,8 @@ def dropout(
     Notes
     -----
     The mask of a row is the same whatever rows come with it (``first_row`` says which it is), and whatever the dtype
-    and the number of threads. `fastbp.reference.dropout_mask` computes it in numpy, and says which word is whose.
+    and the number of threads. `fastbp.reference.dropout_mask` computes it in numpy, and documents which random
+    word belongs to which element.
 
     References
     ----------
@@ -741,13 +745,14 @@ def prelu_backward(
     slope : ndarray of dy's dtype, shape (1,) or (m,)
         As for `prelu`.
     out : tuple (dz, dslope), optional
-        Where the results go; None in it: a fresh array. dz may be dy or z itself.
+        Where the results go; None entries are allocated. dz may be dy or z itself.
 
     Returns
     -------
     dz : ndarray of dy's dtype and shape
+        The gradient at z.
     dslope : ndarray of dy's dtype and slope's shape
-        Those of ``out``, or fresh arrays in C order.
+        The gradient at slope. Both are those of ``out``, or fresh arrays in C order.
 
     Raises
     ------
@@ -873,14 +878,14 @@ def embedding_backward(
     columns : int, optional
         As for `embedding`.
     out : tuple (dx, dtable), optional
-        Where the results go; None in it: a fresh array. No memory shared with an input or with each other.
+        Where the results go; None entries are allocated. No memory shared with an input or with each other.
 
     Returns
     -------
     dx : ndarray of dy's dtype, shape (n, m), or None
-        None where x has integers.
+        The gradient at x; None where x has integers.
     dtable : ndarray of dy's dtype, shape (n_codes, width)
-        Those of ``out``, or fresh arrays in C order.
+        The gradient at the table. Both are those of ``out``, or fresh arrays in C order.
 
     Raises
     ------

@@ -47,11 +47,11 @@ def describe(net: NetworkCore) -> dict[str, Any]:
 
 
 def build(data: Any, *, own: Mapping[str, type] | None = None, limit: int | None = None) -> NetworkCore:
-    """Make a network from what `describe` gave, or from what others wrote.
+    """Make a network from what `describe` returned, or from data of another origin.
 
     Parameters
     ----------
-    data
+    data : object
         Plain JSON.
     own : mapping of str to type, optional
         Units, losses and networks that are not the package's, by the name of the class.

@@ -46,12 +46,25 @@ _Arrays = Mapping[str, FloatArray]
 
 
 def save(net: NetworkCore, path: str | os.PathLike[str]) -> None:
-    """Write a network to a file; see `Network.save`."""
+    """Write a network to a file; see `Network.save`.
+
+    Parameters
+    ----------
+    net : NetworkCore
+        The network.
+    path : str or path
+        With the suffix ``.safetensors`` or ``.npz``.
+
+    Raises
+    ------
+    TypeError, ValueError, OSError, RuntimeError, ImportError
+        As `Network.save`.
+    """
     write(net, path, {})
 
 
 def write(net: NetworkCore, path: str | os.PathLike[str], beside: Mapping[str, str]) -> None:
-    """Write a network to a file as `save` does, with strings of the caller's own that `read` gives back."""
+    """Write a network to a file as `save` does, with strings of the caller's own that `read` returns."""
     from pathlib import Path
 
     target = Path(path)

@@ -132,7 +132,9 @@ class Loss:
         Returns
         -------
         loss : float, or ndarray of shape (N,) for "none"
+            What the reduction says.
         dy : ndarray of y's dtype and shape
+            Its gradient; for "none" that of the sum of the rows' losses.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define value_and_grad(y, t), which a loss must")
 
@@ -144,12 +146,40 @@ class Loss:
         sample_weight: ArrayLike | None = None,
         reduction: Reduction = "mean",
     ) -> Any:
-        """Return the loss, and remember the gradient for `backward`."""
+        """Return the loss, and keep its gradient for `backward`.
+
+        Parameters
+        ----------
+        y : ndarray of float32 or float64, shape (N, K)
+            As for `value_and_grad`.
+        t : array_like
+            As for `value_and_grad`.
+        sample_weight : array_like, shape (N,), optional
+            As for `value_and_grad`.
+        reduction : {"mean", "sum", "none"}
+            As for `value_and_grad`.
+
+        Returns
+        -------
+        loss : float, or ndarray of shape (N,) for "none"
+            As `value_and_grad` gives it.
+        """
         loss, self._gradient = self.value_and_grad(y, t, sample_weight=sample_weight, reduction=reduction)
         return loss
 
     def backward(self) -> FloatArray:
-        """Return the gradient at the y of the last `forward`: always the same array until the next one."""
+        """Return the gradient at the y of the last `forward`.
+
+        Returns
+        -------
+        dy : ndarray of y's dtype and shape
+            Always the same array until the next `forward`.
+
+        Raises
+        ------
+        RuntimeError
+            There was no `forward`.
+        """
         gradient: FloatArray | None = self.__dict__.get("_gradient")
         if gradient is None:
             raise RuntimeError(f"{self!r}.backward before forward: call forward(y, t) first")
@@ -162,10 +192,14 @@ class Loss:
 
         Parameters
         ----------
-        y, t, sample_weight
-            As `value_and_grad`.
+        y : ndarray of float32 or float64, shape (N, K)
+            As for `value_and_grad`.
+        t : array_like
+            As for `value_and_grad`.
         u : ndarray of y's dtype and shape
             A direction.
+        sample_weight : array_like, shape (N,), optional
+            As for `value_and_grad`.
 
         Returns
         -------
@@ -175,17 +209,50 @@ class Loss:
         raise TypeError(f"{self!r} does not define curvature(y, t, u): second order needs it")
 
     def predict(self, y: FloatArray) -> NDArray[Any]:
-        """Return what a network predicts whose outputs are y: y itself, as a fresh array, unless the loss says more."""
+        """Return the predictions of a network with the outputs y: y itself, unless the loss defines more.
+
+        Parameters
+        ----------
+        y : ndarray of float32 or float64, shape (N, K)
+            The network's outputs.
+
+        Returns
+        -------
+        ndarray
+            A fresh array with a row or a label for each row of y.
+        """
         return y.copy()
 
     def predict_proba(self, y: FloatArray) -> FloatArray:
-        """Return the probabilities that the outputs y stand for; ValueError where they stand for none."""
+        """Return the probabilities that the outputs y stand for.
+
+        Parameters
+        ----------
+        y : ndarray of float32 or float64, shape (N, K)
+            The network's outputs.
+
+        Returns
+        -------
+        ndarray of y's dtype and shape
+            A fresh array.
+
+        Raises
+        ------
+        ValueError
+            The outputs of this loss are no probabilities.
+        """
         raise ValueError(
             f"predict_proba needs a loss of probabilities, such as SoftmaxNLL or SigmoidNLL, this network has {self!r}"
         )
 
     def config(self) -> dict[str, Any]:
-        """Return the arguments that make an equal loss, as plain JSON values; as `Unit.config`."""
+        """Return the arguments that make an equal loss, as plain JSON values; as `Unit.config`.
+
+        Returns
+        -------
+        dict of str to object
+            By the names of the arguments.
+        """
         return _config.arguments(self)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -197,7 +264,18 @@ class Loss:
 
 
 def engine_parts(loss: Loss) -> list[tuple[float, RuleLoss]] | None:
-    """Return the weights and losses that the engine adds up to this loss; None where Python must compute it."""
+    """Return the weights and losses that the engine adds up to this loss; None where Python must compute it.
+
+    Parameters
+    ----------
+    loss : Loss
+        The loss, perhaps a sum of losses, also of sums.
+
+    Returns
+    -------
+    list of (float, RuleLoss), or None
+        At most ``MAX_PARTS`` of them.
+    """
     if isinstance(loss, RuleLoss):
         return [(1.0, loss)] if type(loss).value_and_grad is RuleLoss.value_and_grad else None
     if not isinstance(loss, LossSum) or type(loss).value_and_grad is not LossSum.value_and_grad:
@@ -212,7 +290,20 @@ def engine_parts(loss: Loss) -> list[tuple[float, RuleLoss]] | None:
 
 
 def check_fit(parts: Sequence[tuple[float, RuleLoss]], columns: int) -> None:
-    """Raise where an option does not fit so many outputs, or two losses of a sum differ in the targets' width."""
+    """Raise where an option does not fit so many outputs, or two losses of a sum differ in the targets' width.
+
+    Parameters
+    ----------
+    parts : sequence of (float, RuleLoss)
+        As `engine_parts` returns them.
+    columns : int
+        The number of outputs.
+
+    Raises
+    ------
+    ValueError
+        The message names the loss.
+    """
     widths = [(loss, loss.fitted(columns).targets) for _, loss in parts]
     for loss, width in widths[1:]:
         if width != widths[0][1]:
@@ -225,6 +316,13 @@ def check_fit(parts: Sequence[tuple[float, RuleLoss]], columns: int) -> None:
 
 class RuleLoss(Loss):
     """Base of the losses of the table.
+
+    Parameters
+    ----------
+    *given : object
+        Options in the order of the table.
+    **options : object
+        Options by name. Those that are left out have their defaults.
 
     Attributes
     ----------
@@ -247,11 +345,40 @@ class RuleLoss(Loss):
         return dict(self._options)
 
     def fitted(self, columns: int) -> Fitted:
-        """Return the options for so many outputs; ValueError where they do not fit."""
+        """Return the options as the kernels take them for so many outputs.
+
+        Parameters
+        ----------
+        columns : int
+            The number of outputs.
+
+        Returns
+        -------
+        Fitted
+            Numbers and vectors in the kernel's order, and the width of the targets.
+
+        Raises
+        ------
+        ValueError
+            An option does not fit so many outputs.
+        """
         return self.rule.fit(columns, **self._options)
 
     def compiled(self, columns: int, dtype: DTypeLike) -> _ops.RowLoss:
-        """Return what the engine computes with, for outputs of this number and dtype."""
+        """Return what the engine computes with, for outputs of this number and dtype.
+
+        Parameters
+        ----------
+        columns : int
+            The number of outputs.
+        dtype : {"float32", "float64"}
+            Their dtype.
+
+        Returns
+        -------
+        RowLoss
+            The compiled loss with its options.
+        """
         return _calls.row_loss(self.rule, self.fitted(columns), np.dtype(dtype))
 
     def predict(self, y: FloatArray) -> NDArray[Any]:

@@ -110,8 +110,12 @@ class Network(NetworkCore):
 
         Parameters
         ----------
-        x, t, sample_weight
-            As `value_and_grad`.
+        x : ndarray of the network's dtype, shape (n, in)
+            As for `value_and_grad`.
+        t : array_like
+            As for `value_and_grad`.
+        sample_weight : array_like, shape (n,), optional
+            As for `value_and_grad`.
 
         Returns
         -------
@@ -160,7 +164,7 @@ class Network(NetworkCore):
 
         Notes
         -----
-        One way up, and one way down for each output.
+        One forward pass, and one backward pass for each output.
 
         References
         ----------
@@ -181,12 +185,16 @@ class Network(NetworkCore):
     def curvature_at(
         self, x: FloatArray, t: ArrayLike, *, sample_weight: ArrayLike | None = None
     ) -> second_order.CurvaturePoint:
-        """Go up and down once, and keep what products with the Hessian at this point need: for several of them.
+        """Compute one forward and one backward pass, and keep them for several products with the Hessian at this point.
 
         Parameters
         ----------
-        x, t, sample_weight
-            As `value_and_grad`.
+        x : ndarray of the network's dtype, shape (n, in)
+            As for `value_and_grad`.
+        t : array_like
+            As for `value_and_grad`.
+        sample_weight : array_like, shape (n,), optional
+            As for `value_and_grad`.
 
         Returns
         -------
@@ -217,10 +225,14 @@ class Network(NetworkCore):
 
         Parameters
         ----------
-        x, t, sample_weight
-            As `value_and_grad`.
+        x : ndarray of the network's dtype, shape (n, in)
+            As for `value_and_grad`.
+        t : array_like
+            As for `value_and_grad`.
         v : ndarray of the network's dtype, shape (n_parameters,), or Gradients
             In the order of ``flat_parameters``.
+        sample_weight : array_like, shape (n,), optional
+            As for `value_and_grad`.
 
         Returns
         -------
@@ -251,12 +263,19 @@ class Network(NetworkCore):
         """Compute the product of the Gauss-Newton matrix of the mean loss with a vector. It evaluates.
 
         G v = J' H_L J v, where J is the derivative of the outputs by the parameters, H_L the loss's Hessian at the
-        outputs: the Hessian but for what the units bend; positive semi-definite where the loss is convex
+        outputs: the Hessian without the second derivatives of the units; positive semi-definite where the loss is
+        convex
 
         Parameters
         ----------
-        x, t, v, sample_weight
-            As `hvp`.
+        x : ndarray of the network's dtype, shape (n, in)
+            As for `value_and_grad`.
+        t : array_like
+            As for `value_and_grad`.
+        v : ndarray of the network's dtype, shape (n_parameters,), or Gradients
+            In the order of ``flat_parameters``.
+        sample_weight : array_like, shape (n,), optional
+            As for `value_and_grad`.
 
         Returns
         -------
@@ -287,8 +306,12 @@ class Network(NetworkCore):
 
         Parameters
         ----------
-        x, t, sample_weight
-            As `value_and_grad`.
+        x : ndarray of the network's dtype, shape (n, in)
+            As for `value_and_grad`.
+        t : array_like
+            As for `value_and_grad`.
+        sample_weight : array_like, shape (n,), optional
+            As for `value_and_grad`.
 
         Returns
         -------
@@ -323,8 +346,10 @@ class Network(NetworkCore):
 
         Parameters
         ----------
-        x, t
-            As `value_and_grad`.
+        x : ndarray of the network's dtype, shape (n, in)
+            As for `value_and_grad`.
+        t : array_like
+            As for `value_and_grad`.
 
         Returns
         -------
@@ -355,8 +380,10 @@ class Network(NetworkCore):
 
         Parameters
         ----------
-        x, t
-            As `value_and_grad`.
+        x : ndarray of the network's dtype, shape (n, in)
+            As for `value_and_grad`.
+        t : array_like
+            As for `value_and_grad`.
 
         Returns
         -------
@@ -399,6 +426,11 @@ class Network(NetworkCore):
         ----------
         dtype : {"float32", "float64"}, optional
             Another dtype; parameters are rounded.
+
+        Returns
+        -------
+        Network
+            Of this network's class, with the same parameters, state, options, seed and mode.
         """
         cls, chain, keywords, *rest = _describe.parts(self)
         if dtype is not None:
@@ -447,6 +479,11 @@ class Network(NetworkCore):
         batch_size : int, optional
             Adds what a gradient of so many rows keeps between the units.
 
+        Returns
+        -------
+        Summary
+            Printed, it is the table; the totals are its attributes.
+
         Examples
         --------
         >>> import fastbp
@@ -457,7 +494,13 @@ class Network(NetworkCore):
         return Summary(self, batch_size)
 
     def config(self) -> dict[str, Any]:
-        """Return the arguments that make an equal network, without its parameters, as plain JSON values."""
+        """Return the arguments that make an equal network, without its parameters, as plain JSON values.
+
+        Returns
+        -------
+        dict of str to object
+            By the names of the arguments; units and losses as dicts of their class and its arguments.
+        """
         return _config.arguments(self)
 
     def __reduce__(self) -> tuple[Any, ...]:

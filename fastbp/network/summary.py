@@ -53,6 +53,13 @@ class Summary:
     ``str`` gives it as text; a notebook shows it as a table. A multiply-add is a multiplication in a matrix product
     with the addition that follows; what goes through the elements one by one counts as none.
 
+    Parameters
+    ----------
+    net : Network
+        The network that is summarised.
+    batch_size : int, optional
+        For ``activation_bytes``; at least 1.
+
     Attributes
     ----------
     rows : tuple of Row
@@ -209,7 +216,7 @@ def _all(units: Sequence[Unit]) -> Iterator[Unit]:
 
 
 def _has_no_place(unit: Unit) -> bool:
-    """Is its output another unit's?
+    """Return whether a unit's output is kept as another unit's.
 
     A sequence's is its last unit's; an activation whose derivative follows from its output takes its input's place.
     """

@@ -39,14 +39,44 @@ class Schedule:
         raise NotImplementedError(f"{type(self).__name__} must define __call__(step)")
 
     def observe(self, loss: float) -> None:
-        """Take notice of the loss of an epoch: on the validation data, where there are any."""
+        """Take the loss of an epoch into account; most schedules ignore it.
+
+        Parameters
+        ----------
+        loss : float
+            On the validation data, where there are any.
+        """
 
     def get_state(self, net: Any = None) -> dict[str, Any]:
-        """Return what the schedule remembers, as numbers by name; the same whatever the network."""
+        """Return what the schedule remembers, as numbers by name.
+
+        Parameters
+        ----------
+        net : Network, optional
+            Ignored: a schedule has one state for all networks.
+
+        Returns
+        -------
+        dict of str to float or int
+            Empty where the schedule remembers nothing.
+        """
         return {}
 
     def set_state(self, net: Any, state: Mapping[str, Any]) -> None:
-        """Go on from what `get_state` gave."""
+        """Go on from what `get_state` returned.
+
+        Parameters
+        ----------
+        net : Network or None
+            Ignored: a schedule has one state for all networks.
+        state : mapping of str to object
+            What `get_state` returned.
+
+        Raises
+        ------
+        ValueError
+            The state is another schedule's.
+        """
         if state:
             raise ValueError(f"{type(self).__name__} remembers nothing, got {', '.join(map(repr, state))}")
 

@@ -43,22 +43,68 @@ class Average:
         self._states: Memories[AverageState] = Memories()
 
     def share(self, taken: int) -> float:
-        """Return the share of the next parameters in the average of so many."""
+        """Return the share of the next parameters in the average.
+
+        Parameters
+        ----------
+        taken : int
+            How many are in the average already.
+
+        Returns
+        -------
+        float
+            From 0 to 1; 1 where nothing is in the average yet.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define share(taken)")
 
     def takes(self, step: int) -> bool:
-        """Are the parameters after this step to be in the average?"""
+        """Return whether the average takes the parameters after this step; every step's, unless a subclass says less.
+
+        Parameters
+        ----------
+        step : int
+            The number of the step, from 1.
+
+        Returns
+        -------
+        bool
+            Whether it takes them.
+        """
         return True
 
     def _state(self, net: Any) -> AverageState:
         return self._states.of(net, lambda flat: AverageState(np.zeros(flat.size, flat.dtype)))
 
     def values(self, net: Any) -> Array:
-        """Return the average itself, flat, in the order of ``net.flat_parameters``."""
+        """Return the average itself.
+
+        Parameters
+        ----------
+        net : Network
+            The network whose parameters are averaged.
+
+        Returns
+        -------
+        ndarray, shape (n_parameters,)
+            In the order of ``net.flat_parameters``; not a copy.
+        """
         return self._state(net).values
 
     def shares(self, net: Any, steps: int) -> NDArray[np.float64]:
-        """Return the parameters' share after each of the next steps; 0 where they are not taken."""
+        """Return the parameters' share after each of the next steps.
+
+        Parameters
+        ----------
+        net : Network
+            The network whose parameters are averaged.
+        steps : int
+            How many steps follow.
+
+        Returns
+        -------
+        ndarray of float64, shape (steps,)
+            0 where the parameters are not taken.
+        """
         state = self._state(net)
         made, taken = np.zeros(steps), state.taken
         for i in range(steps):
@@ -68,13 +114,27 @@ class Average:
         return made
 
     def count(self, net: Any, steps: int) -> None:
-        """Take notice that so many steps have been made, with the shares given for them."""
+        """Count so many steps as made, with the shares that `shares` returned for them.
+
+        Parameters
+        ----------
+        net : Network
+            The network whose parameters are averaged.
+        steps : int
+            How many were made.
+        """
         state = self._state(net)
         state.taken += sum(self.takes(state.steps + i + 1) for i in range(steps))
         state.steps += steps
 
     def update(self, net: Any) -> None:
-        """Take the parameters as they are after one more step."""
+        """Take the parameters as they are after one more step.
+
+        Parameters
+        ----------
+        net : Network
+            The network whose parameters are averaged.
+        """
         share, state = self.shares(net, 1)[0], self._state(net)
         if share:
             state.values += state.values.dtype.type(share) * (net.flat_parameters - state.values)
@@ -82,6 +142,11 @@ class Average:
 
     def apply(self, net: Any) -> None:
         """Put the average in the place of the parameters.
+
+        Parameters
+        ----------
+        net : Network
+            The network whose parameters were averaged.
 
         Raises
         ------
@@ -99,7 +164,23 @@ class Average:
 
     @contextmanager
     def applied(self, net: Any) -> Iterator[None]:
-        """Put the average in the place of the parameters for the length of a ``with``."""
+        """Put the average in the place of the parameters for the length of a ``with``.
+
+        Parameters
+        ----------
+        net : Network
+            The network whose parameters were averaged.
+
+        Yields
+        ------
+        None
+            The parameters are back after the block.
+
+        Raises
+        ------
+        ValueError
+            No step has been averaged yet.
+        """
         kept = net.flat_parameters.copy()
         self.apply(net)
         try:
@@ -108,12 +189,30 @@ class Average:
             net.flat_parameters[...] = kept
 
     def get_state(self, net: Any) -> dict[str, Any]:
-        """Return what is kept of a network, to go on from it with the same bits."""
+        """Return what is kept of a network, to go on from it with the same bits.
+
+        Parameters
+        ----------
+        net : Network
+            The network whose parameters are averaged.
+
+        Returns
+        -------
+        dict of str to object
+            The average, an array that is not copied, and the counts of steps.
+        """
         state = self._state(net)
         return {"average": type(self).__name__, "values": state.values, "steps": state.steps, "taken": state.taken}
 
     def set_state(self, net: Any, state: Mapping[str, Any]) -> None:
-        """Go on from what `get_state` gave for a network of the same size and dtype.
+        """Go on from what `get_state` returned for a network of the same size and dtype.
+
+        Parameters
+        ----------
+        net : Network
+            The network whose parameters are to be averaged.
+        state : mapping of str to object
+            What `get_state` returned; it is copied.
 
         Raises
         ------
@@ -205,7 +304,7 @@ class SWA(Average):
         self.start, self.every = check.integer("start", start), check.integer("every", every)
 
     def takes(self, step: int) -> bool:
-        """Is it the first step or ``every`` steps later, and so on?"""
+        """Return whether it is step ``start``, or a multiple of ``every`` steps later."""
         return step >= self.start and (step - self.start) % self.every == 0
 
     def share(self, taken: int) -> float:

@@ -209,19 +209,35 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} must define update(parameters, gradients)")
 
     def hyperparameters(self, step: int = 1, group: int | None = None) -> tuple[float, ...]:
-        """The numbers that the engine's rule reads, in its order; empty where the rule is Python's."""
+        """Return the numbers that the engine's rule reads, in its order; none where the rule is Python's.
+
+        Parameters
+        ----------
+        step : int
+            The number of the step, from 1: the learning rate may follow from it.
+        group : int, optional
+            A group by its place in ``groups``; None: the parameters that are in none.
+
+        Returns
+        -------
+        tuple of float
+            Empty where the rule is Python's.
+        """
         return ()
 
     def observe(self, loss: float) -> None:
-        """Tell the schedules, each once, the loss of an epoch: on the validation data, where there are any.
+        """Tell the schedules, each once, the loss of an epoch. `train` calls it.
 
-        `train` calls it.
+        Parameters
+        ----------
+        loss : float
+            On the validation data, where there are any.
         """
         for schedule in {id(schedule): schedule for schedule in self._schedules().values()}.values():
             schedule.observe(loss)
 
     def state_for(self, network_like: Any) -> OptimizerState:
-        """The state kept for one network; made where there is none.
+        """Return the state kept for one network; it is made where there is none.
 
         Parameters
         ----------
@@ -245,9 +261,17 @@ class Optimizer:
         return OptimizerState({name: np.zeros(flat.size, flat.dtype) for name in self.state_names})
 
     def get_state(self, net: Any) -> dict[str, Any]:
-        """Return what is remembered of a network, to go on from it with the same bits: arrays and numbers by name.
+        """Return what is remembered of a network, to go on from it with the same bits.
 
-        The arrays are the state's own, not copies.
+        Parameters
+        ----------
+        net : Network
+            The network that is trained.
+
+        Returns
+        -------
+        dict of str to object
+            Arrays, numbers and strings by name. The arrays are the state's own, not copies.
         """
         state = self.state_for(net)
         made = {"optimizer": type(self).__name__, "step": state.step}
@@ -266,7 +290,14 @@ class Optimizer:
         return {name: value for name, value in self.__getstate__().items() if isinstance(value, Schedule)}
 
     def set_state(self, net: Any, state: Mapping[str, Any]) -> None:
-        """Go on from what `get_state` gave for a network of the same size and dtype.
+        """Go on from what `get_state` returned for a network of the same size and dtype.
+
+        Parameters
+        ----------
+        net : Network
+            The network that is trained.
+        state : mapping of str to object
+            What `get_state` returned; its arrays are copied.
 
         Raises
         ------
@@ -283,7 +314,25 @@ class Optimizer:
         vars(self).update(_below("setting.", state))
 
     def check_state(self, net: Any, state: Mapping[str, Any]) -> dict[str, Array]:
-        """Return the arrays of a state, or raise ValueError where `set_state` would."""
+        """Return the arrays of a state, or raise where `set_state` would. Nothing is changed.
+
+        Parameters
+        ----------
+        net : Network
+            The network that is trained.
+        state : mapping of str to object
+            What `get_state` returned.
+
+        Returns
+        -------
+        dict of str to ndarray
+            The state arrays by their names.
+
+        Raises
+        ------
+        ValueError
+            The state is another optimizer's, of another size, or incomplete.
+        """
         flat = getattr(net, "flat_parameters", net)
         if state.get("optimizer") != type(self).__name__:
             raise ValueError(f"the state is that of {state.get('optimizer')!r}, this is {type(self).__name__}")
@@ -318,6 +367,13 @@ _EXTRAS = ("groups", "clip_value", "clip_norm")  # keywords of every rule
 
 class RuleOptimizer(Optimizer):
     """Base of the optimizers of the table `fastbp.reference.OPTIMIZERS`.
+
+    Parameters
+    ----------
+    *args : object
+        Hyper-parameters in the order of the table.
+    **options : object
+        Hyper-parameters by name, and ``groups``, ``clip_value`` and ``clip_norm``.
 
     Attributes
     ----------
@@ -383,7 +439,7 @@ class RuleOptimizer(Optimizer):
 
     @property
     def clip_value(self) -> float | None:
-        """What each element of the gradient is held within, above 0; or None."""
+        """The largest absolute value that an element of the gradient keeps, above 0; or None."""
         return self._clip_value
 
     @clip_value.setter
@@ -393,7 +449,7 @@ class RuleOptimizer(Optimizer):
 
     @property
     def clip_norm(self) -> float | None:
-        """What the norm of the whole gradient is held within, above 0; or None."""
+        """The largest norm that the whole gradient keeps, above 0; or None."""
         return self._clip_norm
 
     @clip_norm.setter
@@ -413,11 +469,24 @@ class RuleOptimizer(Optimizer):
         return {**self._values, **self._groups[group][1]}
 
     def rate(self, step: int, group: int | None = None) -> float:
-        """Return the learning rate of a step, from 1: of a group by its place in ``groups``, or of the rest."""
+        """Return the learning rate of a step.
+
+        Parameters
+        ----------
+        step : int
+            The number of the step, from 1.
+        group : int, optional
+            A group by its place in ``groups``; None: the parameters that are in none.
+
+        Returns
+        -------
+        float
+            The rate, >= 0.
+        """
         return rate_at(self._values_of(group)["lr"], step)
 
     def hyperparameters(self, step: int = 1, group: int | None = None) -> tuple[float, ...]:
-        """The numbers that the engine's rule reads, in its order: the learning rate of that step, and so on."""
+        """Return the numbers that the engine's rule reads, in its order, the learning rate of that step first."""
         return tuple(_flat({**self._values_of(group), "lr": self.rate(step, group)}))
 
     def _schedules(self) -> dict[str, Schedule]:
@@ -474,7 +543,20 @@ class RuleOptimizer(Optimizer):
         return next(found, len(self._groups))
 
     def state_arrays(self, state: OptimizerState, flat: Array) -> list[Array | None]:
-        """The arrays that the engine's rule is handed, None for one that it does not use now."""
+        """Return the state arrays as the engine's rule takes them.
+
+        Parameters
+        ----------
+        state : OptimizerState
+            The state of a network; arrays that it lacks are made.
+        flat : ndarray, shape (n_parameters,)
+            The network's parameters.
+
+        Returns
+        -------
+        list of ndarray or None
+            In the order of the rule; None for an array that the settings do not use.
+        """
         used = self._used()
         for name in used:
             if name not in state.arrays:
@@ -491,7 +573,7 @@ class RuleOptimizer(Optimizer):
         return made
 
     def set_state(self, net: Any, state: Mapping[str, Any]) -> None:
-        """Go on from what `get_state` gave: with its hyper-parameters, too, and schedules of the same kind.
+        """Go on from what `get_state` returned, with its hyper-parameters and with schedules of the same kind.
 
         Raises
         ------
@@ -558,16 +640,16 @@ class RuleOptimizer(Optimizer):
         average: Any = None,
         by_rows: bool = False,
     ) -> _engine.Update:
-        """Return the engine what the next steps on a network need.
+        """Return what the engine needs to make the next steps on a network.
 
         Parameters
         ----------
         net : Network
-            Whose parameters change.
-        gradients : ndarray
-            Where the engine puts the flat gradient, or where it is.
+            The network whose parameters change.
+        gradients : ndarray, shape (n_parameters,)
+            The array of the flat gradient, which the engine fills or reads.
         steps : int
-            For how many there are to be learning rates.
+            The number of steps that learning rates are needed for.
         penalized : bool
             Whether the network's penalties are not in the gradients yet.
         accumulate : int
@@ -576,6 +658,11 @@ class RuleOptimizer(Optimizer):
             Of the parameters.
         by_rows : bool
             Whether a step's penalties are divided by what the mean loss of its rows is divided by.
+
+        Returns
+        -------
+        Update
+            The engine's update; out of date when ``version`` has changed.
         """
         state = self.state_for(net)
         assert state.layout is not None
@@ -607,7 +694,20 @@ class RuleOptimizer(Optimizer):
         return any(callable(self._values_of(group)["lr"]) for group in range(len(self._groups) + 1))
 
     def rates(self, first: int, steps: int) -> NDArray[np.float64] | None:
-        """Return the learning rate of each of so many steps and each group; None where none of them changes."""
+        """Return the learning rate of each of so many steps and each group.
+
+        Parameters
+        ----------
+        first : int
+            The number of the first step, from 1.
+        steps : int
+            How many steps.
+
+        Returns
+        -------
+        ndarray of float64, shape (steps, groups + 1), or None
+            None where no learning rate changes with the step.
+        """
         if not self.moves:
             return None
         rates = [self._values_of(group)["lr"] for group in range(len(self._groups) + 1)]
@@ -652,7 +752,18 @@ class RuleOptimizer(Optimizer):
         return float(state.carried[group]) if result is None else result
 
     def clipped(self, gradients: Array) -> Array:
-        """Return the gradient held within ``clip_value`` and ``clip_norm``; itself where there is neither."""
+        """Return the gradient clipped to ``clip_value`` and ``clip_norm``.
+
+        Parameters
+        ----------
+        gradients : ndarray, shape (n_parameters,)
+            The flat gradient; it is not changed.
+
+        Returns
+        -------
+        ndarray, shape (n_parameters,)
+            ``gradients`` itself where there is nothing to clip to.
+        """
         if self._clip_value is not None:
             gradients = np.clip(gradients, -self._clip_value, self._clip_value)
         if self._clip_norm is not None:

@@ -31,7 +31,7 @@ class Steppable(Protocol):
 
 
 class LBFGSB(Optimizer):
-    """scipy's L-BFGS-B, the solver that scikit-learn's ``solver="lbfgs"`` uses: for whole data sets in one call.
+    """Minimise the loss by scipy's L-BFGS-B, as scikit-learn's ``solver="lbfgs"`` does: whole data sets in one call.
 
     Parameters
     ----------
@@ -90,7 +90,24 @@ class LBFGSB(Optimizer):
         vars(self).update({name: of_both[name] for name in names})
 
     def step(self, net: Steppable, x: Any, t: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
-        """Minimise the loss; return the one before."""
+        """Minimise the loss, and return the one before.
+
+        Parameters
+        ----------
+        net : Network
+            The network whose parameters are changed.
+        x : ndarray of the network's dtype, shape (n, in)
+            All rows.
+        t : array_like
+            Their targets.
+        sample_weight : array_like, shape (n,), optional
+            A factor for each row's loss.
+
+        Returns
+        -------
+        float
+            The mean loss before the call, penalties included.
+        """
         from scipy.optimize import minimize
 
         w = net.flat_parameters

@@ -861,7 +861,7 @@ class Adagrad(RuleOptimizer):
     weight_decay : float, default 0.0
         Factor of the L2 penalty ½ weight_decay ‖w‖², >= 0. For every parameter, biases too.
     initial_accumulator_value : float, default 0.0
-        What the sum of squares begins as, >= 0.
+        Initial value of the sum of squares, >= 0.
     eps : float, default 1e-10
         Keeps the quotient finite, >= 0.
     groups : sequence of dict, optional
@@ -948,7 +948,7 @@ class Adagrad(RuleOptimizer):
 
     @property
     def initial_accumulator_value(self) -> float:
-        """What the sum of squares begins as, >= 0."""
+        """Initial value of the sum of squares, >= 0."""
         return self._values["initial_accumulator_value"]
 
     @initial_accumulator_value.setter

@@ -75,10 +75,12 @@ class StepDecay(Frozen, Schedule):
 
     Parameters
     ----------
-    lr, factor : float
-        Above 0.
+    lr : float
+        The first rate, above 0.
     every : int
         Steps of one rate.
+    factor : float
+        Above 0.
 
     Examples
     --------
@@ -238,7 +240,7 @@ class WarmUp(Frozen, Schedule):
         return (self.start + (1 - self.start) * (step - 1) / self.steps) * rate_at(self.following, 1)
 
     def observe(self, loss: float) -> None:
-        """Tell the schedule that follows."""
+        """Pass the loss on to the schedule that follows."""
         if isinstance(self.following, Schedule):
             self.following.observe(loss)
 
@@ -396,10 +398,12 @@ class ReduceOnPlateau(Schedule):
         The first rate, above 0.
     factor : float
         In (0, 1).
-    patience, cooldown : int
+    patience : int
         Epochs, at least 0.
     threshold : float
         In [0, 1).
+    cooldown : int
+        Epochs, at least 0.
     lowest : float
         At least 0.
 
@@ -443,7 +447,7 @@ class ReduceOnPlateau(Schedule):
         return self._rate
 
     def observe(self, loss: float) -> None:
-        """Take notice of the loss of an epoch; NaN is not better than anything."""
+        """Take the loss of an epoch into account; NaN is not better than anything."""
         if loss < self._best * (1 - self.threshold):
             self._best, self._bad = float(loss), 0
         else:
@@ -459,7 +463,7 @@ class ReduceOnPlateau(Schedule):
         return {"rate": self._rate, "best": self._best, "bad": self._bad, "resting": self._resting}
 
     def set_state(self, net: Any, state: Mapping[str, Any]) -> None:
-        """Go on from what `get_state` gave."""
+        """Go on from what `get_state` returned."""
         if set(state) != set(self.get_state()):
             raise ValueError(f"a state of ReduceOnPlateau has {', '.join(self.get_state())}, got {', '.join(state)}")
         rate = check.real("rate", state["rate"], at_least=0)

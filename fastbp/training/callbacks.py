@@ -89,26 +89,80 @@ class Callback:
     """
 
     def on_train_begin(self, net: Network, history: History) -> None:
-        """Before the first epoch; after a resume, before the first batch of this call."""
+        """Run before the first epoch; after a resume, before the first batch of this call.
+
+        Parameters
+        ----------
+        net : Network
+            The network in training.
+        history : History
+            The course of the training so far.
+        """
 
     def on_epoch_begin(self, net: Network, history: History) -> None:
-        """Before the first batch of an epoch."""
+        """Run before the first batch of an epoch.
+
+        Parameters
+        ----------
+        net : Network
+            The network in training.
+        history : History
+            The course of the training so far.
+        """
 
     def on_batch_end(self, net: Network, history: History, batch: BatchInfo) -> None:
-        """After a step."""
+        """Run after a step.
+
+        Parameters
+        ----------
+        net : Network
+            The network in training.
+        history : History
+            The course of the training so far.
+        batch : BatchInfo
+            The batch of the step.
+        """
 
     def on_epoch_end(self, net: Network, history: History) -> None:
-        """After an epoch, with its losses and metrics in the history."""
+        """Run after an epoch, with its losses and metrics in the history.
+
+        Parameters
+        ----------
+        net : Network
+            The network in training.
+        history : History
+            The course of the training so far.
+        """
 
     def on_train_end(self, net: Network, history: History) -> None:
-        """At the end, also an early one; not where an exception ends the training."""
+        """Run at the end, also an early one; not where an exception ends the training.
+
+        Parameters
+        ----------
+        net : Network
+            The network in training.
+        history : History
+            The course of the training so far.
+        """
 
     def get_state(self) -> dict[str, Any]:
-        """What a checkpoint keeps: a dict of numbers, strings, arrays, and lists and dicts of them."""
+        """Return what a checkpoint keeps of the callback.
+
+        Returns
+        -------
+        dict of str to object
+            Numbers, strings, arrays, and lists and dicts of them.
+        """
         return {}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take back what `get_state` gave, in a run that is resumed."""
+        """Take back what `get_state` returned, in a run that is resumed.
+
+        Parameters
+        ----------
+        state : dict of str to object
+            What `get_state` returned.
+        """
 
 
 class EarlyStopping(Callback):
@@ -186,12 +240,29 @@ class EarlyStopping(Callback):
         self._kept: dict[str, Any] | None = None
 
     def begin(self, modes: dict[str, str]) -> None:
-        """Forget an earlier training; `modes` says of every metric of this one which way is better."""
+        """Forget an earlier training, and begin one.
+
+        Parameters
+        ----------
+        modes : dict of str to {"min", "max"}
+            For every metric of the training, whether less or more is better.
+        """
         self._forget()
         self._sign = 1.0 if (modes[self.metric] if self.mode == "auto" else self.mode) == "min" else -1.0
 
     def check(self, modes: dict[str, str]) -> None:
-        """Raise where there is no such metric."""
+        """Raise where the training does not measure the metric.
+
+        Parameters
+        ----------
+        modes : dict of str to {"min", "max"}
+            For every metric of the training, whether less or more is better.
+
+        Raises
+        ------
+        ValueError
+            The message lists the metrics that there are.
+        """
         if self.metric not in modes:
             known = ", ".join(map(repr, modes))
             hint = ": give validation_data or validation_fraction" if "val_loss" not in modes else ""
@@ -240,12 +311,12 @@ class EarlyStopping(Callback):
             values[...] = self._kept["state"][name]
 
     def get_state(self) -> dict[str, Any]:
-        """Counters, and the best weights."""
+        """Return the counters and the best weights."""
         kept = self._kept if self.restore_best else None
         return {"best": self.best, "best_epoch": self.best_epoch, "waited": self.waited, "kept": kept}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take them back."""
+        """Take back the counters and the best weights."""
         self.best, self.best_epoch, self.waited = state["best"], state["best_epoch"], state["waited"]
         self._kept = state["kept"]
 

@@ -99,9 +99,11 @@ def save_checkpoint(
     path : str or path
         Where; usually ``*.ckpt``.
     net : NetworkCore
+        The network whose parameters and state are written.
     optimizer : Optimizer
         Its state for this network, and its hyper-parameters.
     history : History, optional
+        The course of the training so far.
     extra : dict, optional
         What your loop needs to go on: strings, numbers, arrays, and lists and dicts of them.
 
@@ -137,6 +139,7 @@ def load_checkpoint(path: Path, net: NetworkCore, optimizer: Optimizer) -> Check
     Parameters
     ----------
     path : str or path
+        The file that `save_checkpoint` or `train` wrote.
     net : NetworkCore
         Of the same units, loss, penalties and dtype; whatever its parameters and its seed, it has those of the file
         afterwards.

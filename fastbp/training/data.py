@@ -33,7 +33,25 @@ GATHERED = 4 * 2**20  # bytes of x that a piece of gathered rows has at most, un
 
 
 class Piece:
-    """Neighbouring batches of an epoch: rows of x in `order`, or as they lie."""
+    """Neighbouring batches of an epoch: rows of x in `order`, or as they lie.
+
+    Parameters
+    ----------
+    x : ndarray of the network's dtype, shape (n, in)
+        The rows.
+    t : ndarray
+        Their targets.
+    weight : ndarray, shape (n,), or None
+        Their weights; None: 1 each.
+    order : ndarray of int64, or None
+        The numbers of the rows of all batches; None: all rows as they lie.
+    batch_size : int
+        Rows of a batch; the last one may have fewer.
+    accumulate : int
+        Batches to a step.
+    taken : int, optional
+        Batches of a stream that the piece was made of, if not those of ``batch_size``.
+    """
 
     __slots__ = ("accumulate", "batch_size", "order", "t", "taken", "weight", "x")
 
@@ -54,34 +72,63 @@ class Piece:
 
     @property
     def rows(self) -> int:
-        """How many there are in all its batches."""
+        """How many rows there are in all batches."""
         return len(self.x) if self.order is None else len(self.order)
 
     @property
     def count(self) -> int:
-        """How many batches."""
+        """How many batches there are."""
         return -(-self.rows // self.batch_size) if self.taken is None else self.taken
 
     @property
     def steps(self) -> int:
-        """How many steps, if no batch is without weight."""
+        """How many steps there are, if no batch is without weight."""
         return -(-self.rows // (self.batch_size * self.accumulate))
 
     def groups(self) -> Iterator[list[Batch]]:
-        """Return the batches of each step."""
+        """Yield the batches of each step.
+
+        Yields
+        ------
+        list of (x, t, weight)
+            As `batches` yields them.
+        """
         batches = self.batches()
         while group := list(itertools.islice(batches, self.accumulate)):
             yield group
 
     def batches(self) -> Iterator[Batch]:
-        """Return x, t and weights of each batch."""
+        """Yield the batches one by one.
+
+        Yields
+        ------
+        x : ndarray, shape (rows, in)
+            The rows.
+        t : ndarray
+            Their targets.
+        weight : ndarray, shape (rows,), or None
+            Their weights.
+        """
         for first in range(0, self.rows, self.batch_size):
             place = slice(first, first + self.batch_size)
             rows: Any = place if self.order is None else self.order[place]
             yield self.x[rows], self.t[rows], None if self.weight is None else self.weight[rows]
 
     def steps_of(self, made: int, net: Network) -> int:
-        """Return how many batches are gone through when so many steps have been made: one without weight makes none."""
+        """Return how many batches are gone through when so many steps have been made.
+
+        Parameters
+        ----------
+        made : int
+            The number of steps made.
+        net : Network
+            The network, whose loss decides which rows count.
+
+        Returns
+        -------
+        int
+            More than ``made * accumulate`` where a batch without weight makes no step.
+        """
         if self.taken is not None:
             return self.taken if made else 0
         if self.weight is None and not net._inputs.counts_labels:
@@ -116,17 +163,51 @@ class Source(Protocol):
         """Whether it is known that the epoch has no more batches."""
 
     def begin(self, epoch: int, first: int) -> None:
-        """Make ready to give the batches of an epoch, from batch `first` on."""
+        """Begin an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            Its number, from 0.
+        first : int
+            The batch to begin with: not 0 in a run that is resumed.
+        """
 
     def piece(self, count: int | None, gathered: bool) -> Piece | None:
-        """Return the next batches of an epoch that has not ended, at most `count`; None where it ends here.
+        """Return the next batches of an epoch that has not ended.
 
-        Where `gathered`, rows of a piece shorter than the epoch lie one after another, as the engine takes them.
+        Parameters
+        ----------
+        count : int or None
+            At most so many batches; None: as many as there are.
+        gathered : bool
+            Whether the rows of a piece shorter than the epoch are to be contiguous, as the engine takes them.
+
+        Returns
+        -------
+        Piece or None
+            None where the epoch ends here.
         """
 
 
 class Rows:
-    """Batches of arrays' rows, all of them or some."""
+    """Batches of arrays' rows, all of them or some.
+
+    Parameters
+    ----------
+    x : ndarray of the network's dtype, shape (n, in)
+        The rows; they are not copied.
+    t : ndarray
+        Their targets.
+    weight : ndarray, shape (n,), or None
+        Their weights; None: 1 each.
+    batch_size : int
+        Rows of a batch; the last one may have fewer.
+    seed : int or None
+        The seed of the shuffles; None: the rows stay in their order.
+    subset : ndarray of int64, optional
+        The numbers of the rows that are used; None: all.
+    """
 
     def __init__(
         self,
@@ -150,7 +231,7 @@ class Rows:
 
     @property
     def batches(self) -> int:
-        """How many an epoch has."""
+        """How many batches an epoch has."""
         return -(-self.count // self.batch_size)
 
     @property
@@ -159,7 +240,15 @@ class Rows:
         return self._next == self.batches
 
     def begin(self, epoch: int, first: int) -> None:
-        """Draw the epoch's order."""
+        """Draw the order of an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            Its number, from 0.
+        first : int
+            The batch to begin with: not 0 in a run that is resumed.
+        """
         self._next = first
         if self._buffer is None:
             return
@@ -168,7 +257,20 @@ class Rows:
         self.order = self._buffer if self.subset is None else self.subset[self._buffer]
 
     def piece(self, count: int | None, gathered: bool) -> Piece:
-        """Return the next batches."""
+        """Return the next batches.
+
+        Parameters
+        ----------
+        count : int or None
+            At most so many batches; None: as many as there are.
+        gathered : bool
+            As in `Source.piece`.
+
+        Returns
+        -------
+        Piece
+            Whole steps, but for the last one of the epoch.
+        """
         left = self.batches - self._next
         wanted = left if count is None else min(left, count)
         if wanted == self.batches and self.count == len(self.x):
@@ -196,7 +298,13 @@ class Rows:
         return Piece(gathered_x, t[rows], weight, None, self.batch_size, self.accumulate)
 
     def settings(self) -> dict[str, Any]:
-        """What must be the same in a run that is resumed."""
+        """Return the settings that must be the same in a run that is resumed.
+
+        Returns
+        -------
+        dict of str to object
+            By the names that an error message shows.
+        """
         return {
             "rows of x": len(self.x),
             "rows for training": self.count,
@@ -210,7 +318,19 @@ class Rows:
 
 
 class Stream:
-    """Batches from an iterator, from something that can be iterated over anew, or from a function of the epoch."""
+    """Batches from an iterator, from something that can be iterated over anew, or from a function of the epoch.
+
+    Parameters
+    ----------
+    net : Network
+        The network, which checks each batch.
+    batches : iterable, or callable of the epoch
+        Gives (x, t) or (x, t, sample_weight).
+    steps_per_epoch : int or None
+        Batches of an epoch; None: until the iterator ends.
+    by_class : ndarray, shape (classes,), optional
+        A factor for the weights of each class.
+    """
 
     def __init__(
         self, net: Network, batches: Any, steps_per_epoch: int | None, by_class: FloatArray | None = None
@@ -230,7 +350,20 @@ class Stream:
         return self._next == self.steps_per_epoch
 
     def begin(self, epoch: int, first: int) -> None:
-        """Open the iterator of an epoch, and leave out the batches before the first."""
+        """Open the iterator of an epoch, and leave out the batches before the first.
+
+        Parameters
+        ----------
+        epoch : int
+            Its number, from 0.
+        first : int
+            The batch to begin with: not 0 in a run that is resumed.
+
+        Raises
+        ------
+        ValueError
+            There are fewer batches than are to be left out.
+        """
         skipped = first
         if self._one_pass:
             skipped = 0 if self._begun else first + epoch * (self.steps_per_epoch or 0)
@@ -244,7 +377,13 @@ class Stream:
             raise ValueError(f"batches end after {gone}, but the run to be resumed had gone through {skipped}")
 
     def settings(self) -> dict[str, Any]:
-        """What must be the same in a run that is resumed."""
+        """Return the settings that must be the same in a run that is resumed.
+
+        Returns
+        -------
+        dict of str to object
+            By the names that an error message shows.
+        """
         return {"steps_per_epoch": self.steps_per_epoch, "class_weight": self.by_class is not None}
 
     def _open(self, epoch: int) -> Iterator[Any]:
@@ -254,7 +393,25 @@ class Stream:
         return iter(given)
 
     def piece(self, count: int | None, gathered: bool) -> Piece | None:
-        """Return the next batch, or those of the next step, checked."""
+        """Return the next batch, or those of the next step, checked.
+
+        Parameters
+        ----------
+        count : int or None
+            At most so many batches; None: as many as there are.
+        gathered : bool
+            As in `Source.piece`.
+
+        Returns
+        -------
+        Piece or None
+            None where the epoch ends here.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A batch is wrong, or there are fewer than ``steps_per_epoch``.
+        """
         found: list[Batch] = []
         while len(found) < self.accumulate and not self.ended:
             try:
@@ -341,7 +498,7 @@ def class_labels(t: Array, name: str = "t") -> Array:
 
 
 def class_weights(given: str | Mapping[int, float] | ArrayLike, t: Array, classes: int) -> FloatArray:
-    """Return the weight of each class, float64 (classes,).
+    """Return the weight of each class.
 
     Parameters
     ----------
@@ -352,6 +509,11 @@ def class_weights(given: str | Mapping[int, float] | ArrayLike, t: Array, classe
         The labels.
     classes : int
         How many there are.
+
+    Returns
+    -------
+    ndarray of float64, shape (classes,)
+        A fresh array.
 
     Raises
     ------

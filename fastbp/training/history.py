@@ -1,4 +1,4 @@
-"""What `train` gives back: the course of the training, epoch by epoch."""
+"""What `train` returns: the course of the training, epoch by epoch."""
 
 from __future__ import annotations
 

@@ -206,6 +206,11 @@ def metric(given: str | Metric | Callable[..., Any]) -> Metric:
         ``"accuracy"``, ``"top_5"`` (any number), ``"r2"``, ``"mae"``, ``"mse"``, ``"auc"`` (with scikit-learn); or
         ``function(t, net.predict(x))``, whose name is its own, and of which more is better: `Metric` says otherwise.
 
+    Returns
+    -------
+    Metric
+        ``given`` itself where it is one.
+
     Raises
     ------
     TypeError, ValueError

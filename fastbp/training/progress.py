@@ -31,17 +31,29 @@ Clock = Callable[[], float]
 
 
 class Reporter(Protocol):
-    """What `train` talks to."""
+    """The methods by which `train` reports its progress."""
 
     def epoch(self, index: int, loss: float, val_loss: float | None = None, *, val_score: float | None = None) -> None:
-        """Epoch ``index`` (from 0) is finished."""
+        """Report that an epoch is finished.
+
+        Parameters
+        ----------
+        index : int
+            Its number, from 0.
+        loss : float
+            Its mean loss.
+        val_loss : float, optional
+            The loss on the validation data.
+        val_score : float, optional
+            A metric on the validation data.
+        """
 
     def close(self) -> None:
-        """Training has ended, well or not. Calling it again does nothing."""
+        """Report that training has ended, well or not. Calling it again does nothing."""
 
 
 def make(option: object, epochs: int, *, stream: TextIO | None = None, clock: Clock = time.monotonic) -> Reporter:
-    """The reporter for one value of ``progress=``. The training's time is counted from this call.
+    """Return the reporter for a value of ``progress=``. The training's time is counted from this call.
 
     Parameters
     ----------
@@ -52,7 +64,12 @@ def make(option: object, epochs: int, *, stream: TextIO | None = None, clock: Cl
     stream : text stream, optional
         ``sys.stderr`` by default.
     clock : callable
-        Gives the time in seconds.
+        Returns the time in seconds.
+
+    Returns
+    -------
+    Reporter
+        One that writes nothing for False, and where there is no ``sys.stderr``.
 
     Raises
     ------

@@ -87,11 +87,27 @@ class Unit:
                     setattr(cls, rule, getattr(Unit, rule))
 
     def engine_options(self) -> tuple[float, ...]:
-        """Return the numbers that the engine's kernel reads, in its order."""
+        """Return the numbers that the engine's kernel reads, in its order.
+
+        Returns
+        -------
+        tuple of float
+            Empty where the kernel reads none.
+        """
         return ()
 
     def outputs_for(self, n_in: int | None) -> int | None:
         """Return the number of outputs for so many inputs; None where it is not known before the unit runs.
+
+        Parameters
+        ----------
+        n_in : int or None
+            The number of inputs; None where it is not known.
+
+        Returns
+        -------
+        int or None
+            Columns of y.
 
         Raises
         ------
@@ -101,23 +117,58 @@ class Unit:
         return None
 
     def check_input(self, name: str, x: FloatArray) -> None:
-        """Raise where the unit cannot take these values of the right shape: asked where it reads a network's input."""
+        """Raise where the unit cannot take these values; called where it reads a network's input.
+
+        Parameters
+        ----------
+        name : str
+            The argument's name in an error message.
+        x : ndarray, shape (n, in)
+            The network's input, of the right dtype and shape.
+        """
 
     def take_chance(self, seed: int, stream: int, step: int, first_row: int) -> None:
         """Take what random numbers follow from; called by a network before each `forward` that Python runs.
 
-        first_row is the place of its first row in the step's batch: not 0 where that comes in several parts.
+        Parameters
+        ----------
+        seed : int
+            The network's seed.
+        stream : int
+            The unit's own stream of random numbers.
+        step : int
+            How many forward passes of training there were before.
+        first_row : int
+            The place of the first row in the step's batch: not 0 where that comes in several parts.
         """
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of what training keeps beside the parameters, by its name."""
+        """Return the shapes of the arrays that training keeps beside the parameters.
+
+        Returns
+        -------
+        dict of str to tuple of int
+            By the names of the arrays; empty where training keeps none.
+        """
         return {}
 
     def initialize_state(self, state: dict[str, Any]) -> None:
-        """Fill the arrays that `state_shapes` names, in place; they are zeros before."""
+        """Fill the arrays that `state_shapes` names, in place.
+
+        Parameters
+        ----------
+        state : dict of str to ndarray
+            What to fill; zeros before.
+        """
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of each parameter by its name; without this method a unit has none."""
+        """Return the shapes of the parameters; without this method a unit has none.
+
+        Returns
+        -------
+        dict of str to tuple of int
+            By the names of the parameters.
+        """
         return {}
 
     def initialize(self, rng: Philox, parameters: dict[str, Any]) -> None:
@@ -134,18 +185,54 @@ class Unit:
             raise NotImplementedError(self._lacks("initialize(rng, parameters)"))
 
     def forward(self, x: FloatArray) -> FloatArray:
-        """Return y = f(x), and remember what `backward` will need."""
+        """Return y = f(x), and keep what `backward` needs.
+
+        Parameters
+        ----------
+        x : ndarray of float32 or float64, shape (n, in)
+            A sample in each row.
+
+        Returns
+        -------
+        y : ndarray of x's dtype, shape (n, out)
+            In a network not to be overwritten before `backward`.
+        """
         raise NotImplementedError(self._lacks("forward(x)"))
 
     def backward(self, dy: FloatArray) -> FloatArray:
-        """Fill the gradients of the parameters, and give the gradient at the input of the last `forward`."""
+        """Fill the gradients of the parameters, and return the gradient at the input of the last `forward`.
+
+        Parameters
+        ----------
+        dy : ndarray, shape (n, out)
+            The gradient of the loss at y, of y's dtype.
+
+        Returns
+        -------
+        dx : ndarray, shape (n, in)
+            The gradient of the loss at x, of x's dtype.
+        """
         raise NotImplementedError(self._lacks("backward(dy)"))
 
     def forward_tangent(self, x: FloatArray, x_dot: FloatArray, dots: dict[str, Any]) -> FloatArray:
         """Return the derivative of y = f(x) while x moves along x_dot, and the parameters along ``dots``, by name.
 
         Second order needs it of a unit of your own, with `backward_tangent`; neither may rely on what `forward` or
-        `backward` have left, nor change it. In evaluation.
+        `backward` have left, nor change it. The network is in evaluation.
+
+        Parameters
+        ----------
+        x : ndarray, shape (n, in)
+            The input.
+        x_dot : ndarray, shape (n, in)
+            Its direction.
+        dots : dict of str to ndarray
+            The direction of each parameter.
+
+        Returns
+        -------
+        y_dot : ndarray, shape (n, out)
+            The derivative of y along the directions.
         """
         raise NotImplementedError(self._lacks("forward_tangent(x, x_dot, dots)", "second order needs"))
 
@@ -154,14 +241,46 @@ class Unit:
     ) -> tuple[FloatArray, dict[str, Any]]:
         """Return the derivatives of dx, and of the parameters' gradients by name, while dy moves along dy_dot, too.
 
-        dx and the gradients are what `backward` makes of dy after ``forward(x)``.
+        dx and the gradients are what `backward` computes from dy after ``forward(x)``.
+
+        Parameters
+        ----------
+        x : ndarray, shape (n, in)
+            The input.
+        x_dot : ndarray, shape (n, in)
+            Its direction.
+        dots : dict of str to ndarray
+            The direction of each parameter.
+        dy : ndarray, shape (n, out)
+            The gradient at y.
+        dy_dot : ndarray, shape (n, out)
+            Its direction.
+
+        Returns
+        -------
+        dx_dot : ndarray, shape (n, in)
+            The derivative of dx along the directions.
+        gradients : dict of str to ndarray
+            The derivative of the gradient at each parameter.
         """
         raise NotImplementedError(self._lacks("backward_tangent(x, x_dot, dots, dy, dy_dot)", "second order needs"))
 
     def sample_gradients(self, x: FloatArray, dy: FloatArray) -> dict[str, Any]:
-        """Return the gradient at each parameter of each row alone, by name, with the rows as first axis.
+        """Return the gradient at each parameter of each row alone.
 
         A unit of your own may define it; otherwise this calls `forward` and `backward` for each row.
+
+        Parameters
+        ----------
+        x : ndarray, shape (n, in)
+            The input.
+        dy : ndarray, shape (n, out)
+            The gradient at y, a row for each sample.
+
+        Returns
+        -------
+        dict of str to ndarray
+            By the names of the parameters, with the rows as first axis.
         """
         made = {name: np.empty((len(x), *values.shape), values.dtype) for name, values in self.parameters.items()}
         for i in range(len(x)):
@@ -172,9 +291,21 @@ class Unit:
         return made
 
     def sample_squares(self, x: FloatArray, dy: FloatArray) -> NDArray[np.float64]:
-        """Return the squared length of these for each row, over all parameters, in float64.
+        """Return the squared length of the `sample_gradients` of each row, over all parameters.
 
         A unit whose lengths follow without the gradients defines it.
+
+        Parameters
+        ----------
+        x : ndarray, shape (n, in)
+            The input.
+        dy : ndarray, shape (n, out)
+            The gradient at y, a row for each sample.
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+            A fresh array.
         """
         return np.asarray(sum(map(square_sums, self.sample_gradients(x, dy).values())))
 
@@ -201,6 +332,13 @@ class Unit:
     def bind(self, parameters: dict[str, Any], gradients: dict[str, Any]) -> None:
         """Take a network's views for parameters and gradients; called by the network.
 
+        Parameters
+        ----------
+        parameters : dict of str to ndarray
+            Views into the network's parameters.
+        gradients : dict of str to ndarray
+            Views into its gradients.
+
         Raises
         ------
         ValueError
@@ -225,7 +363,13 @@ class Unit:
             self.__dict__.pop(name, None)
 
     def fresh(self) -> Self:
-        """Return a unit with the same settings, in no network, without parameters, dtype and memories."""
+        """Return a unit with the same settings, in no network, without parameters, dtype and memories.
+
+        Returns
+        -------
+        Unit
+            Of this unit's class.
+        """
         unit = type(self).__new__(type(self))
         unit.__dict__.update(vars(self))
         unit.release()
@@ -234,7 +378,13 @@ class Unit:
         return unit
 
     def multiply_adds(self) -> int:
-        """Return the multiply-adds of the unit's own matrix products for one row, forward; for `Network.summary`."""
+        """Return the multiply-adds of the unit's own matrix products for one row, forward; for `Network.summary`.
+
+        Returns
+        -------
+        int
+            0 where the unit has no matrix product.
+        """
         return 0
 
     # ---- settings as data, copies
@@ -244,6 +394,11 @@ class Unit:
 
         They are looked up by the names in the signature of ``__init__``: a unit of your own that keeps each argument as
         an attribute of the same name needs no ``config``. Sequences come back as lists.
+
+        Returns
+        -------
+        dict of str to object
+            By the names of the arguments.
 
         Raises
         ------

@@ -223,7 +223,7 @@ class Residual(Composite):
     Parameters
     ----------
     block : Unit
-        f, with as many outputs as inputs: often a `Sequential`.
+        The unit f, with as many outputs as inputs: often a `Sequential`.
 
     Raises
     ------

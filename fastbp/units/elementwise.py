@@ -55,6 +55,13 @@ class ActivationTangent(TangentRule):
 class ActivationUnit(Unit):
     """Base of the units that apply one function to every element, those of the table of activations.
 
+    Parameters
+    ----------
+    *given : float
+        Options in the order of the table.
+    **options : float
+        Options by name. Those that are left out have their defaults.
+
     Attributes
     ----------
     rule : fastbp.reference.Activation

@@ -37,8 +37,10 @@ class TangentRule:
 
     Attributes
     ----------
-    unit, path
-        And where it is in the network.
+    unit : Unit
+        The unit.
+    path : str
+        Its place in the network.
     x, y, dy : ndarray
         Its input, its output and the gradient there, at the point.
     parameters : dict of str to ndarray
@@ -57,21 +59,65 @@ class TangentRule:
         """Compute what several directions share."""
 
     def forward(self, x_dot: FloatArray | None, dots: Named) -> FloatArray:
-        """Return y_dot; x_dot is None where the input does not move."""
+        """Return the derivative of the unit's output along the direction.
+
+        Parameters
+        ----------
+        x_dot : ndarray or None
+            The derivative of the input; None where the input does not move.
+        dots : mapping of str to ndarray
+            The direction of each parameter.
+
+        Returns
+        -------
+        y_dot : ndarray
+            Of y's dtype and shape.
+        """
         raise NotImplementedError
 
     def backward(
         self, dy_dot: FloatArray, x_dot: FloatArray | None, dots: Named | None, into: Named, need_dx: bool
     ) -> FloatArray | None:
-        """Return dx_dot if need_dx, and fill in the parameters' gradients; dots is None for the plain way down."""
+        """Return the derivative of the gradient at the input, and fill in those at the parameters.
+
+        Parameters
+        ----------
+        dy_dot : ndarray
+            The derivative of the gradient at the output.
+        x_dot : ndarray or None
+            The derivative of the input; None where the input does not move.
+        dots : mapping of str to ndarray, or None
+            The direction of each parameter; None: the plain backward pass of dy_dot.
+        into : mapping of str to ndarray
+            The arrays for the derivatives of the parameters' gradients.
+        need_dx : bool
+            Whether dx_dot is used.
+
+        Returns
+        -------
+        dx_dot : ndarray or None
+            Of x's shape; None is possible without need_dx.
+        """
         raise NotImplementedError
 
     def moved(self, x_dot: FloatArray | None) -> FloatArray:
+        """Return x_dot, or zeros where the input does not move.
+
+        Parameters
+        ----------
+        x_dot : ndarray or None
+            The derivative of the input.
+
+        Returns
+        -------
+        ndarray
+            Of x's shape.
+        """
         return np.zeros_like(self.x) if x_dot is None else x_dot
 
 
 class SameTangent(TangentRule):
-    """y = x: what evaluates to nothing."""
+    """Rule of units that are the identity in evaluation: y = x."""
 
     def forward(self, x_dot: FloatArray | None, dots: Named) -> FloatArray:
         assert x_dot is not None
@@ -87,11 +133,39 @@ class AnalyticTangent(TangentRule):
     """A unit whose numpy reference implementation is analytic: complex steps through it."""
 
     def reference(self, x: Any, *parameters: Any) -> Any:
-        """Compute y."""
+        """Compute y.
+
+        Parameters
+        ----------
+        x : ndarray of complex128
+            The input.
+        *parameters : ndarray of complex128
+            The unit's parameters, in their order.
+
+        Returns
+        -------
+        y : ndarray of complex128
+            The output.
+        """
         raise NotImplementedError
 
     def reference_backward(self, dy: Any, x: Any, *parameters: Any) -> tuple[Any, ...]:
-        """Compute dx and the gradients of the parameters; None for one that there is not."""
+        """Compute dx and the gradients at the parameters.
+
+        Parameters
+        ----------
+        dy : ndarray of complex128
+            The gradient at the output.
+        x : ndarray of complex128
+            The input.
+        *parameters : ndarray of complex128
+            The unit's parameters, in their order.
+
+        Returns
+        -------
+        tuple of ndarray or None
+            The gradient dx, and the one at each parameter; None for a parameter that the unit lacks.
+        """
         raise NotImplementedError
 
     def begin(self) -> None:
