@@ -44,7 +44,7 @@ def wide(*arrays: Array) -> tuple[Array, ...]:
     return tuple(array.astype(np.float64) for array in arrays)
 
 
-# ---- numpy as people write it, where that is not the twin ------------------------------------------------------------
+# ---- numpy as people write it, where that is not the reference -------------------------------------------------------
 
 
 def plain_relu_backward(dy: Array, y: Array) -> Array:
@@ -65,10 +65,10 @@ PLAIN: dict[str, Callable[..., Any]] = {
 }
 
 
-def functions(name: str, twin: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def functions(name: str, by_numpy: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return fastbp's function of this name, and numpy's as people write it."""
     mine: Callable[..., Any] = getattr(fastbp, name)
-    return mine, PLAIN.get(name, twin)
+    return mine, PLAIN.get(name, by_numpy)
 
 
 # ---- cases -----------------------------------------------------------------------------------------------------------
@@ -128,9 +128,9 @@ def loss(rule: LossRule) -> Case:
         "signs": np.sign(draw(*SCORES[::-1]).T),
     }
     t = np.ascontiguousarray(targets[rule.targets])
-    mine, plain = functions(rule.name, rule.twin)
+    mine, plain = functions(rule.name, rule.reference)
     rivals = {"fastbp": lambda: mine(z, t, out=out), "numpy": lambda: plain(z, t)}
-    value, dz = rule.twin(z.astype(np.float64), t)
+    value, dz = rule.reference(z.astype(np.float64), t)
     return Case(rivals, (np.atleast_1d(value), dz))
 
 

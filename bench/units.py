@@ -32,7 +32,7 @@ def names() -> list[str]:
 
 
 def load(rival: str, unit: str, backward: bool, dtype: str, rows: int, columns: int) -> Callable[[], Any]:
-    """Build the arrays, check a sample against the twin in float64, and return the call."""
+    """Build the arrays, check a sample against the reference in float64, and return the call."""
     fastbp = importlib.import_module("fastbp")
     rng = np.random.default_rng((rows, columns))
     x = rng.standard_normal((rows, columns), np.float32).astype(dtype)
@@ -71,7 +71,7 @@ def _load_backward(unit: str, x: Array, arguments: tuple[Array, ...], options: d
 
 
 def check(unit: str, end: str, arguments: tuple[Array, ...], options: dict[str, Any], result: Array) -> None:
-    """Hold some rows, or some columns where a row depends on the others, against the twin in float64."""
+    """Hold some rows, or some columns where a row depends on the others, against the reference in float64."""
     reference = importlib.import_module("fastbp.reference")
     rows = len(result)
 

@@ -35,7 +35,10 @@ ARGUMENTS: dict[str, dict[str, tuple[int, ...]]] = {
     "log_softmax": {"z": (M, K)},
     "softmax_backward": {"dy": (M, K), "p": (M, K)},
     "log_softmax_backward": {"dy": (M, K), "y": (M, K)},
-    **{name: dict.fromkeys(list(inspect.signature(rule.twin).parameters)[:2], (M, K)) for name, rule in LOSSES.items()},
+    **{
+        name: dict.fromkeys(list(inspect.signature(rule.reference).parameters)[:2], (M, K))
+        for name, rule in LOSSES.items()
+    },
 }
 for rule in ACTIVATIONS.values():
     kept = {"output": "y", "input": "z"}[rule.needs]

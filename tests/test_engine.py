@@ -907,13 +907,13 @@ def test_an_update_is_one_of_each_element(rule: str, dtype: Any, rng: np.random.
         assert_same_bits(part[:, 3 : 3 + n], whole[:, 3 : 3 + n])
 
 
-def test_an_update_agrees_with_its_twin(rng: np.random.Generator) -> None:
+def test_an_update_agrees_with_its_reference(rng: np.random.Generator) -> None:
     w, g, m, v = rng.normal(size=(4, TASK + 5))
     np.abs(v, out=v)
-    twin_w, twin_m, twin_v = w.copy(), m.copy(), v.copy()
-    reference.adam_step(twin_w, g, twin_m, twin_v, step=4, lr=0.1, betas=(0.9, 0.99), weight_decay=0.01)
+    w_expected, m_expected, v_expected = w.copy(), m.copy(), v.copy()
+    reference.adam_step(w_expected, g, m_expected, v_expected, step=4, lr=0.1, betas=(0.9, 0.99), weight_decay=0.01)
     _engine.optimizer_update("adam", w, g, (m, v, None), (0.1, 0.9, 0.99, 1e-8, 0.01, 0.0, 0.0), 4)
-    for got, expected in ((w, twin_w), (m, twin_m), (v, twin_v)):
+    for got, expected in ((w, w_expected), (m, m_expected), (v, v_expected)):
         assert_allclose(got, expected, rtol=1e-13, atol=1e-13)
 
 

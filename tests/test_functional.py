@@ -1,4 +1,4 @@
-"""The kernels against their twins in a wider dtype: shapes, strides, out, the ends of the range, gradients, threads."""
+"""The kernels against their reference in a wider dtype: shapes, strides, out, ends of the range, gradients, threads."""
 
 from __future__ import annotations
 
@@ -367,7 +367,7 @@ def test_activations_over_the_whole_range(
 
 @BY_DTYPE
 @ACTIVATION_CASES
-def test_second_derivatives_are_the_twins(
+def test_second_derivatives_agree_with_the_reference(
     rule: reference.Activation, options: dict[str, float], dtype: Any, rng: np.random.Generator
 ) -> None:
     for z in (special_values(dtype), np.linspace(-30, 30, 6001, dtype=dtype)):
@@ -693,7 +693,7 @@ def loss_bounds(rule: reference.LossRule, z: np.ndarray, t: np.ndarray) -> tuple
         each = composed(terms, z_, dtype)
         bound = each.sum(axis=1) + (z.shape[1] + 2) * eps(dtype) * terms.sum(axis=1)
         return bound, composed(reference.sigmoid(z_), z_, dtype) + eps(dtype)
-    losses, slope = (np.asarray(part) for part in rule.twin(z_, rows, reduction="none"))
+    losses, slope = (np.asarray(part) for part in rule.reference(z_, rows, reduction="none"))
     if rule.name == "kl_div":
         surprisal, p, total = -reference.log_softmax(z_), reference.softmax(z_), rows.sum(axis=1, keepdims=True)
         with np.errstate(divide="ignore"):
@@ -713,7 +713,7 @@ def loss_bounds(rule: reference.LossRule, z: np.ndarray, t: np.ndarray) -> tuple
 def check_loss(rule: reference.LossRule, z: np.ndarray, t: np.ndarray, weight: Any, reduction: str) -> None:
     kernel, dtype = getattr(functional, rule.name), z.dtype.type
     loss, dz = kernel(z, t, sample_weight=weight, reduction=reduction)
-    exact, exact_dz = rule.twin(wide(z), as_rows(t, z), sample_weight=weight, reduction=reduction)
+    exact, exact_dz = rule.reference(wide(z), as_rows(t, z), sample_weight=weight, reduction=reduction)
     bounds, dz_bounds = loss_bounds(rule, z, t)
     w = np.ones(len(z), wide(z).dtype) if weight is None else np.asarray(weight, wide(z).dtype)
     divisor = w.sum() if reduction == "mean" else 1
@@ -894,7 +894,7 @@ def test_loss_gradients_are_the_finite_differences(rule: reference.LossRule, rng
         rows = as_rows(t, z).astype(np.float64)
 
         def value(at: np.ndarray, rows: np.ndarray = rows, reduction: str = reduction) -> float:
-            return float(np.asarray(rule.twin(at, rows, sample_weight=weight, reduction=reduction)[0]))
+            return float(np.asarray(rule.reference(at, rows, sample_weight=weight, reduction=reduction)[0]))
 
         _, dz = kernel(z, t, sample_weight=weight, reduction=reduction)
         # h**2 / 6 times a third derivative: of order 1, but for exp(z) = dz + t.

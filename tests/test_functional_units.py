@@ -1,7 +1,7 @@
-"""The functions of the units against their twins in a wider dtype: shapes, strides, out, ends of the range, threads.
+"""The functions of the units against numpy in a wider dtype: shapes, strides, out, ends of the range, threads.
 
-What a function is called with, and how far it may be from its twin, stands in CASES, one entry for each function with a
-kernel in the table of units; all tests of the grid go through it.
+What a function is called with, and how far it may be from its reference, stands in CASES, one entry for each function
+with a kernel in the table of units; all tests of the grid go through it.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ def changed(case: Case, change: Callable[[np.ndarray], np.ndarray]) -> Case:
 
 
 def check_case(name: str, rule: Rule, case: Case, dtype: Any) -> None:
-    """Hold both functions against their twins."""
+    """Hold both functions against their references."""
     exact = changed(case, wide)
     y_, grads_ = call(reference, name, exact), call_backward(reference, name, exact)
     bound, bounds = rule.bounds(exact, y_, grads_, dtype)
@@ -262,9 +262,9 @@ def check_case(name: str, rule: Rule, case: Case, dtype: Any) -> None:
     assert y.dtype == dtype
     assert_bound(y, y_, bound)
     assert len(grads) == len(grads_)
-    for mine, twins, allowed in zip(grads, grads_, bounds, strict=True):
+    for mine, theirs, allowed in zip(grads, grads_, bounds, strict=True):
         assert mine.dtype == dtype
-        assert_bound(mine, twins, allowed)
+        assert_bound(mine, theirs, allowed)
 
 
 # ---- names -----------------------------------------------------------------------------------------------------------
@@ -277,16 +277,16 @@ def test_the_cases_are_the_kernels_of_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", functional_units.__all__)
-def test_every_function_has_a_twin_of_the_same_arguments(name: str) -> None:
-    mine, twin = inspect.signature(getattr(fastbp, name)), inspect.signature(getattr(reference, name))
+def test_every_function_has_a_reference_of_the_same_arguments(name: str) -> None:
+    mine, numpy_one = inspect.signature(getattr(fastbp, name)), inspect.signature(getattr(reference, name))
     assert [(p.name, p.kind, p.default) for p in mine.parameters.values()] == [
-        (p.name, p.kind, p.default) for p in twin.parameters.values()
+        (p.name, p.kind, p.default) for p in numpy_one.parameters.values()
     ]
     for section in ("Parameters", "Returns", "Raises", "References", "Examples"):
         assert f"{section}\n" in inspect.getdoc(getattr(fastbp, name))
 
 
-# ---- against the twins -----------------------------------------------------------------------------------------------
+# ---- against the references ------------------------------------------------------------------------------------------
 
 
 @BY_DTYPE
@@ -510,11 +510,11 @@ def test_what_is_not_finite_stays_where_it_belongs(
     x[4, -1] = bad
     after = call(fastbp, name, case), call_backward(fastbp, name, case)[0]
     exact = changed(case, wide)
-    twins = call(reference, name, exact), call_backward(reference, name, exact)[0]
+    expected = call(reference, name, exact), call_backward(reference, name, exact)[0]
     others: Any = (slice(None), slice(0, -1)) if UNITS[name].over_rows else [i for i in range(9) if i != 4]
-    for old, new, twin in zip(before, after, twins, strict=True):
+    for old, new, by_numpy in zip(before, after, expected, strict=True):
         assert_array_equal(new[others], old[others])
-        assert_array_equal(np.isnan(new), np.isnan(twin))
+        assert_array_equal(np.isnan(new), np.isnan(by_numpy))
 
 
 @BY_DTYPE

@@ -186,7 +186,7 @@ def targets_of(rule: LossRule, options: dict[str, Any], n: int, dtype: Any, rng:
 @pytest.mark.kernel
 @BY_DTYPE
 @BY_CASE
-def test_options_against_the_twins(
+def test_options_against_the_reference(
     rule: LossRule, options: dict[str, Any], dtype: Any, rng: np.random.Generator
 ) -> None:
     """The bound: K terms of a row, each a handful of operations on numbers below 100, with exp and log among them."""
@@ -198,7 +198,9 @@ def test_options_against_the_twins(
                 with unchanged(y, t, weight):
                     loss, dy = kernel(y, t, sample_weight=weight, reduction=reduction, **options)
                 wide_t = wide(t) if t.ndim == 2 else t
-                exact, exact_dy = rule.twin(wide(y), wide_t, sample_weight=wide(weight), reduction=reduction, **options)
+                exact, exact_dy = rule.reference(
+                    wide(y), wide_t, sample_weight=wide(weight), reduction=reduction, **options
+                )
                 size = 1 + np.abs(np.asarray(exact, np.float64)).max() + np.abs(exact_dy).astype(np.float64).max()
                 tolerance = 64 * K * eps(dtype) * size
                 assert_allclose(np.asarray(loss, np.float64), np.asarray(exact, np.float64), rtol=0, atol=tolerance)
@@ -220,10 +222,10 @@ def test_gradients_and_curvatures_are_the_finite_differences(
     for t in targets_of(rule, options, 5, np.float64, rng):
 
         def value(at: Any, t: Any = t) -> float:
-            return float(rule.twin(at, t, sample_weight=weight, reduction="mean", **smooth)[0])
+            return float(rule.reference(at, t, sample_weight=weight, reduction="mean", **smooth)[0])
 
         def slope(at: Any, t: Any = t) -> Any:
-            return rule.twin(at, t, reduction="sum", **options)[1]
+            return rule.reference(at, t, reduction="sum", **options)[1]
 
         _, dy = getattr(functional, rule.name)(y, t, sample_weight=weight, **options)
         assert_allclose(dy, central_differences(value, y), rtol=0, atol=1e-8)
@@ -416,13 +418,13 @@ SUMS: dict[str, Callable[[], fastbp.LossSum]] = {
 
 
 def summed(loss: fastbp.LossSum, y: Any, t: Any, weight: Any) -> tuple[float, Any]:
-    """The sum of the twins' means, by another road than LossSum's own."""
+    """The sum of the references' means, computed otherwise than LossSum's own."""
     total, dy = 0.0, np.zeros_like(wide(y))
     for factor, part in loss.losses:
         if isinstance(part, fastbp.LossSum):
             value, gradient = summed(part, y, t, weight)
         else:
-            value, gradient = part.rule.twin(wide(y), t, sample_weight=weight, **part.options)
+            value, gradient = part.rule.reference(wide(y), t, sample_weight=weight, **part.options)
         total, dy = total + factor * float(value), dy + factor * gradient
     return total, dy
 
@@ -691,9 +693,9 @@ def test_losses_at_the_ends(name: str, options: Any, y: Any, t: Any, loss: float
         got, dy = getattr(functional, name)(outputs, targets, reduction="sum", **options)
         assert_allclose(got, rows * loss, rtol=8 * eps(dtype))
         assert_allclose(dy, np.array([slope] * rows, dtype), rtol=8 * eps(dtype), atol=1e-30)
-        twin, twin_dy = LOSSES[name].twin(wide(outputs), wide(targets), reduction="sum", **options)
-        assert_allclose(twin, rows * loss, rtol=1e-6)
-        assert_allclose(twin_dy.astype(np.float64), [slope] * rows, rtol=1e-6, atol=1e-30)
+        expected, expected_dy = LOSSES[name].reference(wide(outputs), wide(targets), reduction="sum", **options)
+        assert_allclose(expected, rows * loss, rtol=1e-6)
+        assert_allclose(expected_dy.astype(np.float64), [slope] * rows, rtol=1e-6, atol=1e-30)
 
 
 @pytest.mark.kernel

@@ -1,6 +1,6 @@
 """Networks: against a numpy network with bounds on every error, one worked by hand, users' own units, bad input.
 
-A. The other road is a network of numpy products and the twins of `fastbp.reference`, in a wider dtype. Beside each
+A. The other road is a network of numpy products and the functions of `fastbp.reference`, in a wider dtype. Beside each
    value it carries a bound on the error that rounding in the network's own dtype may have made there: ½ K eps |A| |B|
    for each product, what a function's slope makes of an error at its input, and the promise for the function itself.
 B. Cases come from the tables of activations and losses, so that a new one is tested by existing.
@@ -161,10 +161,10 @@ class NumpyNetwork:
         self.dtype = net.dtype.type
         self.widen: Callable[[Array], Array] = (lambda x: x.astype(np.float64)) if fast else wide
         self.roads = 2 if fast and self.dtype == np.float64 else 1
-        self.units = [self._twin(unit) for unit in net.units]
+        self.units = [self._numpy_unit(unit) for unit in net.units]
         self.rule = net.loss.rule if isinstance(net.loss, fastbp.losses.RuleLoss) else None
 
-    def _twin(self, unit: fastbp.Unit) -> NumpyLinear | NumpyActivation:
+    def _numpy_unit(self, unit: fastbp.Unit) -> NumpyLinear | NumpyActivation:
         if isinstance(unit, fastbp.Linear):
             return NumpyLinear(unit, self.dtype, self.widen)
         return NumpyActivation(unit.rule, self.dtype, unit.options)
@@ -190,7 +190,7 @@ class NumpyNetwork:
         column, and their gradients rise with y: what an error of y makes is seen at both ends of the error.
         """
         t = t.astype(y.exact.dtype) if t.ndim == 2 or self.rule.targets not in ("labels", "signs") else t
-        loss, dy = self.rule.twin(y.exact, t, sample_weight=weight)
+        loss, dy = self.rule.reference(y.exact, t, sample_weight=weight)
         rows = np.ones(len(y.exact)) if weight is None else weight.astype(y.exact.dtype)
         share = (rows / rows.sum())[:, None]
         one = np.abs(t).reshape(len(t), -1).sum(axis=1, keepdims=True) if t.ndim == 2 else 1
@@ -198,7 +198,7 @@ class NumpyNetwork:
         if self.rule.link == "softmax":
             spread = share * size * y.bound.max(axis=1, keepdims=True)
         else:
-            ends = [self.rule.twin(y.exact + side * y.bound, t, sample_weight=weight)[1] for side in (-1, 1)]
+            ends = [self.rule.reference(y.exact + side * y.bound, t, sample_weight=weight)[1] for side in (-1, 1)]
             spread = np.maximum(*[np.abs(end - dy) for end in ends])
         rounding = 4 * eps(self.dtype) * (1 + np.abs(y.exact)) * (size + np.abs(dy / np.maximum(share, 1e-300)))
         wrong = spread + share * rounding + tiny(self.dtype)
@@ -221,26 +221,26 @@ def assert_network_agrees(
     plain_t: Array | None = None,
     fast: bool = False,
 ) -> None:
-    """Loss, gradients, output and dx, by one call and by the two sweeps. plain_t: t as the twin takes it."""
-    twin = NumpyNetwork(net, fast)
-    roads = twin.roads
-    y = twin.forward(np.asarray(x))
-    loss, dy = twin.loss(y, np.asarray(t if plain_t is None else plain_t), weight)
-    dx = twin.backward(dy)
+    """Loss, gradients, output and dx, by one call and by the two sweeps. plain_t: t as the reference takes it."""
+    numpy_net = NumpyNetwork(net, fast)
+    roads = numpy_net.roads
+    y = numpy_net.forward(np.asarray(x))
+    loss, dy = numpy_net.loss(y, np.asarray(t if plain_t is None else plain_t), weight)
+    dx = numpy_net.backward(dy)
 
     got, grads = net.value_and_grad(x, t, sample_weight=weight)
     assert type(got) is float
     assert_value(np.float64(got), loss, roads)
     assert net.loss_value(x, t, sample_weight=weight) == got
-    for gradient, expected in zip(grads.values(), twin.gradients(), strict=True):
+    for gradient, expected in zip(grads.values(), numpy_net.gradients(), strict=True):
         assert_value(gradient, expected, roads)
 
     by_call = grads.flat.copy()
     out = net.forward(x)
     assert_value(out, y, roads)
-    _, given = getattr(functional, twin.rule.name)(out, t, sample_weight=weight)
+    _, given = getattr(functional, numpy_net.rule.name)(out, t, sample_weight=weight)
     assert_value(net.backward(given), dx, roads)
-    for gradient, expected in zip(net.gradients.values(), twin.gradients(), strict=True):
+    for gradient, expected in zip(net.gradients.values(), numpy_net.gradients(), strict=True):
         assert_value(gradient, expected, roads)
     # The same numbers come by the same operations; only the share of a row (1/n) may be rounded at another place.
     # Where they are sums that cancel, their terms count: those of the last bias are the rows of dy.
@@ -256,7 +256,7 @@ def inputs(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Arra
 
 
 def targets(rng: np.random.Generator, rule: LossRule, n: int, k: int, dtype: Any) -> Iterator[tuple[Array, Array]]:
-    """Every form of targets: as they are given, and as the twin takes them."""
+    """Every form of targets: as they are given, and as the reference takes them."""
     labels = rng.integers(0, k, n)
     forms: list[tuple[Array, Array]] = []
     if rule.targets == "labels":
@@ -382,12 +382,12 @@ def test_the_bounds_are_tight(hidden: str, dtype: Any, rng: np.random.Generator)
     """
     x, t = inputs(rng, (33, 7), dtype), rng.integers(0, 3, 33)
     net = fastbp.MLP([7, 17, 9, 3], hidden=hidden, dtype=dtype, seed=0)
-    twin = NumpyNetwork(net)
-    loss, dy = twin.loss(twin.forward(x), t, None)
-    twin.backward(dy)
+    numpy_net = NumpyNetwork(net)
+    loss, dy = numpy_net.loss(numpy_net.forward(x), t, None)
+    numpy_net.backward(dy)
     assert loss.bound < 1000 * eps(dtype) * loss.exact
     _, grads = net.value_and_grad(x, t)
-    for gradient, value in zip(grads.values(), twin.gradients(), strict=True):
+    for gradient, value in zip(grads.values(), numpy_net.gradients(), strict=True):
         assert_value(gradient, value)
         for wrong in (1 + 40_000 * eps(dtype), 1 - 40_000 * eps(dtype)):
             with pytest.raises(AssertionError, match="are wrong"):
@@ -681,17 +681,17 @@ def test_a_fused_step_does_not_keep_its_gradients(
     sizes: tuple[int, ...], rows: int, optimizer: fastbp.Optimizer, rng: np.random.Generator
 ) -> None:
     net = fastbp.MLP(sizes, hidden="tanh", seed=0)
-    twin = net.copy()
+    net_copy = net.copy()
     x, t = rng.normal(size=(rows, sizes[0])).astype(np.float32), rng.integers(0, sizes[-1], rows)
     for _ in range(3):
         loss = net.train_step(x, t, optimizer)
         with pytest.raises(RuntimeError, match=r"not kept.*value_and_grad"):
             _ = net.gradients
         # One after the other, the same bits come out.
-        expected, _ = twin.value_and_grad(x, t)
-        twin._update_by(optimizer).apply()
+        expected, _ = net_copy.value_and_grad(x, t)
+        net_copy._update_by(optimizer).apply()
         assert loss == expected
-        assert_same_bits(net.flat_parameters, twin.flat_parameters)
+        assert_same_bits(net.flat_parameters, net_copy.flat_parameters)
     assert net.value_and_grad(x, t)[1] is net.gradients
     fastbp.train(net, x, t, optimizer=optimizer, epochs=1, batch_size=20)
     with pytest.raises(RuntimeError, match=r"not kept"):
@@ -704,7 +704,7 @@ def test_a_fused_step_does_not_keep_its_gradients(
 @pytest.mark.kernel
 @pytest.mark.parametrize("outputs", [1, 2, 3, 4, 5, 17])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_small_networks_meet_the_twin_at_every_batch(outputs: int, dtype: str, rng: np.random.Generator) -> None:
+def test_small_networks_agree_with_numpy_at_every_batch(outputs: int, dtype: str, rng: np.random.Generator) -> None:
     """Blocks of rows of each size, few outputs, dot products or turned weights; x of any strides."""
     net = fastbp.MLP([9, 33, 21, outputs], hidden="tanh", loss="mse", dtype=dtype, seed=0)
     for rows in (1, 2, 3, 4, 5, 7, 8, 11, 12, 13, 16, 23, 24, 25, 31, 96, 100, 200, 333):

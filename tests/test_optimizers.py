@@ -1,4 +1,4 @@
-"""Optimizers: against torch (recorded and live), compiled rules against their numpy twins, state, and bad arguments."""
+"""Optimizers: against torch (recorded and live), compiled rules against numpy, state, and bad arguments."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_the_other_convention_is_scikit_learns(road, name, options, ours):
     np.testing.assert_allclose(w, params[0], rtol=1e-12, atol=1e-14)
 
 
-# ---- the compiled rules against their twins --------------------------------------------------------------------------
+# ---- the compiled rules against their references ---------------------------------------------------------------------
 
 
 def wide(array):
@@ -208,7 +208,7 @@ def wide(array):
 
 
 def moved_by(optimizer, w, gradient, arrays, step, carried):
-    """The twin's step in a wider dtype: the parameters, the states and what is carried after it."""
+    """The reference's step in a wider dtype: the parameters, the states and what is carried after it."""
     w, arrays = wide(w), [None if array is None else wide(array) for array in arrays]
     options = {hyper.name: getattr(optimizer, hyper.name) for hyper in optimizer.rule.hyper} | {"step": step}
     if optimizer.rule.carried:
@@ -232,8 +232,8 @@ def test_the_compiled_table_has_the_rows():
     pairs=["name dtype", "size dtype"],
     always=lambda name, size, _: size == 4_003 or name.startswith("adam-"),
 )
-def test_compiled_rules_agree_with_their_twins(name, size, dtype):
-    """To what 40 roundings make of it: found by the twin itself, with its inputs moved by so much."""
+def test_compiled_rules_agree_with_their_reference(name, size, dtype):
+    """To what 40 roundings make of it: found by the reference itself, with its inputs moved by so much."""
     optimizer = make(name)
     eps = np.finfo(dtype).eps
     rng = seeded(size)
@@ -291,11 +291,11 @@ def test_a_nan_stays_where_it_is(name, dtype):
 def test_hyperparameters_that_change_on_the_way_are_the_next_steps(name):
     """Both roads carry on from step to step the same things."""
     rng = seeded(0)
-    ours, twins = make(name), make(name)
+    ours, by_numpy = make(name), make(name)
     a = rng.standard_normal(33)
     b = a.copy()
     for step in range(12):
-        for optimizer in (ours, twins):
+        for optimizer in (ours, by_numpy):
             optimizer.lr = 0.1 / (1 + step)
             if step == 5 and "betas" in optimizer._values:
                 optimizer.betas = (0.6, 0.8)
@@ -303,7 +303,7 @@ def test_hyperparameters_that_change_on_the_way_are_the_next_steps(name):
                 optimizer.momentum = 0.4
         gradient = rng.standard_normal(33)
         compiled_step(ours, a, gradient)
-        numpy_step(twins, b, gradient)
+        numpy_step(by_numpy, b, gradient)
     np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
 
 
@@ -319,17 +319,17 @@ def a_network(dtype="float64", seed=0):
 @pytest.mark.parametrize("name", OPTIMIZER_CASES)
 def test_train_step_makes_the_step_of_update(name):
     net, x, t = a_network()
-    twin = net.copy()
+    net_copy = net.copy()
     compiled, python = make(name), make(name)
     for step in range(1, 6):
         loss = net.train_step(x, t, compiled)
-        twin_loss, grads = twin.value_and_grad(x, t)
-        python.update(twin.flat_parameters, grads.flat)
-        assert loss == pytest.approx(twin_loss, rel=1e-12)
-        np.testing.assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=1e-11, atol=1e-13)
+        expected_loss, grads = net_copy.value_and_grad(x, t)
+        python.update(net_copy.flat_parameters, grads.flat)
+        assert loss == pytest.approx(expected_loss, rel=1e-12)
+        np.testing.assert_allclose(net.flat_parameters, net_copy.flat_parameters, rtol=1e-11, atol=1e-13)
         assert compiled.state_for(net).step == step
     for array, other in zip(
-        compiled.state_for(net).arrays.values(), python.state_for(twin).arrays.values(), strict=True
+        compiled.state_for(net).arrays.values(), python.state_for(net_copy).arrays.values(), strict=True
     ):
         np.testing.assert_allclose(array, other, rtol=1e-10, atol=1e-13)
 

@@ -89,7 +89,7 @@ def test_links_and_labels(columns: int, dtype: Any, rng: np.random.Generator) ->
             z = outputs(weights, biases, x)
             for link in (None, "softmax", "sigmoid", "exp", "identity"):
                 y = predicted(engine, table, x, link)
-                expected = z if link in (None, "identity") else np.exp(z) if link == "exp" else twin(link, z)
+                expected = z if link in (None, "identity") else np.exp(z) if link == "exp" else by_numpy(link, z)
                 relative = 4 * bound(dtype, sizes) * max(1, np.abs(z).max())
                 np.testing.assert_allclose(y, expected, rtol=relative, atol=relative)
                 labels = np.full(rows, -1, np.int64)
@@ -97,7 +97,7 @@ def test_links_and_labels(columns: int, dtype: Any, rng: np.random.Generator) ->
                 np.testing.assert_array_equal(labels, y[:, 0] > 0.5 if columns == 1 else y.argmax(axis=1))
 
 
-def twin(link: str, z: Array) -> Array:
+def by_numpy(link: str, z: Array) -> Array:
     y: Array = getattr(fastbp.reference, link)(z)
     return y
 

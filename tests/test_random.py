@@ -1,4 +1,4 @@
-"""The generator against published vectors, a twin in Python's integers, mpmath, and what chance allows."""
+"""The generator against published vectors, a reference in Python's integers, mpmath, and what chance allows."""
 
 import copy
 import hashlib
@@ -28,7 +28,7 @@ SIGMAS = 4.9  # two-sided, normal: P(|z| > 4.9) = 0.96e-6
 # ---------------------------------------------------------------- the cipher
 
 
-def twin_block(seed: int, stream: int, block: int) -> tuple[int, ...]:
+def python_block(seed: int, stream: int, block: int) -> tuple[int, ...]:
     """Philox4x32-10 in Python's integers, from the paper's description."""
     half = 0xFFFFFFFF
     left, right = [block & half, stream & half], [block >> 32, stream >> 32]
@@ -43,8 +43,8 @@ def twin_block(seed: int, stream: int, block: int) -> tuple[int, ...]:
     return left[0], right[0], left[1], right[1]
 
 
-def twin_word(seed: int, stream: int, position: int) -> int:
-    words = twin_block(seed, stream, position >> 1)
+def python_word(seed: int, stream: int, position: int) -> int:
+    words = python_block(seed, stream, position >> 1)
     low, high = words[2:] if position & 1 else words[:2]
     return low | high << 32
 
@@ -57,7 +57,7 @@ KNOWN_ANSWERS = [
 ]
 
 
-@pytest.mark.parametrize("block", [_random.block, twin_block], ids=["compiled", "twin"])
+@pytest.mark.parametrize("block", [_random.block, python_block], ids=["compiled", "python"])
 @pytest.mark.parametrize(("counter", "key", "result"), KNOWN_ANSWERS, ids=["zeros", "ones", "pi"])
 def test_known_answers(block: Any, counter: str, key: str, result: str) -> None:
     c = [int(word, 16) for word in counter.split()]
@@ -70,8 +70,8 @@ COUNTERS = [0, 1, 2**32 - 1, 2**32, 2**63, WORD, 0x0123456789ABCDEF]
 
 
 @pytest.mark.parametrize(("seed", "stream", "block"), list(itertools.product(COUNTERS, repeat=3)))
-def test_blocks_equal_the_twins(seed: int, stream: int, block: int) -> None:
-    assert _random.block(seed, stream, block) == twin_block(seed, stream, block)
+def test_blocks_equal_the_reference(seed: int, stream: int, block: int) -> None:
+    assert _random.block(seed, stream, block) == python_block(seed, stream, block)
 
 
 # ---------------------------------------------------------------- recorded values: a change of the streams is noticed
@@ -119,15 +119,15 @@ def test_recorded_permutation() -> None:
     assert Philox(0).permutation(10).tolist() == [6, 7, 3, 4, 9, 1, 0, 2, 5, 8]
 
 
-# ---------------------------------------------------------------- draws against the twin
+# ---------------------------------------------------------------- draws against the reference
 
 
 @pytest.mark.parametrize(("seed", "stream"), [(0, 0), (1, 0), (0, 1), (WORD, WORD)])
 @pytest.mark.parametrize("position", [0, 1, 2**33 + 1])
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 511, 512, 513, 1200])
-def test_uniforms_equal_the_twins(seed: int, stream: int, position: int, n: int) -> None:
+def test_uniforms_equal_the_reference(seed: int, stream: int, position: int, n: int) -> None:
     got = Philox(seed, stream, position=position).uniform(np.empty(n))
-    want = [math.ldexp(twin_word(seed, stream, position + i) >> 11, -53) for i in range(n)]
+    want = [math.ldexp(python_word(seed, stream, position + i) >> 11, -53) for i in range(n)]
     assert got.tolist() == want
 
 
@@ -144,7 +144,7 @@ def test_mean_and_std_are_applied_in_two_roundings() -> None:
 def test_normals_are_the_quantiles_of_their_words() -> None:
     n = 300
     got = Philox(3, 4).normal(np.empty(n)).tolist()
-    assert got == [_random.quantile(((twin_word(3, 4, i) >> 12) + 0.5) / 2**52) for i in range(n)]
+    assert got == [_random.quantile(((python_word(3, 4, i) >> 12) + 0.5) / 2**52) for i in range(n)]
 
 
 def quantile_arguments() -> list[float]:
@@ -172,15 +172,15 @@ def test_quantiles_are_odd() -> None:
         assert _random.quantile(1.0 - u) == -_random.quantile(u)
 
 
-def twin_bounded(word: int, choices: int) -> int | None:
+def python_bounded(word: int, choices: int) -> int | None:
     value, low = divmod(word * choices, 2**64)
     return value if low >= 2**64 % choices else None
 
 
 @pytest.mark.parametrize("choices", [1, 2, 3, 10, 2**32, 2**32 + 1, 2**63 - 1, 2**63, 2**63 + 1, WORD])
-def test_bounded_integers_equal_the_twins(choices: int) -> None:
-    words = [0, 1, 2, WORD, WORD - 1, 2**63, *(twin_word(9, 9, i) for i in range(200))]
-    assert [_random.bounded(word, choices) for word in words] == [twin_bounded(word, choices) for word in words]
+def test_bounded_integers_equal_the_reference(choices: int) -> None:
+    words = [0, 1, 2, WORD, WORD - 1, 2**63, *(python_word(9, 9, i) for i in range(200))]
+    assert [_random.bounded(word, choices) for word in words] == [python_bounded(word, choices) for word in words]
 
 
 def test_rejection_makes_bounded_integers_fair() -> None:
@@ -194,12 +194,12 @@ def test_rejection_makes_bounded_integers_fair() -> None:
         assert len(counts) == choices and len(set(counts.values())) == 1
 
 
-def twin_permutation(n: int, seed: int, stream: int, position: int) -> tuple[list[int], int]:
+def python_permutation(n: int, seed: int, stream: int, position: int) -> tuple[list[int], int]:
     order = list(range(n))
     for i in range(n - 1, 0, -1):
         partner = None
         while partner is None:
-            partner = twin_bounded(twin_word(seed, stream, position), i + 1)
+            partner = python_bounded(python_word(seed, stream, position), i + 1)
             position += 1
         order[i], order[partner] = order[partner], order[i]
     return order, position
@@ -207,9 +207,9 @@ def twin_permutation(n: int, seed: int, stream: int, position: int) -> tuple[lis
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5, 100, 1001])
 @pytest.mark.parametrize("position", [0, 1, 6, 2**40 + 1])
-def test_permutations_equal_the_twins(n: int, position: int) -> None:
+def test_permutations_equal_the_reference(n: int, position: int) -> None:
     rng = Philox(17, 2, position=position)
-    want, after = twin_permutation(n, 17, 2, position)
+    want, after = python_permutation(n, 17, 2, position)
     assert rng.permutation(n).tolist() == want
     assert rng.position == after
 
@@ -242,15 +242,15 @@ def test_a_stream_ends() -> None:
     rng = Philox(0, position=WORD - 2)
     with pytest.raises(ValueError, match=r"3 draws from position 18446744073709551613 pass the end of the stream"):
         rng.uniform(np.empty(3))
-    assert rng.uniform(np.empty(2))[1] == math.ldexp(twin_word(0, 0, WORD - 1) >> 11, -53)
+    assert rng.uniform(np.empty(2))[1] == math.ldexp(python_word(0, 0, WORD - 1) >> 11, -53)
 
 
 def test_copies_go_on_alike() -> None:
     rng = Philox(5, 6)
     rng.uniform(np.empty(3))
-    twins = [copy.copy(rng), copy.deepcopy(rng), pickle.loads(pickle.dumps(rng))]
+    copies = [copy.copy(rng), copy.deepcopy(rng), pickle.loads(pickle.dumps(rng))]
     want = rng.uniform(np.empty(4)).tolist()
-    assert [twin.uniform(np.empty(4)).tolist() for twin in twins] == [want] * 3
+    assert [copied.uniform(np.empty(4)).tolist() for copied in copies] == [want] * 3
 
 
 def test_seed_none_asks_the_system() -> None:

@@ -1,4 +1,4 @@
-"""A sparse x in the engine: the numpy twin, a dense x, threads, every way through an epoch, and bad input."""
+"""A sparse x in the engine: the numpy reference, a dense x, threads, every way through an epoch, and bad input."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def assert_close(got: Array, expected: Array, dtype: Any, roundings: float) -> N
         *("ordered dtype", "density index", "density dtype", "index dtype"),
     ],
 )
-def test_against_the_twin(
+def test_against_the_reference(
     shape: tuple[int, int, int], ordered: bool, density: float, index: Any, dtype: Any, rng: np.random.Generator
 ) -> None:
     """Each element is a sum of products, rounded once for each of them: |error| <= (k + 2) eps |x| |w|."""
@@ -153,7 +153,7 @@ def test_against_the_twin(
 
 
 @BY_DTYPE
-def test_the_twin_is_the_dense_product(dtype: Any, rng: np.random.Generator) -> None:
+def test_the_reference_is_the_dense_product(dtype: Any, rng: np.random.Generator) -> None:
     shape = (20, 30)
     entries = disordered(rng, random_entries(rng, shape, 0.3, dtype), shape)
     x, w, b, dy = dense_of(entries, shape), *(rng.normal(size=s).astype(dtype) for s in ((30, 7), (7,), (20, 7)))

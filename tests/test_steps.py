@@ -67,17 +67,17 @@ def test_a_step_is_the_gradient_and_then_the_update(sizes: tuple[int, ...], rows
     if sizes != SHAPES[0][0] and (name not in ("SGD", "Adam") or setting in ("value", "norm")):
         return  # what the sizes change is not the rule's
     net, x, t = problem(sizes, rows, l1=1e-4, l2=1e-3)
-    twin, alone = net.copy(), net.copy()
+    net_copy, alone = net.copy(), net.copy()
     optimizers = [optimizer_of(name, **SETTINGS[setting]) for _ in range(3)]
     for _ in range(3):
         with fastbp.threads(2):
             loss = net.train_step(x, t, optimizers[0])
         with fastbp.threads(1):
             alone.train_step(x, t, optimizers[1])
-        expected, _ = twin.value_and_grad(x, t)
-        twin.update(optimizers[2])
+        expected, _ = net_copy.value_and_grad(x, t)
+        net_copy.update(optimizers[2])
         assert_allclose(loss, expected, rtol=1e-14)
-        assert_same_bits((net.flat_parameters, alone.flat_parameters), (twin.flat_parameters,) * 2)
+        assert_same_bits((net.flat_parameters, alone.flat_parameters), (net_copy.flat_parameters,) * 2)
 
 
 @pytest.mark.kernel
@@ -88,15 +88,15 @@ def test_a_step_is_the_gradient_and_then_the_update(sizes: tuple[int, ...], rows
 )
 def test_the_engine_makes_the_steps_of_numpy(name: str, setting: str, dtype: str) -> None:
     net, x, t = problem((5, 7, 3), 40, dtype)
-    twin = net.copy()
+    net_copy = net.copy()
     compiled, python = (optimizer_of(name, **SETTINGS[setting]) for _ in range(2))
-    python.state_for(twin)
+    python.state_for(net_copy)
     for _ in range(4):
         net.train_step(x, t, compiled)
-        _, grads = twin.value_and_grad(x, t)
-        python.update(twin.flat_parameters, grads.flat)
+        _, grads = net_copy.value_and_grad(x, t)
+        python.update(net_copy.flat_parameters, grads.flat)
     # Roundings of 4 steps; a quotient of gradients near 0 (Adadelta's, RMSprop's) makes more of them.
-    assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=0, atol=2000 * np.finfo(dtype).eps)
+    assert_allclose(net.flat_parameters, net_copy.flat_parameters, rtol=0, atol=2000 * np.finfo(dtype).eps)
 
 
 # ---- groups ----------------------------------------------------------------------------------------------------------
@@ -126,12 +126,12 @@ def test_groups_worked_by_hand() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_groups_that_change_nothing(name: str) -> None:
     net, x, t = problem((5, 7, 3), 40)
-    twin = net.copy()
+    net_copy = net.copy()
     plain, grouped = optimizer_of(name), optimizer_of(name, groups=[{"match": "*.bias"}, {"match": "*", "lr": 0.01}])
     for _ in range(3):
         net.train_step(x, t, plain)
-        twin.train_step(x, t, grouped)
-    assert_same_bits(net.flat_parameters, twin.flat_parameters)
+        net_copy.train_step(x, t, grouped)
+    assert_same_bits(net.flat_parameters, net_copy.flat_parameters)
 
 
 def test_a_groups_state_begins_as_the_group_says() -> None:
@@ -365,7 +365,7 @@ def epochs_by_hand(
     sizes: tuple[int, ...], rows: int, size: int, optimizer: str, weighted: bool, l1: float, l2: float, accumulate: int
 ) -> None:
     net, x, t = problem(sizes, rows, "float64", l1=l1, l2=l2)
-    twin, whole = net.copy(), net._whole
+    net_copy, whole = net.copy(), net._whole
     rng = seeded(1)
     weight = rng.uniform(0, 2, rows) if weighted else None
     compiled = OPTIMIZERS_BY_HAND[optimizer]()
@@ -378,11 +378,11 @@ def epochs_by_hand(
             x, t, weight, order, size, whole.table, whole.out, update, made, count_rows=count_rows, loss_share=share
         )
         theirs = None if weight is None else weight[order]
-        expected = epoch_by_hand(twin, x[order], t[order], theirs, size * accumulate, moving, count_rows, share)
+        expected = epoch_by_hand(net_copy, x[order], t[order], theirs, size * accumulate, moving, count_rows, share)
         assert_allclose(made, expected, rtol=1e-12)
         # Sums of at most 700 products in another order, over at most 22 steps; each moves a weight by at most 5 times
         # its gradient's error.
-        assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=0, atol=1e-12)
+        assert_allclose(net.flat_parameters, net_copy.flat_parameters, rtol=0, atol=1e-12)
     for by_rows in (True, False):  # one step alone
         divisor = 1 if not by_rows else rows if weight is None else weight.sum()
         penalty = penalty_of(net, l1, l2)
@@ -433,14 +433,14 @@ def test_k_batches_are_one_k_times_as_large(
     unit = Guest if guest else fastbp.Identity
     units = [fastbp.Linear(4, 6), unit(), fastbp.Tanh(), fastbp.Linear(6, 3)]
     net = fastbp.Network(*units, loss=fastbp.SoftmaxNLL(**loss), dtype="float64", seed=0, l1=0.01, l2=0.01)
-    twin = net.copy()
+    net_copy = net.copy()
     several, one = (fastbp.SGD(lr=0.1, momentum=0.5, **options) for _ in range(2))
     more = {"epochs": 2, "shuffle": shuffle, "sample_weight": weight, "progress": False}
     got = fastbp.train(net, x, t, optimizer=several, batch_size=5, accumulate=4, **more)
-    expected = fastbp.train(twin, x, t, optimizer=one, batch_size=20, **more)
-    assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=1e-11, atol=1e-13)
+    expected = fastbp.train(net_copy, x, t, optimizer=one, batch_size=20, **more)
+    assert_allclose(net.flat_parameters, net_copy.flat_parameters, rtol=1e-11, atol=1e-13)
     assert_allclose(got.loss, expected.loss, rtol=1e-12)
-    assert several.state_for(net).step == one.state_for(twin).step == 12
+    assert several.state_for(net).step == one.state_for(net_copy).step == 12
 
 
 def test_accumulated_steps_are_the_same_for_any_number_of_threads() -> None:
@@ -460,13 +460,13 @@ def test_accumulated_steps_are_the_same_for_any_number_of_threads() -> None:
 def test_more_than_there_is(batch_size: int, accumulate: int) -> None:
     """One step of all rows, whatever the product of the two is in 64 bits."""
     net, x, t = problem((5, 3), 50)
-    twin = net.copy()
+    net_copy = net.copy()
     how: dict[str, Any] = {"optimizer": fastbp.SGD(lr=0.1), "shuffle": False, "progress": False}
     got = fastbp.train(net, x, t, batch_size=batch_size, accumulate=accumulate, **how)
-    expected = fastbp.train(twin, x, t, batch_size=50, **how)
-    assert net.steps == twin.steps
+    expected = fastbp.train(net_copy, x, t, batch_size=50, **how)
+    assert net.steps == net_copy.steps
     assert_allclose(got.loss, expected.loss, rtol=1e-5)
-    assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=1e-4, atol=1e-6)
+    assert_allclose(net.flat_parameters, net_copy.flat_parameters, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -540,10 +540,10 @@ def test_an_optimizer_of_the_users_own_gets_the_accumulated_gradient() -> None:
             parameters -= 0.1 * gradients
 
     net, x, t = problem((5, 7, 3), 43, "float64", l2=0.1)
-    twin = net.copy()
+    net_copy = net.copy()
     fastbp.train(net, x, t, optimizer=Own(), epochs=2, batch_size=5, accumulate=4, progress=False)
-    fastbp.train(twin, x, t, optimizer=fastbp.SGD(lr=0.1), epochs=2, batch_size=20, progress=False)
-    assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=1e-11, atol=1e-13)
+    fastbp.train(net_copy, x, t, optimizer=fastbp.SGD(lr=0.1), epochs=2, batch_size=20, progress=False)
+    assert_allclose(net.flat_parameters, net_copy.flat_parameters, rtol=1e-11, atol=1e-13)
 
 
 class Note(fastbp.Callback):
@@ -566,27 +566,27 @@ def test_batches_of_an_iterator_are_accumulated(python: bool) -> None:
     batches = [(x[a:b], t[a:b]) if a % 2 else (x[a:b], t[a:b], np.ones(b - a)) for a, b in pairs]
     units = [fastbp.Linear(4, 6), Guest() if python else fastbp.Identity(), fastbp.Linear(6, 3)]
     net = fastbp.Network(*units, loss=fastbp.SoftmaxNLL(), dtype="float64", seed=0)
-    twin = net.copy()
+    net_copy = net.copy()
     several, one = fastbp.Adam(), fastbp.Adam()
     fastbp.train(net, batches, optimizer=several, epochs=2, accumulate=3, progress=False)
     for _ in range(2):
         for first, last in ((0, 20), (20, 48), (48, 60)):
-            twin.train_step(x[first:last], t[first:last], one)
-    assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=1e-10, atol=1e-12)
+            net_copy.train_step(x[first:last], t[first:last], one)
+    assert_allclose(net.flat_parameters, net_copy.flat_parameters, rtol=1e-10, atol=1e-12)
     assert several.state_for(net).step == 6
 
 
 def test_callbacks_limits_and_epochs_keep_to_whole_steps() -> None:
     net, x, t = problem((5, 7, 3), 43, "float64")
-    whole, note, twin = net.copy(), Note(), net.copy()
+    whole, note, net_copy = net.copy(), Note(), net.copy()
     options: dict[str, Any] = {"batch_size": 5, "accumulate": 4, "progress": False}
     fastbp.train(whole, x, t, optimizer=fastbp.Adam(), epochs=2, **options)
     fastbp.train(net, x, t, optimizer=fastbp.Adam(), epochs=2, callbacks=[note], **options)
     assert_same_bits(net.flat_parameters, whole.flat_parameters)
     assert [rows for *_, rows in note.seen] == [20, 20, 3] * 2
     optimizer = fastbp.Adam()
-    history = fastbp.train(twin, x, t, optimizer=optimizer, epochs=2, max_steps=4, **options)
-    assert optimizer.state_for(twin).step == 4
+    history = fastbp.train(net_copy, x, t, optimizer=optimizer, epochs=2, max_steps=4, **options)
+    assert optimizer.state_for(net_copy).step == 4
     assert history.epochs == 1
 
 
@@ -628,7 +628,7 @@ def test_a_run_with_everything_is_resumed_with_the_same_bits(rule: str, every: i
 def test_the_engine_gets_the_rate_of_each_step() -> None:
     rates = [0.1, 0.0, 0.3, 0.05, 0.2, 0.1, 0.4, 0.1]
     net, x, t = problem((5, 7, 3), 40, "float64")
-    twin, third = net.copy(), net.copy()
+    net_copy, third = net.copy(), net.copy()
     changing, constant, single = fastbp.SGD(lr=lambda step: rates[step - 1]), fastbp.SGD(), fastbp.SGD()
     single.lr = lambda step: rates[step - 1]
     fastbp.train(net, x, t, optimizer=changing, epochs=2, batch_size=10, shuffle=False, progress=False)
@@ -636,9 +636,9 @@ def test_the_engine_gets_the_rate_of_each_step() -> None:
         rows = slice(10 * (step % 4), 10 * (step % 4) + 10)
         if rate:
             constant.lr = rate
-            twin.train_step(x[rows], t[rows], constant)
+            net_copy.train_step(x[rows], t[rows], constant)
         third.train_step(x[rows], t[rows], single)
-    assert_same_bits((net.flat_parameters, third.flat_parameters), (twin.flat_parameters,) * 2)
+    assert_same_bits((net.flat_parameters, third.flat_parameters), (net_copy.flat_parameters,) * 2)
 
 
 @pytest.mark.parametrize(
@@ -673,18 +673,18 @@ def test_a_state_goes_on_with_the_same_bits(case: int) -> None:
     optimizer, other = CASES[case](), CASES[case]()
     options: dict[str, Any] = {"batch_size": 10, "epochs": 2, "progress": False}
     fastbp.train(net, x, t, optimizer=optimizer, **options)
-    twin = net.copy()
+    net_copy = net.copy()
     state = copy.deepcopy(optimizer.get_state(net))
     assert all(isinstance(value, np.ndarray | float | int | str) for value in state.values())
-    other.train_before = twin.train_step(x, t, other)  # has a state already, and has been at work
-    twin.flat_parameters[...] = net.flat_parameters
+    other.train_before = net_copy.train_step(x, t, other)  # has a state already, and has been at work
+    net_copy.flat_parameters[...] = net.flat_parameters
     del other.train_before
-    other.set_state(twin, state)
-    for made, network in ((optimizer, net), (other, twin)):
+    other.set_state(net_copy, state)
+    for made, network in ((optimizer, net), (other, net_copy)):
         fastbp.train(network, x, t, optimizer=made, seed=1, **options)
         network.train_step(x, t, made)
-    assert_same_bits(net.flat_parameters, twin.flat_parameters)
-    assert optimizer.state_for(net).step == other.state_for(twin).step == 17
+    assert_same_bits(net.flat_parameters, net_copy.flat_parameters)
+    assert optimizer.state_for(net).step == other.state_for(net_copy).step == 17
 
 
 def test_a_state_brings_its_hyperparameters() -> None:

@@ -286,11 +286,11 @@ def test_several_calls_continue_the_optimizers_state(name: str) -> None:
 
 def test_one_optimizer_for_two_networks() -> None:
     net, x, t = problem()
-    twin, alone = net.copy(), net.copy()
+    net_copy, alone = net.copy(), net.copy()
     optimizer = fastbp.Adam(lr=0.01)
     for _ in range(3):
         train(net, x, t, optimizer=optimizer, epochs=1)
-        train(twin, -x, t, optimizer=optimizer, epochs=1)
+        train(net_copy, -x, t, optimizer=optimizer, epochs=1)
     other = fastbp.Adam(lr=0.01)
     for _ in range(3):
         train(alone, x, t, optimizer=other, epochs=1)
@@ -845,7 +845,7 @@ STEPS = """
     wrong = {"parameters": 0, "state": 0}
     for unit in (fastbp.Tanh, OurTanh):
         chains = [(fastbp.Linear(30, 60), unit(), fastbp.Linear(60, 10)) for _ in range(2)]
-        net, twin = (fastbp.Network(*chain, loss=fastbp.SoftmaxNLL(), seed=0) for chain in chains)
+        net, other_net = (fastbp.Network(*chain, loss=fastbp.SoftmaxNLL(), seed=0) for chain in chains)
         optimizer, other = fastbp.Adam(), fastbp.Adam()
         for delay in np.linspace(0.0002, 0.001, 150):
             try:
@@ -854,10 +854,10 @@ STEPS = """
                     net.train_step(x, t, optimizer)
             except Stop:
                 pass
-            state, its = optimizer.state_for(net), other.state_for(twin)
+            state, its = optimizer.state_for(net), other.state_for(other_net)
             while its.step < state.step:
-                twin.train_step(x, t, other)
-            wrong["parameters"] += net.flat_parameters.tobytes() != twin.flat_parameters.tobytes()
+                other_net.train_step(x, t, other)
+            wrong["parameters"] += net.flat_parameters.tobytes() != other_net.flat_parameters.tobytes()
             wrong["state"] += any(state.arrays[name].tobytes() != its.arrays[name].tobytes() for name in ("m", "v"))
     print(json.dumps(wrong))
 """

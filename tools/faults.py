@@ -340,21 +340,21 @@ SPARSE = rows(
         "sparse-bias-strip",
         "load_last(<const real*> t.bias + column + j * VL, part and j == last, lanes)",
         "load_last(<const real*> t.bias + (0 if FAULT else column) + j * VL, part and j == last, lanes)",
-        "sparse -k twin",
+        "sparse -k reference",
     ),
     (
         # A column with entries in an earlier group of rows and none in the last one.
         "sparse-groups",
         "entries += group.starts[i + 1] - group.starts[i]",
         "entries = (0 if FAULT else entries) + group.starts[i + 1] - group.starts[i]",
-        "sparse -k twin or dense_x or epochs",
+        "sparse -k reference or dense_x or epochs",
     ),
     (
         # What lies behind the last whole vector of dy, where x has blocks of columns.
         "sparse-block-tail",
         "d[vectors - 1] = load_some(dy + (vectors - 1) * VL, lanes, 0)",
         "d[vectors - 1] = load_some(dy + (vectors - 1) * VL, lanes - 1 if FAULT and lanes < VL else lanes, 0)",
-        "sparse -k twin",
+        "sparse -k reference",
     ),
 )
 
@@ -365,13 +365,13 @@ UPDATES = rows(
         "sgd-dampening",
         "1 - dampening if started[0] else 1 ",
         "1 - dampening if started[0] or FAULT else 1 ",
-        "optimizers -k recorded or twins",
+        "optimizers -k recorded or reference",
     ),
     (
         "radam-threshold",
         "if rho > 5:",
         "if rho > (4 if FAULT else 5):",
-        "optimizers -k recorded or twins",
+        "optimizers -k recorded or reference",
     ),
     (
         # A gradient that is NaN becomes the limit.
@@ -388,7 +388,7 @@ UPDATES = rows(
         "d = b if FAULT else vmax(load_some(largest + i, n - i, 0), b)\n"
         "            b = vmax(load_some(largest + i, n - i, 0), b)\n"
         "            store_some(largest + i, n - i, d)",
-        "optimizers -k recorded or twins",
+        "optimizers -k recorded or reference",
     ),
 )
 
@@ -440,7 +440,7 @@ ENGINE = [
         "_rows.pyx",
         "strip + row * unit.n_out * kernels.itemsize, unit.n_out)",
         "strip + row * (pair.weight_row if FAULT else unit.n_out) * kernels.itemsize, unit.n_out)",
-        "engine -k update or anywhere or twin",
+        "engine -k update or anywhere or reference",
         "kernels.itemsize",
     ),
     # Two products side by side take each other's packed columns for their own.

@@ -637,12 +637,12 @@ class RuleOptimizer(Optimizer):
         for end, group, _ in _merged(state.layout) if state.layout else ((parameters.size, 0, False),):
             here = slice(first, end)
             pieces = [None if array is None else array[here] for array in arrays]
-            carried[group] = self._twin_step(parameters[here], gradients[here], pieces, state, group)
+            carried[group] = self._reference_step(parameters[here], gradients[here], pieces, state, group)
             first = end
         state.carried[...] = carried
         state.step += 1
 
-    def _twin_step(
+    def _reference_step(
         self, parameters: Array, gradients: Array, pieces: list[Array | None], state: OptimizerState, group: int
     ) -> float:
         options = {**self._values_of(group), "lr": self.rate(state.step + 1, group), "step": state.step + 1}

@@ -1,6 +1,6 @@
-"""The twins of the activations, and their table.
+"""The references of the activations, and their table.
 
-An activation has three twins: the rule ``name(z)``, its derivative ``name_backward(dy, y_or_z)`` and its second
+An activation has three references: the rule ``name(z)``, its derivative ``name_backward(dy, y_or_z)`` and its second
 derivative ``name_second(dy, y_or_z, u)``, which is dy * f''(z) * u: products of a Hessian with a vector need it.
 Options are keywords of all three.
 """
@@ -463,7 +463,7 @@ class Activation(Record):
     name, unit
         Of the function (``"sigmoid"``) and of the unit class (``"Sigmoid"``).
     forward, backward, second
-        The numpy twins, ``forward(z, *, options, out)``, ``backward(dy, y_or_z, *, options, out)`` and
+        The numpy references, ``forward(z, *, options, out)``, ``backward(dy, y_or_z, *, options, out)`` and
         ``second(dy, y_or_z, u, *, options)``, which is dy * f''(z) * u.
     needs
         What backward and second read: the activation's ``"output"`` y or its ``"input"`` z.
@@ -748,4 +748,4 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 __all__ = ["ACTIVATIONS", "Activation", "Option"]
-__all__ += sorted(twin.__name__ for rule in ACTIVATIONS.values() for twin in (rule.forward, rule.backward))
+__all__ += sorted(function.__name__ for rule in ACTIVATIONS.values() for function in (rule.forward, rule.backward))

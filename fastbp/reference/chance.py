@@ -1,4 +1,4 @@
-"""The twin of dropout, with the cipher its mask comes from."""
+"""The reference of dropout, with the cipher its mask comes from."""
 
 from __future__ import annotations
 

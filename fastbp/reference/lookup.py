@@ -1,4 +1,4 @@
-"""The twin of the embedding: integers become rows of a table."""
+"""The reference of the embedding: integers become rows of a table."""
 
 from __future__ import annotations
 

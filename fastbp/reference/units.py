@@ -1,4 +1,4 @@
-"""The table of the units that are neither linear nor elementwise, and the twin of the one that computes nothing."""
+"""The table of the units that are neither linear nor elementwise, and the reference of flatten."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class UnitRule(Record):
     kind
         The engine's name.
     forward, backward
-        The numpy twins.
+        The numpy reference implementations.
     formula, gradient, source
         As plain text, for docstrings and tables.
     arguments
