@@ -1,8 +1,8 @@
 """Every activation: time of an element forward and backward, and what it adds to a whole gradient.
 
-``python -m bench.activations``. All are fastbp's own and take the same threads, so they take turns in one process, and
-the minimum of each one's rounds counts. (a) An array that stays in the second cache, into a given one. (b) The gradient
-of 784-256-10 at batch 128 with softmax-NLL, over that with sigmoid.
+``python -m bench.activations``. All are fastbp's own and take the same threads, so one process measures them
+alternately, and the minimum of each one's rounds counts. (a) An array that stays in the second cache, into a given one.
+(b) The gradient of 784-256-10 at batch 128 with softmax-NLL, over that with sigmoid.
 """
 
 from __future__ import annotations

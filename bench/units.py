@@ -21,8 +21,8 @@ from bench.tables import align, format_seconds
 SIZE = (4096, 4096)
 QUICK = (64, 96)
 SAMPLE = 5  # rows or columns that are compared with float64
-CODES, WIDTH = 1000, 32
-CHANCE = {"p": 0.5, "seed": 1}
+INDICES, WIDTH = 1000, 32
+DROPOUT = {"p": 0.5, "seed": 1}
 MEMCPY = "memcpy"
 
 
@@ -40,7 +40,7 @@ def load(rival: str, unit: str, backward: bool, dtype: str, rows: int, columns: 
         y = np.empty_like(x)
         return lambda: fastbp.identity(x, out=y)
     if unit == "embedding":
-        x = rng.integers(0, CODES, (rows, columns // WIDTH)).astype(dtype)
+        x = rng.integers(0, INDICES, (rows, columns // WIDTH)).astype(dtype)
     arguments, options = operands(unit, x)
     if not backward:
         y = getattr(fastbp, unit)(x, *arguments, **options)
@@ -52,11 +52,11 @@ def load(rival: str, unit: str, backward: bool, dtype: str, rows: int, columns: 
 def operands(unit: str, x: Array) -> tuple[tuple[Array, ...], dict[str, Any]]:
     """Return what the unit's functions take beside x: parameters, and options."""
     if unit == "embedding":
-        return (np.linspace(-1, 1, CODES * WIDTH).reshape(CODES, WIDTH).astype(x.dtype),), {}
+        return (np.linspace(-1, 1, INDICES * WIDTH).reshape(INDICES, WIDTH).astype(x.dtype),), {}
     # Of a norm the scale alone: one number for each column, as whatever else has parameters takes.
     column = np.linspace(0.5, 1.5, x.shape[1]).astype(x.dtype)
     rule = importlib.import_module("fastbp.reference").UNITS[unit]
-    return (column,) if rule.parameters else (), CHANCE if rule.by_chance else {}
+    return (column,) if rule.parameters else (), DROPOUT if rule.is_random else {}
 
 
 def _load_backward(unit: str, x: Array, arguments: tuple[Array, ...], options: dict[str, Any]) -> Callable[[], Any]:

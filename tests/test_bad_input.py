@@ -116,7 +116,7 @@ def test_the_well_formed_calls_work(kernel: str, dtype: Any) -> None:
 # ---- dtypes and kinds ------------------------------------------------------------------------------------------------
 
 
-def cure(name: str, target: str) -> str:
+def hint(name: str, target: str) -> str:
     return f"pass {name}.astype(np.{target})"
 
 
@@ -140,7 +140,7 @@ def test_wrong_dtypes(kernel: str, name: str, dtype: str) -> None:
         return  # welcome there
     first = next(iter(arguments)) == name
     target = "float64" if first and wrong.dtype.char == "g" else "float32"
-    remedy = f"pass {name}.real" if wrong.dtype.kind == "c" else cure(name, target)
+    remedy = f"pass {name}.real" if wrong.dtype.kind == "c" else hint(name, target)
     expected = "expected float32 or float64" if first else "is float32"
     refused(TypeError, [f"{name} has dtype {wrong.dtype}", expected, remedy], kernel, arguments)
 
@@ -153,7 +153,7 @@ def test_mixed_dtypes(kernel: str, name: str, dtype: Any) -> None:
     if next(iter(arguments)) == name:
         return  # it decides; the others are then the odd ones
     arguments[name] = arguments[name].astype(other)
-    fragments = [f"{name} has dtype {other} but", f"is {own}", cure(name, own)]
+    fragments = [f"{name} has dtype {other} but", f"is {own}", hint(name, own)]
     refused(TypeError, fragments, kernel, arguments, outputs_of(kernel, dtype))
 
 
@@ -164,8 +164,8 @@ def test_byte_swapped_arrays(kernel: str, name: str, dtype: Any) -> None:
     swapped = arguments[name] = arguments[name].astype(np.dtype(dtype).newbyteorder())
     fragments = [f"{name} has dtype {swapped.dtype}", f'pass {name}.astype({name}.dtype.newbyteorder("="))']
     refused(TypeError, fragments, kernel, arguments, outputs_of(kernel, dtype))
-    cured = swapped.astype(swapped.dtype.newbyteorder("="))
-    call(kernel, {**arguments, name: cured}, outputs_of(kernel, dtype))
+    native = swapped.astype(swapped.dtype.newbyteorder("="))
+    call(kernel, {**arguments, name: native}, outputs_of(kernel, dtype))
 
 
 @pytest.mark.parametrize("make", [lambda x: x.tolist(), lambda x: None, lambda x: memoryview(x), lambda x: 1.5])

@@ -15,7 +15,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Same(Unit):
-    """A user's unit: what is around it runs in stretches of its own."""
+    """A user's unit: what is around it runs in segments of its own."""
 
     def forward(self, x: Array) -> Array:
         return x
@@ -94,7 +94,7 @@ def test_a_diamond_worked_by_hand() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rows", [1, 7, 40])
 @pytest.mark.parametrize("name", NAMES)
-def test_engine_units_and_stretches_agree(name: str, rows: int, dtype: str, rng: np.random.Generator) -> None:
+def test_one_engine_and_segments_agree(name: str, rows: int, dtype: str, rng: np.random.Generator) -> None:
     x, t = problem(rng, rows, dtype)
     net = Network(*chains()[name], loss=fastbp.MSE(), dtype=dtype, seed=1)
     python = Network(*chains(Same)[name], loss=fastbp.MSE(), dtype=dtype, seed=1)

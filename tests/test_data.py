@@ -45,13 +45,13 @@ def train(net: fastbp.Network, x: Any, t: Any = None, **options: Any) -> fastbp.
     return fastbp.train(net, x, t, **options)
 
 
-ROADS = pytest.mark.parametrize("python", [False, True], ids=["engine", "python"])
+IN_ENGINE_AND_PYTHON = pytest.mark.parametrize("python", [False, True], ids=["engine", "python"])
 
 
 # ---- pieces ----------------------------------------------------------------------------------------------------------
 
 
-@ROADS
+@IN_ENGINE_AND_PYTHON
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 @pytest.mark.parametrize("layout", ["C", "F", "strided"])
@@ -98,7 +98,7 @@ def test_the_batches_gone_through_follow_from_the_steps() -> None:
 # ---- limits ----------------------------------------------------------------------------------------------------------
 
 
-@ROADS
+@IN_ENGINE_AND_PYTHON
 @pytest.mark.parametrize("steps", [1, 5, 6, 7, 12, 100])
 def test_max_steps(steps: int, python: bool) -> None:
     net, x, t = problem(python=python)
@@ -118,7 +118,7 @@ def test_max_steps(steps: int, python: bool) -> None:
     assert_same_bits(net.flat_parameters, other.flat_parameters)
 
 
-@ROADS
+@IN_ENGINE_AND_PYTHON
 def test_max_seconds_ends_within_an_epoch(python: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that a callback moves: no test waits, and a busy machine changes nothing."""
     now = [0.0]
@@ -174,7 +174,7 @@ def test_every_split_leaves_both_parts_a_row(n: int, fraction: float, classes: i
         assert np.all(np.abs(counts - share) < 1)
 
 
-@ROADS
+@IN_ENGINE_AND_PYTHON
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_fraction_is_training_on_the_rest(layout: str, python: bool) -> None:
     net, x, t = problem(python=python)
@@ -229,7 +229,7 @@ def test_balanced_is_scikit_learns() -> None:
     np.testing.assert_allclose(class_weights("balanced", t, 5), expected, rtol=1e-15)
 
 
-@ROADS
+@IN_ENGINE_AND_PYTHON
 @pytest.mark.parametrize("given", ["balanced", {0: 2.0, 2: 0.5}, (1.0, 3.0, 0.25)])
 @pytest.mark.parametrize("fraction", [0.0, 0.3])
 def test_class_weights_are_weights_of_rows(given: Any, fraction: float, python: bool) -> None:
@@ -277,7 +277,7 @@ class Loader:
         return (list(batch) for batch in batches_of(*self.arrays))
 
 
-@ROADS
+@IN_ENGINE_AND_PYTHON
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 @pytest.mark.parametrize("form", ["list", "loader", "function", "generator"])
 def test_batches_are_the_same_training(form: str, weighted: bool, python: bool) -> None:
@@ -362,7 +362,7 @@ WRONG_BATCHES: list[tuple[Any, type[Exception], str]] = [
 ]
 
 
-@ROADS
+@IN_ENGINE_AND_PYTHON
 @pytest.mark.parametrize(("spoil", "error", "message"), WRONG_BATCHES, ids=map(str, range(len(WRONG_BATCHES))))
 def test_a_wrong_batch_is_refused_before_its_step(
     spoil: Any, error: type[Exception], message: str, python: bool

@@ -230,7 +230,7 @@ def machine_code(module: str) -> list[Instruction]:
 
 
 def innermost_loops(code: list[Instruction]) -> Iterator[list[Instruction]]:
-    """From the target of each jump backwards to the jump, where no other such stretch lies within."""
+    """From the target of each jump backwards to the jump, where no other such loop lies within."""
     places = {instruction.address: i for i, instruction in enumerate(code)}
     jumps = [(j.target, end) for end, j in enumerate(code) if j.target in places]
     last_begin = -1

@@ -947,13 +947,13 @@ def test_an_update_counts_its_step_and_refuses_what_is_read_only() -> None:
 
 
 def test_the_gate_lets_one_in() -> None:
-    gate = _engine.Gate()
-    with gate:
-        with pytest.raises(RuntimeError, match="at work in another thread"), gate:
+    lock = _engine.Gate()
+    with lock:
+        with pytest.raises(RuntimeError, match="at work in another thread"), lock:
             pytest.fail("a second one was let in")
-        with pytest.raises(RuntimeError), gate:
+        with pytest.raises(RuntimeError), lock:
             pytest.fail("the first one's place was given away")
-    with pytest.raises(ZeroDivisionError), gate:
+    with pytest.raises(ZeroDivisionError), lock:
         raise ZeroDivisionError
-    with gate:
+    with lock:
         pass

@@ -1,4 +1,4 @@
-"""Graphs drawn at random: the engine against the units' own methods, in float64, on every road through it.
+"""Graphs drawn at random: the engine against the units' own methods, in float64, on every path through it.
 
 A. A graph is whatever the tables and the composites give: residuals and branches within each other, merges at the
    input and at the end, activations with options. Small ones go by blocks of rows, those with a wide layer or a
@@ -164,7 +164,7 @@ class InPython:
             unit.bind(own, {name: np.full_like(values, np.nan) for name, values in own.items()})
         for (path, ours), (_, theirs) in zip(walk(self.units), walk(net.units), strict=True):
             ours.training = net.training
-            ours.take_chance(net.seed, net._streams.get(id(theirs), 0), net.steps, 0)
+            ours.set_rng_position(net.seed, net._streams.get(id(theirs), 0), net.steps, 0)
             if ours.state_shapes() and isinstance(ours, fastbp.BatchNorm):
                 for name, values in ours.state.items():
                     values[...] = net.state[f"{path}.{name}"]

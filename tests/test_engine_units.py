@@ -1,4 +1,4 @@
-"""The units of the kernels' table in the engine: against their own methods, on every road through a network."""
+"""The units of the kernels' table in the engine: against their own methods, on every path through a network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ READS_CODES = {"embedding"}
 
 
 class Same(Unit):
-    """A user's unit: the others then run in stretches of their own."""
+    """A user's unit: the others then run in segments of their own."""
 
     def forward(self, x: Array) -> Array:
         return x
@@ -64,7 +64,7 @@ def problem(rule: UnitRule, rng: np.random.Generator, rows: int, dtype: Any) -> 
 
 
 def close(dtype: Any, size: float = 1.0) -> dict[str, float]:
-    # Sums of at most some hundred terms of order `size`, by different roads.
+    # Sums of at most some hundred terms of order `size`, computed in two ways.
     return {"rtol": 300 * np.finfo(dtype).eps, "atol": 300 * size * np.finfo(dtype).eps}
 
 

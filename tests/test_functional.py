@@ -386,7 +386,7 @@ def test_second_derivatives_of_every_layout(
     rule: reference.Activation, layout: str, dtype: Any, rng: np.random.Generator
 ) -> None:
     if layout == "misaligned":
-        return  # the door is for what was checked and aligned
+        return  # this function is for checked, aligned arrays
     for shape in SHAPES:
         z, dy, u = (np.asarray(a) for a in rng.normal(0, 3, (3, *shape)).astype(dtype))
         kept = kept_by(rule, z)
@@ -668,7 +668,7 @@ def targets_of(rule: reference.LossRule, z: np.ndarray, rng: np.random.Generator
 
 
 def as_rows(t: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Targets of any kind as rows of the wide dtype, in float64's road of their own."""
+    """Targets of any kind as rows of the wide dtype, computed in float64."""
     if t.ndim == 1 and z.shape[1] == 1 and t.dtype.kind == "f":
         t = t[:, None]
     rows = (t[:, None] == np.arange(z.shape[1])) if t.ndim == 1 else t
@@ -924,7 +924,7 @@ def test_an_equal_dtype_that_is_another_object_passes() -> None:
     assert_array_equal(functional.sigmoid(z), np.full(3, 0.5, np.float32))
 
 
-# ---- the two doors ---------------------------------------------------------------------------------------------------
+# ---- the fast path and the checked path ------------------------------------------------------------------------------
 
 
 def calls_with_out(dtype: Any) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...], Any]]:
@@ -976,7 +976,7 @@ def test_both_doors_lead_to_the_same_bits(dtype: Any, monkeypatch: pytest.Monkey
 @BY_DTYPE
 def test_plain_arguments_take_the_quick_door(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
-        raise AssertionError("checked the long way")
+        raise AssertionError("went the checked path")
 
     calls = calls_with_out(dtype)
     for name in ("array", "matrix", "output", "choice"):

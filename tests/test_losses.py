@@ -317,13 +317,13 @@ def test_a_batch_of_which_nothing_counts_makes_no_step(rng: np.random.Generator)
     assert_same_bits(trained(loss, x, t, shuffle=False)[0], expected[0])
     assert trained(loss, x, t, shuffle=False)[1] == expected[1]
     net = linear_model(loss)
-    guest = fastbp.Network(fastbp.Linear(4, K), Twice(), loss=loss, dtype="float64", seed=0)
-    for network in (net, guest):
+    python_net = fastbp.Network(fastbp.Linear(4, K), Twice(), loss=loss, dtype="float64", seed=0)
+    for network in (net, python_net):
         with unchanged(network.flat_parameters), pytest.raises(ValueError, match="the rows that are not ignored"):
             fastbp.train(network, x, np.full(30, -1), optimizer=fastbp.SGD(lr=0.1))
         with unchanged(network.flat_parameters), pytest.raises(ValueError, match="the rows that are not ignored"):
             network.value_and_grad(x, np.full(30, -1))
-    steps = fastbp.train(guest, x, t, optimizer=fastbp.SGD(lr=0.1), epochs=1, batch_size=8, shuffle=False)
+    steps = fastbp.train(python_net, x, t, optimizer=fastbp.SGD(lr=0.1), epochs=1, batch_size=8, shuffle=False)
     assert math.isfinite(steps.loss[0])
 
 

@@ -1,6 +1,6 @@
 """Networks: against a numpy network with bounds on every error, one worked by hand, users' own units, bad input.
 
-A. The other road is a network of numpy products and the functions of `fastbp.reference`, in a wider dtype. Beside each
+A. The reference is a network of numpy products and the functions of `fastbp.reference`, in a wider dtype. Beside each
    value it carries a bound on the error that rounding in the network's own dtype may have made there: ½ K eps |A| |B|
    for each product, what a function's slope makes of an error at its input, and the promise for the function itself.
 B. Cases come from the tables of activations and losses, so that a new one is tested by existing.
@@ -66,7 +66,7 @@ PAIRS = [
 KINDS = ("tanh", "silu", "leaky_relu")
 
 
-# ---- the other road --------------------------------------------------------------------------------------------------
+# ---- the reference ---------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -154,13 +154,13 @@ class NumpyActivation:
 class NumpyNetwork:
     """The whole: loss, gradients in the order of the parameters, and the gradient at the input.
 
-    Where the wide dtype would be too slow, both roads are float64 ones, and each has the error of the bound.
+    Where the wide dtype would be too slow, both sides are float64 ones, and each has the error of the bound.
     """
 
     def __init__(self, net: fastbp.Network, fast: bool = False) -> None:
         self.dtype = net.dtype.type
         self.widen: Callable[[Array], Array] = (lambda x: x.astype(np.float64)) if fast else wide
-        self.roads = 2 if fast and self.dtype == np.float64 else 1
+        self.sides = 2 if fast and self.dtype == np.float64 else 1
         self.units = [self._numpy_unit(unit) for unit in net.units]
         self.rule = net.loss.rule if isinstance(net.loss, fastbp.losses.RuleLoss) else None
 
@@ -209,8 +209,8 @@ class NumpyNetwork:
         return Value(np.asarray(loss), of_row.sum() + eps(np.float64) * abs(loss)), Value(dy, wrong)
 
 
-def assert_value(got: Any, value: Value, roads: int = 1) -> None:
-    assert_bound(got, value.exact, roads * value.bound)
+def assert_value(got: Any, value: Value, sides: int = 1) -> None:
+    assert_bound(got, value.exact, sides * value.bound)
 
 
 def assert_network_agrees(
@@ -223,25 +223,25 @@ def assert_network_agrees(
 ) -> None:
     """Loss, gradients, output and dx, by one call and by the two sweeps. plain_t: t as the reference takes it."""
     numpy_net = NumpyNetwork(net, fast)
-    roads = numpy_net.roads
+    sides = numpy_net.sides
     y = numpy_net.forward(np.asarray(x))
     loss, dy = numpy_net.loss(y, np.asarray(t if plain_t is None else plain_t), weight)
     dx = numpy_net.backward(dy)
 
     got, grads = net.value_and_grad(x, t, sample_weight=weight)
     assert type(got) is float
-    assert_value(np.float64(got), loss, roads)
+    assert_value(np.float64(got), loss, sides)
     assert net.loss_value(x, t, sample_weight=weight) == got
     for gradient, expected in zip(grads.values(), numpy_net.gradients(), strict=True):
-        assert_value(gradient, expected, roads)
+        assert_value(gradient, expected, sides)
 
     by_call = grads.flat.copy()
     out = net.forward(x)
-    assert_value(out, y, roads)
+    assert_value(out, y, sides)
     _, given = getattr(functional, numpy_net.rule.name)(out, t, sample_weight=weight)
-    assert_value(net.backward(given), dx, roads)
+    assert_value(net.backward(given), dx, sides)
     for gradient, expected in zip(net.gradients.values(), numpy_net.gradients(), strict=True):
-        assert_value(gradient, expected, roads)
+        assert_value(gradient, expected, sides)
     # The same numbers come by the same operations; only the share of a row (1/n) may be rounded at another place.
     # Where they are sums that cancel, their terms count: those of the last bias are the rows of dy.
     largest = max(np.abs(by_call).max(initial=0), np.abs(given).sum(axis=0).max(initial=0))
@@ -1021,7 +1021,7 @@ def test_subclasses_run_in_python(rng: np.random.Generator) -> None:
             return dx
 
     x, t = rng.normal(size=(5, 3)), rng.normal(size=(5, 2))
-    # A stretch of the engine's between two of Python's, in which there is no linear unit.
+    # An engine's segment between two units in Python, in which there is no linear unit.
     between = fastbp.Network(Halved(3, 4), fastbp.Tanh(), Halved(4, 2), loss=fastbp.MSE(), dtype="float64", seed=0)
     assert fastbp.check_gradients(between, x, t).ok
     calls.clear()

@@ -99,19 +99,19 @@ def compiled_step(optimizer, w, gradient):
     state.step += 1
 
 
-ROADS = {"numpy": numpy_step, "compiled": compiled_step}
+STEPS = {"numpy": numpy_step, "compiled": compiled_step}
 
 
 # ---- torch -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("by", STEPS)
 @pytest.mark.parametrize("case", RECORDED["cases"], ids=lambda case: f"{case['rule']}-{case['options']}")
-def test_fifty_steps_are_those_recorded_from_torch(road, case):
+def test_fifty_steps_are_those_recorded_from_torch(by, case):
     w, matrix, pushes = (np.array(RECORDED[name]) for name in ("start", "matrix", "pushes"))
     optimizer = RULES[TORCHS.get(case["rule"], case["rule"])](**case["options"])
     for step, push in enumerate(pushes, start=1):
-        ROADS[road](optimizer, w, matrix @ w + push)
+        STEPS[by](optimizer, w, matrix @ w + push)
         if str(step) in case["values"]:
             # torch keeps NAdam's product of momenta in float32, whatever the parameters are.
             rtol, atol = (1e-6, 1e-9) if case["rule"] == "NAdam" else (1e-12, 1e-14)
@@ -131,10 +131,10 @@ def test_the_defaults_are_torchs():
 
 
 @pytest.mark.bridge
-@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("by", STEPS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", RECORDED["cases"], ids=lambda case: f"{case['rule']}-{case['options']}")
-def test_live_torch_agrees(road, dtype, case):
+def test_live_torch_agrees(by, dtype, case):
     torch = pytest.importorskip("torch", reason="torch is not installed")
     rng = seeded(0)
     w = rng.standard_normal(1000).astype(dtype)
@@ -143,7 +143,7 @@ def test_live_torch_agrees(road, dtype, case):
     their_optimizer = getattr(torch.optim, case["rule"])([theirs], **case["options"])
     for _ in range(10):
         gradient = rng.standard_normal(1000).astype(dtype)
-        ROADS[road](optimizer, w, gradient)
+        STEPS[by](optimizer, w, gradient)
         theirs.grad = torch.tensor(gradient)
         their_optimizer.step()
     # Ten steps of numbers of size 1. Each has about twenty roundings; in float32 torch takes 1 - b1, a tenth, in the
@@ -182,9 +182,9 @@ SKLEARNS = [
 ]
 
 
-@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("by", STEPS)
 @pytest.mark.parametrize(("name", "options", "ours"), SKLEARNS)
-def test_the_other_convention_is_scikit_learns(road, name, options, ours):
+def test_the_other_convention_is_scikit_learns(by, name, options, ours):
     theirs = pytest.importorskip("sklearn.neural_network._stochastic_optimizers")
     rng = seeded(0)
     w, optimizer = rng.standard_normal(50), ours()
@@ -194,7 +194,7 @@ def test_the_other_convention_is_scikit_learns(road, name, options, ours):
         gradient = rng.standard_normal(50)
         if name == "SGDOptimizer":  # a rate that changes tells whether it is inside the velocity
             optimizer.lr = their_optimizer.learning_rate = 0.05 / (1 + step)
-        ROADS[road](optimizer, w, gradient)
+        STEPS[by](optimizer, w, gradient)
         their_optimizer.update_params(params, [gradient])
     np.testing.assert_allclose(w, params[0], rtol=1e-12, atol=1e-14)
 
@@ -289,7 +289,7 @@ def test_a_nan_stays_where_it_is(name, dtype):
 
 @pytest.mark.parametrize("name", OPTIMIZER_CASES)
 def test_hyperparameters_that_change_on_the_way_are_the_next_steps(name):
-    """Both roads carry on from step to step the same things."""
+    """Both carry on from step to step the same things."""
     rng = seeded(0)
     ours, by_numpy = make(name), make(name)
     a = rng.standard_normal(33)
@@ -447,12 +447,12 @@ def test_an_optimizer_can_go_before_its_network():
     del net  # and the callback of the weak reference finds nothing amiss
 
 
-@pytest.mark.parametrize("road", [copy.copy, copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
 @pytest.mark.parametrize("name", OPTIMIZER_CASES)
-def test_copies_have_the_hyperparameters_and_no_state(road, name):
+def test_copies_have_the_hyperparameters_and_no_state(copied, name):
     net, optimizer = FlatNetwork(), make(name)
     optimizer.update(net.flat_parameters, np.ones(5, np.float32))
-    other = road(optimizer)
+    other = copied(optimizer)
     assert repr(other) == repr(optimizer)
     assert other.hyperparameters() == optimizer.hyperparameters()
     assert other.state_for(net).step == 0

@@ -50,7 +50,7 @@ def test_activation_entries_are_consistent(rule: reference.Activation) -> None:
     kept = {"output": "y", "input": "z"}[rule.needs]
     assert list(inspect.signature(rule.backward).parameters) == ["dy", kept, *rule.options, "out"]
     second = inspect.signature(rule.second).parameters.values()
-    if rule.second is not reference.activations.straight_second:
+    if rule.second is not reference.activations.zero_second:
         assert rule.second.__name__ == f"{rule.name}_second"
         assert [p.name for p in second] == ["dy", kept, "u", *rule.options]
         assert [p.default for p in second if p.kind is p.KEYWORD_ONLY] == [o.default for o in rule.options.values()]

@@ -341,11 +341,11 @@ class Scale(Unit):
         parameters["scale"][...] = self.factor
 
     def forward(self, x: Any) -> Any:
-        self._kept = x
+        self._saved = x
         return x * self.parameters["scale"]
 
     def backward(self, dy: Any) -> Any:
-        self.gradients["scale"][...] = (dy * self._remembered()).sum(axis=0)
+        self.gradients["scale"][...] = (dy * self._saved_by_forward()).sum(axis=0)
         return dy * self.parameters["scale"]
 
 

@@ -339,7 +339,7 @@ def test_the_lecture_linear_models_are_convex(loss: str, rng: np.random.Generato
         matrix = net.hessian(x, t)
         values = np.linalg.eigvalsh((matrix + matrix.T) / 2)
         assert values[0] >= -1e-13 * values[-1]
-        # No unit bends: the Hessian is the Gauss-Newton matrix.
+        # Every unit is piecewise linear: the Hessian is the Gauss-Newton matrix.
         assert_close(net.hvp(x, t, v), net.gnvp(x, t, v), 1e-14)
 
 
@@ -355,7 +355,7 @@ def test_the_lecture_a_hidden_layer_is_not(loss: str, hidden: str, rng: np.rando
         values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
         assert values[0] * values[-1] < 0 or values[0] > -1e-3
         if values[0] < -1e-2:
-            # Not a matter of rounding: the loss really bends down along that direction.
+            # Not a matter of rounding: the loss is really concave along that direction.
             v, w = vectors[:, 0], net.flat_parameters.copy()
             losses = []
             for step in -1e-2, 0, 1e-2:
@@ -501,9 +501,9 @@ CALLS: dict[str, Callable[[Network, Array, Array, Array], object]] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("guest", [False, True])
-def test_parameters_and_gradients_stay(call: str, guest: bool, rng: np.random.Generator) -> None:
-    units = Linear(4, 5), Cubed() if guest else Tanh(), Linear(5, 3)
+@pytest.mark.parametrize("in_python", [False, True])
+def test_parameters_and_gradients_stay(call: str, in_python: bool, rng: np.random.Generator) -> None:
+    units = Linear(4, 5), Cubed() if in_python else Tanh(), Linear(5, 3)
     net = shaken(Network(*units, loss=fastbp.MSE(), dtype="float64", seed=0), rng)
     x, t, v = problem(rng, net)
     net.value_and_grad(x[:3], t[:3])

@@ -32,7 +32,7 @@ def optimizer_of(name: str, **options: Any) -> Any:
     return getattr(fastbp, name)(lr=0.01, **options)
 
 
-class Guest(fastbp.Unit):
+class PythonUnit(fastbp.Unit):
     """The identity in Python, so that a network is not one engine."""
 
     def outputs_for(self, n_in: int | None) -> int | None:
@@ -228,11 +228,11 @@ def penalty_of(net: Any, l1: float, l2: float) -> float:
     return sum(l1 * np.abs(w.astype(float)).sum() + l2 / 2 * (w.astype(float) ** 2).sum() for w in net.weights)
 
 
-@pytest.mark.parametrize("guest", [False, True])
+@pytest.mark.parametrize("in_python", [False, True])
 @pytest.mark.parametrize(("l1", "l2"), [(0.01, 0.0), (0.0, 0.02), (0.01, 0.02)])
-def test_penalties_are_part_of_the_loss_and_of_its_gradient(l1: float, l2: float, guest: bool) -> None:
+def test_penalties_are_part_of_the_loss_and_of_its_gradient(l1: float, l2: float, in_python: bool) -> None:
     def network(**options: float) -> Any:
-        units = [fastbp.Linear(4, 6), fastbp.Tanh(), *([Guest()] if guest else []), fastbp.Linear(6, 3)]
+        units = [fastbp.Linear(4, 6), fastbp.Tanh(), *([PythonUnit()] if in_python else []), fastbp.Linear(6, 3)]
         return fastbp.Network(*units, loss=fastbp.SoftmaxNLL(), dtype="float64", seed=0, **options)
 
     rng = seeded(0)
@@ -262,13 +262,13 @@ def test_penalties_are_part_of_the_loss_and_of_its_gradient(l1: float, l2: float
     assert net.train_step(x, t, fastbp.Adam()) == pytest.approx(net.copy().loss_value(x, t), rel=0.1)
 
 
-@pytest.mark.parametrize("guest", [False, True])
-def test_training_with_penalties(guest: bool) -> None:
+@pytest.mark.parametrize("in_python", [False, True])
+def test_training_with_penalties(in_python: bool) -> None:
     """An epoch's loss holds them; an l1 makes weights small, and biases stay free."""
     rng = seeded(0)
     x = rng.normal(size=(64, 4)).astype(np.float32)
     t = np.zeros((64, 1), np.float32) + 5
-    units = [fastbp.Linear(4, 1), *([Guest()] if guest else [])]
+    units = [fastbp.Linear(4, 1), *([PythonUnit()] if in_python else [])]
     net = fastbp.Network(*units, loss=fastbp.MSE(), seed=0, l1=0.2)
     history = fastbp.train(net, x, t, optimizer=fastbp.SGD(lr=0.1), epochs=60, batch_size=16, progress=False)
     assert np.abs(net.weights[0]).max() < 0.05 < 4.9 < net.biases[0][0]
@@ -419,18 +419,18 @@ def test_an_update_by_rows_is_no_update_alone() -> None:
 # ---- batches that are accumulated ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("guest", [False, True])
+@pytest.mark.parametrize("in_python", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("loss", [{}, {"class_weight": [1.0, 2.5, 0.5]}], ids=str)
 @pytest.mark.parametrize("options", [{}, {"clip_norm": 0.05}, {"groups": [{"match": "*.bias", "lr": 0.3}]}], ids=str)
 def test_k_batches_are_one_k_times_as_large(
-    guest: bool, weighted: bool, shuffle: bool, loss: dict[str, Any], options: dict[str, Any]
+    in_python: bool, weighted: bool, shuffle: bool, loss: dict[str, Any], options: dict[str, Any]
 ) -> None:
     rng = seeded(0)
     x, t = rng.normal(size=(103, 4)), rng.integers(0, 3, 103)
     weight = rng.uniform(0, 2, 103) * (np.arange(103) // 5 % 3 > 0) if weighted else None
-    unit = Guest if guest else fastbp.Identity
+    unit = PythonUnit if in_python else fastbp.Identity
     units = [fastbp.Linear(4, 6), unit(), fastbp.Tanh(), fastbp.Linear(6, 3)]
     net = fastbp.Network(*units, loss=fastbp.SoftmaxNLL(**loss), dtype="float64", seed=0, l1=0.01, l2=0.01)
     net_copy = net.copy()
@@ -485,7 +485,7 @@ class OwnLoss(fastbp.Loss):
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("optimizer", [lambda: fastbp.SGD(lr=0.1), lambda: fastbp.Adam(clip_norm=0.1)])
-@pytest.mark.parametrize("case", ["engine", "guest", "loss", "sum", "guest, sum"])
+@pytest.mark.parametrize("case", ["engine", "unit", "loss", "sum", "unit, sum"])
 def test_chance_falls_in_accumulated_batches_as_in_one(case: str, optimizer: Any, weighted: bool) -> None:
     rng = seeded(1)
     x, t = rng.normal(size=(50, 6)), rng.integers(0, 3, 50)
@@ -495,7 +495,7 @@ def test_chance_falls_in_accumulated_batches_as_in_one(case: str, optimizer: Any
     made = []
     for batch_size, accumulate in ((12, 1), (4, 3)):
         block = fastbp.Residual(fastbp.Sequential(fastbp.Dropout(0.5), fastbp.Linear(8, 8)))
-        middle = Guest() if "guest" in case else fastbp.Identity()
+        middle = PythonUnit() if "unit" in case else fastbp.Identity()
         loss: fastbp.Loss = OwnLoss() if case == "loss" else fastbp.SoftmaxNLL(class_weight=[1.0, 2.0, 0.5])
         if "sum" in case:  # each of which divides by another sum, and has no mean over some of the batches
             loss = fastbp.LossSum([(0.7, loss), (0.3, fastbp.SoftmaxNLL(ignore_index=1))])
@@ -512,7 +512,7 @@ def test_chance_falls_in_accumulated_batches_as_in_one(case: str, optimizer: Any
 
 
 class Anywhere(fastbp.Unit):
-    """As `Guest`, but nobody knows how many outputs it has: the package's units after it are run in Python, too."""
+    """As `PythonUnit`, with an unknown number of outputs: the package's units after it are run in Python, too."""
 
     def forward(self, x: Any) -> Any:
         return x
@@ -564,7 +564,7 @@ def test_batches_of_an_iterator_are_accumulated(python: bool) -> None:
     ends = [0, 7, 12, 20, 31, 40, 48, 60]
     pairs = itertools.pairwise(ends)
     batches = [(x[a:b], t[a:b]) if a % 2 else (x[a:b], t[a:b], np.ones(b - a)) for a, b in pairs]
-    units = [fastbp.Linear(4, 6), Guest() if python else fastbp.Identity(), fastbp.Linear(6, 3)]
+    units = [fastbp.Linear(4, 6), PythonUnit() if python else fastbp.Identity(), fastbp.Linear(6, 3)]
     net = fastbp.Network(*units, loss=fastbp.SoftmaxNLL(), dtype="float64", seed=0)
     net_copy = net.copy()
     several, one = fastbp.Adam(), fastbp.Adam()

@@ -1,4 +1,4 @@
-"""The table of a network: counted by hand, by another road, and as text."""
+"""The table of a network: counted by hand, computed otherwise, and as text."""
 
 from __future__ import annotations
 

@@ -316,10 +316,10 @@ def test_embedding_takes_integers() -> None:
 # ---- in a network ----------------------------------------------------------------------------------------------------
 
 
-def guest(name: str, *arguments: Any) -> Unit:
+def in_python(name: str, *arguments: Any) -> Unit:
     """The unit as one that Python runs."""
     base = getattr(fastbp, name)
-    cls = type(f"Guest{name}", (base,), {"forward": base.forward, "backward": base.backward})
+    cls = type(f"Python{name}", (base,), {"forward": base.forward, "backward": base.backward})
     unit: Unit = cls(*arguments)
     return unit
 
@@ -327,14 +327,14 @@ def guest(name: str, *arguments: Any) -> Unit:
 @pytest.mark.kernel
 @RULES
 def test_a_network_with_the_unit_has_the_right_gradients(rule: UnitRule, rng: np.random.Generator) -> None:
-    if rule.by_chance:
+    if rule.is_random:
         pytest.skip("differences need the same mask twice")
     x = rng.normal(size=(8, N))
     if rule.name == "embedding":
         x[:, :5] = rng.integers(0, 11, (8, 5))
-        chain: list[Unit] = [guest("Embedding", 11, 3, 5), fastbp.Linear(16, 3)]
+        chain: list[Unit] = [in_python("Embedding", 11, 3, 5), fastbp.Linear(16, 3)]
     else:
-        chain = [fastbp.Linear(N, N), guest(rule.unit, *rule.arguments(N)), fastbp.Linear(N, 3)]
+        chain = [fastbp.Linear(N, N), in_python(rule.unit, *rule.arguments(N)), fastbp.Linear(N, 3)]
     net = fastbp.Network(*chain, loss=fastbp.SoftmaxNLL(), dtype="float64", seed=2)
     t = rng.integers(0, 3, 8)
     _, grads = net.value_and_grad(x, t)

@@ -73,8 +73,8 @@ def theirs(rule: Activation, z: np.ndarray, dy: np.ndarray, options: dict[str, f
 
 def ours(rule: Activation, z: np.ndarray, dy: np.ndarray, options: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
     y = getattr(fastbp, rule.name)(z, **options)
-    kept = y if rule.needs == "output" else z
-    return y, getattr(fastbp, f"{rule.name}_backward")(dy, kept, **options)
+    saved = y if rule.needs == "output" else z
+    return y, getattr(fastbp, f"{rule.name}_backward")(dy, saved, **options)
 
 
 def compare(rule: Activation, z: np.ndarray, dy: np.ndarray, options: dict[str, float]) -> None:
@@ -139,8 +139,8 @@ def test_second_derivatives(rule: Activation, rng: np.random.Generator) -> None:
         (slope,) = torch.autograd.grad(y.sum(), at, create_graph=True)
         want = np.zeros_like(z)
         if slope.requires_grad and rule.name != "hard_sigmoid":  # whose second derivative torch does not have
-            (bent,) = torch.autograd.grad((slope * torch.tensor(dy * u)).sum(), at, allow_unused=True)
-            want = want if bent is None else bent.numpy()
-        kept = rule.forward(z, **options) if rule.needs == "output" else z
+            (second,) = torch.autograd.grad((slope * torch.tensor(dy * u)).sum(), at, allow_unused=True)
+            want = want if second is None else second.numpy()
+        saved = rule.forward(z, **options) if rule.needs == "output" else z
         rtol = 1e-6 if rule.name in SINGLE_INSIDE else 1e-9
-        np.testing.assert_allclose(rule.second(dy, kept, u, **options), want, rtol=rtol, atol=1e-12)
+        np.testing.assert_allclose(rule.second(dy, saved, u, **options), want, rtol=rtol, atol=1e-12)

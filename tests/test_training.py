@@ -313,7 +313,7 @@ def test_a_learning_rate_changed_by_a_callback_counts() -> None:
     assert_same_bits(net.flat_parameters, steps.flat_parameters)
 
 
-# ---- the roads of Python ---------------------------------------------------------------------------------------------
+# ---- with a unit, loss or optimizer in Python ------------------------------------------------------------------------
 
 
 class OurTanh(fastbp.Tanh):
@@ -344,17 +344,17 @@ class OurMomentum(Optimizer):
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
-@pytest.mark.parametrize("road", ["unit", "loss", "optimizer", "all"])
-def test_the_roads_of_python_lead_to_the_same(road: str, weighted: bool) -> None:
+@pytest.mark.parametrize("in_python", ["unit", "loss", "optimizer", "all"])
+def test_parts_in_python_train_alike(in_python: str, weighted: bool) -> None:
     net, x, t = problem()
-    unit = OurTanh() if road in ("unit", "all") else fastbp.Tanh()
-    loss = OurSoftmaxNLL() if road in ("loss", "all") else fastbp.SoftmaxNLL()
+    unit = OurTanh() if in_python in ("unit", "all") else fastbp.Tanh()
+    loss = OurSoftmaxNLL() if in_python in ("loss", "all") else fastbp.SoftmaxNLL()
     chain = fastbp.Linear(IN, HIDDEN), unit, fastbp.Linear(HIDDEN, OUT)
     python = fastbp.Network(*chain, loss=loss, dtype="float64", seed=0)
     assert_same_bits(python.flat_parameters, net.flat_parameters)
-    assert net._whole is not None and (python._whole is None) == (road != "optimizer")
+    assert net._whole is not None and (python._whole is None) == (in_python != "optimizer")
     engine = fastbp.SGD(lr=0.05, momentum=0.9)
-    theirs = OurMomentum() if road in ("optimizer", "all") else fastbp.SGD(lr=0.05, momentum=0.9)
+    theirs = OurMomentum() if in_python in ("optimizer", "all") else fastbp.SGD(lr=0.05, momentum=0.9)
     weight = seeded(1).uniform(0.2, 2, N) if weighted else None
     options = {"epochs": 3, "sample_weight": weight, "validation_data": (x[:9], t[:9])}
     expected = train(net, x, t, optimizer=engine, **options)
@@ -753,14 +753,14 @@ def interrupted(call, delay):
 EPOCHS = """
     # A training is interrupted in an epoch, and made again step by step. A signal is heard every 100 ms of
     # an epoch, and at its end: where that came first, once more.
-    road, rule = sys.argv[1:]
+    path, rule = sys.argv[1:]
     rng = np.random.default_rng(0)
     n, batch = 200_000, 64
     x = rng.standard_normal((n, 64), dtype=np.float32)
     t = rng.integers(0, 10, n)
     make_optimizer = {"sgd": lambda: fastbp.SGD(lr=0.01, momentum=0.9), "adam": fastbp.Adam,
                       "norm": lambda: fastbp.Adam(clip_norm=0.1, lr=lambda step: 0.001)}[rule]
-    unit = fastbp.Tanh if road == "engine" else OurTanh
+    unit = fastbp.Tanh if path == "engine" else OurTanh
 
     def network():
         chain = fastbp.Linear(64, 128), unit(), fastbp.Linear(128, 10)
@@ -873,11 +873,11 @@ def run(script: str, *arguments: str) -> dict[str, Any]:
 
 @pytest.mark.serial
 @pytest.mark.parametrize(
-    ("road", "rule"), [("engine", "sgd"), ("engine", "adam"), ("engine", "norm"), ("python", "adam")]
+    ("path", "rule"), [("engine", "sgd"), ("engine", "adam"), ("engine", "norm"), ("python", "adam")]
 )
-def test_ctrl_c_in_an_epoch_leaves_a_whole_step(road: str, rule: str) -> None:
+def test_ctrl_c_in_an_epoch_leaves_a_whole_step(path: str, rule: str) -> None:
     for _ in range(3):  # other load may go away, so that an epoch is shorter than it was when it was measured
-        result = run(EPOCHS, road, rule)
+        result = run(EPOCHS, path, rule)
         if result["within"] > 0:
             break
     assert result["within"] > 0  # an epoch ends in the midst

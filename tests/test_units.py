@@ -299,11 +299,11 @@ class Scale(Unit):
         rng.uniform(parameters["factor"], 1.0, 2.0)
 
     def forward(self, x: Any) -> Any:
-        self._kept = x
+        self._saved = x
         return x * self.parameters["factor"]
 
     def backward(self, dy: Any) -> Any:
-        self.gradients["factor"][...] = (dy * self._remembered()).sum(axis=0)
+        self.gradients["factor"][...] = (dy * self._saved_by_forward()).sum(axis=0)
         return dy * self.parameters["factor"]
 
 

@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike
 from fastbp import _engine, losses
 from fastbp import _validate as check
 from fastbp._core.gradients import Gradients, make_table
-from fastbp._core.graph import INPUT, Item, Plan, runs_in_engine, unrolled
+from fastbp._core.graph import INPUT, Item, Plan, flatten, runs_in_engine
 from fastbp._core.inputs import Inputs
 from fastbp._loss import RowLoss
 from fastbp._validate import FloatArray
@@ -156,7 +156,7 @@ class PythonSegment(Segment):
         self.shape = x.shape
         self.unit.training = training
         net = self.net
-        self.unit.take_chance(net.seed, net._streams.get(id(self.unit), 0), net.steps, net._first_row)
+        self.unit.set_rng_position(net.seed, net._streams.get(id(self.unit), 0), net.steps, net._first_row)
         y = self._checked("forward", self.unit.forward(x))
         if y.shape[0] != x.shape[0]:
             raise ValueError(f"{self} returned shape {y.shape} from forward for {x.shape[0]} rows")
@@ -189,7 +189,7 @@ class BranchSegment(Segment):
         self.branches: list[list[Segment]] = []
         ends: list[int] = []
         for i, part in enumerate(item.unit.units):
-            self.branches.append(cut(net, _unrolled_part(part, item, i), False, recorder, source))
+            self.branches.append(cut(net, _flattened_branch(part, item, i), False, recorder, source))
             ends.append(source if recorder is None else recorder.last)
         if isinstance(item.unit, Residual):
             self.branches.append([])  # the way around the block
@@ -249,11 +249,11 @@ def cut(
     return made
 
 
-def _unrolled_part(part: Unit, whole: Item, i: int) -> list[Item]:
+def _flattened_branch(part: Unit, whole: Item, i: int) -> list[Item]:
     """Return the units of one branch, with their places in the network."""
     prefix = f"{whole.path}.{i}"
-    items = unrolled([part], whole.n_in)
-    # A branch stands alone: what `unrolled` numbers 0, or 0.2, is number i of the whole.
+    items = flatten([part], whole.n_in)
+    # A branch stands alone: what `flatten` numbers 0, or 0.2, is number i of the whole.
     return [item._replace(path=prefix + item.path.removeprefix("0")) for item in items]
 
 

@@ -594,14 +594,14 @@ def dropout(
     array([[2., 0., 0., 0., 0., 0.]])
     """
     x = _matrix("x", x)
-    options, chance = _chance(p, seed, stream, step, first_row, x)
+    options, position = _rng_position(p, seed, stream, step, first_row, x)
     y = _place(out, x.shape, x.dtype, (), (("x", x),))
     # Checked.
-    _ops.unit("dropout", _rows(x), y, (), (), options, True, chance)
+    _ops.unit("dropout", _rows(x), y, (), (), options, True, position)
     return deliver(y, out)
 
 
-def _chance(
+def _rng_position(
     p: object, seed: object, stream: object, step: object, first_row: object, x: FloatArray
 ) -> tuple[tuple[float], tuple[int, int, int, int]]:
     key = Philox(seed, stream)  # type: ignore[arg-type]  # which it checks
@@ -661,11 +661,11 @@ def dropout_backward(
     array([[2., 0., 0., 0., 2., 0.]])
     """
     dy = _matrix("dy", dy)
-    options, chance = _chance(p, seed, stream, step, first_row, dy)
+    options, position = _rng_position(p, seed, stream, step, first_row, dy)
     dx = _place(out, dy.shape, dy.dtype, (), (("dy", dy),))
     # Checked.
     dy = _dense(dy)
-    _ops.unit_gradients("dropout", dy, dy, dx, (), (), (), options, True, chance)
+    _ops.unit_gradients("dropout", dy, dy, dx, (), (), (), options, True, position)
     return deliver(dx, out)
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from fastbp import _engine
 from fastbp import _validate as check
 from fastbp.optim._rates import Schedule, checked_rate, rate_at, rates_of
-from fastbp.optim._state import Memories, linear_weights, ranges
+from fastbp.optim._state import StateRegistry, linear_weights, ranges
 from fastbp.reference import OptimizerRule
 
 __all__ = ["Optimizer", "OptimizerState", "RuleOptimizer"]
@@ -172,11 +172,11 @@ class Optimizer:
     makes_whole_steps: ClassVar[bool] = False
     wants_all_rows: ClassVar[bool] = False
 
-    _states: Memories[OptimizerState]
+    _states: StateRegistry[OptimizerState]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
-        self._states = Memories()  # here, so that a subclass need not call our __init__
+        self._states = StateRegistry()  # here, so that a subclass need not call our __init__
         return self
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

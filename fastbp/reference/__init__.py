@@ -13,12 +13,11 @@ E. Only light checks: for errors that explain themselves call `fastbp.functional
 from fastbp.reference import activations, losses, optimizers
 from fastbp.reference.activations import *  # noqa: F403  the references that the table names
 from fastbp.reference.activations import ACTIVATIONS, Activation, Option
-from fastbp.reference.chance import dropout, dropout_backward, dropout_mask
 from fastbp.reference.distributions import log_softmax, log_softmax_backward, softmax, softmax_backward
-from fastbp.reference.learned import prelu, prelu_backward
-from fastbp.reference.lookup import embedding, embedding_backward
+from fastbp.reference.embeddings import embedding, embedding_backward
 from fastbp.reference.losses import *  # noqa: F403
 from fastbp.reference.losses import LOSSES, LossRule
+from fastbp.reference.masks import dropout, dropout_backward, dropout_mask
 from fastbp.reference.norms import (
     batch_norm,
     batch_norm_backward,
@@ -29,6 +28,7 @@ from fastbp.reference.norms import (
 )
 from fastbp.reference.optimizers import *  # noqa: F403
 from fastbp.reference.optimizers import OPTIMIZERS, OptimizerRule
+from fastbp.reference.parametric import prelu, prelu_backward
 from fastbp.reference.products import (
     linear,
     linear_backward,

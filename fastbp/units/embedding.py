@@ -145,12 +145,12 @@ class Embedding(Unit):
     def forward(self, x: NDArray[Any]) -> FloatArray:
         """Return the codes' rows of the table, a fresh array, and keep a reference to x."""
         y = functional.embedding(x, self.parameters["table"], columns=self.columns)
-        self._kept = x
+        self._saved = x
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
         """Fill the gradient at the table, and give the one at x: a fresh array, zeros for integers."""
-        x, table = self._remembered(), self.parameters["table"]
+        x, table = self._saved_by_forward(), self.parameters["table"]
         into = (None, self.gradients["table"])
         dx = functional.embedding_backward(dy, x, table, columns=self.columns, out=into)[0]
         return np.zeros(x.shape, dy.dtype) if dx is None else dx
