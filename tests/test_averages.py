@@ -95,7 +95,7 @@ def test_threads_and_accumulation_change_nothing(name: str, accumulate: int) -> 
 
 
 @pytest.mark.parametrize("name", AVERAGES)
-def test_an_average_goes_on_with_the_same_bits(name: str) -> None:
+def test_an_average_resumes_from_its_state_with_the_same_bits(name: str) -> None:
     net, x, t = problem("float32")
     average, optimizer, more = AVERAGES[name](), fastbp.Adam(), {"batch_size": 8, "progress": False}
     fastbp.train(net, x, t, optimizer=optimizer, epochs=2, average=average, **more)
@@ -133,7 +133,7 @@ def test_an_average_belongs_to_a_networks_memory() -> None:
             assert len(copied._states) == 0
 
 
-def test_an_average_of_the_users_own() -> None:
+def test_a_users_average_is_called_after_each_step() -> None:
     class First(Average):
         def takes(self, step: int) -> bool:
             return step == 1
@@ -161,12 +161,12 @@ def test_an_average_of_the_users_own() -> None:
         (lambda: fastbp.SWA(1, 0.5), TypeError, "every must be an integer"),
     ],
 )
-def test_bad_averages(make: Any, error: type[Exception], message: str) -> None:
+def test_invalid_averages_raise(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
 
 
-def test_train_wants_an_average() -> None:
+def test_train_refuses_what_is_not_an_average() -> None:
     net, x, t = problem()
     with unchanged(net.flat_parameters), pytest.raises(TypeError, match=r"average must be fastbp\.EMA\(\), "):
         fastbp.train(net, x, t, optimizer=fastbp.Adam(), average=0.9, progress=False)

@@ -178,7 +178,7 @@ def wrong(gradient: Gradient, what: str) -> Gradient:
 
 
 @pytest.mark.parametrize("what", ["loss", "dW", "db", "nan"])
-def test_wrong_gradients_are_found_out(what: str) -> None:
+def test_wrong_gradients_are_detected(what: str) -> None:
     expected, tolerances = rivals.reference(SMALL[1], activation="sigmoid", seed=3, dtype="float32")
     rivals.check_agreement(expected, expected, tolerances)
     with pytest.raises(ArithmeticError, match=r"is off by .* allowed are 1.00e-04"):
@@ -715,7 +715,7 @@ def test_second_order_is_checked_before_it_is_timed(
 
 @pytest.mark.parametrize("differences", [0, 10_000])
 @pytest.mark.parametrize(("method", "factor"), [("hvp", 1.01), ("sample_gradient_norms", 1.001)])
-def test_second_order_that_is_wrong_is_found_out(
+def test_wrong_second_order_is_detected(
     method: str, factor: float, differences: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = getattr(fastbp.Network, method)

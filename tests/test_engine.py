@@ -102,7 +102,7 @@ def test_the_gradient_at_every_output(rows: int, need_dx: bool, dtype: Any, rng:
         assert_allclose(made[1][k], (factors * d).sum(axis=0), rtol=0, atol=500 * rows * np.finfo(dtype).eps)
 
 
-def test_what_comes_before_what(rng: np.random.Generator) -> None:
+def test_calls_in_the_wrong_order_raise(rng: np.random.Generator) -> None:
     engine, weights, biases = diamond(rng, np.float64)
     table, x, dy = _engine.Table(weights, biases), rng.normal(size=(5, 4)), rng.normal(size=(5, 3))
     with pytest.raises(RuntimeError, match="backward before forward"):
@@ -123,7 +123,7 @@ def test_what_comes_before_what(rng: np.random.Generator) -> None:
         plain.descend(dy, table)
 
 
-def test_what_moves_the_buffers_forgets_what_was_in_them(rng: np.random.Generator) -> None:
+def test_a_larger_batch_invalidates_the_saved_forward(rng: np.random.Generator) -> None:
     _, weights, biases = diamond(rng, np.float64)
     engine = _engine.Engine(8, DIAMOND, "softmax_nll", separate=True)
     table, x = _engine.Table(weights, biases), rng.normal(size=(400, 4))
@@ -137,7 +137,7 @@ def test_what_moves_the_buffers_forgets_what_was_in_them(rng: np.random.Generato
         engine.output_of(0)
 
 
-def test_a_forward_that_is_refused_leaves_the_last_one(rng: np.random.Generator) -> None:
+def test_a_refused_forward_leaves_the_last_one_valid(rng: np.random.Generator) -> None:
     moments = np.zeros(3), np.ones(3)
     units = [
         ("linear", 4, 3, (), (-1,), ((4, 3), (3,))),
@@ -175,7 +175,7 @@ RELU = ("relu", 4, 4, (), (-1,))
         ([RELU, ("tanh", 4, 4, (), (-1,))], "no unit reads what unit 0 gives"),
     ],
 )
-def test_what_is_no_graph(units: list[Any], message: str) -> None:
+def test_invalid_graph_raises(units: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _engine.Engine(4, units)
 
@@ -191,7 +191,7 @@ def test_sums_of_squares(columns: int, dtype: Any, rng: np.random.Generator) -> 
 # ---- no garbage ------------------------------------------------------------------------------------------------------
 
 
-def test_buffers_stay_for_smaller_batches(rng: np.random.Generator) -> None:
+def test_smaller_batches_reuse_the_buffers(rng: np.random.Generator) -> None:
     net = fastbp.MLP([7, 33, 5], hidden="tanh", seed=0)
     assert net._whole is not None and net._whole.engine.capacity == 0  # nothing before the first call
     x, t = data(rng, 100, 7, 5)
@@ -214,7 +214,7 @@ def test_buffers_stay_for_smaller_batches(rng: np.random.Generator) -> None:
 
 
 @BY_DTYPE
-def test_a_plan_serves_every_smaller_batch_rightly(dtype: Any, rng: np.random.Generator) -> None:
+def test_smaller_batches_in_a_large_plan_have_right_gradients(dtype: Any, rng: np.random.Generator) -> None:
     x, t = data(rng, 300, 9, 4, dtype)
     used = fastbp.MLP([9, 31, 4], hidden="sigmoid", dtype=dtype, seed=0)
     used.value_and_grad(x, t)
@@ -533,7 +533,7 @@ def test_views_outlive_their_plan_and_their_network() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
 
 
-def test_a_batch_beyond_all_memory(rng: np.random.Generator) -> None:
+def test_a_batch_beyond_memory_raises(rng: np.random.Generator) -> None:
     net = fastbp.MLP([7, 33, 5], seed=0)
     x, t = data(rng, 20, 7, 5)
     loss, grads = net.value_and_grad(x, t)
@@ -590,7 +590,7 @@ class Slow(fastbp.Unit):
 @pytest.mark.serial
 @pytest.mark.parametrize("method", ["forward", "value_and_grad", "loss_value", "predict", "train_step", "train"])
 @pytest.mark.parametrize("kind", ["engine", "python"])
-def test_a_network_entered_twice(kind: str, method: str, rng: np.random.Generator) -> None:
+def test_entering_a_network_twice_raises(kind: str, method: str, rng: np.random.Generator) -> None:
     """One thread is at work for long, another tries until it meets it."""
     chain: list[fastbp.Unit] = [fastbp.Linear(256, 512), fastbp.Tanh(), fastbp.Linear(512, 10)]
     if kind == "python":
@@ -641,7 +641,7 @@ def test_a_network_entered_twice(kind: str, method: str, rng: np.random.Generato
 
 
 @pytest.mark.serial
-def test_backward_while_another_thread_is_at_work(rng: np.random.Generator) -> None:
+def test_backward_while_another_thread_computes_raises(rng: np.random.Generator) -> None:
     """Whatever two threads do to one network: a RuntimeError, a ValueError about shapes, or the right numbers."""
     for last in ([], [Slow()]):
         net = fastbp.Network(
@@ -778,7 +778,7 @@ def test_chains_that_a_network_gives_to_python(chain: str, layout: str, rng: np.
 
 
 @BY_DTYPE
-def test_parameters_from_anywhere(dtype: Any, rng: np.random.Generator) -> None:
+def test_parameters_may_be_separate_arrays(dtype: Any, rng: np.random.Generator) -> None:
     """Weights and gradients need not lie in one vector: rows may be padded, as those of a slice are."""
     units = [("linear", 9, 20), ("tanh", 20, 20), ("linear", 20, 4)]
     weights, biases = arrays_of(units, dtype, rng)
@@ -801,7 +801,7 @@ def test_parameters_from_anywhere(dtype: Any, rng: np.random.Generator) -> None:
         _engine.Table([np.asfortranarray(weights[0])], biases[:1])
 
 
-def test_the_engine_knows_its_own_limits(rng: np.random.Generator) -> None:
+def test_sizes_beyond_the_engines_limits_raise(rng: np.random.Generator) -> None:
     """What the network cannot know before a user's unit has run is refused here, before anything is touched."""
     units = [("linear", 5, 3)]
     weights, biases = arrays_of(units, np.float64, rng)
@@ -866,7 +866,7 @@ RULES: dict[str, tuple[str, tuple[float, ...], int]] = {
 
 @BY_DTYPE
 @pytest.mark.parametrize("rule", RULES)
-def test_an_update_is_one_of_each_element(rule: str, dtype: Any, rng: np.random.Generator) -> None:
+def test_an_update_changes_each_element_once(rule: str, dtype: Any, rng: np.random.Generator) -> None:
     """Whole arrays, pieces of any length at any place, one thread or more: the same bits, and nothing beside them."""
     kind, hyper, states = RULES[rule]
     size = 3 * TASK + 77
@@ -917,7 +917,7 @@ def test_an_update_agrees_with_its_reference(rng: np.random.Generator) -> None:
         assert_allclose(got, expected, rtol=1e-13, atol=1e-13)
 
 
-def test_an_update_counts_its_step_and_refuses_what_is_read_only() -> None:
+def test_an_update_counts_steps_and_refuses_read_only_arrays() -> None:
     state = fastbp.optimizers.OptimizerState(step=6)
     w, g = np.ones(5), np.ones(5)
 
@@ -946,7 +946,7 @@ def test_an_update_counts_its_step_and_refuses_what_is_read_only() -> None:
     assert state.step == 8
 
 
-def test_the_gate_lets_one_in() -> None:
+def test_lock_admits_one_thread() -> None:
     lock = _engine.Gate()
     with lock:
         with pytest.raises(RuntimeError, match="at work in another thread"), lock:

@@ -297,7 +297,7 @@ def check_predictions(case: Case, x: Array) -> None:
 
 
 @pytest.mark.parametrize("seed", range(60 if helpers.DENSE else 30))
-def test_a_random_graph(seed: int) -> None:
+def test_random_graphs_agree_with_their_units(seed: int) -> None:
     case = Case(seed)
     assert case.net._whole is not None
     (case.net.eval if case.rng.random() < 0.2 else case.net.train)()

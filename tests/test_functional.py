@@ -188,7 +188,7 @@ def test_products_beyond_one_tile(m: int, k: int, n: int, dtype: Any, rng: np.ra
 
 @BY_DTYPE
 @pytest.mark.parametrize(("m", "k", "n"), [(0, 3, 2), (2, 0, 3), (2, 3, 0), (0, 0, 0), (1, 0, 1), (40, 0, 70)])
-def test_products_of_nothing(m: int, k: int, n: int, dtype: Any, rng: np.random.Generator) -> None:
+def test_products_of_empty_arrays(m: int, k: int, n: int, dtype: Any, rng: np.random.Generator) -> None:
     check_products(*operands(rng, m, k, n, dtype))
 
 
@@ -282,7 +282,7 @@ def test_products_of_denormals_and_of_large_numbers(dtype: Any, rng: np.random.G
 
 @BY_DTYPE
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_is_not_finite_stays_in_its_row(value: float, dtype: Any, rng: np.random.Generator) -> None:
+def test_nonfinite_values_stay_in_their_row(value: float, dtype: Any, rng: np.random.Generator) -> None:
     for m, k, n in ((3, 5, 4), (40, 70, 65)):
         x, w, b, _ = operands(rng, m, k, n, dtype)
         x[1, 2] = value
@@ -445,7 +445,7 @@ WITH_OPTIONS = pytest.mark.parametrize("rule", [r for r in ACTIVATIONS.values() 
 
 @BY_DTYPE
 @WITH_OPTIONS
-def test_options_reach_the_kernels_by_either_door(
+def test_options_reach_the_kernels_by_the_fast_and_the_checked_path(
     rule: reference.Activation, dtype: Any, rng: np.random.Generator
 ) -> None:
     forward, backward = getattr(functional, rule.name), backward_of(rule.name)
@@ -866,7 +866,7 @@ def test_weights_are_factors_however_small(rule: reference.LossRule, dtype: Any,
 
 
 @LOSS_RULES
-def test_weights_are_welcome_as_lists_integers_and_bools(rule: reference.LossRule, rng: np.random.Generator) -> None:
+def test_weights_may_be_lists_integers_and_bools(rule: reference.LossRule, rng: np.random.Generator) -> None:
     kernel, z = getattr(functional, rule.name), rng.normal(size=(3, 2)).astype(np.float32)
     t = targets_of(rule, z, rng)["rows"]
     expected = kernel(z, t, sample_weight=np.array([1, 0, 1], np.float32))
@@ -874,7 +874,7 @@ def test_weights_are_welcome_as_lists_integers_and_bools(rule: reference.LossRul
         assert_same_bits(kernel(z, t, sample_weight=weight), expected)
 
 
-def test_labels_are_welcome_in_every_integer_dtype_and_as_lists() -> None:
+def test_labels_may_be_lists_or_of_any_integer_dtype() -> None:
     z = np.arange(12.0).reshape(4, 3)
     expected = functional.softmax_nll(z, np.array([0, 2, 1, 2]))
     for dtype in (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64, ">i4", "<u2"):
@@ -958,7 +958,7 @@ def without_the_quick_door(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @BY_DTYPE
-def test_both_doors_lead_to_the_same_bits(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_and_checked_path_give_the_same_bits(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = calls_with_out(dtype)
     variants = [(f, args, {}) for f, args, _ in calls.values()]
     variants += [(f, args, {"reduction": r}) for n, (f, args, _) in calls.items() if " " in n for r in REDUCTIONS]
@@ -974,7 +974,7 @@ def test_both_doors_lead_to_the_same_bits(dtype: Any, monkeypatch: pytest.Monkey
 
 
 @BY_DTYPE
-def test_plain_arguments_take_the_quick_door(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_arguments_take_the_fast_path(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("went the checked path")
 
@@ -987,7 +987,7 @@ def test_plain_arguments_take_the_quick_door(dtype: Any, monkeypatch: pytest.Mon
 
 
 @BY_DTYPE
-def test_the_quick_door_leaves_alone_what_is_not_plain(dtype: Any, rng: np.random.Generator) -> None:
+def test_the_fast_path_declines_other_arrays_untouched(dtype: Any, rng: np.random.Generator) -> None:
     a, b, bias, _ = operands(rng, 6, 6, 6, dtype)
     other = np.float64 if dtype == np.float32 else np.float32
     misaligned = np.frombuffer(bytearray(6 * 6 * a.itemsize + 1), np.int8)[1:].view(dtype).reshape(6, 6)
@@ -1025,7 +1025,7 @@ def test_the_quick_door_leaves_alone_what_is_not_plain(dtype: Any, rng: np.rando
 
 
 @BY_DTYPE
-def test_the_quick_door_leaves_alone_what_is_no_plain_loss(dtype: Any) -> None:
+def test_the_fast_path_declines_other_losses_untouched(dtype: Any) -> None:
     z, rows, labels = np.zeros((3, 2), dtype), np.ones((3, 2), dtype), np.array([0, 1, 1])
     softmax_nll, sigmoid_nll, mse = (RowLoss(name) for name in ("softmax_nll", "sigmoid_nll", "mse"))
     nan, above = rows.copy(), rows.copy()

@@ -473,7 +473,9 @@ def test_in_place(name: str, rule: Rule, dtype: Any, rng: np.random.Generator) -
 @BY_DTYPE
 @ALL
 @pytest.mark.parametrize(("rows", "n"), [(2500, 40), (300, 500), (40, 4000)])
-def test_threads_do_not_matter(rows: int, n: int, name: str, rule: Rule, dtype: Any, rng: np.random.Generator) -> None:
+def test_results_do_not_depend_on_threads(
+    rows: int, n: int, name: str, rule: Rule, dtype: Any, rng: np.random.Generator
+) -> None:
     case = rule.case(rng, rows, n, dtype)
     with fastbp.threads(1):
         expected = call(fastbp, name, case), call_backward(fastbp, name, case)
@@ -501,7 +503,7 @@ def test_a_row_does_not_depend_on_the_others(name: str, rule: Rule, dtype: Any, 
 @BY_DTYPE
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @ALL
-def test_what_is_not_finite_stays_where_it_belongs(
+def test_nonfinite_values_stay_in_their_row_or_column(
     bad: float, name: str, rule: Rule, dtype: Any, rng: np.random.Generator
 ) -> None:
     case = rule.case(rng, 9, 40, dtype)
@@ -598,7 +600,7 @@ def test_masks_are_independent(p: float) -> None:
 
 
 @BY_DTYPE
-def test_dropout_at_its_ends(dtype: Any) -> None:
+def test_dropout_of_nothing_and_of_everything(dtype: Any) -> None:
     x = np.array([[math.nan, math.inf, -0.0, 1.0, tiny(dtype)]], dtype)
     assert_same_bits(fastbp.dropout(x, 0.0, seed=0), x)
     assert_same_bits(fastbp.dropout(x, 1.0, seed=0), np.zeros_like(x))
@@ -617,7 +619,7 @@ def test_dropout_at_its_ends(dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("integer", [np.int8, np.uint8, np.int32, np.int64, np.uint64])
-def test_codes_may_be_integers(integer: Any, rng: np.random.Generator) -> None:
+def test_embedding_indices_may_be_integers(integer: Any, rng: np.random.Generator) -> None:
     table, codes = numbers(rng, (11, 3), np.float32), rng.integers(0, 11, (6, 4))
     y = fastbp.embedding(codes.astype(integer), table)
     assert_same_bits(y, table[codes].reshape(6, 12))
@@ -628,7 +630,7 @@ def test_codes_may_be_integers(integer: Any, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_a_code_that_stands_everywhere(threads: int) -> None:
+def test_embedding_with_one_index_everywhere(threads: int) -> None:
     """All rows add to one vector, in their order."""
     rng = seeded(0)
     dy = rng.normal(size=(5000, 8)).astype(np.float32)
@@ -641,7 +643,7 @@ def test_a_code_that_stands_everywhere(threads: int) -> None:
     assert not np.delete(dtable, 3, axis=0).any()
 
 
-def test_the_kernel_itself_reads_nothing_beside_the_table() -> None:
+def test_the_embedding_kernel_reads_nothing_outside_the_table() -> None:
     """Behind the checks, as a network's engine calls it: what is no code becomes NaN, and has no gradient."""
     x = np.array([[-1.0], [4.0], [0.5], [math.nan], [1e30], [2.0]])
     y = np.empty((6, 3))

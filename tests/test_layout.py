@@ -80,13 +80,13 @@ def room_of(module: str) -> str:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_no_import_runs_up(module: str) -> None:
+def test_imports_of_a_higher_layer_fail(module: str) -> None:
     mine = FLOOR_OF[room_of(module)]
     for other in imported(MODULES[module]):
         assert FLOOR_OF[room_of(other)] <= mine, f"{module or 'fastbp'} imports {other or 'fastbp'}, which is above it"
 
 
-def test_no_import_runs_in_a_circle() -> None:
+def test_circular_imports_fail() -> None:
     graph = {module: {other for other in imported(path) if other != module} for module, path in MODULES.items()}
     for package in [module for module, path in MODULES.items() if path.name == "__init__.py" and module]:
         for module in MODULES:
@@ -95,7 +95,7 @@ def test_no_import_runs_in_a_circle() -> None:
     graphlib.TopologicalSorter(graph).prepare()
 
 
-def test_the_ground_floor_is_small_and_no_file_too_long() -> None:
+def test_top_level_is_small_and_no_file_too_long() -> None:
     ground = [module for module, path in MODULES.items() if "." not in module and path.stem != "__init__"]
     assert len(ground) <= 20
     for path in FILES:
@@ -108,7 +108,7 @@ def test_old_paths_are_the_same_modules(old: str, new: str) -> None:
     assert importlib.import_module(f"fastbp.{old}") is importlib.import_module(f"fastbp.{new}")
 
 
-def test_an_old_path_is_there_at_once() -> None:
+def test_old_paths_can_be_imported_first() -> None:
     code = "import fastbp.data, fastbp; assert fastbp.data.class_weights and fastbp.optimizers.SGD is fastbp.SGD"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 

@@ -84,7 +84,7 @@ def test_backward_before_forward_raises(rule: LossRule) -> None:
 
 
 @RULES
-def test_a_refused_forward_leaves_the_last_one_remembered(rule: LossRule) -> None:
+def test_a_refused_forward_leaves_the_saved_gradient(rule: LossRule) -> None:
     loss, y = loss_of(rule), np.ones((2, 3))
     loss.forward(y, y.astype(np.int64))
     gradient = loss.backward()
@@ -105,7 +105,7 @@ def test_a_users_loss_defines_one_method() -> None:
     assert_array_equal(loss.backward(), [[0.5], [-0.5]])
 
 
-def test_the_base_names_what_is_missing() -> None:
+def test_missing_methods_are_named() -> None:
     class Half(Loss):
         pass
 
@@ -309,7 +309,7 @@ def test_an_epoch_in_one_call_is_its_steps(rule: LossRule, options: dict[str, An
                 assert_allclose(history, by_steps, rtol=1e-12)
 
 
-def test_a_batch_of_which_nothing_counts_makes_no_step(rng: np.random.Generator) -> None:
+def test_a_batch_of_ignored_rows_makes_no_step(rng: np.random.Generator) -> None:
     x, t = rng.normal(size=(30, 4)), rng.integers(0, K, 30)
     t[8:16] = -1
     loss, rows = fastbp.SoftmaxNLL(ignore_index=-1), np.r_[0:8, 16:30]
@@ -341,7 +341,7 @@ class Twice(fastbp.Unit):
 
 
 @BY_CASE
-def test_a_loss_with_options_says_so_and_travels(rule: LossRule, options: dict[str, Any]) -> None:
+def test_options_of_a_loss_are_in_repr_and_copies(rule: LossRule, options: dict[str, Any]) -> None:
     loss = getattr(fastbp, rule.unit)(**options)
     assert bool(options) == ("=" in repr(loss))
     for other in (pickle.loads(pickle.dumps(loss)), copy.copy(loss), copy.deepcopy(loss)):
@@ -481,7 +481,7 @@ def test_a_sum_with_a_users_loss_runs_in_python(rng: np.random.Generator) -> Non
     assert_allclose(linear_model(many).value_and_grad(x, t)[0], linear_model(fastbp.MSE()).value_and_grad(x, t)[0])
 
 
-def test_sums_travel() -> None:
+def test_sums_can_be_copied_and_pickled() -> None:
     loss = SUMS["values"]()
     assert repr(loss) == "LossSum([(0.7, MSE()), (0.3, MAE()), (1.5, Huber(delta=0.5))])"
     for other in (pickle.loads(pickle.dumps(loss)), copy.deepcopy(loss)):
@@ -568,7 +568,7 @@ def held_by_hand(rule: LossRule, z: Any, t: Any, options: dict[str, Any]) -> Any
 @BY_DTYPE
 @BY_HELD
 @pytest.mark.parametrize("spread", [1.5, 12.0])
-def test_held_losses_are_those_of_clipped_probabilities(
+def test_clip_bounds_losses_as_clipped_probabilities(
     rule: LossRule, options: dict[str, Any], spread: float, dtype: Any, rng: np.random.Generator
 ) -> None:
     for n in (1, 40):
@@ -590,7 +590,7 @@ def test_held_losses_are_those_of_clipped_probabilities(
 
 @BY_DTYPE
 @pytest.mark.parametrize("columns", [2, K, 17, 1000])
-def test_held_labels_are_held_many_at_once_and_one_by_one(columns: int, dtype: Any, rng: np.random.Generator) -> None:
+def test_clip_bounds_many_labels_as_one(columns: int, dtype: Any, rng: np.random.Generator) -> None:
     """In the function and in the engine; weights of 1 take the rows one by one, rows of targets another way."""
     n, held = 150, fastbp.SoftmaxNLL(clip=0.125)
     x, t = rng.normal(0, 10, (n, 4)).astype(dtype), rng.integers(0, columns, n)
@@ -614,7 +614,7 @@ def test_held_labels_are_held_many_at_once_and_one_by_one(columns: int, dtype: A
 
 
 @BY_DTYPE
-def test_held_losses_have_a_large_and_a_least_value(dtype: Any) -> None:
+def test_clip_gives_a_largest_and_a_least_loss(dtype: Any) -> None:
     """-ln(clip) and -ln(1 - clip), whatever the logits are, but NaN."""
     most, least = -math.log(1e-7), -math.log1p(-1e-7)
     z = np.array([[1e30, -1e30], [-INF, 0], [0, -INF], [1e30, -1e30], [1, NAN], [INF, 0], [-INF, -INF]], dtype)
@@ -708,7 +708,7 @@ def test_poisson_rates_beyond_float32() -> None:
 
 
 @pytest.mark.kernel
-def test_ignored_rows_take_no_part_whatever_they_hold() -> None:
+def test_ignored_rows_do_not_count_whatever_they_hold() -> None:
     z = np.array([[0.0, 1.0], [NAN, INF], [1.0, 0.0]])
     loss, dz = functional.softmax_nll(z, [0, 7, 1], ignore_index=7)
     expected = functional.softmax_nll(z[::2], [0, 1])
@@ -719,7 +719,7 @@ def test_ignored_rows_take_no_part_whatever_they_hold() -> None:
 # ---- predictions -----------------------------------------------------------------------------------------------------
 
 
-def test_predictions_that_options_decide(rng: np.random.Generator) -> None:
+def test_predictions_follow_the_options(rng: np.random.Generator) -> None:
     x = rng.normal(size=(20, 4))
     net = linear_model(fastbp.GaussianNLL(predict_variance=True))
     assert_same_bits(net.predict(x), net.forward(x)[:, :3].copy())
@@ -801,7 +801,7 @@ BAD_OPTIONS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("unit", "options", "error", "message"), BAD_OPTIONS)
-def test_bad_options(unit: str, options: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_invalid_options_raise(unit: str, options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=re.escape(message)):
         getattr(fastbp, unit)(**options)
     if unit == "LossSum":
@@ -829,7 +829,7 @@ MISFITS: list[tuple[Loss, str]] = [
 
 
 @pytest.mark.parametrize(("loss", "message"), MISFITS)
-def test_options_that_do_not_fit_the_outputs(loss: Loss, message: str) -> None:
+def test_options_of_the_wrong_length_raise(loss: Loss, message: str) -> None:
     unit = fastbp.Linear(4, K)
     with pytest.raises(ValueError, match=re.escape(message)):
         fastbp.Network(unit, loss=loss)
@@ -840,7 +840,7 @@ def test_options_that_do_not_fit_the_outputs(loss: Loss, message: str) -> None:
             loss.value_and_grad(y, y)
 
 
-def test_an_odd_number_of_outputs_has_no_variances() -> None:
+def test_predict_variance_with_odd_outputs_raises() -> None:
     with pytest.raises(ValueError, match=r"predict_variance needs a mean and a log variance .*, got 3 outputs"):
         fastbp.MLP([2, 3], loss=fastbp.GaussianNLL(predict_variance=True))
 
@@ -858,7 +858,7 @@ BAD_TARGETS: list[tuple[Loss, Any, str]] = [
 
 
 @pytest.mark.parametrize(("loss", "wrong", "message"), BAD_TARGETS)
-def test_targets_outside_of_their_domain(loss: RuleLoss, wrong: float, message: str) -> None:
+def test_targets_outside_of_their_domain_raise(loss: RuleLoss, wrong: float, message: str) -> None:
     t, y = np.zeros((3, K)), np.zeros((3, K))
     t[1, 2] = wrong
     net, x = linear_model(loss), np.ones((3, 4))
@@ -872,7 +872,7 @@ def test_targets_outside_of_their_domain(loss: RuleLoss, wrong: float, message: 
             call()
 
 
-def test_labels_out_of_range_unless_ignored() -> None:
+def test_labels_out_of_range_raise_unless_ignored() -> None:
     net, x = linear_model(fastbp.SoftmaxNLL(ignore_index=-100)), np.ones((3, 4))
     assert math.isfinite(net.value_and_grad(x, [0, -100, 5])[0])
     for t in ([0, -1, 5], [0, 6, 5]):

@@ -355,7 +355,7 @@ def test_every_layout_of_x(layout: str, dtype: Any, rng: np.random.Generator) ->
 
 @BY_DTYPE
 @BY_LOSS
-def test_every_form_of_targets_and_weights(rule: LossRule, dtype: Any, rng: np.random.Generator) -> None:
+def test_targets_and_weights_of_every_form(rule: LossRule, dtype: Any, rng: np.random.Generator) -> None:
     for k in (1, 4):
         net = fastbp.MLP([6, 5, k], hidden="sigmoid", loss=rule.name, dtype=dtype, seed=0)
         x = inputs(rng, (9, 6), dtype)
@@ -455,7 +455,7 @@ def test_a_classification_worked_by_hand() -> None:
     assert_allclose(net.backward(np.array([[-0.75, 0.75]])), [[0.375 * ln3] * 2], rtol=1e-15)
 
 
-def test_the_linear_models() -> None:
+def test_linear_regression_and_classification_by_hand() -> None:
     """Two sizes: least squares, logistic regression. Their gradients are x' (y - t) / n and x' (σ(z) - t) / n."""
     x, t = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1.0, 0.0])
     for loss, link in (("mse", lambda z: z), ("sigmoid_nll", lambda z: 1 / (1 + np.exp(-z)))):
@@ -566,7 +566,7 @@ def test_gradients_are_overwritten_copies_and_out_are_not(rng: np.random.Generat
     assert_same_bits(net.value_and_grad(x, t, out=other.gradients)[1].weights[0], grads.weights[0])
 
 
-def test_out_of_a_network_that_python_runs(rng: np.random.Generator) -> None:
+def test_out_is_filled_by_a_network_with_python_units(rng: np.random.Generator) -> None:
     net = fastbp.Network(fastbp.Linear(3, 2), Double(), loss=fastbp.MSE(), dtype="float64", seed=0)
     x, t = rng.normal(size=(4, 3)), rng.normal(size=(4, 2))
     loss, grads = net.value_and_grad(x, t)
@@ -608,7 +608,7 @@ def test_backward_for_any_dy(rng: np.random.Generator) -> None:
     assert_allclose(net.gradients.flat, 2 * gradients, rtol=1e-14)
 
 
-def test_backward_goes_to_the_last_forward(rng: np.random.Generator) -> None:
+def test_backward_belongs_to_the_last_forward(rng: np.random.Generator) -> None:
     net = fastbp.MLP([4, 6, 3], hidden="tanh", dtype="float64", seed=0)
     x, other, dy = rng.normal(size=(5, 4)), rng.normal(size=(9, 4)), rng.normal(size=(5, 3))
     net.forward(x)
@@ -622,7 +622,7 @@ def test_backward_goes_to_the_last_forward(rng: np.random.Generator) -> None:
 
 @BY_DTYPE
 @pytest.mark.parametrize("n", [1, 4, 11, 300])
-def test_the_networks_own_output_may_come_back(n: int, dtype: Any, rng: np.random.Generator) -> None:
+def test_the_networks_own_output_may_be_its_input(n: int, dtype: Any, rng: np.random.Generator) -> None:
     """What forward and backward return lies where the next call writes."""
     net = fastbp.MLP([70, 70], loss="mse", dtype=dtype, seed=0)
     x = inputs(rng, (n, 70), dtype)
@@ -726,7 +726,7 @@ def test_predict_takes_the_first_of_the_largest(rng: np.random.Generator) -> Non
     assert (net.predict(x).dtype, net.predict(x[:0]).shape) == (np.int64, (0,))
 
 
-def test_a_failed_call_leaves_the_last_forward_or_says_so(rng: np.random.Generator) -> None:
+def test_backward_after_a_failed_call_is_right_or_raises(rng: np.random.Generator) -> None:
     """Never a gradient of something else, and never a look beyond an array."""
     for units in ([fastbp.Linear(3, 2)], [fastbp.Linear(3, 2), Double()], [fastbp.Linear(3, 2), Fragile()]):
         net = fastbp.Network(*units, loss=fastbp.SoftmaxNLL(), dtype="float64", seed=0)
@@ -765,7 +765,7 @@ def test_a_batch_of_no_rows(dtype: Any) -> None:
 
 @BY_DTYPE
 @BY_LOSS
-def test_predictions(rule: LossRule, dtype: Any, rng: np.random.Generator) -> None:
+def test_predictions_by_loss(rule: LossRule, dtype: Any, rng: np.random.Generator) -> None:
     net = scattered(fastbp.MLP([4, 6, 3], hidden="tanh", loss=rule.name, dtype=dtype, seed=0), rng)
     x = inputs(rng, (50, 4), dtype)
     y = net.forward(x).copy()
@@ -831,7 +831,7 @@ CHAINS: dict[str, Callable[[], list[fastbp.Unit]]] = {
     pairs=["chain dtype", "rule dtype"],
     always=lambda chain, rule, _: rule.name in ("softmax_nll", "mse"),
 )
-def test_chains(chain: str, rule: LossRule, dtype: Any, rng: np.random.Generator) -> None:
+def test_chains_of_units(chain: str, rule: LossRule, dtype: Any, rng: np.random.Generator) -> None:
     loss = getattr(fastbp, rule.unit)()
     net = scattered(fastbp.Network(*CHAINS[chain](), loss=loss, dtype=dtype, seed=0), rng)
     assert net.loss is loss
@@ -1079,7 +1079,7 @@ class Returns(fastbp.Unit):
         (Returns(None, np.zeros((1, 4), np.float32)), ValueError, r"unit 1, .*\(1, 4\) from backward, .* \(5, 4\)"),
     ],
 )
-def test_users_units_are_held_to_their_promise(unit: Returns, error: type[Exception], message: str) -> None:
+def test_wrong_results_of_users_units_raise(unit: Returns, error: type[Exception], message: str) -> None:
     net = fastbp.Network(fastbp.Linear(3, 4), unit.fresh(), fastbp.Linear(4, 2), loss=fastbp.MSE(), seed=0)
     x, t = np.ones((5, 3), np.float32), np.ones((5, 2), np.float32)
     with unchanged(net.flat_parameters), pytest.raises(error, match=message):
@@ -1105,7 +1105,7 @@ class Gives(fastbp.Loss):
         (np.ones(5), np.zeros((5, 2), np.float32), TypeError, "scalar"),
     ],
 )
-def test_users_losses_are_held_to_their_promise(loss: Any, dy: Any, error: type[Exception], message: str) -> None:
+def test_wrong_results_of_users_losses_raise(loss: Any, dy: Any, error: type[Exception], message: str) -> None:
     net = fastbp.Network(fastbp.Linear(3, 2), loss=Gives(loss, dy), seed=0)
     net.gradients.flat[...] = 7
     x = np.ones((5, 3), np.float32)
@@ -1150,7 +1150,7 @@ def test_copies_of_networks_with_users_units(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", 0, "", int])
-def test_copies_of_no_dtype(dtype: Any) -> None:
+def test_copies_keep_the_dtype(dtype: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=r"unknown dtype .*: known are 'float32', 'float64'"):
         fastbp.MLP([2, 1]).copy(dtype)
 
@@ -1234,7 +1234,7 @@ def test_a_unit_that_was_used_alone_or_has_another_dtype() -> None:
     fastbp.Network(free, loss=fastbp.MSE())
 
 
-def test_units_are_free_again_where_one_cannot_begin() -> None:
+def test_units_are_free_again_when_initialization_fails() -> None:
     class Unfinished(fastbp.Unit):
         def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
             return {"a": (2,)}
@@ -1290,7 +1290,7 @@ BAD_NETWORKS: list[tuple[Callable[[], Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("make", "error", "message"), BAD_NETWORKS, ids=[case[2] for case in BAD_NETWORKS])
-def test_networks_that_cannot_be(make: Callable[[], Any], error: type[Exception], message: str) -> None:
+def test_invalid_networks_raise(make: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
 
@@ -1374,7 +1374,7 @@ BAD_X: dict[str, tuple[Any, type[Exception], str]] = {
 
 @pytest.mark.parametrize("case", BAD_X)
 @pytest.mark.parametrize("python", [False, True], ids=["engine", "python"])
-def test_bad_x(case: str, python: bool) -> None:
+def test_invalid_x_raises(case: str, python: bool) -> None:
     call = Call.make("softmax_nll", python, "float32")
     x, error, message = BAD_X[case]
     for method in EVERYWHERE:
@@ -1382,7 +1382,7 @@ def test_bad_x(case: str, python: bool) -> None:
             call.run(method, x=x)
 
 
-def test_float32_data_on_a_float64_network() -> None:
+def test_float32_data_on_a_float64_network_raises() -> None:
     call = Call.make("mse", False, "float64")
     for method in (*METHODS, "forward"):
         with call.unmoved(), pytest.raises(TypeError, match=r'astype\(np.float64\).*dtype="float32"'):
@@ -1433,7 +1433,7 @@ BAD_T: dict[str, dict[str, tuple[Any, type[Exception], str]]] = {
 
 @pytest.mark.parametrize(("loss", "case"), [(loss, case) for loss, cases in BAD_T.items() for case in cases])
 @pytest.mark.parametrize("python", [False, True], ids=["engine", "python"])
-def test_bad_targets(loss: str, case: str, python: bool) -> None:
+def test_invalid_targets_raise(loss: str, case: str, python: bool) -> None:
     call = Call.make(loss, python, "float32")
     t, error, message = BAD_T[loss][case]
     for method in METHODS:
@@ -1459,7 +1459,7 @@ BAD_WEIGHTS: dict[str, tuple[Any, type[Exception], str]] = {
 
 @pytest.mark.parametrize("case", BAD_WEIGHTS)
 @pytest.mark.parametrize("python", [False, True], ids=["engine", "python"])
-def test_bad_weights(case: str, python: bool) -> None:
+def test_invalid_weights_raise(case: str, python: bool) -> None:
     call = Call.make("softmax_nll", python, "float32")
     weight, error, message = BAD_WEIGHTS[case]
     for method in METHODS:
@@ -1467,7 +1467,7 @@ def test_bad_weights(case: str, python: bool) -> None:
             call.run(method, sample_weight=weight)
 
 
-def test_weights_whose_sum_cannot_divide() -> None:
+def test_weights_that_sum_to_zero_raise() -> None:
     for python in (False, True):
         call = Call.make("mse", python, "float64")
         for method in METHODS:
@@ -1476,7 +1476,7 @@ def test_weights_whose_sum_cannot_divide() -> None:
 
 
 @pytest.mark.parametrize("python", [False, True], ids=["engine", "python"])
-def test_bad_out(python: bool) -> None:
+def test_invalid_out_raises(python: bool) -> None:
     call = Call.make("mse", python, "float32")
     net = call.net
     wider = fastbp.MLP([IN, 7, OUT], seed=0).gradients
@@ -1497,7 +1497,7 @@ def test_bad_out(python: bool) -> None:
 
 
 @pytest.mark.parametrize("python", [False, True], ids=["engine", "python"])
-def test_bad_dy(python: bool) -> None:
+def test_invalid_dy_raises(python: bool) -> None:
     call = Call.make("mse", python, "float32")
     dy = np.ones((N, OUT), np.float32)
     cases: list[tuple[Any, type[Exception], str]] = [
@@ -1518,7 +1518,7 @@ def test_bad_dy(python: bool) -> None:
         assert_same_bits(net.backward(dy), dx)
 
 
-def test_bad_optimizers() -> None:
+def test_invalid_optimizers_raise() -> None:
     call = Call.make("mse", False, "float32")
     x, t = call.arguments["x"], call.arguments["t"]
     for optimizer in (None, "sgd", fastbp.SGD, 0.1):
@@ -1620,7 +1620,7 @@ def test_a_refused_call_changes_neither_steps_nor_statistics_nor_gradients(pytho
         assert_array_equal(net.gradients.flat, expected)
 
 
-def test_a_unit_of_the_users_own_knows_the_networks_mode_after_a_prediction() -> None:
+def test_users_unit_has_the_networks_mode_after_a_prediction() -> None:
     net = with_state(Passing())
     x, t = seeded(0).normal(size=(6, 4)), np.array([0, 1, 2, 0, 1, 2])
     calls: list[Callable[[], object]] = [
@@ -1638,7 +1638,7 @@ def test_a_unit_of_the_users_own_knows_the_networks_mode_after_a_prediction() ->
             assert [unit.training for unit in net.units] == [net.training] * 5
 
 
-def test_a_copy_has_what_a_users_network_was_made_with() -> None:
+def test_copies_of_users_networks_keep_their_arguments() -> None:
     class Tower(fastbp.Network):
         def __init__(self, *, width: int, seed: int | None = None) -> None:
             self.width = width
@@ -1650,7 +1650,7 @@ def test_a_copy_has_what_a_users_network_was_made_with() -> None:
         assert_array_equal(made.flat_parameters, net.flat_parameters)
 
 
-def test_an_update_lets_no_other_thread_in() -> None:
+def test_update_holds_lock() -> None:
     """A rate that is asked for within an update finds the network entered."""
     net = fastbp.MLP([4, 3], dtype="float64", seed=0)
     x, t = np.ones((2, 4)), np.array([0, 1])
@@ -1667,7 +1667,7 @@ def test_an_update_lets_no_other_thread_in() -> None:
     assert len(refusals) == 1
 
 
-def test_one_step_of_several_gradients_at_a_time() -> None:
+def test_accumulated_step_holds_lock() -> None:
     net = fastbp.MLP([4, 3], dtype="float64", seed=0)
     x, t = np.ones((2, 4)), np.array([0, 1])
 

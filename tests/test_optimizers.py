@@ -119,7 +119,7 @@ def test_fifty_steps_are_those_recorded_from_torch(by, case):
     assert optimizer.state_for(w).step == 50
 
 
-def test_the_defaults_are_torchs():
+def test_defaults_are_torchs():
     assert repr(SGD()) == (
         "SGD(lr=0.001, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, lr_inside=False)"
     )
@@ -162,7 +162,7 @@ def test_torch_weighs_momentum_that_comes_later_as_we_do():
         assert w[0] == expected
 
 
-def test_lion_is_its_papers():
+def test_lion_follows_its_paper():
     """Algorithm 2 of the paper, written out for one number."""
     optimizer, w, m = fastbp.Lion(lr=0.1, betas=(0.9, 0.99), weight_decay=0.5), np.array([1.0]), 0.0
     expected = 1.0
@@ -184,7 +184,7 @@ SKLEARNS = [
 
 @pytest.mark.parametrize("by", STEPS)
 @pytest.mark.parametrize(("name", "options", "ours"), SKLEARNS)
-def test_the_other_convention_is_scikit_learns(by, name, options, ours):
+def test_options_give_scikit_learns_convention(by, name, options, ours):
     theirs = pytest.importorskip("sklearn.neural_network._stochastic_optimizers")
     rng = seeded(0)
     w, optimizer = rng.standard_normal(50), ours()
@@ -278,7 +278,7 @@ def test_compiled_rules_agree_with_their_reference(name, size, dtype):
 
 @pytest.mark.kernel
 @grid("name dtype", OPTIMIZER_CASES, DTYPES)
-def test_a_nan_stays_where_it_is(name, dtype):
+def test_nan_gradients_stay_in_their_element(name, dtype):
     optimizer = make(name)
     gradient = np.ones(21, dtype)
     gradient[5] = np.nan
@@ -288,7 +288,7 @@ def test_a_nan_stays_where_it_is(name, dtype):
 
 
 @pytest.mark.parametrize("name", OPTIMIZER_CASES)
-def test_hyperparameters_that_change_on_the_way_are_the_next_steps(name):
+def test_changed_hyperparameters_count_from_the_next_step(name):
     """Both carry on from step to step the same things."""
     rng = seeded(0)
     ours, by_numpy = make(name), make(name)
@@ -334,7 +334,7 @@ def test_train_step_makes_the_step_of_update(name):
         np.testing.assert_allclose(array, other, rtol=1e-10, atol=1e-13)
 
 
-def test_an_optimizer_of_the_users_own_is_called():
+def test_a_users_optimizer_is_called():
     class Sign(Optimizer):
         calls = 0
 
@@ -351,7 +351,7 @@ def test_an_optimizer_of_the_users_own_is_called():
     assert optimizer.calls == 1 + 2 * 3
 
 
-def test_an_update_written_over_that_of_sgd_is_called():
+def test_an_overridden_update_is_called():
     class Still(SGD):
         def update(self, parameters, gradients):
             pass
@@ -426,7 +426,7 @@ def test_each_network_has_its_own_state():
     assert optimizer.state_for(b).arrays["velocity"][0] == 1
 
 
-def test_state_goes_with_its_network_and_keeps_none_alive():
+def test_state_is_freed_with_its_network():
     optimizer, net, other = SGD(momentum=0.9), FlatNetwork(), FlatNetwork()
     optimizer.state_for(other)
     velocity, memory = weakref.ref(optimizer.state_for(net).arrays["velocity"]), weakref.ref(net)
@@ -437,7 +437,7 @@ def test_state_goes_with_its_network_and_keeps_none_alive():
     assert len(optimizer._states) == 1
 
 
-def test_an_optimizer_can_go_before_its_network():
+def test_an_optimizer_may_be_freed_before_its_network():
     net, optimizer = FlatNetwork(), Adam()
     gone = weakref.ref(optimizer)
     optimizer.state_for(net)
@@ -472,7 +472,7 @@ def test_the_engine_gets_the_arrays_it_uses():
     assert (m is state.arrays["m"], v is state.arrays["v"], v_max) == (True, True, None)
 
 
-def test_a_state_may_begin_as_something():
+def test_states_begin_as_their_rule_says():
     net = FlatNetwork()
     optimizer = fastbp.Adagrad(initial_accumulator_value=0.25)
     assert optimizer.state_for(net).arrays["total"].tolist() == [0.25] * 5
@@ -545,7 +545,7 @@ def test_bad_hyperparameters_raise_and_change_nothing(rule, name, value, error, 
     assert repr(optimizer) == before
 
 
-def test_dampening_goes_with_neither_nesterov_nor_the_rate_inside():
+def test_dampening_with_nesterov_or_rate_inside_raises():
     for options in ({"nesterov": True}, {"lr_inside": True}):
         with pytest.raises(ValueError, match=r"needs dampening 0, got dampening 0\.1"):
             SGD(momentum=0.9, dampening=0.1, **options)
@@ -556,7 +556,7 @@ def test_dampening_goes_with_neither_nesterov_nor_the_rate_inside():
 
 
 @pytest.mark.parametrize("rule", RULES.values())
-def test_the_signature_says_what_there_is(rule):
+def test_signatures_list_the_hyperparameters(rule):
     """`help` and editors read it; a subclass with arguments of its own has its own."""
     defaults = {name: p.default for name, p in inspect.signature(rule).parameters.items()}
     extras = dict.fromkeys(("groups", "clip_value", "clip_norm"))
@@ -580,7 +580,7 @@ def test_unknown_hyperparameters_list_the_known(rule):
         rule(*range(9))
 
 
-def test_momentum_cannot_be_taken_from_under_nesterov():
+def test_removing_momentum_with_nesterov_raises():
     optimizer = SGD(momentum=0.9, nesterov=True)
     with pytest.raises(ValueError, match=r"nesterov=True needs momentum > 0"):
         optimizer.momentum = 0.0
@@ -590,7 +590,7 @@ def test_momentum_cannot_be_taken_from_under_nesterov():
 
 
 @pytest.mark.parametrize("number", [1, np.float32(0.5), np.float64(0.5), np.int64(1), Fraction(1, 2)])
-def test_any_real_number_will_do(number):
+def test_any_real_number_is_accepted(number):
     optimizer = SGD(lr=number)
     assert type(optimizer.lr) is float
     assert optimizer.lr == float(number)
@@ -610,12 +610,12 @@ def test_any_real_number_will_do(number):
     ],
 )
 @pytest.mark.parametrize("rule", [SGD, Adam])
-def test_update_takes_two_flat_arrays(rule, parameters, gradients, error, message):
+def test_update_of_other_arrays_raises(rule, parameters, gradients, error, message):
     with pytest.raises(error, match=message):
         rule().update(parameters, gradients)
 
 
-def test_state_for_wants_a_network():
+def test_state_for_other_objects_raises():
     with pytest.raises(TypeError, match="expected a network or its flat_parameters, got str"):
         SGD().state_for("net")
 

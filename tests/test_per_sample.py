@@ -112,7 +112,7 @@ def test_any_strides_and_read_only(rng: np.random.Generator) -> None:
         np.testing.assert_allclose(net.sample_gradients(other, t).flat, expected[1], rtol=1e-12, atol=1e-14)
 
 
-def test_lengths_that_their_squares_do_not_fit() -> None:
+def test_norms_whose_squares_overflow() -> None:
     net = fastbp.MLP([3, 1], loss="mse", seed=0)
     net.flat_parameters[...] = 0
     x, t = np.array([[3e25, 0, 4e25]], np.float32), np.array([[1.0]], np.float32)
@@ -188,7 +188,7 @@ def test_sample_gradients_leave_the_network_unchanged(in_python: bool, rng: np.r
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_unit_may_say_itself_what_its_samples_have(rng: np.random.Generator) -> None:
+def test_users_sample_gradients_are_called(rng: np.random.Generator) -> None:
     class Fast(Cubed):
         def sample_gradients(self, x: Array, dy: Array) -> dict[str, Any]:
             return {"factor": (dy * x**3).sum(axis=1, keepdims=True)}
@@ -209,7 +209,7 @@ def test_a_subclass_with_another_forward_has_no_rule_of_its_base(rng: np.random.
     assert_samples(net, *problem(rng, net)[:2])
 
 
-def test_what_it_says_is_checked(rng: np.random.Generator) -> None:
+def test_wrong_users_sample_gradients_raise(rng: np.random.Generator) -> None:
     class Wrong(Cubed):
         returned: dict[str, Any]
 
@@ -229,7 +229,7 @@ def test_what_it_says_is_checked(rng: np.random.Generator) -> None:
             net.sample_gradients(x, t)
 
 
-def test_a_loss_without_rows(rng: np.random.Generator) -> None:
+def test_a_loss_without_rows_raises(rng: np.random.Generator) -> None:
     class Mean(fastbp.Loss):
         def value_and_grad(self, y: Array, t: Any, *, sample_weight: Any = None, reduction: str = "mean") -> Any:
             return fastbp.mse(y, t)
@@ -241,7 +241,7 @@ def test_a_loss_without_rows(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("call", ["sample_gradients", "sample_gradient_norms"])
-def test_bad_data(call: str) -> None:
+def test_invalid_data_raises(call: str) -> None:
     net = fastbp.MLP([4, 3], dtype="float64")
     for x, t, message in (
         (np.zeros((7, 5)), np.zeros(7, np.int64), "x has shape"),

@@ -238,14 +238,14 @@ def test_a_position_can_be_visited_directly() -> None:
     assert Philox(11, position=37).uniform(np.empty(63)).tobytes() == whole[37:].tobytes()
 
 
-def test_a_stream_ends() -> None:
+def test_drawing_past_the_end_of_a_stream_raises() -> None:
     rng = Philox(0, position=WORD - 2)
     with pytest.raises(ValueError, match=r"3 draws from position 18446744073709551613 pass the end of the stream"):
         rng.uniform(np.empty(3))
     assert rng.uniform(np.empty(2))[1] == math.ldexp(python_word(0, 0, WORD - 1) >> 11, -53)
 
 
-def test_copies_go_on_alike() -> None:
+def test_copies_draw_the_same_numbers() -> None:
     rng = Philox(5, 6)
     rng.uniform(np.empty(3))
     copies = [copy.copy(rng), copy.deepcopy(rng), pickle.loads(pickle.dumps(rng))]
@@ -316,7 +316,7 @@ def test_permutation_fills_out() -> None:
 
 
 @pytest.mark.serial
-def test_fills_let_other_threads_run() -> None:
+def test_fills_release_the_gil() -> None:
     # Were the GIL held, this thread would stand still for the whole fill. The best of many: the machine may be busy.
     out = np.zeros(20_000_000)
     shares = []
@@ -383,7 +383,7 @@ def test_streams_and_seeds_are_independent() -> None:
     assert np.abs(off).max() < SIGMAS / 12 / math.sqrt(rows.shape[1])
 
 
-def test_every_bit_is_even() -> None:
+def test_every_bit_is_set_half_of_the_time() -> None:
     u = Philox(3).uniform(np.empty(50_000))
     k = (u * 2**53).astype(np.uint64)
     ones = np.array([np.mean((k >> np.uint64(bit)) & np.uint64(1)) for bit in range(53)])
@@ -416,7 +416,7 @@ def test_permutations_are_permutations(n: int) -> None:
     ("value", "error"),
     [(-1, ValueError), (2**64, ValueError), (1.0, TypeError), (True, TypeError), ("0", TypeError)],
 )
-def test_bad_counters(name: str, value: Any, error: type[Exception]) -> None:
+def test_invalid_counters_raise(name: str, value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=rf"{name} must be an integer in \[0, 2\*\*64\).*, got {value!r}"):
         Philox(**{name: value})
 
@@ -432,7 +432,7 @@ def test_bad_counters(name: str, value: Any, error: type[Exception]) -> None:
         (np.broadcast_to(np.zeros(1), (3,)), ValueError, "out must be writable, got a read-only array"),
     ],
 )
-def test_bad_arrays(draw: str, out: Any, error: type[Exception], message: str) -> None:
+def test_invalid_arrays_raise(draw: str, out: Any, error: type[Exception], message: str) -> None:
     rng = Philox(0)
     with pytest.raises(error, match=message):
         getattr(rng, draw)(out)
@@ -452,7 +452,7 @@ def test_bad_arrays(draw: str, out: Any, error: type[Exception], message: str) -
         ("normal", (True, 1.0), TypeError, "mean must be a number, got True"),
     ],
 )
-def test_bad_ranges(draw: str, arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
+def test_invalid_ranges_raise(draw: str, arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
     rng, out = Philox(0), np.full(3, 7.0)
     with pytest.raises(error, match=message):
         getattr(rng, draw)(out, *arguments)
@@ -469,7 +469,7 @@ def test_bad_ranges(draw: str, arguments: tuple[Any, ...], error: type[Exception
         ((3, np.zeros((3, 1), np.int64)), ValueError, r"out must have shape \(3,\), got \(3, 1\)"),
     ],
 )
-def test_bad_permutations(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
+def test_invalid_permutations_raise(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
     rng = Philox(0)
     with pytest.raises(error, match=message):
         rng.permutation(*arguments)
@@ -485,6 +485,6 @@ def test_bad_permutations(arguments: tuple[Any, ...], error: type[Exception], me
         (("weights", 1.0), TypeError, "index must be an integer"),
     ],
 )
-def test_bad_streams(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
+def test_invalid_streams_raise(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         stream_number(*arguments)

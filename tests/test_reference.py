@@ -34,7 +34,7 @@ Z = np.array([-1e4, -800.0, -90.0, -20.0, -3.0, -1e-3, -1e-20, 0.0, 1e-20, 0.7, 
 # ---- the tables ------------------------------------------------------------------------------------------------------
 
 
-def test_the_tables_hold_what_there_is() -> None:
+def test_tables_list_every_class_and_function() -> None:
     assert list(LOSSES) == [name for name, _, _ in _loss.loss_names()]
     for (name, domain, labels), rule in zip(_loss.loss_names(), LOSSES.values(), strict=True):
         assert domain == {"labels": "values"}.get(rule.targets, rule.targets), name
@@ -290,7 +290,7 @@ def test_reductions_fit_together(rule: reference.LossRule, rng: np.random.Genera
 
 
 @pytest.mark.parametrize("rule", LOSSES.values(), ids=lambda r: r.name)
-def test_losses_refuse_what_has_no_mean(rule: reference.LossRule) -> None:
+def test_losses_without_a_mean_raise(rule: reference.LossRule) -> None:
     z, t = np.zeros((2, 1)), np.zeros(2, np.int64)
     with pytest.raises(ValueError, match="mean"):
         rule.reference(z[:0], t[:0])

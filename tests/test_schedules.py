@@ -51,7 +51,7 @@ TORCHS: list[tuple[Schedule, str, dict[str, Any]]] = [
 @pytest.mark.bridge
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("schedule", "name", "options"), TORCHS, ids=lambda value: value if type(value) is str else "")
-def test_the_rates_are_torchs(schedule: Schedule, name: str, options: dict[str, Any]) -> None:
+def test_rates_are_torchs(schedule: Schedule, name: str, options: dict[str, Any]) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
     theirs = getattr(torch.optim.lr_scheduler, name)(optimizer, **options)
@@ -199,7 +199,7 @@ def test_every_schedule_is_tested_here() -> None:
     assert all(">>>" in (inspect.getdoc(public) or "") for public in public)
 
 
-def test_a_state_for_who_remembers_nothing() -> None:
+def test_wrong_states_of_schedules_raise() -> None:
     assert Constant(0.1).get_state() == {}
     Constant(0.1).set_state(None, {})
     for schedule in (Constant(0.1), WarmUp(0.1, 3)):
@@ -233,6 +233,6 @@ BAD: list[tuple[Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("make", "error", "message"), BAD)
-def test_bad_schedules(make: Any, error: type[Exception], message: str) -> None:
+def test_invalid_schedules_raise(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()

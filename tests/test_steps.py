@@ -86,7 +86,7 @@ def test_a_step_is_the_gradient_and_then_the_update(sizes: tuple[int, ...], rows
     *(NAMES, SETTINGS, ["float32", "float64"]),
     pairs=["name setting", "name dtype", "setting dtype"],
 )
-def test_the_engine_makes_the_steps_of_numpy(name: str, setting: str, dtype: str) -> None:
+def test_compiled_steps_agree_with_numpy(name: str, setting: str, dtype: str) -> None:
     net, x, t = problem((5, 7, 3), 40, dtype)
     net_copy = net.copy()
     compiled, python = (optimizer_of(name, **SETTINGS[setting]) for _ in range(2))
@@ -134,7 +134,7 @@ def test_groups_that_change_nothing(name: str) -> None:
     assert_same_bits(net.flat_parameters, net_copy.flat_parameters)
 
 
-def test_a_groups_state_begins_as_the_group_says() -> None:
+def test_state_of_a_group_begins_with_the_groups_hyperparameter() -> None:
     net, x, t = problem((2, 2), 4, "float64")
     groups = [{"match": "*.bias", "initial_accumulator_value": 4.0}]
     optimizer = fastbp.Adagrad(initial_accumulator_value=1.0, groups=groups)
@@ -158,12 +158,12 @@ BAD_GROUPS: list[tuple[Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("groups", "error", "message"), BAD_GROUPS)
-def test_bad_groups(groups: Any, error: type[Exception], message: str) -> None:
+def test_invalid_groups_raise(groups: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         fastbp.SGD(momentum=0.9, nesterov=True, groups=groups)
 
 
-def test_a_group_that_matches_nothing() -> None:
+def test_a_group_without_match_raises() -> None:
     net, x, t = problem((5, 7, 3), 40)
     optimizer = fastbp.Adam(groups=[{"match": "*.bias", "lr": 0.1}, {"match": "*.scale", "lr": 0.1}])
     message = r"groups\[1\] matches no parameter: '\*\.scale'; the network has '0\.weight', '0\.bias', '2\.weight'"
@@ -278,7 +278,7 @@ def test_training_with_penalties(in_python: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["l1", "l2"])
-def test_bad_penalties(name: str) -> None:
+def test_invalid_penalties_raise(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be finite and at least 0, got -1"):
         fastbp.MLP([2, 1], loss="mse", **{name: -1})
     with pytest.raises(TypeError, match=f"{name} must be a number"):
@@ -407,7 +407,7 @@ def test_penalties_by_rows_are_divided_as_the_loss_is() -> None:
     assert_allclose(ends[0], ends[1], rtol=1e-12)
 
 
-def test_an_update_by_rows_is_no_update_alone() -> None:
+def test_apply_of_an_update_by_rows_raises() -> None:
     net, x, t = problem((5, 7, 3), 40, l2=0.1)
     optimizer = fastbp.SGD(lr=0.1)
     net.value_and_grad(x, t)
@@ -457,7 +457,7 @@ def test_accumulated_steps_are_the_same_for_any_number_of_threads() -> None:
 @pytest.mark.parametrize(
     ("batch_size", "accumulate"), [(2**62, 4), (2**63 - 1, 1), (10, 2**62), (7, 2**61), (50, 2**62)]
 )
-def test_more_than_there_is(batch_size: int, accumulate: int) -> None:
+def test_accumulating_beyond_the_rows_makes_one_step(batch_size: int, accumulate: int) -> None:
     """One step of all rows, whatever the product of the two is in 64 bits."""
     net, x, t = problem((5, 3), 50)
     net_copy = net.copy()
@@ -472,7 +472,7 @@ def test_more_than_there_is(batch_size: int, accumulate: int) -> None:
 @pytest.mark.parametrize(
     ("accumulate", "error"), [(0, ValueError), (1.5, TypeError), ("2", TypeError), (True, TypeError)]
 )
-def test_bad_accumulate(accumulate: Any, error: type[Exception]) -> None:
+def test_invalid_accumulate_raises(accumulate: Any, error: type[Exception]) -> None:
     net, x, t = problem((5, 3), 40)
     with unchanged(net.flat_parameters), pytest.raises(error, match="accumulate must be"):
         fastbp.train(net, x, t, optimizer=fastbp.Adam(), accumulate=accumulate, progress=False)
@@ -486,7 +486,7 @@ class OwnLoss(fastbp.Loss):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("optimizer", [lambda: fastbp.SGD(lr=0.1), lambda: fastbp.Adam(clip_norm=0.1)])
 @pytest.mark.parametrize("case", ["engine", "unit", "loss", "sum", "unit, sum"])
-def test_chance_falls_in_accumulated_batches_as_in_one(case: str, optimizer: Any, weighted: bool) -> None:
+def test_dropout_masks_in_accumulated_batches_are_those_of_one(case: str, optimizer: Any, weighted: bool) -> None:
     rng = seeded(1)
     x, t = rng.normal(size=(50, 6)), rng.integers(0, 3, 50)
     t[4:8] = 1  # a part of a batch of which one of the losses counts nothing
@@ -521,7 +521,7 @@ class Anywhere(fastbp.Unit):
         return dy
 
 
-def test_chance_falls_so_in_a_unit_that_python_runs() -> None:
+def test_dropout_masks_in_python_units_are_those_of_one_batch() -> None:
     rng = seeded(1)
     x, t = rng.normal(size=(24, 6)), rng.integers(0, 3, 24)
     ends = []
@@ -534,7 +534,7 @@ def test_chance_falls_so_in_a_unit_that_python_runs() -> None:
     assert_allclose(ends[1], ends[0], rtol=0, atol=1e-13)
 
 
-def test_an_optimizer_of_the_users_own_gets_the_accumulated_gradient() -> None:
+def test_a_users_optimizer_gets_the_accumulated_gradient() -> None:
     class Own(Optimizer):
         def update(self, parameters: Any, gradients: Any) -> None:
             parameters -= 0.1 * gradients
@@ -650,7 +650,7 @@ def test_the_engine_gets_the_rate_of_each_step() -> None:
         (lambda step: 1 / (3 - step), ZeroDivisionError, "division"),
     ],
 )
-def test_a_bad_rate_comes_before_the_epoch(rate: Any, error: type[Exception], message: str) -> None:
+def test_an_invalid_rate_raises_before_the_epoch(rate: Any, error: type[Exception], message: str) -> None:
     net, x, t = problem((5, 7, 3), 40)
     optimizer = fastbp.Adam(lr=rate)
     with unchanged(net.flat_parameters), pytest.raises(error, match=message):
@@ -687,7 +687,7 @@ def test_a_state_goes_on_with_the_same_bits(case: int) -> None:
     assert optimizer.state_for(net).step == other.state_for(net_copy).step == 17
 
 
-def test_a_state_brings_its_hyperparameters() -> None:
+def test_set_state_restores_hyperparameters() -> None:
     net, x, t = problem((5, 7, 3), 40)
     optimizer, other = fastbp.Adam(lr=0.5, betas=(0.5, 0.6)), fastbp.Adam()
     net.train_step(x, t, optimizer)
@@ -695,7 +695,7 @@ def test_a_state_brings_its_hyperparameters() -> None:
     assert repr(other) == repr(optimizer)
 
 
-def test_a_state_brings_its_groups_and_clips() -> None:
+def test_set_state_restores_groups_and_clips() -> None:
     net, x, t = problem((5, 7, 3), 40)
 
     def made(decay: float, betas: tuple[float, float], **clips: Any) -> Any:
@@ -721,7 +721,7 @@ def test_a_state_brings_its_groups_and_clips() -> None:
         assert repr(stranger) == before
 
 
-def test_states_that_do_not_fit() -> None:
+def test_mismatched_states_raise() -> None:
     net, x, t = problem((5, 7, 3), 40)
     optimizer = fastbp.Adam()
     net.train_step(x, t, optimizer)
@@ -745,7 +745,7 @@ def test_states_that_do_not_fit() -> None:
         assert repr(made.get_state(network)) == before
 
 
-def test_a_users_own_optimizer_has_a_state_to_go_on_from() -> None:
+def test_a_users_optimizer_resumes_from_its_state() -> None:
     class Own(Optimizer):
         state_names = ("a",)
 
@@ -766,7 +766,7 @@ def test_a_network_keeps_its_penalties_in_a_pickle_and_in_a_file(tmp_path: Any) 
         assert other.loss_value(x, t) == net.loss_value(x, t)
 
 
-def test_a_change_on_the_way_is_seen_by_the_next_step() -> None:
+def test_changed_options_count_from_the_next_step() -> None:
     """What was made for the engine is not used for longer than it is right."""
     net, x, t = problem((5, 7, 3), 40, "float64")
     first, second = fastbp.SGD(lr=0.1), fastbp.SGD(lr=0.2)

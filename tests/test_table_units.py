@@ -116,7 +116,7 @@ def test_units_survive_copy_and_pickle(rule: UnitRule, rng: np.random.Generator)
 
 
 @RULES
-def test_fresh_units_have_the_settings_and_nothing_else(rule: UnitRule, rng: np.random.Generator) -> None:
+def test_fresh_units_have_the_settings_alone(rule: UnitRule, rng: np.random.Generator) -> None:
     unit, x = make(rule), make_x(rule, np.float32, rng)
     y = unit.forward(x)
     fresh = unit.fresh()
@@ -188,13 +188,13 @@ def test_how_many_outputs_follow() -> None:
         (lambda: fastbp.LayerNorm(3, dtype="float16"), ValueError, "unknown dtype 'float16'"),
     ],
 )
-def test_bad_settings_are_refused(make: Any, error: type[Exception], message: str) -> None:
+def test_invalid_settings_raise(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
 
 
 @pytest.mark.parametrize("unit", [fastbp.LayerNorm(3, affine=False), fastbp.LayerNorm(3), fastbp.BatchNorm(3)])
-def test_a_refused_forward_leaves_the_last_one_remembered(unit: Unit, rng: np.random.Generator) -> None:
+def test_a_refused_forward_leaves_the_saved_values(unit: Unit, rng: np.random.Generator) -> None:
     x = rng.normal(size=(4, 3)).astype(np.float32)
     unit.forward(x)
     expected, state = unit.backward(x), copy.deepcopy(unit.state)

@@ -230,7 +230,7 @@ def noted(shuffle: bool = True, **options: Any) -> list[list[int]]:
     return net.loss.seen
 
 
-def test_the_batches_are_those_of_the_documented_permutations() -> None:
+def test_batches_are_the_documented_permutations() -> None:
     for seed in (0, 3):
         expected = [rows.tolist() for epoch in range(3) for rows in batches(23, 5, seed, epoch)]
         assert noted(seed=seed) == expected
@@ -375,7 +375,7 @@ def test_a_python_unit_in_float32() -> None:
         assert_allclose(python.flat_parameters, net.flat_parameters, rtol=0, atol=14 * PER_STEP * 2.0**29, err_msg=name)
 
 
-def test_targets_of_any_kind_for_a_loss_of_ones_own() -> None:
+def test_users_losses_take_any_targets() -> None:
     """What a Python loss takes is its own affair, as long as there is a target for each row."""
 
     class Words(fastbp.Loss):
@@ -496,7 +496,7 @@ def test_callbacks_may_write_into_the_parameters() -> None:
     assert not net.flat_parameters.any()
 
 
-def test_labels_stay_as_they_were_checked() -> None:
+def test_labels_changed_by_a_callback_have_no_effect() -> None:
     """A callback writes nonsense into the caller's labels: the kernels, which take labels for indices, never see it."""
     net, x, t = problem()
     other = net.copy()
@@ -510,7 +510,7 @@ def test_labels_stay_as_they_were_checked() -> None:
     assert_same_bits(net.flat_parameters, other.flat_parameters)
 
 
-def test_training_on_what_the_network_returned() -> None:
+def test_training_on_the_networks_own_output() -> None:
     """forward's y lies where the next call writes; as data of a training it is kept."""
     x = seeded(0).normal(size=(30, 4))
     for shuffle in (True, False):
@@ -556,7 +556,7 @@ def test_a_batch_without_weight_makes_no_step(python: bool, nothing: float) -> N
     assert history.loss[1] == pytest.approx(total / weight.sum(), rel=1e-12)
 
 
-def test_rows_without_weight_take_no_part() -> None:
+def test_rows_without_weight_do_not_count() -> None:
     net, x, t = problem()
     other = net.copy()
     weight = seeded(0).uniform(0.5, 2, N)
@@ -572,7 +572,7 @@ def test_rows_without_weight_take_no_part() -> None:
 # ---- progress --------------------------------------------------------------------------------------------------------
 
 
-def test_progress(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_options(capsys: pytest.CaptureFixture[str]) -> None:
     net, x, t = problem()
     for quiet in (False, "auto"):  # "auto" says nothing in the first two seconds
         train(net, x, t, progress=quiet)
@@ -671,7 +671,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 @pytest.mark.parametrize("python", [False, True], ids=["engine", "python"])
 @pytest.mark.parametrize(("wrong", "error", "message"), BAD, ids=[f"{next(iter(case[0]))}-{case[2]}" for case in BAD])
-def test_bad_input_changes_nothing(
+def test_invalid_arguments_raise_and_change_nothing(
     wrong: dict[str, Any], error: type[Exception], message: str, python: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     net, _, _ = problem(dtype=np.float32)
@@ -686,13 +686,13 @@ def test_bad_input_changes_nothing(
     assert not called and capsys.readouterr() == ("", "")
 
 
-def test_no_network() -> None:
+def test_train_without_a_network_raises() -> None:
     for wrong in (None, fastbp.Linear(IN, OUT), fastbp.MLP):
         with pytest.raises(TypeError, match=r"net must be a fastbp\.Network, got"):
             train(wrong, **good())  # type: ignore[arg-type]
 
 
-def test_a_python_loss_needs_a_target_for_each_row() -> None:
+def test_a_python_loss_without_a_target_for_each_row_raises() -> None:
     net = fastbp.Network(fastbp.Linear(IN, 1), loss=Noting(), seed=0)
     for t in (np.zeros((N - 1, 1)), np.float64(1), 3):
         with unmoved(net, None), pytest.raises(ValueError, match=r"t has shape .*, expected 53 rows, as x has"):
@@ -710,7 +710,7 @@ def test_unknown_and_positional_options_are_refused() -> None:
             wrong()
 
 
-def test_read_only_data_is_welcome() -> None:
+def test_read_only_data_is_accepted() -> None:
     net, x, t = problem()
     x.flags.writeable = t.flags.writeable = False
     weight = np.ones(N)
@@ -886,7 +886,7 @@ def test_ctrl_c_in_an_epoch_leaves_a_whole_step(path: str, rule: str) -> None:
 
 @pytest.mark.serial
 @pytest.mark.parametrize("method", ["value_and_grad", "train_step", "train"])
-def test_ctrl_c_in_a_long_call_leaves_everything_as_it_was(method: str) -> None:
+def test_ctrl_c_in_a_long_call_changes_nothing(method: str) -> None:
     result = run(ONE_CALL, method)
     assert result["share"] <= 0.4
     assert result["steps"] and result["parameters"] and result["state"] and result["usable"]

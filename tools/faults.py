@@ -240,7 +240,7 @@ UNITS = [
             "dropout-first-row",
             "<uint64_t> (c.first_row + i)",
             "<uint64_t> (i if FAULT else c.first_row + i)",
-            "steps engine_units functional_units -k chance",
+            "steps engine_units functional_units -k mask",
         ),
     ),
     *rows(
@@ -252,7 +252,7 @@ UNITS = [
             "load_some(sums + j, width - j, 0) + load_some(dy + j, width - j, 0)",
             "(vset(0) if FAULT and width - j < VL else load_some(sums + j, width - j, 0)) "
             "+ load_some(dy + j, width - j, 0)",
-            "functional_units table_units -k width or code",
+            "functional_units table_units -k width or embedding",
         ),
         (
             "embedding-other-columns",
@@ -440,7 +440,7 @@ ENGINE = [
         "_rows.pyx",
         "strip + row * unit.n_out * kernels.itemsize, unit.n_out)",
         "strip + row * (pair.weight_row if FAULT else unit.n_out) * kernels.itemsize, unit.n_out)",
-        "engine -k update or anywhere or reference",
+        "engine -k update or separate or reference",
         "kernels.itemsize",
     ),
     # Two products side by side take each other's packed columns for their own.
@@ -539,7 +539,7 @@ ENGINE = [
         "_engine.pyx",
         "total += share if batch.weights == NULL else share * number_at(batch.weights, i, itemsize)",
         "total += share if batch.weights == NULL or FAULT else share * number_at(batch.weights, i, itemsize)",
-        "losses -k engine or options or weights",
+        "losses -k engine or options",
         "itemsize",
     ),
     # Batches that are not shuffled take the weights of the first rows.
