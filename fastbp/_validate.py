@@ -481,7 +481,7 @@ def _overlaps_itself(a: NDArray[Any]) -> bool:
 Reduction = Literal["mean", "sum", "none"]
 
 
-def codes(name: str, values: NDArray[Any], n_codes: int) -> None:
+def indices(name: str, values: NDArray[Any], n_codes: int) -> None:
     """Hold the values of a matrix to be row numbers of a table."""
     fine = (values >= 0) & (values < n_codes)
     if values.dtype.kind == "f":
@@ -489,4 +489,4 @@ def codes(name: str, values: NDArray[Any], n_codes: int) -> None:
             fine &= values == np.floor(values)
     if not fine.all():
         i, j = np.argwhere(~fine)[0].tolist()
-        raise ValueError(f"{name}[{i}, {j}] is {values[i, j]}, expected a code: an integer from 0 to {n_codes - 1}")
+        raise ValueError(f"{name}[{i}, {j}] is {values[i, j]}, expected an index: an integer from 0 to {n_codes - 1}")

@@ -481,7 +481,7 @@ def test_units_are_checked(unit: str, dtype: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_bytes_of_units_by_hand() -> None:
-    """3 rows of 64: in and out; dy, x and dx; dy and dx alone; two codes a row instead of 64 numbers."""
+    """3 rows of 64: in and out; dy, x and dx; dy and dx alone; two indices a row instead of 64 numbers."""
     assert [units.moved("layer_norm", backward, 3, 64, 4) for backward in (False, True)] == [4 * 384, 4 * 576]
     assert units.moved("dropout", True, 3, 64, 4) == 4 * 384
     assert [units.moved("embedding", backward, 3, 64, 4) for backward in (False, True)] == [4 * 198, 4 * 204]

@@ -524,7 +524,7 @@ def test_foreign_files_raise(written: Path) -> None:
 
 
 def test_forged_headers_raise(written: Path) -> None:
-    """With a right checksum: whoever forges one must still not get out of the file's own data."""
+    """With a right checksum: a forged header must still not read outside of the file's data."""
 
     def forged(header: Any, data: bytes = bytes(64)) -> None:
         text = header if isinstance(header, bytes) else json.dumps(header).encode()

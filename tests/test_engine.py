@@ -227,7 +227,7 @@ def test_smaller_batches_in_a_large_plan_have_right_gradients(dtype: Any, rng: n
 
 
 # Loaded before the C library, this counts what a process asks it for (start, stop), or puts large blocks before a page
-# that nobody may touch (guard). Before dlsym has found the real functions, its own calls are served from a small block.
+# without access (guard). Before dlsym has found the real functions, its own calls are served from a small block.
 SHIM = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -480,7 +480,7 @@ print("fine")
 
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_smaller_batches_stay_within_the_plan(shim: Path, threads: str) -> None:
-    """A smaller product may want more room than a larger one; its end lies before a page that nobody may touch."""
+    """A smaller product may want more room than a larger one; its end lies before a page that may not be accessed."""
     environment = {**os.environ, "LD_PRELOAD": str(shim), "FASTBP_NUM_THREADS": threads}
     command = [sys.executable, "-c", GUARDS, str(shim)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)

@@ -116,9 +116,9 @@ class Case:
     def __init__(self, seed: int) -> None:
         self.rng = rng = seeded(6, seed)
         self.columns = int(pick(rng, WIDTHS))
-        self.wide, self.codes = seed % 4 == 3, seed % 7 == 5
+        self.wide, self.embeds = seed % 4 == 3, seed % 7 == 5
         units, n = [], self.columns
-        if self.codes:
+        if self.embeds:
             first = Embedding(4, 3, columns=1 + self.columns // 2)
             n = int(first.outputs_for(n) or 0)
             units.append(first)
@@ -141,7 +141,7 @@ class Case:
 
     def batch(self, rows: int) -> tuple[Array, Array]:
         x = self.rng.standard_normal((rows, self.columns))
-        if self.codes:
+        if self.embeds:
             x[:, : 1 + self.columns // 2] = self.rng.integers(0, 4, (rows, 1 + self.columns // 2))
         if self.rng.random() < 0.3:
             x = np.asfortranarray(x)

@@ -1012,7 +1012,7 @@ def test_the_fast_path_declines_other_arrays_untouched(dtype: Any, rng: np.rando
         (a, b, None, a[:3]),
         (a, b, None, read_only),
         (a, b, None, misaligned),
-        (a, b, None, wide_out[:, ::2]),  # not contiguous: its gaps may be somebody's
+        (a, b, None, wide_out[:, ::2]),  # not contiguous: its gaps may belong to another array
         (a, b, None, np.broadcast_to(bias, (6, 6))),
     ):
         assert _ops.try_matmul(*args) is None

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.kernel
 
 BY_DTYPE = pytest.mark.parametrize("dtype", DTYPES)
 WIDTHS = (*range(1, 71), 1000)
-CHANCE = {"seed": 2**63 + 5, "stream": 3 << 56, "step": 2**40 + 1, "first_row": 7}
+POSITION = {"seed": 2**63 + 5, "stream": 3 << 56, "step": 2**40 + 1, "first_row": 7}
 
 
 # ---- what each is called with, and its bounds ------------------------------------------------------------------------
@@ -183,7 +183,7 @@ class BatchNormRule(Rule):
 class DropoutRule(Rule):
     def case(self, rng: np.random.Generator, rows: int, n: int, dtype: Any) -> Case:
         x, dy = numbers(rng, (rows, n), dtype), numbers(rng, (rows, n), dtype)
-        return Case((x,), (), dy, {"p": 0.3, **CHANCE})
+        return Case((x,), (), dy, {"p": 0.3, **POSITION})
 
     def bounds(self, case: Case, y: np.ndarray, grads: tuple[Any, ...], dtype: Any) -> tuple[Any, tuple[Any, ...]]:
         return eps(dtype) * np.abs(y), (eps(dtype) * np.abs(grads[0]),)  # two roundings: the factor's, the product's
@@ -207,13 +207,13 @@ class PReLURule(Rule):
 
 
 class EmbeddingRule(Rule):
-    codes, width = 13, 5
+    n_codes, width = 13, 5
 
     def case(self, rng: np.random.Generator, rows: int, n: int, dtype: Any) -> Case:
         k = (n + 1) // 2
         x = numbers(rng, (rows, n), dtype)
-        x[:, :k] = rng.integers(0, self.codes, (rows, k))
-        table = numbers(rng, (self.codes, self.width), dtype)
+        x[:, :k] = rng.integers(0, self.n_codes, (rows, k))
+        table = numbers(rng, (self.n_codes, self.width), dtype)
         dy = numbers(rng, (rows, k * self.width + n - k), dtype)
         return Case((x, table), (x, table), dy, {"columns": k})
 
@@ -412,7 +412,7 @@ def test_gradients_are_the_finite_differences(name: str, rule: Rule, rng: np.ran
             moved = (*inputs[:i], at, *inputs[i + 1 :])
             return float((call(fastbp, name, Case(moved, (), case.dy, case.options)) * case.dy).sum())
 
-        if name == "embedding" and i == 0:  # codes have no neighbours
+        if name == "embedding" and i == 0:  # indices have no neighbours
             k = case.options["columns"]
             assert not gradient[:, :k].any()
             assert_array_equal(gradient[:, k:], case.dy[:, k * EmbeddingRule.width :])
@@ -530,7 +530,7 @@ def test_prelu_at_the_ends(dtype: Any) -> None:
     assert_array_equal(dslope, [-1.0])
 
 
-# ---- chance ----------------------------------------------------------------------------------------------------------
+# ---- dropout ---------------------------------------------------------------------------------------------------------
 
 
 def scalar_words(columns: int, row: int, *, seed: int, stream: int, step: int) -> list[int]:
@@ -548,12 +548,12 @@ def scalar_words(columns: int, row: int, *, seed: int, stream: int, step: int) -
 
 @grid("n dtype", [*range(1, 70), 1000], DTYPES)
 def test_the_mask_is_the_scalar_ciphers(n: int, dtype: Any) -> None:
-    chance = {"seed": 2**64 - 3, "stream": (3 << 56) + 9, "step": 2**63 + 1}
-    y = fastbp.dropout(np.ones((2, n), dtype), 0.4, first_row=2**31, **chance)
+    position = {"seed": 2**64 - 3, "stream": (3 << 56) + 9, "step": 2**63 + 1}
+    y = fastbp.dropout(np.ones((2, n), dtype), 0.4, first_row=2**31, **position)
     for i in range(2):
-        kept = [word >= round(0.4 * 2**32) for word in scalar_words(n, 2**31 + i, **chance)]
+        kept = [word >= round(0.4 * 2**32) for word in scalar_words(n, 2**31 + i, **position)]
         assert_array_equal(y[i] != 0, kept)
-    assert_array_equal(y != 0, reference.dropout_mask((2, n), 0.4, first_row=2**31, **chance))
+    assert_array_equal(y != 0, reference.dropout_mask((2, n), 0.4, first_row=2**31, **position))
 
 
 def test_the_mask_is_that_of_the_packages_generator() -> None:
@@ -583,8 +583,8 @@ def test_masks_are_independent(p: float) -> None:
     """Neighbouring rows, columns, steps, streams and seeds: how often both keep is binomial."""
     shape, q = (1001, 1001), 1 - p
 
-    def mask(**chance: int) -> np.ndarray:
-        return fastbp.dropout(np.ones(shape, np.float32), p, **{"seed": 1, **chance}) != 0
+    def mask(**position: int) -> np.ndarray:
+        return fastbp.dropout(np.ones(shape, np.float32), p, **{"seed": 1, **position}) != 0
 
     first = mask()
     pairs = {"rows": (first[1:], first[:-1]), "columns": (first[:, 1:], first[:, :-1])}
@@ -615,18 +615,18 @@ def test_dropout_of_nothing_and_of_everything(dtype: Any) -> None:
     assert not y[~np.isnan(y)].any()
 
 
-# ---- codes -----------------------------------------------------------------------------------------------------------
+# ---- embedding -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("integer", [np.int8, np.uint8, np.int32, np.int64, np.uint64])
 def test_embedding_indices_may_be_integers(integer: Any, rng: np.random.Generator) -> None:
-    table, codes = numbers(rng, (11, 3), np.float32), rng.integers(0, 11, (6, 4))
-    y = fastbp.embedding(codes.astype(integer), table)
-    assert_same_bits(y, table[codes].reshape(6, 12))
+    table, indices = numbers(rng, (11, 3), np.float32), rng.integers(0, 11, (6, 4))
+    y = fastbp.embedding(indices.astype(integer), table)
+    assert_same_bits(y, table[indices].reshape(6, 12))
     dy = numbers(rng, (6, 12), np.float32)
-    dx, dtable = fastbp.embedding_backward(dy, codes.astype(integer), table)
+    dx, dtable = fastbp.embedding_backward(dy, indices.astype(integer), table)
     assert dx is None
-    assert_same_bits(dtable, fastbp.embedding_backward(dy, codes.astype(np.float32), table)[1])
+    assert_same_bits(dtable, fastbp.embedding_backward(dy, indices.astype(np.float32), table)[1])
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -644,7 +644,7 @@ def test_embedding_with_one_index_everywhere(threads: int) -> None:
 
 
 def test_the_embedding_kernel_reads_nothing_outside_the_table() -> None:
-    """Behind the checks, as a network's engine calls it: what is no code becomes NaN, and has no gradient."""
+    """Behind the checks, as a network's engine calls it: what is no index becomes NaN, and has no gradient."""
     x = np.array([[-1.0], [4.0], [0.5], [math.nan], [1e30], [2.0]])
     y = np.empty((6, 3))
     table = np.arange(12.0).reshape(4, 3)
@@ -702,10 +702,10 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: fastbp.dropout(X, 0.5, seed=0, first_row=2**32 - 3), ValueError, "first_row must be at most 4294967292"),
     (lambda: fastbp.prelu(X, V[:2]), ValueError, r"slope has shape \(2,\), expected \(1,\) or \(3,\)"),
     (lambda: fastbp.prelu(X, 0.25), TypeError, "slope must be a numpy array, got float"),
-    (lambda: fastbp.embedding(X * 5, T), ValueError, r"x\[0, 0\] is 5.0, expected a code: an integer from 0 to 4"),
-    (lambda: fastbp.embedding(X * 0.5, T), ValueError, r"x\[0, 0\] is 0.5, expected a code"),
-    (lambda: fastbp.embedding(X * np.nan, T), ValueError, r"x\[0, 0\] is nan, expected a code"),
-    (lambda: fastbp.embedding(np.array([[0, -1]]), T), ValueError, r"x\[0, 1\] is -1, expected a code"),
+    (lambda: fastbp.embedding(X * 5, T), ValueError, r"x\[0, 0\] is 5.0, expected an index: an integer from 0 to 4"),
+    (lambda: fastbp.embedding(X * 0.5, T), ValueError, r"x\[0, 0\] is 0.5, expected an index"),
+    (lambda: fastbp.embedding(X * np.nan, T), ValueError, r"x\[0, 0\] is nan, expected an index"),
+    (lambda: fastbp.embedding(np.array([[0, -1]]), T), ValueError, r"x\[0, 1\] is -1, expected an index"),
     (lambda: fastbp.embedding(np.array([0, 1]), T), ValueError, r"expected 2 dimensions .*: pass x\[:, None\]"),
     (lambda: fastbp.embedding(X.astype(float), T), TypeError, "x has dtype float64 but table is float32"),
     (lambda: fastbp.embedding(X > 0, T), TypeError, "x has dtype bool but table is float32"),

@@ -273,7 +273,7 @@ def test_kinks_do_not_hide_a_wrong_gradient(dtype):
 
 
 def test_a_gradient_too_small_to_be_judged_is_said_to_be_coarse():
-    """A factor of 1e-12 before the loss: nobody can see such a gradient, and the report must not claim it."""
+    """A factor of 1e-12 before the loss: differences cannot resolve such a gradient, and the report says so."""
     net = Toy((5, 3, 4), "sigmoid")
     net.parameters["0.weight"][...] *= 1e-3
     net.parameters["1.weight"][...] *= 1e-11

@@ -903,7 +903,7 @@ class Scale(fastbp.Unit):
 
 
 class Pairs(fastbp.Unit):
-    """Adds neighbouring columns: a width that nobody knows before it runs. Gives and takes views of odd strides."""
+    """Adds neighbouring columns: its width is unknown before it runs. Gives and takes views of odd strides."""
 
     def forward(self, x: Array) -> Array:
         return np.asfortranarray(x[:, ::2] + x[:, 1::2])

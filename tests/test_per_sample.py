@@ -74,7 +74,7 @@ def test_an_embedding(columns: int | None, rng: np.random.Generator) -> None:
     units = fastbp.Embedding(4, 2, columns=columns), Linear(6 + n_in - 3, 3)
     net = shaken(Network(*units, loss=fastbp.MSE(), dtype="float64", seed=0), rng)
     x = rng.standard_normal((9, n_in))
-    # Three codes out of four: rows with the same one twice or three times are there.
+    # Three indices out of four: rows with the same one twice or three times are there.
     x[:, :3] = rng.integers(0, 4, (9, 3))
     x[0, :3] = 2
     assert_samples(net, x, rng.standard_normal((9, 3)))

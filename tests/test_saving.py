@@ -2,8 +2,8 @@
 
 A. What is tested follows from the package's public classes: a new unit or loss is tested by being there. Arguments
    without a default are taken from `ARGUMENTS` by their name.
-B. Files are attacked in three ways: bytes flipped and cut off at random, entries changed one at a time by somebody who
-   also corrects the digest, and files of other programs.
+B. Files are attacked in three ways: bytes flipped and cut off at random, entries changed one at a time by an attacker
+   who also corrects the digest, and files of other programs.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def assert_equal(net: fastbp.Network, other: fastbp.Network, rng: np.random.Gene
 
 
 def inputs(rng: np.random.Generator, rows: int, dtype: Any = np.float32) -> np.ndarray:
-    """Numbers that an embedding may take for codes."""
+    """Numbers that an embedding may take for indices."""
     return rng.integers(0, 4, (rows, WIDTH)).astype(dtype)
 
 
@@ -719,7 +719,10 @@ HOSTILE: dict[str, tuple[Callable[..., Any], str]] = {
         replace_unit(1, {"class": "fastbp.Tan", "config": {}}),
         "unknown unit or loss 'fastbp.Tan': known are 'fastbp",
     ),
-    "a unit of somebody": (replace_unit(1, {"class": "os.system", "config": {}}), "'os.system' is not of this package"),
+    "a unit of another module": (
+        replace_unit(1, {"class": "os.system", "config": {}}),
+        "'os.system' is not of this package",
+    ),
     "a function of ours": (replace_unit(1, {"class": "fastbp.train", "config": {}}), "unknown unit or loss"),
     "the base": (replace_unit(1, {"class": "fastbp.Unit", "config": {}}), "unknown unit or loss 'fastbp.Unit'"),
     "a class without a name": (replace_unit(1, {"class": None, "config": {}}), "has no meaning"),

@@ -402,7 +402,7 @@ def test_dense_and_sparse_batches_alternate(rng: np.random.Generator) -> None:
 
 
 def test_changing_the_given_arrays_has_no_effect(rng: np.random.Generator) -> None:
-    """Columns and row starts are copies: nobody can send the engine elsewhere. The values are kept alive."""
+    """Columns and row starts are copies: later changes have no effect. The values are kept alive."""
     entries = random_entries(rng, (20, 30), 0.3, np.float64)
     indptr, indices, data = (array.copy() for array in entries)
     x = SparseRows(indptr, indices, data, 30)

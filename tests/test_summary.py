@@ -29,7 +29,7 @@ def test_the_sums_of_an_mlp(sizes: list[int], dtype: Any) -> None:
     assert summary.parameters == net.n_parameters == net.flat_parameters.size
     assert summary.parameter_bytes == summary.gradient_bytes == net.flat_parameters.nbytes
     assert summary.multiply_adds == sum(products)
-    assert summary.gradient_multiply_adds == 3 * sum(products) - products[0]  # nobody asks for the input's gradient
+    assert summary.gradient_multiply_adds == 3 * sum(products) - products[0]  # without the input's gradient
     assert [row.outputs for row in summary.rows if row.parameters] == sizes[1:]
     assert summary.rows[0].n_bytes == (sizes[0] + 1) * sizes[1] * itemsize
     assert summary.batch_size is summary.activation_bytes is None
@@ -153,7 +153,7 @@ def test_units_inside_units() -> None:
         ("1", "Linear(10, 2)", 10, 2, 20),
     ]
     assert summary.parameters == net.n_parameters == 30 + 35 + 25 + 22
-    # At the input nobody asks for a gradient, on neither branch.
+    # Neither branch computes the gradient at the input.
     assert summary.gradient_multiply_adds == 2 * 94 + 30 + 20
     # The outputs of three linear units, what the branches make together, and that of the last.
     assert summary.activation_bytes == 3 * ((6 + 5 + 5 + 10 + 2 + 2 * 10 + 4 + 2 + 1) * 4 + 16)

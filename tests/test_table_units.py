@@ -165,7 +165,7 @@ def test_how_many_outputs_follow() -> None:
     for unit in (fastbp.PReLU(7), fastbp.LayerNorm(7), fastbp.RMSNorm(7), fastbp.BatchNorm(7)):
         with pytest.raises(ValueError, match="takes 7 inputs, but the unit before it gives 3"):
             unit.outputs_for(3)
-    with pytest.raises(ValueError, match="takes its codes from 4 columns, but the unit before it gives 3"):
+    with pytest.raises(ValueError, match="takes its indices from 4 columns, but the unit before it gives 3"):
         fastbp.Embedding(9, 2, 4).outputs_for(3)
 
 
@@ -282,7 +282,7 @@ def test_batch_norm_in_both_modes(dtype: Any, rng: np.random.Generator) -> None:
         unit.forward(x[:1])
 
 
-# ---- shapes and codes ------------------------------------------------------------------------------------------------
+# ---- shapes and indices ----------------------------------------------------------------------------------------------
 
 
 def test_flatten_takes_any_shape() -> None:
@@ -304,12 +304,12 @@ def test_flatten_takes_any_shape() -> None:
 
 
 def test_embedding_takes_integers() -> None:
-    unit, codes = fastbp.Embedding(5, 3, seed=0), np.array([[0, 4], [4, 4]])
-    y = unit.forward(codes)
-    assert_same_bits(y, unit.parameters["table"][codes].reshape(2, 6))
+    unit, indices = fastbp.Embedding(5, 3, seed=0), np.array([[0, 4], [4, 4]])
+    y = unit.forward(indices)
+    assert_same_bits(y, unit.parameters["table"][indices].reshape(2, 6))
     assert_array_equal(unit.backward(np.ones((2, 6), np.float32)), np.zeros((2, 2)))
     assert_array_equal(unit.gradients["table"][:, 0], [1, 0, 0, 0, 3])
-    with pytest.raises(ValueError, match=re.escape("x[1, 0] is 5, expected a code: an integer from 0 to 4")):
+    with pytest.raises(ValueError, match=re.escape("x[1, 0] is 5, expected an index: an integer from 0 to 4")):
         unit.forward(np.array([[0], [5]]))
 
 

@@ -246,7 +246,7 @@ def test_waiting_workers_sleep(rng: np.random.Generator) -> None:
     idle = []
     for _ in range(3):
         fastbp.matmul(a, b)
-        time.sleep(0.01)  # longer than anybody spins
+        time.sleep(0.01)  # longer than any worker spins
         before = time.process_time()
         time.sleep(0.5)
         idle.append(time.process_time() - before)
@@ -607,7 +607,7 @@ def test_fork_with_a_warm_team() -> None:
 @pytest.mark.serial
 @needs_fork
 def test_fork_while_others_compute() -> None:
-    """In the child their products are nobody's, the team is free, and their network is as well."""
+    """In the child no product is in progress: the team and the network are free."""
     code = """
         stop = False
         def compute():

@@ -247,7 +247,7 @@ UNITS = [
         "embedding",
         "_embedding.pxi",
         (
-            # Of a code that comes several times, the columns behind the last whole vector.
+            # Of an index that comes several times, the columns behind the last whole vector.
             "embedding-tail-sum",
             "load_some(sums + j, width - j, 0) + load_some(dy + j, width - j, 0)",
             "(vset(0) if FAULT and width - j < VL else load_some(sums + j, width - j, 0)) "

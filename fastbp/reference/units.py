@@ -156,7 +156,7 @@ UNITS: dict[str, UnitRule] = {
             forward=embedding,
             backward=embedding_backward,
             formula="y = table[x]",
-            gradient="dtable[code] = sum of dy where x = code",
+            gradient="dtable[index] = sum of dy where x = index",
             source=BENGIO,
             arguments=lambda n: (11, 3),
             parameters=("table",),

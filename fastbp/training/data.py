@@ -297,6 +297,9 @@ class BatchIterator:
         return x, t, None if weight is None else np.ascontiguousarray(weight)
 
 
+Stream = BatchIterator  # its old name
+
+
 def _joined(batches: list[Batch]) -> Batch:
     """Batches one under another."""
     xs, ts, weights = zip(*batches, strict=True)
