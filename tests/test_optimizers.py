@@ -572,7 +572,7 @@ def test_signatures_list_the_hyperparameters(rule):
 
 @pytest.mark.parametrize("rule", RULES.values())
 def test_unknown_hyperparameters_list_the_known(rule):
-    with pytest.raises(TypeError, match=rf"{rule.__name__}: unknown hyper-parameter 'rate': known are 'lr', "):
+    with pytest.raises(TypeError, match=rf"{rule.__name__}: unknown hyper-parameter 'rate': known are 'lr'"):
         rule(rate=0.1)
     with pytest.raises(TypeError, match="got lr twice"):
         rule(0.1, lr=0.1)

@@ -43,16 +43,20 @@ THEIRS: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
     "relu6": (F.relu6, {}),
     "hard_swish": (F.hardswish, {}),
 }
+NOT_TORCHS: set[str] = set()  # activations that torch has not
 # Torch takes 1 / alpha and 1 / 6 in float32 for float64's derivatives too.
 SINGLE_INSIDE = ("celu", "hard_sigmoid")
 SHAPES = ((), (0,), (7,), (33, 17), (2, 3, 65))
 
 BY_DTYPE = pytest.mark.parametrize("dtype", DTYPES)
-BY_RULE = pytest.mark.parametrize("rule", ACTIVATIONS.values(), ids=lambda r: r.name)
+BY_RULE = pytest.mark.parametrize(
+    "rule", [rule for rule in ACTIVATIONS.values() if rule.name not in NOT_TORCHS], ids=lambda r: r.name
+)
 
 
 def test_every_activation_is_compared_or_excluded() -> None:
-    assert list(THEIRS) == list(ACTIVATIONS)
+    assert [name for name in ACTIVATIONS if name not in NOT_TORCHS] == list(THEIRS)
+    assert NOT_TORCHS <= set(ACTIVATIONS)
 
 
 @BY_RULE
