@@ -39,6 +39,7 @@ from bench import (  # noqa: E402
     roofline,
     second_order,
     sklearn_fits,
+    speed,
     steps,
     sweep,
     units,
@@ -270,6 +271,26 @@ def test_limits_measured() -> None:
     assert 1e8 < found.flops < 2e12
     assert all(1e7 < rate < 1e13 for rate in found.sweeps.values())
     assert limits.Limits(**json.loads(json.dumps(found.as_json()))) == found
+
+
+def test_picture_of_the_readme_is_drawn_from_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = speed.speeds(speed.README.read_text(encoding="utf-8"))
+    assert len(found.networks) == len(SHAPES) and found.networks[0] == "4-64-64-2 @ 1"
+    assert "products" not in found.rivals and len(found.rivals) == len(speed.COLOURS)
+    assert found.times[0][found.rivals.index("PyTorch")] == 108
+    assert speed.PICTURE.stat().st_size < 100_000
+    if importlib.util.find_spec("matplotlib"):
+        assert speed.main(["--picture", str(tmp_path / "x" / "speed.png")]) == 0
+        assert (tmp_path / "x" / "speed.png").stat().st_size > 10_000 and "picture: " in capsys.readouterr().out
+
+
+def test_tables_without_ratios_raise() -> None:
+    head = "| network @ batch | fastbp | JAX |\n|---|---|---|\n"
+    assert speed.speeds(f"{head}| 2-1 @ 3 | 1 ms | 4 ms, 4 |\n").times == [[4]]
+    with pytest.raises(ValueError, match="'4 ms' is not a time with its ratio"):
+        speed.speeds(f"{head}| 2-1 @ 3 | 1 ms | 4 ms |\n")
+    with pytest.raises(ValueError, match="no table"):
+        speed.speeds("| a | b |\n")
 
 
 def test_roofline_table(monkeypatch: pytest.MonkeyPatch) -> None:
