@@ -32,8 +32,8 @@ def kernel(rule: Activation, dtype: str, elements: int, backward: bool) -> Call:
     rng = np.random.default_rng(elements)
     z, dy = ((rng.random((2, elements)) - 0.5) * 8).astype(dtype)
     out = np.empty_like(z)
-    kept = rule.forward(z) if rule.needs == "output" else z
-    given = (dy, kept) if backward else (z,)
+    saved = rule.forward(z) if rule.needs == "output" else z
+    given = (dy, saved) if backward else (z,)
     function = getattr(fastbp, f"{rule.name}_backward" if backward else rule.name)
     reference = rule.backward if backward else rule.forward
     assert_agree(function(*given), reference(*(array.astype(np.float64) for array in given)))

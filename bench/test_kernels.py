@@ -112,10 +112,10 @@ def activation(rule: Activation) -> Case:
 
 def activation_backward(rule: Activation) -> Case:
     z, dy, out = draw(*ELEMENTS), draw(*ELEMENTS) + DTYPE(0.5), np.empty(ELEMENTS, DTYPE)
-    kept = z if rule.needs == "input" else rule.forward(z)
+    saved = z if rule.needs == "input" else rule.forward(z)
     mine, plain = functions(f"{rule.name}_backward", rule.backward)
-    rivals = {"fastbp": lambda: mine(dy, kept, out=out), "numpy": lambda: plain(dy, kept)}
-    return Case(rivals, (rule.backward(*wide(dy, kept)),))
+    rivals = {"fastbp": lambda: mine(dy, saved, out=out), "numpy": lambda: plain(dy, saved)}
+    return Case(rivals, (rule.backward(*wide(dy, saved)),))
 
 
 def loss(rule: LossRule) -> Case:

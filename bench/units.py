@@ -64,10 +64,10 @@ def _load_backward(unit: str, x: Array, arguments: tuple[Array, ...], options: d
     function = getattr(fastbp, f"{unit}_backward")
     y = getattr(fastbp, unit)(x, *arguments, **options)
     dy = np.random.default_rng(1).standard_normal(y.shape, np.float32).astype(y.dtype)
-    kept = () if unit == "dropout" else (y if "softmax" in unit else x,)
-    result = function(dy, *kept, *arguments, **options)
-    check(unit, "_backward", (dy, *kept, *arguments), options, result[0] if isinstance(result, tuple) else result)
-    return lambda: function(dy, *kept, *arguments, **options, out=result)
+    saved = () if unit == "dropout" else (y if "softmax" in unit else x,)
+    result = function(dy, *saved, *arguments, **options)
+    check(unit, "_backward", (dy, *saved, *arguments), options, result[0] if isinstance(result, tuple) else result)
+    return lambda: function(dy, *saved, *arguments, **options, out=result)
 
 
 def check(unit: str, end: str, arguments: tuple[Array, ...], options: dict[str, Any], result: Array) -> None:
@@ -90,8 +90,8 @@ def moved(unit: str, backward: bool, rows: int, columns: int, itemsize: int) -> 
     """Return the bytes of the arrays that are read or written once: parameters apart."""
     inputs = rows * (columns // WIDTH if unit == "embedding" else columns)
     outputs = rows * columns
-    kept = 0 if unit == "dropout" else inputs
-    return itemsize * (outputs + kept + inputs if backward else inputs + outputs)
+    saved = 0 if unit == "dropout" else inputs
+    return itemsize * (outputs + saved + inputs if backward else inputs + outputs)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -137,7 +137,7 @@ def test_reference_by_finite_differences(activation: str) -> None:
             losses = []
             for value in (values[index] + step, values[index] - step):
                 keep, values[index] = values[index], value
-                losses.append(numpy.sweep()[0])
+                losses.append(numpy.passes()[0])
                 values[index] = keep
             # The loss's rounding over the step, 1e-16 / 1e-6; the step's square times a third derivative of order 1.
             assert gradient[index] == pytest.approx((losses[0] - losses[1]) / (2 * step), rel=0, abs=1e-9)

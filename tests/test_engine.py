@@ -345,11 +345,11 @@ def network(label, sizes, rows, repeats):
                 for x, t, dy in batches:
                     call(x, t, dy)
             return run, repeats
-        def sweeps(x, t, dy):
+        def both_passes(x, t, dy):
             net.forward(x)
             net.backward(dy)
         calls[f"{label} {hidden} value_and_grad"] = every(lambda x, t, dy: net.value_and_grad(x, t))
-        calls[f"{label} {hidden} forward, backward"] = every(sweeps)
+        calls[f"{label} {hidden} forward, backward"] = every(both_passes)
         calls[f"{label} {hidden} train_step SGD"] = every(lambda x, t, dy: net.train_step(x, t, sgd))
         calls[f"{label} {hidden} train_step Adam"] = every(lambda x, t, dy: net.train_step(x, t, adam))
         calls[f"{label} {hidden} loss_value"] = every(lambda x, t, dy: net.loss_value(x, t))
@@ -742,19 +742,19 @@ def test_chains_that_a_network_gives_to_python(chain: str, layout: str, rng: np.
     for n in (1, 6, 50):
         values, t = rng.normal(size=(n, 5)), rng.normal(size=(n, engine.n_out))
         x = laid_out(values, layout if layout != "misaligned" else "C")
-        kept, remaining = [values], list(zip(weights, biases, strict=True))
+        outputs, remaining = [values], list(zip(weights, biases, strict=True))
         for name, _, _ in units:
-            here = kept[-1]
+            here = outputs[-1]
             if name == "linear":
                 w, b = remaining.pop(0)
-                kept.append(here @ w + b)
+                outputs.append(here @ w + b)
             else:
-                kept.append(ACTIVATIONS[name].forward(here))
+                outputs.append(ACTIVATIONS[name].forward(here))
         with unchanged(x):
-            assert_allclose(engine.forward(x, table), kept[-1], rtol=1e-13, atol=1e-14)
-        dy = (kept[-1] - t) / n
+            assert_allclose(engine.forward(x, table), outputs[-1], rtol=1e-13, atol=1e-14)
+        dy = (outputs[-1] - t) / n
         expected, gradient = [], dy
-        for (name, _, _), before, after in reversed(list(zip(units, kept, kept[1:], strict=False))):
+        for (name, _, _), before, after in reversed(list(zip(units, outputs, outputs[1:], strict=False))):
             if name == "linear":
                 w = weights[len(weights) - 1 - len(expected)]
                 expected.append((before.T @ gradient, gradient.sum(axis=0)))
@@ -769,7 +769,7 @@ def test_chains_that_a_network_gives_to_python(chain: str, layout: str, rng: np.
                 assert engine.backward(dy, table, out, False) is None
             else:
                 loss = engine.value_and_grad(x, t, None, table, out)
-                assert loss == pytest.approx(((kept[-1] - t) ** 2).sum() / 2 / n, rel=1e-13)
+                assert loss == pytest.approx(((outputs[-1] - t) ** 2).sum() / 2 / n, rel=1e-13)
                 assert engine.loss_value(x, t, None, table) == loss
                 engine.forward(x, table)
             for got_w, got_b, (want_w, want_b) in zip(dw, db, reversed(expected), strict=True):

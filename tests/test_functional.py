@@ -79,7 +79,7 @@ def backward_of(name: str) -> Callable[..., Any]:
     return getattr(functional, f"{name}_backward")
 
 
-def kept_by(rule: reference.Activation, z: np.ndarray, **options: float) -> np.ndarray:
+def saved_by(rule: reference.Activation, z: np.ndarray, **options: float) -> np.ndarray:
     """What the activation's backward reads, in z's dtype."""
     return rule.forward(z, **options) if rule.needs == "output" else z
 
@@ -334,20 +334,20 @@ def check_activation(rule: reference.Activation, z: np.ndarray, **options: float
 
 
 def check_activation_backward(rule: reference.Activation, dy: np.ndarray, z: np.ndarray, **options: float) -> None:
-    dtype, kept = z.dtype.type, kept_by(rule, z, **options)
-    exact = rule.backward(wide(dy), wide(kept), **options)
-    slope = rule.backward(np.ones_like(wide(dy)), wide(kept), **options)
+    dtype, saved = z.dtype.type, saved_by(rule, z, **options)
+    exact = rule.backward(wide(dy), wide(saved), **options)
+    slope = rule.backward(np.ones_like(wide(dy)), wide(saved), **options)
     with np.errstate(all="ignore"):
         bound = np.abs(wide(dy)) * composed(slope, z, dtype) + 4 * ulp(exact, dtype)
-    assert_bound(backward_of(rule.name)(dy, kept, **options), exact, bound)
+    assert_bound(backward_of(rule.name)(dy, saved, **options), exact, bound)
 
 
 def second_of(
-    rule: reference.Activation, dy: np.ndarray, kept: np.ndarray, u: np.ndarray, out: np.ndarray, **options: float
+    rule: reference.Activation, dy: np.ndarray, saved: np.ndarray, u: np.ndarray, out: np.ndarray, **options: float
 ) -> np.ndarray:
     """dy f''(z) u by the compiled kernel."""
     values = [options.get(name, option.default) for name, option in rule.options.items()]
-    _ops.activation_second(_ops.activation_index(rule.name), dy, kept, u, out, *values)
+    _ops.activation_second(_ops.activation_index(rule.name), dy, saved, u, out, *values)
     return out
 
 
@@ -372,13 +372,13 @@ def test_second_derivatives_agree_with_the_reference(
 ) -> None:
     for z in (special_values(dtype), np.linspace(-30, 30, 6001, dtype=dtype)):
         dy, u = rng.normal(size=(2, z.size)).astype(dtype)
-        kept = kept_by(rule, z, **options)
-        exact = rule.second(wide(dy), wide(kept), wide(u), **options)
+        saved = saved_by(rule, z, **options)
+        exact = rule.second(wide(dy), wide(saved), wide(u), **options)
         # A few roundings of terms that are at most a few times the largest curvature there is, and three products.
-        curvature = rule.second(np.ones_like(wide(dy)), wide(kept), np.ones_like(wide(u)), **options)
+        curvature = rule.second(np.ones_like(wide(dy)), wide(saved), np.ones_like(wide(u)), **options)
         largest = np.nanmax(np.abs(curvature)) if np.isfinite(curvature).any() else 0
         bound = 8 * eps(dtype) * np.abs(wide(dy) * wide(u)) * largest + 4 * tiny(dtype)
-        assert_bound(second_of(rule, dy, kept, u, np.empty_like(z), **options), exact, bound)
+        assert_bound(second_of(rule, dy, saved, u, np.empty_like(z), **options), exact, bound)
 
 
 @grid("rule layout dtype", ACTIVATIONS.values(), LAYOUTS, DTYPES, pairs=["rule dtype"], always=is_a_kind)
@@ -389,9 +389,9 @@ def test_second_derivatives_of_every_layout(
         return  # this function is for checked, aligned arrays
     for shape in SHAPES:
         z, dy, u = (np.asarray(a) for a in rng.normal(0, 3, (3, *shape)).astype(dtype))
-        kept = kept_by(rule, z)
-        expected = second_of(rule, dy, kept, u, np.empty_like(z))
-        args = laid_out(dy, layout), laid_out(kept, "C"), laid_out(u, layout)
+        saved = saved_by(rule, z)
+        expected = second_of(rule, dy, saved, u, np.empty_like(z))
+        args = laid_out(dy, layout), laid_out(saved, "C"), laid_out(u, layout)
         with unchanged(*args):
             assert_same_bits(second_of(rule, *args, np.empty_like(z)), expected)
         target = Target(shape, dtype, "C" if layout == "readonly" else layout)
@@ -454,9 +454,9 @@ def test_options_reach_the_kernels_by_the_fast_and_the_checked_path(
     assert_same_bits(forward(z), forward(z, **defaults))
     for options in some_options(rule):
         y = forward(z, **options)
-        dz = backward(dy, kept_by(rule, z), **options)
+        dz = backward(dy, saved_by(rule, z), **options)
         assert_same_bits(forward(laid_out(z, "misaligned"), **options), y)
-        assert_same_bits(backward(laid_out(dy, "misaligned"), kept_by(rule, z), **options), dz)
+        assert_same_bits(backward(laid_out(dy, "misaligned"), saved_by(rule, z), **options), dz)
         out = np.empty_like(z)
         assert forward(z, **options, out=out) is out
         assert_same_bits(out, y)
@@ -494,10 +494,10 @@ def test_an_element_does_not_depend_on_its_place(
     """The last elements, which do not fill a vector, get the same bits as the others."""
     z = rng.normal(0, 3, 67).astype(dtype)
     y = getattr(functional, rule.name)(z)
-    dz = backward_of(rule.name)(z, kept_by(rule, z))
+    dz = backward_of(rule.name)(z, saved_by(rule, z))
     for n in range(67):
         assert_same_bits(getattr(functional, rule.name)(z[n:]), y[n:])
-        assert_same_bits(backward_of(rule.name)(z[:n], kept_by(rule, z)[:n]), dz[:n])
+        assert_same_bits(backward_of(rule.name)(z[:n], saved_by(rule, z)[:n]), dz[:n])
 
 
 @grid("rule layout dtype", ACTIVATIONS.values(), LAYOUTS, DTYPES, pairs=["rule dtype"], always=is_a_kind)
@@ -508,15 +508,15 @@ def test_activations_of_every_layout(
     for shape in SHAPES:
         z, dy = rng.normal(0, 3, (2, *shape)).astype(dtype)
         z, dy = np.asarray(z), np.asarray(dy)  # 0-d rows are scalars
-        kept = kept_by(rule, z)
-        y, dz = forward(z), backward(dy, kept)
+        saved = saved_by(rule, z)
+        y, dz = forward(z), backward(dy, saved)
         for array in (y, dz):
             assert (array.shape, array.dtype, array.flags.c_contiguous) == (shape, dtype, True)
-        args = laid_out(z, layout), laid_out(dy, layout), laid_out(kept, "F" if layout == "C" else "C")
+        args = laid_out(z, layout), laid_out(dy, layout), laid_out(saved, "F" if layout == "C" else "C")
         with unchanged(*args):
             assert_same_bits(forward(args[0]), y)
             assert_same_bits(backward(args[1], args[2]), dz)
-            assert_same_bits(backward(args[1], laid_out(kept, layout)), dz)
+            assert_same_bits(backward(args[1], laid_out(saved, layout)), dz)
 
 
 @grid("rule layout dtype", ACTIVATIONS.values(), OUT_LAYOUTS, DTYPES, pairs=["rule dtype"], always=is_a_kind)
@@ -526,10 +526,10 @@ def test_activations_write_only_into_out(
     forward, backward = getattr(functional, rule.name), backward_of(rule.name)
     for shape in SHAPES:
         z, dy = (np.asarray(a) for a in rng.normal(0, 3, (2, *shape)).astype(dtype))
-        kept = kept_by(rule, z)
+        saved = saved_by(rule, z)
         for run, expected in (
             (lambda out, z=z: forward(z, out=out), forward(z)),
-            (lambda out, dy=dy, kept=kept: backward(dy, kept, out=out), backward(dy, kept)),
+            (lambda out, dy=dy, saved=saved: backward(dy, saved, out=out), backward(dy, saved)),
         ):
             target = Target(shape, dtype, layout)
             assert run(target.array) is target.array
@@ -541,14 +541,14 @@ def test_activations_in_place(rule: reference.Activation, layout: str, dtype: An
     forward, backward = getattr(functional, rule.name), backward_of(rule.name)
     for shape in SHAPES:
         z, dy = (np.asarray(a) for a in rng.normal(0, 3, (2, *shape)).astype(dtype))
-        kept = kept_by(rule, z)
-        y, dz = forward(z), backward(dy, kept)
+        saved = saved_by(rule, z)
+        y, dz = forward(z), backward(dy, saved)
         place = laid_out(z, layout)
         assert forward(place, out=place) is place
         assert_same_bits(place.copy(), y)
         place = laid_out(dy, layout)
-        assert_same_bits(backward(place, kept, out=place).copy(), dz)
-        place = laid_out(kept, layout)
+        assert_same_bits(backward(place, saved, out=place).copy(), dz)
+        place = laid_out(saved, layout)
         assert_same_bits(backward(dy, place, out=place).copy(), dz)
         same = laid_out(z, layout)
         assert forward(same, out=same[...]).base is not None  # another object at the same place is the same array
@@ -564,7 +564,7 @@ def test_activation_gradients_are_the_finite_differences(
     z = z[np.all([np.abs(z - kink) > 1e-3 for kink in rule.kinks], axis=0)] if rule.kinks else z
     h = 1e-5
     differences = (rule.forward(z + h, **options) - rule.forward(z - h, **options)) / (2 * h)
-    got = backward_of(rule.name)(np.ones(z.shape, dtype), kept_by(rule, z.astype(dtype), **options), **options)
+    got = backward_of(rule.name)(np.ones(z.shape, dtype), saved_by(rule, z.astype(dtype), **options), **options)
     # 1e-9 for the differences; float32: a rounded output moves the slope by at most its own rounding
     largest = max(1.0, np.abs(differences).max())
     assert_allclose(got, differences, rtol=0, atol=largest * (1e-9 + (4 * eps(dtype) if dtype == np.float32 else 0)))
@@ -1067,10 +1067,10 @@ def big_calls(dtype: Any) -> dict[str, Callable[[], Any]]:
         "matmul_backward": lambda: functional.matmul_backward(dy, x, w),
     }
     for name in (*ACTIVATIONS, "softmax", "log_softmax"):
-        kept = z if name in ACTIVATIONS and ACTIVATIONS[name].needs == "input" else getattr(reference, name)(z)
+        saved = z if name in ACTIVATIONS and ACTIVATIONS[name].needs == "input" else getattr(reference, name)(z)
         calls[name] = lambda name=name: getattr(functional, name)(z)
         calls[f"{name} strided"] = lambda name=name: getattr(functional, name)(z[::-1, ::3])
-        calls[f"{name}_backward"] = lambda name=name, kept=kept: backward_of(name)(dz, kept)
+        calls[f"{name}_backward"] = lambda name=name, saved=saved: backward_of(name)(dz, saved)
     for name, rule in LOSSES.items():
         t = targets_of(rule, z, rng)["rows"]
         calls[name] = lambda name=name, t=t: getattr(functional, name)(z, t, sample_weight=np.abs(dz[:, 0]))

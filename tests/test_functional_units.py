@@ -50,10 +50,10 @@ POSITION = {"seed": 2**63 + 5, "stream": 3 << 56, "step": 2**40 + 1, "first_row"
 
 @dataclass
 class Case:
-    """One call: forward(*inputs, **options) and backward(dy, *kept, **options)."""
+    """One call: forward(*inputs, **options) and backward(dy, *saved, **options)."""
 
     inputs: tuple[Any, ...]
-    kept: tuple[Any, ...]
+    saved: tuple[Any, ...]
     dy: np.ndarray
     options: dict[str, Any] = field(default_factory=dict)
     only_forward: dict[str, Any] = field(default_factory=dict)
@@ -242,15 +242,15 @@ def call(where: Any, name: str, case: Case, **more: Any) -> Any:
 
 def call_backward(where: Any, name: str, case: Case, **more: Any) -> tuple[Any, ...]:
     """Always a tuple."""
-    result = getattr(where, f"{name}_backward")(case.dy, *case.kept, **case.options, **more)
+    result = getattr(where, f"{name}_backward")(case.dy, *case.saved, **case.options, **more)
     return result if isinstance(result, tuple) else (result,)
 
 
 def changed(case: Case, change: Callable[[np.ndarray], np.ndarray]) -> Case:
     """Return the case with every array changed; inputs that backward takes too stay the same objects."""
-    made = {id(v): change(v) for v in (*case.inputs, *case.kept, case.dy)}
+    made = {id(v): change(v) for v in (*case.inputs, *case.saved, case.dy)}
     swap = lambda values: tuple(made[id(v)] for v in values)  # noqa: E731
-    return Case(swap(case.inputs), swap(case.kept), made[id(case.dy)], case.options, case.only_forward)
+    return Case(swap(case.inputs), swap(case.saved), made[id(case.dy)], case.options, case.only_forward)
 
 
 def check_case(name: str, rule: Rule, case: Case, dtype: Any) -> None:
@@ -318,7 +318,7 @@ def test_variances_do_not_cancel(name: str, mean: float, std: float, dtype: Any,
     case = rule.case(rng, 60, 300, dtype)
     x = numbers(rng, (60, 300), dtype, mean, std)
     x[0] += 20 * std  # batch_norm's first element is no good guess of the mean
-    case = Case((x, *case.inputs[1:]), (x, case.kept[1]), case.dy, {"eps": 1e-4 * std**2}, case.only_forward)
+    case = Case((x, *case.inputs[1:]), (x, case.saved[1]), case.dy, {"eps": 1e-4 * std**2}, case.only_forward)
     check_case(name, rule, case, dtype)
 
 
@@ -460,7 +460,7 @@ def test_in_place(name: str, rule: Rule, dtype: Any, rng: np.random.Generator) -
         expected, grads = call(fastbp, name, case), call_backward(fastbp, name, case)
         for which in ("dy", "x"):
             again = changed(case, np.copy)
-            target = again.dy if which == "dy" or not again.kept else again.kept[0]
+            target = again.dy if which == "dy" or not again.saved else again.saved[0]
             out = (target, *[None] * (len(grads) - 1)) if len(grads) > 1 else target
             assert_same_bits(call_backward(fastbp, name, again, out=out), grads)
         again = changed(case, np.copy)

@@ -329,7 +329,7 @@ def test_a_batch_of_ignored_rows_makes_no_step(rng: np.random.Generator) -> None
 
 
 class Twice(fastbp.Unit):
-    """A user's unit, so that a network's sweeps go through Python."""
+    """A user's unit, so that a network's passes go through Python."""
 
     def outputs_for(self, n_in: int | None) -> int | None:
         return n_in

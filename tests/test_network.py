@@ -139,13 +139,13 @@ class NumpyActivation:
         return Value(y, np.maximum(*moved) + composed(y, z.exact, self.dtype))
 
     def slope(self, z: Array) -> Array:
-        kept = z if self.rule.needs == "input" else self.function(z)
-        return self.rule.backward(np.ones_like(z), kept, **self.options)
+        saved = z if self.rule.needs == "input" else self.function(z)
+        return self.rule.backward(np.ones_like(z), saved, **self.options)
 
     def backward(self, dy: Value) -> Value:
         z, slope = self.z, self.slope(self.z.exact)
         moved = [np.abs(self.slope(z.exact + side * z.bound) - slope) for side in (-1, 1)]
-        # A derivative is a few operations on what was kept, each with a rounding; a kept output has composed's error.
+        # A derivative is a few operations on what was saved, each with a rounding; a saved output has composed's error.
         wrong = np.maximum(*moved) + 4 * eps(self.dtype) + composed(slope, z.exact, self.dtype)
         exact = dy.exact * slope
         return Value(exact, np.abs(dy.exact) * wrong + dy.bound * (np.abs(slope) + wrong) + tiny(self.dtype))
@@ -221,7 +221,7 @@ def assert_network_agrees(
     plain_t: Array | None = None,
     fast: bool = False,
 ) -> None:
-    """Loss, gradients, output and dx, by one call and by the two sweeps. plain_t: t as the reference takes it."""
+    """Loss, gradients, output and dx, by one call and by the two passes. plain_t: t as the reference takes it."""
     numpy_net = NumpyNetwork(net, fast)
     sides = numpy_net.sides
     y = numpy_net.forward(np.asarray(x))
@@ -589,7 +589,7 @@ def test_a_view_from_forward_keeps_its_memory(rng: np.random.Generator) -> None:
     y[...] = 1  # and it can be written
 
 
-# ---- the two sweeps --------------------------------------------------------------------------------------------------
+# ---- the two passes --------------------------------------------------------------------------------------------------
 
 
 def test_backward_for_any_dy(rng: np.random.Generator) -> None:

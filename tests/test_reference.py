@@ -47,12 +47,12 @@ def test_activation_entries_are_consistent(rule: reference.Activation) -> None:
     assert getattr(reference, f"{rule.name}_backward") is rule.backward
     assert rule.unit.lower() == rule.name.replace("_", "")
     assert list(inspect.signature(rule.forward).parameters) == ["z", *rule.options, "out"]
-    kept = {"output": "y", "input": "z"}[rule.needs]
-    assert list(inspect.signature(rule.backward).parameters) == ["dy", kept, *rule.options, "out"]
+    saved = {"output": "y", "input": "z"}[rule.needs]
+    assert list(inspect.signature(rule.backward).parameters) == ["dy", saved, *rule.options, "out"]
     second = inspect.signature(rule.second).parameters.values()
     if rule.second is not reference.activations.zero_second:
         assert rule.second.__name__ == f"{rule.name}_second"
-        assert [p.name for p in second] == ["dy", kept, "u", *rule.options]
+        assert [p.name for p in second] == ["dy", saved, "u", *rule.options]
         assert [p.default for p in second if p.kind is p.KEYWORD_ONLY] == [o.default for o in rule.options.values()]
     assert rule.init in INITIALIZERS
     for option in rule.options.values():
@@ -116,16 +116,16 @@ def test_activation_derivatives_are_the_finite_differences(
     for options in some_options(rule):
 
         def slope(z: np.ndarray, options: dict[str, float] = options) -> np.ndarray:
-            kept = rule.forward(z, **options) if rule.needs == "output" else z
-            return rule.backward(np.ones_like(z), kept, **options)
+            saved = rule.forward(z, **options) if rule.needs == "output" else z
+            return rule.backward(np.ones_like(z), saved, **options)
 
         differences = (rule.forward(z + h, **options) - rule.forward(z - h, **options)) / (2 * h)
         # h**2 / 6 times a third derivative below 8, and eps |f| / h for the rounding
         assert_allclose(slope(z), differences, rtol=0, atol=1e-9)
-        kept = rule.forward(z, **options) if rule.needs == "output" else z
+        saved = rule.forward(z, **options) if rule.needs == "output" else z
         # the same; fourth derivatives reach 40 with options
         differences = (slope(z + h) - slope(z - h)) / (2 * h)
-        assert_allclose(rule.second(ones, kept, ones, **options), differences, rtol=0, atol=2e-9)
+        assert_allclose(rule.second(ones, saved, ones, **options), differences, rtol=0, atol=2e-9)
 
 
 def test_the_error_function_agrees_with_higher_precision() -> None:

@@ -534,6 +534,23 @@ def test_dropout_masks_in_python_units_are_those_of_one_batch() -> None:
     assert_allclose(ends[1], ends[0], rtol=0, atol=1e-13)
 
 
+def test_units_with_the_old_take_chance_are_called() -> None:
+    class Old(PythonUnit):
+        def take_chance(self, seed: int, stream: int, step: int, first_row: int) -> None:
+            self.position = seed, step, first_row
+
+    unit, new = Old(), fastbp.Dropout(0.5)
+    net = fastbp.Network(fastbp.Linear(3, 2), unit, loss=fastbp.MSE(), dtype="float64", seed=7)
+    net.value_and_grad(np.ones((4, 3)), np.ones((4, 2)))
+    assert unit.position == (7, 0, 0)
+    new.take_chance(7, 3, 1, 0)  # called by the old name
+    other = fastbp.Dropout(0.5)
+    other.set_rng_position(7, 3, 1, 0)
+    x = np.ones((5, 8))
+    assert_same_bits(new.forward(x), other.forward(x))
+    PythonUnit().take_chance(7, 3, 1, 0)  # a unit with neither ignores it
+
+
 def test_a_users_optimizer_gets_the_accumulated_gradient() -> None:
     class Own(Optimizer):
         def update(self, parameters: Any, gradients: Any) -> None:
