@@ -100,7 +100,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 PATH = re.compile(
     r"`((?:\.\./)?(?:fastbp|src_pyx|tests|tools|bench|docs|examples)/[\w./*-]*|[\w-]+\.(?:py|pyi|pyx|pxd|pxi|md))`"
 )
-FOLDERS = ("", "fastbp/**/", "src_pyx/fastbp/", "tests/", "tools/", "bench/", "docs/", "examples/")
+FOLDERS = ("", "fastbp/**/", "src_pyx/**/", "tests/", "tools/", "bench/", "docs/", "examples/")
 # Files that a build or a command makes, and a name that stands for any.
 MADE = ("bench/results/", "_kernels_avx2_float.pyx", "script.py")
 
