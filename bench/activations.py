@@ -1,8 +1,8 @@
 """Every activation: time of an element forward and backward, and what it adds to a whole gradient.
 
-``python -m bench.activations``. All are fastbp's own and take the same threads, so they take turns in one process, and
-the minimum of each one's rounds counts. (a) An array that stays in the second cache, into a given one. (b) The gradient
-of 784-256-10 at batch 128 with softmax-NLL, over that with sigmoid.
+``python -m bench.activations``. All are fastbp's own and take the same threads, so one process measures them
+alternately, and the minimum of each one's rounds counts. (a) An array that stays in the second cache, into a given one.
+(b) The gradient of 784-256-10 at batch 128 with softmax-NLL, over that with sigmoid.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ Call = Callable[[], Any]
 
 
 def kernel(rule: Activation, dtype: str, elements: int, backward: bool) -> Call:
-    """Build the arrays, check the result against the twin in float64, and return the call."""
+    """Build the arrays, check the result against the reference in float64, and return the call."""
     rng = np.random.default_rng(elements)
     z, dy = ((rng.random((2, elements)) - 0.5) * 8).astype(dtype)
     out = np.empty_like(z)
-    kept = rule.forward(z) if rule.needs == "output" else z
-    given = (dy, kept) if backward else (z,)
+    saved = rule.forward(z) if rule.needs == "output" else z
+    given = (dy, saved) if backward else (z,)
     function = getattr(fastbp, f"{rule.name}_backward" if backward else rule.name)
-    twin = rule.backward if backward else rule.forward
-    assert_agree(function(*given), twin(*(array.astype(np.float64) for array in given)))
+    reference = rule.backward if backward else rule.forward
+    assert_agree(function(*given), reference(*(array.astype(np.float64) for array in given)))
     return lambda: function(*given, out=out)
 
 

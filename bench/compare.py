@@ -263,9 +263,11 @@ def summarise(shapes: Sequence[Mapping[str, Any]]) -> str:
         products = {name: seconds for name, seconds in minima.items() if not RIVALS[name].whole}
         whole = {name: seconds for name, seconds in minima.items() if RIVALS[name].whole}
         row = [shape["name"], f"{minima['numpy'] / mine:.2f}" if "numpy" in minima else "-"]
-        for group, turned in ((products, True), (whole, False)):
+        for group, inverted in ((products, True), (whole, False)):
             best = min(group, key=group.__getitem__, default=None)
-            row.append("-" if best is None else f"{mine / group[best] if turned else group[best] / mine:.2f} ({best})")
+            row.append(
+                "-" if best is None else f"{mine / group[best] if inverted else group[best] / mine:.2f} ({best})"
+            )
         rows.append(row)
     return align(rows)
 

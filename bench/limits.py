@@ -62,6 +62,6 @@ def measure(dtype: str, threads: int, *, n_bytes: int = BUFFER, rounds: int = RO
         steps *= 2
     flops = max(probe.arithmetic(dtype, threads, steps)[0] for _ in range(ARITHMETIC_ROUNDS))
     buffer = np.zeros(n_bytes, np.uint8)
-    buffer.fill(1)  # zeros that nobody has written share one page
+    buffer.fill(1)  # pages of zeros that were never written are one page
     sweeps = {name: max(probe.sweep(name, dtype, threads, buffer)[0] for _ in range(rounds)) for name in probe.SWEEPS}
     return Limits(dtype, threads, flops, sweeps)

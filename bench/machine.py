@@ -89,8 +89,8 @@ def settle(limit: float = 3.0) -> bool:
     """Sleep until no thread of this process uses the processor; return False if that takes longer than limit seconds.
 
     The threads of OpenBLAS, of OpenMP and of MKL go on spinning for up to 200 ms after their work, and would slow
-    whoever is measured next. Waiting ends when this process has used less than a twentieth of a 20 ms pause. Where this
-    thread is the only one there is nobody to wait for.
+    the next rival to be measured. Waiting ends when this process has used less than a twentieth of a 20 ms pause.
+    Where this thread is the only one there is nothing to wait for.
     """
     if _threads_alive() == 1:
         return True

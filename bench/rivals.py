@@ -240,12 +240,12 @@ class Numpy(Rival):
         self.problem = problem
 
     def gradient(self) -> tuple[float, list[Array], list[Array]]:
-        loss, activations, deltas = self.sweep()
+        loss, activations, deltas = self.passes()
         dws = [a.T @ d for a, d in zip(activations, deltas, strict=True)]
         dbs = [d.sum(axis=0) for d in deltas]
         return loss, dws, dbs
 
-    def sweep(self) -> tuple[float, list[Array], list[Array]]:
+    def passes(self) -> tuple[float, list[Array], list[Array]]:
         """Return the loss, every layer's input, and the gradient at every layer's output (before its activation)."""
         p = self.problem
         activations = [p.x]
@@ -363,7 +363,7 @@ class Products(Rival):
     def _set_up(self, problem: Problem) -> None:
         numpy = Numpy()
         numpy._set_up(problem)
-        _, inputs, deltas = numpy.sweep()
+        _, inputs, deltas = numpy.passes()
         dtype, batch = problem.dtype, problem.shape.batch
         self.ys = [np.empty((batch, size), dtype) for size in problem.shape.sizes[1:]]
         self.dws = [np.empty_like(w) for w in problem.weights]
@@ -588,7 +588,7 @@ def reference(shape: Shape, *, activation: str, seed: int, dtype: str) -> tuple[
     problem = make_problem(shape, dtype="float64", activation=activation, seed=seed)
     numpy = Numpy()
     numpy._set_up(problem)
-    loss, activations, deltas = numpy.sweep()
+    loss, activations, deltas = numpy.passes()
     dws = [a.T @ d for a, d in zip(activations, deltas, strict=True)]
     dbs = [d.sum(axis=0) for d in deltas]
     flips = 0.0

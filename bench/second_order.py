@@ -21,7 +21,7 @@ from bench.tables import align, format_seconds
 
 CASES = (Shape((784, 256, 10), 128), next(shape for shape in SHAPES if shape.sizes[0] == 9216))
 # At most, in gradients.
-BARS = {"hvp": 3.0, "hvp, point kept": 2.2, "sample_gradient_norms": 1.15}
+BARS = {"hvp": 3.0, "hvp at one point": 2.2, "sample_gradient_norms": 1.15}
 DIFFERENCES = 1_000_000  # parameters up to which a product is held against differences
 BUSY_ROUNDS = 3  # of which the first warms up
 
@@ -41,7 +41,7 @@ def make_calls(shape: Shape, dtype: str) -> Calls:
     return {
         "gradient": lambda: net.value_and_grad(x, t),
         "hvp": lambda: net.hvp(x, t, v),
-        "hvp, point kept": lambda: point.hvp(v, out=out),
+        "hvp at one point": lambda: point.hvp(v, out=out),
         "gnvp": lambda: net.gnvp(x, t, v),
         "sample_gradient_norms": lambda: net.sample_gradient_norms(x, t),
         "input_gradient": lambda: net.input_gradient(x, t),
@@ -52,7 +52,7 @@ def check_product(net: Any, x: Any, t: Any, v: Any, point: Any) -> None:
     """Against differences of the gradient in float64; where that would take too long, for symmetry."""
     product = net.hvp(x, t, v).astype(np.float64)
     if not np.array_equal(product, point.hvp(v).astype(np.float64)):
-        raise ArithmeticError("the product depends on whether its point is kept")
+        raise ArithmeticError("the product depends on whether its point is used again")
     if net.n_parameters > DIFFERENCES:
         u = v[::-1].copy()
         one, other = u.astype(np.float64) @ product, v.astype(np.float64) @ point.hvp(u)

@@ -37,7 +37,7 @@ def wide(*arrays: Array) -> tuple[Array, ...]:
     return tuple(array.astype(np.float64) for array in arrays)
 
 
-# ---- numpy as people write it, where that is not the twin ------------------------------------------------------------
+# ---- numpy as people write it, where that is not the reference -------------------------------------------------------
 
 
 def plain_relu_backward(dy: Array, y: Array) -> Array:
@@ -58,10 +58,10 @@ PLAIN: dict[str, Callable[..., Any]] = {
 }
 
 
-def functions(name: str, twin: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def functions(name: str, by_numpy: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return fastbp's function of this name, and numpy's as people write it."""
     mine: Callable[..., Any] = getattr(fastbp, name)
-    return mine, PLAIN.get(name, twin)
+    return mine, PLAIN.get(name, by_numpy)
 
 
 # ---- cases -----------------------------------------------------------------------------------------------------------
@@ -105,18 +105,18 @@ def activation(rule: Activation) -> Case:
 
 def activation_backward(rule: Activation) -> Case:
     z, dy, out = draw(*ELEMENTS), draw(*ELEMENTS) + DTYPE(0.5), np.empty(ELEMENTS, DTYPE)
-    kept = z if rule.needs == "input" else rule.forward(z)
+    saved = z if rule.needs == "input" else rule.forward(z)
     mine, plain = functions(f"{rule.name}_backward", rule.backward)
-    rivals = {"fastbp": lambda: mine(dy, kept, out=out), "numpy": lambda: plain(dy, kept)}
-    return Case(rivals, (rule.backward(*wide(dy, kept)),))
+    rivals = {"fastbp": lambda: mine(dy, saved, out=out), "numpy": lambda: plain(dy, saved)}
+    return Case(rivals, (rule.backward(*wide(dy, saved)),))
 
 
 def loss(rule: LossRule) -> Case:
     z, out = draw(*SCORES), np.empty(SCORES, DTYPE)
     t = targets(rule.targets)
-    mine, plain = functions(rule.name, rule.twin)
+    mine, plain = functions(rule.name, rule.reference)
     rivals = {"fastbp": lambda: mine(z, t, out=out), "numpy": lambda: plain(z, t)}
-    value, dz = rule.twin(z.astype(np.float64), t)
+    value, dz = rule.reference(z.astype(np.float64), t)
     return Case(rivals, (np.atleast_1d(value), dz))
 
 

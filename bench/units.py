@@ -21,8 +21,8 @@ from bench.tables import align, format_seconds
 SIZE = (4096, 4096)
 QUICK = (64, 96)
 SAMPLE = 5  # rows or columns that are compared with float64
-CODES, WIDTH = 1000, 32
-CHANCE = {"p": 0.5, "seed": 1}
+INDICES, WIDTH = 1000, 32
+DROPOUT = {"p": 0.5, "seed": 1}
 MEMCPY = "memcpy"
 
 
@@ -32,7 +32,7 @@ def names() -> list[str]:
 
 
 def load(rival: str, unit: str, backward: bool, dtype: str, rows: int, columns: int) -> Callable[[], Any]:
-    """Build the arrays, check a sample against the twin in float64, and return the call."""
+    """Build the arrays, check a sample against the reference in float64, and return the call."""
     fastbp = importlib.import_module("fastbp")
     rng = np.random.default_rng((rows, columns))
     x = rng.standard_normal((rows, columns), np.float32).astype(dtype)
@@ -40,7 +40,7 @@ def load(rival: str, unit: str, backward: bool, dtype: str, rows: int, columns: 
         y = np.empty_like(x)
         return lambda: fastbp.identity(x, out=y)
     if unit == "embedding":
-        x = rng.integers(0, CODES, (rows, columns // WIDTH)).astype(dtype)
+        x = rng.integers(0, INDICES, (rows, columns // WIDTH)).astype(dtype)
     arguments, options = operands(unit, x)
     if not backward:
         y = getattr(fastbp, unit)(x, *arguments, **options)
@@ -52,11 +52,11 @@ def load(rival: str, unit: str, backward: bool, dtype: str, rows: int, columns: 
 def operands(unit: str, x: Array) -> tuple[tuple[Array, ...], dict[str, Any]]:
     """Return what the unit's functions take beside x: parameters, and options."""
     if unit == "embedding":
-        return (np.linspace(-1, 1, CODES * WIDTH).reshape(CODES, WIDTH).astype(x.dtype),), {}
+        return (np.linspace(-1, 1, INDICES * WIDTH).reshape(INDICES, WIDTH).astype(x.dtype),), {}
     # Of a norm the scale alone: one number for each column, as whatever else has parameters takes.
     column = np.linspace(0.5, 1.5, x.shape[1]).astype(x.dtype)
     rule = importlib.import_module("fastbp.reference").UNITS[unit]
-    return (column,) if rule.parameters else (), CHANCE if rule.by_chance else {}
+    return (column,) if rule.parameters else (), DROPOUT if rule.is_random else {}
 
 
 def _load_backward(unit: str, x: Array, arguments: tuple[Array, ...], options: dict[str, Any]) -> Callable[[], Any]:
@@ -64,14 +64,14 @@ def _load_backward(unit: str, x: Array, arguments: tuple[Array, ...], options: d
     function = getattr(fastbp, f"{unit}_backward")
     y = getattr(fastbp, unit)(x, *arguments, **options)
     dy = np.random.default_rng(1).standard_normal(y.shape, np.float32).astype(y.dtype)
-    kept = () if unit == "dropout" else (y if "softmax" in unit else x,)
-    result = function(dy, *kept, *arguments, **options)
-    check(unit, "_backward", (dy, *kept, *arguments), options, result[0] if isinstance(result, tuple) else result)
-    return lambda: function(dy, *kept, *arguments, **options, out=result)
+    saved = () if unit == "dropout" else (y if "softmax" in unit else x,)
+    result = function(dy, *saved, *arguments, **options)
+    check(unit, "_backward", (dy, *saved, *arguments), options, result[0] if isinstance(result, tuple) else result)
+    return lambda: function(dy, *saved, *arguments, **options, out=result)
 
 
 def check(unit: str, end: str, arguments: tuple[Array, ...], options: dict[str, Any], result: Array) -> None:
-    """Hold some rows, or some columns where a row depends on the others, against the twin in float64."""
+    """Hold some rows, or some columns where a row depends on the others, against the reference in float64."""
     reference = importlib.import_module("fastbp.reference")
     rows = len(result)
 
@@ -90,8 +90,8 @@ def moved(unit: str, backward: bool, rows: int, columns: int, itemsize: int) -> 
     """Return the bytes of the arrays that are read or written once: parameters apart."""
     inputs = rows * (columns // WIDTH if unit == "embedding" else columns)
     outputs = rows * columns
-    kept = 0 if unit == "dropout" else inputs
-    return itemsize * (outputs + kept + inputs if backward else inputs + outputs)
+    saved = 0 if unit == "dropout" else inputs
+    return itemsize * (outputs + saved + inputs if backward else inputs + outputs)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """One update of 60 million parameters by each optimizer: against memcpy, and against plain numpy.
 
-``python -m bench.updates``. Plain numpy is the optimizer's twin in ``fastbp.reference``: the usual lines. The bytes of
-an update are those of its arrays: parameters and states, read and written, and the gradient, read.
+``python -m bench.updates``. Plain numpy is the optimizer's reference in ``fastbp.reference``: the usual lines. The
+bytes of an update are those of its arrays: parameters and states, read and written, and the gradient, read.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def bytes_of(name: str, n: int, itemsize: int) -> int:
     return (3 + 2 * len(states_of(name))) * n * itemsize
 
 
-def twin_step(name: str, w: Array, g: Array) -> Callable[[], None]:
+def reference_step(name: str, w: Array, g: Array) -> Callable[[], None]:
     """Return the step in numpy, with states of its own."""
     rule, used = rules()[name], states_of(name)
     states = [np.zeros_like(w) if state in used else None for state in rule.states]
@@ -65,8 +65,8 @@ def load(rival: str, optimizer: str, dtype: str, rows: int, columns: int) -> Cal
     w, g = ((rng.random(n, np.float32) - 0.5).astype(dtype) for _ in range(2))
     some = slice(None, None, max(1, n // 10_000))
     wide_w, wide_g = w[some].astype(np.float64), g[some].astype(np.float64)
-    expected = twin_step(optimizer, wide_w, wide_g)
-    call = twin_step(optimizer, w, g)
+    expected = reference_step(optimizer, wide_w, wide_g)
+    call = reference_step(optimizer, w, g)
     if rival == "fastbp":
         call, w = _in_engine(optimizer, dtype, rows, columns, w, g)
     for _ in range(2):

@@ -1,6 +1,6 @@
-"""A table with codes and numbers: an embedding, dropout, early stopping, and the best network in a file.
+"""A table with categories and numbers: an embedding, dropout, early stopping, and the best network in a file.
 
-The table is made up: whether somebody buys depends on the shop (a code), the weekday (a code) and three numbers.
+The table is made up: a purchase depends on the shop and the weekday (indices) and on three numbers.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ SHOPS, DAYS, ROWS = 40, 7, 4000
 
 
 def table(rng):
-    """Return rows of two codes and three numbers, and the labels. The weekday's codes begin where the shops' end."""
+    """Return rows of two indices and three numbers, and the labels. The weekdays begin where the shops end."""
     shop, day = rng.integers(0, SHOPS, ROWS), rng.integers(0, DAYS, ROWS)
     numbers = rng.normal(size=(ROWS, 3))
     liking = rng.normal(0, 1.5, SHOPS)[shop] + (day >= 5) + numbers @ [1.0, -0.5, 0.0]
@@ -20,7 +20,7 @@ def table(rng):
 
 
 def network():
-    """Two codes become 2 * 4 numbers, and the three others come behind them."""
+    """Two indices become 2 * 4 numbers, and the three others come behind them."""
     return fastbp.Network(
         fastbp.Embedding(SHOPS + DAYS, 4, columns=2),
         fastbp.Linear(11, 32),

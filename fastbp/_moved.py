@@ -25,6 +25,9 @@ MOVED = {
     "optimizers.made": "optim.made",
     "per_sample": "derivatives.per_sample",
     "progress": "training.progress",
+    "reference.chance": "reference.masks",
+    "reference.learned": "reference.parametric",
+    "reference.lookup": "reference.embeddings",
     "saving": "io.saving",
     "schedules": "optim.schedules",
     "second_order": "derivatives.second_order",
@@ -35,6 +38,9 @@ MOVED = {
     "_architecture": "io._describe",  # in pickles of networks
 }
 
+# Functions that older pickles name: old name, module and new name.
+RENAMED = {"revive": ("io._describe", "from_state")}
+
 
 def keep_paths() -> None:
     """Make each moved module known by its old path, too."""
@@ -43,3 +49,6 @@ def keep_paths() -> None:
         sys.modules[f"fastbp.{old}"] = module
         parent, _, name = f"fastbp.{old}".rpartition(".")
         setattr(sys.modules[parent], name, module)
+    for old, (module_name, new) in RENAMED.items():
+        module = importlib.import_module(f"fastbp.{module_name}")
+        setattr(module, old, getattr(module, new))

@@ -2,7 +2,7 @@
 
 A. A check returns what the kernels read (mostly the very argument) or raises. Nothing is written before the last check.
 B. TypeError where the kind or the dtype is wrong, ValueError where shape or value is. A message names the argument,
-   what was expected, what came, and for a dtype the cure.
+   what was expected, what came, and for a dtype the hint.
 C. Well-formed arguments are the common case, and at batch 1 a check costs as much as the arithmetic: each check begins
    with one test that such arguments pass, and only what fails it is looked at closely.
 D. Misaligned arrays pass: `aligned` copies an input at the line; an `out` gets a stand-in from `output` that `deliver`
@@ -174,7 +174,7 @@ def _refuse_mask(name: str, x: NDArray[Any]) -> None:
 
 
 def _dtype_message(name: str, came: np.dtype[Any], dtype: np.dtype[Any] | None, of: str) -> str:
-    """What came, what was expected, and the cure."""
+    """What came, what was expected, and the hint."""
     native = came.newbyteorder("=")
     if dtype is None:
         message = f"{name} has dtype {came}, expected float32 or float64"
@@ -187,8 +187,8 @@ def _dtype_message(name: str, came: np.dtype[Any], dtype: np.dtype[Any] | None, 
     if native == target:
         return f'{message} in native byte order: pass {name}.astype({name}.dtype.newbyteorder("="))'
     # What a user's own unit or loss gave has a description for its name.
-    cure = f"pass {name}.astype(np.{target})" if " " not in name else f"make it with .astype(np.{target})"
-    message = f"{message}: {cure}"
+    hint = f"pass {name}.astype(np.{target})" if " " not in name else f"make it with .astype(np.{target})"
+    message = f"{message}: {hint}"
     if of == NETWORK and native in FLOATS:
         message += f', or make the network with dtype="{native}"'
     return message
@@ -481,7 +481,7 @@ def _overlaps_itself(a: NDArray[Any]) -> bool:
 Reduction = Literal["mean", "sum", "none"]
 
 
-def codes(name: str, values: NDArray[Any], n_codes: int) -> None:
+def indices(name: str, values: NDArray[Any], n_codes: int) -> None:
     """Hold the values of a matrix to be row numbers of a table."""
     fine = (values >= 0) & (values < n_codes)
     if values.dtype.kind == "f":
@@ -489,4 +489,4 @@ def codes(name: str, values: NDArray[Any], n_codes: int) -> None:
             fine &= values == np.floor(values)
     if not fine.all():
         i, j = np.argwhere(~fine)[0].tolist()
-        raise ValueError(f"{name}[{i}, {j}] is {values[i, j]}, expected a code: an integer from 0 to {n_codes - 1}")
+        raise ValueError(f"{name}[{i}, {j}] is {values[i, j]}, expected an index: an integer from 0 to {n_codes - 1}")

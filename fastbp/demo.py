@@ -484,7 +484,7 @@ def require_extras() -> None:
     Raises
     ------
     MissingExtraError
-        If one is not installed; the message names the cure.
+        If one is not installed; the message says how.
     """
     for name in ("matplotlib.figure", "sklearn.datasets", "threadpoolctl"):
         try:

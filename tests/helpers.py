@@ -2,7 +2,7 @@
 
 A. An array of a layout lies in a larger one whose other elements are NaN (inputs) or a sentinel (outputs), so that a
    kernel that reads or writes beside its argument is found out.
-B. The reference of a kernel is its twin in a wider dtype. Bounds come from counting roundings, not from runs.
+B. The reference of a kernel is its numpy implementation in a wider dtype. Bounds count roundings.
 C. A grid of cases is thinned, by `grid`, to some in which every value of each axis occurs, and every pair of values of
    those axes that may interact. `--dense` keeps the whole of every grid.
 D. Random numbers follow `--seed`: those of the fixture `rng`, and those of `seeded`.

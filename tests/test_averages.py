@@ -49,16 +49,16 @@ def by_hand(name: str, passed: list[Any]) -> Any:
 def test_averages_worked_by_hand(name: str, dtype: str, python: bool) -> None:
     net, x, t = problem(dtype)
     optimizer: Any = Own() if python else fastbp.SGD(lr=0.1, clip_norm=10.0)
-    twin, average, passed = net.copy(), AVERAGES[name](), []
+    net_copy, average, passed = net.copy(), AVERAGES[name](), []
     fastbp.train(
         net, x, t, optimizer=optimizer, epochs=3, batch_size=10, shuffle=False, progress=False, average=average
     )
     for step in range(12):
         rows = slice(10 * (step % 4), 10 * (step % 4) + 10)
-        twin.train_step(x[rows], t[rows], fastbp.SGD(lr=0.1, clip_norm=10.0))
-        passed.append(twin.flat_parameters.astype(float))
+        net_copy.train_step(x[rows], t[rows], fastbp.SGD(lr=0.1, clip_norm=10.0))
+        passed.append(net_copy.flat_parameters.astype(float))
     eps = np.finfo(dtype).eps
-    assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=0, atol=50 * eps)  # training does not see it
+    assert_allclose(net.flat_parameters, net_copy.flat_parameters, rtol=0, atol=50 * eps)  # training does not see it
     assert_allclose(average.values(net), by_hand(name, passed), rtol=0, atol=50 * eps)
     kept = net.flat_parameters.copy()
     with average.applied(net):
@@ -95,16 +95,16 @@ def test_threads_and_accumulation_change_nothing(name: str, accumulate: int) -> 
 
 
 @pytest.mark.parametrize("name", AVERAGES)
-def test_an_average_goes_on_with_the_same_bits(name: str) -> None:
+def test_an_average_resumes_from_its_state_with_the_same_bits(name: str) -> None:
     net, x, t = problem("float32")
     average, optimizer, more = AVERAGES[name](), fastbp.Adam(), {"batch_size": 8, "progress": False}
     fastbp.train(net, x, t, optimizer=optimizer, epochs=2, average=average, **more)
-    twin, other, again = net.copy(), AVERAGES[name](), fastbp.Adam()
-    other.set_state(twin, copy.deepcopy(average.get_state(net)))
-    again.set_state(twin, copy.deepcopy(optimizer.get_state(net)))
+    net_copy, other, again = net.copy(), AVERAGES[name](), fastbp.Adam()
+    other.set_state(net_copy, copy.deepcopy(average.get_state(net)))
+    again.set_state(net_copy, copy.deepcopy(optimizer.get_state(net)))
     fastbp.train(net, x, t, optimizer=optimizer, epochs=2, average=average, seed=1, **more)
-    fastbp.train(twin, x, t, optimizer=again, epochs=2, average=other, seed=1, **more)
-    assert_same_bits(average.values(net), other.values(twin))
+    fastbp.train(net_copy, x, t, optimizer=again, epochs=2, average=other, seed=1, **more)
+    assert_same_bits(average.values(net), other.values(net_copy))
     state = average.get_state(net)
     for change, message in (
         ({"average": "Mean"}, "the state is that of 'Mean', this is"),
@@ -128,12 +128,12 @@ def test_an_average_belongs_to_a_networks_memory() -> None:
     gc.collect()
     assert values() is None
     for made in (average, fastbp.SWA(2, 3)):
-        for twin in (copy.copy(made), copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
-            assert repr(twin) == repr(made)
-            assert len(twin._states) == 0
+        for copied in (copy.copy(made), copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+            assert repr(copied) == repr(made)
+            assert len(copied._states) == 0
 
 
-def test_an_average_of_the_users_own() -> None:
+def test_a_users_average_is_called_after_each_step() -> None:
     class First(Average):
         def takes(self, step: int) -> bool:
             return step == 1
@@ -142,12 +142,12 @@ def test_an_average_of_the_users_own() -> None:
             return 1.0
 
     net, x, t = problem()
-    twin, average = net.copy(), First()
+    net_copy, average = net.copy(), First()
     fastbp.train(
         net, x, t, optimizer=fastbp.SGD(lr=0.1), epochs=1, batch_size=10, shuffle=False, progress=False, average=average
     )
-    twin.train_step(x[:10], t[:10], fastbp.SGD(lr=0.1))
-    assert_array_equal(average.values(net), twin.flat_parameters)
+    net_copy.train_step(x[:10], t[:10], fastbp.SGD(lr=0.1))
+    assert_array_equal(average.values(net), net_copy.flat_parameters)
     with pytest.raises(NotImplementedError, match=r"Average must define share\(taken\)"):
         Average().update(net)
 
@@ -161,12 +161,12 @@ def test_an_average_of_the_users_own() -> None:
         (lambda: fastbp.SWA(1, 0.5), TypeError, "every must be an integer"),
     ],
 )
-def test_bad_averages(make: Any, error: type[Exception], message: str) -> None:
+def test_invalid_averages_raise(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
 
 
-def test_train_wants_an_average() -> None:
+def test_train_refuses_what_is_not_an_average() -> None:
     net, x, t = problem()
     with unchanged(net.flat_parameters), pytest.raises(TypeError, match=r"average must be fastbp\.EMA\(\), "):
         fastbp.train(net, x, t, optimizer=fastbp.Adam(), average=0.9, progress=False)

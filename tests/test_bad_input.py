@@ -35,7 +35,10 @@ ARGUMENTS: dict[str, dict[str, tuple[int, ...]]] = {
     "log_softmax": {"z": (M, K)},
     "softmax_backward": {"dy": (M, K), "p": (M, K)},
     "log_softmax_backward": {"dy": (M, K), "y": (M, K)},
-    **{name: dict.fromkeys(list(inspect.signature(rule.twin).parameters)[:2], (M, K)) for name, rule in LOSSES.items()},
+    **{
+        name: dict.fromkeys(list(inspect.signature(rule.reference).parameters)[:2], (M, K))
+        for name, rule in LOSSES.items()
+    },
 }
 for rule in ACTIVATIONS.values():
     kept = {"output": "y", "input": "z"}[rule.needs]
@@ -62,7 +65,7 @@ def in_families(kernel: str | tuple[str, str], *_: Any) -> bool:
     return (kernel if isinstance(kernel, str) else kernel[0]) in FAMILIES
 
 
-def test_the_tables_know_every_kernel() -> None:
+def test_every_kernel_is_in_the_tables() -> None:
     kernels = {*functional.made.__all__, *functional.products.__all__}  # those of units: test_functional_units.py
     assert set(ARGUMENTS) == set(OUTPUTS) == kernels
 
@@ -106,14 +109,14 @@ def refused(
 
 
 @grid("kernel dtype", ARGUMENTS, DTYPES, always=in_families)
-def test_the_well_formed_calls_work(kernel: str, dtype: Any) -> None:
+def test_valid_calls_pass(kernel: str, dtype: Any) -> None:
     call(kernel, well_formed(kernel, dtype), outputs_of(kernel, dtype))
 
 
 # ---- dtypes and kinds ------------------------------------------------------------------------------------------------
 
 
-def cure(name: str, target: str) -> str:
+def hint(name: str, target: str) -> str:
     return f"pass {name}.astype(np.{target})"
 
 
@@ -130,44 +133,44 @@ WRONG_DTYPES = {
 
 
 @grid("kernel,name dtype", EVERY_ARGUMENT, WRONG_DTYPES, always=in_families)
-def test_wrong_dtypes(kernel: str, name: str, dtype: str) -> None:
+def test_wrong_dtypes_raise(kernel: str, name: str, dtype: str) -> None:
     arguments = well_formed(kernel)
     wrong = arguments[name] = WRONG_DTYPES[dtype](arguments[name])
     if kernel in LOSSES and name == "t" and wrong.dtype.kind in "ib":
         return  # welcome there
     first = next(iter(arguments)) == name
     target = "float64" if first and wrong.dtype.char == "g" else "float32"
-    remedy = f"pass {name}.real" if wrong.dtype.kind == "c" else cure(name, target)
+    remedy = f"pass {name}.real" if wrong.dtype.kind == "c" else hint(name, target)
     expected = "expected float32 or float64" if first else "is float32"
     refused(TypeError, [f"{name} has dtype {wrong.dtype}", expected, remedy], kernel, arguments)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("kernel", "name"), BY_ARGUMENT)
-def test_mixed_dtypes(kernel: str, name: str, dtype: Any) -> None:
+def test_mixed_dtypes_raise(kernel: str, name: str, dtype: Any) -> None:
     arguments = well_formed(kernel, dtype)
     other, own = ("float32", "float64") if dtype == np.float64 else ("float64", "float32")
     if next(iter(arguments)) == name:
         return  # it decides; the others are then the odd ones
     arguments[name] = arguments[name].astype(other)
-    fragments = [f"{name} has dtype {other} but", f"is {own}", cure(name, own)]
+    fragments = [f"{name} has dtype {other} but", f"is {own}", hint(name, own)]
     refused(TypeError, fragments, kernel, arguments, outputs_of(kernel, dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("kernel", "name"), BY_ARGUMENT)
-def test_byte_swapped_arrays(kernel: str, name: str, dtype: Any) -> None:
+def test_byte_swapped_arrays_raise(kernel: str, name: str, dtype: Any) -> None:
     arguments = well_formed(kernel, dtype)
     swapped = arguments[name] = arguments[name].astype(np.dtype(dtype).newbyteorder())
     fragments = [f"{name} has dtype {swapped.dtype}", f'pass {name}.astype({name}.dtype.newbyteorder("="))']
     refused(TypeError, fragments, kernel, arguments, outputs_of(kernel, dtype))
-    cured = swapped.astype(swapped.dtype.newbyteorder("="))
-    call(kernel, {**arguments, name: cured}, outputs_of(kernel, dtype))
+    native = swapped.astype(swapped.dtype.newbyteorder("="))
+    call(kernel, {**arguments, name: native}, outputs_of(kernel, dtype))
 
 
 @pytest.mark.parametrize("make", [lambda x: x.tolist(), lambda x: None, lambda x: memoryview(x), lambda x: 1.5])
 @pytest.mark.parametrize(("kernel", "name"), BY_ARGUMENT)
-def test_what_is_no_array(kernel: str, name: str, make: Callable[[Any], Any]) -> None:
+def test_non_arrays_raise(kernel: str, name: str, make: Callable[[Any], Any]) -> None:
     arguments = well_formed(kernel)
     wrong = arguments[name] = make(arguments[name])
     if (kernel, name, wrong) == ("linear", "b", None):
@@ -178,7 +181,7 @@ def test_what_is_no_array(kernel: str, name: str, make: Callable[[Any], Any]) ->
 
 
 @pytest.mark.parametrize(("kernel", "name"), BY_ARGUMENT)
-def test_masked_arrays(kernel: str, name: str) -> None:
+def test_masked_arrays_raise(kernel: str, name: str) -> None:
     arguments = well_formed(kernel)
     arguments[name] = np.ma.masked_array(arguments[name], mask=False)
     fragments = [f"{name} is a masked array", f"pass {name}.filled(value)"]
@@ -194,7 +197,7 @@ def test_masked_arrays(kernel: str, name: str) -> None:
     [(), (M,), (M, K, 1), (1, M, K)],
     always=in_families,
 )
-def test_wrong_ranks(kernel: str, name: str, wrong: tuple[int, ...]) -> None:
+def test_wrong_ranks_raise(kernel: str, name: str, wrong: tuple[int, ...]) -> None:
     arguments = well_formed(kernel)
     arguments[name] = np.ones(wrong, np.float32)
     fragments = [f"{name} has shape {wrong}, expected 2 dimensions"]
@@ -202,7 +205,7 @@ def test_wrong_ranks(kernel: str, name: str, wrong: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(("kernel", "name"), EVERY_ARGUMENT)
-def test_wrong_sizes(kernel: str, name: str) -> None:
+def test_wrong_sizes_raise(kernel: str, name: str) -> None:
     """One row or column more does not fit where another argument has the same size, and else not to out."""
     shape = ARGUMENTS[kernel][name]
     sizes = [n for other in ARGUMENTS[kernel].values() for n in other]  # M, K and N differ
@@ -235,13 +238,13 @@ def test_messages_about_sizes_name_both_arguments() -> None:
 
 @pytest.mark.parametrize("kernel", ["softmax", "log_softmax", "softmax_backward", "log_softmax_backward"])
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0)])
-def test_softmax_of_no_columns(kernel: str, shape: tuple[int, ...]) -> None:
+def test_softmax_of_no_columns_raises(kernel: str, shape: tuple[int, ...]) -> None:
     arguments = {name: np.ones(shape) for name in ARGUMENTS[kernel]}
     fragments = [f"has shape {shape}, expected at least one column on the last axis"]
     refused(ValueError, fragments, kernel, arguments, {"out": np.ones(shape)})
 
 
-def test_softmax_nll_of_no_columns() -> None:
+def test_softmax_nll_of_no_columns_raises() -> None:
     arguments = {"z": np.ones((2, 0), np.float32), "t": np.zeros(2, np.int64)}
     fragments = ["z has shape (2, 0), expected at least one column"]
     refused(ValueError, fragments, "softmax_nll", arguments, {"out": np.ones((2, 0), np.float32)})
@@ -251,7 +254,7 @@ def test_softmax_nll_of_no_columns() -> None:
 
 
 @pytest.mark.parametrize(("kernel", "name"), EVERY_OUTPUT)
-def test_out_of_the_wrong_shape(kernel: str, name: str) -> None:
+def test_out_of_the_wrong_shape_raises(kernel: str, name: str) -> None:
     shape = OUTPUTS[kernel][name]
     for wrong in ((), shape[:-1], (*shape, 1), (1, *shape), tuple(n + 1 for n in shape), (1,) * len(shape)):
         outputs = {**outputs_of(kernel), name: np.full(wrong, 7.0, np.float32)}
@@ -261,7 +264,7 @@ def test_out_of_the_wrong_shape(kernel: str, name: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "int32", "complex64", "object", ">f4"])
 @pytest.mark.parametrize(("kernel", "name"), BY_OUTPUT)
-def test_out_of_the_wrong_dtype(kernel: str, name: str, dtype: str) -> None:
+def test_out_of_the_wrong_dtype_raises(kernel: str, name: str, dtype: str) -> None:
     shape = OUTPUTS[kernel][name]
     outputs = {**outputs_of(kernel), name: np.ones(shape, dtype)}
     fragments = [f"{name} has dtype {dtype}, expected float32", f"pass np.empty({shape}, np.float32)"]
@@ -269,14 +272,14 @@ def test_out_of_the_wrong_dtype(kernel: str, name: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize(("kernel", "name"), BY_OUTPUT)
-def test_out_that_is_read_only(kernel: str, name: str) -> None:
+def test_read_only_out_raises(kernel: str, name: str) -> None:
     outputs = outputs_of(kernel)
     outputs[name].flags.writeable = False
     refused(ValueError, [f"{name} is read-only"], kernel, well_formed(kernel), outputs)
 
 
 @pytest.mark.parametrize(("kernel", "name"), BY_OUTPUT)
-def test_out_that_is_no_array(kernel: str, name: str) -> None:
+def test_out_that_is_not_an_array_raises(kernel: str, name: str) -> None:
     for wrong in ([[0.0]], 1.0, "out"):
         fragments = [f"{name} must be a numpy array to write into, got {type(wrong).__name__}"]
         refused(TypeError, fragments, kernel, well_formed(kernel), {**outputs_of(kernel), name: wrong})
@@ -285,7 +288,7 @@ def test_out_that_is_no_array(kernel: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(("kernel", "name"), BY_OUTPUT)
-def test_out_that_overlaps_itself(kernel: str, name: str) -> None:
+def test_out_that_overlaps_itself_raises(kernel: str, name: str) -> None:
     shape = OUTPUTS[kernel][name]
     buffer = np.full(64, 7.0, np.float32)
     step = buffer.itemsize
@@ -306,7 +309,7 @@ def overlapping(x: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.n
 
 
 @pytest.mark.parametrize(("kernel", "name"), EVERY_OUTPUT)
-def test_out_that_overlaps_an_input(kernel: str, name: str) -> None:
+def test_out_that_overlaps_an_input_raises(kernel: str, name: str) -> None:
     for argument in ARGUMENTS[kernel]:
         arguments, outputs = well_formed(kernel), outputs_of(kernel)
         arguments[argument], outputs[name] = overlapping(arguments[argument], OUTPUTS[kernel][name])
@@ -327,7 +330,7 @@ def test_out_that_is_an_input_of_a_product_or_a_loss(kernel: str) -> None:
 
 
 @pytest.mark.parametrize("kernel", [kernel for kernel in IN_PLACE if helpers.DENSE or kernel in FAMILIES])
-def test_out_that_is_nearly_an_input(kernel: str) -> None:
+def test_out_shifted_against_an_input_raises(kernel: str) -> None:
     for argument in ARGUMENTS[kernel]:
         arguments = well_formed(kernel)
         square = np.random.default_rng(0).random((M, M)).astype(np.float32)
@@ -337,7 +340,7 @@ def test_out_that_is_nearly_an_input(kernel: str) -> None:
             refused(ValueError, fragments, kernel, arguments, {"out": wrong})
 
 
-def test_outputs_that_overlap_each_other() -> None:
+def test_overlapping_outputs_raise() -> None:
     for kernel in ("linear_backward", "matmul_backward"):
         names = list(OUTPUTS[kernel])
         for first, second in itertools.combinations(names, 2):
@@ -347,7 +350,7 @@ def test_outputs_that_overlap_each_other() -> None:
 
 
 @pytest.mark.parametrize("kernel", ["linear_backward", "matmul_backward"])
-def test_out_that_is_no_tuple_or_too_short(kernel: str) -> None:
+def test_out_that_is_not_a_tuple_of_the_right_length_raises(kernel: str) -> None:
     function, arguments, outputs = getattr(functional, kernel), well_formed(kernel), list(outputs_of(kernel).values())
     with unchanged(*outputs):
         for wrong in (outputs, outputs[0], {}):
@@ -358,7 +361,7 @@ def test_out_that_is_no_tuple_or_too_short(kernel: str) -> None:
                 function(**arguments, out=short)
 
 
-def test_out_for_dx_without_need_dx() -> None:
+def test_out_for_dx_without_need_dx_raises() -> None:
     fragments = ["out[0] (dx) is given, expected None with need_dx=False"]
     refused(ValueError, fragments, "linear_backward", well_formed("linear_backward"), need_dx=False)
 
@@ -384,7 +387,7 @@ def test_overlap_that_is_hard_to_tell_counts_as_one(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("label", [K, -1, 1000, 2**31, -(2**40)])
-def test_labels_out_of_range(label: int) -> None:
+def test_labels_out_of_range_raise(label: int) -> None:
     t = np.array([0, 1, label, 2])
     fragments = [f"t[2] is {label}, expected a label from 0 to {K - 1}"]
     refused(ValueError, fragments, "softmax_nll", {**well_formed("softmax_nll"), "t": t})
@@ -393,14 +396,14 @@ def test_labels_out_of_range(label: int) -> None:
 @pytest.mark.parametrize(
     ("dtype", "label"), [(np.uint64, 2**64 - 1), (np.uint64, 2**63), (np.int8, -128), (np.uint8, 255)]
 )
-def test_labels_out_of_range_at_the_ends_of_their_dtype(dtype: Any, label: int) -> None:
+def test_labels_at_the_ends_of_their_dtype_raise(dtype: Any, label: int) -> None:
     t = np.array([0, 0, 0, label], dtype)
     fragments = [f"t[3] is {label}, expected a label from 0 to 2"]
     refused(ValueError, fragments, "softmax_nll", {**well_formed("softmax_nll"), "t": t})
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bool", "object", "complex128", "<U1"])
-def test_labels_of_the_wrong_dtype(dtype: str) -> None:
+def test_labels_of_the_wrong_dtype_raise(dtype: str) -> None:
     t = np.zeros(M, dtype)
     fragments = [f"t has dtype {dtype}, expected integer labels: pass t.astype(np.int64)"]
     refused(TypeError, fragments, "softmax_nll", {**well_formed("softmax_nll"), "t": t})
@@ -419,7 +422,7 @@ def test_labels_of_the_wrong_dtype(dtype: str) -> None:
         ((M, K, 1), ["t has shape (4, 3, 1)"]),
     ],
 )
-def test_class_targets_of_the_wrong_shape(shape: tuple[int, ...], fragments: list[str]) -> None:
+def test_class_targets_of_the_wrong_shape_raise(shape: tuple[int, ...], fragments: list[str]) -> None:
     arguments = {**well_formed("softmax_nll"), "t": np.zeros(shape, np.int64)}
     refused(ValueError, fragments, "softmax_nll", arguments)
 
@@ -445,7 +448,7 @@ def test_targets_on_one_axis_need_their_length(kernel: str) -> None:
 
 
 @pytest.mark.parametrize("value", [-0.001, 1.001, np.nan, np.inf, -np.inf, 2])
-def test_probabilities_outside_of_0_and_1(value: float) -> None:
+def test_probabilities_outside_of_0_and_1_raise(value: float) -> None:
     for dtype in (np.float32, np.int64) if value == 2 else (np.float32,):
         arguments = well_formed("sigmoid_nll")
         arguments["t"] = np.zeros((M, K), dtype)
@@ -455,7 +458,7 @@ def test_probabilities_outside_of_0_and_1(value: float) -> None:
         refused(ValueError, fragments, "sigmoid_nll", arguments)
 
 
-def test_ragged_labels() -> None:
+def test_ragged_labels_raise() -> None:
     fragments = ["t must be a numpy array, got list"]
     refused(TypeError, fragments, "softmax_nll", {**well_formed("softmax_nll"), "t": [[1], [1, 2], [], [0]]})
 
@@ -464,7 +467,7 @@ def test_ragged_labels() -> None:
 
 
 @grid("kernel value", LOSSES, [-1.0, np.nan, np.inf, -np.inf, -1e-45], always=in_families)
-def test_weights_that_are_negative_or_not_finite(kernel: str, value: float) -> None:
+def test_negative_or_nonfinite_weights_raise(kernel: str, value: float) -> None:
     weight = np.ones(M, np.float32)
     weight[2] = value
     fragments = [f"sample_weight[2] is {weight[2]}, expected a finite weight of at least 0"]
@@ -473,13 +476,13 @@ def test_weights_that_are_negative_or_not_finite(kernel: str, value: float) -> N
 
 
 @grid("kernel shape", LOSSES, [(), (M + 1,), (1,), (0,), (M, 1), (1, M)], always=in_families)
-def test_weights_of_the_wrong_shape(kernel: str, shape: tuple[int, ...]) -> None:
+def test_weights_of_the_wrong_shape_raise(kernel: str, shape: tuple[int, ...]) -> None:
     fragments = [f"sample_weight has shape {shape}, expected (4,): one weight for each row"]
     refused(ValueError, fragments, kernel, well_formed(kernel), sample_weight=np.ones(shape, np.float32))
 
 
 @pytest.mark.parametrize("kernel", LOSSES)
-def test_weights_of_the_wrong_dtype(kernel: str) -> None:
+def test_weights_of_the_wrong_dtype_raise(kernel: str) -> None:
     for dtype in ("float64", "float16", "complex64", "object", ">f4"):
         wrong = np.ones(M, dtype)
         fragments = [f"sample_weight has dtype {dtype}", "float32", "pass sample_weight.astype("]
@@ -494,13 +497,13 @@ def test_weights_of_the_wrong_dtype(kernel: str) -> None:
 
 
 @pytest.mark.parametrize("kernel", LOSSES)
-def test_a_list_of_weights_beyond_float32(kernel: str) -> None:
+def test_a_list_of_weights_beyond_float32_raises(kernel: str) -> None:
     fragments = ["sample_weight[0] is inf, expected a finite weight"]
     refused(ValueError, fragments, kernel, well_formed(kernel), sample_weight=[1e300, 1.0, 1.0, 1.0])
 
 
 @pytest.mark.parametrize("kernel", LOSSES)
-def test_means_over_nothing(kernel: str) -> None:
+def test_means_over_no_rows_raise(kernel: str) -> None:
     fragments = ["sample_weight sums to 0.0, so that the mean is not defined"]
     refused(ValueError, fragments, kernel, well_formed(kernel), sample_weight=np.zeros(M, np.float32))
     call(kernel, well_formed(kernel), sample_weight=np.zeros(M, np.float32), reduction="sum")
@@ -516,7 +519,7 @@ def test_means_over_nothing(kernel: str) -> None:
     [("average", ValueError), ("", ValueError), (None, TypeError), (0, TypeError)],
     always=in_families,
 )
-def test_unknown_reductions(kernel: str, reduction: Any, error: type[Exception]) -> None:
+def test_unknown_reductions_raise(kernel: str, reduction: Any, error: type[Exception]) -> None:
     fragments = [f"unknown reduction {reduction!r}: known are 'mean', 'sum', 'none'"]
     refused(error, fragments, kernel, well_formed(kernel), reduction=reduction)
 
@@ -545,7 +548,7 @@ BY_OPTION = pytest.mark.parametrize(("rule", "name"), OPTIONS, ids=[f"{rule.name
 
 
 @BY_OPTION
-def test_options_that_are_out_of_range(rule: Activation, name: str) -> None:
+def test_options_out_of_range_raise(rule: Activation, name: str) -> None:
     option = rule.options[name]
     low, high = np.nextafter(option.at_least, -np.inf), 10 * option.at_most
     bounds = f"{name} must be finite and at least {option.at_least:g} and at most {option.at_most:g}, got "
@@ -557,7 +560,7 @@ def test_options_that_are_out_of_range(rule: Activation, name: str) -> None:
 
 
 @grid("rule,name value", OPTIONS, ["0.5", True, None, [1.0, 2.0], 1j], always=lambda option, _: option == OPTIONS[0])
-def test_options_that_are_no_number(rule: Activation, name: str, value: Any) -> None:
+def test_options_that_are_not_numbers_raise(rule: Activation, name: str, value: Any) -> None:
     fragments = [f"{name} must be a number, got {value!r} ({type(value).__name__})"]
     for kernel in (rule.name, f"{rule.name}_backward"):
         arguments, out = well_formed(kernel), np.full((M, K), 7.0, np.float32)
@@ -586,7 +589,7 @@ def test_options_are_checked_before_arrays(rule: Activation, name: str) -> None:
 # ---- the checks of single values -------------------------------------------------------------------------------------
 
 
-def test_choice() -> None:
+def test_check_choice_lists_the_known_names() -> None:
     assert check.choice("loss", "mse", LOSSES) == "mse"
     with pytest.raises(ValueError, match=r"unknown loss 'mce': known are 'softmax_nll', 'sigmoid_nll', 'mse', "):
         check.choice("loss", "mce", LOSSES)
@@ -596,7 +599,7 @@ def test_choice() -> None:
         check.choice("loss", [], LOSSES)
 
 
-def test_integer() -> None:
+def test_check_integer_refuses_other_types_and_ranges() -> None:
     assert check.integer("n", 3) == 3
     assert check.integer("n", np.uint8(3)) == 3 and type(check.integer("n", np.uint8(3))) is int
     assert check.integer("n", 0, 0) == 0
@@ -613,7 +616,7 @@ def test_integer() -> None:
             check.integer("n", wrong, 1, 8)
 
 
-def test_real() -> None:
+def test_check_real_refuses_other_types_and_ranges() -> None:
     assert check.real("lr", 1) == 1.0
     assert check.real("lr", np.float32(0.5), above=0) == 0.5
     for wrong, error, message in (
@@ -634,7 +637,7 @@ def test_real() -> None:
         check.real("p", 1.5, at_least=0, at_most=1)
 
 
-def test_a_network_says_how_its_dtype_is_changed() -> None:
+def test_dtype_errors_of_a_network_name_the_fix() -> None:
     with pytest.raises(TypeError) as caught:
         check.matrix("x", np.ones((2, 2)), np.dtype(np.float32), check.NETWORK)
     message = "x has dtype float64 but the network is float32: pass x.astype(np.float32)"

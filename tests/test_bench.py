@@ -39,6 +39,7 @@ from bench import (  # noqa: E402
     roofline,
     second_order,
     sklearn_fits,
+    speed,
     steps,
     sweep,
     units,
@@ -136,7 +137,7 @@ def test_reference_by_finite_differences(activation: str) -> None:
             losses = []
             for value in (values[index] + step, values[index] - step):
                 keep, values[index] = values[index], value
-                losses.append(numpy.sweep()[0])
+                losses.append(numpy.passes()[0])
                 values[index] = keep
             # The loss's rounding over the step, 1e-16 / 1e-6; the step's square times a third derivative of order 1.
             assert gradient[index] == pytest.approx((losses[0] - losses[1]) / (2 * step), rel=0, abs=1e-9)
@@ -178,7 +179,7 @@ def wrong(gradient: Gradient, what: str) -> Gradient:
 
 
 @pytest.mark.parametrize("what", ["loss", "dW", "db", "nan"])
-def test_wrong_gradients_are_found_out(what: str) -> None:
+def test_wrong_gradients_are_detected(what: str) -> None:
     expected, tolerances = rivals.reference(SMALL[1], activation="sigmoid", seed=3, dtype="float32")
     rivals.check_agreement(expected, expected, tolerances)
     with pytest.raises(ArithmeticError, match=r"is off by .* allowed are 1.00e-04"):
@@ -270,6 +271,26 @@ def test_limits_measured() -> None:
     assert 1e8 < found.flops < 2e12
     assert all(1e7 < rate < 1e13 for rate in found.sweeps.values())
     assert limits.Limits(**json.loads(json.dumps(found.as_json()))) == found
+
+
+def test_picture_of_the_readme_is_drawn_from_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = speed.speeds(speed.README.read_text(encoding="utf-8"))
+    assert len(found.networks) == len(SHAPES) and found.networks[0] == "4-64-64-2 @ 1"
+    assert "products" not in found.rivals and len(found.rivals) == len(speed.COLOURS)
+    assert found.times[0][found.rivals.index("PyTorch")] == 108
+    assert speed.PICTURE.stat().st_size < 100_000
+    if importlib.util.find_spec("matplotlib"):
+        assert speed.main(["--picture", str(tmp_path / "x" / "speed.png")]) == 0
+        assert (tmp_path / "x" / "speed.png").stat().st_size > 10_000 and "picture: " in capsys.readouterr().out
+
+
+def test_tables_without_ratios_raise() -> None:
+    head = "| network @ batch | fastbp | JAX |\n|---|---|---|\n"
+    assert speed.speeds(f"{head}| 2-1 @ 3 | 1 ms | 4 ms, 4 |\n").times == [[4]]
+    with pytest.raises(ValueError, match="'4 ms' is not a time with its ratio"):
+        speed.speeds(f"{head}| 2-1 @ 3 | 1 ms | 4 ms |\n")
+    with pytest.raises(ValueError, match="no table"):
+        speed.speeds("| a | b |\n")
 
 
 def test_roofline_table(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -481,7 +502,7 @@ def test_units_are_checked(unit: str, dtype: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_bytes_of_units_by_hand() -> None:
-    """3 rows of 64: in and out; dy, x and dx; dy and dx alone; two codes a row instead of 64 numbers."""
+    """3 rows of 64: in and out; dy, x and dx; dy and dx alone; two indices a row instead of 64 numbers."""
     assert [units.moved("layer_norm", backward, 3, 64, 4) for backward in (False, True)] == [4 * 384, 4 * 576]
     assert units.moved("dropout", True, 3, 64, 4) == 4 * 384
     assert [units.moved("embedding", backward, 3, 64, 4) for backward in (False, True)] == [4 * 198, 4 * 204]
@@ -715,7 +736,7 @@ def test_second_order_is_checked_before_it_is_timed(
 
 @pytest.mark.parametrize("differences", [0, 10_000])
 @pytest.mark.parametrize(("method", "factor"), [("hvp", 1.01), ("sample_gradient_norms", 1.001)])
-def test_second_order_that_is_wrong_is_found_out(
+def test_wrong_second_order_is_detected(
     method: str, factor: float, differences: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = getattr(fastbp.Network, method)

@@ -88,7 +88,7 @@ def test_the_order_of_the_calls(python: bool) -> None:
     assert_same_bits(net.flat_parameters, other.flat_parameters)
 
 
-def test_a_batch_without_weight_is_no_step() -> None:
+def test_a_batch_without_weight_makes_no_step() -> None:
     net, x, t = problem()
     weight = np.ones(N)
     weight[10:20] = 0
@@ -106,7 +106,7 @@ def test_functions_and_callbacks_together() -> None:
     assert seen == [1, 2] and noting.seen[-1] == ("end", 2)
 
 
-def test_batches_are_separate_calls_only_where_somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_are_separate_calls_only_with_on_batch_end(monkeypatch: pytest.MonkeyPatch) -> None:
     from fastbp.training.data import Rows
 
     pieces: list[int] = []
@@ -164,7 +164,7 @@ def test_stop_training_at_every_place() -> None:
     assert history.stopped is None and len(history) == 2
 
 
-def test_stop_training_without_words() -> None:
+def test_stop_training_without_a_message() -> None:
     def stop(*_: Any) -> None:
         raise StopTraining
 
@@ -172,7 +172,7 @@ def test_stop_training_without_words() -> None:
     assert history.stopped == "a callback raised StopTraining" and len(history) == 1
 
 
-def test_all_are_called_where_one_stops() -> None:
+def test_every_callback_is_called_when_one_stops_the_training() -> None:
     noting = Noting()
 
     def stop(*_: Any) -> None:
@@ -186,7 +186,7 @@ def test_all_are_called_where_one_stops() -> None:
     assert noting.seen[-2:] == [("end of epoch", 1), ("end", 1)]
 
 
-def test_an_exception_is_no_end() -> None:
+def test_an_exception_skips_on_train_end() -> None:
     noting = Noting()
 
     def fail(*_: Any) -> None:
@@ -227,13 +227,13 @@ def test_patience_by_hand() -> None:
     assert_same_bits(net.flat_parameters, script.weights[1])
 
 
-def test_the_last_weights_where_best_are_not_wanted() -> None:
+def test_restore_best_false_leaves_the_last_weights() -> None:
     net, history, script, _ = scripted([5, 3, 4, 4, 1], patience=2, restore_best=False)
     assert len(history) == 4 and history.best_epoch == 1
     assert_same_bits(net.flat_parameters, script.weights[3])
 
 
-def test_best_weights_also_at_another_end() -> None:
+def test_best_weights_are_restored_when_training_ends_otherwise() -> None:
     net, history, script, _ = scripted([5, 3, 4], patience=9)
     assert history.stopped is None and history.best_epoch == 1
     assert_same_bits(net.flat_parameters, script.weights[1])
@@ -248,7 +248,7 @@ def test_min_delta_and_nan() -> None:
     assert history.best_epoch == 3
 
 
-def test_modes() -> None:
+def test_max_mode_takes_the_largest_value() -> None:
     _, history, _, _ = scripted([1, 2, 3, 2, 2], patience=2, mode="max")
     assert history.best_epoch == 2 and len(history) == 5
     net, x, t = problem()
@@ -259,7 +259,7 @@ def test_modes() -> None:
     assert options["metrics"] and (net.predict(x) == t).mean() == max(values)
 
 
-def test_it_serves_again_and_as_a_callback() -> None:
+def test_early_stopping_can_be_used_again_and_as_a_callback() -> None:
     stopping = EarlyStopping("loss", patience=1, mode="max")  # the loss falls: stops after two epochs
     for _ in range(2):
         history = train(*problem(), callbacks=[stopping], epochs=9)
@@ -283,7 +283,7 @@ class Counting(fastbp.Unit):
         return dy
 
 
-def test_the_state_of_units_comes_back_too() -> None:
+def test_early_stopping_restores_the_state_of_units() -> None:
     _, x, t = problem()
     net = fastbp.Network(fastbp.Linear(6, 3), Counting(), loss=fastbp.SoftmaxNLL(), dtype="float64", seed=0)
     options: dict[str, Any] = {"validation_data": (x, t), "metrics": ["top_1"], "train_metrics": ["accuracy"]}
@@ -316,7 +316,7 @@ def test_best_epoch_without_early_stopping() -> None:
         ({"restore_best": 1}, TypeError, "restore_best must be True or False, got 1"),
     ],
 )
-def test_bad_early_stopping(options: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_invalid_early_stopping_raises(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         EarlyStopping(**options)
 
@@ -331,7 +331,9 @@ def test_bad_early_stopping(options: dict[str, Any], error: type[Exception], mes
         ({"callbacks": [Noting]}, TypeError, "callbacks must be callables"),
     ],
 )
-def test_bad_callbacks_change_nothing(options: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_invalid_callbacks_raise_and_change_nothing(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
     net, x, t = problem()
     before = net.flat_parameters.tobytes()
     with pytest.raises(error, match=message):

@@ -151,7 +151,9 @@ class Wide(Square):
 @pytest.mark.parametrize("python", [False, True])
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("every", [1, 2, None])
-def test_everything_that_has_a_memory_goes_on(every: int | None, accumulate: int, python: bool, tmp_path: Path) -> None:
+def test_resume_restores_everything_with_a_state(
+    every: int | None, accumulate: int, python: bool, tmp_path: Path
+) -> None:
     expected = everything(python, accumulate)
     for stride in (1, 3, 7):
         path, limit, stopped = tmp_path / f"{stride}.ckpt", 0, "max_steps"
@@ -170,7 +172,7 @@ def test_everything_that_has_a_memory_goes_on(every: int | None, accumulate: int
 
 @pytest.mark.parametrize("every", [1, 4, 5, 7, None])
 @pytest.mark.parametrize("at", [1, 5, 6, 7, 13, 24])
-def test_an_exception_in_a_callback(at: int, every: int | None, tmp_path: Path) -> None:
+def test_resume_after_an_exception_in_a_callback(at: int, every: int | None, tmp_path: Path) -> None:
     x, t = samples()
     net, optimizer = network(), fastbp.Adam()
     expected = net, optimizer, train(net, x, t, optimizer=optimizer)
@@ -189,7 +191,7 @@ def test_an_exception_in_a_callback(at: int, every: int | None, tmp_path: Path) 
     assert_same_run((net, optimizer, train(net, x, t, optimizer=optimizer, **options)), expected)
 
 
-def test_the_best_weights_come_from_before_the_stop(tmp_path: Path) -> None:
+def test_best_weights_from_before_the_stop_are_restored(tmp_path: Path) -> None:
     """The loss grows from the first epoch on; the weights kept are those of an epoch before the resume."""
     x, t = samples()
     kept: list[Array] = []
@@ -218,7 +220,7 @@ def test_the_best_weights_come_from_before_the_stop(tmp_path: Path) -> None:
     assert_same_bits(net.flat_parameters, kept[0])
 
 
-def test_more_epochs(tmp_path: Path) -> None:
+def test_resume_with_more_epochs_goes_on(tmp_path: Path) -> None:
     x, t = samples()
     expected = network()
     train(expected, x, t, optimizer=fastbp.Adam(), epochs=6)
@@ -230,7 +232,7 @@ def test_more_epochs(tmp_path: Path) -> None:
     assert path.read_bytes() == kept  # resume alone writes nothing
 
 
-def test_hyper_parameters_and_callbacks_with_a_state(tmp_path: Path) -> None:
+def test_resume_restores_hyper_parameters_and_callbacks(tmp_path: Path) -> None:
     """A learning rate that a callback changes goes on where it was; so does the callback."""
 
     class Slower(fastbp.Callback):
@@ -260,7 +262,7 @@ def test_hyper_parameters_and_callbacks_with_a_state(tmp_path: Path) -> None:
     assert_same_run(*results)
 
 
-def test_a_seed_that_nobody_chose(tmp_path: Path) -> None:
+def test_resume_takes_the_drawn_seed_from_the_file(tmp_path: Path) -> None:
     x, t = samples()
     path = tmp_path / "run.ckpt"
     train(network(), x, t, optimizer=fastbp.Adam(), checkpoint=path, seed=None, max_steps=7)
@@ -274,7 +276,7 @@ def test_a_seed_that_nobody_chose(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["list", "function", "generator"])
 @pytest.mark.parametrize("limit", [1, 5, 6, 8, 13])
-def test_batches_go_on_where_they_were(limit: int, form: str, tmp_path: Path) -> None:
+def test_resume_skips_the_batches_already_seen(limit: int, form: str, tmp_path: Path) -> None:
     x, t = samples()
 
     def pieces(epoch: int) -> Any:
@@ -297,7 +299,7 @@ def test_batches_go_on_where_they_were(limit: int, form: str, tmp_path: Path) ->
     assert_same_run(*results)
 
 
-def test_batches_that_are_fewer_than_before(tmp_path: Path) -> None:
+def test_resume_with_fewer_batches_raises(tmp_path: Path) -> None:
     x, t = samples()
     path = tmp_path / "run.ckpt"
     train(network(), [(x, t)] * 5, optimizer=fastbp.Adam(), checkpoint=path, max_steps=3)
@@ -354,7 +356,7 @@ def test_save_and_load(rule: str, tmp_path: Path) -> None:
     assert_same_run((net, optimizer, history), (other, fresh, history))
 
 
-def test_optimizers_of_ones_own_and_with_a_protocol(tmp_path: Path) -> None:
+def test_users_optimizers_are_saved_and_loaded(tmp_path: Path) -> None:
     class Own(fastbp.Optimizer):
         state_names = ("v",)
 
@@ -419,7 +421,7 @@ class Noisy(fastbp.Unit):
         return dy
 
 
-def test_the_state_of_units_is_kept(tmp_path: Path) -> None:
+def test_the_state_of_units_is_saved(tmp_path: Path) -> None:
     x, t = samples()
     path = tmp_path / "run.ckpt"
     results = []
@@ -439,7 +441,7 @@ def test_the_state_of_units_is_kept(tmp_path: Path) -> None:
         load_checkpoint(path, other, fastbp.Adam())
 
 
-def test_what_cannot_be_kept(tmp_path: Path) -> None:
+def test_values_that_cannot_be_saved_raise(tmp_path: Path) -> None:
     net, optimizer = network(), fastbp.SGD()
     path = tmp_path / "own.ckpt"
     for wrong, place in (
@@ -495,7 +497,7 @@ def untouched(net: Any, optimizer: Any) -> Iterator[tuple[fastbp.Network, Any]]:
     assert not any(array.any() for array in optimizer.state_for(net).arrays.values())
 
 
-def test_truncated_files(written: Path) -> None:
+def test_truncated_files_raise(written: Path) -> None:
     whole = written.read_bytes()
     for length in {0, 1, 19, 20, 27, 28, 100, 2000, len(whole) // 2, len(whole) - 32, len(whole) - 1}:
         written.write_bytes(whole[:length])
@@ -504,7 +506,7 @@ def test_truncated_files(written: Path) -> None:
     refused(written, r"is damaged: it has \d+ bytes")
 
 
-def test_a_change_anywhere_is_found(written: Path) -> None:
+def test_a_changed_byte_anywhere_raises(written: Path) -> None:
     whole = written.read_bytes()
     for place in [*range(20, 60), *range(60, len(whole), 97), len(whole) - 1]:
         changed = bytearray(whole)
@@ -513,7 +515,7 @@ def test_a_change_anywhere_is_found(written: Path) -> None:
         refused(written, "is damaged: ")
 
 
-def test_foreign_files(written: Path) -> None:
+def test_foreign_files_raise(written: Path) -> None:
     for content in (b"PK\x03\x04 something else", b"\x80\x04\x95 a pickle", b"fastbp checkpoint 9\n" + bytes(100)):
         written.write_bytes(content)
         refused(written, "is no checkpoint of fastbp: it begins with")
@@ -521,8 +523,8 @@ def test_foreign_files(written: Path) -> None:
     refused(written.with_suffix(".npz"), r"is no checkpoint of fastbp: it begins with b'PK")
 
 
-def test_headers_that_claim_anything(written: Path) -> None:
-    """With a right checksum: whoever forges one must still not get out of the file's own data."""
+def test_forged_headers_raise(written: Path) -> None:
+    """With a right checksum: a forged header must still not read outside of the file's data."""
 
     def forged(header: Any, data: bytes = bytes(64)) -> None:
         text = header if isinstance(header, bytes) else json.dumps(header).encode()
@@ -557,7 +559,7 @@ def test_headers_that_claim_anything(written: Path) -> None:
     refused(written, "is damaged: it ends in its header")
 
 
-def test_another_network(written: Path) -> None:
+def test_a_checkpoint_of_another_network_raises(written: Path) -> None:
     units = fastbp.Linear(6, 9), fastbp.ReLU(), fastbp.Linear(9, 3)
     more = {"loss": fastbp.SoftmaxNLL(), "seed": 8}
     refused(
@@ -574,13 +576,13 @@ def test_another_network(written: Path) -> None:
     refused(written, r"another network: units 0 is Linear\(6, 9\) in the file, Linear\(6, 8\) here", wider)
 
 
-def test_another_penalty(written: Path) -> None:
+def test_a_checkpoint_with_another_penalty_raises(written: Path) -> None:
     chain = fastbp.Linear(6, 9), fastbp.Tanh(), fastbp.Linear(9, 3)
     other = fastbp.Network(*chain, loss=fastbp.SoftmaxNLL(), seed=8, l2=0.5)
     refused(written, r"another network: l2 0.0 in the file, 0.5 here", other)
 
 
-def test_a_run_in_another_mode(tmp_path: Path) -> None:
+def test_a_checkpoint_in_another_mode_raises(tmp_path: Path) -> None:
     (x, t), path = samples(), tmp_path / "run.ckpt"
     net = network()
     net.eval()
@@ -589,7 +591,7 @@ def test_a_run_in_another_mode(tmp_path: Path) -> None:
         train(network(), x, t, optimizer=fastbp.Adam(), resume=path)
 
 
-def test_another_optimizer(written: Path) -> None:
+def test_a_checkpoint_of_another_optimizer_raises(written: Path) -> None:
     refused(written, "another optimizer: Adam in the file, SGD here", optimizer=fastbp.SGD(lr=0.3))
 
     class Adam(fastbp.Optimizer):
@@ -601,7 +603,7 @@ def test_another_optimizer(written: Path) -> None:
     refused(written, "does not fit the optimizer: carried has shape", optimizer=frozen)
 
 
-def test_another_run(written: Path) -> None:
+def test_resume_with_other_arguments_raises(written: Path) -> None:
     x, t = samples()
     for options, message in (
         ({"data": (x[:-1], t[:-1])}, "rows of x is 53 in the file, 52 here"),
@@ -633,7 +635,7 @@ def test_another_run(written: Path) -> None:
         ({"resume": "not-there.ckpt"}, FileNotFoundError, "not-there.ckpt"),
     ],
 )
-def test_bad_input_changes_nothing(
+def test_invalid_arguments_raise_and_change_nothing(
     options: dict[str, Any], error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -701,7 +703,7 @@ def environment() -> dict[str, str]:
 
 @pytest.mark.serial
 @pytest.mark.parametrize("shuffle", ["shuffle", "no"])
-def test_ctrl_c_keeps_the_run(shuffle: str, tmp_path: Path) -> None:
+def test_ctrl_c_writes_a_checkpoint(shuffle: str, tmp_path: Path) -> None:
     done = subprocess.run(
         script(CTRL_C, tmp_path, shuffle), cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=100
     )
@@ -797,7 +799,7 @@ KILLS = """
 
 
 @pytest.mark.serial
-def test_a_kill_at_any_moment_leaves_the_old_or_the_new_one(tmp_path: Path) -> None:
+def test_a_kill_at_any_moment_leaves_the_old_or_the_new_file(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(KILLS)],
         cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=100,

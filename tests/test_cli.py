@@ -86,7 +86,7 @@ def test_a_missing_extra_is_named(
     assert output.out == ""
 
 
-def test_a_folder_that_is_not_there_is_named_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_folder_raises_before_the_demo_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sklearn", reason="the demonstration needs the extra demo")
     pytest.importorskip("matplotlib", reason="the demonstration needs the extra demo")
     assert cli.main(["demo", "--picture", str(tmp_path / "nowhere" / "p.png")]) == 1

@@ -15,7 +15,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Same(Unit):
-    """A user's unit: what is around it runs in stretches of its own."""
+    """A user's unit: what is around it runs in segments of its own."""
 
     def forward(self, x: Array) -> Array:
         return x
@@ -94,7 +94,7 @@ def test_a_diamond_worked_by_hand() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rows", [1, 7, 40])
 @pytest.mark.parametrize("name", NAMES)
-def test_engine_units_and_stretches_agree(name: str, rows: int, dtype: str, rng: np.random.Generator) -> None:
+def test_one_engine_and_segments_agree(name: str, rows: int, dtype: str, rng: np.random.Generator) -> None:
     x, t = problem(rng, rows, dtype)
     net = Network(*chains()[name], loss=fastbp.MSE(), dtype=dtype, seed=1)
     python = Network(*chains(Same)[name], loss=fastbp.MSE(), dtype=dtype, seed=1)
@@ -203,7 +203,7 @@ def test_a_composite_alone() -> None:
         Network(unit, loss=fastbp.MSE())
 
 
-def test_parts_are_free_where_a_network_cannot_be_made() -> None:
+def test_parts_are_free_again_when_a_network_cannot_be_made() -> None:
     block = Sequential(Linear(3, 4), Tanh())
     with pytest.raises(ValueError, match=r"unit 1, Linear\(5, 2\), takes 5 inputs, but the unit before it gives 4"):
         Network(block, Linear(5, 2), loss=fastbp.MSE())
@@ -253,7 +253,7 @@ def test_widths_are_found_from_later_units() -> None:
         ),
     ],
 )
-def test_bad_composites(make: Callable[[], object], error: type[Exception], message: str) -> None:
+def test_invalid_composites_raise(make: Callable[[], object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
 
@@ -271,7 +271,7 @@ def test_hidden_layers_of_their_own() -> None:
         fastbp.MLP([3, 4, 2], hidden=3)
 
 
-def test_modes() -> None:
+def test_modes_reach_the_inner_units() -> None:
     net = Network(Linear(2, 2), Residual(Tanh()), loss=fastbp.MSE(), dtype="float64", seed=0)
     x, t = np.ones((2, 2)), np.zeros((2, 2))
     assert net.training and net.steps == 0
@@ -294,7 +294,7 @@ def test_modes() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rows", [40, 200])
-def test_blocks_of_rows_do_not_meet_at_branches_of_different_widths(
+def test_row_blocks_do_not_overlap_at_branches_of_different_widths(
     rows: int, dtype: str, rng: np.random.Generator
 ) -> None:
     """Each thread is at another unit: where one branch's gradient waits to be added, the other's must not lie."""
@@ -328,12 +328,12 @@ class Widened(Unit):
         ("concat", (1, 0), r"the branches gave shapes \[\(3, 2\), \(4, 2\)\]: they must have equally many rows"),
     ],
 )
-def test_branches_of_users_units_that_do_not_fit_raise(merge: Any, more: tuple[int, int], message: str) -> None:
+def test_mismatched_branches_of_users_units_raise(merge: Any, more: tuple[int, int], message: str) -> None:
     branches = Branches([Same(), Widened(*more)], merge=merge)
     with pytest.raises(ValueError, match=message):
         branches.forward(np.ones((3, 2)))
 
 
-def test_a_chain_whose_units_do_not_fit_names_them() -> None:
+def test_a_mismatched_chain_names_its_units() -> None:
     with pytest.raises(ValueError, match=r"unit 1, Sequential.*has unit 1, Linear\(4, 2\), which takes 4 inputs"):
         Network(Linear(5, 5), Sequential(Linear(5, 3), Linear(4, 2)), loss="mse")

@@ -45,13 +45,13 @@ def train(net: fastbp.Network, x: Any, t: Any = None, **options: Any) -> fastbp.
     return fastbp.train(net, x, t, **options)
 
 
-ROADS = pytest.mark.parametrize("python", [False, True], ids=["engine", "python"])
+IN_ENGINE_AND_PYTHON = pytest.mark.parametrize("python", [False, True], ids=["engine", "python"])
 
 
 # ---- pieces ----------------------------------------------------------------------------------------------------------
 
 
-@ROADS
+@IN_ENGINE_AND_PYTHON
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 @pytest.mark.parametrize("layout", ["C", "F", "strided"])
@@ -83,7 +83,7 @@ def test_pieces_change_no_bit(
         assert losses == results[0][2]
 
 
-def test_the_batches_gone_through_follow_from_the_steps() -> None:
+def test_resume_position_follows_from_the_steps() -> None:
     net, x, t = fastbp.MLP([1, 2]), np.zeros((50, 1)), np.zeros(50, np.int64)
     weight = np.ones(50)
     weight[10:20] = weight[40:] = 0
@@ -98,9 +98,9 @@ def test_the_batches_gone_through_follow_from_the_steps() -> None:
 # ---- limits ----------------------------------------------------------------------------------------------------------
 
 
-@ROADS
+@IN_ENGINE_AND_PYTHON
 @pytest.mark.parametrize("steps", [1, 5, 6, 7, 12, 100])
-def test_max_steps(steps: int, python: bool) -> None:
+def test_max_steps_ends_the_training(steps: int, python: bool) -> None:
     net, x, t = problem(python=python)
     other = net.copy()
     optimizer = fastbp.Adam(lr=0.05)
@@ -118,7 +118,7 @@ def test_max_steps(steps: int, python: bool) -> None:
     assert_same_bits(net.flat_parameters, other.flat_parameters)
 
 
-@ROADS
+@IN_ENGINE_AND_PYTHON
 def test_max_seconds_ends_within_an_epoch(python: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that a callback moves: no test waits, and a busy machine changes nothing."""
     now = [0.0]
@@ -133,7 +133,7 @@ def test_max_seconds_ends_within_an_epoch(python: bool, monkeypatch: pytest.Monk
     assert history.stopped == "max_seconds: 8.5 seconds were over"
 
 
-def test_max_seconds_in_truth() -> None:
+def test_max_seconds_by_the_real_clock() -> None:
     rng = seeded(0)
     x, t = rng.normal(size=(200_000, 64)).astype(np.float32), rng.integers(0, 10, 200_000)
     net = fastbp.MLP([64, 128, 10], seed=0)
@@ -147,7 +147,7 @@ def test_max_seconds_in_truth() -> None:
 # ---- validation ------------------------------------------------------------------------------------------------------
 
 
-def test_the_rows_for_validation_can_be_drawn_by_anybody() -> None:
+def test_validation_rows_are_those_train_draws() -> None:
     training, validation = validation_rows(20, 0.25, 7)
     assert validation.tolist() == sorted(Philox(7, stream_number("validation", 0)).permutation(20)[:5].tolist())
     assert sorted([*training, *validation]) == list(range(20))
@@ -174,7 +174,7 @@ def test_every_split_leaves_both_parts_a_row(n: int, fraction: float, classes: i
         assert np.all(np.abs(counts - share) < 1)
 
 
-@ROADS
+@IN_ENGINE_AND_PYTHON
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_fraction_is_training_on_the_rest(layout: str, python: bool) -> None:
     net, x, t = problem(python=python)
@@ -189,7 +189,7 @@ def test_a_fraction_is_training_on_the_rest(layout: str, python: bool) -> None:
     assert history.loss == expected.loss and history.val_loss == expected.val_loss
 
 
-def test_stratified_or_not() -> None:
+def test_validation_rows_are_stratified_by_default_for_labels() -> None:
     net, x, t = problem()
     results = {}
     for stratify in (None, True, False):
@@ -201,7 +201,7 @@ def test_stratified_or_not() -> None:
     assert results[False] == train(other, x[rest], t[rest], validation_data=(x[kept], t[kept])).val_loss
 
 
-def test_much_validation_data_goes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_validation_data_is_predicted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     net, x, t = problem()
     weight = np.linspace(0, 2, N)
     weight[:7] = 0  # a part that weighs nothing
@@ -222,14 +222,14 @@ def test_class_weights_by_hand() -> None:
     assert class_weights([1, 2, 3], t, 3).tolist() == [1.0, 2.0, 3.0]
 
 
-def test_balanced_is_scikit_learns() -> None:
+def test_balanced_class_weights_are_scikit_learns() -> None:
     utils = pytest.importorskip("sklearn.utils.class_weight")
     t = seeded(0).choice(5, 100, p=[0.5, 0.2, 0.1, 0.1, 0.1])
     expected = utils.compute_class_weight("balanced", classes=np.arange(5), y=t)
     np.testing.assert_allclose(class_weights("balanced", t, 5), expected, rtol=1e-15)
 
 
-@ROADS
+@IN_ENGINE_AND_PYTHON
 @pytest.mark.parametrize("given", ["balanced", {0: 2.0, 2: 0.5}, (1.0, 3.0, 0.25)])
 @pytest.mark.parametrize("fraction", [0.0, 0.3])
 def test_class_weights_are_weights_of_rows(given: Any, fraction: float, python: bool) -> None:
@@ -277,7 +277,7 @@ class Loader:
         return (list(batch) for batch in batches_of(*self.arrays))
 
 
-@ROADS
+@IN_ENGINE_AND_PYTHON
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 @pytest.mark.parametrize("form", ["list", "loader", "function", "generator"])
 def test_batches_are_the_same_training(form: str, weighted: bool, python: bool) -> None:
@@ -314,7 +314,7 @@ def test_batches_of_changing_size_and_kind() -> None:
     assert history.loss == [pytest.approx(math.fsum(np.multiply(losses, sizes)) / sum(sizes), rel=1e-14)]
 
 
-def test_tensors_of_another_library() -> None:
+def test_tensors_of_another_library_are_accepted() -> None:
     class Tensor:
         def __init__(self, values: Array) -> None:
             self.values = values
@@ -362,7 +362,7 @@ WRONG_BATCHES: list[tuple[Any, type[Exception], str]] = [
 ]
 
 
-@ROADS
+@IN_ENGINE_AND_PYTHON
 @pytest.mark.parametrize(("spoil", "error", "message"), WRONG_BATCHES, ids=map(str, range(len(WRONG_BATCHES))))
 def test_a_wrong_batch_is_refused_before_its_step(
     spoil: Any, error: type[Exception], message: str, python: bool
@@ -378,7 +378,7 @@ def test_a_wrong_batch_is_refused_before_its_step(
     assert optimizer.state_for(net).step == 1
 
 
-def test_batches_that_end_too_early() -> None:
+def test_batches_that_end_too_early_raise() -> None:
     net, x, t = problem()
     before = net.flat_parameters.tobytes()
     for empty in ([], iter(()), lambda epoch: iter(())):
@@ -394,7 +394,7 @@ def test_batches_that_end_too_early() -> None:
         train(net, lambda epoch: 3)
 
 
-def test_batches_without_weight() -> None:
+def test_batches_without_weight_make_no_step() -> None:
     net, x, t = problem()
     before = net.flat_parameters.tobytes()
     with pytest.raises(ValueError, match="no batch of epoch 0 had any weight"):
@@ -432,7 +432,9 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("wrong", "error", "message"), BAD, ids=[case[2][:40] for case in BAD])
-def test_bad_input_changes_nothing(wrong: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_invalid_arguments_raise_and_change_nothing(
+    wrong: dict[str, Any], error: type[Exception], message: str
+) -> None:
     net, x, t = problem()
     before = net.flat_parameters.tobytes()
     with pytest.raises(error, match=message):
@@ -440,7 +442,7 @@ def test_bad_input_changes_nothing(wrong: dict[str, Any], error: type[Exception]
     assert net.flat_parameters.tobytes() == before
 
 
-def test_one_row_cannot_be_split() -> None:
+def test_splitting_one_row_raises() -> None:
     net, x, t = problem()
     with pytest.raises(ValueError, match="validation_fraction needs at least two rows, got 1"):
         train(net, x[:1], t[:1], validation_fraction=0.5)
@@ -448,7 +450,7 @@ def test_one_row_cannot_be_split() -> None:
         validation_rows(1, 0.5, 0)
 
 
-def test_what_batches_cannot_have() -> None:
+def test_arguments_for_arrays_alone_raise_with_batches() -> None:
     net, x, t = problem()
     given = [(x, t)]
     for wrong, message in (

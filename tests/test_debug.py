@@ -57,7 +57,7 @@ def test_an_unknown_kind_lists_the_known_ones() -> None:
 
 @with_checks
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_checks_find_nothing_wrong(dtype: type, rng: np.random.Generator) -> None:
+def test_checked_kernels_pass_a_training(dtype: type, rng: np.random.Generator) -> None:
     """Every sign and order of the distances: a check that is wrong would end this process."""
     shapes = [(1, 1, 1), (2, 3, 1), (13, 7, 33), (30, 300, 65), (200, 130, 70), (40, 0, 40), (3, 90, 300)]
     for m, k, n in shapes:

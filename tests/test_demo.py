@@ -90,7 +90,7 @@ def test_planted_faults_are_seen(dtype: str, fault: str) -> None:
     assert demo.largest_share((loss, dweights, dbiases), right, allowed) > 1
 
 
-def test_nothing_is_allowed_where_no_sample_reaches() -> None:
+def test_weights_without_samples_must_agree_exactly() -> None:
     zero, tiny = np.zeros(3), np.array([0.0, 0.0, 1e-300])
     assert demo.largest_share((0.0, [zero], []), (0.0, [zero], []), (0.0, [zero], [])) == 0
     assert demo.largest_share((0.0, [tiny], []), (0.0, [zero], []), (0.0, [zero], [])) == np.inf
@@ -118,7 +118,7 @@ def test_both_trainings_see_the_same_batches() -> None:
     np.testing.assert_allclose(net.weights[0], weights[0], rtol=0, atol=1e-10)
 
 
-def test_the_curves_part_when_a_gradient_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_curves_diverge_when_a_gradient_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     data = demo.load_digits()
     _, _, weights, biases = random_network("float64", SMALL.digits)
     right = demo.train_with_numpy([w.copy() for w in weights], [b.copy() for b in biases], data, SMALL)
@@ -147,7 +147,7 @@ def test_times_have_three_digits(seconds: float, text: str) -> None:
     assert demo.describe_seconds(seconds) == text
 
 
-def test_it_fails_where_the_accuracy_is_not_reached(
+def test_the_demo_fails_below_the_accuracy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "QUICK", replace(SMALL, required_accuracy=100.1))
@@ -158,7 +158,7 @@ def test_it_fails_where_the_accuracy_is_not_reached(
     assert (tmp_path / "p.png").stat().st_size > 10_000
 
 
-def test_it_fails_where_the_numpy_half_disagrees(
+def test_the_demo_fails_when_numpy_disagrees(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     correct = demo.numpy_value_and_grad

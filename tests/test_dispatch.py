@@ -26,13 +26,13 @@ LANES = {"baseline": (4, 2), "avx2": (8, 4), "avx512": (16, 8), "neon": (4, 2)} 
 # ---- the choice ------------------------------------------------------------------------------------------------------
 
 
-def test_the_best_is_chosen() -> None:
+def test_the_best_instruction_set_is_chosen() -> None:
     assert dispatch.choose(None) == dispatch.choose("") == dispatch.supported()[0]
     assert output("import fastbp; print(fastbp.config()['isa'])", FASTBP_ISA="") == dispatch.supported()[0]
 
 
 @pytest.mark.parametrize("isa", dispatch.supported())
-def test_one_is_forced(isa: str) -> None:
+def test_FASTBP_ISA_forces_an_instruction_set(isa: str) -> None:
     """And no build beside it is loaded: its start-up code may be what the processor lacks."""
     code = """
         import sys, fastbp
@@ -50,26 +50,26 @@ def test_one_is_forced(isa: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["sse9", "AVX2", "avx2 ", "native"])
-def test_an_unknown_one_lists_the_known_ones(value: str) -> None:
+def test_an_unknown_instruction_set_lists_the_known_ones(value: str) -> None:
     with pytest.raises(ImportError, match=f"FASTBP_ISA must be one of {', '.join(ALL)}, got {value!r}"):
         dispatch.choose(value)
 
 
 @pytest.mark.parametrize("isa", sorted({*ALL} - {*dispatch.supported()}))
-def test_one_that_the_processor_lacks_lists_what_it_has(isa: str) -> None:
+def test_an_unsupported_instruction_set_lists_the_supported_ones(isa: str) -> None:
     has = ", ".join(dispatch.supported())
     with pytest.raises(ImportError, match=rf"FASTBP_ISA is '{isa}', which this .* does not have; it has {has}"):
         dispatch.choose(isa)
 
 
 @pytest.mark.parametrize("isa", ["sse9", "avx2" if "neon" in dispatch.supported() else "neon"])
-def test_a_wrong_one_is_an_import_error(isa: str) -> None:
+def test_an_invalid_FASTBP_ISA_is_an_import_error(isa: str) -> None:
     done = run("import fastbp", FASTBP_ISA=isa)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("ImportError: FASTBP_ISA ")
 
 
-def test_the_processors_own_word() -> None:
+def test_supported_agrees_with_the_system() -> None:
     """`supported` asks the processor; the system lists what it found as well."""
     try:
         text = Path("/proc/cpuinfo").read_text()
@@ -126,7 +126,7 @@ def test_kernels_and_gradients(isa: str) -> None:
     assert output(code, FASTBP_ISA=isa) == isa
 
 
-def test_the_tables_activations_are_the_registrys() -> None:
+def test_the_compiled_activations_are_the_registrys() -> None:
     assert dispatch.activation_names() == [(rule.name, rule.needs) for rule in ACTIVATIONS.values()]
 
 
@@ -230,7 +230,7 @@ def machine_code(module: str) -> list[Instruction]:
 
 
 def innermost_loops(code: list[Instruction]) -> Iterator[list[Instruction]]:
-    """From the target of each jump backwards to the jump, where no other such stretch lies within."""
+    """From the target of each jump backwards to the jump, where no other such loop lies within."""
     places = {instruction.address: i for i, instruction in enumerate(code)}
     jumps = [(j.target, end) for end, j in enumerate(code) if j.target in places]
     last_begin = -1
@@ -267,7 +267,7 @@ def test_the_micro_kernel_stays_in_registers(isa: str, register: str, least: int
         assert len(loop) < 2.5 * multiplications  # the loads, the broadcasts, and little else
 
 
-def test_the_look_at_machine_code_finds_a_spill() -> None:
+def test_the_check_of_machine_code_detects_a_spill() -> None:
     """The judge judged: a loop that keeps an accumulator in memory."""
     lines = [
         (0x10, "vmovups", "(%rsi),%zmm1"),

@@ -93,6 +93,58 @@ def test_docstrings_that_cannot_be_written_raise() -> None:
 
 CHANGES = sorted(path for path in (ROOT / "changes").glob("*") if path.name not in ("README.md", "template.md"))
 
+MARKDOWN = sorted(
+    path
+    for folder in (ROOT, ROOT / "docs", ROOT / "bench")
+    for path in folder.glob("*.md")
+    if path.name != "CHANGELOG.md"  # which names what a release had
+)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+# A path in backticks: below a folder of the repository, or a file by its name alone.
+PATH = re.compile(
+    r"`((?:\.\./)?(?:fastbp|src_pyx|tests|tools|bench|docs|examples)/[\w./*-]*|[\w-]+\.(?:py|pyi|pyx|pxd|pxi|md))`"
+)
+FOLDERS = ("", "fastbp/**/", "src_pyx/**/", "tests/", "tools/", "bench/**/", "docs/", "examples/")
+# Files that a build or a command makes, and a name that stands for any.
+MADE = ("bench/results/", "bench/results/asv", "script.py")
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: page.stem)
+def test_links_in_pages_exist(page: Path) -> None:
+    for link in LINK.findall(page.read_text(encoding="utf-8")):
+        if not re.match(r"https?:|mailto:", link):
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: page.stem)
+def test_paths_named_in_pages_exist(page: Path) -> None:
+    for name in PATH.findall(page.read_text(encoding="utf-8")):
+        if name not in MADE:
+            wanted = [f"{folder}{name}" for folder in FOLDERS]
+            assert any(next(ROOT.glob(pattern), None) for pattern in wanted), f"{page.name} names {name}"
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: page.stem)
+def test_modules_and_commands_named_in_pages_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"\b(?:bench|tools)\.\w+(?=`|\s|,|\))", text):
+        path = ROOT / name.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__init__.py").exists(), name
+    rules = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)) | {"test-sklearn-1.7"}
+    for name in re.findall(r"`make ([\w.-]+)", text):
+        assert name in rules, f"make {name}"
+    for name in re.findall(r"`(test_\w+)`", text):
+        assert any(f"def {name}(" in path.read_text() for path in (ROOT / "tests").glob("test_*.py")), name
+
 
 def test_version_is_in_the_changelog() -> None:
     """Once it has been released; before that its changes are in the files of changes/."""

@@ -68,7 +68,7 @@ def test_the_gradient_at_every_output(rows: int, need_dx: bool, dtype: Any, rng:
     x, dy = rng.normal(size=(rows, 4)).astype(dtype), rng.normal(size=(rows, 3)).astype(dtype)
     table = _engine.Table([w1, w2, w3], [b1, b2, b3])
     y = engine.forward(x, table)
-    dx = engine.descend(np.asfortranarray(dy), table, need_dx)
+    dx = engine.backward_outputs(np.asfortranarray(dy), table, need_dx)
     # By hand, in float64.
     h0 = np.tanh(x.astype(np.float64))
     h2 = reference.sigmoid(h0 @ w1 + b1)
@@ -82,7 +82,7 @@ def test_the_gradient_at_every_output(rows: int, need_dx: bool, dtype: Any, rng:
     assert_allclose(y, outputs[-1], **bound)
     for i in range(6):
         assert_allclose(engine.output_of(i), outputs[i], **bound)
-        delta = engine.delta_of(i)
+        delta = engine.output_gradient(i)
         assert (delta is None) == (i == 0 and not need_dx)
         if delta is not None:
             assert_allclose(delta, deltas[i], **bound)
@@ -92,52 +92,52 @@ def test_the_gradient_at_every_output(rows: int, need_dx: bool, dtype: Any, rng:
     # What is written into them counts.
     factors = rng.random((rows, 1)).astype(dtype)
     for i in 1, 3, 5:
-        delta = engine.delta_of(i)
+        delta = engine.output_gradient(i)
         assert delta is not None
         delta *= factors
     made = [np.full_like(w, np.nan) for w in (w1, w2, w3)], [np.full_like(b, np.nan) for b in (b1, b2, b3)]
-    engine.weights_of_deltas(table, _engine.Table(*made))
+    engine.weight_gradients(table, _engine.Table(*made))
     for k, (before, d) in enumerate([(h0, d1), (h2, d4), (h2 + h3, dy)]):
         assert_allclose(made[0][k], before.T @ (factors * d), rtol=0, atol=500 * rows * np.finfo(dtype).eps)
         assert_allclose(made[1][k], (factors * d).sum(axis=0), rtol=0, atol=500 * rows * np.finfo(dtype).eps)
 
 
-def test_what_comes_before_what(rng: np.random.Generator) -> None:
+def test_calls_in_the_wrong_order_raise(rng: np.random.Generator) -> None:
     engine, weights, biases = diamond(rng, np.float64)
     table, x, dy = _engine.Table(weights, biases), rng.normal(size=(5, 4)), rng.normal(size=(5, 3))
     with pytest.raises(RuntimeError, match="backward before forward"):
-        engine.descend(dy, table)
+        engine.backward_outputs(dy, table)
     engine.forward(x, table)
-    with pytest.raises(RuntimeError, match="weights_of_deltas before descend"):
-        engine.weights_of_deltas(table, table)
-    assert engine.delta_of(1) is None
+    with pytest.raises(RuntimeError, match="weight_gradients before backward_outputs"):
+        engine.weight_gradients(table, table)
+    assert engine.output_gradient(1) is None
     with pytest.raises(ValueError, match=r"dy has shape \(4, 3\), expected \(5, 3\)"):
-        engine.descend(dy[:4], table)
-    engine.descend(dy, table)
+        engine.backward_outputs(dy[:4], table)
+    engine.backward_outputs(dy, table)
     engine.forward(x, table)
-    with pytest.raises(RuntimeError, match="weights_of_deltas before descend"):
-        engine.weights_of_deltas(table, table)
+    with pytest.raises(RuntimeError, match="weight_gradients before backward_outputs"):
+        engine.weight_gradients(table, table)
     plain = _engine.Engine(8, DIAMOND)
     plain.forward(x, table)
     with pytest.raises(RuntimeError, match="not made with separate=True"):
-        plain.descend(dy, table)
+        plain.backward_outputs(dy, table)
 
 
-def test_what_moves_the_buffers_forgets_what_was_in_them(rng: np.random.Generator) -> None:
+def test_a_larger_batch_invalidates_the_saved_forward(rng: np.random.Generator) -> None:
     _, weights, biases = diamond(rng, np.float64)
     engine = _engine.Engine(8, DIAMOND, "softmax_nll", separate=True)
     table, x = _engine.Table(weights, biases), rng.normal(size=(400, 4))
     engine.forward(x[:5], table)
-    engine.descend(rng.normal(size=(5, 3)), table)
+    engine.backward_outputs(rng.normal(size=(5, 3)), table)
     with pytest.raises(ValueError, match=r"t\[9\] is 7"):
         engine.value_and_grad(x, np.where(np.arange(400) == 9, 7, 0), None, table, table)
-    with pytest.raises(RuntimeError, match="weights_of_deltas before descend"):
-        engine.weights_of_deltas(table, table)
+    with pytest.raises(RuntimeError, match="weight_gradients before backward_outputs"):
+        engine.weight_gradients(table, table)
     with pytest.raises(RuntimeError, match="output_of before forward"):
         engine.output_of(0)
 
 
-def test_a_forward_that_is_refused_leaves_the_last_one(rng: np.random.Generator) -> None:
+def test_a_refused_forward_leaves_the_last_one_valid(rng: np.random.Generator) -> None:
     moments = np.zeros(3), np.ones(3)
     units = [
         ("linear", 4, 3, (), (-1,), ((4, 3), (3,))),
@@ -175,7 +175,7 @@ RELU = ("relu", 4, 4, (), (-1,))
         ([RELU, ("tanh", 4, 4, (), (-1,))], "no unit reads what unit 0 gives"),
     ],
 )
-def test_what_is_no_graph(units: list[Any], message: str) -> None:
+def test_invalid_graph_raises(units: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _engine.Engine(4, units)
 
@@ -191,7 +191,7 @@ def test_sums_of_squares(columns: int, dtype: Any, rng: np.random.Generator) -> 
 # ---- no garbage ------------------------------------------------------------------------------------------------------
 
 
-def test_buffers_stay_for_smaller_batches(rng: np.random.Generator) -> None:
+def test_smaller_batches_reuse_the_buffers(rng: np.random.Generator) -> None:
     net = fastbp.MLP([7, 33, 5], hidden="tanh", seed=0)
     assert net._whole is not None and net._whole.engine.capacity == 0  # nothing before the first call
     x, t = data(rng, 100, 7, 5)
@@ -214,7 +214,7 @@ def test_buffers_stay_for_smaller_batches(rng: np.random.Generator) -> None:
 
 
 @BY_DTYPE
-def test_a_plan_serves_every_smaller_batch_rightly(dtype: Any, rng: np.random.Generator) -> None:
+def test_smaller_batches_in_a_large_plan_have_right_gradients(dtype: Any, rng: np.random.Generator) -> None:
     x, t = data(rng, 300, 9, 4, dtype)
     used = fastbp.MLP([9, 31, 4], hidden="sigmoid", dtype=dtype, seed=0)
     used.value_and_grad(x, t)
@@ -227,7 +227,7 @@ def test_a_plan_serves_every_smaller_batch_rightly(dtype: Any, rng: np.random.Ge
 
 
 # Loaded before the C library, this counts what a process asks it for (start, stop), or puts large blocks before a page
-# that nobody may touch (guard). Before dlsym has found the real functions, its own calls are served from a small block.
+# without access (guard). Before dlsym has found the real functions, its own calls are served from a small block.
 SHIM = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -345,11 +345,11 @@ def network(label, sizes, rows, repeats):
                 for x, t, dy in batches:
                     call(x, t, dy)
             return run, repeats
-        def sweeps(x, t, dy):
+        def both_passes(x, t, dy):
             net.forward(x)
             net.backward(dy)
         calls[f"{label} {hidden} value_and_grad"] = every(lambda x, t, dy: net.value_and_grad(x, t))
-        calls[f"{label} {hidden} forward, backward"] = every(sweeps)
+        calls[f"{label} {hidden} forward, backward"] = every(both_passes)
         calls[f"{label} {hidden} train_step SGD"] = every(lambda x, t, dy: net.train_step(x, t, sgd))
         calls[f"{label} {hidden} train_step Adam"] = every(lambda x, t, dy: net.train_step(x, t, adam))
         calls[f"{label} {hidden} loss_value"] = every(lambda x, t, dy: net.loss_value(x, t))
@@ -480,7 +480,7 @@ print("fine")
 
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_smaller_batches_stay_within_the_plan(shim: Path, threads: str) -> None:
-    """A smaller product may want more room than a larger one; its end lies before a page that nobody may touch."""
+    """A smaller product may want more room than a larger one; its end lies before a page that may not be accessed."""
     environment = {**os.environ, "LD_PRELOAD": str(shim), "FASTBP_NUM_THREADS": threads}
     command = [sys.executable, "-c", GUARDS, str(shim)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
@@ -533,7 +533,7 @@ def test_views_outlive_their_plan_and_their_network() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
 
 
-def test_a_batch_beyond_all_memory(rng: np.random.Generator) -> None:
+def test_a_batch_beyond_memory_raises(rng: np.random.Generator) -> None:
     net = fastbp.MLP([7, 33, 5], seed=0)
     x, t = data(rng, 20, 7, 5)
     loss, grads = net.value_and_grad(x, t)
@@ -590,7 +590,7 @@ class Slow(fastbp.Unit):
 @pytest.mark.serial
 @pytest.mark.parametrize("method", ["forward", "value_and_grad", "loss_value", "predict", "train_step", "train"])
 @pytest.mark.parametrize("kind", ["engine", "python"])
-def test_a_network_entered_twice(kind: str, method: str, rng: np.random.Generator) -> None:
+def test_entering_a_network_twice_raises(kind: str, method: str, rng: np.random.Generator) -> None:
     """One thread is at work for long, another tries until it meets it."""
     chain: list[fastbp.Unit] = [fastbp.Linear(256, 512), fastbp.Tanh(), fastbp.Linear(512, 10)]
     if kind == "python":
@@ -641,7 +641,7 @@ def test_a_network_entered_twice(kind: str, method: str, rng: np.random.Generato
 
 
 @pytest.mark.serial
-def test_backward_while_another_thread_is_at_work(rng: np.random.Generator) -> None:
+def test_backward_while_another_thread_computes_raises(rng: np.random.Generator) -> None:
     """Whatever two threads do to one network: a RuntimeError, a ValueError about shapes, or the right numbers."""
     for last in ([], [Slow()]):
         net = fastbp.Network(
@@ -742,19 +742,19 @@ def test_chains_that_a_network_gives_to_python(chain: str, layout: str, rng: np.
     for n in (1, 6, 50):
         values, t = rng.normal(size=(n, 5)), rng.normal(size=(n, engine.n_out))
         x = laid_out(values, layout if layout != "misaligned" else "C")
-        kept, remaining = [values], list(zip(weights, biases, strict=True))
+        outputs, remaining = [values], list(zip(weights, biases, strict=True))
         for name, _, _ in units:
-            here = kept[-1]
+            here = outputs[-1]
             if name == "linear":
                 w, b = remaining.pop(0)
-                kept.append(here @ w + b)
+                outputs.append(here @ w + b)
             else:
-                kept.append(ACTIVATIONS[name].forward(here))
+                outputs.append(ACTIVATIONS[name].forward(here))
         with unchanged(x):
-            assert_allclose(engine.forward(x, table), kept[-1], rtol=1e-13, atol=1e-14)
-        dy = (kept[-1] - t) / n
+            assert_allclose(engine.forward(x, table), outputs[-1], rtol=1e-13, atol=1e-14)
+        dy = (outputs[-1] - t) / n
         expected, gradient = [], dy
-        for (name, _, _), before, after in reversed(list(zip(units, kept, kept[1:], strict=False))):
+        for (name, _, _), before, after in reversed(list(zip(units, outputs, outputs[1:], strict=False))):
             if name == "linear":
                 w = weights[len(weights) - 1 - len(expected)]
                 expected.append((before.T @ gradient, gradient.sum(axis=0)))
@@ -769,7 +769,7 @@ def test_chains_that_a_network_gives_to_python(chain: str, layout: str, rng: np.
                 assert engine.backward(dy, table, out, False) is None
             else:
                 loss = engine.value_and_grad(x, t, None, table, out)
-                assert loss == pytest.approx(((kept[-1] - t) ** 2).sum() / 2 / n, rel=1e-13)
+                assert loss == pytest.approx(((outputs[-1] - t) ** 2).sum() / 2 / n, rel=1e-13)
                 assert engine.loss_value(x, t, None, table) == loss
                 engine.forward(x, table)
             for got_w, got_b, (want_w, want_b) in zip(dw, db, reversed(expected), strict=True):
@@ -778,7 +778,7 @@ def test_chains_that_a_network_gives_to_python(chain: str, layout: str, rng: np.
 
 
 @BY_DTYPE
-def test_parameters_from_anywhere(dtype: Any, rng: np.random.Generator) -> None:
+def test_parameters_may_be_separate_arrays(dtype: Any, rng: np.random.Generator) -> None:
     """Weights and gradients need not lie in one vector: rows may be padded, as those of a slice are."""
     units = [("linear", 9, 20), ("tanh", 20, 20), ("linear", 20, 4)]
     weights, biases = arrays_of(units, dtype, rng)
@@ -801,7 +801,7 @@ def test_parameters_from_anywhere(dtype: Any, rng: np.random.Generator) -> None:
         _engine.Table([np.asfortranarray(weights[0])], biases[:1])
 
 
-def test_the_engine_knows_its_own_limits(rng: np.random.Generator) -> None:
+def test_sizes_beyond_the_engines_limits_raise(rng: np.random.Generator) -> None:
     """What the network cannot know before a user's unit has run is refused here, before anything is touched."""
     units = [("linear", 5, 3)]
     weights, biases = arrays_of(units, np.float64, rng)
@@ -866,7 +866,7 @@ RULES: dict[str, tuple[str, tuple[float, ...], int]] = {
 
 @BY_DTYPE
 @pytest.mark.parametrize("rule", RULES)
-def test_an_update_is_one_of_each_element(rule: str, dtype: Any, rng: np.random.Generator) -> None:
+def test_an_update_changes_each_element_once(rule: str, dtype: Any, rng: np.random.Generator) -> None:
     """Whole arrays, pieces of any length at any place, one thread or more: the same bits, and nothing beside them."""
     kind, hyper, states = RULES[rule]
     size = 3 * TASK + 77
@@ -907,17 +907,17 @@ def test_an_update_is_one_of_each_element(rule: str, dtype: Any, rng: np.random.
         assert_same_bits(part[:, 3 : 3 + n], whole[:, 3 : 3 + n])
 
 
-def test_an_update_agrees_with_its_twin(rng: np.random.Generator) -> None:
+def test_an_update_agrees_with_its_reference(rng: np.random.Generator) -> None:
     w, g, m, v = rng.normal(size=(4, TASK + 5))
     np.abs(v, out=v)
-    twin_w, twin_m, twin_v = w.copy(), m.copy(), v.copy()
-    reference.adam_step(twin_w, g, twin_m, twin_v, step=4, lr=0.1, betas=(0.9, 0.99), weight_decay=0.01)
+    w_expected, m_expected, v_expected = w.copy(), m.copy(), v.copy()
+    reference.adam_step(w_expected, g, m_expected, v_expected, step=4, lr=0.1, betas=(0.9, 0.99), weight_decay=0.01)
     _engine.optimizer_update("adam", w, g, (m, v, None), (0.1, 0.9, 0.99, 1e-8, 0.01, 0.0, 0.0), 4)
-    for got, expected in ((w, twin_w), (m, twin_m), (v, twin_v)):
+    for got, expected in ((w, w_expected), (m, m_expected), (v, v_expected)):
         assert_allclose(got, expected, rtol=1e-13, atol=1e-13)
 
 
-def test_an_update_counts_its_step_and_refuses_what_is_read_only() -> None:
+def test_an_update_counts_steps_and_refuses_read_only_arrays() -> None:
     state = fastbp.optimizers.OptimizerState(step=6)
     w, g = np.ones(5), np.ones(5)
 
@@ -946,14 +946,14 @@ def test_an_update_counts_its_step_and_refuses_what_is_read_only() -> None:
     assert state.step == 8
 
 
-def test_the_gate_lets_one_in() -> None:
-    gate = _engine.Gate()
-    with gate:
-        with pytest.raises(RuntimeError, match="at work in another thread"), gate:
+def test_lock_admits_one_thread() -> None:
+    lock = _engine.Gate()
+    with lock:
+        with pytest.raises(RuntimeError, match="at work in another thread"), lock:
             pytest.fail("a second one was let in")
-        with pytest.raises(RuntimeError), gate:
+        with pytest.raises(RuntimeError), lock:
             pytest.fail("the first one's place was given away")
-    with pytest.raises(ZeroDivisionError), gate:
+    with pytest.raises(ZeroDivisionError), lock:
         raise ZeroDivisionError
-    with gate:
+    with lock:
         pass

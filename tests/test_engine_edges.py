@@ -82,7 +82,9 @@ def test_a_concatenation_adds_to_a_gradient_that_is_there(dtype: Any, rng: np.ra
 
 @BY_DTYPE
 @pytest.mark.parametrize("loss", ["mse", "softmax_nll", "huber"])
-def test_a_row_of_no_weight_has_no_part_in_the_next_gradient(loss: str, dtype: Any, rng: np.random.Generator) -> None:
+def test_a_row_of_no_weight_leaves_nothing_for_the_next_gradient(
+    loss: str, dtype: Any, rng: np.random.Generator
+) -> None:
     net = network(fastbp.Linear(5, 6), fastbp.ReLU(), fastbp.Linear(6, 3), dtype=dtype, loss=loss)
     x = normal(rng, dtype, 11, 5)
     t = rng.integers(0, 3, 11) if loss == "softmax_nll" else normal(rng, dtype, 11, 3)
@@ -180,7 +182,7 @@ def test_the_label_of_equal_outputs_is_the_first(equal: list[int], dtype: Any) -
 @BY_DTYPE
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("rows", [1, 2, 9, 33])
-def test_what_is_not_finite_is_found_in_any_row(rows: int, order: Any, dtype: Any) -> None:
+def test_a_nonfinite_value_is_found_in_any_row(rows: int, order: Any, dtype: Any) -> None:
     engine = _engine.Engine(np.dtype(dtype).itemsize, [("linear", 5, 1), ("relu", 1, 1)])
     table = _engine.Table([np.full((5, 1), -1, dtype)], [np.zeros(1, dtype)])
     x, out = np.ones((rows, 5), dtype, order=order), np.empty((rows, 1), dtype)

@@ -1,4 +1,4 @@
-"""Graphs drawn at random: the engine against the units' own methods, in float64, on every road through it.
+"""Graphs drawn at random: the engine against the units' own methods, in float64, on every path through it.
 
 A. A graph is whatever the tables and the composites give: residuals and branches within each other, merges at the
    input and at the end, activations with options. Small ones go by blocks of rows, those with a wide layer or a
@@ -116,9 +116,9 @@ class Case:
     def __init__(self, seed: int) -> None:
         self.rng = rng = seeded(6, seed)
         self.columns = int(pick(rng, WIDTHS))
-        self.wide, self.codes = seed % 4 == 3, seed % 7 == 5
+        self.wide, self.embeds = seed % 4 == 3, seed % 7 == 5
         units, n = [], self.columns
-        if self.codes:
+        if self.embeds:
             first = Embedding(4, 3, columns=1 + self.columns // 2)
             n = int(first.outputs_for(n) or 0)
             units.append(first)
@@ -141,7 +141,7 @@ class Case:
 
     def batch(self, rows: int) -> tuple[Array, Array]:
         x = self.rng.standard_normal((rows, self.columns))
-        if self.codes:
+        if self.embeds:
             x[:, : 1 + self.columns // 2] = self.rng.integers(0, 4, (rows, 1 + self.columns // 2))
         if self.rng.random() < 0.3:
             x = np.asfortranarray(x)
@@ -164,7 +164,7 @@ class InPython:
             unit.bind(own, {name: np.full_like(values, np.nan) for name, values in own.items()})
         for (path, ours), (_, theirs) in zip(walk(self.units), walk(net.units), strict=True):
             ours.training = net.training
-            ours.take_chance(net.seed, net._streams.get(id(theirs), 0), net.steps, 0)
+            ours.set_rng_position(net.seed, net._streams.get(id(theirs), 0), net.steps, 0)
             if ours.state_shapes() and isinstance(ours, fastbp.BatchNorm):
                 for name, values in ours.state.items():
                     values[...] = net.state[f"{path}.{name}"]
@@ -297,7 +297,7 @@ def check_predictions(case: Case, x: Array) -> None:
 
 
 @pytest.mark.parametrize("seed", range(60 if helpers.DENSE else 30))
-def test_a_random_graph(seed: int) -> None:
+def test_random_graphs_agree_with_their_units(seed: int) -> None:
     case = Case(seed)
     assert case.net._whole is not None
     (case.net.eval if case.rng.random() < 0.2 else case.net.train)()

@@ -1,4 +1,4 @@
-"""The units of the kernels' table in the engine: against their own methods, on every road through a network."""
+"""The units of the kernels' table in the engine: against their own methods, on every path through a network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ READS_CODES = {"embedding"}
 
 
 class Same(Unit):
-    """A user's unit: the others then run in stretches of their own."""
+    """A user's unit: the others then run in segments of their own."""
 
     def forward(self, x: Array) -> Array:
         return x
@@ -58,13 +58,13 @@ def problem(rule: UnitRule, rng: np.random.Generator, rows: int, dtype: Any) -> 
     x = rng.standard_normal((rows, N)).astype(dtype)
     if rule.name in READS_CODES:
         unit = own(rule)
-        codes = N if unit.columns is None else unit.columns
-        x[:, :codes] = rng.integers(0, unit.n_codes, (rows, codes))
+        indices = N if unit.columns is None else unit.columns
+        x[:, :indices] = rng.integers(0, unit.n_codes, (rows, indices))
     return x, rng.standard_normal((rows, 3)).astype(dtype)
 
 
 def close(dtype: Any, size: float = 1.0) -> dict[str, float]:
-    # Sums of at most some hundred terms of order `size`, by different roads.
+    # Sums of at most some hundred terms of order `size`, computed in two ways.
     return {"rtol": 300 * np.finfo(dtype).eps, "atol": 300 * size * np.finfo(dtype).eps}
 
 
@@ -212,7 +212,7 @@ def test_embeddings_in_networks(rng: np.random.Generator) -> None:
             lambda bad=bad: net.train_step(bad, t, fastbp.SGD(lr=0.1)),
             lambda bad=bad: fastbp.train(net, bad, t, optimizer=fastbp.SGD(lr=0.1), progress=False),
         ):
-            with pytest.raises(ValueError, match=r"x\[3, 1\] is .*, expected a code: an integer from 0 to 9"):
+            with pytest.raises(ValueError, match=r"x\[3, 1\] is .*, expected an index: an integer from 0 to 9"):
                 call()
     np.testing.assert_array_equal(net.flat_parameters, before)
 
@@ -221,7 +221,7 @@ def test_embeddings_beside_numbers(rng: np.random.Generator) -> None:
     branches = fastbp.Branches([Sequential(fastbp.Embedding(5, 3, columns=1)), fastbp.Identity()], merge="concat")
     net = Network(branches, Linear(8, 1), loss=fastbp.MSE(), dtype="float64", seed=0)
     assert net.n_in is None or net._whole is not None
-    with pytest.raises(ValueError, match=r"unit 1, Embedding\(5, 3\), takes codes: it must read the network's input"):
+    with pytest.raises(ValueError, match=r"unit 1, Embedding\(5, 3\), takes indices: it must read the network's input"):
         Network(Linear(2, 2), fastbp.Embedding(5, 3), loss=fastbp.MSE())
 
 

@@ -18,12 +18,12 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 LONGEST = 60  # lines: an example is to be read at a glance
 
 
-def test_there_are_examples() -> None:
+def test_examples_exist() -> None:
     assert len(EXAMPLES) >= 4
 
 
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)
-def test_it_runs(script: Path, tmp_path: Path) -> None:
+def test_example_runs(script: Path, tmp_path: Path) -> None:
     text = script.read_text(encoding="utf-8")
     assert len(text.splitlines()) < LONGEST
     if "sklearn" in text:
@@ -46,7 +46,7 @@ BLOCKS = re.findall(
 )
 
 
-def test_the_readme_has_one_for_each_kind_of_user_and_one_on_files() -> None:
+def test_the_readme_has_an_example_for_each_kind_of_user_and_for_files() -> None:
     assert len(BLOCKS) == 5
 
 

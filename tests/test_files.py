@@ -22,7 +22,7 @@ def test_a_file_is_made_and_replaced(tmp_path: Path) -> None:
         assert os.listdir(tmp_path) == ["a.bin"]
 
 
-def test_nobody_sees_a_part_of_it(tmp_path: Path) -> None:
+def test_readers_never_see_a_partial_file(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
     with atomic_write(str(path)) as file:
@@ -33,7 +33,7 @@ def test_nobody_sees_a_part_of_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_exception_leaves_the_old_one_alone(tmp_path: Path, error: type[BaseException]) -> None:
+def test_an_exception_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
     with pytest.raises(error), atomic_write(path) as file:
@@ -42,7 +42,7 @@ def test_an_exception_leaves_the_old_one_alone(tmp_path: Path, error: type[BaseE
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.bin"]
 
 
-def test_where_it_cannot_be_written(tmp_path: Path) -> None:
+def test_writing_where_it_is_not_allowed_raises(tmp_path: Path) -> None:
     missing = (FileNotFoundError, "cannot write '.*a.bin': there is no directory '.*no'")
     for wrong, (error, message) in ((tmp_path / "no" / "a.bin", missing), (tmp_path, (IsADirectoryError, "directory"))):
         with pytest.raises(error, match=message), atomic_write(wrong):
@@ -59,14 +59,14 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
     assert link.is_symlink() and (tmp_path / "real" / "a.bin").read_bytes() == b"new"
 
 
-def test_the_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
+def test_the_file_mode_follows_the_umask(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(b"")
     with atomic_write(tmp_path / "a.bin"):
         pass
     assert (tmp_path / "a.bin").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_leftovers_go_and_other_writers_stay(tmp_path: Path) -> None:
+def test_leftovers_are_removed_and_other_writers_files_stay(tmp_path: Path) -> None:
     old = time.time() - 2 * _files.LEFTOVER
     names = {"dead": ".a.bin.1.tmp", "alive": ".a.bin.2.tmp", "other": ".b.bin.1.tmp", "young": ".a.bin.3.tmp"}
     for kind, name in names.items():

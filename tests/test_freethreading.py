@@ -57,7 +57,7 @@ def at_once(call: Callable[[int], Any], n: int = THREADS) -> list[Any]:
 
 
 @pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="needs a free-threaded Python")
-def test_importing_leaves_the_gil_switched_off() -> None:
+def test_importing_leaves_the_gil_disabled() -> None:
     """A module that did not declare itself safe would switch the GIL on, for the whole process."""
     assert not sys._is_gil_enabled()  # type: ignore[attr-defined]
 
@@ -159,7 +159,7 @@ def test_one_optimizer_updates_arrays_of_all_threads() -> None:
         assert_same_bits((result,), (wanted,))
 
 
-def test_the_number_of_threads_is_each_threads_own() -> None:
+def test_thread_counts_are_per_thread() -> None:
     def look(i: int) -> list[int]:
         seen = []
         for _ in range(50):

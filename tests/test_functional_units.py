@@ -1,7 +1,7 @@
-"""The functions of the units against their twins in a wider dtype: shapes, strides, out, ends of the range, threads.
+"""The functions of the units against numpy in a wider dtype: shapes, strides, out, ends of the range, threads.
 
-What a function is called with, and how far it may be from its twin, stands in CASES, one entry for each function with a
-kernel in the table of units; all tests of the grid go through it.
+What a function is called with, and how far it may be from its reference, stands in CASES, one entry for each function
+with a kernel in the table of units; all tests of the grid go through it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.kernel
 
 BY_DTYPE = pytest.mark.parametrize("dtype", DTYPES)
 WIDTHS = (*range(1, 71), 1000)
-CHANCE = {"seed": 2**63 + 5, "stream": 3 << 56, "step": 2**40 + 1, "first_row": 7}
+POSITION = {"seed": 2**63 + 5, "stream": 3 << 56, "step": 2**40 + 1, "first_row": 7}
 
 
 # ---- what each is called with, and its bounds ------------------------------------------------------------------------
@@ -51,10 +51,10 @@ CHANCE = {"seed": 2**63 + 5, "stream": 3 << 56, "step": 2**40 + 1, "first_row": 
 
 @dataclass
 class Case:
-    """One call: forward(*inputs, **options) and backward(dy, *kept, **options)."""
+    """One call: forward(*inputs, **options) and backward(dy, *saved, **options)."""
 
     inputs: tuple[Any, ...]
-    kept: tuple[Any, ...]
+    saved: tuple[Any, ...]
     dy: np.ndarray
     options: dict[str, Any] = field(default_factory=dict)
     only_forward: dict[str, Any] = field(default_factory=dict)
@@ -184,7 +184,7 @@ class BatchNormRule(Rule):
 class DropoutRule(Rule):
     def case(self, rng: np.random.Generator, rows: int, n: int, dtype: Any) -> Case:
         x, dy = numbers(rng, (rows, n), dtype), numbers(rng, (rows, n), dtype)
-        return Case((x,), (), dy, {"p": 0.3, **CHANCE})
+        return Case((x,), (), dy, {"p": 0.3, **POSITION})
 
     def bounds(self, case: Case, y: np.ndarray, grads: tuple[Any, ...], dtype: Any) -> tuple[Any, tuple[Any, ...]]:
         return eps(dtype) * np.abs(y), (eps(dtype) * np.abs(grads[0]),)  # two roundings: the factor's, the product's
@@ -208,13 +208,13 @@ class PReLURule(Rule):
 
 
 class EmbeddingRule(Rule):
-    codes, width = 13, 5
+    n_codes, width = 13, 5
 
     def case(self, rng: np.random.Generator, rows: int, n: int, dtype: Any) -> Case:
         k = (n + 1) // 2
         x = numbers(rng, (rows, n), dtype)
-        x[:, :k] = rng.integers(0, self.codes, (rows, k))
-        table = numbers(rng, (self.codes, self.width), dtype)
+        x[:, :k] = rng.integers(0, self.n_codes, (rows, k))
+        table = numbers(rng, (self.n_codes, self.width), dtype)
         dy = numbers(rng, (rows, k * self.width + n - k), dtype)
         return Case((x, table), (x, table), dy, {"columns": k})
 
@@ -243,19 +243,19 @@ def call(where: Any, name: str, case: Case, **more: Any) -> Any:
 
 def call_backward(where: Any, name: str, case: Case, **more: Any) -> tuple[Any, ...]:
     """Always a tuple."""
-    result = getattr(where, f"{name}_backward")(case.dy, *case.kept, **case.options, **more)
+    result = getattr(where, f"{name}_backward")(case.dy, *case.saved, **case.options, **more)
     return result if isinstance(result, tuple) else (result,)
 
 
 def changed(case: Case, change: Callable[[np.ndarray], np.ndarray]) -> Case:
     """Return the case with every array changed; inputs that backward takes too stay the same objects."""
-    made = {id(v): change(v) for v in (*case.inputs, *case.kept, case.dy)}
+    made = {id(v): change(v) for v in (*case.inputs, *case.saved, case.dy)}
     swap = lambda values: tuple(made[id(v)] for v in values)  # noqa: E731
-    return Case(swap(case.inputs), swap(case.kept), made[id(case.dy)], case.options, case.only_forward)
+    return Case(swap(case.inputs), swap(case.saved), made[id(case.dy)], case.options, case.only_forward)
 
 
 def check_case(name: str, rule: Rule, case: Case, dtype: Any) -> None:
-    """Hold both functions against their twins."""
+    """Hold both functions against their references."""
     exact = changed(case, wide)
     y_, grads_ = call(reference, name, exact), call_backward(reference, name, exact)
     bound, bounds = rule.bounds(exact, y_, grads_, dtype)
@@ -263,9 +263,9 @@ def check_case(name: str, rule: Rule, case: Case, dtype: Any) -> None:
     assert y.dtype == dtype
     assert_bound(y, y_, bound)
     assert len(grads) == len(grads_)
-    for mine, twins, allowed in zip(grads, grads_, bounds, strict=True):
+    for mine, theirs, allowed in zip(grads, grads_, bounds, strict=True):
         assert mine.dtype == dtype
-        assert_bound(mine, twins, allowed)
+        assert_bound(mine, theirs, allowed)
 
 
 # ---- names -----------------------------------------------------------------------------------------------------------
@@ -278,16 +278,16 @@ def test_the_cases_are_the_kernels_of_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", functional_units.__all__)
-def test_every_function_has_a_twin_of_the_same_arguments(name: str) -> None:
-    mine, twin = inspect.signature(getattr(fastbp, name)), inspect.signature(getattr(reference, name))
+def test_every_function_has_a_reference_of_the_same_arguments(name: str) -> None:
+    mine, numpy_one = inspect.signature(getattr(fastbp, name)), inspect.signature(getattr(reference, name))
     assert [(p.name, p.kind, p.default) for p in mine.parameters.values()] == [
-        (p.name, p.kind, p.default) for p in twin.parameters.values()
+        (p.name, p.kind, p.default) for p in numpy_one.parameters.values()
     ]
     for section in ("Parameters", "Returns", "Raises", "References", "Examples"):
         assert f"{section}\n" in inspect.getdoc(getattr(fastbp, name))
 
 
-# ---- against the twins -----------------------------------------------------------------------------------------------
+# ---- against the references ------------------------------------------------------------------------------------------
 
 
 @BY_DTYPE
@@ -319,7 +319,7 @@ def test_variances_do_not_cancel(name: str, mean: float, std: float, dtype: Any,
     case = rule.case(rng, 60, 300, dtype)
     x = numbers(rng, (60, 300), dtype, mean, std)
     x[0] += 20 * std  # batch_norm's first element is no good guess of the mean
-    case = Case((x, *case.inputs[1:]), (x, case.kept[1]), case.dy, {"eps": 1e-4 * std**2}, case.only_forward)
+    case = Case((x, *case.inputs[1:]), (x, case.saved[1]), case.dy, {"eps": 1e-4 * std**2}, case.only_forward)
     check_case(name, rule, case, dtype)
 
 
@@ -413,7 +413,7 @@ def test_gradients_are_the_finite_differences(name: str, rule: Rule, rng: np.ran
             moved = (*inputs[:i], at, *inputs[i + 1 :])
             return float((call(fastbp, name, Case(moved, (), case.dy, case.options)) * case.dy).sum())
 
-        if name == "embedding" and i == 0:  # codes have no neighbours
+        if name == "embedding" and i == 0:  # indices have no neighbours
             k = case.options["columns"]
             assert not gradient[:, :k].any()
             assert_array_equal(gradient[:, k:], case.dy[:, k * EmbeddingRule.width :])
@@ -461,7 +461,7 @@ def test_in_place(name: str, rule: Rule, dtype: Any, rng: np.random.Generator) -
         expected, grads = call(fastbp, name, case), call_backward(fastbp, name, case)
         for which in ("dy", "x"):
             again = changed(case, np.copy)
-            target = again.dy if which == "dy" or not again.kept else again.kept[0]
+            target = again.dy if which == "dy" or not again.saved else again.saved[0]
             out = (target, *[None] * (len(grads) - 1)) if len(grads) > 1 else target
             assert_same_bits(call_backward(fastbp, name, again, out=out), grads)
         again = changed(case, np.copy)
@@ -474,7 +474,9 @@ def test_in_place(name: str, rule: Rule, dtype: Any, rng: np.random.Generator) -
 @BY_DTYPE
 @ALL
 @pytest.mark.parametrize(("rows", "n"), [(2500, 40), (300, 500), (40, 4000)])
-def test_threads_do_not_matter(rows: int, n: int, name: str, rule: Rule, dtype: Any, rng: np.random.Generator) -> None:
+def test_results_do_not_depend_on_threads(
+    rows: int, n: int, name: str, rule: Rule, dtype: Any, rng: np.random.Generator
+) -> None:
     case = rule.case(rng, rows, n, dtype)
     with fastbp.threads(1):
         expected = call(fastbp, name, case), call_backward(fastbp, name, case)
@@ -502,7 +504,7 @@ def test_a_row_does_not_depend_on_the_others(name: str, rule: Rule, dtype: Any, 
 @BY_DTYPE
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @ALL
-def test_what_is_not_finite_stays_where_it_belongs(
+def test_nonfinite_values_stay_in_their_row_or_column(
     bad: float, name: str, rule: Rule, dtype: Any, rng: np.random.Generator
 ) -> None:
     case = rule.case(rng, 9, 40, dtype)
@@ -511,11 +513,11 @@ def test_what_is_not_finite_stays_where_it_belongs(
     x[4, -1] = bad
     after = call(fastbp, name, case), call_backward(fastbp, name, case)[0]
     exact = changed(case, wide)
-    twins = call(reference, name, exact), call_backward(reference, name, exact)[0]
+    expected = call(reference, name, exact), call_backward(reference, name, exact)[0]
     others: Any = (slice(None), slice(0, -1)) if UNITS[name].over_rows else [i for i in range(9) if i != 4]
-    for old, new, twin in zip(before, after, twins, strict=True):
+    for old, new, by_numpy in zip(before, after, expected, strict=True):
         assert_array_equal(new[others], old[others])
-        assert_array_equal(np.isnan(new), np.isnan(twin))
+        assert_array_equal(np.isnan(new), np.isnan(by_numpy))
 
 
 @BY_DTYPE
@@ -529,7 +531,7 @@ def test_prelu_at_the_ends(dtype: Any) -> None:
     assert_array_equal(dslope, [-1.0])
 
 
-# ---- chance ----------------------------------------------------------------------------------------------------------
+# ---- dropout ---------------------------------------------------------------------------------------------------------
 
 
 def scalar_words(columns: int, row: int, *, seed: int, stream: int, step: int) -> list[int]:
@@ -547,12 +549,12 @@ def scalar_words(columns: int, row: int, *, seed: int, stream: int, step: int) -
 
 @grid("n dtype", [*range(1, 70), 1000], DTYPES)
 def test_the_mask_is_the_scalar_ciphers(n: int, dtype: Any) -> None:
-    chance = {"seed": 2**64 - 3, "stream": (3 << 56) + 9, "step": 2**63 + 1}
-    y = fastbp.dropout(np.ones((2, n), dtype), 0.4, first_row=2**31, **chance)
+    position = {"seed": 2**64 - 3, "stream": (3 << 56) + 9, "step": 2**63 + 1}
+    y = fastbp.dropout(np.ones((2, n), dtype), 0.4, first_row=2**31, **position)
     for i in range(2):
-        kept = [word >= round(0.4 * 2**32) for word in scalar_words(n, 2**31 + i, **chance)]
+        kept = [word >= round(0.4 * 2**32) for word in scalar_words(n, 2**31 + i, **position)]
         assert_array_equal(y[i] != 0, kept)
-    assert_array_equal(y != 0, reference.dropout_mask((2, n), 0.4, first_row=2**31, **chance))
+    assert_array_equal(y != 0, reference.dropout_mask((2, n), 0.4, first_row=2**31, **position))
 
 
 def test_the_mask_is_that_of_the_packages_generator() -> None:
@@ -582,8 +584,8 @@ def test_masks_are_independent(p: float) -> None:
     """Neighbouring rows, columns, steps, streams and seeds: how often both keep is binomial."""
     shape, q = (1001, 1001), 1 - p
 
-    def mask(**chance: int) -> np.ndarray:
-        return fastbp.dropout(np.ones(shape, np.float32), p, **{"seed": 1, **chance}) != 0
+    def mask(**position: int) -> np.ndarray:
+        return fastbp.dropout(np.ones(shape, np.float32), p, **{"seed": 1, **position}) != 0
 
     first = mask()
     pairs = {"rows": (first[1:], first[:-1]), "columns": (first[:, 1:], first[:, :-1])}
@@ -599,7 +601,7 @@ def test_masks_are_independent(p: float) -> None:
 
 
 @BY_DTYPE
-def test_dropout_at_its_ends(dtype: Any) -> None:
+def test_dropout_of_nothing_and_of_everything(dtype: Any) -> None:
     x = np.array([[math.nan, math.inf, -0.0, 1.0, tiny(dtype)]], dtype)
     assert_same_bits(fastbp.dropout(x, 0.0, seed=0), x)
     assert_same_bits(fastbp.dropout(x, 1.0, seed=0), np.zeros_like(x))
@@ -614,22 +616,22 @@ def test_dropout_at_its_ends(dtype: Any) -> None:
     assert not y[~np.isnan(y)].any()
 
 
-# ---- codes -----------------------------------------------------------------------------------------------------------
+# ---- embedding -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("integer", [np.int8, np.uint8, np.int32, np.int64, np.uint64])
-def test_codes_may_be_integers(integer: Any, rng: np.random.Generator) -> None:
-    table, codes = numbers(rng, (11, 3), np.float32), rng.integers(0, 11, (6, 4))
-    y = fastbp.embedding(codes.astype(integer), table)
-    assert_same_bits(y, table[codes].reshape(6, 12))
+def test_embedding_indices_may_be_integers(integer: Any, rng: np.random.Generator) -> None:
+    table, indices = numbers(rng, (11, 3), np.float32), rng.integers(0, 11, (6, 4))
+    y = fastbp.embedding(indices.astype(integer), table)
+    assert_same_bits(y, table[indices].reshape(6, 12))
     dy = numbers(rng, (6, 12), np.float32)
-    dx, dtable = fastbp.embedding_backward(dy, codes.astype(integer), table)
+    dx, dtable = fastbp.embedding_backward(dy, indices.astype(integer), table)
     assert dx is None
-    assert_same_bits(dtable, fastbp.embedding_backward(dy, codes.astype(np.float32), table)[1])
+    assert_same_bits(dtable, fastbp.embedding_backward(dy, indices.astype(np.float32), table)[1])
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_a_code_that_stands_everywhere(threads: int) -> None:
+def test_embedding_with_one_index_everywhere(threads: int) -> None:
     """All rows add to one vector, in their order."""
     rng = seeded(0)
     dy = rng.normal(size=(5000, 8)).astype(np.float32)
@@ -642,8 +644,8 @@ def test_a_code_that_stands_everywhere(threads: int) -> None:
     assert not np.delete(dtable, 3, axis=0).any()
 
 
-def test_the_kernel_itself_reads_nothing_beside_the_table() -> None:
-    """Behind the checks, as a network's engine calls it: what is no code becomes NaN, and has no gradient."""
+def test_the_embedding_kernel_reads_nothing_outside_the_table() -> None:
+    """Behind the checks, as a network's engine calls it: what is no index becomes NaN, and has no gradient."""
     x = np.array([[-1.0], [4.0], [0.5], [math.nan], [1e30], [2.0]])
     y = np.empty((6, 3))
     table = np.arange(12.0).reshape(4, 3)
@@ -701,10 +703,10 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: fastbp.dropout(X, 0.5, seed=0, first_row=2**32 - 3), ValueError, "first_row must be at most 4294967292"),
     (lambda: fastbp.prelu(X, V[:2]), ValueError, r"slope has shape \(2,\), expected \(1,\) or \(3,\)"),
     (lambda: fastbp.prelu(X, 0.25), TypeError, "slope must be a numpy array, got float"),
-    (lambda: fastbp.embedding(X * 5, T), ValueError, r"x\[0, 0\] is 5.0, expected a code: an integer from 0 to 4"),
-    (lambda: fastbp.embedding(X * 0.5, T), ValueError, r"x\[0, 0\] is 0.5, expected a code"),
-    (lambda: fastbp.embedding(X * np.nan, T), ValueError, r"x\[0, 0\] is nan, expected a code"),
-    (lambda: fastbp.embedding(np.array([[0, -1]]), T), ValueError, r"x\[0, 1\] is -1, expected a code"),
+    (lambda: fastbp.embedding(X * 5, T), ValueError, r"x\[0, 0\] is 5.0, expected an index: an integer from 0 to 4"),
+    (lambda: fastbp.embedding(X * 0.5, T), ValueError, r"x\[0, 0\] is 0.5, expected an index"),
+    (lambda: fastbp.embedding(X * np.nan, T), ValueError, r"x\[0, 0\] is nan, expected an index"),
+    (lambda: fastbp.embedding(np.array([[0, -1]]), T), ValueError, r"x\[0, 1\] is -1, expected an index"),
     (lambda: fastbp.embedding(np.array([0, 1]), T), ValueError, r"expected 2 dimensions .*: pass x\[:, None\]"),
     (lambda: fastbp.embedding(X.astype(float), T), TypeError, "x has dtype float64 but table is float32"),
     (lambda: fastbp.embedding(X > 0, T), TypeError, "x has dtype bool but table is float32"),

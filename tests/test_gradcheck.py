@@ -273,7 +273,7 @@ def test_kinks_do_not_hide_a_wrong_gradient(dtype):
 
 
 def test_a_gradient_too_small_to_be_judged_is_said_to_be_coarse():
-    """A factor of 1e-12 before the loss: nobody can see such a gradient, and the report must not claim it."""
+    """A factor of 1e-12 before the loss: differences cannot resolve such a gradient, and the report says so."""
     net = Toy((5, 3, 4), "sigmoid")
     net.parameters["0.weight"][...] *= 1e-3
     net.parameters["1.weight"][...] *= 1e-11
@@ -333,7 +333,7 @@ def test_smooth_networks_have_no_kinks():
 # ---- the report and the options --------------------------------------------------------------------------------------
 
 
-def test_the_report_reads_well():
+def test_the_report_is_readable():
     net = Toy((5, 6, 4), spoil=spoiler("1.weight", lambda g: g.__setitem__((2, 3), 9.0)))
     report = check_gradients(net, *data("float64"))
     assert isinstance(report, GradientReport)
@@ -346,7 +346,7 @@ def test_the_report_reads_well():
     assert not any(line != line.rstrip() for line in lines)
 
 
-def test_the_rows_hold_what_they_say():
+def test_the_rows_of_the_report_are_consistent():
     x, t = data("float64")
     net = Toy((5, 6, 4), spoil=spoiler("1.bias", lambda g: g.__iadd__(0.25)))
     report = check_gradients(net, x, t)
@@ -372,7 +372,7 @@ def test_raise_on_fail():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_nothing_of_the_users_is_touched(dtype):
+def test_arguments_and_network_stay_unchanged(dtype):
     net = Toy((5, 6, 4), "relu", dtype=dtype)
     x, t = data(dtype)
     x.flags.writeable = t.flags.writeable = False
@@ -423,7 +423,7 @@ def test_tolerances_and_step_can_be_given():
         ({"max_entries": 1.5}, r"max_entries must be an integer >= 1 or None, got 1\.5"),
     ],
 )
-def test_bad_options_raise(options, message):
+def test_invalid_options_raise(options, message):
     with pytest.raises(ValueError, match=message):
         check_gradients(Toy((5, 6, 4)), *data("float64"), **options)
 

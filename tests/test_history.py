@@ -20,7 +20,7 @@ def pyplot():
     pyplot.close("all")
 
 
-def test_a_new_history_is_empty_and_true():
+def test_a_new_history_is_empty_and_truthy():
     history = History()
     assert (history.epochs, len(history), history.stopped) == (0, 0, None)
     assert (history.loss, history.val_loss, history.metrics, history.seconds) == ([], [], {}, [])
@@ -29,7 +29,7 @@ def test_a_new_history_is_empty_and_true():
     assert History().loss is not history.loss
 
 
-def test_it_prints_the_last_epoch():
+def test_str_shows_the_last_epoch():
     history = History([3.0, 2.0], [3.5, 2.5], {"accuracy": [0.5, 0.75]}, [0.5, 1.0], stopped="interrupted")
     assert len(history) == 2
     expected = "epochs=2, loss=2, val_loss=2.5, accuracy=0.75, seconds=1.5, stopped='interrupted'"
@@ -37,7 +37,7 @@ def test_it_prints_the_last_epoch():
     assert pickle.loads(pickle.dumps(history)) == history
 
 
-def test_it_names_the_best_epoch_where_it_is_not_the_last():
+def test_str_names_the_best_epoch_if_it_is_not_the_last():
     history = History([3.0, 1.0, 2.0], best_epoch=1, steps=30)
     assert repr(history) == "History(epochs=3, loss=2, best_epoch=1)"
     history.best_epoch = 2
@@ -58,7 +58,7 @@ def test_plot_draws_both_curves(pyplot):
     assert all(float(tick).is_integer() for tick in ax.get_xticks())
 
 
-def test_plot_draws_where_it_is_told(pyplot):
+def test_plot_draws_into_given_axes(pyplot):
     ax = pyplot.figure().add_subplot()
     assert History(loss=[1.0]).plot(ax) is ax
     assert [line.get_label() for line in ax.get_lines()] == ["training loss"]

@@ -38,13 +38,13 @@ def filled(name: str, shape: tuple[int, int] = (N_IN, N_OUT), seed: int = 0) -> 
     return weight
 
 
-def test_names() -> None:
+def test_initializers_by_name() -> None:
     assert names() == tuple(EXPECTED)
     assert {alias: rule.name for rule in INITIALIZERS.values() for alias in rule.aliases} == ALIASES
 
 
 @pytest.mark.parametrize("name", names())
-def test_distribution(name: str) -> None:
+def test_values_have_the_promised_distribution(name: str) -> None:
     kind, variance = EXPECTED[name]
     weight = filled(name)
     n = weight.size
@@ -73,7 +73,7 @@ WIDTHS = {
 
 
 @pytest.mark.parametrize("name", names())
-def test_values_are_the_generators(name: str) -> None:
+def test_values_are_those_of_the_generator(name: str) -> None:
     want = np.zeros((7, 5))
     if name.endswith("uniform"):
         Philox(9).uniform(want, -WIDTHS[name], WIDTHS[name])
@@ -114,7 +114,7 @@ def test_the_documentation_shows_every_rule(name: str) -> None:
     ("activation", "name"),
     [("relu", "he_uniform"), ("sigmoid", "glorot_uniform"), ("tanh", "glorot_uniform"), (None, "glorot_uniform")],
 )
-def test_defaults(activation: str | None, name: str) -> None:
+def test_default_initializers(activation: str | None, name: str) -> None:
     assert default_for(activation) == name
     assert default_for(activation) in names()
 
@@ -132,12 +132,12 @@ def test_defaults(activation: str | None, name: str) -> None:
         (("zeros", Philox(0), np.broadcast_to(0.0, (2, 2))), ValueError, "weight must be writable"),
     ],
 )
-def test_bad_input(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
+def test_invalid_arguments_raise(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         fill(*arguments)
 
 
-def test_the_unknown_name_is_told_all_known_ones() -> None:
+def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match="unknown initializer") as caught:
         lookup("he")
     assert all(name in str(caught.value) for name in (*EXPECTED, *ALIASES))

@@ -1,4 +1,4 @@
-"""The package's rooms: no import runs up or in a circle, old paths go on working, no file grows beyond reading."""
+"""The layers of the package: no import of a higher one, no circle; old paths work; no file is too long."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 
 import fastbp
+from fastbp import _moved
 from fastbp._moved import MOVED
 from fastbp.network._network import RENAMED
 
 PACKAGE = Path(fastbp.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# From the ground up: a module imports from its own floor and from those below it.
-FLOORS = (
+# From the lowest up: a module imports from its own layer and from lower ones.
+LAYERS = (
     ("_version", "_frozen"),
     ("_kernels",),  # the compiled half: what is compiled in each is ordered by its cimports
     ("_runtime",),
@@ -41,10 +42,10 @@ FLOORS = (
     ("network",),
     ("training",),
     ("_moved",),
-    ("",),  # the roof: fastbp/__init__.py
+    ("",),  # fastbp/__init__.py
     ("sklearn", "demo", "cli", "__main__"),
 )
-FLOOR_OF = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
+LAYER_OF = {package: i for i, packages in enumerate(LAYERS) for package in packages}
 
 
 def module_of(path: Path) -> str:
@@ -69,37 +70,39 @@ def imported(path: Path) -> Iterator[str]:
             if parts[0] == "fastbp":
                 known = [".".join(parts[1:end]) for end in range(len(parts), 0, -1)]
                 found = next(module for module in known if module in MODULES)
-                is_compiled = found == "" and len(parts) > 1 and not is_of_the_roof(parts[1])
+                is_compiled = found == "" and len(parts) > 1 and not is_of_the_package_itself(parts[1])
                 if not is_compiled:
                     yield found
 
 
-def is_of_the_roof(name: str) -> bool:
-    """Whether a name is the roof's own: otherwise it is a compiled module, which is below all of these."""
+def is_of_the_package_itself(name: str) -> bool:
+    """Whether a name is the package's own: otherwise it is a compiled module, which is below all of these."""
     return not any(PACKAGE.glob(f"{name}.*.so")) and not any(PACKAGE.glob(f"{name}.*.pyd"))
 
 
-def room_of(module: str) -> str:
+def package_of(module: str) -> str:
     return module.partition(".")[0]
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_no_import_runs_up(module: str) -> None:
-    mine = FLOOR_OF[room_of(module)]
+def test_imports_of_a_higher_layer_fail(module: str) -> None:
+    mine = LAYER_OF[package_of(module)]
     for other in imported(MODULES[module]):
-        assert FLOOR_OF[room_of(other)] <= mine, f"{module or 'fastbp'} imports {other or 'fastbp'}, which is above it"
+        assert LAYER_OF[package_of(other)] <= mine, (
+            f"{module or 'fastbp'} imports {other or 'fastbp'}, which is above it"
+        )
 
 
-def test_no_import_runs_in_a_circle() -> None:
+def test_circular_imports_fail() -> None:
     graph = {module: {other for other in imported(path) if other != module} for module, path in MODULES.items()}
     for package in [module for module, path in MODULES.items() if path.name == "__init__.py" and module]:
         for module in MODULES:
             if module.startswith(f"{package}."):
-                graph[module].discard(package)  # what is below a package's roof may name another room of it
+                graph[module].discard(package)  # a module of a package may name another one of it
     graphlib.TopologicalSorter(graph).prepare()
 
 
-def test_the_ground_floor_is_small_and_no_file_too_long() -> None:
+def test_top_level_is_small_and_no_file_too_long() -> None:
     ground = [module for module, path in MODULES.items() if "." not in module and path.stem != "__init__"]
     assert len(ground) <= 20
     for path in FILES:
@@ -112,7 +115,13 @@ def test_old_paths_are_the_same_modules(old: str, new: str) -> None:
     assert importlib.import_module(f"fastbp.{old}") is importlib.import_module(f"fastbp.{new}")
 
 
-def test_an_old_path_is_there_at_once() -> None:
+@pytest.mark.parametrize(("old", "module", "new"), [(old, *names) for old, names in _moved.RENAMED.items()])
+def test_old_names_in_pickles_are_the_same_functions(old: str, module: str, new: str) -> None:
+    made = importlib.import_module(f"fastbp.{module}")
+    assert getattr(made, old) is getattr(made, new)
+
+
+def test_old_paths_can_be_imported_first() -> None:
     code = "import fastbp.data, fastbp; assert fastbp.data.class_weights and fastbp.optimizers.SGD is fastbp.SGD"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 

@@ -23,7 +23,7 @@ def problem(dtype: str = "float64") -> tuple[fastbp.Network, Any, Any]:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_it_minimises_the_loss_of_a_network(dtype: str) -> None:
+def test_lbfgs_minimises_the_loss(dtype: str) -> None:
     net, x, t = problem(dtype)
     before = net.loss_value(x, t)
     optimizer = fastbp.LBFGSB()
@@ -33,7 +33,7 @@ def test_it_minimises_the_loss_of_a_network(dtype: str) -> None:
     assert optimizer.state_for(net).step == 2
 
 
-def test_an_error_in_the_middle_leaves_everything_as_it_was() -> None:
+def test_an_error_within_a_step_changes_nothing() -> None:
     _, x, t = problem()
     calls = []
 
@@ -64,13 +64,13 @@ def test_copies_and_states_go_on() -> None:
     assert_array_equal(net.flat_parameters, other.flat_parameters)
 
 
-def test_the_removed_one_names_what_to_use() -> None:
+def test_removed_LBFGS_names_its_replacement() -> None:
     for arguments in ({}, {"line_search_fn": "strong_wolfe"}):
         with pytest.raises(TypeError, match=r"fastbp.LBFGS has been removed: fastbp.LBFGSB minimises the same"):
             fastbp.LBFGS(**arguments)
 
 
-def test_train_gives_it_all_rows_unless_told_otherwise(rng: np.random.Generator) -> None:
+def test_default_batch_is_all_rows(rng: np.random.Generator) -> None:
     x = rng.normal(size=(300, 3))
     seen = []
 
@@ -89,7 +89,7 @@ def test_train_gives_it_all_rows_unless_told_otherwise(rng: np.random.Generator)
     assert run(epochs=1, batch_size=200) == [200, 100]
 
 
-def test_batches_cannot_be_accumulated_for_it() -> None:
+def test_accumulate_with_lbfgs_raises() -> None:
     net, x, t = problem()
     with pytest.raises(ValueError, match="accumulate must be 1 with LBFGSB, which computes its own gradients"):
         fastbp.train(net, x, t, optimizer=fastbp.LBFGSB(), accumulate=2, progress=False)

@@ -224,7 +224,7 @@ LEAST_IS_ZERO = ("mse", "gaussian_nll", "mae", "huber", "quantile", "softmax_nll
 
 @BY_DTYPE
 @pytest.mark.parametrize("name", LOSSES)
-def test_perfect_prediction_is_least(name: str, dtype: Any, rng: np.random.Generator) -> None:
+def test_perfect_prediction_has_the_least_loss(name: str, dtype: Any, rng: np.random.Generator) -> None:
     """Of each row alone, and where nothing depends on chance it is 0."""
     function, t = getattr(fastbp, name), rows(LOSSES[name].targets, rng)
     y = PERFECT[name](t).astype(dtype)

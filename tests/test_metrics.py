@@ -40,7 +40,7 @@ def test_top_k_by_hand() -> None:
     assert metric("top_1")(np.array([0, 1, 2]), ties) == pytest.approx(1 / 3)  # the last of the equal ones
 
 
-def test_regression_by_hand() -> None:
+def test_regression_metrics_by_hand() -> None:
     t, y = np.array([[1.0], [2.0], [3.0]]), np.array([[1.5], [2.0], [2.0]])
     assert metric("mae")(t, y) == 0.5
     assert metric("mse")(t, y) == pytest.approx(1.25 / 3)
@@ -119,7 +119,7 @@ def train(net: Any, x: Any, t: Any, **options: Any) -> fastbp.History:
     return fastbp.train(net, x, t, **options)
 
 
-def test_metrics_of_a_training() -> None:
+def test_train_reports_the_metrics() -> None:
     pytest.importorskip("sklearn")
     net, x, t = problem()
     weight = np.linspace(0.5, 2, 20)
@@ -148,7 +148,7 @@ def test_metrics_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("loss", ["mse", "sigmoid_nll"])
-def test_metrics_of_other_losses(loss: str) -> None:
+def test_metrics_with_every_kind_of_loss(loss: str) -> None:
     net, x, t = problem(loss)
     names = ["r2", "mae", "mse"] if loss == "mse" else ["accuracy"]
     history = train(net, x, t, train_metrics=names)
@@ -159,7 +159,7 @@ def test_metrics_of_other_losses(loss: str) -> None:
         assert net.loss_value(x, t) == pytest.approx(1.5 * history.metrics["mse"][-1])
 
 
-def test_functions_and_metrics_of_ones_own() -> None:
+def test_users_functions_and_metrics() -> None:
     net, x, t = problem()
 
     def wrong(t: Array, y: Array) -> int:
@@ -179,7 +179,7 @@ def test_functions_and_metrics_of_ones_own() -> None:
     assert last["val_largest"] == net.forward(x).max()
 
 
-def test_many_rows_go_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_are_measured_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     net, x, t = problem()
     found = [metric("accuracy"), metric("top_2")]
     whole = evaluate(net, found, x, t)
@@ -213,7 +213,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("wrong", "error", "message"), BAD, ids=[case[2][:30] for case in BAD])
-def test_bad_metrics_change_nothing(wrong: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_invalid_metrics_raise_and_change_nothing(wrong: dict[str, Any], error: type[Exception], message: str) -> None:
     net, x, t = problem()
     before = net.flat_parameters.tobytes()
     with pytest.raises(error, match=message):
@@ -221,7 +221,7 @@ def test_bad_metrics_change_nothing(wrong: dict[str, Any], error: type[Exception
     assert net.flat_parameters.tobytes() == before
 
 
-def test_metrics_that_do_not_suit_the_loss() -> None:
+def test_metrics_that_do_not_suit_the_loss_raise() -> None:
     net, x, t = problem("mse")
     for name, message in (("accuracy", "accuracy needs predicted labels"), ("auc", "predict_proba needs")):
         with pytest.raises(ValueError, match=message):
@@ -231,7 +231,7 @@ def test_metrics_that_do_not_suit_the_loss() -> None:
         train(net, x, t, train_metrics=["top_1"])
 
 
-def test_bad_metrics_of_ones_own() -> None:
+def test_invalid_users_metrics_raise() -> None:
     for wrong, error, message in (
         ({"name": ""}, TypeError, "name must be a string"),
         ({"function": 3}, TypeError, "function must be callable"),
@@ -242,7 +242,7 @@ def test_bad_metrics_of_ones_own() -> None:
             fastbp.Metric(**({"name": "m", "function": max} | wrong))
 
 
-def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auc_without_scikit_learn_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sklearn" else find_spec(name))
     assert metric("accuracy") is METRICS["accuracy"]

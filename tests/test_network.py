@@ -1,6 +1,6 @@
 """Networks: against a numpy network with bounds on every error, one worked by hand, users' own units, bad input.
 
-A. The other road is a network of numpy products and the twins of `fastbp.reference`, in a wider dtype. Beside each
+A. The reference is a network of numpy products and the functions of `fastbp.reference`, in a wider dtype. Beside each
    value it carries a bound on the error that rounding in the network's own dtype may have made there: ½ K eps |A| |B|
    for each product, what a function's slope makes of an error at its input, and the promise for the function itself.
 B. Cases come from the tables of activations and losses, so that a new one is tested by existing.
@@ -66,7 +66,7 @@ PAIRS = [
 KINDS = ("tanh", "silu", "leaky_relu")
 
 
-# ---- the other road --------------------------------------------------------------------------------------------------
+# ---- the reference ---------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -139,13 +139,13 @@ class NumpyActivation:
         return Value(y, np.maximum(*moved) + composed(y, z.exact, self.dtype))
 
     def slope(self, z: Array) -> Array:
-        kept = z if self.rule.needs == "input" else self.function(z)
-        return self.rule.backward(np.ones_like(z), kept, **self.options)
+        saved = z if self.rule.needs == "input" else self.function(z)
+        return self.rule.backward(np.ones_like(z), saved, **self.options)
 
     def backward(self, dy: Value) -> Value:
         z, slope = self.z, self.slope(self.z.exact)
         moved = [np.abs(self.slope(z.exact + side * z.bound) - slope) for side in (-1, 1)]
-        # A derivative is a few operations on what was kept, each with a rounding; a kept output has composed's error.
+        # A derivative is a few operations on what was saved, each with a rounding; a saved output has composed's error.
         wrong = np.maximum(*moved) + 4 * eps(self.dtype) + composed(slope, z.exact, self.dtype)
         exact = dy.exact * slope
         return Value(exact, np.abs(dy.exact) * wrong + dy.bound * (np.abs(slope) + wrong) + tiny(self.dtype))
@@ -154,17 +154,17 @@ class NumpyActivation:
 class NumpyNetwork:
     """The whole: loss, gradients in the order of the parameters, and the gradient at the input.
 
-    Where the wide dtype would be too slow, both roads are float64 ones, and each has the error of the bound.
+    Where the wide dtype would be too slow, both sides are float64 ones, and each has the error of the bound.
     """
 
     def __init__(self, net: fastbp.Network, fast: bool = False) -> None:
         self.dtype = net.dtype.type
         self.widen: Callable[[Array], Array] = (lambda x: x.astype(np.float64)) if fast else wide
-        self.roads = 2 if fast and self.dtype == np.float64 else 1
-        self.units = [self._twin(unit) for unit in net.units]
+        self.sides = 2 if fast and self.dtype == np.float64 else 1
+        self.units = [self._numpy_unit(unit) for unit in net.units]
         self.rule = net.loss.rule if isinstance(net.loss, fastbp.losses.RuleLoss) else None
 
-    def _twin(self, unit: fastbp.Unit) -> NumpyLinear | NumpyActivation:
+    def _numpy_unit(self, unit: fastbp.Unit) -> NumpyLinear | NumpyActivation:
         if isinstance(unit, fastbp.Linear):
             return NumpyLinear(unit, self.dtype, self.widen)
         return NumpyActivation(unit.rule, self.dtype, unit.options)
@@ -190,7 +190,7 @@ class NumpyNetwork:
         column, and their gradients rise with y: what an error of y makes is seen at both ends of the error.
         """
         t = t.astype(y.exact.dtype) if t.ndim == 2 or self.rule.targets not in ("labels", "signs") else t
-        loss, dy = self.rule.twin(y.exact, t, sample_weight=weight)
+        loss, dy = self.rule.reference(y.exact, t, sample_weight=weight)
         rows = np.ones(len(y.exact)) if weight is None else weight.astype(y.exact.dtype)
         share = (rows / rows.sum())[:, None]
         one = np.abs(t).reshape(len(t), -1).sum(axis=1, keepdims=True) if t.ndim == 2 else 1
@@ -198,7 +198,7 @@ class NumpyNetwork:
         if self.rule.link == "softmax":
             spread = share * size * y.bound.max(axis=1, keepdims=True)
         else:
-            ends = [self.rule.twin(y.exact + side * y.bound, t, sample_weight=weight)[1] for side in (-1, 1)]
+            ends = [self.rule.reference(y.exact + side * y.bound, t, sample_weight=weight)[1] for side in (-1, 1)]
             spread = np.maximum(*[np.abs(end - dy) for end in ends])
         rounding = 4 * eps(self.dtype) * (1 + np.abs(y.exact)) * (size + np.abs(dy / np.maximum(share, 1e-300)))
         wrong = spread + share * rounding + tiny(self.dtype)
@@ -209,8 +209,8 @@ class NumpyNetwork:
         return Value(np.asarray(loss), of_row.sum() + eps(np.float64) * abs(loss)), Value(dy, wrong)
 
 
-def assert_value(got: Any, value: Value, roads: int = 1) -> None:
-    assert_bound(got, value.exact, roads * value.bound)
+def assert_value(got: Any, value: Value, sides: int = 1) -> None:
+    assert_bound(got, value.exact, sides * value.bound)
 
 
 def assert_network_agrees(
@@ -221,27 +221,27 @@ def assert_network_agrees(
     plain_t: Array | None = None,
     fast: bool = False,
 ) -> None:
-    """Loss, gradients, output and dx, by one call and by the two sweeps. plain_t: t as the twin takes it."""
-    twin = NumpyNetwork(net, fast)
-    roads = twin.roads
-    y = twin.forward(np.asarray(x))
-    loss, dy = twin.loss(y, np.asarray(t if plain_t is None else plain_t), weight)
-    dx = twin.backward(dy)
+    """Loss, gradients, output and dx, by one call and by the two passes. plain_t: t as the reference takes it."""
+    numpy_net = NumpyNetwork(net, fast)
+    sides = numpy_net.sides
+    y = numpy_net.forward(np.asarray(x))
+    loss, dy = numpy_net.loss(y, np.asarray(t if plain_t is None else plain_t), weight)
+    dx = numpy_net.backward(dy)
 
     got, grads = net.value_and_grad(x, t, sample_weight=weight)
     assert type(got) is float
-    assert_value(np.float64(got), loss, roads)
+    assert_value(np.float64(got), loss, sides)
     assert net.loss_value(x, t, sample_weight=weight) == got
-    for gradient, expected in zip(grads.values(), twin.gradients(), strict=True):
-        assert_value(gradient, expected, roads)
+    for gradient, expected in zip(grads.values(), numpy_net.gradients(), strict=True):
+        assert_value(gradient, expected, sides)
 
     by_call = grads.flat.copy()
     out = net.forward(x)
-    assert_value(out, y, roads)
-    _, given = getattr(functional, twin.rule.name)(out, t, sample_weight=weight)
-    assert_value(net.backward(given), dx, roads)
-    for gradient, expected in zip(net.gradients.values(), twin.gradients(), strict=True):
-        assert_value(gradient, expected, roads)
+    assert_value(out, y, sides)
+    _, given = getattr(functional, numpy_net.rule.name)(out, t, sample_weight=weight)
+    assert_value(net.backward(given), dx, sides)
+    for gradient, expected in zip(net.gradients.values(), numpy_net.gradients(), strict=True):
+        assert_value(gradient, expected, sides)
     # The same numbers come by the same operations; only the share of a row (1/n) may be rounded at another place.
     # Where they are sums that cancel, their terms count: those of the last bias are the rows of dy.
     largest = max(np.abs(by_call).max(initial=0), np.abs(given).sum(axis=0).max(initial=0))
@@ -256,7 +256,7 @@ def inputs(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Arra
 
 
 def targets(rng: np.random.Generator, rule: LossRule, n: int, k: int, dtype: Any) -> Iterator[tuple[Array, Array]]:
-    """Every form of targets: as they are given, and as the twin takes them."""
+    """Every form of targets: as they are given, and as the reference takes them."""
     labels = rng.integers(0, k, n)
     forms: list[tuple[Array, Array]] = []
     if rule.targets == "labels":
@@ -355,7 +355,7 @@ def test_every_layout_of_x(layout: str, dtype: Any, rng: np.random.Generator) ->
 
 @BY_DTYPE
 @BY_LOSS
-def test_every_form_of_targets_and_weights(rule: LossRule, dtype: Any, rng: np.random.Generator) -> None:
+def test_targets_and_weights_of_every_form(rule: LossRule, dtype: Any, rng: np.random.Generator) -> None:
     for k in (1, 4):
         net = fastbp.MLP([6, 5, k], hidden="sigmoid", loss=rule.name, dtype=dtype, seed=0)
         x = inputs(rng, (9, 6), dtype)
@@ -382,12 +382,12 @@ def test_the_bounds_are_tight(hidden: str, dtype: Any, rng: np.random.Generator)
     """
     x, t = inputs(rng, (33, 7), dtype), rng.integers(0, 3, 33)
     net = fastbp.MLP([7, 17, 9, 3], hidden=hidden, dtype=dtype, seed=0)
-    twin = NumpyNetwork(net)
-    loss, dy = twin.loss(twin.forward(x), t, None)
-    twin.backward(dy)
+    numpy_net = NumpyNetwork(net)
+    loss, dy = numpy_net.loss(numpy_net.forward(x), t, None)
+    numpy_net.backward(dy)
     assert loss.bound < 1000 * eps(dtype) * loss.exact
     _, grads = net.value_and_grad(x, t)
-    for gradient, value in zip(grads.values(), twin.gradients(), strict=True):
+    for gradient, value in zip(grads.values(), numpy_net.gradients(), strict=True):
         assert_value(gradient, value)
         for wrong in (1 + 40_000 * eps(dtype), 1 - 40_000 * eps(dtype)):
             with pytest.raises(AssertionError, match="are wrong"):
@@ -455,7 +455,7 @@ def test_a_classification_worked_by_hand() -> None:
     assert_allclose(net.backward(np.array([[-0.75, 0.75]])), [[0.375 * ln3] * 2], rtol=1e-15)
 
 
-def test_the_linear_models() -> None:
+def test_linear_regression_and_classification_by_hand() -> None:
     """Two sizes: least squares, logistic regression. Their gradients are x' (y - t) / n and x' (σ(z) - t) / n."""
     x, t = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1.0, 0.0])
     for loss, link in (("mse", lambda z: z), ("sigmoid_nll", lambda z: 1 / (1 + np.exp(-z)))):
@@ -566,7 +566,7 @@ def test_gradients_are_overwritten_copies_and_out_are_not(rng: np.random.Generat
     assert_same_bits(net.value_and_grad(x, t, out=other.gradients)[1].weights[0], grads.weights[0])
 
 
-def test_out_of_a_network_that_python_runs(rng: np.random.Generator) -> None:
+def test_out_is_filled_by_a_network_with_python_units(rng: np.random.Generator) -> None:
     net = fastbp.Network(fastbp.Linear(3, 2), Double(), loss=fastbp.MSE(), dtype="float64", seed=0)
     x, t = rng.normal(size=(4, 3)), rng.normal(size=(4, 2))
     loss, grads = net.value_and_grad(x, t)
@@ -589,7 +589,7 @@ def test_a_view_from_forward_keeps_its_memory(rng: np.random.Generator) -> None:
     y[...] = 1  # and it can be written
 
 
-# ---- the two sweeps --------------------------------------------------------------------------------------------------
+# ---- the two passes --------------------------------------------------------------------------------------------------
 
 
 def test_backward_for_any_dy(rng: np.random.Generator) -> None:
@@ -608,7 +608,7 @@ def test_backward_for_any_dy(rng: np.random.Generator) -> None:
     assert_allclose(net.gradients.flat, 2 * gradients, rtol=1e-14)
 
 
-def test_backward_goes_to_the_last_forward(rng: np.random.Generator) -> None:
+def test_backward_belongs_to_the_last_forward(rng: np.random.Generator) -> None:
     net = fastbp.MLP([4, 6, 3], hidden="tanh", dtype="float64", seed=0)
     x, other, dy = rng.normal(size=(5, 4)), rng.normal(size=(9, 4)), rng.normal(size=(5, 3))
     net.forward(x)
@@ -622,7 +622,7 @@ def test_backward_goes_to_the_last_forward(rng: np.random.Generator) -> None:
 
 @BY_DTYPE
 @pytest.mark.parametrize("n", [1, 4, 11, 300])
-def test_the_networks_own_output_may_come_back(n: int, dtype: Any, rng: np.random.Generator) -> None:
+def test_the_networks_own_output_may_be_its_input(n: int, dtype: Any, rng: np.random.Generator) -> None:
     """What forward and backward return lies where the next call writes."""
     net = fastbp.MLP([70, 70], loss="mse", dtype=dtype, seed=0)
     x = inputs(rng, (n, 70), dtype)
@@ -681,17 +681,17 @@ def test_a_fused_step_does_not_keep_its_gradients(
     sizes: tuple[int, ...], rows: int, optimizer: fastbp.Optimizer, rng: np.random.Generator
 ) -> None:
     net = fastbp.MLP(sizes, hidden="tanh", seed=0)
-    twin = net.copy()
+    net_copy = net.copy()
     x, t = rng.normal(size=(rows, sizes[0])).astype(np.float32), rng.integers(0, sizes[-1], rows)
     for _ in range(3):
         loss = net.train_step(x, t, optimizer)
         with pytest.raises(RuntimeError, match=r"not kept.*value_and_grad"):
             _ = net.gradients
         # One after the other, the same bits come out.
-        expected, _ = twin.value_and_grad(x, t)
-        twin._update_by(optimizer).apply()
+        expected, _ = net_copy.value_and_grad(x, t)
+        net_copy._update_by(optimizer).apply()
         assert loss == expected
-        assert_same_bits(net.flat_parameters, twin.flat_parameters)
+        assert_same_bits(net.flat_parameters, net_copy.flat_parameters)
     assert net.value_and_grad(x, t)[1] is net.gradients
     fastbp.train(net, x, t, optimizer=optimizer, epochs=1, batch_size=20)
     with pytest.raises(RuntimeError, match=r"not kept"):
@@ -704,7 +704,7 @@ def test_a_fused_step_does_not_keep_its_gradients(
 @pytest.mark.kernel
 @pytest.mark.parametrize("outputs", [1, 2, 3, 4, 5, 17])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_small_networks_meet_the_twin_at_every_batch(outputs: int, dtype: str, rng: np.random.Generator) -> None:
+def test_small_networks_agree_with_numpy_at_every_batch(outputs: int, dtype: str, rng: np.random.Generator) -> None:
     """Blocks of rows of each size, few outputs, dot products or turned weights; x of any strides."""
     net = fastbp.MLP([9, 33, 21, outputs], hidden="tanh", loss="mse", dtype=dtype, seed=0)
     for rows in (1, 2, 3, 4, 5, 7, 8, 11, 12, 13, 16, 23, 24, 25, 31, 96, 100, 200, 333):
@@ -726,7 +726,7 @@ def test_predict_takes_the_first_of_the_largest(rng: np.random.Generator) -> Non
     assert (net.predict(x).dtype, net.predict(x[:0]).shape) == (np.int64, (0,))
 
 
-def test_a_failed_call_leaves_the_last_forward_or_says_so(rng: np.random.Generator) -> None:
+def test_backward_after_a_failed_call_is_right_or_raises(rng: np.random.Generator) -> None:
     """Never a gradient of something else, and never a look beyond an array."""
     for units in ([fastbp.Linear(3, 2)], [fastbp.Linear(3, 2), Double()], [fastbp.Linear(3, 2), Fragile()]):
         net = fastbp.Network(*units, loss=fastbp.SoftmaxNLL(), dtype="float64", seed=0)
@@ -765,7 +765,7 @@ def test_a_batch_of_no_rows(dtype: Any) -> None:
 
 @BY_DTYPE
 @BY_LOSS
-def test_predictions(rule: LossRule, dtype: Any, rng: np.random.Generator) -> None:
+def test_predictions_by_loss(rule: LossRule, dtype: Any, rng: np.random.Generator) -> None:
     net = scattered(fastbp.MLP([4, 6, 3], hidden="tanh", loss=rule.name, dtype=dtype, seed=0), rng)
     x = inputs(rng, (50, 4), dtype)
     y = net.forward(x).copy()
@@ -831,7 +831,7 @@ CHAINS: dict[str, Callable[[], list[fastbp.Unit]]] = {
     pairs=["chain dtype", "rule dtype"],
     always=lambda chain, rule, _: rule.name in ("softmax_nll", "mse"),
 )
-def test_chains(chain: str, rule: LossRule, dtype: Any, rng: np.random.Generator) -> None:
+def test_chains_of_units(chain: str, rule: LossRule, dtype: Any, rng: np.random.Generator) -> None:
     loss = getattr(fastbp, rule.unit)()
     net = scattered(fastbp.Network(*CHAINS[chain](), loss=loss, dtype=dtype, seed=0), rng)
     assert net.loss is loss
@@ -903,7 +903,7 @@ class Scale(fastbp.Unit):
 
 
 class Pairs(fastbp.Unit):
-    """Adds neighbouring columns: a width that nobody knows before it runs. Gives and takes views of odd strides."""
+    """Adds neighbouring columns: its width is unknown before it runs. Gives and takes views of odd strides."""
 
     def forward(self, x: Array) -> Array:
         return np.asfortranarray(x[:, ::2] + x[:, 1::2])
@@ -1021,7 +1021,7 @@ def test_subclasses_run_in_python(rng: np.random.Generator) -> None:
             return dx
 
     x, t = rng.normal(size=(5, 3)), rng.normal(size=(5, 2))
-    # A stretch of the engine's between two of Python's, in which there is no linear unit.
+    # An engine's segment between two units in Python, in which there is no linear unit.
     between = fastbp.Network(Halved(3, 4), fastbp.Tanh(), Halved(4, 2), loss=fastbp.MSE(), dtype="float64", seed=0)
     assert fastbp.check_gradients(between, x, t).ok
     calls.clear()
@@ -1079,7 +1079,7 @@ class Returns(fastbp.Unit):
         (Returns(None, np.zeros((1, 4), np.float32)), ValueError, r"unit 1, .*\(1, 4\) from backward, .* \(5, 4\)"),
     ],
 )
-def test_users_units_are_held_to_their_promise(unit: Returns, error: type[Exception], message: str) -> None:
+def test_wrong_results_of_users_units_raise(unit: Returns, error: type[Exception], message: str) -> None:
     net = fastbp.Network(fastbp.Linear(3, 4), unit.fresh(), fastbp.Linear(4, 2), loss=fastbp.MSE(), seed=0)
     x, t = np.ones((5, 3), np.float32), np.ones((5, 2), np.float32)
     with unchanged(net.flat_parameters), pytest.raises(error, match=message):
@@ -1105,7 +1105,7 @@ class Gives(fastbp.Loss):
         (np.ones(5), np.zeros((5, 2), np.float32), TypeError, "scalar"),
     ],
 )
-def test_users_losses_are_held_to_their_promise(loss: Any, dy: Any, error: type[Exception], message: str) -> None:
+def test_wrong_results_of_users_losses_raise(loss: Any, dy: Any, error: type[Exception], message: str) -> None:
     net = fastbp.Network(fastbp.Linear(3, 2), loss=Gives(loss, dy), seed=0)
     net.gradients.flat[...] = 7
     x = np.ones((5, 3), np.float32)
@@ -1150,7 +1150,7 @@ def test_copies_of_networks_with_users_units(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", 0, "", int])
-def test_copies_of_no_dtype(dtype: Any) -> None:
+def test_copies_keep_the_dtype(dtype: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=r"unknown dtype .*: known are 'float32', 'float64'"):
         fastbp.MLP([2, 1]).copy(dtype)
 
@@ -1234,7 +1234,7 @@ def test_a_unit_that_was_used_alone_or_has_another_dtype() -> None:
     fastbp.Network(free, loss=fastbp.MSE())
 
 
-def test_units_are_free_again_where_one_cannot_begin() -> None:
+def test_units_are_free_again_when_initialization_fails() -> None:
     class Unfinished(fastbp.Unit):
         def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
             return {"a": (2,)}
@@ -1290,7 +1290,7 @@ BAD_NETWORKS: list[tuple[Callable[[], Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("make", "error", "message"), BAD_NETWORKS, ids=[case[2] for case in BAD_NETWORKS])
-def test_networks_that_cannot_be(make: Callable[[], Any], error: type[Exception], message: str) -> None:
+def test_invalid_networks_raise(make: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
 
@@ -1374,7 +1374,7 @@ BAD_X: dict[str, tuple[Any, type[Exception], str]] = {
 
 @pytest.mark.parametrize("case", BAD_X)
 @pytest.mark.parametrize("python", [False, True], ids=["engine", "python"])
-def test_bad_x(case: str, python: bool) -> None:
+def test_invalid_x_raises(case: str, python: bool) -> None:
     call = Call.make("softmax_nll", python, "float32")
     x, error, message = BAD_X[case]
     for method in EVERYWHERE:
@@ -1382,7 +1382,7 @@ def test_bad_x(case: str, python: bool) -> None:
             call.run(method, x=x)
 
 
-def test_float32_data_on_a_float64_network() -> None:
+def test_float32_data_on_a_float64_network_raises() -> None:
     call = Call.make("mse", False, "float64")
     for method in (*METHODS, "forward"):
         with call.unmoved(), pytest.raises(TypeError, match=r'astype\(np.float64\).*dtype="float32"'):
@@ -1433,7 +1433,7 @@ BAD_T: dict[str, dict[str, tuple[Any, type[Exception], str]]] = {
 
 @pytest.mark.parametrize(("loss", "case"), [(loss, case) for loss, cases in BAD_T.items() for case in cases])
 @pytest.mark.parametrize("python", [False, True], ids=["engine", "python"])
-def test_bad_targets(loss: str, case: str, python: bool) -> None:
+def test_invalid_targets_raise(loss: str, case: str, python: bool) -> None:
     call = Call.make(loss, python, "float32")
     t, error, message = BAD_T[loss][case]
     for method in METHODS:
@@ -1459,7 +1459,7 @@ BAD_WEIGHTS: dict[str, tuple[Any, type[Exception], str]] = {
 
 @pytest.mark.parametrize("case", BAD_WEIGHTS)
 @pytest.mark.parametrize("python", [False, True], ids=["engine", "python"])
-def test_bad_weights(case: str, python: bool) -> None:
+def test_invalid_weights_raise(case: str, python: bool) -> None:
     call = Call.make("softmax_nll", python, "float32")
     weight, error, message = BAD_WEIGHTS[case]
     for method in METHODS:
@@ -1467,7 +1467,7 @@ def test_bad_weights(case: str, python: bool) -> None:
             call.run(method, sample_weight=weight)
 
 
-def test_weights_whose_sum_cannot_divide() -> None:
+def test_weights_that_sum_to_zero_raise() -> None:
     for python in (False, True):
         call = Call.make("mse", python, "float64")
         for method in METHODS:
@@ -1476,7 +1476,7 @@ def test_weights_whose_sum_cannot_divide() -> None:
 
 
 @pytest.mark.parametrize("python", [False, True], ids=["engine", "python"])
-def test_bad_out(python: bool) -> None:
+def test_invalid_out_raises(python: bool) -> None:
     call = Call.make("mse", python, "float32")
     net = call.net
     wider = fastbp.MLP([IN, 7, OUT], seed=0).gradients
@@ -1497,7 +1497,7 @@ def test_bad_out(python: bool) -> None:
 
 
 @pytest.mark.parametrize("python", [False, True], ids=["engine", "python"])
-def test_bad_dy(python: bool) -> None:
+def test_invalid_dy_raises(python: bool) -> None:
     call = Call.make("mse", python, "float32")
     dy = np.ones((N, OUT), np.float32)
     cases: list[tuple[Any, type[Exception], str]] = [
@@ -1518,7 +1518,7 @@ def test_bad_dy(python: bool) -> None:
         assert_same_bits(net.backward(dy), dx)
 
 
-def test_bad_optimizers() -> None:
+def test_invalid_optimizers_raise() -> None:
     call = Call.make("mse", False, "float32")
     x, t = call.arguments["x"], call.arguments["t"]
     for optimizer in (None, "sgd", fastbp.SGD, 0.1):
@@ -1620,7 +1620,7 @@ def test_a_refused_call_changes_neither_steps_nor_statistics_nor_gradients(pytho
         assert_array_equal(net.gradients.flat, expected)
 
 
-def test_a_unit_of_the_users_own_knows_the_networks_mode_after_a_prediction() -> None:
+def test_users_unit_has_the_networks_mode_after_a_prediction() -> None:
     net = with_state(Passing())
     x, t = seeded(0).normal(size=(6, 4)), np.array([0, 1, 2, 0, 1, 2])
     calls: list[Callable[[], object]] = [
@@ -1638,7 +1638,7 @@ def test_a_unit_of_the_users_own_knows_the_networks_mode_after_a_prediction() ->
             assert [unit.training for unit in net.units] == [net.training] * 5
 
 
-def test_a_copy_has_what_a_users_network_was_made_with() -> None:
+def test_copies_of_users_networks_keep_their_arguments() -> None:
     class Tower(fastbp.Network):
         def __init__(self, *, width: int, seed: int | None = None) -> None:
             self.width = width
@@ -1650,7 +1650,7 @@ def test_a_copy_has_what_a_users_network_was_made_with() -> None:
         assert_array_equal(made.flat_parameters, net.flat_parameters)
 
 
-def test_an_update_lets_no_other_thread_in() -> None:
+def test_update_holds_lock() -> None:
     """A rate that is asked for within an update finds the network entered."""
     net = fastbp.MLP([4, 3], dtype="float64", seed=0)
     x, t = np.ones((2, 4)), np.array([0, 1])
@@ -1667,7 +1667,7 @@ def test_an_update_lets_no_other_thread_in() -> None:
     assert len(refusals) == 1
 
 
-def test_one_step_of_several_gradients_at_a_time() -> None:
+def test_accumulated_step_holds_lock() -> None:
     net = fastbp.MLP([4, 3], dtype="float64", seed=0)
     x, t = np.ones((2, 4)), np.array([0, 1])
 

@@ -31,7 +31,7 @@ def unpickled(folder: Path, name: str) -> Any:
         return pickle.loads((folder / f"{name.replace(' ', '-')}.pkl").read_bytes())
 
 
-def test_there_are_some() -> None:
+def test_old_files_exist() -> None:
     assert FOLDERS
 
 

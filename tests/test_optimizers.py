@@ -1,4 +1,4 @@
-"""Optimizers: against torch (recorded and live), compiled rules against their numpy twins, state, and bad arguments."""
+"""Optimizers: against torch (recorded and live), compiled rules against numpy, state, and bad arguments."""
 
 from __future__ import annotations
 
@@ -99,19 +99,19 @@ def compiled_step(optimizer, w, gradient):
     state.step += 1
 
 
-ROADS = {"numpy": numpy_step, "compiled": compiled_step}
+STEPS = {"numpy": numpy_step, "compiled": compiled_step}
 
 
 # ---- torch -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("by", STEPS)
 @pytest.mark.parametrize("case", RECORDED["cases"], ids=lambda case: f"{case['rule']}-{case['options']}")
-def test_fifty_steps_are_those_recorded_from_torch(road, case):
+def test_fifty_steps_are_those_recorded_from_torch(by, case):
     w, matrix, pushes = (np.array(RECORDED[name]) for name in ("start", "matrix", "pushes"))
     optimizer = RULES[TORCHS.get(case["rule"], case["rule"])](**case["options"])
     for step, push in enumerate(pushes, start=1):
-        ROADS[road](optimizer, w, matrix @ w + push)
+        STEPS[by](optimizer, w, matrix @ w + push)
         if str(step) in case["values"]:
             # torch keeps NAdam's product of momenta in float32, whatever the parameters are.
             rtol, atol = (1e-6, 1e-9) if case["rule"] == "NAdam" else (1e-12, 1e-14)
@@ -119,7 +119,7 @@ def test_fifty_steps_are_those_recorded_from_torch(road, case):
     assert optimizer.state_for(w).step == 50
 
 
-def test_the_defaults_are_torchs():
+def test_defaults_are_torchs():
     assert repr(SGD()) == (
         "SGD(lr=0.001, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, lr_inside=False)"
     )
@@ -131,10 +131,10 @@ def test_the_defaults_are_torchs():
 
 
 @pytest.mark.bridge
-@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("by", STEPS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", RECORDED["cases"], ids=lambda case: f"{case['rule']}-{case['options']}")
-def test_live_torch_agrees(road, dtype, case):
+def test_live_torch_agrees(by, dtype, case):
     torch = pytest.importorskip("torch", reason="torch is not installed")
     rng = seeded(0)
     w = rng.standard_normal(1000).astype(dtype)
@@ -143,7 +143,7 @@ def test_live_torch_agrees(road, dtype, case):
     their_optimizer = getattr(torch.optim, case["rule"])([theirs], **case["options"])
     for _ in range(10):
         gradient = rng.standard_normal(1000).astype(dtype)
-        ROADS[road](optimizer, w, gradient)
+        STEPS[by](optimizer, w, gradient)
         theirs.grad = torch.tensor(gradient)
         their_optimizer.step()
     # Ten steps of numbers of size 1. Each has about twenty roundings; in float32 torch takes 1 - b1, a tenth, in the
@@ -162,7 +162,7 @@ def test_torch_weighs_momentum_that_comes_later_as_we_do():
         assert w[0] == expected
 
 
-def test_lion_is_its_papers():
+def test_lion_follows_its_paper():
     """Algorithm 2 of the paper, written out for one number."""
     optimizer, w, m = fastbp.Lion(lr=0.1, betas=(0.9, 0.99), weight_decay=0.5), np.array([1.0]), 0.0
     expected = 1.0
@@ -182,9 +182,9 @@ SKLEARNS = [
 ]
 
 
-@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("by", STEPS)
 @pytest.mark.parametrize(("name", "options", "ours"), SKLEARNS)
-def test_the_other_convention_is_scikit_learns(road, name, options, ours):
+def test_options_give_scikit_learns_convention(by, name, options, ours):
     theirs = pytest.importorskip("sklearn.neural_network._stochastic_optimizers")
     rng = seeded(0)
     w, optimizer = rng.standard_normal(50), ours()
@@ -194,12 +194,12 @@ def test_the_other_convention_is_scikit_learns(road, name, options, ours):
         gradient = rng.standard_normal(50)
         if name == "SGDOptimizer":  # a rate that changes tells whether it is inside the velocity
             optimizer.lr = their_optimizer.learning_rate = 0.05 / (1 + step)
-        ROADS[road](optimizer, w, gradient)
+        STEPS[by](optimizer, w, gradient)
         their_optimizer.update_params(params, [gradient])
     np.testing.assert_allclose(w, params[0], rtol=1e-12, atol=1e-14)
 
 
-# ---- the compiled rules against their twins --------------------------------------------------------------------------
+# ---- the compiled rules against their references ---------------------------------------------------------------------
 
 
 def wide(array):
@@ -208,7 +208,7 @@ def wide(array):
 
 
 def moved_by(optimizer, w, gradient, arrays, step, carried):
-    """The twin's step in a wider dtype: the parameters, the states and what is carried after it."""
+    """The reference's step in a wider dtype: the parameters, the states and what is carried after it."""
     w, arrays = wide(w), [None if array is None else wide(array) for array in arrays]
     options = {hyper.name: getattr(optimizer, hyper.name) for hyper in optimizer.rule.hyper} | {"step": step}
     if optimizer.rule.carried:
@@ -232,8 +232,8 @@ def test_the_compiled_table_has_the_rows():
     pairs=["name dtype", "size dtype"],
     always=lambda name, size, _: size == 4_003 or name.startswith("adam-"),
 )
-def test_compiled_rules_agree_with_their_twins(name, size, dtype):
-    """To what 40 roundings make of it: found by the twin itself, with its inputs moved by so much."""
+def test_compiled_rules_agree_with_their_reference(name, size, dtype):
+    """To what 40 roundings make of it: found by the reference itself, with its inputs moved by so much."""
     optimizer = make(name)
     eps = np.finfo(dtype).eps
     rng = seeded(size)
@@ -278,7 +278,7 @@ def test_compiled_rules_agree_with_their_twins(name, size, dtype):
 
 @pytest.mark.kernel
 @grid("name dtype", OPTIMIZER_CASES, DTYPES)
-def test_a_nan_stays_where_it_is(name, dtype):
+def test_nan_gradients_stay_in_their_element(name, dtype):
     optimizer = make(name)
     gradient = np.ones(21, dtype)
     gradient[5] = np.nan
@@ -288,14 +288,14 @@ def test_a_nan_stays_where_it_is(name, dtype):
 
 
 @pytest.mark.parametrize("name", OPTIMIZER_CASES)
-def test_hyperparameters_that_change_on_the_way_are_the_next_steps(name):
-    """Both roads carry on from step to step the same things."""
+def test_changed_hyperparameters_count_from_the_next_step(name):
+    """Both carry on from step to step the same things."""
     rng = seeded(0)
-    ours, twins = make(name), make(name)
+    ours, by_numpy = make(name), make(name)
     a = rng.standard_normal(33)
     b = a.copy()
     for step in range(12):
-        for optimizer in (ours, twins):
+        for optimizer in (ours, by_numpy):
             optimizer.lr = 0.1 / (1 + step)
             if step == 5 and "betas" in optimizer._values:
                 optimizer.betas = (0.6, 0.8)
@@ -303,7 +303,7 @@ def test_hyperparameters_that_change_on_the_way_are_the_next_steps(name):
                 optimizer.momentum = 0.4
         gradient = rng.standard_normal(33)
         compiled_step(ours, a, gradient)
-        numpy_step(twins, b, gradient)
+        numpy_step(by_numpy, b, gradient)
     np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
 
 
@@ -319,22 +319,22 @@ def a_network(dtype="float64", seed=0):
 @pytest.mark.parametrize("name", OPTIMIZER_CASES)
 def test_train_step_makes_the_step_of_update(name):
     net, x, t = a_network()
-    twin = net.copy()
+    net_copy = net.copy()
     compiled, python = make(name), make(name)
     for step in range(1, 6):
         loss = net.train_step(x, t, compiled)
-        twin_loss, grads = twin.value_and_grad(x, t)
-        python.update(twin.flat_parameters, grads.flat)
-        assert loss == pytest.approx(twin_loss, rel=1e-12)
-        np.testing.assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=1e-11, atol=1e-13)
+        expected_loss, grads = net_copy.value_and_grad(x, t)
+        python.update(net_copy.flat_parameters, grads.flat)
+        assert loss == pytest.approx(expected_loss, rel=1e-12)
+        np.testing.assert_allclose(net.flat_parameters, net_copy.flat_parameters, rtol=1e-11, atol=1e-13)
         assert compiled.state_for(net).step == step
     for array, other in zip(
-        compiled.state_for(net).arrays.values(), python.state_for(twin).arrays.values(), strict=True
+        compiled.state_for(net).arrays.values(), python.state_for(net_copy).arrays.values(), strict=True
     ):
         np.testing.assert_allclose(array, other, rtol=1e-10, atol=1e-13)
 
 
-def test_an_optimizer_of_the_users_own_is_called():
+def test_a_users_optimizer_is_called():
     class Sign(Optimizer):
         calls = 0
 
@@ -351,7 +351,7 @@ def test_an_optimizer_of_the_users_own_is_called():
     assert optimizer.calls == 1 + 2 * 3
 
 
-def test_an_update_written_over_that_of_sgd_is_called():
+def test_an_overridden_update_is_called():
     class Still(SGD):
         def update(self, parameters, gradients):
             pass
@@ -426,7 +426,7 @@ def test_each_network_has_its_own_state():
     assert optimizer.state_for(b).arrays["velocity"][0] == 1
 
 
-def test_state_goes_with_its_network_and_keeps_none_alive():
+def test_state_is_freed_with_its_network():
     optimizer, net, other = SGD(momentum=0.9), FlatNetwork(), FlatNetwork()
     optimizer.state_for(other)
     velocity, memory = weakref.ref(optimizer.state_for(net).arrays["velocity"]), weakref.ref(net)
@@ -437,7 +437,7 @@ def test_state_goes_with_its_network_and_keeps_none_alive():
     assert len(optimizer._states) == 1
 
 
-def test_an_optimizer_can_go_before_its_network():
+def test_an_optimizer_may_be_freed_before_its_network():
     net, optimizer = FlatNetwork(), Adam()
     gone = weakref.ref(optimizer)
     optimizer.state_for(net)
@@ -447,12 +447,12 @@ def test_an_optimizer_can_go_before_its_network():
     del net  # and the callback of the weak reference finds nothing amiss
 
 
-@pytest.mark.parametrize("road", [copy.copy, copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
 @pytest.mark.parametrize("name", OPTIMIZER_CASES)
-def test_copies_have_the_hyperparameters_and_no_state(road, name):
+def test_copies_have_the_hyperparameters_and_no_state(copied, name):
     net, optimizer = FlatNetwork(), make(name)
     optimizer.update(net.flat_parameters, np.ones(5, np.float32))
-    other = road(optimizer)
+    other = copied(optimizer)
     assert repr(other) == repr(optimizer)
     assert other.hyperparameters() == optimizer.hyperparameters()
     assert other.state_for(net).step == 0
@@ -472,7 +472,7 @@ def test_the_engine_gets_the_arrays_it_uses():
     assert (m is state.arrays["m"], v is state.arrays["v"], v_max) == (True, True, None)
 
 
-def test_a_state_may_begin_as_something():
+def test_states_begin_as_their_rule_says():
     net = FlatNetwork()
     optimizer = fastbp.Adagrad(initial_accumulator_value=0.25)
     assert optimizer.state_for(net).arrays["total"].tolist() == [0.25] * 5
@@ -545,7 +545,7 @@ def test_bad_hyperparameters_raise_and_change_nothing(rule, name, value, error, 
     assert repr(optimizer) == before
 
 
-def test_dampening_goes_with_neither_nesterov_nor_the_rate_inside():
+def test_dampening_with_nesterov_or_rate_inside_raises():
     for options in ({"nesterov": True}, {"lr_inside": True}):
         with pytest.raises(ValueError, match=r"needs dampening 0, got dampening 0\.1"):
             SGD(momentum=0.9, dampening=0.1, **options)
@@ -556,7 +556,7 @@ def test_dampening_goes_with_neither_nesterov_nor_the_rate_inside():
 
 
 @pytest.mark.parametrize("rule", RULES.values())
-def test_the_signature_says_what_there_is(rule):
+def test_signatures_list_the_hyperparameters(rule):
     """`help` and editors read it; a subclass with arguments of its own has its own."""
     defaults = {name: p.default for name, p in inspect.signature(rule).parameters.items()}
     extras = dict.fromkeys(("groups", "clip_value", "clip_norm"))
@@ -572,7 +572,7 @@ def test_the_signature_says_what_there_is(rule):
 
 @pytest.mark.parametrize("rule", RULES.values())
 def test_unknown_hyperparameters_list_the_known(rule):
-    with pytest.raises(TypeError, match=rf"{rule.__name__}: unknown hyper-parameter 'rate': known are 'lr', "):
+    with pytest.raises(TypeError, match=rf"{rule.__name__}: unknown hyper-parameter 'rate': known are 'lr'"):
         rule(rate=0.1)
     with pytest.raises(TypeError, match="got lr twice"):
         rule(0.1, lr=0.1)
@@ -580,7 +580,7 @@ def test_unknown_hyperparameters_list_the_known(rule):
         rule(*range(9))
 
 
-def test_momentum_cannot_be_taken_from_under_nesterov():
+def test_removing_momentum_with_nesterov_raises():
     optimizer = SGD(momentum=0.9, nesterov=True)
     with pytest.raises(ValueError, match=r"nesterov=True needs momentum > 0"):
         optimizer.momentum = 0.0
@@ -590,7 +590,7 @@ def test_momentum_cannot_be_taken_from_under_nesterov():
 
 
 @pytest.mark.parametrize("number", [1, np.float32(0.5), np.float64(0.5), np.int64(1), Fraction(1, 2)])
-def test_any_real_number_will_do(number):
+def test_any_real_number_is_accepted(number):
     optimizer = SGD(lr=number)
     assert type(optimizer.lr) is float
     assert optimizer.lr == float(number)
@@ -610,12 +610,12 @@ def test_any_real_number_will_do(number):
     ],
 )
 @pytest.mark.parametrize("rule", [SGD, Adam])
-def test_update_takes_two_flat_arrays(rule, parameters, gradients, error, message):
+def test_update_of_other_arrays_raises(rule, parameters, gradients, error, message):
     with pytest.raises(error, match=message):
         rule().update(parameters, gradients)
 
 
-def test_state_for_wants_a_network():
+def test_state_for_other_objects_raises():
     with pytest.raises(TypeError, match="expected a network or its flat_parameters, got str"):
         SGD().state_for("net")
 

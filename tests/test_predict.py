@@ -89,7 +89,7 @@ def test_links_and_labels(columns: int, dtype: Any, rng: np.random.Generator) ->
             z = outputs(weights, biases, x)
             for link in (None, "softmax", "sigmoid", "exp", "identity"):
                 y = predicted(engine, table, x, link)
-                expected = z if link in (None, "identity") else np.exp(z) if link == "exp" else twin(link, z)
+                expected = z if link in (None, "identity") else np.exp(z) if link == "exp" else by_numpy(link, z)
                 relative = 4 * bound(dtype, sizes) * max(1, np.abs(z).max())
                 np.testing.assert_allclose(y, expected, rtol=relative, atol=relative)
                 labels = np.full(rows, -1, np.int64)
@@ -97,13 +97,13 @@ def test_links_and_labels(columns: int, dtype: Any, rng: np.random.Generator) ->
                 np.testing.assert_array_equal(labels, y[:, 0] > 0.5 if columns == 1 else y.argmax(axis=1))
 
 
-def twin(link: str, z: Array) -> Array:
+def by_numpy(link: str, z: Array) -> Array:
     y: Array = getattr(fastbp.reference, link)(z)
     return y
 
 
 @pytest.mark.parametrize("sizes", [(6, 20, 3), (512, 20, 3), LARGE])
-def test_refuses_what_is_not_finite(sizes: tuple[int, ...], rng: np.random.Generator) -> None:
+def test_nonfinite_x_raises(sizes: tuple[int, ...], rng: np.random.Generator) -> None:
     weights, biases, engine = layers(sizes, np.float64, rng)
     table = _engine.Table(weights, biases)
     for rows in (1, 3, 300):
@@ -151,7 +151,7 @@ def test_branches_and_units_of_the_table(rng: np.random.Generator) -> None:
                 np.testing.assert_allclose(y, units.outputs(x), rtol=1e-12, atol=1e-13)
 
 
-def test_what_forward_left_stays(rng: np.random.Generator) -> None:
+def test_predict_leaves_the_last_forward(rng: np.random.Generator) -> None:
     weights, biases, engine = layers((6, 20, 3), np.float64, rng)
     table = _engine.Table(weights, biases)
     x = rng.standard_normal((40, 6))
@@ -177,7 +177,7 @@ def test_no_rows(rng: np.random.Generator) -> None:
         assert engine.predict_into(np.empty((0, sizes[0])), _engine.Table(weights, biases), np.empty((0, sizes[-1])))
 
 
-def test_arguments(rng: np.random.Generator) -> None:
+def test_invalid_arguments_raise(rng: np.random.Generator) -> None:
     weights, biases, engine = layers((6, 20, 3), np.float64, rng)
     table = _engine.Table(weights, biases)
     x, out = rng.standard_normal((4, 6)), np.empty((4, 3))
@@ -204,7 +204,7 @@ def test_arguments(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_softmax_of_what_is_not_finite(dtype: Any) -> None:
+def test_softmax_of_nonfinite_outputs(dtype: Any) -> None:
     engine = _engine.Engine(np.dtype(dtype).itemsize, [("linear", 1, 3)])
     for logits, expected in (
         ([-np.inf, 0, 0], [0, 0.5, 0.5]),

@@ -33,7 +33,7 @@ def test_sweeps(name: str, threads: int, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_sweep_writes_what_it_says(dtype: str) -> None:
+def test_sweeps_write_their_results(dtype: str) -> None:
     """The whole of the arrays and nothing beside them."""
     n = 512
     whole = np.full(3 * n + 32, 7, dtype)
@@ -65,13 +65,13 @@ def test_a_sweep_writes_what_it_says(dtype: str) -> None:
         (("triad", "float32", 2, 512), "buffer has 512 bytes, too few for 2 threads"),
     ],
 )
-def test_wrong_arguments(arguments: tuple[Any, ...], message: str) -> None:
+def test_wrong_arguments_raise(arguments: tuple[Any, ...], message: str) -> None:
     *names, size = arguments
     with pytest.raises(ValueError, match=message):
         probe.sweep(*names, np.zeros(size, np.uint8))
 
 
-def test_wrong_buffers() -> None:
+def test_wrong_buffers_raise() -> None:
     frozen = np.zeros(4096, np.uint8)
     frozen.flags.writeable = False
     for buffer in (frozen, np.zeros(8192, np.uint8)[::2], np.zeros(4096, np.float32)):

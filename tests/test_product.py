@@ -56,7 +56,7 @@ def test_a_transposed_operand_is_not_copied() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("sizes", [(150, 301, 77, 11), (70, 33, 1000), (400, 20, 400, 3), (33, 2000)])
-def test_a_plan_serves_smaller_batches(sizes: tuple[int, ...], dtype: str, rng: np.random.Generator) -> None:
+def test_a_plan_can_be_used_for_smaller_batches(sizes: tuple[int, ...], dtype: str, rng: np.random.Generator) -> None:
     """A smaller product may want more room than a larger one: its tiles are wider. (FASTBP_DEBUG=1 checks each.)"""
     x = rng.standard_normal((1000, sizes[0])).astype(dtype)
     t = rng.integers(0, sizes[-1], 1000)

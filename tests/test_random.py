@@ -1,4 +1,4 @@
-"""The generator against published vectors, a twin in Python's integers, mpmath, and what chance allows."""
+"""The generator against published vectors, a reference in Python's integers, mpmath, and what chance allows."""
 
 import copy
 import hashlib
@@ -28,7 +28,7 @@ SIGMAS = 4.9  # two-sided, normal: P(|z| > 4.9) = 0.96e-6
 # ---------------------------------------------------------------- the cipher
 
 
-def twin_block(seed: int, stream: int, block: int) -> tuple[int, ...]:
+def python_block(seed: int, stream: int, block: int) -> tuple[int, ...]:
     """Philox4x32-10 in Python's integers, from the paper's description."""
     half = 0xFFFFFFFF
     left, right = [block & half, stream & half], [block >> 32, stream >> 32]
@@ -43,8 +43,8 @@ def twin_block(seed: int, stream: int, block: int) -> tuple[int, ...]:
     return left[0], right[0], left[1], right[1]
 
 
-def twin_word(seed: int, stream: int, position: int) -> int:
-    words = twin_block(seed, stream, position >> 1)
+def python_word(seed: int, stream: int, position: int) -> int:
+    words = python_block(seed, stream, position >> 1)
     low, high = words[2:] if position & 1 else words[:2]
     return low | high << 32
 
@@ -57,7 +57,7 @@ KNOWN_ANSWERS = [
 ]
 
 
-@pytest.mark.parametrize("block", [random.block, twin_block], ids=["compiled", "twin"])
+@pytest.mark.parametrize("block", [random.block, python_block], ids=["compiled", "python"])
 @pytest.mark.parametrize(("counter", "key", "result"), KNOWN_ANSWERS, ids=["zeros", "ones", "pi"])
 def test_known_answers(block: Any, counter: str, key: str, result: str) -> None:
     c = [int(word, 16) for word in counter.split()]
@@ -70,8 +70,8 @@ COUNTERS = [0, 1, 2**32 - 1, 2**32, 2**63, WORD, 0x0123456789ABCDEF]
 
 
 @pytest.mark.parametrize(("seed", "stream", "block"), list(itertools.product(COUNTERS, repeat=3)))
-def test_blocks_equal_the_twins(seed: int, stream: int, block: int) -> None:
-    assert random.block(seed, stream, block) == twin_block(seed, stream, block)
+def test_blocks_equal_the_reference(seed: int, stream: int, block: int) -> None:
+    assert random.block(seed, stream, block) == python_block(seed, stream, block)
 
 
 # ---------------------------------------------------------------- recorded values: a change of the streams is noticed
@@ -119,15 +119,15 @@ def test_recorded_permutation() -> None:
     assert Philox(0).permutation(10).tolist() == [6, 7, 3, 4, 9, 1, 0, 2, 5, 8]
 
 
-# ---------------------------------------------------------------- draws against the twin
+# ---------------------------------------------------------------- draws against the reference
 
 
 @pytest.mark.parametrize(("seed", "stream"), [(0, 0), (1, 0), (0, 1), (WORD, WORD)])
 @pytest.mark.parametrize("position", [0, 1, 2**33 + 1])
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 511, 512, 513, 1200])
-def test_uniforms_equal_the_twins(seed: int, stream: int, position: int, n: int) -> None:
+def test_uniforms_equal_the_reference(seed: int, stream: int, position: int, n: int) -> None:
     got = Philox(seed, stream, position=position).uniform(np.empty(n))
-    want = [math.ldexp(twin_word(seed, stream, position + i) >> 11, -53) for i in range(n)]
+    want = [math.ldexp(python_word(seed, stream, position + i) >> 11, -53) for i in range(n)]
     assert got.tolist() == want
 
 
@@ -144,7 +144,7 @@ def test_mean_and_std_are_applied_in_two_roundings() -> None:
 def test_normals_are_the_quantiles_of_their_words() -> None:
     n = 300
     got = Philox(3, 4).normal(np.empty(n)).tolist()
-    assert got == [random.quantile(((twin_word(3, 4, i) >> 12) + 0.5) / 2**52) for i in range(n)]
+    assert got == [random.quantile(((python_word(3, 4, i) >> 12) + 0.5) / 2**52) for i in range(n)]
 
 
 def quantile_arguments() -> list[float]:
@@ -172,15 +172,15 @@ def test_quantiles_are_odd() -> None:
         assert random.quantile(1.0 - u) == -random.quantile(u)
 
 
-def twin_bounded(word: int, choices: int) -> int | None:
+def python_bounded(word: int, choices: int) -> int | None:
     value, low = divmod(word * choices, 2**64)
     return value if low >= 2**64 % choices else None
 
 
 @pytest.mark.parametrize("choices", [1, 2, 3, 10, 2**32, 2**32 + 1, 2**63 - 1, 2**63, 2**63 + 1, WORD])
-def test_bounded_integers_equal_the_twins(choices: int) -> None:
-    words = [0, 1, 2, WORD, WORD - 1, 2**63, *(twin_word(9, 9, i) for i in range(200))]
-    assert [random.bounded(word, choices) for word in words] == [twin_bounded(word, choices) for word in words]
+def test_bounded_integers_equal_the_reference(choices: int) -> None:
+    words = [0, 1, 2, WORD, WORD - 1, 2**63, *(python_word(9, 9, i) for i in range(200))]
+    assert [random.bounded(word, choices) for word in words] == [python_bounded(word, choices) for word in words]
 
 
 def test_rejection_makes_bounded_integers_fair() -> None:
@@ -194,12 +194,12 @@ def test_rejection_makes_bounded_integers_fair() -> None:
         assert len(counts) == choices and len(set(counts.values())) == 1
 
 
-def twin_permutation(n: int, seed: int, stream: int, position: int) -> tuple[list[int], int]:
+def python_permutation(n: int, seed: int, stream: int, position: int) -> tuple[list[int], int]:
     order = list(range(n))
     for i in range(n - 1, 0, -1):
         partner = None
         while partner is None:
-            partner = twin_bounded(twin_word(seed, stream, position), i + 1)
+            partner = python_bounded(python_word(seed, stream, position), i + 1)
             position += 1
         order[i], order[partner] = order[partner], order[i]
     return order, position
@@ -207,9 +207,9 @@ def twin_permutation(n: int, seed: int, stream: int, position: int) -> tuple[lis
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5, 100, 1001])
 @pytest.mark.parametrize("position", [0, 1, 6, 2**40 + 1])
-def test_permutations_equal_the_twins(n: int, position: int) -> None:
+def test_permutations_equal_the_reference(n: int, position: int) -> None:
     rng = Philox(17, 2, position=position)
-    want, after = twin_permutation(n, 17, 2, position)
+    want, after = python_permutation(n, 17, 2, position)
     assert rng.permutation(n).tolist() == want
     assert rng.position == after
 
@@ -238,19 +238,19 @@ def test_a_position_can_be_visited_directly() -> None:
     assert Philox(11, position=37).uniform(np.empty(63)).tobytes() == whole[37:].tobytes()
 
 
-def test_a_stream_ends() -> None:
+def test_drawing_past_the_end_of_a_stream_raises() -> None:
     rng = Philox(0, position=WORD - 2)
     with pytest.raises(ValueError, match=r"3 draws from position 18446744073709551613 pass the end of the stream"):
         rng.uniform(np.empty(3))
-    assert rng.uniform(np.empty(2))[1] == math.ldexp(twin_word(0, 0, WORD - 1) >> 11, -53)
+    assert rng.uniform(np.empty(2))[1] == math.ldexp(python_word(0, 0, WORD - 1) >> 11, -53)
 
 
-def test_copies_go_on_alike() -> None:
+def test_copies_draw_the_same_numbers() -> None:
     rng = Philox(5, 6)
     rng.uniform(np.empty(3))
-    twins = [copy.copy(rng), copy.deepcopy(rng), pickle.loads(pickle.dumps(rng))]
+    copies = [copy.copy(rng), copy.deepcopy(rng), pickle.loads(pickle.dumps(rng))]
     want = rng.uniform(np.empty(4)).tolist()
-    assert [twin.uniform(np.empty(4)).tolist() for twin in twins] == [want] * 3
+    assert [copied.uniform(np.empty(4)).tolist() for copied in copies] == [want] * 3
 
 
 def test_seed_none_asks_the_system() -> None:
@@ -316,7 +316,7 @@ def test_permutation_fills_out() -> None:
 
 
 @pytest.mark.serial
-def test_fills_let_other_threads_run() -> None:
+def test_fills_release_the_gil() -> None:
     # Were the GIL held, this thread would stand still for the whole fill. The best of many: the machine may be busy.
     out = np.zeros(20_000_000)
     shares = []
@@ -383,7 +383,7 @@ def test_streams_and_seeds_are_independent() -> None:
     assert np.abs(off).max() < SIGMAS / 12 / math.sqrt(rows.shape[1])
 
 
-def test_every_bit_is_even() -> None:
+def test_every_bit_is_set_half_of_the_time() -> None:
     u = Philox(3).uniform(np.empty(50_000))
     k = (u * 2**53).astype(np.uint64)
     ones = np.array([np.mean((k >> np.uint64(bit)) & np.uint64(1)) for bit in range(53)])
@@ -416,7 +416,7 @@ def test_permutations_are_permutations(n: int) -> None:
     ("value", "error"),
     [(-1, ValueError), (2**64, ValueError), (1.0, TypeError), (True, TypeError), ("0", TypeError)],
 )
-def test_bad_counters(name: str, value: Any, error: type[Exception]) -> None:
+def test_invalid_counters_raise(name: str, value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=rf"{name} must be an integer in \[0, 2\*\*64\).*, got {value!r}"):
         Philox(**{name: value})
 
@@ -432,7 +432,7 @@ def test_bad_counters(name: str, value: Any, error: type[Exception]) -> None:
         (np.broadcast_to(np.zeros(1), (3,)), ValueError, "out must be writable, got a read-only array"),
     ],
 )
-def test_bad_arrays(draw: str, out: Any, error: type[Exception], message: str) -> None:
+def test_invalid_arrays_raise(draw: str, out: Any, error: type[Exception], message: str) -> None:
     rng = Philox(0)
     with pytest.raises(error, match=message):
         getattr(rng, draw)(out)
@@ -452,7 +452,7 @@ def test_bad_arrays(draw: str, out: Any, error: type[Exception], message: str) -
         ("normal", (True, 1.0), TypeError, "mean must be a number, got True"),
     ],
 )
-def test_bad_ranges(draw: str, arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
+def test_invalid_ranges_raise(draw: str, arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
     rng, out = Philox(0), np.full(3, 7.0)
     with pytest.raises(error, match=message):
         getattr(rng, draw)(out, *arguments)
@@ -469,7 +469,7 @@ def test_bad_ranges(draw: str, arguments: tuple[Any, ...], error: type[Exception
         ((3, np.zeros((3, 1), np.int64)), ValueError, r"out must have shape \(3,\), got \(3, 1\)"),
     ],
 )
-def test_bad_permutations(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
+def test_invalid_permutations_raise(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
     rng = Philox(0)
     with pytest.raises(error, match=message):
         rng.permutation(*arguments)
@@ -485,6 +485,6 @@ def test_bad_permutations(arguments: tuple[Any, ...], error: type[Exception], me
         (("weights", 1.0), TypeError, "index must be an integer"),
     ],
 )
-def test_bad_streams(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
+def test_invalid_streams_raise(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         stream_number(*arguments)

@@ -1,4 +1,4 @@
-"""The numpy twins, which judge everything else, against higher precision, the lecture's formulas and differences."""
+"""The numpy references, against higher precision, the lecture's formulas and finite differences."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Z = np.array([-1e4, -800.0, -90.0, -20.0, -3.0, -1e-3, -1e-20, 0.0, 1e-20, 0.7, 
 # ---- the tables ------------------------------------------------------------------------------------------------------
 
 
-def test_the_tables_hold_what_there_is() -> None:
+def test_tables_list_every_class_and_function() -> None:
     assert list(LOSSES) == [name for name, _, _ in _ops.loss_names()]
     for (name, domain, labels), rule in zip(_ops.loss_names(), LOSSES.values(), strict=True):
         assert domain == {"labels": "values"}.get(rule.targets, rule.targets), name
@@ -47,12 +47,12 @@ def test_activation_entries_are_consistent(rule: reference.Activation) -> None:
     assert getattr(reference, f"{rule.name}_backward") is rule.backward
     assert rule.unit.lower() == rule.name.replace("_", "")
     assert list(inspect.signature(rule.forward).parameters) == ["z", *rule.options, "out"]
-    kept = {"output": "y", "input": "z"}[rule.needs]
-    assert list(inspect.signature(rule.backward).parameters) == ["dy", kept, *rule.options, "out"]
+    saved = {"output": "y", "input": "z"}[rule.needs]
+    assert list(inspect.signature(rule.backward).parameters) == ["dy", saved, *rule.options, "out"]
     second = inspect.signature(rule.second).parameters.values()
-    if rule.second is not reference.activations.straight_second:
+    if rule.second is not reference.activations.zero_second:
         assert rule.second.__name__ == f"{rule.name}_second"
-        assert [p.name for p in second] == ["dy", kept, "u", *rule.options]
+        assert [p.name for p in second] == ["dy", saved, "u", *rule.options]
         assert [p.default for p in second if p.kind is p.KEYWORD_ONLY] == [o.default for o in rule.options.values()]
     assert rule.init in INITIALIZERS
     for option in rule.options.values():
@@ -61,20 +61,20 @@ def test_activation_entries_are_consistent(rule: reference.Activation) -> None:
 
 @pytest.mark.parametrize("rule", LOSSES.values(), ids=lambda r: r.name)
 def test_loss_entries_are_consistent(rule: reference.LossRule) -> None:
-    assert getattr(reference, rule.name) is rule.twin
+    assert getattr(reference, rule.name) is rule.reference
     assert rule.unit.lower() == rule.name.replace("_", "")
     assert rule.link in LINKS
-    parameters = inspect.signature(rule.twin).parameters
+    parameters = inspect.signature(rule.reference).parameters
     assert list(parameters)[1:4] == ["t", "sample_weight", "reduction"] and list(parameters)[-1] == "out"
     assert {n: parameters[n].default for n in list(parameters)[4:-1]} == {n: o.default for n, o in rule.options.items()}
     assert rule.checked({}) == {n: o.default for n, o in rule.options.items()}
 
 
 @pytest.mark.parametrize("name", functional.__all__)
-def test_every_kernel_has_a_twin_of_the_same_arguments(name: str) -> None:
-    kernel, twin = inspect.signature(getattr(functional, name)), inspect.signature(getattr(reference, name))
+def test_every_kernel_has_a_reference_of_the_same_arguments(name: str) -> None:
+    kernel, numpy_one = inspect.signature(getattr(functional, name)), inspect.signature(getattr(reference, name))
     assert [(p.name, p.kind, p.default) for p in kernel.parameters.values()] == [
-        (p.name, p.kind, p.default) for p in twin.parameters.values()
+        (p.name, p.kind, p.default) for p in numpy_one.parameters.values()
     ]
 
 
@@ -116,16 +116,16 @@ def test_activation_derivatives_are_the_finite_differences(
     for options in some_options(rule):
 
         def slope(z: np.ndarray, options: dict[str, float] = options) -> np.ndarray:
-            kept = rule.forward(z, **options) if rule.needs == "output" else z
-            return rule.backward(np.ones_like(z), kept, **options)
+            saved = rule.forward(z, **options) if rule.needs == "output" else z
+            return rule.backward(np.ones_like(z), saved, **options)
 
         differences = (rule.forward(z + h, **options) - rule.forward(z - h, **options)) / (2 * h)
         # h**2 / 6 times a third derivative below 8, and eps |f| / h for the rounding
         assert_allclose(slope(z), differences, rtol=0, atol=1e-9)
-        kept = rule.forward(z, **options) if rule.needs == "output" else z
+        saved = rule.forward(z, **options) if rule.needs == "output" else z
         # the same; fourth derivatives reach 40 with options
         differences = (slope(z + h) - slope(z - h)) / (2 * h)
-        assert_allclose(rule.second(ones, kept, ones, **options), differences, rtol=0, atol=2e-9)
+        assert_allclose(rule.second(ones, saved, ones, **options), differences, rtol=0, atol=2e-9)
 
 
 def test_the_error_function_agrees_with_higher_precision() -> None:
@@ -262,10 +262,10 @@ def test_loss_gradients_are_the_finite_differences(
     z = rng.normal(0, 2, (3, 4))
     weight = np.array([0.0, 2.0, 0.5]) if weighted else None
     for t in loss_targets(rule, z.shape, rng):
-        _, dz = rule.twin(z, t, sample_weight=weight, reduction=reduction)
+        _, dz = rule.reference(z, t, sample_weight=weight, reduction=reduction)
 
         def value(at: np.ndarray, t: np.ndarray = t) -> float:
-            return float(np.asarray(rule.twin(at, t, sample_weight=weight, reduction=reduction)[0]))
+            return float(np.asarray(rule.reference(at, t, sample_weight=weight, reduction=reduction)[0]))
 
         # rounding eps |loss| / h, about 1e-9 for a loss of 50; h**2 / 6 times a third derivative, of exp(z) itself
         tolerance = 5e-9 + 1e-10 * float(np.abs(dz).max())
@@ -277,33 +277,33 @@ def test_reductions_fit_together(rule: reference.LossRule, rng: np.random.Genera
     z = rng.normal(0, 2, (5, 3))
     weight = np.array([1.0, 0.0, 3.0, 0.5, 2.0])
     for t in loss_targets(rule, z.shape, rng):
-        rows, dz_rows = rule.twin(z, t, sample_weight=weight, reduction="none")
-        total, dz_total = rule.twin(z, t, sample_weight=weight, reduction="sum")
-        mean, dz_mean = rule.twin(z, t, sample_weight=weight)
+        rows, dz_rows = rule.reference(z, t, sample_weight=weight, reduction="none")
+        total, dz_total = rule.reference(z, t, sample_weight=weight, reduction="sum")
+        mean, dz_mean = rule.reference(z, t, sample_weight=weight)
         assert isinstance(total, float) and isinstance(mean, float)
         assert_allclose(np.sum(rows), total, rtol=1e-15)
         assert_allclose(total / 6.5, mean, rtol=1e-15)
         assert_array_equal(dz_rows, dz_total)
         assert_allclose(dz_total / 6.5, dz_mean, rtol=1e-15)
-        plain, _ = rule.twin(z, t, reduction="none")
+        plain, _ = rule.reference(z, t, reduction="none")
         assert_allclose(rows, weight * np.asarray(plain), rtol=1e-15)
 
 
 @pytest.mark.parametrize("rule", LOSSES.values(), ids=lambda r: r.name)
-def test_losses_refuse_what_has_no_mean(rule: reference.LossRule) -> None:
+def test_losses_without_a_mean_raise(rule: reference.LossRule) -> None:
     z, t = np.zeros((2, 1)), np.zeros(2, np.int64)
     with pytest.raises(ValueError, match="mean"):
-        rule.twin(z[:0], t[:0])
+        rule.reference(z[:0], t[:0])
     with pytest.raises(ValueError, match="mean"):
-        rule.twin(z, t, sample_weight=[0.0, 0.0])
+        rule.reference(z, t, sample_weight=[0.0, 0.0])
     with pytest.raises(ValueError, match=r"'average'.*'mean', 'sum', 'none'"):
-        rule.twin(z, t, reduction="average")
-    assert rule.twin(z[:0], t[:0], reduction="sum")[0] == 0.0
+        rule.reference(z, t, reduction="average")
+    assert rule.reference(z[:0], t[:0], reduction="sum")[0] == 0.0
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [*ACTIVATIONS, "softmax", "log_softmax"])
-def test_twins_say_the_same_in_both_precisions_at_special_values(name: str, dtype: Any) -> None:
+def test_both_precisions_agree_at_special_values(name: str, dtype: Any) -> None:
     z = special_values(dtype)
     z = np.stack([z, np.full_like(z, 0.5)], axis=1)
     exact = getattr(reference, name)(wide(z))

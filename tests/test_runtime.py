@@ -37,14 +37,14 @@ def threads_as_before() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("n", [1, 2, 64, np.int64(3)])
-def test_what_is_set_is_what_is_got(n: int) -> None:
+def test_get_num_threads_returns_what_was_set(n: int) -> None:
     fastbp.set_num_threads(n)
     assert fastbp.get_num_threads() == n
     assert fastbp.config()["threads"] == n
 
 
 @pytest.mark.parametrize("n, error, message", BAD, ids=lambda value: repr(value) if not isinstance(value, type) else "")
-def test_bad_numbers_change_nothing(n: Any, error: type[Exception], message: str) -> None:
+def test_invalid_numbers_raise_and_change_nothing(n: Any, error: type[Exception], message: str) -> None:
     fastbp.set_num_threads(3)
     with pytest.raises(error, match=message):
         fastbp.set_num_threads(n)
@@ -53,7 +53,7 @@ def test_bad_numbers_change_nothing(n: Any, error: type[Exception], message: str
     assert fastbp.get_num_threads() == 3
 
 
-def test_a_block_has_its_own_number() -> None:
+def test_threads_block_sets_its_number() -> None:
     fastbp.set_num_threads(3)
     with fastbp.threads(2):
         assert fastbp.get_num_threads() == 2
@@ -63,14 +63,14 @@ def test_a_block_has_its_own_number() -> None:
     assert fastbp.get_num_threads() == 3
 
 
-def test_a_block_that_raises_restores_the_number() -> None:
+def test_threads_block_that_raises_restores_the_number() -> None:
     fastbp.set_num_threads(3)
     with pytest.raises(KeyError), fastbp.threads(1):
         raise KeyError
     assert fastbp.get_num_threads() == 3
 
 
-def test_a_block_is_the_calling_threads_alone() -> None:
+def test_threads_block_applies_to_its_thread_alone() -> None:
     fastbp.set_num_threads(3)
     seen = {}
     inside, done = threading.Event(), threading.Event()
@@ -124,18 +124,18 @@ def in_a_process(**environment: str) -> int:
         ({"OMP_NUM_THREADS": "1000"}, 64),
     ],
 )
-def test_the_variables(environment: dict[str, str], expected: int) -> None:
+def test_environment_variables_set_the_number(environment: dict[str, str], expected: int) -> None:
     assert in_a_process(**environment) == expected
 
 
 @pytest.mark.parametrize("value", ["abc", "0", "-1", "1.5", "65", "2,2"])
-def test_our_variable_must_be_right(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_FASTBP_NUM_THREADS_raises(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTBP_NUM_THREADS", value)
     with pytest.raises(ImportError, match=f"FASTBP_NUM_THREADS must be an integer from 1 to 64, got '{value}'"):
         runtime.default_num_threads()
 
 
-def test_a_wrong_variable_is_an_import_error() -> None:
+def test_an_invalid_variable_is_an_import_error() -> None:
     done = run(PRINT, FASTBP_NUM_THREADS="abc")
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
@@ -143,7 +143,7 @@ def test_a_wrong_variable_is_an_import_error() -> None:
 
 
 @pytest.mark.parametrize("value", ["abc", "0", "-3", "", ",", "TRUE"])
-def test_openmps_variable_is_ignored_where_it_says_nothing(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_OMP_NUM_THREADS_is_ignored(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FASTBP_NUM_THREADS", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     without = runtime.default_num_threads()
@@ -152,7 +152,7 @@ def test_openmps_variable_is_ignored_where_it_says_nothing(value: str, monkeypat
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
-def test_affinity() -> None:
+def test_affinity_limits_the_number() -> None:
     code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
     assert output(code + PRINT) == "1"
     assert output(code + PRINT, FASTBP_NUM_THREADS="2") == "2"
@@ -175,7 +175,7 @@ def test_affinity() -> None:
         ("0::/\n", {"cpu.max": "100000 0"}, None),
     ],
 )
-def test_the_control_groups_quota(
+def test_cgroup_quota_limits_the_number(
     groups: str, files: dict[str, str], expected: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, text in files.items():
@@ -187,7 +187,7 @@ def test_the_control_groups_quota(
     assert runtime._cgroup_quota() == expected
 
 
-def test_a_part_of_a_processor_counts_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fractional_quota_counts_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("FASTBP_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(runtime, "_affinity", lambda: 8)
@@ -209,7 +209,7 @@ def pools(threadpoolctl: Any) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("user_api", [None, "blas"])
-def test_threadpoolctls_limits_reach_us(threadpoolctl: Any, user_api: str | None) -> None:
+def test_threadpoolctl_limits_apply(threadpoolctl: Any, user_api: str | None) -> None:
     fastbp.set_num_threads(3)
     with threadpoolctl.threadpool_limits(limits=1, user_api=user_api):
         assert fastbp.get_num_threads() == 1
@@ -217,13 +217,13 @@ def test_threadpoolctls_limits_reach_us(threadpoolctl: Any, user_api: str | None
     assert fastbp.get_num_threads() == 3
 
 
-def test_a_limit_for_others_leaves_us_alone(threadpoolctl: Any) -> None:
+def test_threadpoolctl_limits_for_others_do_not_apply(threadpoolctl: Any) -> None:
     fastbp.set_num_threads(3)
     with threadpoolctl.threadpool_limits(limits=1, user_api="openmp"):
         assert fastbp.get_num_threads() == 3
 
 
-def test_limits_as_they_were_before(threadpoolctl: Any) -> None:
+def test_threadpoolctl_limits_are_restored(threadpoolctl: Any) -> None:
     fastbp.set_num_threads(3)
     before = threadpoolctl.threadpool_info()
     fastbp.set_num_threads(5)
@@ -232,7 +232,7 @@ def test_limits_as_they_were_before(threadpoolctl: Any) -> None:
     assert fastbp.get_num_threads() == 5
 
 
-def test_threadpoolctl_knows_us(threadpoolctl: Any) -> None:
+def test_threadpoolctl_lists_fastbp(threadpoolctl: Any) -> None:
     ours = [pool for pool in threadpoolctl.threadpool_info() if pool["internal_api"] == "fastbp"]
     assert len(ours) == 1
     assert (ours[0]["user_api"], ours[0]["version"]) == ("blas", fastbp.__version__)

@@ -2,8 +2,8 @@
 
 A. What is tested follows from the package's public classes: a new unit or loss is tested by being there. Arguments
    without a default are taken from `ARGUMENTS` by their name.
-B. Files are attacked in three ways: bytes flipped and cut off at random, entries changed one at a time by somebody who
-   also corrects the digest, and files of other programs.
+B. Files are attacked in three ways: bytes flipped and cut off at random, entries changed one at a time by an attacker
+   who also corrects the digest, and files of other programs.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def assert_equal(net: fastbp.Network, other: fastbp.Network, rng: np.random.Gene
 
 
 def inputs(rng: np.random.Generator, rows: int, dtype: Any = np.float32) -> np.ndarray:
-    """Numbers that an embedding may take for codes."""
+    """Numbers that an embedding may take for indices."""
     return rng.integers(0, 4, (rows, WIDTH)).astype(dtype)
 
 
@@ -215,7 +215,7 @@ def test_a_network_is_built_from_its_description(net: fastbp.Network) -> None:
     ],
     ids=repr,
 )
-def test_values_come_back(value: Any) -> None:
+def test_values_survive_encoding(value: Any) -> None:
     data = json.loads(json.dumps(_config.encode(value, "value"), allow_nan=False))
     again = _config.decode(data, lambda name, values: None)
     assert type(again) is type(value)
@@ -224,7 +224,7 @@ def test_values_come_back(value: Any) -> None:
         assert (again.dtype, again.shape) == (value.dtype, value.shape)
 
 
-def test_what_json_lacks_comes_back_as_the_nearest() -> None:
+def test_tuples_and_numpy_values_become_json_types() -> None:
     values = {"a": (1, 2), "b": np.float32(0.5), "c": np.int64(3), "d": np.dtype("f8"), "e": np.float32}
     values["f"] = np.bool_(True)
     plain = {"a": [1, 2], "b": 0.5, "c": 3, "d": "float64", "e": "float32", "f": True}
@@ -233,7 +233,7 @@ def test_what_json_lacks_comes_back_as_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("value", [print, object(), b"raw", 1j, np.array([1j]), np.array([None])])
-def test_what_is_no_data_is_refused_by_its_name(value: Any) -> None:
+def test_values_that_are_not_data_raise(value: Any) -> None:
     with pytest.raises(TypeError, match=r"Unit\.thing.*cannot be written as data"):
         _config.encode(value, "Unit.thing")
 
@@ -300,7 +300,7 @@ def test_an_unknown_suffix_lists_the_known(name: str, tmp_path: Path) -> None:
 
 
 @SUFFIX
-def test_what_the_system_says_stays(suffix: str, tmp_path: Path) -> None:
+def test_errors_of_the_system_are_passed_on(suffix: str, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         fastbp.load(tmp_path / f"none{suffix}")
     with pytest.raises(FileNotFoundError):
@@ -341,11 +341,11 @@ class Scale(Unit):
         parameters["scale"][...] = self.factor
 
     def forward(self, x: Any) -> Any:
-        self._kept = x
+        self._saved = x
         return x * self.parameters["scale"]
 
     def backward(self, dy: Any) -> Any:
-        self.gradients["scale"][...] = (dy * self._remembered()).sum(axis=0)
+        self.gradients["scale"][...] = (dy * self._saved_by_forward()).sum(axis=0)
         return dy * self.parameters["scale"]
 
 
@@ -371,7 +371,7 @@ def own_network() -> fastbp.Network:
 
 
 @SUFFIX
-def test_own_classes_are_handed_over(suffix: str, tmp_path: Path, rng: np.random.Generator) -> None:
+def test_users_classes_are_handed_over(suffix: str, tmp_path: Path, rng: np.random.Generator) -> None:
     path = tmp_path / f"m{suffix}"
     net = scrambled(own_network(), rng)
     net.save(path)
@@ -382,7 +382,7 @@ def test_own_classes_are_handed_over(suffix: str, tmp_path: Path, rng: np.random
 
 
 @SUFFIX
-def test_an_own_network_comes_back_as_one(suffix: str, tmp_path: Path, rng: np.random.Generator) -> None:
+def test_a_users_network_is_loaded_as_its_class(suffix: str, tmp_path: Path, rng: np.random.Generator) -> None:
     path, net = tmp_path / f"m{suffix}", scrambled(Encoder(WIDTH, seed=4), rng)
     net.save(path)
     assert_equal(net, fastbp.load(path, units={"Encoder": Encoder}), rng)
@@ -390,7 +390,7 @@ def test_an_own_network_comes_back_as_one(suffix: str, tmp_path: Path, rng: np.r
         fastbp.load(path)
 
 
-def test_an_own_class_never_stands_for_one_of_ours(tmp_path: Path) -> None:
+def test_users_classes_cannot_replace_the_packages(tmp_path: Path) -> None:
     ours = fastbp.Network(fastbp.Linear(2, 2), fastbp.ReLU(), loss=fastbp.MSE(), seed=0)
     ours.save(tmp_path / "ours.npz")
     namesake = type("ReLU", (Scale,), {})
@@ -437,16 +437,14 @@ class Callable_(Scale):
     ],
     ids=lambda case: type(case).__name__,
 )
-def test_a_unit_that_could_not_be_read_back_is_not_written(
-    unit: Unit, error: Any, message: str, tmp_path: Path
-) -> None:
+def test_a_unit_that_cannot_be_read_back_raises_on_save(unit: Unit, error: Any, message: str, tmp_path: Path) -> None:
     net = fastbp.Network(fastbp.Linear(1, 2), unit, loss=fastbp.MSE())
     with pytest.raises(error, match=message):
         net.save(tmp_path / "m.npz")
     assert not list(tmp_path.iterdir())
 
 
-def test_two_own_classes_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_users_classes_of_one_name_raise(tmp_path: Path) -> None:
     net = fastbp.Network(Scale(2), type("Scale", (Scale,), {})(2), fastbp.Linear(2, 2), loss=fastbp.MSE())
     with pytest.raises(ValueError, match="two classes of the network are named 'Scale'"):
         net.save(tmp_path / "m.npz")
@@ -467,7 +465,7 @@ class Declared(Settled):
 
 
 @pytest.mark.parametrize("cls", [Settled, Declared])
-def test_options_may_lie_in_a_dict(cls: type, tmp_path: Path, rng: np.random.Generator) -> None:
+def test_options_may_be_in_a_dict(cls: type, tmp_path: Path, rng: np.random.Generator) -> None:
     net = fastbp.Network(cls(n=WIDTH, factor=0.75), loss=fastbp.MSE())
     assert net.units[0].config() == {"n": WIDTH, "factor": 0.75}
     net.save(tmp_path / "m.npz")
@@ -721,7 +719,10 @@ HOSTILE: dict[str, tuple[Callable[..., Any], str]] = {
         replace_unit(1, {"class": "fastbp.Tan", "config": {}}),
         "unknown unit or loss 'fastbp.Tan': known are 'fastbp",
     ),
-    "a unit of somebody": (replace_unit(1, {"class": "os.system", "config": {}}), "'os.system' is not of this package"),
+    "a unit of another module": (
+        replace_unit(1, {"class": "os.system", "config": {}}),
+        "'os.system' is not of this package",
+    ),
     "a function of ours": (replace_unit(1, {"class": "fastbp.train", "config": {}}), "unknown unit or loss"),
     "the base": (replace_unit(1, {"class": "fastbp.Unit", "config": {}}), "unknown unit or loss 'fastbp.Unit'"),
     "a class without a name": (replace_unit(1, {"class": None, "config": {}}), "has no meaning"),
@@ -762,7 +763,7 @@ def test_a_hostile_file_is_refused(change: Callable[..., Any], message: str, suf
 
 
 @SUFFIX
-def test_the_tests_files_are_otherwise_whole(suffix: str, tmp_path: Path) -> None:
+def test_unchanged_files_are_loaded(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"m{suffix}"
     rewrite(path, lambda c, a, m: None)
     assert_same_bits(fastbp.load(path).flat_parameters, small().flat_parameters)
@@ -809,7 +810,7 @@ DAMAGED: dict[str, tuple[Callable[[dict[str, bytes]], list[tuple[str, bytes]]], 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")  # of zipfile, where the file is made
 @pytest.mark.parametrize("damage", DAMAGED)
-def test_an_archive_of_another_making_is_refused(damage: str, tmp_path: Path) -> None:
+def test_foreign_archives_are_refused(damage: str, tmp_path: Path) -> None:
     make, message = DAMAGED[damage]
     path = tmp_path / "m.npz"
     small().save(path)
@@ -910,9 +911,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(
 
 
 @SUFFIX
-def test_a_network_that_is_trained_meanwhile_is_not_written(
-    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_saving_while_training_raises(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, net, form = tmp_path / f"m{suffix}", small(), saving.FORMATS[suffix]
     net.save(path)
     before = path.read_bytes()
@@ -978,7 +977,7 @@ def test_networks_are_copied(net: fastbp.Network, way: str, rng: np.random.Gener
 
 
 @COPY
-def test_own_units_losses_and_networks_are_copied(again: Callable[[Any], Any], rng: np.random.Generator) -> None:
+def test_users_units_losses_and_networks_are_copied(again: Callable[[Any], Any], rng: np.random.Generator) -> None:
     for net in (own_network(), Encoder(WIDTH, seed=4)):
         scrambled(net, rng)
         x = inputs(rng, 2)
@@ -1075,7 +1074,7 @@ ELSEWHERE = """
 """
 
 
-def test_networks_go_to_other_processes() -> None:
+def test_networks_can_be_sent_to_other_processes() -> None:
     """By spawn, where a process begins with nothing."""
     script = ELSEWHERE.format(
         imports="import multiprocessing",
@@ -1084,7 +1083,7 @@ def test_networks_go_to_other_processes() -> None:
     assert output(script, warnings="default") == "equal"
 
 
-def test_networks_go_through_joblib(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_networks_survive_joblib(tmp_path: Path, rng: np.random.Generator) -> None:
     """Parallel maps large arrays into the workers' memory, read-only; a network has its own all the same."""
     joblib = pytest.importorskip("joblib", reason="scikit-learn brings it")
     net = scrambled(fastbp.MLP([WIDTH, 50, 50, 2], seed=0), rng)

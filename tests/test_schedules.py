@@ -47,11 +47,13 @@ TORCHS: list[tuple[Schedule, str, dict[str, Any]]] = [
     ),
 ]
 
+NOT_TORCHS = {Constant, InverseScaling, ReduceOnPlateau, Schedule}  # what torch has not, or compares otherwise below
+
 
 @pytest.mark.bridge
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("schedule", "name", "options"), TORCHS, ids=lambda value: value if type(value) is str else "")
-def test_the_rates_are_torchs(schedule: Schedule, name: str, options: dict[str, Any]) -> None:
+def test_rates_are_torchs(schedule: Schedule, name: str, options: dict[str, Any]) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
     theirs = getattr(torch.optim.lr_scheduler, name)(optimizer, **options)
@@ -194,12 +196,11 @@ def test_schedules_copy_and_compare(schedule: Schedule) -> None:
 
 def test_every_schedule_is_tested_here() -> None:
     public = [getattr(schedules, name) for name in schedules.__all__]
-    kinds = {type(schedule) for schedule, *_ in TORCHS} | {Constant, InverseScaling, ReduceOnPlateau, Schedule}
-    assert set(public) == kinds
+    assert set(public) == {type(schedule) for schedule, *_ in TORCHS} | NOT_TORCHS
     assert all(">>>" in (inspect.getdoc(public) or "") for public in public)
 
 
-def test_a_state_for_who_remembers_nothing() -> None:
+def test_wrong_states_of_schedules_raise() -> None:
     assert Constant(0.1).get_state() == {}
     Constant(0.1).set_state(None, {})
     for schedule in (Constant(0.1), WarmUp(0.1, 3)):
@@ -233,6 +234,6 @@ BAD: list[tuple[Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("make", "error", "message"), BAD)
-def test_bad_schedules(make: Any, error: type[Exception], message: str) -> None:
+def test_invalid_schedules_raise(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()

@@ -168,7 +168,7 @@ def test_hvp_with_weights_of_the_rows(name: str, rng: np.random.Generator) -> No
     assert_close(net.hvp(x, t, v, sample_weight=weight), difference(net, x, t, v, sample_weight=weight))
 
 
-def test_a_row_of_no_weight_takes_no_part(rng: np.random.Generator) -> None:
+def test_rows_without_weight_do_not_count(rng: np.random.Generator) -> None:
     net = mlp(rng, loss="softmax_nll")
     x, t, v = problem(rng, net)
     weight = np.ones(7)
@@ -339,7 +339,7 @@ def test_the_lecture_linear_models_are_convex(loss: str, rng: np.random.Generato
         matrix = net.hessian(x, t)
         values = np.linalg.eigvalsh((matrix + matrix.T) / 2)
         assert values[0] >= -1e-13 * values[-1]
-        # No unit bends: the Hessian is the Gauss-Newton matrix.
+        # Every unit is piecewise linear: the Hessian is the Gauss-Newton matrix.
         assert_close(net.hvp(x, t, v), net.gnvp(x, t, v), 1e-14)
 
 
@@ -355,7 +355,7 @@ def test_the_lecture_a_hidden_layer_is_not(loss: str, hidden: str, rng: np.rando
         values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
         assert values[0] * values[-1] < 0 or values[0] > -1e-3
         if values[0] < -1e-2:
-            # Not a matter of rounding: the loss really bends down along that direction.
+            # Not a matter of rounding: the loss is really concave along that direction.
             v, w = vectors[:, 0], net.flat_parameters.copy()
             losses = []
             for step in -1e-2, 0, 1e-2:
@@ -380,7 +380,7 @@ def test_gauss_newton_is_positive_where_the_hessian_is_not(rng: np.random.Genera
 # ---- points ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_point_is_kept(rng: np.random.Generator) -> None:
+def test_a_point_does_not_change_with_its_network(rng: np.random.Generator) -> None:
     net = mlp(rng)
     x, t, v = problem(rng, net)
     weight = np.arange(1.0, 8.0)
@@ -462,7 +462,7 @@ def test_jacobian_against_differences(name: str, other: Callable[[], Unit], rng:
         assert_close(made[:, :, i], (net.predict(x + step) - net.predict(x - step)) / (2 * E))
 
 
-def test_both_evaluate(rng: np.random.Generator) -> None:
+def test_derivatives_change_neither_steps_nor_statistics(rng: np.random.Generator) -> None:
     units = Linear(4, 5), fastbp.BatchNorm(5), Tanh(), fastbp.Dropout(0.5), Linear(5, 3)
     net = shaken(Network(*units, loss=fastbp.MSE(), dtype="float64", seed=0), rng)
     x, t, v = problem(rng, net)
@@ -501,9 +501,11 @@ CALLS: dict[str, Callable[[Network, Array, Array, Array], object]] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("guest", [False, True])
-def test_parameters_and_gradients_stay(call: str, guest: bool, rng: np.random.Generator) -> None:
-    units = Linear(4, 5), Cubed() if guest else Tanh(), Linear(5, 3)
+@pytest.mark.parametrize("in_python", [False, True])
+def test_derivatives_change_neither_parameters_nor_gradients(
+    call: str, in_python: bool, rng: np.random.Generator
+) -> None:
+    units = Linear(4, 5), Cubed() if in_python else Tanh(), Linear(5, 3)
     net = shaken(Network(*units, loss=fastbp.MSE(), dtype="float64", seed=0), rng)
     x, t, v = problem(rng, net)
     net.value_and_grad(x[:3], t[:3])
@@ -514,7 +516,7 @@ def test_parameters_and_gradients_stay(call: str, guest: bool, rng: np.random.Ge
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_what_forward_has_left_stays(call: str, rng: np.random.Generator) -> None:
+def test_derivatives_leave_the_last_forward(call: str, rng: np.random.Generator) -> None:
     net = mlp(rng)
     x, t, v = problem(rng, net)
     dy = rng.standard_normal((7, 3))
@@ -527,7 +529,7 @@ def test_what_forward_has_left_stays(call: str, rng: np.random.Generator) -> Non
     np.testing.assert_array_equal(net.backward(dy), dx)
 
 
-def test_a_users_unit_has_to_go_forward_again(rng: np.random.Generator) -> None:
+def test_backward_after_derivatives_with_a_users_unit_raises(rng: np.random.Generator) -> None:
     net = Network(Linear(4, 5), Cubed(), loss=fastbp.MSE(), dtype="float64", seed=0)
     net.forward(rng.standard_normal((3, 4)))
     net.input_gradient(rng.standard_normal((3, 4)), rng.standard_normal((3, 5)))
@@ -550,7 +552,9 @@ BAD_V: list[tuple[Any, type[Exception], str]] = [
 
 @pytest.mark.parametrize(("v", "error", "message"), BAD_V)
 @pytest.mark.parametrize("call", ["hvp", "gnvp"])
-def test_a_bad_direction(call: str, v: Any, error: type[Exception], message: str, rng: np.random.Generator) -> None:
+def test_invalid_directions_raise(
+    call: str, v: Any, error: type[Exception], message: str, rng: np.random.Generator
+) -> None:
     net = fastbp.MLP([4, 6, 5, 3], loss="mse", dtype="float64", seed=0)
     x, t, _ = problem(rng, net)
     net.value_and_grad(x, t)
@@ -562,7 +566,7 @@ def test_a_bad_direction(call: str, v: Any, error: type[Exception], message: str
     np.testing.assert_array_equal(net.gradients.flat, before)
 
 
-def test_gradients_of_another_network(rng: np.random.Generator) -> None:
+def test_gradients_of_another_network_raise(rng: np.random.Generator) -> None:
     net, other = (fastbp.MLP(sizes, loss="mse", dtype="float64") for sizes in ([4, 3], [3, 3, 1]))
     x, t, _ = problem(rng, net)
     with pytest.raises(ValueError, match=r"v is Gradients\(0.weight \(3, 3\).*expected Gradients\(0.weight \(4, 3\)"):
@@ -582,13 +586,13 @@ def test_gradients_of_another_network(rng: np.random.Generator) -> None:
     ],
 )
 @pytest.mark.parametrize("call", [name for name in CALLS if name != "jacobian"])
-def test_bad_data(call: str, x: Array, t: Array, message: str) -> None:
+def test_invalid_data_raises(call: str, x: Array, t: Array, message: str) -> None:
     net = fastbp.MLP([4, 3], loss="mse", dtype="float64", seed=0)
     with pytest.raises((TypeError, ValueError), match=message):
         CALLS[call](net, x, t, np.zeros(net.n_parameters))
 
 
-def test_a_bad_out(rng: np.random.Generator) -> None:
+def test_invalid_out_raises(rng: np.random.Generator) -> None:
     net = mlp(rng)
     x, t, v = problem(rng, net)
     point = net.curvature_at(x, t)
@@ -609,14 +613,14 @@ def test_a_bad_out(rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(net.flat_parameters, before[1])
 
 
-def test_too_many_parameters_for_a_hessian() -> None:
+def test_hessian_of_too_many_parameters_raises() -> None:
     net = fastbp.MLP([784, 256, 10])
     message = rf"203530 parameters has 203530 x 203530 numbers, 165.7 GB; at most {MOST_PARAMETERS} .*hvp\(x, t, v\)"
     with pytest.raises(ValueError, match=message):
         net.hessian(np.zeros((1, 784), np.float32), np.zeros(1, np.int64))
 
 
-def test_what_does_not_say_how_it_goes_on(rng: np.random.Generator) -> None:
+def test_units_without_tangents_and_losses_without_curvature_raise(rng: np.random.Generator) -> None:
     net = Network(Linear(4, 3), Residual(Sequential(Same())), loss=fastbp.MSE(), dtype="float64")
     x, t, v = problem(rng, net)
     with pytest.raises(TypeError, match=r"unit 1.0.0, Same\(\), does not define forward_tangent"):
@@ -629,7 +633,7 @@ def test_what_does_not_say_how_it_goes_on(rng: np.random.Generator) -> None:
     assert_close(first.hvp(x, t, v), first.gnvp(x, t, v), 1e-14)
 
 
-def test_what_a_users_unit_returns_is_checked(rng: np.random.Generator) -> None:
+def test_wrong_tangents_of_users_units_raise(rng: np.random.Generator) -> None:
     class Wrong(Cubed):
         returned: Any = None
 
@@ -652,7 +656,7 @@ def test_what_a_users_unit_returns_is_checked(rng: np.random.Generator) -> None:
     net.hvp(x, t, v)
 
 
-def test_a_network_at_work_elsewhere(rng: np.random.Generator) -> None:
+def test_products_while_another_thread_computes_raise(rng: np.random.Generator) -> None:
     """The loss is called while the network is entered: from another thread nothing else may be."""
     errors: list[BaseException] = []
 
@@ -732,7 +736,7 @@ def test_against_torch(loss: str, rng: np.random.Generator) -> None:
     assert_close(net.hessian(x, t), torch.func.hessian(whole)(flat).numpy(), 1e-13)
 
 
-def test_merges_of_what_stands_still_and_what_moves(rng: np.random.Generator) -> None:
+def test_merges_of_constant_and_moving_branches(rng: np.random.Generator) -> None:
     for how in "sum", "mean", "concat":
         branches = Branches([fastbp.Identity(), Sequential(Linear(4, 4), Tanh())], merge=how)
         width = 8 if how == "concat" else 4
@@ -757,7 +761,7 @@ def test_penalties_are_part_of_the_loss(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("call", ["hvp", "gnvp", "hessian"])
-def test_nobody_comes_between_a_point_and_its_products(call: str) -> None:
+def test_curvature_point_holds_lock(call: str) -> None:
     """Both use the network's one observer: the loss's curvature is asked for by the product, and finds it entered."""
     refusals = []
 

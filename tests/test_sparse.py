@@ -1,4 +1,4 @@
-"""A sparse x in the engine: the numpy twin, a dense x, threads, every way through an epoch, and bad input."""
+"""A sparse x in the engine: the numpy reference, a dense x, threads, every way through an epoch, and bad input."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def assert_close(got: Array, expected: Array, dtype: Any, roundings: float) -> N
         *("ordered dtype", "density index", "density dtype", "index dtype"),
     ],
 )
-def test_against_the_twin(
+def test_against_the_reference(
     shape: tuple[int, int, int], ordered: bool, density: float, index: Any, dtype: Any, rng: np.random.Generator
 ) -> None:
     """Each element is a sum of products, rounded once for each of them: |error| <= (k + 2) eps |x| |w|."""
@@ -153,7 +153,7 @@ def test_against_the_twin(
 
 
 @BY_DTYPE
-def test_the_twin_is_the_dense_product(dtype: Any, rng: np.random.Generator) -> None:
+def test_the_reference_is_the_dense_product(dtype: Any, rng: np.random.Generator) -> None:
     shape = (20, 30)
     entries = disordered(rng, random_entries(rng, shape, 0.3, dtype), shape)
     x, w, b, dy = dense_of(entries, shape), *(rng.normal(size=s).astype(dtype) for s in ((30, 7), (7,), (20, 7)))
@@ -184,7 +184,7 @@ def test_weights_with_gaps_between_their_rows(density: float, rng: np.random.Gen
 
 @BY_DTYPE
 @pytest.mark.parametrize("density", DENSITIES)
-def test_what_is_not_finite_stays_so(density: float, dtype: Any, rng: np.random.Generator) -> None:
+def test_nonfinite_values_propagate(density: float, dtype: Any, rng: np.random.Generator) -> None:
     """A NaN reaches its row of y and its row of dw, and nothing beside them; so does an infinity."""
     shape = (40, 70)
     indptr, indices, data = random_entries(rng, shape, density, dtype)
@@ -198,7 +198,7 @@ def test_what_is_not_finite_stays_so(density: float, dtype: Any, rng: np.random.
     assert np.isnan(dw[5]).all() and np.isposinf(dw[6]).all() and np.isfinite(np.delete(dw, [5, 6], axis=0)).all()
 
 
-def test_an_infinite_weight_of_no_entry_takes_no_part() -> None:
+def test_an_infinite_weight_without_entries_does_not_count() -> None:
     machine = Machine((3, 2), np.float64)
     machine.parameters[0][1] = np.inf
     x = SparseRows(np.array([0, 1]), np.array([2]), np.array([1.0]), 3)
@@ -296,7 +296,7 @@ def test_rows_may_come_several_times_in_an_order(density: float, rng: np.random.
         assert_close(results[1], results[0], np.float32, 100)
 
 
-def test_a_step_with_a_norm_or_a_limit(rng: np.random.Generator) -> None:
+def test_a_step_with_clip_norm_or_clip_value(rng: np.random.Generator) -> None:
     """A norm needs the whole gradient first; a limit is the update's."""
     entries = random_entries(rng, (50, 400), 0.05, np.float64)
     for options in ({"clip_norm": 0.1}, {"limit": 0.01}):
@@ -311,7 +311,7 @@ def test_a_step_with_a_norm_or_a_limit(rng: np.random.Generator) -> None:
         assert_close(results[1][1], results[0][1], np.float64, 3000)
 
 
-def test_plain_descent_leaves_alone_what_has_no_entry() -> None:
+def test_plain_descent_leaves_columns_without_entries() -> None:
     """Even where the weight is not finite; with momentum or a penalty every weight is updated."""
     x = SparseRows(np.array([0, 1, 2]), np.array([2, 2]), np.array([1.0, 2.0]), 40)
     machine = Machine((40, 3), np.float64)
@@ -351,9 +351,9 @@ def test_the_gradient_at_every_output(rng: np.random.Generator) -> None:
     for given in (dense_of(entries, (30, 50)), SparseRows(*entries, 50)):
         machine = Machine((50, 20, 4), np.float64, separate=True)
         machine.engine.forward(given, machine.table)
-        assert machine.engine.descend(dy, machine.table) is None
-        machine.engine.weights_of_deltas(machine.table, machine.out)
-        results.append((machine.gradients, machine.engine.delta_of(0).copy()))
+        assert machine.engine.backward_outputs(dy, machine.table) is None
+        machine.engine.weight_gradients(machine.table, machine.out)
+        results.append((machine.gradients, machine.engine.output_gradient(0).copy()))
     for dense, sparse in zip(*results, strict=True):
         assert_close(sparse, dense, np.float64, 200)
 
@@ -375,7 +375,7 @@ def test_no_rows_no_entries_and_no_columns_with_any(dtype: Any) -> None:
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_as_wide_as_the_input() -> None:
+def test_buffers_are_narrower_than_the_input() -> None:
     """A dense batch of this size would take 400 GB."""
     rows, columns = 100_000, 1 << 20
     x = SparseRows(np.arange(rows + 1), np.arange(rows), np.ones(rows, np.float32), columns)
@@ -386,7 +386,7 @@ def test_nothing_is_as_wide_as_the_input() -> None:
     assert (machine.views[0][rows:] == 0).all() and (machine.views[0][:rows] != 0).all()
 
 
-def test_dense_and_sparse_in_turns(rng: np.random.Generator) -> None:
+def test_dense_and_sparse_batches_alternate(rng: np.random.Generator) -> None:
     """The buffers of one serve the other; a view of the last output stays what it was."""
     entries = random_entries(rng, (64, 90), 0.2, np.float64)
     x, rows = dense_of(entries, (64, 90)), SparseRows(*entries, 90)
@@ -401,8 +401,8 @@ def test_dense_and_sparse_in_turns(rng: np.random.Generator) -> None:
     assert_same_bits(results[1], results[5])
 
 
-def test_what_becomes_of_the_arrays_does_not_matter(rng: np.random.Generator) -> None:
-    """Columns and row starts are copies: nobody can send the engine elsewhere. The values are kept alive."""
+def test_changing_the_given_arrays_has_no_effect(rng: np.random.Generator) -> None:
+    """Columns and row starts are copies: later changes have no effect. The values are kept alive."""
     entries = random_entries(rng, (20, 30), 0.3, np.float64)
     indptr, indices, data = (array.copy() for array in entries)
     x = SparseRows(indptr, indices, data, 30)
@@ -509,7 +509,7 @@ def test_from_dense_of_nothing() -> None:
         (laid_out(np.zeros((2, 2)), "misaligned"), ValueError, "x must be aligned and in the machine's byte order"),
     ],
 )
-def test_bad_dense_rows(x: Any, error: type[Exception], message: str) -> None:
+def test_invalid_dense_rows_raise(x: Any, error: type[Exception], message: str) -> None:
     for function in (SparseRows.from_dense, _engine.count_entries):
         with pytest.raises(error, match=message):
             function(x)
@@ -549,19 +549,19 @@ GOOD: dict[str, Any] = {
         ({"n_columns": 1 << 31}, ValueError, "n_columns is 2147483648, expected 0 to 2147483647"),
     ],
 )
-def test_bad_arrays(wrong: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_invalid_sparse_arrays_raise(wrong: dict[str, Any], error: type[Exception], message: str) -> None:
     given = GOOD | wrong
     with unchanged(*given.values()), pytest.raises(error, match=message):
         SparseRows(**given)
 
 
-def test_arrays_may_be_longer_than_what_is_used() -> None:
+def test_arrays_may_be_longer_than_needed() -> None:
     """As scipy's are, after entries were taken away; what lies behind is not looked at."""
     x = SparseRows(np.array([0, 1]), np.array([1, 99]), np.array([2.0, np.nan]), 3)
     assert x.shape == (1, 3) and x.nnz == 1
 
 
-def test_what_an_engine_does_not_take(rng: np.random.Generator) -> None:
+def test_mismatched_sparse_x_raises(rng: np.random.Generator) -> None:
     machine = Machine((4, 3), np.float64)
     x, t = SparseRows(**GOOD), np.array([0, 1])
     for wrong, error, message in (
@@ -590,7 +590,7 @@ def test_what_an_engine_does_not_take(rng: np.random.Generator) -> None:
         first.forward(x, machine.table)
 
 
-def test_when_it_pays() -> None:
+def test_worth_sparse() -> None:
     assert worth_sparse(0.19, 100, np.float32) and worth_sparse(0.001, 64, "float64")
     assert not worth_sparse(0.5, 100, np.float32) and not worth_sparse(0.19, 1, np.float32)
     assert not worth_sparse(0.19, 100, np.float32, batch_size=1) and worth_sparse(0.01, 100, np.float32, batch_size=1)

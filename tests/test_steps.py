@@ -32,7 +32,7 @@ def optimizer_of(name: str, **options: Any) -> Any:
     return getattr(fastbp, name)(lr=0.01, **options)
 
 
-class Guest(fastbp.Unit):
+class PythonUnit(fastbp.Unit):
     """The identity in Python, so that a network is not one engine."""
 
     def outputs_for(self, n_in: int | None) -> int | None:
@@ -67,17 +67,17 @@ def test_a_step_is_the_gradient_and_then_the_update(sizes: tuple[int, ...], rows
     if sizes != SHAPES[0][0] and (name not in ("SGD", "Adam") or setting in ("value", "norm")):
         return  # what the sizes change is not the rule's
     net, x, t = problem(sizes, rows, l1=1e-4, l2=1e-3)
-    twin, alone = net.copy(), net.copy()
+    net_copy, alone = net.copy(), net.copy()
     optimizers = [optimizer_of(name, **SETTINGS[setting]) for _ in range(3)]
     for _ in range(3):
         with fastbp.threads(2):
             loss = net.train_step(x, t, optimizers[0])
         with fastbp.threads(1):
             alone.train_step(x, t, optimizers[1])
-        expected, _ = twin.value_and_grad(x, t)
-        twin.update(optimizers[2])
+        expected, _ = net_copy.value_and_grad(x, t)
+        net_copy.update(optimizers[2])
         assert_allclose(loss, expected, rtol=1e-14)
-        assert_same_bits((net.flat_parameters, alone.flat_parameters), (twin.flat_parameters,) * 2)
+        assert_same_bits((net.flat_parameters, alone.flat_parameters), (net_copy.flat_parameters,) * 2)
 
 
 @pytest.mark.kernel
@@ -86,17 +86,17 @@ def test_a_step_is_the_gradient_and_then_the_update(sizes: tuple[int, ...], rows
     *(NAMES, SETTINGS, ["float32", "float64"]),
     pairs=["name setting", "name dtype", "setting dtype"],
 )
-def test_the_engine_makes_the_steps_of_numpy(name: str, setting: str, dtype: str) -> None:
+def test_compiled_steps_agree_with_numpy(name: str, setting: str, dtype: str) -> None:
     net, x, t = problem((5, 7, 3), 40, dtype)
-    twin = net.copy()
+    net_copy = net.copy()
     compiled, python = (optimizer_of(name, **SETTINGS[setting]) for _ in range(2))
-    python.state_for(twin)
+    python.state_for(net_copy)
     for _ in range(4):
         net.train_step(x, t, compiled)
-        _, grads = twin.value_and_grad(x, t)
-        python.update(twin.flat_parameters, grads.flat)
+        _, grads = net_copy.value_and_grad(x, t)
+        python.update(net_copy.flat_parameters, grads.flat)
     # Roundings of 4 steps; a quotient of gradients near 0 (Adadelta's, RMSprop's) makes more of them.
-    assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=0, atol=2000 * np.finfo(dtype).eps)
+    assert_allclose(net.flat_parameters, net_copy.flat_parameters, rtol=0, atol=2000 * np.finfo(dtype).eps)
 
 
 # ---- groups ----------------------------------------------------------------------------------------------------------
@@ -126,15 +126,15 @@ def test_groups_worked_by_hand() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_groups_that_change_nothing(name: str) -> None:
     net, x, t = problem((5, 7, 3), 40)
-    twin = net.copy()
+    net_copy = net.copy()
     plain, grouped = optimizer_of(name), optimizer_of(name, groups=[{"match": "*.bias"}, {"match": "*", "lr": 0.01}])
     for _ in range(3):
         net.train_step(x, t, plain)
-        twin.train_step(x, t, grouped)
-    assert_same_bits(net.flat_parameters, twin.flat_parameters)
+        net_copy.train_step(x, t, grouped)
+    assert_same_bits(net.flat_parameters, net_copy.flat_parameters)
 
 
-def test_a_groups_state_begins_as_the_group_says() -> None:
+def test_state_of_a_group_begins_with_the_groups_hyperparameter() -> None:
     net, x, t = problem((2, 2), 4, "float64")
     groups = [{"match": "*.bias", "initial_accumulator_value": 4.0}]
     optimizer = fastbp.Adagrad(initial_accumulator_value=1.0, groups=groups)
@@ -158,12 +158,12 @@ BAD_GROUPS: list[tuple[Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("groups", "error", "message"), BAD_GROUPS)
-def test_bad_groups(groups: Any, error: type[Exception], message: str) -> None:
+def test_invalid_groups_raise(groups: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         fastbp.SGD(momentum=0.9, nesterov=True, groups=groups)
 
 
-def test_a_group_that_matches_nothing() -> None:
+def test_a_group_without_match_raises() -> None:
     net, x, t = problem((5, 7, 3), 40)
     optimizer = fastbp.Adam(groups=[{"match": "*.bias", "lr": 0.1}, {"match": "*.scale", "lr": 0.1}])
     message = r"groups\[1\] matches no parameter: '\*\.scale'; the network has '0\.weight', '0\.bias', '2\.weight'"
@@ -228,11 +228,11 @@ def penalty_of(net: Any, l1: float, l2: float) -> float:
     return sum(l1 * np.abs(w.astype(float)).sum() + l2 / 2 * (w.astype(float) ** 2).sum() for w in net.weights)
 
 
-@pytest.mark.parametrize("guest", [False, True])
+@pytest.mark.parametrize("in_python", [False, True])
 @pytest.mark.parametrize(("l1", "l2"), [(0.01, 0.0), (0.0, 0.02), (0.01, 0.02)])
-def test_penalties_are_part_of_the_loss_and_of_its_gradient(l1: float, l2: float, guest: bool) -> None:
+def test_penalties_are_part_of_the_loss_and_of_its_gradient(l1: float, l2: float, in_python: bool) -> None:
     def network(**options: float) -> Any:
-        units = [fastbp.Linear(4, 6), fastbp.Tanh(), *([Guest()] if guest else []), fastbp.Linear(6, 3)]
+        units = [fastbp.Linear(4, 6), fastbp.Tanh(), *([PythonUnit()] if in_python else []), fastbp.Linear(6, 3)]
         return fastbp.Network(*units, loss=fastbp.SoftmaxNLL(), dtype="float64", seed=0, **options)
 
     rng = seeded(0)
@@ -262,13 +262,13 @@ def test_penalties_are_part_of_the_loss_and_of_its_gradient(l1: float, l2: float
     assert net.train_step(x, t, fastbp.Adam()) == pytest.approx(net.copy().loss_value(x, t), rel=0.1)
 
 
-@pytest.mark.parametrize("guest", [False, True])
-def test_training_with_penalties(guest: bool) -> None:
+@pytest.mark.parametrize("in_python", [False, True])
+def test_training_with_penalties(in_python: bool) -> None:
     """An epoch's loss holds them; an l1 makes weights small, and biases stay free."""
     rng = seeded(0)
     x = rng.normal(size=(64, 4)).astype(np.float32)
     t = np.zeros((64, 1), np.float32) + 5
-    units = [fastbp.Linear(4, 1), *([Guest()] if guest else [])]
+    units = [fastbp.Linear(4, 1), *([PythonUnit()] if in_python else [])]
     net = fastbp.Network(*units, loss=fastbp.MSE(), seed=0, l1=0.2)
     history = fastbp.train(net, x, t, optimizer=fastbp.SGD(lr=0.1), epochs=60, batch_size=16, progress=False)
     assert np.abs(net.weights[0]).max() < 0.05 < 4.9 < net.biases[0][0]
@@ -278,7 +278,7 @@ def test_training_with_penalties(guest: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["l1", "l2"])
-def test_bad_penalties(name: str) -> None:
+def test_invalid_penalties_raise(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be finite and at least 0, got -1"):
         fastbp.MLP([2, 1], loss="mse", **{name: -1})
     with pytest.raises(TypeError, match=f"{name} must be a number"):
@@ -314,7 +314,7 @@ class Moving:
 
 
 def epoch_by_hand(
-    net: Any, x: Any, t: Any, weight: Any, size: int, moving: Moving, count_rows: bool, share: float
+    net: Any, x: Any, t: Any, weight: Any, size: int, moving: Moving, weighs_loss_by_rows: bool, share: float
 ) -> Any:
     """Make an epoch of a network with one hidden layer of tanh, in place; give what it counts."""
     made = np.zeros(3)
@@ -334,7 +334,7 @@ def epoch_by_hand(
         dy = dz @ w2.T * (1 - y**2)
         dw1, dw2 = (g + (net.l1 * np.sign(w) + net.l2 * w) / divisor for g, w in ((x_.T @ dy, w1), (y.T @ dz, w2)))
         moving.step(net.flat_parameters, np.concatenate([dw1.ravel(), dy.sum(axis=0), dw2.ravel(), dz.sum(axis=0)]))
-        counted = len(x_) if count_rows else divisor
+        counted = len(x_) if weighs_loss_by_rows else divisor
         made += 1, (share * loss + penalty) * counted, counted
     return made
 
@@ -365,29 +365,41 @@ def epochs_by_hand(
     sizes: tuple[int, ...], rows: int, size: int, optimizer: str, weighted: bool, l1: float, l2: float, accumulate: int
 ) -> None:
     net, x, t = problem(sizes, rows, "float64", l1=l1, l2=l2)
-    twin, whole = net.copy(), net._whole
+    net_copy, whole = net.copy(), net._whole
     rng = seeded(1)
     weight = rng.uniform(0, 2, rows) if weighted else None
     compiled = OPTIMIZERS_BY_HAND[optimizer]()
     moving = Moving(compiled)
-    for count_rows, share in ((False, 1.0), (True, 0.25)):
+    for weighs_loss_by_rows, share in ((False, 1.0), (True, 0.25)):
         order = rng.permutation(rows)
-        update = net._update_by(compiled, steps=rows, accumulate=accumulate, by_rows=True)
+        update = net._update_by(compiled, steps=rows, accumulate=accumulate, penalty_per_batch=True)
         made = np.zeros(3)
         whole.engine.train_epoch(
-            x, t, weight, order, size, whole.table, whole.out, update, made, count_rows=count_rows, loss_share=share
+            x,
+            t,
+            weight,
+            order,
+            size,
+            whole.table,
+            whole.out,
+            update,
+            made,
+            weighs_loss_by_rows=weighs_loss_by_rows,
+            data_loss_scale=share,
         )
         theirs = None if weight is None else weight[order]
-        expected = epoch_by_hand(twin, x[order], t[order], theirs, size * accumulate, moving, count_rows, share)
+        expected = epoch_by_hand(
+            net_copy, x[order], t[order], theirs, size * accumulate, moving, weighs_loss_by_rows, share
+        )
         assert_allclose(made, expected, rtol=1e-12)
         # Sums of at most 700 products in another order, over at most 22 steps; each moves a weight by at most 5 times
         # its gradient's error.
-        assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=0, atol=1e-12)
-    for by_rows in (True, False):  # one step alone
-        divisor = 1 if not by_rows else rows if weight is None else weight.sum()
+        assert_allclose(net.flat_parameters, net_copy.flat_parameters, rtol=0, atol=1e-12)
+    for penalty_per_batch in (True, False):  # one step alone
+        divisor = 1 if not penalty_per_batch else rows if weight is None else weight.sum()
         penalty = penalty_of(net, l1, l2)
         expected = net.loss_value(x, t, sample_weight=weight) - penalty + penalty / divisor
-        update = net._update_by(compiled, by_rows=by_rows)
+        update = net._update_by(compiled, penalty_per_batch=penalty_per_batch)
         got = whole.engine.train_step(x, t, weight, whole.table, whole.out, update)
         assert got == pytest.approx(expected, rel=1e-12, abs=1e-12 * penalty)
 
@@ -400,47 +412,50 @@ def test_penalties_by_rows_are_divided_as_the_loss_is() -> None:
     for options, weight in (({"class_weight": factors.tolist()}, None), ({}, factors[t])):
         loss = fastbp.SoftmaxNLL(**options)
         net = fastbp.Network(fastbp.Linear(4, 3), loss=loss, dtype="float64", seed=0, l1=0.1, l2=1.0)
-        update = net._update_by(fastbp.SGD(lr=0.1), steps=5, by_rows=True)
+        update = net._update_by(fastbp.SGD(lr=0.1), steps=5, penalty_per_batch=True)
         made = np.zeros(3)
         net._whole.engine.train_epoch(x, t, weight, None, 7, net._whole.table, net._whole.out, update, made)
         ends.append((*net.flat_parameters, *made))
     assert_allclose(ends[0], ends[1], rtol=1e-12)
 
 
-def test_an_update_by_rows_is_no_update_alone() -> None:
+def test_apply_of_an_update_by_rows_raises() -> None:
     net, x, t = problem((5, 7, 3), 40, l2=0.1)
     optimizer = fastbp.SGD(lr=0.1)
     net.value_and_grad(x, t)
-    with unchanged(net.flat_parameters), pytest.raises(ValueError, match="apply of an update with by_rows=True"):
-        net._update_by(optimizer, by_rows=True).apply()
+    with (
+        unchanged(net.flat_parameters),
+        pytest.raises(ValueError, match="apply of an update with penalty_per_batch=True"),
+    ):
+        net._update_by(optimizer, penalty_per_batch=True).apply()
     assert optimizer.state_for(net).step == 0
 
 
 # ---- batches that are accumulated ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("guest", [False, True])
+@pytest.mark.parametrize("in_python", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("loss", [{}, {"class_weight": [1.0, 2.5, 0.5]}], ids=str)
 @pytest.mark.parametrize("options", [{}, {"clip_norm": 0.05}, {"groups": [{"match": "*.bias", "lr": 0.3}]}], ids=str)
 def test_k_batches_are_one_k_times_as_large(
-    guest: bool, weighted: bool, shuffle: bool, loss: dict[str, Any], options: dict[str, Any]
+    in_python: bool, weighted: bool, shuffle: bool, loss: dict[str, Any], options: dict[str, Any]
 ) -> None:
     rng = seeded(0)
     x, t = rng.normal(size=(103, 4)), rng.integers(0, 3, 103)
     weight = rng.uniform(0, 2, 103) * (np.arange(103) // 5 % 3 > 0) if weighted else None
-    unit = Guest if guest else fastbp.Identity
+    unit = PythonUnit if in_python else fastbp.Identity
     units = [fastbp.Linear(4, 6), unit(), fastbp.Tanh(), fastbp.Linear(6, 3)]
     net = fastbp.Network(*units, loss=fastbp.SoftmaxNLL(**loss), dtype="float64", seed=0, l1=0.01, l2=0.01)
-    twin = net.copy()
+    net_copy = net.copy()
     several, one = (fastbp.SGD(lr=0.1, momentum=0.5, **options) for _ in range(2))
     more = {"epochs": 2, "shuffle": shuffle, "sample_weight": weight, "progress": False}
     got = fastbp.train(net, x, t, optimizer=several, batch_size=5, accumulate=4, **more)
-    expected = fastbp.train(twin, x, t, optimizer=one, batch_size=20, **more)
-    assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=1e-11, atol=1e-13)
+    expected = fastbp.train(net_copy, x, t, optimizer=one, batch_size=20, **more)
+    assert_allclose(net.flat_parameters, net_copy.flat_parameters, rtol=1e-11, atol=1e-13)
     assert_allclose(got.loss, expected.loss, rtol=1e-12)
-    assert several.state_for(net).step == one.state_for(twin).step == 12
+    assert several.state_for(net).step == one.state_for(net_copy).step == 12
 
 
 def test_accumulated_steps_are_the_same_for_any_number_of_threads() -> None:
@@ -457,22 +472,22 @@ def test_accumulated_steps_are_the_same_for_any_number_of_threads() -> None:
 @pytest.mark.parametrize(
     ("batch_size", "accumulate"), [(2**62, 4), (2**63 - 1, 1), (10, 2**62), (7, 2**61), (50, 2**62)]
 )
-def test_more_than_there_is(batch_size: int, accumulate: int) -> None:
+def test_accumulating_beyond_the_rows_makes_one_step(batch_size: int, accumulate: int) -> None:
     """One step of all rows, whatever the product of the two is in 64 bits."""
     net, x, t = problem((5, 3), 50)
-    twin = net.copy()
+    net_copy = net.copy()
     how: dict[str, Any] = {"optimizer": fastbp.SGD(lr=0.1), "shuffle": False, "progress": False}
     got = fastbp.train(net, x, t, batch_size=batch_size, accumulate=accumulate, **how)
-    expected = fastbp.train(twin, x, t, batch_size=50, **how)
-    assert net.steps == twin.steps
+    expected = fastbp.train(net_copy, x, t, batch_size=50, **how)
+    assert net.steps == net_copy.steps
     assert_allclose(got.loss, expected.loss, rtol=1e-5)
-    assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=1e-4, atol=1e-6)
+    assert_allclose(net.flat_parameters, net_copy.flat_parameters, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("accumulate", "error"), [(0, ValueError), (1.5, TypeError), ("2", TypeError), (True, TypeError)]
 )
-def test_bad_accumulate(accumulate: Any, error: type[Exception]) -> None:
+def test_invalid_accumulate_raises(accumulate: Any, error: type[Exception]) -> None:
     net, x, t = problem((5, 3), 40)
     with unchanged(net.flat_parameters), pytest.raises(error, match="accumulate must be"):
         fastbp.train(net, x, t, optimizer=fastbp.Adam(), accumulate=accumulate, progress=False)
@@ -485,8 +500,8 @@ class OwnLoss(fastbp.Loss):
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("optimizer", [lambda: fastbp.SGD(lr=0.1), lambda: fastbp.Adam(clip_norm=0.1)])
-@pytest.mark.parametrize("case", ["engine", "guest", "loss", "sum", "guest, sum"])
-def test_chance_falls_in_accumulated_batches_as_in_one(case: str, optimizer: Any, weighted: bool) -> None:
+@pytest.mark.parametrize("case", ["engine", "unit", "loss", "sum", "unit, sum"])
+def test_dropout_masks_in_accumulated_batches_are_those_of_one(case: str, optimizer: Any, weighted: bool) -> None:
     rng = seeded(1)
     x, t = rng.normal(size=(50, 6)), rng.integers(0, 3, 50)
     t[4:8] = 1  # a part of a batch of which one of the losses counts nothing
@@ -495,7 +510,7 @@ def test_chance_falls_in_accumulated_batches_as_in_one(case: str, optimizer: Any
     made = []
     for batch_size, accumulate in ((12, 1), (4, 3)):
         block = fastbp.Residual(fastbp.Sequential(fastbp.Dropout(0.5), fastbp.Linear(8, 8)))
-        middle = Guest() if "guest" in case else fastbp.Identity()
+        middle = PythonUnit() if "unit" in case else fastbp.Identity()
         loss: fastbp.Loss = OwnLoss() if case == "loss" else fastbp.SoftmaxNLL(class_weight=[1.0, 2.0, 0.5])
         if "sum" in case:  # each of which divides by another sum, and has no mean over some of the batches
             loss = fastbp.LossSum([(0.7, loss), (0.3, fastbp.SoftmaxNLL(ignore_index=1))])
@@ -512,7 +527,7 @@ def test_chance_falls_in_accumulated_batches_as_in_one(case: str, optimizer: Any
 
 
 class Anywhere(fastbp.Unit):
-    """As `Guest`, but nobody knows how many outputs it has: the package's units after it are run in Python, too."""
+    """As `PythonUnit`, with an unknown number of outputs: the package's units after it are run in Python, too."""
 
     def forward(self, x: Any) -> Any:
         return x
@@ -521,7 +536,7 @@ class Anywhere(fastbp.Unit):
         return dy
 
 
-def test_chance_falls_so_in_a_unit_that_python_runs() -> None:
+def test_dropout_masks_in_python_units_are_those_of_one_batch() -> None:
     rng = seeded(1)
     x, t = rng.normal(size=(24, 6)), rng.integers(0, 3, 24)
     ends = []
@@ -534,16 +549,33 @@ def test_chance_falls_so_in_a_unit_that_python_runs() -> None:
     assert_allclose(ends[1], ends[0], rtol=0, atol=1e-13)
 
 
-def test_an_optimizer_of_the_users_own_gets_the_accumulated_gradient() -> None:
+def test_units_with_the_old_take_chance_are_called() -> None:
+    class Old(PythonUnit):
+        def take_chance(self, seed: int, stream: int, step: int, first_row: int) -> None:
+            self.position = seed, step, first_row
+
+    unit, new = Old(), fastbp.Dropout(0.5)
+    net = fastbp.Network(fastbp.Linear(3, 2), unit, loss=fastbp.MSE(), dtype="float64", seed=7)
+    net.value_and_grad(np.ones((4, 3)), np.ones((4, 2)))
+    assert unit.position == (7, 0, 0)
+    new.take_chance(7, 3, 1, 0)  # called by the old name
+    other = fastbp.Dropout(0.5)
+    other.set_rng_position(7, 3, 1, 0)
+    x = np.ones((5, 8))
+    assert_same_bits(new.forward(x), other.forward(x))
+    PythonUnit().take_chance(7, 3, 1, 0)  # a unit with neither ignores it
+
+
+def test_a_users_optimizer_gets_the_accumulated_gradient() -> None:
     class Own(Optimizer):
         def update(self, parameters: Any, gradients: Any) -> None:
             parameters -= 0.1 * gradients
 
     net, x, t = problem((5, 7, 3), 43, "float64", l2=0.1)
-    twin = net.copy()
+    net_copy = net.copy()
     fastbp.train(net, x, t, optimizer=Own(), epochs=2, batch_size=5, accumulate=4, progress=False)
-    fastbp.train(twin, x, t, optimizer=fastbp.SGD(lr=0.1), epochs=2, batch_size=20, progress=False)
-    assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=1e-11, atol=1e-13)
+    fastbp.train(net_copy, x, t, optimizer=fastbp.SGD(lr=0.1), epochs=2, batch_size=20, progress=False)
+    assert_allclose(net.flat_parameters, net_copy.flat_parameters, rtol=1e-11, atol=1e-13)
 
 
 class Note(fastbp.Callback):
@@ -564,29 +596,29 @@ def test_batches_of_an_iterator_are_accumulated(python: bool) -> None:
     ends = [0, 7, 12, 20, 31, 40, 48, 60]
     pairs = itertools.pairwise(ends)
     batches = [(x[a:b], t[a:b]) if a % 2 else (x[a:b], t[a:b], np.ones(b - a)) for a, b in pairs]
-    units = [fastbp.Linear(4, 6), Guest() if python else fastbp.Identity(), fastbp.Linear(6, 3)]
+    units = [fastbp.Linear(4, 6), PythonUnit() if python else fastbp.Identity(), fastbp.Linear(6, 3)]
     net = fastbp.Network(*units, loss=fastbp.SoftmaxNLL(), dtype="float64", seed=0)
-    twin = net.copy()
+    net_copy = net.copy()
     several, one = fastbp.Adam(), fastbp.Adam()
     fastbp.train(net, batches, optimizer=several, epochs=2, accumulate=3, progress=False)
     for _ in range(2):
         for first, last in ((0, 20), (20, 48), (48, 60)):
-            twin.train_step(x[first:last], t[first:last], one)
-    assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=1e-10, atol=1e-12)
+            net_copy.train_step(x[first:last], t[first:last], one)
+    assert_allclose(net.flat_parameters, net_copy.flat_parameters, rtol=1e-10, atol=1e-12)
     assert several.state_for(net).step == 6
 
 
 def test_callbacks_limits_and_epochs_keep_to_whole_steps() -> None:
     net, x, t = problem((5, 7, 3), 43, "float64")
-    whole, note, twin = net.copy(), Note(), net.copy()
+    whole, note, net_copy = net.copy(), Note(), net.copy()
     options: dict[str, Any] = {"batch_size": 5, "accumulate": 4, "progress": False}
     fastbp.train(whole, x, t, optimizer=fastbp.Adam(), epochs=2, **options)
     fastbp.train(net, x, t, optimizer=fastbp.Adam(), epochs=2, callbacks=[note], **options)
     assert_same_bits(net.flat_parameters, whole.flat_parameters)
     assert [rows for *_, rows in note.seen] == [20, 20, 3] * 2
     optimizer = fastbp.Adam()
-    history = fastbp.train(twin, x, t, optimizer=optimizer, epochs=2, max_steps=4, **options)
-    assert optimizer.state_for(twin).step == 4
+    history = fastbp.train(net_copy, x, t, optimizer=optimizer, epochs=2, max_steps=4, **options)
+    assert optimizer.state_for(net_copy).step == 4
     assert history.epochs == 1
 
 
@@ -628,7 +660,7 @@ def test_a_run_with_everything_is_resumed_with_the_same_bits(rule: str, every: i
 def test_the_engine_gets_the_rate_of_each_step() -> None:
     rates = [0.1, 0.0, 0.3, 0.05, 0.2, 0.1, 0.4, 0.1]
     net, x, t = problem((5, 7, 3), 40, "float64")
-    twin, third = net.copy(), net.copy()
+    net_copy, third = net.copy(), net.copy()
     changing, constant, single = fastbp.SGD(lr=lambda step: rates[step - 1]), fastbp.SGD(), fastbp.SGD()
     single.lr = lambda step: rates[step - 1]
     fastbp.train(net, x, t, optimizer=changing, epochs=2, batch_size=10, shuffle=False, progress=False)
@@ -636,9 +668,9 @@ def test_the_engine_gets_the_rate_of_each_step() -> None:
         rows = slice(10 * (step % 4), 10 * (step % 4) + 10)
         if rate:
             constant.lr = rate
-            twin.train_step(x[rows], t[rows], constant)
+            net_copy.train_step(x[rows], t[rows], constant)
         third.train_step(x[rows], t[rows], single)
-    assert_same_bits((net.flat_parameters, third.flat_parameters), (twin.flat_parameters,) * 2)
+    assert_same_bits((net.flat_parameters, third.flat_parameters), (net_copy.flat_parameters,) * 2)
 
 
 @pytest.mark.parametrize(
@@ -650,7 +682,7 @@ def test_the_engine_gets_the_rate_of_each_step() -> None:
         (lambda step: 1 / (3 - step), ZeroDivisionError, "division"),
     ],
 )
-def test_a_bad_rate_comes_before_the_epoch(rate: Any, error: type[Exception], message: str) -> None:
+def test_an_invalid_rate_raises_before_the_epoch(rate: Any, error: type[Exception], message: str) -> None:
     net, x, t = problem((5, 7, 3), 40)
     optimizer = fastbp.Adam(lr=rate)
     with unchanged(net.flat_parameters), pytest.raises(error, match=message):
@@ -673,21 +705,21 @@ def test_a_state_goes_on_with_the_same_bits(case: int) -> None:
     optimizer, other = CASES[case](), CASES[case]()
     options: dict[str, Any] = {"batch_size": 10, "epochs": 2, "progress": False}
     fastbp.train(net, x, t, optimizer=optimizer, **options)
-    twin = net.copy()
+    net_copy = net.copy()
     state = copy.deepcopy(optimizer.get_state(net))
     assert all(isinstance(value, np.ndarray | float | int | str) for value in state.values())
-    other.train_before = twin.train_step(x, t, other)  # has a state already, and has been at work
-    twin.flat_parameters[...] = net.flat_parameters
+    other.train_before = net_copy.train_step(x, t, other)  # has a state already, and has been at work
+    net_copy.flat_parameters[...] = net.flat_parameters
     del other.train_before
-    other.set_state(twin, state)
-    for made, network in ((optimizer, net), (other, twin)):
+    other.set_state(net_copy, state)
+    for made, network in ((optimizer, net), (other, net_copy)):
         fastbp.train(network, x, t, optimizer=made, seed=1, **options)
         network.train_step(x, t, made)
-    assert_same_bits(net.flat_parameters, twin.flat_parameters)
-    assert optimizer.state_for(net).step == other.state_for(twin).step == 17
+    assert_same_bits(net.flat_parameters, net_copy.flat_parameters)
+    assert optimizer.state_for(net).step == other.state_for(net_copy).step == 17
 
 
-def test_a_state_brings_its_hyperparameters() -> None:
+def test_set_state_restores_hyperparameters() -> None:
     net, x, t = problem((5, 7, 3), 40)
     optimizer, other = fastbp.Adam(lr=0.5, betas=(0.5, 0.6)), fastbp.Adam()
     net.train_step(x, t, optimizer)
@@ -695,7 +727,7 @@ def test_a_state_brings_its_hyperparameters() -> None:
     assert repr(other) == repr(optimizer)
 
 
-def test_a_state_brings_its_groups_and_clips() -> None:
+def test_set_state_restores_groups_and_clips() -> None:
     net, x, t = problem((5, 7, 3), 40)
 
     def made(decay: float, betas: tuple[float, float], **clips: Any) -> Any:
@@ -721,7 +753,7 @@ def test_a_state_brings_its_groups_and_clips() -> None:
         assert repr(stranger) == before
 
 
-def test_states_that_do_not_fit() -> None:
+def test_mismatched_states_raise() -> None:
     net, x, t = problem((5, 7, 3), 40)
     optimizer = fastbp.Adam()
     net.train_step(x, t, optimizer)
@@ -745,7 +777,7 @@ def test_states_that_do_not_fit() -> None:
         assert repr(made.get_state(network)) == before
 
 
-def test_a_users_own_optimizer_has_a_state_to_go_on_from() -> None:
+def test_a_users_optimizer_resumes_from_its_state() -> None:
     class Own(Optimizer):
         state_names = ("a",)
 
@@ -766,7 +798,7 @@ def test_a_network_keeps_its_penalties_in_a_pickle_and_in_a_file(tmp_path: Any) 
         assert other.loss_value(x, t) == net.loss_value(x, t)
 
 
-def test_a_change_on_the_way_is_seen_by_the_next_step() -> None:
+def test_changed_options_count_from_the_next_step() -> None:
     """What was made for the engine is not used for longer than it is right."""
     net, x, t = problem((5, 7, 3), 40, "float64")
     first, second = fastbp.SGD(lr=0.1), fastbp.SGD(lr=0.2)

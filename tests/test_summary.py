@@ -1,4 +1,4 @@
-"""The table of a network: counted by hand, by another road, and as text."""
+"""The table of a network: counted by hand, computed otherwise, and as text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_sums_of_an_mlp(sizes: list[int], dtype: Any) -> None:
     assert summary.parameters == net.n_parameters == net.flat_parameters.size
     assert summary.parameter_bytes == summary.gradient_bytes == net.flat_parameters.nbytes
     assert summary.multiply_adds == sum(products)
-    assert summary.gradient_multiply_adds == 3 * sum(products) - products[0]  # nobody asks for the input's gradient
+    assert summary.gradient_multiply_adds == 3 * sum(products) - products[0]  # without the input's gradient
     assert [row.outputs for row in summary.rows if row.parameters] == sizes[1:]
     assert summary.rows[0].n_bytes == (sizes[0] + 1) * sizes[1] * itemsize
     assert summary.batch_size is summary.activation_bytes is None
@@ -76,7 +76,7 @@ def test_every_activation_has_its_row(hidden: str) -> None:
     assert row.unit in str(summary) and row.unit.startswith(ACTIVATIONS[hidden].unit)
 
 
-def test_the_text() -> None:
+def test_summary_as_text() -> None:
     text = str(fastbp.MLP([784, 256, 10], dtype="float64", seed=0).summary())
     lines = text.splitlines()
     assert lines[0].split("  ")[0] == "" and "multiply-adds a row" in lines[0]
@@ -88,7 +88,7 @@ def test_the_text() -> None:
     assert len({line.rfind(" ") for line in lines[1:2]}) == 1
 
 
-def test_the_table_of_a_notebook() -> None:
+def test_summary_as_html() -> None:
     html = fastbp.MLP([3, 2], loss="mse", seed=0).summary(5)._repr_html_()
     assert html.count("<tr>") == 3 and "Linear(3, 2)" in html and "MSE()" in html
 
@@ -153,14 +153,14 @@ def test_units_inside_units() -> None:
         ("1", "Linear(10, 2)", 10, 2, 20),
     ]
     assert summary.parameters == net.n_parameters == 30 + 35 + 25 + 22
-    # At the input nobody asks for a gradient, on neither branch.
+    # Neither branch computes the gradient at the input.
     assert summary.gradient_multiply_adds == 2 * 94 + 30 + 20
     # The outputs of three linear units, what the branches make together, and that of the last.
     assert summary.activation_bytes == 3 * ((6 + 5 + 5 + 10 + 2 + 2 * 10 + 4 + 2 + 1) * 4 + 16)
     assert "    Linear(4, 6)" in str(summary)
 
 
-def test_a_way_around_a_block() -> None:
+def test_summary_of_a_residual_block() -> None:
     block = fastbp.Sequential(fastbp.Linear(4, 6), fastbp.Tanh(), fastbp.Linear(6, 4))
     net = fastbp.Network(fastbp.Linear(3, 4), fastbp.Residual(block), loss=fastbp.MSE(), seed=0)
     summary = net.summary()
@@ -184,7 +184,7 @@ def test_a_batch_size_is_a_count(batch_size: Any, error: Any, message: str) -> N
         fastbp.MLP([2, 1]).summary(batch_size)
 
 
-def test_a_network_is_left_as_it_was() -> None:
+def test_summary_leaves_the_network_unchanged() -> None:
     net = fastbp.MLP([3, 4, 2], seed=0)
     y = net.forward(np.ones((5, 3), np.float32))
     before = y.copy()

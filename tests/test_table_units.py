@@ -116,7 +116,7 @@ def test_units_survive_copy_and_pickle(rule: UnitRule, rng: np.random.Generator)
 
 
 @RULES
-def test_fresh_units_have_the_settings_and_nothing_else(rule: UnitRule, rng: np.random.Generator) -> None:
+def test_fresh_units_have_the_settings_alone(rule: UnitRule, rng: np.random.Generator) -> None:
     unit, x = make(rule), make_x(rule, np.float32, rng)
     y = unit.forward(x)
     fresh = unit.fresh()
@@ -165,7 +165,7 @@ def test_how_many_outputs_follow() -> None:
     for unit in (fastbp.PReLU(7), fastbp.LayerNorm(7), fastbp.RMSNorm(7), fastbp.BatchNorm(7)):
         with pytest.raises(ValueError, match="takes 7 inputs, but the unit before it gives 3"):
             unit.outputs_for(3)
-    with pytest.raises(ValueError, match="takes its codes from 4 columns, but the unit before it gives 3"):
+    with pytest.raises(ValueError, match="takes its indices from 4 columns, but the unit before it gives 3"):
         fastbp.Embedding(9, 2, 4).outputs_for(3)
 
 
@@ -188,13 +188,13 @@ def test_how_many_outputs_follow() -> None:
         (lambda: fastbp.LayerNorm(3, dtype="float16"), ValueError, "unknown dtype 'float16'"),
     ],
 )
-def test_bad_settings_are_refused(make: Any, error: type[Exception], message: str) -> None:
+def test_invalid_settings_raise(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
 
 
 @pytest.mark.parametrize("unit", [fastbp.LayerNorm(3, affine=False), fastbp.LayerNorm(3), fastbp.BatchNorm(3)])
-def test_a_refused_forward_leaves_the_last_one_remembered(unit: Unit, rng: np.random.Generator) -> None:
+def test_a_refused_forward_leaves_the_saved_values(unit: Unit, rng: np.random.Generator) -> None:
     x = rng.normal(size=(4, 3)).astype(np.float32)
     unit.forward(x)
     expected, state = unit.backward(x), copy.deepcopy(unit.state)
@@ -282,7 +282,7 @@ def test_batch_norm_in_both_modes(dtype: Any, rng: np.random.Generator) -> None:
         unit.forward(x[:1])
 
 
-# ---- shapes and codes ------------------------------------------------------------------------------------------------
+# ---- shapes and indices ----------------------------------------------------------------------------------------------
 
 
 def test_flatten_takes_any_shape() -> None:
@@ -304,22 +304,22 @@ def test_flatten_takes_any_shape() -> None:
 
 
 def test_embedding_takes_integers() -> None:
-    unit, codes = fastbp.Embedding(5, 3, seed=0), np.array([[0, 4], [4, 4]])
-    y = unit.forward(codes)
-    assert_same_bits(y, unit.parameters["table"][codes].reshape(2, 6))
+    unit, indices = fastbp.Embedding(5, 3, seed=0), np.array([[0, 4], [4, 4]])
+    y = unit.forward(indices)
+    assert_same_bits(y, unit.parameters["table"][indices].reshape(2, 6))
     assert_array_equal(unit.backward(np.ones((2, 6), np.float32)), np.zeros((2, 2)))
     assert_array_equal(unit.gradients["table"][:, 0], [1, 0, 0, 0, 3])
-    with pytest.raises(ValueError, match=re.escape("x[1, 0] is 5, expected a code: an integer from 0 to 4")):
+    with pytest.raises(ValueError, match=re.escape("x[1, 0] is 5, expected an index: an integer from 0 to 4")):
         unit.forward(np.array([[0], [5]]))
 
 
 # ---- in a network ----------------------------------------------------------------------------------------------------
 
 
-def guest(name: str, *arguments: Any) -> Unit:
+def in_python(name: str, *arguments: Any) -> Unit:
     """The unit as one that Python runs."""
     base = getattr(fastbp, name)
-    cls = type(f"Guest{name}", (base,), {"forward": base.forward, "backward": base.backward})
+    cls = type(f"Python{name}", (base,), {"forward": base.forward, "backward": base.backward})
     unit: Unit = cls(*arguments)
     return unit
 
@@ -327,14 +327,14 @@ def guest(name: str, *arguments: Any) -> Unit:
 @pytest.mark.kernel
 @RULES
 def test_a_network_with_the_unit_has_the_right_gradients(rule: UnitRule, rng: np.random.Generator) -> None:
-    if rule.by_chance:
+    if rule.is_random:
         pytest.skip("differences need the same mask twice")
     x = rng.normal(size=(8, N))
     if rule.name == "embedding":
         x[:, :5] = rng.integers(0, 11, (8, 5))
-        chain: list[Unit] = [guest("Embedding", 11, 3, 5), fastbp.Linear(16, 3)]
+        chain: list[Unit] = [in_python("Embedding", 11, 3, 5), fastbp.Linear(16, 3)]
     else:
-        chain = [fastbp.Linear(N, N), guest(rule.unit, *rule.arguments(N)), fastbp.Linear(N, 3)]
+        chain = [fastbp.Linear(N, N), in_python(rule.unit, *rule.arguments(N)), fastbp.Linear(N, 3)]
     net = fastbp.Network(*chain, loss=fastbp.SoftmaxNLL(), dtype="float64", seed=2)
     t = rng.integers(0, 3, 8)
     _, grads = net.value_and_grad(x, t)

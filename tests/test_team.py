@@ -246,7 +246,7 @@ def test_waiting_workers_sleep(rng: np.random.Generator) -> None:
     idle = []
     for _ in range(3):
         fastbp.matmul(a, b)
-        time.sleep(0.01)  # longer than anybody spins
+        time.sleep(0.01)  # longer than any worker spins
         before = time.process_time()
         time.sleep(0.5)
         idle.append(time.process_time() - before)
@@ -348,7 +348,7 @@ def test_the_counting_thread_notices_the_gil() -> None:
 
 
 @pytest.mark.serial
-def test_right_on_busy_processors(rng: np.random.Generator) -> None:
+def test_results_are_right_on_busy_processors(rng: np.random.Generator) -> None:
     a, b = rng.standard_normal((2, 300, 300), dtype=np.float32)
     with fastbp.threads(1):
         expected = fastbp.matmul(a, b)
@@ -408,7 +408,7 @@ def test_the_caller_does_not_wait_for_a_worker_that_has_taken_nothing() -> None:
     assert output(code) == "True"
 
 
-def test_threads_that_cannot_be_had_are_no_error() -> None:
+def test_failing_thread_creation_is_no_error() -> None:
     code = """
         import resource, os, sys
         if os.environ.get("LIMITED") != "1":
@@ -436,7 +436,7 @@ def test_threads_that_cannot_be_had_are_no_error() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "0"), done.stdout + done.stderr
 
 
-def test_a_process_ends_in_the_midst_of_a_product() -> None:
+def test_a_process_may_end_within_a_product() -> None:
     code = """
         import threading, time
         import numpy as np, fastbp
@@ -492,7 +492,7 @@ class Rang(Exception):
 @pytest.mark.serial
 @pytest.mark.parametrize("n_threads", [1, 3])
 @pytest.mark.parametrize("prepare", [long_product, long_gradient, long_epoch])
-def test_a_handler_that_raises_ends_the_call(prepare: Prepare, n_threads: int, send: Any) -> None:
+def test_a_signal_handler_that_raises_ends_the_call(prepare: Prepare, n_threads: int, send: Any) -> None:
     """Signals are heard every 100 ms, and the call takes three times as long: the best of several tries counts.
 
     The signal comes in the first half of the call, which would take longer than that half if it did not hear it.
@@ -527,7 +527,7 @@ def test_a_handler_that_raises_ends_the_call(prepare: Prepare, n_threads: int, s
 
 @pytest.mark.serial
 @pytest.mark.parametrize("n_threads", [1, 3])
-def test_a_handler_that_computes_does_no_harm(n_threads: int, send: Any, rng: np.random.Generator) -> None:
+def test_a_signal_handler_may_compute(n_threads: int, send: Any, rng: np.random.Generator) -> None:
     a, b = rng.standard_normal((2, 1600, 1600))
     inner = []
     with fastbp.threads(1):
@@ -607,7 +607,7 @@ def test_fork_with_a_warm_team() -> None:
 @pytest.mark.serial
 @needs_fork
 def test_fork_while_others_compute() -> None:
-    """In the child their products are nobody's, the team is free, and their network is as well."""
+    """In the child no product is in progress: the team and the network are free."""
     code = """
         stop = False
         def compute():
@@ -717,11 +717,11 @@ def test_under_joblib(backend: str) -> None:
     if backend == "threading":
         assert printed == "3"
     else:
-        # loky divides the processors among its jobs by OMP_NUM_THREADS, and we heed it.
+        # loky divides the processors among its jobs by OMP_NUM_THREADS, and we raise_if_interrupted it.
         assert printed == str(max(1, processors() // 2))
 
 
-def test_what_python_asks_about_the_team() -> None:
+def test_started_and_get_process() -> None:
     assert team.started() >= 0
     assert team.get_process() == fastbp.get_num_threads()
 
@@ -765,7 +765,7 @@ def test_requests_of_a_cancellation() -> None:
 
     def heeds() -> bool:
         try:
-            team.heed()
+            team.raise_if_interrupted()
         except KeyboardInterrupt:
             return True
         return False

@@ -112,12 +112,12 @@ def test_prelu(single: bool, rows: int, n: int, dtype: Any, rng: np.random.Gener
 
 @BY_DTYPE
 def test_embedding(dtype: Any, rng: np.random.Generator) -> None:
-    codes, table = rng.integers(0, 11, (40, 3)), rng.normal(size=(11, 5)).astype(dtype)
+    indices, table = rng.integers(0, 11, (40, 3)), rng.normal(size=(11, 5)).astype(dtype)
     dy = rng.normal(size=(40, 15)).astype(dtype)
     look_up = torch.nn.functional.embedding
-    y, grads = both(lambda w: look_up(torch.tensor(codes), w).reshape(40, 15), table, dy=dy)
-    assert_allclose(fastbp.embedding(codes, table), y, rtol=0)
-    check(fastbp.embedding_backward(dy, codes, table)[1], grads[0], dtype, 40, 5)
+    y, grads = both(lambda w: look_up(torch.tensor(indices), w).reshape(40, 15), table, dy=dy)
+    assert_allclose(fastbp.embedding(indices, table), y, rtol=0)
+    check(fastbp.embedding_backward(dy, indices, table)[1], grads[0], dtype, 40, 5)
 
 
 @BY_DTYPE

@@ -230,7 +230,7 @@ def noted(shuffle: bool = True, **options: Any) -> list[list[int]]:
     return net.loss.seen
 
 
-def test_the_batches_are_those_of_the_documented_permutations() -> None:
+def test_batches_are_the_documented_permutations() -> None:
     for seed in (0, 3):
         expected = [rows.tolist() for epoch in range(3) for rows in batches(23, 5, seed, epoch)]
         assert noted(seed=seed) == expected
@@ -286,11 +286,11 @@ def test_several_calls_continue_the_optimizers_state(name: str) -> None:
 
 def test_one_optimizer_for_two_networks() -> None:
     net, x, t = problem()
-    twin, alone = net.copy(), net.copy()
+    net_copy, alone = net.copy(), net.copy()
     optimizer = fastbp.Adam(lr=0.01)
     for _ in range(3):
         train(net, x, t, optimizer=optimizer, epochs=1)
-        train(twin, -x, t, optimizer=optimizer, epochs=1)
+        train(net_copy, -x, t, optimizer=optimizer, epochs=1)
     other = fastbp.Adam(lr=0.01)
     for _ in range(3):
         train(alone, x, t, optimizer=other, epochs=1)
@@ -313,7 +313,7 @@ def test_a_learning_rate_changed_by_a_callback_counts() -> None:
     assert_same_bits(net.flat_parameters, steps.flat_parameters)
 
 
-# ---- the roads of Python ---------------------------------------------------------------------------------------------
+# ---- with a unit, loss or optimizer in Python ------------------------------------------------------------------------
 
 
 class OurTanh(fastbp.Tanh):
@@ -344,17 +344,17 @@ class OurMomentum(Optimizer):
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
-@pytest.mark.parametrize("road", ["unit", "loss", "optimizer", "all"])
-def test_the_roads_of_python_lead_to_the_same(road: str, weighted: bool) -> None:
+@pytest.mark.parametrize("in_python", ["unit", "loss", "optimizer", "all"])
+def test_parts_in_python_train_alike(in_python: str, weighted: bool) -> None:
     net, x, t = problem()
-    unit = OurTanh() if road in ("unit", "all") else fastbp.Tanh()
-    loss = OurSoftmaxNLL() if road in ("loss", "all") else fastbp.SoftmaxNLL()
+    unit = OurTanh() if in_python in ("unit", "all") else fastbp.Tanh()
+    loss = OurSoftmaxNLL() if in_python in ("loss", "all") else fastbp.SoftmaxNLL()
     chain = fastbp.Linear(IN, HIDDEN), unit, fastbp.Linear(HIDDEN, OUT)
     python = fastbp.Network(*chain, loss=loss, dtype="float64", seed=0)
     assert_same_bits(python.flat_parameters, net.flat_parameters)
-    assert net._whole is not None and (python._whole is None) == (road != "optimizer")
+    assert net._whole is not None and (python._whole is None) == (in_python != "optimizer")
     engine = fastbp.SGD(lr=0.05, momentum=0.9)
-    theirs = OurMomentum() if road in ("optimizer", "all") else fastbp.SGD(lr=0.05, momentum=0.9)
+    theirs = OurMomentum() if in_python in ("optimizer", "all") else fastbp.SGD(lr=0.05, momentum=0.9)
     weight = seeded(1).uniform(0.2, 2, N) if weighted else None
     options = {"epochs": 3, "sample_weight": weight, "validation_data": (x[:9], t[:9])}
     expected = train(net, x, t, optimizer=engine, **options)
@@ -375,7 +375,7 @@ def test_a_python_unit_in_float32() -> None:
         assert_allclose(python.flat_parameters, net.flat_parameters, rtol=0, atol=14 * PER_STEP * 2.0**29, err_msg=name)
 
 
-def test_targets_of_any_kind_for_a_loss_of_ones_own() -> None:
+def test_users_losses_take_any_targets() -> None:
     """What a Python loss takes is its own affair, as long as there is a target for each row."""
 
     class Words(fastbp.Loss):
@@ -496,7 +496,7 @@ def test_callbacks_may_write_into_the_parameters() -> None:
     assert not net.flat_parameters.any()
 
 
-def test_labels_stay_as_they_were_checked() -> None:
+def test_labels_changed_by_a_callback_have_no_effect() -> None:
     """A callback writes nonsense into the caller's labels: the kernels, which take labels for indices, never see it."""
     net, x, t = problem()
     other = net.copy()
@@ -510,7 +510,7 @@ def test_labels_stay_as_they_were_checked() -> None:
     assert_same_bits(net.flat_parameters, other.flat_parameters)
 
 
-def test_training_on_what_the_network_returned() -> None:
+def test_training_on_the_networks_own_output() -> None:
     """forward's y lies where the next call writes; as data of a training it is kept."""
     x = seeded(0).normal(size=(30, 4))
     for shuffle in (True, False):
@@ -556,7 +556,7 @@ def test_a_batch_without_weight_makes_no_step(python: bool, nothing: float) -> N
     assert history.loss[1] == pytest.approx(total / weight.sum(), rel=1e-12)
 
 
-def test_rows_without_weight_take_no_part() -> None:
+def test_rows_without_weight_do_not_count() -> None:
     net, x, t = problem()
     other = net.copy()
     weight = seeded(0).uniform(0.5, 2, N)
@@ -572,7 +572,7 @@ def test_rows_without_weight_take_no_part() -> None:
 # ---- progress --------------------------------------------------------------------------------------------------------
 
 
-def test_progress(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_options(capsys: pytest.CaptureFixture[str]) -> None:
     net, x, t = problem()
     for quiet in (False, "auto"):  # "auto" says nothing in the first two seconds
         train(net, x, t, progress=quiet)
@@ -671,7 +671,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 @pytest.mark.parametrize("python", [False, True], ids=["engine", "python"])
 @pytest.mark.parametrize(("wrong", "error", "message"), BAD, ids=[f"{next(iter(case[0]))}-{case[2]}" for case in BAD])
-def test_bad_input_changes_nothing(
+def test_invalid_arguments_raise_and_change_nothing(
     wrong: dict[str, Any], error: type[Exception], message: str, python: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     net, _, _ = problem(dtype=np.float32)
@@ -686,13 +686,13 @@ def test_bad_input_changes_nothing(
     assert not called and capsys.readouterr() == ("", "")
 
 
-def test_no_network() -> None:
+def test_train_without_a_network_raises() -> None:
     for wrong in (None, fastbp.Linear(IN, OUT), fastbp.MLP):
         with pytest.raises(TypeError, match=r"net must be a fastbp\.Network, got"):
             train(wrong, **good())  # type: ignore[arg-type]
 
 
-def test_a_python_loss_needs_a_target_for_each_row() -> None:
+def test_a_python_loss_without_a_target_for_each_row_raises() -> None:
     net = fastbp.Network(fastbp.Linear(IN, 1), loss=Noting(), seed=0)
     for t in (np.zeros((N - 1, 1)), np.float64(1), 3):
         with unmoved(net, None), pytest.raises(ValueError, match=r"t has shape .*, expected 53 rows, as x has"):
@@ -710,7 +710,7 @@ def test_unknown_and_positional_options_are_refused() -> None:
             wrong()
 
 
-def test_read_only_data_is_welcome() -> None:
+def test_read_only_data_is_accepted() -> None:
     net, x, t = problem()
     x.flags.writeable = t.flags.writeable = False
     weight = np.ones(N)
@@ -753,14 +753,14 @@ def interrupted(call, delay):
 EPOCHS = """
     # A training is interrupted in an epoch, and made again step by step. A signal is heard every 100 ms of
     # an epoch, and at its end: where that came first, once more.
-    road, rule = sys.argv[1:]
+    path, rule = sys.argv[1:]
     rng = np.random.default_rng(0)
     n, batch = 200_000, 64
     x = rng.standard_normal((n, 64), dtype=np.float32)
     t = rng.integers(0, 10, n)
     make_optimizer = {"sgd": lambda: fastbp.SGD(lr=0.01, momentum=0.9), "adam": fastbp.Adam,
                       "norm": lambda: fastbp.Adam(clip_norm=0.1, lr=lambda step: 0.001)}[rule]
-    unit = fastbp.Tanh if road == "engine" else OurTanh
+    unit = fastbp.Tanh if path == "engine" else OurTanh
 
     def network():
         chain = fastbp.Linear(64, 128), unit(), fastbp.Linear(128, 10)
@@ -845,7 +845,7 @@ STEPS = """
     wrong = {"parameters": 0, "state": 0}
     for unit in (fastbp.Tanh, OurTanh):
         chains = [(fastbp.Linear(30, 60), unit(), fastbp.Linear(60, 10)) for _ in range(2)]
-        net, twin = (fastbp.Network(*chain, loss=fastbp.SoftmaxNLL(), seed=0) for chain in chains)
+        net, other_net = (fastbp.Network(*chain, loss=fastbp.SoftmaxNLL(), seed=0) for chain in chains)
         optimizer, other = fastbp.Adam(), fastbp.Adam()
         for delay in np.linspace(0.0002, 0.001, 150):
             try:
@@ -854,10 +854,10 @@ STEPS = """
                     net.train_step(x, t, optimizer)
             except Stop:
                 pass
-            state, its = optimizer.state_for(net), other.state_for(twin)
+            state, its = optimizer.state_for(net), other.state_for(other_net)
             while its.step < state.step:
-                twin.train_step(x, t, other)
-            wrong["parameters"] += net.flat_parameters.tobytes() != twin.flat_parameters.tobytes()
+                other_net.train_step(x, t, other)
+            wrong["parameters"] += net.flat_parameters.tobytes() != other_net.flat_parameters.tobytes()
             wrong["state"] += any(state.arrays[name].tobytes() != its.arrays[name].tobytes() for name in ("m", "v"))
     print(json.dumps(wrong))
 """
@@ -873,11 +873,11 @@ def run(script: str, *arguments: str) -> dict[str, Any]:
 
 @pytest.mark.serial
 @pytest.mark.parametrize(
-    ("road", "rule"), [("engine", "sgd"), ("engine", "adam"), ("engine", "norm"), ("python", "adam")]
+    ("path", "rule"), [("engine", "sgd"), ("engine", "adam"), ("engine", "norm"), ("python", "adam")]
 )
-def test_ctrl_c_in_an_epoch_leaves_a_whole_step(road: str, rule: str) -> None:
+def test_ctrl_c_in_an_epoch_leaves_a_whole_step(path: str, rule: str) -> None:
     for _ in range(3):  # other load may go away, so that an epoch is shorter than it was when it was measured
-        result = run(EPOCHS, road, rule)
+        result = run(EPOCHS, path, rule)
         if result["within"] > 0:
             break
     assert result["within"] > 0  # an epoch ends in the midst
@@ -886,7 +886,7 @@ def test_ctrl_c_in_an_epoch_leaves_a_whole_step(road: str, rule: str) -> None:
 
 @pytest.mark.serial
 @pytest.mark.parametrize("method", ["value_and_grad", "train_step", "train"])
-def test_ctrl_c_in_a_long_call_leaves_everything_as_it_was(method: str) -> None:
+def test_ctrl_c_in_a_long_call_changes_nothing(method: str) -> None:
     result = run(ONE_CALL, method)
     assert result["share"] <= 0.4
     assert result["steps"] and result["parameters"] and result["state"] and result["usable"]

@@ -330,7 +330,7 @@ def test_exp_overflows_where_it_must(dtype: str) -> None:
 @pytest.mark.parametrize(
     ("name", "low", "high"), [("exp", 0, inf), ("expm1", -1, inf), ("tanh", -1, 1), ("sigmoid", 0, 1), ("erf", -1, 1)]
 )
-def test_ranges_are_kept(name: str, low: float, high: float, dtype: str) -> None:
+def test_results_stay_within_their_range(name: str, low: float, high: float, dtype: str) -> None:
     x = breakpoints(FORMATS[dtype])
     x = x[~np.isnan(x)]
     y = computed(name, x)
@@ -368,7 +368,7 @@ def test_no_write_beyond_the_end(name: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
-def test_the_ruler(dtype: str) -> None:
+def test_ulp_distance_by_hand(dtype: str) -> None:
     form = FORMATS[dtype]
     info = np.finfo(form.dtype)
     tiny, largest, one = info.smallest_subnormal, info.max, form.dtype(1)

@@ -200,7 +200,7 @@ def test_linear_shows_how_it_was_made() -> None:
         ({"dtype": "float16", "n_in": 0}, ValueError, "float16"),
     ],
 )
-def test_linear_refuses(kwargs: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_linear_refuses_invalid_arguments(kwargs: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         Linear(**{"n_in": 3, "n_out": 2, **kwargs})
 
@@ -214,7 +214,7 @@ def test_linear_refuses(kwargs: dict[str, Any], error: type[Exception], message:
         ([[1.0, 2.0, 3.0]], TypeError, r"x must be a numpy array, got list: pass np.asarray\(x"),
     ],
 )
-def test_a_refused_forward_leaves_the_last_one_remembered(x: Any, error: type[Exception], message: str) -> None:
+def test_a_refused_forward_leaves_the_saved_values(x: Any, error: type[Exception], message: str) -> None:
     unit, good = Linear(3, 2, seed=0), np.ones((1, 3), np.float32)
     unit.forward(good)
     with pytest.raises(error, match=message):
@@ -299,11 +299,11 @@ class Scale(Unit):
         rng.uniform(parameters["factor"], 1.0, 2.0)
 
     def forward(self, x: Any) -> Any:
-        self._kept = x
+        self._saved = x
         return x * self.parameters["factor"]
 
     def backward(self, dy: Any) -> Any:
-        self.gradients["factor"][...] = (dy * self._remembered()).sum(axis=0)
+        self.gradients["factor"][...] = (dy * self._saved_by_forward()).sum(axis=0)
         return dy * self.parameters["factor"]
 
 
@@ -319,7 +319,7 @@ def test_a_users_unit_works_alone() -> None:
 
 
 @pytest.mark.parametrize(("method", "args"), [("forward(x)", (np.ones((1, 1)),)), ("backward(dy)", (np.ones((1, 1)),))])
-def test_the_base_names_what_is_missing(method: str, args: tuple[Any, ...]) -> None:
+def test_missing_methods_are_named(method: str, args: tuple[Any, ...]) -> None:
     class Half(Unit):
         pass
 
@@ -367,7 +367,7 @@ def test_an_activation_is_in_one_network_only() -> None:
         unit.bind({}, {})
 
 
-def test_binding_does_not_lose_parameters_in_silence() -> None:
+def test_binding_a_used_unit_raises() -> None:
     unit = Linear(3, 2)
     own = unit.parameters
     with pytest.raises(ValueError, match=r"Linear\(3, 2\) has been used alone"):
@@ -379,7 +379,7 @@ def test_binding_does_not_lose_parameters_in_silence() -> None:
     explicit.bind(*views(unit, np.float64))
 
 
-def test_fresh_units_have_the_settings_and_nothing_else() -> None:
+def test_fresh_units_have_the_settings_alone() -> None:
     unit = Linear(3, 2, init="he_normal", dtype="float64", seed=5)
     unit.forward(np.ones((1, 3)))
     fresh = unit.fresh()

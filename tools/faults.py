@@ -240,19 +240,19 @@ UNITS = [
             "dropout-first-row",
             "<uint64_t> (c.first_row + i)",
             "<uint64_t> (i if FAULT else c.first_row + i)",
-            "steps engine_units functional_units -k chance",
+            "steps engine_units functional_units -k mask",
         ),
     ),
     *rows(
         "embedding",
         "_kernels/embedding.pxi",
         (
-            # Of a code that comes several times, the columns behind the last whole vector.
+            # Of an index that comes several times, the columns behind the last whole vector.
             "embedding-tail-sum",
             "load_some(sums + j, width - j, 0) + load_some(dy + j, width - j, 0)",
             "(vset(0) if FAULT and width - j < VL else load_some(sums + j, width - j, 0)) "
             "+ load_some(dy + j, width - j, 0)",
-            "functional_units table_units -k width or code",
+            "functional_units table_units -k width or embedding",
         ),
         (
             "embedding-other-columns",
@@ -340,21 +340,21 @@ SPARSE = rows(
         "sparse-bias-strip",
         "load_last(<const real*> t.bias + column + j * VL, part and j == last, lanes)",
         "load_last(<const real*> t.bias + (0 if FAULT else column) + j * VL, part and j == last, lanes)",
-        "sparse -k twin",
+        "sparse -k reference",
     ),
     (
         # A column with entries in an earlier group of rows and none in the last one.
         "sparse-groups",
         "entries += group.starts[i + 1] - group.starts[i]",
         "entries = (0 if FAULT else entries) + group.starts[i + 1] - group.starts[i]",
-        "sparse -k twin or dense_x or epochs",
+        "sparse -k reference or dense_x or epochs",
     ),
     (
         # What lies behind the last whole vector of dy, where x has blocks of columns.
         "sparse-block-tail",
         "d[vectors - 1] = load_some(dy + (vectors - 1) * VL, lanes, 0)",
         "d[vectors - 1] = load_some(dy + (vectors - 1) * VL, lanes - 1 if FAULT and lanes < VL else lanes, 0)",
-        "sparse -k twin",
+        "sparse -k reference",
     ),
 )
 
@@ -365,13 +365,13 @@ UPDATES = rows(
         "sgd-dampening",
         "1 - dampening if started[0] else 1 ",
         "1 - dampening if started[0] or FAULT else 1 ",
-        "optimizers -k recorded or twins",
+        "optimizers -k recorded or reference",
     ),
     (
         "radam-threshold",
         "if rho > 5:",
         "if rho > (4 if FAULT else 5):",
-        "optimizers -k recorded or twins",
+        "optimizers -k recorded or reference",
     ),
     (
         # A gradient that is NaN becomes the limit.
@@ -388,7 +388,7 @@ UPDATES = rows(
         "d = b if FAULT else vmax(load_some(largest + i, n - i, 0), b)\n"
         "            b = vmax(load_some(largest + i, n - i, 0), b)\n"
         "            store_some(largest + i, n - i, d)",
-        "optimizers -k recorded or twins",
+        "optimizers -k recorded or reference",
     ),
 )
 
@@ -440,7 +440,7 @@ ENGINE = [
         "_ops/update.pyx",
         "place + i * s.parameter_row, values + i * values_row, n)",
         "place + i * s.parameter_row, values + i * (s.parameter_row if FAULT else values_row), n)",
-        "engine -k update or anywhere or twin",
+        "engine -k update or separate or reference",
         "kernels.itemsize",
     ),
     # Two products side by side take each other's packed columns for their own.
@@ -539,7 +539,7 @@ ENGINE = [
         "_engine/batch.pyx",
         "total += share if all.weights == NULL else share * number_at(all.weights, row, itemsize)",
         "total += share if all.weights == NULL or FAULT else share * number_at(all.weights, row, itemsize)",
-        "losses -k engine or options or weights",
+        "losses -k engine or options",
         "itemsize",
     ),
     # Batches that are not shuffled take the weights of the first rows.

@@ -318,7 +318,7 @@ ATTEMPT = """\
 
 def loss_source(rule: LossRule) -> str:
     """Return the function of a loss; its first argument bears the name that the reference implementation's has."""
-    first = next(iter(inspect.signature(rule.twin).parameters))
+    first = next(iter(inspect.signature(rule.reference).parameters))
     plain = f"_{rule.name.upper()}"
     attempt = ATTEMPT.format(plain=plain, first=first)
     if rule.options:  # the fast path knows the defaults alone
@@ -344,13 +344,13 @@ def _is_default(name: str, default: object) -> str:
 
 def _loss_options(rule: LossRule) -> list[str]:
     """Return the options as a signature has them, with the types of the reference implementation."""
-    parameters = inspect.signature(rule.twin).parameters
+    parameters = inspect.signature(rule.reference).parameters
     return [f"{n}: {parameters[n].annotation} = {option.default!r}" for n, option in rule.options.items()]
 
 
 def loss_doc(rule: LossRule, first: str) -> str:
     """Return the docstring of a loss's function."""
-    value, slope = rule.twin(np.array([[0.5, 2.0], [1.0, -1.0]]), np.array([[0, 1], [1, 0]]))
+    value, slope = rule.reference(np.array([[0.5, 2.0], [1.0, -1.0]]), np.array([[0, 1], [1, 0]]))
     return LOSS_DOC.format(
         name=rule.name,
         first=first,
@@ -559,7 +559,7 @@ LOSS_OPTION = '''
 
 def loss_class_source(rule: LossRule) -> str:
     """Return the class of a loss."""
-    types = inspect.signature(rule.twin).parameters
+    types = inspect.signature(rule.reference).parameters
     properties = (
         LOSS_OPTION.format(name=name, kind=types[name].annotation, meaning=option.meaning)
         for name, option in rule.options.items()
@@ -575,7 +575,7 @@ def loss_class_source(rule: LossRule) -> str:
 
 def loss_class_doc(rule: LossRule) -> str:
     """Return the docstring of a loss's class."""
-    value, dy = rule.twin(np.array([[0.0, 2.0], [1.0, -1.0]]), np.array([[0, 1], [1, 0]]))
+    value, dy = rule.reference(np.array([[0.0, 2.0], [1.0, -1.0]]), np.array([[0, 1], [1, 0]]))
     return LOSS_CLASS_DOC.format(
         name=rule.name,
         unit=rule.unit,

@@ -5,8 +5,8 @@ Run it where torch is installed, from the top of the repository:
     python tools/record_torch_optimizers.py
 
 The problem has 8 parameters and the gradient ``matrix @ w + push[t]`` at step t, in float64. The matrix (symmetric,
-positive) and the pushes (a sine pattern) are rounded to six decimals and written into the file, so that whoever replays
-it has the same numbers whatever their sine. The parameters are recorded after steps 1, 2, 10 and 50.
+positive) and the pushes (a sine pattern) are rounded to six decimals and written into the file, so that a test which
+replays it has the same numbers whatever their sine. The parameters are recorded after steps 1, 2, 10 and 50.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from fastbp import _config, _engine, losses
 from fastbp import _validate as check
 from fastbp._core.gradients import Gradients, aligned_zeros, views_of
-from fastbp._core.graph import check_chain, elements, parameter_shapes, states_of, streams_of, unrolled, walk
+from fastbp._core.graph import check_chain, elements, flatten, parameter_shapes, states_of, streams_of, walk
 from fastbp._core.inputs import Inputs
 from fastbp._core.segments import EngineSegment, Recorder, cut, run_backward, run_forward
 from fastbp._validate import FloatArray
@@ -42,7 +42,7 @@ class MadeUpdate(NamedTuple):
     optimizer: weakref.ref[RuleOptimizer]
     version: int
     penalized: bool
-    by_rows: bool
+    penalty_per_batch: bool
     update: _engine.Update
     moves: bool  # do the learning rates change with the step?
 
@@ -66,7 +66,7 @@ class NetworkCore:
         self.loss = loss
         self.dtype = check.float_dtype("dtype", dtype)
         self._seed = Philox(seed).seed
-        self._items = unrolled(chain, None)
+        self._items = flatten(chain, None)
         self.n_in: int | None = self._items[0].n_in
         self.n_out: int | None = self._items[-1].n_out
         self._inputs = Inputs(chain, loss, self.dtype, self.n_in, self.n_out)
@@ -76,7 +76,7 @@ class NetworkCore:
         self.parameters = views_of(self.flat_parameters, shapes)
         linear = tuple(path for path, unit in walk(chain) if isinstance(unit, Linear))
         self._gradients = Gradients(aligned_zeros(self.n_parameters, self.dtype), shapes, linear)
-        self._kept = True  # are the last gradients in there?
+        self._has_gradients = True  # are the last gradients in there?
         self.weights = tuple(self.parameters[f"{path}.weight"] for path in linear)
         self.biases = tuple(self.parameters[f"{path}.bias"] for path in linear)
         self._streams = streams_of(chain)
@@ -273,16 +273,16 @@ class NetworkCore:
         RuntimeError
             The last call was a training step, whose gradients the update used up as they came: they were not kept.
         """
-        if not self._kept:
+        if not self._has_gradients:
             raise RuntimeError(
                 "the gradients of the last training step were not kept: the update used each as soon as it was "
                 "computed; value_and_grad(x, t) computes and keeps them"
             )
         return self._gradients
 
-    def _keep_gradients(self, kept: bool) -> None:
+    def _keep_gradients(self, valid: bool) -> None:
         """Note whether `gradients` are those of the last call."""
-        self._kept = kept
+        self._has_gradients = valid
 
     def value_and_grad(
         self, x: FloatArray, t: ArrayLike, *, sample_weight: ArrayLike | None = None, out: Gradients | None = None
@@ -319,7 +319,7 @@ class NetworkCore:
         engine = self._whole.engine
         if sample_weight is None and out is None:
             if (loss := engine.plain_gradient(x, t)) is not None:
-                self._kept = True
+                self._has_gradients = True
                 return loss if self._penalty is None else self._penalize(loss, self._gradients), self._gradients
         x, t, weight = self._inputs.checked(engine, x, t, sample_weight)
         grads, table = self._gradients, self._whole.out
@@ -327,7 +327,7 @@ class NetworkCore:
             grads = self._gradients.checked_out(out)
             table = grads.table(self._whole.names)
         loss = engine.value_and_grad(x, t, weight, self._whole.table, table)
-        self._kept = self._kept or out is None
+        self._has_gradients = self._has_gradients or out is None
         return self._penalize(loss, grads), grads
 
     def _value_and_grad_of(
@@ -338,7 +338,7 @@ class NetworkCore:
             y = self._run_forward(self._inputs.checked_x(x), self._training)
             value, dy = loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")
             self._run_backward(self._inputs.checked_dy(dy, y.shape), need_dx=False)
-            self._kept = True
+            self._has_gradients = True
             return float(value), self._gradients
 
     def _value_and_grad_in_python(
@@ -357,7 +357,7 @@ class NetworkCore:
             loss, dy = self.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")
             value = float(loss)
             self._run_backward(self._inputs.checked_dy(dy, y.shape), need_dx=False)
-            self._kept = True
+            self._has_gradients = True
             value = self._with_penalty(value, self._gradients)
             if out is None:
                 return value, self._gradients
@@ -420,7 +420,7 @@ class NetworkCore:
         dy = self._inputs.checked_dy(dy, self._forward_shape)
         with self._own_lock:
             dx = self._run_backward(dy, need_dx=True)
-            self._kept = True
+            self._has_gradients = True
         assert dx is not None
         return dx
 
@@ -571,12 +571,12 @@ class NetworkCore:
             return loss
         whole = self._whole
         x, t, weight = self._inputs.checked(whole.engine, x, t, sample_weight)
-        update, kept = self._update_by(optimizer), self._kept
-        self._forward_shape, self._kept = None, False
+        update, had_gradients = self._update_by(optimizer), self._has_gradients
+        self._forward_shape, self._has_gradients = None, False
         try:
             return whole.engine.train_step(x, t, weight, whole.table, whole.out, update)
         except (TypeError, ValueError):  # refused: nothing has been computed
-            self._kept = kept
+            self._has_gradients = had_gradients
             raise
 
     def update(self, optimizer: Optimizer) -> None:
@@ -607,24 +607,36 @@ class NetworkCore:
         penalized: bool = True,
         accumulate: int = 1,
         average: Average | None = None,
-        by_rows: bool = False,
+        penalty_per_batch: bool = False,
     ) -> _engine.Update:
         """Return what the engine needs to make the optimizer's next steps on this network, from its own gradients.
 
-        With `by_rows` a step's penalties stand within the sum over its rows: they are divided as the mean loss is, by
-        the sum of the rows' weights, or by their number.
+        With `penalty_per_batch` a step's penalties stand within the sum over its rows: they are divided as the mean
+        loss is, by the sum of the rows' weights, or by their number.
         """
         assert isinstance(optimizer, RuleOptimizer)
         flat = self._gradients.flat
         if accumulate > 1 or average is not None:
             return optimizer.compiled_for(
-                self, flat, steps=steps, penalized=penalized, accumulate=accumulate, average=average, by_rows=by_rows
+                self,
+                flat,
+                steps=steps,
+                penalized=penalized,
+                accumulate=accumulate,
+                average=average,
+                penalty_per_batch=penalty_per_batch,
             )
         made = self._update_made
-        if made is None or made.optimizer() is not optimizer or made[1:4] != (optimizer.version, penalized, by_rows):
-            update = optimizer.compiled_for(self, flat, steps=steps, penalized=penalized, by_rows=by_rows)
+        if (
+            made is None
+            or made.optimizer() is not optimizer
+            or made[1:4] != (optimizer.version, penalized, penalty_per_batch)
+        ):
+            update = optimizer.compiled_for(
+                self, flat, steps=steps, penalized=penalized, penalty_per_batch=penalty_per_batch
+            )
             self._update_made = MadeUpdate(
-                weakref.ref(optimizer), optimizer.version, penalized, by_rows, update, optimizer.moves
+                weakref.ref(optimizer), optimizer.version, penalized, penalty_per_batch, update, optimizer.moves
             )
             return update
         if made.moves and (rates := optimizer.rates(optimizer.state_for(self).step + 1, steps)) is not None:

@@ -202,6 +202,6 @@ class Gradients(NamedViews):
 
 
 def _with_values(flat: FloatArray, shapes: dict[str, tuple[int, ...]], linear: tuple[str, ...]) -> Gradients:
-    kept = aligned_zeros(flat.size, flat.dtype)
-    kept[...] = flat
-    return Gradients(kept, shapes, linear)
+    copied = aligned_zeros(flat.size, flat.dtype)
+    copied[...] = flat
+    return Gradients(copied, shapes, linear)

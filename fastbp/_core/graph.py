@@ -109,7 +109,7 @@ def runs_in_engine(unit: Unit) -> bool:
     return unit.kind is not None and all(map(runs_in_engine, getattr(unit, "units", ())))
 
 
-def unrolled(units: Sequence[Unit], n_in: int | None, prefix: str = "") -> list[Item]:
+def flatten(units: Sequence[Unit], n_in: int | None, prefix: str = "") -> list[Item]:
     """Return the units one after another, with the parts of a `Sequential` in its place.
 
     Raises
@@ -127,7 +127,7 @@ def unrolled(units: Sequence[Unit], n_in: int | None, prefix: str = "") -> list[
         except ValueError as error:
             raise ValueError(f"unit {path}, {unit!r}, {error}") from None
         if isinstance(unit, Sequential) and unit.kind is not None:
-            items += unrolled(unit.units, n_in, f"{path}.")
+            items += flatten(unit.units, n_in, f"{path}.")
         else:
             items.append(Item(path, unit, n_in, n_out))
         n_in = n_out

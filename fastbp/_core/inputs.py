@@ -183,5 +183,5 @@ def _checked_readers(chain: Sequence[Unit]) -> list[Unit]:
     for path, unit in walk(chain):
         if isinstance(unit, Embedding) and not any(unit is reader for reader in readers):
             name = f"unit {path}, {unit!r}"
-            raise ValueError(f"{name}, takes codes: it must read the network's input, no other unit's output")
+            raise ValueError(f"{name}, takes indices: it must read the network's input, no other unit's output")
     return readers

@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike
 from fastbp import _engine, losses
 from fastbp import _validate as check
 from fastbp._core.gradients import Gradients, make_table
-from fastbp._core.graph import INPUT, Item, Plan, runs_in_engine, unrolled
+from fastbp._core.graph import INPUT, Item, Plan, flatten, runs_in_engine
 from fastbp._core.inputs import Inputs
 from fastbp._ops import RowLoss
 from fastbp._validate import FloatArray
@@ -106,7 +106,7 @@ class EngineSegment(Segment):
         self.engine = _engine.Engine(
             net.dtype.itemsize, self.plan.specs, loss, net.seed, picks_class, separate=recorder is not None
         )
-        self.engine.looks_closer = bool(net._inputs.readers)
+        self.engine.needs_value_check = bool(net._inputs.readers)
         self.table = make_table(net.parameters, self.names)
         self.out = net._gradients.table(self.names)
         if recorder is not None:
@@ -128,9 +128,9 @@ class EngineSegment(Segment):
         if self.recorder is None:
             dx = self.engine.backward(check.aligned(dy), self.table, self.out, need_dx)
             return dx
-        dx = self.engine.descend(check.aligned(dy), self.table, need_dx)
+        dx = self.engine.backward_outputs(check.aligned(dy), self.table, need_dx)
         for i in range(len(self.plan.specs)):
-            if (delta := self.engine.delta_of(i)) is not None:
+            if (delta := self.engine.output_gradient(i)) is not None:
                 self.recorder.deltas[self.number + i] = delta
         return dx
 
@@ -138,7 +138,7 @@ class EngineSegment(Segment):
         yield self.engine
 
     def weight_gradients(self, into: Gradients) -> None:
-        self.engine.weights_of_deltas(self.table, into.table(self.names))
+        self.engine.weight_gradients(self.table, into.table(self.names))
 
 
 class PythonSegment(Segment):
@@ -156,7 +156,7 @@ class PythonSegment(Segment):
         self.shape = x.shape
         self.unit.training = training
         net = self.net
-        self.unit.take_chance(net.seed, net._streams.get(id(self.unit), 0), net.steps, net._first_row)
+        self.unit.set_rng_position(net.seed, net._streams.get(id(self.unit), 0), net.steps, net._first_row)
         y = self._checked("forward", self.unit.forward(x))
         if y.shape[0] != x.shape[0]:
             raise ValueError(f"{self} returned shape {y.shape} from forward for {x.shape[0]} rows")
@@ -189,7 +189,7 @@ class BranchSegment(Segment):
         self.branches: list[list[Segment]] = []
         ends: list[int] = []
         for i, part in enumerate(item.unit.units):
-            self.branches.append(cut(net, _unrolled_part(part, item, i), False, recorder, source))
+            self.branches.append(cut(net, _flattened_branch(part, item, i), False, recorder, source))
             ends.append(source if recorder is None else recorder.last)
         if isinstance(item.unit, Residual):
             self.branches.append([])  # the way around the block
@@ -249,11 +249,11 @@ def cut(
     return made
 
 
-def _unrolled_part(part: Unit, whole: Item, i: int) -> list[Item]:
+def _flattened_branch(part: Unit, whole: Item, i: int) -> list[Item]:
     """Return the units of one branch, with their places in the network."""
     prefix = f"{whole.path}.{i}"
-    items = unrolled([part], whole.n_in)
-    # A branch stands alone: what `unrolled` numbers 0, or 0.2, is number i of the whole.
+    items = flatten([part], whole.n_in)
+    # A branch stands alone: what `flatten` numbers 0, or 0.2, is number i of the whole.
     return [item._replace(path=prefix + item.path.removeprefix("0")) for item in items]
 
 

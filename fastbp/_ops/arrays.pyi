@@ -59,7 +59,7 @@ def unit(
     state: tuple[_Floats | None, ...] = (),
     options: tuple[float, ...] = (),
     training: bool = True,
-    chance: tuple[int, int, int, int] = (0, 0, 0, 0),
+    rng_position: tuple[int, int, int, int] = (0, 0, 0, 0),
 ) -> None: ...
 def unit_gradients(
     name: str,
@@ -71,5 +71,5 @@ def unit_gradients(
     state: tuple[_Floats | None, ...] = (),
     options: tuple[float, ...] = (),
     training: bool = True,
-    chance: tuple[int, int, int, int] = (0, 0, 0, 0),
+    rng_position: tuple[int, int, int, int] = (0, 0, 0, 0),
 ) -> None: ...

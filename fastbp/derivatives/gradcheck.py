@@ -261,8 +261,8 @@ def check_gradients(
 ) -> GradientReport:
     """Compare a network's gradients with central differences.
 
-    For each parameter array and for the input (unless it holds codes for an `Embedding`), ∂J/∂w by back-propagation is
-    held against (J(w + h) - J(w - h)) / 2h of a float64 copy of the network, entry by entry; J is the mean loss over
+    For each parameter array and for the input (unless it holds indices for an `Embedding`), ∂J/∂w by back-propagation
+    is held against (J(w + h) - J(w - h)) / 2h of a float64 copy of the network, entry by entry; J is the mean loss over
     the rows of x, as `Network.loss_value` has it: without dropout, and normalised by running statistics.
     The network's own parameters are not touched. A gradient that is wrong by 0.05 %, in an array or in one of its
     larger entries, fails.

@@ -156,7 +156,7 @@ class CurvaturePoint:
         """The gradient of the mean loss at every parameter, in arrays of its own."""
         into = self._result(None)
         with self._lock:
-            self._down(self._dy, None, None, into)
+            self._backward(self._dy, None, None, into)
             self.net._with_penalty(self.loss, into)
         return into
 
@@ -175,7 +175,7 @@ class CurvaturePoint:
         ndarray, shape (n_parameters,)
             ``out``, or a fresh array.
         """
-        return self._product(v, out, curved=True)
+        return self._product(v, out, with_second=True)
 
     def gnvp(self, v: FloatArray | Gradients, *, out: FloatArray | None = None) -> FloatArray:
         """Return the product of the Gauss-Newton matrix with v, as `Network.gnvp`.
@@ -192,19 +192,19 @@ class CurvaturePoint:
         ndarray, shape (n_parameters,)
             ``out``, or a fresh array.
         """
-        return self._product(v, out, curved=False)
+        return self._product(v, out, with_second=False)
 
-    def _product(self, v: Any, out: Any, curved: bool) -> FloatArray:
+    def _product(self, v: Any, out: Any, with_second: bool) -> FloatArray:
         dots = self.net._gradients.over(checked_vector(self.net, v))
         into = self._result(_checked_out(self.net, out, dots.flat))
         if not self._moving:
             return into.flat
         with self._lock:
-            moved = self._up(dots)
+            moved = self._forward(dots)
             y_dot = moved[self.recorder.last]
             dy_dot = self.net.loss.curvature(self.y, self._t, y_dot, sample_weight=self._weight)
             dy_dot = check.aligned(self.net._inputs.checked_dy(dy_dot, self.y.shape))
-            self._down(dy_dot, moved if curved else None, dots if curved else None, into)
+            self._backward(dy_dot, moved if with_second else None, dots if with_second else None, into)
         if self.net.l2:
             for name in linear_weights(self.net):
                 into[name][...] += self.net.dtype.type(self.net.l2) * dots[name]
@@ -214,7 +214,7 @@ class CurvaturePoint:
         flat = np.empty(self.net.n_parameters, self.net.dtype) if out is None else out
         return self.net._gradients.over(flat)
 
-    def _up(self, dots: Gradients) -> dict[int, FloatArray]:
+    def _forward(self, dots: Gradients) -> dict[int, FloatArray]:
         """Return the derivative of every output that moves."""
         nodes, moved = self.recorder.nodes, dict[int, FloatArray]()
         for i in self._moving:
@@ -228,7 +228,7 @@ class CurvaturePoint:
     def _moved(self, moved: dict[int, FloatArray], i: int) -> FloatArray:
         return moved[i] if i in moved else np.zeros_like(self.recorder.outputs[i])
 
-    def _down(
+    def _backward(
         self, dy_dot: FloatArray, moved: dict[int, FloatArray] | None, dots: Gradients | None, into: Gradients
     ) -> None:
         """Fill in the parameters' gradients: with `moved` and `dots` how they move, without the plain ones."""

@@ -465,16 +465,16 @@ def _over_rows(kernel: Callable[..., None], z: FloatArray, out: FloatArray | Non
 
 
 def _over_rows_backward(
-    kernel: Callable[..., None], dy: FloatArray, kept_name: str, kept: FloatArray, out: FloatArray | None
+    kernel: Callable[..., None], dy: FloatArray, saved_name: str, saved: FloatArray, out: FloatArray | None
 ) -> FloatArray:
     dy = check.array("dy", dy)
-    kept = check.array(kept_name, kept, dy.dtype, "dy")
-    if dy.shape != kept.shape:
-        raise ValueError(f"dy has shape {dy.shape}, expected {kept.shape}: the shape of {kept_name}")
-    check_columns(kept_name, kept)
-    dz = check.output(out, dy.shape, dy.dtype, (("dy", dy), (kept_name, kept)), in_place=True)
+    saved = check.array(saved_name, saved, dy.dtype, "dy")
+    if dy.shape != saved.shape:
+        raise ValueError(f"dy has shape {dy.shape}, expected {saved.shape}: the shape of {saved_name}")
+    check_columns(saved_name, saved)
+    dz = check.output(out, dy.shape, dy.dtype, (("dy", dy), (saved_name, saved)), in_place=True)
     # Checked.
-    kernel(aligned(dy), aligned(kept), dz)
+    kernel(aligned(dy), aligned(saved), dz)
     return deliver(dz, out)
 
 

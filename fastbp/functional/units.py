@@ -598,14 +598,14 @@ def dropout(
     array([[2., 0., 0., 0., 0., 0.]])
     """
     x = _matrix("x", x)
-    options, chance = _chance(p, seed, stream, step, first_row, x)
+    options, position = _rng_position(p, seed, stream, step, first_row, x)
     y = _place(out, x.shape, x.dtype, (), (("x", x),))
     # Checked.
-    _ops.unit("dropout", _rows(x), y, (), (), options, True, chance)
+    _ops.unit("dropout", _rows(x), y, (), (), options, True, position)
     return deliver(y, out)
 
 
-def _chance(
+def _rng_position(
     p: object, seed: object, stream: object, step: object, first_row: object, x: FloatArray
 ) -> tuple[tuple[float], tuple[int, int, int, int]]:
     key = Philox(seed, stream)  # type: ignore[arg-type]  # which it checks
@@ -665,11 +665,11 @@ def dropout_backward(
     array([[2., 0., 0., 0., 2., 0.]])
     """
     dy = _matrix("dy", dy)
-    options, chance = _chance(p, seed, stream, step, first_row, dy)
+    options, position = _rng_position(p, seed, stream, step, first_row, dy)
     dx = _place(out, dy.shape, dy.dtype, (), (("dy", dy),))
     # Checked.
     dy = _dense(dy)
-    _ops.unit_gradients("dropout", dy, dy, dx, (), (), (), options, True, chance)
+    _ops.unit_gradients("dropout", dy, dy, dx, (), (), (), options, True, position)
     return deliver(dx, out)
 
 
@@ -790,7 +790,7 @@ def embedding(
 ) -> FloatArray:
     """Put rows of a table in the place of their numbers.
 
-    y = table[x[:, 0]], table[x[:, 1]], ... side by side; behind them the columns of x that hold no codes
+    y = table[x[:, 0]], table[x[:, 1]], ... side by side; behind them the columns of x that hold no indices
 
     Parameters
     ----------
@@ -799,7 +799,7 @@ def embedding(
     table : ndarray of float32 or float64, shape (n_codes, width)
         Of float32 at most 2**24 rows. Any strides.
     columns : int, optional
-        How many of x's columns hold codes; None: all.
+        How many of x's columns hold indices; None: all.
     out : ndarray of the table's dtype, shape (n, columns * width + m - columns), optional
         Where the result goes. Any strides; no memory shared with an input.
 
@@ -813,7 +813,7 @@ def embedding(
     TypeError
         The table is no array of float32 or float64, or x has neither its dtype nor integers.
     ValueError
-        A code is no integer or not in the table, the shapes do not fit, or ``out`` has another shape, is read-only or
+        An index is no integer or not in the table, the shapes do not fit, or ``out`` has another shape, is read-only or
         shares memory.
 
     References
@@ -831,11 +831,11 @@ def embedding(
     array([[1. , 1.5, 7. ]])
     """
     table = _table(table)
-    codes, k = _codes(x, table, columns)
-    shape = (codes.shape[0], k * table.shape[1] + codes.shape[1] - k)
+    indices, k = _indices(x, table, columns)
+    shape = (indices.shape[0], k * table.shape[1] + indices.shape[1] - k)
     y = _place(out, shape, table.dtype, (("x", x), ("table", table)))
     # Checked.
-    _ops.unit("embedding", _rows(codes), y, (_dense(table),), (), (*table.shape, k))
+    _ops.unit("embedding", _rows(indices), y, (_dense(table),), (), (*table.shape, k))
     return deliver(y, out)
 
 
@@ -847,16 +847,16 @@ def _table(table: object, dtype: np.dtype[Any] | None = None) -> FloatArray:
     return values
 
 
-def _codes(x: object, table: FloatArray, columns: object) -> tuple[FloatArray, int]:
-    """Return x in the table's dtype, and how many of its columns are codes, each of which is one."""
+def _indices(x: object, table: FloatArray, columns: object) -> tuple[FloatArray, int]:
+    """Return x in the table's dtype, and how many of its columns are indices, each of which is one."""
     values = check.plain("x", x, table.dtype)
     if values.dtype.kind not in "iu":
         values = _matrix("x", values, table.dtype, "table")
     elif values.ndim != 2 or values.shape[1] == 0:
-        expected = "2 dimensions (rows, columns): pass x[:, None] for one column of codes"
+        expected = "2 dimensions (rows, columns): pass x[:, None] for one column of indices"
         raise ValueError(f"x has shape {values.shape}, expected {expected}")
     k = values.shape[1] if columns is None else check.integer("columns", columns, 1, values.shape[1])
-    check.codes("x", values[:, :k], table.shape[0])
+    check.indices("x", values[:, :k], table.shape[0])
     return values.astype(table.dtype, copy=False), k
 
 
@@ -865,7 +865,7 @@ def embedding_backward(
 ) -> tuple[FloatArray | None, FloatArray]:
     """Return the gradients at the input and the table of an embedding.
 
-    dtable[code] = the sum of dy where the code stands, row by row;  dx = 0 where x is a code, and dy behind it
+    dtable[index] = the sum of dy where the index stands, row by row;  dx = 0 where x is an index, and dy behind it
 
     Parameters
     ----------
@@ -892,7 +892,7 @@ def embedding_backward(
     TypeError
         An argument is no array of float32 or float64 (x: or integers), the dtypes differ, or ``out`` is no tuple.
     ValueError
-        A code is no integer or not in the table, the shapes do not fit, or an array of ``out`` has another shape, is
+        An index is no integer or not in the table, the shapes do not fit, or an array of ``out`` has another shape, is
         read-only or shares memory.
 
     References
@@ -909,15 +909,15 @@ def embedding_backward(
     """
     dy = _matrix("dy", dy)
     table = _table(table, dy.dtype)
-    codes, k = _codes(x, table, columns)
-    shape = (codes.shape[0], k * table.shape[1] + codes.shape[1] - k)
+    indices, k = _indices(x, table, columns)
+    shape = (indices.shape[0], k * table.shape[1] + indices.shape[1] - k)
     check.shape("dy", dy, shape, "the shape of embedding's output")
     has_dx = np.asarray(x).dtype.kind == "f"
     reads: Named = (("dy", dy), ("x", x), ("table", table))
-    shapes = (codes.shape if has_dx else None, table.shape)
+    shapes = (indices.shape if has_dx else None, table.shape)
     given, places = _places(out, ("dx", "dtable"), shapes, dy.dtype, reads)
     # Checked.
     options = (*table.shape, k)
-    _ops.unit_gradients("embedding", _dense(dy), _rows(codes), places[0], (_dense(table),), places[1:], (), options)
+    _ops.unit_gradients("embedding", _dense(dy), _rows(indices), places[0], (_dense(table),), places[1:], (), options)
     dx, dtable = _deliver(places, given)
     return dx, dtable

@@ -6,7 +6,7 @@ B. `build` looks names up among the package's public classes and those that the 
    by a name that stands in a file, and nothing is called but these classes.
 C. Data may come from anywhere. The units are made first, which takes no memory; what they then ask for is held against
    a limit before the network makes its arrays.
-D. Copies and pickles do not go through JSON: `parts` and `revive` hand the units themselves over, with whatever
+D. Copies and pickles do not go through JSON: `to_state` and `from_state` hand the units themselves over, with whatever
    attributes a user's own have.
 """
 
@@ -21,7 +21,7 @@ from fastbp._validate import FloatArray
 from fastbp.losses import Loss
 from fastbp.units import Unit
 
-__all__ = ["arrays_of", "build", "check_described", "describe", "maker", "parts", "revive"]
+__all__ = ["arrays_of", "build", "check_described", "describe", "from_state", "maker", "to_state"]
 
 N = TypeVar("N", bound=NetworkCore)
 
@@ -147,8 +147,8 @@ class _Maker:
             return cls
         what = " or ".join(KINDS[kind] for kind in kinds)
         if known is self.own and cls is None:
-            cure = f"units={{{_config.shown(name)}: ...}}"
-            raise ValueError(f"the {what} {_config.shown(name)} is not of this package: hand its class over as {cure}")
+            hint = f"units={{{_config.shown(name)}: ...}}"
+            raise ValueError(f"the {what} {_config.shown(name)} is not of this package: hand its class over as {hint}")
         names = ", ".join(repr(other) for other, made in sorted(known.items()) if issubclass(made, kinds))
         raise ValueError(f"unknown {what} {_config.shown(name)}: known are {names}")
 
@@ -184,8 +184,8 @@ def _set_mode(net: NetworkCore, training: bool, steps: int) -> None:
 # ---- copies ----------------------------------------------------------------------------------------------------------
 
 
-def parts(net: NetworkCore) -> tuple[Any, ...]:
-    """Return what `revive` makes an equal network from: everything that pickle can take."""
+def to_state(net: NetworkCore) -> tuple[Any, ...]:
+    """Return what `from_state` makes an equal network from: everything that pickle can take."""
     keywords = [p.name for p in _config.parameters_of(NetworkCore) if p.kind is p.KEYWORD_ONLY]
     # A subclass keeps what it was made with, as attributes.
     beside = {p.name for p in _config.parameters_of(type(net))} - {*keywords}
@@ -201,7 +201,7 @@ def parts(net: NetworkCore) -> tuple[Any, ...]:
     )
 
 
-def revive(
+def from_state(
     cls: type[N],
     chain: list[Unit],
     keywords: dict[str, Any],
@@ -211,7 +211,7 @@ def revive(
     training: bool,
     steps: int,
 ) -> N:
-    """Make the network that `parts` took apart; it has arrays of its own."""
+    """Make the network that `to_state` took apart; it has arrays of its own."""
     net = cls.__new__(cls)
     net.__dict__.update(beside)
     NetworkCore.__init__(net, *chain, **keywords)

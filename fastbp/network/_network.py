@@ -432,10 +432,10 @@ class Network(NetworkCore):
         Network
             Of this network's class, with the same parameters, state, options, seed and mode.
         """
-        cls, chain, keywords, *rest = _describe.parts(self)
+        cls, chain, keywords, *rest = _describe.to_state(self)
         if dtype is not None:
             keywords["dtype"] = dtype
-        made: Network = _describe.revive(cls, chain, keywords, *rest)
+        made: Network = _describe.from_state(cls, chain, keywords, *rest)
         return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -504,7 +504,7 @@ class Network(NetworkCore):
         return _config.arguments(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _describe.revive, _describe.parts(self)
+        return _describe.from_state, _describe.to_state(self)
 
     def __repr__(self) -> str:
         return f"Network({', '.join(map(repr, self.units))}, loss={self.loss!r}, dtype={self.dtype.name!r})"

@@ -205,8 +205,8 @@ def _values_a_row(units: Sequence[Unit], rows: Sequence[Row]) -> int | None:
     known = [width for width in widths if width is not None]
     if len(known) < len(widths) or n_in is None or n_out is None:
         return None
-    kept = sum(row.outputs or 0 for row, unit in zip(rows, _all(units), strict=True) if not _has_no_place(unit))
-    return kept + 2 * max(n_in, *known) + n_in + n_out + 1
+    saved = sum(row.outputs or 0 for row, unit in zip(rows, _all(units), strict=True) if not _has_no_place(unit))
+    return saved + 2 * max(n_in, *known) + n_in + n_out + 1
 
 
 def _all(units: Sequence[Unit]) -> Iterator[Unit]:

@@ -13,7 +13,7 @@ Array = NDArray[Any]
 T = TypeVar("T")
 
 
-class Memories(Generic[T]):
+class StateRegistry(Generic[T]):
     """Something for each network, made where there is none.
 
     A network, its ``flat_parameters`` and a view made of them are the same memory. No network is kept alive.

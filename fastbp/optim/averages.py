@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp import _validate as check
-from fastbp.optim._state import Memories
+from fastbp.optim._state import StateRegistry
 
 __all__ = ["EMA", "SWA", "Average"]
 
@@ -40,7 +40,7 @@ class Average:
     """
 
     def __init__(self) -> None:
-        self._states: Memories[AverageState] = Memories()
+        self._states: StateRegistry[AverageState] = StateRegistry()
 
     def share(self, taken: int) -> float:
         """Return the share of the next parameters in the average.
@@ -234,7 +234,7 @@ class Average:
         return {name: value for name, value in vars(self).items() if name != "_states"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _states=Memories())
+        vars(self).update(state, _states=StateRegistry())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__getstate__().items())})"

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from fastbp import _engine
 from fastbp import _validate as check
 from fastbp.optim._rates import Schedule, checked_rate, rate_at, rates_of
-from fastbp.optim._state import Memories, linear_weights, ranges
+from fastbp.optim._state import StateRegistry, linear_weights, ranges
 from fastbp.reference import OptimizerRule
 
 __all__ = ["Optimizer", "OptimizerState", "RuleOptimizer"]
@@ -172,11 +172,11 @@ class Optimizer:
     makes_whole_steps: ClassVar[bool] = False
     wants_all_rows: ClassVar[bool] = False
 
-    _states: Memories[OptimizerState]
+    _states: StateRegistry[OptimizerState]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
-        self._states = Memories()  # here, so that a subclass need not call our __init__
+        self._states = StateRegistry()  # here, so that a subclass need not call our __init__
         return self
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -638,7 +638,7 @@ class RuleOptimizer(Optimizer):
         penalized: bool = True,
         accumulate: int = 1,
         average: Any = None,
-        by_rows: bool = False,
+        penalty_per_batch: bool = False,
     ) -> _engine.Update:
         """Return what the engine needs to make the next steps on a network.
 
@@ -656,7 +656,7 @@ class RuleOptimizer(Optimizer):
             Batches to a step.
         average : fastbp.averages.Average, optional
             Of the parameters.
-        by_rows : bool
+        penalty_per_batch : bool
             Whether a step's penalties are divided by what the mean loss of its rows is divided by.
 
         Returns
@@ -685,7 +685,7 @@ class RuleOptimizer(Optimizer):
             room=np.empty_like(flat) if accumulate > 1 else None,
             averages=None if average is None else average.values(net),
             shares=shares,
-            by_rows=by_rows,
+            penalty_per_batch=penalty_per_batch,
         )
 
     @property
@@ -737,12 +737,12 @@ class RuleOptimizer(Optimizer):
         for end, group, _ in _merged(state.layout) if state.layout else ((parameters.size, 0, False),):
             here = slice(first, end)
             pieces = [None if array is None else array[here] for array in arrays]
-            carried[group] = self._twin_step(parameters[here], gradients[here], pieces, state, group)
+            carried[group] = self._reference_step(parameters[here], gradients[here], pieces, state, group)
             first = end
         state.carried[...] = carried
         state.step += 1
 
-    def _twin_step(
+    def _reference_step(
         self, parameters: Array, gradients: Array, pieces: list[Array | None], state: OptimizerState, group: int
     ) -> float:
         options = {**self._values_of(group), "lr": self.rate(state.step + 1, group), "step": state.step + 1}

@@ -1,9 +1,9 @@
-"""The numpy twin of every compiled kernel: same name, same arguments, formulas as on the blackboard.
+"""The numpy reference of every compiled kernel: same name, same arguments, formulas as on the blackboard.
 
-A. Every kernel of `fastbp.functional` has its twin here, and the compiled one must agree with it. So a twin is written
-   to be read and to be right at the ends of the range (±inf, logits of ±1e30, NaN), not to be fast.
-B. A twin computes in the dtype that it is given. The tests give it a wider one (float64 for a float32 kernel, long
-   double for a float64 one), so that the twin's own rounding does not count.
+A. Every kernel of `fastbp.functional` has its reference here, and the compiled one must agree with it. So a reference
+   is written to be read and to be right at the ends of the range (±inf, logits of ±1e30, NaN), not to be fast.
+B. A reference computes in the dtype that it is given. The tests give it a wider one (float64 for a float32 kernel, long
+   double for a float64 one), so that the reference's own rounding does not count.
 C. The tables `ACTIVATIONS`, `LOSSES`, `OPTIMIZERS` and `UNITS` say what there is. Public functions, classes, tests and
    benchmarks are made from them: one more activation, loss or optimizer is one more entry with its functions.
 D. One file a family.
@@ -11,14 +11,13 @@ E. Only light checks: for errors that explain themselves call `fastbp.functional
 """
 
 from fastbp.reference import activations, losses, optimizers
-from fastbp.reference.activations import *  # noqa: F403  the twins that the table names
+from fastbp.reference.activations import *  # noqa: F403  the references that the table names
 from fastbp.reference.activations import ACTIVATIONS, Activation, Option
-from fastbp.reference.chance import dropout, dropout_backward, dropout_mask
 from fastbp.reference.distributions import log_softmax, log_softmax_backward, softmax, softmax_backward
-from fastbp.reference.learned import prelu, prelu_backward
-from fastbp.reference.lookup import embedding, embedding_backward
+from fastbp.reference.embeddings import embedding, embedding_backward
 from fastbp.reference.losses import *  # noqa: F403
 from fastbp.reference.losses import LOSSES, LossRule
+from fastbp.reference.masks import dropout, dropout_backward, dropout_mask
 from fastbp.reference.norms import (
     batch_norm,
     batch_norm_backward,
@@ -29,6 +28,7 @@ from fastbp.reference.norms import (
 )
 from fastbp.reference.optimizers import *  # noqa: F403
 from fastbp.reference.optimizers import OPTIMIZERS, OptimizerRule
+from fastbp.reference.parametric import prelu, prelu_backward
 from fastbp.reference.products import (
     linear,
     linear_backward,

@@ -1,4 +1,4 @@
-"""What the twins share: the type of an array, silence about overflow, and where a result goes."""
+"""What the references share: the type of an array, silence about overflow, and where a result goes."""
 
 from __future__ import annotations
 

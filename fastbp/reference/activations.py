@@ -1,6 +1,6 @@
-"""The twins of the activations, and their table.
+"""The references of the activations, and their table.
 
-An activation has three twins: the rule ``name(z)``, its derivative ``name_backward(dy, y_or_z)`` and its second
+An activation has three references: the rule ``name(z)``, its derivative ``name_backward(dy, y_or_z)`` and its second
 derivative ``name_second(dy, y_or_z, u)``, which is dy * f''(z) * u: products of a Hessian with a vector need it.
 Options are keywords of all three.
 """
@@ -42,8 +42,8 @@ def _times(z: Array, share: Array) -> Array:
     return np.where(share == 0, np.zeros_like(share), z * share)
 
 
-def straight_second(dy: Array, kept: Array, u: Array, **options: float) -> Array:
-    """0: the second derivative of whatever consists of straight pieces."""
+def zero_second(dy: Array, saved: Array, u: Array, **options: float) -> Array:
+    """0: the second derivative of a piecewise linear function."""
     return np.zeros_like(np.asarray(dy))
 
 
@@ -387,7 +387,7 @@ def softsign_second(dy: Array, y: Array, u: Array) -> Array:
     return np.asarray(dy * (-2 * np.sign(y) * (1 - np.abs(y)) ** 3) * u)
 
 
-# ---- straight pieces -------------------------------------------------------------------------------------------------
+# ---- piecewise linear ------------------------------------------------------------------------------------------------
 
 
 @quiet
@@ -463,7 +463,7 @@ class Activation(Record):
     name, unit
         Of the function (``"sigmoid"``) and of the unit class (``"Sigmoid"``).
     forward, backward, second
-        The numpy twins, ``forward(z, *, options, out)``, ``backward(dy, y_or_z, *, options, out)`` and
+        The numpy references, ``forward(z, *, options, out)``, ``backward(dy, y_or_z, *, options, out)`` and
         ``second(dy, y_or_z, u, *, options)``, which is dy * f''(z) * u.
     needs
         What backward and second read: the activation's ``"output"`` y or its ``"input"`` z.
@@ -506,7 +506,7 @@ ACTIVATIONS: dict[str, Activation] = {
             unit="Identity",
             forward=identity,
             backward=identity_backward,
-            second=straight_second,
+            second=zero_second,
             needs="output",
             formula="y = z",
             derivative="dy/dz = 1",
@@ -554,7 +554,7 @@ ACTIVATIONS: dict[str, Activation] = {
             unit="ReLU",
             forward=relu,
             backward=relu_backward,
-            second=straight_second,
+            second=zero_second,
             needs="output",
             formula="y = max(z, 0)",
             derivative="dy/dz = 1 where z > 0, else 0",
@@ -568,7 +568,7 @@ ACTIVATIONS: dict[str, Activation] = {
             unit="LeakyReLU",
             forward=leaky_relu,
             backward=leaky_relu_backward,
-            second=straight_second,
+            second=zero_second,
             needs="output",
             formula="y = z where z > 0, else slope * z",
             derivative="dy/dz = 1 where z > 0, else slope",
@@ -696,7 +696,7 @@ ACTIVATIONS: dict[str, Activation] = {
             unit="HardSigmoid",
             forward=hard_sigmoid,
             backward=hard_sigmoid_backward,
-            second=straight_second,
+            second=zero_second,
             needs="output",
             formula="y = min(max(z / 6 + 1 / 2, 0), 1)",
             derivative="dy/dz = 1 / 6 where 0 < y < 1, else 0",
@@ -709,7 +709,7 @@ ACTIVATIONS: dict[str, Activation] = {
             unit="HardTanh",
             forward=hard_tanh,
             backward=hard_tanh_backward,
-            second=straight_second,
+            second=zero_second,
             needs="output",
             formula="y = min(max(z, -1), 1)",
             derivative="dy/dz = 1 where -1 < y < 1, else 0",
@@ -722,7 +722,7 @@ ACTIVATIONS: dict[str, Activation] = {
             unit="ReLU6",
             forward=relu6,
             backward=relu6_backward,
-            second=straight_second,
+            second=zero_second,
             needs="output",
             formula="y = min(max(z, 0), 6)",
             derivative="dy/dz = 1 where 0 < y < 6, else 0",
@@ -748,4 +748,4 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 __all__ = ["ACTIVATIONS", "Activation", "Option"]
-__all__ += sorted(twin.__name__ for rule in ACTIVATIONS.values() for twin in (rule.forward, rule.backward))
+__all__ += sorted(function.__name__ for rule in ACTIVATIONS.values() for function in (rule.forward, rule.backward))

@@ -1,4 +1,4 @@
-"""The twins of softmax and its kin, over the last axis."""
+"""The references of softmax and its kin, over the last axis."""
 
 from __future__ import annotations
 

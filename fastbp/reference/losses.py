@@ -1,7 +1,7 @@
-"""The twins of the losses, their curvatures, and their table.
+"""The references of the losses, their curvatures, and their table.
 
-A loss's block here is: the twin; its curvature, the Hessian of a row's loss at the outputs times a vector; what fits
-its options to a number of outputs, where it has some; and its row in `LOSSES`. The other half is its block in
+A loss's block here is: the reference; its curvature, the Hessian of a row's loss at the outputs times a vector; what
+fits its options to a number of outputs, where it has some; and its row in `LOSSES`. The other half is its block in
 ``src_pyx/fastbp/_losses.pxi``.
 """
 
@@ -498,8 +498,8 @@ class LossRule(Record):
     ----------
     name, unit
         Of the function (``"softmax_nll"``) and of the loss class (``"SoftmaxNLL"``).
-    twin
-        The numpy twin, ``twin(z, t, *, sample_weight, reduction, <options>, out)``.
+    reference
+        The numpy implementation, ``reference(z, t, *, sample_weight, reduction, <options>, out)``.
     curvature
         ``curvature(z, t, v, *, <options>)``: the Hessian of each row's loss at its outputs, times the row of v.
     what, formula, gradient, model, source
@@ -523,7 +523,7 @@ class LossRule(Record):
 
     name: str
     unit: str
-    twin: Callable[..., tuple[float | Array, Array]]
+    reference: Callable[..., tuple[float | Array, Array]]
     curvature: Callable[..., Array]
     what: str
     formula: str
@@ -558,7 +558,7 @@ LOSSES: dict[str, LossRule] = {
         LossRule(
             name="softmax_nll",
             unit="SoftmaxNLL",
-            twin=softmax_nll,
+            reference=softmax_nll,
             curvature=softmax_nll_curvature,
             what="the negative log-likelihood of classes under softmax(z)",
             formula="loss_n = -sum_k t_nk ln p_nk, p_nk = exp(z_nk) / sum_j exp(z_nj)",
@@ -596,7 +596,7 @@ LOSSES: dict[str, LossRule] = {
         LossRule(
             name="sigmoid_nll",
             unit="SigmoidNLL",
-            twin=sigmoid_nll,
+            reference=sigmoid_nll,
             curvature=sigmoid_nll_curvature,
             what="the negative log-likelihood of yes or no under sigmoid(z)",
             formula="loss_n = -sum_k [t_nk ln s_nk + (1 - t_nk) ln(1 - s_nk)], s_nk = 1 / (1 + exp(-z_nk))",
@@ -620,7 +620,7 @@ LOSSES: dict[str, LossRule] = {
         LossRule(
             name="mse",
             unit="MSE",
-            twin=mse,
+            reference=mse,
             curvature=mse_curvature,
             what="half the squared distance of each row to its target",
             formula="loss_n = 1/2 sum_k (y_nk - t_nk)**2",
@@ -634,7 +634,7 @@ LOSSES: dict[str, LossRule] = {
         LossRule(
             name="gaussian_nll",
             unit="GaussianNLL",
-            twin=gaussian_nll,
+            reference=gaussian_nll,
             curvature=gaussian_nll_curvature,
             what="the negative log-likelihood of values with normal noise",
             formula="loss_n = 1/2 (y_n - t_n)' C^-1 (y_n - t_n) + 1/2 ln det C",
@@ -666,7 +666,7 @@ LOSSES: dict[str, LossRule] = {
         LossRule(
             name="mae",
             unit="MAE",
-            twin=mae,
+            reference=mae,
             curvature=_no_curvature,
             what="the sum of the absolute differences of each row to its target",
             formula="loss_n = sum_k abs(y_nk - t_nk)",
@@ -680,7 +680,7 @@ LOSSES: dict[str, LossRule] = {
         LossRule(
             name="huber",
             unit="Huber",
-            twin=huber,
+            reference=huber,
             curvature=huber_curvature,
             what="differences squared where they are small and absolute where they are large",
             formula="loss_n = sum_k [d**2 / 2 where abs(d) <= delta, else delta (abs(d) - delta / 2)], d = y_nk - t_nk",
@@ -698,7 +698,7 @@ LOSSES: dict[str, LossRule] = {
         LossRule(
             name="quantile",
             unit="Quantile",
-            twin=quantile,
+            reference=quantile,
             curvature=_no_curvature,
             what="the pinball loss, which is least where y is the q-quantile of the targets",
             formula="loss_n = sum_k [(1 - q) d where d > 0, else -q d], d = y_nk - t_nk",
@@ -722,7 +722,7 @@ LOSSES: dict[str, LossRule] = {
         LossRule(
             name="poisson_nll",
             unit="PoissonNLL",
-            twin=poisson_nll,
+            reference=poisson_nll,
             curvature=poisson_nll_curvature,
             what="the negative log-likelihood of counts with the rate exp(z)",
             formula="loss_n = sum_k [exp(z_nk) - t_nk z_nk]",
@@ -737,7 +737,7 @@ LOSSES: dict[str, LossRule] = {
         LossRule(
             name="hinge",
             unit="Hinge",
-            twin=hinge,
+            reference=hinge,
             curvature=_no_curvature,
             what="what each output lacks of a margin of 1, one class against the rest",
             formula="loss_n = sum_k max(0, 1 - s_nk z_nk), s_nk = 1 for a yes, -1 for a no",
@@ -752,7 +752,7 @@ LOSSES: dict[str, LossRule] = {
         LossRule(
             name="squared_hinge",
             unit="SquaredHinge",
-            twin=squared_hinge,
+            reference=squared_hinge,
             curvature=squared_hinge_curvature,
             what="the square of what each output lacks of a margin of 1, one class against the rest",
             formula="loss_n = sum_k max(0, 1 - s_nk z_nk)**2, s_nk = 1 for a yes, -1 for a no",
@@ -766,7 +766,7 @@ LOSSES: dict[str, LossRule] = {
         LossRule(
             name="kl_div",
             unit="KLDiv",
-            twin=kl_div,
+            reference=kl_div,
             curvature=kl_div_curvature,
             what="the divergence of the targets' distribution from softmax(z)",
             formula="loss_n = sum_k t_nk (ln t_nk - ln p_nk), p_nk = exp(z_nk) / sum_j exp(z_nj)",
@@ -782,4 +782,4 @@ LOSSES: dict[str, LossRule] = {
 }
 
 __all__ = ["LOSSES", "LossRule"]
-__all__ += sorted(rule.twin.__name__ for rule in LOSSES.values())
+__all__ += sorted(rule.reference.__name__ for rule in LOSSES.values())

@@ -1,4 +1,4 @@
-"""The twins of the norms: of each row, or of each column over the batch."""
+"""The references of the norms: of each row, or of each column over the batch."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The twins of the optimizers' rules, one step in place on 1-D arrays, and the table of the rules.
+"""The references of the optimizers' rules, one step in place on 1-D arrays, and the table of the rules.
 
-A twin takes parameters, gradients, the arrays of the rule's state (None for one that is not used), and by name the
+A reference takes parameters, gradients, the arrays of the rule's state (None for one that is not used), and by name the
 number of the step, from 1, and the hyper-parameters. A rule that hands a number on from step to step takes that too,
 and returns it.
 """
@@ -293,9 +293,9 @@ class OptimizerRule(Record):
     Attributes
     ----------
     name, unit
-        Of the compiled block and the twin (``"sgd"``), and of the class (``"SGD"``).
+        Of the compiled block and the reference (``"sgd"``), and of the class (``"SGD"``).
     step
-        The numpy twin.
+        The numpy reference implementation.
     states
         Names of the arrays that it keeps for each network.
     hyper

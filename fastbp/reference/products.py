@@ -1,4 +1,4 @@
-"""The twins of the products."""
+"""The references of the products."""
 
 from __future__ import annotations
 

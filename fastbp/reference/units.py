@@ -1,4 +1,4 @@
-"""The table of the units that are neither linear nor elementwise, and the twin of the one that computes nothing."""
+"""The table of the units that are neither linear nor elementwise, and the reference of flatten."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import numpy as np
 
 from fastbp._frozen import Record
 from fastbp.reference._common import BISHOP, Array, give
-from fastbp.reference.chance import dropout, dropout_backward
 from fastbp.reference.distributions import log_softmax, log_softmax_backward, softmax, softmax_backward
-from fastbp.reference.learned import prelu, prelu_backward
-from fastbp.reference.lookup import embedding, embedding_backward
+from fastbp.reference.embeddings import embedding, embedding_backward
+from fastbp.reference.masks import dropout, dropout_backward
 from fastbp.reference.norms import (
     batch_norm,
     batch_norm_backward,
@@ -22,6 +21,7 @@ from fastbp.reference.norms import (
     rms_norm,
     rms_norm_backward,
 )
+from fastbp.reference.parametric import prelu, prelu_backward
 
 SRIVASTAVA = (
     'N. Srivastava, G. Hinton, A. Krizhevsky, I. Sutskever and R. Salakhutdinov, "Dropout: a simple way to prevent '
@@ -50,14 +50,14 @@ class UnitRule(Record):
     kind
         The engine's name.
     forward, backward
-        The numpy twins.
+        The numpy reference implementations.
     formula, gradient, source
         As plain text, for docstrings and tables.
     arguments
         What the class is made with for n inputs, as the tests and benchmarks do.
     parameters
         The names of its parameters.
-    by_chance
+    is_random
         Whether its output depends on random numbers.
     over_rows
         Whether a row's output depends on the other rows.
@@ -73,7 +73,7 @@ class UnitRule(Record):
     source: str
     arguments: Callable[[int], tuple[Any, ...]]
     parameters: tuple[str, ...] = ()
-    by_chance: bool = False
+    is_random: bool = False
     over_rows: bool = False
 
 
@@ -110,7 +110,7 @@ UNITS: dict[str, UnitRule] = {
             gradient="dx = dy / (1 - p) where y was kept, else 0",
             source=SRIVASTAVA,
             arguments=_none,
-            by_chance=True,
+            is_random=True,
         ),
         UnitRule(
             name="layer_norm",
@@ -156,7 +156,7 @@ UNITS: dict[str, UnitRule] = {
             forward=embedding,
             backward=embedding_backward,
             formula="y = table[x]",
-            gradient="dtable[code] = sum of dy where x = code",
+            gradient="dtable[index] = sum of dy where x = index",
             source=BENGIO,
             arguments=lambda n: (11, 3),
             parameters=("table",),

@@ -201,7 +201,7 @@ def _n_targets(est: Any) -> int:
     return est.loss.fitted(est.n_outputs_).targets
 
 
-def loss_share(est: Any) -> float:
+def data_loss_scale(est: Any) -> float:
     """Return scikit-learn's value of the loss over the package's: its squared error is a mean over the outputs."""
     return 1.0 / est.n_outputs_ if isinstance(est.loss, str) and est.loss == "squared_error" else 1.0
 

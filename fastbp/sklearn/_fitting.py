@@ -30,7 +30,7 @@ import fastbp
 from fastbp._runtime import team
 from fastbp.sklearn import _private
 from fastbp.sklearn._callbacks import Iterations
-from fastbp.sklearn._core import Core, dropout_shares, fast_targets, loss_offsets, loss_share, targets_of
+from fastbp.sklearn._core import Core, data_loss_scale, dropout_shares, fast_targets, loss_offsets, targets_of
 from fastbp.sklearn._data import Data
 from fastbp.sklearn._solvers import Link, is_for, new_optimizer
 
@@ -64,7 +64,7 @@ class StochasticFit:
         self.validation, self.incremental = validation, incremental
         self.n_rows: int = data.rows.shape[0]
         self.batch_size: int = _batch_size(est, self.n_rows)
-        self.loss_share = loss_share(est)
+        self.data_loss_scale = data_loss_scale(est)
         self.order = np.arange(self.n_rows)  # each epoch shuffles that of the one before
         self.iterations = Iterations(est, est.max_iter, False if incremental else est.progress)
         self.threads = contextlib.nullcontext if est.n_threads is None else lambda: fastbp.threads(est.n_threads)
@@ -80,7 +80,7 @@ class StochasticFit:
             est.n_iter_ = 0
             started = time.perf_counter()
             for i in range(est.max_iter):
-                team.heed()
+                team.raise_if_interrupted()
                 self.iterations.begin(i)
                 if est.shuffle:
                     self.order = _private.shuffled(self.order, est._random_state)
@@ -141,17 +141,17 @@ class StochasticFit:
         whole = net._whole
         assert whole is not None
         net._keep_gradients(False)
-        update = net._update_by(self.link.mine, steps=-(-data.rows.shape[0] // self.batch_size), by_rows=True)
+        update = net._update_by(self.link.mine, steps=-(-data.rows.shape[0] // self.batch_size), penalty_per_batch=True)
         whole.engine.train_epoch(
             data.x, data.t, data.weight, order, self.batch_size, whole.table, whole.out, update, progress, True,
-            self.loss_share,
+            self.data_loss_scale,
         )  # fmt: skip
 
     def _python_steps(self, data: Data, order: NDArray[np.int64] | None, progress: Array) -> None:
         """Make the steps one by one, where a loss or a unit is computed in Python."""
         n_rows = data.rows.shape[0]
         for first in range(0, n_rows, self.batch_size):
-            team.heed()
+            team.raise_if_interrupted()
             place = slice(first, min(first + self.batch_size, n_rows))
             rows: Any = place if order is None else order[place]
             weight = None if data.weight is None else data.weight[rows]
@@ -164,7 +164,7 @@ class StochasticFit:
         net, est = self.core.net, self.est
         loss, grads = net.value_and_grad(x, t, sample_weight=weight)
         total = float(len(x) if weight is None else weight.sum())
-        value = self.loss_share * loss
+        value = self.data_loss_scale * loss
         for w, dw in zip(net.weights, grads.weights, strict=True):
             value += (0.5 * est.alpha * float(np.vdot(w, w)) + est.l1 * float(np.abs(w).sum())) / total
             dw += (w.dtype.type(est.alpha / total) * w) + w.dtype.type(est.l1 / total) * np.sign(w)
@@ -183,7 +183,7 @@ class StochasticFit:
         else:
             value = net._whole.engine.loss_value(data.x, data.t, data.weight, net._whole.table)
         offset = 0.0 if data.offsets is None else float(np.average(data.offsets, weights=data.weight))
-        return self.loss_share * value + offset
+        return self.data_loss_scale * value + offset
 
     def _count_steps(self) -> None:
         """Update the optimizer's count of steps, and the position of dropout that copies and pickles go on from."""

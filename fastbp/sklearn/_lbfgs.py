@@ -16,7 +16,7 @@ import threadpoolctl
 from numpy.typing import NDArray
 
 from fastbp import _engine
-from fastbp.sklearn._core import loss_share, network_for
+from fastbp.sklearn._core import data_loss_scale, network_for
 from fastbp.sklearn._data import Data
 from fastbp.sklearn._fitting import class_factors, incompatibility, product
 
@@ -80,8 +80,8 @@ class Objective:
         self.table, self.out = (_table(flat, shapes, sizes) for flat in (self.point, self.gradient))
         self.is_weightless = data.weight is not None and data.weight.sum() == 0
         self.rows: float = float(len(data.t) if data.weight is None else data.weight.sum(dtype=np.float64))
-        self.loss_share = loss_share(est)
-        self.gradient_share = self.loss_share if est.lbfgs_gradient == "exact" else 1.0
+        self.data_loss_scale = data_loss_scale(est)
+        self.gradient_share = self.data_loss_scale if est.lbfgs_gradient == "exact" else 1.0
         self.offset = 0.0
         if data.offsets is not None and not self.is_weightless:
             self.offset = float(np.average(data.offsets, weights=data.weight))
@@ -94,7 +94,7 @@ class Objective:
         whole, data = self.net._whole, self.data
         assert whole is not None
         loss = whole.engine.value_and_grad(data.x, data.t, data.weight, self.table, self.out)
-        loss = self.loss_share * loss + self.offset
+        loss = self.data_loss_scale * loss + self.offset
         gradient = self.gradient.astype(np.float64)
         if self.gradient_share != 1.0:
             gradient *= self.gradient_share

@@ -150,7 +150,7 @@ class Pool:
         while not call.is_over:
             try:
                 call.over.acquire(timeout=LOOK_SECONDS)
-                team.heed()
+                team.raise_if_interrupted()
             except KeyboardInterrupt:
                 if self._requested_after == self._n_over:
                     raise

@@ -30,7 +30,7 @@ from fastbp.training import checkpoint as files
 from fastbp.training import data as sources
 from fastbp.training import progress as reporting
 from fastbp.training.callbacks import BatchInfo, Callback, EarlyStopping, StopTraining, checked_callbacks, has_batch_end
-from fastbp.training.data import Piece, Rows, Source, Stream, Validation
+from fastbp.training.data import BatchIterator, Piece, Rows, Source, Validation
 from fastbp.training.history import History
 from fastbp.training.metrics import Metric, check_against, checked_metrics, evaluate
 
@@ -185,11 +185,11 @@ def train(
         batch_size = check.integer("batch_size", 128 if batch_size is None else batch_size)
     steps = _checked_steps(optimizer, accumulate, average)
     limits = _checked_limits(max_seconds, max_steps)
-    keeper = _checked_keeper(checkpoint, checkpoint_every, resume)
-    tree, seed = _resumed(keeper, net, optimizer, seed)
-    if sources.is_stream(x, t):
+    checkpoints = _checked_checkpoints(checkpoint, checkpoint_every, resume)
+    tree, seed = _resumed(checkpoints, net, optimizer, seed)
+    if sources.is_iterator(x, t):
         _refuse_for_batches(sample_weight, class_weight, validation_fraction, stratify, train_metrics)
-        source: Rows | Stream = _checked_stream(net, x, steps_per_epoch, epochs, class_weight)
+        source: Rows | BatchIterator = _checked_iterator(net, x, steps_per_epoch, epochs, class_weight)
         validation = sources.checked_validation(net, validation_data)
     else:
         if steps_per_epoch is not None:
@@ -203,7 +203,7 @@ def train(
     calls = _calls(callbacks, early_stopping, measures)
     reporter = reporting.make(progress, epochs)
     source.accumulate = steps.accumulate
-    run = Run(net, optimizer, source, epochs, seed, measures, calls, limits, keeper, steps)
+    run = Run(net, optimizer, source, epochs, seed, measures, calls, limits, checkpoints, steps)
     try:
         if tree is not None:
             run.check_fits(tree)
@@ -231,7 +231,7 @@ class Steps(Record):
     average: Average | None = None
 
 
-class Keeper(Record):
+class CheckpointConfig(Record):
     """Where a run is kept, how often, and where it comes from."""
 
     path: Path | None
@@ -246,7 +246,7 @@ class Measures(Record):
     metrics: tuple[Metric, ...]
     train_metrics: tuple[Metric, ...]
 
-    def check(self, net: Network, source: Rows | Stream) -> None:
+    def check(self, net: Network, source: Rows | BatchIterator) -> None:
         """Raise for what cannot be measured."""
         if self.metrics and self.validation is None:
             raise ValueError("metrics needs validation_data or validation_fraction; train_metrics does not")
@@ -281,17 +281,17 @@ class Run:
         self,
         net: Network,
         optimizer: Optimizer,
-        source: Rows | Stream,
+        source: Rows | BatchIterator,
         epochs: int,
         seed: int,
         measures: Measures,
         calls: tuple[Callback, ...],
         limits: Limits,
-        keeper: Keeper,
+        checkpoints: CheckpointConfig,
         how: Steps,
     ) -> None:
         self.net, self.optimizer, self.source, self.epochs, self.seed = net, optimizer, source, epochs, seed
-        self.measures, self.calls, self.limits, self.keeper, self.how = measures, calls, limits, keeper, how
+        self.measures, self.calls, self.limits, self.checkpoints, self.how = measures, calls, limits, checkpoints, how
         self.history = History()
         self.epoch = 0  # the one that is on its way
         self.batch = 0  # how many of its batches are gone through
@@ -451,7 +451,7 @@ class Run:
             self._call("on_epoch_end")
         finally:
             reporter.epoch(self.epoch - 1, history.loss[-1], history.val_loss[-1] if history.val_loss else None)
-        if self.keeper.every is None or self._is_due(first):
+        if self.checkpoints.every is None or self._is_due(first):
             self._save()
 
     def _call(self, event: str, *more: Any) -> None:
@@ -490,8 +490,8 @@ class Run:
             wanted.append((self.limits.steps - self._steps_made()) * self.how.accumulate)
         if self.limits.seconds is not None:
             wanted.append(self.pace)
-        if self.keeper.every is not None:
-            wanted.append(self.keeper.every - self.batches % self.keeper.every)
+        if self.checkpoints.every is not None:
+            wanted.append(self.checkpoints.every - self.batches % self.checkpoints.every)
         return min(wanted, default=None)
 
     def _set_pace(self, batches: int, seconds: float) -> None:
@@ -502,14 +502,17 @@ class Run:
 
     def _is_due(self, first: int) -> bool:
         """Whether one of every so many batches is among those since the run had gone through `first`."""
-        return self.keeper.every is not None and self.batches // self.keeper.every > first // self.keeper.every
+        return (
+            self.checkpoints.every is not None
+            and self.batches // self.checkpoints.every > first // self.checkpoints.every
+        )
 
     def _save(self) -> None:
-        if self.keeper.path is None:
+        if self.checkpoints.path is None:
             return
         self.history.steps = self._steps_made()
         tree = files.pack(self.net, self.optimizer, self.history) | {"run": self._position()}
-        files.write_tree(self.keeper.path, tree)
+        files.write_tree(self.checkpoints.path, tree)
 
     def _position(self) -> dict[str, Any]:
         taken = time.perf_counter() - self.epoch_started if self.batch else 0.0
@@ -544,12 +547,12 @@ class Run:
 
     def check_fits(self, tree: dict[str, Any]) -> None:
         """Raise where a checkpoint is of a run with other data or settings."""
-        kept = tree["run"]
+        saved = tree["run"]
         for what, value in self._settings().items():
-            if kept["settings"].get(what) != value:
-                came = kept["settings"].get(what)
+            if saved["settings"].get(what) != value:
+                came = saved["settings"].get(what)
                 raise files.CheckpointError(
-                    f"{self.keeper.source} is of another run: {what} is {came!r} in the file, {value!r} here"
+                    f"{self.checkpoints.source} is of another run: {what} is {came!r} in the file, {value!r} here"
                 )
 
     def prepare(self, tree: dict[str, Any] | None) -> None:
@@ -559,17 +562,17 @@ class Run:
                 call.begin(self.measures.modes())
         if tree is None:
             return
-        assert self.keeper.source is not None
-        files.unpack(self.keeper.source, tree, self.net, self.optimizer)
-        kept = tree["run"]
+        assert self.checkpoints.source is not None
+        files.unpack(self.checkpoints.source, tree, self.net, self.optimizer)
+        saved = tree["run"]
         self.history = files.history_of(tree) or History()
-        self.epoch, self.batch, self.seconds = kept["epoch"], kept["batch"], kept["seconds"]
-        self.batches, self.steps = kept["batches"], kept["steps"]
-        self.made[...] = kept["made"]
-        for call, state in zip(self._with_state(), kept["callbacks"], strict=True):
+        self.epoch, self.batch, self.seconds = saved["epoch"], saved["batch"], saved["seconds"]
+        self.batches, self.steps = saved["batches"], saved["steps"]
+        self.made[...] = saved["made"]
+        for call, state in zip(self._with_state(), saved["callbacks"], strict=True):
             call.set_state(state)
         if self.how.average is not None:
-            self.how.average.set_state(self.net, kept["average"])
+            self.how.average.set_state(self.net, saved["average"])
 
 
 def _note_best(history: History) -> None:
@@ -615,7 +618,7 @@ def _checked_limits(max_seconds: Any, max_steps: Any) -> Limits:
     return Limits(seconds, None if max_steps is None else check.integer("max_steps", max_steps))
 
 
-def _checked_keeper(path: Any, every: Any, resume: Any) -> Keeper:
+def _checked_checkpoints(path: Any, every: Any, resume: Any) -> CheckpointConfig:
     if path is not None:
         _check_path("checkpoint", path)
         directory = os.path.dirname(os.path.realpath(os.fspath(path)))
@@ -628,9 +631,9 @@ def _checked_keeper(path: Any, every: Any, resume: Any) -> Keeper:
     if isinstance(resume, bool | np.bool_):
         if resume and path is None:
             raise ValueError("resume=True needs checkpoint: the name of a file; or give resume the name")
-        return Keeper(path, every, path if resume and os.path.exists(path) else None)
+        return CheckpointConfig(path, every, path if resume and os.path.exists(path) else None)
     _check_path("resume", resume)
-    return Keeper(path, every, resume)
+    return CheckpointConfig(path, every, resume)
 
 
 def _check_path(name: str, path: Any) -> None:
@@ -638,20 +641,22 @@ def _check_path(name: str, path: Any) -> None:
         raise TypeError(f"{name} must be the name of a file, got {path!r}")
 
 
-def _resumed(keeper: Keeper, net: Network, optimizer: Optimizer, seed: Any) -> tuple[dict[str, Any] | None, int]:
+def _resumed(
+    checkpoints: CheckpointConfig, net: Network, optimizer: Optimizer, seed: Any
+) -> tuple[dict[str, Any] | None, int]:
     """The checkpoint to be resumed, if any, and the run's seed."""
     given = Philox(seed).seed
-    if keeper.source is None:
+    if checkpoints.source is None:
         return None, given
-    tree = files.read_tree(keeper.source)
-    files.check_fits(keeper.source, tree, net, optimizer)
-    name = os.fspath(keeper.source)
+    tree = files.read_tree(checkpoints.source)
+    files.check_fits(checkpoints.source, tree, net, optimizer)
+    name = os.fspath(checkpoints.source)
     if "run" not in tree:
         raise files.CheckpointError(f"{name} was written by save_checkpoint, not by train: load_checkpoint reads it")
-    kept: int = tree["run"]["seed"]
-    if seed is not None and given != kept:
-        raise files.CheckpointError(f"{name} is of another run: seed is {kept} in the file, {given} here")
-    return tree, kept
+    saved: int = tree["run"]["seed"]
+    if seed is not None and given != saved:
+        raise files.CheckpointError(f"{name} is of another run: seed is {saved} in the file, {given} here")
+    return tree, saved
 
 
 def _refuse_for_batches(weight: Any, by_class: Any, fraction: Any, stratify: Any, train_metrics: Any) -> None:
@@ -662,12 +667,12 @@ def _refuse_for_batches(weight: Any, by_class: Any, fraction: Any, stratify: Any
         "stratify": (stratify is not None, "give validation_data"),
         "train_metrics": (bool(train_metrics), "the batches are gone by then"),
     }
-    for name, (given, cure) in refused.items():
+    for name, (given, hint) in refused.items():
         if given:
-            raise ValueError(f"{name} needs arrays x and t, and x gives batches: {cure}")
+            raise ValueError(f"{name} needs arrays x and t, and x gives batches: {hint}")
 
 
-def _checked_stream(net: Network, x: Any, steps: Any, epochs: int, by_class: Any) -> Stream:
+def _checked_iterator(net: Network, x: Any, steps: Any, epochs: int, by_class: Any) -> BatchIterator:
     if steps is not None:
         steps = check.integer("steps_per_epoch", steps)
     elif isinstance(x, Iterator) and epochs > 1:
@@ -678,7 +683,7 @@ def _checked_stream(net: Network, x: Any, steps: Any, epochs: int, by_class: Any
     table = None
     if by_class is not None:
         table = sources.weights_by_class(by_class, sources.class_count(net)).astype(net.dtype)
-    return Stream(net, x, steps, table)
+    return BatchIterator(net, x, steps, table)
 
 
 def _checked_rows(

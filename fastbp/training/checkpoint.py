@@ -229,9 +229,9 @@ def check_fits(path: Path, tree: Tree, net: NetworkCore, optimizer: Optimizer) -
     if tree["optimizer"]["class"] != name:
         came = tree["optimizer"]["class"]
         raise CheckpointError(f"{os.fspath(path)} was written for another optimizer: {came} in the file, {name} here")
-    kept, expected = _arrays_of(tree["parameters"], tree["units"]), _arrays_of(net.flat_parameters, net.state)
-    if kept != expected:
-        raise CheckpointError(f"{os.fspath(path)} holds other arrays: {kept} in the file, {expected} here")
+    in_file, expected = _arrays_of(tree["parameters"], tree["units"]), _arrays_of(net.flat_parameters, net.state)
+    if in_file != expected:
+        raise CheckpointError(f"{os.fspath(path)} holds other arrays: {in_file} in the file, {expected} here")
     try:
         optimizer.check_state(net, tree["optimizer"]["state"])
     except (TypeError, ValueError) as error:
@@ -354,11 +354,11 @@ def read_tree(path: Path) -> Tree:
             raise _damaged(name, f"it has {size} bytes, expected {expected}")
         data = np.empty(header["bytes"], np.uint8)
         file.readinto(data.data)
-        kept = file.read(DIGEST)
+        written = file.read(DIGEST)
         file.seek(0)
         digest = hashlib.sha256(file.read(start))
     digest.update(data.data)
-    if digest.digest() != kept:
+    if digest.digest() != written:
         raise _damaged(name, "its checksum is not that of its content")
     try:
         content: Tree = _decoded(header["content"], [_array(one, data) for one in header["arrays"]])

@@ -24,7 +24,7 @@ from fastbp._validate import FloatArray
 from fastbp.network import Network
 from fastbp.random import Philox, stream_number
 
-__all__ = ["Piece", "Rows", "Source", "Stream", "class_weights", "validation_rows"]
+__all__ = ["BatchIterator", "Piece", "Rows", "Source", "class_weights", "validation_rows"]
 
 Array = NDArray[Any]
 Batch = tuple[FloatArray, Array, FloatArray | None]  # x, t, weights
@@ -68,7 +68,7 @@ class Piece:
         self.x, self.t, self.weight, self.order = x, t, weight, order
         self.batch_size = batch_size
         self.accumulate = accumulate  # batches to a step
-        self.taken = taken  # batches of a stream that it was made of, if not those of batch_size
+        self.taken = taken  # batches of an iterator that it was made of, if not those of batch_size
 
     @property
     def rows(self) -> int:
@@ -317,7 +317,7 @@ class Rows:
         return max(1, GATHERED // max(1, self.batch_size * int(self.x.shape[1]) * self.x.itemsize))
 
 
-class Stream:
+class BatchIterator:
     """Batches from an iterator, from something that can be iterated over anew, or from a function of the epoch.
 
     Parameters
@@ -454,6 +454,9 @@ class Stream:
         return x, t, None if weight is None else np.ascontiguousarray(weight)
 
 
+Stream = BatchIterator  # its old name
+
+
 def _joined(batches: list[Batch]) -> Batch:
     """Batches one under another."""
     xs, ts, weights = zip(*batches, strict=True)
@@ -468,7 +471,7 @@ def _as_array(values: Any) -> Any:
     return np.asarray(values) if hasattr(values, "__array__") and not isinstance(values, np.ndarray) else values
 
 
-def is_stream(x: Any, t: Any) -> bool:
+def is_iterator(x: Any, t: Any) -> bool:
     """Whether these are batches, and not arrays."""
     return t is None and not isinstance(x, np.ndarray) and (callable(x) or isinstance(x, Iterable | Sequence))
 

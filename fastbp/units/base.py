@@ -127,7 +127,7 @@ class Unit:
             The network's input, of the right dtype and shape.
         """
 
-    def take_chance(self, seed: int, stream: int, step: int, first_row: int) -> None:
+    def set_rng_position(self, seed: int, stream: int, step: int, first_row: int) -> None:
         """Take what random numbers follow from; called by a network before each `forward` that Python runs.
 
         Parameters
@@ -141,6 +141,13 @@ class Unit:
         first_row : int
             The place of the first row in the step's batch: not 0 where that comes in several parts.
         """
+        if type(self).take_chance is not Unit.take_chance:
+            self.take_chance(seed, stream, step, first_row)
+
+    def take_chance(self, seed: int, stream: int, step: int, first_row: int) -> None:
+        """Call `set_rng_position`: the old name of it, which is still called where a unit of your own defines it."""
+        if type(self).set_rng_position is not Unit.set_rng_position:
+            self.set_rng_position(seed, stream, step, first_row)
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the arrays that training keeps beside the parameters.
@@ -373,7 +380,7 @@ class Unit:
         unit = type(self).__new__(type(self))
         unit.__dict__.update(vars(self))
         unit.release()
-        for name in ("dtype", "_kept"):
+        for name in ("dtype", "_saved"):
             unit.__dict__.pop(name, None)
         return unit
 
@@ -409,11 +416,11 @@ class Unit:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle has: settings, arrays of its own (from a network too), no memory for `backward`."""
-        kept = {name: value for name, value in vars(self).items() if name not in ("_kept", "_bound")}
+        state = {name: value for name, value in vars(self).items() if name not in ("_saved", "_bound")}
         for name in ("parameters", "gradients", "state"):
-            if name in kept:
-                kept[name] = {entry: np.array(values) for entry, values in kept[name].items()}
-        return kept
+            if name in state:
+                state[name] = {entry: np.array(values) for entry, values in state[name].items()}
+        return state
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -421,12 +428,12 @@ class Unit:
     def _lacks(self, method: str, why: str = "a unit must") -> str:
         return f"{type(self).__name__} does not define {method}, which {why}"
 
-    def _remembered(self) -> Any:
+    def _saved_by_forward(self) -> Any:
         """What forward has left for backward."""
-        kept = self.__dict__.get("_kept")
-        if kept is None:
+        saved = self.__dict__.get("_saved")
+        if saved is None:
             raise RuntimeError(f"{self!r}.backward before forward: call forward(x) first")
-        return kept
+        return saved
 
 
 def square_sums(x: FloatArray) -> NDArray[np.float64]:

@@ -116,10 +116,10 @@ class Composite(Unit):
 
     def __getstate__(self) -> dict[str, Any]:
         """As every unit's; the units inside come without views, which the copy gives them anew at its first use."""
-        kept = super().__getstate__()
-        kept.pop("_shared", None)
-        kept["units"] = tuple(map(_remembering, self.units))
-        return kept
+        state = super().__getstate__()
+        state.pop("_shared", None)
+        state["units"] = tuple(map(_with_saved, self.units))
+        return state
 
     def _begin(self) -> None:
         """Return the units their parameters, where this one is used alone."""
@@ -130,11 +130,11 @@ class Composite(Unit):
         return f"{type(self).__name__}({', '.join(map(repr, self.units))})"
 
 
-def _remembering(unit: Unit) -> Unit:
+def _with_saved(unit: Unit) -> Unit:
     """Return a fresh unit with the state and the mode of this one."""
     if isinstance(unit, Composite):
         made: Unit = unit.fresh()
-        made.__dict__["units"] = tuple(map(_remembering, unit.units))
+        made.__dict__["units"] = tuple(map(_with_saved, unit.units))
         return made
     made = unit.fresh()
     made.training = unit.training
@@ -331,12 +331,12 @@ class Branches(Composite):
         """Return the merged outputs, a fresh array."""
         self._begin()
         outputs = [unit.forward(x) for unit in self.units]
-        self._kept = [y.shape[1] for y in outputs]
+        self._saved = [y.shape[1] for y in outputs]
         return merge(self.merge, outputs)
 
     def backward(self, dy: FloatArray) -> FloatArray:
         """Return the gradient at x, the sum over the branches."""
-        parts = unmerge(self.merge, dy, self._remembered())
+        parts = unmerge(self.merge, dy, self._saved_by_forward())
         return sum_of([unit.backward(part) for unit, part in zip(self.units, parts, strict=True)])
 
     def __repr__(self) -> str:

@@ -147,12 +147,12 @@ class Linear(Unit):
     def forward(self, x: FloatArray) -> FloatArray:
         """Return x @ weight + bias, a fresh array of shape (n, n_out), and keep a reference to x."""
         y = functional.linear(x, self.parameters["weight"], self.parameters["bias"])
-        self._kept = x
+        self._saved = x
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
         """Fill the gradients at weight and bias, and give dy @ weight.T, a fresh array of shape (n, n_in)."""
-        x = self._remembered()
+        x = self._saved_by_forward()
         into = (None, self.gradients["weight"], self.gradients["bias"])
         return functional.linear_backward(dy, x, self.parameters["weight"], out=into)[0]
 

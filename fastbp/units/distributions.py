@@ -75,12 +75,12 @@ class Softmax(Unit):
 
     def forward(self, x: FloatArray) -> FloatArray:
         """Return the probabilities of each row, a fresh array, and keep a reference to them."""
-        self._kept = y = functional.softmax(check.matrix("x", x))
+        self._saved = y = functional.softmax(check.matrix("x", x))
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
         """Return the gradient at x, a fresh array."""
-        return functional.softmax_backward(dy, self._remembered())
+        return functional.softmax_backward(dy, self._saved_by_forward())
 
 
 class LogSoftmax(Unit):
@@ -122,9 +122,9 @@ class LogSoftmax(Unit):
 
     def forward(self, x: FloatArray) -> FloatArray:
         """Return the log-probabilities of each row, a fresh array, and keep a reference to them."""
-        self._kept = y = functional.log_softmax(check.matrix("x", x))
+        self._saved = y = functional.log_softmax(check.matrix("x", x))
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
         """Return the gradient at x, a fresh array."""
-        return functional.log_softmax_backward(dy, self._remembered())
+        return functional.log_softmax_backward(dy, self._saved_by_forward())

@@ -77,23 +77,23 @@ class Dropout(Unit):
         """Return the number of outputs: as many as inputs."""
         return n_in
 
-    def take_chance(self, seed: int, stream: int, step: int, first_row: int) -> None:
+    def set_rng_position(self, seed: int, stream: int, step: int, first_row: int) -> None:
         """Draw what the network's engine would draw."""
         self._drawn, self.stream, self.steps, self._first_row = seed, stream, step, first_row
 
     def forward(self, x: FloatArray) -> FloatArray:
         """Return what is left of x, a fresh array; in training the next call drops other elements."""
-        chance = self._chance()
-        y = functional.dropout(x, **chance)
-        self._kept = chance
+        position = self._rng_position()
+        y = functional.dropout(x, **position)
+        self._saved = position
         self.steps += self.training
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
         """Return dy with what the last `forward` dropped at 0, a fresh array."""
-        return functional.dropout_backward(dy, **self._remembered())
+        return functional.dropout_backward(dy, **self._saved_by_forward())
 
-    def _chance(self) -> dict[str, Any]:
+    def _rng_position(self) -> dict[str, Any]:
         seed = self.__dict__.setdefault("_drawn", Philox(self.seed).seed)
         place = {"stream": self.stream, "step": self.steps, "first_row": self._first_row}
         return {"p": self.p if self.training else 0.0, "seed": seed, **place}

@@ -12,7 +12,7 @@ from fastbp import _validate as check
 from fastbp._validate import FloatArray
 from fastbp.functional import _calls
 from fastbp.reference import Activation
-from fastbp.reference.activations import straight_second
+from fastbp.reference.activations import zero_second
 from fastbp.units.base import Unit
 from fastbp.units.tangents import Named, SameTangent, TangentRule
 
@@ -26,12 +26,12 @@ class ActivationTangent(TangentRule):
         entry = self.unit.rule
         self.index = _ops.activation_index(entry.name)
         self.options = self.unit.engine_options()
-        self.kept = self.y if entry.needs == "output" else self.x
-        self.bends = entry.second is not straight_second
+        self.saved = self.y if entry.needs == "output" else self.x
+        self.has_second = entry.second is not zero_second
 
     def _times_derivative(self, v: FloatArray) -> FloatArray:
         made = np.empty(v.shape, v.dtype)
-        _ops.activation_backward(self.index, v, self.kept, made, *self.options)
+        _ops.activation_backward(self.index, v, self.saved, made, *self.options)
         return made
 
     def forward(self, x_dot: FloatArray | None, dots: Named) -> FloatArray:
@@ -44,11 +44,11 @@ class ActivationTangent(TangentRule):
     ) -> FloatArray | None:
         # dx_dot = f'(x) dy_dot + f''(x) dy x_dot
         dx_dot = self._times_derivative(dy_dot)
-        if dots is not None and self.bends:
+        if dots is not None and self.has_second:
             assert x_dot is not None
-            bend = np.empty_like(dx_dot)
-            _ops.activation_second(self.index, self.dy, self.kept, x_dot, bend, *self.options)
-            dx_dot += bend
+            second = np.empty_like(dx_dot)
+            _ops.activation_second(self.index, self.dy, self.saved, x_dot, second, *self.options)
+            dx_dot += second
         return dx_dot
 
 
@@ -97,12 +97,12 @@ class ActivationUnit(Unit):
     def forward(self, x: FloatArray) -> FloatArray:
         """Return the activation of each element of x, a fresh array, and keep a reference to what backward needs."""
         y = _function(self.rule.name)(x, **self.options)
-        self._kept = y if self.rule.needs == "output" else x
+        self._saved = y if self.rule.needs == "output" else x
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
         """Return dy times the derivative, a fresh array."""
-        return _function(f"{self.rule.name}_backward")(dy, self._remembered(), **self.options)
+        return _function(f"{self.rule.name}_backward")(dy, self._saved_by_forward(), **self.options)
 
     def __repr__(self) -> str:
         defaults = self.rule.options

@@ -17,42 +17,42 @@ from fastbp.units.tangents import Named, TangentRule
 
 
 class EmbeddingTangent(TangentRule):
-    """y = the rows of a table that the codes name, and behind them the columns that are no codes."""
+    """y = the rows of a table that the indices name, and behind them the columns that are no indices."""
 
     def _with(self, rest: FloatArray | None) -> FloatArray:
-        """The codes, and behind them other numbers for the other columns."""
+        """The indices, and behind them other numbers for the other columns."""
         made = np.array(self.x)
-        made[:, self._codes :] = 0 if rest is None else rest[:, self._codes :]
+        made[:, self._indices :] = 0 if rest is None else rest[:, self._indices :]
         return made
 
     @property
-    def _codes(self) -> int:
+    def _indices(self) -> int:
         columns: int | None = self.unit.columns
         return self.x.shape[1] if columns is None else columns
 
     def forward(self, x_dot: FloatArray | None, dots: Named) -> FloatArray:
-        return reference.embedding(self._with(x_dot), dots["table"], columns=self._codes)
+        return reference.embedding(self._with(x_dot), dots["table"], columns=self._indices)
 
     def backward(
         self, dy_dot: FloatArray, x_dot: FloatArray | None, dots: Named | None, into: Named, need_dx: bool
     ) -> FloatArray | None:
-        dx_dot, dtable = reference.embedding_backward(dy_dot, self.x, into["table"], columns=self._codes)
+        dx_dot, dtable = reference.embedding_backward(dy_dot, self.x, into["table"], columns=self._indices)
         into["table"][...] = dtable
         return np.asarray(dx_dot)
 
 
 class Embedding(Unit):
-    """Embedding: in the place of each code stands the row of a learned table with that number.
+    """Embedding: in the place of each index stands the row of a learned table with that number.
 
-    y = table[x[:, 0]], table[x[:, 1]], ..., and behind them the columns that hold no codes;  backward:  dtable[code] =
-    the sum of dy where the code stands,  dx = 0 where x is a code, and dy behind it
+    y = table[x[:, 0]], table[x[:, 1]], ..., and behind them the columns that hold no indices;  backward:  dtable[index]
+    = the sum of dy where the index stands,  dx = 0 where x is an index, and dy behind it
 
     Parameters
     ----------
     n_codes, width : int
         Numbers of rows and of columns of the table, at least 1.
     columns : int, optional
-        How many of the input's columns hold codes, from the first on; None: all.
+        How many of the input's columns hold indices, from the first on; None: all.
     dtype : {"float32", "float64"}, optional
         Of the table. None: float32 alone, in a network what the network has.
     seed : int, optional
@@ -120,19 +120,19 @@ class Embedding(Unit):
         return self.n_codes, self.width, self.columns or 0
 
     def outputs_for(self, n_in: int | None) -> int | None:
-        """Return width for each column of codes, and 1 for each other one."""
+        """Return width for each column of indices, and 1 for each other one."""
         if n_in is None:
             return None
         if self.columns is not None and self.columns > n_in:
-            raise ValueError(f"takes its codes from {self.columns} columns, but the unit before it gives {n_in}")
-        codes = n_in if self.columns is None else self.columns
-        return codes * self.width + n_in - codes
+            raise ValueError(f"takes its indices from {self.columns} columns, but the unit before it gives {n_in}")
+        indices = n_in if self.columns is None else self.columns
+        return indices * self.width + n_in - indices
 
     def check_input(self, name: str, x: FloatArray) -> None:
-        """Hold the columns of codes to be rows of the table."""
+        """Hold the columns of indices to be rows of the table."""
         if x.dtype == np.float32 and self.n_codes > 2**24:
-            raise ValueError(f"{self!r} has more codes than float32 can tell apart: make the network in float64")
-        check.codes(name, x[:, : self.columns], self.n_codes)
+            raise ValueError(f"{self!r} has more indices than float32 can tell apart: make the network in float64")
+        check.indices(name, x[:, : self.columns], self.n_codes)
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return ``{"table": (n_codes, width)}``."""
@@ -143,14 +143,14 @@ class Embedding(Unit):
         rng.normal(parameters["table"])
 
     def forward(self, x: NDArray[Any]) -> FloatArray:
-        """Return the codes' rows of the table, a fresh array, and keep a reference to x."""
+        """Return the indices' rows of the table, a fresh array, and keep a reference to x."""
         y = functional.embedding(x, self.parameters["table"], columns=self.columns)
-        self._kept = x
+        self._saved = x
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
         """Fill the gradient at the table, and give the one at x: a fresh array, zeros for integers."""
-        x, table = self._remembered(), self.parameters["table"]
+        x, table = self._saved_by_forward(), self.parameters["table"]
         into = (None, self.gradients["table"])
         dx = functional.embedding_backward(dy, x, table, columns=self.columns, out=into)[0]
         return np.zeros(x.shape, dy.dtype) if dx is None else dx

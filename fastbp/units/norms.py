@@ -178,13 +178,13 @@ class LayerNorm(_Norm):
         """Return the normalised rows, a fresh array, and keep a reference to x."""
         scale, shift = (self.parameters.get(name) for name in self.names)
         y = functional.layer_norm(_columns(x, self), scale, shift, eps=self.eps)
-        self._kept = x
+        self._saved = x
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
         """Fill the gradients at scale and shift, and give the one at x, a fresh array."""
         scale = self.parameters.get("scale")
-        return functional.layer_norm_backward(dy, self._remembered(), scale, eps=self.eps, out=self._into())[0]
+        return functional.layer_norm_backward(dy, self._saved_by_forward(), scale, eps=self.eps, out=self._into())[0]
 
     def sample_gradients(self, x: FloatArray, dy: FloatArray) -> dict[str, Any]:
         """Return dscale_n = dy_n n_n and dshift_n = dy_n of each row, n_n its normalised values."""
@@ -264,13 +264,15 @@ class RMSNorm(_Norm):
     def forward(self, x: FloatArray) -> FloatArray:
         """Return the normalised rows, a fresh array, and keep a reference to x."""
         y = functional.rms_norm(x, self.parameters["scale"], eps=self.eps)
-        self._kept = x
+        self._saved = x
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
         """Fill the gradient at scale, and give the one at x, a fresh array."""
         into = (None, self.gradients["scale"])
-        return functional.rms_norm_backward(dy, self._remembered(), self.parameters["scale"], eps=self.eps, out=into)[0]
+        return functional.rms_norm_backward(
+            dy, self._saved_by_forward(), self.parameters["scale"], eps=self.eps, out=into
+        )[0]
 
     def sample_gradients(self, x: FloatArray, dy: FloatArray) -> dict[str, Any]:
         """Return dscale_n = dy_n n_n of each row, n_n its normalised values."""
@@ -364,12 +366,12 @@ class BatchNorm(_Norm):
         scale, shift = self.parameters["scale"], self.parameters["shift"]
         options: dict[str, Any] = {"training": self.training, "eps": self.eps, **self.state}
         y = functional.batch_norm(x, scale, shift, momentum=self.momentum, **options)
-        self._kept = x, options
+        self._saved = x, options
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
         """Fill the gradients at scale and shift, and give the one at x, a fresh array."""
-        x, options = self._remembered()
+        x, options = self._saved_by_forward()
         return functional.batch_norm_backward(dy, x, self.parameters["scale"], **options, out=self._into())[0]
 
     def sample_gradients(self, x: FloatArray, dy: FloatArray) -> dict[str, Any]:

@@ -119,13 +119,13 @@ class PReLU(Unit):
     def forward(self, x: FloatArray) -> FloatArray:
         """Return the activation of each element of x, a fresh array, and keep a reference to x."""
         y = functional.prelu(x, self.parameters["slope"])
-        self._kept = x
+        self._saved = x
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
         """Fill the gradient at the slope, and give dy times the derivative, a fresh array."""
         into = (None, self.gradients["slope"])
-        return functional.prelu_backward(dy, self._remembered(), self.parameters["slope"], out=into)[0]
+        return functional.prelu_backward(dy, self._saved_by_forward(), self.parameters["slope"], out=into)[0]
 
     def sample_gradients(self, x: FloatArray, dy: FloatArray) -> dict[str, Any]:
         """Return x dy where x <= 0, of each row alone."""

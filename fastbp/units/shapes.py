@@ -55,12 +55,12 @@ class Flatten(Unit):
         x = check.array("x", x)
         if x.ndim == 0:
             raise ValueError("x has shape (), expected at least one axis: the rows")
-        self._kept = x.shape, x.dtype
+        self._saved = x.shape, x.dtype
         return np.reshape(x, (x.shape[0], prod(x.shape[1:])))
 
     def backward(self, dy: FloatArray) -> FloatArray:
         """Return dy in the shape of x."""
-        shape, dtype = self._remembered()
+        shape, dtype = self._saved_by_forward()
         dy = check.array("dy", dy, dtype, "x")
         check.shape("dy", dy, (shape[0], prod(shape[1:])), "the shape of forward's output")
         return np.reshape(dy, shape)

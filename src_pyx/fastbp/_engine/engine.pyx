@@ -124,11 +124,11 @@ cdef class Engine(Gate):
     loss : str, RowLoss, or sequence of (weight, RowLoss), optional
         A loss of the table, by name without options; or a weighted sum of some that take the same targets.
     seed : int
-        Of what chance decides: units that are random take their numbers from it, their stream and the step.
+        Of the random numbers, from the next call on: they follow from it, a unit's stream, the step and the row.
     picks_class : bool
         The largest output of a row is the class that `plain_labels` gives.
     separate : bool
-        `descend` is to be called: there is a place for the gradient at every unit's output.
+        `backward_outputs` is to be called: there is a place for the gradient at every unit's output.
 
     Attributes
     ----------
@@ -137,9 +137,10 @@ cdef class Engine(Gate):
     seed : int
         Of the random numbers from the next call on: a run that is resumed takes its own again.
     steps : int
-        How often one of them was computed to its end: the step that chance goes by.
+        How often one of them was computed to its end: the step of the random numbers.
     first_row : int
-        The place of the first row in the step's batch, which chance goes by, too: not 0 where Python calls for one part after another.
+        The place of the first row in the step's batch, which random numbers follow from, too: not 0 where Python calls for one part after
+        another.
     """
     cdef Graph graph
     cdef Buffers buffers
@@ -147,7 +148,7 @@ cdef class Engine(Gate):
     cdef object arrays                  # keeps the units' state alive
     cdef public uint64_t seed
     cdef public bint training
-    cdef public bint looks_closer       # at every input: its values matter
+    cdef public bint needs_value_check       # at every input: its values matter
     cdef public uint64_t steps
     cdef public Py_ssize_t first_row
     cdef readonly Py_ssize_t n_in, n_out, widest, capacity
@@ -162,7 +163,7 @@ cdef class Engine(Gate):
     cdef Batch batch                    # of the last forward
     cdef object x                       # kept alive for backward
     cdef readonly bint has_forward
-    cdef bint has_deltas, all_deltas    # did `descend` follow the last forward, and go on to the input?
+    cdef bint has_output_gradients, goes_to_input    # did `backward_outputs` follow the last forward, and go on to the input?
     cdef object y_view, dx_view         # of the last shape asked for
     cdef int typenum
     # of predictions, which leave all the others as they are where passes are row-blocked
@@ -322,7 +323,7 @@ cdef class Engine(Gate):
         self.capacity, self.dense_rows, self.transposed_bytes = rows, dense_rows, transposed
         self.planned_threads, self.gathers = threads, gathers
         self.y_view = self.dx_view = None
-        self.has_forward = self.has_deltas = False
+        self.has_forward = self.has_output_gradients = False
         return 0
 
     # --- the frame
@@ -344,14 +345,14 @@ cdef class Engine(Gate):
 
     cdef void forget(self) noexcept:
         """What the last forward left is about to be overwritten."""
-        self.has_forward = self.has_deltas = False
+        self.has_forward = self.has_output_gradients = False
         self.x = None
 
     # --- arguments (checked by fastbp/network/_network.py, or plain enough to be recognised here)
 
     cpdef bint accepts(self, x):
         """True for an input that needs no closer look."""
-        return not self.looks_closer and is_plain_matrix(x, self.typenum, self.n_in) and not self.owns(x)
+        return not self.needs_value_check and is_plain_matrix(x, self.typenum, self.n_in) and not self.owns(x)
 
     cpdef bint owns(self, cnp.ndarray x):
         """True for what lies in the engine's buffers, such as its last output: the next call overwrites it."""
@@ -710,7 +711,7 @@ cdef class Engine(Gate):
         finally:
             self.leave()
 
-    def descend(self, cnp.ndarray dy, Table table not None, bint need_dx=False):
+    def backward_outputs(self, cnp.ndarray dy, Table table not None, bint need_dx=False):
         """The gradients at all outputs that lead to a parameter, of the last forward; with need_dx at all, and at the input: that one
         is returned, a view of the engine's own buffer. No parameter's gradient. Of an engine made `separate`."""
         cdef Pass p
@@ -718,25 +719,26 @@ cdef class Engine(Gate):
         self.enter()
         try:
             if not self.graph.separate:
-                raise RuntimeError("descend of an engine that was not made with separate=True: there is no place for the gradients")
+                raise RuntimeError("backward_outputs of an engine that was not made with separate=True: "
+                                   "there is no place for the gradients")
             threads = self.begin_backward(dy, need_dx)
             self.check_table(table)
             pass_init(&p, &self.graph, &self.buffers, &self.batch, table.pairs)
             p.grad, p.need_dx = self.buffers.grad, need_dx
             # --- checked
             dx = self.run_backward(&p, dy, threads, False)
-            self.has_deltas, self.all_deltas = True, need_dx
+            self.has_output_gradients, self.goes_to_input = True, need_dx
             return dx
         finally:
             self.leave()
 
-    def weights_of_deltas(self, Table table not None, Table out not None):
-        """Every parameter's gradient into `out`, from what `descend` left, or what has become of it since."""
+    def weight_gradients(self, Table table not None, Table out not None):
+        """Every parameter's gradient into `out`, from what `backward_outputs` left, or what has become of it since."""
         cdef Pass p
         self.enter()
         try:
-            if not self.has_deltas:
-                raise RuntimeError("weights_of_deltas before descend: there are no gradients at the outputs")
+            if not self.has_output_gradients:
+                raise RuntimeError("weight_gradients before backward_outputs: there are no gradients at the outputs")
             self.check_table(table)
             self.check_table(out)
             pass_init(&p, &self.graph, &self.buffers, &self.batch, table.pairs)
@@ -753,9 +755,9 @@ cdef class Engine(Gate):
             raise RuntimeError("output_of before forward: there are no outputs")
         return self.view(None, self.buffers.out[i], self.batch.rows, self.graph.units[i].n_out)
 
-    def delta_of(self, int i):
-        """The gradient at a unit's output, a view of the engine's own buffer; None where `descend` does not come."""
-        if not self.has_deltas or not wants(&self.graph, i, self.all_deltas):
+    def output_gradient(self, int i):
+        """The gradient at a unit's output, a view of the engine's own buffer; None where `backward_outputs` does not come."""
+        if not self.has_output_gradients or not wants(&self.graph, i, self.goes_to_input):
             return None
         return self.view(None, self.buffers.grad[i], self.batch.rows, self.graph.units[i].n_out)
 
@@ -797,13 +799,13 @@ cdef class Engine(Gate):
             self.leave()
 
     def train_epoch(self, x, cnp.ndarray t, weight, order, Py_ssize_t batch_size, Table table not None, Table out not None,
-                    Update update not None, cnp.ndarray progress, bint count_rows=False, double loss_share=1):
+                    Update update not None, cnp.ndarray progress, bint weighs_loss_by_rows=False, double data_loss_scale=1):
         """One pass over the rows of x, in `order` or as they lie: a step for each batch, or for as many as the update accumulates.
 
         `t` holds labels (int64, dense, in range) or dense rows; `weight` is None or dense. `progress` (float64, 3) receives the
         number of steps made, the sum of the weighted losses, and of the weights: also when a signal's handler raises, which ends the
-        epoch after a whole step. With `count_rows` a step weighs as much as it has rows. The rows' loss is counted times `loss_share`,
-        the penalties as they are; no step changes by either.
+        epoch after a whole step. With `weighs_loss_by_rows` a step weighs as much as it has rows. The rows' loss is counted times
+        `data_loss_scale`, the penalties as they are; no step changes by either.
         """
         cdef Data data
         cdef Epoch e
@@ -826,7 +828,7 @@ cdef class Engine(Gate):
             # No more than there are: the product of two numbers that a caller may choose freely could be any number.
             e.step_rows = batch_size * min(update.accumulate, rows // batch_size + 1)
             e.steps, e.progress = &self.steps, <double*> cnp.PyArray_DATA(progress)
-            e.counts_rows, e.data_loss_scale = count_rows, loss_share
+            e.counts_rows, e.data_loss_scale = weighs_loss_by_rows, data_loss_scale
             update.begin((rows + e.step_rows - 1) // e.step_rows)
             threads = 1 if self.is_small_step(&data.all, batch_size) else threads_wanted()
             self.plan(&data.all, batch_size, threads, data.order != NULL)

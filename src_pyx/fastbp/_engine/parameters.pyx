@@ -141,7 +141,7 @@ cdef class Update(Parts):
         On each gradient, or infinity; on the norm of all, or 0.
     penalized : bool
         Whether the penalties are to be added to the gradients as they come.
-    by_rows : bool
+    penalty_per_batch : bool
         Whether a step's penalties are divided by what the mean loss of its rows is divided by, as if they stood within the sum: by the
         sum of their weights, or by their number. Not for `apply`, which knows of no rows.
     accumulate : int
@@ -151,7 +151,7 @@ cdef class Update(Parts):
     """
     def __cinit__(self, cnp.ndarray parameters, cnp.ndarray gradients, parts, str kind, states, groups, cnp.ndarray carried, state, *,
                   cnp.ndarray rates=None, double limit=INFINITY, double clip_norm=0, bint penalized=True, Py_ssize_t accumulate=1,
-                  room=None, averages=None, cnp.ndarray shares=None, bint by_rows=False):
+                  room=None, averages=None, cnp.ndarray shares=None, bint penalty_per_batch=False):
         cdef Rule* rule = &self.rule
         cdef int i, j
         if not cnp.PyArray_ISWRITEABLE(parameters):
@@ -173,7 +173,7 @@ cdef class Update(Parts):
             for j, number in enumerate(numbers):
                 rule.groups[i].h[j] = number
             rule.groups[i].carried = <double*> cnp.PyArray_DATA(carried) + i
-        rule.limit, rule.clip_norm, rule.by_rows = limit, clip_norm, by_rows
+        rule.limit, rule.clip_norm, rule.penalty_per_batch = limit, clip_norm, penalty_per_batch
         for i in range(rule.n_parts):
             rule.penalized = rule.penalized or (penalized and (rule.parts[i].l1 != 0 or rule.parts[i].l2 != 0))
         self.accumulate, self.room = accumulate, bytes_of(room)
@@ -212,8 +212,8 @@ cdef class Update(Parts):
         """Make one step from the gradients as they are."""
         cdef Session session
         cdef const Kernels* kernels = kernels_for(self.rule.itemsize)
-        if self.rule.by_rows:
-            raise ValueError("apply of an update with by_rows=True: there are no rows that the penalties could be divided by")
+        if self.rule.penalty_per_batch:
+            raise ValueError("apply of an update with penalty_per_batch=True: there are no rows that the penalties could be divided by")
         self.begin(1)
         session_begin(&session, threads_wanted() if self.rule.n > TASK_ELEMENTS else 1)
         with nogil:

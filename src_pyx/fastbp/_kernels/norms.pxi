@@ -4,7 +4,7 @@
 #     would show. x - high is exact where they are near, and low is what is missing.
 # (b) Variances come from differences to a number near the mean: of a row, high; of a column, its first element, whose distance from the
 #     mean is at most sqrt(rows) standard deviations. What is taken off again, low^2, is no more than that.
-# (c) A copy of the call that nobody else can write to stays in registers; otherwise every store might have changed it.
+# (c) A copy of the call that no other code can write to stays in registers; otherwise every store might have changed it.
 
 # --- layer_norm: y = (x - mean) / sqrt(variance + eps) * scale + shift, of each row. Kept: high, low, 1 / sqrt(variance + eps).
 #     With g = dy scale and n = (x - mean) / sqrt(variance + eps):  dx = (g - mean(g) - n mean(g n)) / sqrt(variance + eps)

@@ -11,7 +11,7 @@ cdef inline vec prelu_term(const UnitCall* c, Py_ssize_t i, Py_ssize_t j, Py_ssi
     return vsel(vgt(x, vset(0)), vset(0), x * dy_at(c, i, j, left))
 
 cdef void prelu_forward(const UnitCall* call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-    cdef UnitCall own = call[0]     # nobody else can write to it: it stays in registers
+    cdef UnitCall own = call[0]     # no other code can write to it: it stays in registers
     cdef const UnitCall* c = &own
     cdef Py_ssize_t i, j
     cdef vec x
@@ -21,7 +21,7 @@ cdef void prelu_forward(const UnitCall* call, Py_ssize_t first, Py_ssize_t count
             store_some(<real*> c.y + i * c.n_out + j, c.n_out - j, vsel(vgt(x, vset(0)), x, x * prelu_slope(c, j, c.n_out - j)))
 
 cdef void prelu_backward(const UnitCall* call, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-    cdef UnitCall own = call[0]     # nobody else can write to it: it stays in registers
+    cdef UnitCall own = call[0]     # no other code can write to it: it stays in registers
     cdef const UnitCall* c = &own
     cdef Py_ssize_t i, j
     cdef vec dy

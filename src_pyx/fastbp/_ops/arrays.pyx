@@ -870,7 +870,7 @@ cdef inline void* data_of(object x) noexcept:
     return NULL if x is None else cnp.PyArray_DATA(<cnp.ndarray> x)
 
 cdef int sweep_init(UnitSweep* s, double* options, str name, cnp.ndarray x, Py_ssize_t n_out, tuple parameters, tuple state, tuple given,
-                    bint training, tuple chance) except -1:
+                    bint training, tuple rng_position) except -1:
     cdef int k
     memset(s, 0, sizeof(UnitSweep))
     s.kernels = kernels_for(cnp.PyArray_ITEMSIZE(x))
@@ -878,7 +878,7 @@ cdef int sweep_init(UnitSweep* s, double* options, str name, cnp.ndarray x, Py_s
     s.call.rows, s.call.n_in, s.call.n_out = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), n_out
     s.call.x, s.call.x_row = cnp.PyArray_DATA(x), cnp.PyArray_STRIDE(x, 0)
     s.call.training = training
-    s.call.seed, s.call.stream, s.call.step, s.call.first_row = chance
+    s.call.seed, s.call.stream, s.call.step, s.call.first_row = rng_position
     for k in range(len(parameters)):
         s.call.parameters[k] = data_of(parameters[k])
     for k in range(len(state)):
@@ -910,22 +910,22 @@ cdef int run_unit(UnitSweep* s, bint forward) except -1:
     return raise_pending(&session)
 
 def unit(str name, cnp.ndarray x, cnp.ndarray y, tuple parameters=(), tuple state=(), tuple options=(), bint training=True,
-         tuple chance=(0, 0, 0, 0)):
-    """y = f(x); `chance` is seed, stream, step and the number of the first row."""
+         tuple rng_position=(0, 0, 0, 0)):
+    """y = f(x); `rng_position` is seed, stream, step and the number of the first row."""
     cdef UnitSweep s
     cdef double numbers[MAX_UNIT_OPTIONS]
-    sweep_init(&s, numbers, name, x, cnp.PyArray_DIM(y, 1), parameters, state, options, training, chance)
+    sweep_init(&s, numbers, name, x, cnp.PyArray_DIM(y, 1), parameters, state, options, training, rng_position)
     s.call.y = cnp.PyArray_DATA(y)
     run_unit(&s, True)
 
 def unit_gradients(str name, cnp.ndarray dy, cnp.ndarray x, dx, tuple parameters=(), tuple gradients=(), tuple state=(),
-                   tuple options=(), bint training=True, tuple chance=(0, 0, 0, 0)):
+                   tuple options=(), bint training=True, tuple rng_position=(0, 0, 0, 0)):
     """dx (None: not wanted) and the parameters' gradients (None in it likewise), from x alone."""
     cdef UnitSweep s
     cdef double numbers[MAX_UNIT_OPTIONS]
     cdef cnp.npy_intp room
     cdef int k
-    sweep_init(&s, numbers, name, x, cnp.PyArray_DIM(dy, 1), parameters, state, options, training, chance)
+    sweep_init(&s, numbers, name, x, cnp.PyArray_DIM(dy, 1), parameters, state, options, training, rng_position)
     s.call.dy, s.call.dx = cnp.PyArray_DATA(dy), data_of(dx)
     for k in range(len(gradients)):
         if gradients[k] is not None:

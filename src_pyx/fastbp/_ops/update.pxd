@@ -32,7 +32,7 @@ cdef struct Rule:
     int64_t step, first_step
     const double* rates         # of the steps from first_step on, one for each group; NULL: h[0]
     bint penalized              # the penalties are to be added to the gradients as they come
-    bint by_rows                # ... divided as the mean loss of a step's rows is
+    bint penalty_per_batch                # ... divided as the mean loss of a step's rows is
     double limit                # on each gradient, or infinity
     double clip_norm            # on the norm of all, or 0
     double penalty              # before this step

@@ -62,7 +62,7 @@ cdef bint begin_step(Session* session, const Kernels* kernels, Rule* rule, doubl
     it."""
     cdef Step steps[1]
     cdef Py_ssize_t since = rule.step - rule.first_step
-    cdef double share = scale if rule.by_rows else 1    # of the penalties
+    cdef double share = scale if rule.penalty_per_batch else 1    # of the penalties
     cdef int i, group = -1
     cdef Part* part
     if rule.penalized:

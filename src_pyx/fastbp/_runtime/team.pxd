@@ -15,7 +15,7 @@ cdef struct Session:
     bint interrupted    # a signal's handler raised, and the exception waits in the calling thread; or that thread was asked to stop
     bint stopped        # the latter
     bint polls          # the caller is Python's main thread, where signals are handled, or can be asked to stop
-    bint hears          # the latter
+    bint cancellable          # the latter
     long long next_poll     # 0: the clock was not read yet
     double unpolled     # about how many microseconds of work since it was
 

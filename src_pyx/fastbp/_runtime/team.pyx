@@ -10,7 +10,7 @@ Design
     that is on, whatever the thread slept through before; and the phase stays on until that task is done. A task's function and
     context are therefore read after it is taken, and a word that comes round again does no harm.
 (c) The caller works too, and waits only until the tasks that were *taken* are done. A worker that the system has not
-    scheduled holds nobody up.
+    scheduled delays no other.
 (d) Whoever waits spins for SPIN_NS, then sleeps on a condition. The flags that announce a sleeper and the word it waits for
     are both sequentially consistent, so one of the two sides sees the other: no wake-up is lost. Each worker has a condition of
     its own: a phase wakes none that has no part in it, and no more than it has tasks.
@@ -30,7 +30,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 from fastbp._runtime.threads cimport (
     add64, at_fork, atomic_replace, condition_init, condition_signal, condition_wait, cpu_relax, exchange_int, exchange_thread_limit,
-    fastbp_condition, fastbp_mutex, float_control, hears_requests, heed_request, heed_requests, load64, load_int, mutex_init, mutex_lock,
+    fastbp_condition, fastbp_mutex, float_control, is_cancellable, take_request, take_requests, load64, load_int, mutex_init, mutex_lock,
     mutex_unlock, nanoseconds, set_float_control, start_detached, store64, store_int, thread_limit,
 )
 
@@ -148,10 +148,10 @@ cdef int process_number() noexcept nogil:
     return team.process
 
 cdef void session_begin(Session* session, int n_threads) noexcept nogil:
-    """Own the team if more than one thread is wanted and nobody else has it; otherwise the caller will run alone."""
+    """Own the team if more than one thread is wanted and no other session has it; otherwise the caller will run alone."""
     session.interrupted = session.stopped = False
-    session.hears = hears_requests()
-    session.polls = session.hears or PyThread_get_thread_ident() == main_thread
+    session.cancellable = is_cancellable()
+    session.polls = session.cancellable or PyThread_get_thread_ident() == main_thread
     session.next_poll = 0
     session.unpolled = 0
     session.process = team.process
@@ -178,8 +178,8 @@ cdef bint session_poll(Session* session) noexcept nogil:
     session.unpolled = 0
     if not session.polls or session.interrupted:
         return session.interrupted
-    if session.hears:
-        session.interrupted = session.stopped = heed_request()
+    if session.cancellable:
+        session.interrupted = session.stopped = take_request()
     elif session.next_poll == 0:
         session.next_poll = nanoseconds() + POLL_NS
     elif nanoseconds() > session.next_poll:
@@ -343,7 +343,7 @@ cdef class Cancellation:
     cdef readonly bint is_closed
 
     def request(self):
-        """Let each thread that listens raise KeyboardInterrupt once, in its computation or at its next `heed`."""
+        """Let each thread that listens raise KeyboardInterrupt once, in its computation or at its next `raise_if_interrupted`."""
         store_int(&self.requests, self.requests + 1)
 
     def __enter__(self):
@@ -355,13 +355,13 @@ cdef class Cancellation:
 
     def call(self, function, bint from_now):
         """Call a function while the calling thread listens: to all requests, or to those from now on."""
-        heed_requests(&self.requests, load_int(&self.requests) if from_now else 0)
+        take_requests(&self.requests, load_int(&self.requests) if from_now else 0)
         try:
             return function()
         finally:
-            heed_requests(NULL, 0)
+            take_requests(NULL, 0)
 
-def heed():
+def raise_if_interrupted():
     """Raise KeyboardInterrupt if the calling thread was asked to stop since its last computation."""
-    if heed_request():
+    if take_request():
         raise KeyboardInterrupt

@@ -91,19 +91,19 @@ cdef extern from * nogil:
         return before;
     }
 
-    /* How often those who wait for the calling thread have asked it to stop, or NULL, and how often it has heeded that. As above. */
+    /* How often threads that wait for the calling one have asked it to stop, or NULL, and how often it has stopped for that. As above. */
     static __thread int *fastbp_requests = 0;
-    static __thread int fastbp_heeded = 0;
-    static inline void heed_requests(int *requests, int heeded) {
+    static __thread int fastbp_requests_taken = 0;
+    static inline void take_requests(int *requests, int taken) {
         fastbp_requests = requests;
-        fastbp_heeded = heeded;
+        fastbp_requests_taken = taken;
     }
-    static inline int hears_requests(void) { return fastbp_requests != 0; }
-    static inline int heed_request(void) {
-        int before = fastbp_heeded;
+    static inline int is_cancellable(void) { return fastbp_requests != 0; }
+    static inline int take_request(void) {
+        int before = fastbp_requests_taken;
         if (!fastbp_requests) return 0;
-        fastbp_heeded = fastbp_atomic_load(fastbp_requests);
-        return fastbp_heeded != before;
+        fastbp_requests_taken = fastbp_atomic_load(fastbp_requests);
+        return fastbp_requests_taken != before;
     }
     """
     ctypedef struct fastbp_mutex:
@@ -132,6 +132,6 @@ cdef extern from * nogil:
     int64_t nanoseconds()
     int thread_limit()
     int exchange_thread_limit(int n)                        # the old value
-    void heed_requests(int* requests, int heeded)
-    bint hears_requests()
-    bint heed_request()                                     # was there one since the last time?
+    void take_requests(int* requests, int taken)
+    bint is_cancellable()
+    bint take_request()                                     # was there one since the last time?

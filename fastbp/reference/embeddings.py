@@ -1,4 +1,4 @@
-"""The twin of the embedding: integers become rows of a table."""
+"""The reference of the embedding: integers become rows of a table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def embedding_backward(
     columns: int | None = None,
     out: tuple[Array | None, Array | None] | None = None,
 ) -> tuple[Any, ...]:
-    """dx, which is 0 where a code stands (None for integers), and dtable: each code's sum of dy, row by row."""
+    """dx, which is 0 where an index stands (None for integers), and dtable: each index's sum of dy, row by row."""
     k = x.shape[1] if columns is None else columns
     width = table.shape[1]
     dtable = np.zeros_like(table)

@@ -1,4 +1,4 @@
-"""The twin of dropout, with the cipher its mask comes from."""
+"""The reference of dropout, with the cipher its mask comes from."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def dropout_mask(
     return np.asarray(words[:, : shape[1]] >= np.uint64(p * 2.0**32 + 0.5))
 
 
-def _drop(x: Array, p: float, out: Array | None, **chance: Any) -> Array:
+def _drop(x: Array, p: float, out: Array | None, **position: Any) -> Array:
     if p == 0:
         return give(np.array(x), out)
-    kept = dropout_mask((x.shape[0], x.shape[1]), p, **chance)
+    mask = dropout_mask((x.shape[0], x.shape[1]), p, **position)
     factor = x.dtype.type(1) / x.dtype.type(1 - p) if p < 1 else x.dtype.type(0)
-    return give(np.where(kept, x * factor, x.dtype.type(0)), out)
+    return give(np.where(mask, x * factor, x.dtype.type(0)), out)
 
 
 @quiet

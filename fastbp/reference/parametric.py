@@ -1,4 +1,4 @@
-"""The twin of the activation that learns: prelu."""
+"""The reference of the activation that learns: prelu."""
 
 from __future__ import annotations
 
