@@ -145,7 +145,13 @@ class Unit:
             self.take_chance(seed, stream, step, first_row)
 
     def take_chance(self, seed: int, stream: int, step: int, first_row: int) -> None:
-        """Call `set_rng_position`: the old name of it, which is still called where a unit of your own defines it."""
+        """Call `set_rng_position`, whose old name this is; a unit of your own that defines it is still asked.
+
+        Parameters
+        ----------
+        seed, stream, step, first_row : int
+            As for `set_rng_position`.
+        """
         if type(self).set_rng_position is not Unit.set_rng_position:
             self.set_rng_position(seed, stream, step, first_row)
 
