@@ -40,6 +40,7 @@ from fastbp.functional.made import log_sigmoid_backward as log_sigmoid_backward
 from fastbp.functional.made import mae as mae
 from fastbp.functional.made import mish as mish
 from fastbp.functional.made import mish_backward as mish_backward
+from fastbp.functional.made import mse as mse
 from fastbp.functional.made import poisson_nll as poisson_nll
 from fastbp.functional.made import quantile as quantile
 from fastbp.functional.made import relu as relu
@@ -50,8 +51,10 @@ from fastbp.functional.made import selu as selu
 from fastbp.functional.made import selu_backward as selu_backward
 from fastbp.functional.made import sigmoid as sigmoid
 from fastbp.functional.made import sigmoid_backward as sigmoid_backward
+from fastbp.functional.made import sigmoid_nll as sigmoid_nll
 from fastbp.functional.made import silu as silu
 from fastbp.functional.made import silu_backward as silu_backward
+from fastbp.functional.made import softmax_nll as softmax_nll
 from fastbp.functional.made import softplus as softplus
 from fastbp.functional.made import softplus_backward as softplus_backward
 from fastbp.functional.made import softsign as softsign
@@ -65,11 +68,8 @@ from fastbp.functional.products import log_softmax as log_softmax
 from fastbp.functional.products import log_softmax_backward as log_softmax_backward
 from fastbp.functional.products import matmul as matmul
 from fastbp.functional.products import matmul_backward as matmul_backward
-from fastbp.functional.products import mse as mse
-from fastbp.functional.products import sigmoid_nll as sigmoid_nll
 from fastbp.functional.products import softmax as softmax
 from fastbp.functional.products import softmax_backward as softmax_backward
-from fastbp.functional.products import softmax_nll as softmax_nll
 from fastbp.functional.units import batch_norm as batch_norm
 from fastbp.functional.units import batch_norm_backward as batch_norm_backward
 from fastbp.functional.units import dropout as dropout

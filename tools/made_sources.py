@@ -49,6 +49,7 @@ FUNCTIONS = (
     + """
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -228,8 +229,6 @@ def _describe_options(options: Mapping[str, Option]) -> str:
 
 # ---- functions of losses ---------------------------------------------------------------------------------------------
 
-BY_HAND = ("softmax_nll", "sigmoid_nll", "mse")  # those of the lecture, in functional.py
-
 LOSS_DOC = """Compute {what}, and its gradient.
 
 {formula};  {gradient}
@@ -274,7 +273,7 @@ References
 Examples
 --------
 >>> import fastbp, numpy as np
->>> {first}, t = np.array([[0.5, 2.0], [1.0, -1.0]]), np.array([[0, 1], [1, 0]])
+>>> {first}, t = np.array([[0.5, 2.0], [1.0, -1.0]]), np.array({t})
 >>> loss, d{first} = fastbp.{name}({first}, t)
 >>> round(loss, 4)
 {value}
@@ -283,6 +282,9 @@ Examples
 """
 
 TARGETS = {
+    "labels": "array_like of integers, shape (N,), or ndarray, shape (N, K)\n"
+    "    Labels from 0 to K - 1, or a row of shares for each sample ({first}'s dtype, integers or bools). A share\n"
+    "    of 0 adds 0 to the loss, whatever its output is.",
     "probabilities": "ndarray, shape (N, K), or (N,) where K = 1\n    In [0, 1]: {first}'s dtype, integers or bools.",
     "values": "ndarray, shape (N, K), or (N,) where K = 1\n"
     "    The targets: {first}'s dtype, integers or bools. Never broadcast.",
@@ -350,8 +352,10 @@ def _loss_options(rule: LossRule) -> list[str]:
 
 def loss_doc(rule: LossRule, first: str) -> str:
     """Return the docstring of a loss's function."""
-    value, slope = rule.reference(np.array([[0.5, 2.0], [1.0, -1.0]]), np.array([[0, 1], [1, 0]]))
+    t = [1, 0] if rule.targets == "labels" else [[0, 1], [1, 0]]
+    value, slope = rule.reference(np.array([[0.5, 2.0], [1.0, -1.0]]), np.array(t))
     return LOSS_DOC.format(
+        t=t,
         name=rule.name,
         first=first,
         what=rule.what,
@@ -379,8 +383,8 @@ def _folded(text: str, indent: str = "") -> str:
 
 
 def functions() -> str:
-    """Return the functions of the activations and of the losses that are not written by hand."""
-    losses = [rule for rule in LOSSES.values() if rule.name not in BY_HAND]
+    """Return the functions of the activations and of the losses."""
+    losses = list(LOSSES.values())
     names = [name for rule in ACTIVATIONS.values() for name in (rule.name, f"{rule.name}_backward")]
     sources = [activation_source(rule) for rule in ACTIVATIONS.values()] + [loss_source(rule) for rule in losses]
     return FUNCTIONS.format(names=public([*names, *(rule.name for rule in losses)]), functions=joined(sources))
@@ -500,7 +504,10 @@ LOSS_CLASSES = (
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from numpy.typing import ArrayLike
 
 from fastbp._config import constructor
 from fastbp.losses.base import RuleLoss

@@ -1,7 +1,7 @@
 """The kernels, function by function: numpy arrays in, numpy arrays out.
 
-`products` has those of the lecture by hand, `units` those of units with parameters or chance, `made` those that are
-written from the tables of `fastbp.reference`.
+`products` has the matrix products and softmax, `units` the units with parameters or random numbers, `made` the
+activations and losses, which are written from the tables of `fastbp.reference`.
 """
 
 from fastbp.functional import made, products, units

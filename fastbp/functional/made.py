@@ -7,6 +7,7 @@ Written by `tools/write_tables.py` from the tables of `fastbp.reference`: do not
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -56,6 +57,9 @@ __all__ = [
     "relu6_backward",
     "hard_swish",
     "hard_swish_backward",
+    "softmax_nll",
+    "sigmoid_nll",
+    "mse",
     "gaussian_nll",
     "mae",
     "huber",
@@ -1655,6 +1659,241 @@ def hard_swish_backward(dy: FloatArray, z: FloatArray, *, out: FloatArray | None
     """
     done = _ops.try_activation_backward(_HARD_SWISH, dy, z, out)
     return _calls.activation_backward(_HARD_SWISH, dy, "z", z, out) if done is None else done
+
+
+_SOFTMAX_NLL = PLAIN_LOSSES["softmax_nll"]
+
+
+def softmax_nll(
+    z: FloatArray,
+    t: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+    class_weight: ArrayLike | Mapping[int, float] | None = None,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
+    clip: float = 0.0,
+    out: FloatArray | None = None,
+) -> tuple[Any, FloatArray]:
+    """Compute the negative log-likelihood of classes under softmax(z), and its gradient.
+
+    loss_n = -sum_k t_nk ln p_nk, p_nk = exp(z_nk) / sum_j exp(z_nj);  dz_nk = p_nk sum_j t_nj - t_nk
+
+    Parameters
+    ----------
+    z : ndarray of float32 or float64, shape (N, K)
+        The outputs. Any strides.
+    t : array_like of integers, shape (N,), or ndarray, shape (N, K)
+        Labels from 0 to K - 1, or a row of shares for each sample (z's dtype, integers or bools). A share
+        of 0 adds 0 to the loss, whatever its output is.
+    sample_weight : array_like, shape (N,), optional
+        A factor for the loss of each row, finite and not negative: z's dtype, integers or bools.
+    reduction : {"mean", "sum", "none"}
+        "mean" divides the sum of the rows' losses by N (not by N K), or by the sum of sample_weight. "none" gives the
+        loss of each row, and the gradient of their sum. A row's loss is the sum over its columns.
+    class_weight : sequence of float, or dict of int to float, optional
+        A factor for each class, finite and not negative; in a dict, classes that are left out have 1. The mean of
+        rows with labels divides by the sum of their classes' weights; with rows of shares, by N.
+    label_smoothing : float in [0, 1), default 0.0
+        The share e of a target that is spread over all K classes: t becomes (1 - e) t + e / K.
+    ignore_index : int, optional
+        Rows with this label take no part, and the mean does not count them.
+    clip : float in [0, 0.5), default 0.0
+        In the loss's value each probability is taken as at least this and at most 1 less this, so that one row's
+        loss cannot be infinite. The gradient is that of the loss without.
+    out : ndarray of z's dtype, shape (N, K), optional
+        Where the gradient goes. Any strides; no memory shared with an argument.
+
+    Returns
+    -------
+    loss : float, or ndarray of z's dtype and shape (N,) for "none"
+        Summed in float64.
+    dz : ndarray of z's dtype, shape (N, K)
+        ``out``, or a fresh array in C order.
+
+    Raises
+    ------
+    TypeError
+        A dtype is wrong, or an option is unknown or of the wrong kind.
+    ValueError
+        The reduction is unknown, a shape does not fit, a target or an option is outside of what it may be, a weight is
+        negative or not finite, the mean is over nothing (N = 0, or weights that sum to 0), or ``out`` has another shape, is
+        read-only or shares memory.
+
+    Notes
+    -----
+    Values and means are those of torch's ``cross_entropy`` with ``weight=class_weight``.
+
+    References
+    ----------
+    C. M. Bishop, "Pattern Recognition and Machine Learning", 2006, section 5.2;
+    C. Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016 (label smoothing).
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> z, t = np.array([[0.5, 2.0], [1.0, -1.0]]), np.array([1, 0])
+    >>> loss, dz = fastbp.softmax_nll(z, t)
+    >>> round(loss, 4)
+    0.1642
+    >>> dz.round(4)
+    array([[ 0.0912, -0.0912],
+           [-0.0596,  0.0596]])
+    """
+    if class_weight is None and type(label_smoothing) is float and label_smoothing == 0.0 and ignore_index is None and type(clip) is float and clip == 0.0:
+        done = _ops.try_loss(_SOFTMAX_NLL, z, t, sample_weight, reduction, out)
+        if done is not None:
+            return done
+    return _calls.loss(LOSSES["softmax_nll"], "z", z, t, sample_weight, reduction, out, class_weight=class_weight, label_smoothing=label_smoothing, ignore_index=ignore_index, clip=clip)
+
+
+_SIGMOID_NLL = PLAIN_LOSSES["sigmoid_nll"]
+
+
+def sigmoid_nll(
+    z: FloatArray,
+    t: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+    pos_weight: ArrayLike | None = None,
+    clip: float = 0.0,
+    out: FloatArray | None = None,
+) -> tuple[Any, FloatArray]:
+    """Compute the negative log-likelihood of yes or no under sigmoid(z), and its gradient.
+
+    loss_n = -sum_k [t_nk ln s_nk + (1 - t_nk) ln(1 - s_nk)], s_nk = 1 / (1 + exp(-z_nk));  dz_nk = s_nk - t_nk
+
+    Parameters
+    ----------
+    z : ndarray of float32 or float64, shape (N, K)
+        The outputs. Any strides.
+    t : ndarray, shape (N, K), or (N,) where K = 1
+        In [0, 1]: z's dtype, integers or bools.
+    sample_weight : array_like, shape (N,), optional
+        A factor for the loss of each row, finite and not negative: z's dtype, integers or bools.
+    reduction : {"mean", "sum", "none"}
+        "mean" divides the sum of the rows' losses by N (not by N K), or by the sum of sample_weight. "none" gives the
+        loss of each row, and the gradient of their sum. A row's loss is the sum over its columns.
+    pos_weight : float, or sequence of float, optional
+        A factor for the first term, that of a yes: one for all columns, or one for each.
+    clip : float in [0, 0.5), default 0.0
+        In the loss's value each probability is taken as at least this and at most 1 less this, so that one row's
+        loss cannot be infinite. The gradient is that of the loss without.
+    out : ndarray of z's dtype, shape (N, K), optional
+        Where the gradient goes. Any strides; no memory shared with an argument.
+
+    Returns
+    -------
+    loss : float, or ndarray of z's dtype and shape (N,) for "none"
+        Summed in float64.
+    dz : ndarray of z's dtype, shape (N, K)
+        ``out``, or a fresh array in C order.
+
+    Raises
+    ------
+    TypeError
+        A dtype is wrong, or an option is unknown or of the wrong kind.
+    ValueError
+        The reduction is unknown, a shape does not fit, a target or an option is outside of what it may be, a weight is
+        negative or not finite, the mean is over nothing (N = 0, or weights that sum to 0), or ``out`` has another shape, is
+        read-only or shares memory.
+
+    Notes
+    -----
+    torch's ``binary_cross_entropy_with_logits`` with ``reduction='mean'`` divides by K as well.
+
+    References
+    ----------
+    C. M. Bishop, "Pattern Recognition and Machine Learning", 2006, section 5.2.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> z, t = np.array([[0.5, 2.0], [1.0, -1.0]]), np.array([[0, 1], [1, 0]])
+    >>> loss, dz = fastbp.sigmoid_nll(z, t)
+    >>> round(loss, 4)
+    0.8638
+    >>> dz.round(4)
+    array([[ 0.3112, -0.0596],
+           [-0.1345,  0.1345]])
+    """
+    if pos_weight is None and type(clip) is float and clip == 0.0:
+        done = _ops.try_loss(_SIGMOID_NLL, z, t, sample_weight, reduction, out)
+        if done is not None:
+            return done
+    return _calls.loss(LOSSES["sigmoid_nll"], "z", z, t, sample_weight, reduction, out, pos_weight=pos_weight, clip=clip)
+
+
+_MSE = PLAIN_LOSSES["mse"]
+
+
+def mse(
+    y: FloatArray,
+    t: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+    out: FloatArray | None = None,
+) -> tuple[Any, FloatArray]:
+    """Compute half the squared distance of each row to its target, and its gradient.
+
+    loss_n = 1/2 sum_k (y_nk - t_nk)**2;  dy_nk = y_nk - t_nk
+
+    Parameters
+    ----------
+    y : ndarray of float32 or float64, shape (N, K)
+        The outputs. Any strides.
+    t : ndarray, shape (N, K), or (N,) where K = 1
+        The targets: y's dtype, integers or bools. Never broadcast.
+    sample_weight : array_like, shape (N,), optional
+        A factor for the loss of each row, finite and not negative: y's dtype, integers or bools.
+    reduction : {"mean", "sum", "none"}
+        "mean" divides the sum of the rows' losses by N (not by N K), or by the sum of sample_weight. "none" gives the
+        loss of each row, and the gradient of their sum. A row's loss is the sum over its columns.
+    out : ndarray of y's dtype, shape (N, K), optional
+        Where the gradient goes. Any strides; no memory shared with an argument.
+
+    Returns
+    -------
+    loss : float, or ndarray of y's dtype and shape (N,) for "none"
+        Summed in float64.
+    dy : ndarray of y's dtype, shape (N, K)
+        ``out``, or a fresh array in C order.
+
+    Raises
+    ------
+    TypeError
+        A dtype is wrong, or an option is unknown or of the wrong kind.
+    ValueError
+        The reduction is unknown, a shape does not fit, a target or an option is outside of what it may be, a weight is
+        negative or not finite, the mean is over nothing (N = 0, or weights that sum to 0), or ``out`` has another shape, is
+        read-only or shares memory.
+
+    Notes
+    -----
+    torch's ``mse_loss`` with ``reduction='mean'`` is 2 / K times as large.
+
+    References
+    ----------
+    C. M. Bishop, "Pattern Recognition and Machine Learning", 2006, section 5.2.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> y, t = np.array([[0.5, 2.0], [1.0, -1.0]]), np.array([[0, 1], [1, 0]])
+    >>> loss, dy = fastbp.mse(y, t)
+    >>> round(loss, 4)
+    0.5625
+    >>> dy.round(4)
+    array([[ 0.25,  0.5 ],
+           [ 0.  , -0.5 ]])
+    """
+    done = _ops.try_loss(_MSE, y, t, sample_weight, reduction, out)
+    if done is not None:
+        return done
+    return _calls.loss(LOSSES["mse"], "y", y, t, sample_weight, reduction, out)
 
 
 _GAUSSIAN_NLL = PLAIN_LOSSES["gaussian_nll"]

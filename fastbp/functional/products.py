@@ -1,27 +1,23 @@
 """The kernels, function by function: numpy arrays in, numpy arrays out.
 
-A. Each function first tries the compiled door for plain arguments (see `_ops.pyx`), which computes, or declines with
-   None: at batch 1 the checks below cost more than the arithmetic. What is not plain is looked at closely: the function
-   checks, says "Checked." on a line of its own, and calls the compiled kernel. Above that line everything may raise and
-   nothing is written; below it nothing raises.
+A. Each function first tries the fast path of plain arguments (`try_*` in `_ops/arrays.pyx`), which computes, or returns
+   None: at batch 1 the checks below cost more than the arithmetic. Otherwise the function checks, says "Checked." on a
+   line of its own, and calls the compiled kernel. Above that line everything may raise and nothing is written; below it
+   nothing raises.
 B. The first array decides the dtype; the others must have the same.
-C. The activations and their derivatives, and the losses but for the three of the lecture, are written from the tables
-   of `fastbp.reference` into `made.py` by `tools/write_tables.py`. What they share is in `_calls.py`.
+C. The activations, their derivatives and the losses are written from the tables of `fastbp.reference` into `made.py` by
+   `tools/write_tables.py`. What they share is in `_calls.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, overload
-
-from numpy.typing import ArrayLike
+from collections.abc import Callable
+from typing import Literal, overload
 
 from fastbp import _ops
 from fastbp import _validate as check
-from fastbp._validate import FloatArray, Reduction, aligned, deliver
-from fastbp.functional import _calls
-from fastbp.functional._calls import PLAIN_LOSSES, check_columns
-from fastbp.reference import LOSSES
+from fastbp._validate import FloatArray, aligned, deliver
+from fastbp.functional._calls import check_columns
 
 __all__ = [
     "linear",
@@ -30,11 +26,8 @@ __all__ = [
     "log_softmax_backward",
     "matmul",
     "matmul_backward",
-    "mse",
-    "sigmoid_nll",
     "softmax",
     "softmax_backward",
-    "softmax_nll",
 ]
 
 
@@ -476,225 +469,3 @@ def _over_rows_backward(
     # Checked.
     kernel(aligned(dy), aligned(saved), dz)
     return deliver(dz, out)
-
-
-# ---- losses ----------------------------------------------------------------------------------------------------------
-
-
-# The defaults, known again as the very objects: another zero takes the long way, to the same bits.
-_NO_SMOOTHING: Final = 0.0
-_NO_CLIP: Final = 0.0
-
-
-def softmax_nll(
-    z: FloatArray,
-    t: ArrayLike,
-    *,
-    sample_weight: ArrayLike | None = None,
-    reduction: Reduction = "mean",
-    class_weight: ArrayLike | Mapping[int, float] | None = None,
-    label_smoothing: float = _NO_SMOOTHING,
-    ignore_index: int | None = None,
-    clip: float = _NO_CLIP,
-    out: FloatArray | None = None,
-) -> tuple[Any, FloatArray]:
-    """Return the negative log-likelihood of classes under softmax(z), and its gradient.
-
-    loss_n = -sum_k t_nk ln p_nk with p_nk = exp(z_nk) / sum_j exp(z_nj);  dz_nk = p_nk sum_j t_nj - t_nk
-
-    Parameters
-    ----------
-    z : ndarray of float32 or float64, shape (N, K)
-        The logits. Any strides.
-    t : array_like of integers, shape (N,), or ndarray, shape (N, K)
-        Labels from 0 to K - 1, or a row of shares for each sample (z's dtype, integers or bools). A share of 0 adds 0
-        to the loss, also where the logit is -inf.
-    sample_weight : array_like, shape (N,), optional
-        A factor for the loss of each row, finite and not negative: z's dtype, integers or bools.
-    reduction : {"mean", "sum", "none"}
-        "mean" divides the sum of the rows' losses by N, or by the sum of sample_weight; with class_weight or
-        ignore_index, and labels, by the sum of sample_weight times the class's weight over the rows that are not
-        ignored. "none" gives the loss of each row, and the gradient of their sum.
-    class_weight : sequence of float, or dict of int to float, optional
-        A factor w_k for each class, finite and not negative; in a dict, classes that are left out have 1.
-    label_smoothing : float in [0, 1)
-        The share e of a target that is spread over all classes. Instead of t_nk stands w_k ((1 - e) t_nk + e / K).
-    ignore_index : int, optional
-        Rows with this label take no part.
-    clip : float in [0, 0.5)
-        In the loss, and not in its gradient, each p_nk is taken as at least this and at most 1 less this.
-    out : ndarray of z's dtype, shape (N, K), optional
-        Where the gradient goes. Any strides; no memory shared with an argument.
-
-    Returns
-    -------
-    loss : float, or ndarray of z's dtype and shape (N,) for "none"
-        In nats; summed in float64.
-    dz : ndarray of z's dtype, shape (N, K)
-        ``out``, or a fresh array in C order.
-
-    Raises
-    ------
-    TypeError
-        A dtype is wrong, or labels are no integers.
-    ValueError
-        The reduction is unknown, a shape does not fit, a label is out of range, a weight is negative or not finite, the
-        mean is over nothing (N = 0, weights that sum to 0, or all rows ignored), there are not as many class weights as
-        columns, rows of shares come with ignore_index, or ``out`` has another shape, is read-only or shares memory.
-
-    References
-    ----------
-    C. M. Bishop, "Pattern Recognition and Machine Learning", 2006, section 4.3.4.
-
-    Examples
-    --------
-    >>> import fastbp, numpy as np
-    >>> loss, dz = fastbp.softmax_nll(np.log([[1.0, 3.0], [1.0, 1.0]]), [1, 0], reduction="sum")
-    >>> round(loss, 4)  # ln 4/3 + ln 2
-    0.9808
-    >>> dz.round(4)
-    array([[ 0.25, -0.25],
-           [-0.5 ,  0.5 ]])
-    """
-    if class_weight is None and ignore_index is None and label_smoothing is _NO_SMOOTHING and clip is _NO_CLIP:
-        done = _ops.try_loss(PLAIN_LOSSES["softmax_nll"], z, t, sample_weight, reduction, out)
-        if done is not None:
-            return done
-    options = {
-        "class_weight": class_weight,
-        "label_smoothing": label_smoothing,
-        "ignore_index": ignore_index,
-        "clip": clip,
-    }
-    return _calls.loss(LOSSES["softmax_nll"], "z", z, t, sample_weight, reduction, out, **options)
-
-
-def sigmoid_nll(
-    z: FloatArray,
-    t: ArrayLike,
-    *,
-    sample_weight: ArrayLike | None = None,
-    reduction: Reduction = "mean",
-    pos_weight: ArrayLike | None = None,
-    clip: float = _NO_CLIP,
-    out: FloatArray | None = None,
-) -> tuple[Any, FloatArray]:
-    """Return the negative log-likelihood of yes or no under sigmoid(z), and its gradient.
-
-    loss_n = -sum_k [t_nk ln s_nk + (1 - t_nk) ln(1 - s_nk)] with s_nk = 1 / (1 + exp(-z_nk));  dz_nk = s_nk - t_nk
-
-    Parameters
-    ----------
-    z : ndarray of float32 or float64, shape (N, K)
-        The logits. Any strides.
-    t : ndarray, shape (N, K), or array_like of integers or bools, shape (N,), where K = 1
-        The probability of a yes, in [0, 1]: z's dtype, integers or bools.
-    sample_weight : array_like, shape (N,), optional
-        A factor for the loss of each row, finite and not negative: z's dtype, integers or bools.
-    reduction : {"mean", "sum", "none"}
-        "mean" divides the sum of the rows' losses by N, or by the sum of sample_weight. "none" gives the loss of each
-        row, and the gradient of their sum. A row's loss is the sum over its columns.
-    pos_weight : float, or sequence of float, shape (K,), optional
-        A factor for the first term, that of a yes: one for all columns, or one for each; finite and not negative.
-    clip : float in [0, 0.5)
-        In the loss, and not in its gradient, each s_nk is taken as at least this and at most 1 less this.
-    out : ndarray of z's dtype, shape (N, K), optional
-        Where the gradient goes. Any strides; no memory shared with an argument.
-
-    Returns
-    -------
-    loss : float, or ndarray of z's dtype and shape (N,) for "none"
-        In nats; summed in float64.
-    dz : ndarray of z's dtype, shape (N, K)
-        ``out``, or a fresh array in C order.
-
-    Raises
-    ------
-    TypeError
-        A dtype is wrong.
-    ValueError
-        The reduction is unknown, a shape does not fit, a target is outside [0, 1], a weight is negative or not finite,
-        the mean is over nothing (N = 0, or weights that sum to 0), or ``out`` has another shape, is read-only or shares
-        memory.
-
-    References
-    ----------
-    C. M. Bishop, "Pattern Recognition and Machine Learning", 2006, section 4.3.2.
-
-    Examples
-    --------
-    >>> import fastbp, numpy as np
-    >>> loss, dz = fastbp.sigmoid_nll(np.log([[3.0], [1.0]]), [1, 0], reduction="sum")
-    >>> round(loss, 4)  # ln 4/3 + ln 2
-    0.9808
-    >>> dz.round(4)
-    array([[-0.25],
-           [ 0.5 ]])
-    """
-    if pos_weight is None and clip is _NO_CLIP:
-        done = _ops.try_loss(PLAIN_LOSSES["sigmoid_nll"], z, t, sample_weight, reduction, out)
-        if done is not None:
-            return done
-    options = {"pos_weight": pos_weight, "clip": clip}
-    return _calls.loss(LOSSES["sigmoid_nll"], "z", z, t, sample_weight, reduction, out, **options)
-
-
-def mse(
-    y: FloatArray,
-    t: ArrayLike,
-    *,
-    sample_weight: ArrayLike | None = None,
-    reduction: Reduction = "mean",
-    out: FloatArray | None = None,
-) -> tuple[Any, FloatArray]:
-    """Return half the squared distance of each row to its target, and its gradient.
-
-    loss_n = 1/2 sum_k (y_nk - t_nk)**2;  dy_nk = y_nk - t_nk
-
-    Up to a constant this is the negative log-likelihood of targets with normal noise of unit variance.
-
-    Parameters
-    ----------
-    y : ndarray of float32 or float64, shape (N, K)
-        The outputs. Any strides.
-    t : ndarray, shape (N, K), or (N,) where K = 1
-        The targets: y's dtype, integers or bools. Never broadcast.
-    sample_weight : array_like, shape (N,), optional
-        A factor for the loss of each row, finite and not negative: y's dtype, integers or bools.
-    reduction : {"mean", "sum", "none"}
-        "mean" divides the sum of the rows' losses by N (not by N K), or by the sum of sample_weight. "none" gives the
-        loss of each row, and the gradient of their sum.
-    out : ndarray of y's dtype, shape (N, K), optional
-        Where the gradient goes. Any strides; no memory shared with an argument.
-
-    Returns
-    -------
-    loss : float, or ndarray of y's dtype and shape (N,) for "none"
-        Summed in float64.
-    dy : ndarray of y's dtype, shape (N, K)
-        ``out``, or a fresh array in C order.
-
-    Raises
-    ------
-    TypeError
-        A dtype is wrong.
-    ValueError
-        The reduction is unknown, a shape does not fit, a weight is negative or not finite, the mean is over nothing (N
-        = 0, or weights that sum to 0), or ``out`` has another shape, is read-only or shares memory.
-
-    References
-    ----------
-    C. M. Bishop, "Pattern Recognition and Machine Learning", 2006, section 5.2.
-
-    Examples
-    --------
-    >>> import fastbp, numpy as np
-    >>> loss, dy = fastbp.mse(np.array([[3.0, 4.0], [1.0, 1.0]]), np.array([[0.0, 0.0], [1.0, 0.0]]))
-    >>> loss  # (25/2 + 1/2) / 2
-    6.5
-    >>> dy
-    array([[1.5, 2. ],
-           [0. , 0.5]])
-    """
-    done = _ops.try_loss(PLAIN_LOSSES["mse"], y, t, sample_weight, reduction, out)
-    return _calls.loss(LOSSES["mse"], "y", y, t, sample_weight, reduction, out) if done is None else done

@@ -8,7 +8,10 @@ Written by `tools/write_tables.py` from the tables of `fastbp.reference`: do not
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from numpy.typing import ArrayLike
 
 from fastbp._config import constructor
 from fastbp.losses.base import RuleLoss
@@ -76,10 +79,10 @@ class SoftmaxNLL(RuleLoss):
     _options = rule.checked({})
 
     @constructor(RuleLoss)
-    def __init__(self, /, class_weight: Any = None, label_smoothing: float = 0.0, ignore_index: int | None = None, clip: float = 0.0) -> None: ...
+    def __init__(self, /, class_weight: ArrayLike | Mapping[int, float] | None = None, label_smoothing: float = 0.0, ignore_index: int | None = None, clip: float = 0.0) -> None: ...
 
     @property
-    def class_weight(self) -> Any:
+    def class_weight(self) -> ArrayLike | Mapping[int, float] | None:
         """A factor for each class, finite and not negative; in a dict, classes that are left out have 1. The mean of rows with labels divides by the sum of their classes' weights; with rows of shares, by N."""
         return self._options["class_weight"]
 
@@ -140,10 +143,10 @@ class SigmoidNLL(RuleLoss):
     _options = rule.checked({})
 
     @constructor(RuleLoss)
-    def __init__(self, /, pos_weight: Any = None, clip: float = 0.0) -> None: ...
+    def __init__(self, /, pos_weight: ArrayLike | None = None, clip: float = 0.0) -> None: ...
 
     @property
-    def pos_weight(self) -> Any:
+    def pos_weight(self) -> ArrayLike | None:
         """A factor for the first term, that of a yes: one for all columns, or one for each."""
         return self._options["pos_weight"]
 
