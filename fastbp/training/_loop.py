@@ -20,7 +20,6 @@ from numpy.typing import ArrayLike
 
 from fastbp import _validate as check
 from fastbp._frozen import Record
-from fastbp._validate import FloatArray
 from fastbp.losses import Loss
 from fastbp.network import Network
 from fastbp.optim import Optimizer, check_optimizer
@@ -30,7 +29,7 @@ from fastbp.training import checkpoint as files
 from fastbp.training import data as sources
 from fastbp.training import progress as reporting
 from fastbp.training.callbacks import BatchInfo, Callback, EarlyStopping, StopTraining, checked_callbacks, has_batch_end
-from fastbp.training.data import BatchIterator, Piece, Rows, Source, Validation
+from fastbp.training.data import BatchIterator, Piece, Rows, Source, Split, Validation
 from fastbp.training.history import History
 from fastbp.training.metrics import Metric, check_against, checked_metrics, evaluate
 
@@ -187,16 +186,18 @@ def train(
     limits = _checked_limits(max_seconds, max_steps)
     checkpoints = _checked_checkpoints(checkpoint, checkpoint_every, resume)
     tree, seed = _resumed(checkpoints, net, optimizer, seed)
+    split = Split(validation_data, validation_fraction, stratify)
     if sources.is_iterator(x, t):
-        _refuse_for_batches(sample_weight, class_weight, validation_fraction, stratify, train_metrics)
-        source: Rows | BatchIterator = _checked_iterator(net, x, steps_per_epoch, epochs, class_weight)
-        validation = sources.checked_validation(net, validation_data)
+        sources.refuse_for_batches(sample_weight, class_weight, split, train_metrics)
+        source: Rows | BatchIterator
+        source, validation = sources.checked_iterator(net, x, steps_per_epoch, epochs, class_weight, split)
     else:
         if steps_per_epoch is not None:
             raise ValueError("steps_per_epoch is for batches: the rows of arrays have batch_size")
-        split = Split(validation_data, validation_fraction, stratify)
         order_seed = seed if shuffle else None
-        source, validation = _checked_rows(net, x, t, sample_weight, class_weight, split, batch_size, seed, order_seed)
+        source, validation = sources.checked_rows(
+            net, x, t, sample_weight, class_weight, split, batch_size, seed, order_seed
+        )
     on_training = checked_metrics("train_metrics", train_metrics)
     measures = Measures(validation, checked_metrics("metrics", metrics), on_training)
     measures.check(net, source)
@@ -596,14 +597,6 @@ class _Function(Callback):
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
 
-class Split(Record):
-    """Where the validation data come from."""
-
-    data: Any
-    fraction: Any
-    stratify: Any
-
-
 def _checked_steps(optimizer: Optimizer, accumulate: Any, average: Any) -> Steps:
     accumulate = check.integer("accumulate", accumulate)
     if accumulate > 1 and optimizer.makes_whole_steps:
@@ -657,101 +650,6 @@ def _resumed(
     if seed is not None and given != saved:
         raise files.CheckpointError(f"{name} is of another run: seed is {saved} in the file, {given} here")
     return tree, saved
-
-
-def _refuse_for_batches(weight: Any, by_class: Any, fraction: Any, stratify: Any, train_metrics: Any) -> None:
-    refused = {
-        "sample_weight": (weight is not None, "batches may be (x, t, sample_weight)"),
-        "class_weight='balanced'": (isinstance(by_class, str), "the classes are not counted before: give a dict"),
-        "validation_fraction": (fraction != 0.0, "give validation_data"),
-        "stratify": (stratify is not None, "give validation_data"),
-        "train_metrics": (bool(train_metrics), "the batches are gone by then"),
-    }
-    for name, (given, hint) in refused.items():
-        if given:
-            raise ValueError(f"{name} needs arrays x and t, and x gives batches: {hint}")
-
-
-def _checked_iterator(net: Network, x: Any, steps: Any, epochs: int, by_class: Any) -> BatchIterator:
-    if steps is not None:
-        steps = check.integer("steps_per_epoch", steps)
-    elif isinstance(x, Iterator) and epochs > 1:
-        raise ValueError(
-            f"an iterator can be gone through once, but epochs is {epochs}: give epochs=1, steps_per_epoch, a list, or "
-            "a function of the epoch that gives a new iterator"
-        )
-    table = None
-    if by_class is not None:
-        table = sources.weights_by_class(by_class, sources.class_count(net)).astype(net.dtype)
-    return BatchIterator(net, x, steps, table)
-
-
-def _checked_rows(
-    net: Network,
-    x: Any,
-    t: Any,
-    weight: Any,
-    by_class: Any,
-    split: Split,
-    batch_size: int | None,
-    seed: int,
-    order_seed: int | None,
-) -> tuple[Rows, Validation | None]:
-    x = net._inputs.checked_x(x)
-    if x.shape[0] == 0:
-        raise ValueError(f"x has shape {x.shape}: there must be at least one row to train on")
-    t = sources.checked_targets(net, t, x.shape[0])
-    weight = check.sample_weights(weight, x.shape[0], net.dtype)
-    net._inputs.check_mean(t, weight, x.shape[0])
-    subset, kept = _split(x, t, split, seed)
-    validation = sources.checked_validation(net, split.data)
-    if kept is not None:
-        validation = Validation(x[kept], t[kept], None if weight is None else weight[kept])
-        _check_weight(validation.weight, "the rows for validation")
-    if by_class is not None:
-        weight = sources.weighted_by_class(net, by_class, t, weight, slice(None) if subset is None else subset)
-    if weight is not None:
-        weight = np.ascontiguousarray(weight)
-        _check_weight(weight if subset is None else weight[subset], "the rows for training")
-    if batch_size is None:
-        batch_size = x.shape[0] if subset is None else len(subset)
-    return Rows(x, t, weight, batch_size=batch_size, seed=order_seed, subset=subset), validation
-
-
-def _check_weight(weight: FloatArray | None, what: str) -> None:
-    if weight is None:
-        return
-    try:
-        check.divisor("mean", len(weight), weight)
-    except ValueError:
-        raise ValueError(f"sample_weight sums to {weight.sum()} over {what}, so that the mean is not defined") from None
-
-
-def _split(x: FloatArray, t: Any, split: Split, seed: int) -> tuple[Any, Any]:
-    """The rows for training and for validation; None and None where all are for training."""
-    fraction = check.real("validation_fraction", split.fraction, at_least=0.0, below=1.0)
-    if split.stratify is not None and not isinstance(split.stratify, bool | np.bool_):
-        raise TypeError(f"stratify must be True, False or None, got {split.stratify!r}")
-    if fraction == 0.0:
-        if split.stratify:
-            raise ValueError("stratify=True needs validation_fraction")
-        return None, None
-    if split.data is not None:
-        raise ValueError("validation_data and validation_fraction are given: expected one of them")
-    if len(x) < 2:
-        raise ValueError("validation_fraction needs at least two rows, got 1")
-    return sources.validation_rows(len(x), fraction, seed, _labels_to_stratify(t, split.stratify))
-
-
-def _labels_to_stratify(t: Any, stratify: object) -> Any:
-    if stratify is not None and not stratify:
-        return None
-    try:
-        return sources.class_labels(t)
-    except ValueError:
-        if stratify:
-            raise ValueError(f"stratify=True needs labels, but t holds rows of shape {t.shape}") from None
-        return None
 
 
 def _calls(callbacks: Any, early_stopping: Any, measures: Measures) -> tuple[Callback, ...]:

@@ -687,3 +687,114 @@ def checked_validation(net: Network, data: Any) -> Validation | None:
     weight = check.sample_weights(weight, x.shape[0], net.dtype, "validation_data[2]")
     net._inputs.check_mean(t, weight, x.shape[0])
     return Validation(x, t, weight)
+
+
+# ---- what `train` is given -------------------------------------------------------------------------------------------
+
+
+class Split(Record):
+    """Where the validation data come from."""
+
+    data: Any
+    fraction: Any
+    stratify: Any
+
+
+def refuse_for_batches(weight: Any, by_class: Any, split: Split, train_metrics: Any) -> None:
+    """Raise for what only arrays can have."""
+    refused = {
+        "sample_weight": (weight is not None, "batches may be (x, t, sample_weight)"),
+        "class_weight='balanced'": (isinstance(by_class, str), "the classes are not counted before: give a dict"),
+        "validation_fraction": (split.fraction != 0.0, "give validation_data"),
+        "stratify": (split.stratify is not None, "give validation_data"),
+        "train_metrics": (bool(train_metrics), "the batches are gone by then"),
+    }
+    for name, (given, hint) in refused.items():
+        if given:
+            raise ValueError(f"{name} needs arrays x and t, and x gives batches: {hint}")
+
+
+def checked_iterator(
+    net: Network, x: Any, steps: Any, epochs: int, by_class: Any, split: Split
+) -> tuple[BatchIterator, Validation | None]:
+    """Return the source of batches that x gives, and the data for validation."""
+    if steps is not None:
+        steps = check.integer("steps_per_epoch", steps)
+    elif isinstance(x, Iterator) and epochs > 1:
+        raise ValueError(
+            f"an iterator can be gone through once, but epochs is {epochs}: give epochs=1, steps_per_epoch, a list, or "
+            "a function of the epoch that gives a new iterator"
+        )
+    table = None
+    if by_class is not None:
+        table = weights_by_class(by_class, class_count(net)).astype(net.dtype)
+    return BatchIterator(net, x, steps, table), checked_validation(net, split.data)
+
+
+def checked_rows(
+    net: Network,
+    x: Any,
+    t: Any,
+    weight: Any,
+    by_class: Any,
+    split: Split,
+    batch_size: int | None,
+    seed: int,
+    order_seed: int | None,
+) -> tuple[Rows, Validation | None]:
+    """Return the rows of arrays to train on, and those for validation."""
+    x = net._inputs.checked_x(x)
+    if x.shape[0] == 0:
+        raise ValueError(f"x has shape {x.shape}: there must be at least one row to train on")
+    t = checked_targets(net, t, x.shape[0])
+    weight = check.sample_weights(weight, x.shape[0], net.dtype)
+    net._inputs.check_mean(t, weight, x.shape[0])
+    subset, kept = _split(x, t, split, seed)
+    validation = checked_validation(net, split.data)
+    if kept is not None:
+        validation = Validation(x[kept], t[kept], None if weight is None else weight[kept])
+        _check_weight(validation.weight, "the rows for validation")
+    if by_class is not None:
+        weight = weighted_by_class(net, by_class, t, weight, slice(None) if subset is None else subset)
+    if weight is not None:
+        weight = np.ascontiguousarray(weight)
+        _check_weight(weight if subset is None else weight[subset], "the rows for training")
+    if batch_size is None:
+        batch_size = x.shape[0] if subset is None else len(subset)
+    return Rows(x, t, weight, batch_size=batch_size, seed=order_seed, subset=subset), validation
+
+
+def _check_weight(weight: FloatArray | None, what: str) -> None:
+    if weight is None:
+        return
+    try:
+        check.divisor("mean", len(weight), weight)
+    except ValueError:
+        raise ValueError(f"sample_weight sums to {weight.sum()} over {what}, so that the mean is not defined") from None
+
+
+def _split(x: FloatArray, t: Any, split: Split, seed: int) -> tuple[Any, Any]:
+    """The rows for training and for validation; None and None where all are for training."""
+    fraction = check.real("validation_fraction", split.fraction, at_least=0.0, below=1.0)
+    if split.stratify is not None and not isinstance(split.stratify, bool | np.bool_):
+        raise TypeError(f"stratify must be True, False or None, got {split.stratify!r}")
+    if fraction == 0.0:
+        if split.stratify:
+            raise ValueError("stratify=True needs validation_fraction")
+        return None, None
+    if split.data is not None:
+        raise ValueError("validation_data and validation_fraction are given: expected one of them")
+    if len(x) < 2:
+        raise ValueError("validation_fraction needs at least two rows, got 1")
+    return validation_rows(len(x), fraction, seed, _labels_to_stratify(t, split.stratify))
+
+
+def _labels_to_stratify(t: Any, stratify: object) -> Any:
+    if stratify is not None and not stratify:
+        return None
+    try:
+        return class_labels(t)
+    except ValueError:
+        if stratify:
+            raise ValueError(f"stratify=True needs labels, but t holds rows of shape {t.shape}") from None
+        return None
