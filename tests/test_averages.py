@@ -43,6 +43,7 @@ def by_hand(name: str, passed: list[Any]) -> Any:
     return np.mean(passed if name == "all" else passed[2::2], axis=0)
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("python", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", AVERAGES)
