@@ -949,7 +949,7 @@ def calls_with_out(dtype: Any) -> dict[str, tuple[Callable[..., Any], tuple[Any,
     return calls
 
 
-def without_the_quick_door(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def without_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Let every `try_` of the compiled module decline; the names of those that were asked."""
     asked: list[str] = []
     for name in [name for name in vars(_ops) if name.startswith("try_")]:
@@ -965,7 +965,7 @@ def test_fast_and_checked_path_give_the_same_bits(dtype: Any, monkeypatch: pytes
     quick = [f(*args, **options) for f, args, options in variants]
     for f, args, out in calls.values():
         assert_same_bits(f(*args, out=out), f(*args))
-    asked = without_the_quick_door(monkeypatch)
+    asked = without_the_fast_path(monkeypatch)
     for (f, args, options), expected in zip(variants, quick, strict=True):
         assert_same_bits(f(*args, **options), expected)
     for f, args, out in calls.values():

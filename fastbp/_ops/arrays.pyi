@@ -7,7 +7,7 @@ from fastbp._ops.loss import RowLoss
 
 _Floats = NDArray[np.floating[Any]]
 
-# The door for anything: computes where the arguments are plain, otherwise returns None and has touched nothing.
+# For any arguments: computes where they are plain, otherwise returns None and has touched nothing.
 
 def try_matmul(a: object, b: object, bias: object, out: object) -> _Floats | None: ...
 def try_matmul_backward(dc: object, a: object, b: object, out: object) -> tuple[_Floats, _Floats] | None: ...
@@ -26,7 +26,7 @@ def try_loss(
     loss: RowLoss, z: object, t: object, weight: object, reduction: object, out: object
 ) -> tuple[Any, _Floats] | None: ...
 
-# The door for what was checked: all of one dtype (float32 or float64, int64 labels apart), aligned, native; inputs of
+# For checked arguments: all of one dtype (float32 or float64, int64 labels apart), aligned, native; inputs of
 # any strides, outputs writable and apart from the inputs (elementwise: or exactly an input).
 
 def matmul(a: _Floats, b: _Floats, out: _Floats, bias: _Floats | None = None) -> None: ...

@@ -2,7 +2,7 @@
 
 A. A file holds arrays by name and four strings: the format's name, its version, the architecture (JSON, see
    `fastbp.io._describe`) and a digest of all that. Nothing is pickled. More strings may stand beside them (an
-   estimator's parameters, see `fastbp.sklearn`): the digest counts them, and who wants the network passes them by.
+   estimator's parameters, see `fastbp.sklearn`): the digest counts them, and a reader of the network ignores them.
 B. Reading trusts nothing in it. Names, shapes and dtypes are read first; the network is made only if the file
    holds the numbers that it asks for; then the arrays are read into it one by one. A digest that does not fit means
    that the file is not as it was written.
@@ -166,7 +166,7 @@ def _check_specs(path: Path, specs: Mapping[str, tuple[str, tuple[int, ...]]], a
 
 
 def _digest(version: int, architecture: str, arrays: _Arrays, beside: Mapping[str, str] | None = None) -> str:
-    """SHA-256 of everything a file says. It finds damage; who forges a file on purpose can write another one."""
+    """SHA-256 of everything a file says. It finds damage, but no forgery: a program that changes a file can write another digest."""
     import hashlib
 
     strings = [architecture, dict(sorted(beside.items()))] if beside else [architecture]

@@ -24,7 +24,7 @@ __all__ = ["OPTIONS", "Reporter", "make"]
 
 OPTIONS = ("auto", True, False, "bar", "lines")
 
-PATIENCE = 2.0  # seconds of training before "auto" says anything: who waits less than that needs no bar
+PATIENCE = 2.0  # seconds of training before "auto" says anything: a shorter wait needs no bar
 INTERVAL = 5.0  # seconds between two lines
 
 Clock = Callable[[], float]

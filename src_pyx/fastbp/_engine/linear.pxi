@@ -151,7 +151,7 @@ cdef void take_packed(const Pass* p, int i, const Product* q, Tile* t) noexcept 
         t.b_begin, t.b_end = p.packing.weights, p.packing.weights + p.graph.packed_bytes
     if unit.sources[0] == INPUT and p.packing.next_x != NULL:
         # Each panel asks for one line at each step along K.
-        t.ahead, t.ahead_step = p.packing.next_x, ceil_div(p.packing.next_lines, t.k) * ALIGNMENT
+        t.prefetch_b, t.prefetch_b_step = p.packing.next_x, ceil_div(p.packing.next_lines, t.k) * ALIGNMENT
 
 cdef Py_ssize_t linear_packed_bytes(const Graph* graph, int i) noexcept nogil:
     return padded(round_up(graph.units[i].n_out, graph.kernels.nr) * graph.units[i].n_in * graph.kernels.itemsize)

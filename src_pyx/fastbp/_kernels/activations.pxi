@@ -1,12 +1,13 @@
 # The activations: one block each.
 #
-# A block begins with the line that makes its loops (see elementwise.pxi): FASTBP_ACTIVATION(name, OPTIONS or NO_OPTIONS, CURVED or
-# STRAIGHT). Then come, under the C names that the line expects,
+# A block begins with the line that makes its loops (see elementwise.pxi): FASTBP_ACTIVATION(name, OPTIONS or NO_OPTIONS,
+# HAS_SECOND or NO_SECOND). Then come, under the C names that the line expects,
 #   fastbp_NAME               the rule y = f(z);
 #   fastbp_NAME_derivative    dz from dy and what forward saved: the output y, or the input z if the block says NEEDS_INPUT;
-#   fastbp_NAME_second        f''(z) from the same, of a CURVED one; that of a STRAIGHT one is 0 everywhere;
+#   fastbp_NAME_second        f''(z) from the same, if it HAS_SECOND; otherwise f'' is 0 everywhere;
 # each with two more arguments, the vectors a and b, if it has options; and the declaration that puts it into the table, under the name
-# it has in Python. Its twin and its row (formula, options, unit's name) stand in fastbp/reference/; everything else follows from the two.
+# it has in Python. Its reference implementation and its row (formula, options, unit's name) stand in fastbp/reference/; everything else
+# follows from the two.
 #
 # Design
 # ------
@@ -51,7 +52,7 @@ declare(b"identity", NEEDS_OUTPUT, no_loops)
 
 # --- sigmoid: y = 1 / (1 + e^-z), the rule of math.pxi; dz = dy y (1 - y)
 cdef extern from * nogil:
-    "FASTBP_ACTIVATION(sigmoid, NO_OPTIONS, CURVED)"
+    "FASTBP_ACTIVATION(sigmoid, NO_OPTIONS, HAS_SECOND)"
     Loops sigmoid_loops
 
 cdef inline vec sigmoid_derivative "fastbp_sigmoid_derivative"(vec dy, vec y) noexcept nogil:
@@ -65,7 +66,7 @@ declare(b"sigmoid", NEEDS_OUTPUT, sigmoid_loops)
 
 # --- log_sigmoid: y = min(z, 0) - log1p(e^-|z|); dz = dy (1 - e^y)
 cdef extern from * nogil:
-    "FASTBP_ACTIVATION(log_sigmoid, NO_OPTIONS, CURVED)"
+    "FASTBP_ACTIVATION(log_sigmoid, NO_OPTIONS, HAS_SECOND)"
     Loops log_sigmoid_loops
 
 cdef inline vec log_sigmoid "fastbp_log_sigmoid"(vec z) noexcept nogil:
@@ -83,7 +84,7 @@ declare(b"log_sigmoid", NEEDS_OUTPUT, log_sigmoid_loops)
 
 # --- tanh: the rule of math.pxi; dz = dy (1 - y^2)
 cdef extern from * nogil:
-    "FASTBP_ACTIVATION(tanh, NO_OPTIONS, CURVED)"
+    "FASTBP_ACTIVATION(tanh, NO_OPTIONS, HAS_SECOND)"
     Loops tanh_loops
 
 cdef inline vec tanh_derivative "fastbp_tanh_derivative"(vec dy, vec y) noexcept nogil:
@@ -98,7 +99,7 @@ declare(b"tanh", NEEDS_OUTPUT, tanh_loops)
 
 # --- relu: y = max(z, 0), NaN for NaN; dz = dy where y > 0, otherwise 0
 cdef extern from * nogil:
-    "FASTBP_ACTIVATION(relu, NO_OPTIONS, STRAIGHT)"
+    "FASTBP_ACTIVATION(relu, NO_OPTIONS, NO_SECOND)"
     Loops relu_loops
 
 cdef inline vec relu "fastbp_relu"(vec z) noexcept nogil:
@@ -112,7 +113,7 @@ declare(b"relu", NEEDS_OUTPUT, relu_loops)
 
 # --- leaky_relu: y = z where z > 0, otherwise slope z; dz = dy, or slope dy. The sign of y is that of z, since slope >= 0.
 cdef extern from * nogil:
-    "FASTBP_ACTIVATION(leaky_relu, OPTIONS, STRAIGHT)"
+    "FASTBP_ACTIVATION(leaky_relu, OPTIONS, NO_SECOND)"
     Loops leaky_relu_loops
 
 cdef inline vec leaky_relu "fastbp_leaky_relu"(vec z, vec slope, vec unused) noexcept nogil:
@@ -126,7 +127,7 @@ declare(b"leaky_relu", NEEDS_OUTPUT, leaky_relu_loops)
 
 # --- elu: y = z where z > 0, otherwise alpha (e^z - 1); dz = dy, or dy (y + alpha)
 cdef extern from * nogil:
-    "FASTBP_ACTIVATION(elu, OPTIONS, CURVED)"
+    "FASTBP_ACTIVATION(elu, OPTIONS, HAS_SECOND)"
     Loops elu_loops
 
 cdef inline vec elu "fastbp_elu"(vec z, vec alpha, vec unused) noexcept nogil:
@@ -143,7 +144,7 @@ declare(b"elu", NEEDS_OUTPUT, elu_loops)
 
 # --- selu: scale times elu with one alpha, so that layers keep mean 0 and variance 1
 cdef extern from * nogil:
-    "FASTBP_ACTIVATION(selu, NO_OPTIONS, CURVED)"
+    "FASTBP_ACTIVATION(selu, NO_OPTIONS, HAS_SECOND)"
     Loops selu_loops
 
 cdef inline vec selu "fastbp_selu"(vec z) noexcept nogil:
@@ -160,7 +161,7 @@ declare(b"selu", NEEDS_OUTPUT, selu_loops)
 
 # --- celu: y = z where z > 0, otherwise alpha (e^(z / alpha) - 1); dz = dy, or dy (y / alpha + 1)
 cdef extern from * nogil:
-    "FASTBP_ACTIVATION(celu, OPTIONS, CURVED)"
+    "FASTBP_ACTIVATION(celu, OPTIONS, HAS_SECOND)"
     Loops celu_loops
 
 cdef inline vec celu "fastbp_celu"(vec z, vec alpha, vec unused) noexcept nogil:
@@ -177,7 +178,7 @@ declare(b"celu", NEEDS_OUTPUT, celu_loops)
 
 # --- gelu: y = z Phi(z), Phi(-a) = share e^(-a^2 / 2); phi(a) = e^(-a^2 / 2) / sqrt(2 pi); dz = dy (Phi(z) + z phi(z))
 cdef extern from * nogil:
-    "FASTBP_ACTIVATION(gelu, NO_OPTIONS, CURVED)"
+    "FASTBP_ACTIVATION(gelu, NO_OPTIONS, HAS_SECOND)"
     Loops gelu_loops
 
 cdef inline vec gelu_share(vec a) noexcept nogil:
@@ -205,7 +206,7 @@ declare(b"gelu", NEEDS_INPUT, gelu_loops)
 
 # --- gelu_tanh: y = z (1 + tanh(v)) / 2 = z sigmoid(2 v), 2 v = c z + d z^3; with q = sigmoid(-|2 v|), h = q - |z| q (1 - q) (2 v)'
 cdef extern from * nogil:
-    "FASTBP_ACTIVATION(gelu_tanh, NO_OPTIONS, CURVED)"
+    "FASTBP_ACTIVATION(gelu_tanh, NO_OPTIONS, HAS_SECOND)"
     Loops gelu_tanh_loops
 
 cdef inline vec gelu_tanh_magnitude(vec z) noexcept nogil:
@@ -228,15 +229,15 @@ cdef inline vec gelu_tanh_second "fastbp_gelu_tanh_second"(vec z) noexcept nogil
     # q (1 - q) [2 (2 v)' + |z| (2 v)'' - |z| (1 - 2 q) (2 v)'^2]
     cdef vec a = gelu_tanh_magnitude(z), q = gelu_tanh_share(a)
     cdef vec slope = vfma(a * a, vset(0.21406444881780073), vset(1.5957691216057308))
-    cdef vec bend = vfma(a * a, vset(0.42812889763560147), slope + slope)
-    return q * (vset(1) - q) * vnfma(a * slope * slope, vnfma(vset(2), q, vset(1)), bend)
+    cdef vec second = vfma(a * a, vset(0.42812889763560147), slope + slope)
+    return q * (vset(1) - q) * vnfma(a * slope * slope, vnfma(vset(2), q, vset(1)), second)
 
 declare(b"gelu_tanh", NEEDS_INPUT, gelu_tanh_loops)
 
 
 # --- silu: y = z sigmoid(z); with q = sigmoid(-|z|), h = q - |z| q (1 - q)
 cdef extern from * nogil:
-    "FASTBP_ACTIVATION(silu, NO_OPTIONS, CURVED)"
+    "FASTBP_ACTIVATION(silu, NO_OPTIONS, HAS_SECOND)"
     Loops silu_loops
 
 cdef inline vec silu_magnitude(vec z) noexcept nogil:
@@ -262,7 +263,7 @@ declare(b"silu", NEEDS_INPUT, silu_loops)
 # --- mish: y = z tanh(log(1 + e)) = z w / (w + 2), e = e^z, w = e (e + 2); dz = dy (w / (w + 2) + z 4 e (1 + e) / (w + 2)^2).
 # All terms are positive, so e^z may be as small as it likes; above `far` the quotient is 1.
 cdef extern from * nogil:
-    "FASTBP_ACTIVATION(mish, NO_OPTIONS, CURVED)"
+    "FASTBP_ACTIVATION(mish, NO_OPTIONS, HAS_SECOND)"
     Loops mish_loops
 
 cdef inline vec mish_exp(vec z) noexcept nogil:
@@ -289,7 +290,7 @@ declare(b"mish", NEEDS_INPUT, mish_loops)
 
 # --- softplus: y = log(1 + e^(beta z)) / beta = max(z, 0) + log1p(e^-|beta z|) / beta; dz = dy (1 - e^(-beta y))
 cdef extern from * nogil:
-    "FASTBP_ACTIVATION(softplus, OPTIONS, CURVED)"
+    "FASTBP_ACTIVATION(softplus, OPTIONS, HAS_SECOND)"
     Loops softplus_loops
 
 cdef inline vec softplus "fastbp_softplus"(vec z, vec beta, vec unused) noexcept nogil:
@@ -307,7 +308,7 @@ declare(b"softplus", NEEDS_OUTPUT, softplus_loops)
 
 # --- softsign: y = z / (1 + |z|); dz = dy (1 - |y|)^2
 cdef extern from * nogil:
-    "FASTBP_ACTIVATION(softsign, NO_OPTIONS, CURVED)"
+    "FASTBP_ACTIVATION(softsign, NO_OPTIONS, HAS_SECOND)"
     Loops softsign_loops
 
 cdef inline vec softsign "fastbp_softsign"(vec z) noexcept nogil:
@@ -328,7 +329,7 @@ declare(b"softsign", NEEDS_OUTPUT, softsign_loops)
 
 # --- hard_sigmoid: y = min(max((z + 3) / 6, 0), 1); dz = dy / 6 where 0 < y < 1, otherwise 0
 cdef extern from * nogil:
-    "FASTBP_ACTIVATION(hard_sigmoid, NO_OPTIONS, STRAIGHT)"
+    "FASTBP_ACTIVATION(hard_sigmoid, NO_OPTIONS, NO_SECOND)"
     Loops hard_sigmoid_loops
 
 cdef inline vec hard_sigmoid "fastbp_hard_sigmoid"(vec z) noexcept nogil:
@@ -342,7 +343,7 @@ declare(b"hard_sigmoid", NEEDS_OUTPUT, hard_sigmoid_loops)
 
 # --- hard_tanh: y = min(max(z, -1), 1); dz = dy where |y| < 1, otherwise 0
 cdef extern from * nogil:
-    "FASTBP_ACTIVATION(hard_tanh, NO_OPTIONS, STRAIGHT)"
+    "FASTBP_ACTIVATION(hard_tanh, NO_OPTIONS, NO_SECOND)"
     Loops hard_tanh_loops
 
 cdef inline vec hard_tanh "fastbp_hard_tanh"(vec z) noexcept nogil:
@@ -356,7 +357,7 @@ declare(b"hard_tanh", NEEDS_OUTPUT, hard_tanh_loops)
 
 # --- relu6: y = min(max(z, 0), 6); dz = dy where 0 < y < 6, otherwise 0
 cdef extern from * nogil:
-    "FASTBP_ACTIVATION(relu6, NO_OPTIONS, STRAIGHT)"
+    "FASTBP_ACTIVATION(relu6, NO_OPTIONS, NO_SECOND)"
     Loops relu6_loops
 
 cdef inline vec relu6 "fastbp_relu6"(vec z) noexcept nogil:
@@ -370,7 +371,7 @@ declare(b"relu6", NEEDS_OUTPUT, relu6_loops)
 
 # --- hard_swish: y = z hard_sigmoid(z); dz = 0 where z <= -3, dy where z >= 3, between them dy (z / 3 + 1/2)
 cdef extern from * nogil:
-    "FASTBP_ACTIVATION(hard_swish, NO_OPTIONS, CURVED)"
+    "FASTBP_ACTIVATION(hard_swish, NO_OPTIONS, HAS_SECOND)"
     Loops hard_swish_loops
 
 cdef inline vec hard_swish "fastbp_hard_swish"(vec z) noexcept nogil:

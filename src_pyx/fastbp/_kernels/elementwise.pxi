@@ -21,13 +21,13 @@ cdef extern from * nogil:
     FASTBP_FORCED void fastbp_map_backward(fastbp_derivative, const void *, const void *, void *, Py_ssize_t, const double *);
     FASTBP_FORCED void fastbp_map_second(fastbp_second, const void *, const void *, const void *, void *, Py_ssize_t, const double *);
 
-    /* FASTBP_ACTIVATION(name, OPTIONS or NO_OPTIONS, CURVED or STRAIGHT) makes the loops `name_loops` of an activation whose
-       rule, derivative and, if it is curved, second derivative Cython defines under the C names below. */
+    /* FASTBP_ACTIVATION(name, OPTIONS or NO_OPTIONS, HAS_SECOND or NO_SECOND) makes the loops `name_loops` of an activation whose
+       rule, derivative and, if it has one, second derivative Cython defines under the C names below. */
     #define FASTBP_TYPED_OPTIONS , vec a, vec b
     #define FASTBP_GIVEN_OPTIONS , a, b
     #define FASTBP_TYPED_NO_OPTIONS
     #define FASTBP_GIVEN_NO_OPTIONS
-    #define FASTBP_ACTIVATION(name, takes, shape) \
+    #define FASTBP_ACTIVATION(name, takes, second) \
         FASTBP_FORCED vec fastbp_##name(vec z FASTBP_TYPED_##takes); \
         FASTBP_FORCED vec fastbp_##name##_rule(vec z, vec a, vec b) { return fastbp_##name(z FASTBP_GIVEN_##takes); } \
         static void fastbp_##name##_forward(const void *z, void *y, Py_ssize_t n, const double *options) { \
@@ -40,22 +40,22 @@ cdef extern from * nogil:
         static void fastbp_##name##_backward(const void *dy, const void *saved, void *dz, Py_ssize_t n, const double *options) { \
             fastbp_map_backward(fastbp_##name##_slope, dy, saved, dz, n, options); \
         } \
-        FASTBP_##shape(name, takes) \
+        FASTBP_##second(name, takes) \
         static const fastbp_loops name##_loops = { \
-            fastbp_##name##_forward, fastbp_##name##_backward, FASTBP_BEND_##shape(name) \
+            fastbp_##name##_forward, fastbp_##name##_backward, FASTBP_SECOND_LOOP_##second(name) \
         };
-    #define FASTBP_CURVED(name, takes) \
+    #define FASTBP_HAS_SECOND(name, takes) \
         FASTBP_FORCED vec fastbp_##name##_second(vec saved FASTBP_TYPED_##takes); \
-        FASTBP_FORCED vec fastbp_##name##_bend(vec saved, vec a, vec b) { \
+        FASTBP_FORCED vec fastbp_##name##_second_rule(vec saved, vec a, vec b) { \
             return fastbp_##name##_second(saved FASTBP_GIVEN_##takes); \
         } \
-        static void fastbp_##name##_bent( \
+        static void fastbp_##name##_second_loop( \
             const void *dy, const void *saved, const void *u, void *out, Py_ssize_t n, const double *options) { \
-            fastbp_map_second(fastbp_##name##_bend, dy, saved, u, out, n, options); \
+            fastbp_map_second(fastbp_##name##_second_rule, dy, saved, u, out, n, options); \
         }
-    #define FASTBP_BEND_CURVED(name) fastbp_##name##_bent
-    #define FASTBP_STRAIGHT(name, takes)
-    #define FASTBP_BEND_STRAIGHT(name) NULL
+    #define FASTBP_SECOND_LOOP_HAS_SECOND(name) fastbp_##name##_second_loop
+    #define FASTBP_NO_SECOND(name, takes)
+    #define FASTBP_SECOND_LOOP_NO_SECOND(name) NULL
 
     /* `name_of`: a function of math.pxi by itself. */
     #define FASTBP_FUNCTION(name) \
@@ -70,7 +70,7 @@ cdef extern from * nogil:
         second_t second
     ctypedef vec (*rule_t "fastbp_rule")(vec z, vec a, vec b) noexcept nogil
     ctypedef vec (*derivative_t "fastbp_derivative")(vec dy, vec saved, vec a, vec b) noexcept nogil
-    ctypedef vec (*curvature_t "fastbp_second")(vec saved, vec a, vec b) noexcept nogil
+    ctypedef vec (*second_rule_t "fastbp_second")(vec saved, vec a, vec b) noexcept nogil
 
 cdef inline vec load_some(const real* x, Py_ssize_t left, real fill) noexcept nogil:
     return vload(x) if left >= VL else vload_part(x, <int> left, fill)
@@ -111,7 +111,7 @@ cdef forced_void map_backward "fastbp_map_backward"(
         vstore_part(out + i, rest, derivative(vload_part(d + i, rest, 0), vload_part(v + i, rest, 0), a, b))
 
 cdef forced_void map_second "fastbp_map_second"(
-        curvature_t curvature, const void* dy, const void* saved, const void* u, void* out, Py_ssize_t n,
+        second_rule_t second, const void* dy, const void* saved, const void* u, void* out, Py_ssize_t n,
         const double* options) noexcept nogil:
     # out = dy f''(z) u
     cdef const real* d = <const real*> dy
@@ -121,7 +121,7 @@ cdef forced_void map_second "fastbp_map_second"(
     cdef vec a = vset(options[0]), b = vset(options[1])
     cdef Py_ssize_t i = 0
     for i from 0 <= i < n by VL:
-        store_some(w + i, n - i, load_some(d + i, n - i, 0) * curvature(load_some(v + i, n - i, 0), a, b) * load_some(t + i, n - i, 0))
+        store_some(w + i, n - i, load_some(d + i, n - i, 0) * second(load_some(v + i, n - i, 0), a, b) * load_some(t + i, n - i, 0))
 
 cdef void blend(const void* x, double factor, void* y, Py_ssize_t n, bint accumulate) noexcept nogil:
     cdef const real* source = <const real*> x

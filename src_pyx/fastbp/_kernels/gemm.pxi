@@ -5,7 +5,7 @@
 # (a) The micro-kernel holds MR x NV accumulators in registers and adds one rank-1 update for each step along K: NV loads of b,
 #     MR broadcasts of a, MR * NV multiply-adds. 12 x 2 of AVX-512's or NEON's 32 registers, 6 x 2 of the 16 that SSE2 and AVX2 have.
 # (b) An element of c is summed over K one product after another, from its bias or 0, in blocks of KC that are then added in
-#     their order. Neither packing, nor the number of rows in hand, nor the tile changes this order.
+#     their order. Neither packing, nor the number of resident rows, nor the tile changes this order.
 # (c) `rows`, `vectors` and `part` are constants at every call of `micro`, which is always inlined: the loops over them unroll, and
 #     the accumulators never leave their registers. The loop over the panels of a has to surround them: GCC unrolls a loop
 #     before it decides what lives in registers only if that loop lies in another one.
@@ -178,14 +178,14 @@ ctypedef struct Micro:
     Py_ssize_t b_step
     real* c
     Py_ssize_t c_row
-    const real* soon        # what will be written when this has been computed
-    Py_ssize_t soon_row
+    const real* prefetch_c  # what will be written when this has been computed
+    Py_ssize_t prefetch_c_row
     const real* bias        # what the sums begin with, or NULL: 0
     int last_lanes          # columns of the last vector
     bint accumulate, descends
     double rate
-    const real* ahead       # what will be packed next: each panel asks for one line of each of its rows
-    Py_ssize_t ahead_step
+    const real* prefetch_b  # what will be packed next: each panel asks for one line of each of its rows
+    Py_ssize_t prefetch_b_step
     int lines
 
 cdef inline vec load_last(const real* x, bint part, int lanes) noexcept nogil:
@@ -204,33 +204,33 @@ cdef forced_void micro(Micro* t, Py_ssize_t panels, int rows, int vectors, Py_ss
     cdef const real* w
     cdef real* c = t.c
     cdef Py_ssize_t c_row = t.c_row
-    cdef const real* soon = t.soon
+    cdef const real* c_line = t.prefetch_c
     cdef Py_ssize_t b_step = t.b_step
-    cdef const real* ahead
-    cdef Py_ssize_t ahead_step
+    cdef const real* next_b
+    cdef Py_ssize_t next_b_step
     for panel in range(panels):
         x = t.a + panel * t.a_panel
         w = t.b
-        ahead, ahead_step = x, 0
+        next_b, next_b_step = x, 0
         if t.lines > 0:
-            ahead, ahead_step = t.ahead, t.ahead_step
-            t.ahead += 64 // <Py_ssize_t> sizeof(real)
+            next_b, next_b_step = t.prefetch_b, t.prefetch_b_step
+            t.prefetch_b += 64 // <Py_ssize_t> sizeof(real)
             t.lines -= 1
         for j in range(vectors):
             b[j] = load_last(t.bias + j * VL, part and j == last, lanes) if t.bias != NULL else vset(0)
         if t.k > SHORT_STEPS:
             for i in range(rows):
-                prefetch_store(soon)
+                prefetch_store(c_line)
                 if vectors * VL * sizeof(real) > 64:
-                    prefetch_store(soon + last * VL)
-                soon += t.soon_row
+                    prefetch_store(c_line + last * VL)
+                c_line += t.prefetch_c_row
         for i in range(rows):
             for j in range(vectors):
                 sums[i][j] = b[j]
         for p in range(t.k):
             # c += outer(a[:, p], b[p, :])
-            prefetch_far(ahead)
-            ahead += ahead_step
+            prefetch_far(next_b)
+            next_b += next_b_step
             for j in range(vectors):
                 b[j] = load_last(w + j * VL, part and j == last, lanes)
             for i in range(rows):
@@ -345,7 +345,7 @@ cdef void panels_times_panel(const Tile* t, Micro* part, int columns) noexcept n
         micro_full(part, panels, columns)
     part.a += panels * part.a_panel
     part.c += panels * MR * part.c_row
-    part.soon += panels * MR * part.soon_row
+    part.prefetch_c += panels * MR * part.prefetch_c_row
     while left > 0:
         if MR > 8 and left >= 8:
             now = 8
@@ -361,7 +361,7 @@ cdef void panels_times_panel(const Tile* t, Micro* part, int columns) noexcept n
             micro_1(part, columns)
         part.a += now * part.a_row
         part.c += now * part.c_row
-        part.soon += now * part.soon_row
+        part.prefetch_c += now * part.prefetch_c_row
         left -= now
 
 
@@ -385,7 +385,7 @@ cdef void spread_panel(const Tile* t, Micro* part, int columns, real* c) noexcep
         strip.m = min(t.m - i, <Py_ssize_t> MR)
         part.a = <const real*> t.a + (i // MR) * part.a_panel
         part.c = square
-        part.soon, part.soon_row = square, NR
+        part.prefetch_c, part.prefetch_c_row = square, NR
         panels_times_panel(&strip, part, columns)
         spread(square, strip.m, columns, t.accumulate, c + i * c_row, c_row, c_column)
 
@@ -414,7 +414,7 @@ cdef Py_ssize_t wide_columns(const Tile* t, Micro* part) noexcept nogil:
     while t.n - j >= MAX_VECTORS * VL:
         part.b = <const real*> t.b + j
         part.c = <real*> t.c + j
-        part.soon, part.soon_row = part.c, part.c_row
+        part.prefetch_c, part.prefetch_c_row = part.c, part.c_row
         part.bias = <const real*> t.bias + j if t.bias != NULL else NULL
         micro_wide(part, t.m)
         j += MAX_VECTORS * VL
@@ -429,8 +429,8 @@ cdef void multiply_tile(const Tile* t) noexcept nogil:
     part.a_row, part.a_step, part.a_panel = elements(t.a_row), elements(t.a_step), elements(t.a_panel)
     part.b_step = elements(t.b_step)
     part.descends, part.rate = t.descends, t.rate
-    part.ahead, part.ahead_step = <const real*> t.ahead, elements(t.ahead_step)
-    part.lines = <int> (t.n * sizeof(real) + 63) // 64 if t.ahead != NULL else 0
+    part.prefetch_b, part.prefetch_b_step = <const real*> t.prefetch_b, elements(t.prefetch_b_step)
+    part.lines = <int> (t.n * sizeof(real) + 63) // 64 if t.prefetch_b != NULL else 0
     for j from 0 <= j < t.m by MR:
         check_block(<const real*> t.a + j // MR * part.a_panel, min(t.m - j, <Py_ssize_t> MR), part.a_row, t.k, part.a_step,
                     t.a_begin, t.a_end, "tile: a")
@@ -446,9 +446,9 @@ cdef void multiply_tile(const Tile* t) noexcept nogil:
         part.last_lanes = columns - (columns - 1) // VL * VL
         if c_column == 1:
             part.c, part.c_row, part.accumulate = c, c_row, t.accumulate
-            part.soon, part.soon_row = c, c_row
-            if t.soon != NULL:
-                part.soon, part.soon_row = <const real*> t.soon + j, elements(t.soon_row)
+            part.prefetch_c, part.prefetch_c_row = c, c_row
+            if t.prefetch_c != NULL:
+                part.prefetch_c, part.prefetch_c_row = <const real*> t.prefetch_c + j, elements(t.prefetch_c_row)
             panels_times_panel(t, &part, columns)
         else:
             spread_panel(t, &part, columns, c)

@@ -15,9 +15,9 @@
 #     dependent operations, and the processor looks ahead over no more than one or two whole rows, but over many single steps.
 #     A row's result does not depend on its neighbours.
 # (h) One loss is one block: the rule for a row of targets and, where labels are targets, for a label; and the line that puts it into
-#     the table, under the name it has in Python. Its twin and its row (options, formula, class) stand in fastbp/reference/losses.py;
-#     everything else follows from the two.
-# (i) A loss may hold each -ln p within bounds, as if p were clipped; the gradient never knows. So the loss is then computed apart,
+#     the table, under the name it has in Python. Its reference implementation and its row (options, formula, class) stand in
+#     fastbp/reference/losses.py; everything else follows from the two.
+# (i) A loss may clip each -ln p, as if p were clipped; its gradient does not. So the loss is then computed apart,
 #     term by term, after the gradient: without bounds nothing is looked at but that there are none.
 # (j) What a float32 would lose is summed in double, product by product: a square or a product of two floats fits into a double.
 
@@ -247,8 +247,8 @@ cdef void softmax_nll_labels(const void* z, Py_ssize_t z_row, const int64_t* lab
     cdef const real* x = <const real*> z
     cdef real* out = <real*> dz
     # Short rows wait here, not in dz: a vector stored in part would hold up the load of the next row's beginning beside it.
-    cdef real held[MAX_TOGETHER * VL]
-    cdef real* e = &held[0] if n <= VL else out
+    cdef real short_rows[MAX_TOGETHER * VL]
+    cdef real* e = &short_rows[0] if n <= VL else out
     cdef Py_ssize_t e_row
     cdef double totals[MAX_TOGETHER]
     cdef Py_ssize_t i, now
@@ -338,13 +338,13 @@ cdef inline vec margin_of(vec t, vec z, vec top) noexcept nogil:
 
 cdef inline vec some_targets(const real* t, int64_t label, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
     """Columns i and on of a row of targets; t NULL: of the row that is 1 at the label and 0 beside it."""
-    cdef real held[VL]
+    cdef real one[VL]
     if t != NULL:
         return load_some(t + i, n - i, 0)
-    vstore(held, vset(0))
+    vstore(one, vset(0))
     if i <= label < i + VL:
-        held[label - i] = 1
-    return vload(held)
+        one[label - i] = 1
+    return vload(one)
 
 cdef inline vec some_shares(const real* t, int64_t label, const LossOptions* o, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
     cdef vec u = some_targets(t, label, i, n) * vset(1 - o.numbers[0]) + vset(o.numbers[0] / n)
@@ -371,11 +371,11 @@ cdef double softmax_nll_of_shares(const real* x, const real* t, int64_t label, c
     for i from 0 <= i < n by VL:
         store_some(out + i, n - i, (load_some(out + i, n - i, 0) * share - some_shares(t, label, o, i, n)) * factor)
     if o.most != 0:
-        return held_softmax_nll(x, t, label, o, top, log(total), n)
+        return clipped_softmax_nll(x, t, label, o, top, log(total), n)
     return weight * log(total) + sum_end(&margins)
 
-cdef double held_softmax_nll(const real* x, const real* t, int64_t label, const LossOptions* o, real top, double lse,
-                             Py_ssize_t n) noexcept nogil:
+cdef double clipped_softmax_nll(const real* x, const real* t, int64_t label, const LossOptions* o, real top, double lse,
+                                Py_ssize_t n) noexcept nogil:
     """sum_k u_k times -ln p_k within its bounds"""
     cdef vec u, shift = vset(top), end = vset(lse), zero = vset(0)
     cdef Sum s
@@ -383,10 +383,10 @@ cdef double held_softmax_nll(const real* x, const real* t, int64_t label, const 
     sum_begin(&s)
     for i from 0 <= i < n by VL:
         u = some_shares(t, label, o, i, n)
-        sum_add(&s, vsel(veq(u, zero), zero, u * held((shift - load_some(x + i, n - i, 0)) + end, o)))
+        sum_add(&s, vsel(veq(u, zero), zero, u * clipped((shift - load_some(x + i, n - i, 0)) + end, o)))
     return sum_end(&s)
 
-cdef inline vec held(vec cost, const LossOptions* o) noexcept nogil:
+cdef inline vec clipped(vec cost, const LossOptions* o) noexcept nogil:
     return vmax(vset(o.least), vmin(vset(o.most), cost))    # NaN stays
 
 declare_loss(b"softmax_nll", ANY_VALUES, softmax_nll, softmax_nll_label, softmax_nll_labels)
@@ -419,7 +419,7 @@ cdef double sigmoid_nll(const void* z, const void* t, const LossOptions* o, doub
         sum_add(&s, loss if n - i >= VL else vkeep_part(loss, <int> (n - i)))
         store_some(out + i, n - i, (sigma - wanted) * factor)
     if o.most != 0:
-        return held_sigmoid_nll(x, target, o, n)
+        return clipped_sigmoid_nll(x, target, o, n)
     return sum_end(&s)
 
 # With the weight w of a yes: loss = a ln(1 + e^z) + b ln(1 + e^-z), a = 1 - t, b = w t; dz = a sigmoid(z) - b sigmoid(-z)
@@ -445,11 +445,11 @@ cdef double weighted_sigmoid_nll(const real* x, const real* t, const LossOptions
         below = vlt(v, zero)
         e = e * inverse
         store_some(out + i, n - i, (a * vsel(below, e, inverse) - b * vsel(below, inverse, e)) * factor)
-    return total if o.most == 0 else held_sigmoid_nll(x, t, o, n)
+    return total if o.most == 0 else clipped_sigmoid_nll(x, t, o, n)
 
-# Within bounds: -ln(1 - s) = ln(1 + e^-|z|) + max(z, 0) and -ln s = ln(1 + e^-|z|) + max(-z, 0), each held by itself.
+# Within bounds: -ln(1 - s) = ln(1 + e^-|z|) + max(z, 0) and -ln s = ln(1 + e^-|z|) + max(-z, 0), each clipped by itself.
 
-cdef double held_sigmoid_nll(const real* x, const real* t, const LossOptions* o, Py_ssize_t n) noexcept nogil:
+cdef double clipped_sigmoid_nll(const real* x, const real* t, const LossOptions* o, Py_ssize_t n) noexcept nogil:
     cdef vec v, a, b, e, u, even, loss, one = vset(1), zero = vset(0)
     cdef Sum s
     cdef Py_ssize_t i
@@ -463,7 +463,7 @@ cdef double held_sigmoid_nll(const real* x, const real* t, const LossOptions* o,
         e = vexp_below_one(zero - vabs(v))
         u = one + e
         even = log1p_of_power(e, u, one / u)
-        loss = a * held(even + vmax(zero, v), o) + b * held(even + vmax(zero, zero - v), o)
+        loss = a * clipped(even + vmax(zero, v), o) + b * clipped(even + vmax(zero, zero - v), o)
         sum_add(&s, loss if n - i >= VL else vkeep_part(loss, <int> (n - i)))
     return sum_end(&s)
 

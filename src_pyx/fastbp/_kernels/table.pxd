@@ -125,12 +125,12 @@ ctypedef struct Tile:
     const void* b           # IN   element (p, j) of panel q (NR columns each): b[q * b_panel + p * b_step + j]
     Py_ssize_t b_step, b_panel
     Py_ssize_t b_column     # `dots` only: element (p, j) is b[p + j * b_column], and a_step is 1
-    const void* ahead       # what the next tile packs of b, its rows ahead_step apart; or NULL
-    Py_ssize_t ahead_step
+    const void* prefetch_b  # what the next tile packs of b, its rows prefetch_b_step apart; or NULL
+    Py_ssize_t prefetch_b_step
     void* c                 # OUT
     Py_ssize_t c_row, c_column
-    void* soon              # what is written next after c has been computed, at c's place, soon_row apart; or NULL: c itself
-    Py_ssize_t soon_row
+    void* prefetch_c        # what is written next after c has been computed, at c's place, prefetch_c_row apart; or NULL: c itself
+    Py_ssize_t prefetch_c_row
     bint accumulate         # add to what c holds
     bint descends           # c = c - rate * (a @ b) instead: c's columns lie side by side, and there is one block along K
     double rate

@@ -2,7 +2,7 @@
 #
 # A block has `forward` and `backward` for some rows (or for all rows of some columns, where a row's output depends on the others),
 # `gradients` for some items of its parameters, summed over all rows in the rows' order, and the line that declares it under the name it
-# has in Python. Its twin stands in fastbp/reference/; the engine and the functions on arrays find it by its name.
+# has in Python. Its reference implementation stands in fastbp/reference/; the engine and the functions on arrays find it by its name.
 #
 # Design
 # ------

@@ -2,7 +2,8 @@
 #
 # A block has `prepare`, which makes of the hyper-parameters and the number of the step whatever is the same for all parameters, in
 # double, once a step; the kernel, which reads and writes each array once; and the declaration that puts both into the table, under
-# the name that the rule has in Python. Its twin and its row stand in fastbp/reference/optimizers.py; everything else follows.
+# the name that the rule has in Python. Its reference implementation and its row stand in fastbp/reference/optimizers.py; everything else
+# follows.
 #
 # Every kernel takes its gradient by `take`: with the penalties' share, held within a limit, and scaled. Where none of that is asked
 # for it gives the gradient's own bits: d * 1, and minimum and maximum with infinities.

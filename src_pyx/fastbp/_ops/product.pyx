@@ -76,8 +76,8 @@ cdef struct Blocks:
     int form
     Py_ssize_t kc, mc, nc
     Py_ssize_t k_blocks         # along K
-    Py_ssize_t rows_in_hand     # of a, packed at once
-    Py_ssize_t blocks_in_hand   # of those rows
+    Py_ssize_t resident_rows     # of a, packed at once
+    Py_ssize_t resident_blocks   # of those rows
     Py_ssize_t blocks_in_tile   # that one task computes, one after another
     Py_ssize_t shared_bytes, own_bytes
     bint pack_a, pack_b
@@ -91,7 +91,7 @@ cdef struct Work:
     char* shared                # packed panels of a
     Py_ssize_t first_row, rows, row_tiles
     Py_ssize_t pack_rows, pack_tasks        # of one block: rows of a task, tasks
-    Py_ssize_t first_packed, end_packed     # blocks in hand
+    Py_ssize_t first_packed, end_packed     # resident blocks
     bint packed
     Py_ssize_t first_block, end_block       # of this phase
     int kind                    # of this phase
@@ -101,10 +101,10 @@ cdef struct Work:
 cdef struct Group:
     Work works[MAX_TOGETHER]
     int count
-    char* own                   # of each worker: Own, then packed panels of b
+    char* own                   # of each worker: Packed, then its panels of b
     Py_ssize_t own_bytes
 
-cdef struct Own:
+cdef struct Packed:
     int64_t packed              # which columns of which block of which product are packed here, or -1
     int64_t unused[7]           # the panels begin on a cache line of their own
 
@@ -162,17 +162,17 @@ cdef void choose_few_rows(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py
     """All rows are one tile, and nothing is packed; tasks share b's columns, or its rows where those stream."""
     cdef double column_us = max(few_rows_cost(kernels, m, 1, k), 0.0001)
     cdef double tile_us = min(max(column_us * n / TILES_OF_PHASE, <double> MIN_TILE_US), <double> MAX_TILE_US)
-    out.mc = out.rows_in_hand = m
+    out.mc = out.resident_rows = m
     out.k_blocks, out.kc = 1, max(k, <Py_ssize_t> 1)
     out.nc = min(round_up(<Py_ssize_t> (tile_us / column_us) + 1, kernels.nr), round_up(n, kernels.nr))
     if out.form == STREAM:
         out.nc = n
         out.kc = ceil_div(k, parts_of_stream(kernels, n, k))
         out.k_blocks = ceil_div(k, out.kc)
-    out.blocks_in_hand = out.blocks_in_tile = out.k_blocks
+    out.resident_blocks = out.blocks_in_tile = out.k_blocks
     out.pack_a = out.pack_b = False
     out.shared_bytes = padded((out.k_blocks - 1) * m * n * kernels.itemsize)
-    out.own_bytes = sizeof(Own)
+    out.own_bytes = sizeof(Packed)
 
 cdef Py_ssize_t parts_of_stream(const Kernels* kernels, Py_ssize_t n, Py_ssize_t k) noexcept nogil:
     return min(max(n * k * kernels.itemsize // STREAM_BYTES, <Py_ssize_t> 1), <Py_ssize_t> MAX_PARTS)
@@ -187,10 +187,10 @@ cdef void choose_memory(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_s
     out.pack_b = n * k * kernels.itemsize > SMALL_BYTES
     if m <= 2 * kernels.mr:
         out.pack_b = n * k * kernels.itemsize > FAR_BYTES and n >= STREAM_VECTORS * kernels.lanes
-    out.rows_in_hand = min(round_up(m, out.mc), max(out.mc, SHARED_BYTES // row_bytes // out.mc * out.mc))
-    out.blocks_in_hand = min(out.k_blocks, max(<Py_ssize_t> 1, SHARED_BYTES // (out.rows_in_hand * row_bytes)))
-    out.shared_bytes = padded(out.rows_in_hand * out.blocks_in_hand * row_bytes)
-    out.own_bytes = padded(sizeof(Own) + max(out.nc, <Py_ssize_t> kernels.nr) * row_bytes)
+    out.resident_rows = min(round_up(m, out.mc), max(out.mc, SHARED_BYTES // row_bytes // out.mc * out.mc))
+    out.resident_blocks = min(out.k_blocks, max(<Py_ssize_t> 1, SHARED_BYTES // (out.resident_rows * row_bytes)))
+    out.shared_bytes = padded(out.resident_rows * out.resident_blocks * row_bytes)
+    out.own_bytes = padded(sizeof(Packed) + max(out.nc, <Py_ssize_t> kernels.nr) * row_bytes)
 
 cdef Py_ssize_t product_scratch(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads) noexcept nogil:
     """Bytes, for one product with any strides, at most so many threads, this n, and at most m and k."""
@@ -211,7 +211,7 @@ cdef Py_ssize_t scratch_as_it_is(const Kernels* kernels, Py_ssize_t m, Py_ssize_
     cdef Py_ssize_t own = columns * (kc + min(m, kernels.mc) + kernels.mr) * kernels.itemsize
     cdef Py_ssize_t shared = min(rows * steps * kernels.itemsize, max(<Py_ssize_t> SHARED_BYTES, kernels.mc * kc * kernels.itemsize))
     shared = max(shared, (parts_of_stream(kernels, n, k) - 1) * min(m, <Py_ssize_t> STREAM_ROWS) * n * kernels.itemsize)
-    return ALIGNMENT + padded(shared) + n_threads * (sizeof(Own) + padded(own) + ALIGNMENT)
+    return ALIGNMENT + padded(shared) + n_threads * (sizeof(Packed) + padded(own) + ALIGNMENT)
 
 
 # --- the two kinds of task
@@ -221,7 +221,7 @@ cdef inline Py_ssize_t steps_of(const Work* w, Py_ssize_t block) noexcept nogil:
 
 cdef inline char* packed_rows(const Work* w, Py_ssize_t block, Py_ssize_t row) noexcept nogil:
     """Where row (a multiple of MR, counted from first_row) of a block begins among the packed ones."""
-    cdef Py_ssize_t block_elements = w.blocks.rows_in_hand * w.blocks.kc
+    cdef Py_ssize_t block_elements = w.blocks.resident_rows * w.blocks.kc
     return w.shared + ((block - w.first_packed) * block_elements + row * steps_of(w, block)) * w.kernels.itemsize
 
 cdef void pack_rows(Work* w, Py_ssize_t task) noexcept nogil:
@@ -232,7 +232,7 @@ cdef void pack_rows(Work* w, Py_ssize_t task) noexcept nogil:
                      min(w.pack_rows, w.rows - first), steps_of(w, block), packed_rows(w, block, first),
                      w.shared + w.blocks.shared_bytes)
 
-cdef void compute_tile(Work* w, Py_ssize_t task, Own* own) noexcept nogil:
+cdef void compute_tile(Work* w, Py_ssize_t task, Packed* own) noexcept nogil:
     cdef Py_ssize_t block
     if w.blocks.form == STREAM:
         compute_block(w, 0, w.first_row, task, own, NULL)
@@ -261,7 +261,7 @@ cdef void tile_init(const Kernels* kernels, const Product* p, Py_ssize_t row, Py
     t.c, t.c_row, t.c_column = p.c + row * p.c_row + column * p.c_column, p.c_row, p.c_column
     t.c_begin = first_of(p.c, p.m, p.c_row, p.n, p.c_column)
     t.c_end = end_of(p.c, p.m, p.c_row, p.n, p.c_column, kernels)
-    t.ahead = t.soon = NULL
+    t.prefetch_b = t.prefetch_c = NULL
     t.accumulate, t.descends, t.last = False, False, True
     t.bias = p.bias + column * kernels.itemsize if p.bias != NULL else NULL
     t.forward, t.backward, t.options = p.forward, p.backward, p.options
@@ -277,8 +277,8 @@ cdef void product_tile(const Kernels* kernels, const Product* p, Py_ssize_t firs
     t.a_begin, t.a_end = first_of(p.a, p.m, p.a_row, p.k, p.a_step), end_of(p.a, p.m, p.a_row, p.k, p.a_step, kernels)
     t.b_begin, t.b_end = first_of(p.b, p.k, p.b_step, p.n, p.b_column), end_of(p.b, p.k, p.b_step, p.n, p.b_column, kernels)
 
-cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssize_t block, Own* own,
-                        const void* ahead) noexcept nogil:
+cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssize_t block, Packed* own,
+                        const void* next_b) noexcept nogil:
     """One tile, one block along K."""
     cdef const Product* p = &w.product
     cdef Py_ssize_t column = column_tile * w.blocks.nc
@@ -290,7 +290,7 @@ cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssiz
         t.bias = NULL
     take_a(w, &t, row, block)
     take_b(w, &t, column_tile, block, own)
-    t.ahead, t.ahead_step = ahead, p.b_step
+    t.prefetch_b, t.prefetch_b_step = next_b, p.b_step
     if w.blocks.form == DOTS:
         w.kernels.dots(&t)
     elif w.blocks.form == STREAM:
@@ -301,7 +301,7 @@ cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssiz
     if p.sums != NULL and row == 0 and not in_parts(w):
         sum_columns(w, column, block, &t)
 
-cdef void tile_of_panels(Work* w, Py_ssize_t row, Py_ssize_t column, Own* own, Tile* t) noexcept nogil:
+cdef void tile_of_panels(Work* w, Py_ssize_t row, Py_ssize_t column, Packed* own, Tile* t) noexcept nogil:
     """A gradient that goes to an update is not stored, if there is one block along K: see (h)."""
     cdef const Product* p = &w.product
     if p.sink != NULL and w.blocks.k_blocks == 1:
@@ -371,12 +371,12 @@ cdef void take_a(Work* w, Tile* t, Py_ssize_t row, Py_ssize_t block) noexcept no
         t.a_begin = first_of(p.a, p.m, p.a_row, p.k, p.a_step)
         t.a_end = end_of(p.a, p.m, p.a_row, p.k, p.a_step, w.kernels)
 
-cdef void take_b(Work* w, Tile* t, Py_ssize_t column_tile, Py_ssize_t block, Own* own) noexcept nogil:
+cdef void take_b(Work* w, Tile* t, Py_ssize_t column_tile, Py_ssize_t block, Packed* own) noexcept nogil:
     cdef const Product* p = &w.product
     cdef const Kernels* kernels = w.kernels
     cdef Py_ssize_t nr = kernels.nr, itemsize = kernels.itemsize
     cdef int64_t wanted = (column_tile * w.blocks.k_blocks + block) * MAX_TOGETHER + w.index
-    cdef char* panels = <char*> own + sizeof(Own)
+    cdef char* panels = <char*> own + sizeof(Packed)
     cdef const char* end = <char*> own + w.blocks.own_bytes
     cdef const char* b = p.b + block * w.blocks.kc * p.b_step + column_tile * w.blocks.nc * p.b_column
     t.b_column = p.b_column
@@ -403,7 +403,7 @@ cdef bint next_phase(Work* w) noexcept nogil:
         w.kind = SUM
         w.tasks = 1
         return True
-    if w.end_block == w.end_packed and not take_in_hand(w):
+    if w.end_block == w.end_packed and not next_resident(w):
         return False
     if w.blocks.pack_a and not w.packed:
         w.packed = True
@@ -419,7 +419,7 @@ cdef bint next_phase(Work* w) noexcept nogil:
     w.cost = few_rows_cost(w.kernels, w.rows, w.product.n, (w.end_block - w.first_block) * w.blocks.kc)
     return True
 
-cdef bint take_in_hand(Work* w) noexcept nogil:
+cdef bint next_resident(Work* w) noexcept nogil:
     """The next blocks of these rows, or the next rows; False when all are done."""
     if w.end_packed == w.blocks.k_blocks:
         w.first_row += w.rows
@@ -427,10 +427,10 @@ cdef bint take_in_hand(Work* w) noexcept nogil:
             w.rows = 0      # asked again, it says the same
             return False
         w.end_packed = 0
-        w.rows = min(w.blocks.rows_in_hand, w.product.m - w.first_row)
+        w.rows = min(w.blocks.resident_rows, w.product.m - w.first_row)
         w.row_tiles = ceil_div(w.rows, w.blocks.mc)
     w.first_packed = w.end_packed
-    w.end_packed = min(w.first_packed + w.blocks.blocks_in_hand, w.blocks.k_blocks)
+    w.end_packed = min(w.first_packed + w.blocks.resident_blocks, w.blocks.k_blocks)
     w.end_block = w.first_packed
     w.packed = False
     return True
@@ -446,7 +446,7 @@ cdef void group_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     elif w.kind == SUM:
         sum_parts(w)
     else:
-        compute_tile(w, task, <Own*> (group.own + worker * group.own_bytes))
+        compute_tile(w, task, <Packed*> (group.own + worker * group.own_bytes))
 
 
 # --- products
@@ -495,7 +495,7 @@ cdef void share_out(Group* group, char* scratch, int n_threads) noexcept nogil:
         group.own_bytes = max(group.own_bytes, group.works[i].blocks.own_bytes)
     group.own = scratch
     for worker in range(n_threads):
-        (<Own*> (group.own + worker * group.own_bytes)).packed = -1
+        (<Packed*> (group.own + worker * group.own_bytes)).packed = -1
 
 cdef bint multiply(Session* session, const Kernels* kernels, const Product* products, int count, void* scratch,
                    Py_ssize_t scratch_bytes) noexcept nogil:

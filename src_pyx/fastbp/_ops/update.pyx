@@ -6,7 +6,7 @@ Design
     through the parameters, in one phase of its own or as the end of each gradient; `end_step` takes the averages and counts.
     What a rule carries from step to step changes in the last act alone, so that an interrupted step has left nothing behind.
 (b) Parameters with hyper-parameters or penalties of their own are parts of the flat vector, whose ends are those of the parameters'
-    arrays. Whoever updates a piece need not know: `apply_rule` cuts it.
+    arrays. Code that updates a piece need not know them: `apply_rule` cuts it.
 (c) A kernel takes its gradient with the penalties' share, within its limit, and scaled to the norm that is allowed, so none of these
     needs a pass of its own, and gradients are never changed. The norm alone needs all gradients first: a rule that asks for it is
     not fused.
@@ -123,7 +123,7 @@ cdef void sink_tile(const Kernels* kernels, const Sink* s, Py_ssize_t row, Py_ss
         return
     t.c, t.c_row = scratch, t.n * kernels.itemsize
     t.c_begin, t.c_end = scratch, scratch + t.m * t.c_row
-    t.soon, t.soon_row = parameter, s.parameter_row
+    t.prefetch_c, t.prefetch_c_row = parameter, s.parameter_row
 
 cdef void sink_rows(const Kernels* kernels, const Sink* s, Py_ssize_t row, Py_ssize_t column, const char* values, Py_ssize_t values_row,
                     Py_ssize_t rows, Py_ssize_t n) noexcept nogil:

@@ -11,7 +11,7 @@ Design
     context are therefore read after it is taken, and a word that comes round again does no harm.
 (c) The caller works too, and waits only until the tasks that were *taken* are done. A worker that the system has not
     scheduled delays no other.
-(d) Whoever waits spins for SPIN_NS, then sleeps on a condition. The flags that announce a sleeper and the word it waits for
+(d) A thread that waits spins for SPIN_NS, then sleeps on a condition. The flags that announce a sleeper and the word it waits for
     are both sequentially consistent, so one of the two sides sees the other: no wake-up is lost. Each worker has a condition of
     its own: a phase wakes none that has no part in it, and no more than it has tasks.
 (e) The team serves one session at a time. A second caller finds it taken and runs alone on its own thread, as does a caller
