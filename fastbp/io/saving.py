@@ -166,7 +166,7 @@ def _check_specs(path: Path, specs: Mapping[str, tuple[str, tuple[int, ...]]], a
 
 
 def _digest(version: int, architecture: str, arrays: _Arrays, beside: Mapping[str, str] | None = None) -> str:
-    """SHA-256 of everything a file says. It finds damage, but no forgery: a program that changes a file can write another digest."""
+    """SHA-256 of everything a file says. It finds damage, but no forgery."""
     import hashlib
 
     strings = [architecture, dict(sorted(beside.items()))] if beside else [architecture]

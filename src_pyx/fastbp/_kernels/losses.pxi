@@ -383,10 +383,10 @@ cdef double clipped_softmax_nll(const real* x, const real* t, int64_t label, con
     sum_begin(&s)
     for i from 0 <= i < n by VL:
         u = some_shares(t, label, o, i, n)
-        sum_add(&s, vsel(veq(u, zero), zero, u * clipped((shift - load_some(x + i, n - i, 0)) + end, o)))
+        sum_add(&s, vsel(veq(u, zero), zero, u * clipped_cost((shift - load_some(x + i, n - i, 0)) + end, o)))
     return sum_end(&s)
 
-cdef inline vec clipped(vec cost, const LossOptions* o) noexcept nogil:
+cdef inline vec clipped_cost(vec cost, const LossOptions* o) noexcept nogil:
     return vmax(vset(o.least), vmin(vset(o.most), cost))    # NaN stays
 
 declare_loss(b"softmax_nll", ANY_VALUES, softmax_nll, softmax_nll_label, softmax_nll_labels)
@@ -463,7 +463,7 @@ cdef double clipped_sigmoid_nll(const real* x, const real* t, const LossOptions*
         e = vexp_below_one(zero - vabs(v))
         u = one + e
         even = log1p_of_power(e, u, one / u)
-        loss = a * clipped(even + vmax(zero, v), o) + b * clipped(even + vmax(zero, zero - v), o)
+        loss = a * clipped_cost(even + vmax(zero, v), o) + b * clipped_cost(even + vmax(zero, zero - v), o)
         sum_add(&s, loss if n - i >= VL else vkeep_part(loss, <int> (n - i)))
     return sum_end(&s)
 
