@@ -524,3 +524,10 @@ def test_validation_in_parts_of_a_sum_of_losses_that_weigh_labels(monkeypatch: p
     for its in (weight, None):
         got = data.Validation(x, t, its).loss(net)
         assert got == pytest.approx(net.loss_value(x, t, sample_weight=its), rel=1e-14)
+
+
+def test_the_old_name_of_the_batch_iterator_warns() -> None:
+    with pytest.warns(DeprecationWarning, match="Stream is BatchIterator now"):
+        assert fastbp.data.Stream is fastbp.data.BatchIterator
+    with pytest.raises(AttributeError, match="no attribute 'Streams'"):
+        _ = fastbp.data.Streams

@@ -556,14 +556,17 @@ def test_units_with_the_old_take_chance_are_called() -> None:
 
     unit, new = Old(), fastbp.Dropout(0.5)
     net = fastbp.Network(fastbp.Linear(3, 2), unit, loss=fastbp.MSE(), dtype="float64", seed=7)
-    net.value_and_grad(np.ones((4, 3)), np.ones((4, 2)))
+    with pytest.warns(DeprecationWarning, match=r"Old\.take_chance: the method is called set_rng_position now"):
+        net.value_and_grad(np.ones((4, 3)), np.ones((4, 2)))
     assert unit.position == (7, 0, 0)
-    new.take_chance(7, 3, 1, 0)  # called by the old name
+    with pytest.warns(DeprecationWarning, match="take_chance is called set_rng_position now"):
+        new.take_chance(7, 3, 1, 0)
     other = fastbp.Dropout(0.5)
     other.set_rng_position(7, 3, 1, 0)
     x = np.ones((5, 8))
     assert_same_bits(new.forward(x), other.forward(x))
-    PythonUnit().take_chance(7, 3, 1, 0)  # a unit with neither ignores it
+    with pytest.warns(DeprecationWarning, match="take_chance is called set_rng_position now"):
+        PythonUnit().take_chance(7, 3, 1, 0)  # a unit with neither ignores it
 
 
 def test_a_users_optimizer_gets_the_accumulated_gradient() -> None:

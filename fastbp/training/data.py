@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -454,9 +455,6 @@ class BatchIterator:
         return x, t, None if weight is None else np.ascontiguousarray(weight)
 
 
-Stream = BatchIterator  # its old name
-
-
 def _joined(batches: list[Batch]) -> Batch:
     """Batches one under another."""
     xs, ts, weights = zip(*batches, strict=True)
@@ -798,3 +796,10 @@ def _labels_to_stratify(t: Any, stratify: object) -> Any:
         if stratify:
             raise ValueError(f"stratify=True needs labels, but t holds rows of shape {t.shape}") from None
         return None
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Stream":
+        warnings.warn("fastbp.training.data.Stream is BatchIterator now", DeprecationWarning, stacklevel=2)
+        return BatchIterator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

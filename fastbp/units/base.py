@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -142,6 +143,8 @@ class Unit:
             The place of the first row in the step's batch: not 0 where that comes in several parts.
         """
         if type(self).take_chance is not Unit.take_chance:
+            message = f"{type(self).__name__}.take_chance: the method is called set_rng_position now"
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
             self.take_chance(seed, stream, step, first_row)
 
     def take_chance(self, seed: int, stream: int, step: int, first_row: int) -> None:
@@ -152,6 +155,7 @@ class Unit:
         seed, stream, step, first_row : int
             As for `set_rng_position`.
         """
+        warnings.warn("take_chance is called set_rng_position now", DeprecationWarning, stacklevel=2)
         if type(self).set_rng_position is not Unit.set_rng_position:
             self.set_rng_position(seed, stream, step, first_row)
 

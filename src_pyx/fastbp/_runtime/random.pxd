@@ -68,16 +68,8 @@ cdef inline double uniform_at(uint64_t seed, uint64_t stream, uint64_t position)
     return unit_double(word_at(seed, stream, position))
 
 
-# Reorders index[0..n), every order being equally likely; reads the stream from position 0 on.
-cdef void shuffle(
-    int64_t* index,                 # IN OUT  n entries
-    Py_ssize_t n,
-    uint64_t seed,
-    uint64_t stream,
-) noexcept nogil
-
-
-# The same from any position; returns the position after the last word read.
+# Reorders index[0..n), every order being equally likely, by the stream from this position on; returns the position after the last word
+# read.
 cdef uint64_t shuffle_from(
     int64_t* index,                 # IN OUT  n entries
     Py_ssize_t n,

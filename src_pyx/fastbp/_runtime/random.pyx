@@ -1,4 +1,4 @@
-"""Fills and shuffles from the Philox core in _random.pxd.
+"""Fills and shuffles from the Philox core in random.pxd.
 
 Design
 ------
@@ -176,15 +176,6 @@ cdef uint64_t shuffle_from(
         index[i] = index[partner]
         index[partner] = kept
     return position
-
-
-cdef void shuffle(
-    int64_t* index,                 # IN OUT  n entries
-    Py_ssize_t n,
-    uint64_t seed,
-    uint64_t stream,
-) noexcept nogil:
-    shuffle_from(index, n, seed, stream, 0)
 
 
 # ---------------------------------------------------------------- for Python
