@@ -947,7 +947,7 @@ def test_an_update_counts_steps_and_refuses_read_only_arrays() -> None:
 
 
 def test_lock_admits_one_thread() -> None:
-    lock = _engine.Gate()
+    lock = _engine.CallLock()
     with lock:
         with pytest.raises(RuntimeError, match="at work in another thread"), lock:
             pytest.fail("a second one was let in")

@@ -94,9 +94,9 @@ class NetworkCore:
         # What the engine was last handed for an optimizer: made anew, it would take longer than a small step.
         self._update_made: MadeUpdate | None = None
         # An engine lets in one call at a time; this does it for calls that go through several.
-        self._own_lock = _engine.Gate()
+        self._own_lock = _engine.CallLock()
         # One step of several gradients at a time: between them no call is in the network.
-        self._stepping = _engine.Gate()
+        self._stepping = _engine.CallLock()
         self._recorded: Recorder | None = None
 
     def _bind(self) -> None:
@@ -425,7 +425,7 @@ class NetworkCore:
         return dx
 
     @property
-    def _lock(self) -> _engine.Gate:
+    def _lock(self) -> _engine.CallLock:
         """What lets one call at a time into the network."""
         return self._own_lock if self._whole is None else self._whole.engine
 

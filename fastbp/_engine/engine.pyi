@@ -15,12 +15,12 @@ _Floats = NDArray[np.floating[Any]]
 _Rows = _Floats | SparseRows
 
 @disjoint_base
-class Gate:
+class CallLock:
     def __enter__(self) -> None: ...
     def __exit__(self, *_: object) -> None: ...
 
 @disjoint_base
-class Engine(Gate):
+class Engine(CallLock):
     n_in: int
     n_out: int
     widest: int

@@ -52,8 +52,8 @@ UNITS = frozenset(unit_names())
 MERGES = {"sum": MERGE_SUM, "mean": MERGE_MEAN, "concat": MERGE_CONCAT}
 
 
-cdef class Gate:
-    """`with gate:` lets one caller in; a second one gets the RuntimeError."""
+cdef class CallLock:
+    """A lock that is never waited for: `with lock:` lets one caller in, and a second one gets a RuntimeError."""
     cdef int entered
 
     def __enter__(self):
@@ -112,7 +112,7 @@ cdef bint prediction_work(void* what, Session* session) noexcept nogil:
     return predict_rows(session, <Prediction*> what)
 
 
-cdef class Engine(Gate):
+cdef class Engine(CallLock):
     """A graph of units with its buffers.
 
     Parameters

@@ -187,7 +187,7 @@ cdef class Update(Parts):
 
     cpdef follow(self, cnp.ndarray rates):
         """Take other learning rates: (steps, groups), of the steps that follow. They are used from the next `begin` on, which is behind
-        a gate: another thread may be at work with those that there are."""
+        the engine's lock: another thread may be at work with those that there are."""
         if cnp.PyArray_NDIM(rates) != 2 or cnp.PyArray_DIM(rates, 1) != self.rule.n_groups:
             raise ValueError(f"rates have shape {(<object> rates).shape}, expected (steps, {self.rule.n_groups})")
         self.rates = rates
