@@ -401,7 +401,7 @@ ENGINE = [
         "dx + row * n * kernels.itemsize, n, adds)",
         "dx + row * n * kernels.itemsize, n, adds and not FAULT)",
         "composites -k diamond or agree or differences",
-        "itemsize",
+        "kernels.itemsize",
     ),
     # A row of no weight leaves the gradient that was there before.
     Fault(
