@@ -119,7 +119,7 @@ def plateau_by_hand(
 ) -> list[float]:
     rate, best, bad, rest, rates = 0.5, math.inf, 0, 0, []
     for loss in LOSSES:
-        better = loss < best * (1 - threshold)
+        better = loss < best - threshold * abs(best) if best < math.inf else loss < best
         best, bad = (loss, 0) if better else (best, bad + 1)
         if rest:
             rest, bad = rest - 1, 0
@@ -140,6 +140,23 @@ def test_reduce_on_plateau(options: dict[str, Any]) -> None:
         again = ReduceOnPlateau(0.5, **options)
         again.set_state(None, schedule.get_state())
         assert again.get_state() == schedule.get_state()
+
+
+@pytest.mark.parametrize("level", [1.0, 0.0, -1.0])
+def test_a_flat_or_rising_loss_is_no_progress_whatever_its_sign(level: float) -> None:
+    flat, rising = (ReduceOnPlateau(0.1, factor=0.5, patience=2) for _ in range(2))
+    for i in range(5):
+        flat.observe(level)
+        rising.observe(level + 5e-5 * i)
+    assert flat(1) == rising(1) == 0.05
+    assert flat.get_state()["best"] == rising.get_state()["best"] == level
+
+
+def test_a_loss_below_zero_must_fall_by_its_share_of_the_best() -> None:
+    schedule = ReduceOnPlateau(0.1, factor=0.5, patience=0, threshold=0.25)
+    for loss, best in ((-1.0, -1.0), (-1.25, -1.0), (-1.5, -1.5)):
+        schedule.observe(loss)
+        assert schedule.get_state()["best"] == best
 
 
 @pytest.mark.bridge

@@ -389,8 +389,8 @@ class InverseScaling(Frozen, Schedule):
 class ReduceOnPlateau(Schedule):
     """A rate that falls by a factor where the loss has not become better for some epochs (torch's ReduceLROnPlateau).
 
-    A loss is better if it is below best * (1 - threshold). After more than ``patience`` epochs that are not, the rate
-    is multiplied by the factor; the next ``cooldown`` epochs do not count.
+    A loss is better if it is below best - threshold * abs(best). After more than ``patience`` epochs that are not, the
+    rate is multiplied by the factor; the next ``cooldown`` epochs do not count.
 
     Parameters
     ----------
@@ -448,7 +448,8 @@ class ReduceOnPlateau(Schedule):
 
     def observe(self, loss: float) -> None:
         """Take the loss of an epoch into account; NaN is not better than anything."""
-        if loss < self._best * (1 - self.threshold):
+        # Not best - threshold * abs(best), which is NaN for the first loss: the best is inf before it.
+        if loss < self._best * (1 - math.copysign(self.threshold, self._best)):
             self._best, self._bad = float(loss), 0
         else:
             self._bad += 1
