@@ -14,7 +14,7 @@ Design
 """
 from libc.string cimport memset
 
-from fastbp._engine.graph cimport INPUT, LINEAR, Graph, Pass, Unit, cost_of_batch, ops_of
+from fastbp._engine.graph cimport LINEAR, Graph, Pass, Unit, cost_of_batch, ops_of, reads_x
 from fastbp._engine.kinds cimport begin_columns
 from fastbp._engine.passes cimport backward_rows, copy_rows, forward_rows, losses_of_rows
 from fastbp._ops.csr cimport transpose_group
@@ -51,7 +51,7 @@ cdef Py_ssize_t bytes_of_worker(const Graph* graph) noexcept nogil:
     cdef int i
     for i in range(graph.n_units):
         strip = max(strip, graph.units[i].ops.strip_bytes(graph, i))
-        if graph.units[i].sources[0] == INPUT and not graph.copies_x:
+        if reads_x(graph, i):
             strip = max(strip, graph.sparse_linear.strip_bytes(graph, i))
     return padded(graph.own_bytes + strip)
 

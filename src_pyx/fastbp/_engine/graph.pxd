@@ -204,6 +204,10 @@ cdef inline bint wants(const Graph* graph, int i, bint need_dx) noexcept nogil:
     """Is the gradient at that output needed?"""
     return need_dx or (i != INPUT and graph.units[i].wanted)
 
+cdef inline bint reads_x(const Graph* graph, int i) noexcept nogil:
+    """Does it read the rows of x themselves, and no dense copy of them?"""
+    return graph.units[i].sources[0] == INPUT and not graph.copies_x
+
 cdef inline const UnitOps* ops_of(const Pass* p, int i) noexcept nogil:
     if p.batch.sparse != NULL and p.graph.units[i].sources[0] == INPUT:
         return p.graph.sparse_linear

@@ -240,6 +240,6 @@ cdef Py_ssize_t scratch_bytes(const Graph* graph, Py_ssize_t rows, int threads) 
     cdef int i
     for i in range(graph.n_units):
         most = max(most, graph.units[i].ops.scratch_bytes(graph, i, rows, threads))
-        if graph.units[i].sources[0] == INPUT and not graph.copies_x:
+        if reads_x(graph, i):
             most = max(most, graph.sparse_linear.scratch_bytes(graph, i, rows, threads))
     return most

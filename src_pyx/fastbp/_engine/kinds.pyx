@@ -12,7 +12,7 @@ from libc.string cimport memmove
 
 from fastbp._engine.graph cimport (
     ACTIVATION, INPUT, LINEAR, MERGE, MERGE_CONCAT, MERGE_MEAN, NO_UNIT, Batch, Graph, Pair, Pass, Unit, UnitOps, add_branch,
-    adds_to, input_grad, is_in_place, wants, width_of,
+    adds_to, input_grad, is_in_place, reads_x, wants, width_of,
 )
 from fastbp._kernels.table cimport MAX_UNIT_PARAMETERS, Kernels, SparseTile, Tile, UnitCall
 from fastbp._ops.csr cimport (

@@ -28,7 +28,7 @@ cdef void input_operand(const Pass* p, int i, const char** x, Py_ssize_t* row, P
     """What it reads, where that lies."""
     cdef int source = p.graph.units[i].sources[0]
     cdef Py_ssize_t itemsize = p.graph.kernels.itemsize
-    if source == INPUT and not p.graph.copies_x:
+    if reads_x(p.graph, i):
         x[0], row[0], step[0] = p.batch.x, p.batch.x_row, p.batch.x_step
     else:
         x[0], row[0], step[0] = p.buffers.out[source], p.graph.units[i].n_in * itemsize, itemsize
@@ -139,10 +139,9 @@ cdef void take_packed(const Pass* p, int i, const Product* q, Tile* t) noexcept 
     """See (c); and while the tile computes, it asks for the rows of x that come next."""
     cdef const Kernels* kernels = p.graph.kernels
     cdef const Unit* unit = &p.graph.units[i]
-    cdef bint reads_x = unit.sources[0] == INPUT and not p.graph.copies_x
     cdef Py_ssize_t itemsize = kernels.itemsize, panel = kernels.mr * q.k * itemsize
     cdef char* place = p.packing.rows
-    if p.packing.packs_x if reads_x else is_far(unit.n_in * itemsize):
+    if p.packing.packs_x if reads_x(p.graph, i) else is_far(unit.n_in * itemsize):
         t.a, t.a_row, t.a_step, t.a_panel = place, itemsize, kernels.mr * itemsize, panel
         t.a_begin, t.a_end = place, place + ceil_div(t.m, <Py_ssize_t> kernels.mr) * panel
         kernels.pack_a(q.a, q.a_row, q.a_step, t.m, q.k, place, t.a_end)

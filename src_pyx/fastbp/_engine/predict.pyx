@@ -18,7 +18,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 from fastbp._engine.graph cimport (
-    INPUT, LINEAR, Batch, Buffers, Graph, Packing, Pass, Unit, is_in_place, pass_init,
+    INPUT, LINEAR, Batch, Buffers, Graph, Packing, Pass, Unit, is_in_place, pass_init, reads_x,
 )
 from fastbp._engine.passes cimport copy_rows, forward_pass, forward_rows
 from fastbp._kernels.table cimport MAX_OPTIONS, Kernels
@@ -80,12 +80,10 @@ cdef void workspace_needs(const Graph* graph, const Batch* batch, Workspace* spa
 
 cdef Py_ssize_t packed_row_bytes(const Graph* graph, const Workspace* space) noexcept nogil:
     cdef Py_ssize_t most = 0, row
-    cdef bint reads_x
     cdef int i
     for i in range(graph.n_units):
         row = graph.units[i].n_in * graph.kernels.itemsize
-        reads_x = graph.units[i].sources[0] == INPUT and not graph.copies_x
-        if graph.units[i].kind == LINEAR and (space.packs_x if reads_x else is_far(row)):
+        if graph.units[i].kind == LINEAR and (space.packs_x if reads_x(graph, i) else is_far(row)):
             most = max(most, row)
     return most
 
