@@ -135,7 +135,7 @@ def test_views_by_name(rng: np.random.Generator) -> None:
     assert grads["2.weight"].shape == (7, 6, 5)
     assert all(np.shares_memory(view, grads.flat) for view in grads.values())
     assert repr(grads).startswith("SampleGradients(0.weight (7, 4, 6), 0.bias (7, 6)")
-    with pytest.raises(KeyError, match=r"'0\.scale'; known are '0\.weight', '0\.bias'"):
+    with pytest.raises(KeyError, match=r"gradients has no '0\.scale': known are '0\.weight', '0\.bias'"):
         grads["0.scale"]
 
 

@@ -11,18 +11,20 @@ import contextlib
 import weakref
 from collections.abc import Iterator, Mapping
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastbp import _config, _engine, losses
 from fastbp import _validate as check
+from fastbp._assign import ArrayDict, ArrayTuple, fixed, write
 from fastbp._core.gradients import Gradients, aligned_zeros, views_of
 from fastbp._core.graph import check_chain, elements, flatten, parameter_shapes, states_of, streams_of, walk
 from fastbp._core.inputs import Inputs
 from fastbp._core.segments import EngineSegment, Recorder, cut, run_backward, run_forward
-from fastbp._validate import FloatArray
+from fastbp._core.turns import Turns
+from fastbp._validate import FloatArray, Reduction
 from fastbp.losses import Loss
 from fastbp.optim import Optimizer, RuleOptimizer, check_optimizer
 from fastbp.optim._state import linear_weights, ranges
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from fastbp.optim.averages import Average
 
 __all__ = ["NetworkCore"]
+
+REDUCTIONS = ("mean", "sum")  # of a network's loss: one number
 
 
 class MadeUpdate(NamedTuple):
@@ -50,6 +54,15 @@ class MadeUpdate(NamedTuple):
 class NetworkCore:
     """A chain of units, and the loss at its end; see `Network` for its arguments and attributes."""
 
+    _cures: ClassVar[dict[str, str]] = {
+        "weights": "net.weights[i] = values writes into one of them",
+        "biases": "net.biases[i] = values writes into one of them",
+        "gradients": 'net.gradients["0.weight"] = values writes into one of them',
+        "training": "net.train() and net.eval() set it",
+        "dtype": "net.copy(dtype) makes a network of another one",
+        "loss": "make another network, and copy the parameters: other.flat_parameters = net.flat_parameters",
+    }
+
     def __init__(
         self,
         *chain: Unit,
@@ -62,23 +75,20 @@ class NetworkCore:
         check_chain(chain)
         loss = losses.checked_loss(loss)
         self._l1, self._l2 = check.real("l1", l1, at_least=0), check.real("l2", l2, at_least=0)
-        self.units = chain
-        self.loss = loss
-        self.dtype = check.float_dtype("dtype", dtype)
+        self._units = chain
+        self._loss = loss
+        self._dtype = check.float_dtype("dtype", dtype)
         self._seed = Philox(seed).seed
         self._items = flatten(chain, None)
-        self.n_in: int | None = self._items[0].n_in
-        self.n_out: int | None = self._items[-1].n_out
         self._inputs = Inputs(chain, loss, self.dtype, self.n_in, self.n_out)
         shapes = parameter_shapes(chain)
-        self.n_parameters = sum(map(prod, shapes.values()))
-        self.flat_parameters = aligned_zeros(self.n_parameters, self.dtype)
-        self.parameters = views_of(self.flat_parameters, shapes)
+        self._flat = aligned_zeros(sum(map(prod, shapes.values())), self.dtype)
+        self._parameters = ArrayDict(views_of(self._flat, shapes), "parameters")
         linear = tuple(path for path, unit in walk(chain) if isinstance(unit, Linear))
-        self._gradients = Gradients(aligned_zeros(self.n_parameters, self.dtype), shapes, linear)
+        self._gradients = Gradients(aligned_zeros(self._flat.size, self.dtype), shapes, linear)
         self._has_gradients = True  # are the last gradients in there?
-        self.weights = tuple(self.parameters[f"{path}.weight"] for path in linear)
-        self.biases = tuple(self.parameters[f"{path}.bias"] for path in linear)
+        self._weights = ArrayTuple((self._parameters[f"{path}.weight"] for path in linear), "weights")
+        self._biases = ArrayTuple((self._parameters[f"{path}.bias"] for path in linear), "biases")
         self._streams = streams_of(chain)
         self._steps = self._first_row = 0
         self._training = True
@@ -95,6 +105,7 @@ class NetworkCore:
         self._update_made: MadeUpdate | None = None
         # An engine lets in one call at a time; this does it for calls that go through several.
         self._own_lock = _engine.CallLock()
+        self._turns = Turns()
         # One step of several gradients at a time: between them no call is in the network.
         self._stepping = _engine.CallLock()
         self._recorded: Recorder | None = None
@@ -127,9 +138,71 @@ class NetworkCore:
         found = (unit for value in values.values() for unit in _config.instances(value, Unit))
         return sum(map(elements, found))
 
-    # ---- modes
+    # ---- what it was made of
+
+    @fixed
+    def units(self) -> tuple[Unit, ...]:
+        """The chain."""
+        return self._units
+
+    @fixed
+    def loss(self) -> Loss:
+        """What stands at the end of the chain."""
+        return self._loss
+
+    @fixed
+    def dtype(self) -> np.dtype[Any]:
+        """Of parameters, inputs and gradients."""
+        return self._dtype
+
+    @fixed
+    def n_in(self) -> int | None:
+        """The number of inputs; None where it is not known before a user's unit runs."""
+        return self._items[0].n_in
+
+    @fixed
+    def n_out(self) -> int | None:
+        """The number of outputs; None where it is not known before a user's unit runs."""
+        return self._items[-1].n_out
+
+    @fixed
+    def n_parameters(self) -> int:
+        """How many numbers the parameters are."""
+        return self._flat.size
+
+    # ---- parameters: an assignment writes into their memory
 
     @property
+    def flat_parameters(self) -> FloatArray:
+        """All parameters, shape (n_parameters,), in their order."""
+        return self._flat
+
+    @flat_parameters.setter
+    def flat_parameters(self, values: ArrayLike) -> None:
+        write("flat_parameters", self._flat, values)
+
+    @property
+    def parameters(self) -> ArrayDict:
+        """Views into ``flat_parameters`` by name."""
+        return self._parameters
+
+    @parameters.setter
+    def parameters(self, values: Mapping[str, ArrayLike]) -> None:
+        self._parameters.replace(values)
+
+    @fixed
+    def weights(self) -> ArrayTuple:
+        """The views of the linear units' weights, in their order."""
+        return self._weights
+
+    @fixed
+    def biases(self) -> ArrayTuple:
+        """The views of the linear units' biases, in their order."""
+        return self._biases
+
+    # ---- modes
+
+    @fixed
     def training(self) -> bool:
         """Whether `forward` and the gradients are those of training; set by `train` and `eval`."""
         return self._training
@@ -161,7 +234,7 @@ class NetworkCore:
     def _set_training(self, training: bool) -> None:
         self._training = training
         for unit in self.units:
-            unit.training = training
+            unit._set_training(training)
         for engine in self._engines():
             engine.training = training
 
@@ -172,7 +245,7 @@ class NetworkCore:
             yield
         finally:
             for unit in self.units:
-                unit.training = self._training
+                unit._set_training(self._training)
 
     def _engines(self) -> Iterator[_engine.Engine]:
         for segment in self._segments:
@@ -220,18 +293,22 @@ class NetworkCore:
         self.steps = self.steps + 1
 
     @property
-    def state(self) -> dict[str, FloatArray]:
+    def state(self) -> ArrayDict:
         """What training keeps beside the parameters, such as running statistics, by unit and name."""
-        return states_of(self.units)
+        return ArrayDict(states_of(self.units), "state")
+
+    @state.setter
+    def state(self, values: Mapping[str, ArrayLike]) -> None:
+        self.state.replace(values)
 
     # ---- penalties
 
-    @property
+    @fixed
     def l1(self) -> float:
         """The factor of sum|w| in the loss, over the weights of the linear units."""
         return self._l1
 
-    @property
+    @fixed
     def l2(self) -> float:
         """The factor of sum w² / 2 in the loss, over the weights of the linear units."""
         return self._l2
@@ -255,7 +332,7 @@ class NetworkCore:
             self._penalty.add_penalty(grads.flat)
         return loss + self._penalty.penalty()
 
-    def _penalize(self, loss: float, grads: Gradients | None = None) -> float:
+    def _penalize(self, loss: float, grads: Gradients) -> float:
         """Return the loss with the penalties' value, like `_with_penalty`, but acquire the lock for it."""
         if self._penalty is None:
             return loss
@@ -264,7 +341,7 @@ class NetworkCore:
 
     # ---- gradients
 
-    @property
+    @fixed
     def gradients(self) -> Gradients:
         """What the last `value_and_grad` or `backward` computed.
 
@@ -285,9 +362,15 @@ class NetworkCore:
         self._has_gradients = valid
 
     def value_and_grad(
-        self, x: FloatArray, t: ArrayLike, *, sample_weight: ArrayLike | None = None, out: Gradients | None = None
+        self,
+        x: FloatArray,
+        t: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        reduction: str = "mean",
+        out: Gradients | None = None,
     ) -> tuple[float, Gradients]:
-        """Compute the mean loss and its gradient at every parameter.
+        """Compute the loss and its gradient at every parameter.
 
         Parameters
         ----------
@@ -297,6 +380,8 @@ class NetworkCore:
             Targets, as the loss takes them.
         sample_weight : array_like, shape (n,), optional
             A factor for each row's loss; the mean divides by their sum.
+        reduction : {"mean", "sum"}
+            What becomes of the rows' losses. The network's penalties are added once, as they are.
         out : Gradients, optional
             Where the gradients go (from ``grads.copy()``); otherwise ``net.gradients``.
 
@@ -315,18 +400,19 @@ class NetworkCore:
             The network is at work in another thread.
         """
         if self._whole is None:
-            return self._value_and_grad_in_python(x, t, sample_weight, out)
+            return self._value_and_grad_in_python(x, t, sample_weight, reduction, out)
         engine = self._whole.engine
-        if sample_weight is None and out is None:
+        if sample_weight is None and out is None and reduction == "mean":
             if (loss := engine.plain_gradient(x, t)) is not None:
                 self._has_gradients = True
                 return loss if self._penalty is None else self._penalize(loss, self._gradients), self._gradients
+        mean = reduction == "mean" or check.choice("reduction", reduction, REDUCTIONS) == "mean"
         x, t, weight = self._inputs.checked(engine, x, t, sample_weight)
         grads, table = self._gradients, self._whole.out
         if out is not None:
             grads = self._gradients.checked_out(out)
             table = grads.table(self._whole.names)
-        loss = engine.value_and_grad(x, t, weight, self._whole.table, table)
+        loss = engine.value_and_grad(x, t, weight, self._whole.table, table, mean)
         self._has_gradients = self._has_gradients or out is None
         return self._penalize(loss, grads), grads
 
@@ -342,19 +428,23 @@ class NetworkCore:
             return float(value), self._gradients
 
     def _value_and_grad_in_python(
-        self, x: FloatArray, t: ArrayLike, sample_weight: ArrayLike | None, out: Gradients | None
+        self, x: FloatArray, t: ArrayLike, sample_weight: ArrayLike | None, reduction: str, out: Gradients | None
     ) -> tuple[float, Gradients]:
+        check.choice("reduction", reduction, REDUCTIONS)
         x = self._inputs.checked_x(x)
         if self._inputs.checks_targets:
             # Before any unit counts or keeps something.
             t = self._inputs.checked_targets(t, x.shape[0])
             sample_weight = check.sample_weights(sample_weight, x.shape[0], self.dtype)
-            self._inputs.check_mean(t, sample_weight, x.shape[0])
+            if reduction == "mean":
+                self._inputs.check_mean(t, sample_weight, x.shape[0])
         if out is not None:
             self._gradients.checked_out(out)
         with self._own_lock:
             y = self._run_forward(x, self._training)
-            loss, dy = self.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")
+            loss, dy = self.loss.value_and_grad(
+                y, t, sample_weight=sample_weight, reduction=cast("Reduction", reduction)
+            )
             value = float(loss)
             self._run_backward(self._inputs.checked_dy(dy, y.shape), need_dx=False)
             self._has_gradients = True
@@ -397,13 +487,16 @@ class NetworkCore:
             self._forward_shape = y.shape
             return y
 
-    def backward(self, dy: FloatArray) -> FloatArray:
+    def backward(self, dy: FloatArray, *, reduction: str = "sum") -> FloatArray:
         """Compute the gradient at the input of the last `forward`; the parameters' are then in ``net.gradients``.
 
         Parameters
         ----------
         dy : ndarray of the network's dtype, shape (n, out)
             The gradient at the output.
+        reduction : {"sum", "mean"}
+            Whether dy is that of the loss, whose parts of all rows add up; or each row's of its own loss, of which the
+            mean is meant: all gradients are then divided by n.
 
         Returns
         -------
@@ -418,6 +511,8 @@ class NetworkCore:
         if self._forward_shape is None:
             raise RuntimeError("backward before forward: call forward(x) first")
         dy = self._inputs.checked_dy(dy, self._forward_shape)
+        if check.choice("reduction", reduction, REDUCTIONS) == "mean":
+            dy = dy / dy.dtype.type(max(1, len(dy)))
         with self._own_lock:
             dx = self._run_backward(dy, need_dx=True)
             self._has_gradients = True
@@ -479,11 +574,10 @@ class NetworkCore:
 
     def _output(self, x: FloatArray) -> FloatArray:
         x = self._inputs.checked_x(x)
-        with self._own_lock:
-            if self._whole is not None:
-                return self._run_forward(x, False)
-            with self._evaluating():
-                return self._run_forward(x, False)
+        if self._whole is not None:
+            return self._whole.engine.outputs(x, self._whole.table)
+        with self._turns, self._own_lock, self._evaluating():
+            return self._run_forward(x, False).copy()
 
     def outputs(self, x: FloatArray) -> FloatArray:
         """Return the outputs of the last unit in evaluation, as in a prediction.
@@ -498,10 +592,12 @@ class NetworkCore:
         ndarray of the network's dtype, shape (n, out)
             Always a fresh array.
         """
-        return self._output(x).copy()
+        return self._output(x)
 
-    def loss_value(self, x: FloatArray, t: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
-        """Compute the mean loss alone, in evaluation, penalties included.
+    def loss_value(
+        self, x: FloatArray, t: ArrayLike, *, sample_weight: ArrayLike | None = None, reduction: str = "mean"
+    ) -> float:
+        """Compute the loss alone, in evaluation, penalties included.
 
         Parameters
         ----------
@@ -510,6 +606,8 @@ class NetworkCore:
         t : array_like
             As for `value_and_grad`.
         sample_weight : array_like, shape (n,), optional
+            As for `value_and_grad`.
+        reduction : {"mean", "sum"}
             As for `value_and_grad`.
 
         Returns
@@ -522,19 +620,25 @@ class NetworkCore:
         TypeError, ValueError, RuntimeError
             As for `value_and_grad`.
         """
+        mean = reduction == "mean" or check.choice("reduction", reduction, REDUCTIONS) == "mean"
         if self._whole is None:
             y = self._output(x)
-            loss = float(self.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")[0])
-            return self._penalize(loss)
+            rows = self.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction=cast("Reduction", reduction))
+            return self._with_penalty(float(rows[0]))
         engine = self._whole.engine
         x, t, weight = self._inputs.checked(engine, x, t, sample_weight)
-        self._forward_shape = None
-        return self._penalize(engine.loss_value(x, t, weight, self._whole.table))
+        return self._with_penalty(engine.loss_value(x, t, weight, self._whole.table, mean))
 
     # ---- training
 
     def train_step(
-        self, x: FloatArray, t: ArrayLike, optimizer: Optimizer, *, sample_weight: ArrayLike | None = None
+        self,
+        x: FloatArray,
+        t: ArrayLike,
+        optimizer: Optimizer,
+        *,
+        sample_weight: ArrayLike | None = None,
+        reduction: str = "mean",
     ) -> float:
         """Make one step: forward, loss, backward and the optimizer's update, in one call.
 
@@ -547,6 +651,8 @@ class NetworkCore:
         optimizer : Optimizer
             It keeps its state for this network.
         sample_weight : array_like, shape (n,), optional
+            As for `value_and_grad`.
+        reduction : {"mean", "sum"}
             As for `value_and_grad`.
 
         Returns
@@ -562,11 +668,14 @@ class NetworkCore:
         state.
         """
         check_optimizer(optimizer)
+        mean = reduction == "mean" or check.choice("reduction", reduction, REDUCTIONS) == "mean"
         if optimizer.makes_whole_steps:
+            if not mean:
+                raise ValueError(f'{type(optimizer).__name__} minimises the mean loss: leave out reduction="sum"')
             with self._stepping:
                 return float(optimizer.step(self, x, t, sample_weight=sample_weight))  # type: ignore[attr-defined]
         if self._whole is None or optimizer.kind is None:
-            loss, grads = self.value_and_grad(x, t, sample_weight=sample_weight)
+            loss, grads = self.value_and_grad(x, t, sample_weight=sample_weight, reduction=reduction)
             self._update(optimizer, grads)
             return loss
         whole = self._whole
@@ -574,7 +683,7 @@ class NetworkCore:
         update, had_gradients = self._update_by(optimizer), self._has_gradients
         self._forward_shape, self._has_gradients = None, False
         try:
-            return whole.engine.train_step(x, t, weight, whole.table, whole.out, update)
+            return whole.engine.train_step(x, t, weight, whole.table, whole.out, update, mean)
         except (TypeError, ValueError):  # refused: nothing has been computed
             self._has_gradients = had_gradients
             raise

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from fastbp import _engine
+from fastbp._assign import ArrayDict, ArrayTuple, fixed, write
 from fastbp._validate import FloatArray
 
 __all__ = ["Gradients", "NamedViews", "aligned_zeros", "make_table", "views_of"]
@@ -44,16 +45,28 @@ def make_table(views: Mapping[str, FloatArray], names: tuple[tuple[str, ...], ..
 
 
 class NamedViews(Mapping[str, FloatArray]):
-    """A flat array, and its views by name."""
+    """A flat array, and its views by name: an assignment writes into its memory."""
+
+    _name: ClassVar[str] = "gradients"
 
     def __init__(self, flat: FloatArray, shapes: Shapes) -> None:
-        self.flat = flat
-        self._views = views_of(flat, shapes)
+        self._flat = flat
+        self._views = ArrayDict(views_of(flat, shapes), self._name)
+
+    @property
+    def flat(self) -> FloatArray:
+        """All elements, in the order of the views."""
+        return self._flat
+
+    @flat.setter
+    def flat(self, values: ArrayLike) -> None:
+        write("flat", self._flat, values)
 
     def __getitem__(self, name: str) -> FloatArray:
-        if name not in self._views:
-            raise KeyError(f"{name!r}; known are {', '.join(map(repr, self._views))}")
         return self._views[name]
+
+    def __setitem__(self, name: str, values: ArrayLike) -> None:
+        self._views[name] = values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._views)
@@ -97,12 +110,27 @@ class Gradients(NamedViews):
     (['0.weight', '0.bias'], (2, 1), (3,))
     """
 
+    _cures: ClassVar[dict[str, str]] = {
+        "weights": "grads.weights[i] = values writes into one of them",
+        "biases": "grads.biases[i] = values writes into one of them",
+    }
+
     def __init__(self, flat: FloatArray, shapes: dict[str, tuple[int, ...]], linear: tuple[str, ...]) -> None:
         super().__init__(flat, shapes)
         self._shapes, self._linear = shapes, linear  # by name; where the linear units are
-        self.weights = tuple(self._views[f"{path}.weight"] for path in linear)
-        self.biases = tuple(self._views[f"{path}.bias"] for path in linear)
+        self._weights = ArrayTuple((self._views[f"{path}.weight"] for path in linear), "weights")
+        self._biases = ArrayTuple((self._views[f"{path}.bias"] for path in linear), "biases")
         self._tables: dict[tuple[tuple[str, ...], ...], _engine.Table] = {}
+
+    @fixed
+    def weights(self) -> ArrayTuple:
+        """Those of the linear units' weights, in their order."""
+        return self._weights
+
+    @fixed
+    def biases(self) -> ArrayTuple:
+        """Those of the linear units' biases, in their order."""
+        return self._biases
 
     def copy(self) -> Gradients:
         """Return an equal object with an array of its own, which no network overwrites.

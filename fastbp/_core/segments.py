@@ -32,15 +32,21 @@ __all__ = ["EngineSegment", "Recorder", "Segment", "cut", "run_backward", "run_f
 class Owner(Protocol):
     """What the segments read of the network that they are cut from."""
 
-    loss: Loss
-    dtype: np.dtype[Any]
-    parameters: dict[str, FloatArray]
     _items: list[Item]
     _gradients: Gradients
     _inputs: Inputs
     _streams: dict[int, int]
     _first_row: int
     _forward_shape: tuple[int, ...] | None
+
+    @property
+    def loss(self) -> Loss: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    @property
+    def parameters(self) -> Mapping[str, FloatArray]: ...
 
     @property
     def seed(self) -> int: ...
@@ -154,7 +160,7 @@ class PythonSegment(Segment):
 
     def forward(self, x: FloatArray, training: bool) -> FloatArray:
         self.shape = x.shape
-        self.unit.training = training
+        self.unit._set_training(training)
         net = self.net
         self.unit.set_rng_position(net.seed, net._streams.get(id(self.unit), 0), net.steps, net._first_row)
         y = self._checked("forward", self.unit.forward(x))

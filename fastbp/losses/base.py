@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastbp import _config, _ops, functional
 from fastbp import _validate as check
+from fastbp._assign import SetOnce
 from fastbp._frozen import Record
 from fastbp._validate import FloatArray, Reduction
 from fastbp.functional import _calls
@@ -85,7 +86,7 @@ LINKS: dict[str, Link] = {
 # ---- the protocol ----------------------------------------------------------------------------------------------------
 
 
-class Loss:
+class Loss(SetOnce):
     """Base of all losses; derive from it and define ``value_and_grad`` to write your own.
 
     There is no need to call ``super().__init__()``.
@@ -333,6 +334,7 @@ class RuleLoss(Loss):
     """
 
     rule: ClassVar[LossRule]
+    _constants: ClassVar[tuple[str, ...]] = ("rule",)
     _options: Mapping[str, Any]  # the class's own are the defaults
 
     def __init__(self, *given: Any, **options: Any) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike
 
 from fastbp import _validate as check
 from fastbp import initializers, losses, units
+from fastbp._assign import fixed
 from fastbp.losses import Loss, RuleLoss
 from fastbp.network._network import Network
 from fastbp.reference import ACTIVATIONS, UNITS
@@ -76,9 +77,7 @@ class MLP(Network):
         if init is not None:
             initializers.lookup(init)
         check.float_dtype("dtype", dtype)
-        self.sizes = _check_sizes(sizes)
-        self.hidden = hidden
-        self.init = init
+        vars(self).update(sizes=_check_sizes(sizes), hidden=hidden, init=init)
         layers = len(self.sizes) - 2
         if not isinstance(made, Unit) and len(made) != layers:
             raise ValueError(f"hidden has {len(made)} entries, expected {layers}: one for each hidden layer")
@@ -88,6 +87,24 @@ class MLP(Network):
             if i < layers:
                 chain.append(made.fresh() if isinstance(made, Unit) else made[i].fresh())
         super().__init__(*chain, loss=loss, dtype=dtype, seed=seed, l1=l1, l2=l2)
+
+    @fixed
+    def sizes(self) -> tuple[int, ...]:
+        """The numbers of inputs, of each hidden layer's units, and of outputs."""
+        sizes: tuple[int, ...] = vars(self)["sizes"]
+        return sizes
+
+    @fixed
+    def hidden(self) -> str | Unit | Sequence[str | Unit]:
+        """The activation of the hidden layers, as given."""
+        hidden: str | Unit | Sequence[str | Unit] = vars(self)["hidden"]
+        return hidden
+
+    @fixed
+    def init(self) -> str | None:
+        """How the weights began, as given."""
+        init: str | None = vars(self)["init"]
+        return init
 
     @classmethod
     def _least_numbers(cls, values: Mapping[str, Any]) -> int:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 import warnings
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastbp import _config, _engine
 from fastbp import _validate as check
+from fastbp._assign import ArrayDict, SetOnce, refuse
 from fastbp._validate import FloatArray
 from fastbp.random import Philox, stream_number
 
+ARRAYS = ("parameters", "gradients", "state")  # of a unit, by name: kept, and written into
 
-class Unit:
+
+class Unit(SetOnce):
     """Base of all units; derive from it to write your own.
 
     For y = f(x), ``forward`` gives y, and ``backward`` takes the gradient of the loss at y to the one at x:
@@ -24,8 +27,8 @@ class Unit:
 
     A unit without parameters defines ``forward`` and ``backward``. One with parameters also defines
     ``parameter_shapes`` and ``initialize``, reads ``self.parameters`` and fills ``self.gradients`` in backward. Both
-    are dicts of arrays by name, which the unit never rebinds: in a network they are views into its flat vectors. There
-    is no need to call ``super().__init__()``.
+    are dicts of arrays by name, in a network views into its flat vectors: an assignment writes into the array, and
+    raises where shape or dtype differ. There is no need to call ``super().__init__()``.
 
     Attributes
     ----------
@@ -78,6 +81,26 @@ class Unit:
     seed: int | None = None
     training: bool = True
     _bound: bool = False
+    _constants: ClassVar[tuple[str, ...]] = ("kind", "rule", "tangent_rule")
+    _of_the_whole: ClassVar[tuple[str, ...]] = ("dtype", "seed", "training")  # that a unit is a part of
+    _cures: ClassVar[dict[str, str]] = {
+        "training": "it follows the whole that the unit is a part of: net.train(), net.eval(), or block.training = ...",
+        "seed": "it is given when the unit is made; in a network the network's counts",
+        "dtype": "it is given when the unit is made; in a network the network's counts",
+        "steps": "in a network net.steps counts",
+        "stream": "in a network it follows from the unit's place",
+    }
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        mine = vars(self)
+        if name in ARRAYS and isinstance(mine.get(name), ArrayDict):
+            mine[name].replace(value)
+        elif (self._bound and name in self._of_the_whole) or (name in ("dtype", "seed") and "parameters" in mine):
+            refuse(self, name)
+        elif self._bound and name not in mine and name in self.parameters:
+            self.parameters[name] = value
+        else:
+            super().__setattr__(name, value)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -331,12 +354,13 @@ class Unit:
         """The unit's own parameters, made at their first use; a network sets its views in their place."""
         wide = {name: np.zeros(shape) for name, shape in self.parameter_shapes().items()}
         self.initialize(Philox(self.seed, stream_number("weights", 0)), wide)
-        return {name: values.astype(self.dtype or check.FLOAT32) for name, values in wide.items()}
+        made = {name: values.astype(self.dtype or check.FLOAT32) for name, values in wide.items()}
+        return ArrayDict(made, "parameters")
 
     @cached_property
     def gradients(self) -> dict[str, Any]:
         """The gradients at the parameters, zero before the first `backward`."""
-        return {name: np.zeros_like(values) for name, values in self.parameters.items()}
+        return ArrayDict({name: np.zeros_like(values) for name, values in self.parameters.items()}, "gradients")
 
     @cached_property
     def state(self) -> dict[str, Any]:
@@ -344,7 +368,7 @@ class Unit:
         dtype = next((values.dtype for values in self.parameters.values()), self.dtype or check.FLOAT32)
         made = {name: np.zeros(shape, dtype) for name, shape in self.state_shapes().items()}
         self.initialize_state(made)
-        return made
+        return ArrayDict(made, "state")
 
     def bind(self, parameters: dict[str, Any], gradients: dict[str, Any]) -> None:
         """Take a network's views for parameters and gradients; called by the network.
@@ -370,8 +394,8 @@ class Unit:
             if self.dtype is not None and values.dtype != self.dtype:
                 message = f"{self!r} was made with dtype {self.dtype}, but {name} of the network is {values.dtype}"
                 raise ValueError(f"{message}: leave its dtype out")
-        self.parameters = parameters
-        self.gradients = gradients
+        self.__dict__["parameters"] = ArrayDict(parameters, "parameters")
+        self.__dict__["gradients"] = ArrayDict(gradients, "gradients")
         self._bound = True
 
     def release(self) -> None:
@@ -432,8 +456,16 @@ class Unit:
                 state[name] = {entry: np.array(values) for entry, values in state[name].items()}
         return state
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        arrays = {name: ArrayDict(state[name], name) for name in ARRAYS if name in state}
+        self.__dict__.update(state | arrays)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+    def _set_training(self, training: bool) -> None:
+        """Go into a mode, or leave it, also in a network: that calls it."""
+        self.__dict__["training"] = training
 
     def _lacks(self, method: str, why: str = "a unit must") -> str:
         return f"{type(self).__name__} does not define {method}, which {why}"
@@ -444,6 +476,28 @@ class Unit:
         if saved is None:
             raise RuntimeError(f"{self!r}.backward before forward: call forward(x) first")
         return saved
+
+
+class Parameter:
+    """A parameter of a unit as its attribute; what is assigned to it is written into the array."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, unit: None, cls: type) -> Parameter: ...
+    @overload
+    def __get__(self, unit: Unit, cls: type) -> FloatArray: ...
+    def __get__(self, unit: Unit | None, cls: type) -> Parameter | FloatArray:
+        if unit is None:
+            return self
+        if self.name not in unit.parameters:
+            raise AttributeError(f"{unit!r} has no parameter {self.name!r}")
+        values: FloatArray = unit.parameters[self.name]
+        return values
+
+    def __set__(self, unit: Unit, value: Any) -> None:
+        unit.parameters[self.name] = value
 
 
 def square_sums(x: FloatArray) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastbp import _validate as check
 from fastbp import initializers
+from fastbp._assign import ArrayDict
 from fastbp._validate import FloatArray
 from fastbp.random import Philox
 from fastbp.units.base import Unit
@@ -49,6 +50,7 @@ class Composite(Unit):
     """
 
     units: tuple[Unit, ...]
+    _given: ClassVar[tuple[str, ...]] = ("units",)
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of all parameters of all units."""
@@ -68,7 +70,8 @@ class Composite(Unit):
     def state(self) -> dict[str, Any]:
         """What training keeps beside the parameters, of all units."""
         self._begin()  # a unit inside that made its state alone would make parameters of its own for it
-        return {f"{i}.{name}": value for i, unit in enumerate(self.units) for name, value in unit.state.items()}
+        arrays = {f"{i}.{name}": value for i, unit in enumerate(self.units) for name, value in unit.state.items()}
+        return ArrayDict(arrays, "state")
 
     @property
     def training(self) -> bool:
@@ -77,8 +80,11 @@ class Composite(Unit):
 
     @training.setter
     def training(self, value: bool) -> None:
+        self._set_training(value)
+
+    def _set_training(self, training: bool) -> None:
         for unit in self.units:
-            unit.training = value
+            unit._set_training(training)
 
     def bind(self, parameters: dict[str, Any], gradients: dict[str, Any]) -> None:
         """Take a network's views, and give each unit its own."""
@@ -111,7 +117,7 @@ class Composite(Unit):
             unit = super().fresh()
         finally:
             self._shared = shared
-        unit.units = tuple(part.fresh() for part in self.units)
+        unit.__dict__["units"] = tuple(part.fresh() for part in self.units)
         return unit
 
     def __getstate__(self) -> dict[str, Any]:
@@ -137,9 +143,9 @@ def _with_saved(unit: Unit) -> Unit:
         made.__dict__["units"] = tuple(map(_with_saved, unit.units))
         return made
     made = unit.fresh()
-    made.training = unit.training
+    made._set_training(unit.training)
     if "state" in vars(unit):
-        made.__dict__["state"] = {name: values.copy() for name, values in unit.state.items()}
+        made.__dict__["state"] = ArrayDict({name: values.copy() for name, values in unit.state.items()}, "state")
     return made
 
 

@@ -11,7 +11,7 @@ from fastbp import _ops, functional, initializers
 from fastbp import _validate as check
 from fastbp._validate import FloatArray
 from fastbp.random import Philox
-from fastbp.units.base import Unit, square_sums
+from fastbp.units.base import Parameter, Unit, square_sums
 from fastbp.units.tangents import Named, TangentRule
 
 
@@ -82,7 +82,9 @@ class Linear(Unit):
     Attributes
     ----------
     parameters, gradients : dict
-        ``{"weight": (n_in, n_out), "bias": (n_out,)}``. Write into the arrays; do not replace them.
+        ``{"weight": (n_in, n_out), "bias": (n_out,)}``.
+    weight, bias : ndarray
+        The parameters; what is assigned is written into them.
 
     Raises
     ------
@@ -117,6 +119,7 @@ class Linear(Unit):
 
     tangent_rule: ClassVar[type | None] = LinearTangent
     kind: ClassVar[str | None] = "linear"
+    weight, bias = Parameter(), Parameter()
 
     def __init__(
         self, n_in: int, n_out: int, *, init: str | None = None, dtype: DTypeLike | None = None, seed: int | None = None

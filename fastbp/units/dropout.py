@@ -61,6 +61,7 @@ class Dropout(Unit):
 
     tangent_rule: ClassVar[type | None] = SameTangent
     kind: ClassVar[str | None] = "dropout"
+    _of_the_whole: ClassVar[tuple[str, ...]] = (*Unit._of_the_whole, "steps", "stream")
     stream: int = stream_number("dropout", 0)
     steps: int = 0
     _first_row: int = 0
@@ -79,14 +80,14 @@ class Dropout(Unit):
 
     def set_rng_position(self, seed: int, stream: int, step: int, first_row: int) -> None:
         """Draw what the network's engine would draw."""
-        self._drawn, self.stream, self.steps, self._first_row = seed, stream, step, first_row
+        vars(self).update(_drawn=seed, stream=stream, steps=step, _first_row=first_row)
 
     def forward(self, x: FloatArray) -> FloatArray:
         """Return what is left of x, a fresh array; in training the next call drops other elements."""
         position = self._rng_position()
         y = functional.dropout(x, **position)
         self._saved = position
-        self.steps += self.training
+        vars(self)["steps"] = self.steps + self.training
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:

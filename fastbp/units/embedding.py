@@ -12,7 +12,7 @@ from fastbp import reference
 from fastbp._validate import FloatArray
 from fastbp.functional import units as functional
 from fastbp.random import Philox
-from fastbp.units.base import Unit
+from fastbp.units.base import Parameter, Unit
 from fastbp.units.tangents import Named, TangentRule
 
 
@@ -99,6 +99,7 @@ class Embedding(Unit):
 
     tangent_rule: ClassVar[type | None] = EmbeddingTangent
     kind: ClassVar[str | None] = "embedding"
+    table = Parameter()
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from fastbp import reference
 from fastbp._validate import FloatArray
 from fastbp.functional import units as functional
 from fastbp.random import Philox
-from fastbp.units.base import Unit
+from fastbp.units.base import Parameter, Unit
 from fastbp.units.tangents import AnalyticTangent, Named, TangentRule
 
 
@@ -70,7 +70,8 @@ class BatchNormTangent(TangentRule):
 class _Norm(Unit):
     """What the norms share: n columns, a scale that begins at 1, and a shift that begins at 0."""
 
-    names: ClassVar[tuple[str, ...]] = ("scale", "shift")
+    _names: ClassVar[tuple[str, ...]] = ("scale", "shift")
+    scale, shift = Parameter(), Parameter()
     n: int
 
     def __init__(self, n: int, dtype: DTypeLike | None) -> None:
@@ -88,7 +89,7 @@ class _Norm(Unit):
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the parameters: (n,) each."""
-        return {name: (self.n,) for name in self.names}
+        return {name: (self.n,) for name in self._names}
 
     def initialize(self, rng: Philox, parameters: dict[str, Any]) -> None:
         """Fill the scale with 1 and the shift with 0."""
@@ -97,7 +98,7 @@ class _Norm(Unit):
 
     def _into(self) -> tuple[Any, ...]:
         """Where backward's results go: a fresh dx, and the gradients at the parameters."""
-        return (None, *[self.gradients.get(name) for name in _Norm.names])
+        return (None, *[self.gradients.get(name) for name in _Norm._names])
 
 
 def _same_width(n: int, n_in: int | None) -> int:
@@ -176,7 +177,7 @@ class LayerNorm(_Norm):
 
     def forward(self, x: FloatArray) -> FloatArray:
         """Return the normalised rows, a fresh array, and keep a reference to x."""
-        scale, shift = (self.parameters.get(name) for name in self.names)
+        scale, shift = (self.parameters.get(name) for name in self._names)
         y = functional.layer_norm(_columns(x, self), scale, shift, eps=self.eps)
         self._saved = x
         return y
@@ -251,7 +252,7 @@ class RMSNorm(_Norm):
 
     tangent_rule: ClassVar[type | None] = RMSNormTangent
     kind: ClassVar[str | None] = "rms_norm"
-    names = ("scale",)
+    _names = ("scale",)
 
     def __init__(self, n: int, eps: float | None = None, *, dtype: DTypeLike | None = None) -> None:
         super().__init__(n, dtype)

@@ -11,7 +11,7 @@ from fastbp import _validate as check
 from fastbp._validate import FloatArray
 from fastbp.functional import units as functional
 from fastbp.random import Philox
-from fastbp.units.base import Unit
+from fastbp.units.base import Parameter, Unit
 from fastbp.units.tangents import Named, TangentRule
 
 
@@ -87,6 +87,7 @@ class PReLU(Unit):
 
     tangent_rule: ClassVar[type | None] = PReLUTangent
     kind: ClassVar[str | None] = "prelu"
+    slope = Parameter()
 
     def __init__(self, n: int = 1, init: float = 0.25, *, dtype: DTypeLike | None = None) -> None:
         self.dtype = None if dtype is None else check.float_dtype("dtype", dtype)

@@ -15,6 +15,7 @@ from math import prod
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy
 
 from fastbp._engine.batch cimport Data, has_mean, set_means, total_weight
 from fastbp._engine.blocks cimport blocks_finish, blocks_scratch
@@ -40,7 +41,7 @@ from fastbp._runtime.sizes cimport ALIGNMENT, padded
 from fastbp._runtime.team cimport (
     RELEASE_US, Session, process_number, raise_pending, session_begin, session_end, threads_wanted,
 )
-from fastbp._runtime.threads cimport exchange_int, store_int
+from fastbp._runtime.threads cimport add64, atomic_replace, exchange_int, load64, store64, store_int
 
 from fastbp._runtime.dispatch import unit_names  # no-cython-lint: beside what it names
 
@@ -52,9 +53,13 @@ UNITS = frozenset(unit_names())
 MERGES = {"sum": MERGE_SUM, "mean": MERGE_MEAN, "concat": MERGE_CONCAT}
 
 
+cdef enum:
+    ALONE = 1 << 30         # in the lock; or how many read
+
 cdef class CallLock:
-    """A lock that is never waited for: `with lock:` lets one caller in, and a second one gets a RuntimeError."""
-    cdef int entered
+    """A lock that is never waited for. `with lock:` lets one caller in; calls that read alone come in side by side. Who must not
+    come in gets a RuntimeError."""
+    cdef uint64_t state     # of which process, and who of it is in
 
     def __enter__(self):
         self.enter()
@@ -64,14 +69,32 @@ cdef class CallLock:
 
     cdef int enter(self) except -1:
         # Who was in it when this process was forked is not in it here.
-        cdef int here = process_number()
-        if exchange_int(&self.entered, here) == here:
-            raise RuntimeError("this network is at work in another thread: a network serves one call at a time; "
-                               "give each thread a network of its own (net.copy())")
-        return 0
+        cdef uint64_t here = <uint64_t> process_number() << 32, before
+        while True:
+            before = load64(&self.state)
+            if before > here and before < here + ((<uint64_t> 1) << 32):
+                self.refuse()
+            if atomic_replace(&self.state, before, here + ALONE):
+                return 0
 
     cdef void leave(self) noexcept nogil:
-        store_int(&self.entered, 0)
+        store64(&self.state, 0)
+
+    cdef int enter_to_read(self) except -1:
+        cdef uint64_t here = <uint64_t> process_number() << 32, before
+        while True:
+            before = load64(&self.state)
+            if before == here + ALONE:
+                self.refuse()
+            if atomic_replace(&self.state, before, before + 1 if before >= here and before < here + ALONE else here + 1):
+                return 0
+
+    cdef void leave_to_read(self) noexcept nogil:
+        add64(&self.state, -1)
+
+    cdef int refuse(self) except -1:
+        raise RuntimeError("this network is at work in another thread: a network serves one call at a time, but for predictions; "
+                           "give each thread a network of its own (net.copy())")
 
 
 cdef char* start_of(cnp.ndarray block) noexcept:
@@ -169,6 +192,8 @@ cdef class Engine(CallLock):
     # of predictions, which leave all the others as they are where passes are row-blocked
     cdef Workspace workspace
     cdef cnp.ndarray workspace_block
+    cdef int reader                     # the process of the call that reads, and computes in the buffers
+    cdef list spares                    # engines for those that read beside it
     cdef object link_name               # of the link that was used last
     cdef Link link
 
@@ -207,6 +232,7 @@ cdef class Engine(CallLock):
         self.loss_is_ours = graph.n_parts > 0
         self.typenum = cnp.NPY_FLOAT32 if itemsize == 4 else cnp.NPY_FLOAT64
         self.n_in, self.n_out, self.widest = graph.n_in, graph.n_out, graph.widest
+        self.spares = []
 
     cdef int take_loss(self, loss) except -1:
         cdef Graph* graph = &self.graph
@@ -343,6 +369,31 @@ cdef class Engine(CallLock):
             self.steps = self.steps + 1     # FASTBP_DEBUG=1 asks for the GIL to add in place
         return raise_pending(&session)
 
+    cdef Engine begin_reading(self):
+        """The engine that computes for a call that only reads: this one, or a spare one where another such call is in its buffers, or
+        `forward` has left there what `backward` needs."""
+        cdef int here = process_number()
+        self.enter_to_read()
+        if not self.has_forward and exchange_int(&self.reader, here) != here:
+            return self
+        try:
+            return self.spares.pop() if self.spares else self.spare()
+        except IndexError:      # another thread has taken it
+            return self.spare()
+        except BaseException:
+            self.leave_to_read()
+            raise
+
+    cdef Engine spare(self):
+        return Engine(self.graph.kernels.itemsize, self.arrays, self.losses, self.seed, self.picks_class)
+
+    cdef void end_reading(self, Engine engine) noexcept:
+        if engine is self:
+            store_int(&self.reader, 0)
+        else:
+            self.spares.append(engine)
+        self.leave_to_read()
+
     cdef void forget(self) noexcept:
         """What the last forward left is about to be overwritten."""
         self.has_forward = self.has_output_gradients = False
@@ -428,27 +479,33 @@ cdef class Engine(CallLock):
                 return False
         return True
 
-    cdef int take_weights(self, Batch* batch, weight) except -1:
+    cdef int take_weights(self, Batch* batch, weight, bint mean) except -1:
         """Weights become dense; the mean divides by their sum."""
         cdef double total
-        if weight is None and batch.rows == 0:
+        cdef int i
+        if weight is None and batch.rows == 0 and mean:
             raise ValueError("x has no rows: the mean over a batch of 0 rows is not defined")
         if weight is not None:
             self.graph.kernels.gather(cnp.PyArray_DATA(<cnp.ndarray> weight), cnp.PyArray_STRIDE(<cnp.ndarray> weight, 0),
                                       self.buffers.weights, batch.rows)
             batch.weights = self.buffers.weights
+        if not mean:
+            for i in range(self.graph.n_parts):
+                batch.factors[i] = self.graph.parts[i].weight
+            return 0
         total = total_weight(&self.graph, batch, NULL, 0, batch.rows)
         if not has_mean(total):
-            raise ValueError(f"sample_weight sums to {total}, so that the mean is not defined")
+            raise ValueError(f'sample_weight sums to {total}, so that the mean is not defined: pass reduction="sum"')
         if not set_means(&self.graph, batch, NULL, 0, batch.rows, total, batch):
-            raise ValueError("the rows that are not ignored have the class weights' sum 0, so that the mean is not defined")
+            raise ValueError("the rows that are not ignored have the class weights' sum 0, so that the mean is not defined: "
+                             'pass reduction="sum"')
         return 0
 
     cdef bint is_small(self, const Batch* batch) noexcept:
         """True where its gradient is so little work that giving up the GIL, or waking a thread, costs more than it brings."""
         return cost_of_batch(&self.graph, batch) < RELEASE_US
 
-    cdef int prepare(self, Batch* batch, x, t, weight, Table table, bint training) except -1:
+    cdef int prepare(self, Batch* batch, x, t, weight, bint mean, Table table, bint training) except -1:
         """What a gradient or a loss needs before it begins; gives the number of threads."""
         cdef int threads
         self.check_table(table)
@@ -457,7 +514,7 @@ cdef class Engine(CallLock):
         threads = 1 if self.is_small(batch) else threads_wanted()
         self.plan(batch, batch.rows, threads, False)
         self.take_targets(batch, t)
-        self.take_weights(batch, weight)
+        self.take_weights(batch, weight, mean)
         return threads
 
     cdef int check_variance(self, Py_ssize_t rows, bint training) except -1:
@@ -492,31 +549,32 @@ cdef class Engine(CallLock):
         cdef cnp.npy_intp rows
         cdef cnp.ndarray labels
         cdef const char* y
+        cdef Engine engine
         cdef Py_ssize_t row, row_bytes = self.n_out * self.graph.kernels.itemsize
         if not self.picks_class or not self.accepts(x):
             return None
         rows = cnp.PyArray_DIM(x, 0)
         labels = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_INT64, 0)
-        self.enter()
+        engine = self.begin_reading()
         try:
-            self.run_forward(x, self.table, False)
-            y = self.buffers.out[self.graph.n_units - 1]
+            engine.run_forward(x, self.table, False)
+            y = engine.buffers.out[self.graph.n_units - 1]
             for row in range(rows):
                 (<int64_t*> cnp.PyArray_DATA(labels))[row] = largest(y + row * row_bytes, self.n_out, self.graph.kernels.itemsize)
             return labels
         finally:
-            self.leave()
+            self.end_reading(engine)
 
     # --- gradients, losses, outputs
 
-    def value_and_grad(self, x, t, weight, Table table not None, Table out not None):
-        """The mean loss, and every gradient into `out`."""
+    def value_and_grad(self, x, t, weight, Table table not None, Table out not None, bint mean=True):
+        """The mean of the rows' losses, or their sum, and every gradient into `out`."""
         cdef Batch batch
         cdef Pass p
         cdef int threads
         self.enter()
         try:
-            threads = self.prepare(&batch, x, t, weight, table, self.training)
+            threads = self.prepare(&batch, x, t, weight, mean, table, self.training)
             self.check_table(out)
             pass_init(&p, &self.graph, &self.buffers, &batch, table.pairs)
             p.gradients = out.pairs
@@ -527,21 +585,38 @@ cdef class Engine(CallLock):
         finally:
             self.leave()
 
-    def loss_value(self, x, t, weight, Table table not None):
-        """The mean loss alone."""
+    def loss_value(self, x, t, weight, Table table not None, bint mean=True):
+        """The same loss alone, of no training."""
+        cdef Engine engine = self.begin_reading()
+        try:
+            return engine.compute_loss(x, t, weight, mean, table)
+        finally:
+            self.end_reading(engine)
+
+    cdef double compute_loss(self, x, t, weight, bint mean, Table table) except? -1:
         cdef Batch batch
         cdef Pass p
-        cdef int threads
-        self.enter()
+        cdef int threads = self.prepare(&batch, x, t, weight, mean, table, False)
+        pass_init(&p, &self.graph, &self.buffers, &batch, table.pairs)
+        # --- checked
+        self.forget()
+        self.run(loss_work, &p, threads, False, False)
+        return summed_loss(&p)
+
+    def outputs(self, x, Table table not None):
+        """The last unit's output in evaluation, fresh."""
+        cdef Engine engine = self.begin_reading()
+        cdef cnp.npy_intp shape[2]
+        cdef cnp.ndarray y
         try:
-            threads = self.prepare(&batch, x, t, weight, table, False)
-            pass_init(&p, &self.graph, &self.buffers, &batch, table.pairs)
-            # --- checked
-            self.forget()
-            self.run(loss_work, &p, threads, False, False)
-            return summed_loss(&p)
+            self.check_table(table)
+            engine.run_forward(x, table, False)
+            shape[0], shape[1] = engine.batch.rows, self.n_out
+            y = cnp.PyArray_EMPTY(2, shape, self.typenum, 0)
+            memcpy(cnp.PyArray_DATA(y), engine.buffers.out[self.graph.n_units - 1], cnp.PyArray_NBYTES(y))
+            return y
         finally:
-            self.leave()
+            self.end_reading(engine)
 
     def forward(self, x, Table table not None, bint training=True):
         """The last unit's output, a view of the engine's own buffer; in training if the engine is, too."""
@@ -774,7 +849,7 @@ cdef class Engine(CallLock):
 
     # --- training
 
-    def train_step(self, x, t, weight, Table table not None, Table out not None, Update update not None):
+    def train_step(self, x, t, weight, Table table not None, Table out not None, Update update not None, bint mean=True):
         """One gradient and one update; the loss before it. A step that is interrupted leaves the parameters as they were."""
         cdef Batch batch
         cdef Pass p
@@ -782,7 +857,7 @@ cdef class Engine(CallLock):
         cdef int threads
         self.enter()
         try:
-            threads = self.prepare(&batch, x, t, weight, table, self.training)
+            threads = self.prepare(&batch, x, t, weight, mean, table, self.training)
             self.check_table(out)
             update.begin(1)
             pass_init(&p, &self.graph, &self.buffers, &batch, table.pairs)
