@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ArrayDict", "ArrayTuple", "SetOnce", "fixed", "write"]
+__all__ = ["ArrayDict", "ArrayList", "ArrayTuple", "SetOnce", "fixed", "write"]
 
 OURS = "fastbp."
 
@@ -132,6 +132,28 @@ class ArrayTuple(tuple[Array, ...]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return tuple, ([np.array(values) for values in self],)
+
+
+class ArrayList(list[Array]):
+    """Arrays in a list, each of which stays where it is: an assignment writes into it."""
+
+    def __init__(self, arrays: Iterable[Array], name: str) -> None:
+        super().__init__(arrays)
+        self._name = name
+
+    def __setitem__(self, i: Any, value: Any) -> None:
+        if isinstance(i, slice):
+            raise TypeError(f"{self._name}[{i}] cannot be assigned: assign one array after another")
+        write(f"{self._name}[{i}]", self[i], value)
+
+    def _keeps(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError(f"{self._name} are always these: none can be added, removed or moved")
+
+    __delitem__ = __iadd__ = __imul__ = _keeps
+    append = clear = extend = insert = pop = remove = reverse = sort = _keeps
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, ([np.array(values) for values in self],)
 
 
 # ---- attributes ------------------------------------------------------------------------------------------------------

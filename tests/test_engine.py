@@ -797,8 +797,35 @@ def test_parameters_may_be_separate_arrays(dtype: Any, rng: np.random.Generator)
             if target.base is not None:
                 assert np.isnan(target.base[..., -5:]).all()  # nothing beside the columns
     assert_same_bits(*results)
-    with pytest.raises(ValueError, match=r"weights\[0\] must have its columns side by side"):
-        _engine.Table([np.asfortranarray(weights[0])], biases[:1])
+    rows, columns = weights[0].shape
+    with pytest.raises(ValueError, match=r"weights\[0\] must have its columns side by side, or its rows"):
+        _engine.Table([np.zeros((2 * rows, 2 * columns), dtype)[::2, ::2]], biases[:1])
+
+
+def test_where_the_columns_of_a_weight_may_lie_apart(rng: np.random.Generator) -> None:
+    """Gradients and outputs are computed from it; what writes it, or reads it by blocks of rows, refuses it."""
+    units = [("linear", 5, 3)]
+    weights, biases = arrays_of(units, np.float64, rng)
+    x, t = rng.normal(size=(4, 5)), rng.normal(size=(4, 3))
+    table, apart = _engine.Table(weights, biases), _engine.Table([np.asfortranarray(weights[0])], biases)
+    assert apart.by_columns and not table.by_columns
+    found = [np.zeros((5, 3)), np.zeros((5, 3))]
+    engine = _engine.Engine(8, units, "mse")
+    losses = [
+        engine.value_and_grad(x, t, None, given, _engine.Table([dw], [np.zeros(3)]))
+        for given, dw in zip((table, apart), found, strict=True)
+    ]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-14)
+    np.testing.assert_allclose(*found, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(engine.outputs(x, apart), engine.outputs(x, table), rtol=0, atol=1e-14)
+    engine.forward(x, apart)
+    for refused in (
+        lambda: engine.value_and_grad(x, t, None, table, apart),
+        lambda: engine.backward(t, table, apart),
+        lambda: engine.predict_into(x, apart, np.empty((4, 3))),
+    ):
+        with pytest.raises(ValueError, match="the columns of a weight do not lie side by side"):
+            refused()
 
 
 def test_sizes_beyond_the_engines_limits_raise(rng: np.random.Generator) -> None:

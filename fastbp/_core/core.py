@@ -84,11 +84,11 @@ class NetworkCore:
         shapes = parameter_shapes(chain)
         self._flat = aligned_zeros(sum(map(prod, shapes.values())), self.dtype)
         self._parameters = ArrayDict(views_of(self._flat, shapes), "parameters")
+        self._owns_parameters = True  # or computes from somebody's arrays in their place
         linear = tuple(path for path, unit in walk(chain) if isinstance(unit, Linear))
         self._gradients = Gradients(aligned_zeros(self._flat.size, self.dtype), shapes, linear)
         self._has_gradients = True  # are the last gradients in there?
-        self._weights = ArrayTuple((self._parameters[f"{path}.weight"] for path in linear), "weights")
-        self._biases = ArrayTuple((self._parameters[f"{path}.bias"] for path in linear), "biases")
+        self._name_linear()
         self._streams = streams_of(chain)
         self._steps = self._first_row = 0
         self._training = True
@@ -132,6 +132,37 @@ class NetworkCore:
             for name, values in wide.items():
                 views[name][...] = values
 
+    def _name_linear(self) -> None:
+        linear = [path for path, unit in walk(self.units) if isinstance(unit, Linear)]
+        self._weights = ArrayTuple((self._parameters[f"{path}.weight"] for path in linear), "weights")
+        self._biases = ArrayTuple((self._parameters[f"{path}.bias"] for path in linear), "biases")
+
+    def _take_own_parameters(self) -> None:
+        """Compute from the network's own memory again."""
+        if not self._owns_parameters:
+            self._take_parameters(views_of(self._flat, {name: v.shape for name, v in self._parameters.items()}), True)
+
+    def _take_parameters(self, arrays: Mapping[str, FloatArray], own: bool = False) -> None:
+        """Compute from somebody else's arrays from now on."""
+        with self._lock:
+            self._parameters = ArrayDict(arrays, "parameters")
+            self._name_linear()
+            self._owns_parameters, self._forward_shape, self._recorded, self._update_made = own, None, None, None
+            for i, unit in enumerate(self.units):
+                unit._take_parameters(part_of(self._parameters, i))
+            for segment in self._segments:
+                segment.take_parameters()
+            if self._whole is not None:
+                self._whole.engine.bind(self._whole.table, self._whole.out)
+
+    def _check_owner(self) -> None:
+        """Raise where an optimizer would step: its rules work on one flat array."""
+        if not self._owns_parameters:
+            raise ValueError(
+                "the network computes from adopted arrays in their place, and no optimizer of its own steps there: "
+                "step by optimizer.update(arrays, arrays.gradients), or adopt without in_place=True"
+            )
+
     @classmethod
     def _least_numbers(cls, values: Mapping[str, Any]) -> int:
         """Return how many numbers a network with these arguments will at least make room for."""
@@ -174,12 +205,16 @@ class NetworkCore:
 
     @property
     def flat_parameters(self) -> FloatArray:
-        """All parameters, shape (n_parameters,), in their order."""
-        return self._flat
+        """All parameters, shape (n_parameters,), in their order; a copy of arrays that were adopted in place."""
+        if self._owns_parameters:
+            return self._flat
+        copied = np.concatenate([values.ravel() for values in self._parameters.values()])
+        copied.flags.writeable = False
+        return copied
 
     @flat_parameters.setter
     def flat_parameters(self, values: ArrayLike) -> None:
-        write("flat_parameters", self._flat, values)
+        write("flat_parameters", self.flat_parameters, values)
 
     @property
     def parameters(self) -> ArrayDict:
@@ -672,6 +707,7 @@ class NetworkCore:
         if optimizer.makes_whole_steps:
             if not mean:
                 raise ValueError(f'{type(optimizer).__name__} minimises the mean loss: leave out reduction="sum"')
+            self._check_owner()
             with self._stepping:
                 return float(optimizer.step(self, x, t, sample_weight=sample_weight))  # type: ignore[attr-defined]
         if self._whole is None or optimizer.kind is None:
@@ -702,6 +738,7 @@ class NetworkCore:
         self._update(optimizer, self.gradients)
 
     def _update(self, optimizer: Optimizer, grads: Gradients) -> None:
+        self._check_owner()
         with self._lock:
             if optimizer.kind is None:
                 optimizer.update(self.flat_parameters, grads.flat)
@@ -724,6 +761,8 @@ class NetworkCore:
         loss is, by the sum of the rows' weights, or by their number.
         """
         assert isinstance(optimizer, RuleOptimizer)
+        if not self._owns_parameters:
+            self._check_owner()
         flat = self._gradients.flat
         if accumulate > 1 or average is not None:
             return optimizer.compiled_for(

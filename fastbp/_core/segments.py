@@ -95,6 +95,9 @@ class Segment:
     def weight_gradients(self, into: Gradients) -> None:
         """Compute the gradients of the parameters from the recorded ones at the outputs, where that is known."""
 
+    def take_parameters(self) -> None:
+        """Read the network's parameters where they lie now."""
+
 
 class EngineSegment(Segment):
     """Neighbouring units that one engine runs."""
@@ -145,6 +148,9 @@ class EngineSegment(Segment):
 
     def weight_gradients(self, into: Gradients) -> None:
         self.engine.weight_gradients(self.table, into.table(self.names))
+
+    def take_parameters(self) -> None:
+        self.table = make_table(self.net.parameters, self.names)
 
 
 class PythonSegment(Segment):
@@ -229,6 +235,11 @@ class BranchSegment(Segment):
         for branch in self.branches:
             for segment in branch:
                 segment.weight_gradients(into)
+
+    def take_parameters(self) -> None:
+        for branch in self.branches:
+            for segment in branch:
+                segment.take_parameters()
 
 
 def cut(

@@ -13,6 +13,7 @@ _Floats = NDArray[np.floating[Any]]
 class Table:
     n: int
     itemsize: int
+    by_columns: bool
     def __new__(cls, weights: Sequence[_Floats], biases: Sequence[_Floats | None]) -> Self: ...
 
 @disjoint_base

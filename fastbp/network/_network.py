@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastbp import _config
+from fastbp._core.adopting import AdoptedDict, AdoptedList, adopt
 from fastbp._core.core import NetworkCore
 from fastbp._core.gradients import Gradients
 from fastbp._validate import FloatArray
@@ -416,6 +417,69 @@ class Network(NetworkCore):
                [0., 0., 0.]])
         """
         return per_sample.sample_gradients(self, x, t)
+
+    # ---- a program's own arrays
+
+    @overload
+    def adopt(
+        self, arrays: Mapping[str, FloatArray], layout: str = "in,out", *, in_place: bool = False
+    ) -> AdoptedDict: ...
+    @overload
+    def adopt(self, arrays: Sequence[FloatArray], layout: str = "in,out", *, in_place: bool = False) -> AdoptedList: ...
+    def adopt(
+        self,
+        arrays: Sequence[FloatArray] | Mapping[str, FloatArray],
+        layout: str = "in,out",
+        *,
+        in_place: bool = False,
+    ) -> AdoptedList | AdoptedDict:
+        """Make a program's own arrays the network's parameters: `value_and_grad` is then the program's gradient.
+
+        Parameters
+        ----------
+        arrays : list or dict of ndarray of the network's dtype
+            In the order of ``net.parameters``: w0, b0, w1, b1, ... A bias may have shape (n,), (1, n) or (n, 1).
+        layout : {"in,out", "out,in"}
+            Of the weights: y = x @ w + b, or y = x @ w.T + b.
+        in_place : bool
+            Whether the engine computes from these very arrays, for a program that will not let go of them. Their rows,
+            or their columns, lie side by side. Optimizers of the package then step by
+            ``optimizer.update(arrays, views.gradients)`` alone.
+
+        Returns
+        -------
+        views : list or dict of ndarray
+            As ``arrays``, in their layout and shapes: views of the network's memory, for the program to go on with; or
+            of the arrays with ``in_place``. An assignment to one of them, ``views[0] = w``, writes into it.
+            ``views.gradients`` are views of ``net.gradients`` that look the same.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Too many arrays or too few, or one of another shape or dtype, or one that the engine cannot read where it
+            lies. The network is as it was.
+
+        Notes
+        -----
+        In place, ``net.parameters`` are views of the arrays, and ``flat_parameters`` a copy that cannot be written.
+        `copy`, files and pickles hold the values, and a network of its own again.
+
+        Examples
+        --------
+        A network whose samples are columns, z = w @ a + b with b (n, 1):
+
+        >>> import fastbp, numpy as np
+        >>> w, b = [np.ones((3, 2)), np.ones((1, 3))], [np.zeros((3, 1)), np.zeros((1, 1))]
+        >>> net = fastbp.MLP([2, 3, 1], hidden="sigmoid", loss="mse", dtype="float64")
+        >>> w[0], b[0], w[1], b[1] = views = net.adopt([w[0], b[0], w[1], b[1]], layout="out,in")
+        >>> x, t = np.array([[0.5, -0.5]]), np.array([[2.0]])
+        >>> loss, _ = net.value_and_grad(x, t)
+        >>> for values, gradient in zip(views, views.gradients):
+        ...     values -= 0.1 * gradient
+        >>> loss, net.loss_value(x, t) < loss
+        (0.125, True)
+        """
+        return adopt(self, arrays, layout, in_place)
 
     # ---- copies, files, pickles
 

@@ -178,6 +178,7 @@ def train(
     if not isinstance(net, Network):
         raise TypeError(f"net must be a fastbp.Network, got {net!r} ({type(net).__name__})")
     check_optimizer(optimizer)
+    net._check_owner()
     shuffle = check.flag("shuffle", shuffle)
     epochs = check.integer("epochs", epochs)
     if batch_size is not None or not optimizer.wants_all_rows:

@@ -398,6 +398,10 @@ class Unit(SetOnce):
         self.__dict__["gradients"] = ArrayDict(gradients, "gradients")
         self._bound = True
 
+    def _take_parameters(self, parameters: dict[str, Any]) -> None:
+        """Read other arrays from now on; called by the network, which computes from them too."""
+        self.__dict__["parameters"] = ArrayDict(parameters, "parameters")
+
     def release(self) -> None:
         """Leave the network, and forget its views; called by a network that could not be made."""
         for name in ("parameters", "gradients", "state", "training", "_bound"):

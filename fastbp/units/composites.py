@@ -91,6 +91,11 @@ class Composite(Unit):
         super().bind(parameters, gradients)
         self._share_out()
 
+    def _take_parameters(self, parameters: dict[str, Any]) -> None:
+        super()._take_parameters(parameters)
+        for i, unit in enumerate(self.units):
+            unit._take_parameters(part_of(self.parameters, i))
+
     def _share_out(self) -> None:
         bound: list[Unit] = []
         try:

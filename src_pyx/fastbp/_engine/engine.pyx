@@ -510,6 +510,8 @@ cdef class Engine(CallLock):
         cdef int threads
         self.check_table(table)
         self.take_x(batch, x, training)
+        if batch.sparse != NULL:
+            self.check_rows(table)
         self.check_variance(batch.rows, training)
         threads = 1 if self.is_small(batch) else threads_wanted()
         self.plan(batch, batch.rows, threads, False)
@@ -521,6 +523,16 @@ cdef class Engine(CallLock):
         if training and rows == 1 and self.graph.over_columns:
             raise ValueError("a batch of 1 row has no variance to be normalised by, expected at least 2 rows in training: "
                              "choose another batch_size, or leave training by net.eval()")
+        return 0
+
+    cdef int check_out(self, Table out) except -1:
+        self.check_table(out)
+        return self.check_rows(out)
+
+    cdef int check_rows(self, Table table) except -1:
+        """Where passes may be row-blocked, and where they update."""
+        if table.by_columns:
+            raise ValueError("the columns of a weight do not lie side by side: only gradients and outputs can be computed from it")
         return 0
 
     cdef int check_table(self, Table table) except -1:
@@ -535,7 +547,7 @@ cdef class Engine(CallLock):
     def bind(self, Table table not None, Table out not None):
         """What `plain_gradient` and `plain_labels` use."""
         self.check_table(table)
-        self.check_table(out)
+        self.check_out(out)
         self.table, self.out = table, out
 
     def plain_gradient(self, x, t):
@@ -575,9 +587,9 @@ cdef class Engine(CallLock):
         self.enter()
         try:
             threads = self.prepare(&batch, x, t, weight, mean, table, self.training)
-            self.check_table(out)
+            self.check_out(out)
             pass_init(&p, &self.graph, &self.buffers, &batch, table.pairs)
-            p.gradients = out.pairs
+            p.gradients, p.by_columns = out.pairs, table.by_columns
             # --- checked
             self.forget()
             self.run(gradient_work, &p, threads, self.is_small(&batch), batch.training)
@@ -598,6 +610,7 @@ cdef class Engine(CallLock):
         cdef Pass p
         cdef int threads = self.prepare(&batch, x, t, weight, mean, table, False)
         pass_init(&p, &self.graph, &self.buffers, &batch, table.pairs)
+        p.by_columns = table.by_columns
         # --- checked
         self.forget()
         self.run(loss_work, &p, threads, False, False)
@@ -638,6 +651,8 @@ cdef class Engine(CallLock):
         cdef bint small
         cdef int threads
         self.take_x(&batch, x, training)
+        if batch.sparse != NULL:
+            self.check_rows(table)
         self.check_variance(batch.rows, training)
         small = cost_of_batch(&self.graph, &batch) / 3 < RELEASE_US     # one product of three
         threads = 1 if small else threads_wanted()
@@ -646,6 +661,7 @@ cdef class Engine(CallLock):
         self.forget()
         self.batch = batch
         pass_init(&p, &self.graph, &self.buffers, &self.batch, table.pairs)
+        p.by_columns = table.by_columns
         return self.run(forward_work, &p, threads, small, training)
 
     # --- predictions
@@ -665,6 +681,7 @@ cdef class Engine(CallLock):
         self.enter()
         try:
             self.check_table(table)
+            self.check_rows(table)
             self.take_plain_x(&batch, x)
             self.take_predictions(&p, out, batch.rows)
             self.take_link(link)
@@ -778,7 +795,7 @@ cdef class Engine(CallLock):
         try:
             threads = self.begin_backward(dy, need_dx)
             self.check_table(table)
-            self.check_table(out)
+            self.check_out(out)
             pass_init(&p, &self.graph, &self.buffers, &self.batch, table.pairs)
             p.gradients, p.need_dx = out.pairs, need_dx
             # --- checked
@@ -815,7 +832,7 @@ cdef class Engine(CallLock):
             if not self.has_output_gradients:
                 raise RuntimeError("weight_gradients before backward_outputs: there are no gradients at the outputs")
             self.check_table(table)
-            self.check_table(out)
+            self.check_out(out)
             pass_init(&p, &self.graph, &self.buffers, &self.batch, table.pairs)
             p.grad, p.gradients = self.buffers.grad, out.pairs
             # --- checked
@@ -858,7 +875,8 @@ cdef class Engine(CallLock):
         self.enter()
         try:
             threads = self.prepare(&batch, x, t, weight, mean, table, self.training)
-            self.check_table(out)
+            self.check_out(out)
+            self.check_rows(table)
             update.begin(1)
             pass_init(&p, &self.graph, &self.buffers, &batch, table.pairs)
             p.gradients = out.pairs
@@ -889,7 +907,8 @@ cdef class Engine(CallLock):
         self.enter()
         try:
             self.check_table(table)
-            self.check_table(out)
+            self.check_out(out)
+            self.check_rows(table)
             self.take_x(&data.all, x, self.training)
             rows = data.all.rows
             batch_size = max(<Py_ssize_t> 1, min(batch_size, rows))

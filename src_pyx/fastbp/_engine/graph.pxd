@@ -116,6 +116,7 @@ cdef struct Buffers:
 cdef struct Pair:
     char* weight                    # or the first parameter of a unit of the table, dense
     Py_ssize_t weight_row           # bytes
+    Py_ssize_t weight_step          # bytes between its columns: of one element, unless the pass is by_columns
     char* bias                      # or the second one, or NULL
 
 
@@ -160,6 +161,7 @@ cdef struct Pass:
     bint need_dx
     TransposedX columns             # of a sparse batch
     bint has_columns
+    bint by_columns                 # the columns of some weight do not lie side by side: no pass is row-blocked then, and none updates
     char* own                       # row-blocked: each worker's, own_bytes apart
     Py_ssize_t own_bytes
     const Packing* packing          # predictions alone; otherwise NULL

@@ -42,7 +42,7 @@ cdef void output_product(const Pass* p, Product* q, int i) noexcept nogil:
     product_init(q)
     q.m, q.n, q.k = p.batch.rows, unit.n_out, unit.n_in
     input_operand(p, i, &q.a, &q.a_row, &q.a_step)
-    q.b, q.b_step, q.b_column = pair.weight, pair.weight_row, itemsize
+    q.b, q.b_step, q.b_column = pair.weight, pair.weight_row, pair.weight_step
     q.c, q.c_row, q.c_column = p.buffers.out[i], unit.n_out * itemsize, itemsize
     q.bias = pair.bias
     if unit.readers == 1:
@@ -60,7 +60,7 @@ cdef void input_product(const Pass* p, Product* q, int i, char* dx) noexcept nog
     product_init(q)
     q.m, q.n, q.k = p.batch.rows, unit.n_in, unit.n_out
     q.a, q.a_row, q.a_step = p.grad[i], unit.n_out * itemsize, itemsize
-    q.b, q.b_step, q.b_column = pair.weight, itemsize, pair.weight_row
+    q.b, q.b_step, q.b_column = pair.weight, pair.weight_step, pair.weight_row
     q.c, q.c_row, q.c_column = dx, unit.n_in * itemsize, itemsize
     if source != INPUT and p.graph.units[source].folded:
         q.backward, q.options = p.graph.units[source].rule.backward, p.graph.units[source].options

@@ -8,6 +8,7 @@ cdef class Table:
     cdef Pair* pairs
     cdef readonly int n
     cdef readonly Py_ssize_t itemsize
+    cdef readonly bint by_columns
     cdef object arrays              # keeps them alive
 
 cdef class Parts:

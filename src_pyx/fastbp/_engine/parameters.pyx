@@ -31,8 +31,13 @@ cdef class Table:
     Parameters
     ----------
     weights, biases : sequences of arrays
-        One of each for a linear unit: (in, out) with its columns side by side, and (out,) dense; of another unit its first and
-        its second parameter, dense, or None where it has no second one. Aligned, of one dtype.
+        One of each for a linear unit: (in, out) with its columns side by side, or its rows, and (out,) dense; of another unit its
+        first and its second parameter, dense, or None where it has no second one. Aligned, of one dtype.
+
+    Attributes
+    ----------
+    by_columns : bool
+        Whether the rows of some weight lie side by side, and not its columns: for gradients and outputs alone.
     """
     def __cinit__(self, weights, biases):
         cdef cnp.ndarray w
@@ -45,10 +50,14 @@ cdef class Table:
         for i in range(self.n):
             w = weights[i]
             self.itemsize = cnp.PyArray_ITEMSIZE(w)
-            if cnp.PyArray_NDIM(w) == 2 and cnp.PyArray_STRIDE(w, 1) != self.itemsize and cnp.PyArray_DIM(w, 1) > 1:
-                raise ValueError(f"weights[{i}] must have its columns side by side, got strides {(<object> w).strides}")
             self.pairs[i].weight = cnp.PyArray_BYTES(w)
             self.pairs[i].weight_row = cnp.PyArray_STRIDE(w, 0)
+            self.pairs[i].weight_step = self.itemsize
+            if cnp.PyArray_NDIM(w) == 2 and cnp.PyArray_STRIDE(w, 1) != self.itemsize and cnp.PyArray_DIM(w, 1) > 1:
+                if cnp.PyArray_STRIDE(w, 0) != self.itemsize and cnp.PyArray_DIM(w, 0) > 1:
+                    raise ValueError(f"weights[{i}] must have its columns side by side, or its rows, got strides {(<object> w).strides}")
+                self.pairs[i].weight_step = cnp.PyArray_STRIDE(w, 1)
+                self.by_columns = True
             self.pairs[i].bias = cnp.PyArray_BYTES(<cnp.ndarray> biases[i]) if biases[i] is not None else NULL
 
     def __dealloc__(self):

@@ -23,16 +23,16 @@ from fastbp._runtime.team cimport Session, session_poll
 
 
 cdef bint forward_only(Pass* p, Session* session) noexcept nogil:
-    return blocks_forward(p, session, False) if p.graph.row_blocked else forward_pass(p, session)
+    return blocks_forward(p, session, False) if p.graph.row_blocked and not p.by_columns else forward_pass(p, session)
 
 cdef bint loss_only(Pass* p, Session* session) noexcept nogil:
-    if p.graph.row_blocked:
+    if p.graph.row_blocked and not p.by_columns:
         return blocks_forward(p, session, True)
     return forward_pass(p, session) or loss_pass(p, session)
 
 cdef bint gradient(Pass* p, Session* session) noexcept nogil:
     """All of p.gradients."""
-    if rows_fit(p.graph, p.batch):
+    if rows_fit(p.graph, p.batch) and not p.by_columns:
         return blocks_gradient(p, session)
     return forward_pass(p, session) or loss_pass(p, session) or backward_pass(p, session)
 
