@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import is_classifier
 
 import fastbp
 from fastbp import Network, losses
@@ -24,13 +25,14 @@ __all__ = [
     "ACTIVATION_NAMES",
     "LOSS_NAMES",
     "MARGIN_NAMES",
+    "SKLEARN_LOSSES",
     "CallableLoss",
     "Core",
+    "check_loss",
     "fast_targets",
     "hidden_units",
     "network_for",
     "own_loss",
-    "set_output",
     "targets_of",
 ]
 
@@ -163,20 +165,26 @@ def link_of(loss: Any) -> str | None:
     return loss.rule.link if isinstance(loss, losses.RuleLoss) else None
 
 
-def set_output(est: Any, classifies: bool) -> None:
-    """Set ``out_activation_`` to that of the estimator's loss, where scikit-learn does not have this loss.
+SKLEARN_LOSSES = frozenset({"log_loss", "squared_error", "poisson"})
 
-    For margins scikit-learn's choice stays: the largest output of a softmax, and a sigmoid above one half, are at the
-    same class as the largest margin.
+
+def check_loss(est: Any) -> None:
+    """Check that the loss is one of the estimator's outputs, and set ``out_activation_`` to that of the loss.
+
+    scikit-learn's choice stays for its own losses, and for margins: the largest output of a softmax, and a sigmoid
+    above one half, are at the same class as the largest margin.
 
     Raises
     ------
     ValueError
         The loss is for other targets, or for another number of outputs.
     """
-    link = link_of(est.loss)
+    if isinstance(est.loss, str) and est.loss in SKLEARN_LOSSES:
+        return
+    link, classifies = link_of(est.loss), is_classifier(est)
     if classifies:
         _check_smoothing(est, link)
+        _check_ignored(est.loss)
     if link is None:
         return
     output = OUTPUTS.get(link)
@@ -192,6 +200,16 @@ def _check_smoothing(est: Any, link: str | None) -> None:
     """Refuse label_smoothing where the loss would ignore it. Targets of a sigmoid loss are smoothed before the loss."""
     if est.label_smoothing != 0 and link != "sigmoid":
         raise ValueError(f"label_smoothing={est.label_smoothing!r} needs loss='log_loss', got loss={est.loss!r}")
+
+
+def _check_ignored(loss: Any) -> None:
+    """Refuse a loss that ignores a label: scikit-learn takes each label of y for a class, and scores its rows."""
+    if isinstance(loss, fastbp.SoftmaxNLL) and loss.ignore_index is not None:
+        label = loss.ignore_index
+        raise ValueError(
+            f"loss={loss!r} ignores a label, which an estimator cannot: leave its rows out, as "
+            f"fit(X[y != {label}], y[y != {label}])"
+        )
 
 
 def _n_targets(est: Any) -> int:

@@ -20,7 +20,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn import neural_network
-from sklearn.base import is_classifier
 from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.utils.metaestimators import available_if
 
@@ -30,9 +29,18 @@ from fastbp.runtime import MAX_THREADS
 from fastbp.sklearn import _fitting as fitting
 from fastbp.sklearn import _lbfgs as lbfgs
 from fastbp.sklearn import _private
+from fastbp.sklearn._attempt import note_step, noting_steps, unless_refused
 from fastbp.sklearn._callbacks import CallbackSupport, Iterations, fit_arguments
 from fastbp.sklearn._converting import ConvertingMixin
-from fastbp.sklearn._core import ACTIVATION_NAMES, LOSS_NAMES, MARGIN_NAMES, Core, link_of, set_output
+from fastbp.sklearn._core import (
+    ACTIVATION_NAMES,
+    LOSS_NAMES,
+    MARGIN_NAMES,
+    SKLEARN_LOSSES,
+    Core,
+    check_loss,
+    link_of,
+)
 from fastbp.sklearn._predicting import PredictingClassifier, PredictingRegressor, as_dtype, checked_dtype
 from fastbp.sklearn._solvers import SOLVER_NAMES, is_own
 from fastbp.sklearn._storing import ESTIMATORS, StoringMixin
@@ -43,7 +51,6 @@ __all__ = ["MLPClassifier", "MLPRegressor"]
 Array = NDArray[Any]
 
 SKLEARN_ACTIVATIONS = frozenset({"identity", "logistic", "tanh", "relu"})
-SKLEARN_LOSSES = frozenset({"log_loss", "squared_error", "poisson"})
 
 # The package's own constructor parameters, and the defaults with which an estimator does what scikit-learn's does.
 OPTIONS: dict[str, Any] = {
@@ -64,7 +71,7 @@ CLASSIFIER_OPTIONS = {"class_weight": None, "label_smoothing": 0.0, "loss": "log
 
 
 # Attributes that a copy or a pickle must not have: the engine's, and those that exist only during a fit.
-PASSING = frozenset({"_fastbp", "_own_solver", "_validation_data", "_lbfgs_objective", "_fit_arguments"})
+PASSING = frozenset({"_fastbp", "_attempt", "_own_solver", "_validation_data", "_lbfgs_objective", "_fit_arguments"})
 
 
 # ---- the constructor -------------------------------------------------------------------------------------------------
@@ -186,18 +193,8 @@ class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # typ
         return as_dtype(X, self.dtype), y
 
     def _initialize(self, y: Array, layer_units: list[int], dtype: Any) -> None:
-        before = vars(self).copy()
-        try:
-            self._begin(y, layer_units, dtype)
-        except BaseException:  # an option that does not fit the layers: no estimator with untrained weights
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
-
-    def _begin(self, y: Array, layer_units: list[int], dtype: Any) -> None:
         super()._initialize(y, layer_units, dtype)
-        if not (isinstance(self.loss, str) and self.loss in SKLEARN_LOSSES):
-            set_output(self, is_classifier(self))
+        check_loss(self)
         for name in ("_resume", "_chance", "_fastbp"):
             self.__dict__.pop(name, None)
         if self.validation_loss or self._validation_data is not None:
@@ -233,7 +230,7 @@ class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # typ
         fit = self._why_not() or fitting.prepare(self, X, y, weight, incremental)
         if isinstance(fit, str):
             self._refuse_options(fit)
-            with Iterations(self, 0):
+            with noting_steps(self), Iterations(self, 0):
                 super()._fit_stochastic(X, y, *rest)
             return
         fit.run()
@@ -269,6 +266,7 @@ class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # typ
             super()._fit_lbfgs(X, y, *rest)
         finally:
             del self._lbfgs_objective
+        note_step(self)
         if self._lbfgs_dtype() == np.float32:
             self._unpack(np.asarray(self._packed(), np.float32))
 
@@ -300,10 +298,16 @@ class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # typ
         try:
             weight = kwargs.get("sample_weight")
             more = {} if weight is None else {"sample_weight": weight}
-            return float(check_scoring(self, scoring=self.scoring)(self, X, y, **more))
+            return float(self._scorer()(self, X, y, **more))
         finally:
             if names is not None:
                 self.feature_names_in_ = names
+
+    def _scorer(self) -> Any:
+        scorer = check_scoring(self, scoring=self.scoring)
+        if fitting.has_single_labels(self):
+            return _private.scorer_of_classes(scorer, self.classes_)
+        return scorer
 
     # ---- copies
 
@@ -354,7 +358,7 @@ def _fit_of(base: Any) -> Any:
         if not kwargs.keys() <= known:
             return theirs(self, X, y, *args, **kwargs)  # which raises the error for an unknown argument
         weight = args[0] if args else kwargs.get("sample_weight")
-        with fit_arguments(self, X, y, weight):
+        with unless_refused(self), fit_arguments(self, X, y, weight):
             if validation_data is None:
                 return theirs(self, X, y, *args, **kwargs)
             self._validation_data = validation_data
@@ -377,7 +381,8 @@ def _partial_fit_of(base: Any) -> Any:
     def partial_fit(self: Any, X: Any, y: Any, *args: Any, **kwargs: Any) -> Any:
         if not args and not kwargs and self._partial_fit_fast(X, y):
             return self
-        return theirs(self, X, y, *args, **kwargs)
+        with unless_refused(self):
+            return theirs(self, X, y, *args, **kwargs)
 
     return available_if(vars(base)["partial_fit"].check)(partial_fit)
 
@@ -440,8 +445,10 @@ _CLASSIFIER_DOC = """    loss : "log_loss", "hinge", "squared_hinge", fastbp.Los
         With "hinge" and "squared_hinge", the losses of margins, there is `decision_function` and no `predict_proba`. A
         loss of probabilities may have options, such as ``fastbp.SigmoidNLL(pos_weight=3.0)``. A function ``loss(y, t)``
         returns each row's loss and its gradient at the outputs.
-    class_weight : dict or "balanced", optional
-        Weight of the rows of each class; "balanced" needs all rows, so `partial_fit` takes a dict only.
+    class_weight : dict, list of dict or "balanced", optional
+        Weight of the rows of each class; "balanced" needs all rows, so `partial_fit` takes dicts only. Of several
+        labels each has the classes 0 and 1, and a row's weight is the product over its labels: a list has a dict for
+        each label, one dict is for all of them.
     label_smoothing : float, default=0.0
         Share of each target that is spread over all classes, in [0, 1). For "log_loss"; a loss passed as an object has
         its own, ``fastbp.SoftmaxNLL(label_smoothing=0.1)``, and other losses raise ValueError.
@@ -497,7 +504,7 @@ class MLPClassifier(PredictingClassifier, Accelerated, neural_network.MLPClassif
     _parameter_constraints: ClassVar[dict[str, Any]] = _constraints(neural_network.MLPClassifier)
     if _private.StrOptions is not None:
         _parameter_constraints.update(
-            class_weight=[dict, _private.StrOptions({"balanced"}), None],
+            class_weight=[dict, list, tuple, _private.StrOptions({"balanced"}), None],
             label_smoothing=[_private.Interval(Real, 0, 1, closed="left")],
             loss=[_private.StrOptions({"log_loss", *MARGIN_NAMES}), losses.Loss, callable],
         )

@@ -14,6 +14,7 @@ import contextlib
 import time
 import warnings
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -29,12 +30,21 @@ from sklearn.utils.validation import check_X_y
 import fastbp
 from fastbp._runtime import team
 from fastbp.sklearn import _private
+from fastbp.sklearn._attempt import note_step
 from fastbp.sklearn._callbacks import Iterations
-from fastbp.sklearn._core import Core, data_loss_scale, dropout_shares, fast_targets, loss_offsets, targets_of
+from fastbp.sklearn._core import (
+    Core,
+    check_loss,
+    data_loss_scale,
+    dropout_shares,
+    fast_targets,
+    loss_offsets,
+    targets_of,
+)
 from fastbp.sklearn._data import Data
 from fastbp.sklearn._solvers import Link, is_for, new_optimizer
 
-__all__ = ["StochasticFit", "class_factors", "incompatibility", "prepare", "product"]
+__all__ = ["StochasticFit", "class_factors", "has_single_labels", "incompatibility", "prepare", "product"]
 
 Array = NDArray[Any]
 
@@ -76,6 +86,7 @@ class StochasticFit:
 
     def _run(self) -> None:
         est = self.est
+        self._begin_curves()
         try:
             est.n_iter_ = 0
             started = time.perf_counter()
@@ -96,6 +107,18 @@ class StochasticFit:
             # the parameters after the best epoch
             est.coefs_, est.intercepts_ = est._best_coefs, est._best_intercepts
 
+    def _begin_curves(self) -> None:
+        """Begin the records of epochs that the fit before, with other parameters, has not made."""
+        est = self.est
+        state = vars(est)
+        if "loss_curve_" not in state:  # lbfgs has none
+            est.loss_curve_, est._no_improvement_count = [], 0
+        if est.early_stopping and state.get("validation_scores_") is None:
+            est.validation_scores_, est.best_validation_score_ = [], -np.inf
+            est._best_coefs, est._best_intercepts = ([a.copy() for a in kept] for kept in (est.coefs_, est.intercepts_))
+        if not est.early_stopping and state.get("best_loss_") is None:
+            est.best_loss_ = np.inf
+
     def _one_epoch(self, order: NDArray[np.int64] | None) -> None:
         est, whole, progress = self.est, self._whole_batches(order), np.zeros(3)
         self.link.begin()
@@ -105,9 +128,9 @@ class StochasticFit:
             finally:
                 # A Ctrl-C may interrupt the call; a second call then sets the optimizer's count to that of the steps.
                 try:
-                    self._count_steps()
+                    self._count_steps(progress[0])
                 except KeyboardInterrupt:
-                    self._count_steps()
+                    self._count_steps(progress[0])
                     raise
             value = self._validation_loss()
         if value is not None:
@@ -185,8 +208,10 @@ class StochasticFit:
         offset = 0.0 if data.offsets is None else float(np.average(data.offsets, weights=data.weight))
         return self.data_loss_scale * value + offset
 
-    def _count_steps(self) -> None:
+    def _count_steps(self, in_epoch: float) -> None:
         """Update the optimizer's count of steps, and the position of dropout that copies and pickles go on from."""
+        if in_epoch:
+            note_step(self.est)
         self.link.end()
         if vars(self.est).get("_chance") is not None:
             self.est._chance = (self.core.net.seed, self.core.net.steps)
@@ -262,7 +287,20 @@ def _batch_size(est: Any, n_rows: int) -> int:
 
 
 def incompatibility(est: Any, y: Array, weight: Array | None) -> str | None:
-    """Return what the engine cannot fit though scikit-learn's checks accept it; None where there is nothing."""
+    """Return what the engine cannot fit though scikit-learn's checks accept it; None where there is nothing.
+
+    Raises
+    ------
+    ValueError
+        No fit can go on from the estimator's weights: y has another number of outputs, or the loss is for others.
+    """
+    n_outputs = len(est.intercepts_[-1])
+    if y.shape[1] != n_outputs:
+        raise ValueError(
+            f"y has {y.shape[1]} outputs, expected {n_outputs}, as in the fit before, from whose weights "
+            "warm_start=True and partial_fit go on: fit sklearn.base.clone(estimator) to this y"
+        )
+    check_loss(est)
     if weight is not None and not (np.isfinite(weight).all() and (weight >= 0).all()):
         return "a sample_weight is negative"
     if y.dtype.kind not in "biuf":
@@ -313,6 +351,8 @@ def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool)
         data = validation.train
     assert data is not None
     fit = StochasticFit(est, core, link, data, validation, incremental)
+    if validation is not None and est.early_stopping:
+        _check_score(est, validation)
     if goes_on:
         est._random_state.set_state(est._resume.stream)
         fit.order = est._resume.order if len(est._resume.order) == fit.n_rows else fit.order
@@ -337,8 +377,9 @@ def fast_fit(est: Any, x: Any, y: Any) -> StochasticFit | None:
     link = Link.between(core, est) if core.may_write(est) else None
     if link is None:
         return None
+    fit = StochasticFit(est, core, link, Data(x, x, targets, None, loss_offsets(est, targets)), None, True)
     est._random_state = _random_state(est, core)
-    return StochasticFit(est, core, link, Data(x, x, targets, None, loss_offsets(est, targets)), None, True)
+    return fit
 
 
 def _random_state(est: Any, core: Core) -> Any:
@@ -383,22 +424,57 @@ def core_of(est: Any, dtype: np.dtype[Any]) -> Core:
 
 
 def class_factors(est: Any, y: Array, incremental: bool = False) -> NDArray[np.float64] | None:
-    """Return the weight of each row by `class_weight`; None where all are equal."""
+    """Return the weight of each row by `class_weight`; None where all are equal.
+
+    Of several labels each has its classes 0 and 1, and the weight of a row is the product over its labels.
+    """
     wanted = getattr(est, "class_weight", None)
     if wanted is None:
         return None
-    if wanted == "balanced" and incremental:
-        raise ValueError(
-            "class_weight='balanced' is of all rows, which partial_fit does not see: pass a dict, as of "
-            "sklearn.utils.class_weight.compute_class_weight('balanced', classes=classes, y=y)"
-        )
-    if isinstance(wanted, dict) and not all(0 <= share < np.inf for share in wanted.values()):
-        raise ValueError(f"class_weight is {wanted!r}, expected finite numbers of at least 0")
-    if est.out_activation_ != "softmax" and y.shape[1] > 1:
-        return np.asarray(compute_sample_weight(wanted, y), np.float64)
+    if isinstance(wanted, str):
+        if incremental:
+            raise ValueError(
+                "class_weight='balanced' is of all rows, which partial_fit does not see: pass a dict, as of "
+                "sklearn.utils.class_weight.compute_class_weight('balanced', classes=classes, y=y)"
+            )
+        if not has_single_labels(est):
+            return np.asarray(compute_sample_weight(wanted, y), np.float64)
+    elif not has_single_labels(est):
+        return _label_factors(wanted, y)
+    elif not isinstance(wanted, dict):
+        raise ValueError(f"class_weight is {wanted!r}, expected one dict: y has a single label in each row")
+    else:
+        _check_shares(wanted, wanted)
     indices = y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0].astype(np.int64)
     of_class = compute_class_weight(wanted, classes=est.classes_, y=est.classes_[indices])
     return np.asarray(of_class[indices], np.float64)
+
+
+def has_single_labels(est: Any) -> bool:
+    """Whether each row has one class, and not several labels, or values."""
+    return bool(is_classifier(est)) and est._label_binarizer.y_type_ != "multilabel-indicator"
+
+
+def _label_factors(wanted: Any, y: Array) -> NDArray[np.float64]:
+    """Return the weight of each row from a dict for each label, or one for all labels."""
+    n_labels = y.shape[1]
+    each = list(wanted) if isinstance(wanted, list | tuple) else [wanted] * n_labels
+    if len(each) != n_labels or not all(isinstance(one, dict) for one in each):
+        raise ValueError(
+            f"class_weight is {wanted!r}, expected a dict with weights of 0 and 1, or a list of {n_labels} of them, "
+            "one for each label of y"
+        )
+    for one in each:
+        _check_shares(one, wanted)
+        if not one.keys() <= {0, 1}:
+            raise ValueError(f"class_weight is {wanted!r}, expected weights of 0 and 1, the classes of each label")
+    zeros, ones = (np.array([one.get(value, 1.0) for one in each], np.float64) for value in (0, 1))
+    return np.asarray(np.where(y, ones, zeros).prod(axis=1))
+
+
+def _check_shares(of_classes: dict[Any, Any], wanted: Any) -> None:
+    if not all(isinstance(share, Real) and 0 <= float(share) < np.inf for share in of_classes.values()):
+        raise ValueError(f"class_weight is {wanted!r}, expected finite numbers of at least 0")
 
 
 def product(weight: Array | None, factors: Array | None) -> Array | None:
@@ -475,6 +551,7 @@ def _given_validation(est: Any, dtype: np.dtype[Any]) -> Validation:
     given = est._validation_data
     if not isinstance(given, tuple | list) or len(given) not in (2, 3):
         raise ValueError(f"validation_data must be (X, y) or (X, y, sample_weight), got {type(given).__name__}")
+    _private.check_feature_names(est, given[0], reset=False)
     x, y = check_X_y(
         given[0],
         given[1],
@@ -494,6 +571,31 @@ def _given_validation(est: Any, dtype: np.dtype[Any]) -> Validation:
         raise ValueError(f"validation_data has {rows.shape[1]} outputs, expected {est.n_outputs_}")
     weight = None if len(given) == 2 else _private.check_sample_weight(given[2], x, ensure_non_negative=True)
     return Validation(None, x, y, weight, Data.of(est, x, rows, weight, dtype, epochs=False))
+
+
+def _check_score(est: Any, kept: Validation) -> None:
+    """Score the untrained estimator: a score that is an error, or no number, would be so after each epoch."""
+    if est.scoring is None and est._validation_data is None:
+        return  # scikit-learn's score of the rows that it has split off: there is always one
+    more = {"sample_weight": kept.weight} if _private.FIT_TAKES_WEIGHT else {}
+    try:
+        score = est._score(kept.x, kept.y, **more)
+    except (ValueError, ArithmeticError) as error:
+        raise ValueError(_why_no_score(est, kept, str(error).rstrip("."))) from error
+    if np.isnan(score):
+        raise ValueError(_why_no_score(est, kept, "it is nan"))
+
+
+def _why_no_score(est: Any, kept: Validation, reason: str) -> str:
+    what = "the default score" if est.scoring is None else f"scoring={est.scoring!r}"
+    text = f"{what} cannot be computed for the rows of validation: {reason}"
+    missing = np.setdiff1d(est.classes_, kept.y).tolist() if has_single_labels(est) else []
+    if missing:
+        text += (
+            f"; they have no row of the classes {missing}: if the score needs one, pass validation_data=(X, y) with "
+            "rows of every class"
+        )
+    return text
 
 
 def _check_n_features(est: Any, x: Any) -> None:

@@ -6,6 +6,7 @@ own methods, and warn once. The classes must be definable without the names, so 
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import warnings
@@ -17,13 +18,16 @@ from numpy.typing import NDArray
 from sklearn import neural_network
 
 try:
+    from sklearn.metrics._scorer import _Scorer as Scorer
     from sklearn.neural_network import _multilayer_perceptron as mlp
     from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, BaseOptimizer, SGDOptimizer
     from sklearn.utils import _safe_indexing as rows_of
     from sklearn.utils._param_validation import Interval, StrOptions
+    from sklearn.utils.validation import _check_feature_names as check_feature_names
     from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 except ImportError:  # known_release() is then False, and the first fit warns
-    mlp = AdamOptimizer = BaseOptimizer = SGDOptimizer = Interval = StrOptions = check_sample_weight = rows_of = None
+    mlp = AdamOptimizer = BaseOptimizer = SGDOptimizer = Interval = StrOptions = Scorer = None
+    check_feature_names = check_sample_weight = rows_of = None
 
 __all__ = [
     "FIT_TAKES_WEIGHT",
@@ -39,11 +43,13 @@ __all__ = [
     "Interval",
     "SGDOptimizer",
     "StrOptions",
+    "check_feature_names",
     "check_parameters",
     "check_sample_weight",
     "known_release",
     "mlp",
     "rows_of",
+    "scorer_of_classes",
     "shuffled",
     "warn_of_release",
 ]
@@ -105,3 +111,22 @@ def check_parameters(estimator: Any) -> None:
     """Call scikit-learn's own check of an estimator's parameters, where its class has one."""
     if hasattr(estimator, "_parameter_constraints"):
         estimator._validate_params()
+
+
+# ---- scores of classes -----------------------------------------------------------------------------------------------
+
+
+def scorer_of_classes(scorer: Any, classes: NDArray[Any]) -> Any:
+    """Return a scorer of probabilities that knows the classes in their columns; any other scorer as it is.
+
+    Without `labels`, a metric takes the classes for those in y, and raises where rows of one are missing.
+    """
+    if Scorer is None or not isinstance(scorer, Scorer):
+        return scorer
+    if scorer._response_method == "predict" or "labels" in scorer._kwargs:
+        return scorer
+    if "labels" not in inspect.signature(scorer._score_func).parameters:
+        return scorer
+    made = copy.copy(scorer)
+    made._kwargs = {**scorer._kwargs, "labels": classes}
+    return made
