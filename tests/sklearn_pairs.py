@@ -1,6 +1,7 @@
 """An estimator of scikit-learn's and one of fastbp's, with the same calls and a comparison of all their attributes.
 
-A. Each call is made on both. Errors, warnings, printed text and results must be the same, to the letter.
+A. Each call is made on both. Errors, warnings, printed text and results must be the same, to the letter. Where a call
+   raises and fastbp's estimator is as it was, scikit-learn's is put back, too: it has set attributes before the error.
 B. `agree` compares every attribute that scikit-learn's estimator then has, private ones too: the RandomState's
    position, the optimizer and its moments. Counts, names and types must be equal; arrays and losses within the
    tolerance of the pair.
@@ -194,8 +195,13 @@ class Pair:
             result = getattr(network, method)(*args, **kwargs)
             return None if result is network else result
 
+        before, copied = vars(self.ours).copy(), copy.deepcopy(vars(self.theirs))
         result = self.each(call)
         assert_same(given[1], given[0], 0.0, "arguments")
+        now = vars(self.ours)
+        if self.last.error is not None and now.keys() == before.keys():
+            if all(now[name] is before[name] for name in before):
+                self.theirs.__dict__ = copied
         return result
 
     def agree(self, within: float | None = None) -> Pair:

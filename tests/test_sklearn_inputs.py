@@ -224,7 +224,7 @@ def test_forms_of_numbers(form: str, loss: str) -> None:
     y = NUMBERS[form](task.y)
     two = pair("one output", max_iter=3, **({"loss": loss} if HAS_POISSON else {}))
     with np.errstate(all="ignore"):
-        two.each(lambda network: network.fit(task.x, y) and None)
+        two.do("fit", task.x, y)
         two.agree().predict_alike(task.x)
         two.do("score", task.x, y)
 
@@ -346,6 +346,7 @@ def test_names_of_columns() -> None:
         two.predict_alike(x)
         two.do("score", x, task.y)
     two.set(early_stopping=False)
+    two.do("fit", named, task.y)
     for x in (named, task.x, named[list("gfedcba")]):
         two.do("partial_fit", x, task.y)
         two.agree()

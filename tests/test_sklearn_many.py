@@ -469,7 +469,7 @@ def test_an_error_in_the_block_ends_what_runs_and_what_waits() -> None:
 
 # ---- ensembles -------------------------------------------------------------------------------------------------------
 
-FEW = {"n": 3, "hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0}
+FEW = {"n_estimators": 3, "hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0}
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -537,7 +537,7 @@ def test_several_labels_and_several_outputs() -> None:
 def test_arguments_of_an_ensemble() -> None:
     X, t, _ = rows_of_data(40)
     ensemble = MLPEnsembleRegressor(4, alpha=0.3)
-    assert ensemble.get_params() == {**MLPRegressor(alpha=0.3).get_params(), "n": 4, "bootstrap": False}
+    assert ensemble.get_params() == {**MLPRegressor(alpha=0.3).get_params(), "n_estimators": 4, "bootstrap": False}
     with pytest.raises(TypeError, match="take MLPEnsembleClassifier or MLPEnsembleRegressor"):
         MLPEnsemble()
     with pytest.raises(TypeError, match=r"MLPEnsembleRegressor.__init__\(\) .* 'layers'"):
@@ -547,12 +547,34 @@ def test_arguments_of_an_ensemble() -> None:
     with pytest.raises(ValueError, match="loss='hinge' makes margins"):
         MLPEnsembleClassifier(2, loss="hinge").fit(X, t > 0)
     for n in (0, 2.5, True):
-        with pytest.raises(ValueError, match=r"n is .*, expected a number of members"):
+        with pytest.raises(ValueError, match=r"n_estimators is .*, expected a number of members"):
             MLPEnsembleRegressor(n).fit(X, t)
     with pytest.raises(ValueError, match="alpha"):
         MLPEnsembleRegressor(2, alpha=-1).fit(X, t)
     with pytest.raises(NotFittedError):
         ensemble.predict(X)
+
+
+def test_old_name_of_the_number_of_members_warns() -> None:
+    renamed = pytest.warns(DeprecationWarning, match="n of an ensemble is called n_estimators now")
+    with renamed as caught:
+        ensemble = MLPEnsembleRegressor(n=4)
+    assert ensemble.get_params()["n_estimators"] == 4 and caught[0].filename == __file__
+    with renamed as caught:
+        assert ensemble.n == 4
+    assert caught[0].filename == __file__
+    with renamed:
+        ensemble.n = 5
+    assert ensemble.n_estimators == 5
+    with renamed:
+        assert ensemble.set_params(n=6, alpha=0.5).n_estimators == 6
+    with pytest.raises(TypeError, match="multiple values for argument 'n_estimators'"), renamed:
+        MLPEnsembleRegressor(3, n=4)
+    state = MLPEnsembleRegressor(3).__getstate__()
+    state["n"] = state.pop("n_estimators")
+    old = MLPEnsembleRegressor()
+    old.__setstate__(state)  # as of a pickle of the release before
+    assert old.n_estimators == 3 and "n" not in vars(old)
 
 
 # ---- the search ------------------------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ class Iterations:
             except BaseException:
                 _tear_down(self._estimator)
                 raise
-        if self._progress is not False:
+        if self._progress:
             self._report = reporting.make(self._progress, self._max_iter)
         return self
 

@@ -43,7 +43,7 @@ from fastbp.sklearn._core import (
 )
 from fastbp.sklearn._predicting import PredictingClassifier, PredictingRegressor, as_dtype, checked_dtype
 from fastbp.sklearn._solvers import SOLVER_NAMES, is_own
-from fastbp.sklearn._storing import ESTIMATORS, StoringMixin
+from fastbp.sklearn._storing import ESTIMATORS, StoringMixin, VersionedMixin
 from fastbp.units import Unit
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
@@ -134,7 +134,7 @@ def _constraints(base: Any) -> dict[str, Any]:
 _Base: Any = object
 
 
-class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc]
+class Accelerated(VersionedMixin, StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # type: ignore[misc]
     """A fit of scikit-learn's estimators by the engine."""
 
     solver: Any
@@ -227,6 +227,7 @@ class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # typ
 
     def _fit_stochastic(self, X: Any, y: Array, *rest: Any) -> None:
         weight, incremental = rest[0] if _private.FIT_TAKES_WEIGHT else None, rest[-1]
+        fitting.check_writable(self)
         fit = self._why_not() or fitting.prepare(self, X, y, weight, incremental)
         if isinstance(fit, str):
             self._refuse_options(fit)
@@ -251,6 +252,8 @@ class Accelerated(StoringMixin, ConvertingMixin, CallbackSupport, _Base):  # typ
     # ---- lbfgs
 
     def _fit_lbfgs(self, X: Any, y: Array, *rest: Any) -> None:
+        # scikit-learn puts each trial's parameters into these lists: not into those to which an error returns.
+        self.coefs_, self.intercepts_ = list(self.coefs_), list(self.intercepts_)
         objective = self._why_not(_private.LBFGS_HOOKS) or self._objective(X, y, rest[0])
         if isinstance(objective, str):
             self._refuse_options(objective)

@@ -339,8 +339,6 @@ def prepare(est: Any, x: Any, y: Array, weight: Array | None, incremental: bool)
     elif not incremental or not hasattr(est, "_optimizer"):
         est._optimizer = new_optimizer(est, est._chosen_solver(), est.coefs_ + est.intercepts_)
     core = core_of(est, dtype)
-    if not core.may_write(est):
-        return "coefs_ or intercepts_ are read-only"
     link = Link.between(core, est)
     if link is None:
         return f"it does not know the optimizer {est._optimizer!r}"
@@ -366,9 +364,11 @@ def fast_fit(est: Any, x: Any, y: Any) -> StochasticFit | None:
     scikit-learn's validation of a row takes about fifty times as long as its step.
     """
     core: Core | None = est._fastbp
-    if core is None or core.net._whole is None or est.early_stopping or est.warm_start:
+    if core is None or core.net._whole is None or est.early_stopping or est.warm_start or est.validation_loss:
         return None
     dtype = core.net.dtype
+    if est.dtype is not None and est.dtype != dtype:
+        return None
     if incompatible_parameter(est) is not None or not core.serves(est, dtype) or not _is_plain(est, x, dtype):
         return None
     targets = fast_targets(est, y, len(x), dtype)
@@ -404,6 +404,15 @@ def _is_plain(est: Any, x: Any, dtype: np.dtype[Any]) -> bool:
         and "feature_names_in_" not in vars(est)
         and bool(np.isfinite(x).all())
     )
+
+
+def check_writable(est: Any) -> None:
+    """Refuse parameters that joblib has mapped from a file for reading."""
+    if not all(array.flags.writeable for array in (*est.coefs_, *est.intercepts_)):
+        raise ValueError(
+            "coefs_ or intercepts_ are read-only, as joblib.load(path, mmap_mode='r') makes them: train "
+            "copy.deepcopy(estimator)"
+        )
 
 
 def check_finite(est: Any) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from numbers import Integral
 from typing import Any, ClassVar, Self, TypeVar
@@ -25,8 +26,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 import fastbp
 from fastbp.sklearn import _private
+from fastbp.sklearn._attempt import unless_refused
 from fastbp.sklearn._estimators import Accelerated, MLPClassifier, MLPRegressor
 from fastbp.sklearn._parallel import JoblibBackend, Pool
+from fastbp.sklearn._storing import VersionedMixin
 
 __all__ = ["GridSearchCV", "MLPEnsemble", "MLPEnsembleClassifier", "MLPEnsembleRegressor", "fit_many"]
 
@@ -189,12 +192,12 @@ def _fit_rows(member: Any, X: Any, y: Any, weight: Any, rows: Any) -> None:
 
 
 def _constructor(member: type) -> Callable[..., None]:
-    """Make an `__init__` of n, bootstrap and all parameters of the members, keyword-only."""
+    """Make an `__init__` of n_estimators, bootstrap and all parameters of the members, keyword-only."""
     theirs = list(inspect.signature(member).parameters.values())
     empty, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
     parameters = [
         inspect.Parameter("self", empty),
-        inspect.Parameter("n", empty, default=10),
+        inspect.Parameter("n_estimators", empty, default=10),
         inspect.Parameter("bootstrap", keyword, default=False),
         *(parameter.replace(kind=keyword) for parameter in theirs),
     ]
@@ -202,7 +205,7 @@ def _constructor(member: type) -> Callable[..., None]:
 
     def __init__(self: Any, *args: Any, **given: Any) -> None:
         try:
-            bound = signature.bind(self, *args, **given)
+            bound = signature.bind(self, *args, **_renamed(given))
         except TypeError as error:
             raise TypeError(f"{type(self).__name__}.__init__() {error}") from None
         bound.apply_defaults()
@@ -212,7 +215,24 @@ def _constructor(member: type) -> Callable[..., None]:
     return __init__
 
 
-class MLPEnsemble(BaseEstimator):  # type: ignore[misc]
+def _renamed(given: dict[str, Any]) -> dict[str, Any]:
+    """Return parameters by their present names."""
+    if "n" in given:
+        _warn_of_n(4)
+        given = _by_present_names(given)
+    return given
+
+
+def _by_present_names(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {"n_estimators" if name == "n" else name: value for name, value in given.items()}
+
+
+def _warn_of_n(stacklevel: int) -> None:
+    message = "n of an ensemble is called n_estimators now; the old name goes with the next release"
+    warnings.warn(message, DeprecationWarning, stacklevel)
+
+
+class MLPEnsemble(VersionedMixin, BaseEstimator):  # type: ignore[misc]
     """What `MLPEnsembleClassifier` and `MLPEnsembleRegressor` share; take one of these.
 
     Attributes
@@ -228,12 +248,41 @@ class MLPEnsemble(BaseEstimator):  # type: ignore[misc]
     """
 
     _member: ClassVar[type]
-    n: Any
+    n_estimators: Any
     bootstrap: Any
     random_state: Any
 
     def __init__(self) -> None:
         raise TypeError("MLPEnsemble is what two classes share: take MLPEnsembleClassifier or MLPEnsembleRegressor")
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters of the ensemble, and those of its members.
+
+        Parameters
+        ----------
+        **params : dict
+            By the names of `get_params`.
+
+        Returns
+        -------
+        self : object
+            The ensemble.
+        """
+        return super().set_params(**_renamed(params))  # type: ignore[no-any-return]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(_by_present_names(state))
+
+    @property
+    def n(self) -> Any:
+        """The number of members, by its old name."""
+        _warn_of_n(3)
+        return self.n_estimators
+
+    @n.setter
+    def n(self, value: Any) -> None:
+        _warn_of_n(3)
+        self.n_estimators = value
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -260,17 +309,20 @@ class MLPEnsemble(BaseEstimator):  # type: ignore[misc]
             self : object
                 The fitted ensemble.
             """
-            return self._fit(X, y, sample_weight)
+            with unless_refused(self):
+                return self._fit(X, y, sample_weight)
 
     else:
 
         def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # type: ignore[misc]
             """Fit all members to X and y, side by side."""
-            return self._fit(X, y, None)
+            with unless_refused(self):
+                return self._fit(X, y, None)
 
     def _fit(self, X: Any, y: Any, weight: Any) -> Self:
-        if isinstance(self.n, bool) or not isinstance(self.n, Integral) or self.n < 1:
-            raise ValueError(f"n is {self.n!r}, expected a number of members of at least 1")
+        n = self.n_estimators
+        if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
+            raise ValueError(f"n_estimators is {n!r}, expected a number of members of at least 1")
         if not isinstance(self.bootstrap, bool | np.bool_):
             raise TypeError(f"bootstrap is {self.bootstrap!r}, expected True or False")
         X, y = self._check(X, y)
@@ -281,11 +333,14 @@ class MLPEnsemble(BaseEstimator):  # type: ignore[misc]
         self.n_iter_ = max(member.n_iter_ for member in members)
         if rows is not None:
             self.estimators_samples_ = rows
+        elif hasattr(self, "estimators_samples_"):
+            del self.estimators_samples_  # of a fit before
         return self
 
     def _members(self, random: np.random.RandomState) -> list[Any]:
-        given = {name: value for name, value in self.get_params(deep=False).items() if name not in {"n", "bootstrap"}}
-        seeds = random.randint(np.iinfo(np.int32).max, size=self.n)
+        own = {"n_estimators", "bootstrap"}
+        given = {name: value for name, value in self.get_params(deep=False).items() if name not in own}
+        seeds = random.randint(np.iinfo(np.int32).max, size=self.n_estimators)
         return [self._member(**{**given, "random_state": int(seed)}) for seed in seeds]
 
     def _check(self, X: Any, y: Any) -> tuple[Any, Any]:
@@ -304,7 +359,7 @@ class MLPEnsembleClassifier(ClassifierMixin, MLPEnsemble):  # type: ignore[misc]
 
     Parameters
     ----------
-    n : int
+    n_estimators : int
         Members.
     bootstrap : bool
         Fit each to as many rows as there are, drawn with replacement, instead of all.
@@ -410,7 +465,7 @@ class MLPEnsembleRegressor(RegressorMixin, MLPEnsemble):  # type: ignore[misc]
 
     Parameters
     ----------
-    n : int
+    n_estimators : int
         Members.
     bootstrap : bool
         Fit each to as many rows as there are, drawn with replacement, instead of all.
@@ -494,7 +549,7 @@ class MLPEnsembleRegressor(RegressorMixin, MLPEnsemble):  # type: ignore[misc]
 # ---- search ----------------------------------------------------------------------------------------------------------
 
 
-class GridSearchCV(model_selection.GridSearchCV):  # type: ignore[misc]
+class GridSearchCV(VersionedMixin, model_selection.GridSearchCV):  # type: ignore[misc]
     """scikit-learn's GridSearchCV, whose fits of all candidates and folds go on side by side.
 
     Parameters, attributes and results are scikit-learn's. Where the estimator is one of the package's, or contains one
@@ -532,9 +587,8 @@ class GridSearchCV(model_selection.GridSearchCV):  # type: ignore[misc]
         self : object
             The fitted search.
         """
-        if fastbp.get_num_threads() == 1 or not _holds_stochastic(self.estimator):
-            return super().fit(X, y, **params)  # type: ignore[no-any-return]
-        with joblib.parallel_config(JoblibBackend()):
+        apart = fastbp.get_num_threads() == 1 or not _holds_stochastic(self.estimator)
+        with unless_refused(self), contextlib.nullcontext() if apart else joblib.parallel_config(JoblibBackend()):
             return super().fit(X, y, **params)  # type: ignore[no-any-return]
 
 

@@ -1,36 +1,97 @@
-"""Estimators in files.
+"""Estimators in files, and the versions in their pickles.
 
 A. The file of an estimator is that of its network (see `fastbp.io.saving`; `fastbp.load` reads it) and one more string
    in JSON: the class, the parameters, the classes and the other attributes of a fit. Nothing is pickled.
 B. Reading checks every entry. A class is looked up by its name among the package's own and those that the caller
    passes; attributes must be in the table below, and of the type in it.
+C. A pickle holds attributes as they are in memory, which another release of scikit-learn or of this package may read
+   otherwise: it carries both versions. scikit-learn's own check is for classes of its own modules alone.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sklearn
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, is_classifier
+from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.utils.validation import check_is_fitted
 
 from fastbp import _config
+from fastbp._version import __version__
 from fastbp.io import _describe, saving
 from fastbp.network import Network
 from fastbp.sklearn._converting import fill, network_of
 
-__all__ = ["load", "save"]
+__all__ = ["VersionedMixin", "load", "save"]
 
 Array = NDArray[Any]
 
 ENTRY = "estimator"
 VERSION = 1
 ESTIMATORS: dict[str, type] = {}  # the package's own, by the names that files have for them
+
+
+# ---- versions --------------------------------------------------------------------------------------------------------
+
+
+class OtherFastbpWarning(InconsistentVersionWarning):  # type: ignore[misc]
+    """A pickle of an estimator was written by another fastbp than the one that reads it.
+
+    Parameters
+    ----------
+    estimator_name : str
+        The name of the class.
+    original : str
+        The version of fastbp that wrote the pickle.
+    """
+
+    def __init__(self, estimator_name: str, original: str) -> None:
+        self.estimator_name, self.original = estimator_name, original
+
+    def __str__(self) -> str:
+        return (
+            f"Trying to unpickle estimator {self.estimator_name} from {self.original} of fastbp when using version "
+            f"{__version__} of fastbp. This might lead to breaking code or invalid results. Use at your own risk."
+        )
+
+
+class VersionedMixin:
+    """Estimators whose pickles carry the versions of scikit-learn and fastbp."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
+        return {**state, "_sklearn_version": sklearn.__version__, "_fastbp_version": __version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = state.copy()
+        theirs, ours = (state.pop(name, None) for name in ("_sklearn_version", "_fastbp_version"))
+        name = type(self).__name__
+        if theirs is not None and theirs != sklearn.__version__:
+            warnings.warn(
+                InconsistentVersionWarning(
+                    estimator_name=name,
+                    current_sklearn_version=sklearn.__version__,
+                    original_sklearn_version=theirs,
+                ),
+                stacklevel=2,
+            )
+        # A class of a user's own may have a `__getstate__` of its own, whose copies carry no version.
+        if ours is None and type(self).__module__.startswith("fastbp."):
+            warnings.warn(OtherFastbpWarning(name, "an early version"), stacklevel=2)
+        elif ours not in (None, __version__):
+            warnings.warn(OtherFastbpWarning(name, f"version {ours}"), stacklevel=2)
+        super().__setstate__(state)  # type: ignore[misc]
+
+
+# ---- the method of estimators ----------------------------------------------------------------------------------------
 
 
 class StoringMixin:
