@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import get_scorer, get_scorer_names, log_loss, make_scorer
 
 import fastbp
 from fastbp.reference import ACTIVATIONS, OPTIMIZERS
-from fastbp.sklearn import MLPClassifier, MLPRegressor
+from fastbp.sklearn import GridSearchCV, MLPClassifier, MLPRegressor
 from fastbp.sklearn import _lbfgs as lbfgs
 from fastbp.sklearn._core import LOSS_NAMES
 from fastbp.sklearn._private import FIT_TAKES_WEIGHT
@@ -278,6 +280,13 @@ class TestLosses:
             rtol=0,
         )
 
+    def test_a_loss_that_ignores_a_label_is_refused(self):
+        """Each label of y is a class to scikit-learn; the message's advice is a fit without the rows."""
+        y = np.where(np.arange(150) % 5 == 0, -1, LABELS)
+        with pytest.raises(ValueError, match=r"fit\(X\[y != -1\], y\[y != -1\]\)"):
+            MLPClassifier(**SMALL, loss=fastbp.SoftmaxNLL(ignore_index=-1)).fit(X, y)
+        assert MLPClassifier(**SMALL).fit(X[y != -1], y[y != -1]).classes_.tolist() == list(range(10))
+
     @pytest.mark.parametrize("loss", ["hinge", fastbp.SoftmaxNLL()], ids=["margins", "object"])
     def test_label_smoothing_ignored_by_the_loss_raises(self, loss):
         with pytest.raises(ValueError, match=r"label_smoothing=0.1 needs loss='log_loss', got loss="):
@@ -392,6 +401,52 @@ class TestClassWeight:
         est = MLPClassifier(**SMALL, class_weight={True: 5.0}).fit(X, LABELS > 6)
         assert est.predict(X).mean() >= MLPClassifier(**SMALL).fit(X, LABELS > 6).predict(X).mean()
 
+    LABELS_OF_ROWS = np.c_[LABELS > 4, LABELS % 2, LABELS > 6].astype(int)
+
+    @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+    @pytest.mark.parametrize("as_list", [False, True], ids=["one dict", "a dict for each label"])
+    def test_several_labels_weigh_their_product(self, as_list, solver):
+        """The meaning that "balanced" has there: scikit-learn's `compute_sample_weight` of several outputs."""
+        shares = [{0: 1.0, 1: 5.0}, {0: 0.5, 1: 2.0}, {1: 3.0}] if as_list else [{0: 0.5, 1: 5.0}] * 3
+        y = self.LABELS_OF_ROWS
+        weight = np.ones(len(y))
+        for label, of in enumerate(shares):
+            weight *= np.array([of.get(value, 1.0) for value in y[:, label]])
+        given = shares if as_list else shares[0]
+        est = MLPClassifier(**SMALL, solver=solver, class_weight=given).fit(X, y)
+        if FIT_TAKES_WEIGHT:
+            same(est, MLPClassifier(**SMALL, solver=solver).fit(X, y, weight), rtol=1e-9)
+        assert clone(est).class_weight == given
+
+    @needs_weights
+    def test_balanced_labels_weigh_their_product(self):
+        from sklearn.utils.class_weight import compute_sample_weight
+
+        y = self.LABELS_OF_ROWS
+        est = MLPClassifier(**SMALL, class_weight="balanced").fit(X, y)
+        same(est, MLPClassifier(**SMALL).fit(X, y, compute_sample_weight("balanced", y)), rtol=1e-9)
+        shares = [{value: 75 / (labels == value).sum() for value in (0, 1)} for labels in y.T]
+        same(est, MLPClassifier(**SMALL, class_weight=shares).fit(X, y), rtol=1e-9)
+
+    def test_a_batch_may_lack_a_value_of_a_label(self):
+        est = MLPClassifier(**SMALL, class_weight={1: 5.0})
+        est.partial_fit(X, self.LABELS_OF_ROWS, classes=np.arange(3))
+        est.partial_fit(X[:20], np.zeros((20, 3), int))
+        assert est.t_ == 170
+
+    @pytest.mark.parametrize(
+        ("weights", "words"),
+        [
+            ([{1: 2.0}] * 2, "or a list of 3 of them"),
+            ([{1: 2.0}, None, {1: 2.0}], "or a list of 3 of them"),
+            ({2: 5.0}, "expected weights of 0 and 1, the classes of each label"),
+            ([{0: 1.0}, {1: 2.0}, {1: -2.0}], "expected finite numbers of at least 0"),
+        ],
+    )
+    def test_invalid_weights_of_labels_raise(self, weights, words):
+        with pytest.raises(ValueError, match=words):
+            MLPClassifier(**SMALL, class_weight=weights).fit(X, self.LABELS_OF_ROWS)
+
 
 class TestDropout:
     def test_trains_with_it_and_predicts_without(self):
@@ -462,6 +517,80 @@ class TestValidation:
     def test_bad_data_is_refused(self, given, words):
         with pytest.raises(ValueError, match=words):
             MLPClassifier(**SMALL).fit(X, LABELS, validation_data=given)
+
+    @pytest.mark.parametrize("searched", [False, True])
+    def test_names_of_columns_are_checked_as_score_does(self, searched):
+        pandas = pytest.importorskip("pandas")
+        frame = pandas.DataFrame(X[:, :3], columns=["age", "b", "c"])
+        est = MLPRegressor(**SMALL, early_stopping=True)
+        model = GridSearchCV(est, {"alpha": [1e-4]}, cv=2, error_score="raise") if searched else est
+        model.fit(frame, VALUES, validation_data=(frame, VALUES))
+        for other in (frame[["b", "c", "age"]], frame.rename(columns={"c": "other"})):
+            with pytest.raises(ValueError, match="feature names should match") as by_score:
+                model.score(other, VALUES)
+            with pytest.raises(ValueError, match="feature names should match") as by_fit:
+                model.fit(frame, VALUES, validation_data=(other, VALUES))
+            assert str(by_fit.value) == str(by_score.value)
+        with pytest.warns(UserWarning, match="X does not have valid feature names"):
+            est.fit(frame, VALUES, validation_data=(X[:, :3], VALUES))
+
+    CLASSES = np.repeat([0, 1, 2], [70, 70, 10])  # of validation rows with the first two alone
+
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    @pytest.mark.parametrize("names", [None, "abc"], ids=["numbers", "words"])
+    def test_log_loss_of_rows_that_lack_a_class(self, names, n_classes):
+        y = np.minimum(self.CLASSES, n_classes - 1)
+        rows = y < n_classes - 1
+        labels = y if names is None else np.array(list(names))[y]
+        est = MLPClassifier(**SMALL, early_stopping=True, scoring="neg_log_loss")
+        est.fit(X, labels, validation_data=(X[rows], labels[rows]))
+        expected = np.log(est.predict_proba(X)[rows, y[rows]]).mean()
+        assert est.best_validation_score_ == pytest.approx(expected, rel=1e-12)
+        np.testing.assert_allclose(est.validation_scores_, np.negative(est.validation_loss_curve_), rtol=1e-10)
+
+    @pytest.mark.parametrize("scoring", ["neg_brier_score", "top_k_accuracy", "d2_log_loss_score"])
+    def test_other_scores_of_rows_that_lack_a_class(self, scoring):
+        y = self.CLASSES
+        if scoring not in get_scorer_names() or "labels" not in str(inspect.signature(get_scorer(scoring)._score_func)):
+            pytest.skip("this release does not take the classes")
+        rows = np.r_[0:60, 70:120]
+        est = MLPClassifier(**SMALL, early_stopping=True, scoring=scoring)
+        est.fit(X, y, validation_data=(X[rows], y[rows]))
+        p, hits = est.predict_proba(X[rows]), np.eye(3)[y[rows]]
+        shares = hits.mean(axis=0)
+        expected = {
+            "neg_brier_score": -((p - hits) ** 2).sum(axis=1).mean(),
+            "top_k_accuracy": (hits[np.arange(110)[:, None], p.argsort(axis=1)[:, 1:]].sum(axis=1)).mean(),
+            "d2_log_loss_score": 1 - np.log(p[hits > 0]).mean() / (shares[:2] @ np.log(shares[:2])),
+        }[scoring]
+        possible = (expected, expected / 2)  # before 1.7 and since, by `scale_by_half`
+        assert any(est.best_validation_score_ == pytest.approx(one, rel=1e-10) for one in possible)
+
+    def test_a_scorer_of_a_users_own_knows_the_classes(self):
+        rows, scores = self.CLASSES < 2, []
+        own = make_scorer(log_loss, greater_is_better=False, response_method="predict_proba")
+        for scoring in ("neg_log_loss", own):
+            est = MLPClassifier(**SMALL, early_stopping=True, scoring=scoring)
+            scores.append(est.fit(X, self.CLASSES, validation_data=(X[rows], self.CLASSES[rows])).validation_scores_)
+        assert scores[0] == scores[1]
+
+    @pytest.mark.parametrize("scoring", ["roc_auc_ovr", "roc_auc_ovo_weighted"])
+    def test_a_score_that_needs_every_class_is_refused_before_the_first_step(self, scoring):
+        rows = self.CLASSES < (1 if "ovo" in scoring else 2)
+        est = MLPClassifier(**SMALL, early_stopping=True, scoring=scoring)
+        words = r"cannot be computed for the rows of validation: .*; they have no row of the classes \[.*2\]"
+        with pytest.raises(ValueError, match=words) as raised:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                est.fit(X, self.CLASSES, validation_data=(X[rows], self.CLASSES[rows]))
+        assert f"scoring={scoring!r}" in str(raised.value) and not hasattr(est, "coefs_")
+        est.fit(X, self.CLASSES, validation_data=(X, self.CLASSES))  # what the message says
+
+    def test_a_split_may_lack_a_class(self):
+        y = np.repeat([0, 1, 2], [80, 66, 4])
+        for seed in range(5):
+            est = MLPClassifier(**SMALL | {"random_state": seed}, early_stopping=True, scoring="neg_log_loss")
+            assert len(est.fit(X, y).validation_scores_) == est.n_iter_
 
 
 class TestLimitsAndTypes:

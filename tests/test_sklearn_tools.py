@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
+import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,7 +23,7 @@ from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import BaggingClassifier, StackingRegressor, VotingClassifier
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV, cross_val_predict, cross_val_score, cross_validate
@@ -29,6 +31,8 @@ from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn_pairs import EXACT, HAS_WEIGHTS, OURS, TASKS, THEIRS, Pair, assert_same, fitted, pair
+
+import fastbp.sklearn
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -242,7 +246,133 @@ def test_memory_mapped_parameters(tmp_path: Any) -> None:
         joblib.dump(getattr(two, name), tmp_path / name)
     mapped = Pair(*(joblib.load(tmp_path / name, mmap_mode="r") for name in ("ours", "theirs")))
     mapped.predict_alike(task.x)
-    mapped.do("partial_fit", task.x, task.y)
+    for network, words in ((mapped.ours, "intercepts_ are read-only, as joblib.load"), (mapped.theirs, "read-only")):
+        with pytest.raises(ValueError, match=words):
+            network.partial_fit(task.x, task.y)
+
+
+# ---- versions in pickles ---------------------------------------------------------------------------------------------
+
+
+class Mine(OURS["MLPRegressor"]):  # type: ignore[misc]
+    """A subclass with a state of its own, whose copies carry no version."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if "version" not in name}
+
+
+def versioned() -> dict[str, Any]:
+    """One estimator of each kind whose pickles carry the versions."""
+    task = TASKS["multiclass"]
+    made = [
+        OURS["MLPClassifier"](hidden_layer_sizes=(3,), max_iter=1),
+        OURS["MLPRegressor"](hidden_layer_sizes=(3,), solver="lbfgs", max_iter=1),
+        fastbp.sklearn.MLPEnsembleClassifier(2, hidden_layer_sizes=(3,), max_iter=1),
+        fastbp.sklearn.MLPEnsembleRegressor(2, hidden_layer_sizes=(3,), max_iter=1),
+        fastbp.sklearn.GridSearchCV(OURS["MLPRegressor"](max_iter=1), {"alpha": [1.0]}, cv=2),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {type(est).__name__: est.fit(task.x, task.y) for est in made}
+
+
+VERSIONED = versioned()
+
+
+def warned_by(read: Callable[[], Any]) -> list[str]:
+    """Return the warnings of inconsistent versions that a call makes."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read()
+    return [str(one.message) for one in caught if isinstance(one.message, InconsistentVersionWarning)]
+
+
+@pytest.mark.parametrize("name", VERSIONED)
+def test_copies_and_pickles_of_this_version_do_not_warn(name: str, tmp_path: Any) -> None:
+    est = VERSIONED[name]
+    joblib.dump(est, tmp_path / "est.joblib")
+    for read in (
+        lambda: copy.copy(est),
+        lambda: copy.deepcopy(est),
+        lambda: clone(est),
+        lambda: pickle.loads(pickle.dumps(est)),
+        lambda: joblib.load(tmp_path / "est.joblib"),
+    ):
+        assert warned_by(read) == []
+    loaded = joblib.load(tmp_path / "est.joblib")
+    assert vars(loaded).keys() == vars(est).keys() - {"_fastbp"}  # without the versions
+
+
+@pytest.mark.parametrize("other", ["scikit-learn", "fastbp", "both"])
+@pytest.mark.parametrize("name", VERSIONED)
+def test_pickle_of_another_version_warns_once(
+    name: str, other: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    est = VERSIONED[name]
+    with monkeypatch.context() as patched:
+        if other != "fastbp":
+            patched.setattr("sklearn.__version__", "1.5.9")
+        if other != "scikit-learn":
+            patched.setattr("fastbp.sklearn._storing.__version__", "0.0.9")
+        written = pickle.dumps(est)
+        joblib.dump(est, tmp_path / "est.joblib")
+    for read in (lambda: pickle.loads(written), lambda: joblib.load(tmp_path / "est.joblib")):
+        texts = [text for text in warned_by(read) if f"estimator {name} " in text]
+        theirs = f"Trying to unpickle estimator {name} from version 1.5.9 when using version {sklearn.__version__}. "
+        ours = f"estimator {name} from version 0.0.9 of fastbp when using version {fastbp.__version__} of fastbp. "
+        assert [theirs in text for text in texts].count(True) == (other != "fastbp")
+        assert [ours in text for text in texts].count(True) == (other != "scikit-learn")
+        assert len(texts) == 1 + (other == "both")
+
+
+def test_pickle_without_versions_warns_of_the_package_alone() -> None:
+    """One that an early version wrote, of which nothing is known; a user's own class decides for itself."""
+    est = VERSIONED["MLPRegressor"]
+    state = {name: value for name, value in est.__getstate__().items() if "version" not in name}
+    made = object.__new__(type(est))
+    assert warned_by(lambda: made.__setstate__(state)) == [
+        f"Trying to unpickle estimator MLPRegressor from an early version of fastbp when using version "
+        f"{fastbp.__version__} of fastbp. This might lead to breaking code or invalid results. Use at your own risk."
+    ]
+    assert warned_by(lambda: copy.deepcopy(Mine())) == []
+
+
+# ---- flags -----------------------------------------------------------------------------------------------------------
+
+FLAGS = {
+    (cls, name)
+    for cls in (*OURS.values(), fastbp.sklearn.GridSearchCV)
+    for name, rules in cls._parameter_constraints.items()
+    if {"boolean", "verbose"} & {rule for rule in rules if isinstance(rule, str)}
+} | {(cls, "bootstrap") for cls in (fastbp.sklearn.MLPEnsembleClassifier, fastbp.sklearn.MLPEnsembleRegressor)}
+FLAG_CASES = sorted(FLAGS, key=lambda flag: (flag[0].__name__, flag[1]))
+
+
+@pytest.mark.parametrize(("cls", "name"), FLAG_CASES)
+@pytest.mark.parametrize("value", [False, True])
+def test_numpy_bools_are_flags(cls: Any, name: str, value: bool, tmp_path: Any, capsys: Any) -> None:
+    task = TASKS["multiclass"]
+    small = {"hidden_layer_sizes": (3,), "max_iter": 2, "random_state": 0, "solver": "sgd"}
+    made = []
+    for flag in (value, np.bool_(value)):
+        options = small | {"early_stopping": True} | {name: flag}
+        if cls is fastbp.sklearn.GridSearchCV:
+            plain = OURS["MLPClassifier"](**small)
+            est = cls(plain, {"alpha": [1e-4, 1.0]}, cv=2, **({name: flag} if name != "verbose" else {}))
+        else:
+            est = cls(**options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            est.fit(task.x, task.y)
+        made.append((est, capsys.readouterr()))
+    (plain, said), (ours, told) = made
+    assert [len(line) for line in told.out.splitlines()] == [len(line) for line in said.out.splitlines()]
+    assert bool(told.err) == bool(said.err)
+    if name != "refit":
+        assert_same(ours.predict(task.x), plain.predict(task.x))
+    if hasattr(ours, "save"):
+        ours.save(tmp_path / "est.npz")
+        assert fastbp.sklearn.load(tmp_path / "est.npz").get_params()[name] == value
 
 
 # ---- threads ---------------------------------------------------------------------------------------------------------

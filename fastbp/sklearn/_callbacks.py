@@ -106,7 +106,7 @@ class Iterations:
             except BaseException:
                 _tear_down(self._estimator)
                 raise
-        if self._progress:
+        if self._progress is not False:
             self._report = reporting.make(self._progress, self._max_iter)
         return self
 

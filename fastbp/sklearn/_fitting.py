@@ -76,7 +76,7 @@ class StochasticFit:
         self.batch_size: int = _batch_size(est, self.n_rows)
         self.data_loss_scale = data_loss_scale(est)
         self.order = np.arange(self.n_rows)  # each epoch shuffles that of the one before
-        self.iterations = Iterations(est, est.max_iter, False if incremental else est.progress)
+        self.iterations = Iterations(est, est.max_iter, not incremental and bool(est.progress))
         self.threads = contextlib.nullcontext if est.n_threads is None else lambda: fastbp.threads(est.n_threads)
 
     def run(self) -> None:
