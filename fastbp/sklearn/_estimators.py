@@ -71,7 +71,7 @@ CLASSIFIER_OPTIONS = {"class_weight": None, "label_smoothing": 0.0, "loss": "log
 
 
 # Attributes that a copy or a pickle must not have: the engine's, and those that exist only during a fit.
-PASSING = frozenset({"_fastbp", "_attempt", "_own_solver", "_validation_data", "_lbfgs_objective", "_fit_arguments"})
+PASSING = frozenset({"_fastbp", "_own_solver", "_validation_data", "_lbfgs_objective", "_fit_arguments"})
 
 
 # ---- the constructor -------------------------------------------------------------------------------------------------
@@ -138,6 +138,8 @@ class Accelerated(VersionedMixin, StoringMixin, ConvertingMixin, CallbackSupport
     """A fit of scikit-learn's estimators by the engine."""
 
     solver: Any
+    coefs_: Any
+    intercepts_: Any
     _options: ClassVar[dict[str, Any]]  # and their defaults
     _overridden: ClassVar[frozenset[str]] = frozenset()  # see __init_subclass__
     _fastbp: Core | None = None
@@ -259,6 +261,7 @@ class Accelerated(VersionedMixin, StoringMixin, ConvertingMixin, CallbackSupport
             self._refuse_options(objective)
             with Iterations(self, 0):
                 super()._fit_lbfgs(X, y, *rest)
+                note_step(self)
             return
         with Iterations(self, 0), lbfgs.single_blas:
             self._minimize(objective, X, y, *rest)
@@ -347,6 +350,11 @@ _FIT_DOC = """Fit the model to X and y.
         ------
         ValueError
             As scikit-learn's; and for an option of the package in a subclass that overrides a private method.
+
+        Notes
+        -----
+        An error before the first step of training leaves all attributes as they were; a later one, the weights after a
+        whole step. With lbfgs any error, and Ctrl-C, leaves them as they were.
         """
 
 

@@ -82,9 +82,9 @@ def fit_many(
     Notes
     -----
     An error in the `fit` of an estimator is raised after the others have been fitted, with a note that names the
-    estimator. A Ctrl-C ends all of them after a whole step, each with scikit-learn's warning; those that have not
-    begun then end before their first epoch. Estimators that share one RandomState are fitted one after another, as they
-    draw from it.
+    estimator, which is then as its own `fit` leaves it: as it was, unless it has made a step. A Ctrl-C ends all of them
+    after a whole step, each with scikit-learn's warning; those that have not begun then end before their first epoch.
+    Estimators that share one RandomState are fitted one after another, as they draw from it.
 
     Examples
     --------

@@ -68,7 +68,9 @@ class VersionedMixin:
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
-        return {**state, "_sklearn_version": sklearn.__version__, "_fastbp_version": __version__}
+        # Without what _attempt.py keeps during a fit, in which a callback may make a copy.
+        kept = {name: value for name, value in state.items() if name != "_attempt"}
+        return {**kept, "_sklearn_version": sklearn.__version__, "_fastbp_version": __version__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = state.copy()
