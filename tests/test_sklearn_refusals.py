@@ -184,8 +184,8 @@ REFUSALS = {
     "validation_data and lbfgs": rows_for_validation("stochastic solver", lambda y: (X, y), solvers=("lbfgs",)),
     "a curve of no rows": Refusal("needs rows", {"validation_loss": True}, solvers=STOCHASTIC),
     "too few rows to split": Refusal(
-        "too small|should be greater|least populated", {**EARLY, "validation_fraction": 0.1},
-        lambda y: {"X": X[:9], "y": y[:9]}, solvers=STOCHASTIC, methods=FIT,
+        "resulting train set will be empty|should be greater|least populated", {**EARLY, "validation_fraction": 0.9},
+        lambda y: {"X": X[:3], "y": y[:3]}, solvers=STOCHASTIC, methods=FIT,
     ),
     "early stopping of one epoch": Refusal(
         "does not support early_stopping", EARLY, solvers=STOCHASTIC, methods=("partial_fit",)
