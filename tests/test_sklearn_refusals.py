@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import joblib
 import numpy as np
 import pytest
+import sklearn
 from helpers import seeded
 from sklearn.base import clone
 from sklearn.model_selection import KFold
@@ -320,6 +321,13 @@ def test_a_data_frame_of_other_names_changes_nothing() -> None:
     with unchanged(est, words="has 3 features"):
         est.fit(other, VALUES, validation_data=(X[:, :3], VALUES))
     assert est.feature_names_in_.tolist() == list("abcd")
+
+
+def test_advice_for_another_number_of_outputs_works() -> None:
+    estimator = _estimator(MLPRegressor, "adam", "warm")
+    with unchanged(estimator, words=r"fit sklearn.base.clone\(estimator\) to this y"):
+        estimator.fit(X, VALUES[:, 0])
+    assert sklearn.base.clone(estimator).fit(X, VALUES[:, 0]).n_outputs_ == 1
 
 
 def test_read_only_parameters_change_nothing(tmp_path: Any) -> None:

@@ -42,24 +42,33 @@ ESTIMATORS: dict[str, type] = {}  # the package's own, by the names that files h
 # ---- versions --------------------------------------------------------------------------------------------------------
 
 
-class OtherFastbpWarning(InconsistentVersionWarning):  # type: ignore[misc]
+class InconsistentFastbpVersionWarning(InconsistentVersionWarning):  # type: ignore[misc]
     """A pickle of an estimator was written by another fastbp than the one that reads it.
 
     Parameters
     ----------
     estimator_name : str
         The name of the class.
-    original : str
-        The version of fastbp that wrote the pickle.
+    original_fastbp_version, original_sklearn_version : str or None
+        The versions that wrote the pickle; None where it does not say.
     """
 
-    def __init__(self, estimator_name: str, original: str) -> None:
-        self.estimator_name, self.original = estimator_name, original
+    def __init__(
+        self, *, estimator_name: str, original_fastbp_version: str | None, original_sklearn_version: str | None
+    ) -> None:
+        super().__init__(
+            estimator_name=estimator_name,
+            current_sklearn_version=sklearn.__version__,
+            original_sklearn_version=original_sklearn_version,
+        )
+        self.current_fastbp_version, self.original_fastbp_version = __version__, original_fastbp_version
 
     def __str__(self) -> str:
+        original = self.original_fastbp_version
         return (
-            f"Trying to unpickle estimator {self.estimator_name} from {self.original} of fastbp when using version "
-            f"{__version__} of fastbp. This might lead to breaking code or invalid results. Use at your own risk."
+            f"Trying to unpickle estimator {self.estimator_name} from version {original or 'unknown'} of fastbp when "
+            f"using version {__version__} of fastbp. This might lead to breaking code or invalid results. Use at your "
+            "own risk."
         )
 
 
@@ -86,10 +95,13 @@ class VersionedMixin:
                 stacklevel=2,
             )
         # A class of a user's own may have a `__getstate__` of its own, whose copies carry no version.
-        if ours is None and type(self).__module__.startswith("fastbp."):
-            warnings.warn(OtherFastbpWarning(name, "an early version"), stacklevel=2)
-        elif ours not in (None, __version__):
-            warnings.warn(OtherFastbpWarning(name, f"version {ours}"), stacklevel=2)
+        if ours != __version__ and (ours is not None or type(self).__module__.startswith("fastbp.")):
+            warnings.warn(
+                InconsistentFastbpVersionWarning(
+                    estimator_name=name, original_fastbp_version=ours, original_sklearn_version=theirs
+                ),
+                stacklevel=2,
+            )
         super().__setstate__(state)  # type: ignore[misc]
 
 
