@@ -92,4 +92,5 @@ class Engine(CallLock):
         progress: NDArray[np.float64],
         weighs_loss_by_rows: bool = False,
         data_loss_scale: float = 1.0,
-    ) -> None: ...
+        refuses: bool = False,
+    ) -> float | None: ...

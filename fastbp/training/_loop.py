@@ -2,9 +2,11 @@
 
 A. `train` checks its arguments and makes a `Run`, which knows at every moment where it is: epoch, batch, and the sums
    of the epoch so far. A checkpoint is that, with the network, the optimizer and the history.
-B. An epoch is one call into the engine unless something must look in between (`max_seconds`, `max_steps`, a
-   checkpoint, ``on_batch_end``), or its rows have to be gathered. Then it is several, with the same bits.
+B. An epoch is one call into the engine unless something must look in between: `max_seconds`, `max_steps`, a checkpoint,
+   ``on_batch_end``, or a progress report where an epoch takes longer than `WATCH`. Then it is several, with the same
+   bits.
 C. Whatever ends a training early is a `StopTraining`, also what the run itself raises.
+D. A checkpoint knows nothing of an unfinished epoch's entry in the history: it is written before that is added.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import isfinite
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +24,8 @@ from numpy.typing import ArrayLike
 
 from fastbp import _validate as check
 from fastbp._frozen import Record
+from fastbp._runtime import team
+from fastbp._warnings import warn
 from fastbp.losses import Loss
 from fastbp.network import Network
 from fastbp.optim import Optimizer, check_optimizer
@@ -28,6 +34,8 @@ from fastbp.random import Philox
 from fastbp.training import checkpoint as files
 from fastbp.training import data as sources
 from fastbp.training import progress as reporting
+from fastbp.training._advice import FirstEpoch
+from fastbp.training._safety import Snapshot, all_finite
 from fastbp.training.callbacks import BatchInfo, Callback, EarlyStopping, StopTraining, checked_callbacks, has_batch_end
 from fastbp.training.data import BatchIterator, Piece, Rows, Source, Split, Validation
 from fastbp.training.history import History
@@ -38,6 +46,13 @@ __all__ = ["train"]
 Path = str | os.PathLike[str]
 
 GLANCE = 0.1  # seconds between two looks at the clock, where there is a limit
+ON_NONFINITE = ("stop", "raise", "ignore")
+WATCH = 0.5  # seconds between two reports within an epoch
+SLOW = 2e10  # operations in a second: what a first guess at an epoch's duration takes for granted
+
+
+class NotFinite(StopTraining):
+    """A loss or parameters were not finite: the training ends before they are used."""
 
 
 def train(
@@ -68,6 +83,7 @@ def train(
     seed: int | None = 0,
     accumulate: int = 1,
     average: Average | None = None,
+    on_nonfinite: str = "stop",
 ) -> History:
     """Train a network by mini-batches.
 
@@ -119,7 +135,8 @@ def train(
         A function is called as ``call(net, history)`` after every epoch, a `Callback` wherever it wants to be. An
         exception ends the training; `StopTraining` ends it well.
     max_seconds : float, optional
-        Stop after the batch in which this call has taken so long.
+        Stop after the batch in which this call has taken so long. As for any other end within an epoch, the history's
+        last entry is then of the rows until there, with a validation after them (``history.unfinished``).
     max_steps : int, optional
         Stop after so many steps of the run, those before a resume included.
     checkpoint : str or path, optional
@@ -131,18 +148,24 @@ def train(
         Go on with the run in this file, or, if True, in `checkpoint` if there is one. Data and arguments must be those
         of the run; `epochs`, `max_steps`, `max_seconds`, callbacks without a state and where checkpoints go may differ.
     progress : {"auto", True, False, "bar", "lines"}
-        "auto": a bar once training has taken two seconds on a terminal, lines where there is none.
+        "auto": a bar once training has taken two seconds on a terminal, lines where there is none. Both move within a
+        long epoch: rows, their loss, and the time that is left.
     seed : int, optional
         Of the shuffles and the rows kept for validation; None: another one each time.
     accumulate : int
         So many batches make one step, as if they were one batch; the last step of an epoch has what is left.
     average : fastbp.EMA or fastbp.SWA, optional
         An average of the parameters, taken after each step; ``average.apply(net)`` puts it in their place.
+    on_nonfinite : {"stop", "raise", "ignore"}
+        What happens where the loss of a step, or the parameters after an epoch, are infinite or NaN. "stop": training
+        ends before the step, with a warning; ``history.stopped`` says in which epoch and batch, and the network has its
+        last parameters or, where these are not finite, all that it had at the beginning of an epoch (less than 50 steps
+        earlier, or its own). "raise": the same, and a FloatingPointError. "ignore": it goes on.
 
     Returns
     -------
     history : History
-        Losses, metrics and seconds of the finished epochs, and why training stopped early, if it did.
+        Losses, metrics and seconds of the epochs, and why training stopped early, if it did.
 
     Raises
     ------
@@ -151,8 +174,15 @@ def train(
         after the batch before.
     CheckpointError
         The checkpoint to be resumed is damaged or belongs to something else; nothing has been changed.
+    FloatingPointError
+        A loss or the parameters were not finite, and `on_nonfinite` is "raise"; the network is as for "stop".
     KeyboardInterrupt
         Within about 0.2 s of Ctrl-C; the parameters are those after a whole step.
+
+    Warns
+    -----
+    FastbpWarning
+        x is not scaled, the learning rate is too large, or a loss was not finite.
 
     References
     ----------
@@ -175,45 +205,52 @@ def train(
     >>> history.stopped, history.epochs, len(history.metrics["val_r2"])
     ('max_steps: 12 steps were made', 4, 4)
     """
+    run = checked_run(**locals())
+    # --- checked
+    return run.train()
+
+
+def checked_run(net: Network, x: Any, t: Any, **options: Any) -> Run:
+    """Return the run of `train` with all of its arguments, checked; nothing has been changed."""
+    given = SimpleNamespace(**options)
+    optimizer: Optimizer = given.optimizer
     if not isinstance(net, Network):
         raise TypeError(f"net must be a fastbp.Network, got {net!r} ({type(net).__name__})")
     check_optimizer(optimizer)
     net._check_owner()
-    shuffle = check.flag("shuffle", shuffle)
-    epochs = check.integer("epochs", epochs)
+    shuffle = check.flag("shuffle", given.shuffle)
+    epochs = check.integer("epochs", given.epochs)
+    batch_size = given.batch_size
     if batch_size is not None or not optimizer.wants_all_rows:
         batch_size = check.integer("batch_size", 128 if batch_size is None else batch_size)
-    steps = _checked_steps(optimizer, accumulate, average)
-    limits = _checked_limits(max_seconds, max_steps)
-    checkpoints = _checked_checkpoints(checkpoint, checkpoint_every, resume)
-    tree, seed = _resumed(checkpoints, net, optimizer, seed)
-    split = Split(validation_data, validation_fraction, stratify)
+    steps = _checked_steps(optimizer, given.accumulate, given.average, given.on_nonfinite)
+    limits = _checked_limits(given.max_seconds, given.max_steps)
+    checkpoints = _checked_checkpoints(given.checkpoint, given.checkpoint_every, given.resume)
+    tree, seed = _resumed(checkpoints, net, optimizer, given.seed)
+    split = Split(given.validation_data, given.validation_fraction, given.stratify)
+    source: Rows | BatchIterator
     if sources.is_iterator(x, t):
-        sources.refuse_for_batches(sample_weight, class_weight, split, train_metrics)
-        source: Rows | BatchIterator
-        source, validation = sources.checked_iterator(net, x, steps_per_epoch, epochs, class_weight, split)
+        sources.refuse_for_batches(given.sample_weight, given.class_weight, split, given.train_metrics)
+        source, validation = sources.checked_iterator(net, x, given.steps_per_epoch, epochs, given.class_weight, split)
     else:
-        if steps_per_epoch is not None:
+        if given.steps_per_epoch is not None:
             raise ValueError("steps_per_epoch is for batches: the rows of arrays have batch_size")
         order_seed = seed if shuffle else None
         source, validation = sources.checked_rows(
-            net, x, t, sample_weight, class_weight, split, batch_size, seed, order_seed
+            net, x, t, given.sample_weight, given.class_weight, split, batch_size, seed, order_seed
         )
-    on_training = checked_metrics("train_metrics", train_metrics)
-    measures = Measures(validation, checked_metrics("metrics", metrics), on_training)
+    on_training = checked_metrics("train_metrics", given.train_metrics)
+    measures = Measures(validation, checked_metrics("metrics", given.metrics), on_training)
     measures.check(net, source)
-    calls = _calls(callbacks, early_stopping, measures)
-    reporter = reporting.make(progress, epochs)
+    calls = _calls(given.callbacks, given.early_stopping, measures)
     source.accumulate = steps.accumulate
-    run = Run(net, optimizer, source, epochs, seed, measures, calls, limits, checkpoints, steps)
-    try:
-        if tree is not None:
-            run.check_fits(tree)
-        # --- checked
-        run.prepare(tree)
-        return run.go(reporter)
-    finally:
-        reporter.close()
+    run = Run(net, optimizer, source, epochs, seed, measures, calls, limits, checkpoints, steps, tree)
+    if tree is not None:
+        run.check_fits(tree)
+    if isinstance(source, Rows):
+        sources.warn_of_unscaled(net, source.x)
+    run.reporter = reporting.make(given.progress, epochs)
+    return run
 
 
 # ---- a training on its way -------------------------------------------------------------------------------------------
@@ -227,10 +264,11 @@ class Limits(Record):
 
 
 class Steps(Record):
-    """How many batches make a step, and what average is taken after it."""
+    """How many batches make a step, what average is taken after it, and what is done where a loss is not finite."""
 
-    accumulate: int = 1
-    average: Average | None = None
+    accumulate: int
+    average: Average | None
+    on_nonfinite: str
 
 
 class CheckpointConfig(Record):
@@ -257,9 +295,9 @@ class Measures(Record):
         if isinstance(source, Rows):
             check_against(net, self.train_metrics, source.x, source.t)
 
-    def modes(self) -> dict[str, str]:
-        """Whether more or less of a measure is better, by its name."""
-        known = {"loss": "min"} | ({} if self.validation is None else {"val_loss": "min"})
+    def modes(self) -> dict[str, str | None]:
+        """Whether more or less of a measure is better, by its name; None where that is not known."""
+        known: dict[str, str | None] = {"loss": "min"} | ({} if self.validation is None else {"val_loss": "min"})
         known |= {f"val_{one.name}": one.mode for one in self.metrics}
         return known | {one.name: one.mode for one in self.train_metrics}
 
@@ -291,65 +329,136 @@ class Run:
         limits: Limits,
         checkpoints: CheckpointConfig,
         how: Steps,
+        tree: dict[str, Any] | None,
     ) -> None:
         self.net, self.optimizer, self.source, self.epochs, self.seed = net, optimizer, source, epochs, seed
         self.measures, self.calls, self.limits, self.checkpoints, self.how = measures, calls, limits, checkpoints, how
+        self.tree = tree  # of the checkpoint to be resumed
+        self.reporter: reporting.Reporter = reporting.Silent()
+        self.guarded = how.on_nonfinite != "ignore"
+        self.kept = Snapshot(net, optimizer, how.average)
         self.history = History()
         self.epoch = 0  # the one that is on its way
         self.batch = 0  # how many of its batches are gone through
         self.made: Any = np.zeros(3)  # its steps, summed loss, summed weights
         self.seconds = 0.0  # that it took before this call
         self.batches = 0  # of the run
+        self.end: StopTraining | None = None
         self.steps = 0  # of the run's finished epochs
 
     # ---- the loop
 
-    def go(self, reporter: reporting.Reporter) -> History:
+    def train(self) -> History:
         """Train to the end, whatever ends it."""
+        try:
+            self.prepare()
+            history = self._go()
+        finally:
+            self.reporter.close()
+        if isinstance(self.end, NotFinite):
+            if self.how.on_nonfinite == "raise":
+                raise FloatingPointError(history.stopped)
+            warn(f'training has stopped: {history.stopped}. on_nonfinite="raise" makes it an error, "ignore" goes on')
+        return history
+
+    def _go(self) -> History:
         self.started = self.epoch_started = time.perf_counter()
-        self.begun_at, self.pace = self.batches, 1
+        self.begun_at, self.pace = self.batches, self._first_pace()
         self.by_batch = any(map(has_batch_end, self.calls))
         self.in_engine = self.net._whole is not None and self.optimizer.kind is not None
         self.interrupted = False
         self.history.stopped = None
+        is_exact = True  # are the parameters those of the run's position?
         try:
             self._call("on_train_begin")
             self._stop_if_exhausted()
+            self.first = FirstEpoch.of(self.net, self.source) if self.epoch == self.batch == 0 else None
             while self.epoch < self.epochs:
                 self._check_limits()
-                self._one_epoch(reporter)
+                self._one_epoch()
         except StopTraining as stop:
+            self.end = stop
             self.history.stopped = str(stop) or "a callback raised StopTraining"
+            if isinstance(stop, NotFinite):
+                what, is_exact = self._leave_finite()
+                self.history.stopped += f"; {what}"
         except KeyboardInterrupt:
             if self.interrupted:
                 self._save()
             raise
         self.history.steps = self._steps_made()
-        self._save()
+        if is_exact:
+            self._save()
+        self._note_unfinished()
         with contextlib.suppress(StopTraining):  # it has stopped
             self._call("on_train_end")
         return self.history
 
-    def _one_epoch(self, reporter: reporting.Reporter) -> None:
+    def _leave_finite(self) -> tuple[str, bool]:
+        """Leave finite numbers; return which, and whether they are those of the run's position."""
+        if self.kept.is_current_finite():
+            # What units keep of their own has seen the batch of the step that was given up.
+            return "the parameters are those before that step", not self.net.state
+        if not self.kept.is_finite:
+            return "the parameters were not finite when training began", False
+        self.kept.restore()
+        return f"the network is as it was at the beginning of epoch {self.kept.epoch}", False
+
+    def _note_unfinished(self) -> None:
+        """Enter the epoch within which the training has ended, if there was a step in it."""
+        _, loss, weight = self.made
+        if weight == 0:
+            return
+        self._measure(float(loss / weight))
+        self.history.unfinished = True
+        for call in self.calls:
+            if isinstance(call, EarlyStopping):
+                call.compare(self.net, self.history)
+
+    def _measure(self, loss: float) -> None:
+        history = self.history
+        history.loss.append(loss)
+        self.measures.take(self.net, self.source, history)
+        history.seconds.append(time.perf_counter() - self.epoch_started)
+        _note_best(history)
+
+    def _one_epoch(self) -> None:
         self.epoch_started = time.perf_counter() - self.seconds
         if self.batch == 0:
             self._call("on_epoch_begin")
+        if self.guarded:
+            self.kept.take(self.epoch + 1, self._steps_made())
         self.source.begin(self.epoch, self.batch)
+        self.rows = 0  # of the epoch, which this call has gone through
         first = self.batches
         while not self.source.ended:
             self._check_limits()
+            team.raise_if_interrupted()
             first = self.batches
             started = time.perf_counter()
-            piece = self.source.piece(self._wanted(), self.in_engine)
+            piece = self.source.piece(self._wanted())
             if piece is None:
                 break
             self._go_through(piece)
             self._set_pace(piece.count, time.perf_counter() - started)
-        self._finish_epoch(reporter, first)
+            self.rows += piece.rows
+            if self.reporter.looks_within and not self.source.ended:
+                self._report_rows()
+        self._finish_epoch(first)
+
+    def _report_rows(self) -> None:
+        done, total = self.rows, None
+        if isinstance(self.source, Rows):
+            done, total = min(self.batch * self.source.batch_size, self.source.count), self.source.count
+        if self.made[2]:
+            self.reporter.rows(self.epoch, done, total, float(self.made[1] / self.made[2]))
 
     def _go_through(self, piece: Piece) -> None:
         before, first = self.made.copy(), self.batches
-        (self._steps_in_engine if self.in_engine else self._steps_in_python)(piece)
+        refused = (self._steps_in_engine if self.in_engine else self._steps_in_python)(piece)
+        if refused is not None:
+            self._pass_by(piece, int(before[0]))
+            raise NotFinite(self._why_refused(refused))
         self.batch += piece.count
         self.batches += piece.count
         if self.by_batch and self.made[0] > before[0]:
@@ -360,7 +469,19 @@ class Run:
         if self._is_due(first) and not self.source.ended:
             self._save()
 
-    def _steps_in_engine(self, piece: Piece) -> None:
+    def _pass_by(self, piece: Piece, steps_before: int) -> None:
+        """Count the batches of a piece that its steps have gone through until now."""
+        gone = piece.steps_of(int(self.made[0]) - steps_before, self.net)
+        self.batch += gone
+        self.batches += gone
+
+    def _why_refused(self, loss: float) -> str:
+        what = f"the loss of batch {self.batch + 1} of epoch {self.epoch + 1} was {loss:g}"
+        if found := self.source.not_finite(self.batch, self.how.accumulate):
+            return f"{what}: {found}"
+        return f"{what}; a smaller learning rate, clip_norm or scaled inputs may help"
+
+    def _steps_in_engine(self, piece: Piece) -> float | None:
         """The engine gathers the batches and makes all steps."""
         net, whole = self.net, self.net._whole
         assert whole is not None
@@ -370,14 +491,13 @@ class Run:
         net._keep_gradients(False)
         before = int(self.made[0])
         try:
-            whole.engine.train_epoch(
-                piece.x, piece.t, piece.weight, piece.order, piece.batch_size, whole.table, whole.out, update, self.made
-            )
+            return whole.engine.train_epoch(
+                piece.x, piece.t, piece.weight, piece.order, piece.batch_size, whole.table, whole.out, update, self.made,
+                refuses=self.guarded,
+            )  # fmt: skip
         except KeyboardInterrupt:
             # Steps are whole and counted, so it is known where this is.
-            gone = piece.steps_of(int(self.made[0]) - before, net)
-            self.batch += gone
-            self.batches += gone
+            self._pass_by(piece, before)
             # What units keep of their own may be that of the step that was given up.
             self.interrupted = not net.state
             raise
@@ -385,18 +505,28 @@ class Run:
             if self.how.average is not None:
                 self.how.average.count(net, int(self.made[0]) - before)
 
-    def _steps_in_python(self, piece: Piece) -> None:
+    def _steps_in_python(self, piece: Piece) -> float | None:
         """A call for each batch: a unit, the loss or the optimizer is Python's."""
         for group in piece.groups():
+            team.raise_if_interrupted()
             loss, whole = self._one_step(group)
             if whole == 0:
                 continue
+            if self._refuses(loss):
+                return loss
             self.made += 1, whole * loss, whole
             if self.how.average is not None:
                 self.how.average.update(self.net)
+        return None
+
+    def _refuses(self, loss: float) -> bool:
+        return self.guarded and not isfinite(loss)
 
     def _one_step(self, group: Sequence[sources.Batch]) -> tuple[float, float]:
-        """Make the step of some batches; give its loss, and what it counts in the epoch's mean: 0 without a step."""
+        """Make the step of some batches; give its loss, and what it counts in the epoch's mean: 0 without a step.
+
+        A loss that is refused has no update.
+        """
         net, several = self.net, len(group) > 1
         if several and net._inputs.counts_apart:
             losses = net._inputs.losses_apart(group)
@@ -409,7 +539,12 @@ class Run:
         if several:
             return self._accumulated(group, [share / whole for share in shares], [None] * len(group)), whole
         x, t, weight = group[0]
-        return net.train_step(x, t, self.optimizer, sample_weight=weight), whole
+        if self.optimizer.makes_whole_steps:
+            return net.train_step(x, t, self.optimizer, sample_weight=weight), whole
+        loss, _ = net.value_and_grad(x, t, sample_weight=weight)
+        if not self._refuses(loss):
+            net.update(self.optimizer)
+        return loss, whole
 
     def _accumulated(
         self, batches: Sequence[sources.Batch], shares: Sequence[float] | None, losses: Sequence[Loss | None]
@@ -432,19 +567,22 @@ class Run:
         net.gradients.flat[...] = total
         if shares is None:
             made = net._with_penalty(made, net.gradients)
-        net.update(self.optimizer)
+        if not self._refuses(made):
+            net.update(self.optimizer)
         return made
 
-    def _finish_epoch(self, reporter: reporting.Reporter, first: int) -> None:
+    def _finish_epoch(self, first: int) -> None:
         history = self.history
         steps, loss, weight = self.made
         if weight == 0:
             raise ValueError(f"no batch of epoch {self.epoch} had any weight")
-        history.loss.append(float(loss / weight))
-        self.measures.take(self.net, self.source, history)
+        if self.guarded and not all_finite(self.net.flat_parameters):
+            raise NotFinite(
+                f"the parameters were not finite after epoch {self.epoch + 1}; a smaller learning rate, clip_norm or "
+                "scaled inputs may help"
+            )
+        self._measure(float(loss / weight))
         self.optimizer.observe((history.val_loss or history.loss)[-1])
-        history.seconds.append(time.perf_counter() - self.epoch_started)
-        _note_best(history)
         self.steps += int(steps)
         history.steps = self.steps
         self.epoch, self.batch, self.seconds = self.epoch + 1, 0, 0.0
@@ -452,9 +590,12 @@ class Run:
         try:
             self._call("on_epoch_end")
         finally:
-            reporter.epoch(self.epoch - 1, history.loss[-1], history.val_loss[-1] if history.val_loss else None)
+            self.reporter.epoch(self.epoch - 1, history.loss[-1], history.val_loss[-1] if history.val_loss else None)
         if self.checkpoints.every is None or self._is_due(first):
             self._save()
+        if self.first is not None:
+            self.first.warn_of_rise()
+            self.first = None
 
     def _call(self, event: str, *more: Any) -> None:
         """Call everybody, also where one wants to stop."""
@@ -490,15 +631,23 @@ class Run:
         wanted = [1] if self.by_batch else []
         if self.limits.steps is not None:
             wanted.append((self.limits.steps - self._steps_made()) * self.how.accumulate)
-        if self.limits.seconds is not None:
+        if self.limits.seconds is not None or self.reporter.looks_within:
             wanted.append(self.pace)
         if self.checkpoints.every is not None:
             wanted.append(self.checkpoints.every - self.batches % self.checkpoints.every)
         return min(wanted, default=None)
 
+    def _first_pace(self) -> int:
+        """How many batches go by before the first look: one, or for a report as many as take half a second at least."""
+        if self.limits.seconds is not None or not isinstance(self.source, Rows):
+            return 1
+        operations = 6 * max(1, self.net.n_parameters) * self.source.batch_size
+        return max(1, int(WATCH * SLOW / operations))
+
     def _set_pace(self, batches: int, seconds: float) -> None:
-        """How many batches go by between two looks at the clock: at most twice as many, as the first ones are slow."""
-        self.pace = max(1, min(2 * self.pace, int(GLANCE * batches / max(seconds, 1e-9))))
+        """How many batches go by between two looks: at most twice as many, as the first ones are slow."""
+        between = WATCH if self.limits.seconds is None else GLANCE
+        self.pace = max(1, min(2 * self.pace, int(between * batches / max(seconds, 1e-9))))
 
     # ---- checkpoints
 
@@ -557,8 +706,9 @@ class Run:
                     f"{self.checkpoints.source} is of another run: {what} is {came!r} in the file, {value!r} here"
                 )
 
-    def prepare(self, tree: dict[str, Any] | None) -> None:
+    def prepare(self) -> None:
         """Begin anew, or go back to where the run was when it was written."""
+        tree = self.tree
         for call in self.calls:
             if isinstance(call, EarlyStopping):
                 call.begin(self.measures.modes())
@@ -581,8 +731,8 @@ def _note_best(history: History) -> None:
     """The epoch with the lowest validation loss (or loss); an `EarlyStopping` has the last word."""
     values = history.val_loss or history.loss
     best = history.best_epoch
-    if best is None or values[-1] < values[best] or np.isnan(values[best]):
-        history.best_epoch = len(values) - 1
+    if best is None or values[-1] < values[best - 1] or np.isnan(values[best - 1]):
+        history.best_epoch = len(values)
 
 
 class _Function(Callback):
@@ -598,13 +748,13 @@ class _Function(Callback):
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
 
-def _checked_steps(optimizer: Optimizer, accumulate: Any, average: Any) -> Steps:
+def _checked_steps(optimizer: Optimizer, accumulate: Any, average: Any, on_nonfinite: Any) -> Steps:
     accumulate = check.integer("accumulate", accumulate)
     if accumulate > 1 and optimizer.makes_whole_steps:
         raise ValueError(f"accumulate must be 1 with {type(optimizer).__name__}, which computes its own gradients")
     if average is not None and not isinstance(average, Average):
         raise TypeError(f"average must be fastbp.EMA(), fastbp.SWA() or None, got {average!r}")
-    return Steps(accumulate, average)
+    return Steps(accumulate, average, check.choice("on_nonfinite", on_nonfinite, ON_NONFINITE))
 
 
 def _checked_limits(max_seconds: Any, max_steps: Any) -> Limits:

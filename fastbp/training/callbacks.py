@@ -8,7 +8,7 @@ B. `train` asks whether a class defines ``on_batch_end``. Only then are batches 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from fastbp import _validate as check
 from fastbp._frozen import Frozen
 from fastbp.network import Network
+from fastbp.training._safety import all_finite
 from fastbp.training.history import History
 
 __all__ = ["BatchInfo", "Callback", "EarlyStopping", "StopTraining"]
@@ -177,24 +178,26 @@ class EarlyStopping(Callback):
     min_delta : float
         What an improvement must exceed, >= 0.
     mode : {"auto", "min", "max"}
-        Whether less or more is better; "auto": as the metric says.
+        Whether less or more is better; "auto": as the metric says. A function of your own whose name does not tell
+        (see `Metric`) needs "min" or "max".
     restore_best : bool
         At the end of the training, also where it ended for another reason, parameters and the units' state become those
-        after the best epoch. The optimizer's state stays that of the last step.
+        after the best epoch. The optimizer's state stays that of the last step. An epoch whose metric or parameters are
+        not finite is never the best.
 
     Attributes
     ----------
     best : float or None
         The metric's best value; None before the first epoch.
     best_epoch : int or None
-        Its epoch, from 0.
+        Its epoch, from 1.
     waited : int
         How many epochs have gone by since.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is wrong; in `train`: there is no such metric.
+        An argument is wrong; in `train`: there is no such metric, or nothing tells whether less or more of it is better.
 
     References
     ----------
@@ -211,7 +214,7 @@ class EarlyStopping(Callback):
     ... )
     >>> history.stopped
     'early stopping: val_loss has not improved for 20 epochs'
-    >>> history.val_loss[history.best_epoch] == min(history.val_loss)
+    >>> history.val_loss[history.best_epoch - 1] == min(history.val_loss)
     True
     """
 
@@ -236,37 +239,43 @@ class EarlyStopping(Callback):
         self.best: float | None = None
         self.best_epoch: int | None = None
         self.waited = 0
+        self._not_finite = 0  # of the epochs waited for: those in a row, until now, whose metric was no number
         self._sign = 1.0
         self._kept: dict[str, Any] | None = None
 
-    def begin(self, modes: dict[str, str]) -> None:
+    def begin(self, modes: Mapping[str, str | None]) -> None:
         """Forget an earlier training, and begin one.
 
         Parameters
         ----------
-        modes : dict of str to {"min", "max"}
-            For every metric of the training, whether less or more is better.
+        modes : mapping of str to {"min", "max", None}
+            For every metric of the training, whether less or more is better, if that is known.
         """
         self._forget()
         self._sign = 1.0 if (modes[self.metric] if self.mode == "auto" else self.mode) == "min" else -1.0
 
-    def check(self, modes: dict[str, str]) -> None:
-        """Raise where the training does not measure the metric.
+    def check(self, modes: Mapping[str, str | None]) -> None:
+        """Raise where the training does not measure the metric, or ``mode="auto"`` cannot know what is better.
 
         Parameters
         ----------
-        modes : dict of str to {"min", "max"}
-            For every metric of the training, whether less or more is better.
+        modes : mapping of str to {"min", "max", None}
+            For every metric of the training, whether less or more is better, if that is known.
 
         Raises
         ------
         ValueError
-            The message lists the metrics that there are.
+            The message lists the metrics that there are, or says what to write.
         """
         if self.metric not in modes:
             known = ", ".join(map(repr, modes))
             hint = ": give validation_data or validation_fraction" if "val_loss" not in modes else ""
             raise ValueError(f"early stopping watches {self.metric!r}; known here are {known}{hint}")
+        if self.mode == "auto" and modes[self.metric] is None:
+            raise ValueError(
+                f"early stopping cannot know whether less or more of {self.metric!r} is better: give "
+                f'EarlyStopping({self.metric!r}, mode="min") or mode="max"'
+            )
 
     @property
     def exhausted(self) -> bool:
@@ -276,23 +285,38 @@ class EarlyStopping(Callback):
     @property
     def reason(self) -> str:
         """Why it stopped."""
+        if self._not_finite:
+            return f"early stopping: {self.metric} was not a finite number for {self._not_finite} epochs"
         return f"early stopping: {self.metric} has not improved for {self.patience} epochs"
 
     def on_epoch_end(self, net: Network, history: History) -> None:
         """Compare; keep the weights of a better epoch, or stop when patience is at its end."""
+        self.compare(net, history)
+        if self.exhausted:
+            raise StopTraining(self.reason)
+
+    def compare(self, net: Network, history: History) -> None:
+        """Compare the last entry of the history, and keep the weights if it is better.
+
+        Parameters
+        ----------
+        net : Network
+            The network in training.
+        history : History
+            The course of the training so far.
+        """
         value = {"loss": history.loss, "val_loss": history.val_loss, **history.metrics}[self.metric][-1]
-        if self._is_better(value):
-            self.best, self.best_epoch, self.waited = value, len(history) - 1, 0
+        self._not_finite = 0 if math.isfinite(value) else self._not_finite + 1
+        if self._is_better(value) and all_finite(net.flat_parameters):
+            self.best, self.best_epoch, self.waited = value, len(history.loss), 0
             if self.restore_best:
                 self._keep(net)
         else:
             self.waited += 1
         history.best_epoch = self.best_epoch
-        if self.exhausted:
-            raise StopTraining(self.reason)
 
     def _is_better(self, value: float) -> bool:
-        if math.isnan(value):
+        if not math.isfinite(value):
             return False
         return self.best is None or self._sign * value < self._sign * self.best - self.min_delta
 
@@ -313,12 +337,17 @@ class EarlyStopping(Callback):
     def get_state(self) -> dict[str, Any]:
         """Return the counters and the best weights."""
         kept = self._kept if self.restore_best else None
-        return {"best": self.best, "best_epoch": self.best_epoch, "waited": self.waited, "kept": kept}
+        counts = {"waited": self.waited, "not_finite": self._not_finite}
+        return {"best": self.best, "best_epoch_from_1": self.best_epoch, **counts, "kept": kept}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take back the counters and the best weights."""
-        self.best, self.best_epoch, self.waited = state["best"], state["best_epoch"], state["waited"]
-        self._kept = state["kept"]
+        self.best, self.waited, self._kept = state["best"], state["waited"], state["kept"]
+        self._not_finite = state.get("not_finite", 0)
+        if "best_epoch" in state:  # a file of a release that counted from 0
+            self.best_epoch = None if state["best_epoch"] is None else state["best_epoch"] + 1
+        else:
+            self.best_epoch = state["best_epoch_from_1"]
 
     def __repr__(self) -> str:
         shown = f"{self.metric!r}, patience={self.patience}, min_delta={self.min_delta!r}, mode={self.mode!r}"

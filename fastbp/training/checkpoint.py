@@ -273,7 +273,7 @@ def unpack(path: Path, tree: Tree, net: NetworkCore, optimizer: Optimizer) -> No
 
 def history_of(tree: Tree) -> History | None:
     """Return the history of a checkpoint."""
-    return None if tree["history"] is None else History(**tree["history"])
+    return None if tree["history"] is None else History._from_fields(tree["history"])
 
 
 # ---- the file --------------------------------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 A. A source gives *pieces*: neighbouring batches of one epoch that the engine goes through in one call. Cutting an epoch
    into pieces changes no bit of what comes out, so a piece may end wherever the caller wants to look: after a second,
    after every batch, at a checkpoint.
-B. Arrays are never copied whole. The engine gathers the rows of each batch where an epoch is one piece; otherwise the
-   rows of a piece are gathered here, a few megabytes at a time. A memory-mapped file may be larger than the memory.
+B. Arrays are never copied whole: the engine gathers the rows of each batch. A memory-mapped file may be larger than the
+   memory.
 C. What comes from an iterator is checked batch by batch, each before its step.
 """
 
@@ -20,17 +20,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastbp import _validate as check
+from fastbp._core.graph import input_readers
 from fastbp._frozen import Record
 from fastbp._validate import FloatArray
+from fastbp._warnings import warn
+from fastbp.losses import Loss, LossSum
 from fastbp.network import Network
 from fastbp.random import Philox, stream_number
+from fastbp.units import Linear
 
 __all__ = ["BatchIterator", "Piece", "Rows", "Source", "class_weights", "validation_rows"]
 
 Array = NDArray[Any]
 Batch = tuple[FloatArray, Array, FloatArray | None]  # x, t, weights
-
-GATHERED = 4 * 2**20  # bytes of x that a piece of gathered rows has at most, unless one batch has more
 
 
 class Piece:
@@ -45,7 +47,7 @@ class Piece:
     weight : ndarray, shape (n,), or None
         Their weights; None: 1 each.
     order : ndarray of int64, or None
-        The numbers of the rows of all batches; None: all rows as they lie.
+        The numbers of the rows of all batches, in x; None: all rows as they lie.
     batch_size : int
         Rows of a batch; the last one may have fewer.
     accumulate : int
@@ -174,15 +176,13 @@ class Source(Protocol):
             The batch to begin with: not 0 in a run that is resumed.
         """
 
-    def piece(self, count: int | None, gathered: bool) -> Piece | None:
+    def piece(self, count: int | None) -> Piece | None:
         """Return the next batches of an epoch that has not ended.
 
         Parameters
         ----------
         count : int or None
             At most so many batches; None: as many as there are.
-        gathered : bool
-            Whether the rows of a piece shorter than the epoch are to be contiguous, as the engine takes them.
 
         Returns
         -------
@@ -257,15 +257,13 @@ class Rows:
         Philox(self.seed, stream_number("shuffle", epoch)).permutation(self.count, out=self._buffer)
         self.order = self._buffer if self.subset is None else self.subset[self._buffer]
 
-    def piece(self, count: int | None, gathered: bool) -> Piece:
+    def piece(self, count: int | None) -> Piece:
         """Return the next batches.
 
         Parameters
         ----------
         count : int or None
             At most so many batches; None: as many as there are.
-        gathered : bool
-            As in `Source.piece`.
 
         Returns
         -------
@@ -273,30 +271,42 @@ class Rows:
             Whole steps, but for the last one of the epoch.
         """
         left = self.batches - self._next
-        wanted = left if count is None else min(left, count)
-        if wanted == self.batches and self.count == len(self.x):
-            self._next = self.batches
-            return Piece(self.x, self.t, self.weight, self.order, self.batch_size, self.accumulate)
-        if self.order is not None and gathered:
-            wanted = min(wanted, self._gathered_at_once())
-        # Whole steps.
-        wanted = min(left, max(1, wanted // self.accumulate) * self.accumulate)
-        first = self._next * self.batch_size
+        wanted = left
+        if count is not None and count < left:
+            wanted = min(left, max(1, count // self.accumulate) * self.accumulate)  # whole steps
+        place = self._place(self._next, wanted)
         self._next += wanted
-        return self._part(slice(first, first + wanted * self.batch_size), gathered)
-
-    def _part(self, place: slice, gathered: bool) -> Piece:
         x, t, weight = self.x, self.t, self.weight
-        if self.order is None:
-            weight = None if weight is None else weight[place]
-            return Piece(x[place], t[place], weight, None, self.batch_size, self.accumulate)
-        rows = self.order[place]
-        if not gathered:
-            return Piece(x, t, weight, rows, self.batch_size, self.accumulate)
-        # Dense rows, as the engine gathers them: strides take part in the choice of a kernel.
-        gathered_x = np.ascontiguousarray(x[rows])
-        weight = None if weight is None else weight[rows]
-        return Piece(gathered_x, t[rows], weight, None, self.batch_size, self.accumulate)
+        if self.order is not None:
+            return Piece(x, t, weight, self.order[place], self.batch_size, self.accumulate)
+        weight = None if weight is None else weight[place]
+        return Piece(x[place], t[place], weight, None, self.batch_size, self.accumulate)
+
+    def _place(self, batch: int, count: int) -> slice:
+        return slice(batch * self.batch_size, (batch + count) * self.batch_size)
+
+    def not_finite(self, batch: int, count: int) -> str | None:
+        """Return the first value of x in some batches of the epoch that is not finite, as a message shows it.
+
+        Parameters
+        ----------
+        batch : int
+            The first batch, from 0.
+        count : int
+            How many.
+
+        Returns
+        -------
+        str or None
+            None where all are finite.
+        """
+        place = self._place(batch, count)
+        rows = np.arange(len(self.x))[place] if self.order is None else self.order[place]
+        found = np.argwhere(~np.isfinite(self.x[rows]))
+        if len(found) == 0:
+            return None
+        row, column = int(rows[found[0][0]]), int(found[0][1])
+        return f"x[{row}, {column}] is {self.x[row, column]}"
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that must be the same in a run that is resumed.
@@ -313,9 +323,6 @@ class Rows:
             "shuffle": self.seed is not None,
             "weights": self.weight is not None,
         }
-
-    def _gathered_at_once(self) -> int:
-        return max(1, GATHERED // max(1, self.batch_size * int(self.x.shape[1]) * self.x.itemsize))
 
 
 class BatchIterator:
@@ -341,7 +348,7 @@ class BatchIterator:
         self.accumulate = 1
         self.by_class = by_class
         self._one_pass = isinstance(batches, Iterator)
-        self._begun = False
+        self._begun, self._is_first = False, True
         self._batches: Iterator[Any] = iter(())
         self._epoch, self._next = 0, 0
 
@@ -393,15 +400,13 @@ class BatchIterator:
             raise TypeError(f"what the function gave for epoch {epoch} is no iterable of batches: {given!r}")
         return iter(given)
 
-    def piece(self, count: int | None, gathered: bool) -> Piece | None:
+    def piece(self, count: int | None) -> Piece | None:
         """Return the next batch, or those of the next step, checked.
 
         Parameters
         ----------
         count : int or None
             At most so many batches; None: as many as there are.
-        gathered : bool
-            As in `Source.piece`.
 
         Returns
         -------
@@ -425,8 +430,30 @@ class BatchIterator:
             found.append(self._checked(name, batch))
         if not found:
             return None
-        x, t, weight = found[0] if len(found) == 1 else _joined(found)
+        x, t, weight = self._last = found[0] if len(found) == 1 else _joined(found)
+        if self._is_first:
+            self._is_first = False
+            warn_of_unscaled(self.net, x)
         return Piece(x, t, weight, None, max(len(x) for x, *_ in found), self.accumulate, len(found))
+
+    def not_finite(self, batch: int, count: int) -> str | None:
+        """Return the first value of x in the last piece that is not finite, as a message shows it.
+
+        Parameters
+        ----------
+        batch : int
+            As in `Rows.not_finite`.
+        count : int
+            As in `Rows.not_finite`.
+
+        Returns
+        -------
+        str or None
+            None where all are finite.
+        """
+        x = self._last[0]
+        found = np.argwhere(~np.isfinite(x)).tolist()
+        return f"x{found[0]} of it is {x[tuple(found[0])]}" if found else None
 
     def _check_end(self) -> None:
         if self.steps_per_epoch is not None:
@@ -451,7 +478,7 @@ class BatchIterator:
             weight = _as_array(weight)
         weight = check.sample_weights(weight, len(x), self.net.dtype, f"sample_weight of {name}")
         if self.by_class is not None:
-            weight = _times(weight, self.by_class[class_labels(t, f"t of {name}")])
+            weight = _times(weight, _factors(self.net, t, self.by_class, f"t of {name}"))
         return x, t, None if weight is None else np.ascontiguousarray(weight)
 
 
@@ -489,13 +516,49 @@ def checked_targets(net: Network, t: Any, rows: int, name: str = "t") -> Array:
     return targets
 
 
-def class_labels(t: Array, name: str = "t") -> Array:
-    """Return the labels in checked targets: those of the classes, or 0 and 1 where there is one output."""
+def class_labels(net: Network, t: Array, name: str = "t") -> Array:
+    """Return the labels in checked targets: those of the classes, or 0 and 1 where there is one output.
+
+    Labels that the loss ignores are among them; `counted_labels` tells which.
+    """
     if t.ndim == 1 and t.dtype.kind in "iu":
         return t
+    t = yes_or_no(net, t)
     if t.ndim == 2 and t.shape[1] == 1 and ((t == 0) | (t == 1)).all():
         return t[:, 0].astype(np.int64)
     raise ValueError(f"class_weight needs labels, but {name} holds rows of shape {t.shape}: use sample_weight")
+
+
+def yes_or_no(net: Network, t: Array) -> Array:
+    """Return checked targets with 0 for each no of a loss that takes -1 as well, as `predict` returns it."""
+    return (t > 0).astype(t.dtype) if t.ndim == 2 and _takes_signs(net) else t
+
+
+def _takes_signs(net: Network) -> bool:
+    return any(loss.rule.targets == "signs" for _, loss in net._inputs.losses or ())
+
+
+def _classes_of(net: Network, given: Any) -> Any:
+    """Return class weights with class 0 for -1, where both are names of a no."""
+    if not (isinstance(given, Mapping) and -1 in given and net.n_out == 1 and _takes_signs(net)):
+        return given
+    if 0 in given:
+        raise ValueError("class_weight has weights for -1 and for 0, which are the same class: give one of them")
+    return {0 if label == -1 else label: weight for label, weight in given.items()}
+
+
+def counted_labels(net: Network, t: Array) -> NDArray[np.bool_] | None:
+    """Return which rows of checked targets the loss does not ignore; None: all of them."""
+    ignored = _ignored(net.loss) if t.ndim == 1 else set()
+    return ~np.isin(t, list(ignored)) if ignored else None
+
+
+def _ignored(loss: Loss) -> set[int]:
+    """Return the labels that no part of a loss looks at."""
+    if isinstance(loss, LossSum):
+        return set.intersection(*(_ignored(part) for _, part in loss.losses))
+    ignored = getattr(loss, "ignore_index", None)
+    return set() if ignored is None else {ignored}
 
 
 def class_weights(given: str | Mapping[int, float] | ArrayLike, t: Array, classes: int) -> FloatArray:
@@ -519,7 +582,8 @@ def class_weights(given: str | Mapping[int, float] | ArrayLike, t: Array, classe
     Raises
     ------
     TypeError, ValueError
-        A weight is negative or no finite number, there is no such class, or a class of the dict is not in t.
+        A weight is negative or no finite number, there is no such class, a class of the dict is not in t, or t holds
+        something else than labels: rows that a loss ignores must be left out.
 
     Examples
     --------
@@ -530,6 +594,7 @@ def class_weights(given: str | Mapping[int, float] | ArrayLike, t: Array, classe
     >>> class_weights({1: 5}, np.array([0, 0, 0, 1]), 2)
     array([1., 5.])
     """
+    t = check.class_targets(np.asarray(t).ravel(), np.size(t), classes, check.FLOAT64)
     counts = np.bincount(t, minlength=classes)
     if isinstance(given, str):
         check.choice("class_weight", given, ("balanced",))
@@ -570,10 +635,19 @@ def _times(weight: FloatArray | None, factor: FloatArray) -> FloatArray:
 
 
 def weighted_by_class(net: Network, given: Any, t: Array, weight: FloatArray | None, rows: Any) -> FloatArray:
-    """Return the weights of all rows, where `given` counts the classes of these rows."""
-    labels = class_labels(t)
-    table = class_weights(given, labels[rows], class_count(net)).astype(net.dtype)
-    return _times(weight, table[labels])
+    """Return the weights of all rows, where `given` counts the classes of these rows, but of those that are ignored."""
+    labels, counted = class_labels(net, t)[rows], counted_labels(net, t)
+    labels = labels if counted is None else labels[counted[rows]]
+    table = class_weights(_classes_of(net, given), labels, class_count(net))
+    return _times(weight, _factors(net, t, table.astype(net.dtype)))
+
+
+def _factors(net: Network, t: Array, table: FloatArray, name: str = "t") -> FloatArray:
+    """Return the weight of each row by its label; 0 for an ignored one."""
+    labels, counted = class_labels(net, t, name), counted_labels(net, t)
+    if counted is None:
+        return table[labels]
+    return np.where(counted, table[np.where(counted, labels, 0)], table.dtype.type(0))
 
 
 # ---- validation ------------------------------------------------------------------------------------------------------
@@ -683,7 +757,7 @@ def checked_validation(net: Network, data: Any) -> Validation | None:
     if net._inputs.checks_targets:
         t = net._inputs.checked_targets(t, x.shape[0], "validation_data[1]")
     weight = check.sample_weights(weight, x.shape[0], net.dtype, "validation_data[2]")
-    net._inputs.check_mean(t, weight, x.shape[0])
+    _check_mean(net, t, weight, "validation_data")
     return Validation(x, t, weight)
 
 
@@ -725,7 +799,7 @@ def checked_iterator(
         )
     table = None
     if by_class is not None:
-        table = weights_by_class(by_class, class_count(net)).astype(net.dtype)
+        table = weights_by_class(_classes_of(net, by_class), class_count(net)).astype(net.dtype)
     return BatchIterator(net, x, steps, table), checked_validation(net, split.data)
 
 
@@ -746,32 +820,37 @@ def checked_rows(
         raise ValueError(f"x has shape {x.shape}: there must be at least one row to train on")
     t = checked_targets(net, t, x.shape[0])
     weight = check.sample_weights(weight, x.shape[0], net.dtype)
-    net._inputs.check_mean(t, weight, x.shape[0])
-    subset, kept = _split(x, t, split, seed)
+    _check_mean(net, t, weight, "all rows")
+    subset, kept = _split(net, x, t, split, seed)
     validation = checked_validation(net, split.data)
     if kept is not None:
         validation = Validation(x[kept], t[kept], None if weight is None else weight[kept])
-        _check_weight(validation.weight, "the rows for validation")
+        _check_mean(net, validation.t, validation.weight, "the rows for validation")
     if by_class is not None:
         weight = weighted_by_class(net, by_class, t, weight, slice(None) if subset is None else subset)
     if weight is not None:
         weight = np.ascontiguousarray(weight)
-        _check_weight(weight if subset is None else weight[subset], "the rows for training")
+    if by_class is not None or subset is not None:
+        rows = slice(None) if subset is None else subset
+        _check_mean(net, t[rows], None if weight is None else weight[rows], "the rows for training")
     if batch_size is None:
         batch_size = x.shape[0] if subset is None else len(subset)
     return Rows(x, t, weight, batch_size=batch_size, seed=order_seed, subset=subset), validation
 
 
-def _check_weight(weight: FloatArray | None, what: str) -> None:
-    if weight is None:
-        return
-    try:
-        check.divisor("mean", len(weight), weight)
-    except ValueError:
-        raise ValueError(f"sample_weight sums to {weight.sum()} over {what}, so that the mean is not defined") from None
+def _check_mean(net: Network, t: Array, weight: FloatArray | None, what: str) -> None:
+    """Raise where the loss has no mean over these rows."""
+    if not has_mean(weight):
+        assert weight is not None
+        raise ValueError(f"sample_weight sums to {weight.sum()} over {what}, so that the mean is not defined")
+    if net._inputs.checks_targets and not has_mean(net._inputs.row_counts(t, weight)):
+        raise ValueError(
+            f"{what}: the loss {net.loss!r} ignores the label of each row, or gives it no weight, so that the mean is "
+            "not defined"
+        )
 
 
-def _split(x: FloatArray, t: Any, split: Split, seed: int) -> tuple[Any, Any]:
+def _split(net: Network, x: FloatArray, t: Any, split: Split, seed: int) -> tuple[Any, Any]:
     """The rows for training and for validation; None and None where all are for training."""
     fraction = check.real("validation_fraction", split.fraction, at_least=0.0, below=1.0)
     if split.stratify is not None and not isinstance(split.stratify, bool | np.bool_):
@@ -784,18 +863,46 @@ def _split(x: FloatArray, t: Any, split: Split, seed: int) -> tuple[Any, Any]:
         raise ValueError("validation_data and validation_fraction are given: expected one of them")
     if len(x) < 2:
         raise ValueError("validation_fraction needs at least two rows, got 1")
-    return validation_rows(len(x), fraction, seed, _labels_to_stratify(t, split.stratify))
+    return validation_rows(len(x), fraction, seed, _labels_to_stratify(net, t, split.stratify))
 
 
-def _labels_to_stratify(t: Any, stratify: object) -> Any:
+def _labels_to_stratify(net: Network, t: Any, stratify: object) -> Any:
+    """Return the labels; rows that the loss ignores are a class of their own."""
     if stratify is not None and not stratify:
         return None
     try:
-        return class_labels(t)
+        return class_labels(net, t)
     except ValueError:
         if stratify:
             raise ValueError(f"stratify=True needs labels, but t holds rows of shape {t.shape}") from None
         return None
+
+
+# ---- what can be said of x for sure ----------------------------------------------------------------------------------
+
+LOOKED_AT = 256  # rows
+LARGE = 1e3
+
+
+def warn_of_unscaled(net: Network, x: FloatArray) -> None:
+    """Warn where a linear unit reads columns whose mean or deviation, in the first rows, is beyond a thousand."""
+    x = x[:LOOKED_AT]
+    if not all(isinstance(unit, Linear) for unit in input_readers(net.units)):
+        return
+    if -LARGE <= x.min(initial=0) and x.max(initial=0) <= LARGE:  # so is every mean and every deviation
+        return
+    with np.errstate(all="ignore"):
+        wide = x.astype(np.float64)
+        sizes = np.maximum(np.abs(wide.mean(axis=0)), wide.std(axis=0))
+    columns = np.flatnonzero((sizes > LARGE) & np.isfinite(sizes))
+    if len(columns):
+        named = ", ".join(map(str, columns[:5])) + (", ..." if len(columns) > 5 else "")
+        warn(
+            f"x is not scaled: in its first {len(x)} rows the mean or the deviation is beyond {LARGE:g} in column "
+            f"{named} (up to {sizes[columns].max():.3g}), and the initial weights and usual learning rates are made for "
+            "values about 1: pass (x - x.mean(axis=0)) / x.std(axis=0), or begin the network with fastbp.BatchNorm. "
+            'warnings.filterwarnings("ignore", category=fastbp.FastbpWarning) silences this'
+        )
 
 
 def __getattr__(name: str) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,12 +15,13 @@ __all__ = ["History"]
 
 @dataclass(slots=True, repr=False)
 class History:
-    """The course of a training; entry i of each list belongs to epoch i.
+    """The course of a training, with an entry for each epoch in each list.
 
     Attributes
     ----------
     loss : list of float
-        Mean loss over the samples of the epoch, each seen with the parameters of its own step.
+        Mean loss over the samples of the epoch, each seen with the parameters of its own step. Where training stopped
+        within an epoch, the last entry is of its samples until then, and `unfinished` says so.
     val_loss : list of float
         Loss on the validation data after the epoch; empty where there were none.
     metrics : dict of str to list of float
@@ -29,10 +31,12 @@ class History:
     stopped : str or None
         Why training ended before its last epoch; None where it did not.
     best_epoch : int or None
-        The epoch, from 0, with the lowest ``val_loss`` (without validation data: the lowest loss), or what
-        `EarlyStopping` found the best; None where no epoch was finished.
+        The epoch, from 1, with the lowest ``val_loss`` (without validation data: the lowest loss), or what
+        `EarlyStopping` found the best: ``val_loss[best_epoch - 1]`` is its loss. None where no step was made.
     steps : int
         How many steps were made, those of an unfinished epoch included.
+    unfinished : bool
+        Whether the last entry of each list belongs to an epoch that was not finished.
 
     Examples
     --------
@@ -51,11 +55,29 @@ class History:
     stopped: str | None = None
     best_epoch: int | None = None
     steps: int = 0
+    unfinished: bool = False
 
     @property
     def epochs(self) -> int:
         """How many epochs were finished."""
-        return len(self.loss)
+        return len(self.loss) - self.unfinished
+
+    @classmethod
+    def _from_fields(cls, fields: Mapping[str, Any]) -> History:
+        """Return the history that a file or a pickle has; an older one counted `best_epoch` from 0."""
+        history = cls(**fields)
+        if "unfinished" not in fields and history.best_epoch is not None:
+            history.best_epoch += 1
+        return history
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self)._from_fields, ({name: getattr(self, name) for name in self.__slots__},)
+
+    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
+        # Of pickles from before there was a `__reduce__`.
+        made = self._from_fields(state[1])
+        for name in self.__slots__:
+            setattr(self, name, getattr(made, name))
 
     def __len__(self) -> int:
         return self.epochs
@@ -69,7 +91,7 @@ class History:
         shown += [f"{name}={values[-1]:.6g}" for name, values in last.items() if values]
         if self.seconds:
             shown.append(f"seconds={sum(self.seconds):.3g}")
-        if self.best_epoch is not None and self.best_epoch != self.epochs - 1:
+        if self.best_epoch is not None and self.best_epoch != len(self.loss):
             shown.append(f"best_epoch={self.best_epoch}")
         if self.stopped is not None:
             shown.append(f"stopped={self.stopped!r}")
@@ -102,7 +124,7 @@ class History:
 
             _, ax = pyplot.subplots()
         # A line of a single point is invisible.
-        marker = "o" if self.epochs == 1 else None
+        marker = "o" if len(self.loss) == 1 else None
         for label, values in (("training loss", self.loss), ("validation loss", self.val_loss)):
             if values:
                 ax.plot(range(1, len(values) + 1), values, marker=marker, label=label)

@@ -2,7 +2,8 @@
 
 A. A metric is a function of targets and predictions (in this order, as scikit-learn's), with a name, with what kind of
    predictions it takes, and with whether more or less is better. `METRICS` has the ones known by name.
-B. The targets come as the network's loss checked them: int64 labels (n,), or rows (n, out).
+B. The targets come as the network's loss checked them: int64 labels (n,), or rows (n, out). Where -1 and 0 both stand
+   for a no they come as 0, as `predict` returns it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from numpy.typing import NDArray
 
 from fastbp import _validate as check
 from fastbp._frozen import Frozen
-from fastbp.losses import Loss, LossSum
 from fastbp.network import Network
+from fastbp.training.data import counted_labels, yes_or_no
 
 __all__ = ["Metric", "metric"]
 
@@ -31,6 +32,12 @@ BLOCK = 8192  # rows whose outputs are computed at once: memory for them, not fo
 
 KINDS = ("predictions", "probabilities", "outputs")
 MODES = ("max", "min")
+
+# What the last word of a name tells of a function: scikit-learn's convention, and the usual abbreviations.
+LESS_IS_BETTER = {"loss", "error", "deviance", "distance", "divergence", "perplexity", "nll"} | {
+    "mae", "mse", "rmse", "mape", "msle", "rmsle", "smape", "mad",
+}  # fmt: skip
+MORE_IS_BETTER = {"accuracy", "acc", "score", "auc", "precision", "recall", "f1", "r2", "similarity"}
 
 
 class Metric(Frozen):
@@ -45,8 +52,10 @@ class Metric(Frozen):
         sample_weight=...)`` where the rows have weights and the function takes them. It returns a number.
     of : {"predictions", "probabilities", "outputs"}
         What y is: that of ``net.predict``, of ``net.predict_proba``, or the last unit's output (the logits).
-    mode : {"max", "min"}
-        Whether more or less is better.
+    mode : {"max", "min"}, optional
+        Whether more or less is better. None: as the last word of the name says, "loss", "error", "mse" and the like,
+        or "accuracy", "score", "r2" and the like; with "neg" as the first word the other way round. Of any other name it
+        is unknown, and early stopping by it needs a mode of its own.
 
     Raises
     ------
@@ -66,15 +75,20 @@ class Metric(Frozen):
     name: str
     function: Callable[..., Any]
     of: str
-    mode: str
+    mode: str | None
 
-    def __init__(self, name: str, function: Callable[..., Any], of: str = "predictions", mode: str = "max") -> None:
+    def __init__(
+        self, name: str, function: Callable[..., Any], of: str = "predictions", mode: str | None = None
+    ) -> None:
         if not isinstance(name, str) or not name:
             raise TypeError(f"name must be a string, got {name!r}")
         if not callable(function):
             raise TypeError(f"function must be callable as function(t, y), got {function!r}")
         check.choice("of", of, KINDS)
-        check.choice("mode", mode, MODES)
+        if mode is None:
+            mode = _mode_of(name)
+        else:
+            check.choice("mode", mode, MODES)
         vars(self).update(name=name, function=function, of=of, mode=mode)
 
     def __call__(self, t: Array, y: Array, sample_weight: Array | None = None) -> float:
@@ -82,6 +96,16 @@ class Metric(Frozen):
         if sample_weight is None or not _takes_weights(self.function):
             return float(self.function(t, y))
         return float(self.function(t, y, sample_weight=sample_weight))
+
+
+def _mode_of(name: str) -> str | None:
+    words = name.lower().split("_")
+    if words[-1] == "score" and "brier" in words:
+        return None  # scikit-learn's brier_score_loss without its last word: less is better
+    known = "min" if words[-1] in LESS_IS_BETTER else "max" if words[-1] in MORE_IS_BETTER else None
+    if known is not None and words[0] == "neg":
+        return "max" if known == "min" else "min"
+    return known
 
 
 def _takes_weights(function: Callable[..., Any]) -> bool:
@@ -188,11 +212,11 @@ def _mean(rows: Array, weight: Array | None) -> float:
 
 
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric("accuracy", accuracy),
-    "r2": Metric("r2", r2),
+    "accuracy": Metric("accuracy", accuracy, mode="max"),
+    "r2": Metric("r2", r2, mode="max"),
     "mae": Metric("mae", mae, mode="min"),
     "mse": Metric("mse", mse, mode="min"),
-    "auc": Metric("auc", auc, "probabilities"),
+    "auc": Metric("auc", auc, "probabilities", mode="max"),
 }
 TOP = re.compile(r"top_([1-9][0-9]*)")
 
@@ -204,7 +228,7 @@ def metric(given: str | Metric | Callable[..., Any]) -> Metric:
     ----------
     given : str, Metric or callable
         ``"accuracy"``, ``"top_5"`` (any number), ``"r2"``, ``"mae"``, ``"mse"``, ``"auc"`` (with scikit-learn); or
-        ``function(t, net.predict(x))``, whose name is its own, and of which more is better: `Metric` says otherwise.
+        ``function(t, net.predict(x))``, whose name is its own; it may tell whether more or less is better (`Metric`).
 
     Returns
     -------
@@ -239,7 +263,7 @@ def metric(given: str | Metric | Callable[..., Any]) -> Metric:
 
 def _known(name: str) -> Metric:
     if found := TOP.fullmatch(name):
-        return Metric(name, partial(top_k, k=int(found[1])), "outputs")
+        return Metric(name, partial(top_k, k=int(found[1])), "outputs", mode="max")
     if name not in METRICS:
         known = ", ".join(map(repr, [*METRICS, "top_5"]))
         raise ValueError(f"unknown metric {name!r}: known are {known} (or any other number)")
@@ -280,23 +304,14 @@ def evaluate(
     """Return the values of metrics on data (or on these rows), by name. Rows that the loss ignores do not count."""
     found = tuple(found)
     made = {kind: _in_blocks(net, kind, x, rows) for kind in {one.of for one in found}}
-    t = np.asarray(t)
+    t = yes_or_no(net, np.asarray(t))
     if rows is not None:
         t, weight = t[rows], None if weight is None else weight[rows]
-    ignored = _ignored(net.loss)
-    if ignored and t.ndim == 1:
-        kept = ~np.isin(t, list(ignored))
+    kept = counted_labels(net, t)
+    if kept is not None:
         made = {kind: y[kept] for kind, y in made.items()}
         t, weight = t[kept], None if weight is None else weight[kept]
     return {one.name: one(t, made[one.of], weight) for one in found}
-
-
-def _ignored(loss: Loss) -> set[int]:
-    """Return the labels that no part of a loss looks at."""
-    if isinstance(loss, LossSum):
-        return set.intersection(*(_ignored(part) for _, part in loss.losses))
-    ignored = getattr(loss, "ignore_index", None)
-    return set() if ignored is None else {ignored}
 
 
 def _in_blocks(net: Network, kind: str, x: Array, rows: Array | None) -> Array:

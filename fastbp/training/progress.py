@@ -8,7 +8,8 @@ False     nothing
 "lines"   lines from the first epoch
 ========  ====================================================================================================
 
-Lines come at most every five seconds, so that the log of a long training stays short.
+Lines come at most every five seconds, so that the log of a long training stays short. Both also move within an epoch,
+where `train` is there between two of its batches.
 """
 
 from __future__ import annotations
@@ -20,18 +21,45 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, TextIO
 
+import numpy as np
+
 __all__ = ["OPTIONS", "Reporter", "make"]
 
 OPTIONS = ("auto", True, False, "bar", "lines")
 
 PATIENCE = 2.0  # seconds of training before "auto" says anything: a shorter wait needs no bar
 INTERVAL = 5.0  # seconds between two lines
+REDRAWN = 0.1  # seconds between two looks of the bar within an epoch
+BAR = "{desc}{percentage:3.0f}%|{bar}| {n:g}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 Clock = Callable[[], float]
 
 
 class Reporter(Protocol):
-    """The methods by which `train` reports its progress."""
+    """The methods by which `train` reports its progress.
+
+    Attributes
+    ----------
+    looks_within : bool
+        Whether `rows` says anything.
+    """
+
+    looks_within: bool
+
+    def rows(self, index: int, done: int, total: int | None, loss: float) -> None:
+        """Report how far an epoch is.
+
+        Parameters
+        ----------
+        index : int
+            Its number, from 0.
+        done : int
+            How many rows the epoch has gone through.
+        total : int or None
+            How many it has; None where that is not known before its end.
+        loss : float
+            Their mean loss.
+        """
 
     def epoch(self, index: int, loss: float, val_loss: float | None = None, *, val_score: float | None = None) -> None:
         """Report that an epoch is finished.
@@ -78,6 +106,7 @@ def make(option: object, epochs: int, *, stream: TextIO | None = None, clock: Cl
     ImportError
         If it is ``"bar"`` and tqdm is not installed.
     """
+    option = bool(option) if isinstance(option, np.bool_) else option
     if not (isinstance(option, bool) or (isinstance(option, str) and option in OPTIONS)):
         known = ", ".join(map(repr, OPTIONS))
         raise ValueError(f"progress must be one of {known}, got {option!r}")
@@ -109,6 +138,11 @@ def _values(loss: float, val_loss: float | None, val_score: float | None) -> dic
 class Silent:
     """Says nothing."""
 
+    looks_within = False
+
+    def rows(self, index: int, done: int, total: int | None, loss: float) -> None:
+        pass
+
     def epoch(self, index: int, loss: float, val_loss: float | None = None, *, val_score: float | None = None) -> None:
         pass
 
@@ -119,6 +153,8 @@ class Silent:
 class Lines:
     """One line every few seconds; once there was a line, there is one for the last epoch too."""
 
+    looks_within = True
+
     def __init__(self, epochs: int, stream: TextIO, clock: Clock, patience: float) -> None:
         self._epochs = epochs
         self._stream = stream
@@ -127,6 +163,20 @@ class Lines:
         self._next = self._start + patience
         self._printed = False
         self._pending: str | None = None  # the line of the newest epoch, while it has not been printed
+
+    def rows(self, index: int, done: int, total: int | None, loss: float) -> None:
+        now = self._clock()
+        if now < self._next:
+            return
+        elapsed = now - self._start
+        of_all = "" if total is None else f"/{total}"
+        line = f"epoch {index + 1}/{self._epochs}  rows {done}{of_all}  loss {loss:.6g}  {elapsed:.1f} s"
+        if total:
+            share = (index + done / total) / self._epochs
+            line += f", about {elapsed * (1 / share - 1):.0f} s left"
+        self._pending = line
+        self._print()
+        self._next = now + INTERVAL
 
     def epoch(self, index: int, loss: float, val_loss: float | None = None, *, val_score: float | None = None) -> None:
         now = self._clock()
@@ -149,7 +199,9 @@ class Lines:
 
 
 class Bar:
-    """A tqdm bar, made when it is first to be seen."""
+    """A tqdm bar, made when it is first to be seen; within an epoch it counts parts of it."""
+
+    looks_within = True
 
     def __init__(self, epochs: int, stream: TextIO, clock: Clock, patience: float) -> None:
         self._epochs = epochs
@@ -158,8 +210,22 @@ class Bar:
         self._start = clock()
         self._patience = patience
         self._bar: Any = None
+        self._drawn = self._start
         if patience == 0:
             self._show(0.0)
+
+    def rows(self, index: int, done: int, total: int | None, loss: float) -> None:
+        now = self._clock()
+        if now - self._drawn < REDRAWN or now - self._start < self._patience:
+            return
+        if self._bar is None:
+            self._show(now - self._start)
+        self._drawn = now
+        of_all = "" if total is None else f"/{total}"
+        self._bar.set_postfix({"rows": f"{done}{of_all}", **_values(loss, None, None)}, refresh=False)
+        reached = index + (round(done / total, 2) if total else 0)
+        self._bar.update(max(0, reached - self._bar.n))
+        self._bar.refresh()
 
     def epoch(self, index: int, loss: float, val_loss: float | None = None, *, val_score: float | None = None) -> None:
         elapsed = self._clock() - self._start
@@ -178,5 +244,7 @@ class Bar:
 
     def _show(self, elapsed: float) -> None:
         tqdm = importlib.import_module("tqdm").tqdm
-        self._bar = tqdm(total=self._epochs, file=self._stream, unit="epoch", dynamic_ncols=True)
+        self._bar = tqdm(
+            total=self._epochs, file=self._stream, unit="epoch", dynamic_ncols=True, bar_format=BAR
+        )
         self._bar.start_t -= elapsed  # the epochs before it was shown count in its rate

@@ -16,7 +16,7 @@ from libc.string cimport memset
 
 from fastbp._engine.graph cimport LINEAR, Graph, Pass, Unit, cost_of_batch, ops_of, reads_x
 from fastbp._engine.kinds cimport begin_columns
-from fastbp._engine.passes cimport backward_rows, copy_rows, forward_rows, losses_of_rows
+from fastbp._engine.passes cimport backward_rows, copy_rows, forward_rows, loss_refused, losses_of_rows
 from fastbp._ops.csr cimport transpose_group
 from fastbp._runtime.sizes cimport ceil_div, padded
 from fastbp._runtime.team cimport WORTH_US, Session, run_tasks
@@ -141,6 +141,8 @@ cdef bint blocks_gradient(Pass* p, Session* session) noexcept nogil:
         begin_columns(p)
         b.groups = p.columns.n_groups
     if run_tasks(session, block_task, &b, b.groups + ceil_div(p.batch.rows, b.rows), outputs_cost(p)):
+        return True
+    if p.rule != NULL and loss_refused(p):
         return True
     for i in range(p.graph.n_units):
         tasks += tasks_of_unit(p, i)

@@ -25,12 +25,12 @@ from fastbp._engine.graph cimport (
 )
 from fastbp._engine.kinds cimport kinds_assign
 from fastbp._engine.parameters cimport Table, Update
-from fastbp._engine.passes cimport backward_pass, weights_pass
+from fastbp._engine.passes cimport backward_pass, summed_loss, weights_pass
 from fastbp._engine.predict cimport (
     AS_THEY_ARE, EXP, RULE, SOFTMAX, Link, Prediction, Workspace, largest, predict_rows, rows_at_once, workspace_bytes,
     workspace_lay_out, workspace_needs,
 )
-from fastbp._engine.steps cimport Epoch, forward_only, gradient, loss_only, run_epoch, step, summed_loss
+from fastbp._engine.steps cimport Epoch, forward_only, gradient, loss_only, run_epoch, step
 from fastbp._kernels.table cimport ANY_VALUES, MAX_OPTIONS, MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS
 from fastbp._ops.csr cimport SparseRows, transposed_bytes
 from fastbp._ops.loss cimport RowLoss, is_label
@@ -887,18 +887,21 @@ cdef class Engine(CallLock):
                 self.run(step_work, &what, threads, False, batch.training)
             finally:
                 update.end()
-            return summed_loss(&p) + update.rule.penalty
+            return p.loss + p.penalty
         finally:
             self.leave()
 
     def train_epoch(self, x, cnp.ndarray t, weight, order, Py_ssize_t batch_size, Table table not None, Table out not None,
-                    Update update not None, cnp.ndarray progress, bint weighs_loss_by_rows=False, double data_loss_scale=1):
-        """One pass over the rows of x, in `order` or as they lie: a step for each batch, or for as many as the update accumulates.
+                    Update update not None, cnp.ndarray progress, bint weighs_loss_by_rows=False, double data_loss_scale=1,
+                    bint refuses=False):
+        """One pass over the rows of x as they lie, or over those in `order`: a step for each batch, or for as many as the update accumulates.
 
         `t` holds labels (int64, dense, in range) or dense rows; `weight` is None or dense. `progress` (float64, 3) receives the
         number of steps made, the sum of the weighted losses, and of the weights: also when a signal's handler raises, which ends the
         epoch after a whole step. With `weighs_loss_by_rows` a step weighs as much as it has rows. The rows' loss is counted times
         `data_loss_scale`, the penalties as they are; no step changes by either.
+
+        With `refuses` the epoch ends before the update of a step whose loss is not finite. That loss is returned, otherwise None.
         """
         cdef Data data
         cdef Epoch e
@@ -910,19 +913,20 @@ cdef class Engine(CallLock):
             self.check_out(out)
             self.check_rows(table)
             self.take_x(&data.all, x, self.training)
-            rows = data.all.rows
+            self.take_all(&data, t, weight, order)
+            rows = data.all.rows if order is None else len(order)
             batch_size = max(<Py_ssize_t> 1, min(batch_size, rows))
             last = rows % batch_size
             self.check_variance(last if last else min(batch_size, rows), self.training)
-            self.take_all(&data, t, weight, order)
             e.graph, e.buffers, e.data = &self.graph, &self.buffers, &data
             e.parameters, e.gradients, e.rule = table.pairs, out.pairs, &update.rule
             e.sum = update.room if update.accumulate > 1 else NULL
-            e.batch_rows = batch_size
+            e.rows, e.batch_rows = rows, batch_size
             # No more than there are: the product of two numbers that a caller may choose freely could be any number.
             e.step_rows = batch_size * min(update.accumulate, rows // batch_size + 1)
             e.steps, e.progress = &self.steps, <double*> cnp.PyArray_DATA(progress)
             e.counts_rows, e.data_loss_scale = weighs_loss_by_rows, data_loss_scale
+            e.refuses, e.refused = refuses, False
             update.begin((rows + e.step_rows - 1) // e.step_rows)
             threads = 1 if self.is_small_step(&data.all, batch_size) else threads_wanted()
             self.plan(&data.all, batch_size, threads, data.order != NULL)
@@ -932,6 +936,7 @@ cdef class Engine(CallLock):
                 self.run(epoch_work, &e, threads, False, False)
             finally:
                 update.end()
+            return e.loss if e.refused else None
         finally:
             self.leave()
 
@@ -949,7 +954,5 @@ cdef class Engine(CallLock):
             data.all.weights = cnp.PyArray_BYTES(<cnp.ndarray> weight)
         data.order = NULL
         if order is not None:
-            if len(order) != data.all.rows:
-                raise ValueError(f"order has {len(order)} entries, expected one for each of {data.all.rows} rows")
             data.order = <const int64_t*> cnp.PyArray_DATA(<cnp.ndarray> order)
         return 0

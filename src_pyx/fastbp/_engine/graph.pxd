@@ -165,6 +165,9 @@ cdef struct Pass:
     char* own                       # row-blocked: each worker's, own_bytes apart
     Py_ssize_t own_bytes
     const Packing* packing          # predictions alone; otherwise NULL
+    # A step's alone: its loss, which is there before the update, and whether one that is not finite ends it there.
+    double loss, penalty
+    bint refuses, refused
 
 ctypedef struct UnitOps:
     # What a kind of unit does. "Rows": one worker, some rows. The others: all rows, all threads; True when a signal interrupted them.

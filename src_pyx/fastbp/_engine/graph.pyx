@@ -149,7 +149,7 @@ cdef void pass_init(Pass* p, const Graph* graph, const Buffers* buffers, const B
     p.rule = NULL
     p.packing = NULL
     p.grad = buffers.passing
-    p.need_dx = p.has_columns = p.by_columns = False
+    p.need_dx = p.has_columns = p.by_columns = p.refuses = p.refused = False
 
 
 # --- memory

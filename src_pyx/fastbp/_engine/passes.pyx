@@ -10,6 +10,7 @@ Design
 (c) The parameters' gradients come with the backward pass; or, where all gradients at outputs are kept, afterwards (`weights_pass`).
 (d) Losses are summed over the rows, in double, in the rows' order, by the caller.
 """
+from libc.math cimport isfinite
 from libc.string cimport memset
 
 from fastbp._engine.graph cimport INPUT, Batch, LossPart, Pass, grad_at_output, ops_of, wants
@@ -151,3 +152,16 @@ cdef bint loss_pass(Pass* p, Session* session) noexcept nogil:
     cdef RowsTask t
     t.p, t.rows = p, max(<Py_ssize_t> 1, TASK_ELEMENTS // 4 // p.graph.n_out)
     return run_tasks(session, loss_task, &t, ceil_div(p.batch.rows, t.rows), 0.002 * p.graph.n_out * p.batch.rows)
+
+cdef double summed_loss(const Pass* p) noexcept nogil:
+    cdef double total = 0
+    cdef Py_ssize_t row
+    for row in range(p.batch.rows):
+        total += p.buffers.row_losses[row]
+    return total * p.batch.scale
+
+cdef bint loss_refused(Pass* p) noexcept nogil:
+    """Note a step's loss. True where the step ends here: an update by the gradients of a loss that is not finite would leave no numbers."""
+    p.loss = summed_loss(p)
+    p.refused = p.refuses and not isfinite(p.loss + p.penalty)
+    return p.refused

@@ -6,10 +6,12 @@ Design
     at all outputs are kept, and the parameters' follow when no unit reads the parameters any more. Where the batch is too large for that,
     or the update asks for the norm of all gradients first, it follows as a phase of its own.
 (b) The parameters are written by the update alone, which is the last thing of a step and is never interrupted: an interrupted step has left
-    them as they were.
+    them as they were. So does a step of an epoch whose loss is not finite (`Pass.refuses`): the loss is known before the update, wherever
+    that happens, and its gradients would leave no finite parameters.
 (c) An epoch is a loop over steps. Random numbers of a step follow from how many were made before; several batches that make one step have
     those of the one large batch.
 """
+from libc.math cimport isfinite
 from libc.string cimport memcpy
 
 from fastbp._engine.batch cimport (
@@ -17,7 +19,7 @@ from fastbp._engine.batch cimport (
 )
 from fastbp._engine.blocks cimport blocks_forward, blocks_gradient
 from fastbp._engine.graph cimport Batch, Pair, Pass, pass_init, rows_fit
-from fastbp._engine.passes cimport backward_pass, forward_pass, loss_pass, weights_pass
+from fastbp._engine.passes cimport backward_pass, forward_pass, loss_pass, loss_refused, summed_loss, weights_pass
 from fastbp._ops.update cimport Rule, add_up, begin_step, clip_and_update, end_step, is_fused, run_update
 from fastbp._runtime.team cimport Session, session_poll
 
@@ -36,22 +38,16 @@ cdef bint gradient(Pass* p, Session* session) noexcept nogil:
         return blocks_gradient(p, session)
     return forward_pass(p, session) or loss_pass(p, session) or backward_pass(p, session)
 
-cdef double summed_loss(const Pass* p) noexcept nogil:
-    cdef double total = 0
-    cdef Py_ssize_t row
-    for row in range(p.batch.rows):
-        total += p.buffers.row_losses[row]
-    return total * p.batch.scale
-
 
 # --- a step
 
 cdef bint step(Pass* p, Session* session, Rule* rule) noexcept nogil:
-    """The gradient and the update, which is never interrupted."""
+    """The gradient and the update, which is never interrupted. True where there was no update: a signal came, or p.refused says so."""
     if begin_step(session, p.graph.kernels, rule, p.batch.scale):
         return True
+    p.penalty = rule.penalty
     if not is_fused(rule):
-        if gradient(p, session):
+        if gradient(p, session) or loss_refused(p):
             return True
         clip_and_update(session, p.graph.kernels, rule)
     elif rows_fit(p.graph, p.batch):
@@ -62,7 +58,7 @@ cdef bint step(Pass* p, Session* session, Rule* rule) noexcept nogil:
         if step_of_kept(p, session, rule):
             return True
     else:
-        if gradient(p, session):
+        if gradient(p, session) or loss_refused(p):
             return True
         run_update(session, p.graph.kernels, rule)
     end_step(session, p.graph.kernels, rule)
@@ -74,7 +70,7 @@ cdef bint step_of_kept(Pass* p, Session* session, Rule* rule) noexcept nogil:
     cdef const Pair* gradients = p.gradients
     p.grad = p.buffers.grad
     p.gradients = NULL
-    if forward_pass(p, session) or loss_pass(p, session) or backward_pass(p, session):
+    if forward_pass(p, session) or loss_pass(p, session) or loss_refused(p) or backward_pass(p, session):
         return True
     p.gradients, p.rule = gradients, rule
     session.polls = False
@@ -89,8 +85,8 @@ cdef void run_epoch(Epoch* e, Session* session) noexcept nogil:
     """The data's rows in their order, a step for each batch, or for as many as add up."""
     cdef Py_ssize_t first, rows
     cdef bint interrupted
-    for first from 0 <= first < e.data.all.rows by e.step_rows:
-        rows = min(e.step_rows, e.data.all.rows - first)
+    for first from 0 <= first < e.rows by e.step_rows:
+        rows = min(e.step_rows, e.rows - first)
         if e.sum != NULL:
             interrupted = step_of_several(e, session, first, rows)
         else:
@@ -131,10 +127,11 @@ cdef bint step_of_one(Epoch* e, Session* session, Py_ssize_t first, Py_ssize_t r
         return False
     batch.step = e.steps[0]
     pass_init(&p, e.graph, e.buffers, &batch, e.parameters)
-    p.gradients = e.gradients
+    p.gradients, p.refuses = e.gradients, e.refuses
     if step(&p, session, e.rule):
+        e.refused, e.loss = p.refused, p.loss + p.penalty
         return True
-    made_step(e, &batch, summed_loss(&p), weight, rows)
+    made_step(e, &batch, p.loss, weight, rows)
     return False
 
 cdef bint step_of_several(Epoch* e, Session* session, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
@@ -146,6 +143,9 @@ cdef bint step_of_several(Epoch* e, Session* session, Py_ssize_t first, Py_ssize
     if not has_mean(weight) or not set_means(e.graph, &e.data.all, e.data.order, first, rows, weight, &whole):
         return False
     if begin_step(session, e.graph.kernels, rule, whole.scale) or add_gradients(e, session, first, rows, &whole, &loss):
+        return True
+    if e.refuses and not isfinite(loss + rule.penalty):
+        e.refused, e.loss = True, loss + rule.penalty
         return True
     rule.gradients = e.sum
     clip_and_update(session, e.graph.kernels, rule)

@@ -1,0 +1,36 @@
+"""The package's warnings: of what passes every check, and still is a mistake for sure."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+
+__all__ = ["FastbpWarning", "warn"]
+
+PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+class FastbpWarning(UserWarning):
+    """Warn of what is allowed and hardly ever meant; the message says why, and how to silence it.
+
+    ==============================  ================================================================================
+    a unit that the loss applies    a network ends in `Softmax` before ``softmax_nll``, and the like
+    inputs that are not scaled      `train` is given x with a column whose mean or deviation is beyond 1,000
+    a learning rate too large       the loss after the first epoch is ten times that of the untrained network
+    a loss that is not finite       `train` has stopped before a step (``on_nonfinite="stop"``)
+    ==============================  ================================================================================
+
+    Examples
+    --------
+    >>> import warnings, fastbp
+    >>> warnings.filterwarnings("ignore", category=fastbp.FastbpWarning)
+    """
+
+
+def warn(message: str) -> None:
+    """Warn from the first line of code that is not the package's, where Python's filters look for repetitions."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, FastbpWarning, stacklevel=level)
