@@ -7,6 +7,7 @@ the processor.
 
 from fastbp import _moved, derivatives, functional, losses, network, optim, training, units
 from fastbp._version import __version__
+from fastbp._warnings import FastbpWarning
 from fastbp.derivatives import *  # noqa: F403
 from fastbp.functional import *  # noqa: F403
 from fastbp.losses import *  # noqa: F403
@@ -17,7 +18,7 @@ from fastbp.runtime import config, get_num_threads, set_num_threads, threads
 from fastbp.training import *  # noqa: F403
 from fastbp.units import *  # noqa: F403
 
-__all__ = ["__version__", "config", "get_num_threads", "schedules", "set_num_threads", "threads"]
+__all__ = ["FastbpWarning", "__version__", "config", "get_num_threads", "schedules", "set_num_threads", "threads"]
 __all__ += derivatives.__all__
 __all__ += functional.__all__
 __all__ += losses.__all__

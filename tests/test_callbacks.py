@@ -221,41 +221,45 @@ def scripted(losses: list[float], **options: Any) -> tuple[fastbp.Network, fastb
 
 def test_patience_by_hand() -> None:
     net, history, script, stopping = scripted([5, 3, 4, 3, 3, 1], patience=3)
-    assert len(history) == 5 and history.best_epoch == 1
+    assert len(history) == 5 and history.best_epoch == 2
     assert history.stopped == "early stopping: loss has not improved for 3 epochs"
-    assert (stopping.best, stopping.best_epoch, stopping.waited) == (3, 1, 3)
+    assert (stopping.best, stopping.best_epoch, stopping.waited) == (3, 2, 3)
     assert_same_bits(net.flat_parameters, script.weights[1])
 
 
 def test_restore_best_false_leaves_the_last_weights() -> None:
     net, history, script, _ = scripted([5, 3, 4, 4, 1], patience=2, restore_best=False)
-    assert len(history) == 4 and history.best_epoch == 1
+    assert len(history) == 4 and history.best_epoch == 2
     assert_same_bits(net.flat_parameters, script.weights[3])
 
 
 def test_best_weights_are_restored_when_training_ends_otherwise() -> None:
     net, history, script, _ = scripted([5, 3, 4], patience=9)
-    assert history.stopped is None and history.best_epoch == 1
+    assert history.stopped is None and history.best_epoch == 2
     assert_same_bits(net.flat_parameters, script.weights[1])
 
 
 def test_min_delta_and_nan() -> None:
     _, history, _, _ = scripted([5, 4.5, 4.1, 4.0, 3], patience=3, min_delta=1.0)
-    assert len(history) == 4 and history.best_epoch == 0  # none is better by more than 1
+    assert len(history) == 4 and history.best_epoch == 1  # none is better by more than 1
     _, history, _, stopping = scripted([math.nan, math.nan, 1], patience=2)
-    assert len(history) == 2 and stopping.best is None
+    assert len(history) == 2 and stopping.best is None and stopping.best_epoch is None
+    assert history.stopped == "early stopping: loss was not a finite number for 2 epochs"
     _, history, _, _ = scripted([math.nan, 2, math.nan, 1, 3], patience=2)
-    assert history.best_epoch == 3
+    assert history.best_epoch == 4
+    for mode in ("min", "max"):  # neither infinity is the best there can be
+        _, history, _, stopping = scripted([2, math.inf, -math.inf, 1], patience=9, mode=mode)
+        assert (stopping.best, history.best_epoch) == ((1, 4) if mode == "min" else (2, 1))
 
 
 def test_max_mode_takes_the_largest_value() -> None:
     _, history, _, _ = scripted([1, 2, 3, 2, 2], patience=2, mode="max")
-    assert history.best_epoch == 2 and len(history) == 5
+    assert history.best_epoch == 3 and len(history) == 5
     net, x, t = problem()
     options = {"validation_data": (x, t), "metrics": ["accuracy"], "epochs": 40}
     history = train(net, x, t, early_stopping=EarlyStopping("val_accuracy", patience=5), **options)
     values = history.metrics["val_accuracy"]
-    assert history.best_epoch == int(np.argmax(values))
+    assert history.best_epoch == int(np.argmax(values)) + 1
     assert options["metrics"] and (net.predict(x) == t).mean() == max(values)
 
 
@@ -263,7 +267,7 @@ def test_early_stopping_can_be_used_again_and_as_a_callback() -> None:
     stopping = EarlyStopping("loss", patience=1, mode="max")  # the loss falls: stops after two epochs
     for _ in range(2):
         history = train(*problem(), callbacks=[stopping], epochs=9)
-        assert len(history) == 2 and history.best_epoch == 0
+        assert len(history) == 2 and history.best_epoch == 1
 
 
 class Counting(fastbp.Unit):
@@ -295,10 +299,10 @@ def test_early_stopping_restores_the_state_of_units() -> None:
 def test_best_epoch_without_early_stopping() -> None:
     net, x, t = problem()
     history = train(net, x, t, epochs=4)
-    assert history.best_epoch == int(np.argmin(history.loss)) and history.steps == 24
+    assert history.best_epoch == int(np.argmin(history.loss)) + 1 and history.steps == 24
     history = train(net, x, t, epochs=30, validation_data=(-x[:9], t[:9]))
-    assert history.best_epoch == int(np.argmin(history.val_loss))
-    assert "best_epoch=" in repr(history) or history.best_epoch == 29
+    assert history.best_epoch == int(np.argmin(history.val_loss)) + 1
+    assert "best_epoch=" in repr(history) or history.best_epoch == 30
 
 
 # ---- bad input -------------------------------------------------------------------------------------------------------

@@ -71,7 +71,6 @@ def test_pieces_change_no_bit(
             return int(numbers.integers(1, 4)) if count == "random" else count
 
         monkeypatch.setattr("fastbp.training._loop.Run._wanted", wanted)
-        monkeypatch.setattr(data, "GATHERED", 1 if count == 5 else 4 * 2**20)
         optimizer = fastbp.Adam(lr=0.05)
         options = {"sample_weight": weight, "shuffle": shuffle, "optimizer": optimizer}
         with unchanged(x, t, weight):
@@ -89,7 +88,7 @@ def test_resume_position_follows_from_the_steps() -> None:
     weight[10:20] = weight[40:] = 0
     rows = Rows(x, t, weight, batch_size=10, seed=None)
     rows.begin(0, 0)
-    piece = rows.piece(None, True)
+    piece = rows.piece(None)
     assert [piece.steps_of(made, net) for made in range(4)] == [0, 2, 3, 5]
     piece.weight = None
     assert [piece.steps_of(made, net) for made in range(6)] == list(range(6))

@@ -38,9 +38,9 @@ def test_str_shows_the_last_epoch():
 
 
 def test_str_names_the_best_epoch_if_it_is_not_the_last():
-    history = History([3.0, 1.0, 2.0], best_epoch=1, steps=30)
-    assert repr(history) == "History(epochs=3, loss=2, best_epoch=1)"
-    history.best_epoch = 2
+    history = History([3.0, 1.0, 2.0], best_epoch=2, steps=30)
+    assert repr(history) == "History(epochs=3, loss=2, best_epoch=2)"
+    history.best_epoch = 3
     assert repr(history) == "History(epochs=3, loss=2)"
     assert (History().best_epoch, History().steps) == (None, 0)
 
