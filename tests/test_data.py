@@ -530,3 +530,165 @@ def test_the_old_name_of_the_batch_iterator_warns() -> None:
         assert fastbp.data.Stream is fastbp.data.BatchIterator
     with pytest.raises(AttributeError, match="no attribute 'Streams'"):
         _ = fastbp.data.Streams
+
+
+# ---- labels ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ignored", [-1, -100, 255, 2])
+@pytest.mark.parametrize("given", ["balanced", {1: 5.0}, [1.0, 2.0, 3.0]], ids=str)
+@pytest.mark.parametrize("form", ["arrays", "batches"])
+def test_class_weights_with_ignored_labels(form: str, given: Any, ignored: int) -> None:
+    """As without the ignored rows."""
+    rng = seeded(2)
+    x, t = rng.normal(size=(60, 6)), rng.integers(0, 2, 60)
+    t[::5] = ignored
+    kept, losses = t != ignored, []
+    if form == "batches" and given == "balanced":
+        pytest.skip("the classes of batches are not counted")
+    for rows in (np.ones(60, bool), kept):
+        data = (x[rows], t[rows])
+        net = fastbp.MLP([6, 5, 3], loss=fastbp.SoftmaxNLL(ignore_index=ignored), dtype="float64", seed=0)
+        source = data if form == "arrays" else (lambda epoch, data=data: [data],)
+        losses.append(train(net, *source, class_weight=given, batch_size=None if form == "batches" else 60).loss)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-12)
+
+
+def test_class_weights_refuse_what_is_no_label() -> None:
+    with pytest.raises(ValueError, match=r"t\[1\] is -100, expected a label from 0 to 2"):
+        class_weights("balanced", np.array([0, -100]), 3)
+    net = fastbp.MLP([6, 3], loss=fastbp.SoftmaxNLL(ignore_index=-1), dtype="float64", seed=0)
+    with pytest.raises(ValueError, match="class_weight has class 2, which is not among the targets"):
+        train(net, np.ones((3, 6)), [0, 1, -1], class_weight={2: 3.0})
+
+
+def test_stratified_rows_with_ignored_labels() -> None:
+    """The rows without a label have their share, too: those with one are as many as they should be."""
+    t = np.repeat([0, 1, -100], 20)
+    net = fastbp.MLP([6, 3], loss=fastbp.SoftmaxNLL(ignore_index=-100), dtype="float64", seed=0)
+    x = seeded(0).normal(size=(60, 6))
+    history = train(net, x, t, validation_fraction=0.25, stratify=True, metrics=["accuracy"])
+    _, kept = validation_rows(60, 0.25, 0, t)
+    assert [int((t[kept] == label).sum()) for label in (0, 1, -100)] == [5, 5, 5]
+    assert history.val_loss[-1] == net.loss_value(x[kept], t[kept])
+    labelled = kept[t[kept] >= 0]
+    assert history.metrics["val_accuracy"][-1] == (net.predict(x[labelled]) == t[labelled]).mean()
+
+
+def test_rows_that_all_are_ignored_raise_before_the_training() -> None:
+    net = fastbp.MLP([6, 3], loss=fastbp.SoftmaxNLL(ignore_index=-100), dtype="float64", seed=0)
+    x, t = np.ones((8, 6)), np.full(8, -100)
+    with pytest.raises(ValueError, match=r"^all rows: the loss SoftmaxNLL\(ignore_index=-100\) counts none of them"):
+        train(net, x, t)
+    with pytest.raises(ValueError, match=r"^validation_data: the loss SoftmaxNLL"):
+        train(net, x, np.zeros(8, int), validation_data=(x, t))
+    some = np.where(np.arange(8) == validation_rows(8, 0.1, 0)[1], -100, 0)
+    with pytest.raises(ValueError, match=r"^the rows for validation: the loss SoftmaxNLL"):
+        train(net, x, some, validation_fraction=0.1, stratify=False)
+
+
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"class_weight": "balanced"},
+        {"class_weight": {1: 5.0}},
+        {"class_weight": {0: 2.0, 1: 5.0}},
+        {"validation_fraction": 0.2, "stratify": True},
+        {"validation_fraction": 0.2, "metrics": ["accuracy"]},
+        {"validation_fraction": 0.2, "metrics": [lambda t, y: float((t == y).mean())]},
+    ],
+    ids=["balanced", "dict", "both classes", "stratify", "accuracy", "own metric"],
+)
+def test_both_forms_of_signs_are_the_same(options: dict[str, Any], loss: str) -> None:
+    x = seeded(0).normal(size=(80, 3))
+    yes = x[:, 0] > 0.8
+    results = []
+    for t in (np.where(yes, 1, -1), np.where(yes, 1, 0), np.where(yes, 1.0, -1.0)[:, None]):
+        net = fastbp.MLP([3, 4, 1], loss=loss, dtype="float64", seed=0)
+        history = train(net, x, t, **options)
+        results.append((history.loss, history.val_loss, history.metrics, net.flat_parameters.tolist()))
+        batches = fastbp.MLP([3, 4, 1], loss=loss, dtype="float64", seed=0)
+        if isinstance(options.get("class_weight"), dict):
+            results[-1] += (train(batches, [(x, t)], class_weight=options["class_weight"]).loss,)
+    assert results[0] == results[1] == results[2]
+
+
+def test_a_no_may_be_called_minus_one() -> None:
+    x, t = seeded(0).normal(size=(20, 3)), np.repeat([-1, 1], 10)
+    losses = [
+        train(fastbp.MLP([3, 1], loss="hinge", dtype="float64", seed=0), x, t, class_weight=given).loss
+        for given in ({-1: 3.0}, {0: 3.0})
+    ]
+    assert losses[0] == losses[1]
+    with pytest.raises(ValueError, match="class_weight has weights for -1 and for 0, which are the same class"):
+        train(fastbp.MLP([3, 1], loss="hinge", dtype="float64", seed=0), x, t, class_weight={-1: 1.0, 0: 3.0})
+
+
+# ---- epochs that are not finished ------------------------------------------------------------------------------------
+
+
+@IN_ENGINE_AND_PYTHON
+@pytest.mark.parametrize("form", ["arrays", "batches"])
+def test_an_unfinished_epoch_is_in_the_history(form: str, python: bool) -> None:
+    net, x, t = problem(python=python)
+    other = net.copy()
+    data = (x, t) if form == "arrays" else ([(x[i : i + BATCH], t[i : i + BATCH]) for i in range(0, N, BATCH)],)
+    options: dict[str, Any] = {"validation_data": (x[:9], t[:9]), "metrics": ["accuracy"], "shuffle": False}
+    history = train(net, *data, max_steps=4, **options)
+    assert (history.epochs, len(history), history.steps, history.unfinished) == (0, 0, 4, True)
+    same = train(other, x[:40], t[:40], epochs=1, shuffle=False)
+    assert history.loss == pytest.approx(same.loss, rel=1e-14) and len(history.seconds) == 1
+    assert history.val_loss == [net.loss_value(x[:9], t[:9])] and len(history.metrics["val_accuracy"]) == 1
+    assert history.best_epoch == 1
+    # No step in the second epoch: nothing of it is known.
+    history = train(net, x, t, max_steps=6, **options)
+    assert (history.epochs, len(history.loss), history.unfinished) == (1, 1, False)
+
+
+def test_early_stopping_takes_an_unfinished_epoch_for_the_best() -> None:
+    net, x, t = problem()
+    stopping = fastbp.EarlyStopping(patience=50)
+    history = train(net, x, t, epochs=9, max_steps=9, validation_data=(x, t), early_stopping=stopping)
+    assert history.unfinished and history.val_loss[1] < history.val_loss[0]
+    assert stopping.best_epoch == history.best_epoch == 2
+    assert net.loss_value(x, t) == history.val_loss[1]
+
+
+# ---- x that is not scaled --------------------------------------------------------------------------------------------
+
+
+def test_x_that_is_not_scaled_is_told() -> None:
+    net, x, t = problem()
+    x[:, 4] = 5000 + x[:, 4]
+    x[:, 1] *= 3000
+    message = r"^x is not scaled: in its first 53 rows the mean or the deviation is beyond 1000 in column 1, 4 \(up to 5e\+03\)"
+    with pytest.warns(fastbp.FastbpWarning, match=message) as said:
+        train(net, x, t)
+    assert len(said) == 1
+    net, _, _ = problem()
+    with pytest.warns(fastbp.FastbpWarning, match=message) as said:
+        train(net, [(x, t)], epochs=3)
+    assert len(said) == 1
+
+
+def test_what_is_scaled_or_need_not_be_is_not_told() -> None:
+    net, x, t = problem()
+    spike = x.copy()
+    spike[3, 2] = 4000.0  # neither mean nor deviation
+    train(net, spike, t)
+    normed = fastbp.Network(fastbp.BatchNorm(6), fastbp.Linear(6, 3), loss="softmax_nll", dtype="float64", seed=0)
+    train(normed, 5000 + x, t)
+    table = fastbp.Network(
+        fastbp.Embedding(9000, 2), fastbp.Flatten(), fastbp.Linear(12, 3), loss="softmax_nll", dtype="float64", seed=0
+    )
+    train(table, seeded(0).integers(0, 9000, x.shape), t)
+
+
+def test_a_large_learning_rate_is_told_after_the_first_epoch() -> None:
+    net, x, t = problem()
+    other = net.copy()
+    with pytest.warns(fastbp.FastbpWarning, match=r"^the learning rate is too large: the loss of the first 53 rows rose"):
+        train(net, x, t, optimizer=fastbp.SGD(lr=300.0))
+    train(other, x, t, optimizer=fastbp.SGD(lr=0.1))
+    train(other, x, t, optimizer=fastbp.SGD(lr=300.0))  # it was trained before: nothing is known for sure

@@ -16,9 +16,12 @@ from fastbp._core.adopting import AdoptedDict, AdoptedList, adopt
 from fastbp._core.core import NetworkCore
 from fastbp._core.gradients import Gradients
 from fastbp._validate import FloatArray
+from fastbp._warnings import warn
 from fastbp.derivatives import per_sample, second_order
 from fastbp.io import _describe, saving
+from fastbp.losses import Loss, engine_parts
 from fastbp.network.summary import Summary
+from fastbp.units import LogSigmoid, LogSoftmax, Sequential, Sigmoid, Softmax, Unit
 
 __all__ = ["Network", "load"]
 
@@ -45,6 +48,24 @@ RENAMED = {
     "whole": "_whole",
     "with_penalty": "_with_penalty",
 }
+
+
+# Units that losses with such a link apply to the outputs themselves.
+APPLIED: dict[str, tuple[type[Unit], ...]] = {"softmax": (Softmax, LogSoftmax), "sigmoid": (Sigmoid, LogSigmoid)}
+
+
+def _warn_of_link(unit: Unit, loss: Loss) -> None:
+    """Warn where the last unit computes what the loss applies to the outputs itself."""
+    while isinstance(unit, Sequential):
+        unit = unit.units[-1]
+    for _, part in engine_parts(loss) or ():
+        if type(unit) in APPLIED.get(part.rule.link, ()):
+            twice = "takes time and changes nothing" if type(unit) is LogSoftmax else "is applied twice"
+            warn(
+                f"the last unit is {unit!r}, but the loss {part.rule.name} applies the {part.rule.link} itself, so that it "
+                f"{twice}: leave that unit out; predict_proba gives the probabilities. "
+                'warnings.filterwarnings("ignore", category=fastbp.FastbpWarning) silences this'
+            )
 
 
 class Network(NetworkCore):
@@ -98,6 +119,18 @@ class Network(NetworkCore):
     >>> grads.weights[0].shape
     (3, 4)
     """
+
+    def __init__(
+        self,
+        *chain: Unit,
+        loss: str | Loss,
+        dtype: DTypeLike = "float32",
+        seed: int | None = None,
+        l1: float = 0.0,
+        l2: float = 0.0,
+    ) -> None:
+        super().__init__(*chain, loss=loss, dtype=dtype, seed=seed, l1=l1, l2=l2)
+        _warn_of_link(chain[-1], self.loss)  # a copy, or what a file holds, comes without: it would be said twice
 
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name not in RENAMED]

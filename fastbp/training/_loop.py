@@ -509,10 +509,12 @@ class Run:
         """A call for each batch: a unit, the loss or the optimizer is Python's."""
         for group in piece.groups():
             team.raise_if_interrupted()
+            steps = self.net.steps
             loss, whole = self._one_step(group)
             if whole == 0:
                 continue
             if self._refuses(loss):
+                self.net.steps = steps  # it was not made
                 return loss
             self.made += 1, whole * loss, whole
             if self.how.average is not None:

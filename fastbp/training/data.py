@@ -845,8 +845,8 @@ def _check_mean(net: Network, t: Array, weight: FloatArray | None, what: str) ->
         raise ValueError(f"sample_weight sums to {weight.sum()} over {what}, so that the mean is not defined")
     if net._inputs.checks_targets and not has_mean(net._inputs.row_counts(t, weight)):
         raise ValueError(
-            f"{what}: the loss {net.loss!r} ignores the label of each row, or gives it no weight, so that the mean is "
-            "not defined"
+            f"{what}: the loss {net.loss!r} counts none of them (their labels are ignored, or have no weight), so that "
+            "the mean is not defined: at least one row needs a label that counts"
         )
 
 
