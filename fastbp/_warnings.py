@@ -33,4 +33,5 @@ def warn(message: str) -> None:
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, FastbpWarning, stacklevel=level)
+    silence = 'warnings.filterwarnings("ignore", category=fastbp.FastbpWarning)'
+    warnings.warn(f"{message} ({silence} silences this)", FastbpWarning, stacklevel=level)

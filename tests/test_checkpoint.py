@@ -220,6 +220,38 @@ def test_best_weights_from_before_the_stop_are_restored(tmp_path: Path) -> None:
     assert_same_bits(net.flat_parameters, kept[0])
 
 
+def test_a_file_that_counted_best_epochs_from_0_goes_on(tmp_path: Path) -> None:
+    x, t = samples()
+    path = tmp_path / "run.ckpt"
+    options: dict[str, Any] = {"checkpoint": path, "resume": True, "validation_data": (-x, t), "epochs": 9}
+
+    def run(**more: Any) -> tuple[fastbp.Network, fastbp.History, EarlyStopping]:
+        net, stopping = network(), EarlyStopping(patience=3, min_delta=9.0)
+        history = train(net, x, t, optimizer=fastbp.SGD(lr=0.5), early_stopping=stopping, **options, **more)
+        return net, history, stopping
+
+    run(max_steps=10)
+    tree = checkpoint.read_tree(path)
+    del tree["history"]["unfinished"]
+    tree["history"]["best_epoch"] -= 1
+    (state,) = tree["run"]["callbacks"]
+    tree["run"]["callbacks"] = [
+        {
+            "best": state["best"],
+            "best_epoch": state["best_epoch_from_1"] - 1,
+            "waited": state["waited"],
+            "kept": state["kept"],
+        }
+    ]
+    checkpoint.write_tree(path, tree)
+    net, history, stopping = run()
+    path.unlink()
+    same, expected, other = run()
+    assert_same_bits(net.flat_parameters, same.flat_parameters)
+    assert (history.best_epoch, stopping.best_epoch) == (expected.best_epoch, other.best_epoch) == (1, 1)
+    assert len(history) == len(expected) == 4
+
+
 def test_resume_with_more_epochs_goes_on(tmp_path: Path) -> None:
     x, t = samples()
     expected = network()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import pickle
 
@@ -75,3 +76,31 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name))
     with pytest.raises(ImportError, match=r'^plotting needs matplotlib: pip install "fastbp\[demo\]"$'):
         History(loss=[1.0]).plot()
+
+
+def test_an_unfinished_epoch_is_no_epoch_of_the_count():
+    history = History([3.0, 1.0], [2.0, 2.5], best_epoch=1, unfinished=True)
+    assert (history.epochs, len(history)) == (1, 1)
+    assert repr(history) == "History(epochs=1, loss=1, val_loss=2.5, best_epoch=1)"
+
+
+def test_copies_and_pickles_are_equal():
+    history = History([3.0, 1.0], best_epoch=2, steps=4, stopped="now", unfinished=True)
+    for made in (copy.copy(history), copy.deepcopy(history), pickle.loads(pickle.dumps(history))):
+        assert made == history
+
+
+def test_what_counted_from_0_counts_from_1():
+    old = {
+        "loss": [3.0, 1.0],
+        "val_loss": [],
+        "metrics": {},
+        "seconds": [1.0, 1.0],
+        "stopped": None,
+        "best_epoch": 1,
+        "steps": 4,
+    }
+    made = History.__new__(History)
+    made.__setstate__((None, old))  # as a pickle does
+    assert made == History._from_fields(old) == History([3.0, 1.0], seconds=[1.0, 1.0], best_epoch=2, steps=4)
+    assert History._from_fields(old | {"best_epoch": None}).best_epoch is None

@@ -50,7 +50,11 @@ def test_each_is_trained_as_by_itself() -> None:
         for (net, *_), history, (other, x, t, optimizer) in zip(together, histories, apart, strict=True):
             expected = fastbp.train(other, x, t, optimizer=optimizer, progress=False, **options)
             assert_same_bits(net.flat_parameters, other.flat_parameters)
-            assert (history.loss, history.steps, history.best_epoch) == (expected.loss, expected.steps, expected.best_epoch)
+            assert (history.loss, history.steps, history.best_epoch) == (
+                expected.loss,
+                expected.steps,
+                expected.best_epoch,
+            )
 
 
 def test_early_stopping_is_each_ones_own() -> None:
@@ -93,9 +97,9 @@ def test_invalid_jobs_raise_and_change_nothing() -> None:
     batches = iter([(x, t)])
     first = (nets[0], x, t, adam)
     cases: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
-        ([first, (nets[0], x, t, other)], {}, ValueError, "jobs[0] and jobs[1] have the same network: give each its own, net.copy()"),
-        ([first, (nets[1], x, t, adam)], {}, ValueError, "jobs[0] and jobs[1] have the same optimizer: give each its own, copy.copy("),
-        ([(nets[0], x, t, fastbp.SGD(plateau)), (nets[1], x, t, fastbp.Adam(plateau))], {}, ValueError, "have the same schedule"),
+        ([first, (nets[0], x, t, other)], {}, ValueError, "have the same network: give each its own, net.copy()"),
+        ([first, (nets[1], x, t, adam)], {}, ValueError, "jobs[0] and jobs[1] have the same optimizer"),
+        ([(nets[0], x, t, fastbp.SGD(plateau)), (nets[1], x, t, fastbp.Adam(plateau))], {}, ValueError, "the same schedule"),
         ([(nets[0], batches, None, adam), (nets[1], batches, None, other)], {}, ValueError, "have the same iterator"),
         ([first, (nets[1], x, t[:3], other)], {}, ValueError, "t has shape (3, 1)"),
         ([first, (nets[1], x)], {}, TypeError, "jobs[1] must be (net, x, t, optimizer), got tuple"),

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import DTYPES, seeded
+from helpers import DTYPES, assert_same_bits, seeded
 
 import fastbp
 from fastbp.training import metrics
-from fastbp.training.metrics import METRICS, evaluate, metric
+from fastbp.training.metrics import METRICS, Metric, evaluate, metric
 
 Array = np.ndarray[Any, Any]
 
@@ -297,3 +297,55 @@ def test_targets_without_a_curve_are_refused_before_the_training() -> None:
     with pytest.raises(ValueError, match='"auc" needs labels, or targets of 0 and 1'):
         fastbp.train(net, x, t, optimizer=fastbp.SGD(lr=0.1), train_metrics=["auc"], progress=False)
     np.testing.assert_array_equal(net.flat_parameters, before)
+
+
+# ---- what is better --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("max_error", "min"), ("mean_squared_error", "min"), ("log_loss", "min"), ("RMSE", "min"),
+        ("brier_score_loss", "min"), ("neg_log_loss", "max"), ("f1_score", "max"), ("balanced_accuracy", "max"),
+        ("my_auc", "max"), ("neg_score", "min"), ("brier_score", None), ("worst", None), ("loss_ratio", None),
+    ],
+)  # fmt: skip
+def test_a_name_tells_what_is_better(name: str, mode: str | None) -> None:
+    assert Metric(name, lambda t, y: 0.0).mode == mode
+    assert Metric(name, lambda t, y: 0.0, mode="max").mode == "max"
+
+
+def test_early_stopping_follows_the_name_or_is_refused() -> None:
+    rng = seeded(0)
+    x = rng.normal(size=(60, 2))
+
+    def max_error(t: Array, y: Array) -> float:
+        return float(np.abs(t - y).max())
+
+    def worst(t: Array, y: Array) -> float:
+        return max_error(t, y)
+
+    def train(metric: Any, stopping: Any) -> tuple[fastbp.Network, fastbp.History]:
+        net = fastbp.MLP([2, 8, 1], loss="mse", dtype="float64", seed=0)
+        history = fastbp.train(
+            net, x, x[:, :1], optimizer=fastbp.Adam(lr=0.01), epochs=30, validation_fraction=0.2, metrics=[metric],
+            early_stopping=stopping, progress=False,
+        )  # fmt: skip
+        return net, history
+
+    _, history = train(max_error, fastbp.EarlyStopping("val_max_error", patience=5))
+    values = history.metrics["val_max_error"]
+    assert history.best_epoch == int(np.argmin(values)) + 1 > 5
+    message = (
+        r"early stopping cannot know whether less or more of 'val_worst' is better: give "
+        r"EarlyStopping\('val_worst', mode=\"min\"\) or mode=\"max\""
+    )
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        train(worst, fastbp.EarlyStopping("val_worst"))
+    expected = train(max_error, fastbp.EarlyStopping("val_max_error"))[0].flat_parameters
+    for given, stopping in (  # both cures
+        (worst, fastbp.EarlyStopping("val_worst", mode="min")),
+        (Metric("worst", worst, mode="min"), fastbp.EarlyStopping("val_worst")),
+    ):
+        assert_same_bits(train(given, stopping)[0].flat_parameters, expected)
+    train(worst, fastbp.EarlyStopping())  # another metric is watched

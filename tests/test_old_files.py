@@ -78,3 +78,9 @@ def test_a_checkpoint_goes_on_where_it_was_written(folder: Path) -> None:
     loss = net.train_step(np.array(expected["x"]), np.array(expected["t"]), optimizer)
     assert loss == pytest.approx(expected["next_loss"], rel=1e-12)
     np.testing.assert_allclose(net.flat_parameters, expected["after"], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_best_epochs_that_counted_from_0_count_from_1(folder: Path) -> None:
+    history = unpickled(folder, "history")
+    assert history.loss[history.best_epoch - 1] == min(history.loss) and not history.unfinished

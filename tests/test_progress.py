@@ -6,6 +6,7 @@ import importlib.util
 import io
 import sys
 
+import numpy as np
 import pytest
 
 from fastbp.training import progress
@@ -176,3 +177,127 @@ def test_a_program_without_standard_error_gets_nothing(monkeypatch):
     reporter = progress.make(True, 1)
     reporter.epoch(0, 0.5)
     reporter.close()
+
+
+# ---- within an epoch -------------------------------------------------------------------------------------------------
+
+
+def test_lines_within_an_epoch_say_rows_loss_and_what_is_left():
+    stream, clock = Stream(False), Clock()
+    reporter = progress.make("auto", 4, stream=stream, clock=clock)
+    for done in range(1000, 5000, 1000):
+        clock.now += 3.0
+        reporter.rows(1, done, 5000, 1 / done)
+    reporter.rows(2, 70, None, 0.5)
+    clock.now += 9.0
+    reporter.rows(2, 90, None, 0.5)
+    assert stream.getvalue().splitlines() == [
+        "epoch 2/4  rows 1000/5000  loss 0.001  3.0 s, about 7 s left",
+        "epoch 2/4  rows 3000/5000  loss 0.000333333  9.0 s, about 14 s left",
+        "epoch 3/4  rows 90  loss 0.5  21.0 s",
+    ]
+    reporter.epoch(2, 0.25)
+    reporter.close()
+    assert stream.getvalue().splitlines()[-1] == "epoch 3/4  loss 0.25  21.0 s"
+
+
+def test_the_bar_moves_within_an_epoch(with_tqdm):
+    stream, clock = Stream(True), Clock()
+    reporter = progress.make("bar", 4, stream=stream, clock=clock)
+    reporter.rows(1, 10, 100, 0.5)
+    assert "rows=" not in stream.getvalue()  # not a tenth of a second since it was drawn
+    clock.now += 0.2
+    reporter.rows(1, 25, 100, 0.5)
+    last = stream.getvalue().split("\r")[-1]
+    assert " 1.25/4 " in last and "rows=25/100, loss=0.5" in last and " 31%" in last
+    reporter.epoch(1, 0.25)
+    clock.now += 0.2
+    reporter.rows(2, 50, None, 0.125)
+    last = stream.getvalue().split("\r")[-1]
+    assert " 2/4 " in last and "rows=50, loss=0.125" in last
+    reporter.close()
+
+
+def test_auto_shows_no_bar_within_the_first_two_seconds(with_tqdm):
+    stream, clock = Stream(True), Clock()
+    reporter = progress.make("auto", 4, stream=stream, clock=clock)
+    clock.now += 1.5
+    reporter.rows(0, 10, 100, 0.5)
+    assert stream.getvalue() == ""
+    clock.now += 1.0
+    reporter.rows(0, 20, 100, 0.5)
+    assert "0.2/4" in stream.getvalue()
+    reporter.close()
+
+
+def test_numpys_bools_are_pythons(capsys):
+    assert isinstance(progress.make(np.False_, 3), progress.Silent)
+    assert isinstance(progress.make(np.True_, 3, stream=Stream(False)), progress.Lines)
+    with pytest.raises(ValueError, match="progress must be one of"):
+        progress.make(np.int64(1), 3)
+
+
+class Watching:
+    """A reporter that writes down what it is told."""
+
+    looks_within = True
+
+    def __init__(self):
+        self.told = []
+
+    def rows(self, index, done, total, loss):
+        self.told.append((index, done, total, loss))
+
+    def epoch(self, index, loss, val_loss=None, *, val_score=None):
+        self.told.append((index, loss))
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("form", ["arrays", "shuffled", "fraction", "batches"])
+def test_train_reports_within_long_epochs_and_changes_no_bit(form, monkeypatch):
+    """By a clock of the test's own, on which a batch takes 0.2 s."""
+    import fastbp
+    from fastbp.training import _loop
+
+    rng = np.random.default_rng(0)
+    x, t = rng.normal(size=(200, 4)), rng.integers(0, 3, 200)
+    data = (x, t) if form != "batches" else ([(x[i : i + 10], t[i : i + 10]) for i in range(0, 200, 10)],)
+    options = {"shuffle": form != "arrays", "validation_fraction": 0.25 if form == "fraction" else 0.0}
+    if form == "batches":
+        options = {}
+    results, steps = [], _loop.Run._steps_in_engine
+    for reporter in (progress.Silent(), Watching()):
+        monkeypatch.setattr(_loop.reporting, "make", lambda *_, reporter=reporter: reporter)
+        monkeypatch.setattr(_loop, "SLOW", 6 * 4 * 3 * 10 * 2)  # a first guess of two batches
+        net = fastbp.MLP([4, 5, 3], dtype="float64", seed=0)
+        now = [0.0]
+
+        def slow(self, piece, now=now):
+            now[0] += 0.2 * piece.count
+            return steps(self, piece)
+
+        monkeypatch.setattr(_loop.Run, "_steps_in_engine", slow)
+        monkeypatch.setattr(_loop.time, "perf_counter", lambda now=now: now[0])
+        history = fastbp.train(net, *data, optimizer=fastbp.Adam(), epochs=2, batch_size=10, **options)
+        results.append((history.loss, net.flat_parameters.tolist()))
+    assert results[0] == results[1]
+    rows = [told for told in reporter.told if len(told) == 4]
+    count, batches = (150, 15) if form == "fraction" else (200, 20)
+    assert {told[2] for told in rows} == {None if form == "batches" else count}
+    assert len(rows) > batches // 4 and all(0 < told[1] <= count for told in rows)
+    first = [told[1] for told in rows if told[0] == 0]
+    assert first == sorted(first)
+    assert rows[0][3] != rows[-1][3]
+
+
+def test_an_epoch_that_is_short_stays_one_call(monkeypatch):
+    import fastbp
+    from fastbp.training.data import Rows
+
+    counts, piece = [], Rows.piece
+    monkeypatch.setattr(Rows, "piece", lambda self, count: (made := piece(self, count), counts.append(made.count))[0])
+    x, t = np.ones((300, 4), np.float32), np.zeros(300, int)
+    fastbp.train(fastbp.MLP([4, 8, 3], seed=0), x, t, optimizer=fastbp.SGD(), epochs=3, batch_size=10, progress="lines")
+    assert counts == [30, 30, 30]

@@ -43,7 +43,9 @@ def problem(
     *middle: fastbp.Unit, loss: str | fastbp.Loss = "mse", value: float = np.nan, dtype: str = "float64"
 ) -> tuple[fastbp.Network, Array, Array]:
     rng = seeded(4)
-    net = fastbp.Network(fastbp.Linear(3, 5), *(middle or (fastbp.Tanh(),)), fastbp.Linear(5, 1), loss=loss, dtype=dtype, seed=0)
+    net = fastbp.Network(
+        fastbp.Linear(3, 5), *(middle or (fastbp.Tanh(),)), fastbp.Linear(5, 1), loss=loss, dtype=dtype, seed=0
+    )
     x = rng.normal(size=(N, 3)).astype(dtype)
     t = x[:, :1].copy()
     x[BAD, 1] = value
@@ -89,14 +91,17 @@ def test_training_ends_before_the_step_with_the_last_parameters(case: str, pytho
     net, x, t = problem(middle, value=value)
     if np.isinf(value):  # so that no unit hides it: the outputs of some of them must be inf
         middle = fastbp.Sequential(middle)
-        net = fastbp.Network(fastbp.Linear(3, 1), OurIdentity() if python else fastbp.Identity(), loss="mse", dtype="float64", seed=0)
+        net = fastbp.Network(
+            fastbp.Linear(3, 1), OurIdentity() if python else fastbp.Identity(), loss="mse", dtype="float64", seed=0
+        )
     other, its = net.copy(), copy.deepcopy(options)
     history = train(net, x, t, shuffle=False, **options)
     rows = 32 if case == "accumulate" else 40
     word = {"nan": "nan", "inf": "inf", "-inf": "inf"}[str(value)]
     batch = 5 if case == "accumulate" else 6
     assert history.stopped == (
-        f"the loss of batch {batch} of epoch 1 was {word}: x[45, 1] is {value}; the parameters are those before that step"
+        f"the loss of batch {batch} of epoch 1 was {word}: x[45, 1] is {value}; "
+        "the parameters are those before that step"
     )
     if "sample_weight" in its:
         its["sample_weight"] = its["sample_weight"][:rows]
@@ -185,7 +190,9 @@ def hidden_from_the_loss(value: float = np.inf) -> tuple[fastbp.Network, Array, 
 
 
 @pytest.mark.parametrize("average", [None, fastbp.EMA(0.5)])
-@pytest.mark.parametrize("rule", [fastbp.SGD(lr=0.1, momentum=0.9), fastbp.Adam(), OurSGD()], ids=["sgd", "adam", "own"])
+@pytest.mark.parametrize(
+    "rule", [fastbp.SGD(lr=0.1, momentum=0.9), fastbp.Adam(), OurSGD()], ids=["sgd", "adam", "own"]
+)
 def test_the_network_goes_back_to_the_beginning_of_an_epoch(
     rule: fastbp.Optimizer, average: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,7 +209,9 @@ def test_the_network_goes_back_to_the_beginning_of_an_epoch(
 
     history = train(net, x, t, optimizer=optimizer, average=mine, callbacks=[Spoil()], epochs=5)
     assert history.stopped and history.stopped.endswith("the network is as it was at the beginning of epoch 3")
-    assert "of epoch 3 was nan" in history.stopped or history.stopped.startswith("the parameters were not finite after epoch 3")
+    assert "of epoch 3 was nan" in history.stopped or history.stopped.startswith(
+        "the parameters were not finite after epoch 3"
+    )
     x[BAD, 1] = 1.0
     train(other, x, t, optimizer=its, average=theirs, epochs=2)
     assert_same_bits(net.flat_parameters, other.flat_parameters)
@@ -278,7 +287,9 @@ def test_raise_leaves_the_network_as_stop_does() -> None:
     nets = [problem()[0] for _ in range(2)]
     _, x, t = problem()
     stopped = train(nets[0], x, t, validation_data=(x[:9], t[:9]), early_stopping=fastbp.EarlyStopping())
-    with pytest.raises(FloatingPointError, match=r"^the loss of batch \d of epoch 1 was nan: x\[45, 1\] is nan; ") as raised:
+    with pytest.raises(
+        FloatingPointError, match=r"^the loss of batch \d of epoch 1 was nan: x\[45, 1\] is nan; "
+    ) as raised:
         train(
             nets[1], x, t, validation_data=(x[:9], t[:9]), early_stopping=fastbp.EarlyStopping(), on_nonfinite="raise"
         )
@@ -294,7 +305,9 @@ def test_ignore_goes_on() -> None:
 
 def test_the_warning_names_the_place_and_comes_from_the_callers_line() -> None:
     net, x, t = problem()
-    with pytest.warns(fastbp.FastbpWarning, match=r"^training has stopped: the loss of batch .*x\[45, 1\] is nan") as said:
+    with pytest.warns(
+        fastbp.FastbpWarning, match=r"^training has stopped: the loss of batch .*x\[45, 1\] is nan"
+    ) as said:
         fastbp.train(net, x, t, optimizer=fastbp.SGD(), epochs=2, batch_size=BATCH, progress=False)
     assert said[0].filename == __file__
     with pytest.raises(ValueError, match="unknown on_nonfinite 'halt': known are 'stop', 'raise', 'ignore'"):
@@ -312,7 +325,9 @@ def test_early_stopping_keeps_the_best_finite_weights() -> None:
 
 def test_a_validation_loss_that_is_no_number_is_not_trainings_fault() -> None:
     net, x, t = problem()
-    history = train(net, x[:40], t[:40], validation_data=(x, t), epochs=9, early_stopping=fastbp.EarlyStopping(patience=4))
+    history = train(
+        net, x[:40], t[:40], validation_data=(x, t), epochs=9, early_stopping=fastbp.EarlyStopping(patience=4)
+    )
     assert history.stopped == "early stopping: val_loss was not a finite number for 4 epochs"
     assert history.best_epoch is None and np.isfinite(net.flat_parameters).all()
 

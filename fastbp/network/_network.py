@@ -62,9 +62,8 @@ def _warn_of_link(unit: Unit, loss: Loss) -> None:
         if type(unit) in APPLIED.get(part.rule.link, ()):
             twice = "takes time and changes nothing" if type(unit) is LogSoftmax else "is applied twice"
             warn(
-                f"the last unit is {unit!r}, but the loss {part.rule.name} applies the {part.rule.link} itself, so that it "
-                f"{twice}: leave that unit out; predict_proba gives the probabilities. "
-                'warnings.filterwarnings("ignore", category=fastbp.FastbpWarning) silences this'
+                f"the last unit is {unit!r}, but the loss {part.rule.name} applies the {part.rule.link} itself, so "
+                f"that it {twice}: leave that unit out; predict_proba gives the probabilities"
             )
 
 

@@ -53,9 +53,8 @@ class FirstEpoch:
         after, least = self._loss(), min(self.before, self.of_zeros)
         if least > 0 and after > TIMES * max(self.before, self.of_zeros):
             warn(
-                f"the learning rate is too large: the loss of the first {len(self.x)} rows rose from {self.before:.3g} to "
-                f"{after:.3g} in the first epoch: give the optimizer a smaller lr, or clip_norm. "
-                'warnings.filterwarnings("ignore", category=fastbp.FastbpWarning) silences this'
+                f"the learning rate is too large: the loss of the first {len(self.x)} rows rose from {self.before:.3g} "
+                f"to {after:.3g} in the first epoch: give the optimizer a smaller lr, or clip_norm"
             )
 
     def _loss(self) -> float:

@@ -297,7 +297,9 @@ class Measures(Record):
 
     def modes(self) -> dict[str, str | None]:
         """Whether more or less of a measure is better, by its name; None where that is not known."""
-        known: dict[str, str | None] = {"loss": "min"} | ({} if self.validation is None else {"val_loss": "min"})
+        known: dict[str, str | None] = {"loss": "min"}
+        if self.validation is not None:
+            known["val_loss"] = "min"
         known |= {f"val_{one.name}": one.mode for one in self.metrics}
         return known | {one.name: one.mode for one in self.train_metrics}
 
@@ -492,8 +494,8 @@ class Run:
         before = int(self.made[0])
         try:
             return whole.engine.train_epoch(
-                piece.x, piece.t, piece.weight, piece.order, piece.batch_size, whole.table, whole.out, update, self.made,
-                refuses=self.guarded,
+                piece.x, piece.t, piece.weight, piece.order, piece.batch_size, whole.table, whole.out, update,
+                self.made, refuses=self.guarded,
             )  # fmt: skip
         except KeyboardInterrupt:
             # Steps are whole and counted, so it is known where this is.

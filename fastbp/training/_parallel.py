@@ -1,8 +1,8 @@
 """Calls in a pool of ordinary threads: what `fit_many` trains side by side, and what scikit-learn's estimators fit so.
 
-A. A call is a whole training, and each thread runs one call after another. An epoch releases the GIL, so the epochs of all
-   threads run at the same time. The package's threads are divided among them: with as many calls as threads each call
-   computes in one thread (``fastbp.threads(1)``), with the same bits.
+A. A call is a whole training, and each thread runs one call after another. An epoch releases the GIL, so the epochs
+   of all threads run at the same time. The package's threads are divided among them: with as many calls as threads
+   each call computes in one thread (``fastbp.threads(1)``), with the same bits.
 B. Python raises KeyboardInterrupt in its main thread alone. The caller, which waits there, passes it on as a request
    that the engine looks at between two tasks, and a training between two epochs (`team.Cancellation`). It raises
    KeyboardInterrupt there, with the parameters of a whole step.
@@ -24,7 +24,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
-from typing import Any
+from typing import Any, Self
 
 from fastbp._runtime import team
 from fastbp.runtime import get_num_threads, threads
@@ -105,10 +105,10 @@ class Pool:
         self._threads: list[tuple[threading.Thread, threading.Lock]] = []
 
     @contextlib.contextmanager
-    def open(self) -> Iterator[Pool]:
+    def open(self) -> Iterator[Self]:
         """End all threads with the block, and restore the filters of warnings.
 
-        The filters are of the whole process; a call may set and reset them, as scikit-learn's fits do, and calls overlap.
+        The filters are of the whole process; scikit-learn's fits set and reset them in each call, and calls overlap.
         """
         with warnings.catch_warnings():
             try:

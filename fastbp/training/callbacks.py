@@ -197,7 +197,7 @@ class EarlyStopping(Callback):
     Raises
     ------
     TypeError, ValueError
-        An argument is wrong; in `train`: there is no such metric, or nothing tells whether less or more of it is better.
+        An argument is wrong; in `train`: there is no such metric, or it is not known whether less or more is better.
 
     References
     ----------

@@ -899,9 +899,8 @@ def warn_of_unscaled(net: Network, x: FloatArray) -> None:
         named = ", ".join(map(str, columns[:5])) + (", ..." if len(columns) > 5 else "")
         warn(
             f"x is not scaled: in its first {len(x)} rows the mean or the deviation is beyond {LARGE:g} in column "
-            f"{named} (up to {sizes[columns].max():.3g}), and the initial weights and usual learning rates are made for "
-            "values about 1: pass (x - x.mean(axis=0)) / x.std(axis=0), or begin the network with fastbp.BatchNorm. "
-            'warnings.filterwarnings("ignore", category=fastbp.FastbpWarning) silences this'
+            f"{named} (up to {sizes[columns].max():.3g}), and initial weights and usual learning rates are made for "
+            "values about 1: pass (x - x.mean(axis=0)) / x.std(axis=0), or begin the network with fastbp.BatchNorm"
         )
 
 

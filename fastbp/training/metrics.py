@@ -54,8 +54,8 @@ class Metric(Frozen):
         What y is: that of ``net.predict``, of ``net.predict_proba``, or the last unit's output (the logits).
     mode : {"max", "min"}, optional
         Whether more or less is better. None: as the last word of the name says, "loss", "error", "mse" and the like,
-        or "accuracy", "score", "r2" and the like; with "neg" as the first word the other way round. Of any other name it
-        is unknown, and early stopping by it needs a mode of its own.
+        or "accuracy", "score", "r2" and the like; with "neg" as the first word the other way round. Of any other name
+        it is unknown, and early stopping by it needs a mode of its own.
 
     Raises
     ------

@@ -244,7 +244,5 @@ class Bar:
 
     def _show(self, elapsed: float) -> None:
         tqdm = importlib.import_module("tqdm").tqdm
-        self._bar = tqdm(
-            total=self._epochs, file=self._stream, unit="epoch", dynamic_ncols=True, bar_format=BAR
-        )
+        self._bar = tqdm(total=self._epochs, file=self._stream, unit="epoch", dynamic_ncols=True, bar_format=BAR)
         self._bar.start_t -= elapsed  # the epochs before it was shown count in its rate

@@ -894,7 +894,8 @@ cdef class Engine(CallLock):
     def train_epoch(self, x, cnp.ndarray t, weight, order, Py_ssize_t batch_size, Table table not None, Table out not None,
                     Update update not None, cnp.ndarray progress, bint weighs_loss_by_rows=False, double data_loss_scale=1,
                     bint refuses=False):
-        """One pass over the rows of x as they lie, or over those in `order`: a step for each batch, or for as many as the update accumulates.
+        """One pass over the rows of x as they lie, or over those in `order`: a step for each batch, or for as many as the update
+        accumulates.
 
         `t` holds labels (int64, dense, in range) or dense rows; `weight` is None or dense. `progress` (float64, 3) receives the
         number of steps made, the sum of the weighted losses, and of the weights: also when a signal's handler raises, which ends the
