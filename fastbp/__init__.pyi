@@ -4,6 +4,7 @@
 from fastbp import optim as _optimizers
 from fastbp._core.gradients import Gradients as Gradients
 from fastbp._version import __version__ as __version__
+from fastbp._warnings import FastbpWarning as FastbpWarning
 from fastbp.derivatives import gradcheck as gradcheck
 from fastbp.derivatives import per_sample as per_sample
 from fastbp.derivatives import second_order as second_order
@@ -138,6 +139,7 @@ from fastbp.training.checkpoint import CheckpointError as CheckpointError
 from fastbp.training.checkpoint import load_checkpoint as load_checkpoint
 from fastbp.training.checkpoint import save_checkpoint as save_checkpoint
 from fastbp.training.history import History as History
+from fastbp.training.many import fit_many as fit_many
 from fastbp.training.metrics import Metric as Metric
 from fastbp.units import BatchNorm as BatchNorm
 from fastbp.units import Dropout as Dropout
@@ -194,6 +196,7 @@ __all__ = [
     "EMA",
     "EarlyStopping",
     "Embedding",
+    "FastbpWarning",
     "Flatten",
     "GELU",
     "GELUTanh",
@@ -266,6 +269,7 @@ __all__ = [
     "elu_backward",
     "embedding",
     "embedding_backward",
+    "fit_many",
     "gaussian_nll",
     "gelu",
     "gelu_backward",
