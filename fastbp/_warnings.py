@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
-__all__ = ["FastbpWarning", "warn"]
+__all__ = ["FastbpWarning", "told", "warn"]
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -28,8 +31,23 @@ class FastbpWarning(UserWarning):
     """
 
 
+_is_told: ContextVar[bool] = ContextVar("_is_told", default=False)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Let what is made in the block pass without a word, in this thread: the user was told when it was first made."""
+    before = _is_told.set(True)
+    try:
+        yield
+    finally:
+        _is_told.reset(before)
+
+
 def warn(message: str) -> None:
     """Warn from the first line of code that is not the package's, where Python's filters look for repetitions."""
+    if _is_told.get():
+        return
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
         level, frame = level + 1, frame.f_back

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from fastbp import _config
 from fastbp._core.core import NetworkCore
 from fastbp._validate import FloatArray
+from fastbp._warnings import told
 from fastbp.losses import Loss
 from fastbp.units import Unit
 
@@ -134,7 +135,8 @@ class _Maker:
         wanted: int = cls._least_numbers(values)  # type: ignore[attr-defined]
         if self.limit is not None and wanted > self.limit:
             raise ValueError(f"the architecture has {wanted} parameters, but there are only {self.limit} numbers")
-        net: NetworkCore = self.made(cls, values)
+        with told():  # by whoever made it first
+            net: NetworkCore = self.made(cls, values)
         return net
 
     def part(self, name: str, values: dict[str, Any]) -> Any:
