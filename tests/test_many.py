@@ -99,7 +99,7 @@ def test_invalid_jobs_raise_and_change_nothing() -> None:
     cases: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
         ([first, (nets[0], x, t, other)], {}, ValueError, "have the same network: give each its own, net.copy()"),
         ([first, (nets[1], x, t, adam)], {}, ValueError, "jobs[0] and jobs[1] have the same optimizer"),
-        ([(nets[0], x, t, fastbp.SGD(plateau)), (nets[1], x, t, fastbp.Adam(plateau))], {}, ValueError, "the same schedule"),
+        ([(nets[0], x, t, fastbp.SGD(plateau)), (nets[1], x, t, fastbp.Adam(plateau))], {}, ValueError, "schedule"),
         ([(nets[0], batches, None, adam), (nets[1], batches, None, other)], {}, ValueError, "have the same iterator"),
         ([first, (nets[1], x, t[:3], other)], {}, ValueError, "t has shape (3, 1)"),
         ([first, (nets[1], x)], {}, TypeError, "jobs[1] must be (net, x, t, optimizer), got tuple"),

@@ -830,6 +830,7 @@ CHAINS: dict[str, Callable[[], list[fastbp.Unit]]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::fastbp.FastbpWarning")  # a sigmoid before a loss that applies it
 @grid(
     "chain rule dtype",
     CHAINS,
