@@ -401,7 +401,7 @@ class Run:
         if self.kept.is_current_finite():
             # What units keep of their own has seen the batch of the step that was given up.
             return "the parameters are those before that step", not self.net.state
-        if not self.kept.is_finite:
+        if not self.kept.is_finite():
             return "the parameters were not finite when training began", False
         self.kept.restore()
         return f"the network is as it was at the beginning of epoch {self.kept.epoch}", False
