@@ -98,9 +98,14 @@ def instances(value: Any, of: type | tuple[type, ...]) -> Iterator[Any]:
             yield from instances(entry, of)
 
 
-def parameters_of(cls: type) -> list[inspect.Parameter]:
+def parameters_of(cls: type) -> tuple[inspect.Parameter, ...]:
     """Return the arguments that a class takes."""
-    return list(inspect.signature(cls).parameters.values())
+    return _inspected(cls)
+
+
+@functools.lru_cache(maxsize=256)  # it takes longer than all else that is done for a unit in a file
+def _inspected(cls: type) -> tuple[inspect.Parameter, ...]:
+    return tuple(inspect.signature(cls).parameters.values())
 
 
 def _attribute(made: Any, parameter: inspect.Parameter) -> Any:

@@ -30,7 +30,7 @@ from fastbp.optim import Optimizer, RuleOptimizer, check_optimizer
 from fastbp.optim._state import linear_weights, ranges
 from fastbp.random import Philox, stream_number
 from fastbp.units import Linear, Unit
-from fastbp.units.composites import following, initialize_unit, part_of
+from fastbp.units.composites import bind_all, following, initialize_unit, parts_of
 
 if TYPE_CHECKING:
     from fastbp.optim.averages import Average
@@ -111,22 +111,18 @@ class NetworkCore:
         self._recorded: Recorder | None = None
 
     def _bind(self) -> None:
-        bound: list[Unit] = []
+        bind_all(self.units, self.parameters, self._gradients)
         try:
-            for i, unit in enumerate(self.units):
-                unit.bind(part_of(self.parameters, i), part_of(self._gradients, i))
-                bound.append(unit)
             self._initialize()
             self._segments = cut(self, self._items, with_loss=True)
         except BaseException:
             # Nothing is lost: the units are as free as they were, also where a user's own could not begin.
-            for unit in bound:
+            for unit in self.units:
                 unit.release()
             raise
 
     def _initialize(self) -> None:
-        for i, unit in enumerate(self.units):
-            views = part_of(self.parameters, i)
+        for i, (unit, views) in enumerate(zip(self.units, parts_of(self.parameters, len(self.units)), strict=True)):
             wide = {name: np.zeros(view.shape) for name, view in views.items()}
             initialize_unit(unit, following(self.units, i), Philox(self.seed, stream_number("weights", i)), wide)
             for name, values in wide.items():

@@ -118,10 +118,11 @@ def flatten(units: Sequence[Unit], n_in: int | None, prefix: str = "") -> list[I
         A unit does not take as many inputs as the one before it gives.
     """
     items: list[Item] = []
+    unknown_up_to = -1
     for i, unit in enumerate(units):
         path = f"{prefix}{i}"
-        if n_in is None:
-            n_in = inputs_of(units[i:])
+        if n_in is None and i > unknown_up_to:
+            n_in, unknown_up_to = inputs_of(units, i)
         try:
             n_out = unit.outputs_for(n_in)
         except ValueError as error:
@@ -134,20 +135,23 @@ def flatten(units: Sequence[Unit], n_in: int | None, prefix: str = "") -> list[I
     return items
 
 
-def inputs_of(units: Sequence[Unit]) -> int | None:
-    """Find out how many inputs a chain takes: from the first unit that knows, back through those before it."""
-    for i, unit in enumerate(units):
-        known = _inputs_known(unit)
+def inputs_of(units: Sequence[Unit], first: int = 0) -> tuple[int | None, int]:
+    """Find out how many inputs unit number `first` takes: from the next unit that knows, back through those before it.
+
+    The second number is that of the last unit for which there is no more to be found.
+    """
+    for i in range(first, len(units)):
+        known = _inputs_known(units[i])
         if known is not None:
-            return known if i == 0 else _backwards(units[:i], known)
-        if not runs_in_engine(unit):
-            return None
-    return None
+            return _backwards(units[first:i], known), i - 1
+        if not runs_in_engine(units[i]):
+            return None, i
+    return None, len(units)
 
 
 def _inputs_known(unit: Unit) -> int | None:
     if isinstance(unit, Sequential):
-        return inputs_of(unit.units)
+        return inputs_of(unit.units)[0]
     if isinstance(unit, Composite):
         return next((n for n in map(_inputs_known, unit.units) if n is not None), None)
     n_in = getattr(unit, "n_in", None)
@@ -155,8 +159,17 @@ def _inputs_known(unit: Unit) -> int | None:
 
 
 def _backwards(units: Sequence[Unit], n_out: int) -> int | None:
-    """Return the number of inputs from which these units make n_out outputs: mostly the same."""
-    return next((n for n in (n_out, *range(1, n_out)) if _through(units, n) == n_out), None)
+    """Return the number of inputs from which these units make n_out outputs.
+
+    Of units that have no width of their own, the outputs grow evenly with the inputs: branches that stand side by side
+    multiply, an `Embedding` of some columns adds.
+    """
+    many = 2**40
+    first, second = _through(units, many), _through(units, many + 1)
+    if first is None or second is None or second == first:
+        return None
+    n_in = many - (first - n_out) // (second - first)
+    return n_in if n_in > 0 and _through(units, n_in) == n_out else None
 
 
 def _through(units: Sequence[Unit], n_in: int | None) -> int | None:

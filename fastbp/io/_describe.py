@@ -218,7 +218,8 @@ def from_state(
     net.__dict__.update(beside)
     NetworkCore.__init__(net, *chain, **keywords)
     net.flat_parameters[...] = flat
+    kept = net.state
     for name, values in state.items():
-        net.state[name][...] = values
+        kept[name][...] = values
     _set_mode(net, training, steps)
     return net

@@ -20,10 +20,31 @@ __all__ = ["Branches", "Residual", "Sequential"]
 MERGES = ("sum", "mean", "concat")
 
 
-def part_of(named: Mapping[str, Any], i: int) -> dict[str, Any]:
-    """Return the entries of unit number i, under the names that it has for them itself."""
-    start = f"{i}."
-    return {name.removeprefix(start): value for name, value in named.items() if name.startswith(start)}
+# Composites in composites: beyond any network, and everything that walks through them stays below Python's limit.
+MOST_NESTED = 60
+
+
+def parts_of(named: Mapping[str, Any], n: int) -> list[dict[str, Any]]:
+    """Return the entries of each of n units, under the names that it has for them itself."""
+    parts: list[dict[str, Any]] = [{} for _ in range(n)]
+    for name, value in named.items():
+        number, _, own = name.partition(".")
+        parts[int(number)][own] = value
+    return parts
+
+
+def bind_all(units: Sequence[Unit], parameters: Mapping[str, Any], gradients: Mapping[str, Any]) -> None:
+    """Give each unit its own of these arrays; all of them stay as free as they were where one refuses."""
+    bound: list[Unit] = []
+    of_parameters, of_gradients = parts_of(parameters, len(units)), parts_of(gradients, len(units))
+    try:
+        for unit, own, its_gradients in zip(units, of_parameters, of_gradients, strict=True):
+            unit.bind(own, its_gradients)
+            bound.append(unit)
+    except BaseException:
+        for unit in bound:
+            unit.release()
+        raise
 
 
 def initialize_unit(unit: Unit, following: Unit | None, rng: Philox, parameters: dict[str, Any]) -> None:
@@ -60,8 +81,9 @@ class Composite(Unit):
 
     def initialize(self, rng: Philox, parameters: dict[str, Any]) -> None:
         """Fill the parameters of one unit after another."""
+        parts = parts_of(parameters, len(self.units))
         for i, unit in enumerate(self.units):
-            initialize_unit(unit, self._following(i), rng, part_of(parameters, i))
+            initialize_unit(unit, self._following(i), rng, parts[i])
 
     def _following(self, i: int) -> Unit | None:
         return None
@@ -97,15 +119,7 @@ class Composite(Unit):
             unit._take_parameters(part_of(self.parameters, i))
 
     def _share_out(self) -> None:
-        bound: list[Unit] = []
-        try:
-            for i, unit in enumerate(self.units):
-                unit.bind(part_of(self.parameters, i), part_of(self.gradients, i))
-                bound.append(unit)
-        except BaseException:
-            for unit in bound:
-                unit.release()
-            raise
+        bind_all(self.units, self.parameters, self.gradients)
         self._shared = True
 
     def release(self) -> None:
@@ -158,12 +172,21 @@ def check_units(name: str, units: Sequence[Any]) -> tuple[Unit, ...]:
     """Return units that a composite may be made of, or raise."""
     if not units:
         raise ValueError(f"{name} needs at least one unit")
+    seen: set[int] = set()
     for i, unit in enumerate(units):
         if not isinstance(unit, Unit):
             raise TypeError(f"unit {i} of {name} must be a fastbp.Unit, got {unit!r} ({type(unit).__name__})")
-        if any(unit is other for other in units[:i]):
+        if id(unit) in seen:
             raise ValueError(f"unit {i} of {name}, {unit!r}, is in it already: make another one")
+        seen.add(id(unit))
+    if (depth := 1 + max(map(_depth, units))) > MOST_NESTED:
+        message = f"{name} has units nested {depth} deep, at most {MOST_NESTED}"
+        raise ValueError(f"{message}: put units one after another into one fastbp.Sequential(*units)")
     return tuple(units)
+
+
+def _depth(unit: Unit) -> int:
+    return 1 + max(map(_depth, unit.units)) if isinstance(unit, Composite) else 0
 
 
 class Sequential(Composite):

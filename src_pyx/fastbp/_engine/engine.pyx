@@ -294,11 +294,13 @@ cdef class Engine(CallLock):
         cdef Unit* unit = &self.graph.units[i]
         cdef Py_ssize_t width, total = 0
         cdef int k
+        cdef set seen = set()
         for k, source in enumerate(sources):
-            if not INPUT <= source < i or source in sources[:k]:
+            if not INPUT <= source < i or source in seen:
                 raise ValueError(f"unit {i} reads {sources}, expected earlier units, or {INPUT} for the input, each of them once")
             width = self.graph.units[0].n_in if source == INPUT else self.graph.units[source].n_out
             total += width
+            seen.add(source)
             if width != unit.n_in and not (unit.kind == MERGE and unit.merge == MERGE_CONCAT):
                 raise ValueError(f"unit {i} reads {unit.n_in} columns, but unit {source} gives {width}")
             unit.sources[k] = source

@@ -104,33 +104,34 @@ cdef void find_neighbours(Graph* graph, int i) noexcept:
 
 cdef int choose_slots(Graph* graph) except -1:
     """Assign the gradient at each output a place from when it is written until it is used up."""
-    cdef char* busy = <char*> PyMem_RawCalloc(graph.n_units + 1, 1)
+    cdef int* free = <int*> PyMem_RawCalloc(graph.n_units + 1, sizeof(int))     # the last `n_free` are not in use
     cdef Unit* unit
-    cdef int i, k, source
-    if busy == NULL:
+    cdef int i, k, source, n_free = 0
+    if free == NULL:
         raise MemoryError("no memory for the plan of a graph of units")
     for i in range(graph.n_units - 1, -1, -1):
         unit = &graph.units[i]
         if unit.slot == NO_UNIT:    # the last one, which no unit reads
-            unit.slot = take_slot(graph, busy)
+            unit.slot = take_slot(graph, free, &n_free)
         for k in range(unit.n_sources):
             source = unit.sources[k]
             if source != INPUT and source != unit.shares and graph.units[source].slot == NO_UNIT:
-                graph.units[source].slot = take_slot(graph, busy)
+                graph.units[source].slot = take_slot(graph, free, &n_free)
         if unit.shares != NO_UNIT:
             graph.units[unit.shares].slot = unit.slot
         else:
-            busy[unit.slot] = False
-    PyMem_RawFree(busy)
+            free[n_free] = unit.slot
+            n_free += 1
+    PyMem_RawFree(free)
     return 0
 
-cdef int take_slot(Graph* graph, char* busy) noexcept:
-    cdef int slot = 0
-    while busy[slot]:
-        slot += 1
-    busy[slot] = True
-    graph.n_slots = max(graph.n_slots, slot + 1)
-    return slot
+cdef int take_slot(Graph* graph, const int* free, int* n_free) noexcept:
+    """The slot that was given back last, or one more."""
+    if n_free[0]:
+        n_free[0] -= 1
+        return free[n_free[0]]
+    graph.n_slots += 1
+    return graph.n_slots - 1
 
 cdef bint rows_fit(const Graph* graph, const Batch* batch) noexcept nogil:
     cdef Py_ssize_t widest = graph.widest if batch.sparse == NULL else graph.widest_out
