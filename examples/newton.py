@@ -35,7 +35,7 @@ def main():
         net.flat_parameters += newton_step(point)
     assert size < 1e-10
     assert np.linalg.eigvalsh(net.hessian(x, t)).min() > -1e-12
-    print(f"{100 * (net.predict(x).ravel() == t).mean():.1f} % of the samples right")
+    print(f"{100 * (net.predict(x) == t).mean():.1f} % of the samples right")
 
 
 main()

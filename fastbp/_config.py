@@ -43,6 +43,7 @@ MAX_DEPTH = 128  # of units and lists in each other: far beyond any network, far
 
 Init = TypeVar("Init", bound=Callable[..., None])
 
+# "str" beside them: of strings
 ARRAYS = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
 
 
@@ -182,10 +183,11 @@ def _encode_composite(value: Any, name: str, depth: int) -> Any:
 
 
 def _encode_array(value: np.ndarray[Any, Any], name: str) -> dict[str, Any]:
-    if value.dtype.name not in ARRAYS:
+    dtype = "str" if value.dtype.kind == "U" else value.dtype.name
+    if dtype not in ARRAYS and dtype != "str":
         known = ", ".join(ARRAYS)
-        raise TypeError(f"{name} has dtype {value.dtype}, which cannot be written as data: known are {known}")
-    return {"array": encode(value.ravel().tolist(), name), "dtype": value.dtype.name, "shape": list(value.shape)}
+        raise TypeError(f"{name} has dtype {value.dtype}, which cannot be written as data: known are {known}, str")
+    return {"array": encode(value.ravel().tolist(), name), "dtype": dtype, "shape": list(value.shape)}
 
 
 def describe(made: Any) -> dict[str, Any]:
@@ -238,11 +240,22 @@ def decode(data: Any, make: Callable[[str, dict[str, Any]], Any], depth: int = 0
 
 
 def _decode_array(values: Any, dtype: Any, shape: Any) -> Any:
-    plain = isinstance(values, list) and all(type(value) in (bool, int, float) for value in values)
+    kinds = (str,) if dtype == "str" else (bool, int, float)
+    plain = isinstance(values, list) and all(type(value) in kinds for value in values)
     sizes = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
-    if not plain or not sizes or dtype not in ARRAYS or math.prod(shape) != len(values):
+    if not plain or not sizes or dtype not in (*ARRAYS, "str") or math.prod(shape) != len(values):
         raise ValueError(f"an array of dtype {shown(dtype)} and shape {shown(shape)} is not written as one")
-    return np.array(values, dtype).reshape(shape)
+    try:
+        with np.errstate(over="ignore"):
+            made = np.array(values, dtype).reshape(shape)
+        # What JSON has may be rounded to a float, but to no infinity, and to no integer at all.
+        pairs = zip(values, made.ravel().tolist(), strict=True)
+        held = dtype == "str" or all(a == b or (made.dtype.kind == "f" and not math.isinf(b)) for a, b in pairs)
+    except (OverflowError, ValueError):  # a huge integer; NaN as an integer
+        held = False
+    if not held:
+        raise ValueError(f"{shown(values)} are not all numbers of {dtype}")
+    return made
 
 
 def _pair(entry: Any) -> tuple[Any, Any]:

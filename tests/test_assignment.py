@@ -78,8 +78,8 @@ MADE["LossSum"] = lambda: losses.LossSum([(1.0, fastbp.MSE()), (2.0, fastbp.Hube
 
 # What may be assigned, and the tests beside this one that see the effect.
 WRITABLE = {
-    "MLP": {"flat_parameters", "parameters", "seed", "state", "steps"},
-    "Network": {"flat_parameters", "parameters", "seed", "state", "steps"},
+    "MLP": {"flat_parameters", "metadata", "parameters", "seed", "state", "steps"},
+    "Network": {"flat_parameters", "metadata", "parameters", "seed", "state", "steps"},
     "Gradients": {"flat"},
 }
 OF_A_UNIT = {"bias", "gradients", "parameters", "scale", "shift", "slope", "state", "table", "weight"}

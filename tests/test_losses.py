@@ -727,8 +727,8 @@ def test_predictions_follow_the_options(rng: np.random.Generator) -> None:
     net = linear_model(fastbp.Quantile(q=(0.1, 0.5, 0.9)))
     assert_same_bits(net.predict(x), net.forward(x).copy())
     single = fastbp.MLP([4, 1], loss="hinge", dtype="float64", seed=0)
-    assert_array_equal(single.predict(x), (single.forward(x) > 0).astype(int))
-    assert single.predict(x).dtype == np.int64 and single.predict(x).shape == (20, 1)
+    assert_array_equal(single.predict(x), (single.forward(x)[:, 0] > 0).astype(int))
+    assert single.predict(x).dtype == np.int64 and single.predict(x).shape == (20,)
     net = linear_model(fastbp.PoissonNLL())
     assert_same_bits(net.predict(x), np.exp(net.forward(x)))
     net.biases[0][...] = 1e4

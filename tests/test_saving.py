@@ -146,7 +146,7 @@ def assert_equal(net: fastbp.Network, other: fastbp.Network, rng: np.random.Gene
     assert type(other) is type(net) and repr(other) == repr(net)
     assert (other.seed, other.dtype) == (net.seed, net.dtype)
     assert _describe.describe(other) == _describe.describe(net)
-    mine, others = dict(_describe.arrays_of(net)), dict(_describe.arrays_of(other))
+    mine, others = dict(_describe.arrays_of(net, saving.VERSION)), dict(_describe.arrays_of(other, saving.VERSION))
     assert list(mine) == list(others)
     for name, values in mine.items():
         assert_same_bits(others[name], values)
@@ -188,7 +188,7 @@ def test_every_unit_and_loss_says_what_it_was_made_with(cls: type, values: dict[
 @grid("kind dtype", KINDS, DTYPES, always=is_typical)
 def test_a_network_is_built_from_its_description(net: fastbp.Network) -> None:
     data = json.loads(json.dumps(_describe.describe(net), allow_nan=False))
-    other = _describe.build(data, limit=sum(a.size for _, a in _describe.arrays_of(net)))
+    other = _describe.build(data, limit=sum(a.size for _, a in _describe.arrays_of(net, saving.VERSION)))
     assert type(other) is type(net) and repr(other) == repr(net)
     assert {k: v.shape for k, v in other.parameters.items()} == {k: v.shape for k, v in net.parameters.items()}
 
@@ -281,7 +281,41 @@ def test_other_programs_can_read_the_arrays(tmp_path: Path) -> None:
     with np.load(tmp_path / "m.npz", allow_pickle=False) as archive:
         for arrays in (load_file(tmp_path / "m.safetensors"), archive):
             for name, values in net.parameters.items():
-                assert_same_bits(arrays[name], values)
+                assert_same_bits(arrays[f"parameters.{name.replace('weight', 'weight_in_out')}"], values)
+
+
+@SUFFIX
+def test_no_name_in_a_file_is_one_that_torch_has(suffix: str, tmp_path: Path) -> None:
+    """There weights are (out, in): a square one would be transposed, or the bias alone be loaded."""
+    net = fastbp.Network(fastbp.Linear(3, 3), fastbp.BatchNorm(3), fastbp.PReLU(), loss=fastbp.MSE(), seed=0)
+    path = tmp_path / f"m{suffix}"
+    net.save(path)
+    torchs = {"0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var", "2.weight"}
+    with saving.FORMATS[suffix].read(path) as found:
+        assert len(found) == 7 and "parameters.0.weight_in_out" in found
+        assert not torchs & set(found) and all(name.startswith(("parameters.", "state.")) for name in found)
+
+
+def version_1(net: fastbp.Network, path: Path) -> None:
+    """Write a file as an earlier release did."""
+    data = _describe.describe(net)
+    del data["metadata"], data["network"]["config"]["metadata"], data["network"]["config"]["classes"]
+    text = json.dumps(data)
+    arrays = {name: np.asarray(values, order="C") for name, values in _describe.arrays_of(net, 1)}
+    metadata = {"format": "fastbp", "version": "1", "architecture": text, "sha256": saving._digest(1, text, arrays)}
+    with open(path, "wb") as file:
+        saving.FORMATS[path.suffix].write(file, arrays, metadata)
+
+
+@SUFFIX
+def test_files_of_version_1_are_loaded(
+    stateful: fastbp.Network, suffix: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    path = tmp_path / f"m{suffix}"
+    version_1(stateful, path)
+    with saving.FORMATS[suffix].read(path) as found:
+        assert "0.weight" in found
+    assert_equal(stateful, fastbp.load(path, units={"Running": Running}), rng)
 
 
 def test_an_archive_depends_on_the_network_alone(tmp_path: Path) -> None:
@@ -537,8 +571,8 @@ def test_state_is_saved(stateful: fastbp.Network, suffix: str, tmp_path: Path, r
     found = fastbp.load(path, units={"Running": Running})
     assert (found.training, found.steps) == (False, 1)
     assert_equal(stateful, found, rng)
-    arrays = dict(_describe.arrays_of(stateful))
-    assert list(arrays) == ["0.weight", "0.bias", "state.1.0.mean", "state.1.1.0.mean"]
+    arrays = dict(_describe.arrays_of(stateful, saving.VERSION))
+    assert list(arrays) == ["parameters.0.weight_in_out", "parameters.0.bias", "state.1.0.mean", "state.1.1.0.mean"]
 
 
 def test_state_is_copied(stateful: fastbp.Network, rng: np.random.Generator) -> None:
@@ -647,13 +681,13 @@ def rewrite(
 ) -> None:
     """Change a file's arrays, architecture and metadata, and make its digest fit again."""
     net = small()
-    architecture, arrays = _describe.describe(net), dict(_describe.arrays_of(net))
-    metadata = {"format": "fastbp", "version": "1"}
+    architecture, arrays = _describe.describe(net), dict(_describe.arrays_of(net, saving.VERSION))
+    metadata = {"format": "fastbp", "version": str(saving.VERSION)}
     change(architecture, arrays, metadata)
     metadata.setdefault("architecture", json.dumps(architecture))
     if digest:
         fixed = {name: np.asarray(values, order="C") for name, values in arrays.items()}
-        metadata["sha256"] = saving._digest(1, metadata["architecture"], fixed)
+        metadata["sha256"] = saving._digest(saving.VERSION, metadata["architecture"], fixed)
     with open(path, "wb") as file:
         saving.FORMATS[path.suffix].write(file, arrays, metadata)
 
@@ -687,24 +721,27 @@ HUGE = 10**15
 LOSS = {"class": "fastbp.MSE", "config": {}}
 
 HOSTILE: dict[str, tuple[Callable[..., Any], str]] = {
-    "a missing array": (lambda c, a, m: a.pop("2.bias"), "has 13 parameters, but there are only 12 numbers"),
-    "an array by another name": (lambda c, a, m: a.update({"3.bias": a.pop("2.bias")}), "it lacks '2.bias'"),
+    "a missing array": (lambda c, a, m: a.pop("parameters.2.bias"), "has 13 parameters, but there are only 12 numbers"),
+    "an array by another name": (
+        lambda c, a, m: a.update({"2.bias": a.pop("parameters.2.bias")}),
+        "it lacks 'parameters.2.bias'",
+    ),
     "one array more": (lambda c, a, m: a.update({"9.weight": np.ones(3)}), "it has the unknown '9.weight'"),
     "a name with a path": (lambda c, a, m: a.update({"../../x": np.ones(3)}), "it has the unknown '../../x'"),
     "another shape": (
-        lambda c, a, m: a.update({"0.weight": np.ones((3, 2), np.float32)}),
-        r"0\.weight is float32 \(3, 2\), expected float32 \(2, 3\)",
+        lambda c, a, m: a.update({"parameters.0.weight_in_out": np.ones((3, 2), np.float32)}),
+        r"0\.weight_in_out is float32 \(3, 2\), expected float32 \(2, 3\)",
     ),
     "another dtype": (
-        lambda c, a, m: a.update({"0.bias": np.ones(3)}),
+        lambda c, a, m: a.update({"parameters.0.bias": np.ones(3)}),
         r"0\.bias is float64 \(3,\), expected float32 \(3,\)",
     ),
-    "integers": (lambda c, a, m: a.update({"0.bias": np.ones(3, np.int64)}), "0.bias is .*expected float32"),
+    "integers": (lambda c, a, m: a.update({"parameters.0.bias": np.ones(3, np.int64)}), "0.bias is .*expected float32"),
     "another dtype of the network": (
         lambda c, a, m: c["network"]["config"].update(dtype="float64"),
         "expected float64",
     ),
-    "a newer version": (lambda c, a, m: m.update(version="2"), "has version 2 .*reads versions up to 1.*newer fastbp"),
+    "a newer version": (lambda c, a, m: m.update(version="3"), "has version 3 .*reads versions up to 2.*newer fastbp"),
     "no version": (lambda c, a, m: m.pop("version"), "version of the format is ''"),
     "a strange version": (lambda c, a, m: m.update(version="²"), "version of the format is '²'"),
     "another format": (lambda c, a, m: m.update(format="pt"), "is no model of fastbp"),
@@ -788,7 +825,7 @@ def test_an_archive_that_promises_more_than_it_holds_is_refused(tmp_path: Path) 
         small().save(path)
         with zipfile.ZipFile(path) as archive:
             entries = {name: archive.read(name) for name in archive.namelist()}
-        entries["0.bias.npy"] = npy(shape)
+        entries["parameters.0.bias.npy"] = npy(shape)
         with zipfile.ZipFile(path, "w") as archive:
             for name, content in entries.items():
                 archive.writestr(name, content)
@@ -799,11 +836,14 @@ def test_an_archive_that_promises_more_than_it_holds_is_refused(tmp_path: Path) 
 def version_2(entries: dict[str, bytes]) -> list[tuple[str, bytes]]:
     file = io.BytesIO()
     np.lib.format.write_array(file, np.zeros(3, np.float32), version=(2, 0))
-    return [*{**entries, "0.bias.npy": file.getvalue()}.items()]
+    return [*{**entries, "parameters.0.bias.npy": file.getvalue()}.items()]
 
 
 DAMAGED: dict[str, tuple[Callable[[dict[str, bytes]], list[tuple[str, bytes]]], str]] = {
-    "an entry twice": (lambda entries: [*entries.items(), ("0.bias.npy", b"")], "two of its entries have one name"),
+    "an entry twice": (
+        lambda entries: [*entries.items(), ("parameters.0.bias.npy", b"")],
+        "two of its entries have one name",
+    ),
     "another version of npy": (version_2, r"version \(2, 0\) of its format, expected \(1, 0\)"),
 }
 
@@ -844,7 +884,7 @@ def test_nothing_in_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     small().save("m.npz")
     with np.load("m.npz") as archive:
         arrays = dict(archive)
-    for files in ({"fastbp.json": bomb}, {**arrays, "0.bias": bomb}, {"a": bomb}):
+    for files in ({"fastbp.json": bomb}, {**arrays, "parameters.0.bias": bomb}, {"a": bomb}):
         np.savez("m.npz", **files)
         with pytest.raises(ValueError):
             fastbp.load("m.npz")
@@ -1010,6 +1050,8 @@ def test_units_are_copied_alone_and_out_of_a_network(
     alone.forward(x)
     net = fastbp.Network(inside, fastbp.Linear(inside.outputs_for(WIDTH), 1), loss=fastbp.MSE(), seed=1)
     net.forward(x)
+    alone.training = False  # chance is drawn anew where there is no seed
+    net.eval()
     for unit in (alone, inside):
         other = again(unit)
         assert type(other) is cls and other.config() == unit.config()
@@ -1017,7 +1059,7 @@ def test_units_are_copied_alone_and_out_of_a_network(
         for name, mine in unit.parameters.items():
             assert_same_bits(other.parameters[name], mine)
             assert not np.shares_memory(other.parameters[name], mine)
-        other.training = unit.training = False  # chance is drawn anew where there is no seed
+        other.training = False
         assert_same_bits(other.forward(x), unit.forward(x))
     other.fresh().outputs_for(WIDTH)
     fastbp.Network(other.fresh(), loss=fastbp.MSE())  # a copy is in no network

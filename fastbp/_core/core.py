@@ -22,6 +22,7 @@ from fastbp._assign import ArrayDict, ArrayTuple, fixed, write
 from fastbp._core.gradients import Gradients, aligned_zeros, views_of
 from fastbp._core.graph import check_chain, elements, flatten, parameter_shapes, states_of, streams_of, walk
 from fastbp._core.inputs import Inputs
+from fastbp._core.labels import checked_classes, checked_metadata
 from fastbp._core.segments import EngineSegment, Recorder, cut, run_backward, run_forward
 from fastbp._core.turns import Turns
 from fastbp._validate import FloatArray, Reduction
@@ -61,6 +62,7 @@ class NetworkCore:
         "training": "net.train() and net.eval() set it",
         "dtype": "net.copy(dtype) makes a network of another one",
         "loss": "make another network, and copy the parameters: other.flat_parameters = net.flat_parameters",
+        "classes": "make another network, and copy the parameters: other.flat_parameters = net.flat_parameters",
     }
 
     def __init__(
@@ -71,6 +73,8 @@ class NetworkCore:
         seed: int | None = None,
         l1: float = 0.0,
         l2: float = 0.0,
+        classes: ArrayLike | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         check_chain(chain)
         loss = losses.checked_loss(loss)
@@ -80,6 +84,8 @@ class NetworkCore:
         self._dtype = check.float_dtype("dtype", dtype)
         self._seed = Philox(seed).seed
         self._items = flatten(chain, None)
+        self._classes = checked_classes(classes, loss, self.n_out)
+        self._metadata = checked_metadata(metadata)
         self._inputs = Inputs(chain, loss, self.dtype, self.n_in, self.n_out)
         shapes = parameter_shapes(chain)
         self._flat = aligned_zeros(sum(map(prod, shapes.values())), self.dtype)
@@ -196,6 +202,20 @@ class NetworkCore:
     def n_parameters(self) -> int:
         """How many numbers the parameters are."""
         return self._flat.size
+
+    @fixed
+    def classes(self) -> NDArray[Any] | None:
+        """The labels that `predict` returns, in the order of the outputs; None: it returns their numbers."""
+        return self._classes
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Notes of your own, which files keep."""
+        return self._metadata
+
+    @metadata.setter
+    def metadata(self, values: Mapping[str, Any]) -> None:
+        self._metadata = checked_metadata(values)
 
     # ---- parameters: an assignment writes into their memory
 
@@ -573,15 +593,21 @@ class NetworkCore:
 
         Returns
         -------
-        ndarray
-            As the loss says. For `SoftmaxNLL` and `KLDiv` the most likely class of each row, int64 (n,); for
-            `SigmoidNLL` 1 where the probability is above one half, otherwise 0, int64 (n, out); for `Hinge` and
-            `SquaredHinge` the one or the other, with one output 0 and 1; for `PoissonNLL` the rates; for `GaussianNLL`
-            the means; for any other loss the output itself, (n, out). Always fresh.
+        ndarray, shape (n,) for classes and for one output, otherwise (n, out)
+            As the loss says. For `SoftmaxNLL` and `KLDiv` the most likely class of each row, int64; for `SigmoidNLL` 1
+            where the probability is above one half, otherwise 0, int64; for `Hinge` and `SquaredHinge` the one or the
+            other, with one output 0 and 1; for `PoissonNLL` the rates; for `GaussianNLL` the means; for any other loss
+            the output itself. With ``classes`` their labels take the place of the classes' numbers. Always fresh.
         """
+        made = self._predicted(x)
+        return made if self._classes is None else self._classes[made]
+
+    def _predicted(self, x: FloatArray) -> NDArray[Any]:
+        """Return what `predict` does, with the classes' numbers, as targets have them."""
         if self._whole is not None and (plain := self._whole.engine.plain_labels(x)) is not None:
             return plain
-        return self.loss.predict(self._output(x))
+        made = self.loss.predict(self._output(x))
+        return made[:, 0] if made.ndim == 2 and made.shape[1] == 1 else made
 
     def predict_proba(self, x: FloatArray) -> FloatArray:
         """Return the probabilities of each class, or of 1 for `SigmoidNLL`.
@@ -594,7 +620,7 @@ class NetworkCore:
         Returns
         -------
         ndarray of the network's dtype, shape (n, out)
-            Always a fresh array.
+            Always a fresh array; a column also where there is one output.
 
         Raises
         ------

@@ -22,7 +22,7 @@ from fastbp._core.graph import INPUT, Item, Plan, flatten, runs_in_engine
 from fastbp._core.inputs import Inputs
 from fastbp._ops import RowLoss
 from fastbp._validate import FloatArray
-from fastbp.losses import Loss, LossSum, RuleLoss
+from fastbp.losses import Loss
 from fastbp.units.base import Unit
 from fastbp.units.composites import Branches, Composite, Residual, merge, sum_of, unmerge
 
@@ -111,7 +111,8 @@ class EngineSegment(Segment):
         n_out = items[-1].n_out
         assert n_out is not None
         loss = _compiled(net.loss, n_out, net.dtype) if with_loss else None
-        picks_class = recorder is None and _predicts_class(net.loss, n_out)
+        # The number of the largest output is the class: the engine finds it by itself.
+        picks_class = recorder is None and losses.n_classes(net.loss, n_out) == n_out
         self.engine = _engine.Engine(
             net.dtype.itemsize, self.plan.specs, loss, net.seed, picks_class, separate=recorder is not None
         )
@@ -278,15 +279,6 @@ def _compiled(loss: Loss, columns: int, dtype: DTypeLike) -> list[tuple[float, R
     """Return a loss as the engine takes it; None where Python computes it."""
     parts = losses.engine_parts(loss)
     return None if parts is None else [(weight, part.compiled(columns, dtype)) for weight, part in parts]
-
-
-def _predicts_class(loss: Loss, columns: int) -> bool:
-    """Whether `Network.predict` returns the place of the largest output, which the engine finds by itself."""
-    while type(loss) is LossSum:
-        loss = loss.losses[0][1]
-    if not isinstance(loss, RuleLoss) or type(loss).predict is not RuleLoss.predict:
-        return False
-    return loss.rule.link == "softmax" or (loss.rule.link == "margin" and columns > 1)
 
 
 # ---- passes that are recorded ----------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from fastbp import _config
 from fastbp._core.core import NetworkCore
+from fastbp._core.labels import checked_metadata
 from fastbp._validate import FloatArray
 from fastbp._warnings import told
 from fastbp.losses import Loss
@@ -32,8 +33,8 @@ KINDS: dict[type, str] = {Unit: "unit", Loss: "loss", NetworkCore: "network"}
 # ---- data ------------------------------------------------------------------------------------------------------------
 
 
-def describe(net: NetworkCore) -> dict[str, Any]:
-    """Return a network without its parameters as plain JSON.
+def describe(net: NetworkCore, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a network without its parameters as plain JSON, with metadata beside its own.
 
     Raises
     ------
@@ -44,6 +45,8 @@ def describe(net: NetworkCore) -> dict[str, Any]:
         "network": _config.describe(net),
         "training": net.training,
         "steps": net.steps,
+        # Here rather than among the arguments: a subclass with a constructor of its own may not take it.
+        "metadata": checked_metadata(net.metadata) | checked_metadata(metadata),
     }
 
 
@@ -75,8 +78,10 @@ def build(data: Any, *, own: Mapping[str, type] | None = None, limit: int | None
     if type(training) is not bool or type(steps) is not int or not 0 <= steps < 2**63:
         message = f"training {_config.shown(training)} and steps {_config.shown(steps)}"
         raise ValueError(f"the architecture has {message}, expected true or false and a count")
+    metadata = checked_metadata(data.get("metadata"))
     net = _Maker(own or {}, limit).network(data["network"])
     _set_mode(net, training, steps)
+    net.metadata = metadata
     return net
 
 
@@ -170,9 +175,17 @@ def _ours() -> dict[str, type]:
     }
 
 
-def arrays_of(net: NetworkCore) -> Iterator[tuple[str, FloatArray]]:
-    """Return all that training has changed by its name in a file: parameters, and "state." with the name of a state."""
-    yield from net.parameters.items()
+def arrays_of(net: NetworkCore, version: int) -> Iterator[tuple[str, FloatArray]]:
+    """Return all that training has changed by its name in a file of this version.
+
+    A linear unit's weight says how it lies, since other libraries have its transpose under the plain name.
+    """
+    if version == 1:
+        yield from net.parameters.items()
+    else:
+        weights = set(map(id, net.weights))
+        for name, values in net.parameters.items():
+            yield f"parameters.{name}{'_in_out' if id(values) in weights else ''}", values
     for name, values in net.state.items():
         yield f"state.{name}", values
 

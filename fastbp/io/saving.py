@@ -3,10 +3,12 @@
 A. A file holds arrays by name and four strings: the format's name, its version, the architecture (JSON, see
    `fastbp.io._describe`) and a digest of all that. Nothing is pickled. More strings may stand beside them (an
    estimator's parameters, see `fastbp.sklearn`): the digest counts them, and a reader of the network ignores them.
-B. Reading trusts nothing in it. Names, shapes and dtypes are read first; the network is made only if the file
-   holds the numbers that it asks for; then the arrays are read into it one by one. A digest that does not fit means
-   that the file is not as it was written.
-C. A format is one class that writes, one that reads, and a row in ``FORMATS``. What a reader meets that is no file of
+B. Reading trusts nothing in it. Names, shapes and dtypes are read first, then the arrays one by one for the digest: one
+   that does not fit means that the file is not as it was written. The network is made only if the file holds the
+   numbers that it asks for, which are then read into it.
+C. No name in a file is one that PyTorch could have for a parameter, whose weights are (out, in): loading ours by those
+   names would transpose a square matrix, or load the biases alone. Version 1 had the network's own names.
+D. A format is one class that writes, one that reads, and a row in ``FORMATS``. What a reader meets that is no file of
    its kind becomes a ValueError at one place (`_refusing`).
 """
 
@@ -39,13 +41,13 @@ if TYPE_CHECKING:
 __all__ = ["save"]
 
 FORMAT = "fastbp"
-VERSION = 1
+VERSION = 2
 STRINGS = ("format", "version", "architecture", "sha256")  # of every file; more may stand beside them
 
 _Arrays = Mapping[str, FloatArray]
 
 
-def save(net: NetworkCore, path: str | os.PathLike[str]) -> None:
+def save(net: NetworkCore, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
     """Write a network to a file; see `Network.save`.
 
     Parameters
@@ -54,27 +56,34 @@ def save(net: NetworkCore, path: str | os.PathLike[str]) -> None:
         The network.
     path : str or path
         With the suffix ``.safetensors`` or ``.npz``.
+    metadata : dict of str to object, optional
+        Beside the network's own.
 
     Raises
     ------
     TypeError, ValueError, OSError, RuntimeError, ImportError
         As `Network.save`.
     """
-    write(net, path, {})
+    write(net, path, {}, metadata)
 
 
-def write(net: NetworkCore, path: str | os.PathLike[str], beside: Mapping[str, str]) -> None:
+def write(
+    net: NetworkCore,
+    path: str | os.PathLike[str],
+    beside: Mapping[str, str],
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
     """Write a network to a file as `save` does, with strings of the caller's own that `read` returns."""
     from pathlib import Path
 
     target = Path(path)
     form = _format_of(target)
-    text = _described(net)
-    arrays = {name: np.asarray(values, order="C") for name, values in _describe.arrays_of(net)}
+    text = _described(net, metadata)
+    arrays = {name: np.asarray(values, order="C") for name, values in _describe.arrays_of(net, VERSION)}
     digest = _digest(VERSION, text, arrays, beside)
-    metadata = {"format": FORMAT, "version": str(VERSION), "architecture": text, **beside, "sha256": digest}
+    strings = {"format": FORMAT, "version": str(VERSION), "architecture": text, **beside, "sha256": digest}
     with atomic_write(target) as file:
-        form.write(file, arrays, metadata)
+        form.write(file, arrays, strings)
         if _digest(VERSION, text, arrays, beside) != digest:
             raise RuntimeError("the network was changed while it was saved: save it between two steps")
 
@@ -89,21 +98,21 @@ def read(path: str | os.PathLike[str], own: Mapping[str, type]) -> tuple[Network
         pass  # a file that is not there or not for us is told as the system tells it
     with form.read(source) as found:
         version, text = _checked_metadata(source, found.metadata)
+        beside = {name: value for name, value in found.metadata.items() if name not in STRINGS}
+        if _digest(version, text, found, beside) != found.metadata["sha256"]:
+            raise ValueError(f"{source} is damaged: its digest does not fit what it holds")
         net = _built(source, text, own, sum(prod(shape) for _, shape in found.specs.values()))
-        arrays = dict(_describe.arrays_of(net))
+        arrays = dict(_describe.arrays_of(net, version))
         _check_specs(source, found.specs, arrays)
         for name, values in arrays.items():
-            found.fill(name, values)
-    beside = {name: value for name, value in found.metadata.items() if name not in STRINGS}
-    if _digest(version, text, arrays, beside) != found.metadata["sha256"]:
-        raise ValueError(f"{source} is damaged: its digest does not fit what it holds")
+            values[...] = found[name]
     return net, beside
 
 
-def _described(net: NetworkCore) -> str:
+def _described(net: NetworkCore, metadata: Mapping[str, Any] | None) -> str:
     """The architecture as text, after an attempt to make its parts from that again."""
     try:
-        text = json.dumps(_describe.describe(net), allow_nan=False)
+        text = json.dumps(_describe.describe(net, metadata), allow_nan=False)
         _describe.check_described(net, json.loads(text))
     except RecursionError:
         raise ValueError("the network's units are nested too deep to be written as data") from None
@@ -145,7 +154,7 @@ def _built(path: Path, text: str, own: Mapping[str, type], limit: int) -> Networ
         return _describe.build(json.loads(text, parse_constant=_no_constant), own=own, limit=limit)
     except RecursionError:
         raise ValueError(f"{path} is no model that can be read: its architecture is nested too deep") from None
-    except ValueError as error:
+    except Exception as error:  # what a file's numbers make a constructor raise is without end
         raise ValueError(f"{path} is no model that can be read: {error}") from error
 
 
@@ -171,7 +180,8 @@ def _digest(version: int, architecture: str, arrays: _Arrays, beside: Mapping[st
 
     strings = [architecture, dict(sorted(beside.items()))] if beside else [architecture]
     digest = hashlib.sha256(json.dumps([version, *strings]).encode())
-    for name, values in sorted(arrays.items()):
+    for name in sorted(arrays):
+        values = arrays[name]
         digest.update(json.dumps([name, values.dtype.name, values.shape]).encode())
         digest.update(values.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
@@ -180,15 +190,17 @@ def _digest(version: int, architecture: str, arrays: _Arrays, beside: Mapping[st
 # ---- formats ---------------------------------------------------------------------------------------------------------
 
 
-class Found:
+class Found(Mapping[str, FloatArray]):
     """What a reader sees in an open file: strings, and arrays of which it knows dtype and shape before reading them."""
 
     metadata: dict[str, str]
     specs: dict[str, tuple[str, tuple[int, ...]]]
 
-    def fill(self, name: str, values: FloatArray) -> None:
-        """Read an array into one of its dtype and shape."""
-        raise NotImplementedError
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.specs)
+
+    def __len__(self) -> int:
+        return len(self.specs)
 
 
 @contextlib.contextmanager
@@ -217,9 +229,10 @@ class FoundSafetensors(Found):
         dtype = piece.get_dtype()
         return SAFETENSORS_DTYPES.get(dtype, dtype), tuple(piece.get_shape())
 
-    def fill(self, name: str, values: FloatArray) -> None:
+    def __getitem__(self, name: str) -> FloatArray:
         with _refusing(self.path, "safetensors"):
-            values[...] = self.file.get_tensor(name)
+            values: FloatArray = self.file.get_tensor(name)
+            return values
 
 
 def _write_safetensors(file: BinaryIO, arrays: _Arrays, metadata: dict[str, str]) -> None:
@@ -300,11 +313,11 @@ class FoundNpz(Found):
             raise ValueError(f"{name[:80]!r} has {len(content)} bytes of numbers, expected {n_bytes}")
         return content
 
-    def fill(self, name: str, values: FloatArray) -> None:
-        _, by_columns, dtype = self.headers[name]
+    def __getitem__(self, name: str) -> FloatArray:
+        shape, by_columns, dtype = self.headers[name]
         with _refusing(self.path, ".npz"):
-            flat = np.frombuffer(self._content(f"{name}.npy", values.nbytes), dtype)
-            values[...] = flat.reshape(values.shape, order="F" if by_columns else "C")
+            flat = np.frombuffer(self._content(f"{name}.npy", prod(shape) * dtype.itemsize), dtype)
+            return flat.reshape(shape, order="F" if by_columns else "C")
 
 
 def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

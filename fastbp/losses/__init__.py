@@ -16,6 +16,7 @@ from fastbp.losses.base import Loss, LossSum
 from fastbp.losses.base import RuleLoss as RuleLoss
 from fastbp.losses.base import check_fit as check_fit
 from fastbp.losses.base import engine_parts as engine_parts
+from fastbp.losses.base import n_classes as n_classes
 from fastbp.losses.made import *  # noqa: F403
 from fastbp.reference import LOSSES
 

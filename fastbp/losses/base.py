@@ -21,7 +21,7 @@ from fastbp.functional import _calls
 from fastbp.reference import LossRule
 from fastbp.reference._options import Fitted
 
-__all__ = ["LINKS", "MAX_PARTS", "Link", "Loss", "LossSum", "RuleLoss", "check_fit", "engine_parts"]
+__all__ = ["LINKS", "MAX_PARTS", "Link", "Loss", "LossSum", "RuleLoss", "check_fit", "engine_parts", "n_classes"]
 
 MAX_PARTS = 8  # of a sum that the engine computes: MAX_LOSS_PARTS in _chain.pxd
 
@@ -288,6 +288,30 @@ def engine_parts(loss: Loss) -> list[tuple[float, RuleLoss]] | None:
             return None
         parts += [(weight * factor, one) for factor, one in inner]
     return parts if len(parts) <= MAX_PARTS else None
+
+
+def n_classes(loss: Loss, columns: int) -> int | None:
+    """Return how many classes so many outputs of a network with this loss tell apart.
+
+    Parameters
+    ----------
+    loss : Loss
+        The loss; of a sum the first one counts.
+    columns : int
+        The number of outputs.
+
+    Returns
+    -------
+    int or None
+        None where `predict` returns something else than one class for each row, or is a user's own.
+    """
+    while type(loss) is LossSum:
+        loss = loss.losses[0][1]
+    if not isinstance(loss, RuleLoss) or type(loss).predict is not RuleLoss.predict:
+        return None
+    if columns == 1 and loss.rule.link in ("sigmoid", "margin"):
+        return 2
+    return columns if loss.rule.link in ("softmax", "margin") else None
 
 
 def check_fit(parts: Sequence[tuple[float, RuleLoss]], columns: int) -> None:

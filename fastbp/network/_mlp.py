@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from fastbp import _validate as check
 from fastbp import initializers, losses, units
@@ -43,6 +43,8 @@ class MLP(Network):
         Of the initial weights; None: another one each time.
     l1, l2 : float
         Penalties on the weights, as `Network`'s.
+    classes, metadata
+        The labels that `predict` returns, and notes of your own, as `Network`'s.
 
     Raises
     ------
@@ -70,6 +72,8 @@ class MLP(Network):
         seed: int | None = None,
         l1: float = 0.0,
         l2: float = 0.0,
+        classes: ArrayLike | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         made = _hidden_units(hidden)
         loss = losses.checked_loss(loss)
@@ -86,7 +90,7 @@ class MLP(Network):
             chain.append(Linear(n_in, n_out, init=init))
             if i < layers:
                 chain.append(made.fresh() if isinstance(made, Unit) else made[i].fresh())
-        super().__init__(*chain, loss=loss, dtype=dtype, seed=seed, l1=l1, l2=l2)
+        super().__init__(*chain, loss=loss, dtype=dtype, seed=seed, l1=l1, l2=l2, classes=classes, metadata=metadata)
 
     @fixed
     def sizes(self) -> tuple[int, ...]:

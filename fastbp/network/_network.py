@@ -84,6 +84,11 @@ class Network(NetworkCore):
     l1, l2 : float
         Penalties on the weights w of the linear units, >= 0: l1 * sum|w| + l2 / 2 * sum w² is part of every loss and
         gradient.
+    classes : array_like, optional
+        The labels that `predict` returns, in the order of the outputs: strings, numbers or bools, each once; two for
+        one output. Targets are their numbers.
+    metadata : dict of str to object, optional
+        Notes of your own: strings, numbers, and lists and dicts of them. Copies and files keep them.
 
     Attributes
     ----------
@@ -95,7 +100,7 @@ class Network(NetworkCore):
         The same views, of the linear units in their order.
     gradients : Gradients
         What the last `value_and_grad` or `backward` computed; a training step in one engine does not keep its own.
-    units, loss, dtype, seed, n_parameters
+    units, loss, dtype, seed, classes, metadata, n_parameters
         As given, and how many parameters there are.
 
     Raises
@@ -117,6 +122,15 @@ class Network(NetworkCore):
     >>> loss, grads = net.value_and_grad(x, t)
     >>> grads.weights[0].shape
     (3, 4)
+
+    Labels of any kind: their numbers are the targets, and the labels come back from `predict`.
+
+    >>> labels = ["cat", "dog", "dog", "cat", "dog"]
+    >>> classes, t = np.unique(labels, return_inverse=True)
+    >>> net = fastbp.MLP([3, 2], classes=classes, metadata={"author": "me"}, seed=0)
+    >>> loss = net.train_step(x, t, fastbp.SGD(lr=1.0))
+    >>> net.predict(x)
+    array(['dog', 'dog', 'dog', 'dog', 'dog'], dtype='<U3')
     """
 
     def __init__(
@@ -534,23 +548,28 @@ class Network(NetworkCore):
         made: Network = _describe.from_state(cls, chain, keywords, *rest)
         return made
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, metadata: Mapping[str, Any] | None = None) -> None:
         """Write the network to a file, from which `fastbp.load` makes it again.
 
-        Parameters, state, options, seed and mode are kept; gradients and an optimizer's state are not. The file is
-        written beside its place and renamed: whatever happens meanwhile, the old one or the new one is there, whole.
+        Parameters, state, options, seed, mode, classes and metadata are kept; gradients and an optimizer's state are
+        not. The file is written beside its place and renamed: whatever happens meanwhile, the old one or the new one is
+        there, whole. Its names, such as ``"parameters.0.weight_in_out"``, are no other library's: weights are (in, out)
+        here, and (out, in) in PyTorch.
 
         Parameters
         ----------
         path : str or path
             With the suffix ``.safetensors`` (needs that package: ``pip install "fastbp[save]"``) or ``.npz``.
+        metadata : dict of str to object, optional
+            Notes that the file has beside those in ``net.metadata``; `fastbp.load` returns both there.
 
         Raises
         ------
         ValueError
             The suffix is unknown, or a part of the network cannot be made again from what it says of itself.
         TypeError
-            A unit or a loss of your own does not tell what it was made with; see `Unit.config`.
+            A unit or a loss of your own does not tell what it was made with, see `Unit.config`; or metadata are
+            something that JSON cannot keep.
         OSError
             The file cannot be written.
         RuntimeError
@@ -565,7 +584,7 @@ class Network(NetworkCore):
         >>> fastbp.load("model.npz")
         MLP([4, 3], hidden='relu', loss='softmax_nll', dtype='float32')
         """
-        saving.save(self, path)
+        saving.save(self, path, metadata)
 
     def summary(self, batch_size: int | None = None) -> Summary:
         """Return a table of the units: output shapes, parameters, multiply-adds and memory.

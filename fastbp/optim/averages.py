@@ -219,16 +219,42 @@ class Average:
         ValueError
             It is another average's or of another size. Nothing has been changed then.
         """
+        values, steps, taken = self.checked_state(net, state)
+        mine = self._state(net)
+        mine.values[...] = values
+        mine.steps, mine.taken = steps, taken
+
+    def checked_state(self, net: Any, state: Mapping[str, Any]) -> tuple[Array, int, int]:
+        """Return the average and the counts of steps in a state, or raise where `set_state` would.
+
+        Parameters
+        ----------
+        net : Network
+            The network whose parameters are averaged.
+        state : mapping of str to object
+            What `get_state` returned.
+
+        Returns
+        -------
+        values, steps, taken : ndarray, int, int
+            What it holds.
+
+        Raises
+        ------
+        TypeError, ValueError
+            It is another average's, of another size, or incomplete.
+        """
         mine = self._state(net)
         if state.get("average") != type(self).__name__:
             raise ValueError(f"the state is that of {state.get('average')!r}, this is {type(self).__name__}")
+        if missing := {"values", "steps", "taken"} - set(state):
+            raise ValueError(f"the state has no {', '.join(sorted(missing))}")
         values = np.asarray(state["values"])
         if values.shape != mine.values.shape or values.dtype != mine.values.dtype:
             expected = f"{mine.values.shape} {mine.values.dtype}"
             raise ValueError(f"values are {values.shape} {values.dtype}, the network has {expected}")
-        steps, taken = (check.integer(name, state[name], 0) for name in ("steps", "taken"))
-        mine.values[...] = values
-        mine.steps, mine.taken = steps, taken
+        steps, taken = (check.integer(name, state[name], 0, 2**62) for name in ("steps", "taken"))
+        return values, steps, taken
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_states"}

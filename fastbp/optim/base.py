@@ -14,6 +14,7 @@ E. A group is a number: that of the first of `groups` whose pattern matches a pa
 
 from __future__ import annotations
 
+import copy
 import copyreg
 import math
 from collections.abc import Mapping, Sequence
@@ -338,7 +339,7 @@ class Optimizer:
             raise ValueError(f"the state is that of {state.get('optimizer')!r}, this is {type(self).__name__}")
         if "step" not in state:
             raise ValueError("the state has no 'step'")
-        check.integer("step", state["step"], 0)
+        check.integer("step", state["step"], 0, MOST_STEPS)
         arrays = _below("state.", state)
         for name, array in arrays.items():
             if name not in self.state_names:
@@ -349,6 +350,7 @@ class Optimizer:
         for name, schedule in self._schedules().items():
             if set(_below(f"schedule.{name}.", state)) != set(schedule.get_state(net)):
                 raise ValueError(f"the state does not fit the schedule {name}={schedule!r}")
+            copy.deepcopy(schedule).set_state(net, _below(f"schedule.{name}.", state))
         if unknown := set(_below("setting.", state)) - set(self._settings()):
             raise ValueError(f"the state has settings that this optimizer has not: {', '.join(sorted(unknown))}")
         return arrays
@@ -361,6 +363,8 @@ def _checks_nothing(self: Optimizer, net: Any, state: Mapping[str, Any]) -> dict
 
 # ---- optimizers of the table -----------------------------------------------------------------------------------------
 
+
+MOST_STEPS = 2**62  # that a state may have made
 
 _EXTRAS = ("groups", "clip_value", "clip_norm")  # keywords of every rule
 

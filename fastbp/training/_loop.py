@@ -702,13 +702,30 @@ class Run:
 
     def check_fits(self, tree: dict[str, Any]) -> None:
         """Raise where a checkpoint is of a run with other data or settings."""
-        saved = tree["run"]
+        assert self.checkpoints.source is not None
+        files.held(self.checkpoints.source, lambda: self._check_fits(tree["run"]))
+
+    def _check_fits(self, saved: dict[str, Any]) -> None:
         for what, value in self._settings().items():
             if saved["settings"].get(what) != value:
                 came = saved["settings"].get(what)
                 raise files.CheckpointError(
                     f"{self.checkpoints.source} is of another run: {what} is {came!r} in the file, {value!r} here"
                 )
+        for name in ("epoch", "batch", "batches", "steps"):
+            files.check_count(name, saved[name])
+        check.real("seconds", saved["seconds"], at_least=0)
+        made = saved["made"]
+        if not isinstance(made, np.ndarray) or (made.dtype, made.shape) != (self.made.dtype, self.made.shape):
+            raise TypeError(f"made is {made!r}, expected {len(self.made)} numbers")
+        calls = list(self._with_state())
+        if type(saved["callbacks"]) is not list or len(saved["callbacks"]) != len(calls):
+            raise TypeError(f"there are states of other callbacks: {saved['callbacks']!r}")
+        for call, state in zip(calls, saved["callbacks"], strict=True):
+            if isinstance(call, EarlyStopping):
+                call.check_state(self.net, state, saved["epoch"])
+        if self.how.average is not None:
+            self.how.average.checked_state(self.net, saved["average"])
 
     def prepare(self) -> None:
         """Begin anew, or go back to where the run was when it was written."""
@@ -719,16 +736,26 @@ class Run:
         if tree is None:
             return
         assert self.checkpoints.source is not None
-        files.unpack(self.checkpoints.source, tree, self.net, self.optimizer)
         saved = tree["run"]
-        self.history = files.history_of(tree) or History()
+        self._return_states(saved["callbacks"])
+        files.unpack(self.checkpoints.source, tree, self.net, self.optimizer)
+        self.history = files.history_of(self.checkpoints.source, tree) or History()
         self.epoch, self.batch, self.seconds = saved["epoch"], saved["batch"], saved["seconds"]
         self.batches, self.steps = saved["batches"], saved["steps"]
         self.made[...] = saved["made"]
-        for call, state in zip(self._with_state(), saved["callbacks"], strict=True):
-            call.set_state(state)
         if self.how.average is not None:
             self.how.average.set_state(self.net, saved["average"])
+
+    def _return_states(self, states: list[dict[str, Any]]) -> None:
+        """Return the callbacks their states; where one refuses its own, all have those that they had."""
+        calls, before = list(self._with_state()), [call.get_state() for call in self._with_state()]
+        try:
+            for call, state in zip(calls, states, strict=True):
+                call.set_state(state)
+        except Exception as error:  # a user's may raise anything
+            for call, state in zip(calls, before, strict=True):
+                call.set_state(state)
+            raise files.CheckpointError(f"{self.checkpoints.source} does not fit the callbacks: {error}") from error
 
 
 def _note_best(history: History) -> None:
@@ -801,7 +828,7 @@ def _resumed(
     name = os.fspath(checkpoints.source)
     if "run" not in tree:
         raise files.CheckpointError(f"{name} was written by save_checkpoint, not by train: load_checkpoint reads it")
-    saved: int = tree["run"]["seed"]
+    saved: int = files.held(name, lambda: Philox(check.integer("seed", tree["run"]["seed"], 0)).seed)
     if seed is not None and given != saved:
         raise files.CheckpointError(f"{name} is of another run: seed is {saved} in the file, {given} here")
     return tree, saved

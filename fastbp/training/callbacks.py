@@ -340,6 +340,35 @@ class EarlyStopping(Callback):
         counts = {"waited": self.waited, "not_finite": self._not_finite}
         return {"best": self.best, "best_epoch_from_1": self.best_epoch, **counts, "kept": kept}
 
+    def check_state(self, net: Network, state: dict[str, Any], epochs: int) -> None:
+        """Raise where a state is none of this callback, or its weights are another network's.
+
+        Parameters
+        ----------
+        net : Network
+            The network in training.
+        state : dict of str to object
+            What `get_state` returned.
+        epochs : int
+            How many there were before.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An entry has another type, shape or dtype.
+        """
+        if state["best"] is not None and type(state["best"]) is not float:
+            check.real("best of the early stopping", state["best"])
+        for name in ("best_epoch", "waited"):
+            if state[name] is not None or name == "waited":
+                check.integer(f"{name} of the early stopping", state[name], 0, epochs)
+        if (kept := state["kept"]) is None:
+            return
+        for name, mine in {"parameters": net.flat_parameters, **net.state}.items():
+            its = kept["parameters"] if name == "parameters" else kept["state"][name]
+            if not isinstance(its, np.ndarray) or (its.dtype, its.shape) != (mine.dtype, mine.shape):
+                raise TypeError(f"{name} of the best weights is {its!r}, expected {mine.dtype} {mine.shape}")
+
     def set_state(self, state: dict[str, Any]) -> None:
         """Take back the counters and the best weights."""
         self.best, self.waited, self._kept = state["best"], state["waited"], state["kept"]

@@ -5,7 +5,8 @@ A. The file: MAGIC, the length of the header (8 bytes, little-endian), the heade
    and None, in which ``{"array": i}`` stands for array i. Nothing in it can run. Python's JSON gives every float back
    to the bit.
 B. A file is read and compared whole before anything is changed: a damaged file, or one of another network, leaves
-   network and optimizer as they were.
+   network and optimizer as they were. A digest that fits says that the file is as it was written, and not by whom: every
+   type and number is checked as if it were an argument.
 C. What has a state of its own says so by ``get_state(net)`` and ``set_state(net, state)``: optimizers, with the
    schedules among their hyper-parameters, and averages.
 """
@@ -16,16 +17,18 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp import _validate as check
 from fastbp._core.core import NetworkCore
 from fastbp._frozen import Frozen
 from fastbp.io._atomic import atomic_write
 from fastbp.optim import Optimizer, check_optimizer
+from fastbp.random import Philox
 from fastbp.training.history import History
 
 __all__ = ["Checkpoint", "CheckpointError", "load_checkpoint", "save_checkpoint"]
@@ -39,6 +42,9 @@ DIGEST = 32  # bytes of SHA-256
 DTYPES = ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f4", "<f8")
 CONTENT = {"network", "parameters", "units", "seed", "steps", "optimizer", "history"}
 LONGEST_HEADER = 2**28  # bytes; what claims more is not read
+MOST = 2**62  # of what counts steps, epochs and batches
+
+T = TypeVar("T")
 
 
 class CheckpointError(ValueError):
@@ -173,8 +179,9 @@ def load_checkpoint(path: Path, net: NetworkCore, optimizer: Optimizer) -> Check
     _check(net, optimizer)
     tree = read_tree(path)
     check_fits(path, tree, net, optimizer)
+    made = Checkpoint(history_of(path, tree), tree.get("extra", {}))
     unpack(path, tree, net, optimizer)
-    return Checkpoint(history_of(tree), tree.get("extra", {}))
+    return made
 
 
 def _check(net: Any, optimizer: Any) -> None:
@@ -218,8 +225,22 @@ def _named(thing: Any) -> str:
     return type(thing).__qualname__ if " at 0x" in shown else shown
 
 
+def held(path: Path, read: Callable[[], T]) -> T:
+    """Return what is read of a checkpoint; whatever its types and numbers make that raise is a `CheckpointError`."""
+    try:
+        return read()
+    except CheckpointError:
+        raise
+    except Exception as error:  # a file may hold anything anywhere
+        raise CheckpointError(f"{os.fspath(path)} cannot be resumed from: {error or type(error).__name__}") from error
+
+
 def check_fits(path: Path, tree: Tree, net: NetworkCore, optimizer: Optimizer) -> None:
     """Raise unless the checkpoint is one of such a network and such an optimizer."""
+    held(path, lambda: _check_fits(path, tree, net, optimizer))
+
+
+def _check_fits(path: Path, tree: Tree, net: NetworkCore, optimizer: Optimizer) -> None:
     mine, theirs = describe(net), tree["network"]
     for what in ("dtype", "units", "loss", "l1", "l2", "shapes", "state"):
         if mine[what] != theirs.get(what):
@@ -232,10 +253,20 @@ def check_fits(path: Path, tree: Tree, net: NetworkCore, optimizer: Optimizer) -
     in_file, expected = _arrays_of(tree["parameters"], tree["units"]), _arrays_of(net.flat_parameters, net.state)
     if in_file != expected:
         raise CheckpointError(f"{os.fspath(path)} holds other arrays: {in_file} in the file, {expected} here")
+    if type(tree.get("extra", {})) is not dict:
+        raise TypeError(f"extra is {tree['extra']!r}, expected a dict")
+    check_count("steps", tree["steps"])
+    Philox(tree["seed"] if tree["seed"] is not None else -1)  # None would be another one each time
+    history_of(path, tree)
     try:
         optimizer.check_state(net, tree["optimizer"]["state"])
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{os.fspath(path)} does not fit the optimizer: {error}") from None
+    except Exception as error:  # perhaps a user's
+        raise CheckpointError(f"{os.fspath(path)} does not fit the optimizer: {error}") from error
+
+
+def check_count(name: str, value: object) -> int:
+    """Return a count of a file."""
+    return check.integer(name, value, 0, MOST)
 
 
 def _arrays_of(parameters: Any, units: Tree) -> dict[str, str]:
@@ -262,7 +293,7 @@ def unpack(path: Path, tree: Tree, net: NetworkCore, optimizer: Optimizer) -> No
     """Return network and optimizer the state of a checkpoint that fits them."""
     try:
         optimizer.set_state(net, tree["optimizer"]["state"])
-    except (ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # a user's, which checks before it changes anything
         raise CheckpointError(f"{os.fspath(path)} was written for another optimizer: {error}") from error
     net.flat_parameters[...] = tree["parameters"]
     for name, values in net.state.items():
@@ -271,9 +302,30 @@ def unpack(path: Path, tree: Tree, net: NetworkCore, optimizer: Optimizer) -> No
     net.steps = tree["steps"]
 
 
-def history_of(tree: Tree) -> History | None:
+def history_of(path: Path, tree: Tree) -> History | None:
     """Return the history of a checkpoint."""
-    return None if tree["history"] is None else History._from_fields(tree["history"])
+    return None if tree["history"] is None else held(path, lambda: _checked_history(tree["history"]))
+
+
+def _checked_history(given: Any) -> History:
+    made = History._from_fields(given)
+    if type(made.metrics) is not dict:
+        raise TypeError(f"metrics of the history are {made.metrics!r}, expected a dict")
+    curves = {"loss": made.loss, "val_loss": made.val_loss, "seconds": made.seconds, **made.metrics}
+    for name, values in curves.items():
+        if type(values) is not list:
+            raise TypeError(f"{name} of the history is {values!r}, expected a list of numbers")
+        for value in values:
+            if type(value) is not float:  # which may be NaN
+                check.real(f"{name} of the history", value)
+    if not (made.stopped is None or type(made.stopped) is str):
+        raise TypeError(f"stopped of the history is {made.stopped!r}, expected a string or None")
+    if made.val_loss and len(made.val_loss) != made.epochs:
+        raise ValueError(f"the history has {len(made.val_loss)} val_loss, expected {made.epochs} as of loss")
+    if made.best_epoch is not None:
+        check.integer("best_epoch of the history", made.best_epoch, 1, made.epochs)
+    check_count("steps of the history", made.steps)
+    return made
 
 
 # ---- the file --------------------------------------------------------------------------------------------------------
@@ -362,7 +414,7 @@ def read_tree(path: Path) -> Tree:
         raise _damaged(name, "its checksum is not that of its content")
     try:
         content: Tree = _decoded(header["content"], [_array(one, data) for one in header["arrays"]])
-    except (ValueError, IndexError, TypeError, AttributeError, RecursionError):
+    except Exception:  # RecursionError among them
         raise _damaged(name, "its header cannot be read") from None
     if not isinstance(content, dict) or not CONTENT <= set(content):
         raise CheckpointError(f"{name} is no checkpoint of a network and an optimizer")
@@ -382,15 +434,18 @@ def _read_header(name: str, file: BinaryIO) -> Tree:
     try:
         tree: Tree = json.loads(header)
         _check_header(tree)
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except Exception:  # RecursionError among them
         raise _damaged(name, "its header cannot be read") from None
     return tree
 
 
 def _check_header(tree: Tree) -> None:
     """Hold every array to the data's bounds: the checksum comes later, and a header may claim anything."""
+    check_count("bytes", tree["bytes"])
     for one in tree["arrays"]:
-        if one["dtype"] not in DTYPES or min([0, one["start"], *one["shape"]]) < 0:
+        for size in [one["start"], *one["shape"]]:
+            check_count("size", size)
+        if one["dtype"] not in DTYPES:
             raise ValueError("no array of a checkpoint")
         if one["start"] + math.prod(one["shape"]) * np.dtype(one["dtype"]).itemsize > tree["bytes"]:
             raise ValueError("an array beyond the end")
@@ -411,7 +466,9 @@ def _decoded(value: Any, arrays: list[NDArray[Any]]) -> Any:
         return value
     ((kind, inner),) = value.items()
     if kind == "array":
-        return arrays[inner]
+        return arrays[check_count("array", inner)]
     if kind == "dict":
         return {name: _decoded(one, arrays) for name, one in inner.items()}
-    return (tuple if kind == "tuple" else list)(_decoded(one, arrays) for one in inner)
+    if type(inner) is not list:
+        raise TypeError(f"a {kind} of {inner!r}")
+    return {"tuple": tuple, "list": list}[kind](_decoded(one, arrays) for one in inner)

@@ -121,7 +121,7 @@ def _takes_weights(function: Callable[..., Any]) -> bool:
 def accuracy(t: Array, y: Array, sample_weight: Array | None = None) -> float:
     """Share of the rows that are predicted right: (1 / Σ w) Σ w [y = t]; a row of several labels with all of them.
 
-    A column of one label is a yes where t > 1/2: a hinge's no may be 0 or -1.
+    A column of one label, and targets that are no integers, are a yes where t > 1/2; a hinge's no may be 0 or -1.
     """
     if y.dtype.kind != "i":
         raise ValueError(f"accuracy needs predicted labels, but this network predicts values of dtype {y.dtype}")
@@ -191,17 +191,25 @@ def _curve_targets(t: Array, columns: int | None) -> Array:
 
 
 def _labels(t: Array) -> Array:
-    """Labels as they are; of rows of probabilities the most likely class."""
-    return t if t.ndim == 1 else t.argmax(axis=1)
+    """Labels as they are; of rows of probabilities the most likely class; of one number for each row yes or no."""
+    if t.ndim == 2 and t.shape[1] > 1:
+        return t.argmax(axis=1)
+    t = t.reshape(-1)
+    return (t > 0.5).astype(np.int64) if t.dtype.kind == "f" or ((t == 1) | (t == -1)).all() else t
 
 
 def _values(name: str, t: Array, y: Array) -> tuple[Array, Array]:
     """Both in float64, as sums of many terms need it."""
     if y.dtype.kind == "i":
         raise ValueError(f"{name} needs predicted values, but this network predicts labels")
-    if t.shape != y.shape:
+    if _rows(t).shape != _rows(y).shape:
         raise ValueError(f"{name} needs a target for each output, got targets {t.shape} and predictions {y.shape}")
-    return t.astype(np.float64), y.astype(np.float64)
+    return _rows(t).astype(np.float64), _rows(y).astype(np.float64)
+
+
+def _rows(values: Array) -> Array:
+    """One number for each row as a column."""
+    return values[:, None] if values.ndim == 1 else values
 
 
 def _mean(rows: Array, weight: Array | None) -> float:
@@ -311,12 +319,14 @@ def evaluate(
     if kept is not None:
         made = {kind: y[kept] for kind, y in made.items()}
         t, weight = t[kept], None if weight is None else weight[kept]
-    return {one.name: one(t, made[one.of], weight) for one in found}
+    # `predict` has no column for one output, and neither have the targets beside it: they would broadcast.
+    targets = {kind: t.reshape(-1) if y.ndim == 1 and t.shape[1:] == (1,) else t for kind, y in made.items()}
+    return {one.name: one(targets[one.of], made[one.of], weight) for one in found}
 
 
 def _in_blocks(net: Network, kind: str, x: Array, rows: Array | None) -> Array:
     ways: dict[str, Callable[[Array], Array]] = {
-        "predictions": net.predict,
+        "predictions": net._predicted,
         "probabilities": net.predict_proba,
         "outputs": net.outputs,
     }
