@@ -19,6 +19,8 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastbp._names import unknown
+
 FloatArray = NDArray[np.floating[Any]]
 
 FLOAT32: Final[np.dtype[Any]] = np.dtype(np.float32)
@@ -39,7 +41,7 @@ def choice(name: str, value: object, known: Collection[str]) -> str:
     if isinstance(value, str) and value in known:
         return value
     error = ValueError if isinstance(value, str) else TypeError
-    raise error(f"unknown {name} {value!r}: known are {', '.join(map(repr, known))}")
+    raise error(unknown(name, value, known))
 
 
 def flag(name: str, value: object) -> bool:

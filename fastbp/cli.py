@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     parser = argparse.ArgumentParser(prog="fastbp", description="Gradients of neural networks on the CPU.")
+    parser.add_argument("--version", action="version", version=f"fastbp {fastbp.__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
 
     info = commands.add_parser("info", help="show version, instruction set, threads and compiler")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp._frozen import Record
+from fastbp._names import unknown
 from fastbp.random import Philox
 from fastbp.reference import ACTIVATIONS
 
@@ -170,7 +171,7 @@ def lookup(name: str) -> Initializer:
     if not isinstance(name, str):
         raise TypeError(f"the initializer must be given by its name, a string, got {name!r}")
     if name not in _BY_ANY_NAME:
-        raise ValueError(f"unknown initializer {name!r}; known: {', '.join(_BY_ANY_NAME)}")
+        raise ValueError(unknown("initializer", name, _BY_ANY_NAME))
     return _BY_ANY_NAME[name]
 
 

@@ -207,7 +207,7 @@ def check_gradient(case: Case, x: Array, t: Array) -> None:
     python = InPython(net)
     expected, flat = python.value_and_grad(x, t)
     flat = flat.copy()
-    expected = net._with_penalty(expected, net._gradients.over(flat))
+    expected = net._with_penalty(expected, net._gradients._over(flat))
     seen = []
     for threads in (3, 1):
         net.steps = steps

@@ -255,8 +255,10 @@ def test_the_digest_comes_before_the_architecture(tmp_path: Path) -> None:
         ([0.5], "int32"),
         ([10**400], "float64"),
         ([1e39], "float32"),
-    ]
-    + [([math.nan], "int64"), ([2], "bool"), ([1], "str")],
+        ([math.nan], "int64"),
+        ([2], "bool"),
+        ([1], "str"),
+    ],
 )
 def test_numbers_that_their_dtype_does_not_hold_are_refused(values: list[Any], dtype: str) -> None:
     from fastbp import _config

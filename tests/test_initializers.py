@@ -122,7 +122,7 @@ def test_default_initializers(activation: str | None, name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("glorot", Philox(0), np.empty((2, 2))), ValueError, "unknown initializer 'glorot'; known: glorot_uniform"),
+        (("glorot", Philox(0), np.empty((2, 2))), ValueError, "'glorot', did you mean 'glorot_uniform'?"),
         ((None, Philox(0), np.empty((2, 2))), TypeError, "must be given by its name, a string, got None"),
         (("zeros", 0, np.empty((2, 2))), TypeError, "rng must be a fastbp.random.Philox, got int"),
         (("zeros", Philox(0), [[0.0]]), TypeError, "weight must be a numpy array of dtype float64, got list"),

@@ -15,6 +15,7 @@ import pytest
 
 import fastbp
 from fastbp import _moved
+from fastbp._core import gradients
 from fastbp._moved import MOVED
 from fastbp.network._network import RENAMED
 
@@ -23,7 +24,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the lowest up: a module imports from its own layer and from lower ones.
 LAYERS = (
-    ("_version", "_frozen", "_assign", "_warnings"),
+    ("_version", "_frozen", "_assign", "_names", "_renamed", "_warnings"),
     ("_kernels",),  # the compiled half: what is compiled in each is ordered by its cimports
     ("_runtime",),
     ("_ops",),
@@ -126,11 +127,19 @@ def test_old_paths_can_be_imported_first() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
-@pytest.mark.parametrize("name", RENAMED)
-def test_old_names_of_a_network_warn(name: str) -> None:
+OLD_NAMES = [
+    *(("Network", name) for name in RENAMED),
+    *(("Gradients", name) for name in gradients.RENAMED),
+    *(("RuleLoss", name) for name in ("compiled", "fitted")),
+]
+
+
+@pytest.mark.parametrize(("owner", "name"), OLD_NAMES)
+def test_old_names_warn(owner: str, name: str) -> None:
     net = fastbp.MLP([2, 1], loss="mse", seed=0)
-    with pytest.warns(DeprecationWarning, match=f"Network.{name} is private now"):
-        getattr(net, name)
+    made = {"Network": net, "Gradients": net.gradients, "RuleLoss": net.loss}[owner]
+    with pytest.warns(DeprecationWarning, match=f"{owner}.{name} is private now"):
+        getattr(made, name)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert name not in dir(net)
+        assert name not in dir(made) and "weights" in dir(net)

@@ -306,7 +306,7 @@ def test_an_epoch_in_one_call_is_its_steps(rule: LossRule, options: dict[str, An
             parameters, history = trained(loss, x, t, **given)
             steps, by_steps = trained(Own(loss), x, t, **given)
             assert_allclose(parameters, steps, rtol=1e-9, atol=1e-12)
-            if not loss.fitted(K).counts:  # a user's loss does not tell what a batch counts
+            if not loss._fitted(K).counts:  # a user's loss does not tell what a batch counts
                 assert_allclose(history, by_steps, rtol=1e-12)
 
 

@@ -200,7 +200,11 @@ def test_rows_that_the_loss_ignores_do_not_count() -> None:
 # ---- bad input -------------------------------------------------------------------------------------------------------
 
 BAD = [
-    ({"metrics": ["acuracy"]}, ValueError, "unknown metric 'acuracy': known are 'accuracy', 'r2', 'mae', .*'top_5'"),
+    (
+        {"metrics": ["acuracy"]},
+        ValueError,
+        r"unknown metric 'acuracy', did you mean 'accuracy'\? Known are 'accuracy', 'r2', 'mae', .*'top_5'",
+    ),
     ({"metrics": ["top_0"]}, ValueError, "unknown metric 'top_0'"),
     ({"metrics": "accuracy"}, TypeError, r'metrics must be a sequence such as \("accuracy",\), got \'accuracy\''),
     ({"metrics": [3]}, TypeError, r"a metric must be a name, a function of \(t, y\) or a fastbp.Metric, got 3"),

@@ -461,8 +461,8 @@ class NetworkCore:
         x, t, weight = self._inputs.checked(engine, x, t, sample_weight)
         grads, table = self._gradients, self._whole.out
         if out is not None:
-            grads = self._gradients.checked_out(out)
-            table = grads.table(self._whole.names)
+            grads = self._gradients._checked_out(out)
+            table = grads._table(self._whole.names)
         loss = engine.value_and_grad(x, t, weight, self._whole.table, table, mean)
         self._has_gradients = self._has_gradients or out is None
         return self._penalize(loss, grads), grads
@@ -490,7 +490,7 @@ class NetworkCore:
             if reduction == "mean":
                 self._inputs.check_mean(t, sample_weight, x.shape[0])
         if out is not None:
-            self._gradients.checked_out(out)
+            self._gradients._checked_out(out)
         with self._own_lock:
             y = self._run_forward(x, self._training)
             loss, dy = self.loss.value_and_grad(

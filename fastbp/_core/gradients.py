@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastbp import _engine
 from fastbp._assign import ArrayDict, ArrayTuple, fixed, write
+from fastbp._renamed import hides
 from fastbp._validate import FloatArray
 
 __all__ = ["Gradients", "NamedViews", "aligned_zeros", "make_table", "views_of"]
@@ -78,6 +79,10 @@ class NamedViews(Mapping[str, FloatArray]):
         return f"{type(self).__name__}({', '.join(f'{name} {view.shape}' for name, view in self._views.items())})"
 
 
+RENAMED = {"checked_like": "_checked_like", "checked_out": "_checked_out", "over": "_over", "table": "_table"}
+
+
+@hides(RENAMED)
 class Gradients(NamedViews):
     """The gradient of a loss at every parameter of a network: one flat array, and views into it by name.
 
@@ -142,7 +147,7 @@ class Gradients(NamedViews):
         """
         return _with_values(self.flat, self._shapes, self._linear)
 
-    def over(self, flat: FloatArray) -> Gradients:
+    def _over(self, flat: FloatArray) -> Gradients:
         """Return the same views by name into another flat array of as many elements.
 
         Parameters
@@ -160,7 +165,7 @@ class Gradients(NamedViews):
     def __reduce__(self) -> tuple[Any, ...]:
         return _with_values, (self.flat, self._shapes, self._linear)
 
-    def table(self, names: tuple[tuple[str, ...], ...]) -> _engine.Table:
+    def _table(self, names: tuple[tuple[str, ...], ...]) -> _engine.Table:
         """Return where the engine writes the gradients of the units that have these parameters.
 
         Parameters
@@ -177,7 +182,7 @@ class Gradients(NamedViews):
             self._tables[names] = make_table(self._views, names)
         return self._tables[names]
 
-    def checked_like(self, name: str, given: Gradients) -> Gradients:
+    def _checked_like(self, name: str, given: Gradients) -> Gradients:
         """Return gradients that have the names, shapes and dtype of these, or raise.
 
         Parameters
@@ -203,7 +208,7 @@ class Gradients(NamedViews):
             raise TypeError(f"{name} has dtype {given.flat.dtype}, but the network is {self.flat.dtype}")
         return given
 
-    def checked_out(self, out: Gradients) -> Gradients:
+    def _checked_out(self, out: Gradients) -> Gradients:
         """Return `out` if these gradients can be written there, or raise.
 
         Parameters
@@ -223,7 +228,7 @@ class Gradients(NamedViews):
         """
         if not isinstance(out, Gradients):
             raise TypeError(f"out must be Gradients, as grads.copy() gives, got {type(out).__name__}")
-        self.checked_like("out", out)
+        self._checked_like("out", out)
         if not out.flat.flags.writeable:
             raise ValueError("out is read-only, expected writable gradients: pass grads.copy()")
         return out

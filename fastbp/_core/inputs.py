@@ -106,7 +106,7 @@ class Inputs:
         """Return targets for the engine's loss: int64 labels, or rows of the network's dtype."""
         assert self.losses is not None and self.n_out is not None
         for _, loss in self.losses:
-            fitted = loss.fitted(self.n_out)
+            fitted = loss._fitted(self.n_out)
             values = check.targets(loss.rule.targets, t, rows, fitted.targets, self.dtype, name, fitted.ignored)
         return values if values.flags.aligned and not self._overwrites(values) else values.copy()
 
@@ -131,7 +131,7 @@ class Inputs:
     @property
     def counts_labels(self) -> bool:
         """Whether a row's label says what it counts in the mean: it may be nothing."""
-        return self.checks_targets and any(loss.fitted(self.n_out or 0).counts for _, loss in self.losses or ())
+        return self.checks_targets and any(loss._fitted(self.n_out or 0).counts for _, loss in self.losses or ())
 
     @property
     def counts_apart(self) -> bool:
@@ -159,7 +159,7 @@ class Inputs:
         for i, (x, t, weight) in enumerate(batches):
             rows = np.ones(len(x)) if weight is None else weight.astype(np.float64)
             for k, (_, loss) in enumerate(parts):
-                shares = loss.fitted(self.n_out or 0).shares(t, self.dtype)
+                shares = loss._fitted(self.n_out or 0).shares(t, self.dtype)
                 sums[i, k] = (rows if shares is None else shares * rows).sum()
         total = sums.sum(axis=0)
         if not total.all():
@@ -173,7 +173,7 @@ class Inputs:
     def _shares(self, t: NDArray[Any]) -> list[NDArray[np.float64]]:
         if not self.counts_labels:
             return []
-        found = (loss.fitted(self.n_out or 0).shares(t, self.dtype) for _, loss in self.losses or ())
+        found = (loss._fitted(self.n_out or 0).shares(t, self.dtype) for _, loss in self.losses or ())
         return [shares for shares in found if shares is not None]
 
 

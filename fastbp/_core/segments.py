@@ -118,7 +118,7 @@ class EngineSegment(Segment):
         )
         self.engine.needs_value_check = bool(net._inputs.readers)
         self.table = make_table(net.parameters, self.names)
-        self.out = net._gradients.table(self.names)
+        self.out = net._gradients._table(self.names)
         if recorder is not None:
             self.number = recorder.add_plan(self.plan, source)
 
@@ -148,7 +148,7 @@ class EngineSegment(Segment):
         yield self.engine
 
     def weight_gradients(self, into: Gradients) -> None:
-        self.engine.weight_gradients(self.table, into.table(self.names))
+        self.engine.weight_gradients(self.table, into._table(self.names))
 
     def take_parameters(self) -> None:
         self.table = make_table(self.net.parameters, self.names)
@@ -278,7 +278,7 @@ def _flattened_branch(part: Unit, whole: Item, i: int) -> list[Item]:
 def _compiled(loss: Loss, columns: int, dtype: DTypeLike) -> list[tuple[float, RowLoss]] | None:
     """Return a loss as the engine takes it; None where Python computes it."""
     parts = losses.engine_parts(loss)
-    return None if parts is None else [(weight, part.compiled(columns, dtype)) for weight, part in parts]
+    return None if parts is None else [(weight, part._compiled(columns, dtype)) for weight, part in parts]
 
 
 # ---- passes that are recorded ----------------------------------------------------------------------------------------

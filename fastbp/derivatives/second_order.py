@@ -195,7 +195,7 @@ class CurvaturePoint:
         return self._product(v, out, with_second=False)
 
     def _product(self, v: Any, out: Any, with_second: bool) -> FloatArray:
-        dots = self.net._gradients.over(checked_vector(self.net, v))
+        dots = self.net._gradients._over(checked_vector(self.net, v))
         into = self._result(_checked_out(self.net, out, dots.flat))
         if not self._moving:
             return into.flat
@@ -212,7 +212,7 @@ class CurvaturePoint:
 
     def _result(self, out: FloatArray | None) -> Gradients:
         flat = np.empty(self.net.n_parameters, self.net.dtype) if out is None else out
-        return self.net._gradients.over(flat)
+        return self.net._gradients._over(flat)
 
     def _forward(self, dots: Gradients) -> dict[int, FloatArray]:
         """Return the derivative of every output that moves."""
@@ -268,7 +268,7 @@ def _moving(recorder: Recorder) -> list[int]:
 def checked_vector(net: NetworkCore, v: Any) -> FloatArray:
     """Return v as a flat vector of the network's, or raise."""
     if isinstance(v, type(net._gradients)):
-        v = net._gradients.checked_like("v", v).flat
+        v = net._gradients._checked_like("v", v).flat
     values = check.array("v", v, net.dtype, check.NETWORK)
     check.shape("v", values, (net.n_parameters,), "one number for each parameter, as net.flat_parameters has")
     return check.aligned(np.ascontiguousarray(values))

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from fastbp import _ops
 from fastbp import _validate as check
+from fastbp._names import likely
 from fastbp._validate import REDUCTIONS, FloatArray, aligned, deliver
 from fastbp.reference import ACTIVATIONS, LOSSES, LossRule
 from fastbp.reference._options import Fitted
@@ -62,7 +63,8 @@ def activation_options(where: str, known: Mapping[str, Option], given: Mapping[s
     for name in given:
         if name not in known:
             expected = f"its options are {', '.join(known)}" if known else "it has no options"
-            raise TypeError(f"{where} got an unexpected keyword {name!r}: {expected}")
+            hint = "" if (meant := likely(name, known)) is None else f"; did you mean {meant!r}?"
+            raise TypeError(f"{where} got an unexpected keyword {name!r}: {expected}{hint}")
     return tuple([_checked_option(name, given.get(name, option.default), option) for name, option in known.items()])
 
 

@@ -16,6 +16,7 @@ from fastbp import _config, _ops, functional
 from fastbp import _validate as check
 from fastbp._assign import SetOnce
 from fastbp._frozen import Record
+from fastbp._renamed import hides
 from fastbp._validate import FloatArray, Reduction
 from fastbp.functional import _calls
 from fastbp.reference import LossRule
@@ -329,7 +330,7 @@ def check_fit(parts: Sequence[tuple[float, RuleLoss]], columns: int) -> None:
     ValueError
         The message names the loss.
     """
-    widths = [(loss, loss.fitted(columns).targets) for _, loss in parts]
+    widths = [(loss, loss._fitted(columns).targets) for _, loss in parts]
     for loss, width in widths[1:]:
         if width != widths[0][1]:
             first = f"{widths[0][0]!r} takes {widths[0][1]} columns of targets for {columns} outputs"
@@ -339,6 +340,7 @@ def check_fit(parts: Sequence[tuple[float, RuleLoss]], columns: int) -> None:
 # ---- the losses of the table -----------------------------------------------------------------------------------------
 
 
+@hides({"compiled": "_compiled", "fitted": "_fitted"})
 class RuleLoss(Loss):
     """Base of the losses of the table.
 
@@ -370,7 +372,7 @@ class RuleLoss(Loss):
         """The loss's options by name."""
         return dict(self._options)
 
-    def fitted(self, columns: int) -> Fitted:
+    def _fitted(self, columns: int) -> Fitted:
         """Return the options as the kernels take them for so many outputs.
 
         Parameters
@@ -390,7 +392,7 @@ class RuleLoss(Loss):
         """
         return self.rule.fit(columns, **self._options)
 
-    def compiled(self, columns: int, dtype: DTypeLike) -> _ops.RowLoss:
+    def _compiled(self, columns: int, dtype: DTypeLike) -> _ops.RowLoss:
         """Return what the engine computes with, for outputs of this number and dtype.
 
         Parameters
@@ -405,11 +407,11 @@ class RuleLoss(Loss):
         RowLoss
             The compiled loss with its options.
         """
-        return _calls.row_loss(self.rule, self.fitted(columns), np.dtype(dtype))
+        return _calls.row_loss(self.rule, self._fitted(columns), np.dtype(dtype))
 
     def predict(self, y: FloatArray) -> NDArray[Any]:
         """Return labels, 0 and 1, or values: what the loss's model says of outputs y."""
-        return LINKS[self.rule.link].predict(y, self.fitted(y.shape[1]).targets)
+        return LINKS[self.rule.link].predict(y, self._fitted(y.shape[1]).targets)
 
     def predict_proba(self, y: FloatArray) -> FloatArray:
         """Return the probabilities that the outputs y stand for; ValueError where they stand for none."""
@@ -439,7 +441,7 @@ class RuleLoss(Loss):
         self, y: FloatArray, t: ArrayLike, u: FloatArray, *, sample_weight: ArrayLike | None = None
     ) -> FloatArray:
         """Return the Hessian of the mean loss at the outputs y, times u."""
-        fitted = self.fitted(y.shape[1])
+        fitted = self._fitted(y.shape[1])
         kind, rows = self.rule.targets, y.shape[0]
         checked = check.targets(kind, t, rows, fitted.targets, y.dtype, ignored=fitted.ignored)
         weights = check.sample_weights(sample_weight, rows, y.dtype)

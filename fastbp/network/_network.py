@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
 from typing import Any, overload
 
 import numpy as np
@@ -15,6 +13,7 @@ from fastbp import _config
 from fastbp._core.adopting import AdoptedDict, AdoptedList, adopt
 from fastbp._core.core import NetworkCore
 from fastbp._core.gradients import Gradients
+from fastbp._renamed import hides
 from fastbp._validate import FloatArray
 from fastbp._warnings import warn
 from fastbp.derivatives import per_sample, second_order
@@ -28,7 +27,7 @@ __all__ = ["Network", "load"]
 RENAMED = {
     "check_mean": "_inputs.check_mean",
     "checked_dy": "_inputs.checked_dy",
-    "checked_like": "_gradients.checked_like",
+    "checked_like": "_gradients._checked_like",
     "checked_targets": "_inputs.checked_targets",
     "checked_x": "_inputs.checked_x",
     "checks_targets": "_inputs.checks_targets",
@@ -37,7 +36,7 @@ RENAMED = {
     "counts_labels": "_inputs.counts_labels",
     "entrance": "_lock",
     "evaluating": "_evaluating",
-    "gradients_over": "_gradients.over",
+    "gradients_over": "_gradients._over",
     "losses_apart": "_inputs.losses_apart",
     "observer": "_recorder",
     "part_of_step": "_part_of_step",
@@ -67,6 +66,7 @@ def _warn_of_link(unit: Unit, loss: Loss) -> None:
             )
 
 
+@hides(RENAMED)
 class Network(NetworkCore):
     """A chain of units, and the loss at its end.
 
@@ -141,12 +141,11 @@ class Network(NetworkCore):
         seed: int | None = None,
         l1: float = 0.0,
         l2: float = 0.0,
+        classes: ArrayLike | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(*chain, loss=loss, dtype=dtype, seed=seed, l1=l1, l2=l2)
+        super().__init__(*chain, loss=loss, dtype=dtype, seed=seed, l1=l1, l2=l2, classes=classes, metadata=metadata)
         _warn_of_link(chain[-1], self.loss)  # a copy, or what a file holds, comes without: it would be said twice
-
-    def __dir__(self) -> list[str]:
-        return [name for name in super().__dir__() if name not in RENAMED]
 
     # ---- at the input
 
@@ -623,24 +622,6 @@ class Network(NetworkCore):
 
     def __repr__(self) -> str:
         return f"Network({', '.join(map(repr, self.units))}, loss={self.loss!r}, dtype={self.dtype.name!r})"
-
-
-class _Renamed:
-    """A name of `Network` that only the package's other modules used. (__getattr__ would slow every attribute down.)"""
-
-    def __init__(self, old: str, new: str) -> None:
-        self.old, self.find = old, attrgetter(new)
-
-    def __get__(self, net: Network | None, _: type) -> Any:
-        if net is None:
-            return self
-        warnings.warn(f"Network.{self.old} is private now, and goes with the next release", DeprecationWarning, 2)
-        return self.find(net)
-
-
-for _old, _new in RENAMED.items():
-    setattr(Network, _old, _Renamed(_old, _new))
-del _old, _new
 
 
 def load(path: str | os.PathLike[str], *, units: Mapping[str, type] | None = None) -> Network:

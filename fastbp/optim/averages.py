@@ -219,12 +219,12 @@ class Average:
         ValueError
             It is another average's or of another size. Nothing has been changed then.
         """
-        values, steps, taken = self.checked_state(net, state)
+        values, steps, taken = self._checked_state(net, state)
         mine = self._state(net)
         mine.values[...] = values
         mine.steps, mine.taken = steps, taken
 
-    def checked_state(self, net: Any, state: Mapping[str, Any]) -> tuple[Array, int, int]:
+    def _checked_state(self, net: Any, state: Mapping[str, Any]) -> tuple[Array, int, int]:
         """Return the average and the counts of steps in a state, or raise where `set_state` would.
 
         Parameters

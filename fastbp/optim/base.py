@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 
 from fastbp import _engine
 from fastbp import _validate as check
+from fastbp._names import likely, unknown
 from fastbp.optim._rates import Schedule, checked_rate, rate_at, rates_of
 from fastbp.optim._state import StateRegistry, linear_weights, ranges
-from fastbp.reference import OptimizerRule
+from fastbp.reference import OPTIMIZERS, OptimizerRule
 
 __all__ = ["Optimizer", "OptimizerState", "RuleOptimizer"]
 
@@ -405,7 +406,7 @@ class RuleOptimizer(Optimizer):
         known = {hyper.name: hyper.check for hyper in self.rule.hyper}
         for name in options:
             if name not in known:
-                raise TypeError(f"{where}unknown hyper-parameter {name!r}: known are {', '.join(map(repr, known))}")
+                raise TypeError(f"{where}{unknown('hyper-parameter', name, [*known, *_EXTRAS])}")
         return {name: CHECKS[known[name]](name, value) for name, value in options.items()}
 
     def _checked_groups(self, groups: Any) -> Groups:
@@ -827,4 +828,6 @@ def _parts(layout: Sequence[tuple[int, int, bool]], l1: float, l2: float) -> lis
 def check_optimizer(optimizer: Any) -> None:
     """Raise unless it is an optimizer."""
     if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer must be a fastbp.Optimizer such as fastbp.SGD(lr=0.1), got {optimizer!r}")
+        meant = OPTIMIZERS.get(likely(optimizer, OPTIMIZERS) or "")
+        such = "SGD(lr=0.1)" if meant is None else f"{meant.unit}()"
+        raise TypeError(f"optimizer must be a fastbp.Optimizer such as fastbp.{such}, got {optimizer!r}")

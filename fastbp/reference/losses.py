@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from fastbp import _validate as check
 from fastbp._frozen import Record
+from fastbp._names import unknown
 from fastbp.reference import _options as options
 from fastbp.reference._common import BISHOP, EMPTY, Array, give, quiet
 from fastbp.reference._options import Fitted, Option
@@ -35,7 +36,7 @@ def _reduce(
     shares: what each row counts in the mean beside its weight; None: 1.
     """
     if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"unknown reduction {reduction!r}: known are 'mean', 'sum', 'none'")
+        raise ValueError(unknown("reduction", reduction, ("mean", "sum", "none")))
     wide = np.result_type(losses.dtype, np.float64)
     w = np.ones(len(losses), wide) if sample_weight is None else np.asarray(sample_weight, dtype=wide)
     counted = w if shares is None else w * shares
@@ -541,8 +542,7 @@ class LossRule(Record):
         """Return all options, those that are given in their checked form; raise for an unknown or a wrong one."""
         for name in given:
             if name not in self.options:
-                known = ", ".join(map(repr, self.options)) or "none"
-                raise TypeError(f"unknown option {name!r} of {self.name}: known are {known}")
+                raise TypeError(unknown("option", name, self.options, f" of {self.name}"))
         found = {
             name: option.check(name, given[name]) if name in given else option.default
             for name, option in self.options.items()

@@ -216,7 +216,7 @@ def _n_targets(est: Any) -> int:
     """Return how many columns of targets the loss takes for the estimator's number of outputs."""
     if not isinstance(est.loss, losses.RuleLoss):
         return int(est.n_outputs_)
-    return est.loss.fitted(est.n_outputs_).targets
+    return est.loss._fitted(est.n_outputs_).targets
 
 
 def data_loss_scale(est: Any) -> float:

@@ -723,9 +723,9 @@ class Run:
             raise TypeError(f"there are states of other callbacks: {saved['callbacks']!r}")
         for call, state in zip(calls, saved["callbacks"], strict=True):
             if isinstance(call, EarlyStopping):
-                call.check_state(self.net, state, saved["epoch"])
+                call._check_state(self.net, state, saved["epoch"])
         if self.how.average is not None:
-            self.how.average.checked_state(self.net, saved["average"])
+            self.how.average._checked_state(self.net, saved["average"])
 
     def prepare(self) -> None:
         """Begin anew, or go back to where the run was when it was written."""

@@ -340,7 +340,7 @@ class EarlyStopping(Callback):
         counts = {"waited": self.waited, "not_finite": self._not_finite}
         return {"best": self.best, "best_epoch_from_1": self.best_epoch, **counts, "kept": kept}
 
-    def check_state(self, net: Network, state: dict[str, Any], epochs: int) -> None:
+    def _check_state(self, net: Network, state: dict[str, Any], epochs: int) -> None:
         """Raise where a state is none of this callback, or its weights are another network's.
 
         Parameters

@@ -5,8 +5,8 @@ A. The file: MAGIC, the length of the header (8 bytes, little-endian), the heade
    and None, in which ``{"array": i}`` stands for array i. Nothing in it can run. Python's JSON gives every float back
    to the bit.
 B. A file is read and compared whole before anything is changed: a damaged file, or one of another network, leaves
-   network and optimizer as they were. A digest that fits says that the file is as it was written, and not by whom: every
-   type and number is checked as if it were an argument.
+   network and optimizer as they were. A digest that fits says that the file is as it was written, and not by whom:
+   every type and number is checked as if it were an argument.
 C. What has a state of its own says so by ``get_state(net)`` and ``set_state(net, state)``: optimizers, with the
    schedules among their hyper-parameters, and averages.
 """

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from fastbp import _validate as check
 from fastbp._frozen import Frozen
+from fastbp._names import unknown
 from fastbp.network import Network
 from fastbp.training.data import counted_labels, yes_or_no
 
@@ -193,9 +194,10 @@ def _curve_targets(t: Array, columns: int | None) -> Array:
 def _labels(t: Array) -> Array:
     """Labels as they are; of rows of probabilities the most likely class; of one number for each row yes or no."""
     if t.ndim == 2 and t.shape[1] > 1:
-        return t.argmax(axis=1)
+        return np.asarray(t.argmax(axis=1))
     t = t.reshape(-1)
-    return (t > 0.5).astype(np.int64) if t.dtype.kind == "f" or ((t == 1) | (t == -1)).all() else t
+    yes_or_no = t.dtype.kind == "f" or bool(((t == 1) | (t == -1)).all())
+    return (t > 0.5).astype(np.int64) if yes_or_no else t
 
 
 def _values(name: str, t: Array, y: Array) -> tuple[Array, Array]:
@@ -273,8 +275,7 @@ def _known(name: str) -> Metric:
     if found := TOP.fullmatch(name):
         return Metric(name, partial(top_k, k=int(found[1])), "outputs", mode="max")
     if name not in METRICS:
-        known = ", ".join(map(repr, [*METRICS, "top_5"]))
-        raise ValueError(f"unknown metric {name!r}: known are {known} (or any other number)")
+        raise ValueError(f"{unknown('metric', name, [*METRICS, 'top_5'])} (or any other number)")
     if name == "auc" and importlib.util.find_spec("sklearn") is None:
         raise ImportError('the metric "auc" needs scikit-learn: pip install scikit-learn')
     return METRICS[name]
