@@ -411,8 +411,13 @@ def test_users_classes_are_handed_over(suffix: str, tmp_path: Path, rng: np.rand
     net.save(path)
     assert_equal(net, fastbp.load(path, units=OWN), rng)
     for units, name in ((None, "Scale"), ({"Cubic": Cubic}, "Scale"), ({"Scale": Scale}, "Cubic")):
-        with pytest.raises(ValueError, match=rf"'{name}' is not of this package: hand its class over as units="):
+        with pytest.raises(
+            ValueError, match=rf"'{name}' is not of this package: hand its class over, load\("
+        ) as caught:
             fastbp.load(path, units=units)
+    # The advice of the last message is a line that works.
+    advice = str(caught.value).partition("hand its class over, ")[2]
+    assert_equal(net, eval(advice, {"load": fastbp.load, "path": path} | OWN), rng)
 
 
 @SUFFIX

@@ -154,8 +154,11 @@ class _Maker:
             return cls
         what = " or ".join(KINDS[kind] for kind in kinds)
         if known is self.own and cls is None:
-            hint = f"units={{{_config.shown(name)}: ...}}"
-            raise ValueError(f"the {what} {_config.shown(name)} is not of this package: hand its class over as {hint}")
+            hint = ""
+            if isinstance(name, str) and name.isidentifier():
+                handed = ", ".join(f"{other!r}: {other}" for other in [*self.own, name])
+                hint = f": hand its class over, load(path, units={{{handed}}})"
+            raise ValueError(f"the {what} {_config.shown(name)} is not of this package{hint}")
         names = ", ".join(repr(other) for other, made in sorted(known.items()) if issubclass(made, kinds))
         raise ValueError(f"unknown {what} {_config.shown(name)}: known are {names}")
 

@@ -67,7 +67,7 @@ class ConvertingMixin:
         >>> net = model.to_network()
         >>> net
         Network(Linear(1, 8), ReLU(), Linear(8, 1), loss=MSE(), dtype='float64')
-        >>> bool(np.allclose(net.predict(X)[:, 0], model.predict(X)))
+        >>> bool(np.allclose(net.predict(X), model.predict(X)))
         True
         """
         return network_of(self)
