@@ -136,6 +136,17 @@ def test_a_changed_checkpoint_is_refused_or_loaded_as_it_is(tmp_path: Path) -> N
     assert refused > 1000 and loaded < refused / 4
 
 
+def test_a_network_that_computes_from_adopted_arrays_is_left_alone(tmp_path: Path) -> None:
+    path, net, optimizer = tmp_path / "run.ckpt", network(), adam()
+    fastbp.save_checkpoint(path, net, optimizer)
+    arrays = [values.copy() for values in net.parameters.values()]
+    net.adopt(arrays, in_place=True)
+    before = bits(net, optimizer)
+    with pytest.raises(ValueError, match="computes from adopted arrays"):
+        fastbp.load_checkpoint(path, net, optimizer)
+    assert bits(net, optimizer) == before
+
+
 def average_and_stopping() -> tuple[fastbp.EMA, fastbp.EarlyStopping]:
     return fastbp.EMA(0.5), fastbp.EarlyStopping("loss", patience=5)
 

@@ -78,6 +78,7 @@ OPERATIONS: dict[str, Callable[[Network, Path], object]] = {
     "step": lambda net, path: net.train_step(*batch(), fastbp.Adam()),
     "groups": lambda net, path: net.train_step(*batch(), fastbp.SGD(lr=0.0001, groups=GROUPS)),
     "average": lambda net, path: train(net, average=fastbp.EMA(0.9)),
+    "adopt": lambda net, path: net.adopt([values.copy() for values in net.parameters.values()], in_place=True),
     "state": lambda net, path: net.state,
 }
 

@@ -150,8 +150,8 @@ class NetworkCore:
             self._parameters = ArrayDict(arrays, "parameters")
             self._name_linear()
             self._owns_parameters, self._forward_shape, self._recorded, self._update_made = own, None, None, None
-            for i, unit in enumerate(self.units):
-                unit._take_parameters(part_of(self._parameters, i))
+            for unit, its in zip(self.units, parts_of(self._parameters, len(self.units)), strict=True):
+                unit._take_parameters(its)
             for segment in self._segments:
                 segment.take_parameters()
             if self._whole is not None:

@@ -177,6 +177,7 @@ def load_checkpoint(path: Path, net: NetworkCore, optimizer: Optimizer) -> Check
     0.5
     """
     _check(net, optimizer)
+    net._check_owner()
     tree = read_tree(path)
     check_fits(path, tree, net, optimizer)
     made = Checkpoint(history_of(path, tree), tree.get("extra", {}))

@@ -115,8 +115,8 @@ class Composite(Unit):
 
     def _take_parameters(self, parameters: dict[str, Any]) -> None:
         super()._take_parameters(parameters)
-        for i, unit in enumerate(self.units):
-            unit._take_parameters(part_of(self.parameters, i))
+        for unit, own in zip(self.units, parts_of(self.parameters, len(self.units)), strict=True):
+            unit._take_parameters(own)
 
     def _share_out(self) -> None:
         bind_all(self.units, self.parameters, self.gradients)
