@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -38,6 +39,9 @@ __all__ = [
 
 OURS = "fastbp."
 OURS_BY_NAME: dict[str, type] = {}
+
+# Of classes that were asked for: to inspect one takes longer than all else that is done for a unit in a file.
+_PARAMETERS: weakref.WeakKeyDictionary[type, tuple[inspect.Parameter, ...]] = weakref.WeakKeyDictionary()
 
 MAX_DEPTH = 128  # of units and lists in each other: far beyond any network, far below Python's limit
 
@@ -101,12 +105,10 @@ def instances(value: Any, of: type | tuple[type, ...]) -> Iterator[Any]:
 
 def parameters_of(cls: type) -> tuple[inspect.Parameter, ...]:
     """Return the arguments that a class takes."""
-    return _inspected(cls)
-
-
-@functools.lru_cache(maxsize=256)  # it takes longer than all else that is done for a unit in a file
-def _inspected(cls: type) -> tuple[inspect.Parameter, ...]:
-    return tuple(inspect.signature(cls).parameters.values())
+    found = _PARAMETERS.get(cls)
+    if found is None:
+        found = _PARAMETERS[cls] = tuple(inspect.signature(cls).parameters.values())
+    return found
 
 
 def _attribute(made: Any, parameter: inspect.Parameter) -> Any:

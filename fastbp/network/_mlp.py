@@ -43,8 +43,10 @@ class MLP(Network):
         Of the initial weights; None: another one each time.
     l1, l2 : float
         Penalties on the weights, as `Network`'s.
-    classes, metadata
-        The labels that `predict` returns, and notes of your own, as `Network`'s.
+    classes : array_like, optional
+        The labels that `predict` returns, as `Network`'s.
+    metadata : dict of str to object, optional
+        Notes of your own, as `Network`'s.
 
     Raises
     ------
