@@ -1263,7 +1263,11 @@ BAD_NETWORKS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: fastbp.Network(fastbp.Linear, loss=fastbp.MSE()), TypeError, "unit 0 must be a fastbp.Unit"),
     (lambda: fastbp.Network(np.tanh, loss=fastbp.MSE()), TypeError, "unit 0 must be a fastbp.Unit, got .*ufunc"),
     (lambda: fastbp.Network(fastbp.Linear(3, 2), loss=fastbp.MSE), TypeError, "loss must be a name .*fastbp.Loss"),
-    (lambda: fastbp.Network(fastbp.Linear(3, 2), loss="l2"), ValueError, "unknown loss 'l2': known are 'softmax_nll'"),
+    (
+        lambda: fastbp.Network(fastbp.Linear(3, 2), loss="l2"),
+        ValueError,
+        r"'l2', did you mean 'mse'\? Known are 'softmax_nll'",
+    ),
     (lambda: fastbp.Network([fastbp.Linear(3, 2)], loss="mse"), TypeError, r"pass the units one by one"),
     (
         lambda: fastbp.Network(fastbp.Linear(3, 2), fastbp.Tanh(), fastbp.Linear(3, 2), loss=fastbp.MSE()),
@@ -1282,9 +1286,17 @@ BAD_NETWORKS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: fastbp.MLP([3, True]), TypeError, r"sizes\[1\] must be an integer, got True"),
     (lambda: fastbp.MLP("32"), TypeError, "sizes must be a sequence of integers, got '32'"),
     (lambda: fastbp.MLP(3), TypeError, "sizes must be a sequence of integers, got 3"),
-    (lambda: fastbp.MLP([3, 2], hidden="gelo"), ValueError, f"unknown hidden 'gelo': known are {listed(ACTIVATIONS)}"),
+    (
+        lambda: fastbp.MLP([3, 2], hidden="gelo"),
+        ValueError,
+        f"unknown hidden 'gelo', did you mean 'gelu'. Known are {listed(ACTIVATIONS)}",
+    ),
     (lambda: fastbp.MLP([3, 2], hidden=fastbp.ReLU), TypeError, "hidden must be a name, a unit, or a sequence"),
-    (lambda: fastbp.MLP([3, 2], loss="nll"), ValueError, f"unknown loss 'nll': known are {listed(LOSSES)}"),
+    (
+        lambda: fastbp.MLP([3, 2], loss="nll"),
+        ValueError,
+        f"unknown loss 'nll', did you mean 'softmax_nll'. Known are {listed(LOSSES)}",
+    ),
     (lambda: fastbp.MLP([3, 2], loss=3), TypeError, "loss must be a name .*got 3"),
     (lambda: fastbp.MLP([3, 2], init="gloro"), ValueError, "'gloro'.*glorot_uniform"),
     (lambda: fastbp.MLP([3, 2], dtype="float16"), ValueError, "unknown dtype 'float16': known are 'float32', "),
