@@ -359,9 +359,11 @@ class EarlyStopping(Callback):
         """
         if state["best"] is not None and type(state["best"]) is not float:
             check.real("best of the early stopping", state["best"])
-        for name in ("best_epoch", "waited"):
-            if state[name] is not None or name == "waited":
-                check.integer(f"{name} of the early stopping", state[name], 0, epochs)
+        counts = {"waited": state["waited"], "not_finite": state.get("not_finite", 0)}
+        if (best_epoch := _best_epoch(state)) is not None:
+            counts["best_epoch"] = best_epoch
+        for name, count in counts.items():
+            check.integer(f"{name} of the early stopping", count, 0, epochs)
         if (kept := state["kept"]) is None:
             return
         for name, mine in {"parameters": net.flat_parameters, **net.state}.items():
@@ -373,14 +375,20 @@ class EarlyStopping(Callback):
         """Take back the counters and the best weights."""
         self.best, self.waited, self._kept = state["best"], state["waited"], state["kept"]
         self._not_finite = state.get("not_finite", 0)
-        if "best_epoch" in state:  # a file of a release that counted from 0
-            self.best_epoch = None if state["best_epoch"] is None else state["best_epoch"] + 1
-        else:
-            self.best_epoch = state["best_epoch_from_1"]
+        self.best_epoch = _best_epoch(state)
 
     def __repr__(self) -> str:
         shown = f"{self.metric!r}, patience={self.patience}, min_delta={self.min_delta!r}, mode={self.mode!r}"
         return f"EarlyStopping({shown}, restore_best={self.restore_best})"
+
+
+def _best_epoch(state: Mapping[str, Any]) -> int | None:
+    """Return the number of the best epoch, from 1; None where there was none yet."""
+    if "best_epoch" not in state:
+        number: int | None = state["best_epoch_from_1"]
+        return number
+    # A file of a release that counted from 0.
+    return None if state["best_epoch"] is None else check.integer("best_epoch", state["best_epoch"], 0) + 1
 
 
 def has_batch_end(call: Any) -> bool:
