@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,6 +28,9 @@ FLOAT64: Final[np.dtype[Any]] = np.dtype(np.float64)
 FLOATS: Final = (FLOAT32, FLOAT64)
 REDUCTIONS: Final = ("mean", "sum", "none")
 NETWORK: Final = "the network"
+UNIT: Final = "the unit"  # one that is used alone
+OUTPUT: Final = "the output"  # what a loss that is used alone is given
+ONE_DTYPE: Final = (NETWORK, UNIT, OUTPUT)  # these have one; functions promote
 
 # Candidate solutions that numpy may try before an overlap counts as one; slices and transposes take a handful.
 _OVERLAP_WORK: Final = 10_000
@@ -121,21 +124,94 @@ def float_dtype(name: str, value: object) -> np.dtype[Any]:
 # ---- arrays ----------------------------------------------------------------------------------------------------------
 
 
+class Argument(NamedTuple):
+    """What messages call an argument, and what is typed for it: t of "t of batch 0 of epoch 0"."""
+
+    name: str
+    typed: str
+    of: str  # whose dtype it must have; "": any float
+
+
+def _argument(name: str, x: object, of: str = "") -> Argument:
+    return Argument(name, typed(name, x), of)
+
+
+def typed(name: str, x: object) -> str:
+    """Return what a caller types for the array x: itself, or what makes an array of it."""
+    word = _word(name)
+    if isinstance(x, np.ndarray):
+        return word
+    return f"np.from_dlpack({word})" if _has_dlpack_alone(x) else f"np.asarray({word})"
+
+
+def _word(name: str) -> str:
+    """Return what can be typed: t of "t of batch 0 of epoch 0"; what a user's method returned has no name."""
+    return "it" if name.startswith("what ") else name.split(" ", 1)[0]
+
+
+def _entry(name: str, index: list[int]) -> str:
+    """Return the name of one element: t[0] of batch 0 of epoch 0."""
+    word, space, where = name.partition(" ")
+    return f"{word}{index}{space}{where}"
+
+
 def array(name: str, x: object, dtype: np.dtype[Any] | None = None, of: str = "") -> FloatArray:
     """Return x, an array of float32 or float64; of exactly dtype where that is given (of says whose dtype it is)."""
     if type(x) is np.ndarray and (x.dtype is dtype or (dtype is None and (x.dtype is FLOAT32 or x.dtype is FLOAT64))):
         return x
-    return _array(name, x, dtype, of)
+    return _checked_dtype(name, x, plain(name, x), dtype, of)
 
 
 def matrix(name: str, x: object, dtype: np.dtype[Any] | None = None, of: str = "") -> FloatArray:
     """Return x, an array of two dimensions, with the dtype checked as `array` does."""
-    if type(x) is not np.ndarray or x.dtype is not dtype:
-        x = array(name, x, dtype, of)
-    if x.ndim != 2:
-        hint = f": pass {name}[None] for one row" if x.ndim == 1 else ""
-        raise ValueError(f"{name} has shape {x.shape}, expected 2 dimensions (rows, columns){hint}")
-    return x
+    values = x if type(x) is np.ndarray else plain(name, x)
+    if values.ndim != 2:
+        hint = f": pass {typed(name, x)}[None] for one row" if values.ndim == 1 else ""
+        raise ValueError(f"{name} has shape {values.shape}, expected 2 dimensions (rows, columns){hint}")
+    return values if values.dtype is dtype else _checked_dtype(name, x, values, dtype, of)
+
+
+def _checked_dtype(name: str, x: object, values: NDArray[Any], dtype: np.dtype[Any] | None, of: str) -> FloatArray:
+    """Return values, the array that was made of x."""
+    if values.dtype not in (FLOATS if dtype is None else (dtype,)) or not values.dtype.isnative:
+        raise TypeError(_dtype_message(_argument(name, x, of), values, dtype))
+    return values
+
+
+def promoted(names: Sequence[str], needed: Sequence[object], optional: Sequence[object] = ()) -> tuple[Any, ...]:
+    """Return arrays of one dtype: float64 where one of them is, otherwise float32, which integers and bools take.
+
+    names are those of needed and of optional, which may be None and stay it. An array that has another dtype is copied.
+    """
+    dtype = getattr(needed[0], "dtype", None)
+    if dtype is FLOAT32 or dtype is FLOAT64:
+        for x in needed:
+            if type(x) is not np.ndarray or x.dtype is not dtype:
+                return _promoted(names, needed, optional)
+        for x in optional:
+            if x is not None and (type(x) is not np.ndarray or x.dtype is not dtype):
+                return _promoted(names, needed, optional)
+        return (*needed, *optional)
+    return _promoted(names, needed, optional)
+
+
+def _promoted(names: Sequence[str], needed: Sequence[object], optional: Sequence[object]) -> tuple[Any, ...]:
+    given = [*needed, *optional]
+    arrays = [None if x is None and i >= len(needed) else plain(names[i], x) for i, x in enumerate(given)]
+    floats: list[tuple[str, object, NDArray[Any]]] = []
+    integers: list[tuple[str, object, NDArray[Any]]] = []
+    for name, x, values in zip(names, given, arrays, strict=True):
+        if values is None:
+            continue
+        dtype = values.dtype
+        if not dtype.isnative or (dtype not in FLOATS and dtype.kind not in "iub"):
+            raise TypeError(_dtype_message(_argument(name, x), values))
+        (floats if dtype.kind == "f" else integers).append((name, x, values))
+    if not floats:
+        name, x, values = integers[0]
+        raise TypeError(_dtype_message(_argument(name, x), values))
+    dtype = FLOAT64 if any(values.dtype == FLOAT64 for _, _, values in floats) else FLOAT32
+    return tuple(None if values is None else values.astype(dtype, copy=False) for values in arrays)
 
 
 def shape(name: str, x: FloatArray, expected: tuple[int, ...], why: str) -> None:
@@ -149,51 +225,87 @@ def aligned(x: FloatArray) -> FloatArray:
     return x if x.flags.aligned else x.copy()
 
 
-def _array(name: str, x: object, dtype: np.dtype[Any] | None, of: str) -> FloatArray:
-    """The long way: subclasses and equal dtypes pass, everything else gets its message."""
-    wanted = FLOATS if dtype is None else (dtype,)
-    values = plain(name, x, wanted[0])
-    if values.dtype not in wanted or not values.dtype.isnative:
-        raise TypeError(_dtype_message(name, values.dtype, dtype, of))
+def plain(name: str, x: object) -> NDArray[Any]:
+    """Return x as a numpy array of whatever dtype: without its subclass, or what numpy makes of it.
+
+    Arrays of other libraries, which have `__array__` or `__dlpack__`, are read where they lie.
+    """
+    if type(x) is np.ndarray:
+        return x
+    if isinstance(x, np.ndarray):
+        _refuse_mask(name, x)
+        return np.asarray(x)
+    _refuse_foreign(name, x)
+    message = f"{name} must be a numpy array, got {'None' if x is None else type(x).__name__}"
+    try:
+        values: NDArray[Any] = np.from_dlpack(x) if _has_dlpack_alone(x) else np.asarray(x)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        raise TypeError(f"{message}: {error}") from error
+    if values.ndim == 0 and values.dtype.kind in "OSUV":
+        raise TypeError(message + (f": pass {_word(name)}.toarray()" if hasattr(x, "toarray") else ""))
     return values
 
 
-def plain(name: str, x: object, dtype: np.dtype[Any] = FLOAT32) -> NDArray[Any]:
-    """Return x, a numpy array of whatever dtype, without its subclass; the message proposes dtype."""
-    if type(x) is np.ndarray:
-        return x
-    if not isinstance(x, np.ndarray):
-        came = "None" if x is None else type(x).__name__
-        raise TypeError(f"{name} must be a numpy array, got {came}: pass np.asarray({name}, dtype=np.{dtype.name})")
-    _refuse_mask(name, x)
-    return np.asarray(x)
+def _has_dlpack_alone(x: object) -> bool:
+    return hasattr(x, "__dlpack__") and not hasattr(x, "__array__")
 
 
 def _refuse_mask(name: str, x: NDArray[Any]) -> None:
     """The kernels would read what the mask hides."""
     if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array, expected a plain one: pass {name}.filled(value)")
+        hint = f"pass {_word(name)}.filled(0), or with another number for what is hidden"
+        raise TypeError(f"{name} is a masked array, expected a plain one: {hint}")
 
 
-def _dtype_message(name: str, came: np.dtype[Any], dtype: np.dtype[Any] | None, of: str) -> str:
-    """What came, what was expected, and the hint."""
+# dlpack's numbers of devices whose memory the processor reads: its own, and what CUDA or ROCm have pinned there.
+_READABLE: Final = (1, 3, 11)
+
+
+def _refuse_foreign(name: str, x: object) -> None:
+    """A tensor that records, for which a gradient computed here would be lost; an array on another device."""
+    word = _word(name)
+    if getattr(x, "requires_grad", False) is True:
+        raise TypeError(f"{name} requires grad, but nothing is recorded here: pass {word}.detach()")
+    if hasattr(x, "__dlpack_device__"):
+        device, number = x.__dlpack_device__()
+        if int(device) not in _READABLE:
+            hints = {"cpu": f": pass {word}.cpu()", "get": f": pass {word}.get()"}
+            hint = next((hint for method, hint in hints.items() if hasattr(x, method)), "")
+            where = f"device {number} of dlpack's kind {int(device)}"
+            raise TypeError(f"{name} lies on {where}, expected the processor's memory{hint}")
+
+
+def _dtype_message(argument: Argument, values: NDArray[Any], dtype: np.dtype[Any] | None = None) -> str:
+    """What came, what was expected, and a cure that works."""
+    name, made, of = argument
+    came = values.dtype
     native = came.newbyteorder("=")
-    if dtype is None:
-        message = f"{name} has dtype {came}, expected float32 or float64"
-        target = native if native in FLOATS else FLOAT64 if came.char == "g" else FLOAT32
-    else:
+    target = f"np.{dtype}" if dtype is not None else "np.float32" if came.char in "eF" else "np.float64"
+    if of == NETWORK:
+        target = "net.dtype"
+    message = f"{name} has dtype {came}, expected float32 or float64"
+    if dtype is not None:
         message = f"{name} has dtype {came} but {of or 'the other argument'} is {dtype}"
-        target = dtype
     if came.kind == "c":
-        return f"{message}: pass {name}.real or np.abs({name}), as np.{target}"
-    if native == target:
-        return f'{message} in native byte order: pass {name}.astype({name}.dtype.newbyteorder("="))'
-    # What a user's own unit or loss gave has a description for its name.
-    hint = f"pass {name}.astype(np.{target})" if " " not in name else f"make it with .astype(np.{target})"
-    message = f"{message}: {hint}"
+        return f"{message}: pass {made}.real.astype({target}) for its real part"
+    if native in (FLOATS if dtype is None else (dtype,)) or (native != came and came.kind in "iu"):
+        return f'{message} in native byte order: pass {made}.astype({made}.dtype.newbyteorder("="))'
+    if not _converts(values):
+        return message
+    message += f": make {made} with .astype(np.{dtype})" if made == "it" else f": pass {made}.astype({target})"
     if of == NETWORK and native in FLOATS:
         message += f', or make the network with dtype="{native}"'
     return message
+
+
+def _converts(values: NDArray[Any]) -> bool:
+    """Whether numpy makes floats of these values: of objects and strings it may not."""
+    try:
+        with np.errstate(all="ignore"):
+            values.astype(np.float64)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 # ---- targets and weights ---------------------------------------------------------------------------------------------
@@ -207,84 +319,97 @@ def targets(
     dtype: np.dtype[Any],
     name: str = "t",
     ignored: int | None = None,
+    of: str = NETWORK,
 ) -> NDArray[Any]:
-    """Return targets of a kind that a LossRule names, of so many rows and columns; ignored: one more label."""
+    """Return targets of a kind that a LossRule names, of so many rows and columns; ignored: one more label.
+
+    of says whose dtype rows of targets must have, where they are no integers.
+    """
+    values = plain(name, t)
+    if values.shape == (0,) and not hasattr(t, "dtype"):
+        values = values.astype(np.int64)  # an empty list
+    argument = _argument(name, t, of)
     if ignored is not None:
-        return class_targets(t, rows, columns, dtype, name, ignored)
-    return _TARGETS[kind](t, rows, columns, dtype, name)
+        return _class_targets(values, rows, columns, dtype, argument, ignored)
+    return _TARGETS[kind](values, rows, columns, dtype, argument)
 
 
-def class_targets(
-    t: object, rows: int, columns: int, dtype: np.dtype[Any], name: str = "t", ignored: int | None = None
+def _class_targets(
+    t: NDArray[Any], rows: int, columns: int, dtype: np.dtype[Any], argument: Argument, ignored: int | None = None
 ) -> NDArray[Any]:
     """Return int64 labels (rows,), each a column's number or ignored, or rows (rows, columns) of dtype."""
-    t = _labels_or_array(name, t, dtype)
+    name = argument.name
     if t.ndim == 1:
-        return _labels(name, t, rows, columns, ignored)
+        return _labels(argument, t, rows, columns, ignored)
+    hint = f": pass {argument.typed}.ravel() if these are labels" if t.shape == (rows, 1) else ""
     if ignored is not None:
-        raise ValueError(f"{name} has shape {t.shape}, expected labels of shape {(rows,)}: ignore_index is given")
+        raise ValueError(
+            f"{name} has shape {t.shape}, expected labels of shape {(rows,)}, as ignore_index is given{hint}"
+        )
     if t.shape != (rows, columns):
-        hint = f": pass {name}.ravel() if these are labels" if t.shape == (rows, 1) else ""
         expected = f"labels of shape {(rows,)} or rows of shape {(rows, columns)}"
         raise ValueError(f"{name} has shape {t.shape}, expected {expected}{hint}")
-    return _converted(name, t, dtype)
+    return _converted(argument, t, dtype)
 
 
-def value_targets(t: object, rows: int, columns: int, dtype: np.dtype[Any], name: str = "t") -> NDArray[Any]:
+def _value_targets(t: NDArray[Any], rows: int, columns: int, dtype: np.dtype[Any], argument: Argument) -> NDArray[Any]:
     """Return targets (rows, columns) of dtype; (rows,) stands for (rows, 1). They are never broadcast."""
-    t = _labels_or_array(name, t, dtype)
     fits = t.shape == (rows, columns) or (columns == 1 and t.shape == (rows,))
     if not fits:
         expected = f"{(rows, 1)} or {(rows,)}" if columns == 1 else f"{(rows, columns)}"
-        raise ValueError(f"{name} has shape {t.shape}, expected {expected}")
-    return _converted(name, t, dtype).reshape(rows, columns)
+        raise ValueError(f"{argument.name} has shape {t.shape}, expected {expected}")
+    return _converted(argument, t, dtype).reshape(rows, columns)
 
 
-def probability_targets(t: object, rows: int, columns: int, dtype: np.dtype[Any], name: str = "t") -> NDArray[Any]:
-    """Return targets like value_targets, each in [0, 1]."""
-    values = value_targets(t, rows, columns, dtype, name)
+def _probability_targets(
+    t: NDArray[Any], rows: int, columns: int, dtype: np.dtype[Any], argument: Argument
+) -> NDArray[Any]:
+    """Return targets like _value_targets, each in [0, 1]."""
+    values = _value_targets(t, rows, columns, dtype, argument)
     if values.size and not (values.min() >= 0 and values.max() <= 1):  # a NaN fails both
-        _refuse_value(name, values, (values >= 0) & (values <= 1), "a value in [0, 1]")
+        _refuse_value(argument.name, values, (values >= 0) & (values <= 1), "a value in [0, 1]")
     return values
 
 
-def count_targets(t: object, rows: int, columns: int, dtype: np.dtype[Any], name: str = "t") -> NDArray[Any]:
-    """Return targets like value_targets, each finite and at least 0."""
-    values = value_targets(t, rows, columns, dtype, name)
+def _count_targets(t: NDArray[Any], rows: int, columns: int, dtype: np.dtype[Any], argument: Argument) -> NDArray[Any]:
+    """Return targets like _value_targets, each finite and at least 0."""
+    values = _value_targets(t, rows, columns, dtype, argument)
     if values.size and not (values.min() >= 0 and values.max() < math.inf):
-        _refuse_value(name, values, (values >= 0) & (values < math.inf), "a finite count of at least 0")
+        _refuse_value(argument.name, values, (values >= 0) & (values < math.inf), "a finite count of at least 0")
     return values
 
 
-def sign_targets(t: object, rows: int, columns: int, dtype: np.dtype[Any], name: str = "t") -> NDArray[Any]:
-    """Return int64 labels (rows,) where there are several columns, or targets like value_targets, each -1, 0 or 1."""
-    values = _labels_or_array(name, t, dtype)
-    if values.ndim == 1 and columns > 1:
-        return class_targets(values, rows, columns, dtype, name)
-    values = value_targets(values, rows, columns, dtype, name)
+def _sign_targets(t: NDArray[Any], rows: int, columns: int, dtype: np.dtype[Any], argument: Argument) -> NDArray[Any]:
+    """Return int64 labels (rows,) where there are several columns, or targets like _value_targets, each -1, 0 or 1."""
+    if t.ndim == 1 and columns > 1:
+        return _class_targets(t, rows, columns, dtype, argument)
+    values = _value_targets(t, rows, columns, dtype, argument)
     fine = (values == 1) | (values == 0) | (values == -1)
     if not fine.all():
-        _refuse_value(name, values, fine, "1 for a yes, 0 or -1 for a no")
+        _refuse_value(argument.name, values, fine, "1 for a yes, 0 or -1 for a no")
     return values
 
 
 def _refuse_value(name: str, values: NDArray[Any], fine: NDArray[np.bool_], expected: str) -> None:
     index = np.argwhere(~fine)[0].tolist()
-    raise ValueError(f"{name}{index} is {values[tuple(index)]}, expected {expected}")
+    raise ValueError(f"{_entry(name, index)} is {values[tuple(index)]}, expected {expected}")
 
 
-_TARGETS: Final[dict[str, Callable[[object, int, int, np.dtype[Any], str], NDArray[Any]]]] = {
-    "labels": class_targets,
-    "probabilities": probability_targets,
-    "counts": count_targets,
-    "signs": sign_targets,
-    "values": value_targets,
+_TARGETS: Final[dict[str, Callable[[NDArray[Any], int, int, np.dtype[Any], Argument], NDArray[Any]]]] = {
+    "labels": _class_targets,
+    "probabilities": _probability_targets,
+    "counts": _count_targets,
+    "signs": _sign_targets,
+    "values": _value_targets,
 }
 
 
-def _labels(name: str, t: NDArray[Any], rows: int, columns: int, ignored: int | None = None) -> NDArray[np.int64]:
+def _labels(
+    argument: Argument, t: NDArray[Any], rows: int, columns: int, ignored: int | None = None
+) -> NDArray[np.int64]:
+    name = argument.name
     if t.dtype.kind not in "iu":
-        raise TypeError(f"{name} has dtype {t.dtype}, expected integer labels: pass {name}.astype(np.int64)")
+        raise TypeError(f"{name} has dtype {t.dtype}, expected integer labels{_label_hint(argument, t)}")
     if t.shape[0] != rows:
         raise ValueError(f"{name} has shape {t.shape}, expected {(rows,)}: one label for each row")
     labels = t.astype(np.int64, copy=False)
@@ -296,89 +421,87 @@ def _labels(name: str, t: NDArray[Any], rows: int, columns: int, ignored: int | 
         i = int(np.argmax(wrong))
         if not wrong[i]:
             return labels
-        raise ValueError(f"{name}[{i}] is {t[i]}, expected a label from 0 to {columns - 1} ({columns} classes)")
+        raise ValueError(f"{_entry(name, [i])} is {t[i]}, expected a label from 0 to {columns - 1} ({columns} classes)")
     return labels
 
 
-def _labels_or_array(name: str, t: object, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return t as an array; a list or a Series is welcome where it holds a row of integers or bools."""
-    if isinstance(t, np.ndarray):
-        return plain(name, t)
+def _label_hint(argument: Argument, t: NDArray[Any]) -> str:
+    """How to make labels of what are numbers of classes, or names of classes; values are neither."""
+    if t.dtype.kind in "SU" or (t.dtype.kind == "O" and all(isinstance(label, str | bytes) for label in t)):
+        return f": write classes, {_word(argument.name)} = np.unique({argument.typed}, return_inverse=True)"
     try:
-        values = np.asarray(t)
-    except (TypeError, ValueError):
-        values = np.asarray(None)
-    if values.ndim == 1 and values.dtype.kind in "iub":
-        return values
-    if values.shape == (0,):
-        return values.astype(np.int64)
-    return plain(name, t, dtype)
+        whole = t.dtype.kind != "c" and bool((t.astype(np.int64) == t).all())
+    except (TypeError, ValueError, OverflowError):
+        whole = False
+    return f": pass {argument.typed}.astype(np.int64)" if whole else ""
 
 
-def _converted(name: str, t: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _converted(argument: Argument, t: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return t as dtype: integers and bools, and floats where a function has chosen dtype for all of its arguments."""
     if t.dtype is dtype or (t.dtype == dtype and t.dtype.isnative):
         return t
-    if t.dtype.kind in "iub":
+    if t.dtype.kind in "iub" or (argument.of not in ONE_DTYPE and t.dtype in FLOATS):
         return t.astype(dtype)
-    raise TypeError(_dtype_message(name, t.dtype, dtype, "the output it is compared with"))
+    raise TypeError(_dtype_message(argument, t, dtype))
 
 
 def sample_weights(
-    weight: ArrayLike | None, rows: int, dtype: np.dtype[Any], name: str = "sample_weight"
+    weight: ArrayLike | None, rows: int, dtype: np.dtype[Any], name: str = "sample_weight", of: str = NETWORK
 ) -> FloatArray | None:
-    """Return a weight for each row, finite and not negative, as dtype; None stays None."""
+    """Return a weight for each row, finite and not negative, as dtype; None stays None.
+
+    Lists hold Python numbers, which have no dtype that could be wrong; arrays have one, and of says whose it must be.
+    """
     if weight is None:
         return None
-    values = _weights(name, weight, dtype)
+    values = plain(name, weight)
+    if hasattr(weight, "dtype"):
+        values = aligned(_converted(_argument(name, weight, of), values, dtype))
+    elif values.dtype.kind not in "iubf":
+        raise TypeError(f"{name} must be numbers, one for each row, got {type(weight).__name__}")
+    else:
+        with np.errstate(over="ignore"):  # what overflows to inf is refused as such
+            values = values.astype(dtype)
     if values.shape != (rows,):
-        raise ValueError(f"{name} has shape {values.shape}, expected {(rows,)}: one weight for each row")
+        hint = f", pass {typed(name, weight)}.ravel()" if values.shape in ((rows, 1), (1, rows)) else ""
+        raise ValueError(f"{name} has shape {values.shape}, expected {(rows,)}: one weight for each row{hint}")
     if rows and not (values.min() >= 0 and values.max() < math.inf):  # a NaN fails both
         i = int(np.argmin((values >= 0) & (values < math.inf)))
-        raise ValueError(f"{name}[{i}] is {values[i]}, expected a finite weight of at least 0")
+        raise ValueError(f"{_entry(name, [i])} is {values[i]}, expected a finite weight of at least 0")
     return values
 
 
-def _weights(name: str, weight: object, dtype: np.dtype[Any]) -> FloatArray:
-    """Weights as dtype. Lists hold Python numbers, which have no dtype that could be wrong; arrays do."""
-    if isinstance(weight, np.ndarray):
-        return aligned(_converted(name, plain(name, weight), dtype))
-    try:
-        values = np.asarray(weight)
-    except (TypeError, ValueError):
-        values = np.asarray(None)
-    if values.dtype.kind not in "iubf":
-        raise TypeError(f"{name} must be numbers, one for each row, got {type(weight).__name__}")
-    if hasattr(weight, "dtype"):
-        return _converted(name, values, dtype)
-    with np.errstate(over="ignore"):  # what overflows to inf is refused as such
-        return values.astype(dtype)
-
-
-def divisor(reduction: str, rows: int, weights: FloatArray | None, shares: NDArray[np.float64] | None = None) -> float:
+def divisor(
+    reduction: str,
+    rows: int,
+    weights: FloatArray | None,
+    shares: NDArray[np.float64] | None = None,
+    hint: str = ': pass reduction="sum"',
+) -> float:
     """Return what the sum of the losses is divided by: the rows or the sum of the weights for "mean", otherwise 1.
 
-    shares: what each row counts beside its weight, from the label that it has.
+    shares: what each row counts beside its weight, from the label that it has. hint: what to do where that is nothing.
     """
     if reduction != "mean":
         return 1.0
     if shares is not None and rows:
         if weights is not None:
-            divisor(reduction, rows, weights)
+            divisor(reduction, rows, weights, hint=hint)
             shares = shares * weights
         total = float(np.add.reduce(shares))
         if total > 0 and 0 < 1 / total < math.inf:
             return total
         message = "the rows that are not ignored have the class weights' sum"
-        raise ValueError(f'{message} {total:g}, so that the mean is not defined: pass reduction="sum" or "none"')
+        raise ValueError(f"{message} {total:g}, so that the mean is not defined{hint}")
     if weights is None:
         if rows == 0:
-            raise ValueError('the mean over 0 rows is not defined: pass reduction="sum" or "none", or at least one row')
+            raise ValueError(f"the mean over 0 rows is not defined{hint}")
         return float(rows)
     total = float(np.add.reduce(weights, dtype=np.float64))
     # The gradients are multiplied by 1 / total, which must be a number too.
     if total > 0 and 0 < 1 / total < math.inf:
         return total
-    raise ValueError(f'sample_weight sums to {total}, so that the mean is not defined: pass reduction="sum" or "none"')
+    raise ValueError(f"sample_weight sums to {total}, so that the mean is not defined{hint}")
 
 
 # ---- outputs ---------------------------------------------------------------------------------------------------------
@@ -402,19 +525,23 @@ def output(
     if out is None:
         return np.empty(shape, dtype)
     if not isinstance(out, np.ndarray):
-        raise TypeError(f"{name} must be a numpy array to write into, got {type(out).__name__}")
-    _refuse_mask(name, out)
+        came = type(out).__name__
+        raise TypeError(f"{name} must be a numpy array to write into, got {came}: pass np.empty({shape}, np.{dtype})")
+    hint = f"pass np.empty({shape}, np.{dtype})"
+    if isinstance(out, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, expected a plain one: {hint}")
     if out.dtype != dtype or not out.dtype.isnative:
-        raise TypeError(f"{name} has dtype {out.dtype}, expected {dtype}: pass np.empty({shape}, np.{dtype})")
+        raise TypeError(f"{name} has dtype {out.dtype}, expected {dtype}: {hint}")
     if out.shape != shape:
-        raise ValueError(f"{name} has shape {out.shape}, expected {shape}")
+        raise ValueError(f"{name} has shape {out.shape}, expected {shape}: {hint}")
     if not out.flags.writeable:
-        raise ValueError(f"{name} is read-only, expected a writable array: pass np.empty({shape}, np.{dtype})")
+        raise ValueError(f"{name} is read-only, expected a writable array: {hint}")
     if _overlaps_itself(out):
-        raise ValueError(f"{name} has strides {out.strides} for shape {shape}: several elements share one address")
+        raise ValueError(f"{name} has strides {out.strides}, so that several elements share one address: {hint}")
     for other, x in reads:
-        if x is not None and _shares_memory(out, x):
-            _refuse_overlap(name, out, other, x, in_place)
+        if x is not None and _shares_memory(out, x) and not (in_place and _same_place(out, x)):
+            apart = " without being the same array" if in_place else ""
+            raise ValueError(f"{name} shares memory with {other}{apart}: {hint}")
     return out if out.flags.aligned else np.empty(shape, dtype)
 
 
@@ -436,15 +563,6 @@ def deliver(target: FloatArray, out: FloatArray | None) -> FloatArray:
         return target
     out[...] = target
     return out
-
-
-def _refuse_overlap(name: str, out: NDArray[Any], other: str, x: NDArray[Any], in_place: bool) -> None:
-    if not in_place:
-        raise ValueError(f"{name} shares memory with {other}: pass an array of its own")
-    if not _same_place(out, x):
-        raise ValueError(
-            f"{name} shares memory with {other} without being the same array: pass {other} itself or another"
-        )
 
 
 def _shares_memory(a: NDArray[Any], b: NDArray[Any]) -> bool:

@@ -10,9 +10,11 @@ D. Random numbers follow `--seed`: those of the fixture `rng`, and those of `see
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -281,3 +283,53 @@ def central_differences(f: Callable[[Array], float], x: Array, h: float = 1e-5) 
         down[index] -= h
         gradient[index] = (f(up) - f(down)) / (up[index] - down[index])
     return gradient
+
+
+# ---- the advice of messages ------------------------------------------------------------------------------------------
+
+
+def advice(message: str, names: Iterable[str]) -> tuple[str, str]:
+    """Return the word before the code that a message gives ("pass" or "write"), and the code: the longest there is.
+
+    names are those that the code may use.
+    """
+    for found in re.finditer(r"\b(pass|write) ", message):
+        word, words = found[1], message[found.end() :].split(" ")
+        for n in range(len(words), 0, -1):
+            code = " ".join(words[:n]).rstrip(",;:.")
+            with contextlib.suppress(SyntaxError):
+                tree = ast.parse(f"f({code})" if word == "pass" else code)
+                read = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+                if read - {"f"} <= set(names):
+                    return word, code
+    raise AssertionError(f"no advice that can be typed: {message}")
+
+
+def follow_advice(source: str, names: dict[str, Any], rounds: int = 3) -> list[str]:
+    """Run a call that is refused, do what the message says until it runs, and return the messages.
+
+    "pass CODE" takes the place of the argument that the message names first; "pass NAME=CODE" is one more keyword of
+    the call; "write CODE" is a line of its own before the call.
+    """
+    messages: list[str] = []
+    while True:
+        try:
+            eval(source, names)
+        except (TypeError, ValueError) as error:
+            messages.append(str(error))
+            assert len(messages) <= rounds, f"more than {rounds} rounds: {messages}"
+        else:
+            assert messages, f"{source} is accepted"
+            return messages
+        word, code = advice(messages[-1], names)
+        subject = messages[-1].split(" ", 1)[0]
+        if word == "write":
+            exec(code, names)
+        elif re.match(r"\w+=[^=]", code):
+            source = f"{source.rstrip()[:-1]}, {code})"
+        elif (entry := re.fullmatch(r"(\w+)\[(\d+)\]", subject)) is not None:
+            name, i = entry[1], int(entry[2])
+            names[name] = (*names[name][:i], eval(code, names), *names[name][i + 1 :])
+        else:
+            assert subject in names, f"{messages[-1]!r} does not begin with an argument's name"
+            names[subject] = eval(code, names)

@@ -350,14 +350,18 @@ WRONG_BATCHES: list[tuple[Any, type[Exception], str]] = [
     (
         lambda x, t: (x.astype(np.float32), t),
         TypeError,
-        r"x of batch 1 of epoch 0 has dtype float32 but the network is float64: make it with .astype\(np.float64\)",
+        r"x of batch 1 of epoch 0 has dtype float32 but the network is float64: pass x.astype\(net.dtype\)",
     ),
-    (lambda x, t: (x, t + 3), ValueError, r"t of batch 1 of epoch 0\[0\] is \d, expected a label from 0 to 2"),
+    (lambda x, t: (x, t + 3), ValueError, r"t\[0\] of batch 1 of epoch 0 is \d, expected a label from 0 to 2"),
     (lambda x, t: (x, t, t[:-1]), ValueError, r"sample_weight of batch 1 of epoch 0 has shape \(9,\)"),
     (lambda x, t: x, TypeError, r"batch 1 of epoch 0 must be \(x, t\) or \(x, t, sample_weight\), got ndarray"),
     (lambda x, t: (x,), TypeError, "batch 1 of epoch 0 must be .* got tuple of 1"),
     (lambda x, t: None, TypeError, "batch 1 of epoch 0 must be .* got NoneType"),
-    (lambda x, t: (x.tolist(), t), TypeError, "x of batch 1 of epoch 0 must be a numpy array, got list"),
+    (
+        lambda x, t: ([["a"] * 4] * len(x), t),
+        TypeError,
+        "x of batch 1 of epoch 0 has dtype <U1 but the network is float64",
+    ),
 ]
 
 
@@ -464,7 +468,7 @@ def test_arguments_for_arrays_alone_raise_with_batches() -> None:
             train(net, given, **wrong)
     with pytest.raises(ValueError, match="an iterator can be gone through once, but epochs is 2: give epochs=1"):
         train(net, iter(given))
-    with pytest.raises(TypeError, match="x must be a numpy array, got int"):
+    with pytest.raises(ValueError, match=r"x has shape \(\), expected 2 dimensions"):
         train(net, 3)
 
 

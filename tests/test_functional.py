@@ -482,8 +482,8 @@ def test_a_rule_may_have_options_and_read_its_input(monkeypatch: pytest.MonkeyPa
     assert list(inspect.signature(backward).parameters) == ["dy", "z", "slope", "out"]
     z = np.array([-2.0, 1.0])
     assert_array_equal(backward(np.ones(2), z=z, slope=0.5), [0.5, 1.0])
-    with pytest.raises(TypeError, match="z has dtype float32 but dy is float64"):
-        backward(np.ones(2), z.astype(np.float32))
+    with pytest.raises(TypeError, match="z has dtype float16, expected float32 or float64"):
+        backward(np.ones(2), z.astype(np.float16))
 
 
 @BY_DTYPE
@@ -1019,8 +1019,12 @@ def test_the_fast_path_declines_other_arrays_untouched(dtype: Any, rng: np.rando
         assert_array_equal(a, before)
     c = wide_out[:3]
     for out in ((c, c, None), (None, bias), [None, None, None], (None, None, a[0])):
-        assert _ops.try_linear_backward(a, a, b, True, out) is None
-    assert _ops.try_linear_backward(a, a, b, False, (np.empty_like(a), None, None)) is None
+        assert _ops.try_linear_backward(a, a, b, None, True, out) is None
+    assert _ops.try_linear_backward(a, a, b, None, False, (np.empty_like(a), None, None)) is None
+    for other_bias in (bias[:5], bias[:4].reshape(2, 2), bias[None, None], bias.astype(other), bias.tolist()):
+        assert _ops.try_matmul(a, b, other_bias, None) is None
+        assert _ops.try_linear_backward(a, a, b, other_bias, True, None) is None
+    assert _ops.try_linear_backward(a, a, b, bias[None], True, (None, None, bias.copy())) is None
     assert _ops.try_matmul_backward(a, a, b, (wide_out.reshape(12, 6)[:6], wide_out.reshape(12, 6)[5:11])) is None
 
 

@@ -854,7 +854,7 @@ BAD_TARGETS: list[tuple[Loss, Any, str]] = [
     (fastbp.SquaredHinge(), NAN, "t[1, 2] is nan, expected 1 for a yes, 0 or -1 for a no"),
     (fastbp.KLDiv(), 1.5, "t[1, 2] is 1.5, expected a value in [0, 1]"),
     (fastbp.KLDiv(), -0.5, "t[1, 2] is -0.5, expected a value in [0, 1]"),
-    (fastbp.SoftmaxNLL(ignore_index=1), 0.5, "expected labels of shape (3,): ignore_index is given"),
+    (fastbp.SoftmaxNLL(ignore_index=1), 0.5, "expected labels of shape (3,), as ignore_index is given"),
 ]
 
 

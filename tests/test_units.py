@@ -210,8 +210,8 @@ def test_linear_refuses_invalid_arguments(kwargs: dict[str, Any], error: type[Ex
     [
         (np.ones((2, 4), np.float32), ValueError, r"w has shape \(3, 2\), expected \(4, n\): x has shape \(2, 4\)"),
         (np.ones(3, np.float32), ValueError, r"x has shape \(3,\), expected 2 dimensions .*x\[None\]"),
-        (np.ones((2, 3)), TypeError, "w has dtype float32 but x is float64"),
-        ([[1.0, 2.0, 3.0]], TypeError, r"x must be a numpy array, got list: pass np.asarray\(x"),
+        (np.ones((2, 3)), TypeError, r"x has dtype float64 but the unit is float32: pass x.astype\(np.float32\)"),
+        ([[1.0, 2.0, 3.0]], TypeError, r"x has dtype float64 .*: pass np.asarray\(x\).astype\(np.float32\)"),
     ],
 )
 def test_a_refused_forward_leaves_the_saved_values(x: Any, error: type[Exception], message: str) -> None:

@@ -70,7 +70,7 @@ ACTIVATION_DOC = """Apply the activation {name} to each element.
 
 Parameters
 ----------
-z : ndarray of float32 or float64, any shape
+z : array_like of float32 or float64, any shape
     Any strides.
 {options}out : ndarray of z's dtype and shape, optional
     Where the result goes. Any strides; it may be z itself, and otherwise shares no memory with it.
@@ -83,7 +83,7 @@ y : ndarray of z's dtype and shape
 Raises
 ------
 TypeError
-    An argument is no array of float32 or float64, or the dtypes differ{no_number}.
+    z is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype{no_number}.
 ValueError
     ``out`` has another shape, is read-only or overlaps z{out_of_range}.
 
@@ -104,22 +104,23 @@ dz = dy * dy/dz, where {formula} and {derivative}
 
 Parameters
 ----------
-dy : ndarray of float32 or float64, any shape
+dy : array_like of float32 or float64, any shape
     The gradient at the activation's output. Any strides.
-{saved} : ndarray of dy's dtype and shape
+{saved} : array_like of dy's shape
     The activation's {needs}. Any strides.
-{options}out : ndarray of dy's dtype and shape, optional
+{options}out : ndarray of the result's dtype and dy's shape, optional
     Where the result goes. Any strides; it may be dy or {saved} itself, and otherwise shares no memory with them.
 
 Returns
 -------
-dz : ndarray of dy's dtype and shape
-    ``out``, or a fresh array in C order.
+dz : ndarray of dy's shape
+    ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
 Raises
 ------
 TypeError
-    An argument is no array of float32 or float64, or the dtypes differ{no_number}.
+    An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+    dtype{no_number}.
 ValueError
     The shapes differ, or ``out`` has another shape, is read-only or overlaps an input{out_of_range}.
 
@@ -139,13 +140,13 @@ ACTIVATION = """
 {index} = _ops.activation_index("{name}")
 
 
-def {name}(z: FloatArray, *, {keywords}out: FloatArray | None = None) -> FloatArray:
+def {name}(z: ArrayLike, *, {keywords}out: FloatArray | None = None) -> FloatArray:
 {doc}
 {checks}    done = _ops.try_activation({index}, z, out{values})
     return _calls.activation({index}, z, out{values}) if done is None else done
 
 
-def {name}_backward(dy: FloatArray, {saved}: FloatArray, *, {keywords}out: FloatArray | None = None) -> FloatArray:
+def {name}_backward(dy: ArrayLike, {saved}: ArrayLike, *, {keywords}out: FloatArray | None = None) -> FloatArray:
 {backward_doc}
 {checks}    done = _ops.try_activation_backward({index}, dy, {saved}, out{values})
     return _calls.activation_backward({index}, dy, "{saved}", {saved}, out{values}) if done is None else done
@@ -235,28 +236,29 @@ LOSS_DOC = """Compute {what}, and its gradient.
 
 Parameters
 ----------
-{first} : ndarray of float32 or float64, shape (N, K)
-    The outputs. Any strides.
+{first} : array_like of float32 or float64, shape (N, K)
+    The outputs. Any strides. Of more than two dimensions, (..., K), the leading ones are rows: they stand for N.
 t : {targets}
 sample_weight : array_like, shape (N,), optional
-    A factor for the loss of each row, finite and not negative: {first}'s dtype, integers or bools.
+    A factor for the loss of each row, finite and not negative. A list takes the result's dtype.
 reduction : {{"mean", "sum", "none"}}
     "mean" divides the sum of the rows' losses by N (not by N K), or by the sum of sample_weight. "none" gives the
     loss of each row, and the gradient of their sum. A row's loss is the sum over its columns.
-{options}out : ndarray of {first}'s dtype, shape (N, K), optional
+{options}out : ndarray of the result's dtype, shape (N, K), optional
     Where the gradient goes. Any strides; no memory shared with an argument.
 
 Returns
 -------
-loss : float, or ndarray of {first}'s dtype and shape (N,) for "none"
+loss : float, or ndarray of shape (N,) for "none"
     Summed in float64.
-d{first} : ndarray of {first}'s dtype, shape (N, K)
-    ``out``, or a fresh array in C order.
+d{first} : ndarray, shape (N, K)
+    ``out``, or a fresh array in C order: float64 where {first}, t or sample_weight is, otherwise float32.
 
 Raises
 ------
 TypeError
-    A dtype is wrong, or an option is unknown or of the wrong kind.
+    An argument is complex, of float16, of objects or byte-swapped, none has floats, labels are no integers, ``out`` has
+    not the result's dtype, or an option is unknown or of the wrong kind.
 ValueError
     The reduction is unknown, a shape does not fit, a target or an option is outside of what it may be, a weight is
     negative or not finite, the mean is over nothing (N = 0, or weights that sum to 0), or ``out`` has another shape, is
@@ -282,17 +284,15 @@ Examples
 """
 
 TARGETS = {
-    "labels": "array_like of integers, shape (N,), or ndarray, shape (N, K)\n"
-    "    Labels from 0 to K - 1, or a row of shares for each sample ({first}'s dtype, integers or bools). A share\n"
-    "    of 0 adds 0 to the loss, whatever its output is.",
-    "probabilities": "ndarray, shape (N, K), or (N,) where K = 1\n    In [0, 1]: {first}'s dtype, integers or bools.",
-    "values": "ndarray, shape (N, K), or (N,) where K = 1\n"
-    "    The targets: {first}'s dtype, integers or bools. Never broadcast.",
-    "counts": "ndarray, shape (N, K), or (N,) where K = 1\n"
-    "    Finite and at least 0: {first}'s dtype, integers or bools.",
-    "signs": "ndarray, shape (N, K), or (N,) where K = 1, or array_like of labels, shape (N,), where K > 1\n"
-    "    1 for a yes, 0 or -1 for a no: {first}'s dtype, integers or bools; or labels from 0 to K - 1, each a yes in\n"
-    "    its own column and a no in all others.",
+    "labels": "array_like, shape (N,) or (N, K)\n"
+    "    Integers: labels from 0 to K - 1; or a row of shares for each sample. A share of 0 adds 0 to the loss,\n"
+    "    whatever its output is.",
+    "probabilities": "array_like, shape (N, K), or (N,) where K = 1\n    In [0, 1].",
+    "values": "array_like, shape (N, K), or (N,) where K = 1\n    The targets. Never broadcast.",
+    "counts": "array_like, shape (N, K), or (N,) where K = 1\n    Finite and at least 0.",
+    "signs": "array_like, shape (N, K), or (N,) where K = 1, or labels, shape (N,), where K > 1\n"
+    "    1 for a yes, 0 or -1 for a no; or labels from 0 to K - 1, integers, each a yes in its own column and a no in\n"
+    "    all others.",
 }
 
 LOSS = """
@@ -300,7 +300,7 @@ LOSS = """
 
 
 def {name}(
-    {first}: FloatArray,
+    {first}: ArrayLike,
     t: ArrayLike,
     *,
     sample_weight: ArrayLike | None = None,
@@ -361,7 +361,7 @@ def loss_doc(rule: LossRule, first: str) -> str:
         what=rule.what,
         formula=rule.formula,
         gradient=rule.gradient,
-        targets=TARGETS[rule.targets].format(first=first),
+        targets=TARGETS[rule.targets],
         options=_describe_loss_options(rule),
         notes=_folded(rule.notes),
         source=rule.source,

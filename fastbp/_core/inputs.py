@@ -62,7 +62,7 @@ class Inputs:
         """Return x as the engine takes it, or raise."""
         if self._only is not None and self._only.accepts(x):
             return x  # type: ignore[return-value]
-        values = check.matrix(name, self._as_matrix(x), self.dtype, check.NETWORK)
+        values = check.matrix(name, self._as_matrix(name, x), self.dtype, check.NETWORK)
         if self.n_in is not None and values.shape[1] != self.n_in:
             expected = f"(n, {self.n_in}): the network has {self.n_in} inputs"
             raise ValueError(f"{name} has shape {values.shape}, expected {expected}")
@@ -70,10 +70,11 @@ class Inputs:
             unit.check_input(name, values)
         return values.copy() if self._overwrites(values) else check.aligned(values)
 
-    def _as_matrix(self, x: object) -> object:
+    def _as_matrix(self, name: str, x: object) -> object:
         """Return the rows of what a `Flatten` reads, and indices for an `Embedding` in the network's dtype."""
-        if not self.readers or not isinstance(x, np.ndarray):
+        if not self.readers:
             return x
+        x = check.plain(name, x)
         if isinstance(self.readers[0], Flatten) and x.ndim > 2:
             x = x.reshape(x.shape[0], prod(x.shape[1:]))
         return x.astype(self.dtype) if x.dtype.kind in "iu" and self.takes_indices else x
@@ -118,9 +119,9 @@ class Inputs:
 
     def check_mean(self, t: NDArray[Any], weight: FloatArray | None, rows: int) -> None:
         """Raise where the loss has no mean over these rows: no weight, or only labels that count nothing."""
-        check.divisor("mean", rows, weight)
+        check.divisor("mean", rows, weight, hint="")
         for shares in self._shares(t):
-            check.divisor("mean", rows, weight, shares)
+            check.divisor("mean", rows, weight, shares, hint="")
 
     def _overwrites(self, values: NDArray[Any]) -> bool:
         """Whether an array lies where the next call writes, as what `forward` returned does."""

@@ -1,4 +1,9 @@
-"""The kernels, function by function: numpy arrays in, numpy arrays out.
+"""The kernels, function by function: arrays in, numpy arrays out.
+
+Arguments are what numpy makes arrays of float32 or float64 of: arrays of any strides, lists, and the arrays and tensors
+of other libraries in the processor's memory, read where they lie. Several dtypes are promoted: the result has float64
+where one argument has, otherwise float32. Integers and bools beside floats take the floats' dtype (numpy makes float64
+of int64 beside float32). What has another dtype than the result is copied. ``out`` must have the result's dtype.
 
 `products` has the matrix products and softmax, `units` the units with parameters or random numbers, `made` the
 activations and losses, which are written from the tables of `fastbp.reference`.

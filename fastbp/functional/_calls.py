@@ -8,6 +8,7 @@ of these.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -26,18 +27,43 @@ __all__ = [
     "activation",
     "activation_backward",
     "activation_options",
+    "as_rows",
     "check_columns",
     "loss",
     "option_of",
+    "place",
     "row_loss",
+    "row_shapes",
 ]
+
+Reads = tuple[tuple[str, Any], ...]
+
+
+# ---- leading axes ----------------------------------------------------------------------------------------------------
+
+
+def as_rows(x: FloatArray) -> FloatArray:
+    """Return x as a matrix of its last axis: a view where its other axes can be one."""
+    return x if x.ndim == 2 else x.reshape(prod(x.shape[:-1]), x.shape[-1])
+
+
+def row_shapes(n: int) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes that n values, one for each column, may have; they mean the same."""
+    return (n,), (1, n), (n, 1)
+
+
+def place(out: object, shape: tuple[int, ...], dtype: np.dtype[Any], reads: Reads, name: str = "out") -> FloatArray:
+    """Return the array that a kernel of matrices writes: out where its axes before the last can be one."""
+    target = check.output(out, shape, dtype, reads, name=name)
+    return target if target.ndim <= 2 or target.flags.c_contiguous else np.empty(shape, dtype)
+
 
 # ---- activations -----------------------------------------------------------------------------------------------------
 
 
-def activation(index: int, z: FloatArray, out: FloatArray | None, *options: float) -> FloatArray:
+def activation(index: int, z: Any, out: FloatArray | None, *options: float) -> FloatArray:
     """Compute an activation, by its place in the compiled table, with checked options."""
-    z = check.array("z", z)
+    (z,) = check.promoted(("z",), (z,))
     y = check.output(out, z.shape, z.dtype, (("z", z),), in_place=True)
     # Checked.
     _ops.activation(index, aligned(z), y, *options)
@@ -45,11 +71,10 @@ def activation(index: int, z: FloatArray, out: FloatArray | None, *options: floa
 
 
 def activation_backward(
-    index: int, dy: FloatArray, saved_name: str, saved: FloatArray, out: FloatArray | None, *options: float
+    index: int, dy: Any, saved_name: str, saved: Any, out: FloatArray | None, *options: float
 ) -> FloatArray:
     """Compute the gradient at an activation's input from dy and from its output y or its input z."""
-    dy = check.array("dy", dy)
-    saved = check.array(saved_name, saved, dy.dtype, "dy")
+    dy, saved = check.promoted(("dy", saved_name), (dy, saved))
     if dy.shape != saved.shape:
         raise ValueError(f"dy has shape {dy.shape}, expected {saved.shape}: the shape of {saved_name}")
     dz = check.output(out, dy.shape, dy.dtype, (("dy", dy), (saved_name, saved)), in_place=True)
@@ -104,8 +129,8 @@ PLAIN_LOSSES = {name: _plain_loss(rule) for name, rule in LOSSES.items()}
 def loss(
     rule: LossRule,
     name: str,
-    z: FloatArray,
-    t: Any,
+    z: ArrayLike,
+    t: ArrayLike,
     sample_weight: ArrayLike | None,
     reduction: str,
     out: FloatArray | None,
@@ -118,15 +143,45 @@ def loss(
     """
     check.choice("reduction", reduction, REDUCTIONS)
     options = rule.checked(given)
-    z = check.matrix(name, z)
+    z = _promoted(name, z, t, sample_weight)
+    if z.ndim < 2:
+        hint = f": pass {name}[None] for one row, {name}[:, None] for rows of one output" if z.ndim else ""
+        raise ValueError(f"{name} has shape {z.shape}, expected at least 2 dimensions (rows, columns){hint}")
     if rule.link == "softmax":
         check_columns(name, z)
-    fitted = rule.fit(z.shape[1], **options)
-    t = check.targets(rule.targets, t, z.shape[0], fitted.targets, z.dtype, ignored=fitted.ignored)
-    weights = check.sample_weights(sample_weight, z.shape[0], z.dtype)
-    divisor = check.divisor(reduction, z.shape[0], weights, fitted.shares(t, z.dtype))
+    leading, rows = z.shape[:-1], as_rows(z)
+    if z.ndim > 2:
+        t, sample_weight = _leading_as_one("t", t, leading), _leading_as_one("sample_weight", sample_weight, leading)
+    fitted = rule.fit(z.shape[-1], **options)
+    checked = check.targets(rule.targets, t, len(rows), fitted.targets, z.dtype, ignored=fitted.ignored, of=name)
+    weights = check.sample_weights(sample_weight, len(rows), z.dtype, of=name)
+    divisor = check.divisor(reduction, len(rows), weights, fitted.shares(checked, z.dtype))
     compiled = row_loss(rule, fitted, z.dtype)
-    dz = check.output(out, z.shape, z.dtype, ((name, z), ("t", t), ("sample_weight", weights)))
+    dz = place(out, z.shape, z.dtype, ((name, z), ("t", checked), ("sample_weight", weights)))
     # Checked.
-    value = _ops.loss(compiled, aligned(z), aligned(t), weights, divisor, reduction == "none", dz)
-    return value, deliver(dz, out)
+    each = reduction == "none"
+    value: Any = _ops.loss(compiled, aligned(rows), aligned(checked), weights, divisor, each, dz.reshape(rows.shape))
+    return value.reshape(leading) if each and z.ndim > 2 else value, deliver(dz, out)
+
+
+def _promoted(name: str, z: ArrayLike, t: ArrayLike, weight: ArrayLike | None) -> FloatArray:
+    """Return the outputs in the dtype that they share with floats among targets and weights; a list has no dtype."""
+    dtypes = [check.plain("t", t).dtype]
+    if hasattr(weight, "dtype"):
+        dtypes.append(check.plain("sample_weight", weight).dtype)
+    floats = [np.empty(0, dtype) for dtype in dtypes if dtype in check.FLOATS]
+    values: FloatArray = check.promoted((name, *["t"] * len(floats)), (z, *floats))[0]
+    return values
+
+
+def _leading_as_one(name: str, values: Any, leading: tuple[int, ...]) -> Any:
+    """Return targets or weights whose axes before the outputs' last one have become one."""
+    if values is None:
+        return None
+    array = check.plain(name, values)
+    n = len(leading)
+    if array.shape[:n] != leading:
+        raise ValueError(
+            f"{name} has shape {array.shape}, expected {leading} first: the outputs' axes before their last"
+        )
+    return array.reshape(prod(leading), *array.shape[n:])

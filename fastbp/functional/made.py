@@ -74,14 +74,14 @@ __all__ = [
 _IDENTITY = _ops.activation_index("identity")
 
 
-def identity(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def identity(z: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Apply the activation identity to each element.
 
     y = z
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, any shape
+    z : array_like of float32 or float64, any shape
         Any strides.
     out : ndarray of z's dtype and shape, optional
         Where the result goes. Any strides; it may be z itself, and otherwise shares no memory with it.
@@ -94,7 +94,7 @@ def identity(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        z is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype.
     ValueError
         ``out`` has another shape, is read-only or overlaps z.
 
@@ -112,29 +112,30 @@ def identity(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     return _calls.activation(_IDENTITY, z, out) if done is None else done
 
 
-def identity_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def identity_backward(dy: ArrayLike, y: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Compute the gradient at the input of the activation identity.
 
     dz = dy * dy/dz, where y = z and dy/dz = 1
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, any shape
+    dy : array_like of float32 or float64, any shape
         The gradient at the activation's output. Any strides.
-    y : ndarray of dy's dtype and shape
+    y : array_like of dy's shape
         The activation's output. Any strides.
-    out : ndarray of dy's dtype and shape, optional
+    out : ndarray of the result's dtype and dy's shape, optional
         Where the result goes. Any strides; it may be dy or y itself, and otherwise shares no memory with them.
 
     Returns
     -------
-    dz : ndarray of dy's dtype and shape
-        ``out``, or a fresh array in C order.
+    dz : ndarray of dy's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype.
     ValueError
         The shapes differ, or ``out`` has another shape, is read-only or overlaps an input.
 
@@ -156,14 +157,14 @@ def identity_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | None =
 _SIGMOID = _ops.activation_index("sigmoid")
 
 
-def sigmoid(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def sigmoid(z: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Apply the activation sigmoid to each element.
 
     y = 1 / (1 + exp(-z))
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, any shape
+    z : array_like of float32 or float64, any shape
         Any strides.
     out : ndarray of z's dtype and shape, optional
         Where the result goes. Any strides; it may be z itself, and otherwise shares no memory with it.
@@ -176,7 +177,7 @@ def sigmoid(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        z is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype.
     ValueError
         ``out`` has another shape, is read-only or overlaps z.
 
@@ -194,29 +195,30 @@ def sigmoid(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     return _calls.activation(_SIGMOID, z, out) if done is None else done
 
 
-def sigmoid_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def sigmoid_backward(dy: ArrayLike, y: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Compute the gradient at the input of the activation sigmoid.
 
     dz = dy * dy/dz, where y = 1 / (1 + exp(-z)) and dy/dz = y * (1 - y)
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, any shape
+    dy : array_like of float32 or float64, any shape
         The gradient at the activation's output. Any strides.
-    y : ndarray of dy's dtype and shape
+    y : array_like of dy's shape
         The activation's output. Any strides.
-    out : ndarray of dy's dtype and shape, optional
+    out : ndarray of the result's dtype and dy's shape, optional
         Where the result goes. Any strides; it may be dy or y itself, and otherwise shares no memory with them.
 
     Returns
     -------
-    dz : ndarray of dy's dtype and shape
-        ``out``, or a fresh array in C order.
+    dz : ndarray of dy's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype.
     ValueError
         The shapes differ, or ``out`` has another shape, is read-only or overlaps an input.
 
@@ -238,14 +240,14 @@ def sigmoid_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | None = 
 _LOG_SIGMOID = _ops.activation_index("log_sigmoid")
 
 
-def log_sigmoid(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def log_sigmoid(z: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Apply the activation log_sigmoid to each element.
 
     y = -log(1 + exp(-z))
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, any shape
+    z : array_like of float32 or float64, any shape
         Any strides.
     out : ndarray of z's dtype and shape, optional
         Where the result goes. Any strides; it may be z itself, and otherwise shares no memory with it.
@@ -258,7 +260,7 @@ def log_sigmoid(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        z is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype.
     ValueError
         ``out`` has another shape, is read-only or overlaps z.
 
@@ -276,29 +278,30 @@ def log_sigmoid(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     return _calls.activation(_LOG_SIGMOID, z, out) if done is None else done
 
 
-def log_sigmoid_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def log_sigmoid_backward(dy: ArrayLike, y: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Compute the gradient at the input of the activation log_sigmoid.
 
     dz = dy * dy/dz, where y = -log(1 + exp(-z)) and dy/dz = 1 - exp(y)
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, any shape
+    dy : array_like of float32 or float64, any shape
         The gradient at the activation's output. Any strides.
-    y : ndarray of dy's dtype and shape
+    y : array_like of dy's shape
         The activation's output. Any strides.
-    out : ndarray of dy's dtype and shape, optional
+    out : ndarray of the result's dtype and dy's shape, optional
         Where the result goes. Any strides; it may be dy or y itself, and otherwise shares no memory with them.
 
     Returns
     -------
-    dz : ndarray of dy's dtype and shape
-        ``out``, or a fresh array in C order.
+    dz : ndarray of dy's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype.
     ValueError
         The shapes differ, or ``out`` has another shape, is read-only or overlaps an input.
 
@@ -320,14 +323,14 @@ def log_sigmoid_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | Non
 _TANH = _ops.activation_index("tanh")
 
 
-def tanh(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def tanh(z: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Apply the activation tanh to each element.
 
     y = tanh(z)
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, any shape
+    z : array_like of float32 or float64, any shape
         Any strides.
     out : ndarray of z's dtype and shape, optional
         Where the result goes. Any strides; it may be z itself, and otherwise shares no memory with it.
@@ -340,7 +343,7 @@ def tanh(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        z is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype.
     ValueError
         ``out`` has another shape, is read-only or overlaps z.
 
@@ -358,29 +361,30 @@ def tanh(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     return _calls.activation(_TANH, z, out) if done is None else done
 
 
-def tanh_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def tanh_backward(dy: ArrayLike, y: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Compute the gradient at the input of the activation tanh.
 
     dz = dy * dy/dz, where y = tanh(z) and dy/dz = 1 - y**2
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, any shape
+    dy : array_like of float32 or float64, any shape
         The gradient at the activation's output. Any strides.
-    y : ndarray of dy's dtype and shape
+    y : array_like of dy's shape
         The activation's output. Any strides.
-    out : ndarray of dy's dtype and shape, optional
+    out : ndarray of the result's dtype and dy's shape, optional
         Where the result goes. Any strides; it may be dy or y itself, and otherwise shares no memory with them.
 
     Returns
     -------
-    dz : ndarray of dy's dtype and shape
-        ``out``, or a fresh array in C order.
+    dz : ndarray of dy's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype.
     ValueError
         The shapes differ, or ``out`` has another shape, is read-only or overlaps an input.
 
@@ -402,14 +406,14 @@ def tanh_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | None = Non
 _RELU = _ops.activation_index("relu")
 
 
-def relu(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def relu(z: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Apply the activation relu to each element.
 
     y = max(z, 0)
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, any shape
+    z : array_like of float32 or float64, any shape
         Any strides.
     out : ndarray of z's dtype and shape, optional
         Where the result goes. Any strides; it may be z itself, and otherwise shares no memory with it.
@@ -422,7 +426,7 @@ def relu(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        z is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype.
     ValueError
         ``out`` has another shape, is read-only or overlaps z.
 
@@ -440,29 +444,30 @@ def relu(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     return _calls.activation(_RELU, z, out) if done is None else done
 
 
-def relu_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def relu_backward(dy: ArrayLike, y: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Compute the gradient at the input of the activation relu.
 
     dz = dy * dy/dz, where y = max(z, 0) and dy/dz = 1 where z > 0, else 0
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, any shape
+    dy : array_like of float32 or float64, any shape
         The gradient at the activation's output. Any strides.
-    y : ndarray of dy's dtype and shape
+    y : array_like of dy's shape
         The activation's output. Any strides.
-    out : ndarray of dy's dtype and shape, optional
+    out : ndarray of the result's dtype and dy's shape, optional
         Where the result goes. Any strides; it may be dy or y itself, and otherwise shares no memory with them.
 
     Returns
     -------
-    dz : ndarray of dy's dtype and shape
-        ``out``, or a fresh array in C order.
+    dz : ndarray of dy's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype.
     ValueError
         The shapes differ, or ``out`` has another shape, is read-only or overlaps an input.
 
@@ -484,14 +489,14 @@ def relu_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | None = Non
 _LEAKY_RELU = _ops.activation_index("leaky_relu")
 
 
-def leaky_relu(z: FloatArray, *, slope: float = 0.01, out: FloatArray | None = None) -> FloatArray:
+def leaky_relu(z: ArrayLike, *, slope: float = 0.01, out: FloatArray | None = None) -> FloatArray:
     """Apply the activation leaky_relu to each element.
 
     y = z where z > 0, else slope * z
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, any shape
+    z : array_like of float32 or float64, any shape
         Any strides.
     slope : float, 0 to 1e+30
         The slope where z is negative.
@@ -506,7 +511,7 @@ def leaky_relu(z: FloatArray, *, slope: float = 0.01, out: FloatArray | None = N
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ, or slope is no number.
+        z is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype, or slope is no number.
     ValueError
         ``out`` has another shape, is read-only or overlaps z, or slope is out of its range.
 
@@ -526,31 +531,32 @@ def leaky_relu(z: FloatArray, *, slope: float = 0.01, out: FloatArray | None = N
     return _calls.activation(_LEAKY_RELU, z, out, slope) if done is None else done
 
 
-def leaky_relu_backward(dy: FloatArray, y: FloatArray, *, slope: float = 0.01, out: FloatArray | None = None) -> FloatArray:
+def leaky_relu_backward(dy: ArrayLike, y: ArrayLike, *, slope: float = 0.01, out: FloatArray | None = None) -> FloatArray:
     """Compute the gradient at the input of the activation leaky_relu.
 
     dz = dy * dy/dz, where y = z where z > 0, else slope * z and dy/dz = 1 where z > 0, else slope
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, any shape
+    dy : array_like of float32 or float64, any shape
         The gradient at the activation's output. Any strides.
-    y : ndarray of dy's dtype and shape
+    y : array_like of dy's shape
         The activation's output. Any strides.
     slope : float, 0 to 1e+30
         The slope where z is negative.
-    out : ndarray of dy's dtype and shape, optional
+    out : ndarray of the result's dtype and dy's shape, optional
         Where the result goes. Any strides; it may be dy or y itself, and otherwise shares no memory with them.
 
     Returns
     -------
-    dz : ndarray of dy's dtype and shape
-        ``out``, or a fresh array in C order.
+    dz : ndarray of dy's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ, or slope is no number.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype, or slope is no number.
     ValueError
         The shapes differ, or ``out`` has another shape, is read-only or overlaps an input, or slope is out of its range.
 
@@ -574,14 +580,14 @@ def leaky_relu_backward(dy: FloatArray, y: FloatArray, *, slope: float = 0.01, o
 _ELU = _ops.activation_index("elu")
 
 
-def elu(z: FloatArray, *, alpha: float = 1.0, out: FloatArray | None = None) -> FloatArray:
+def elu(z: ArrayLike, *, alpha: float = 1.0, out: FloatArray | None = None) -> FloatArray:
     """Apply the activation elu to each element.
 
     y = z where z > 0, else alpha * (exp(z) - 1)
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, any shape
+    z : array_like of float32 or float64, any shape
         Any strides.
     alpha : float, 1e-30 to 1e+30
         The limit for large negative z is -alpha.
@@ -596,7 +602,7 @@ def elu(z: FloatArray, *, alpha: float = 1.0, out: FloatArray | None = None) -> 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ, or alpha is no number.
+        z is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype, or alpha is no number.
     ValueError
         ``out`` has another shape, is read-only or overlaps z, or alpha is out of its range.
 
@@ -616,31 +622,32 @@ def elu(z: FloatArray, *, alpha: float = 1.0, out: FloatArray | None = None) -> 
     return _calls.activation(_ELU, z, out, alpha) if done is None else done
 
 
-def elu_backward(dy: FloatArray, y: FloatArray, *, alpha: float = 1.0, out: FloatArray | None = None) -> FloatArray:
+def elu_backward(dy: ArrayLike, y: ArrayLike, *, alpha: float = 1.0, out: FloatArray | None = None) -> FloatArray:
     """Compute the gradient at the input of the activation elu.
 
     dz = dy * dy/dz, where y = z where z > 0, else alpha * (exp(z) - 1) and dy/dz = 1 where z > 0, else y + alpha
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, any shape
+    dy : array_like of float32 or float64, any shape
         The gradient at the activation's output. Any strides.
-    y : ndarray of dy's dtype and shape
+    y : array_like of dy's shape
         The activation's output. Any strides.
     alpha : float, 1e-30 to 1e+30
         The limit for large negative z is -alpha.
-    out : ndarray of dy's dtype and shape, optional
+    out : ndarray of the result's dtype and dy's shape, optional
         Where the result goes. Any strides; it may be dy or y itself, and otherwise shares no memory with them.
 
     Returns
     -------
-    dz : ndarray of dy's dtype and shape
-        ``out``, or a fresh array in C order.
+    dz : ndarray of dy's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ, or alpha is no number.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype, or alpha is no number.
     ValueError
         The shapes differ, or ``out`` has another shape, is read-only or overlaps an input, or alpha is out of its range.
 
@@ -664,14 +671,14 @@ def elu_backward(dy: FloatArray, y: FloatArray, *, alpha: float = 1.0, out: Floa
 _SELU = _ops.activation_index("selu")
 
 
-def selu(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def selu(z: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Apply the activation selu to each element.
 
     y = scale * (z where z > 0, else alpha * (exp(z) - 1)), scale = 1.050701, alpha = 1.673263
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, any shape
+    z : array_like of float32 or float64, any shape
         Any strides.
     out : ndarray of z's dtype and shape, optional
         Where the result goes. Any strides; it may be z itself, and otherwise shares no memory with it.
@@ -684,7 +691,7 @@ def selu(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        z is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype.
     ValueError
         ``out`` has another shape, is read-only or overlaps z.
 
@@ -702,29 +709,30 @@ def selu(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     return _calls.activation(_SELU, z, out) if done is None else done
 
 
-def selu_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def selu_backward(dy: ArrayLike, y: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Compute the gradient at the input of the activation selu.
 
     dz = dy * dy/dz, where y = scale * (z where z > 0, else alpha * (exp(z) - 1)), scale = 1.050701, alpha = 1.673263 and dy/dz = scale where z > 0, else y + scale * alpha
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, any shape
+    dy : array_like of float32 or float64, any shape
         The gradient at the activation's output. Any strides.
-    y : ndarray of dy's dtype and shape
+    y : array_like of dy's shape
         The activation's output. Any strides.
-    out : ndarray of dy's dtype and shape, optional
+    out : ndarray of the result's dtype and dy's shape, optional
         Where the result goes. Any strides; it may be dy or y itself, and otherwise shares no memory with them.
 
     Returns
     -------
-    dz : ndarray of dy's dtype and shape
-        ``out``, or a fresh array in C order.
+    dz : ndarray of dy's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype.
     ValueError
         The shapes differ, or ``out`` has another shape, is read-only or overlaps an input.
 
@@ -746,14 +754,14 @@ def selu_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | None = Non
 _CELU = _ops.activation_index("celu")
 
 
-def celu(z: FloatArray, *, alpha: float = 1.0, out: FloatArray | None = None) -> FloatArray:
+def celu(z: ArrayLike, *, alpha: float = 1.0, out: FloatArray | None = None) -> FloatArray:
     """Apply the activation celu to each element.
 
     y = z where z > 0, else alpha * (exp(z / alpha) - 1)
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, any shape
+    z : array_like of float32 or float64, any shape
         Any strides.
     alpha : float, 1e-30 to 1e+30
         The limit for large negative z is -alpha.
@@ -768,7 +776,7 @@ def celu(z: FloatArray, *, alpha: float = 1.0, out: FloatArray | None = None) ->
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ, or alpha is no number.
+        z is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype, or alpha is no number.
     ValueError
         ``out`` has another shape, is read-only or overlaps z, or alpha is out of its range.
 
@@ -788,31 +796,32 @@ def celu(z: FloatArray, *, alpha: float = 1.0, out: FloatArray | None = None) ->
     return _calls.activation(_CELU, z, out, alpha) if done is None else done
 
 
-def celu_backward(dy: FloatArray, y: FloatArray, *, alpha: float = 1.0, out: FloatArray | None = None) -> FloatArray:
+def celu_backward(dy: ArrayLike, y: ArrayLike, *, alpha: float = 1.0, out: FloatArray | None = None) -> FloatArray:
     """Compute the gradient at the input of the activation celu.
 
     dz = dy * dy/dz, where y = z where z > 0, else alpha * (exp(z / alpha) - 1) and dy/dz = 1 where z > 0, else y / alpha + 1
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, any shape
+    dy : array_like of float32 or float64, any shape
         The gradient at the activation's output. Any strides.
-    y : ndarray of dy's dtype and shape
+    y : array_like of dy's shape
         The activation's output. Any strides.
     alpha : float, 1e-30 to 1e+30
         The limit for large negative z is -alpha.
-    out : ndarray of dy's dtype and shape, optional
+    out : ndarray of the result's dtype and dy's shape, optional
         Where the result goes. Any strides; it may be dy or y itself, and otherwise shares no memory with them.
 
     Returns
     -------
-    dz : ndarray of dy's dtype and shape
-        ``out``, or a fresh array in C order.
+    dz : ndarray of dy's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ, or alpha is no number.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype, or alpha is no number.
     ValueError
         The shapes differ, or ``out`` has another shape, is read-only or overlaps an input, or alpha is out of its range.
 
@@ -836,14 +845,14 @@ def celu_backward(dy: FloatArray, y: FloatArray, *, alpha: float = 1.0, out: Flo
 _GELU = _ops.activation_index("gelu")
 
 
-def gelu(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def gelu(z: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Apply the activation gelu to each element.
 
     y = z * P(z), P(z) = (1 + erf(z / sqrt(2))) / 2
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, any shape
+    z : array_like of float32 or float64, any shape
         Any strides.
     out : ndarray of z's dtype and shape, optional
         Where the result goes. Any strides; it may be z itself, and otherwise shares no memory with it.
@@ -856,7 +865,7 @@ def gelu(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        z is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype.
     ValueError
         ``out`` has another shape, is read-only or overlaps z.
 
@@ -874,29 +883,30 @@ def gelu(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     return _calls.activation(_GELU, z, out) if done is None else done
 
 
-def gelu_backward(dy: FloatArray, z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def gelu_backward(dy: ArrayLike, z: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Compute the gradient at the input of the activation gelu.
 
     dz = dy * dy/dz, where y = z * P(z), P(z) = (1 + erf(z / sqrt(2))) / 2 and dy/dz = P(z) + z * exp(-z**2 / 2) / sqrt(2 * pi)
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, any shape
+    dy : array_like of float32 or float64, any shape
         The gradient at the activation's output. Any strides.
-    z : ndarray of dy's dtype and shape
+    z : array_like of dy's shape
         The activation's input. Any strides.
-    out : ndarray of dy's dtype and shape, optional
+    out : ndarray of the result's dtype and dy's shape, optional
         Where the result goes. Any strides; it may be dy or z itself, and otherwise shares no memory with them.
 
     Returns
     -------
-    dz : ndarray of dy's dtype and shape
-        ``out``, or a fresh array in C order.
+    dz : ndarray of dy's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype.
     ValueError
         The shapes differ, or ``out`` has another shape, is read-only or overlaps an input.
 
@@ -918,14 +928,14 @@ def gelu_backward(dy: FloatArray, z: FloatArray, *, out: FloatArray | None = Non
 _GELU_TANH = _ops.activation_index("gelu_tanh")
 
 
-def gelu_tanh(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def gelu_tanh(z: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Apply the activation gelu_tanh to each element.
 
     y = z * s, s = (1 + tanh(v)) / 2, v = sqrt(2 / pi) * (z + 0.044715 * z**3)
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, any shape
+    z : array_like of float32 or float64, any shape
         Any strides.
     out : ndarray of z's dtype and shape, optional
         Where the result goes. Any strides; it may be z itself, and otherwise shares no memory with it.
@@ -938,7 +948,7 @@ def gelu_tanh(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        z is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype.
     ValueError
         ``out`` has another shape, is read-only or overlaps z.
 
@@ -956,29 +966,30 @@ def gelu_tanh(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     return _calls.activation(_GELU_TANH, z, out) if done is None else done
 
 
-def gelu_tanh_backward(dy: FloatArray, z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def gelu_tanh_backward(dy: ArrayLike, z: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Compute the gradient at the input of the activation gelu_tanh.
 
     dz = dy * dy/dz, where y = z * s, s = (1 + tanh(v)) / 2, v = sqrt(2 / pi) * (z + 0.044715 * z**3) and dy/dz = s + 2 * z * s * (1 - s) * dv/dz
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, any shape
+    dy : array_like of float32 or float64, any shape
         The gradient at the activation's output. Any strides.
-    z : ndarray of dy's dtype and shape
+    z : array_like of dy's shape
         The activation's input. Any strides.
-    out : ndarray of dy's dtype and shape, optional
+    out : ndarray of the result's dtype and dy's shape, optional
         Where the result goes. Any strides; it may be dy or z itself, and otherwise shares no memory with them.
 
     Returns
     -------
-    dz : ndarray of dy's dtype and shape
-        ``out``, or a fresh array in C order.
+    dz : ndarray of dy's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype.
     ValueError
         The shapes differ, or ``out`` has another shape, is read-only or overlaps an input.
 
@@ -1000,14 +1011,14 @@ def gelu_tanh_backward(dy: FloatArray, z: FloatArray, *, out: FloatArray | None 
 _SILU = _ops.activation_index("silu")
 
 
-def silu(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def silu(z: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Apply the activation silu to each element.
 
     y = z * s, s = 1 / (1 + exp(-z))
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, any shape
+    z : array_like of float32 or float64, any shape
         Any strides.
     out : ndarray of z's dtype and shape, optional
         Where the result goes. Any strides; it may be z itself, and otherwise shares no memory with it.
@@ -1020,7 +1031,7 @@ def silu(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        z is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype.
     ValueError
         ``out`` has another shape, is read-only or overlaps z.
 
@@ -1038,29 +1049,30 @@ def silu(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     return _calls.activation(_SILU, z, out) if done is None else done
 
 
-def silu_backward(dy: FloatArray, z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def silu_backward(dy: ArrayLike, z: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Compute the gradient at the input of the activation silu.
 
     dz = dy * dy/dz, where y = z * s, s = 1 / (1 + exp(-z)) and dy/dz = s + z * s * (1 - s)
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, any shape
+    dy : array_like of float32 or float64, any shape
         The gradient at the activation's output. Any strides.
-    z : ndarray of dy's dtype and shape
+    z : array_like of dy's shape
         The activation's input. Any strides.
-    out : ndarray of dy's dtype and shape, optional
+    out : ndarray of the result's dtype and dy's shape, optional
         Where the result goes. Any strides; it may be dy or z itself, and otherwise shares no memory with them.
 
     Returns
     -------
-    dz : ndarray of dy's dtype and shape
-        ``out``, or a fresh array in C order.
+    dz : ndarray of dy's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype.
     ValueError
         The shapes differ, or ``out`` has another shape, is read-only or overlaps an input.
 
@@ -1082,14 +1094,14 @@ def silu_backward(dy: FloatArray, z: FloatArray, *, out: FloatArray | None = Non
 _MISH = _ops.activation_index("mish")
 
 
-def mish(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def mish(z: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Apply the activation mish to each element.
 
     y = z * t, t = tanh(log(1 + exp(z)))
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, any shape
+    z : array_like of float32 or float64, any shape
         Any strides.
     out : ndarray of z's dtype and shape, optional
         Where the result goes. Any strides; it may be z itself, and otherwise shares no memory with it.
@@ -1102,7 +1114,7 @@ def mish(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        z is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype.
     ValueError
         ``out`` has another shape, is read-only or overlaps z.
 
@@ -1120,29 +1132,30 @@ def mish(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     return _calls.activation(_MISH, z, out) if done is None else done
 
 
-def mish_backward(dy: FloatArray, z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def mish_backward(dy: ArrayLike, z: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Compute the gradient at the input of the activation mish.
 
     dz = dy * dy/dz, where y = z * t, t = tanh(log(1 + exp(z))) and dy/dz = t + z * (1 - t**2) / (1 + exp(-z))
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, any shape
+    dy : array_like of float32 or float64, any shape
         The gradient at the activation's output. Any strides.
-    z : ndarray of dy's dtype and shape
+    z : array_like of dy's shape
         The activation's input. Any strides.
-    out : ndarray of dy's dtype and shape, optional
+    out : ndarray of the result's dtype and dy's shape, optional
         Where the result goes. Any strides; it may be dy or z itself, and otherwise shares no memory with them.
 
     Returns
     -------
-    dz : ndarray of dy's dtype and shape
-        ``out``, or a fresh array in C order.
+    dz : ndarray of dy's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype.
     ValueError
         The shapes differ, or ``out`` has another shape, is read-only or overlaps an input.
 
@@ -1164,14 +1177,14 @@ def mish_backward(dy: FloatArray, z: FloatArray, *, out: FloatArray | None = Non
 _SOFTPLUS = _ops.activation_index("softplus")
 
 
-def softplus(z: FloatArray, *, beta: float = 1.0, out: FloatArray | None = None) -> FloatArray:
+def softplus(z: ArrayLike, *, beta: float = 1.0, out: FloatArray | None = None) -> FloatArray:
     """Apply the activation softplus to each element.
 
     y = log(1 + exp(beta * z)) / beta
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, any shape
+    z : array_like of float32 or float64, any shape
         Any strides.
     beta : float, 1e-30 to 1e+30
         The larger, the nearer to relu.
@@ -1186,7 +1199,7 @@ def softplus(z: FloatArray, *, beta: float = 1.0, out: FloatArray | None = None)
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ, or beta is no number.
+        z is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype, or beta is no number.
     ValueError
         ``out`` has another shape, is read-only or overlaps z, or beta is out of its range.
 
@@ -1206,31 +1219,32 @@ def softplus(z: FloatArray, *, beta: float = 1.0, out: FloatArray | None = None)
     return _calls.activation(_SOFTPLUS, z, out, beta) if done is None else done
 
 
-def softplus_backward(dy: FloatArray, y: FloatArray, *, beta: float = 1.0, out: FloatArray | None = None) -> FloatArray:
+def softplus_backward(dy: ArrayLike, y: ArrayLike, *, beta: float = 1.0, out: FloatArray | None = None) -> FloatArray:
     """Compute the gradient at the input of the activation softplus.
 
     dz = dy * dy/dz, where y = log(1 + exp(beta * z)) / beta and dy/dz = 1 - exp(-beta * y)
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, any shape
+    dy : array_like of float32 or float64, any shape
         The gradient at the activation's output. Any strides.
-    y : ndarray of dy's dtype and shape
+    y : array_like of dy's shape
         The activation's output. Any strides.
     beta : float, 1e-30 to 1e+30
         The larger, the nearer to relu.
-    out : ndarray of dy's dtype and shape, optional
+    out : ndarray of the result's dtype and dy's shape, optional
         Where the result goes. Any strides; it may be dy or y itself, and otherwise shares no memory with them.
 
     Returns
     -------
-    dz : ndarray of dy's dtype and shape
-        ``out``, or a fresh array in C order.
+    dz : ndarray of dy's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ, or beta is no number.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype, or beta is no number.
     ValueError
         The shapes differ, or ``out`` has another shape, is read-only or overlaps an input, or beta is out of its range.
 
@@ -1254,14 +1268,14 @@ def softplus_backward(dy: FloatArray, y: FloatArray, *, beta: float = 1.0, out: 
 _SOFTSIGN = _ops.activation_index("softsign")
 
 
-def softsign(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def softsign(z: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Apply the activation softsign to each element.
 
     y = z / (1 + abs(z))
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, any shape
+    z : array_like of float32 or float64, any shape
         Any strides.
     out : ndarray of z's dtype and shape, optional
         Where the result goes. Any strides; it may be z itself, and otherwise shares no memory with it.
@@ -1274,7 +1288,7 @@ def softsign(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        z is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype.
     ValueError
         ``out`` has another shape, is read-only or overlaps z.
 
@@ -1292,29 +1306,30 @@ def softsign(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     return _calls.activation(_SOFTSIGN, z, out) if done is None else done
 
 
-def softsign_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def softsign_backward(dy: ArrayLike, y: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Compute the gradient at the input of the activation softsign.
 
     dz = dy * dy/dz, where y = z / (1 + abs(z)) and dy/dz = (1 - abs(y))**2
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, any shape
+    dy : array_like of float32 or float64, any shape
         The gradient at the activation's output. Any strides.
-    y : ndarray of dy's dtype and shape
+    y : array_like of dy's shape
         The activation's output. Any strides.
-    out : ndarray of dy's dtype and shape, optional
+    out : ndarray of the result's dtype and dy's shape, optional
         Where the result goes. Any strides; it may be dy or y itself, and otherwise shares no memory with them.
 
     Returns
     -------
-    dz : ndarray of dy's dtype and shape
-        ``out``, or a fresh array in C order.
+    dz : ndarray of dy's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype.
     ValueError
         The shapes differ, or ``out`` has another shape, is read-only or overlaps an input.
 
@@ -1336,14 +1351,14 @@ def softsign_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | None =
 _HARD_SIGMOID = _ops.activation_index("hard_sigmoid")
 
 
-def hard_sigmoid(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def hard_sigmoid(z: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Apply the activation hard_sigmoid to each element.
 
     y = min(max(z / 6 + 1 / 2, 0), 1)
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, any shape
+    z : array_like of float32 or float64, any shape
         Any strides.
     out : ndarray of z's dtype and shape, optional
         Where the result goes. Any strides; it may be z itself, and otherwise shares no memory with it.
@@ -1356,7 +1371,7 @@ def hard_sigmoid(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        z is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype.
     ValueError
         ``out`` has another shape, is read-only or overlaps z.
 
@@ -1374,29 +1389,30 @@ def hard_sigmoid(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     return _calls.activation(_HARD_SIGMOID, z, out) if done is None else done
 
 
-def hard_sigmoid_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def hard_sigmoid_backward(dy: ArrayLike, y: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Compute the gradient at the input of the activation hard_sigmoid.
 
     dz = dy * dy/dz, where y = min(max(z / 6 + 1 / 2, 0), 1) and dy/dz = 1 / 6 where 0 < y < 1, else 0
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, any shape
+    dy : array_like of float32 or float64, any shape
         The gradient at the activation's output. Any strides.
-    y : ndarray of dy's dtype and shape
+    y : array_like of dy's shape
         The activation's output. Any strides.
-    out : ndarray of dy's dtype and shape, optional
+    out : ndarray of the result's dtype and dy's shape, optional
         Where the result goes. Any strides; it may be dy or y itself, and otherwise shares no memory with them.
 
     Returns
     -------
-    dz : ndarray of dy's dtype and shape
-        ``out``, or a fresh array in C order.
+    dz : ndarray of dy's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype.
     ValueError
         The shapes differ, or ``out`` has another shape, is read-only or overlaps an input.
 
@@ -1418,14 +1434,14 @@ def hard_sigmoid_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | No
 _HARD_TANH = _ops.activation_index("hard_tanh")
 
 
-def hard_tanh(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def hard_tanh(z: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Apply the activation hard_tanh to each element.
 
     y = min(max(z, -1), 1)
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, any shape
+    z : array_like of float32 or float64, any shape
         Any strides.
     out : ndarray of z's dtype and shape, optional
         Where the result goes. Any strides; it may be z itself, and otherwise shares no memory with it.
@@ -1438,7 +1454,7 @@ def hard_tanh(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        z is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype.
     ValueError
         ``out`` has another shape, is read-only or overlaps z.
 
@@ -1456,29 +1472,30 @@ def hard_tanh(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     return _calls.activation(_HARD_TANH, z, out) if done is None else done
 
 
-def hard_tanh_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def hard_tanh_backward(dy: ArrayLike, y: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Compute the gradient at the input of the activation hard_tanh.
 
     dz = dy * dy/dz, where y = min(max(z, -1), 1) and dy/dz = 1 where -1 < y < 1, else 0
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, any shape
+    dy : array_like of float32 or float64, any shape
         The gradient at the activation's output. Any strides.
-    y : ndarray of dy's dtype and shape
+    y : array_like of dy's shape
         The activation's output. Any strides.
-    out : ndarray of dy's dtype and shape, optional
+    out : ndarray of the result's dtype and dy's shape, optional
         Where the result goes. Any strides; it may be dy or y itself, and otherwise shares no memory with them.
 
     Returns
     -------
-    dz : ndarray of dy's dtype and shape
-        ``out``, or a fresh array in C order.
+    dz : ndarray of dy's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype.
     ValueError
         The shapes differ, or ``out`` has another shape, is read-only or overlaps an input.
 
@@ -1500,14 +1517,14 @@ def hard_tanh_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | None 
 _RELU6 = _ops.activation_index("relu6")
 
 
-def relu6(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def relu6(z: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Apply the activation relu6 to each element.
 
     y = min(max(z, 0), 6)
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, any shape
+    z : array_like of float32 or float64, any shape
         Any strides.
     out : ndarray of z's dtype and shape, optional
         Where the result goes. Any strides; it may be z itself, and otherwise shares no memory with it.
@@ -1520,7 +1537,7 @@ def relu6(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        z is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype.
     ValueError
         ``out`` has another shape, is read-only or overlaps z.
 
@@ -1538,29 +1555,30 @@ def relu6(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     return _calls.activation(_RELU6, z, out) if done is None else done
 
 
-def relu6_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def relu6_backward(dy: ArrayLike, y: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Compute the gradient at the input of the activation relu6.
 
     dz = dy * dy/dz, where y = min(max(z, 0), 6) and dy/dz = 1 where 0 < y < 6, else 0
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, any shape
+    dy : array_like of float32 or float64, any shape
         The gradient at the activation's output. Any strides.
-    y : ndarray of dy's dtype and shape
+    y : array_like of dy's shape
         The activation's output. Any strides.
-    out : ndarray of dy's dtype and shape, optional
+    out : ndarray of the result's dtype and dy's shape, optional
         Where the result goes. Any strides; it may be dy or y itself, and otherwise shares no memory with them.
 
     Returns
     -------
-    dz : ndarray of dy's dtype and shape
-        ``out``, or a fresh array in C order.
+    dz : ndarray of dy's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype.
     ValueError
         The shapes differ, or ``out`` has another shape, is read-only or overlaps an input.
 
@@ -1582,14 +1600,14 @@ def relu6_backward(dy: FloatArray, y: FloatArray, *, out: FloatArray | None = No
 _HARD_SWISH = _ops.activation_index("hard_swish")
 
 
-def hard_swish(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def hard_swish(z: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Apply the activation hard_swish to each element.
 
     y = z * min(max(z / 6 + 1 / 2, 0), 1)
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, any shape
+    z : array_like of float32 or float64, any shape
         Any strides.
     out : ndarray of z's dtype and shape, optional
         Where the result goes. Any strides; it may be z itself, and otherwise shares no memory with it.
@@ -1602,7 +1620,7 @@ def hard_swish(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        z is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype.
     ValueError
         ``out`` has another shape, is read-only or overlaps z.
 
@@ -1620,29 +1638,30 @@ def hard_swish(z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     return _calls.activation(_HARD_SWISH, z, out) if done is None else done
 
 
-def hard_swish_backward(dy: FloatArray, z: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def hard_swish_backward(dy: ArrayLike, z: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Compute the gradient at the input of the activation hard_swish.
 
     dz = dy * dy/dz, where y = z * min(max(z / 6 + 1 / 2, 0), 1) and dy/dz = 0 where z <= -3, 1 where z >= 3, else z / 3 + 1 / 2
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, any shape
+    dy : array_like of float32 or float64, any shape
         The gradient at the activation's output. Any strides.
-    z : ndarray of dy's dtype and shape
+    z : array_like of dy's shape
         The activation's input. Any strides.
-    out : ndarray of dy's dtype and shape, optional
+    out : ndarray of the result's dtype and dy's shape, optional
         Where the result goes. Any strides; it may be dy or z itself, and otherwise shares no memory with them.
 
     Returns
     -------
-    dz : ndarray of dy's dtype and shape
-        ``out``, or a fresh array in C order.
+    dz : ndarray of dy's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype.
     ValueError
         The shapes differ, or ``out`` has another shape, is read-only or overlaps an input.
 
@@ -1665,7 +1684,7 @@ _SOFTMAX_NLL = PLAIN_LOSSES["softmax_nll"]
 
 
 def softmax_nll(
-    z: FloatArray,
+    z: ArrayLike,
     t: ArrayLike,
     *,
     sample_weight: ArrayLike | None = None,
@@ -1682,13 +1701,13 @@ def softmax_nll(
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, shape (N, K)
-        The outputs. Any strides.
-    t : array_like of integers, shape (N,), or ndarray, shape (N, K)
-        Labels from 0 to K - 1, or a row of shares for each sample (z's dtype, integers or bools). A share
-        of 0 adds 0 to the loss, whatever its output is.
+    z : array_like of float32 or float64, shape (N, K)
+        The outputs. Any strides. Of more than two dimensions, (..., K), the leading ones are rows: they stand for N.
+    t : array_like, shape (N,) or (N, K)
+        Integers: labels from 0 to K - 1; or a row of shares for each sample. A share of 0 adds 0 to the loss,
+        whatever its output is.
     sample_weight : array_like, shape (N,), optional
-        A factor for the loss of each row, finite and not negative: z's dtype, integers or bools.
+        A factor for the loss of each row, finite and not negative. A list takes the result's dtype.
     reduction : {"mean", "sum", "none"}
         "mean" divides the sum of the rows' losses by N (not by N K), or by the sum of sample_weight. "none" gives the
         loss of each row, and the gradient of their sum. A row's loss is the sum over its columns.
@@ -1702,20 +1721,21 @@ def softmax_nll(
     clip : float in [0, 0.5), default 0.0
         In the loss's value each probability is taken as at least this and at most 1 less this, so that one row's
         loss cannot be infinite. The gradient is that of the loss without.
-    out : ndarray of z's dtype, shape (N, K), optional
+    out : ndarray of the result's dtype, shape (N, K), optional
         Where the gradient goes. Any strides; no memory shared with an argument.
 
     Returns
     -------
-    loss : float, or ndarray of z's dtype and shape (N,) for "none"
+    loss : float, or ndarray of shape (N,) for "none"
         Summed in float64.
-    dz : ndarray of z's dtype, shape (N, K)
-        ``out``, or a fresh array in C order.
+    dz : ndarray, shape (N, K)
+        ``out``, or a fresh array in C order: float64 where z, t or sample_weight is, otherwise float32.
 
     Raises
     ------
     TypeError
-        A dtype is wrong, or an option is unknown or of the wrong kind.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, labels are no integers, ``out`` has
+        not the result's dtype, or an option is unknown or of the wrong kind.
     ValueError
         The reduction is unknown, a shape does not fit, a target or an option is outside of what it may be, a weight is
         negative or not finite, the mean is over nothing (N = 0, or weights that sum to 0), or ``out`` has another shape, is
@@ -1752,7 +1772,7 @@ _SIGMOID_NLL = PLAIN_LOSSES["sigmoid_nll"]
 
 
 def sigmoid_nll(
-    z: FloatArray,
+    z: ArrayLike,
     t: ArrayLike,
     *,
     sample_weight: ArrayLike | None = None,
@@ -1767,12 +1787,12 @@ def sigmoid_nll(
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, shape (N, K)
-        The outputs. Any strides.
-    t : ndarray, shape (N, K), or (N,) where K = 1
-        In [0, 1]: z's dtype, integers or bools.
+    z : array_like of float32 or float64, shape (N, K)
+        The outputs. Any strides. Of more than two dimensions, (..., K), the leading ones are rows: they stand for N.
+    t : array_like, shape (N, K), or (N,) where K = 1
+        In [0, 1].
     sample_weight : array_like, shape (N,), optional
-        A factor for the loss of each row, finite and not negative: z's dtype, integers or bools.
+        A factor for the loss of each row, finite and not negative. A list takes the result's dtype.
     reduction : {"mean", "sum", "none"}
         "mean" divides the sum of the rows' losses by N (not by N K), or by the sum of sample_weight. "none" gives the
         loss of each row, and the gradient of their sum. A row's loss is the sum over its columns.
@@ -1781,20 +1801,21 @@ def sigmoid_nll(
     clip : float in [0, 0.5), default 0.0
         In the loss's value each probability is taken as at least this and at most 1 less this, so that one row's
         loss cannot be infinite. The gradient is that of the loss without.
-    out : ndarray of z's dtype, shape (N, K), optional
+    out : ndarray of the result's dtype, shape (N, K), optional
         Where the gradient goes. Any strides; no memory shared with an argument.
 
     Returns
     -------
-    loss : float, or ndarray of z's dtype and shape (N,) for "none"
+    loss : float, or ndarray of shape (N,) for "none"
         Summed in float64.
-    dz : ndarray of z's dtype, shape (N, K)
-        ``out``, or a fresh array in C order.
+    dz : ndarray, shape (N, K)
+        ``out``, or a fresh array in C order: float64 where z, t or sample_weight is, otherwise float32.
 
     Raises
     ------
     TypeError
-        A dtype is wrong, or an option is unknown or of the wrong kind.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, labels are no integers, ``out`` has
+        not the result's dtype, or an option is unknown or of the wrong kind.
     ValueError
         The reduction is unknown, a shape does not fit, a target or an option is outside of what it may be, a weight is
         negative or not finite, the mean is over nothing (N = 0, or weights that sum to 0), or ``out`` has another shape, is
@@ -1830,7 +1851,7 @@ _MSE = PLAIN_LOSSES["mse"]
 
 
 def mse(
-    y: FloatArray,
+    y: ArrayLike,
     t: ArrayLike,
     *,
     sample_weight: ArrayLike | None = None,
@@ -1843,29 +1864,30 @@ def mse(
 
     Parameters
     ----------
-    y : ndarray of float32 or float64, shape (N, K)
-        The outputs. Any strides.
-    t : ndarray, shape (N, K), or (N,) where K = 1
-        The targets: y's dtype, integers or bools. Never broadcast.
+    y : array_like of float32 or float64, shape (N, K)
+        The outputs. Any strides. Of more than two dimensions, (..., K), the leading ones are rows: they stand for N.
+    t : array_like, shape (N, K), or (N,) where K = 1
+        The targets. Never broadcast.
     sample_weight : array_like, shape (N,), optional
-        A factor for the loss of each row, finite and not negative: y's dtype, integers or bools.
+        A factor for the loss of each row, finite and not negative. A list takes the result's dtype.
     reduction : {"mean", "sum", "none"}
         "mean" divides the sum of the rows' losses by N (not by N K), or by the sum of sample_weight. "none" gives the
         loss of each row, and the gradient of their sum. A row's loss is the sum over its columns.
-    out : ndarray of y's dtype, shape (N, K), optional
+    out : ndarray of the result's dtype, shape (N, K), optional
         Where the gradient goes. Any strides; no memory shared with an argument.
 
     Returns
     -------
-    loss : float, or ndarray of y's dtype and shape (N,) for "none"
+    loss : float, or ndarray of shape (N,) for "none"
         Summed in float64.
-    dy : ndarray of y's dtype, shape (N, K)
-        ``out``, or a fresh array in C order.
+    dy : ndarray, shape (N, K)
+        ``out``, or a fresh array in C order: float64 where y, t or sample_weight is, otherwise float32.
 
     Raises
     ------
     TypeError
-        A dtype is wrong, or an option is unknown or of the wrong kind.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, labels are no integers, ``out`` has
+        not the result's dtype, or an option is unknown or of the wrong kind.
     ValueError
         The reduction is unknown, a shape does not fit, a target or an option is outside of what it may be, a weight is
         negative or not finite, the mean is over nothing (N = 0, or weights that sum to 0), or ``out`` has another shape, is
@@ -1900,7 +1922,7 @@ _GAUSSIAN_NLL = PLAIN_LOSSES["gaussian_nll"]
 
 
 def gaussian_nll(
-    y: FloatArray,
+    y: ArrayLike,
     t: ArrayLike,
     *,
     sample_weight: ArrayLike | None = None,
@@ -1915,12 +1937,12 @@ def gaussian_nll(
 
     Parameters
     ----------
-    y : ndarray of float32 or float64, shape (N, K)
-        The outputs. Any strides.
-    t : ndarray, shape (N, K), or (N,) where K = 1
-        The targets: y's dtype, integers or bools. Never broadcast.
+    y : array_like of float32 or float64, shape (N, K)
+        The outputs. Any strides. Of more than two dimensions, (..., K), the leading ones are rows: they stand for N.
+    t : array_like, shape (N, K), or (N,) where K = 1
+        The targets. Never broadcast.
     sample_weight : array_like, shape (N,), optional
-        A factor for the loss of each row, finite and not negative: y's dtype, integers or bools.
+        A factor for the loss of each row, finite and not negative. A list takes the result's dtype.
     reduction : {"mean", "sum", "none"}
         "mean" divides the sum of the rows' losses by N (not by N K), or by the sum of sample_weight. "none" gives the
         loss of each row, and the gradient of their sum. A row's loss is the sum over its columns.
@@ -1929,20 +1951,21 @@ def gaussian_nll(
     predict_variance : bool, default False
         The outputs are 2 K columns: K means m, and behind them K logarithms s of variances. The loss is 1/2 sum_k
         [(m_nk - t_nk)**2 exp(-s_nk) + s_nk].
-    out : ndarray of y's dtype, shape (N, K), optional
+    out : ndarray of the result's dtype, shape (N, K), optional
         Where the gradient goes. Any strides; no memory shared with an argument.
 
     Returns
     -------
-    loss : float, or ndarray of y's dtype and shape (N,) for "none"
+    loss : float, or ndarray of shape (N,) for "none"
         Summed in float64.
-    dy : ndarray of y's dtype, shape (N, K)
-        ``out``, or a fresh array in C order.
+    dy : ndarray, shape (N, K)
+        ``out``, or a fresh array in C order: float64 where y, t or sample_weight is, otherwise float32.
 
     Raises
     ------
     TypeError
-        A dtype is wrong, or an option is unknown or of the wrong kind.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, labels are no integers, ``out`` has
+        not the result's dtype, or an option is unknown or of the wrong kind.
     ValueError
         The reduction is unknown, a shape does not fit, a target or an option is outside of what it may be, a weight is
         negative or not finite, the mean is over nothing (N = 0, or weights that sum to 0), or ``out`` has another shape, is
@@ -1980,7 +2003,7 @@ _MAE = PLAIN_LOSSES["mae"]
 
 
 def mae(
-    y: FloatArray,
+    y: ArrayLike,
     t: ArrayLike,
     *,
     sample_weight: ArrayLike | None = None,
@@ -1993,29 +2016,30 @@ def mae(
 
     Parameters
     ----------
-    y : ndarray of float32 or float64, shape (N, K)
-        The outputs. Any strides.
-    t : ndarray, shape (N, K), or (N,) where K = 1
-        The targets: y's dtype, integers or bools. Never broadcast.
+    y : array_like of float32 or float64, shape (N, K)
+        The outputs. Any strides. Of more than two dimensions, (..., K), the leading ones are rows: they stand for N.
+    t : array_like, shape (N, K), or (N,) where K = 1
+        The targets. Never broadcast.
     sample_weight : array_like, shape (N,), optional
-        A factor for the loss of each row, finite and not negative: y's dtype, integers or bools.
+        A factor for the loss of each row, finite and not negative. A list takes the result's dtype.
     reduction : {"mean", "sum", "none"}
         "mean" divides the sum of the rows' losses by N (not by N K), or by the sum of sample_weight. "none" gives the
         loss of each row, and the gradient of their sum. A row's loss is the sum over its columns.
-    out : ndarray of y's dtype, shape (N, K), optional
+    out : ndarray of the result's dtype, shape (N, K), optional
         Where the gradient goes. Any strides; no memory shared with an argument.
 
     Returns
     -------
-    loss : float, or ndarray of y's dtype and shape (N,) for "none"
+    loss : float, or ndarray of shape (N,) for "none"
         Summed in float64.
-    dy : ndarray of y's dtype, shape (N, K)
-        ``out``, or a fresh array in C order.
+    dy : ndarray, shape (N, K)
+        ``out``, or a fresh array in C order: float64 where y, t or sample_weight is, otherwise float32.
 
     Raises
     ------
     TypeError
-        A dtype is wrong, or an option is unknown or of the wrong kind.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, labels are no integers, ``out`` has
+        not the result's dtype, or an option is unknown or of the wrong kind.
     ValueError
         The reduction is unknown, a shape does not fit, a target or an option is outside of what it may be, a weight is
         negative or not finite, the mean is over nothing (N = 0, or weights that sum to 0), or ``out`` has another shape, is
@@ -2050,7 +2074,7 @@ _HUBER = PLAIN_LOSSES["huber"]
 
 
 def huber(
-    y: FloatArray,
+    y: ArrayLike,
     t: ArrayLike,
     *,
     sample_weight: ArrayLike | None = None,
@@ -2064,31 +2088,32 @@ def huber(
 
     Parameters
     ----------
-    y : ndarray of float32 or float64, shape (N, K)
-        The outputs. Any strides.
-    t : ndarray, shape (N, K), or (N,) where K = 1
-        The targets: y's dtype, integers or bools. Never broadcast.
+    y : array_like of float32 or float64, shape (N, K)
+        The outputs. Any strides. Of more than two dimensions, (..., K), the leading ones are rows: they stand for N.
+    t : array_like, shape (N, K), or (N,) where K = 1
+        The targets. Never broadcast.
     sample_weight : array_like, shape (N,), optional
-        A factor for the loss of each row, finite and not negative: y's dtype, integers or bools.
+        A factor for the loss of each row, finite and not negative. A list takes the result's dtype.
     reduction : {"mean", "sum", "none"}
         "mean" divides the sum of the rows' losses by N (not by N K), or by the sum of sample_weight. "none" gives the
         loss of each row, and the gradient of their sum. A row's loss is the sum over its columns.
     delta : float, default 1.0
         Where the loss turns from a parabola to a line.
-    out : ndarray of y's dtype, shape (N, K), optional
+    out : ndarray of the result's dtype, shape (N, K), optional
         Where the gradient goes. Any strides; no memory shared with an argument.
 
     Returns
     -------
-    loss : float, or ndarray of y's dtype and shape (N,) for "none"
+    loss : float, or ndarray of shape (N,) for "none"
         Summed in float64.
-    dy : ndarray of y's dtype, shape (N, K)
-        ``out``, or a fresh array in C order.
+    dy : ndarray, shape (N, K)
+        ``out``, or a fresh array in C order: float64 where y, t or sample_weight is, otherwise float32.
 
     Raises
     ------
     TypeError
-        A dtype is wrong, or an option is unknown or of the wrong kind.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, labels are no integers, ``out`` has
+        not the result's dtype, or an option is unknown or of the wrong kind.
     ValueError
         The reduction is unknown, a shape does not fit, a target or an option is outside of what it may be, a weight is
         negative or not finite, the mean is over nothing (N = 0, or weights that sum to 0), or ``out`` has another shape, is
@@ -2124,7 +2149,7 @@ _QUANTILE = PLAIN_LOSSES["quantile"]
 
 
 def quantile(
-    y: FloatArray,
+    y: ArrayLike,
     t: ArrayLike,
     *,
     sample_weight: ArrayLike | None = None,
@@ -2138,32 +2163,33 @@ def quantile(
 
     Parameters
     ----------
-    y : ndarray of float32 or float64, shape (N, K)
-        The outputs. Any strides.
-    t : ndarray, shape (N, K), or (N,) where K = 1
-        The targets: y's dtype, integers or bools. Never broadcast.
+    y : array_like of float32 or float64, shape (N, K)
+        The outputs. Any strides. Of more than two dimensions, (..., K), the leading ones are rows: they stand for N.
+    t : array_like, shape (N, K), or (N,) where K = 1
+        The targets. Never broadcast.
     sample_weight : array_like, shape (N,), optional
-        A factor for the loss of each row, finite and not negative: y's dtype, integers or bools.
+        A factor for the loss of each row, finite and not negative. A list takes the result's dtype.
     reduction : {"mean", "sum", "none"}
         "mean" divides the sum of the rows' losses by N (not by N K), or by the sum of sample_weight. "none" gives the
         loss of each row, and the gradient of their sum. A row's loss is the sum over its columns.
     q : float, or sequence of float, default 0.5
         The quantile, between 0 and 1. Of Q quantiles the outputs have K Q columns: the first Q are those of the
         first target, in the order of q.
-    out : ndarray of y's dtype, shape (N, K), optional
+    out : ndarray of the result's dtype, shape (N, K), optional
         Where the gradient goes. Any strides; no memory shared with an argument.
 
     Returns
     -------
-    loss : float, or ndarray of y's dtype and shape (N,) for "none"
+    loss : float, or ndarray of shape (N,) for "none"
         Summed in float64.
-    dy : ndarray of y's dtype, shape (N, K)
-        ``out``, or a fresh array in C order.
+    dy : ndarray, shape (N, K)
+        ``out``, or a fresh array in C order: float64 where y, t or sample_weight is, otherwise float32.
 
     Raises
     ------
     TypeError
-        A dtype is wrong, or an option is unknown or of the wrong kind.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, labels are no integers, ``out`` has
+        not the result's dtype, or an option is unknown or of the wrong kind.
     ValueError
         The reduction is unknown, a shape does not fit, a target or an option is outside of what it may be, a weight is
         negative or not finite, the mean is over nothing (N = 0, or weights that sum to 0), or ``out`` has another shape, is
@@ -2199,7 +2225,7 @@ _POISSON_NLL = PLAIN_LOSSES["poisson_nll"]
 
 
 def poisson_nll(
-    z: FloatArray,
+    z: ArrayLike,
     t: ArrayLike,
     *,
     sample_weight: ArrayLike | None = None,
@@ -2212,29 +2238,30 @@ def poisson_nll(
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, shape (N, K)
-        The outputs. Any strides.
-    t : ndarray, shape (N, K), or (N,) where K = 1
-        Finite and at least 0: z's dtype, integers or bools.
+    z : array_like of float32 or float64, shape (N, K)
+        The outputs. Any strides. Of more than two dimensions, (..., K), the leading ones are rows: they stand for N.
+    t : array_like, shape (N, K), or (N,) where K = 1
+        Finite and at least 0.
     sample_weight : array_like, shape (N,), optional
-        A factor for the loss of each row, finite and not negative: z's dtype, integers or bools.
+        A factor for the loss of each row, finite and not negative. A list takes the result's dtype.
     reduction : {"mean", "sum", "none"}
         "mean" divides the sum of the rows' losses by N (not by N K), or by the sum of sample_weight. "none" gives the
         loss of each row, and the gradient of their sum. A row's loss is the sum over its columns.
-    out : ndarray of z's dtype, shape (N, K), optional
+    out : ndarray of the result's dtype, shape (N, K), optional
         Where the gradient goes. Any strides; no memory shared with an argument.
 
     Returns
     -------
-    loss : float, or ndarray of z's dtype and shape (N,) for "none"
+    loss : float, or ndarray of shape (N,) for "none"
         Summed in float64.
-    dz : ndarray of z's dtype, shape (N, K)
-        ``out``, or a fresh array in C order.
+    dz : ndarray, shape (N, K)
+        ``out``, or a fresh array in C order: float64 where z, t or sample_weight is, otherwise float32.
 
     Raises
     ------
     TypeError
-        A dtype is wrong, or an option is unknown or of the wrong kind.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, labels are no integers, ``out`` has
+        not the result's dtype, or an option is unknown or of the wrong kind.
     ValueError
         The reduction is unknown, a shape does not fit, a target or an option is outside of what it may be, a weight is
         negative or not finite, the mean is over nothing (N = 0, or weights that sum to 0), or ``out`` has another shape, is
@@ -2270,7 +2297,7 @@ _HINGE = PLAIN_LOSSES["hinge"]
 
 
 def hinge(
-    z: FloatArray,
+    z: ArrayLike,
     t: ArrayLike,
     *,
     sample_weight: ArrayLike | None = None,
@@ -2283,30 +2310,31 @@ def hinge(
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, shape (N, K)
-        The outputs. Any strides.
-    t : ndarray, shape (N, K), or (N,) where K = 1, or array_like of labels, shape (N,), where K > 1
-        1 for a yes, 0 or -1 for a no: z's dtype, integers or bools; or labels from 0 to K - 1, each a yes in
-        its own column and a no in all others.
+    z : array_like of float32 or float64, shape (N, K)
+        The outputs. Any strides. Of more than two dimensions, (..., K), the leading ones are rows: they stand for N.
+    t : array_like, shape (N, K), or (N,) where K = 1, or labels, shape (N,), where K > 1
+        1 for a yes, 0 or -1 for a no; or labels from 0 to K - 1, integers, each a yes in its own column and a no in
+        all others.
     sample_weight : array_like, shape (N,), optional
-        A factor for the loss of each row, finite and not negative: z's dtype, integers or bools.
+        A factor for the loss of each row, finite and not negative. A list takes the result's dtype.
     reduction : {"mean", "sum", "none"}
         "mean" divides the sum of the rows' losses by N (not by N K), or by the sum of sample_weight. "none" gives the
         loss of each row, and the gradient of their sum. A row's loss is the sum over its columns.
-    out : ndarray of z's dtype, shape (N, K), optional
+    out : ndarray of the result's dtype, shape (N, K), optional
         Where the gradient goes. Any strides; no memory shared with an argument.
 
     Returns
     -------
-    loss : float, or ndarray of z's dtype and shape (N,) for "none"
+    loss : float, or ndarray of shape (N,) for "none"
         Summed in float64.
-    dz : ndarray of z's dtype, shape (N, K)
-        ``out``, or a fresh array in C order.
+    dz : ndarray, shape (N, K)
+        ``out``, or a fresh array in C order: float64 where z, t or sample_weight is, otherwise float32.
 
     Raises
     ------
     TypeError
-        A dtype is wrong, or an option is unknown or of the wrong kind.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, labels are no integers, ``out`` has
+        not the result's dtype, or an option is unknown or of the wrong kind.
     ValueError
         The reduction is unknown, a shape does not fit, a target or an option is outside of what it may be, a weight is
         negative or not finite, the mean is over nothing (N = 0, or weights that sum to 0), or ``out`` has another shape, is
@@ -2342,7 +2370,7 @@ _SQUARED_HINGE = PLAIN_LOSSES["squared_hinge"]
 
 
 def squared_hinge(
-    z: FloatArray,
+    z: ArrayLike,
     t: ArrayLike,
     *,
     sample_weight: ArrayLike | None = None,
@@ -2355,30 +2383,31 @@ def squared_hinge(
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, shape (N, K)
-        The outputs. Any strides.
-    t : ndarray, shape (N, K), or (N,) where K = 1, or array_like of labels, shape (N,), where K > 1
-        1 for a yes, 0 or -1 for a no: z's dtype, integers or bools; or labels from 0 to K - 1, each a yes in
-        its own column and a no in all others.
+    z : array_like of float32 or float64, shape (N, K)
+        The outputs. Any strides. Of more than two dimensions, (..., K), the leading ones are rows: they stand for N.
+    t : array_like, shape (N, K), or (N,) where K = 1, or labels, shape (N,), where K > 1
+        1 for a yes, 0 or -1 for a no; or labels from 0 to K - 1, integers, each a yes in its own column and a no in
+        all others.
     sample_weight : array_like, shape (N,), optional
-        A factor for the loss of each row, finite and not negative: z's dtype, integers or bools.
+        A factor for the loss of each row, finite and not negative. A list takes the result's dtype.
     reduction : {"mean", "sum", "none"}
         "mean" divides the sum of the rows' losses by N (not by N K), or by the sum of sample_weight. "none" gives the
         loss of each row, and the gradient of their sum. A row's loss is the sum over its columns.
-    out : ndarray of z's dtype, shape (N, K), optional
+    out : ndarray of the result's dtype, shape (N, K), optional
         Where the gradient goes. Any strides; no memory shared with an argument.
 
     Returns
     -------
-    loss : float, or ndarray of z's dtype and shape (N,) for "none"
+    loss : float, or ndarray of shape (N,) for "none"
         Summed in float64.
-    dz : ndarray of z's dtype, shape (N, K)
-        ``out``, or a fresh array in C order.
+    dz : ndarray, shape (N, K)
+        ``out``, or a fresh array in C order: float64 where z, t or sample_weight is, otherwise float32.
 
     Raises
     ------
     TypeError
-        A dtype is wrong, or an option is unknown or of the wrong kind.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, labels are no integers, ``out`` has
+        not the result's dtype, or an option is unknown or of the wrong kind.
     ValueError
         The reduction is unknown, a shape does not fit, a target or an option is outside of what it may be, a weight is
         negative or not finite, the mean is over nothing (N = 0, or weights that sum to 0), or ``out`` has another shape, is
@@ -2413,7 +2442,7 @@ _KL_DIV = PLAIN_LOSSES["kl_div"]
 
 
 def kl_div(
-    z: FloatArray,
+    z: ArrayLike,
     t: ArrayLike,
     *,
     sample_weight: ArrayLike | None = None,
@@ -2426,29 +2455,30 @@ def kl_div(
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, shape (N, K)
-        The outputs. Any strides.
-    t : ndarray, shape (N, K), or (N,) where K = 1
-        In [0, 1]: z's dtype, integers or bools.
+    z : array_like of float32 or float64, shape (N, K)
+        The outputs. Any strides. Of more than two dimensions, (..., K), the leading ones are rows: they stand for N.
+    t : array_like, shape (N, K), or (N,) where K = 1
+        In [0, 1].
     sample_weight : array_like, shape (N,), optional
-        A factor for the loss of each row, finite and not negative: z's dtype, integers or bools.
+        A factor for the loss of each row, finite and not negative. A list takes the result's dtype.
     reduction : {"mean", "sum", "none"}
         "mean" divides the sum of the rows' losses by N (not by N K), or by the sum of sample_weight. "none" gives the
         loss of each row, and the gradient of their sum. A row's loss is the sum over its columns.
-    out : ndarray of z's dtype, shape (N, K), optional
+    out : ndarray of the result's dtype, shape (N, K), optional
         Where the gradient goes. Any strides; no memory shared with an argument.
 
     Returns
     -------
-    loss : float, or ndarray of z's dtype and shape (N,) for "none"
+    loss : float, or ndarray of shape (N,) for "none"
         Summed in float64.
-    dz : ndarray of z's dtype, shape (N, K)
-        ``out``, or a fresh array in C order.
+    dz : ndarray, shape (N, K)
+        ``out``, or a fresh array in C order: float64 where z, t or sample_weight is, otherwise float32.
 
     Raises
     ------
     TypeError
-        A dtype is wrong, or an option is unknown or of the wrong kind.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, labels are no integers, ``out`` has
+        not the result's dtype, or an option is unknown or of the wrong kind.
     ValueError
         The reduction is unknown, a shape does not fit, a target or an option is outside of what it may be, a weight is
         negative or not finite, the mean is over nothing (N = 0, or weights that sum to 0), or ``out`` has another shape, is

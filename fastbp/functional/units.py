@@ -7,16 +7,19 @@ C. A backward function takes what the forward one took, and computes once more w
    deviation cost less than carrying them about. The network's engine keeps them.
 """
 
+# mypy: allow-redefinition
+
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fastbp import _ops
 from fastbp import _validate as check
 from fastbp._validate import FloatArray, deliver
+from fastbp.functional._calls import as_rows, row_shapes
 from fastbp.random import Philox
 
 __all__ = [
@@ -45,29 +48,28 @@ LARGEST_CODE = {4: 2**24, 8: 2**53}  # up to here every integer is a float of so
 # ---- what they share -------------------------------------------------------------------------------------------------
 
 
-def _matrix(name: str, x: object, dtype: np.dtype[Any] | None = None, of: str = "") -> FloatArray:
-    """Return x, a matrix with columns."""
-    values = check.matrix(name, x, dtype, of)
-    if values.shape[1] == 0:
-        raise ValueError(f"{name} has shape {values.shape}, expected at least one column")
-    return values
+def _rows_of(name: str, x: FloatArray) -> FloatArray:
+    """Return x, which has columns, as a matrix: its axes before the last are rows."""
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError(f"{name} has shape {x.shape}, expected at least one column on the last axis")
+    return as_rows(x)
 
 
-def _pair(dy: object, x: object, x_name: str = "x") -> tuple[FloatArray, FloatArray]:
-    """Return the gradient at an output and the input, both of one shape and dtype."""
-    dy = _matrix("dy", dy)
-    x = _matrix(x_name, x, dy.dtype, "dy")
+def _pair(dy: FloatArray, x: FloatArray, x_name: str = "x") -> tuple[FloatArray, FloatArray]:
+    """Return the rows of the gradient at an output and of the input, both of one shape."""
+    rows = _rows_of(x_name, x)
     check.shape("dy", dy, x.shape, f"the shape of {x_name}")
-    return dy, x
+    return as_rows(dy), rows
 
 
-def _row(name: str, v: object, x: FloatArray, of: str = "x") -> FloatArray | None:
-    """Return v, one number for each column of x, side by side; None stays None."""
+def _row(name: str, v: FloatArray | None, n: int) -> FloatArray | None:
+    """Return v, one number for each of n columns, side by side; None stays None."""
     if v is None:
         return None
-    values = check.array(name, v, x.dtype, of)
-    check.shape(name, values, x.shape[1:], f"one value for each column of {of}")
-    return np.require(values, requirements=["C", "A"])
+    if v.shape not in row_shapes(n):
+        expected = "{}, {} or {}".format(*row_shapes(n))
+        raise ValueError(f"{name} has shape {v.shape}, expected {expected}: one value for each column of x")
+    return np.require(v, requirements=["C", "A"])
 
 
 def _dense(x: FloatArray) -> FloatArray:
@@ -118,10 +120,26 @@ def _deliver(places: tuple[FloatArray | None, ...], given: tuple[Any, ...]) -> t
     return tuple(None if p is None else deliver(p, out) for p, out in zip(places, given, strict=True))
 
 
-def _scale_and_shift(scale: object, shift: object, x: FloatArray) -> tuple[FloatArray | None, FloatArray | None]:
+def _gradients(
+    name: str,
+    dy: FloatArray,
+    x: FloatArray,
+    places: tuple[Any, ...],
+    parameters: tuple[FloatArray | None, ...],
+    *more: Any,
+) -> None:
+    """Compute the gradients at x and at the parameters into places, of whatever shapes these have."""
+    dx, *others = places
+    flat = tuple(None if place is None else place.reshape(-1) for place in others)
+    _ops.unit_gradients(name, _dense(dy), _rows(x), as_rows(dx), parameters, flat, *more)
+
+
+def _scale_and_shift(
+    scale: FloatArray | None, shift: FloatArray | None, n: int
+) -> tuple[FloatArray | None, FloatArray | None]:
     if scale is None and shift is not None:
-        raise ValueError("shift is given without scale: pass a scale of ones")
-    return _row("scale", scale, x), _row("shift", shift, x)
+        raise ValueError(f"shift is given without scale: pass scale=np.ones({n}, np.{shift.dtype})")
+    return _row("scale", scale, n), _row("shift", shift, n)
 
 
 def _eps(eps: object) -> float:
@@ -132,9 +150,9 @@ def _eps(eps: object) -> float:
 
 
 def layer_norm(
-    x: FloatArray,
-    scale: FloatArray | None = None,
-    shift: FloatArray | None = None,
+    x: ArrayLike,
+    scale: ArrayLike | None = None,
+    shift: ArrayLike | None = None,
     *,
     eps: float = 1e-5,
     out: FloatArray | None = None,
@@ -145,24 +163,25 @@ def layer_norm(
 
     Parameters
     ----------
-    x : ndarray of float32 or float64, shape (n, m)
-        A sample in each row; n may be 0. Any strides; copied where a row's elements do not lie side by side.
-    scale, shift : ndarray of x's dtype, shape (m,), optional
+    x : array_like of float32 or float64, shape (..., m)
+        A sample in each row; there may be none. Any strides; copied where a row's elements do not lie side by side.
+    scale, shift : array_like, shape (m,), (1, m) or (m, 1), optional
         None: 1 and 0. There is no shift without a scale.
     eps : float, optional
         Added to the variance for numerical stability; >= 0.
-    out : ndarray of x's dtype and shape, optional
+    out : ndarray of the result's dtype and shape, optional
         Where the result goes. Any strides; it may be x itself, and otherwise shares no memory with an input.
 
     Returns
     -------
-    y : ndarray of x's dtype and shape
-        ``out``, or a fresh array in C order.
+    y : ndarray of x's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype.
     ValueError
         The shapes do not fit, eps is below 0, or ``out`` has another shape, is read-only or overlaps an input.
 
@@ -177,17 +196,18 @@ def layer_norm(
     array([[-1.,  1.],
            [-1.,  1.]])
     """
-    x = _matrix("x", x)
-    scale, shift = _scale_and_shift(scale, shift, x)
+    x, scale, shift = check.promoted(("x", "scale", "shift"), (x,), (scale, shift))
+    rows = _rows_of("x", x)
+    parameters = _scale_and_shift(scale, shift, rows.shape[1])
     options = (_eps(eps),)
     y = _place(out, x.shape, x.dtype, (("scale", scale), ("shift", shift)), (("x", x),))
     # Checked.
-    _ops.unit("layer_norm", _rows(x), y, (scale, shift), (), options)
+    _ops.unit("layer_norm", _rows(rows), as_rows(y), parameters, (), options)
     return deliver(y, out)
 
 
 def layer_norm_backward(
-    dy: FloatArray, x: FloatArray, scale: FloatArray | None = None, *, eps: float = 1e-5, out: Out3 | None = None
+    dy: ArrayLike, x: ArrayLike, scale: ArrayLike | None = None, *, eps: float = 1e-5, out: Out3 | None = None
 ) -> tuple[FloatArray, FloatArray | None, FloatArray | None]:
     """Return the gradients at the input, the scale and the shift of a layer norm.
 
@@ -196,11 +216,11 @@ def layer_norm_backward(
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, shape (n, m)
+    dy : array_like of float32 or float64, shape (..., m)
         The gradient at y. Any strides.
-    x : ndarray of dy's dtype and shape
+    x : array_like of dy's shape
         The input. Any strides.
-    scale : ndarray of dy's dtype, shape (m,), optional
+    scale : array_like, shape (m,), (1, m) or (m, 1), optional
         As for `layer_norm`; None: there are no gradients at scale and shift.
     eps : float, optional
         As for `layer_norm`.
@@ -209,15 +229,17 @@ def layer_norm_backward(
 
     Returns
     -------
-    dx : ndarray of dy's dtype and shape
+    dx : ndarray of dy's shape
         The gradient at x.
-    dscale, dshift : ndarray of dy's dtype, shape (m,), or None
-        The gradients at scale and shift. All are those of ``out``, or fresh arrays in C order.
+    dscale, dshift : ndarray of scale's shape, or None
+        The gradients at scale and shift. All are those of ``out``, or fresh arrays in C order: float64 where an
+        argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, the dtypes differ, or ``out`` is no tuple.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` is no tuple of
+        arrays of the results' dtype.
     ValueError
         The shapes do not fit, eps is below 0, or an array of ``out`` has another shape, is read-only or overlaps.
 
@@ -232,15 +254,16 @@ def layer_norm_backward(
     >>> dscale.round(3), dshift
     (array([-1.,  2.]), array([1., 2.]))
     """
-    dy, x = _pair(dy, x)
-    scale = _row("scale", scale, x, "dy")
+    dy, x, scale = check.promoted(("dy", "x", "scale"), (dy, x), (scale,))
+    dys, rows = _pair(dy, x)
+    factors = _row("scale", scale, rows.shape[1])
     options = (_eps(eps),)
-    columns = None if scale is None else x.shape[1:]
+    columns = None if scale is None else scale.shape
     shapes = (x.shape, columns, columns)
     same: Named = (("dy", dy), ("x", x))
     given, places = _places(out, ("dx", "dscale", "dshift"), shapes, dy.dtype, (("scale", scale),), same)
     # Checked.
-    _ops.unit_gradients("layer_norm", _dense(dy), _rows(x), places[0], (scale, None), places[1:], (), options)
+    _gradients("layer_norm", dys, rows, places, (factors, None), (), options)
     dx, dscale, dshift = _deliver(places, given)
     return dx, dscale, dshift
 
@@ -249,7 +272,7 @@ def layer_norm_backward(
 
 
 def rms_norm(
-    x: FloatArray, scale: FloatArray | None = None, *, eps: float | None = None, out: FloatArray | None = None
+    x: ArrayLike, scale: ArrayLike | None = None, *, eps: float | None = None, out: FloatArray | None = None
 ) -> FloatArray:
     """Divide each row by its root mean square, then scale each column.
 
@@ -257,24 +280,25 @@ def rms_norm(
 
     Parameters
     ----------
-    x : ndarray of float32 or float64, shape (n, m)
-        A sample in each row; n may be 0. Any strides; copied where a row's elements do not lie side by side.
-    scale : ndarray of x's dtype, shape (m,), optional
+    x : array_like of float32 or float64, shape (..., m)
+        A sample in each row; there may be none. Any strides; copied where a row's elements do not lie side by side.
+    scale : array_like, shape (m,), (1, m) or (m, 1), optional
         None: 1.
     eps : float, optional
         0 or more; None: the dtype's own (2**-23 or 2**-52), as torch has it.
-    out : ndarray of x's dtype and shape, optional
+    out : ndarray of the result's dtype and shape, optional
         Where the result goes. Any strides; it may be x itself, and otherwise shares no memory with an input.
 
     Returns
     -------
-    y : ndarray of x's dtype and shape
-        ``out``, or a fresh array in C order.
+    y : ndarray of x's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype.
     ValueError
         The shapes do not fit, eps is below 0, or ``out`` has another shape, is read-only or overlaps an input.
 
@@ -288,17 +312,18 @@ def rms_norm(
     >>> fastbp.rms_norm(np.array([[1.0, 7.0]])).round(4)
     array([[0.2, 1.4]])
     """
-    x = _matrix("x", x)
-    scale = _row("scale", scale, x)
+    x, scale = check.promoted(("x", "scale"), (x,), (scale,))
+    rows = _rows_of("x", x)
+    factors = _row("scale", scale, rows.shape[1])
     options = (OWN_EPS if eps is None else _eps(eps),)
     y = _place(out, x.shape, x.dtype, (("scale", scale),), (("x", x),))
     # Checked.
-    _ops.unit("rms_norm", _rows(x), y, (scale,), (), options)
+    _ops.unit("rms_norm", _rows(rows), as_rows(y), (factors,), (), options)
     return deliver(y, out)
 
 
 def rms_norm_backward(
-    dy: FloatArray, x: FloatArray, scale: FloatArray | None = None, *, eps: float | None = None, out: Out2 | None = None
+    dy: ArrayLike, x: ArrayLike, scale: ArrayLike | None = None, *, eps: float | None = None, out: Out2 | None = None
 ) -> tuple[FloatArray, FloatArray | None]:
     """Return the gradients at the input and the scale of an rms norm.
 
@@ -307,11 +332,11 @@ def rms_norm_backward(
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, shape (n, m)
+    dy : array_like of float32 or float64, shape (..., m)
         The gradient at y. Any strides.
-    x : ndarray of dy's dtype and shape
+    x : array_like of dy's shape
         The input. Any strides.
-    scale : ndarray of dy's dtype, shape (m,), optional
+    scale : array_like, shape (m,), (1, m) or (m, 1), optional
         As for `rms_norm`; None: there is no gradient at it.
     eps : float, optional
         As for `rms_norm`.
@@ -320,15 +345,17 @@ def rms_norm_backward(
 
     Returns
     -------
-    dx : ndarray of dy's dtype and shape
+    dx : ndarray of dy's shape
         The gradient at x.
-    dscale : ndarray of dy's dtype, shape (m,), or None
-        The gradient at scale. Both are those of ``out``, or fresh arrays in C order.
+    dscale : ndarray of scale's shape, or None
+        The gradient at scale. Both are those of ``out``, or fresh arrays in C order: float64 where an
+        argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, the dtypes differ, or ``out`` is no tuple.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` is no tuple of
+        arrays of the results' dtype.
     ValueError
         The shapes do not fit, eps is below 0, or an array of ``out`` has another shape, is read-only or overlaps.
 
@@ -343,14 +370,15 @@ def rms_norm_backward(
     >>> dx.round(3), dscale.round(3)
     (array([[ 0.14, -0.02]]), array([0.2, 2.8]))
     """
-    dy, x = _pair(dy, x)
-    scale = _row("scale", scale, x, "dy")
+    dy, x, scale = check.promoted(("dy", "x", "scale"), (dy, x), (scale,))
+    dys, rows = _pair(dy, x)
+    factors = _row("scale", scale, rows.shape[1])
     options = (OWN_EPS if eps is None else _eps(eps),)
-    shapes = (x.shape, None if scale is None else x.shape[1:])
+    shapes = (x.shape, None if scale is None else scale.shape)
     same: Named = (("dy", dy), ("x", x))
     given, places = _places(out, ("dx", "dscale"), shapes, dy.dtype, (("scale", scale),), same)
     # Checked.
-    _ops.unit_gradients("rms_norm", _dense(dy), _rows(x), places[0], (scale,), places[1:], (), options)
+    _gradients("rms_norm", dys, rows, places, (factors,), (), options)
     dx, dscale = _deliver(places, given)
     return dx, dscale
 
@@ -359,12 +387,12 @@ def rms_norm_backward(
 
 
 def batch_norm(
-    x: FloatArray,
-    scale: FloatArray | None = None,
-    shift: FloatArray | None = None,
+    x: ArrayLike,
+    scale: ArrayLike | None = None,
+    shift: ArrayLike | None = None,
     *,
-    mean: FloatArray | None = None,
-    variance: FloatArray | None = None,
+    mean: ArrayLike | None = None,
+    variance: ArrayLike | None = None,
     training: bool = True,
     momentum: float = 0.1,
     eps: float = 1e-5,
@@ -378,12 +406,12 @@ def batch_norm(
 
     Parameters
     ----------
-    x : ndarray of float32 or float64, shape (n, m)
+    x : array_like of float32 or float64, shape (..., m)
         A sample in each row, two or more in training. Any strides; copied where a row's elements do not lie side by
         side.
-    scale, shift : ndarray of x's dtype, shape (m,), optional
+    scale, shift : array_like, shape (m,), (1, m) or (m, 1), optional
         None: 1 and 0. There is no shift without a scale.
-    mean, variance : ndarray of x's dtype, shape (m,), optional
+    mean, variance : array_like, shape (m,), (1, m) or (m, 1), optional
         The running moments, both or none: in training they are updated in place, otherwise they are read.
     training : bool, optional
         Which moments count.
@@ -391,18 +419,19 @@ def batch_norm(
         From 0 to 1.
     eps : float, optional
         0 or more.
-    out : ndarray of x's dtype and shape, optional
+    out : ndarray of the result's dtype and shape, optional
         Where the result goes. Any strides; it may be x itself, and otherwise shares no memory with an input.
 
     Returns
     -------
-    y : ndarray of x's dtype and shape
-        ``out``, or a fresh array in C order.
+    y : ndarray of x's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype.
     ValueError
         The shapes do not fit, there are fewer than two rows to train with, or no running moments to evaluate with; a
         number is out of its range; ``out`` has another shape, is read-only or overlaps an input.
@@ -422,22 +451,31 @@ def batch_norm(
     >>> mean, variance  # a tenth of the way to 2 and 2
     (array([0.2]), array([1.1]))
     """
-    x = _matrix("x", x)
-    scale, shift = _scale_and_shift(scale, shift, x)
-    state = _running(mean, variance, x, training)
+    names = ("x", "scale", "shift", "mean", "variance")
+    kept: tuple[Any, Any] = (mean, variance)
+    x, scale, shift, mean, variance = check.promoted(names, (x,), (scale, shift, mean, variance))
+    rows = _rows_of("x", x)
+    parameters = _scale_and_shift(scale, shift, rows.shape[1])
+    state = _running(mean, variance, rows, training)
+    if training:
+        _check_updated(kept)
     options = (_eps(eps), check.real("momentum", momentum, at_least=0, at_most=1))
     reads: Named = (("scale", scale), ("shift", shift), ("mean", mean), ("variance", variance))
+    if training:
+        reads = (*reads, ("mean", kept[0]), ("variance", kept[1]))
     y = _place(out, x.shape, x.dtype, reads, (("x", x),))
     # Checked.
-    _ops.unit("batch_norm", _rows(x), y, (scale, shift), state, options, training)
-    if training and mean is not None and variance is not None:
-        for kept, new in ((mean, state[0]), (variance, state[1])):
-            if kept is not new:
-                kept[...] = new
+    _ops.unit("batch_norm", _rows(rows), as_rows(y), parameters, state, options, training)
+    if training:
+        for old, new in zip(kept, state, strict=True):
+            if old is not None and new is not None and old is not new:
+                old[...] = new.reshape(old.shape)
     return deliver(y, out)
 
 
-def _running(mean: Any, variance: Any, x: FloatArray, training: bool) -> tuple[FloatArray | None, FloatArray | None]:
+def _running(
+    mean: FloatArray | None, variance: FloatArray | None, x: FloatArray, training: bool
+) -> tuple[FloatArray | None, FloatArray | None]:
     """Return the running moments as the kernel takes them."""
     if (mean is None) != (variance is None):
         raise ValueError("mean and variance go together: pass both or neither")
@@ -445,22 +483,32 @@ def _running(mean: Any, variance: Any, x: FloatArray, training: bool) -> tuple[F
         raise ValueError(f"x has shape {x.shape}, expected at least 2 rows: a batch of training has a variance")
     if not training and mean is None:
         raise ValueError("mean and variance are None, expected the running moments: only training takes the batch's")
-    state = _row("mean", mean, x), _row("variance", variance, x)
+    return _row("mean", mean, x.shape[1]), _row("variance", variance, x.shape[1])
+
+
+def _check_updated(moments: tuple[Any, Any]) -> None:
+    """Training writes into the running moments: they must be arrays that keep what it writes."""
+    mean, variance = moments
     for name, values in (("mean", mean), ("variance", variance)):
-        if training and values is not None and not values.flags.writeable:
-            raise ValueError(f"{name} is read-only, expected a writable array: training updates it")
-    if training and mean is not None and np.may_share_memory(mean, variance) and np.shares_memory(mean, variance):
-        raise ValueError("mean shares memory with variance: pass arrays of their own")
-    return state
+        if values is None:
+            continue
+        if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
+            came = values.dtype if isinstance(values, np.ndarray) else type(values).__name__
+            hint = f"pass np.array({name}, np.float64), which training updates"
+            raise TypeError(f"{name} must be an array of float32 or float64, got {came}: {hint}")
+        if not values.flags.writeable:
+            raise ValueError(f"{name} is read-only, expected what training can update: pass {name}.copy()")
+    if mean is not None and np.may_share_memory(mean, variance) and np.shares_memory(mean, variance):
+        raise ValueError("mean shares memory with variance: pass mean.copy()")
 
 
 def batch_norm_backward(
-    dy: FloatArray,
-    x: FloatArray,
-    scale: FloatArray | None = None,
+    dy: ArrayLike,
+    x: ArrayLike,
+    scale: ArrayLike | None = None,
     *,
-    mean: FloatArray | None = None,
-    variance: FloatArray | None = None,
+    mean: ArrayLike | None = None,
+    variance: ArrayLike | None = None,
     training: bool = True,
     eps: float = 1e-5,
     out: Out3 | None = None,
@@ -473,13 +521,13 @@ def batch_norm_backward(
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, shape (n, m)
+    dy : array_like of float32 or float64, shape (..., m)
         The gradient at y. Any strides.
-    x : ndarray of dy's dtype and shape
+    x : array_like of dy's shape
         The input. Any strides.
-    scale : ndarray of dy's dtype, shape (m,), optional
+    scale : array_like, shape (m,), (1, m) or (m, 1), optional
         As for `batch_norm`; None: there are no gradients at scale and shift.
-    mean, variance : ndarray of dy's dtype, shape (m,), optional
+    mean, variance : array_like, shape (m,), (1, m) or (m, 1), optional
         The running moments: read where there is no training.
     training : bool, optional
         As for `batch_norm`.
@@ -490,15 +538,17 @@ def batch_norm_backward(
 
     Returns
     -------
-    dx : ndarray of dy's dtype and shape
+    dx : ndarray of dy's shape
         The gradient at x.
-    dscale, dshift : ndarray of dy's dtype, shape (m,), or None
-        The gradients at scale and shift. All are those of ``out``, or fresh arrays in C order.
+    dscale, dshift : ndarray of scale's shape, or None
+        The gradients at scale and shift. All are those of ``out``, or fresh arrays in C order: float64 where an
+        argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, the dtypes differ, or ``out`` is no tuple.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` is no tuple of
+        arrays of the results' dtype.
     ValueError
         The shapes do not fit, there are fewer than two rows in training, or no running moments without; a number is
         out of its range; an array of ``out`` has another shape, is read-only or overlaps.
@@ -516,20 +566,20 @@ def batch_norm_backward(
     >>> dx.round(4).ravel(), dscale, dshift
     (array([ 0.4082, -0.8165,  0.4082]), array([0.]), array([2.]))
     """
-    dy, x = _pair(dy, x)
-    scale = _row("scale", scale, x, "dy")
-    state = _running(mean, variance, x, training)
+    names = ("dy", "x", "scale", "mean", "variance")
+    dy, x, scale, mean, variance = check.promoted(names, (dy, x), (scale, mean, variance))
+    dys, rows = _pair(dy, x)
+    factors = _row("scale", scale, rows.shape[1])
+    state = _running(mean, variance, rows, training)
     options = (_eps(eps), 0.0)
-    columns = None if scale is None else x.shape[1:]
+    columns = None if scale is None else scale.shape
     shapes = (x.shape, columns, columns)
     reads: Named = (("scale", scale), ("mean", mean), ("variance", variance))
     same: Named = (("dy", dy), ("x", x))
     given, places = _places(out, ("dx", "dscale", "dshift"), shapes, dy.dtype, reads, same)
     read = (None, None) if training else state  # the moments do not move once more
     # Checked.
-    _ops.unit_gradients(
-        "batch_norm", _dense(dy), _rows(x), places[0], (scale, None), places[1:], read, options, training
-    )
+    _gradients("batch_norm", dys, rows, places, (factors, None), read, options, training)
     dx, dscale, dshift = _deliver(places, given)
     return dx, dscale, dshift
 
@@ -538,7 +588,7 @@ def batch_norm_backward(
 
 
 def dropout(
-    x: FloatArray,
+    x: ArrayLike,
     p: float,
     *,
     seed: int,
@@ -554,7 +604,7 @@ def dropout(
 
     Parameters
     ----------
-    x : ndarray of float32 or float64, shape (n, m)
+    x : array_like of float32 or float64, shape (..., m)
         Any strides; copied where a row's elements do not lie side by side.
     p : float
         From 0 to 1.
@@ -572,7 +622,8 @@ def dropout(
     Raises
     ------
     TypeError
-        x is no array of float32 or float64, or a number is none.
+        x is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype; or a number is
+        none.
     ValueError
         p is outside [0, 1], another number out of its range, or ``out`` has another shape, is read-only or overlaps x.
 
@@ -597,27 +648,28 @@ def dropout(
     >>> fastbp.dropout(x[1:], 0.5, seed=0, first_row=1)
     array([[2., 0., 0., 0., 0., 0.]])
     """
-    x = _matrix("x", x)
-    options, position = _rng_position(p, seed, stream, step, first_row, x)
+    (x,) = check.promoted(("x",), (x,))
+    rows = _rows_of("x", x)
+    options, position = _rng_position(p, seed, stream, step, first_row, len(rows))
     y = _place(out, x.shape, x.dtype, (), (("x", x),))
     # Checked.
-    _ops.unit("dropout", _rows(x), y, (), (), options, True, position)
+    _ops.unit("dropout", _rows(rows), as_rows(y), (), (), options, True, position)
     return deliver(y, out)
 
 
 def _rng_position(
-    p: object, seed: object, stream: object, step: object, first_row: object, x: FloatArray
+    p: object, seed: object, stream: object, step: object, first_row: object, rows: int
 ) -> tuple[tuple[float], tuple[int, int, int, int]]:
     key = Philox(seed, stream)  # type: ignore[arg-type]  # which it checks
     if seed is None:
         raise TypeError("seed must be an integer, got None")
-    most = 2**32 - max(x.shape[0], 1)
+    most = 2**32 - max(rows, 1)
     numbers = check.integer("step", step, 0, 2**64 - 1), check.integer("first_row", first_row, 0, most)
     return (check.real("p", p, at_least=0, at_most=1),), (key.seed, key.stream, *numbers)
 
 
 def dropout_backward(
-    dy: FloatArray,
+    dy: ArrayLike,
     p: float,
     *,
     seed: int,
@@ -632,7 +684,7 @@ def dropout_backward(
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, shape (n, m)
+    dy : array_like of float32 or float64, shape (..., m)
         The gradient at y. Any strides; copied where a row's elements do not lie side by side.
     p : float
         As for `dropout`.
@@ -649,7 +701,8 @@ def dropout_backward(
     Raises
     ------
     TypeError
-        dy is no array of float32 or float64, or a number is none.
+        dy is complex, of float16, of objects, of integers or byte-swapped, or ``out`` has not its dtype; or a number is
+        none.
     ValueError
         p is outside [0, 1], another number out of its range, or ``out`` has another shape, is read-only or overlaps dy.
 
@@ -664,41 +717,43 @@ def dropout_backward(
     >>> fastbp.dropout_backward(np.ones((1, 6)), 0.5, seed=0)
     array([[2., 0., 0., 0., 2., 0.]])
     """
-    dy = _matrix("dy", dy)
-    options, position = _rng_position(p, seed, stream, step, first_row, dy)
+    (dy,) = check.promoted(("dy",), (dy,))
+    rows = _rows_of("dy", dy)
+    options, position = _rng_position(p, seed, stream, step, first_row, len(rows))
     dx = _place(out, dy.shape, dy.dtype, (), (("dy", dy),))
     # Checked.
-    dy = _dense(dy)
-    _ops.unit_gradients("dropout", dy, dy, dx, (), (), (), options, True, position)
+    rows = _dense(rows)
+    _gradients("dropout", rows, rows, (dx,), (), (), options, True, position)
     return deliver(dx, out)
 
 
 # ---- prelu -----------------------------------------------------------------------------------------------------------
 
 
-def prelu(z: FloatArray, slope: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+def prelu(z: ArrayLike, slope: ArrayLike, *, out: FloatArray | None = None) -> FloatArray:
     """Let positive elements pass, and multiply the others by a slope.
 
     y = z where z > 0, else slope * z
 
     Parameters
     ----------
-    z : ndarray of float32 or float64, shape (n, m)
+    z : array_like of float32 or float64, shape (..., m)
         Any strides; copied where a row's elements do not lie side by side.
-    slope : ndarray of z's dtype, shape (1,) or (m,)
+    slope : array_like, shape (1,), (m,), (1, m) or (m, 1)
         One for all, or one for each column.
-    out : ndarray of z's dtype and shape, optional
+    out : ndarray of the result's dtype and shape, optional
         Where the result goes. Any strides; it may be z itself, and otherwise shares no memory with an input.
 
     Returns
     -------
-    y : ndarray of z's dtype and shape
-        ``out``, or a fresh array in C order.
+    y : ndarray of z's shape
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, or the dtypes differ.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype.
     ValueError
         The shapes do not fit, or ``out`` has another shape, is read-only or overlaps an input.
 
@@ -713,23 +768,25 @@ def prelu(z: FloatArray, slope: FloatArray, *, out: FloatArray | None = None) ->
     >>> fastbp.prelu(np.array([[-2.0, 0.0, 3.0]]), np.array([0.25]))
     array([[-0.5,  0. ,  3. ]])
     """
-    z = _matrix("z", z)
-    slope = _slope(slope, z, "z")
+    z, slope = check.promoted(("z", "slope"), (z, slope))
+    rows = _rows_of("z", z)
+    slopes = _slopes(slope, rows)
     y = _place(out, z.shape, z.dtype, (("slope", slope),), (("z", z),))
     # Checked.
-    _ops.unit("prelu", _rows(z), y, (slope,), (), (slope.size,))
+    _ops.unit("prelu", _rows(rows), as_rows(y), (slopes,), (), (slopes.size,))
     return deliver(y, out)
 
 
-def _slope(slope: object, z: FloatArray, of: str) -> FloatArray:
-    values = check.array("slope", slope, z.dtype, of)
-    if values.shape not in ((1,), z.shape[1:]):
-        raise ValueError(f"slope has shape {values.shape}, expected (1,) or {z.shape[1:]}: z has shape {z.shape}")
-    return _dense(values)
+def _slopes(slope: FloatArray, z: FloatArray) -> FloatArray:
+    shapes = ((1,), *row_shapes(z.shape[1]))
+    if slope.shape not in shapes:
+        expected = "{}, {}, {} or {}".format(*shapes)
+        raise ValueError(f"slope has shape {slope.shape}, expected {expected}: one for all, or one for each column")
+    return _dense(slope)
 
 
 def prelu_backward(
-    dy: FloatArray, z: FloatArray, slope: FloatArray, *, out: Out2 | None = None
+    dy: ArrayLike, z: ArrayLike, slope: ArrayLike, *, out: Out2 | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Return the gradients at the input and the slope of a prelu.
 
@@ -738,26 +795,28 @@ def prelu_backward(
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, shape (n, m)
+    dy : array_like of float32 or float64, shape (..., m)
         The gradient at y. Any strides.
-    z : ndarray of dy's dtype and shape
+    z : array_like of dy's shape
         The input. Any strides.
-    slope : ndarray of dy's dtype, shape (1,) or (m,)
+    slope : array_like, shape (1,), (m,), (1, m) or (m, 1)
         As for `prelu`.
     out : tuple (dz, dslope), optional
         Where the results go; None entries are allocated. dz may be dy or z itself.
 
     Returns
     -------
-    dz : ndarray of dy's dtype and shape
+    dz : ndarray of dy's shape
         The gradient at z.
-    dslope : ndarray of dy's dtype and slope's shape
-        The gradient at slope. Both are those of ``out``, or fresh arrays in C order.
+    dslope : ndarray of slope's shape
+        The gradient at slope. Both are those of ``out``, or fresh arrays in C order: float64 where an
+        argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64, the dtypes differ, or ``out`` is no tuple.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` is no tuple of
+        arrays of the results' dtype.
     ValueError
         The shapes do not fit, or an array of ``out`` has another shape, is read-only or overlaps.
 
@@ -772,12 +831,13 @@ def prelu_backward(
     >>> fastbp.prelu_backward(np.ones((1, 3)), np.array([[-2.0, 0.0, 3.0]]), np.array([0.25]))
     (array([[0.25, 0.25, 1.  ]]), array([-2.]))
     """
-    dy, z = _pair(dy, z, "z")
-    slope = _slope(slope, z, "dy")
+    dy, z, slope = check.promoted(("dy", "z", "slope"), (dy, z, slope))
+    dys, rows = _pair(dy, z, "z")
+    slopes = _slopes(slope, rows)
     same: Named = (("dy", dy), ("z", z))
     given, places = _places(out, ("dz", "dslope"), (z.shape, slope.shape), dy.dtype, (("slope", slope),), same)
     # Checked.
-    _ops.unit_gradients("prelu", _dense(dy), _rows(z), places[0], (slope,), places[1:], (), (slope.size,))
+    _gradients("prelu", dys, rows, places, (slopes,), (), (slopes.size,))
     dz, dslope = _deliver(places, given)
     return dz, dslope
 
@@ -786,7 +846,7 @@ def prelu_backward(
 
 
 def embedding(
-    x: NDArray[Any], table: FloatArray, *, columns: int | None = None, out: FloatArray | None = None
+    x: ArrayLike, table: ArrayLike, *, columns: int | None = None, out: FloatArray | None = None
 ) -> FloatArray:
     """Put rows of a table in the place of their numbers.
 
@@ -794,24 +854,25 @@ def embedding(
 
     Parameters
     ----------
-    x : ndarray of integers or of the table's dtype, shape (n, m)
+    x : array_like of integers or floats, shape (n, m)
         Codes from 0 to n_codes - 1 in the first columns. Any strides.
-    table : ndarray of float32 or float64, shape (n_codes, width)
+    table : array_like of float32 or float64, shape (n_codes, width)
         Of float32 at most 2**24 rows. Any strides.
     columns : int, optional
         How many of x's columns hold indices; None: all.
-    out : ndarray of the table's dtype, shape (n, columns * width + m - columns), optional
+    out : ndarray of the result's dtype, shape (n, columns * width + m - columns), optional
         Where the result goes. Any strides; no memory shared with an input.
 
     Returns
     -------
-    y : ndarray of the table's dtype, shape (n, columns * width + m - columns)
-        ``out``, or a fresh array in C order.
+    y : ndarray, shape (n, columns * width + m - columns)
+        ``out``, or a fresh array in C order: float64 where an argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        The table is no array of float32 or float64, or x has neither its dtype nor integers.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
+        dtype.
     ValueError
         An index is no integer or not in the table, the shapes do not fit, or ``out`` has another shape, is read-only or
         shares memory.
@@ -830,38 +891,41 @@ def embedding(
     >>> fastbp.embedding(np.array([[1.0, 7.0]]), table, columns=1)
     array([[1. , 1.5, 7. ]])
     """
-    table = _table(table)
-    indices, k = _indices(x, table, columns)
+    codes, (table,) = _codes(x, ("table",), (table,))
+    indices, k = _indices(x, codes, table, columns)
     shape = (indices.shape[0], k * table.shape[1] + indices.shape[1] - k)
-    y = _place(out, shape, table.dtype, (("x", x), ("table", table)))
+    y = _place(out, shape, table.dtype, (("x", codes), ("table", table)))
     # Checked.
     _ops.unit("embedding", _rows(indices), y, (_dense(table),), (), (*table.shape, k))
     return deliver(y, out)
 
 
-def _table(table: object, dtype: np.dtype[Any] | None = None) -> FloatArray:
-    values = _matrix("table", table, dtype, "dy")
-    if not 0 < values.shape[0] <= LARGEST_CODE[values.itemsize]:
-        most = LARGEST_CODE[values.itemsize]
-        raise ValueError(f"table has shape {values.shape}, expected 1 to {most} rows: {values.dtype} counts no further")
-    return values
+def _codes(x: object, names: tuple[str, ...], floats: tuple[object, ...]) -> tuple[NDArray[Any], tuple[Any, ...]]:
+    """Return x and the arrays of floats in one dtype; integers stay what they are."""
+    codes = check.plain("x", x)
+    if codes.dtype.kind in "iu":
+        return codes, check.promoted(names, floats)
+    *made, codes = check.promoted((*names, "x"), (*floats, x))
+    return codes, tuple(made)
 
 
-def _indices(x: object, table: FloatArray, columns: object) -> tuple[FloatArray, int]:
-    """Return x in the table's dtype, and how many of its columns are indices, each of which is one."""
-    values = check.plain("x", x, table.dtype)
-    if values.dtype.kind not in "iu":
-        values = _matrix("x", values, table.dtype, "table")
-    elif values.ndim != 2 or values.shape[1] == 0:
-        expected = "2 dimensions (rows, columns): pass x[:, None] for one column of indices"
-        raise ValueError(f"x has shape {values.shape}, expected {expected}")
-    k = values.shape[1] if columns is None else check.integer("columns", columns, 1, values.shape[1])
-    check.indices("x", values[:, :k], table.shape[0])
-    return values.astype(table.dtype, copy=False), k
+def _indices(given: object, x: NDArray[Any], table: FloatArray, columns: object) -> tuple[FloatArray, int]:
+    """Return x, made of what was given, in the table's dtype, and how many of its columns hold indices."""
+    if table.ndim != 2 or table.shape[1] == 0:
+        raise ValueError(f"table has shape {table.shape}, expected 2 dimensions (codes, width), at least one column")
+    most = LARGEST_CODE[table.itemsize]
+    if not 0 < table.shape[0] <= most:
+        raise ValueError(f"table has shape {table.shape}, expected 1 to {most} rows: {table.dtype} counts no further")
+    if x.ndim != 2 or x.shape[1] == 0:
+        hint = f": pass {check.typed('x', given)}[:, None] for one column of indices" if x.ndim == 1 else ""
+        raise ValueError(f"x has shape {x.shape}, expected 2 dimensions (rows, columns), at least one column{hint}")
+    k = x.shape[1] if columns is None else check.integer("columns", columns, 1, x.shape[1])
+    check.indices("x", x[:, :k], table.shape[0])
+    return x.astype(table.dtype, copy=False), k
 
 
 def embedding_backward(
-    dy: FloatArray, x: NDArray[Any], table: FloatArray, *, columns: int | None = None, out: Out2 | None = None
+    dy: ArrayLike, x: ArrayLike, table: ArrayLike, *, columns: int | None = None, out: Out2 | None = None
 ) -> tuple[FloatArray | None, FloatArray]:
     """Return the gradients at the input and the table of an embedding.
 
@@ -869,11 +933,11 @@ def embedding_backward(
 
     Parameters
     ----------
-    dy : ndarray of float32 or float64, shape (n, columns * width + m - columns)
+    dy : array_like of float32 or float64, shape (n, columns * width + m - columns)
         The gradient at y. Any strides.
-    x : ndarray of integers or of dy's dtype, shape (n, m)
+    x : array_like of integers or floats, shape (n, m)
         As for `embedding`.
-    table : ndarray of dy's dtype, shape (n_codes, width)
+    table : array_like, shape (n_codes, width)
         As for `embedding`; its shape alone counts.
     columns : int, optional
         As for `embedding`.
@@ -882,15 +946,17 @@ def embedding_backward(
 
     Returns
     -------
-    dx : ndarray of dy's dtype, shape (n, m), or None
+    dx : ndarray, shape (n, m), or None
         The gradient at x; None where x has integers.
-    dtable : ndarray of dy's dtype, shape (n_codes, width)
-        The gradient at the table. Both are those of ``out``, or fresh arrays in C order.
+    dtable : ndarray, shape (n_codes, width)
+        The gradient at the table. Both are those of ``out``, or fresh arrays in C order: float64 where an
+        argument is, otherwise float32.
 
     Raises
     ------
     TypeError
-        An argument is no array of float32 or float64 (x: or integers), the dtypes differ, or ``out`` is no tuple.
+        An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` is no tuple of
+        arrays of the results' dtype.
     ValueError
         An index is no integer or not in the table, the shapes do not fit, or an array of ``out`` has another shape, is
         read-only or shares memory.
@@ -907,13 +973,12 @@ def embedding_backward(
     >>> dtable.ravel()
     array([4., 0., 2.])
     """
-    dy = _matrix("dy", dy)
-    table = _table(table, dy.dtype)
-    indices, k = _indices(x, table, columns)
+    codes, (dy, table) = _codes(x, ("dy", "table"), (dy, table))
+    indices, k = _indices(x, codes, table, columns)
     shape = (indices.shape[0], k * table.shape[1] + indices.shape[1] - k)
     check.shape("dy", dy, shape, "the shape of embedding's output")
-    has_dx = np.asarray(x).dtype.kind == "f"
-    reads: Named = (("dy", dy), ("x", x), ("table", table))
+    has_dx = codes.dtype.kind == "f"
+    reads: Named = (("dy", dy), ("x", codes), ("table", table))
     shapes = (indices.shape if has_dx else None, table.shape)
     given, places = _places(out, ("dx", "dtable"), shapes, dy.dtype, reads)
     # Checked.

@@ -427,10 +427,23 @@ class RuleLoss(Loss):
         reduction: Reduction = "mean",
     ) -> tuple[Any, FloatArray]:
         """Return the loss and its gradient, as the function of the same name does."""
+        y = check.matrix("y", y)
+        for name, values in (("t", t), ("sample_weight", sample_weight)):
+            if values is not None and (dtype := check.plain(name, values).dtype).kind == "f" and dtype != y.dtype:
+                self._checked(y, t, sample_weight)  # which raises: functions promote, a network's loss has one dtype
         function = getattr(functional, self.rule.name)
         changed = self._changed() if "_options" in vars(self) else {}
         loss, gradient = function(y, t, sample_weight=sample_weight, reduction=reduction, **changed)
         return loss, gradient
+
+    def _checked(
+        self, y: FloatArray, t: ArrayLike, sample_weight: ArrayLike | None
+    ) -> tuple[NDArray[Any], FloatArray | None]:
+        """Return targets and weights for the outputs y, in their dtype."""
+        fitted, rows = self.fitted(y.shape[1]), y.shape[0]
+        kind, ignored = self.rule.targets, fitted.ignored
+        checked = check.targets(kind, t, rows, fitted.targets, y.dtype, ignored=ignored, of=check.OUTPUT)
+        return checked, check.sample_weights(sample_weight, rows, y.dtype, of=check.OUTPUT)
 
     def _changed(self) -> dict[str, Any]:
         """The options that are not the defaults."""
@@ -441,11 +454,9 @@ class RuleLoss(Loss):
         self, y: FloatArray, t: ArrayLike, u: FloatArray, *, sample_weight: ArrayLike | None = None
     ) -> FloatArray:
         """Return the Hessian of the mean loss at the outputs y, times u."""
-        fitted = self._fitted(y.shape[1])
-        kind, rows = self.rule.targets, y.shape[0]
-        checked = check.targets(kind, t, rows, fitted.targets, y.dtype, ignored=fitted.ignored)
-        weights = check.sample_weights(sample_weight, rows, y.dtype)
-        scale = 1 / check.divisor("mean", rows, weights, fitted.shares(checked, y.dtype))
+        checked, weights = self._checked(y, t, sample_weight)
+        shares = self._fitted(y.shape[1]).shares(checked, y.dtype)
+        scale = 1 / check.divisor("mean", y.shape[0], weights, shares)
         product = self.rule.curvature(y, checked, u, **self._options)
         if weights is None:
             return np.asarray(product * y.dtype.type(scale))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from fastbp.reference._common import Array, give, quiet
@@ -17,16 +19,22 @@ def matmul(a: Array, b: Array, *, out: Array | None = None) -> Array:
 def matmul_backward(
     dc: Array, a: Array, b: Array, *, out: tuple[Array | None, Array | None] | None = None
 ) -> tuple[Array, Array]:
-    """da = dc @ b.T and db = a.T @ dc, the gradients at the factors of c = a @ b."""
+    """da = dc @ b.T and db = a.T @ dc, those at the factors of c = a @ b; axes of a before its last are rows."""
     out_a, out_b = out or (None, None)
-    return give(dc @ b.T, out_a), give(a.T @ dc, out_b)
+    columns, rows = b if b.ndim == 2 else b[:, None], _rows(a)
+    dc_rows = dc.reshape(len(rows), columns.shape[1])
+    return give((dc_rows @ columns.T).reshape(a.shape), out_a), give((rows.T @ dc_rows).reshape(b.shape), out_b)
+
+
+def _rows(x: Array) -> Array:
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 @quiet
 def linear(x: Array, w: Array, b: Array | None = None, *, out: Array | None = None) -> Array:
-    """y = x @ w + b, where w is (in, out)."""
+    """y = x @ w + b, where w is (in, out), and b has one value for each column, whatever its shape."""
     y = np.matmul(x, w)
-    return give(y if b is None else y + b, out)
+    return give(y if b is None else y + b.ravel(), out)
 
 
 @quiet
@@ -35,13 +43,16 @@ def linear_backward(
     x: Array,
     w: Array,
     *,
+    b: Array | None = None,
     need_dx: bool = True,
     out: tuple[Array | None, Array | None, Array | None] | None = None,
 ) -> tuple[Array | None, Array, Array]:
-    """dx = dy @ w.T (None unless need_dx), dw = x.T @ dy, db = the sum of the rows of dy."""
+    """dx = dy @ w.T (None unless need_dx), dw = x.T @ dy, db = the sum of the rows of dy, in b's shape."""
     out_x, out_w, out_b = out or (None, None, None)
     dx = give(dy @ w.T, out_x) if need_dx else None
-    return dx, give(x.T @ dy, out_w), give(dy.sum(axis=0), out_b)
+    rows = _rows(dy)
+    db = rows.sum(axis=0)
+    return dx, give(_rows(x).T @ rows, out_w), give(db if b is None else db.reshape(b.shape), out_b)
 
 
 @quiet

@@ -470,12 +470,10 @@ class BatchIterator:
             came = type(batch).__name__ + (f" of {len(batch)}" if isinstance(batch, tuple | list) else "")
             raise TypeError(f"{name} must be (x, t) or (x, t, sample_weight), got {came}")
         x, t, weight = batch if len(batch) == 3 else (*batch, None)
-        x = self.net._inputs.checked_x(_as_array(x), f"x of {name}")
+        x = self.net._inputs.checked_x(x, f"x of {name}")
         if len(x) == 0:
             raise ValueError(f"x of {name} has shape {x.shape}: a batch needs at least one row")
-        t = checked_targets(self.net, _as_array(t), len(x), f"t of {name}")
-        if weight is not None:
-            weight = _as_array(weight)
+        t = checked_targets(self.net, t, len(x), f"t of {name}")
         weight = check.sample_weights(weight, len(x), self.net.dtype, f"sample_weight of {name}")
         if self.by_class is not None:
             weight = _times(weight, _factors(self.net, t, self.by_class, f"t of {name}"))
@@ -489,11 +487,6 @@ def _joined(batches: list[Batch]) -> Batch:
         return np.concatenate(xs), np.concatenate(ts), None
     given = [np.ones(len(x), x.dtype) if w is None else w for x, w in zip(xs, weights, strict=True)]
     return np.concatenate(xs), np.concatenate(ts), np.concatenate(given)
-
-
-def _as_array(values: Any) -> Any:
-    """Other libraries' tensors as arrays of the same memory; anything else as it is."""
-    return np.asarray(values) if hasattr(values, "__array__") and not isinstance(values, np.ndarray) else values
 
 
 def is_iterator(x: Any, t: Any) -> bool:

@@ -149,13 +149,16 @@ class Linear(Unit):
 
     def forward(self, x: FloatArray) -> FloatArray:
         """Return x @ weight + bias, a fresh array of shape (n, n_out), and keep a reference to x."""
-        y = functional.linear(x, self.parameters["weight"], self.parameters["bias"])
+        w = self.parameters["weight"]
+        x = check.matrix("x", x, w.dtype, check.UNIT)
+        y = functional.linear(x, w, self.parameters["bias"])
         self._saved = x
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
         """Fill the gradients at weight and bias, and give dy @ weight.T, a fresh array of shape (n, n_in)."""
         x = self._saved_by_forward()
+        dy = check.matrix("dy", dy, x.dtype, "x")
         into = (None, self.gradients["weight"], self.gradients["bias"])
         return functional.linear_backward(dy, x, self.parameters["weight"], out=into)[0]
 

@@ -145,13 +145,18 @@ class Embedding(Unit):
 
     def forward(self, x: NDArray[Any]) -> FloatArray:
         """Return the indices' rows of the table, a fresh array, and keep a reference to x."""
-        y = functional.embedding(x, self.parameters["table"], columns=self.columns)
+        table = self.parameters["table"]
+        x = check.plain("x", x)
+        if x.dtype.kind not in "iu":
+            x = check.matrix("x", x, table.dtype, check.UNIT)
+        y = functional.embedding(x, table, columns=self.columns)
         self._saved = x
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
         """Fill the gradient at the table, and give the one at x: a fresh array, zeros for integers."""
         x, table = self._saved_by_forward(), self.parameters["table"]
+        dy = check.matrix("dy", dy, table.dtype, check.UNIT)
         into = (None, self.gradients["table"])
         dx = functional.embedding_backward(dy, x, table, columns=self.columns, out=into)[0]
         return np.zeros(x.shape, dy.dtype) if dx is None else dx

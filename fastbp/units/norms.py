@@ -178,14 +178,16 @@ class LayerNorm(_Norm):
     def forward(self, x: FloatArray) -> FloatArray:
         """Return the normalised rows, a fresh array, and keep a reference to x."""
         scale, shift = (self.parameters.get(name) for name in self._names)
-        y = functional.layer_norm(_columns(x, self), scale, shift, eps=self.eps)
+        x = _columns(x, self)
+        y = functional.layer_norm(x, scale, shift, eps=self.eps)
         self._saved = x
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
         """Fill the gradients at scale and shift, and give the one at x, a fresh array."""
-        scale = self.parameters.get("scale")
-        return functional.layer_norm_backward(dy, self._saved_by_forward(), scale, eps=self.eps, out=self._into())[0]
+        x, scale = self._saved_by_forward(), self.parameters.get("scale")
+        dy = check.matrix("dy", dy, x.dtype, "x")
+        return functional.layer_norm_backward(dy, x, scale, eps=self.eps, out=self._into())[0]
 
     def sample_gradients(self, x: FloatArray, dy: FloatArray) -> dict[str, Any]:
         """Return dscale_n = dy_n n_n and dshift_n = dy_n of each row, n_n its normalised values."""
@@ -196,11 +198,13 @@ class LayerNorm(_Norm):
         return f"LayerNorm({self.n}{eps}{'' if self.affine else ', affine=False'})"
 
 
-def _columns(x: Any, unit: _Norm) -> Any:
-    """Return x, which must have the unit's columns: without parameters no kernel would notice."""
-    if getattr(x, "ndim", None) == 2 and x.shape[1] != unit.n:
-        raise ValueError(f"x has shape {x.shape}, expected (n, {unit.n}): {unit!r}")
-    return x
+def _columns(x: Any, unit: _Norm) -> FloatArray:
+    """Return x, with the unit's dtype and columns: without parameters no kernel would notice."""
+    dtype = next((values.dtype for values in unit.parameters.values()), None)
+    values = check.matrix("x", x, dtype, check.UNIT)
+    if values.shape[1] != unit.n:
+        raise ValueError(f"x has shape {values.shape}, expected (n, {unit.n}): {unit!r}")
+    return values
 
 
 class RMSNorm(_Norm):
@@ -264,16 +268,16 @@ class RMSNorm(_Norm):
 
     def forward(self, x: FloatArray) -> FloatArray:
         """Return the normalised rows, a fresh array, and keep a reference to x."""
+        x = _columns(x, self)
         y = functional.rms_norm(x, self.parameters["scale"], eps=self.eps)
         self._saved = x
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
         """Fill the gradient at scale, and give the one at x, a fresh array."""
-        into = (None, self.gradients["scale"])
-        return functional.rms_norm_backward(
-            dy, self._saved_by_forward(), self.parameters["scale"], eps=self.eps, out=into
-        )[0]
+        x, into = self._saved_by_forward(), (None, self.gradients["scale"])
+        dy = check.matrix("dy", dy, x.dtype, "x")
+        return functional.rms_norm_backward(dy, x, self.parameters["scale"], eps=self.eps, out=into)[0]
 
     def sample_gradients(self, x: FloatArray, dy: FloatArray) -> dict[str, Any]:
         """Return dscale_n = dy_n n_n of each row, n_n its normalised values."""
@@ -366,6 +370,7 @@ class BatchNorm(_Norm):
         """Return the normalised columns, a fresh array, and keep a reference to x; in training the state moves."""
         scale, shift = self.parameters["scale"], self.parameters["shift"]
         options: dict[str, Any] = {"training": self.training, "eps": self.eps, **self.state}
+        x = _columns(x, self)
         y = functional.batch_norm(x, scale, shift, momentum=self.momentum, **options)
         self._saved = x, options
         return y
@@ -373,6 +378,7 @@ class BatchNorm(_Norm):
     def backward(self, dy: FloatArray) -> FloatArray:
         """Fill the gradients at scale and shift, and give the one at x, a fresh array."""
         x, options = self._saved_by_forward()
+        dy = check.matrix("dy", dy, x.dtype, "x")
         return functional.batch_norm_backward(dy, x, self.parameters["scale"], **options, out=self._into())[0]
 
     def sample_gradients(self, x: FloatArray, dy: FloatArray) -> dict[str, Any]:

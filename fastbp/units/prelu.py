@@ -119,14 +119,17 @@ class PReLU(Unit):
 
     def forward(self, x: FloatArray) -> FloatArray:
         """Return the activation of each element of x, a fresh array, and keep a reference to x."""
-        y = functional.prelu(x, self.parameters["slope"])
+        slope = self.parameters["slope"]
+        x = check.matrix("x", x, slope.dtype, check.UNIT)
+        y = functional.prelu(x, slope)
         self._saved = x
         return y
 
     def backward(self, dy: FloatArray) -> FloatArray:
         """Fill the gradient at the slope, and give dy times the derivative, a fresh array."""
-        into = (None, self.gradients["slope"])
-        return functional.prelu_backward(dy, self._saved_by_forward(), self.parameters["slope"], out=into)[0]
+        x, into = self._saved_by_forward(), (None, self.gradients["slope"])
+        dy = check.matrix("dy", dy, x.dtype, "x")
+        return functional.prelu_backward(dy, x, self.parameters["slope"], out=into)[0]
 
     def sample_gradients(self, x: FloatArray, dy: FloatArray) -> dict[str, Any]:
         """Return x dy where x <= 0, of each row alone."""

@@ -66,6 +66,15 @@ cdef inline bint has_shape(cnp.ndarray x, int ndim, const cnp.npy_intp* shape) n
             return False
     return True
 
+cdef inline bint is_bias(cnp.ndarray b, Py_ssize_t n) noexcept:
+    """n values, in a row or a column of a matrix as well."""
+    if cnp.PyArray_NDIM(b) == 1:
+        return cnp.PyArray_DIM(b, 0) == n
+    return cnp.PyArray_NDIM(b) == 2 and (cnp.PyArray_DIM(b, 0) == 1 or cnp.PyArray_DIM(b, 1) == 1) and cnp.PyArray_SIZE(b) == n
+
+cdef inline Py_ssize_t bias_step(cnp.ndarray b) noexcept:
+    return cnp.PyArray_STRIDE(b, cnp.PyArray_NDIM(b) - 1 if cnp.PyArray_DIM(b, 0) == 1 else 0)
+
 cdef inline bint same_shape(cnp.ndarray x, cnp.ndarray y) noexcept:
     return has_shape(x, cnp.PyArray_NDIM(y), cnp.PyArray_DIMS(y))
 
@@ -787,7 +796,7 @@ def try_matmul(a, b, bias, out):
     if not is_plain_factor(a) or not is_matrix_like(b, a) or cnp.PyArray_DIM(a, 1) != cnp.PyArray_DIM(b, 0):
         return None
     shape[0], shape[1] = cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(b, 1)
-    if bias is not None and not (is_like(bias, a) and has_shape(bias, 1, shape + 1)):
+    if bias is not None and not (is_like(bias, a) and is_bias(bias, shape[1])):
         return None
     c = target(out, a, 2, shape)
     if c is None or not (apart(out, a) and apart(out, b) and apart(out, bias)):
@@ -808,13 +817,14 @@ def linear_backward(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray w, dx, cnp.ndarra
     set_operands(&products[count], x, True, dy, False, dw)
     if db is not None and products[count].m > 0:
         products[count].sums = cnp.PyArray_BYTES(<cnp.ndarray> db)
-        products[count].sums_step = cnp.PyArray_STRIDE(<cnp.ndarray> db, 0)
+        products[count].sums_step = bias_step(<cnp.ndarray> db)
     elif db is not None:
         kernels.column_sums(cnp.PyArray_DATA(dy), cnp.PyArray_STRIDE(dy, 0), cnp.PyArray_STRIDE(dy, 1), cnp.PyArray_DIM(dy, 0),
-                            cnp.PyArray_DIM(dy, 1), cnp.PyArray_DATA(<cnp.ndarray> db), cnp.PyArray_STRIDE(<cnp.ndarray> db, 0), False)
+                            cnp.PyArray_DIM(dy, 1), cnp.PyArray_DATA(<cnp.ndarray> db), bias_step(<cnp.ndarray> db), False)
     run_products(kernels, products, count + 1)
 
-def try_linear_backward(dy, x, w, bint need_dx, out):
+def try_linear_backward(dy, x, w, b, bint need_dx, out):
+    """b says which shape db has."""
     cdef cnp.ndarray dx = None, dw, db
     cdef object out_x = None, out_w = None, out_b = None
     if not are_plain_factors(dy, x, w):
@@ -826,7 +836,12 @@ def try_linear_backward(dy, x, w, bint need_dx, out):
     if need_dx:
         dx = target(out_x, dy, 2, cnp.PyArray_DIMS(x))
     dw = target(out_w, dy, 2, cnp.PyArray_DIMS(w))
-    db = target(out_b, dy, 1, cnp.PyArray_DIMS(w) + 1)
+    if b is None:
+        db = target(out_b, dy, 1, cnp.PyArray_DIMS(w) + 1)
+    elif is_like(b, dy) and is_bias(b, cnp.PyArray_DIM(w, 1)):
+        db = target(out_b, dy, cnp.PyArray_NDIM(b), cnp.PyArray_DIMS(b))
+    else:
+        return None
     if (dx is None) == need_dx or (out_x is not None and not need_dx) or dw is None or db is None:
         return None
     if out is not None and not (are_apart(out_x, dy, x, w) and are_apart(out_w, dy, x, w) and are_apart(out_b, dy, x, w)
