@@ -210,6 +210,25 @@ def target_rows(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> 
     }[kind]()
 
 
+class Tensor:
+    """What a tensor of another library shows of itself; device is dlpack's kind, 1 the processor's memory."""
+
+    def __init__(self, values: Array, requires_grad: bool = False, device: int = 1) -> None:
+        self.values, self.requires_grad, self.device = values, requires_grad, device
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.values.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.device, 0
+
+    def detach(self) -> Tensor:
+        return Tensor(self.values, False, self.device)
+
+    def cpu(self) -> Tensor:
+        return Tensor(self.values, self.requires_grad)
+
+
 # ---- bounds ----------------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import advice, follow_advice
+from helpers import Tensor, advice, follow_advice
 
 import fastbp
 
@@ -25,25 +25,6 @@ def floats(*shape: int, dtype: Any = np.float32) -> np.ndarray:
 def overlapping() -> dict[str, Any]:
     z = floats(N, N)
     return {"z": z, "out": z.T}
-
-
-class Tensor:
-    """What a tensor of another library shows of itself."""
-
-    def __init__(self, values: np.ndarray, requires_grad: bool = False, device: int = 1) -> None:
-        self.values, self.requires_grad, self.device = values, requires_grad, device
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self.values.__dlpack__(**options)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.device, 0
-
-    def detach(self) -> Tensor:
-        return Tensor(self.values, False, self.device)
-
-    def cpu(self) -> Tensor:
-        return Tensor(self.values, self.requires_grad)
 
 
 class Cupy:

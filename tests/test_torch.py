@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import DTYPES, eps, some_options
+from helpers import DTYPES, eps, follow_advice, some_options
 
 import fastbp
+from fastbp import _validate as check
 from fastbp.reference import ACTIVATIONS, Activation
 
 torch = pytest.importorskip("torch", exc_type=ImportError)
@@ -148,3 +149,30 @@ def test_second_derivatives(rule: Activation, rng: np.random.Generator) -> None:
         saved = rule.forward(z, **options) if rule.needs == "output" else z
         rtol = 1e-6 if rule.name in SINGLE_INSIDE else 1e-9
         np.testing.assert_allclose(rule.second(dy, saved, u, **options), want, rtol=rtol, atol=1e-12)
+
+
+# ---- tensors as arguments --------------------------------------------------------------------------------------------
+
+
+def test_tensors_are_read_where_they_lie(rng: np.random.Generator) -> None:
+    x, w = torch.tensor(rng.normal(size=(4, 3))), torch.tensor(rng.normal(size=(3, 2)))
+    assert np.shares_memory(check.plain("x", x), x.numpy())
+    np.testing.assert_array_equal(fastbp.linear(x, w), fastbp.linear(x.numpy(), w.numpy()))
+    assert fastbp.linear(x.float(), w).dtype == np.float64
+    t = torch.tensor([0, 1, 1, 0])
+    net = fastbp.MLP([3, 5, 2], dtype="float64", seed=0)
+    assert net.value_and_grad(x, t)[0] == net.value_and_grad(x.numpy(), t.numpy())[0]
+
+
+def test_the_advice_about_tensors_works() -> None:
+    for call, tensors in (
+        ("fastbp.sigmoid(z)", {"z": torch.ones(3, requires_grad=True)}),
+        ("fastbp.sigmoid(z)", {"z": torch.ones(3, dtype=torch.float16)}),
+        ("fastbp.sigmoid(z)", {"z": torch.ones(3, dtype=torch.int64)}),
+        ("net.predict(x)", {"x": torch.ones((4, 3), dtype=torch.float64)}),
+        ("net.predict(x)", {"x": torch.ones((4, 3), requires_grad=True)}),
+        ("net.value_and_grad(x, t)", {"x": torch.ones((4, 3)), "t": torch.zeros((4, 1), dtype=torch.int64)}),
+    ):
+        follow_advice(call, {"fastbp": fastbp, "np": np, "net": fastbp.MLP([3, 2], seed=0), **tensors})
+    with pytest.raises(TypeError, match="z must be a numpy array, got Tensor: .*BFloat16"):
+        fastbp.sigmoid(torch.ones(3, dtype=torch.bfloat16))

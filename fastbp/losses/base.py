@@ -440,7 +440,7 @@ class RuleLoss(Loss):
         self, y: FloatArray, t: ArrayLike, sample_weight: ArrayLike | None
     ) -> tuple[NDArray[Any], FloatArray | None]:
         """Return targets and weights for the outputs y, in their dtype."""
-        fitted, rows = self.fitted(y.shape[1]), y.shape[0]
+        fitted, rows = self._fitted(y.shape[1]), y.shape[0]
         kind, ignored = self.rule.targets, fitted.ignored
         checked = check.targets(kind, t, rows, fitted.targets, y.dtype, ignored=ignored, of=check.OUTPUT)
         return checked, check.sample_weights(sample_weight, rows, y.dtype, of=check.OUTPUT)
