@@ -341,7 +341,8 @@ def _class_targets(
     name = argument.name
     if t.ndim == 1:
         return _labels(argument, t, rows, columns, ignored)
-    hint = f": pass {argument.typed}.ravel() if these are labels" if t.shape == (rows, 1) else ""
+    column = t.shape in ((rows, 1), (1, rows)) or (rows == 1 and t.ndim == 0)
+    hint = f": pass {argument.typed}.ravel() if these are labels" if column else ""
     if ignored is not None:
         raise ValueError(
             f"{name} has shape {t.shape}, expected labels of shape {(rows,)}, as ignore_index is given{hint}"
@@ -357,7 +358,12 @@ def _value_targets(t: NDArray[Any], rows: int, columns: int, dtype: np.dtype[Any
     fits = t.shape == (rows, columns) or (columns == 1 and t.shape == (rows,))
     if not fits:
         expected = f"{(rows, 1)} or {(rows,)}" if columns == 1 else f"{(rows, columns)}"
-        raise ValueError(f"{argument.name} has shape {t.shape}, expected {expected}")
+        hint = ""
+        if t.shape == (columns, rows):
+            hint = f": pass {argument.typed}.T"
+        elif min(rows, columns) == 1 and t.size == rows * columns:
+            hint = f": pass {argument.typed}.reshape({rows}, {columns})"
+        raise ValueError(f"{argument.name} has shape {t.shape}, expected {expected}{hint}")
     return _converted(argument, t, dtype).reshape(rows, columns)
 
 
@@ -491,8 +497,9 @@ def divisor(
         total = float(np.add.reduce(shares))
         if total > 0 and 0 < 1 / total < math.inf:
             return total
-        message = "the rows that are not ignored have the class weights' sum"
-        raise ValueError(f"{message} {total:g}, so that the mean is not defined{hint}")
+        raise ValueError(
+            f"each row's label is ignored or has the class weight 0, so that the mean is not defined{hint}"
+        )
     if weights is None:
         if rows == 0:
             raise ValueError(f"the mean over 0 rows is not defined{hint}")

@@ -207,7 +207,7 @@ def test_masked_arrays_raise(kernel: str, name: str) -> None:
         ("matmul", "b", (M, K, N), "b has shape (4, 3, 5), expected 1 or 2 dimensions: use np.matmul"),
         ("matmul_backward", "dc", (M, 1, N), "dc has shape (4, 1, 5), expected (4, 5)"),
         *((name, next(iter(ARGUMENTS[name])), (), "expected at least 2 dimensions (rows, columns)") for name in LOSSES),
-        *((name, next(iter(ARGUMENTS[name])), (K,), "[None] for one row, ") for name in LOSSES),
+        *((name, next(iter(ARGUMENTS[name])), (K,), "[None] for one row") for name in LOSSES),
         *(
             (name, next(iter(ARGUMENTS[name])), (1, M, K), "t has shape (4, 3), expected (1, 4) first")
             for name in LOSSES

@@ -174,5 +174,5 @@ def test_the_advice_about_tensors_works() -> None:
         ("net.value_and_grad(x, t)", {"x": torch.ones((4, 3)), "t": torch.zeros((4, 1), dtype=torch.int64)}),
     ):
         follow_advice(call, {"fastbp": fastbp, "np": np, "net": fastbp.MLP([3, 2], seed=0), **tensors})
-    with pytest.raises(TypeError, match="z must be a numpy array, got Tensor: .*BFloat16"):
+    with pytest.raises(TypeError, match=r"z must be a numpy array, got Tensor: .*BFloat16"):
         fastbp.sigmoid(torch.ones(3, dtype=torch.bfloat16))

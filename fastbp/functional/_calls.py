@@ -143,9 +143,11 @@ def loss(
     """
     check.choice("reduction", reduction, REDUCTIONS)
     options = rule.checked(given)
-    z = _promoted(name, z, t, sample_weight)
+    given_z, z = z, _promoted(name, z, t, sample_weight)
     if z.ndim < 2:
-        hint = f": pass {name}[None] for one row, {name}[:, None] for rows of one output" if z.ndim else ""
+        one_output = np.shape(t) == z.shape and rule.targets != "labels"
+        hint = "[:, None] for rows of one output" if one_output else "[None] for one row"
+        hint = f": pass {check.typed(name, given_z)}{hint}" if z.ndim else ""
         raise ValueError(f"{name} has shape {z.shape}, expected at least 2 dimensions (rows, columns){hint}")
     if rule.link == "softmax":
         check_columns(name, z)

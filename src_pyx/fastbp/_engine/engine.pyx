@@ -499,7 +499,7 @@ cdef class Engine(CallLock):
         if not has_mean(total):
             raise ValueError(f'sample_weight sums to {total}, so that the mean is not defined: pass reduction="sum"')
         if not set_means(&self.graph, batch, NULL, 0, batch.rows, total, batch):
-            raise ValueError("the rows that are not ignored have the class weights' sum 0, so that the mean is not defined: "
+            raise ValueError("each row's label is ignored or has the class weight 0, so that the mean is not defined: "
                              'pass reduction="sum"')
         return 0
 
