@@ -32,6 +32,9 @@ UNIT: Final = "the unit"  # one that is used alone
 OUTPUT: Final = "the output"  # what a loss that is used alone is given
 ONE_DTYPE: Final = (NETWORK, UNIT, OUTPUT)  # these have one; functions promote
 
+# What to do where a mean is not defined, for calls that have a reduction.
+TAKE_THE_SUM: Final = ': pass reduction="sum"'
+
 # Candidate solutions that numpy may try before an overlap counts as one; slices and transposes take a handful.
 _OVERLAP_WORK: Final = 10_000
 
@@ -482,7 +485,7 @@ def divisor(
     rows: int,
     weights: FloatArray | None,
     shares: NDArray[np.float64] | None = None,
-    hint: str = ': pass reduction="sum"',
+    hint: str = TAKE_THE_SUM,
 ) -> float:
     """Return what the sum of the losses is divided by: the rows or the sum of the weights for "mean", otherwise 1.
 

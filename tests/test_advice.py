@@ -50,6 +50,12 @@ class Sparse:
         return floats(N, IN)
 
 
+class Plain(fastbp.Tanh):
+    """A unit that Python runs."""
+
+    kind = None
+
+
 Names = Callable[[], dict[str, Any]]
 
 FUNCTIONS: dict[str, tuple[str, Names]] = {
@@ -168,6 +174,15 @@ def test_the_advice_of_networks_works(call: str, case: str) -> None:
     net = fastbp.MLP([IN, 5, OUT], seed=0)
     given = {"net": net, "x": floats(N, IN), "t": np.array([0, 1, 0, 0]), "sample_weight": None, **NETWORKS[case]()}
     follow(CALLS_OF_A_NETWORK[call], **given)
+
+
+@pytest.mark.parametrize("unit", [fastbp.Tanh, Plain], ids=["engine", "python"])
+@pytest.mark.parametrize("call", ["value_and_grad", "train_step"])
+def test_a_mean_that_is_not_defined_may_be_a_sum(call: str, unit: type[fastbp.Unit]) -> None:
+    loss = fastbp.SoftmaxNLL(ignore_index=-100)
+    net = fastbp.Network(fastbp.Linear(IN, OUT), unit(), loss=loss, seed=0)
+    for t, weight in ((np.full(N, -100), None), (np.array([0, 1, 0, 0]), np.zeros(N, np.float32))):
+        follow(CALLS_OF_A_NETWORK[call], net=net, x=floats(N, IN), t=t, sample_weight=weight)
 
 
 def test_a_network_says_its_own_dtype() -> None:

@@ -70,6 +70,8 @@ def _named(arrays: Any) -> dict[Any, Any]:
 
 def _fitted(name: str, array: Any, parameter: FloatArray, turned: bool) -> FloatArray:
     """Return a view of an array in the parameter's shape, or raise."""
+    if not isinstance(array, np.ndarray):  # what numpy makes of it may be a copy
+        raise TypeError(f"{name} must be a numpy array, got {type(array).__name__}: pass np.asarray({name})")
     values = check.array(name, array, parameter.dtype, check.NETWORK)
     shape = parameter.shape
     if len(shape) == 1 and values.shape in ((1, *shape), (*shape, 1)):

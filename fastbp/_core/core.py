@@ -488,7 +488,7 @@ class NetworkCore:
             t = self._inputs.checked_targets(t, x.shape[0])
             sample_weight = check.sample_weights(sample_weight, x.shape[0], self.dtype)
             if reduction == "mean":
-                self._inputs.check_mean(t, sample_weight, x.shape[0])
+                self._inputs.check_mean(t, sample_weight, x.shape[0], check.TAKE_THE_SUM)
         if out is not None:
             self._gradients._checked_out(out)
         with self._own_lock:

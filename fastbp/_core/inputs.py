@@ -117,11 +117,11 @@ class Inputs:
         check.shape("dy", values, shape, "the shape of the network's output")
         return values
 
-    def check_mean(self, t: NDArray[Any], weight: FloatArray | None, rows: int) -> None:
+    def check_mean(self, t: NDArray[Any], weight: FloatArray | None, rows: int, hint: str = "") -> None:
         """Raise where the loss has no mean over these rows: no weight, or only labels that count nothing."""
-        check.divisor("mean", rows, weight, hint="")
+        check.divisor("mean", rows, weight, hint=hint)
         for shares in self._shares(t):
-            check.divisor("mean", rows, weight, shares, hint="")
+            check.divisor("mean", rows, weight, shares, hint)
 
     def _overwrites(self, values: NDArray[Any]) -> bool:
         """Whether an array lies where the next call writes, as what `forward` returned does."""
