@@ -1021,7 +1021,7 @@ def test_the_fast_path_declines_other_arrays_untouched(dtype: Any, rng: np.rando
     for out in ((c, c, None), (None, bias), [None, None, None], (None, None, a[0])):
         assert _ops.try_linear_backward(a, a, b, None, True, out) is None
     assert _ops.try_linear_backward(a, a, b, None, False, (np.empty_like(a), None, None)) is None
-    for other_bias in (bias[:5], bias[:4].reshape(2, 2), bias[None, None], bias.astype(other), bias.tolist()):
+    for other_bias in (bias[:5], bias.reshape(2, 3), bias[None, None], bias.astype(other), bias.tolist()):
         assert _ops.try_matmul(a, b, other_bias, None) is None
         assert _ops.try_linear_backward(a, a, b, other_bias, True, None) is None
     assert _ops.try_linear_backward(a, a, b, bias[None], True, (None, None, bias.copy())) is None

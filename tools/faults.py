@@ -453,6 +453,16 @@ ENGINE = [
         "composites engine -k large or smaller",
         "w.kernels.itemsize",
     ),
+    # A matrix with as many values as there are outputs is taken for a bias.
+    Fault(
+        "bias-of-two-axes",
+        "engine",
+        "_ops/arrays.pyx",
+        "(cnp.PyArray_DIM(b, 0) == 1 or cnp.PyArray_DIM(b, 1) == 1) and cnp.PyArray_SIZE(b) == n",
+        "(FAULT or cnp.PyArray_DIM(b, 0) == 1 or cnp.PyArray_DIM(b, 1) == 1) and cnp.PyArray_SIZE(b) == n",
+        "functional -k declines",
+        "cnp.PyArray_ITEMSIZE(b)",
+    ),
     # Several rows against a matrix so large that its parts along K are tasks.
     Fault(
         "stream-parts",
