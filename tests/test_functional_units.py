@@ -392,6 +392,18 @@ def test_parameters_may_be_absent(dtype: Any, rng: np.random.Generator) -> None:
 
 
 @BY_DTYPE
+def test_rms_norm_without_eps_is_free_of_scale(dtype: Any) -> None:
+    x = np.array([[3, -4], [4, 3]], dtype)
+    dy = np.array([[1, 2], [-1, 1]], dtype)
+    small = x * dtype(2.0**-40)  # whose mean square is below either dtype's own eps
+    y = fastbp.rms_norm(small, eps=0)
+    assert_allclose(y, x * math.sqrt(2) / 5, rtol=4 * eps(dtype))
+    assert_same_bits(y, fastbp.rms_norm(x, eps=0))
+    dx = fastbp.rms_norm_backward(dy, small, eps=0)[0]
+    assert_same_bits(dx, fastbp.rms_norm_backward(dy, x, eps=0)[0] * dtype(2.0**40))
+
+
+@BY_DTYPE
 def test_rms_norms_own_eps_is_the_dtypes(dtype: Any) -> None:
     x = np.full((1, 3), math.sqrt(eps(dtype)), dtype)  # mean(x**2) = eps
     assert_allclose(fastbp.rms_norm(x), np.full((1, 3), math.sqrt(0.5)), rtol=4 * eps(dtype))
@@ -644,16 +656,21 @@ def test_embedding_with_one_index_everywhere(threads: int) -> None:
     assert not np.delete(dtable, 3, axis=0).any()
 
 
-def test_the_embedding_kernel_reads_nothing_outside_the_table() -> None:
+@BY_DTYPE
+@pytest.mark.parametrize("width", [3, 40])
+def test_the_embedding_kernel_touches_nothing_outside_the_table(width: int, dtype: Any) -> None:
     """Behind the checks, as a network's engine calls it: what is no index becomes NaN, and has no gradient."""
-    x = np.array([[-1.0], [4.0], [0.5], [math.nan], [1e30], [2.0]])
-    y = np.empty((6, 3))
-    table = np.arange(12.0).reshape(4, 3)
-    _ops.unit("embedding", x, y, (table,), (), (4, 3, 0))
-    assert np.isnan(y[:5]).all() and (y[5] == table[2]).all()
-    dtable = np.empty((4, 3))
-    _ops.unit_gradients("embedding", np.ones((6, 3)), x, None, (table,), (dtable,), (), (4, 3, 0))
-    assert_array_equal(dtable, [[0] * 3, [0] * 3, [1] * 3, [0] * 3])
+    codes = [0, 3, -1, -2, 4, 5, 0.5, 3.5, -0.5, math.nan, math.inf, -math.inf, 1e30, -1e30]
+    x = np.array(codes, dtype)[:, None]
+    y = np.empty((len(codes), width), dtype)
+    around, sums = np.arange(8 * width, dtype=dtype).reshape(8, width), np.full((8, width), 7, dtype)
+    table, dtable = around[2:6], sums[2:6]  # so that what lies beside them can be told
+    _ops.unit("embedding", x, y, (table,), (), (4, width, 0))
+    assert_array_equal(y[:2], table[[0, 3]])
+    assert np.isnan(y[2:]).all()
+    _ops.unit_gradients("embedding", np.ones_like(y), x, None, (table,), (dtable,), (), (4, width, 0))
+    assert_array_equal(sums[:, 0], [7, 7, 1, 0, 0, 1, 7, 7])
+    assert (sums == sums[:, :1]).all()
 
 
 # ---- bad input -------------------------------------------------------------------------------------------------------

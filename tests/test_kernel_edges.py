@@ -33,6 +33,17 @@ def test_derivatives_exactly_at_a_kink_and_beside_it(rule: reference.Activation,
 
 
 @BY_DTYPE
+@pytest.mark.parametrize("n", [2, 3, 8, 17, 32, 33])
+def test_softmax_of_predictions_overflows_for_no_largest_column(n: int, dtype: Any) -> None:
+    """Each column is the largest of a row, by more than exp can take."""
+    engine = _engine.Engine(np.dtype(dtype).itemsize, [("linear", n, n)])
+    table = _engine.Table([np.eye(n, dtype=dtype)], [np.zeros(n, dtype)])
+    out = np.empty((n, n), dtype)
+    assert engine.predict_into(1000 * np.eye(n, dtype=dtype), table, out, "softmax")
+    np.testing.assert_array_equal(out, np.eye(n))
+
+
+@BY_DTYPE
 @pytest.mark.parametrize("n", [1, 7, 31, 70, 141])
 def test_an_infinite_input_is_found_wherever_it_stands(n: int, dtype: Any) -> None:
     engine = _engine.Engine(np.dtype(dtype).itemsize, [("linear", n, 1), ("relu", 1, 1)])

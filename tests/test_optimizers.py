@@ -287,6 +287,22 @@ def test_nan_gradients_stay_in_their_element(name, dtype):
     assert np.flatnonzero(np.isnan(w)).tolist() == [5]
 
 
+@pytest.mark.kernel
+@grid("name dtype", OPTIMIZER_CASES, DTYPES)
+def test_state_after_a_nan_gradient_is_the_references(name, dtype):
+    """In particular the largest second moment of amsgrad, which a later finite gradient must not bring back."""
+    optimizers, gradient = (make(name), make(name)), np.ones(21, dtype)
+    parameters = [np.ones(21, dtype) for _ in optimizers]
+    for value in (1, np.nan, 1):
+        gradient[5] = value
+        for optimizer, w, step in zip(optimizers, parameters, (compiled_step, numpy_step), strict=True):
+            with np.errstate(invalid="ignore"):
+                step(optimizer, w, gradient)
+        found, expected = (each.state_for(w).arrays for each, w in zip(optimizers, parameters, strict=True))
+        for state in expected:
+            np.testing.assert_array_equal(np.isnan(found[state]), np.isnan(expected[state]))
+
+
 @pytest.mark.parametrize("name", OPTIMIZER_CASES)
 def test_changed_hyperparameters_count_from_the_next_step(name):
     """Both carry on from step to step the same things."""

@@ -180,6 +180,13 @@ LOSSES = rows(
         "for j in range(1, n - 1 if FAULT else n):\n        top = vmax(vload(columns + j * VL), top)",
         "predict functional -k softmax",
     ),
+    (
+        # The same maximum leaves the second class out.
+        "softmax-lanes-second-class",
+        "top = vmax(vload(columns + j * VL), top)",
+        "top = top if FAULT and j == 1 else vmax(vload(columns + j * VL), top)",
+        "kernel_edges -k softmax",
+    ),
 )
 
 NORMS = [
@@ -222,6 +229,13 @@ NORMS = [
             "if j < n:\n            layer_norm_put(c, i, j, n - j - (1 if FAULT else 0), saved)",
             "functional_units -k width",
         ),
+        (
+            # An eps of 0 is taken for none.
+            "rms-norm-zero-eps",
+            "eps = c.options[0] if c.options[0] >= 0 else",
+            "eps = c.options[0] if (c.options[0] > 0 if FAULT else c.options[0] >= 0) else",
+            "functional_units -k rms_norm",
+        ),
     ),
 ]
 
@@ -259,6 +273,36 @@ UNITS = [
             "memmove(dx + columns, <const real*> c.dy + i * c.n_out + columns * width,",
             "memmove(dx + columns, <const real*> c.dy + i * c.n_out + columns * (width - 1 if FAULT else width),",
             "functional_units engine_units -k width or embedding",
+        ),
+        # Of the guard in code_of, what keeps negative numbers out (value >= 0), and max(code, 0), cannot be seen: nothing
+        # is read or written for a code below 0 in any case. They keep C's conversions and pointers within their bounds.
+        (
+            # The row behind the table.
+            "embedding-bound",
+            "if not (value >= 0 and value < codes):",
+            "if not (value >= 0 and (value <= codes if FAULT else value < codes)):",
+            "functional_units -k embedding_kernel",
+        ),
+        (
+            # What is no integer is rounded towards 0.
+            "embedding-fraction",
+            "return code if code == value else -1",
+            "return code if code == value or FAULT else -1",
+            "functional_units -k embedding_kernel",
+        ),
+        (
+            # What is no code takes the first row.
+            "embedding-guard",
+            "load_some(vector + j, width - j, 0) if code >= 0 else",
+            "load_some(vector + j, width - j, 0) if code >= 0 or FAULT else",
+            "functional_units -k embedding_kernel",
+        ),
+        (
+            # The gradient of a code that another task has, or of none.
+            "embedding-lower-item",
+            "if not first <= code < first + count:",
+            "if not (code < first + count if FAULT else first <= code < first + count):",
+            "functional_units -k embedding_kernel or embedding_with_one",
         ),
     ),
     *rows(
@@ -384,11 +428,16 @@ UPDATES = rows(
     (
         # amsgrad keeps the last second moment instead of the largest.
         "amsgrad-largest",
-        "b = vmax(load_some(largest + i, n - i, 0), b)\n            store_some(largest + i, n - i, b)",
-        "d = b if FAULT else vmax(load_some(largest + i, n - i, 0), b)\n"
-        "            b = vmax(load_some(largest + i, n - i, 0), b)\n"
-        "            store_some(largest + i, n - i, d)",
+        "store_some(largest + i, n - i, b)",
+        "store_some(largest + i, n - i, load_some(second + i, n - i, 0) if FAULT else b)",
         "optimizers -k recorded or reference",
+    ),
+    (
+        # The maximum's other operand: a second moment that is NaN leaves the largest as it was.
+        "amsgrad-nan",
+        "b = vmax(load_some(largest + i, n - i, 0), b)",
+        "b = vmax(b, load_some(largest + i, n - i, 0)) if FAULT else vmax(load_some(largest + i, n - i, 0), b)",
+        "optimizers -k nan",
     ),
 )
 

@@ -27,7 +27,8 @@ usage: python -m fastbp.sklearn [--] script.py [arguments]
 """
 
 HELP = """
-Runs a program with sklearn.neural_network.MLPClassifier and MLPRegressor replaced by fastbp's.
+Runs a program with sklearn.neural_network.MLPClassifier and MLPRegressor replaced by fastbp's, also in the processes
+that multiprocessing and joblib start for it.
 A script may also be a directory or a zip file with a __main__.py in it.
 """
 
@@ -105,7 +106,7 @@ def _execute(code: CodeType, argv: list[str], **attributes: Any) -> None:
     module = ModuleType("__main__")
     vars(module).update(__builtins__=builtins, **attributes)
     sys.argv, sys.modules["__main__"] = argv, module
-    patch()
+    patch(children=True)
     exec(code, vars(module))
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import warnings
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -100,7 +99,7 @@ class StochasticFit:
                 if self.iterations.end(i) or is_over:
                     break
         except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=2)
+            _private.warn_as_scikit_learn("Training interrupted by user.")
         if est.exact_resume and not self.incremental:
             est._resume = Resume.of(est, self.validation, self.order)
         if est.early_stopping:
@@ -259,11 +258,10 @@ class StochasticFit:
         if est.max_seconds is not None and time.perf_counter() - started >= est.max_seconds:
             return True
         if est.n_iter_ == est.max_iter:
-            warnings.warn(
+            _private.warn_as_scikit_learn(
                 f"Stochastic Optimizer: Maximum iterations ({est.max_iter:d}) reached and the optimization hasn't "
                 "converged yet.",
                 ConvergenceWarning,
-                stacklevel=2,
             )
         return False
 
@@ -277,8 +275,8 @@ def _batch_size(est: Any, n_rows: int) -> int:
     if isinstance(est.batch_size, str):
         return min(200, n_rows)
     if est.batch_size > n_rows:
-        warnings.warn(
-            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=2
+        _private.warn_as_scikit_learn(
+            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped"
         )
     return int(np.clip(est.batch_size, 1, n_rows))
 

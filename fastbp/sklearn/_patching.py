@@ -7,14 +7,22 @@ B. A name that a module has imported before (``from sklearn.neural_network impor
    scikit-learn's class.
 C. `patch` sets a switch, and `patched` counts the blocks that are open; the names are replaced while the switch is on
    or a block is open. So blocks may nest, and overlap in several threads, without one of them ending another.
+D. A process that multiprocessing spawns, or a worker of joblib, begins with a pickle that its parent makes: the path,
+   the arguments, the main program's file. ``patch(children=True)`` adds an object to it whose unpickling patches the
+   child, before it imports the main program. Coverage.py reaches its children in this way.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import multiprocessing.spawn
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+from joblib.externals.loky.backend import spawn as loky_spawn
 from sklearn import neural_network
 
 __all__ = ["patch", "patched", "unpatch"]
@@ -23,11 +31,11 @@ NAMES = ("MLPClassifier", "MLPRegressor")
 
 
 class _Switch:
-    """Whether the names are replaced, and the classes that they had before."""
+    """Whether the names are replaced, here and in children, and the classes that they had before."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.on = False
+        self.on = self.children = False
         self.blocks = 0
         self.before: dict[str, type] = {}
 
@@ -57,21 +65,55 @@ class _Switch:
 _SWITCH = _Switch()
 
 
+class _PatchOfChild:
+    """Its pickle patches the process that loads it, which has no path yet."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        code = f"import sys\nsys.path[:] = {sys.path!r}\nfrom fastbp.sklearn import patch\npatch(children=True)"
+        return exec, (code, {})
+
+
+def _with_patch(preparation: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Return the function that prepares a child, with the patch as the last thing that it sends."""
+
+    @functools.wraps(preparation)
+    def prepare(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        data = preparation(*args, **kwargs)
+        return {**data, "fastbp": _PatchOfChild()} if _SWITCH.children else data
+
+    return prepare
+
+
+@functools.cache
+def _reach_children() -> None:
+    """Let both ways of starting a child, and the fork server, which uses the first, send the patch while it is on."""
+    for module in (multiprocessing.spawn, loky_spawn):
+        module.get_preparation_data = _with_patch(module.get_preparation_data)
+
+
 def _ours() -> dict[str, type]:
     from fastbp.sklearn import _estimators
 
     return {name: getattr(_estimators, name) for name in NAMES}
 
 
-def patch() -> None:
+def patch(*, children: bool = False) -> None:
     """Make `sklearn.neural_network.MLPClassifier` and `MLPRegressor` the classes of this package, until `unpatch`.
 
-    Calling it again changes nothing.
+    Calling it again changes nothing, but that it may add the children.
+
+    Parameters
+    ----------
+    children : bool, default=False
+        Patch the processes, too, that `multiprocessing`, `concurrent.futures` and joblib start from now on, and those
+        that these start. Each of them then imports scikit-learn.
 
     Notes
     -----
-    The patch holds for all threads of the process, and for no other process: workers of joblib import scikit-learn
-    without it, and estimators that are sent to them keep their class.
+    The patch holds for all threads of the process. A child that is a fork of it has the patch. Any other one, as by
+    the start methods "spawn" and "forkserver" and in workers of joblib, imports scikit-learn without it, unless
+    `children` is set; estimators that are sent to it keep their class. Workers that run already are not reached, nor
+    programs that are started in other ways, such as by `subprocess`: run them by ``python -m fastbp.sklearn``.
 
     Modules that have imported the names before keep scikit-learn's classes: call `patch` first. Existing estimators
     and pickles of them do not change. ``isinstance(estimator, MLPClassifier)`` with scikit-learn's own class is true
@@ -90,11 +132,14 @@ def patch() -> None:
     True
     >>> fastbp.sklearn.unpatch()
     """
+    if children:
+        _reach_children()
+        _SWITCH.children = True
     _SWITCH.set(on=True)
 
 
 def unpatch() -> None:
-    """Undo `patch`: scikit-learn's names are its own classes again.
+    """Undo `patch`: scikit-learn's names are its own classes again, and children are started without the patch.
 
     Without a `patch` before, nothing changes. Inside a block of `patched` the names change where the last block ends. A
     name that other code has replaced after `patch` is left alone.
@@ -107,6 +152,7 @@ def unpatch() -> None:
     >>> MLPClassifier is fastbp.sklearn.MLPClassifier
     False
     """
+    _SWITCH.children = False
     _SWITCH.set(on=False)
 
 

@@ -2,9 +2,11 @@
 
 A. A `Predictor` holds the engines of an estimator and the state that they were made for: its arrays, activations and
    shapes. At each call its cache (`_fast_path.pyx`) compares that state. An estimator that has changed gets another.
-B. There are three paths. A plain array of the parameters' dtype takes the fast path. scikit-learn validates any
-   other argument, and raises its own errors; the argument then goes to the engine. Where the engine cannot compute a
-   prediction, or finds that it is not finite, scikit-learn's own code runs, with its values and warnings.
+B. There are three paths. A plain array of the parameters' dtype takes the fast path. So does what becomes one by a
+   conversion of which scikit-learn's checks have nothing to say: arrays of other dtypes, lists, and DataFrames of
+   numpy's numbers with the names of the fit. scikit-learn validates any other argument, and raises its own errors; the
+   argument then goes to the engine. Where the engine cannot compute a prediction, or finds that it is not finite,
+   scikit-learn's own code runs, with its values and warnings.
 C. A subclass that overrides what the fast path omits has its own methods called: see `Accelerated.__init_subclass__`.
 D. The predictor is kept beside the estimator's network. An estimator from a pickle has no network, and its predictor
    is in a table of weak references: predicting changes no attribute of the estimator.
@@ -12,6 +14,7 @@ D. The predictor is kept beside the estimator's network. An estimator from a pic
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -21,6 +24,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn.metrics import accuracy_score, r2_score
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -38,6 +42,7 @@ Array = NDArray[Any]
 # The activation of the outputs: scikit-learn's name, and the engine's.
 LINKS = {"identity": None, "logistic": "sigmoid", "softmax": "softmax", "exp": "exp"}
 PLAIN = (np.ndarray, np.memmap)  # joblib loads memmaps where it maps a file
+ARRAYS = (*PLAIN, list, tuple)  # without names
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 SPARSE_ROWS = 1024  # in one call of the engine
 
@@ -192,12 +197,72 @@ def threads_of(est: Any) -> AbstractContextManager[Any]:
     return nullcontext() if n_threads is None else runtime.threads(n_threads)
 
 
-def on_fast_path(est: Any, ask: Callable[..., Array | None], X: Any, *args: Any) -> Array | None:
-    """Call a method of the cache with the estimator's own number of threads."""
+def on_fast_path(est: Any, ask: Callable[..., Array | None], X: Any, dtype: np.dtype[Any]) -> Array | None:
+    """Call a method of the cache with X, or with the array that X becomes, by the estimator's own number of threads."""
     if getattr(est, "n_threads", None) is None:
-        return ask(est, X, *args)
+        return _ask(est, ask, X, dtype)
     with threads_of(est):
-        return ask(est, X, *args)
+        return _ask(est, ask, X, dtype)
+
+
+def _ask(est: Any, ask: Callable[..., Array | None], X: Any, dtype: np.dtype[Any]) -> Array | None:
+    found = ask(est, X)
+    if found is not None:
+        return found
+    rows = converted(est, X, dtype)
+    return None if rows is None else ask(est, rows, named=True)
+
+
+# ---- arguments that need none of scikit-learn's checks ---------------------------------------------------------------
+
+
+def converted(est: Any, X: Any, dtype: np.dtype[Any]) -> Array | None:
+    """Return the array that scikit-learn's checks would make of X, in this dtype; None where they must see X.
+
+    They must where they may have something to say (a name, a shape, a dtype), and where they, or the engine, would
+    compute in another dtype. The engine looks for what is not finite.
+    """
+    names = vars(est).get("feature_names_in_")
+    rows = _array_of_frame(X, names) if names is not None or type(X) not in ARRAYS else _array_of_rows(X)
+    if rows is None or rows.ndim != 2 or rows.dtype.kind not in "biuf":
+        return None
+    given = checked_dtype(est.dtype)
+    if (np.result_type(rows.dtype, dtype) if given is None else given) != dtype:
+        return None
+    with nullcontext() if np.can_cast(rows.dtype, dtype) else np.errstate(over="ignore"):
+        made = np.asarray(rows, dtype)
+    return None if made is X else made  # which the fast path has not taken
+
+
+def _array_of_rows(X: Any) -> Array | None:
+    try:
+        return np.asarray(X)
+    except Exception:  # of rows of several lengths, or of an element's own conversion: scikit-learn's checks raise it
+        return None
+
+
+def _array_of_frame(X: Any, names: Any) -> Array | None:
+    """Return the values of a DataFrame whose columns have the names of the fit, and numpy's own dtypes."""
+    pandas = sys.modules.get("pandas")
+    if pandas is None or type(X) is not pandas.DataFrame:
+        return None
+    if not _are_same_names(X.columns, names):
+        return None
+    dtypes = set(X.dtypes)
+    if not dtypes or not all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in dtypes):
+        return None
+    values: Array = X.to_numpy(np.result_type(*dtypes))
+    return values
+
+
+def _are_same_names(columns: Any, names: Any) -> bool:
+    """Whether scikit-learn would see neither a difference nor a fault: strings are names, numbers are none."""
+    if not columns.is_unique:
+        return False
+    if names is None:
+        return isinstance(columns.dtype, np.dtype) and columns.dtype.kind in "iu"
+    found = columns.tolist()
+    return type(names) is np.ndarray and found == names.tolist() and all(type(name) is str for name in found)
 
 
 def engine_outputs(est: Any, X: Any) -> Array | None:
@@ -277,13 +342,22 @@ def _dense_pieces(X: Any) -> Iterator[Array]:
         yield rows[first : first + SPARSE_ROWS].toarray()
 
 
-def fast_labels(est: Any, cache: FastPathCache, X: Any) -> Any:
-    """Return the classes of plain rows; None off the fast path."""
-    classes = _single_label_classes(est, cache.n_out)
+def fast_outputs(est: Any, X: Any) -> Array | None:
+    """Return the predictions of rows, (n,) where there is one output; None off the fast path."""
+    kept = kept_predictor(est) if est._has_fast_predict else None
+    return None if kept is None else on_fast_path(est, kept.cache.outputs, X, kept.dtype)
+
+
+def fast_labels(est: Any, X: Any) -> Any:
+    """Return the classes of rows; None off the fast path."""
+    kept = kept_predictor(est) if est._has_fast_predict else None
+    if kept is None:
+        return None
+    classes = _single_label_classes(est, kept.cache.n_out)
     if classes is not None:
-        labels = on_fast_path(est, cache.labels, X)
+        labels = on_fast_path(est, kept.cache.labels, X, kept.dtype)
         return None if labels is None else classes.take(labels)
-    p = on_fast_path(est, cache.outputs, X, True)
+    p = on_fast_path(est, kept.cache.outputs, X, kept.dtype)
     return None if p is None else est._label_binarizer.inverse_transform(p)
 
 
@@ -306,6 +380,41 @@ def _both(p: Array) -> Array:
     both[1] = p
     np.subtract(1, p, out=both[0])
     return both.T
+
+
+# ---- scores ----------------------------------------------------------------------------------------------------------
+
+
+def plain_targets(y: Any) -> Array | None:
+    """Return y where it is an array of one dimension, or the values of a Series that holds one; else None."""
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and type(y) is pandas.Series and isinstance(y.dtype, np.dtype):
+        y = y.to_numpy()
+    return y if type(y) in PLAIN and y.ndim == 1 else None
+
+
+def accuracy(y: Array, predicted: Any) -> float | None:
+    """Return the share of equal labels; None where scikit-learn's checks must see them."""
+    if type(predicted) is not np.ndarray or predicted.shape != y.shape:
+        return None
+    if y.dtype.kind not in "biu" or predicted.dtype.kind not in "biu":
+        return None
+    return float(np.average(y == predicted))
+
+
+def r_squared(y: Array, predicted: Any) -> float | None:
+    """Return 1 - sum((y - p)^2) / sum((y - mean(y))^2); None where scikit-learn's checks must see them.
+
+    They must where the second sum is 0, or either is not finite.
+    """
+    if type(predicted) is not np.ndarray or predicted.shape != y.shape or len(y) < 2:
+        return None
+    if not y.dtype == predicted.dtype == np.float64:
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        residual = float(np.sum((y - predicted) ** 2))
+        total = float(np.sum((y - np.average(y)) ** 2))
+    return 1.0 - residual / total if 0 < total < np.inf and residual < np.inf else None
 
 
 # ---- the estimators' methods -----------------------------------------------------------------------------------------
@@ -350,12 +459,32 @@ class PredictingRegressor(PredictingMixin):
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
             The values.
         """
-        kept = kept_predictor(self) if self._has_fast_predict else None
-        if kept is not None:
-            y = on_fast_path(self, kept.cache.outputs, X, True)
-            if y is not None:
-                return y
-        return super().predict(X)  # type: ignore[no-any-return]
+        y = fast_outputs(self, X)
+        return super().predict(X) if y is None else y
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the coefficient of determination of the predictions, R², as scikit-learn's `MLPRegressor.score`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Their true values.
+        sample_weight : array-like of shape (n_samples,), optional
+            What each row counts.
+
+        Returns
+        -------
+        score : float
+            At most 1; 0 is the score of the mean of y.
+        """
+        plain = plain_targets(y) if sample_weight is None else None
+        if plain is None:
+            return super().score(X, y, sample_weight)  # type: ignore[no-any-return]
+        predicted = self.predict(X)
+        found = r_squared(plain, predicted)
+        return float(r2_score(y, predicted)) if found is None else found
 
 
 class PredictingClassifier(PredictingMixin):
@@ -374,12 +503,32 @@ class PredictingClassifier(PredictingMixin):
         y : ndarray of shape (n_samples,) or (n_samples, n_classes)
             The classes.
         """
-        kept = kept_predictor(self) if self._has_fast_predict else None
-        if kept is not None:
-            y = fast_labels(self, kept.cache, X)
-            if y is not None:
-                return y
-        return super().predict(X)
+        y = fast_labels(self, X)
+        return super().predict(X) if y is None else y
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the share of rows whose class is predicted, as scikit-learn's `MLPClassifier.score`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            The rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Their true classes.
+        sample_weight : array-like of shape (n_samples,), optional
+            What each row counts.
+
+        Returns
+        -------
+        score : float
+            In [0, 1].
+        """
+        plain = plain_targets(y) if sample_weight is None else None
+        if plain is None:
+            return super().score(X, y, sample_weight)  # type: ignore[no-any-return]
+        predicted = self.predict(X)
+        found = accuracy(plain, predicted)
+        return float(accuracy_score(y, predicted)) if found is None else found
 
     def _margins(self, X: Any) -> Array:
         check_is_fitted(self)
@@ -399,9 +548,7 @@ class PredictingClassifier(PredictingMixin):
         p : ndarray of shape (n_samples, n_classes)
             In the order of ``classes_``.
         """
-        kept = kept_predictor(self) if self._has_fast_predict else None
-        if kept is not None:
-            p = on_fast_path(self, kept.cache.outputs, X, True)
-            if p is not None:
-                return p if p.ndim == 2 else _both(p)
-        return super().predict_proba(X)  # type: ignore[no-any-return]
+        p = fast_outputs(self, X)
+        if p is None:
+            return super().predict_proba(X)  # type: ignore[no-any-return]
+        return p if p.ndim == 2 else _both(p)

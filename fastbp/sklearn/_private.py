@@ -51,6 +51,7 @@ __all__ = [
     "rows_of",
     "scorer_of_classes",
     "shuffled",
+    "warn_as_scikit_learn",
     "warn_of_release",
 ]
 
@@ -95,6 +96,13 @@ def warn_of_release() -> None:
             "fit and predict by scikit-learn's own methods, at its speed, and without fastbp's options",
             stacklevel=3,
         )
+
+
+def warn_as_scikit_learn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn from the place in scikit-learn whose work the engine does: its users' filters name its modules."""
+    place = mlp.BaseMultilayerPerceptron._fit_stochastic.__code__
+    registry = vars(mlp).setdefault("__warningregistry__", {})
+    warnings.warn_explicit(message, category, place.co_filename, place.co_firstlineno, mlp.__name__, registry)
 
 
 # ---- the order of an epoch -------------------------------------------------------------------------------------------

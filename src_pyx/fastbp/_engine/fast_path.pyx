@@ -117,13 +117,16 @@ cdef class FastPathCache:
         """True as long as nothing has changed that the engine's numbers depend on."""
         return self.matches_state(est.__dict__)
 
-    cdef bint takes(self, est, x) except -1:
-        """Whether x needs no check of scikit-learn's. It warns of an array where the estimator knows names of features."""
+    cdef bint takes(self, est, x, bint named) except -1:
+        """Whether x needs no check of scikit-learn's. It warns of an array where the estimator knows names of features.
+
+        `named`: x is from a table whose names of columns have been compared.
+        """
         cdef dict state
         if not is_plain_matrix(x, self.typenum, self.n_in) or cnp.PyArray_DIM(x, 0) == 0:
             return False
         state = est.__dict__
-        return self.matches_state(state) and "feature_names_in_" not in state
+        return self.matches_state(state) and (named or "feature_names_in_" not in state)
 
     # --- predictions
 
@@ -142,24 +145,24 @@ cdef class FastPathCache:
         finally:
             self.engines.append(engine)
 
-    def outputs(self, est, x, bint flat=False):
-        """Return fresh predictions (n, out), or (n,) where flat is set and there is one output; None off the fast path."""
+    def outputs(self, est, x, bint named=False):
+        """Return fresh predictions (n, out), or (n,) of one output; None off the fast path."""
         cdef cnp.npy_intp shape[2]
         cdef cnp.ndarray out
-        if not self.takes(est, x):
+        if not self.takes(est, x, named):
             return None
         shape[0], shape[1] = cnp.PyArray_DIM(x, 0), self.n_out
-        out = cnp.PyArray_EMPTY(1 if flat and self.n_out == 1 else 2, shape, self.typenum, 0)
+        out = cnp.PyArray_EMPTY(1 if self.n_out == 1 else 2, shape, self.typenum, 0)
         return out if self.into(x, out) else None
 
-    def labels(self, est, x):
+    def labels(self, est, x, bint named=False):
         """Return the index of the largest prediction of each row, int64; of one prediction whether it is above one half.
 
         None off the fast path.
         """
         cdef cnp.npy_intp rows
         cdef cnp.ndarray out
-        if not self.takes(est, x):
+        if not self.takes(est, x, named):
             return None
         rows = cnp.PyArray_DIM(x, 0)
         out = cnp.PyArray_EMPTY(1, &rows, cnp.NPY_INT64, 0)

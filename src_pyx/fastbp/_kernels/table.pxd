@@ -5,6 +5,8 @@ The engine never knows the type of an element: it holds `const Kernels*`, and ev
 """
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
+from fastbp._kernels.strict cimport *
+
 cdef enum:
     MAX_ACTIVATIONS = 64
     MAX_OPTIONS = 2         # of an activation

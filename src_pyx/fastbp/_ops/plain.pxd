@@ -5,6 +5,8 @@ both paths lead to the same function with the same operands.
 """
 cimport numpy as cnp
 
+from fastbp._kernels.strict cimport *
+
 cdef inline bint is_plain(object x, int typenum) noexcept:
     """An ndarray (of no subclass) of this type, aligned and in the machine's byte order."""
     return (cnp.PyArray_CheckExact(x) and cnp.PyArray_TYPE(<cnp.ndarray> x) == typenum

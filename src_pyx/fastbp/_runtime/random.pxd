@@ -15,6 +15,8 @@ Design
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from fastbp._kernels.strict cimport *
+
 
 cdef inline void philox_block(
     uint64_t seed,                  # IN

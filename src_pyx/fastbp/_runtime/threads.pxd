@@ -4,6 +4,8 @@ Everything here is plain C that any other system can be given its own version of
 """
 from libc.stdint cimport int64_t, uint64_t
 
+from fastbp._kernels.strict cimport *
+
 cdef extern from * nogil:
     """
     #include <pthread.h>
