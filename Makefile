@@ -20,10 +20,10 @@ BRIDGE_TESTS = $(shell grep -l "pytest\.mark\.bridge" tests/test_*.py)
 SKLEARN_RELEASES := 1.6 1.7 1.8 1.9
 TORCH := 2.13.0
 
-.PHONY: help demo test test-best test-others test-serial test-all test-bridges test-freethreaded test-threads test-debug test-ulp test-package test-sklearn test-mutants coverage bench compare sweep bars lint changelog build clean
+.PHONY: help demo test test-best test-others test-serial test-all test-bridges test-freethreaded test-threads test-debug test-ulp test-package test-oldest test-sklearn test-mutants coverage bench compare sweep bars lint changelog build clean
 
 help:
-	@echo "make demo | test | test-all | test-bridges | test-freethreaded | test-debug | test-ulp | test-package | test-sklearn | test-mutants | coverage | bench | compare | sweep | bars | lint | changelog | build | clean"
+	@echo "make demo | test | test-all | test-bridges | test-freethreaded | test-debug | test-ulp | test-package | test-oldest | test-sklearn | test-mutants | coverage | bench | compare | sweep | bars | lint | changelog | build | clean"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -96,6 +96,10 @@ test-debug:
 # The sdist, the wheel from it, and that wheel in an environment of its own, with the sources out of reach.
 test-package:
 	tools/check_package.sh $(PYTHON)
+
+# The oldest and the newest setuptools, Cython and numpy that the build declares, with the oldest Python by PYTHON=python3.11.
+test-oldest:
+	tools/check_versions.sh $(PYTHON)
 
 # The estimators with each release of scikit-learn that they know: a wheel built once, an environment for each release.
 test-sklearn: $(addprefix test-sklearn-,$(SKLEARN_RELEASES))

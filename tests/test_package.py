@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -131,6 +135,35 @@ def test_every_compiled_module_has_its_types() -> None:
         "fastbp/_ops/unit",
         "fastbp/_ops/update",
     }
+
+
+STRICT = ROOT / "src_pyx" / "fastbp" / "_kernels" / "strict.pxd"
+
+
+@pytest.mark.parametrize("flags", ["-ffast-math", "-ffinite-math-only", "-Ofast", "-O3 -ffp-contract=off"])
+def test_flags_that_change_arithmetic_are_refused(flags: str) -> None:
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()
+    if shutil.which(compiler[0]) is None:
+        pytest.skip("there is no C compiler")
+    block = ast.literal_eval(re.search(r'(?s)from \*:\s+(""".*?""")', STRICT.read_text()).group(1))  # type: ignore[union-attr]
+    command = [*compiler, *flags.split(), "-fsyntax-only", "-x", "c", "-"]
+    done = subprocess.run(command, input=f"{block}\nint x;\n", capture_output=True, text=True, timeout=100)
+    assert ("remove the flag from CFLAGS" in done.stderr) == (done.returncode != 0) == (flags[:3] in ("-ff", "-Of"))
+
+
+def test_every_compiled_module_refuses_them() -> None:
+    modules = [*(ROOT / "src_pyx").rglob("*.pyx"), STRICT.with_name("all.pxi")]
+    for module in modules:
+        seen, left = set(), [module]
+        while left:
+            seen.add(path := left.pop())
+            text = path.read_text()
+            cimported = {
+                f"{name.replace('.', '/')}.pxd" for name in re.findall(r"^from (fastbp\.\S+) cimport", text, re.M)
+            }
+            own = [path.with_suffix(".pxd")] if path.suffix == ".pyx" else []
+            left += {one for one in (*own, *(ROOT / "src_pyx" / name for name in cimported)) if one.exists()} - seen
+        assert STRICT in seen, module
 
 
 def test_the_metadata() -> None:

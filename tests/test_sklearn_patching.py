@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import multiprocessing.spawn
 import os
 import pickle
 import subprocess
@@ -21,6 +22,8 @@ import pytest
 
 pytest.importorskip("sklearn")
 
+import joblib
+from joblib.externals.loky import get_reusable_executor
 from sklearn import neural_network
 
 import fastbp.sklearn
@@ -140,6 +143,51 @@ def test_pickles_of_either_kind_are_read_either_way(name: str) -> None:
         assert type(pickle.loads(text)) is cls
         with fastbp.sklearn.patched():
             assert type(pickle.loads(text)) is cls
+
+
+# ---- children --------------------------------------------------------------------------------------------------------
+
+
+def is_sent() -> bool:
+    data = multiprocessing.spawn.get_preparation_data("x")
+    return any(type(one) is _patching._PatchOfChild for one in data.values())
+
+
+def test_children_are_sent_the_patch_while_it_is_on() -> None:
+    fastbp.sklearn.patch()
+    assert not is_sent()
+    for _ in range(2):
+        fastbp.sklearn.patch(children=True)
+        assert is_sent()
+    fastbp.sklearn.patch()
+    assert is_sent()
+    fastbp.sklearn.unpatch()
+    assert not is_sent()
+    with fastbp.sklearn.patched():
+        assert not is_sent()
+
+
+def test_pickle_that_a_child_loads_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = pickle.dumps(_patching._PatchOfChild())
+    path = list(sys.path)
+    monkeypatch.setattr(sys, "path", sys.path[-1:])  # a child has its parent's path only later
+    pickle.loads(text)
+    assert public() == OURS
+    assert sys.path == path
+    assert is_sent()
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "loky"])
+def test_children_are_patched(method: str) -> None:
+    fastbp.sklearn.patch(children=True)
+    if method == "loky":
+        found = joblib.Parallel(2, backend="loky")(joblib.delayed(processes.module_of_classifier)() for _ in range(2))
+        get_reusable_executor().shutdown(wait=True)  # no later test has patched workers
+    else:
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            found = [pool.apply(processes.module_of_classifier)]
+    assert set(found) == {"fastbp.sklearn._estimators"}
 
 
 # ---- python -m fastbp.sklearn ----------------------------------------------------------------------------------------

@@ -261,6 +261,356 @@ def test_feature_names(rng: np.random.Generator) -> None:
     assert told(lambda: est.predict(x[["b", "a", "c"]])) == told(lambda: reference(est).predict(x[["b", "a", "c"]]))
 
 
+# ---- arguments that become plain arrays ------------------------------------------------------------------------------
+
+NAMES = [f"column {i}" for i in range(N_IN)]
+
+
+class Arrayed:
+    """Not an array, but it can become one."""
+
+    def __init__(self, x: Array) -> None:
+        self.x = x
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return self.x if dtype is None else self.x.astype(dtype)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+class Exported:
+    """What exports its memory, as an array of another library does."""
+
+    def __init__(self, x: Array) -> None:
+        self.x, self.shape = x, x.shape
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return self.x if dtype is None else self.x.astype(dtype)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.x.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self.x.__dlpack_device__()
+
+
+def heard(call: Callable[[], Any]) -> tuple[Any, list[tuple[type, str]]]:
+    """Return a call's value or its error, and its warnings."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        try:
+            value = call()
+        except Exception as error:
+            value = type(error), str(error)
+    return value, [(one.category, str(one.message)) for one in found]
+
+
+def assert_alike(est: Any, x: Any) -> None:
+    """Values, errors and warnings are scikit-learn's, also when the estimator has predicted before."""
+    theirs = reference(est)
+    for name in methods(est):
+        expected, said = heard(lambda name=name: getattr(theirs, name)(x))
+        for _ in range(2):
+            found, told_ = heard(lambda name=name: getattr(est, name)(x))
+            assert said == told_
+            if isinstance(expected, tuple):
+                assert found == expected
+            else:
+                agree(found, expected)
+
+
+def quick(est: Any, x: Any) -> bool:
+    """Whether x is, or becomes, a plain array without scikit-learn's checks."""
+    kept = predicting.kept_predictor(est)
+    return kept is not None and predicting.on_fast_path(est, kept.cache.outputs, x, kept.dtype) is not None
+
+
+def named(kind: str, rng: np.random.Generator, **options: Any) -> Any:
+    """An estimator that has been fitted to a DataFrame."""
+    est = fitted(kind, rng, **options)
+    est.feature_names_in_ = np.array(NAMES, object)
+    return est
+
+
+QUICK: dict[str, Callable[[Array], Any]] = {
+    "list": lambda x: x.tolist(),
+    "tuple": lambda x: tuple(map(tuple, x.tolist())),
+    "list of integers": lambda x: x.astype(int).tolist(),
+    "list of arrays": lambda x: list(x),
+    "list of booleans": lambda x: (x > 0).tolist(),
+    "float16": lambda x: x.astype(np.float16),
+    "float32": lambda x: x.astype(np.float32),
+    "int64": lambda x: x.astype(np.int64),
+    "uint8": lambda x: np.abs(x).astype(np.uint8),
+    "bool": lambda x: x > 0,
+    "big-endian": lambda x: x.astype(">f8"),
+    "float32 by columns": lambda x: np.asfortranarray(x.astype(np.float32)),
+    "every second row of integers": lambda x: np.repeat(x.astype(int), 2, axis=0)[::2],
+}
+# Of a DataFrame with columns of these names.
+QUICK_FRAMES: dict[str, Callable[[Any], Any]] = {
+    "as it is": lambda frame: frame,
+    "some rows": lambda frame: frame.iloc[1:],
+    "float32": lambda frame: frame.astype(np.float32),
+    "integers": lambda frame: frame.astype(int),
+    "booleans": lambda frame: frame > 0,
+    "mixed": lambda frame: frame.astype({frame.columns[0]: int, frame.columns[2]: bool, frame.columns[3]: np.float32}),
+    "small and large": lambda frame: frame.abs().astype({frame.columns[1]: np.uint64, frame.columns[2]: np.int64}),
+}
+
+
+@pytest.mark.parametrize("kind", ["one value", "two classes", "five classes", "multilabel"])
+@pytest.mark.parametrize("form", QUICK)
+def test_quick_forms(form: str, kind: str, rng: np.random.Generator) -> None:
+    est = fitted(kind, rng)
+    for rows in (1, 9):
+        x = QUICK[form](np.round(3 * rng.standard_normal((rows, N_IN)), 2))
+        assert_alike(est, x)
+        assert quick(est, x)
+        assert_alike(named(kind, rng), x)  # warns
+
+
+@pytest.mark.parametrize("kind", ["one value", "two classes"])
+@pytest.mark.parametrize("form", QUICK_FRAMES)
+def test_quick_frames(form: str, kind: str, rng: np.random.Generator) -> None:
+    pandas = pytest.importorskip("pandas")
+    x = np.round(3 * rng.standard_normal((9, N_IN)), 2)
+    for est, columns in (
+        (named(kind, rng), NAMES),
+        (fitted(kind, rng), range(N_IN)),
+        (fitted(kind, rng), [*range(N_IN)]),
+    ):
+        frame = QUICK_FRAMES[form](pandas.DataFrame(x, columns=columns))
+        assert_alike(est, frame)
+        assert quick(est, frame)
+
+
+def odd_rows(x: Array) -> dict[str, Any]:
+    lists = x.tolist()
+    masked = np.ma.masked_array(x, x > 1)
+    return {
+        **{"empty": [], "no columns": [[]], "one axis": lists[0], "three axes": [lists, lists], "a number": 3.0},
+        **{"ragged": [lists[0], lists[1][:-1]], "strings": x.astype(str).tolist(), "None": [[None] * N_IN]},
+        **{"a column less": x[:, 1:].tolist(), "a column more": np.c_[x, x[:, 0]].tolist()},
+        **{"NaN": [[np.nan] * N_IN], "infinite": [[np.inf] * N_IN], "complex": (x + 1j).tolist()},
+        **{"huge integers": [[10**30] * N_IN], "not even float": [[10**400] * N_IN], "words": [["a"] * N_IN]},
+        **{"a generator": (row for row in ()), "a set": {1, 2}, "a dict": {"a": lists}, "bytes": b"abc"},
+        **{"object": x.astype(object), "objects with words": np.full((2, N_IN), "a", object)},
+        **{"structured": np.zeros((2, N_IN), [("a", float)]), "dates": x.astype("M8[s]"), "longdouble": x.astype("g")},
+        **{"matrix": np.matrix(x), "masked": masked, "float32 with NaN": np.full((2, N_IN), np.nan, np.float32)},
+        **{"float16 infinite": np.full((2, N_IN), np.inf, np.float16), "no rows": x[:0].astype(int)},
+        **{"array-like": Arrayed(x), "array-like of integers": Arrayed(x.astype(int)), "dlpack": Exported(x)},
+        **{kind.__name__: kind(x) for kind in SPARSE},
+        "coo": sparse.coo_array(x),
+    }
+
+
+ROWS_OF_ODD_FORMS = tuple(odd_rows(np.zeros((3, N_IN))))
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize("form", ROWS_OF_ODD_FORMS)
+def test_odd_forms(form: str, rng: np.random.Generator) -> None:
+    x = np.round(3 * rng.standard_normal((3, N_IN)), 2)
+    for est in (fitted("one value", rng), fitted("five classes", rng), named("two classes", rng)):
+        est.predict(pandas_or_rows(est, x))
+        assert_alike(est, odd_rows(x)[form])
+
+
+def pandas_or_rows(est: Any, x: Array) -> Any:
+    """What an estimator with or without names takes without a word."""
+    return pytest.importorskip("pandas").DataFrame(x, columns=NAMES) if hasattr(est, "feature_names_in_") else x
+
+
+def odd_frames(pandas: Any, x: Array) -> dict[str, Any]:
+    frame = pandas.DataFrame(x, columns=NAMES)
+
+    class Frame(pandas.DataFrame):  # type: ignore[misc]
+        pass
+
+    def with_columns(columns: Any) -> Any:
+        return pandas.DataFrame(x, columns=columns)
+
+    def with_first(column: Any) -> Any:
+        return frame.assign(**{NAMES[0]: column})
+
+    return {
+        **{"other order": frame[NAMES[::-1]], "one missing": frame[NAMES[1:]], "one more": frame.assign(more=1.0)},
+        **{
+            "other names": with_columns(list("abcdefg")),
+            "numbers": with_columns(range(N_IN)),
+            "floats": with_columns(x[0]),
+        },
+        **{"names and numbers": with_columns(["a", *range(1, N_IN)]), "twice": with_columns([*NAMES[:-1], NAMES[0]])},
+        **{
+            "numpy's strings": with_columns(pandas.Index([*map(np.str_, NAMES)], dtype=object)),
+            "tuples": with_columns(pandas.MultiIndex.from_tuples([("a", name) for name in NAMES])),
+            "dates": with_columns(pandas.date_range("2020", periods=N_IN)),
+        },
+        **{
+            "objects": frame.astype(object),
+            "words": with_first("a"),
+            "an object": with_first(np.array([1, 2, 3], object)),
+        },
+        **{
+            "numbers in strings": with_first(["1", "2", "3"]),
+            "category": with_first(pandas.Categorical([1.0, 2.0, 1.0])),
+        },
+        **{
+            "Int64": with_first(pandas.array([1, 2, 3], "Int64")),
+            "missing": with_first(pandas.array([1, None, 3], "Int64")),
+        },
+        **{"Float64": frame.astype("Float64"), "boolean": with_first(pandas.array([True, False, True], "boolean"))},
+        **{
+            "NaN": with_first(np.nan),
+            "infinite": with_first(np.inf),
+            "complex": with_first(1j),
+            "longdouble": with_first(np.ones(3, "g")),
+        },
+        **{
+            "dates in a column": with_first(pandas.Timestamp("2020")),
+            "a sparse column": with_first(pandas.arrays.SparseArray(x[:, 0])),
+        },
+        **{
+            "all sparse": frame.astype(pandas.SparseDtype(float, 0.0)),
+            "no rows": frame.iloc[:0],
+            "no columns": frame[[]],
+        },
+        **{
+            "subclass": Frame(frame),
+            "a Series": frame[NAMES[0]],
+            "an Index": frame.columns,
+            "half precision": frame.astype(np.float16),
+        },
+        "a column named dtype": with_columns(["dtype", *NAMES[1:]]),
+    }
+
+
+ODD_FRAMES = (
+    *("other order", "one missing", "one more", "other names", "numbers", "floats", "names and numbers", "twice"),
+    *("numpy's strings", "tuples", "dates", "objects", "words", "an object", "numbers in strings", "category", "Int64"),
+    *(
+        "missing",
+        "Float64",
+        "boolean",
+        "NaN",
+        "infinite",
+        "complex",
+        "longdouble",
+        "dates in a column",
+        "a sparse column",
+    ),
+    *(
+        "all sparse",
+        "no rows",
+        "no columns",
+        "subclass",
+        "a Series",
+        "an Index",
+        "half precision",
+        "a column named dtype",
+    ),
+)
+
+
+@pytest.mark.parametrize("form", ODD_FRAMES)
+def test_odd_frames(form: str, rng: np.random.Generator) -> None:
+    pandas = pytest.importorskip("pandas")
+    x = np.round(3 * rng.standard_normal((3, N_IN)), 2)
+    frames = odd_frames(pandas, x)
+    assert tuple(frames) == ODD_FRAMES
+    for est in (named("one value", rng), named("two classes", rng), fitted("five classes", rng)):
+        est.predict(pandas_or_rows(est, x))
+        assert_alike(est, frames[form])
+
+
+def test_changed_names(rng: np.random.Generator) -> None:
+    pandas = pytest.importorskip("pandas")
+    est, x = named("one value", rng), rng.standard_normal((4, N_IN))
+    frame = pandas.DataFrame(x, columns=NAMES)
+    assert_alike(est, frame)
+    frame.columns = NAMES[::-1]
+    assert_alike(est, frame)
+    frame.columns = NAMES
+    assert_alike(est, frame)
+    est.feature_names_in_ = np.array(NAMES[::-1], object)
+    assert_alike(est, frame)
+    est.feature_names_in_ = NAMES  # a list
+    assert_alike(est, frame)
+    del est.feature_names_in_
+    assert_alike(est, frame)
+
+
+def test_quick_forms_in_other_precisions(rng: np.random.Generator) -> None:
+    """Of parameters in float32, what numpy would compute in float64 is computed there; the option casts."""
+    x = np.round(3 * rng.standard_normal((5, N_IN)), 2)
+    est = fitted("three values", rng, np.float32)
+    est.predict(x.astype(np.float32))
+    for form, make in QUICK.items():
+        given = make(x)
+        assert_alike(est, given)
+        assert quick(est, given) == (np.result_type(np.asarray(given), np.float32) == np.float32), form
+    short = MLPRegressor(hidden_layer_sizes=(5,), max_iter=2, random_state=0, dtype="float32")
+    with pytest.warns(ConvergenceWarning):
+        short.fit(x, x[:, :2]).predict(x)
+    for form, make in QUICK.items():
+        given = make(x)
+        agree(short.predict(given), reference(short).predict(np.asarray(given).astype(np.float32)))
+        assert quick(short, given), form
+    infinite = np.full((1, N_IN), np.inf, np.float32)
+    assert told(lambda: short.predict([[1e300] * N_IN])) == told(lambda: reference(short).predict(infinite))
+
+
+# ---- scores ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_scores(kind: str, rng: np.random.Generator) -> None:
+    pandas = pytest.importorskip("pandas")
+    est, x = fitted(kind, rng), rng.standard_normal((60, N_IN))
+    y = TARGETS[kind](rng, 60)
+    weight = rng.uniform(size=60)
+    forms = [y, y.tolist(), y[:59], y[:0], y[:, None], y.astype(object), y + y if y.dtype.kind in "if" else y]
+    forms += [
+        y.astype(np.float32) if y.dtype.kind in "if" else y,
+        np.full(60, np.nan),
+        np.full(60, 2.5),
+        np.full(60, 1e200),
+    ]
+    forms += [np.full(60, 1), np.full(60, "no"), None, np.arange(60) % 3, np.where(np.arange(60) < 5, np.inf, 0.5)]
+    forms += [pandas.Series(y) if y.ndim == 1 else pandas.DataFrame(y), pandas.Series(np.arange(60) % 2, dtype="Int64")]
+    theirs = reference(est)
+    for target in forms:
+        for more in ({}, {"sample_weight": weight}):
+            expected = heard(lambda target=target, more=more: theirs.score(x, target, **more))
+            found = heard(lambda target=target, more=more: est.score(x, target, **more))
+            assert type(found[0]) is type(expected[0]) and found[1] == expected[1]
+            if isinstance(expected[0], float):
+                np.testing.assert_allclose(found[0], expected[0], rtol=1e-10)
+            else:
+                assert found[0] == expected[0]
+    for rows in (1, 2):
+        expected = heard(lambda rows=rows: theirs.score(x[:rows], y[:rows]))
+        np.testing.assert_equal(heard(lambda rows=rows: est.score(x[:rows], y[:rows]))[1], expected[1])
+
+
+def test_score_calls_an_overriding_predict(rng: np.random.Generator) -> None:
+    class Constant(MLPRegressor):
+        def predict(self, X: Any) -> Any:
+            return [1.0, 2.0, 4.0]
+
+    est = Constant()
+    vars(est).update(vars(fitted("one value", rng)))
+    assert est.score(np.zeros((3, N_IN)), np.array([1.0, 2.0, 3.0])) == pytest.approx(0.5)
+
+
+def test_score_has_the_requests_of_metadata() -> None:
+    with sklearn.config_context(enable_metadata_routing=True):
+        est = MLPClassifier().set_score_request(sample_weight=True)
+        assert est.get_metadata_routing().score.requests == {"sample_weight": True}
+
+
 # ---- changed estimators, and subclasses ------------------------------------------------------------------------------
 
 

@@ -59,32 +59,7 @@ cd "$work/elsewhere"
 installed=$("$work/user/bin/pip" list --format=freeze | grep -viE '^(pip|setuptools|wheel)==' | tr '\n' ' ')
 [ "$(echo "$installed" | tr ' ' '\n' | count .)" = 2 ] || fail "more than numpy was installed: $installed"
 step installed "$installed"
-env -u PYTHONPATH "$work/user/bin/python" -W error - << 'PYTHON'
-import pathlib, sys
-import numpy as np
-import fastbp
-
-assert pathlib.Path(fastbp.__file__).is_relative_to(sys.prefix), fastbp.__file__
-rng = np.random.default_rng(0)
-x, t = rng.standard_normal((32, 20)).astype(np.float32), rng.integers(0, 5, 32)
-net = fastbp.MLP([20, 30, 5], hidden="sigmoid", seed=0)
-loss, grads = net.value_and_grad(x, t)
-(w1, w2), (b1, b2) = net.weights, net.biases
-h = 1 / (1 + np.exp(-(x @ w1 + b1)))
-p = np.exp(h @ w2 + b2)
-p /= p.sum(axis=1, keepdims=True)
-d = p.copy()
-d[np.arange(32), t] -= 1
-d /= 32
-dh = d @ w2.T * h * (1 - h)
-error = max(np.abs(a - b).max() for a, b in zip((*grads.weights, *grads.biases), (x.T @ dh, h.T @ d, dh.sum(0), d.sum(0))))
-assert error < 1e-6 and abs(loss + np.log(p[np.arange(32), t]).mean()) < 1e-5, (loss, error)
-report = fastbp.check_gradients(net, x, t)
-assert report.ok, report
-history = fastbp.train(net, x, t, optimizer=fastbp.SGD(lr=0.5), epochs=20, progress=False)
-assert history.loss[-1] < history.loss[0]
-print(f"{'gradient':<24} as numpy's (largest difference {error:.1e}), check_gradients ok, isa {fastbp.config()['isa']}")
-PYTHON
+env -u PYTHONPATH "$work/user/bin/python" -W error "$root/tools/smoke.py"
 "$work/user/bin/fastbp" info > "$work/info.txt"
 "$work/user/bin/python" -m fastbp info | cmp -s - "$work/info.txt" || fail "fastbp and python -m fastbp differ"
 step "command line" "fastbp info: $(grep -m1 '^isa ' "$work/info.txt" | tr -s ' ')"

@@ -274,8 +274,8 @@ UNITS = [
             "memmove(dx + columns, <const real*> c.dy + i * c.n_out + columns * (width - 1 if FAULT else width),",
             "functional_units engine_units -k width or embedding",
         ),
-        # Of the guard in code_of, what keeps negative numbers out (value >= 0), and max(code, 0), cannot be seen: nothing
-        # is read or written for a code below 0 in any case. They keep C's conversions and pointers within their bounds.
+        # In code_of, `value >= 0`, and in the forward pass max(code, 0), cannot be seen: nothing is read or written for
+        # a code below 0 in any case. They keep C's conversions and pointers within their bounds.
         (
             # The row behind the table.
             "embedding-bound",

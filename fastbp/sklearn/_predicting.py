@@ -226,11 +226,11 @@ def converted(est: Any, X: Any, dtype: np.dtype[Any]) -> Array | None:
     rows = _array_of_frame(X, names) if names is not None or type(X) not in ARRAYS else _array_of_rows(X)
     if rows is None or rows.ndim != 2 or rows.dtype.kind not in "biuf":
         return None
-    given = checked_dtype(est.dtype)
-    if (np.result_type(rows.dtype, dtype) if given is None else given) != dtype:
-        return None
-    with nullcontext() if np.can_cast(rows.dtype, dtype) else np.errstate(over="ignore"):
-        made = np.asarray(rows, dtype)
+    if est.dtype is None:
+        made = np.asarray(rows, dtype) if np.result_type(rows.dtype, dtype) == dtype else None
+    else:
+        with np.errstate(over="ignore"):  # the engine then sees infinity, and scikit-learn's checks raise their error
+            made = np.asarray(rows, dtype) if checked_dtype(est.dtype) == dtype else None
     return None if made is X else made  # which the fast path has not taken
 
 
