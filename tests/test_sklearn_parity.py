@@ -27,6 +27,7 @@ import numpy as np
 import pytest
 from helpers import grid, seeded
 from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
 from sklearn_pairs import (
     EXACT,
     HAS_POISSON,
@@ -42,6 +43,8 @@ from sklearn_pairs import (
     pair,
     weighted_or_not,
 )
+
+from fastbp.sklearn import GridSearchCV, JoblibBackend, MLPEnsembleClassifier, fit_many
 
 ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
 SOLVERS = ("sgd", "adam")
@@ -530,6 +533,76 @@ def test_interrupted_again_and_again() -> None:
             with pytest.warns(UserWarning, match="interrupted"):
                 two.ours.fit(x, y)
         assert np.isfinite(two.ours.predict(x[:5])).all()
+
+
+# ---- where warnings come from ----------------------------------------------------------------------------------------
+
+
+def interrupts(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def partly(network: Any, x: Any, y: Any) -> Any:
+    return network.partial_fit(x, y, **({"classes": np.unique(y)} if hasattr(network, "predict_proba") else {}))
+
+
+def without_names(network: Any, x: Any, y: Any) -> Any:
+    network.fit(x, y).feature_names_in_ = np.array([f"column {i}" for i in range(x.shape[1])], object)
+    return network.predict(x)
+
+
+def interrupted(network: Any, x: Any, y: Any) -> Any:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    network._update_no_improvement_count = interrupt
+    return network.fit(x, y)
+
+
+# What warns, by a name: parameters, and what is done to a network.
+WARNS: dict[str, tuple[dict[str, Any], Callable[[Any, Any, Any], Any]]] = {
+    "epochs": ({"max_iter": 1}, lambda network, x, y: network.fit(x, y)),
+    "lbfgs": ({"max_iter": 1, "solver": "lbfgs", "tol": 1e-6}, lambda network, x, y: network.fit(x, y)),
+    "batch size": ({"batch_size": 10**6}, lambda network, x, y: network.fit(x, y)),
+    "batch size of a step": ({"batch_size": 10**6}, partly),
+    "a column": ({}, lambda network, x, y: network.fit(x, np.reshape(y, (-1, 1)))),
+    "names": ({}, without_names),
+    "Ctrl-C": ({}, interrupted),
+}
+
+
+@pytest.mark.parametrize("action", ["always", "default"])
+@pytest.mark.parametrize("kind", ["one output", "binary"])
+@pytest.mark.parametrize("what", WARNS)
+def test_warnings_come_from_scikit_learns_files(what: str, kind: str, action: str) -> None:
+    """As often as scikit-learn's, too: by default once for a place."""
+    task, (parameters, call) = TASKS[kind], WARNS[what]
+    two, seen = pair(kind, **{"n_iter_no_change": 1, "tol": 1e9, **parameters}), []
+    for network in (two.ours, two.theirs):
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter(action)
+            for _ in range(2):
+                call(clone(network), task.x, task.y)
+        seen.append([(one.category, str(one.message), one.filename) for one in found])
+    assert seen[0] == seen[1] != []
+
+
+# How several networks are fitted at once.
+SIDE_BY_SIDE: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "fit_many": lambda network, x, y: fit_many([network, clone(network)], x, y),
+    "search": lambda network, x, y: GridSearchCV(network, {"alpha": [0.1, 0.2]}, cv=2).fit(x, y),
+    "backend": lambda network, x, y: cross_val_score(network, x, y, cv=2, n_jobs=2),
+    "ensemble": lambda network, x, y: MLPEnsembleClassifier(2, **network.get_params()).fit(x, y),
+}
+
+
+@pytest.mark.parametrize("what", ["epochs", "lbfgs", "batch size"])
+@pytest.mark.parametrize("how", SIDE_BY_SIDE)
+def test_filters_of_scikit_learns_modules_hold_in_all_threads(how: str, what: str) -> None:
+    task, network = TASKS["binary"], pair("binary", **{"n_iter_no_change": 1, "tol": 1e9, **WARNS[what][0]}).ours
+    with warnings.catch_warnings(), joblib.parallel_config(JoblibBackend()):
+        warnings.filterwarnings("ignore", module="sklearn")
+        SIDE_BY_SIDE[how](network, task.x, task.y)
 
 
 # ---- signatures ------------------------------------------------------------------------------------------------------

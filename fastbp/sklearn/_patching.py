@@ -87,7 +87,8 @@ def _with_patch(preparation: Callable[..., dict[str, Any]]) -> Callable[..., dic
 @functools.cache
 def _reach_children() -> None:
     """Let both ways of starting a child, and the fork server, which uses the first, send the patch while it is on."""
-    for module in (multiprocessing.spawn, loky_spawn):
+    modules: tuple[Any, ...] = (multiprocessing.spawn, loky_spawn)
+    for module in modules:
         module.get_preparation_data = _with_patch(module.get_preparation_data)
 
 
