@@ -55,6 +55,7 @@ class Case(NamedTuple):
     bar: float = 1.0
 
 
+SMALL = {"hidden_layer_sizes": (64, 64), "max_iter": 2}
 REGRESSOR = {"hidden_layer_sizes": (100, 50, 20), "max_iter": 100, "n_iter_no_change": 1000}
 
 LINES: dict[str, Case] = {
@@ -66,15 +67,23 @@ LINES: dict[str, Case] = {
     ),
     "fit digits, lbfgs, 100 iterations": Case("fit", "digits", {}, {"solver": "lbfgs", "max_iter": 100}, bar=6),
     "predict one row, 8-64-64-1": Case(
-        "predict", "numbers", {"rows": 500, "columns": 8, "asked": 1}, {"hidden_layer_sizes": (64, 64), "max_iter": 2},
-        "MLPRegressor", bar=20,
+        "predict", "numbers", {"rows": 500, "columns": 8, "asked": 1}, SMALL, "MLPRegressor", bar=20
+    ),
+    "predict one row in a list, 8-64-64-1": Case(
+        "predict", "numbers_in", {"form": "list", "rows": 500, "columns": 8, "asked": 1}, SMALL, "MLPRegressor", bar=5
+    ),
+    "predict one row in a DataFrame, 8-64-64-1": Case(
+        "predict", "numbers_in", {"form": "DataFrame", "rows": 500, "columns": 8, "asked": 1}, SMALL, "MLPRegressor",
+        bar=2,
+    ),
+    "predict 500 rows in a DataFrame, 8-64-64-1": Case(
+        "predict", "numbers_in", {"form": "DataFrame", "rows": 500, "columns": 8}, SMALL, "MLPRegressor", bar=2
     ),
     "predict_proba 100,000 x 64, (100,)": Case(
         "predict_proba", "classes", {"rows": 500, "columns": 64, "asked": 100_000}, {"max_iter": 2}, bar=5
     ),
     "partial_fit one row": Case(
-        "partial_fit", "numbers", {"rows": 500, "columns": 8, "asked": 1},
-        {"hidden_layer_sizes": (64, 64), "max_iter": 2}, "MLPRegressor", bar=10,
+        "partial_fit", "numbers", {"rows": 500, "columns": 8, "asked": 1}, SMALL, "MLPRegressor", bar=10
     ),
     "fit sparse 5000 x 50,000, 0.1 % full, (64,)": Case(
         "fit", "words", {}, {"hidden_layer_sizes": (64,), "max_iter": 1}, bar=4
@@ -132,6 +141,13 @@ def numbers(dtype: str, rows: int, columns: int, outputs: int = 1, asked: int = 
     return Rows(_thinned(x, full, rng), y, _thinned(more, full, rng), np.resize(y, (asked or rows, *y.shape[1:])))
 
 
+def numbers_in(dtype: str, form: str, **sizes: Any) -> Rows:
+    """The same, asked for in another form than an array."""
+    rows = numbers(dtype, **sizes)
+    asked = rows.asked.tolist() if form == "list" else getattr(importlib.import_module("pandas"), form)(rows.asked)
+    return rows._replace(asked=asked)
+
+
 def classes(dtype: str, rows: int, columns: int, outputs: int = 10, asked: int = 0, full: float = 1.0) -> Rows:
     """Classes that the first column and chance decide; each occurs."""
     rng = np.random.default_rng(0)
@@ -160,7 +176,7 @@ def _thinned(x: Array, full: float, rng: np.random.Generator) -> Any:
 
 
 DATA: dict[str, Callable[..., Rows]] = {
-    "digits": digits, "mnist": mnist, "numbers": numbers, "classes": classes, "words": words,
+    "digits": digits, "mnist": mnist, "numbers": numbers, "numbers_in": numbers_in, "classes": classes, "words": words,
 }  # fmt: skip
 
 
