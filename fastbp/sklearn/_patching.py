@@ -69,7 +69,8 @@ class _PatchOfChild:
     """Its pickle patches the process that loads it, which has no path yet."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        code = f"import sys\nsys.path[:] = {sys.path!r}\nfrom fastbp.sklearn import patch\npatch(children=True)"
+        path = [str(place) for place in sys.path]
+        code = f"import sys\nsys.path[:] = {path!r}\nfrom fastbp.sklearn import patch\npatch(children=True)"
         return exec, (code, {})
 
 
