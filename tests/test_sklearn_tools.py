@@ -284,6 +284,8 @@ def warned_by(read: Callable[[], Any]) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         read()
+    places = {one.filename for one in caught if one.category is InconsistentVersionWarning}
+    assert places <= {sklearn.base.__file__}  # for filters by module
     found = [one.message for one in caught if isinstance(one.message, InconsistentVersionWarning)]
     assert all(message.current_sklearn_version == sklearn.__version__ for message in found)
     return list(map(str, found))

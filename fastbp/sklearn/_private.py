@@ -98,11 +98,11 @@ def warn_of_release() -> None:
         )
 
 
-def warn_as_scikit_learn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn from the place in scikit-learn whose work the engine does: its users' filters name its modules."""
-    place = mlp.BaseMultilayerPerceptron._fit_stochastic.__code__
-    registry = vars(mlp).setdefault("__warningregistry__", {})
-    warnings.warn_explicit(message, category, place.co_filename, place.co_firstlineno, mlp.__name__, registry)
+def warn_as_scikit_learn(message: str | Warning, category: type[Warning] = UserWarning, *, method: Any = None) -> None:
+    """Warn from the method of scikit-learn whose work is done, by default a fit: its users' filters name modules."""
+    method = mlp.BaseMultilayerPerceptron._fit_stochastic if method is None else method
+    place, registry = method.__code__, method.__globals__.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(message, category, place.co_filename, place.co_firstlineno, method.__module__, registry)
 
 
 # ---- the order of an epoch -------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from fastbp import _config
 from fastbp._version import __version__
 from fastbp.io import _describe, saving
 from fastbp.network import Network
+from fastbp.sklearn import _private
 from fastbp.sklearn._converting import fill, network_of
 
 __all__ = ["VersionedMixin", "load", "save"]
@@ -86,14 +87,10 @@ class VersionedMixin:
         theirs, ours = (state.pop(name, None) for name in ("_sklearn_version", "_fastbp_version"))
         name = type(self).__name__
         if theirs is not None and theirs != sklearn.__version__:
-            warnings.warn(
-                InconsistentVersionWarning(
-                    estimator_name=name,
-                    current_sklearn_version=sklearn.__version__,
-                    original_sklearn_version=theirs,
-                ),
-                stacklevel=2,
+            warning = InconsistentVersionWarning(
+                estimator_name=name, current_sklearn_version=sklearn.__version__, original_sklearn_version=theirs
             )
+            _private.warn_as_scikit_learn(warning, method=BaseEstimator.__setstate__)
         # A class of a user's own may have a `__getstate__` of its own, whose copies carry no version.
         if ours != __version__ and (ours is not None or type(self).__module__.startswith("fastbp.")):
             warnings.warn(
