@@ -182,6 +182,7 @@ def test_pickle_that_a_child_loads_patches(monkeypatch: pytest.MonkeyPatch) -> N
 def test_children_are_patched(method: str) -> None:
     fastbp.sklearn.patch(children=True)
     if method == "loky":
+        get_reusable_executor().shutdown(wait=True)  # workers of an earlier test run without the patch
         found = joblib.Parallel(2, backend="loky")(joblib.delayed(processes.module_of_classifier)() for _ in range(2))
         get_reusable_executor().shutdown(wait=True)  # no later test has patched workers
     else:
