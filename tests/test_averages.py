@@ -171,3 +171,127 @@ def test_train_refuses_what_is_not_an_average() -> None:
     net, x, t = problem()
     with unchanged(net.flat_parameters), pytest.raises(TypeError, match=r"average must be fastbp\.EMA\(\), "):
         fastbp.train(net, x, t, optimizer=fastbp.Adam(), average=0.9, progress=False)
+
+
+# ---- running statistics ----------------------------------------------------------------------------------------------
+
+
+def normed(dtype: str = "float64") -> tuple[Any, Any, Any]:
+    rng = seeded(3)
+    units = fastbp.Linear(4, 6), fastbp.BatchNorm(6), fastbp.ReLU(), fastbp.Dropout(0.25)
+    block = fastbp.Residual(fastbp.Sequential(fastbp.Linear(6, 6), fastbp.BatchNorm(6, momentum=0.0), fastbp.Tanh()))
+    net = fastbp.Network(*units, block, fastbp.Linear(6, 3), loss="softmax_nll", dtype=dtype, seed=0)
+    x = (rng.normal(size=(50, 4)) * 3 + 5).astype(dtype)
+    return net, x, rng.integers(0, 3, 50)
+
+
+def trained_with_average(dtype: str = "float64") -> tuple[Any, Any, Any, Any]:
+    net, x, t = normed(dtype)
+    average = fastbp.EMA(0.8)
+    fastbp.train(net, x, t, optimizer=fastbp.SGD(lr=0.1), epochs=4, batch_size=10, progress=False, average=average)
+    return net, x, t, average
+
+
+def kept_of(net: Any) -> dict[str, Any]:
+    return {"flat": net.flat_parameters.copy()} | {name: values.copy() for name, values in net.state.items()}
+
+
+def assert_same(kept: dict[str, Any], other: dict[str, Any]) -> None:
+    for name, values in kept.items():
+        assert_same_bits(values, other[name])
+
+
+def test_applied_gives_parameters_and_statistics_back() -> None:
+    net, x, t, average = trained_with_average()
+    kept, loss = kept_of(net), net.loss_value(x, t)
+
+    def spoil() -> None:
+        net.value_and_grad(x, t)
+        net.flat_parameters[...] = 1
+
+    with average.applied(net):
+        spoil()
+    assert_same(kept_of(net), kept)
+    with pytest.raises(ZeroDivisionError), average.applied(net):
+        spoil()
+        raise ZeroDivisionError
+    assert_same(kept_of(net), kept)
+    assert net.loss_value(x, t) == loss
+
+
+@pytest.mark.parametrize("batch_size", [2, 16, 24, 50, 1000])
+def test_statistics_are_those_of_update_bn(batch_size: int) -> None:
+    """Its rule, restated: reset, and then a cumulative mean over the batches; the variance over n - 1."""
+    net, x, _, average = trained_with_average()
+    kept, steps = kept_of(net), net.steps
+    average.update_statistics(net, x, batch_size=batch_size)
+    assert_same(kept_of(net), kept)
+    assert net.steps == steps
+    with average.applied(net):
+        found = {name: values.copy() for name, values in net.state.items()}
+        weight, bias = net.parameters["0.weight"], net.parameters["0.bias"]
+        mean, variance = np.zeros(6), np.ones(6)
+        for count, first in enumerate(range(0, len(x), batch_size), start=1):
+            y = x[first : first + batch_size] @ weight + bias
+            factor = 1 / count
+            mean = (1 - factor) * mean + factor * y.mean(axis=0)
+            variance = (1 - factor) * variance + factor * y.var(axis=0, ddof=1)
+    assert_allclose(found["1.mean"], mean, rtol=1e-12)
+    assert_allclose(found["1.variance"], variance, rtol=1e-12)
+    assert not np.array_equal(found["4.0.1.mean"], kept["4.0.1.mean"])  # though its momentum is 0
+    assert_same(kept_of(net), kept)
+
+
+@pytest.mark.bridge
+def test_statistics_are_those_of_torch() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    rng = seeded(4)
+    x = (rng.normal(size=(60, 4)) * 3 + 5).astype("float32")
+    net = fastbp.Network(
+        fastbp.Linear(4, 6), fastbp.BatchNorm(6), fastbp.ReLU(), fastbp.Linear(6, 2), loss="mse", seed=0
+    )
+    average = fastbp.SWA()
+    average.update(net)
+    average.update_statistics(net, x, batch_size=20)
+    theirs = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.BatchNorm1d(6), torch.nn.ReLU(), torch.nn.Linear(6, 2))
+    with torch.no_grad():
+        for number in (0, 3):
+            theirs[number].weight[...] = torch.tensor(net.parameters[f"{number}.weight"].T.copy())
+            theirs[number].bias[...] = torch.tensor(net.parameters[f"{number}.bias"])
+    torch.optim.swa_utils.update_bn([torch.tensor(x[i : i + 20]) for i in range(0, 60, 20)], theirs)
+    average.apply(net)
+    assert_allclose(net.state["1.mean"], theirs[1].running_mean.numpy(), rtol=1e-5)
+    assert_allclose(net.state["1.variance"], theirs[1].running_var.numpy(), rtol=1e-5)
+
+
+def test_statistics_go_with_the_average_and_its_state() -> None:
+    net, x, _, average = trained_with_average()
+    average.update_statistics(net, x, batch_size=25)
+    state, twin, other = copy.deepcopy(average.get_state(net)), net.copy(), fastbp.EMA(0.8)
+    assert {name for name in state if name.startswith("statistics.")} == {f"statistics.{name}" for name in net.state}
+    other.set_state(twin, state)
+    average.apply(net)
+    other.apply(twin)
+    assert_same(kept_of(net), kept_of(twin))
+    other.set_state(twin, {name: value for name, value in state.items() if not name.startswith("statistics.")})
+    assert other._state(twin).statistics == {}  # what an older release has written
+    with pytest.raises(ValueError, match=r"statistics.1.mean are \(1,\) float64, the network has \(6,\) float64"):
+        other.set_state(twin, {**state, "statistics.1.mean": np.zeros(1)})
+    average.update(net)
+    assert average._state(net).statistics == {}  # of another average than there is now
+
+
+def test_statistics_that_cannot_be_computed_raise() -> None:
+    net, x, _, average = trained_with_average()
+    kept = kept_of(net)
+    for given, options, message in (
+        (x[:0], {}, "x has no rows"),
+        (x, {"batch_size": 1}, "batch_size must be at least 2, got 1"),
+        (x[:9], {"batch_size": 4}, "a batch of 1 row has no variance"),
+        (x[:, :2], {}, r"x has shape \(50, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            average.update_statistics(net, given, **options)
+        assert_same(kept_of(net), kept)
+    with pytest.raises(ValueError, match="has not averaged any step"):
+        fastbp.SWA().update_statistics(net, x)

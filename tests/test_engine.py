@@ -950,7 +950,7 @@ def test_an_update_counts_steps_and_refuses_read_only_arrays() -> None:
 
     def update(kind: str, **more: Any) -> _engine.Update:
         groups = [(0.5, 0.0, 0.0, 0.0, 0.0, 0.0)]
-        return _engine.Update(w, g, [(5, 0, 0.0, 0.0)], kind, [None], groups, state.carried, state, **more)
+        return _engine.Update(w, g, [(5, 0, 0.0, 0.0, False)], kind, [None], groups, state.carried, state, **more)
 
     sgd = update("sgd")
     sgd.apply()

@@ -139,7 +139,7 @@ def test_a_step_of_weights_whose_rows_lie_apart(rows: int, kind: str, dtype: Any
     flat, gradients = start.copy(), np.zeros(size, dtype)
     state = OptimizerState()
     arrays = [np.zeros(size, dtype) for _ in range(states)]
-    update = _engine.Update(flat, gradients, [(size, 0, 0.0, 0.0)], kind, arrays, [hyper], np.zeros(1), state)
+    update = _engine.Update(flat, gradients, [(size, 0, 0.0, 0.0, False)], kind, arrays, [hyper], np.zeros(1), state)
     tables = [_engine.Table([w], [b]) for w, b in (views(flat), views(gradients))]
     engine.train_step(x, t, None, *tables, update)
     # The same by the whole gradient first.
@@ -270,7 +270,7 @@ def test_a_sparse_step_of_weights_whose_rows_lie_apart(dtype: Any, rng: np.rando
         flat, gradients = start.copy(), np.zeros(size, dtype)
         engine = _engine.Engine(start.itemsize, [("linear", n_in, n_out)], "mse")
         hyper = (0.1, 0.9, 0.0, 0.0, 0.0, 0.0)
-        parts = [(size, 0, 0.0, 0.0)]
+        parts = [(size, 0, 0.0, 0.0, False)]
         update = _engine.Update(
             flat, gradients, parts, "sgd", [np.zeros(size, dtype)], [hyper], np.zeros(1), OptimizerState()
         )

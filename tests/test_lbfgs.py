@@ -116,3 +116,130 @@ def test_scipys_solver() -> None:
     assert found.fun < 0.1 * before
     with pytest.raises(ValueError, match="max_fun must be at least 1"):
         fastbp.LBFGSB(max_fun=0)
+
+
+# ---- one function for a call -----------------------------------------------------------------------------------------
+
+
+def with_chance(dtype: str = "float64") -> tuple[fastbp.Network, Any, Any]:
+    rng = seeded(1)
+    units = fastbp.Linear(3, 12), fastbp.BatchNorm(12), fastbp.ReLU(), fastbp.Dropout(0.3), fastbp.Linear(12, 2)
+    net = fastbp.Network(*units, loss="mse", dtype=dtype, seed=0)
+    x = rng.normal(size=(40, 3)).astype(dtype)
+    return net, x, np.sin(x[:, :2]) + x[:, 2:]
+
+
+class Watched:
+    """A network that notes what is evaluated."""
+
+    def __init__(self, net: fastbp.Network) -> None:
+        self.net, self.seen = net, []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.net, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("net", "seen"):
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.net, name, value)
+
+    def value_and_grad(self, *given: Any, **options: Any) -> Any:
+        at = self.net.flat_parameters.copy()
+        loss, grads = self.net.value_and_grad(*given, **options)
+        self.seen.append((at, loss, grads.flat.copy()))
+        return loss, grads
+
+
+def test_all_trials_of_a_call_have_the_masks_of_one_step() -> None:
+    net, x, t = with_chance()
+    net.steps = 7
+    twin, watched = net.copy(), Watched(net)
+    fastbp.LBFGSB(max_iter=15).step(watched, x, t)
+    assert len(watched.seen) > 10
+    for at, loss, gradient in watched.seen:
+        twin.flat_parameters[...] = at
+        twin.steps = 7
+        assert_array_equal([loss, *gradient], [(found := twin.value_and_grad(x, t))[0], *found[1].flat])
+    assert net.steps == 8
+    evaluating = net.copy().eval()
+    fastbp.LBFGSB(max_iter=2).step(evaluating, x, t)
+    assert evaluating.steps == 8  # no chance, no step of it
+
+
+def test_accepted_losses_fall() -> None:
+    net, x, t = with_chance()
+    watched, accepted = Watched(net), []
+    search = fastbp.optim.lbfgs._Search
+
+    class Noting(search):
+        def accept(self, values: Any) -> None:
+            super().accept(values)
+            accepted.append(watched.seen[-1][1])
+            assert_array_equal(watched.seen[-1][0], values)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fastbp.optim.lbfgs, "_Search", Noting)
+        before = fastbp.LBFGSB(max_iter=30).step(watched, x, t)
+    assert len(accepted) > 5
+    assert (np.diff([before, *accepted]) <= 0).all()
+
+
+def test_running_statistics_move_once_an_iteration() -> None:
+    net, x, t = with_chance()
+    watched, iterations = Watched(net), 6
+    start = {name: values.copy() for name, values in net.state.items()}
+    fastbp.LBFGSB(max_iter=iterations).step(watched, x, t)
+    # The statistics of the points that were accepted: those from which the last one follows.
+    twin, expected = net.copy(), start
+    points, best = [], np.inf
+    for at, loss, _ in watched.seen[1:]:
+        if loss < best:
+            points, best = [*points, at], loss
+    for at in points:
+        twin.flat_parameters[...] = at
+        twin.units[1].state["mean"][...] = expected["1.mean"]
+        twin.steps = 0
+        twin.value_and_grad(x, t)
+        expected = {name: values.copy() for name, values in twin.state.items()}
+    if len(points) == iterations:  # no trial that was not accepted fell below the one before
+        assert_array_equal(net.state["1.mean"], expected["1.mean"])
+    assert not np.array_equal(net.state["1.mean"], start["1.mean"])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_trial_without_a_number_ends_the_call_with_the_last_iteration(bad: float) -> None:
+    _, x, t = problem()
+    seen: list[Any] = []
+
+    class Fragile(fastbp.MSE):
+        def value_and_grad(self, y: Any, t: Any, **options: Any) -> Any:
+            loss, dy = super().value_and_grad(y, t, **options)
+            seen.append((net.flat_parameters.copy(), loss))
+            return (bad if len(seen) == 9 else loss), dy
+
+    net = fastbp.MLP([3, 8, 2], hidden="tanh", loss=Fragile(), dtype="float64", seed=0)
+    optimizer = fastbp.LBFGSB()
+    with pytest.warns(RuntimeWarning, match=rf"LBFGSB stopped after \d+ iterations: .* has the loss {bad}"):
+        before = net.train_step(x, t, optimizer)
+    assert len(seen) == 9
+    assert before == seen[0][1]
+    at = [i for i, (w, _) in enumerate(seen) if np.array_equal(w, net.flat_parameters)]
+    assert at and at[0] < 8
+    assert net.loss_value(x, t) < before
+    assert optimizer.state_for(net).step == 1
+
+
+def test_a_start_without_a_number_stays() -> None:
+    net, x, t = problem()
+    x[0, 0] = np.nan
+    with unchanged(net.flat_parameters), pytest.warns(RuntimeWarning, match="stopped after 0 iterations"):
+        assert np.isnan(net.train_step(x, t, fastbp.LBFGSB()))
+
+
+def test_a_gradient_that_is_no_number_ends_the_call() -> None:
+    net = fastbp.MLP([3, 2], loss="mse", seed=0)
+    x, t = np.full((4, 3), 1e25, "float32"), np.zeros((4, 2), "float32")
+    assert np.isfinite(net.loss_value(x, t))
+    with unchanged(net.flat_parameters), pytest.warns(RuntimeWarning, match="and a gradient that is not finite"):
+        net.train_step(x, t, fastbp.LBFGSB())

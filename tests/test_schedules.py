@@ -238,7 +238,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: Cosine(0.1, steps=3, lowest=-1), ValueError, "lowest must be finite and at least 0"),
     (lambda: Cosine(0.1, steps=3, restarts=1), TypeError, "restarts must be True or False, got 1"),
     (lambda: Cosine(0.1, steps=3, restarts=True, growth=0), ValueError, "growth must be at least 1"),
-    (lambda: WarmUp(-1, 3), ValueError, "following must be finite and above 0, got -1"),
+    (lambda: WarmUp(-1, 3), ValueError, "following must be finite and at least 0, got -1"),
     (lambda: WarmUp(0.1, 3, start=2), ValueError, "start must be finite and at least 0 and at most 1, got 2"),
     (lambda: OneCycle(0.1, steps=1), ValueError, "steps must be at least 2"),
     (lambda: OneCycle(0.1, steps=5, up=1.0), ValueError, "up must be finite and above 0 and below 1"),
@@ -247,6 +247,16 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: ReduceOnPlateau(0.1, factor=1.0), ValueError, "factor must be finite and above 0 and below 1"),
     (lambda: ReduceOnPlateau(0.1, patience=-1), ValueError, "patience must be at least 0"),
     (lambda: ReduceOnPlateau(0.1, cooldown=0.5), TypeError, "cooldown must be an integer"),
+    # A floor above the rate.
+    (
+        lambda: ReduceOnPlateau(0.1, lowest=0.2),
+        ValueError,
+        r"lowest must be at most lr, 0\.1, got 0\.2: the rate would rise",
+    ),
+    (lambda: Cosine(0.1, steps=3, lowest=0.2), ValueError, r"lowest must be at most lr, 0\.1, got 0\.2"),
+    (lambda: Polynomial(0.1, steps=3, lowest=0.2), ValueError, r"lowest must be at most lr, 0\.1, got 0\.2"),
+    (lambda: OneCycle(0.1, steps=5, start=0.5), ValueError, "start must be finite and at least 1, got 0.5"),
+    (lambda: OneCycle(0.1, steps=5, start=2, end=0.25), ValueError, r"end must be at least 1 / start, 0\.5, got 0\.25"),
 ]
 
 
@@ -254,3 +264,19 @@ BAD: list[tuple[Any, type[Exception], str]] = [
 def test_invalid_schedules_raise(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("schedule", [schedule for schedule, *_ in TORCHS] + [ReduceOnPlateau(0.1), Constant(0.1)])
+def test_settings_of_a_schedule_cannot_be_changed_in_vain(schedule: Any) -> None:
+    for name in vars(schedule):
+        with pytest.raises(AttributeError, match="cannot assign to field"):
+            setattr(schedule, name, 0.5)
+
+
+def test_the_lowest_rate_of_each_schedule_is_not_above_the_first() -> None:
+    """Of every class that has one: at its floor, and no higher."""
+    floors = [name for name in schedules.__all__ if "lowest" in inspect.signature(getattr(schedules, name)).parameters]
+    assert set(floors) == {"Cosine", "Polynomial", "ReduceOnPlateau"}
+    for name in floors:
+        options = {} if name == "ReduceOnPlateau" else {"steps": 4}
+        assert getattr(schedules, name)(0.5, lowest=0.5, **options)(3) == 0.5

@@ -89,7 +89,7 @@ class Machine:
     def update(self, rule: str = "momentum", **options: Any) -> _engine.Update:
         kind, numbers, states = RULES[rule]
         arrays = [np.zeros_like(self.flat) if used else None for used in states]
-        parts = [(self.flat.size, 0, 0.0, 1e-3 if rule != "plain" else 0.0)]
+        parts = [(self.flat.size, 0, 0.0, 1e-3 if rule != "plain" else 0.0, False)]
         state = fastbp.optimizers.OptimizerState()
         return _engine.Update(self.flat, self.gradients, parts, kind, arrays, [numbers], np.zeros(1), state, **options)
 

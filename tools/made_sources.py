@@ -636,7 +636,7 @@ OPTIMIZER_DOC = """{summary}
 
 {formula}
 
-Names, meanings and defaults are those of torch's optimizer of the name; ``lr`` must be above 0.{notes}
+Names, meanings and defaults are those of torch's optimizer of the name.{notes}
 
 Parameters
 ----------

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from fastbp import _config, _engine, losses
 from fastbp import _validate as check
 from fastbp._assign import ArrayDict, ArrayTuple, fixed, write
+from fastbp._core.freezing import Freezing
 from fastbp._core.gradients import Gradients, aligned_zeros, views_of
 from fastbp._core.graph import check_chain, elements, flatten, parameter_shapes, states_of, streams_of, walk
 from fastbp._core.inputs import Inputs
@@ -52,7 +53,7 @@ class MadeUpdate(NamedTuple):
     moves: bool  # do the learning rates change with the step?
 
 
-class NetworkCore:
+class NetworkCore(Freezing):
     """A chain of units, and the loss at its end; see `Network` for its arguments and attributes."""
 
     _cures: ClassVar[dict[str, str]] = {
@@ -370,7 +371,7 @@ class NetworkCore:
             return None
         weights = linear_weights(self)
         parts = [
-            (end, 0, self.l1, self.l2) if name in weights else (end, 0, 0.0, 0.0)
+            (end, 0, self.l1 * (name in weights), self.l2 * (name in weights), name in self._frozen)
             for name, (_, end) in ranges(self).items()
         ]
         return _engine.Parts(self.flat_parameters, self._gradients.flat, parts)
@@ -515,7 +516,15 @@ class NetworkCore:
         return y
 
     def _run_backward(self, dy: FloatArray, need_dx: bool) -> FloatArray | None:
-        return run_backward(self._segments, dy, need_dx)
+        self._gradients.check_writable()  # a unit in Python would write into views of a read-only array
+        dx = run_backward(self._segments, dy, need_dx)
+        for name in self._frozen:
+            self._gradients[name][...] = 0
+        return dx
+
+    def _frozen_changed(self) -> None:
+        self._update_made = None
+        self._penalty = self._penalized()
 
     # ---- forward and backward
 
@@ -762,10 +771,23 @@ class NetworkCore:
     def _update(self, optimizer: Optimizer, grads: Gradients) -> None:
         self._check_owner()
         with self._lock:
+            self._check_parameters_writable()
             if optimizer.kind is None:
-                optimizer.update(self.flat_parameters, grads.flat)
+                optimizer.state_for(self)  # in whose state `update` finds the names that groups match
+                with self._keeping_frozen():
+                    optimizer.update(self.flat_parameters, grads.flat)
             else:
                 self._update_by(optimizer, penalized=False).apply()
+
+    def _check_parameters_writable(self) -> None:
+        """Raise where a view of the parameters is read-only: an update writes into their memory."""
+        if self._whole is not None:
+            self._whole.table.check_writable("parameters")
+            return
+        for name, values in self.parameters.items():
+            if not values.flags.writeable:
+                cure = f'net.parameters["{name}"].flags.writeable = True, or net.freeze("{name}") to keep it as it is'
+                raise ValueError(f"the parameter {name} is read-only, and an update writes into it: {cure}")
 
     def _update_by(
         self,

@@ -38,10 +38,12 @@ def aligned_zeros(n: int, dtype: DTypeLike) -> FloatArray:
     return room[start : start + n * dtype.itemsize].view(dtype)
 
 
-def make_table(views: Mapping[str, FloatArray], names: tuple[tuple[str, ...], ...]) -> _engine.Table:
-    """Return the engine's table of the parameters of some units: one or two of each."""
+def make_table(views: Mapping[str, FloatArray], names: tuple[tuple[str, ...], ...], flat: FloatArray) -> _engine.Table:
+    """Return the engine's table of the parameters of some units, one or two of each: views of `flat`."""
     return _engine.Table(
-        [views[of_unit[0]] for of_unit in names], [views[of_unit[1]] if len(of_unit) > 1 else None for of_unit in names]
+        [views[of_unit[0]] for of_unit in names],
+        [views[of_unit[1]] if len(of_unit) > 1 else None for of_unit in names],
+        flat,
     )
 
 
@@ -179,7 +181,7 @@ class Gradients(NamedViews):
             The engine's table, always the same object for the same names.
         """
         if names not in self._tables:
-            self._tables[names] = make_table(self._views, names)
+            self._tables[names] = make_table(self._views, names, self.flat)
         return self._tables[names]
 
     def _checked_like(self, name: str, given: Gradients) -> Gradients:
@@ -229,9 +231,26 @@ class Gradients(NamedViews):
         if not isinstance(out, Gradients):
             raise TypeError(f"out must be Gradients, as grads.copy() gives, got {type(out).__name__}")
         self._checked_like("out", out)
-        if not out.flat.flags.writeable:
-            raise ValueError("out is read-only, expected writable gradients: pass grads.copy()")
+        out.check_writable("out", "pass grads.copy()")
         return out
+
+    def check_writable(
+        self, name: str = "net.gradients.flat", cure: str = "net.gradients.flat.flags.writeable = True"
+    ) -> None:
+        """Raise unless the flat array can be written.
+
+        Parameters
+        ----------
+        name, cure : str
+            What an error message calls it, and proposes.
+
+        Raises
+        ------
+        ValueError
+            It is read-only.
+        """
+        if not self.flat.flags.writeable:
+            raise ValueError(f"{name} is read-only, expected writable gradients: {cure}")
 
 
 def _with_values(flat: FloatArray, shapes: dict[str, tuple[int, ...]], linear: tuple[str, ...]) -> Gradients:

@@ -66,11 +66,15 @@ def run_forward(segments: Sequence[Segment], x: FloatArray, training: bool) -> F
 
 
 def run_backward(segments: Sequence[Segment], dy: FloatArray, need_dx: bool) -> FloatArray | None:
-    """Compute all gradients from the one at the output; return the one at the input if need_dx."""
+    """Compute all gradients from the one at the output; return the one at the input if need_dx.
+
+    Without it nothing is computed before the first segment that trains.
+    """
     gradient: FloatArray | None = dy
-    for i in range(len(segments) - 1, -1, -1):
+    first = 0 if need_dx else next((i for i, segment in enumerate(segments) if segment.trains), len(segments))
+    for i in range(len(segments) - 1, first - 1, -1):
         assert gradient is not None
-        gradient = segments[i].backward(gradient, need_dx or i > 0)
+        gradient = segments[i].backward(gradient, need_dx or i > first)
     return gradient
 
 
@@ -78,7 +82,19 @@ def run_backward(segments: Sequence[Segment], dy: FloatArray, need_dx: bool) -> 
 
 
 class Segment:
-    """A part of the chain that runs as one."""
+    """A part of the chain that runs as one.
+
+    Attributes
+    ----------
+    trains : bool
+        Whether it takes part in the backward pass: not where parameters are frozen, and none of its own is left.
+    """
+
+    trains = True
+
+    def freeze(self, frozen: frozenset[str]) -> None:
+        """Take the names of the parameters that stay as they are."""
+        raise NotImplementedError
 
     def forward(self, x: FloatArray, training: bool) -> FloatArray:
         """Compute the segment's output."""
@@ -117,7 +133,7 @@ class EngineSegment(Segment):
             net.dtype.itemsize, self.plan.specs, loss, net.seed, picks_class, separate=recorder is not None
         )
         self.engine.needs_value_check = bool(net._inputs.readers)
-        self.table = make_table(net.parameters, self.names)
+        self.table = make_table(net.parameters, self.names, net.flat_parameters)
         self.out = net._gradients._table(self.names)
         if recorder is not None:
             self.number = recorder.add_plan(self.plan, source)
@@ -147,11 +163,16 @@ class EngineSegment(Segment):
     def engines(self) -> Iterator[_engine.Engine]:
         yield self.engine
 
+    def freeze(self, frozen: frozenset[str]) -> None:
+        flags = [tuple(name in frozen for name in (*names, "")[:2]) for names in self.names]
+        self.engine.freeze(flags)
+        self.trains = not frozen or any(name not in frozen for names in self.names for name in names)
+
     def weight_gradients(self, into: Gradients) -> None:
         self.engine.weight_gradients(self.table, into._table(self.names))
 
     def take_parameters(self) -> None:
-        self.table = make_table(self.net.parameters, self.names)
+        self.table = make_table(self.net.parameters, self.names, self.net.flat_parameters)
 
 
 class PythonSegment(Segment):
@@ -184,6 +205,10 @@ class PythonSegment(Segment):
         if dx.shape != self.shape:
             raise ValueError(f"{self} returned shape {dx.shape} from backward, expected {self.shape}")
         return dx
+
+    def freeze(self, frozen: frozenset[str]) -> None:
+        mine = {f"{self.path}.{name}" for name in self.unit.parameters}
+        self.trains = not frozen or not mine <= frozen
 
     def _checked(self, method: str, y: Any) -> FloatArray:
         return check.aligned(check.matrix(f"what {self} returned from {method}", y, self.net.dtype, check.NETWORK))
@@ -231,6 +256,12 @@ class BranchSegment(Segment):
         for branch in self.branches:
             for segment in branch:
                 yield from segment.engines()
+
+    def freeze(self, frozen: frozenset[str]) -> None:
+        parts = [segment for branch in self.branches for segment in branch]
+        for segment in parts:
+            segment.freeze(frozen)
+        self.trains = any(segment.trains for segment in parts)
 
     def weight_gradients(self, into: Gradients) -> None:
         for branch in self.branches:

@@ -14,12 +14,14 @@ class Table:
     n: int
     itemsize: int
     by_columns: bool
-    def __new__(cls, weights: Sequence[_Floats], biases: Sequence[_Floats | None]) -> Self: ...
+    def __new__(
+        cls, weights: Sequence[_Floats], biases: Sequence[_Floats | None], whole: _Floats | None = None
+    ) -> Self: ...
 
 @disjoint_base
 class Parts:
     def __new__(
-        cls, parameters: _Floats, gradients: _Floats, parts: Sequence[tuple[int, int, float, float]]
+        cls, parameters: _Floats, gradients: _Floats, parts: Sequence[tuple[int, int, float, float, bool]]
     ) -> Self: ...
     def penalty(self) -> float: ...
     def add_penalty(self, gradients: _Floats) -> None: ...
@@ -30,7 +32,7 @@ class Update(Parts):
         cls,
         parameters: _Floats,
         gradients: _Floats,
-        parts: Sequence[tuple[int, int, float, float]],
+        parts: Sequence[tuple[int, int, float, float, bool]],
         kind: str | None,
         states: Sequence[_Floats | None],
         groups: Sequence[tuple[float, ...]],

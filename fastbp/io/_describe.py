@@ -216,6 +216,7 @@ def to_state(net: NetworkCore) -> tuple[Any, ...]:
         net.state,
         net.training,
         net.steps,
+        net.frozen,
     )
 
 
@@ -228,6 +229,7 @@ def from_state(
     state: dict[str, FloatArray],
     training: bool,
     steps: int,
+    frozen: tuple[str, ...] = (),  # pickles of older releases have none
 ) -> N:
     """Make the network that `to_state` took apart; it has arrays of its own."""
     net = cls.__new__(cls)
@@ -238,4 +240,6 @@ def from_state(
     for name, values in state.items():
         kept[name][...] = values
     _set_mode(net, training, steps)
+    if frozen:
+        net._set_frozen(frozenset(frozen))
     return net

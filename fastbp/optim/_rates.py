@@ -85,10 +85,10 @@ Rate = float | Schedule | Callable[[int], float]
 
 
 def checked_rate(name: str, value: Any) -> Rate:
-    """Return a learning rate as an optimizer keeps it: a float above 0, a schedule, or a function."""
+    """Return a learning rate as an optimizer keeps it: a float of 0 or more, a schedule, or a function."""
     if callable(value):
         return value  # type: ignore[no-any-return]
-    return check.real(name, value, above=0)
+    return check.real(name, value, at_least=0)
 
 
 def rate_at(rate: Rate, step: int) -> float:

@@ -3,14 +3,107 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp import _engine
+from fastbp._assign import ArrayDict, fixed, write
+
 Array = NDArray[Any]
+Like = tuple[tuple[int, ...], np.dtype[Any]]  # shape and dtype
 T = TypeVar("T")
+
+
+class ArrayStep(NamedTuple):
+    """The compiled step on a program's own arrays; another version of the optimizer needs another one."""
+
+    version: int
+    moves: bool  # do the learning rates change with the step?
+    likes: tuple[Like, ...]
+    update: _engine.ArrayUpdate
+
+
+class OptimizerState:
+    """What an optimizer remembers of one network, or of a program's own arrays.
+
+    What is assigned to an array, or to ``carried``, is written into the array that there is: the compiled half knows
+    its address.
+
+    Attributes
+    ----------
+    arrays : dict of str to ndarray
+        The optimizer's state arrays that have been used, of the length and dtype of the network's ``flat_parameters``.
+        For arrays of a program: of each array's shape and dtype; of a list or a dict of them "m.0" or "m.weight".
+    step : int
+        How many steps have been made.
+    carried : ndarray of float64
+        For each group, the number that the rule hands on from step to step.
+    layout : tuple of (end, group, is a linear unit's weight)
+        Of the network's parameters, in their order; None before a network was seen.
+    """
+
+    __slots__ = ("_arrays", "_carried", "_layout", "_made", "step")
+    _cures: ClassVar[dict[str, str]] = {"layout": "it follows from the network and the groups"}
+
+    def __init__(
+        self,
+        arrays: dict[str, Array] | None = None,
+        step: int = 0,
+        carried: NDArray[np.float64] | None = None,
+        layout: tuple[tuple[int, int, bool], ...] | None = None,
+    ) -> None:
+        self._arrays = ArrayDict(arrays or {}, "arrays")
+        self.step = step
+        self._carried = np.zeros(1) if carried is None else carried
+        self._layout = layout
+        self._made: ArrayStep | None = None
+
+    @property
+    def arrays(self) -> ArrayDict:
+        return self._arrays
+
+    @arrays.setter
+    def arrays(self, values: Mapping[str, Array]) -> None:
+        self._arrays.replace(values)
+
+    @property
+    def carried(self) -> NDArray[np.float64]:
+        return self._carried
+
+    @carried.setter
+    def carried(self, values: Any) -> None:
+        write("carried", self._carried, values)
+
+    @fixed
+    def layout(self) -> tuple[tuple[int, int, bool], ...] | None:
+        return self._layout
+
+    def array(self, name: str, make: Callable[[], Array]) -> Array:
+        """Return a state array; it is made where there is none.
+
+        Parameters
+        ----------
+        name : str
+            Its name in ``arrays``.
+        make : function
+            Called without arguments where there is none.
+
+        Returns
+        -------
+        ndarray
+            Not a copy.
+        """
+        if name not in self._arrays:
+            # One call, since another thread may have come first.
+            dict.setdefault(self._arrays, name, make())
+        return self._arrays[name]
+
+    def __repr__(self) -> str:
+        shown = f"arrays={dict(self.arrays)!r}, step={self.step!r}, carried={self.carried!r}, layout={self.layout!r}"
+        return f"{type(self).__name__}({shown})"
 
 
 class StateRegistry(Generic[T]):
@@ -24,6 +117,8 @@ class StateRegistry(Generic[T]):
         # whether an id has been given away again.
         self._known: dict[tuple[int, int, int, str], tuple[weakref.ref[Array], T]] = {}
         self._arrays: dict[int, tuple[weakref.ref[Array], T]] = {}
+        # Of a program's own arrays, by shape and dtype: the last one's memory, which may be gone, and its state.
+        self._followed: dict[tuple[tuple[int, ...], str], tuple[weakref.ref[Array], T]] = {}
 
     def __len__(self) -> int:
         return len(self._known)
@@ -40,6 +135,39 @@ class StateRegistry(Generic[T]):
         arrays, number = self._arrays, id(flat)
         arrays[number] = weakref.ref(flat, lambda _: arrays.pop(number, None)), made
         return made
+
+    def known(self, array: Any) -> T | None:
+        """Return what is remembered of this array, or None."""
+        known = self._arrays.get(id(array))
+        if known is not None and known[0]() is array:
+            return known[1]
+        if not isinstance(array, np.ndarray):
+            return None
+        _, owner, address = _memory(array)
+        entry = self._known.get((id(owner), address, array.size, array.dtype.char))
+        return entry[1] if entry is not None and entry[0]() is owner else None
+
+    def follow(self, array: Array, make: Callable[[Array], T]) -> T:
+        """Return what was remembered of an array of the same shape and dtype that is gone; otherwise ``make(array)``.
+
+        Raises
+        ------
+        ValueError
+            That array still exists: this one may stand in its place, or be another parameter.
+        """
+        _, owner, _ = _memory(array)
+        like = array.shape, array.dtype.char
+        last = self._followed.get(like)
+        if last is not None and last[0]() is not None:
+            raise ValueError(
+                f"parameters is another {array.dtype} array of shape {array.shape} than in the steps before, and that "
+                "one still exists: if it stands in its place, pass update([parameters], [gradients]), whose state goes "
+                "by position; several parameters go into one call, update([w, b], [dw, db]); for the parameters of a "
+                "network call state_for(net) first"
+            )
+        made = make(array) if last is None else last[1]
+        self._followed[like] = weakref.ref(owner), made
+        return self.of(array, lambda _: made)
 
     def _of(self, flat: Array, owner: Array, address: int, make: Callable[[Array], T]) -> T:
         key = (id(owner), address, flat.size, flat.dtype.char)

@@ -5,6 +5,8 @@ A. ``train(..., average=EMA())`` keeps one more flat array beside the parameters
 B. Training goes on from the parameters, which the average does not touch. ``average.apply(net)`` puts it in their
    place; ``with average.applied(net):`` does so for a while.
 C. As with optimizers, what is kept belongs to the memory of a network's parameters, and goes with it.
+D. The running statistics of `BatchNorm` belong to the parameters that they were taken with. An average has its own,
+   which `update_statistics` computes; they come and go with its parameters.
 """
 
 from __future__ import annotations
@@ -18,18 +20,61 @@ from numpy.typing import NDArray
 
 from fastbp import _validate as check
 from fastbp.optim._state import StateRegistry
+from fastbp.units.norms import BatchNorm
 
 __all__ = ["EMA", "SWA", "Average"]
 
 Array = NDArray[Any]
 
+STATISTICS = "statistics."  # what their names begin with in a state
+
+
+def _statistics(net: Any, x: Any, batch_size: int) -> dict[str, Array]:
+    """Return the mean, over the batches of x, of each batch norm's moments, with the parameters as they are."""
+    x = net._inputs.checked_x(x)
+    if not isinstance(x, np.ndarray):
+        raise TypeError("x must be an array here, got sparse rows: pass x.toarray()")
+    if not len(x):
+        raise ValueError("x has no rows: there are no statistics of a batch of 0 rows")
+    recorder = net._recorder()
+    norms = [(i, node) for i, node in enumerate(recorder.nodes) if isinstance(node.unit, BatchNorm)]
+    sums = {f"{node.path}.{name}": np.zeros(node.unit.n) for _, node in norms for name in ("mean", "variance")}
+    starts = range(0, len(x), batch_size)
+    for first in starts:
+        with net._lock:
+            recorder.forward(x[first : first + batch_size], True)
+            for _, node in norms:
+                inputs = recorder.outputs[node.sources[0]].astype(np.float64)
+                sums[f"{node.path}.mean"] += inputs.mean(axis=0)
+                sums[f"{node.path}.variance"] += inputs.var(axis=0, ddof=1)
+    return {name: (total / len(starts)).astype(net.dtype) for name, total in sums.items()}
+
+
+def _statistics_in(state: Mapping[str, Any], net: Any) -> dict[str, Array]:
+    """Return copies of the running statistics in a state; states of older releases have none."""
+    made = {n.removeprefix(STATISTICS): np.array(values) for n, values in state.items() if n.startswith(STATISTICS)}
+    for name, values in made.items():
+        mine = net.state.get(name)
+        if mine is None or (values.shape, values.dtype) != (mine.shape, mine.dtype):
+            expected = "none of the name" if mine is None else f"{mine.shape} {mine.dtype}"
+            raise ValueError(f"{STATISTICS}{name} are {values.shape} {values.dtype}, the network has {expected}")
+    return made
+
 
 class AverageState:
-    """What is kept of one network: the average, the steps seen, and how many of them are in it."""
+    """What is kept of one network: the average, the steps seen, and how many of them are in it.
+
+    Attributes
+    ----------
+    statistics : dict of str to ndarray
+        The running statistics for the average as it is now, by their names in ``net.state``; empty where none were
+        computed since the last step.
+    """
 
     def __init__(self, values: Array) -> None:
         self.values = values
         self.steps = self.taken = 0
+        self.statistics: dict[str, Array] = {}
 
 
 class Average:
@@ -124,7 +169,10 @@ class Average:
             How many were made.
         """
         state = self._state(net)
-        state.taken += sum(self.takes(state.steps + i + 1) for i in range(steps))
+        taken = sum(self.takes(state.steps + i + 1) for i in range(steps))
+        if taken:
+            state.statistics = {}  # they were another average's
+        state.taken += taken
         state.steps += steps
 
     def update(self, net: Any) -> None:
@@ -141,7 +189,7 @@ class Average:
         self.count(net, 1)
 
     def apply(self, net: Any) -> None:
-        """Put the average in the place of the parameters.
+        """Put the average in the place of the parameters, and its running statistics in that of the network's.
 
         Parameters
         ----------
@@ -155,16 +203,19 @@ class Average:
 
         Notes
         -----
-        The running statistics of a `BatchNorm` are those of the parameters of the last steps. Let them see the data
-        once more with the average in place: forward passes in training mode.
+        The statistics are those that `update_statistics` has computed since the last step. Without it a `BatchNorm`
+        keeps those of the network's own parameters, which are not right for the average.
         """
-        if not self._state(net).taken:
+        state = self._state(net)
+        if not state.taken:
             raise ValueError(f"{self!r} has not averaged any step of this network yet")
-        net.flat_parameters[...] = self.values(net)
+        net.flat_parameters[...] = state.values
+        for name, values in state.statistics.items():
+            net.state[name][...] = values
 
     @contextmanager
     def applied(self, net: Any) -> Iterator[None]:
-        """Put the average in the place of the parameters for the length of a ``with``.
+        """Put the average in the place of the parameters for the length of a ``with``, as `apply` does.
 
         Parameters
         ----------
@@ -174,7 +225,7 @@ class Average:
         Yields
         ------
         None
-            The parameters are back after the block.
+            Parameters and running statistics are back after the block, whatever happened to them in it.
 
         Raises
         ------
@@ -182,11 +233,57 @@ class Average:
             No step has been averaged yet.
         """
         kept = net.flat_parameters.copy()
+        statistics = {name: values.copy() for name, values in net.state.items()}
         self.apply(net)
         try:
             yield
         finally:
             net.flat_parameters[...] = kept
+            for name, values in statistics.items():
+                net.state[name][...] = values
+
+    def update_statistics(self, net: Any, x: Any, *, batch_size: int = 128) -> None:
+        """Compute the running statistics of every `BatchNorm` for the average: the means over the batches of x.
+
+        It is torch's ``update_bn``: mean and variance (over n - 1) of each batch, as training computes them with the
+        average in the place of the parameters; all batches count alike. The network stays as it is.
+
+        Parameters
+        ----------
+        net : Network
+            The network whose parameters were averaged.
+        x : ndarray of the network's dtype, shape (n, in)
+            The rows of the training, in their order.
+        batch_size : int
+            Rows of a batch, at least 2.
+
+        Raises
+        ------
+        TypeError, ValueError
+            x is no input of the network or has no rows; the last batch has one row, of which there is no variance; no
+            step has been averaged yet. Nothing has been changed then.
+
+        References
+        ----------
+        P. Izmailov, D. Podoprikhin, T. Garipov, D. Vetrov and A. G. Wilson, Averaging weights leads to wider optima and
+        better generalization, UAI 2018.
+
+        Examples
+        --------
+        >>> import fastbp, numpy as np
+        >>> x, t = np.linspace(-1, 1, 64)[:, None], np.arange(64) // 32
+        >>> units = fastbp.Linear(1, 4), fastbp.BatchNorm(4), fastbp.ReLU(), fastbp.Linear(4, 2)
+        >>> net = fastbp.Network(*units, loss="softmax_nll", dtype="float64", seed=0)
+        >>> average = fastbp.EMA(0.9)
+        >>> history = fastbp.train(net, x, t, optimizer=fastbp.SGD(lr=0.1), epochs=3, batch_size=16, average=average)
+        >>> average.update_statistics(net, x, batch_size=16)
+        >>> with average.applied(net):
+        ...     labels = net.predict(x)
+        """
+        batch_size = check.integer("batch_size", batch_size, 2)
+        with self.applied(net):
+            found = _statistics(net, x, batch_size)
+        self._state(net).statistics = found
 
     def get_state(self, net: Any) -> dict[str, Any]:
         """Return what is kept of a network, to go on from it with the same bits.
@@ -199,10 +296,11 @@ class Average:
         Returns
         -------
         dict of str to object
-            The average, an array that is not copied, and the counts of steps.
+            The average, an array that is not copied, the counts of steps, and its running statistics.
         """
         state = self._state(net)
-        return {"average": type(self).__name__, "values": state.values, "steps": state.steps, "taken": state.taken}
+        made = {"average": type(self).__name__, "values": state.values, "steps": state.steps, "taken": state.taken}
+        return made | {f"{STATISTICS}{name}": values for name, values in state.statistics.items()}
 
     def set_state(self, net: Any, state: Mapping[str, Any]) -> None:
         """Go on from what `get_state` returned for a network of the same size and dtype.
@@ -219,13 +317,13 @@ class Average:
         ValueError
             It is another average's or of another size. Nothing has been changed then.
         """
-        values, steps, taken = self._checked_state(net, state)
+        values, steps, taken, statistics = self._checked_state(net, state)
         mine = self._state(net)
         mine.values[...] = values
-        mine.steps, mine.taken = steps, taken
+        mine.steps, mine.taken, mine.statistics = steps, taken, statistics
 
-    def _checked_state(self, net: Any, state: Mapping[str, Any]) -> tuple[Array, int, int]:
-        """Return the average and the counts of steps in a state, or raise where `set_state` would.
+    def _checked_state(self, net: Any, state: Mapping[str, Any]) -> tuple[Array, int, int, dict[str, Array]]:
+        """Return the average, the counts of steps and the statistics in a state, or raise where `set_state` would.
 
         Parameters
         ----------
@@ -236,7 +334,7 @@ class Average:
 
         Returns
         -------
-        values, steps, taken : ndarray, int, int
+        values, steps, taken, statistics : ndarray, int, int, dict of str to ndarray
             What it holds.
 
         Raises
@@ -254,7 +352,7 @@ class Average:
             expected = f"{mine.values.shape} {mine.values.dtype}"
             raise ValueError(f"values are {values.shape} {values.dtype}, the network has {expected}")
         steps, taken = (check.integer(name, state[name], 0, 2**62) for name in ("steps", "taken"))
-        return values, steps, taken
+        return values, steps, taken, _statistics_in(state, net)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_states"}

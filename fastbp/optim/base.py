@@ -3,8 +3,8 @@
 A. An optimizer object holds hyper-parameters, checked when they are set, and for each network it has served the state
    of its rule: flat arrays of the network's dtype, in the order of `Network.flat_parameters`, and a count of steps.
 B. The classes of the table `fastbp.reference.OPTIMIZERS` are in `made.py`. Their rules are carried out by the engine,
-   in compiled code, which `compiled_for` hands all that it needs. `update` is the same step in numpy, by the reference
-   implementations.
+   in compiled code, which `compiled_for` hands all that it needs. `update` is the same step, in the same code, on a
+   program's own arrays (`_arrays.py`).
 C. An optimizer of the user's own derives from `Optimizer` and writes `update`; training then calls that.
 D. The state belongs to a piece of memory, not to a Python object: a network, its `flat_parameters` and a view made of
    them find the same state. It goes when that memory goes, so an optimizer keeps no network alive.
@@ -17,8 +17,9 @@ from __future__ import annotations
 import copy
 import copyreg
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -26,9 +27,11 @@ from numpy.typing import NDArray
 
 from fastbp import _engine
 from fastbp import _validate as check
+from fastbp._assign import ArrayDict
 from fastbp._names import likely, unknown
+from fastbp.optim._arrays import Several, check_apart, checked_keys, checked_pairs, checked_parameter, names_of
 from fastbp.optim._rates import Schedule, checked_rate, rate_at, rates_of
-from fastbp.optim._state import StateRegistry, linear_weights, ranges
+from fastbp.optim._state import ArrayStep, Like, OptimizerState, StateRegistry, linear_weights, ranges
 from fastbp.reference import OPTIMIZERS, OptimizerRule
 
 __all__ = ["Optimizer", "OptimizerState", "RuleOptimizer"]
@@ -36,6 +39,13 @@ __all__ = ["Optimizer", "OptimizerState", "RuleOptimizer"]
 Array = NDArray[Any]
 Values = dict[str, Any]
 Groups = tuple[tuple[str, Values], ...]
+
+SEVERAL = (list, tuple, Mapping)
+NOT_COPIED = ("_states", "_own", "_updating")
+BUSY = (
+    "this optimizer is at work in another thread: it makes one step on a program's arrays at a time; give each thread "
+    "an optimizer of its own (copy.copy(optimizer))"
+)
 
 
 # ---- checks ----------------------------------------------------------------------------------------------------------
@@ -74,58 +84,7 @@ def _check_together(rule: OptimizerRule, values: Values, where: str = "") -> Non
             raise ValueError(f"{where}{name}={values[name]!r} needs {needed}, got {other} {values[other]!r}")
 
 
-def _check_pair(parameters: Array, gradients: Array) -> None:
-    """Parameters and gradients as `update` takes them: 1-D, of one length and one floating dtype."""
-    for name, array in (("parameters", parameters), ("gradients", gradients)):
-        if not isinstance(array, np.ndarray):
-            raise TypeError(f"{name} must be a numpy array, got {type(array).__name__}")
-        if array.ndim != 1:
-            raise ValueError(f"{name} must be 1-D, got shape {array.shape}")
-    if parameters.dtype not in (np.float32, np.float64):
-        raise TypeError(f"parameters must be float32 or float64, got {parameters.dtype}")
-    if gradients.dtype != parameters.dtype:
-        raise TypeError(f"gradients must be {parameters.dtype} like parameters, got {gradients.dtype}")
-    if gradients.shape != parameters.shape:
-        raise ValueError(f"gradients must have the shape {parameters.shape} of parameters, got {gradients.shape}")
-    if not parameters.flags.writeable:
-        raise ValueError("parameters must be writable")
-
-
 # ---- state -----------------------------------------------------------------------------------------------------------
-
-
-class OptimizerState:
-    """What an optimizer remembers of one network.
-
-    Attributes
-    ----------
-    arrays : dict of str to ndarray
-        The optimizer's state arrays that have been used, of the length and dtype of the network's ``flat_parameters``.
-    step : int
-        How many steps have been made.
-    carried : ndarray of float64
-        For each group, the number that the rule hands on from step to step.
-    layout : tuple of (end, group, is a linear unit's weight)
-        Of the network's parameters, in their order; None before a network was seen.
-    """
-
-    __slots__ = ("arrays", "carried", "layout", "step")
-
-    def __init__(
-        self,
-        arrays: dict[str, Array] | None = None,
-        step: int = 0,
-        carried: NDArray[np.float64] | None = None,
-        layout: tuple[tuple[int, int, bool], ...] | None = None,
-    ) -> None:
-        self.arrays = {} if arrays is None else arrays
-        self.step = step
-        self.carried = np.zeros(1) if carried is None else carried
-        self.layout = layout
-
-    def __repr__(self) -> str:
-        shown = f"arrays={self.arrays!r}, step={self.step!r}, carried={self.carried!r}, layout={self.layout!r}"
-        return f"{type(self).__name__}({shown})"
 
 
 class Optimizer:
@@ -175,10 +134,16 @@ class Optimizer:
     wants_all_rows: ClassVar[bool] = False
 
     _states: StateRegistry[OptimizerState]
+    _own: Several | None
+    _updating: _engine.CallLock
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
-        self._states = StateRegistry()  # here, so that a subclass need not call our __init__
+        # Here, so that a subclass need not call our __init__.
+        self._states = StateRegistry()
+        self._own = None  # of the list or dict of arrays that `update` was given
+        self._updating = _engine.CallLock()
+        self._updating.message = BUSY
         return self
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -189,7 +154,7 @@ class Optimizer:
             cls.check_state = _checks_nothing  # type: ignore[method-assign]  # it knows its own states, the base does not
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_states"}
+        return {name: value for name, value in vars(self).items() if name not in NOT_COPIED}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
@@ -309,8 +274,8 @@ class Optimizer:
         arrays = self.check_state(net, state)
         mine = self.state_for(net)
         mine.step = check.integer("step", state["step"], 0)
-        mine.arrays.clear()
-        mine.arrays.update({name: np.array(array) for name, array in arrays.items()})
+        mine._arrays = ArrayDict({name: np.array(array) for name, array in arrays.items()}, "arrays")
+        mine._made = None
         for name, schedule in self._schedules().items():
             schedule.set_state(net, _below(f"schedule.{name}.", state))
         vars(self).update(_below("setting.", state))
@@ -335,19 +300,19 @@ class Optimizer:
         ValueError
             The state is another optimizer's, of another size, or incomplete.
         """
-        flat = getattr(net, "flat_parameters", net)
         if state.get("optimizer") != type(self).__name__:
             raise ValueError(f"the state is that of {state.get('optimizer')!r}, this is {type(self).__name__}")
         if "step" not in state:
             raise ValueError("the state has no 'step'")
         check.integer("step", state["step"], 0, MOST_STEPS)
-        arrays = _below("state.", state)
+        arrays, likes = _below("state.", state), self._likes_of(net)
         for name, array in arrays.items():
-            if name not in self.state_names:
-                raise ValueError(f"unknown state {name!r}: known are {', '.join(map(repr, self.state_names))}")
-            if np.shape(array) != flat.shape or np.asarray(array).dtype != flat.dtype:
+            if name not in likes:
+                raise ValueError(f"unknown state {name!r}: known are {', '.join(map(repr, likes))}")
+            shape, dtype = likes[name]
+            if np.shape(array) != shape or np.asarray(array).dtype != dtype:
                 got = f"{np.shape(array)} {np.asarray(array).dtype}"
-                raise ValueError(f"state.{name} is {got}, the network has {flat.shape} {flat.dtype}")
+                raise ValueError(f"state.{name} is {got}, the network has {shape} {dtype}")
         for name, schedule in self._schedules().items():
             if set(_below(f"schedule.{name}.", state)) != set(schedule.get_state(net)):
                 raise ValueError(f"the state does not fit the schedule {name}={schedule!r}")
@@ -355,6 +320,11 @@ class Optimizer:
         if unknown := set(_below("setting.", state)) - set(self._settings()):
             raise ValueError(f"the state has settings that this optimizer has not: {', '.join(sorted(unknown))}")
         return arrays
+
+    def _likes_of(self, net: Any) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Return shape and dtype of each state array by its name."""
+        flat = getattr(net, "flat_parameters", net)
+        return dict.fromkeys(self.state_names, (flat.shape, flat.dtype))
 
 
 def _checks_nothing(self: Optimizer, net: Any, state: Mapping[str, Any]) -> dict[str, Array]:
@@ -503,11 +473,14 @@ class RuleOptimizer(Optimizer):
     # ---- state
 
     def _begin(self, flat: Array) -> OptimizerState:
-        first = self.rule.carried[1] if self.rule.carried else 0.0
-        state = OptimizerState(carried=np.full(len(self._groups) + 1, first))
+        state = self._fresh()
         for name in self._used():
-            state.arrays[name] = self._first_array(state, name, flat)
+            state.array(name, partial(self._first_array, state, name, flat))
         return state
+
+    def _fresh(self) -> OptimizerState:
+        first = self.rule.carried[1] if self.rule.carried else 0.0
+        return OptimizerState(carried=np.full(len(self._groups) + 1, first))
 
     def _used(self) -> list[str]:
         """Return the names of the state arrays that some group uses now."""
@@ -515,19 +488,41 @@ class RuleOptimizer(Optimizer):
         needed = self.rule.used_if
         return [n for n in self.rule.states if n not in needed or any(values[needed[n]] for values in groups)]
 
-    def _first_array(self, state: OptimizerState, name: str, flat: Array) -> Array:
-        made = np.zeros(flat.size, flat.dtype)
+    def _first_array(self, state: OptimizerState, name: str, like: Array, group: int | None = None) -> Array:
+        made = np.zeros(like.shape, like.dtype, "F" if like.flags.fnc else "C")
         if name in self.rule.begins_as:
             hyper, first = self.rule.begins_as[name], 0
-            for end, group, _ in state.layout or ((flat.size, len(self._groups), False),):
-                made[first:end] = self._values_of(group)[hyper]
+            made[...] = self._values_of(group)[hyper]
+            for end, its_group, _ in state.layout or ():
+                made[first:end] = self._values_of(its_group)[hyper]
                 first = end
         return made
 
     def state_for(self, network_like: Any) -> OptimizerState:
+        """Return the state kept for one network, or for arrays; it is made where there is none.
+
+        Parameters
+        ----------
+        network_like : Network, ndarray, or list or dict of ndarray
+            A network, or its ``flat_parameters``: both give the same state. Or arrays, as `update` takes them.
+
+        Returns
+        -------
+        state : OptimizerState
+            Always the same object for the same network.
+
+        Raises
+        ------
+        TypeError
+            If it is none of these.
+        ValueError
+            The arrays are others than those that the optimizer has a state of.
+        """
+        if isinstance(network_like, SEVERAL):
+            return self._several(network_like).state
         state = super().state_for(network_like)
         if state.layout is None and hasattr(network_like, "parameters"):
-            state.layout = self._layout(network_like)
+            state._layout = self._layout(network_like)
             if state.step == 0:
                 for name in self.rule.begins_as:
                     state.arrays[name] = self._first_array(state, name, network_like.flat_parameters)
@@ -536,12 +531,15 @@ class RuleOptimizer(Optimizer):
     def _layout(self, net: Any) -> tuple[tuple[int, int, bool], ...]:
         """Return the end, the group and the kind of each parameter; refuse a group that has none."""
         named = ranges(net)
-        for i, (match, _) in enumerate(self._groups):
-            if not any(fnmatchcase(name, match) for name in named):
-                known = ", ".join(map(repr, named))
-                raise ValueError(f"groups[{i}] matches no parameter: {match!r}; the network has {known}")
+        self._check_matches(named, "the network has")
         weights = linear_weights(net)
         return tuple((end, self._group_of(name), name in weights) for name, (_, end) in named.items())
+
+    def _check_matches(self, names: Collection[str], which: str) -> None:
+        for i, (match, _) in enumerate(self._groups):
+            if not any(fnmatchcase(name, match) for name in names):
+                known = ", ".join(map(repr, names))
+                raise ValueError(f"groups[{i}] matches no parameter: {match!r}; {which} {known}")
 
     def _group_of(self, name: str) -> int:
         found = (i for i, (match, _) in enumerate(self._groups) if fnmatchcase(name, match))
@@ -563,11 +561,10 @@ class RuleOptimizer(Optimizer):
             In the order of the rule; None for an array that the settings do not use.
         """
         used = self._used()
-        for name in used:
-            if name not in state.arrays:
-                # One call, since another thread may have come first.
-                state.arrays.setdefault(name, self._first_array(state, name, flat))
-        return [state.arrays[name] if name in used else None for name in self.rule.states]
+        return [
+            state.array(name, partial(self._first_array, state, name, flat)) if name in used else None
+            for name in self.rule.states
+        ]
 
     def get_state(self, net: Any) -> dict[str, Any]:
         """Return what is remembered of a network and of the schedules, and the hyper-parameters that are numbers."""
@@ -600,6 +597,12 @@ class RuleOptimizer(Optimizer):
         self._values_in(state)
         self._clips_in(state)
         return arrays
+
+    def _likes_of(self, net: Any) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+        if isinstance(net, SEVERAL):
+            own = self._several(net)
+            return {f"{s}.{n}": like for n, like in zip(own.names, own.likes, strict=True) for s in self.rule.states}
+        return super()._likes_of(net)
 
     def _settings(self) -> dict[str, Any]:
         return {}  # hyper-parameters have their checks, and are none of these
@@ -676,10 +679,10 @@ class RuleOptimizer(Optimizer):
         return _engine.Update(
             flat,
             gradients,
-            _parts(state.layout, net.l1, net.l2),
+            _parts(state.layout, net.l1, net.l2, [name in net.frozen for name in net.parameters]),
             self.kind,
             self.state_arrays(state, flat),
-            [tuple(_flat(self._values_of(group))) for group in range(len(self._groups) + 1)],
+            self._numbers_of_groups(),
             state.carried,
             state,
             rates=self.rates(first, steps),
@@ -718,64 +721,193 @@ class RuleOptimizer(Optimizer):
         rates = [self._values_of(group)["lr"] for group in range(len(self._groups) + 1)]
         return np.ascontiguousarray(np.stack([rates_of(rate, first, steps) for rate in rates], axis=1))
 
-    def update(self, parameters: Array, gradients: Array) -> None:
-        """Make one step in numpy: change ``parameters``, and the state kept for them, in place.
+    def update(self, parameters: Any, gradients: Any) -> None:
+        """Make one step on a program's own arrays: change them, and the state kept for them, in place.
 
         Parameters
         ----------
-        parameters, gradients : ndarray, shape (n,)
-            Of one dtype, float32 or float64.
+        parameters : ndarray, or list, tuple or dict of ndarray
+            Of any shapes and strides, float32 or float64, each its own. Arrays of a list keep their state by position,
+            those of a dict by name: they may be other arrays in each step. The state of a single array goes by its
+            memory; another one of its shape and dtype takes the state over when the first one is gone.
+        gradients : as parameters
+            Of the same shapes and dtypes, in the same order or by the same names.
 
         Raises
         ------
-        TypeError, ValueError
-            If they are not 1-D arrays of one length and one floating dtype, or ``parameters`` is read-only; if there
-            are groups, and the network was not seen by ``state_for(net)``, so that their place is not known.
+        TypeError
+            An array has another dtype, or is no array.
+        ValueError
+            Numbers, names or shapes are not those of the gradients, or of the step before; a parameter is read-only or
+            shares memory with another array; a single array is another one than before, which still exists; a pattern
+            of ``groups`` matches no name. Nothing has been changed then.
+        RuntimeError
+            Another thread is making a step with this optimizer on these parameters.
+
+        Notes
+        -----
+        All arrays are updated where they lie: dense ones, in C order, in Fortran's or in any other, as one row of
+        memory, others by rows; only elements that are not aligned go by way of a copy. ``clip_norm`` is that of all
+        gradients together. The patterns of ``groups`` match the names of a dict, and "0", "1", ... of a list. A
+        network's own step is ``net.update(optimizer)``.
         """
-        _check_pair(parameters, gradients)
-        state = self.state_for(parameters)
-        if self._groups and state.layout is None:
-            raise ValueError("groups need the parameters' names: call state_for(net) first")
-        gradients = self.clipped(gradients)
+        if type(parameters) is not np.ndarray and isinstance(parameters, SEVERAL):
+            self._update_several(parameters, gradients)
+            return
+        state = self._states.known(parameters)
+        made = None if state is None else state._made
+        if state is None or made is None or made.version != self.version or self._groups:
+            self._update_one(parameters, gradients)
+        elif made.moves or not made.update.apply((parameters,), (gradients,)):
+            self._step(state, made, (parameters,), (gradients,), lambda what: [what])
+
+    def _update_several(self, parameters: Any, gradients: Any) -> None:
+        own = self._own
+        if own is None:
+            with self._updating:
+                own = self._begin_several(parameters, gradients)
+        arrays = own.in_order("parameters", parameters), own.in_order("gradients", gradients)
+        made = own.state._made
+        if made is None or made.version != self.version:
+            with self._updating:
+                made = self._step_on_several(own)
+        self._step(own.state, made, *arrays, own.shown)
+
+    def _update_one(self, parameters: Any, gradients: Any) -> None:
+        """Make a step on one array for the first time, after a change of the settings, or where there are groups."""
+        with self._updating:
+            state = self._states.known(parameters)
+            if state is None:
+                values = checked_pairs(("parameters",), ("gradients",), (parameters,), (gradients,))[0][0]
+                state = self._states.follow(values, self._begin)
+            pairs = self._pieces(state, parameters, gradients) if self._groups else ((parameters,), (gradients,))
+            made = state._made
+            if made is None or made.version != self.version:
+                made = self._step_on_one(state, parameters, pairs[0])
+        self._step(state, made, *pairs, lambda what: [what] * len(pairs[0]))
+
+    def _step(
+        self,
+        state: OptimizerState,
+        made: ArrayStep,
+        parameters: Sequence[Any],
+        gradients: Sequence[Any],
+        names: Callable[[str], list[str]],
+    ) -> None:
+        if made.moves:
+            rates = self.rates(state.step + 1, 1)
+            assert rates is not None
+            made.update.follow(rates)
+        if made.update.apply(parameters, gradients):
+            return
+        called = names("parameters"), names("gradients")
+        given, slopes = checked_pairs(*called, parameters, gradients, made.likes)
+        # What is not aligned has a stand-in.
+        arrays, slopes = [check.aligned(values) for values in given], [check.aligned(values) for values in slopes]
+        if not made.update.apply(arrays, slopes):
+            check_apart(*called, given, slopes)
+            made.update.apply(arrays, slopes, apart=True)
+        for values, array in zip(given, arrays, strict=True):
+            check.deliver(array, values)
+
+    def _begin_several(self, parameters: Any, gradients: Any) -> Several:
+        """Make the state of a list or a dict of arrays, which are checked first."""
+        keys = checked_keys(parameters)
+        given = list(parameters.values() if keys is not None else parameters)
+        names = names_of("parameters", keys, len(given))
+        arrays = [checked_parameter(name, array) for name, array in zip(names, given, strict=True)]
+        own = Several(keys, [(array.shape, array.dtype) for array in arrays], self._fresh())
+        if gradients is not None:
+            slopes = own.in_order("gradients", gradients)
+            arrays, slopes = checked_pairs(names, own.shown("gradients"), given, slopes)
+            check_apart(names, own.shown("gradients"), arrays, slopes)
+        self._check_matches(own.names, "known are")
+        self._own = own
+        self._several_arrays(own, arrays)
+        return own
+
+    def _several(self, parameters: Any) -> Several:
+        """Return the state of a list or a dict of arrays; it is made where there is none."""
+        if self._own is None:
+            return self._begin_several(parameters, None)
+        for name, array, like in zip(
+            self._own.shown("parameters"), self._own.in_order("parameters", parameters), self._own.likes, strict=True
+        ):
+            checked_parameter(name, array, like)
+        return self._own
+
+    def _several_arrays(self, own: Several, arrays: Sequence[Array] | None = None) -> list[list[Array | None]]:
+        """Return the state arrays of each array in the order of the rule; those that are not there yet are made."""
+        used, made = self._used(), []
+        for i, (name, (shape, dtype)) in enumerate(zip(own.names, own.likes, strict=True)):
+            like = np.broadcast_to(np.zeros((), dtype), shape) if arrays is None else arrays[i]
+            group = self._group_of(name)
+
+            made.append(
+                [
+                    own.state.array(f"{state}.{name}", partial(self._first_array, own.state, state, like, group))
+                    if state in used
+                    else None
+                    for state in self.rule.states
+                ]
+            )
+        return made
+
+    def _step_on_several(self, own: Several) -> ArrayStep:
+        groups = [self._group_of(name) for name in own.names]
+        return self._compiled(own.state, own.likes, self._several_arrays(own), groups)
+
+    def _pieces(self, state: OptimizerState, parameters: Any, gradients: Any) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Return a network's flat arrays as pieces of one group each."""
+        if state.layout is None:
+            raise ValueError("groups need the parameters' names: pass a dict of arrays, or call state_for(net) first")
+        (whole,), (slopes,) = checked_pairs(("parameters",), ("gradients",), (parameters,), (gradients,))
+        places = self._places(state)
+        return [whole[first:end] for first, end, _ in places], [slopes[first:end] for first, end, _ in places]
+
+    def _places(self, state: OptimizerState) -> list[tuple[int, int, int]]:
+        """Return where each group's neighbours begin and end, and the group."""
+        assert state.layout is not None
+        merged = _merged(state.layout)
+        return [
+            (first, end, group) for (end, group, _), first in zip(merged, (0, *(m[0] for m in merged)), strict=False)
+        ]
+
+    def _step_on_one(self, state: OptimizerState, parameters: Array, pieces: Sequence[Array]) -> ArrayStep:
         arrays = self.state_arrays(state, parameters)
-        carried, first = state.carried.copy(), 0
-        for end, group, _ in _merged(state.layout) if state.layout else ((parameters.size, 0, False),):
-            here = slice(first, end)
-            pieces = [None if array is None else array[here] for array in arrays]
-            carried[group] = self._reference_step(parameters[here], gradients[here], pieces, state, group)
-            first = end
-        state.carried[...] = carried
-        state.step += 1
+        places = self._places(state) if self._groups else None
+        likes = tuple((piece.shape, piece.dtype) for piece in pieces)
+        if places is None:
+            return self._compiled(state, likes, [arrays], [0])
+        cut = [[array if array is None else array[first:end] for array in arrays] for first, end, _ in places]
+        return self._compiled(state, likes, cut, [group for _, _, group in places])
 
-    def _reference_step(
-        self, parameters: Array, gradients: Array, pieces: list[Array | None], state: OptimizerState, group: int
-    ) -> float:
-        options = {**self._values_of(group), "lr": self.rate(state.step + 1, group), "step": state.step + 1}
-        if self.rule.carried:
-            options[self.rule.carried[0]] = float(state.carried[group])
-        result = self.rule.step(parameters, gradients, *pieces, **options)
-        return float(state.carried[group]) if result is None else result
+    def _compiled(
+        self,
+        state: OptimizerState,
+        likes: tuple[Like, ...],
+        states: Sequence[Sequence[Array | None]],
+        groups: Sequence[int],
+    ) -> ArrayStep:
+        """Return the compiled step on arrays of these shapes and dtypes, and keep it with the state."""
+        update = _engine.ArrayUpdate(
+            self.rule.name,
+            likes,
+            states,
+            groups,
+            self._numbers_of_groups(),
+            state.carried,
+            state,
+            self._updating,
+            limit=math.inf if self._clip_value is None else self._clip_value,
+            clip_norm=self._clip_norm or 0.0,
+        )
+        state._made = ArrayStep(self.version, self.moves, likes, update)
+        return state._made
 
-    def clipped(self, gradients: Array) -> Array:
-        """Return the gradient clipped to ``clip_value`` and ``clip_norm``.
-
-        Parameters
-        ----------
-        gradients : ndarray, shape (n_parameters,)
-            The flat gradient; it is not changed.
-
-        Returns
-        -------
-        ndarray, shape (n_parameters,)
-            ``gradients`` itself where there is nothing to clip to.
-        """
-        if self._clip_value is not None:
-            gradients = np.clip(gradients, -self._clip_value, self._clip_value)
-        if self._clip_norm is not None:
-            norm = math.sqrt(np.square(gradients, dtype=np.float64).sum())
-            scale = self._clip_norm / (norm + 1e-6)
-            gradients = gradients * gradients.dtype.type(1.0 if scale >= 1 else scale)
-        return gradients
+    def _numbers_of_groups(self) -> list[tuple[float, ...]]:
+        """Return the hyper-parameters of each group in the engine's order."""
+        return [tuple(_flat(self._values_of(group))) for group in range(len(self._groups) + 1)]
 
 
 def _below(start: str, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -814,11 +946,13 @@ def _merged(layout: Sequence[tuple[int, int, bool]]) -> list[tuple[int, int, boo
     return made
 
 
-def _parts(layout: Sequence[tuple[int, int, bool]], l1: float, l2: float) -> list[tuple[int, int, float, float]]:
-    """Return the engine's parts: neighbours of one group and one penalty."""
-    made: list[tuple[int, int, float, float]] = []
-    for end, group, weight in layout:
-        part = end, group, l1 if weight else 0.0, l2 if weight else 0.0
+def _parts(
+    layout: Sequence[tuple[int, int, bool]], l1: float, l2: float, frozen: Sequence[bool]
+) -> list[tuple[int, int, float, float, bool]]:
+    """Return the engine's parts: neighbours of one group and one penalty, frozen or not."""
+    made: list[tuple[int, int, float, float, bool]] = []
+    for (end, group, weight), still in zip(layout, frozen, strict=True):
+        part = end, group, l1 if weight else 0.0, l2 if weight else 0.0, still
         if made and made[-1][1:] == part[1:]:
             made.pop()
         made.append(part)

@@ -7,6 +7,9 @@ gradients as it needs; `Network.train_step` and `train` call it.
 from __future__ import annotations
 
 import importlib.util
+import math
+import warnings
+from collections.abc import Mapping
 from typing import Any, ClassVar, NoReturn, Protocol
 
 import numpy as np
@@ -24,8 +27,22 @@ Array = NDArray[Any]
 class Steppable(Protocol):
     """What such an optimizer needs of a network."""
 
+    steps: int
+
+    @property
+    def training(self) -> bool: ...
+
     @property
     def flat_parameters(self) -> FloatArray: ...
+
+    @property
+    def parameters(self) -> Mapping[str, FloatArray]: ...
+
+    @property
+    def state(self) -> Mapping[str, FloatArray]: ...
+
+    @property
+    def frozen(self) -> tuple[str, ...]: ...
 
     def value_and_grad(self, x: Any, t: ArrayLike, *, sample_weight: ArrayLike | None = None) -> tuple[float, Any]: ...
 
@@ -52,6 +69,10 @@ class LBFGSB(Optimizer):
     Notes
     -----
     The solver works in float64 and begins anew with each call. Ctrl-C in a call leaves the parameters as they were.
+
+    A call minimises one function: all its evaluations have the same dropout masks, those of one training step, and the
+    running statistics of `BatchNorm` move once an iteration. Where a trial of a line search has a loss or a gradient
+    that is not finite, the call ends with the parameters of the last iteration and a RuntimeWarning.
 
     References
     ----------
@@ -110,25 +131,93 @@ class LBFGSB(Optimizer):
         """
         from scipy.optimize import minimize
 
-        w = net.flat_parameters
-        before, losses = w.copy(), []
-
-        def evaluate(values: Array) -> tuple[float, Array]:
-            w[...] = values
-            loss, grads = net.value_and_grad(x, t, sample_weight=sample_weight)
-            losses.append(loss)
-            return loss, grads.flat.astype(np.float64)
-
+        search = _Search(net, x, t, sample_weight)
         options: dict[str, Any] = {"maxiter": self.max_iter, "maxfun": self.max_fun, "maxcor": self.history_size}
         options.update(gtol=self.tolerance_grad, ftol=self.tolerance_change)
         try:
-            found = minimize(evaluate, before.astype(np.float64), jac=True, method="L-BFGS-B", options=options)
+            found = minimize(
+                search.evaluate,
+                search.start.astype(np.float64),
+                jac=True,
+                method="L-BFGS-B",
+                options=options,
+                callback=search.accept,
+            )
+            search.finish(found.x)
+        except _NoNumber as error:
+            search.finish(search.accepted)
+            warnings.warn(
+                f"LBFGSB stopped after {search.iterations} iterations: a trial of its search has the loss {error}; "
+                "the parameters are those of the last iteration. Scale the inputs, or begin with some steps of "
+                "fastbp.Adam()",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         except BaseException:
-            w[...] = before
+            search.finish(search.start, steps=0, restores=True)
             raise
-        w[...] = found.x
         self.state_for(net).step += 1
-        return float(losses[0])
+        return search.first_loss
+
+
+class _NoNumber(ArithmeticError):
+    """A loss that is not finite: the search ends there."""
+
+
+class _Search:
+    """One call of the solver: what it evaluates is one function, and what it accepts is kept.
+
+    Dropout drops the same in each evaluation of a call, and running statistics move once an iteration: an evaluation
+    begins at the random position and with the statistics that the last iteration left. Frozen parameters are no
+    variables.
+    """
+
+    def __init__(self, net: Steppable, x: Any, t: ArrayLike, sample_weight: ArrayLike | None) -> None:
+        self.net, self.given = net, (x, t, sample_weight)
+        self.frozen = np.concatenate(
+            [np.full(view.size, name in net.frozen) for name, view in net.parameters.items()] or [np.zeros(0, bool)]
+        )
+        self.steps = net.steps
+        self.start = self.accepted = net.flat_parameters.copy()
+        self.begin = self.settled = [values.copy() for values in net.state.values()]
+        self.first_loss = math.nan
+        self.iterations = self.evaluations = 0
+
+    def _place(self, values: Array) -> None:
+        w = self.net.flat_parameters
+        w[...] = values
+        w[self.frozen] = self.start[self.frozen]
+
+    def _settle(self, statistics: list[Array]) -> None:
+        for values, kept in zip(self.net.state.values(), statistics, strict=True):
+            values[...] = kept
+
+    def evaluate(self, values: Array) -> tuple[float, Array]:
+        """Return the loss and its gradient."""
+        x, t, sample_weight = self.given
+        self._place(values)
+        self._settle(self.settled)
+        self.net.steps = self.steps
+        loss, grads = self.net.value_and_grad(x, t, sample_weight=sample_weight)
+        self.evaluations += 1
+        if self.evaluations == 1:
+            self.first_loss = float(loss)
+        gradient = grads.flat.astype(np.float64)
+        if not (math.isfinite(loss) and np.isfinite(gradient).all()):
+            raise _NoNumber(f"{loss} and a gradient that is not finite" if math.isfinite(loss) else f"{loss}")
+        return loss, gradient
+
+    def accept(self, values: Array) -> None:
+        """Keep an iteration: the last evaluation was made there."""
+        self.accepted = values.copy()
+        self.settled = [array.copy() for array in self.net.state.values()]
+        self.iterations += 1
+
+    def finish(self, values: Array, *, steps: int = 1, restores: bool = False) -> None:
+        """Leave the network with these parameters, so many steps of random numbers later."""
+        self._place(values)
+        self._settle(self.begin if restores else self.settled)
+        self.net.steps = self.steps + (steps if self.net.training else 0)
 
 
 class _Removed(type):

@@ -39,12 +39,12 @@ class SGD(RuleOptimizer):
         w = w - lr * v                          (nesterov: w - lr * (g + momentum * v);  momentum 0: w - lr * g)
         lr_inside:  v = momentum * v - lr * g;  w = w + v   (nesterov: w + momentum * v - lr * g)
 
-    Names, meanings and defaults are those of torch's optimizer of the name; ``lr`` must be above 0. With momentum 0 the velocity is neither read nor written.
+    Names, meanings and defaults are those of torch's optimizer of the name. With momentum 0 the velocity is neither read nor written.
 
     Parameters
     ----------
     lr : float, Schedule or function, default 0.001
-        Learning rate, > 0; or a schedule, or any function of the step (1, 2, ...).
+        Learning rate, >= 0; or a schedule, or any function of the step (1, 2, ...). A rate of 0 changes nothing.
     momentum : float, default 0.0
         Share of the velocity that stays from step to step, in [0, 1).
     dampening : float, default 0.0
@@ -113,7 +113,7 @@ class SGD(RuleOptimizer):
 
     @property
     def lr(self) -> Rate:
-        """Learning rate, > 0; or a schedule, or any function of the step (1, 2, ...)."""
+        """Learning rate, >= 0; or a schedule, or any function of the step (1, 2, ...). A rate of 0 changes nothing."""
         return self._values["lr"]
 
     @lr.setter
@@ -177,12 +177,12 @@ class Adam(RuleOptimizer):
         w = w - lr * (m / (1 - b1ᵗ)) / (√v / √(1 - b2ᵗ) + eps)      t = 1 at the first step
         eps_hat:  w = w - lr * √(1 - b2ᵗ) / (1 - b1ᵗ) * m / (√v + eps)
 
-    Names, meanings and defaults are those of torch's optimizer of the name; ``lr`` must be above 0. With eps 0 a parameter whose gradient has always been 0 becomes NaN, as torch's.
+    Names, meanings and defaults are those of torch's optimizer of the name. With eps 0 a parameter whose gradient has always been 0 becomes NaN, as torch's.
 
     Parameters
     ----------
     lr : float, Schedule or function, default 0.001
-        Learning rate, > 0; or a schedule, or any function of the step (1, 2, ...).
+        Learning rate, >= 0; or a schedule, or any function of the step (1, 2, ...). A rate of 0 changes nothing.
     betas : pair of float, default (0.9, 0.999)
         Shares of m and v (Lion: the direction and m) that stay, in [0, 1).
     eps : float, default 1e-08
@@ -251,7 +251,7 @@ class Adam(RuleOptimizer):
 
     @property
     def lr(self) -> Rate:
-        """Learning rate, > 0; or a schedule, or any function of the step (1, 2, ...)."""
+        """Learning rate, >= 0; or a schedule, or any function of the step (1, 2, ...). A rate of 0 changes nothing."""
         return self._values["lr"]
 
     @lr.setter
@@ -315,12 +315,12 @@ class AdamW(RuleOptimizer):
         w = w - lr * (m / (1 - b1ᵗ)) / (√v / √(1 - b2ᵗ) + eps)      t = 1 at the first step
         eps_hat:  w = w - lr * √(1 - b2ᵗ) / (1 - b1ᵗ) * m / (√v + eps)
 
-    Names, meanings and defaults are those of torch's optimizer of the name; ``lr`` must be above 0.
+    Names, meanings and defaults are those of torch's optimizer of the name.
 
     Parameters
     ----------
     lr : float, Schedule or function, default 0.001
-        Learning rate, > 0; or a schedule, or any function of the step (1, 2, ...).
+        Learning rate, >= 0; or a schedule, or any function of the step (1, 2, ...). A rate of 0 changes nothing.
     betas : pair of float, default (0.9, 0.999)
         Shares of m and v (Lion: the direction and m) that stay, in [0, 1).
     eps : float, default 1e-08
@@ -389,7 +389,7 @@ class AdamW(RuleOptimizer):
 
     @property
     def lr(self) -> Rate:
-        """Learning rate, > 0; or a schedule, or any function of the step (1, 2, ...)."""
+        """Learning rate, >= 0; or a schedule, or any function of the step (1, 2, ...). A rate of 0 changes nothing."""
         return self._values["lr"]
 
     @lr.setter
@@ -451,12 +451,12 @@ class Nadam(RuleOptimizer):
         u(t) = b1 * (1 - 0.96^(t * momentum_decay) / 2);  U = u(1) * ... * u(t)
         w = w - lr * ((1 - u(t)) / (1 - U) * g + u(t+1) / (1 - U * u(t+1)) * m) / (√(v / (1 - b2ᵗ)) + eps)
 
-    Names, meanings and defaults are those of torch's optimizer of the name; ``lr`` must be above 0.
+    Names, meanings and defaults are those of torch's optimizer of the name.
 
     Parameters
     ----------
     lr : float, Schedule or function, default 0.002
-        Learning rate, > 0; or a schedule, or any function of the step (1, 2, ...).
+        Learning rate, >= 0; or a schedule, or any function of the step (1, 2, ...). A rate of 0 changes nothing.
     betas : pair of float, default (0.9, 0.999)
         Shares of m and v (Lion: the direction and m) that stay, in [0, 1).
     eps : float, default 1e-08
@@ -525,7 +525,7 @@ class Nadam(RuleOptimizer):
 
     @property
     def lr(self) -> Rate:
-        """Learning rate, > 0; or a schedule, or any function of the step (1, 2, ...)."""
+        """Learning rate, >= 0; or a schedule, or any function of the step (1, 2, ...). A rate of 0 changes nothing."""
         return self._values["lr"]
 
     @lr.setter
@@ -588,12 +588,12 @@ class RAdam(RuleOptimizer):
         w = w - lr * m / (1 - b1ᵗ)                     where r <= 5, and otherwise that times
         √((r - 4)(r - 2) R / ((R - 4)(R - 2) r)) * √(1 - b2ᵗ) / (√v + eps)
 
-    Names, meanings and defaults are those of torch's optimizer of the name; ``lr`` must be above 0.
+    Names, meanings and defaults are those of torch's optimizer of the name.
 
     Parameters
     ----------
     lr : float, Schedule or function, default 0.001
-        Learning rate, > 0; or a schedule, or any function of the step (1, 2, ...).
+        Learning rate, >= 0; or a schedule, or any function of the step (1, 2, ...). A rate of 0 changes nothing.
     betas : pair of float, default (0.9, 0.999)
         Shares of m and v (Lion: the direction and m) that stay, in [0, 1).
     eps : float, default 1e-08
@@ -659,7 +659,7 @@ class RAdam(RuleOptimizer):
 
     @property
     def lr(self) -> Rate:
-        """Learning rate, > 0; or a schedule, or any function of the step (1, 2, ...)."""
+        """Learning rate, >= 0; or a schedule, or any function of the step (1, 2, ...). A rate of 0 changes nothing."""
         return self._values["lr"]
 
     @lr.setter
@@ -714,12 +714,12 @@ class RMSprop(RuleOptimizer):
         d = g / (√s + eps)
         w = w - lr * d      (momentum: v = momentum * v + d;  w = w - lr * v)
 
-    Names, meanings and defaults are those of torch's optimizer of the name; ``lr`` must be above 0.
+    Names, meanings and defaults are those of torch's optimizer of the name.
 
     Parameters
     ----------
     lr : float, Schedule or function, default 0.01
-        Learning rate, > 0; or a schedule, or any function of the step (1, 2, ...).
+        Learning rate, >= 0; or a schedule, or any function of the step (1, 2, ...). A rate of 0 changes nothing.
     alpha : float, default 0.99
         Share of the mean square that stays from step to step, in [0, 1).
     eps : float, default 1e-08
@@ -788,7 +788,7 @@ class RMSprop(RuleOptimizer):
 
     @property
     def lr(self) -> Rate:
-        """Learning rate, > 0; or a schedule, or any function of the step (1, 2, ...)."""
+        """Learning rate, >= 0; or a schedule, or any function of the step (1, 2, ...). A rate of 0 changes nothing."""
         return self._values["lr"]
 
     @lr.setter
@@ -850,12 +850,12 @@ class Adagrad(RuleOptimizer):
         s = s + g²                              s = initial_accumulator_value before the first step
         w = w - lr / (1 + (t - 1) * lr_decay) * g / (√s + eps)
 
-    Names, meanings and defaults are those of torch's optimizer of the name; ``lr`` must be above 0.
+    Names, meanings and defaults are those of torch's optimizer of the name.
 
     Parameters
     ----------
     lr : float, Schedule or function, default 0.01
-        Learning rate, > 0; or a schedule, or any function of the step (1, 2, ...).
+        Learning rate, >= 0; or a schedule, or any function of the step (1, 2, ...). A rate of 0 changes nothing.
     lr_decay : float, default 0.0
         How fast the learning rate falls with the steps, >= 0.
     weight_decay : float, default 0.0
@@ -921,7 +921,7 @@ class Adagrad(RuleOptimizer):
 
     @property
     def lr(self) -> Rate:
-        """Learning rate, > 0; or a schedule, or any function of the step (1, 2, ...)."""
+        """Learning rate, >= 0; or a schedule, or any function of the step (1, 2, ...). A rate of 0 changes nothing."""
         return self._values["lr"]
 
     @lr.setter
@@ -976,12 +976,12 @@ class Adadelta(RuleOptimizer):
         u = rho * u + (1 - rho) * d²            s, u = 0 before the first step
         w = w - lr * d
 
-    Names, meanings and defaults are those of torch's optimizer of the name; ``lr`` must be above 0.
+    Names, meanings and defaults are those of torch's optimizer of the name.
 
     Parameters
     ----------
     lr : float, Schedule or function, default 1.0
-        Learning rate, > 0; or a schedule, or any function of the step (1, 2, ...).
+        Learning rate, >= 0; or a schedule, or any function of the step (1, 2, ...). A rate of 0 changes nothing.
     rho : float, default 0.9
         Share of the mean squares that stays from step to step, in [0, 1).
     eps : float, default 1e-06
@@ -1044,7 +1044,7 @@ class Adadelta(RuleOptimizer):
 
     @property
     def lr(self) -> Rate:
-        """Learning rate, > 0; or a schedule, or any function of the step (1, 2, ...)."""
+        """Learning rate, >= 0; or a schedule, or any function of the step (1, 2, ...). A rate of 0 changes nothing."""
         return self._values["lr"]
 
     @lr.setter
@@ -1087,12 +1087,12 @@ class Lion(RuleOptimizer):
         w = w - lr * (sign(b1 * m + (1 - b1) * g) + weight_decay * w)
         m = b2 * m + (1 - b2) * g               m = 0 before the first step
 
-    Names, meanings and defaults are those of torch's optimizer of the name; ``lr`` must be above 0. torch has none; keywords, defaults and update are the paper's.
+    Names, meanings and defaults are those of torch's optimizer of the name. torch has none; keywords, defaults and update are the paper's.
 
     Parameters
     ----------
     lr : float, Schedule or function, default 0.0001
-        Learning rate, > 0; or a schedule, or any function of the step (1, 2, ...).
+        Learning rate, >= 0; or a schedule, or any function of the step (1, 2, ...). A rate of 0 changes nothing.
     betas : pair of float, default (0.9, 0.99)
         Shares of m and v (Lion: the direction and m) that stay, in [0, 1).
     weight_decay : float, default 0.0
@@ -1152,7 +1152,7 @@ class Lion(RuleOptimizer):
 
     @property
     def lr(self) -> Rate:
-        """Learning rate, > 0; or a schedule, or any function of the step (1, 2, ...)."""
+        """Learning rate, >= 0; or a schedule, or any function of the step (1, 2, ...). A rate of 0 changes nothing."""
         return self._values["lr"]
 
     @lr.setter

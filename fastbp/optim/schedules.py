@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from fastbp import _validate as check
@@ -41,8 +40,12 @@ def _above_0(name: str, value: Any) -> float:
     return check.real(name, value, above=0)
 
 
-def _from_0(name: str, value: Any) -> float:
-    return check.real(name, value, at_least=0)
+def _floor(name: str, value: Any, lr: float) -> float:
+    """Return the lowest rate of a schedule that falls from lr."""
+    lowest = check.real(name, value, at_least=0)
+    if lowest > lr:
+        raise ValueError(f"{name} must be at most lr, {lr:g}, got {lowest:g}: the rate would rise; exchange the two")
+    return lowest
 
 
 class Constant(Frozen, Schedule):
@@ -149,7 +152,7 @@ class Cosine(Frozen, Schedule):
     steps : int
         From the highest rate to the lowest.
     lowest : float
-        At least 0.
+        From 0 to lr.
     restarts : bool
         Whether to begin anew.
     growth : int
@@ -174,7 +177,8 @@ class Cosine(Frozen, Schedule):
     growth: int
 
     def __init__(self, lr: float, steps: int, lowest: float = 0.0, restarts: bool = False, growth: int = 1) -> None:
-        lr, lowest = _above_0("lr", lr), _from_0("lowest", lowest)
+        lr = _above_0("lr", lr)
+        lowest = _floor("lowest", lowest, lr)
         steps, growth = check.integer("steps", steps), check.integer("growth", growth)
         restarts = check.flag("restarts", restarts)
         vars(self).update(lr=lr, steps=steps, lowest=lowest, restarts=restarts, growth=growth)
@@ -268,9 +272,9 @@ class OneCycle(Frozen, Schedule):
     up : float
         The share of the steps until the highest rate, in (0, 1).
     start : float
-        The first rate is lr / start, above 0.
+        The first rate is lr / start, at least 1.
     end : float
-        The last rate is lr / start / end, above 0.
+        The last rate is lr / start / end, at least 1 / start.
 
     References
     ----------
@@ -293,7 +297,11 @@ class OneCycle(Frozen, Schedule):
 
     def __init__(self, lr: float, steps: int, up: float = 0.3, start: float = 25.0, end: float = 1e4) -> None:
         lr, up = _above_0("lr", lr), check.real("up", up, above=0, below=1)
-        start, end = _above_0("start", start), _above_0("end", end)
+        start, end = check.real("start", start, at_least=1), _above_0("end", end)
+        if start * end < 1:
+            raise ValueError(
+                f"end must be at least 1 / start, {1 / start:g}, got {end:g}: the last rate would be above lr"
+            )
         vars(self).update(lr=lr, steps=check.integer("steps", steps, 2), up=up, start=start, end=end)
 
     def __call__(self, step: int) -> float:
@@ -321,7 +329,7 @@ class Polynomial(Frozen, Schedule):
     power : float
         Above 0; 1: a straight line.
     lowest : float
-        At least 0.
+        From 0 to lr.
 
     Examples
     --------
@@ -337,7 +345,8 @@ class Polynomial(Frozen, Schedule):
     lowest: float
 
     def __init__(self, lr: float, steps: int, power: float = 1.0, lowest: float = 0.0) -> None:
-        lr, power, lowest = _above_0("lr", lr), _above_0("power", power), _from_0("lowest", lowest)
+        lr, power = _above_0("lr", lr), _above_0("power", power)
+        lowest = _floor("lowest", lowest, lr)
         vars(self).update(lr=lr, steps=check.integer("steps", steps), power=power, lowest=lowest)
 
     def __call__(self, step: int) -> float:
@@ -385,8 +394,7 @@ class InverseScaling(Frozen, Schedule):
         return float(self.lr / (1 + self.scale * ((step - 1) // self.every)) ** self.power)
 
 
-@dataclass
-class ReduceOnPlateau(Schedule):
+class ReduceOnPlateau(Frozen, Schedule):
     """A rate that falls by a factor where the loss has not become better for some epochs (torch's ReduceLROnPlateau).
 
     A loss is better if it is below best - threshold * abs(best). After more than ``patience`` epochs that are not, the
@@ -405,7 +413,7 @@ class ReduceOnPlateau(Schedule):
     cooldown : int
         Epochs, at least 0.
     lowest : float
-        At least 0.
+        From 0 to lr.
 
     Notes
     -----
@@ -423,24 +431,42 @@ class ReduceOnPlateau(Schedule):
     """
 
     lr: float
-    factor: float = 0.1
-    patience: int = 10
-    threshold: float = 1e-4
-    cooldown: int = 0
-    lowest: float = 0.0
-    _rate: float = field(init=False, repr=False)
-    _best: float = field(init=False, repr=False, default=math.inf)
-    _bad: int = field(init=False, repr=False, default=0)
-    _resting: int = field(init=False, repr=False, default=0)
+    factor: float
+    patience: int
+    threshold: float
+    cooldown: int
+    lowest: float
+    _rate: float
+    _best: float
+    _bad: int
+    _resting: int
 
-    def __post_init__(self) -> None:
-        self.lr = _above_0("lr", self.lr)
-        self.factor = check.real("factor", self.factor, above=0, below=1)
-        self.threshold = check.real("threshold", self.threshold, at_least=0, below=1)
-        self.lowest = _from_0("lowest", self.lowest)
-        self.patience = check.integer("patience", self.patience, 0)
-        self.cooldown = check.integer("cooldown", self.cooldown, 0)
-        self._rate = self.lr
+    def __init__(
+        self,
+        lr: float,
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        cooldown: int = 0,
+        lowest: float = 0.0,
+    ) -> None:
+        lr = _above_0("lr", lr)
+        vars(self).update(
+            lr=lr,
+            factor=check.real("factor", factor, above=0, below=1),
+            patience=check.integer("patience", patience, 0),
+            threshold=check.real("threshold", threshold, at_least=0, below=1),
+            cooldown=check.integer("cooldown", cooldown, 0),
+            lowest=_floor("lowest", lowest, lr),
+        )
+        self._remember(lr, math.inf, 0, 0)
+
+    def _remember(self, rate: float, best: float, bad: int, resting: int) -> None:
+        vars(self).update(_rate=rate, _best=best, _bad=bad, _resting=resting)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_"))
+        return f"{type(self).__name__}({shown})"
 
     def __call__(self, step: int) -> float:
         """Return the rate as it is now, whatever the step."""
@@ -448,16 +474,17 @@ class ReduceOnPlateau(Schedule):
 
     def observe(self, loss: float) -> None:
         """Take the loss of an epoch into account; NaN is not better than anything."""
+        rate, best, bad, resting = self._rate, self._best, self._bad, self._resting
         # Not best - threshold * abs(best), which is NaN for the first loss: the best is inf before it.
-        if loss < self._best * (1 - math.copysign(self.threshold, self._best)):
-            self._best, self._bad = float(loss), 0
+        if loss < best * (1 - math.copysign(self.threshold, best)):
+            best, bad = float(loss), 0
         else:
-            self._bad += 1
-        if self._resting > 0:
-            self._resting, self._bad = self._resting - 1, 0
-        if self._bad > self.patience:
-            self._rate = max(self._rate * self.factor, self.lowest)
-            self._resting, self._bad = self.cooldown, 0
+            bad += 1
+        if resting > 0:
+            resting, bad = resting - 1, 0
+        if bad > self.patience:
+            rate, resting, bad = max(rate * self.factor, self.lowest), self.cooldown, 0
+        self._remember(rate, best, bad, resting)
 
     def get_state(self, net: Any = None) -> dict[str, Any]:
         """Return the rate, the best loss and the two counts."""
@@ -469,4 +496,4 @@ class ReduceOnPlateau(Schedule):
             raise ValueError(f"a state of ReduceOnPlateau has {', '.join(self.get_state())}, got {', '.join(state)}")
         rate = check.real("rate", state["rate"], at_least=0)
         bad, resting = (check.integer(name, state[name], 0) for name in ("bad", "resting"))
-        self._rate, self._best, self._bad, self._resting = rate, float(state["best"]), bad, resting
+        self._remember(rate, float(state["best"]), bad, resting)

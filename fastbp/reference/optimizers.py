@@ -330,7 +330,10 @@ class OptimizerRule(Record):
 
 
 def _lr(default: float) -> Hyper:
-    return Hyper("lr", default, "rate", "Learning rate, > 0; or a schedule, or any function of the step (1, 2, ...).")
+    meaning = (
+        "Learning rate, >= 0; or a schedule, or any function of the step (1, 2, ...). A rate of 0 changes nothing."
+    )
+    return Hyper("lr", default, "rate", meaning)
 
 
 def _betas(second: float = 0.999) -> Hyper:

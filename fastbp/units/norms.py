@@ -165,7 +165,7 @@ class LayerNorm(_Norm):
     def __init__(self, n: int, eps: float = 1e-5, affine: bool = True, *, dtype: DTypeLike | None = None) -> None:
         super().__init__(n, dtype)
         self.eps = check.real("eps", eps, at_least=0)
-        self.affine = bool(affine)
+        self.affine = check.flag("affine", affine)
 
     def engine_options(self) -> tuple[float, ...]:
         """Return (eps,)."""

@@ -100,7 +100,7 @@ cdef void block_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
 # --- the second phase: some rows of a weight's gradient
 
 cdef inline Py_ssize_t tasks_of_unit(const Pass* p, int i) noexcept nogil:
-    return ops_of(p, i).weight_tasks(p, i) if p.graph.units[i].pair >= 0 else 0
+    return ops_of(p, i).weight_tasks(p, i) if p.graph.units[i].trains else 0
 
 cdef void weight_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef const Pass* p = <const Pass*> context

@@ -21,10 +21,11 @@ from fastbp._engine.batch cimport Data, has_mean, set_means, total_weight
 from fastbp._engine.blocks cimport blocks_finish, blocks_scratch
 from fastbp._engine.graph cimport (
     ACTIVATION, INPUT, LINEAR, MAX_LOSS_PARTS, MERGE, MERGE_CONCAT, MERGE_MEAN, MERGE_SUM, TABLE, Batch, Buffers, Graph, LossPart, Pass,
-    Unit, buffers_free, buffers_lay_out, buffers_make, cost_of_batch, grad_at_output, graph_finish, pass_init, wants,
+    Unit, buffers_free, buffers_lay_out, buffers_make, clear_frozen, cost_of_batch, find_wanted, grad_at_output, graph_finish,
+    pass_init, wants,
 )
 from fastbp._engine.kinds cimport kinds_assign
-from fastbp._engine.parameters cimport Table, Update
+from fastbp._engine.parameters cimport Table, Update, checked_read
 from fastbp._engine.passes cimport backward_pass, summed_loss, weights_pass
 from fastbp._engine.predict cimport (
     AS_THEY_ARE, EXP, RULE, SOFTMAX, Link, Prediction, Workspace, largest, predict_rows, rows_at_once, workspace_bytes,
@@ -37,11 +38,12 @@ from fastbp._ops.loss cimport RowLoss, is_label
 from fastbp._ops.plain cimport is_plain, is_plain_matrix
 from fastbp._ops.update cimport Rule
 from fastbp._runtime.dispatch cimport find_activation, find_unit, kernels_for
+from fastbp._runtime.lock cimport CallLock
 from fastbp._runtime.sizes cimport ALIGNMENT, padded
 from fastbp._runtime.team cimport (
     RELEASE_US, Session, process_number, raise_pending, session_begin, session_end, threads_wanted,
 )
-from fastbp._runtime.threads cimport add64, atomic_replace, exchange_int, load64, store64, store_int
+from fastbp._runtime.threads cimport exchange_int, store_int
 
 from fastbp._runtime.dispatch import unit_names  # no-cython-lint: beside what it names
 
@@ -51,50 +53,6 @@ cnp.import_array()
 DEFAULTS = (None, None, None, (), None, (), (), 0)
 UNITS = frozenset(unit_names())
 MERGES = {"sum": MERGE_SUM, "mean": MERGE_MEAN, "concat": MERGE_CONCAT}
-
-
-cdef enum:
-    ALONE = 1 << 30         # in the lock; or how many read
-
-cdef class CallLock:
-    """A lock that is never waited for. `with lock:` lets one caller in; calls that read alone come in side by side. Who must not
-    come in gets a RuntimeError."""
-    cdef uint64_t state     # of which process, and who of it is in
-
-    def __enter__(self):
-        self.enter()
-
-    def __exit__(self, *_):
-        self.leave()
-
-    cdef int enter(self) except -1:
-        # Who was in it when this process was forked is not in it here.
-        cdef uint64_t here = <uint64_t> process_number() << 32, before
-        while True:
-            before = load64(&self.state)
-            if before > here and before < here + ((<uint64_t> 1) << 32):
-                self.refuse()
-            if atomic_replace(&self.state, before, here + ALONE):
-                return 0
-
-    cdef void leave(self) noexcept nogil:
-        store64(&self.state, 0)
-
-    cdef int enter_to_read(self) except -1:
-        cdef uint64_t here = <uint64_t> process_number() << 32, before
-        while True:
-            before = load64(&self.state)
-            if before == here + ALONE:
-                self.refuse()
-            if atomic_replace(&self.state, before, before + 1 if before >= here and before < here + ALONE else here + 1):
-                return 0
-
-    cdef void leave_to_read(self) noexcept nogil:
-        add64(&self.state, -1)
-
-    cdef int refuse(self) except -1:
-        raise RuntimeError("this network is at work in another thread: a network serves one call at a time, but for predictions; "
-                           "give each thread a network of its own (net.copy())")
 
 
 cdef char* start_of(cnp.ndarray block) noexcept:
@@ -168,7 +126,9 @@ cdef class Engine(CallLock):
     cdef Graph graph
     cdef Buffers buffers
     cdef int* sources
-    cdef object arrays                  # keeps the units' state alive
+    cdef object arrays                  # the units' descriptions, with their state
+    cdef list state_arrays              # which training moves
+    cdef bint freezes                   # is some parameter frozen?
     cdef public uint64_t seed
     cdef public bint training
     cdef public bint needs_value_check       # at every input: its values matter
@@ -212,6 +172,7 @@ cdef class Engine(CallLock):
         if graph.units == NULL or self.sources == NULL:
             raise MemoryError("no memory for the units")
         buffers_make(&self.buffers, graph.n_units)
+        self.state_arrays = []
         self.seed = seed
         graph.separate = separate
         n_sources = 0
@@ -286,6 +247,9 @@ cdef class Engine(CallLock):
             unit.sizes[k] = prod(shape)
             unit.items = shapes[0][0]
         for k, array in enumerate(state):
+            checked_read(f"state {k} of unit {i}, {kind},", array, (unit.n_in,),
+                         cnp.NPY_FLOAT if self.graph.kernels.itemsize == sizeof(float) else cnp.NPY_DOUBLE, True)
+            self.state_arrays.append(array)
             unit.state[k] = cnp.PyArray_DATA(<cnp.ndarray> array)
         return 0
 
@@ -515,6 +479,7 @@ cdef class Engine(CallLock):
         if batch.sparse != NULL:
             self.check_rows(table)
         self.check_variance(batch.rows, training)
+        self.check_state(training)
         threads = 1 if self.is_small(batch) else threads_wanted()
         self.plan(batch, batch.rows, threads, False)
         self.take_targets(batch, t)
@@ -529,7 +494,8 @@ cdef class Engine(CallLock):
 
     cdef int check_out(self, Table out) except -1:
         self.check_table(out)
-        return self.check_rows(out)
+        self.check_rows(out)
+        return out.check_writable("gradients")
 
     cdef int check_rows(self, Table table) except -1:
         """Where passes may be row-blocked, and where they update."""
@@ -543,6 +509,44 @@ cdef class Engine(CallLock):
         if table.n and table.itemsize != self.graph.kernels.itemsize:
             raise TypeError(f"the table's elements have {table.itemsize} bytes, the engine's {self.graph.kernels.itemsize}")
         return 0
+
+    cdef int check_trained(self, Table table, Table out) except -1:
+        self.check_out(out)
+        self.check_rows(table)
+        return table.check_writable("parameters")
+
+    cdef int check_state(self, bint training) except -1:
+        """Training moves the running statistics of units over columns."""
+        if training and self.graph.over_columns:
+            for array in self.state_arrays:
+                if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> array):
+                    raise ValueError("an array of net.state is read-only, and training writes into it: set its flags.writeable = True, "
+                                     "or leave training by net.eval()")
+        return 0
+
+    # --- frozen parameters
+
+    def freeze(self, frozen):
+        """Take which parameters stay as they are: a pair of flags for each unit with parameters, in the tables' order."""
+        cdef Unit* unit
+        cdef int i, k
+        self.enter()
+        try:
+            if len(frozen) != self.graph.n_pairs:
+                raise ValueError(f"{len(frozen)} pairs of flags, the engine has {self.graph.n_pairs} units with parameters")
+            for i in range(self.graph.n_units):
+                unit = &self.graph.units[i]
+                for k in range(2 if unit.pair >= 0 else 0):
+                    unit.frozen[k] = frozen[unit.pair][k]
+            self.freezes = any(map(any, frozen))
+            find_wanted(&self.graph)
+        finally:
+            self.leave()
+
+    cdef void clear(self, Table out) noexcept:
+        """The gradients of what is frozen are zero, whatever was computed."""
+        if self.freezes:
+            clear_frozen(&self.graph, out.pairs)
 
     # --- the fast path of plain arguments
 
@@ -595,6 +599,7 @@ cdef class Engine(CallLock):
             # --- checked
             self.forget()
             self.run(gradient_work, &p, threads, self.is_small(&batch), batch.training)
+            self.clear(out)
             return summed_loss(&p)
         finally:
             self.leave()
@@ -656,6 +661,7 @@ cdef class Engine(CallLock):
         if batch.sparse != NULL:
             self.check_rows(table)
         self.check_variance(batch.rows, training)
+        self.check_state(training)
         small = cost_of_batch(&self.graph, &batch) / 3 < RELEASE_US     # one product of three
         threads = 1 if small else threads_wanted()
         self.plan(&batch, batch.rows, threads, False)
@@ -801,7 +807,9 @@ cdef class Engine(CallLock):
             pass_init(&p, &self.graph, &self.buffers, &self.batch, table.pairs)
             p.gradients, p.need_dx = out.pairs, need_dx
             # --- checked
-            return self.run_backward(&p, dy, threads, self.is_small(&self.batch))
+            dx = self.run_backward(&p, dy, threads, self.is_small(&self.batch))
+            self.clear(out)
+            return dx
         finally:
             self.leave()
 
@@ -877,8 +885,7 @@ cdef class Engine(CallLock):
         self.enter()
         try:
             threads = self.prepare(&batch, x, t, weight, mean, table, self.training)
-            self.check_out(out)
-            self.check_rows(table)
+            self.check_trained(table, out)
             update.begin(1)
             pass_init(&p, &self.graph, &self.buffers, &batch, table.pairs)
             p.gradients = out.pairs
@@ -913,8 +920,8 @@ cdef class Engine(CallLock):
         self.enter()
         try:
             self.check_table(table)
-            self.check_out(out)
-            self.check_rows(table)
+            self.check_trained(table, out)
+            self.check_state(self.training)
             self.take_x(&data.all, x, self.training)
             self.take_all(&data, t, weight, order)
             rows = data.all.rows if order is None else len(order)

@@ -49,14 +49,16 @@ cdef struct Unit:
     int pair                # which of the pairs of parameters, or -1
     Py_ssize_t items        # of its parameters, where they are computed by items
     Py_ssize_t sizes[MAX_UNIT_PARAMETERS]   # elements of each of its parameters
+    bint frozen[MAX_UNIT_PARAMETERS]        # parameters that stay as they are: their gradients are zero
     # what follows from the units
+    bint trains             # has it a parameter that is not frozen?
     int readers             # how many units read its output
     int last_reader         # the one with the largest number: the first to write the gradient at its output
     int shares              # the unit before it whose gradient lies where the one at its own output does, or NO_UNIT
     int slot                # of the gradient at its output, where that is passed on
     bint fused              # an activation that the product before it applies, in that product's buffer
     bint folded             # an activation whose derivative the product behind it applies when it stores the gradient
-    bint wanted             # does a parameter's gradient depend on the one at its output?
+    bint wanted             # does the gradient of a parameter that is not frozen depend on the one at its output?
     Py_ssize_t packed_at    # bytes, in the weights that predictions pack once
     Py_ssize_t own_at       # bytes, in what a worker of a row-blocked pass packs
 
@@ -192,6 +194,8 @@ ctypedef struct UnitOps:
 # --- functions
 
 cdef int graph_finish(Graph* graph) except -1
+cdef void find_wanted(Graph* graph) noexcept
+cdef void clear_frozen(const Graph* graph, const Pair* gradients) noexcept nogil
 cdef int buffers_make(Buffers* buffers, int n_units) except -1
 cdef void buffers_free(Buffers* buffers) noexcept
 cdef Py_ssize_t buffers_lay_out(Buffers* buffers, const Graph* graph, char* base, Py_ssize_t rows, Py_ssize_t dense_rows,

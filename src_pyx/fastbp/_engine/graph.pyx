@@ -16,10 +16,12 @@ Design
     are kept `separate`.
 (f) Where x is sparse, the linear units that read it are of a kind of their own (sparse_linear.pxi), and nothing else can read it.
     Nothing is as wide as the input then: a batch may have fifty thousand columns.
-(g) What a kind of unit does stands in its table of operations (`UnitOps`, kinds.pyx): a new kind is an entry.
+(g) What is frozen is no gradient's reason: from the first unit on that has a parameter to train, backward goes no further.
+(h) What a kind of unit does stands in its table of operations (`UnitOps`, kinds.pyx): a new kind is an entry.
 """
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.stdint cimport int64_t
+from libc.string cimport memset
 
 from fastbp._ops.csr cimport sparse_cost
 from fastbp._runtime.sizes cimport allocate, padded
@@ -38,23 +40,55 @@ cdef int graph_finish(Graph* graph) except -1:
     graph.n_in, graph.n_out = graph.units[0].n_in, graph.units[graph.n_units - 1].n_out
     for i in range(graph.n_units):
         count_reads(graph, i)
+    find_wanted(graph)
     for i in range(graph.n_units):
         find_neighbours(graph, i)
     return choose_slots(graph)
+
+cdef void find_wanted(Graph* graph) noexcept:
+    """Which gradients at outputs are needed: also to be called where other parameters are frozen than before."""
+    cdef Unit* unit
+    cdef int i, k
+    for i in range(graph.n_units):
+        unit = &graph.units[i]
+        unit.trains = unit.pair >= 0 and not (unit.frozen[0] and (unit.frozen[1] or not has_second(unit)))
+        unit.wanted = unit.trains
+        for k in range(unit.n_sources):
+            unit.wanted = unit.wanted or (unit.sources[k] != INPUT and graph.units[unit.sources[k]].wanted)
+
+cdef inline bint has_second(const Unit* unit) noexcept nogil:
+    return unit.kind == LINEAR or unit.sizes[1] > 0
+
+cdef void clear_frozen(const Graph* graph, const Pair* gradients) noexcept nogil:
+    """Write zeros as the gradients of all frozen parameters."""
+    cdef const Unit* unit
+    cdef const Pair* pair
+    cdef Py_ssize_t itemsize = graph.kernels.itemsize, row
+    cdef int i
+    for i in range(graph.n_units):
+        unit = &graph.units[i]
+        if unit.pair < 0:
+            continue
+        pair = &gradients[unit.pair]
+        if unit.frozen[0] and unit.kind == LINEAR:
+            for row in range(unit.n_in):
+                memset(pair.weight + row * pair.weight_row, 0, unit.n_out * itemsize)
+        elif unit.frozen[0]:
+            memset(pair.weight, 0, unit.sizes[0] * itemsize)
+        if unit.frozen[1] and has_second(unit):
+            memset(pair.bias, 0, (unit.n_out if unit.kind == LINEAR else unit.sizes[1]) * itemsize)
 
 cdef void count_reads(Graph* graph, int i) noexcept:
     cdef Unit* unit = &graph.units[i]
     cdef double cost = unit.ops.cost(graph, i)
     cdef int k, source
     unit.readers, unit.last_reader, unit.shares, unit.slot = 0, NO_UNIT, NO_UNIT, NO_UNIT
-    unit.wanted = unit.pair >= 0
     graph.widest = max(graph.widest, max(unit.n_in, unit.n_out))
     graph.widest_out = max(graph.widest_out, unit.n_out)
     graph.cost_of_row += cost
     for k in range(unit.n_sources):
         source = unit.sources[k]
         if source != INPUT:
-            unit.wanted = unit.wanted or graph.units[source].wanted
             graph.units[source].readers += 1
             graph.units[source].last_reader = i
             continue

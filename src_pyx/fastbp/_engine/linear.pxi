@@ -100,7 +100,7 @@ cdef bint linear_backward(Pass* p, Session* session, int i) noexcept nogil:
     cdef Product products[2]
     cdef int count = 0
     cdef bint goes_on = wants(p.graph, p.graph.units[i].sources[0], p.need_dx)
-    if p.gradients != NULL:
+    if p.gradients != NULL and p.graph.units[i].trains:
         weight_product(p, &w, i)
         products[0] = w.product
         count = 1

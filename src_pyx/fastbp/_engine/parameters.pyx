@@ -8,6 +8,7 @@ Design
 """
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
+from cpython.number cimport PyNumber_Index
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
 
@@ -16,6 +17,7 @@ from fastbp._kernels.table cimport MAX_HYPERPARAMETERS, Kernels
 from fastbp._ops.update cimport (
     Group, Part, Rule, add_penalty, begin_step, clip_and_update, end_step, penalty_of, tasks_of_update,
 )
+from fastbp._ops.plain cimport is_plain
 from fastbp._runtime.dispatch cimport find_update, kernels_for
 from fastbp._runtime.team cimport TASK_ELEMENTS, Session, raise_pending, session_begin, session_end, threads_wanted
 
@@ -33,17 +35,19 @@ cdef class Table:
     weights, biases : sequences of arrays
         One of each for a linear unit: (in, out) with its columns side by side, or its rows, and (out,) dense; of another unit its
         first and its second parameter, dense, or None where it has no second one. Aligned, of one dtype.
+    whole : array, optional
+        What they are views of. A view stays writable when its base is not any more, so both are asked.
 
     Attributes
     ----------
     by_columns : bool
         Whether the rows of some weight lie side by side, and not its columns: for gradients and outputs alone.
     """
-    def __cinit__(self, weights, biases):
+    def __cinit__(self, weights, biases, whole=None):
         cdef cnp.ndarray w
         cdef int i
         self.n = len(weights)
-        self.arrays = (tuple(weights), tuple(biases))
+        self.arrays = [array for array in (whole, *weights, *biases) if array is not None]
         self.pairs = <Pair*> PyMem_RawCalloc(max(1, self.n), sizeof(Pair))
         if self.pairs == NULL:
             raise MemoryError("no memory for the table of parameters")
@@ -63,9 +67,69 @@ cdef class Table:
     def __dealloc__(self):
         PyMem_RawFree(self.pairs)
 
+    cpdef int check_writable(self, str name) except -1:
+        """Raise where a pass would write into what a caller has made read-only."""
+        for array in self.arrays:
+            if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> array):
+                hint = ": net.freeze(names) keeps some of them as they are" if name == "parameters" else ""
+                raise ValueError(f"the {name} of the network are read-only, and this call writes into them: set flags.writeable = True "
+                                 f"of what was made read-only (net.{'flat_parameters' if name == 'parameters' else 'gradients.flat'} "
+                                 f"or a view of it){hint}")
+        return 0
+
 
 cdef char* bytes_of(array) except? NULL:
     return cnp.PyArray_BYTES(<cnp.ndarray> array) if array is not None else NULL
+
+# --- what others may have replaced or changed since it was made: each address that a kernel gets is looked at first
+
+cdef int checked_state(str name, array, tuple shape, int typenum, bint dense) except -1:
+    """Raise unless it can be read and written where it lies."""
+    checked_read(name, array, shape, typenum, dense)
+    if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> array):
+        raise ValueError(f"{name} is read-only, and a step writes into it: set its flags.writeable = True")
+    return 0
+
+cdef int checked_read(str name, array, tuple shape, int typenum, bint dense) except -1:
+    """The same of what is only read."""
+    if not is_plain(array, typenum) or array.shape != shape:
+        came = f"{array.dtype} {array.shape}" if isinstance(array, cnp.ndarray) else type(array).__name__
+        expected = "float32" if typenum == cnp.NPY_FLOAT else "float64"
+        raise ValueError(f"{name} is {came}, expected an aligned array of {expected}, shape {shape}")
+    if dense and not cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray> array):
+        raise ValueError(f"{name} has strides {array.strides}, expected elements side by side: pass a copy")
+    return 0
+
+cdef int checked_numbers(str name, array, Py_ssize_t rows, Py_ssize_t columns) except -1:
+    """Raise unless it is a dense array of so many rows (-1: any number) and columns of float64."""
+    if (not is_plain(array, cnp.NPY_DOUBLE) or cnp.PyArray_NDIM(<cnp.ndarray> array) != 2 or not
+            cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray> array) or cnp.PyArray_DIM(<cnp.ndarray> array, 1) != columns
+            or (rows >= 0 and cnp.PyArray_DIM(<cnp.ndarray> array, 0) != rows)):
+        raise ValueError(f"{name} have shape {array.shape}, expected ({'steps' if rows < 0 else rows}, {columns}), dense float64")
+    return 0
+
+cdef int fill_groups(Rule* rule, str kind, groups, cnp.ndarray carried) except -1:
+    """The hyper-parameters of each group, and where it carries a number from step to step."""
+    cdef int i, j
+    rule.n_groups = len(groups)
+    checked_state("carried", carried, (rule.n_groups,), cnp.NPY_DOUBLE, True)
+    rule.groups = <Group*> PyMem_RawCalloc(max(1, rule.n_groups), sizeof(Group))
+    if rule.groups == NULL:
+        raise MemoryError("no memory for the groups of the parameters")
+    for i, numbers in enumerate(groups):
+        if len(numbers) > MAX_HYPERPARAMETERS:
+            raise ValueError(f"{kind} has {len(numbers)} hyper-parameters, MAX_HYPERPARAMETERS in table.pxd is too small")
+        for j, number in enumerate(numbers):
+            rule.groups[i].h[j] = number
+        rule.groups[i].carried = <double*> cnp.PyArray_DATA(carried) + i
+    return 0
+
+cdef int64_t take_step_number(state) except -1:
+    """The number of the next step."""
+    cdef int64_t step = PyNumber_Index(state.step)      # no float, which would be cut off
+    if step < 0:
+        raise ValueError(f"state.step is {step}, expected the number of the steps that were made: 0 or more")
+    return step + 1
 
 
 cdef class Parts:
@@ -74,14 +138,18 @@ cdef class Parts:
     Parameters
     ----------
     parameters, gradients : dense arrays of one dtype, of n elements each
-    parts : sequence of (end, group, l1, l2)
-        Where each ends, in elements; the last one at n.
+    parts : sequence of (end, group, l1, l2, frozen)
+        Where each ends, in elements; the last one at n. A frozen one is neither changed nor penalised.
     """
     def __cinit__(self, cnp.ndarray parameters, cnp.ndarray gradients, parts, *_, **__):
         cdef Part* part
         cdef cnp.npy_intp n_sums
+        cdef Py_ssize_t before = 0
         cdef int i
         self.arrays = [parameters, gradients]
+        typenum = cnp.NPY_FLOAT if cnp.PyArray_TYPE(parameters) == cnp.NPY_FLOAT else cnp.NPY_DOUBLE
+        for name, array in (("parameters", parameters), ("gradients", gradients)):
+            checked_read(f"the array of the {name}", array, (cnp.PyArray_SIZE(parameters),), typenum, True)
         self.rule.itemsize = cnp.PyArray_ITEMSIZE(parameters)
         self.rule.parameters = cnp.PyArray_BYTES(parameters)
         self.rule.gradients = cnp.PyArray_BYTES(gradients)
@@ -93,9 +161,14 @@ cdef class Parts:
         self.rule.parts = <Part*> PyMem_RawCalloc(max(1, self.rule.n_parts), sizeof(Part))
         if self.rule.parts == NULL:
             raise MemoryError("no memory for the parts of the parameters")
-        for i, (end, group, l1, l2) in enumerate(parts):
+        for i, (end, group, l1, l2, frozen) in enumerate(parts):
             part = &self.rule.parts[i]
-            part.end, part.group, part.l1, part.l2 = end * self.rule.itemsize, group, l1, l2
+            part.end, part.group, part.l1, part.l2, part.frozen = end * self.rule.itemsize, group, l1, l2, frozen
+            if part.end < before or end > self.rule.n:
+                raise ValueError(f"part {i} of the parameters ends at {end}, expected ends in their order up to {self.rule.n}")
+            before = part.end
+        if before != self.rule.n * self.rule.itemsize:
+            raise ValueError(f"the parts end at {before // self.rule.itemsize}, but there are {self.rule.n} parameters")
 
     def __dealloc__(self):
         PyMem_RawFree(self.rule.parts)
@@ -118,6 +191,7 @@ cdef class Parts:
         cdef Session session
         cdef const Kernels* kernels = kernels_for(self.rule.itemsize)
         cdef char* before = self.rule.gradients
+        checked_state("the array of the gradients", gradients, (self.rule.n,), cnp.PyArray_TYPE(<cnp.ndarray> self.arrays[0]), True)
         self.rule.gradients = cnp.PyArray_BYTES(gradients)
         session_begin(&session, threads_wanted() if self.rule.n > TASK_ELEMENTS else 1)
         with nogil:
@@ -162,26 +236,25 @@ cdef class Update(Parts):
                   cnp.ndarray rates=None, double limit=INFINITY, double clip_norm=0, bint penalized=True, Py_ssize_t accumulate=1,
                   room=None, averages=None, cnp.ndarray shares=None, bint penalty_per_batch=False):
         cdef Rule* rule = &self.rule
-        cdef int i, j
-        if not cnp.PyArray_ISWRITEABLE(parameters):
-            raise ValueError("the parameters are read-only: an update writes into them")
+        cdef int i
         self.state = state
         self.arrays += [rates, states, carried, room, averages, shares]
         rule.rule = find_update(kernels_for(rule.itemsize), kind)
         if len(states) != rule.rule.n_states:
             raise ValueError(f"{kind} has {rule.rule.n_states} states, got {len(states)}")
+        whole, typenum = (rule.n,), cnp.PyArray_TYPE(parameters)
+        self.written = [parameters, carried]
+        for i, array in enumerate([*states, room, averages]):
+            if array is not None:
+                checked_state(f"state {i} of the optimizer" if i < len(states) else "the array of the average", array, whole, typenum, True)
+                self.written.append(array)
         for i, array in enumerate(states):
             rule.states[i] = bytes_of(array)
-        rule.n_groups = len(groups)
-        rule.groups = <Group*> PyMem_RawCalloc(max(1, rule.n_groups), sizeof(Group))
-        if rule.groups == NULL:
-            raise MemoryError("no memory for the groups of the parameters")
-        for i, numbers in enumerate(groups):
-            if len(numbers) > MAX_HYPERPARAMETERS:
-                raise ValueError(f"{kind} has {len(numbers)} hyper-parameters, MAX_HYPERPARAMETERS in table.pxd is too small")
-            for j, number in enumerate(numbers):
-                rule.groups[i].h[j] = number
-            rule.groups[i].carried = <double*> cnp.PyArray_DATA(carried) + i
+        fill_groups(rule, kind, groups, carried)
+        self.check_written()
+        for i in range(rule.n_parts):
+            if not 0 <= rule.parts[i].group < rule.n_groups:
+                raise ValueError(f"part {i} of the parameters is of group {rule.parts[i].group}, expected one of {rule.n_groups}")
         rule.limit, rule.clip_norm, rule.penalty_per_batch = limit, clip_norm, penalty_per_batch
         for i in range(rule.n_parts):
             rule.penalized = rule.penalized or (penalized and (rule.parts[i].l1 != 0 or rule.parts[i].l2 != 0))
@@ -191,26 +264,34 @@ cdef class Update(Parts):
             self.follow(rates)
         self.shares = self.steps
         if averages is not None:
+            checked_read("shares", shares, (cnp.PyArray_SIZE(shares),), cnp.NPY_DOUBLE, True)
             self.shares = cnp.PyArray_DIM(shares, 0)
             rule.averages, rule.shares = bytes_of(averages), <double*> cnp.PyArray_DATA(shares)
 
     cpdef follow(self, cnp.ndarray rates):
         """Take other learning rates: (steps, groups), of the steps that follow. They are used from the next `begin` on, which is behind
         the engine's lock: another thread may be at work with those that there are."""
-        if cnp.PyArray_NDIM(rates) != 2 or cnp.PyArray_DIM(rates, 1) != self.rule.n_groups:
-            raise ValueError(f"rates have shape {(<object> rates).shape}, expected (steps, {self.rule.n_groups})")
+        checked_numbers("rates", rates, -1, self.rule.n_groups)
         self.rates = rates
+
+    cdef int check_written(self) except -1:
+        for array in self.written:
+            if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> array):
+                raise ValueError("an array that a step writes into is read-only: the parameters, or the state of the optimizer or of the "
+                                 "average; set its flags.writeable = True")
+        return 0
 
     cdef int begin(self, Py_ssize_t steps) except -1:
         """Be ready for so many steps, the first of which is the state's next."""
         cdef cnp.ndarray rates = self.rates
+        self.check_written()
         if rates is not None:
             self.rule.rates = <double*> cnp.PyArray_DATA(rates)
             self.arrays[RATES] = rates
             self.steps = cnp.PyArray_DIM(rates, 0)
         if steps > min(self.steps, self.shares):
             raise ValueError(f"{steps} steps follow, but there are rates and shares for {min(self.steps, self.shares)}")
-        self.rule.step = self.rule.first_step = self.state.step + 1
+        self.rule.step = self.rule.first_step = take_step_number(self.state)
         return 0
 
     cdef int end(self) except -1:
@@ -247,8 +328,9 @@ def optimizer_update(str kind, cnp.ndarray parameters, cnp.ndarray gradients, st
     cdef cnp.ndarray numbers = cnp.PyArray_EMPTY(1, &one, cnp.NPY_DOUBLE, 0)
     cdef double* number = <double*> cnp.PyArray_DATA(numbers)
     number[0] = carried
-    Update(parameters, gradients, [(cnp.PyArray_SIZE(parameters), 0, 0, 0)], kind, states, [hyperparameters], numbers, StepCount(step - 1),
-           limit=limit, clip_norm=clip_norm).apply()
+    parts = [(cnp.PyArray_SIZE(parameters), 0, 0, 0, False)]
+    Update(parameters, gradients, parts, kind, states, [hyperparameters], numbers, StepCount(step - 1), limit=limit,
+           clip_norm=clip_norm).apply()
     return number[0]
 
 

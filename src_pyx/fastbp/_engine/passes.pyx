@@ -44,11 +44,11 @@ cdef bint backward_pass(Pass* p, Session* session) noexcept nogil:
     return False
 
 cdef bint weights_pass(Pass* p, Session* session) noexcept nogil:
-    """Every parameter's gradient from the kept ones at the outputs; at its end the update, if there is a rule: no unit reads the parameters
-    any more."""
+    """The gradient of every parameter that is not frozen from the kept ones at the outputs; at its end the update, if there is a rule:
+    no unit reads the parameters any more."""
     cdef int i
     for i in range(p.graph.n_units):
-        if p.graph.units[i].pair >= 0 and ops_of(p, i).weights(p, session, i):
+        if p.graph.units[i].trains and ops_of(p, i).weights(p, session, i):
             return True
     return False
 

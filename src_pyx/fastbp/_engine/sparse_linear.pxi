@@ -54,7 +54,7 @@ cdef bint sparse_linear_weights(Pass* p, Session* session, int i) noexcept nogil
     return sparse_gradient(session, &g, p.batch.entries, p.buffers.scratch)
 
 cdef bint sparse_linear_backward(Pass* p, Session* session, int i) noexcept nogil:
-    return p.gradients != NULL and sparse_linear_weights(p, session, i)
+    return p.gradients != NULL and p.graph.units[i].trains and sparse_linear_weights(p, session, i)
 
 cdef void sparse_linear_forward_rows(const Pass* p, int i, Py_ssize_t first, Py_ssize_t rows, int worker) noexcept nogil:
     cdef SparseTile t

@@ -45,7 +45,7 @@ cdef bint table_unit_backward(Pass* p, Session* session, int i) noexcept nogil:
     cdef int k
     unit_sweep(p, i, &s)
     s.call.dy, s.call.dx = p.grad[i], input_grad(p, i, 0) if goes_on else NULL
-    if unit.pair >= 0 and p.gradients != NULL:
+    if unit.trains and p.gradients != NULL:
         s.call.gradients[0], s.call.gradients[1] = p.gradients[unit.pair].weight, p.gradients[unit.pair].bias
         for k in range(MAX_UNIT_PARAMETERS):
             s.sizes[k] = unit.sizes[k]

@@ -10,8 +10,7 @@ Design
 (b) Being plain decides nothing but the path: both lead to the same function with the same operands.
 (c) Each function measures its work, gives up the GIL where that pays, and runs its tasks. Work that keeps the GIL and is one task needs
     no session: no other thread shares it, and no signal waits that long.
-(d) Arrays of any number of dimensions are walked as `outer` rows of `n` elements. Neighbouring axes that continue each other in every
-    operand become one first, with the axes in the order of the output's strides, so that an array in any dense order is one row.
+(d) Arrays of any number of dimensions are walked as `outer` rows of `n` elements: see axes.pxd.
 """
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
@@ -19,6 +18,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memmove, memset
 
 from fastbp._runtime.dispatch cimport find_activation, find_unit, kernels_for
+from fastbp._ops.axes cimport MAX_OPERANDS, Axes, add_operand, addresses, elementwise_axes, row_of, split_inner
 from fastbp._ops.loss cimport RowLoss, is_label, number_at
 from fastbp._ops.plain cimport is_plain, is_plain_real
 from fastbp._ops.product cimport Product, multiply, product_cost, product_init, product_scratch, product_transpose
@@ -37,8 +37,6 @@ from fastbp._runtime.dispatch import activation_names  # no-cython-lint: beside 
 cnp.import_array()
 
 cdef enum:
-    MAX_DIMENSIONS = 64
-    MAX_OPERANDS = 4
     CHUNK = 512             # elements gathered at a time where an operand's do not lie side by side
     LABELS_AT_ONCE = 64
     FEW_ROWS = 128          # whose losses have room on the stack
@@ -87,22 +85,6 @@ cdef cnp.ndarray target(object out, cnp.ndarray first, int ndim, const cnp.npy_i
         return <cnp.ndarray> out
     return None
 
-cdef void addresses(cnp.ndarray x, char** begin, char** end) noexcept:
-    """Of all elements."""
-    cdef Py_ssize_t reach
-    cdef int i
-    begin[0] = cnp.PyArray_BYTES(x)
-    end[0] = begin[0] + cnp.PyArray_ITEMSIZE(x)
-    for i in range(cnp.PyArray_NDIM(x)):
-        reach = (cnp.PyArray_DIM(x, i) - 1) * cnp.PyArray_STRIDE(x, i)
-        if cnp.PyArray_DIM(x, i) == 0:
-            end[0] = begin[0]
-            return
-        if reach < 0:
-            begin[0] += reach
-        else:
-            end[0] += reach
-
 cdef bint apart(object out, object x) noexcept:
     """True where out is none of the caller's, or lies before or behind x."""
     cdef char* begin
@@ -119,107 +101,6 @@ cdef bint apart_or_same(object out, cnp.ndarray x) noexcept:
     """For elementwise kernels and arrays of one shape."""
     return apart(out, x) or (cnp.PyArray_BYTES(<cnp.ndarray> out) == cnp.PyArray_BYTES(x) and cnp.PyArray_IS_C_CONTIGUOUS(x)
                              and cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray> out))
-
-
-# --- operands
-
-ctypedef struct Axes:
-    # the operands' common shape without the axes that the loops below do not need; the last axis is `n`
-    int operands
-    int ndim                # outer axes
-    Py_ssize_t shape[MAX_DIMENSIONS]
-    Py_ssize_t strides[MAX_OPERANDS][MAX_DIMENSIONS]    # bytes
-    char* data[MAX_OPERANDS]
-    Py_ssize_t n
-    Py_ssize_t inner[MAX_OPERANDS]                      # bytes
-    Py_ssize_t outer
-
-cdef void add_operand(Axes* axes, cnp.ndarray x) noexcept:
-    cdef int i, k = axes.operands
-    axes.data[k] = cnp.PyArray_BYTES(x)
-    axes.ndim = cnp.PyArray_NDIM(x)
-    for i in range(axes.ndim):
-        axes.shape[i] = cnp.PyArray_DIM(x, i)
-        axes.strides[k][i] = cnp.PyArray_STRIDE(x, i)
-    axes.operands += 1
-
-cdef inline Py_ssize_t magnitude(Py_ssize_t distance) noexcept nogil:
-    return -distance if distance < 0 else distance
-
-cdef void swap_axes(Axes* axes, int i, int j) noexcept nogil:
-    cdef int k
-    axes.shape[i], axes.shape[j] = axes.shape[j], axes.shape[i]
-    for k in range(axes.operands):
-        axes.strides[k][i], axes.strides[k][j] = axes.strides[k][j], axes.strides[k][i]
-
-cdef void sort_axes(Axes* axes, int n_axes, int by) noexcept nogil:
-    """The first n_axes in the order of operand `by`'s strides, the shortest last."""
-    cdef int i, j
-    for i in range(1, n_axes):
-        j = i
-        while j > 0 and magnitude(axes.strides[by][j]) > magnitude(axes.strides[by][j - 1]):
-            swap_axes(axes, j, j - 1)
-            j -= 1
-
-cdef bint continues(Axes* axes, int i, int j) noexcept nogil:
-    """True where axis i is axis j (the faster one) carried on, in every operand."""
-    cdef int k
-    for k in range(axes.operands):
-        if axes.strides[k][i] != axes.strides[k][j] * axes.shape[j]:
-            return False
-    return True
-
-cdef void merge_axes(Axes* axes) noexcept nogil:
-    cdef int i, k, kept = 0
-    for i in range(axes.ndim):
-        if axes.shape[i] == 1:
-            continue
-        axes.shape[kept] = axes.shape[i]
-        for k in range(axes.operands):
-            axes.strides[k][kept] = axes.strides[k][i]
-        if kept > 0 and continues(axes, kept - 1, kept):
-            axes.shape[kept - 1] *= axes.shape[kept]
-            for k in range(axes.operands):
-                axes.strides[k][kept - 1] = axes.strides[k][kept]
-        else:
-            kept += 1
-    axes.ndim = kept
-
-cdef void split_inner(Axes* axes, Py_ssize_t itemsize) noexcept nogil:
-    """The last axis becomes the rows' own; a scalar is one row of one."""
-    cdef int i, k
-    axes.n = 1
-    for k in range(axes.operands):
-        axes.inner[k] = itemsize
-    if axes.ndim:
-        axes.ndim -= 1
-        axes.n = axes.shape[axes.ndim]
-        for k in range(axes.operands):
-            axes.inner[k] = axes.strides[k][axes.ndim]
-    axes.outer = 1
-    for i in range(axes.ndim):
-        axes.outer *= axes.shape[i]
-
-cdef inline char* row_of(const Axes* axes, int operand, Py_ssize_t row) noexcept nogil:
-    cdef char* p = axes.data[operand]
-    cdef int i = axes.ndim - 1
-    if i == 0:
-        return p + row * axes.strides[operand][0]   # without a division: half of what a row of ten elements takes
-    while i >= 0:
-        p += (row % axes.shape[i]) * axes.strides[operand][i]
-        row //= axes.shape[i]
-        i -= 1
-    return p
-
-cdef void elementwise_axes(Axes* axes, Py_ssize_t itemsize) noexcept nogil:
-    cdef int i
-    for i in range(axes.ndim):
-        if axes.shape[i] == 0:
-            axes.outer, axes.n = 0, 0
-            return
-    sort_axes(axes, axes.ndim, axes.operands - 1)
-    merge_axes(axes)
-    split_inner(axes, itemsize)
 
 
 # --- elementwise: y = f(z), dz = g(dy, saved), dy f''(z) u

@@ -15,6 +15,7 @@ cdef struct Part:
     Py_ssize_t end              # bytes from the first parameter
     int group
     double l1, l2
+    bint frozen                 # its parameters stay as they are, whatever their gradients
     Step step                   # of this step: see begin_step
 
 cdef struct Rule:

@@ -6,7 +6,8 @@ Design
     through the parameters, in one phase of its own or as the end of each gradient; `end_step` takes the averages and counts.
     What a rule carries from step to step changes in the last act alone, so that an interrupted step has left nothing behind.
 (b) Parameters with hyper-parameters or penalties of their own are parts of the flat vector, whose ends are those of the parameters'
-    arrays. Code that updates a piece need not know them: `apply_rule` cuts it.
+    arrays. Code that updates a piece need not know them: `apply_rule` cuts it. A frozen part keeps its parameters: its gradient is not
+    read, and counts in no norm.
 (c) A kernel takes its gradient with the penalties' share, within its limit, and scaled to the norm that is allowed, so none of these
     needs a pass of its own, and gradients are never changed. The norm alone needs all gradients first: a rule that asks for it is
     not fused.
@@ -30,7 +31,7 @@ cdef struct UpdateTask:
     Py_ssize_t n
     double* sums
 
-ctypedef double (*piece_t)(UpdateTask* t, const Step* s, Py_ssize_t first, Py_ssize_t count) noexcept nogil
+ctypedef double (*piece_t)(UpdateTask* t, const Part* part, Py_ssize_t first, Py_ssize_t count) noexcept nogil
 
 
 cdef Py_ssize_t tasks_of_update(Py_ssize_t n) noexcept nogil:
@@ -53,9 +54,10 @@ cdef const Part* part_at(const Rule* rule, Py_ssize_t offset) noexcept nogil:
 
 cdef bint descends(const Rule* rule, const char* parameters, double* rate) noexcept nogil:
     """Is the update here w = w - rate * g, and nothing else? Then the product that makes g can do it."""
-    cdef const Step* s = &part_at(rule, parameters - rule.parameters).step
+    cdef const Part* part = part_at(rule, parameters - rule.parameters)
+    cdef const Step* s = &part.step
     rate[0] = s.rate
-    return s.descends and s.l1 == 0 and s.l2 == 0 and s.limit == INFINITY and s.scale == 1
+    return not part.frozen and s.descends and s.l1 == 0 and s.l2 == 0 and s.limit == INFINITY and s.scale == 1
 
 cdef bint begin_step(Session* session, const Kernels* kernels, Rule* rule, double scale) noexcept nogil:
     """What is the same for all parameters, where the sum of the rows' losses is taken times `scale`. True when a signal interrupted
@@ -92,9 +94,10 @@ cdef void apply_rule(const Kernels* kernels, const Rule* rule, char* parameters,
     cdef int i
     while n_bytes > 0:
         here = min(n_bytes, part.end - offset)
-        for i in range(rule.rule.n_states):
-            states[i] = rule.states[i] + offset if rule.states[i] != NULL else NULL
-        rule.rule.kernel(parameters, gradients, states, &part.step, here // rule.itemsize)
+        if not part.frozen:
+            for i in range(rule.rule.n_states):
+                states[i] = rule.states[i] + offset if rule.states[i] != NULL else NULL
+            rule.rule.kernel(parameters, gradients, states, &part.step, here // rule.itemsize)
         parameters += here
         gradients += here
         offset += here
@@ -203,7 +206,7 @@ cdef double pieces(UpdateTask* t, Py_ssize_t task, piece_t piece) noexcept nogil
     cdef double total = 0
     while first < end:
         here = min(part.end, end)
-        total += piece(t, &part.step, first, (here - first) // rule.itemsize)
+        total += piece(t, part, first, (here - first) // rule.itemsize)
         first = here
         part += 1
     return total
@@ -218,8 +221,10 @@ cdef double sum_of_tasks(Session* session, UpdateTask* t, void (*task)(void*, Py
         total += t.sums[i]
     return total
 
-cdef double squares_piece(UpdateTask* t, const Step* s, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-    return t.kernels.taken_squares(t.rule.parameters + first, t.rule.gradients + first, s, count)
+cdef double squares_piece(UpdateTask* t, const Part* part, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    if part.frozen:
+        return 0    # its gradient was perhaps not computed
+    return t.kernels.taken_squares(t.rule.parameters + first, t.rule.gradients + first, &part.step, count)
 
 cdef void squares_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef UpdateTask* t = <UpdateTask*> context
@@ -237,15 +242,17 @@ cdef void scale_to_norm(Session* session, const Kernels* kernels, Rule* rule) no
     for i in range(rule.n_parts):
         rule.parts[i].step.scale = scale
 
-cdef double penalty_piece(UpdateTask* t, const Step* s, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+cdef double penalty_piece(UpdateTask* t, const Part* part, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    cdef const Step* s = &part.step
     return t.kernels.penalty(t.rule.parameters + first, s, count) if s.l1 != 0 or s.l2 != 0 else 0
 
 cdef void penalty_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef UpdateTask* t = <UpdateTask*> context
     t.sums[task] = pieces(t, task, penalty_piece)
 
-cdef double penalize_piece(UpdateTask* t, const Step* s, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
-    if s.l1 != 0 or s.l2 != 0:
+cdef double penalize_piece(UpdateTask* t, const Part* part, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    cdef const Step* s = &part.step
+    if not part.frozen and (s.l1 != 0 or s.l2 != 0):
         t.kernels.penalize(t.rule.parameters + first, t.rule.gradients + first, s, count)
     return 0
 

@@ -1,0 +1,28 @@
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import disjoint_base
+
+from fastbp._runtime.lock import CallLock
+from fastbp.optim import OptimizerState
+
+@disjoint_base
+class ArrayUpdate:
+    def __new__(
+        cls,
+        kind: str,
+        likes: Sequence[tuple[tuple[int, ...], np.dtype[Any]]],
+        states: Sequence[Sequence[NDArray[Any] | None]],
+        group_of: Sequence[int],
+        groups: Sequence[tuple[float, ...]],
+        carried: NDArray[np.float64],
+        state: OptimizerState,
+        lock: CallLock,
+        *,
+        limit: float = ...,
+        clip_norm: float = 0.0,
+    ) -> Self: ...
+    def follow(self, rates: NDArray[np.float64]) -> None: ...
+    def apply(self, parameters: Sequence[Any], gradients: Sequence[Any], apart: bool = False) -> bool: ...
