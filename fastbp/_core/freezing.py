@@ -8,7 +8,7 @@ B. An optimizer in Python is given the whole flat vector; what it writes into fr
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,14 @@ __all__ = ["Freezing"]
 class Freezing:
     """What networks know of frozen parameters."""
 
-    units: tuple[Unit, ...]
-    parameters: dict[str, FloatArray]
+    if TYPE_CHECKING:
+
+        @property
+        def units(self) -> tuple[Unit, ...]: ...
+
+        @property
+        def parameters(self) -> Mapping[str, FloatArray]: ...
+
     _segments: Sequence[Segment]
     _frozen: frozenset[str] = frozenset()
 
@@ -58,7 +64,8 @@ class Freezing:
         Notes
         -----
         Penalties of frozen weights count in the loss. A frozen `BatchNorm` keeps its scale and shift; its running
-        statistics move as long as the network is in training. Derivatives beyond the gradient (`hvp`,
+        statistics move as long as the network is in training. What a program writes into the arrays itself, also by
+        ``optimizer.update`` on adopted ones, is written. Derivatives beyond the gradient (`hvp`,
         `sample_gradients`, ...) are those of all parameters. Copies and pickles stay frozen; a file of a model does not
         say so, as it says nothing of its training.
 

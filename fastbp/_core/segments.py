@@ -46,6 +46,9 @@ class Owner(Protocol):
     def dtype(self) -> np.dtype[Any]: ...
 
     @property
+    def flat_parameters(self) -> FloatArray: ...
+
+    @property
     def parameters(self) -> Mapping[str, FloatArray]: ...
 
     @property

@@ -17,6 +17,7 @@ class Table:
     def __new__(
         cls, weights: Sequence[_Floats], biases: Sequence[_Floats | None], whole: _Floats | None = None
     ) -> Self: ...
+    def check_writable(self, name: str) -> int: ...
 
 @disjoint_base
 class Parts:

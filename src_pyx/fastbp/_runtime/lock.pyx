@@ -49,5 +49,5 @@ cdef class CallLock:
         add64(&self.state, -1)
 
     cdef int refuse(self) except -1:
-        raise RuntimeError(self.message or "this network is at work in another thread: a network serves one call at a time, but for predictions; "
-                           "give each thread a network of its own (net.copy())")
+        raise RuntimeError(self.message or "this network is at work in another thread: a network serves one call at a time, but for "
+                                           "predictions; give each thread a network of its own (net.copy())")
