@@ -8,12 +8,12 @@ B. An optimizer in Python is given the whole flat vector; what it writes into fr
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from fastbp._assign import ArrayDict
 from fastbp._core.graph import walk
-from fastbp._validate import FloatArray
 from fastbp.units import Unit
 
 if TYPE_CHECKING:
@@ -25,21 +25,15 @@ __all__ = ["Freezing"]
 class Freezing:
     """What networks know of frozen parameters."""
 
-    if TYPE_CHECKING:
-
-        @property
-        def units(self) -> tuple[Unit, ...]: ...
-
-        @property
-        def parameters(self) -> Mapping[str, FloatArray]: ...
-
+    _units: tuple[Unit, ...]
+    _parameters: ArrayDict
     _segments: Sequence[Segment]
     _frozen: frozenset[str] = frozenset()
 
     @property
     def frozen(self) -> tuple[str, ...]:
         """The names of the parameters that are frozen, in their order."""
-        return tuple(name for name in self.parameters if name in self._frozen)
+        return tuple(name for name in self._parameters if name in self._frozen)
 
     def freeze(self, *which: str | Unit) -> None:
         """Keep parameters as they are: no optimizer changes them, and their gradients are zero.
@@ -103,20 +97,20 @@ class Freezing:
             if isinstance(one, Unit):
                 found = self._names_of_unit(one)
             elif isinstance(one, str):
-                found = {name for name in self.parameters if fnmatchcase(name, one)}
+                found = {name for name in self._parameters if fnmatchcase(name, one)}
             else:
                 raise TypeError(f"expected a pattern such as '0.*' or a unit of the network, got {one!r}")
             if not found and which:
-                known = ", ".join(map(repr, self.parameters)) or "none"
+                known = ", ".join(map(repr, self._parameters)) or "none"
                 raise ValueError(f"{one!r} matches no parameter of the network: known are {known}")
             names |= found
         return names
 
     def _names_of_unit(self, unit: Unit) -> set[str]:
-        path = next((path for path, its in walk(self.units) if its is unit), None)
+        path = next((path for path, its in walk(self._units) if its is unit), None)
         if path is None:
             raise ValueError(f"{unit!r} is no unit of this network: pass one of net.units, or a pattern such as '0.*'")
-        return {name for name in self.parameters if name.startswith(f"{path}.")}
+        return {name for name in self._parameters if name.startswith(f"{path}.")}
 
     def _set_frozen(self, names: frozenset[str] | set[str]) -> None:
         self._frozen = frozenset(names)
@@ -131,9 +125,9 @@ class Freezing:
     @contextlib.contextmanager
     def _keeping_frozen(self) -> Iterator[None]:
         """Take back what is written into frozen parameters."""
-        kept: dict[str, Any] = {name: self.parameters[name].copy() for name in self._frozen}
+        kept: dict[str, Any] = {name: self._parameters[name].copy() for name in self._frozen}
         try:
             yield
         finally:
             for name, values in kept.items():
-                self.parameters[name][...] = values
+                self._parameters[name][...] = values
