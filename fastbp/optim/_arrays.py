@@ -81,6 +81,8 @@ def checked_keys(parameters: Any) -> tuple[str, ...] | None:
 
 def checked_parameter(name: str, array: Any, like: Like | None = None) -> Array:
     """Return an array that can be updated in place, of shape and dtype `like`."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} must be a numpy array, which a step changes in place, got {type(array).__name__}")
     values = check.array(name, array)
     if like is not None and (values.shape, values.dtype) != like:
         came, known = (f"{shape} {dtype}" for shape, dtype in ((values.shape, values.dtype), like))
