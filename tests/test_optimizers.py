@@ -630,7 +630,7 @@ def test_any_real_number_is_accepted(number):
 @pytest.mark.parametrize(
     ("parameters", "gradients", "error", "message"),
     [
-        ([1.0] * 3, np.ones(3), TypeError, r"gradients must be a list of arrays like|parameters\[0\] must be a numpy array"),
+        ([1.0] * 3, np.ones(3), TypeError, r"parameters\[0\] must be a numpy array, which a step"),
         (np.ones(3, int), np.ones(3), TypeError, "parameters has dtype int64, expected float32 or float64"),
         (np.ones(3), np.ones(3, "f"), TypeError, "gradients has dtype float32 but parameters is float64"),
         (np.ones(3), np.ones(1), ValueError, r"gradients has shape \(1,\), expected \(3,\), that of parameters"),
