@@ -236,6 +236,11 @@ def test_an_optimizer_of_the_package_steps_on_the_arrays(rng: np.random.Generato
             refused()
     with pytest.raises(ValueError, match="read-only"):
         net.flat_parameters = np.zeros(net.n_parameters)
+    for _ in range(3):
+        net.value_and_grad(x, t)
+        theirs.update(arrays, views.gradients)
+        own.train_step(x, t, ours)
+    np.testing.assert_allclose(net.flat_parameters, own.flat_parameters, rtol=0, atol=1e-14)
     net.adopt([array + 1 for array in arrays], "out,in")  # in the network's own memory again
     net.train_step(x, t, fastbp.SGD())
     assert not np.shares_memory(net.weights[0], arrays[0])

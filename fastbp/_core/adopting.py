@@ -27,7 +27,7 @@ LAYOUTS = ("in,out", "out,in")
 
 
 class AdoptedList(ArrayList):
-    """Views of a network's parameters, one for each array that was adopted; ``gradients`` are those of its gradients."""
+    """Views of a network's parameters, one for each array adopted; ``gradients`` are those of its gradients."""
 
     gradients: ArrayList
 

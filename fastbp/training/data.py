@@ -587,7 +587,7 @@ def class_weights(given: str | Mapping[int, float] | ArrayLike, t: Array, classe
     >>> class_weights({1: 5}, np.array([0, 0, 0, 1]), 2)
     array([1., 5.])
     """
-    t = check.class_targets(np.asarray(t).ravel(), np.size(t), classes, check.FLOAT64)
+    t = check.targets("labels", np.asarray(t).ravel(), np.size(t), classes, check.FLOAT64)
     counts = np.bincount(t, minlength=classes)
     if isinstance(given, str):
         check.choice("class_weight", given, ("balanced",))
