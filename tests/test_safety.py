@@ -170,6 +170,7 @@ def test_a_penalty_that_is_not_finite() -> None:
     assert_same_bits(net.flat_parameters, before)
 
 
+@pytest.mark.filterwarnings("ignore:LBFGSB stopped:RuntimeWarning")
 def test_whole_steps() -> None:
     pytest.importorskip("scipy")
     net, x, t = problem()

@@ -389,6 +389,9 @@ def test_quick_frames(form: str, kind: str, rng: np.random.Generator) -> None:
 def odd_rows(x: Array) -> dict[str, Any]:
     lists = x.tolist()
     masked = np.ma.masked_array(x, x > 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        matrix = np.matrix(x)
     return {
         **{"empty": [], "no columns": [[]], "one axis": lists[0], "three axes": [lists, lists], "a number": 3.0},
         **{"ragged": [lists[0], lists[1][:-1]], "strings": x.astype(str).tolist(), "None": [[None] * N_IN]},
@@ -398,7 +401,7 @@ def odd_rows(x: Array) -> dict[str, Any]:
         **{"a generator": (row for row in ()), "a set": {1, 2}, "a dict": {"a": lists}, "bytes": b"abc"},
         **{"object": x.astype(object), "objects with words": np.full((2, N_IN), "a", object)},
         **{"structured": np.zeros((2, N_IN), [("a", float)]), "dates": x.astype("M8[s]"), "longdouble": x.astype("g")},
-        **{"matrix": np.matrix(x), "masked": masked, "float32 with NaN": np.full((2, N_IN), np.nan, np.float32)},
+        **{"matrix": matrix, "masked": masked, "float32 with NaN": np.full((2, N_IN), np.nan, np.float32)},
         **{"float16 infinite": np.full((2, N_IN), np.inf, np.float16), "no rows": x[:0].astype(int)},
         **{"array-like": Arrayed(x), "array-like of integers": Arrayed(x.astype(int)), "dlpack": Exported(x)},
         **{kind.__name__: kind(x) for kind in SPARSE},
