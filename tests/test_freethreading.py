@@ -145,17 +145,18 @@ def test_functions_are_called_at_once() -> None:
 
 
 def test_one_optimizer_updates_arrays_of_all_threads() -> None:
-    """Its state belongs to the arrays, not to the object: what one thread makes and forgets leaves the others alone."""
-    optimizer = fastbp.Adam(lr=0.1)
+    """Arrays of several shapes have states of their own: what one thread makes and forgets leaves the others alone."""
 
-    def update(i: int) -> Array:
+    def update(i: int, optimizer: fastbp.Optimizer) -> Array:
         for repeat in range(10):
-            w = np.full(50, float(i))
+            w = np.full(50 + i, float(i))
             for step in range(5):
-                optimizer.update(w, np.full(50, step + repeat + 1.0))
+                optimizer.update(w, np.full(50 + i, step + repeat + 1.0))
         return w
 
-    for result, wanted in zip(at_once(update), [update(i) for i in range(THREADS)], strict=True):
+    shared, alone = fastbp.Adam(lr=0.1), fastbp.Adam(lr=0.1)
+    results = at_once(lambda i: update(i, shared))
+    for result, wanted in zip(results, [update(i, alone) for i in range(THREADS)], strict=True):
         assert_same_bits((result,), (wanted,))
 
 
