@@ -6,6 +6,7 @@ Every test runs with the GIL as well, where threads take turns at finer moments 
 
 from __future__ import annotations
 
+import copy
 import sys
 import sysconfig
 import threading
@@ -144,8 +145,8 @@ def test_functions_are_called_at_once() -> None:
         assert_same_bits(result, wanted)
 
 
-def test_one_optimizer_updates_arrays_of_all_threads() -> None:
-    """Arrays of several shapes have states of their own: what one thread makes and forgets leaves the others alone."""
+def test_copies_of_an_optimizer_update_arrays_of_all_threads() -> None:
+    """Each has its state: what one thread makes and forgets leaves the others alone."""
 
     def update(i: int, optimizer: fastbp.Optimizer) -> Array:
         for repeat in range(10):
@@ -155,8 +156,8 @@ def test_one_optimizer_updates_arrays_of_all_threads() -> None:
         return w
 
     shared, alone = fastbp.Adam(lr=0.1), fastbp.Adam(lr=0.1)
-    results = at_once(lambda i: update(i, shared))
-    for result, wanted in zip(results, [update(i, alone) for i in range(THREADS)], strict=True):
+    results = at_once(lambda i: update(i, copy.copy(shared)))
+    for result, wanted in zip(results, [update(i, copy.copy(alone)) for i in range(THREADS)], strict=True):
         assert_same_bits((result,), (wanted,))
 
 
