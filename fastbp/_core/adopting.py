@@ -102,16 +102,12 @@ def _check_places(
             "in_place=True of a network with l1 or l2: make it without, and add the penalty to the gradients"
         )
     for name, values in fitted.items():
-        if not (_is_dense(values) or (name in linear and values.ndim == 2 and _has_dense_lines(values))):
+        if not (values.flags.c_contiguous or (name in linear and values.ndim == 2 and _has_dense_lines(values))):
             wanted = "rows or columns that lie side by side" if name in linear else "a dense array"
             cure = f"pass np.ascontiguousarray(arrays[{keys[name]!r}])"
             raise ValueError(f"arrays[{keys[name]!r}] has strides {values.strides}, expected {wanted}: {cure}")
         if not values.flags.aligned:
             raise ValueError(f"arrays[{keys[name]!r}] is misaligned: pass arrays[{keys[name]!r}].copy()")
-
-
-def _is_dense(values: FloatArray) -> bool:
-    return values.flags.c_contiguous
 
 
 def _has_dense_lines(values: FloatArray) -> bool:

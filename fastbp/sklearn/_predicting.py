@@ -443,6 +443,18 @@ class PredictingMixin(_Base):  # type: ignore[misc]
         return outputs
 
 
+def quick_score(
+    est: Any, X: Any, y: Any, quick: Callable[..., float | None], exact: Callable[..., Any]
+) -> float | None:
+    """Return the score of the predictions, exactly where the quick function declines; None where y is not plain."""
+    plain = plain_targets(y)
+    if plain is None:
+        return None
+    predicted = est.predict(X)
+    found = quick(plain, predicted)
+    return float(exact(y, predicted)) if found is None else found
+
+
 class PredictingRegressor(PredictingMixin):
     """`predict` of a regressor."""
 
@@ -479,12 +491,8 @@ class PredictingRegressor(PredictingMixin):
         score : float
             At most 1; 0 is the score of the mean of y.
         """
-        plain = plain_targets(y) if sample_weight is None else None
-        if plain is None:
-            return super().score(X, y, sample_weight)  # type: ignore[no-any-return]
-        predicted = self.predict(X)
-        found = r_squared(plain, predicted)
-        return float(r2_score(y, predicted)) if found is None else found
+        score = quick_score(self, X, y, r_squared, r2_score) if sample_weight is None else None
+        return super().score(X, y, sample_weight) if score is None else score
 
 
 class PredictingClassifier(PredictingMixin):
@@ -523,12 +531,8 @@ class PredictingClassifier(PredictingMixin):
         score : float
             In [0, 1].
         """
-        plain = plain_targets(y) if sample_weight is None else None
-        if plain is None:
-            return super().score(X, y, sample_weight)  # type: ignore[no-any-return]
-        predicted = self.predict(X)
-        found = accuracy(plain, predicted)
-        return float(accuracy_score(y, predicted)) if found is None else found
+        score = quick_score(self, X, y, accuracy, accuracy_score) if sample_weight is None else None
+        return super().score(X, y, sample_weight) if score is None else score
 
     def _margins(self, X: Any) -> Array:
         check_is_fitted(self)
