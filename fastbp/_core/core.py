@@ -91,7 +91,7 @@ class NetworkCore(Freezing):
         shapes = parameter_shapes(chain)
         self._flat = aligned_zeros(sum(map(prod, shapes.values())), self.dtype)
         self._parameters = ArrayDict(views_of(self._flat, shapes), "parameters")
-        self._owns_parameters = True  # or computes from somebody's arrays in their place
+        self._owns_parameters = True  # or computes from a program's arrays in their place
         linear = tuple(path for path, unit in walk(chain) if isinstance(unit, Linear))
         self._gradients = Gradients(aligned_zeros(self._flat.size, self.dtype), shapes, linear)
         self._has_gradients = True  # are the last gradients in there?
@@ -146,7 +146,7 @@ class NetworkCore(Freezing):
             self._take_parameters(views_of(self._flat, {name: v.shape for name, v in self._parameters.items()}), True)
 
     def _take_parameters(self, arrays: Mapping[str, FloatArray], own: bool = False) -> None:
-        """Compute from somebody else's arrays from now on."""
+        """Compute from a program's arrays from now on."""
         with self._lock:
             self._parameters = ArrayDict(arrays, "parameters")
             self._name_linear()

@@ -140,7 +140,7 @@ class _Maker:
         wanted: int = cls._least_numbers(values)  # type: ignore[attr-defined]
         if self.limit is not None and wanted > self.limit:
             raise ValueError(f"the architecture has {wanted} parameters, but there are only {self.limit} numbers")
-        with told():  # by whoever made it first
+        with told():  # when it was made first
             net: NetworkCore = self.made(cls, values)
         return net
 
