@@ -194,20 +194,40 @@ def test_the_state_of_a_list_goes_by_position_and_that_of_a_dict_by_name() -> No
     assert (named["a"][0], named["b"][0]) == (-4.25, 4.25)
 
 
-def test_the_state_of_an_array_goes_on_with_what_stands_in_its_place() -> None:
+def test_a_second_array_of_a_shape_could_be_either_and_is_refused() -> None:
     w, optimizer = np.zeros((2, 3)), fastbp.SGD(lr=1.0, momentum=0.5)
     optimizer.update(w, np.ones((2, 3)))
-    w = w.copy()  # the first one is gone
-    optimizer.update(w, np.ones((2, 3)))
-    assert w[0, 0] == -2.5
-    other = w.copy()
-    with (
-        unchanged(other),
-        pytest.raises(ValueError, match=r"another float64 array of shape \(2, 3\) than in the steps be"),
-    ):
-        optimizer.update(other, np.ones((2, 3)))
+    w = w.copy()  # the first one is gone, and this could be the next problem's
+    with unchanged(w), pytest.raises(ValueError, match=r"another float64 array of shape \(2, 3\) than in the steps be"):
+        optimizer.update(w, np.ones((2, 3)))
     optimizer.update(np.zeros(4), np.ones(4))  # of another shape: another parameter
-    assert optimizer.state_for(w).step == 2
+    assert optimizer.state_for(w).step == 0  # which makes it known
+    optimizer.update(w, np.ones((2, 3)))
+    assert w[0, 0] == -2.0
+
+
+def test_a_network_does_not_inherit_the_state_of_one_that_is_gone() -> None:
+    optimizer = fastbp.Adam(lr=0.1)
+    net = fastbp.MLP([2, 1], dtype="float64", seed=0)
+    optimizer.update(net.flat_parameters, np.ones(3))
+    net = fastbp.MLP([2, 1], dtype="float64", seed=0)
+    with unchanged(net.flat_parameters), pytest.raises(ValueError, match=r"a network by state_for\(net\)"):
+        optimizer.update(net.flat_parameters, np.ones(3))
+    assert optimizer.state_for(net).step == 0
+    optimizer.update(net.flat_parameters, np.ones(3))
+    assert optimizer.state_for(net).step == 1
+
+
+def test_what_remembers_nothing_takes_any_array() -> None:
+    optimizer = fastbp.SGD(lr=0.5)
+    for _ in range(3):
+        w = np.ones(2)
+        optimizer.update(w, np.ones(2))
+        assert_array_equal(w, 0.5)
+    optimizer.lr = fastbp.schedules.StepDecay(0.5, every=1)  # which counts steps
+    optimizer.update(np.ones(2), np.ones(2))
+    with pytest.raises(ValueError, match="another float64 array"):
+        optimizer.update(np.ones(2), np.ones(2))
 
 
 def test_a_networks_step_and_update_of_its_flat_vector_share_a_state() -> None:
@@ -409,14 +429,11 @@ def test_two_threads_at_one_optimizer_do_not_meet() -> None:
     assert_array_equal(w[0], -float(len(made)))
 
 
-def test_a_state_is_freed_with_its_optimizer_only_where_it_goes_by_position() -> None:
+def test_a_state_is_freed_with_its_array() -> None:
     optimizer = fastbp.Adam()
-    for _ in range(3):
-        w = np.ones(3)
-        optimizer.update(w, np.ones(3))
-        del w
-    assert optimizer.state_for(np.ones(3)).step == 0  # a look alone follows nothing
-    assert len(optimizer._states._followed) == 1
+    for n in range(1, 4):
+        optimizer.update(np.ones(n), np.ones(n))
+    assert len(optimizer._states) == 0
 
 
 @pytest.mark.parametrize("in_place", [False, True])

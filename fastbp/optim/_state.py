@@ -117,8 +117,7 @@ class StateRegistry(Generic[T]):
         # whether an id has been given away again.
         self._known: dict[tuple[int, int, int, str], tuple[weakref.ref[Array], T]] = {}
         self._arrays: dict[int, tuple[weakref.ref[Array], T]] = {}
-        # Of a program's own arrays, by shape and dtype: the last one's memory, which may be gone, and its state.
-        self._followed: dict[tuple[tuple[int, ...], str], tuple[weakref.ref[Array], T]] = {}
+        self._first: set[Like] = set()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -147,27 +146,25 @@ class StateRegistry(Generic[T]):
         entry = self._known.get((id(owner), address, array.size, array.dtype.char))
         return entry[1] if entry is not None and entry[0]() is owner else None
 
-    def follow(self, array: Array, make: Callable[[Array], T]) -> T:
-        """Return what was remembered of an array of the same shape and dtype that is gone; otherwise ``make(array)``.
+    def first(self, array: Array, make: Callable[[Array], T]) -> T:
+        """Return ``make(array)`` for an array of a shape and dtype that this has not been called with.
 
         Raises
         ------
         ValueError
-            That array still exists: this one may stand in its place, or be another parameter.
+            It has: this array may stand in the other one's place, or be another parameter.
         """
-        _, owner, _ = _memory(array)
-        like = array.shape, array.dtype.char
-        last = self._followed.get(like)
-        if last is not None and last[0]() is not None:
+        like = array.shape, array.dtype
+        if like in self._first:
             raise ValueError(
-                f"parameters is another {array.dtype} array of shape {array.shape} than in the steps before, and that "
-                "one still exists: if it stands in its place, pass update([parameters], [gradients]), whose state goes "
-                "by position; several parameters go into one call, update([w, b], [dw, db]); for the parameters of a "
-                "network call state_for(net) first"
+                f"parameters is another {array.dtype} array of shape {array.shape} than in the steps before: if it "
+                "stands in that one's place, pass update([parameters], [gradients]), whose state goes by position; "
+                "several parameters go into one call, update([w, b], [dw, db]); a parameter with a state of its own is "
+                "made known by state_for(parameters), a network by state_for(net)"
             )
-        made = make(array) if last is None else last[1]
-        self._followed[like] = weakref.ref(owner), made
-        return self.of(array, lambda _: made)
+        made = self.of(array, make)
+        self._first.add(like)
+        return made
 
     def _of(self, flat: Array, owner: Array, address: int, make: Callable[[Array], T]) -> T:
         key = (id(owner), address, flat.size, flat.dtype.char)

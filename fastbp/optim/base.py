@@ -697,6 +697,11 @@ class RuleOptimizer(Optimizer):
         )
 
     @property
+    def _remembers(self) -> bool:
+        """Whether a step follows from the steps before."""
+        return bool(self._used()) or self.moves
+
+    @property
     def moves(self) -> bool:
         """Whether some learning rate changes with the step."""
         return any(callable(self._values_of(group)["lr"]) for group in range(len(self._groups) + 1))
@@ -729,7 +734,7 @@ class RuleOptimizer(Optimizer):
         parameters : ndarray, or list, tuple or dict of ndarray
             Of any shapes and strides, float32 or float64, each its own. Arrays of a list keep their state by position,
             those of a dict by name: they may be other arrays in each step. The state of a single array goes by its
-            memory; another one of its shape and dtype takes the state over when the first one is gone.
+            memory, and another one of its shape and dtype is refused.
         gradients : as parameters
             Of the same shapes and dtypes, in the same order or by the same names.
 
@@ -739,8 +744,8 @@ class RuleOptimizer(Optimizer):
             An array has another dtype, or is no array.
         ValueError
             Numbers, names or shapes are not those of the gradients, or of the step before; a parameter is read-only or
-            shares memory with another array; a single array is another one than before, which still exists; a pattern
-            of ``groups`` matches no name. Nothing has been changed then.
+            shares memory with another array; a single array is another one than before, and the rule remembers; a
+            pattern of ``groups`` matches no name. Nothing has been changed then.
         RuntimeError
             Another thread is making a step with this optimizer on these parameters.
 
@@ -779,7 +784,8 @@ class RuleOptimizer(Optimizer):
             state = self._states.known(parameters)
             if state is None:
                 values = checked_pairs(("parameters",), ("gradients",), (parameters,), (gradients,))[0][0]
-                state = self._states.follow(values, self._begin)
+                begin = self._states.first if self._remembers else self._states.of
+                state = begin(values, self._begin)
             pairs = self._pieces(state, parameters, gradients) if self._groups else ((parameters,), (gradients,))
             made = state._made
             if made is None or made.version != self.version:
