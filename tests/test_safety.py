@@ -229,6 +229,20 @@ def test_the_network_goes_back_to_the_beginning_of_an_epoch(
     assert_same_bits(net.flat_parameters, other.flat_parameters)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"epochs": 1}, {"epochs": 9, "max_steps": 6}, {"epochs": 9, "callbacks": [fastbp.Callback()]}],
+    ids=["at the end", "at a limit", "after an epoch that a callback sees"],
+)
+def test_parameters_that_no_later_loss_tells_of_are_found(options: dict[str, Any]) -> None:
+    net, x, t = hidden_from_the_loss()
+    x[[BAD, 5 * BATCH if "max_steps" in options else 7 * BATCH], 1] = 1.0, np.inf  # in the last step's batch
+    before = net.flat_parameters.copy()
+    history = train(net, x, t, shuffle=False, **options)
+    assert history.stopped is not None and history.stopped.startswith("the parameters were not finite after epoch 1")
+    assert_same_bits(net.flat_parameters, before)
+
+
 def test_parameters_that_were_not_finite_in_the_first_place() -> None:
     net, x, t = problem(value=0.0)
     net.weights[0][0, 0] = np.nan
@@ -266,7 +280,7 @@ class Raise(fastbp.Callback):
 
 
 def test_a_large_sum_of_finite_parameters_is_finite() -> None:
-    for times in (1, _safety.SMALL):
+    for times in (1, _safety.BLOCK):
         assert all_finite(np.full(8 * times, 3e38, np.float32)) and all_finite(np.zeros(0))
         assert not all_finite(np.tile([np.inf, -np.inf], times)) and not all_finite(np.tile([1, np.nan], times))
 

@@ -35,7 +35,7 @@ from fastbp.training import checkpoint as files
 from fastbp.training import data as sources
 from fastbp.training import progress as reporting
 from fastbp.training._advice import FirstEpoch
-from fastbp.training._safety import Snapshot, all_finite
+from fastbp.training._safety import EVERY, Snapshot, all_finite
 from fastbp.training.callbacks import BatchInfo, Callback, EarlyStopping, StopTraining, checked_callbacks, has_batch_end
 from fastbp.training.data import BatchIterator, Piece, Rows, Source, Split, Validation
 from fastbp.training.history import History
@@ -346,6 +346,7 @@ class Run:
         self.seconds = 0.0  # that it took before this call
         self.batches = 0  # of the run
         self.end: StopTraining | None = None
+        self.checked = 0  # steps made when the parameters were last found finite
         self.steps = 0  # of the run's finished epochs
 
     # ---- the loop
@@ -378,10 +379,11 @@ class Run:
             while self.epoch < self.epochs:
                 self._check_limits()
                 self._one_epoch()
+            self._check_finite()
         except StopTraining as stop:
-            self.end = stop
-            self.history.stopped = str(stop) or "a callback raised StopTraining"
-            if isinstance(stop, NotFinite):
+            self.end = stop if isinstance(stop, NotFinite) else self._found_not_finite() or stop
+            self.history.stopped = str(self.end) or "a callback raised StopTraining"
+            if isinstance(self.end, NotFinite):
                 what, is_exact = self._leave_finite()
                 self.history.stopped += f"; {what}"
         except KeyboardInterrupt:
@@ -580,11 +582,8 @@ class Run:
         steps, loss, weight = self.made
         if weight == 0:
             raise ValueError(f"no batch of epoch {self.epoch} had any weight")
-        if self.guarded and not all_finite(self.net.flat_parameters):
-            raise NotFinite(
-                f"the parameters were not finite after epoch {self.epoch + 1}; a smaller learning rate, clip_norm or "
-                "scaled inputs may help"
-            )
+        if self._is_looked_at() or self._steps_made() - self.checked >= EVERY:
+            self._check_finite()
         self._measure(float(loss / weight))
         self.optimizer.observe((history.val_loss or history.loss)[-1])
         self.steps += int(steps)
@@ -600,6 +599,27 @@ class Run:
         if self.first is not None:
             self.first.warn_of_rise()
             self.first = None
+
+    def _is_looked_at(self) -> bool:
+        """Whether more than the next step reads the parameters after an epoch."""
+        measures = self.measures
+        return bool(self.calls or measures.validation or measures.train_metrics or self.checkpoints.path)
+
+    def _check_finite(self) -> None:
+        if (found := self._found_not_finite()) is not None:
+            raise found
+
+    def _found_not_finite(self) -> NotFinite | None:
+        """Look at the parameters, unless that has been done since the last step."""
+        if not self.guarded or self.checked == self._steps_made():
+            return None
+        self.checked = self._steps_made()
+        if all_finite(self.net.flat_parameters):
+            return None
+        return NotFinite(
+            f"the parameters were not finite after epoch {self.epoch + (self.batch > 0)}; a smaller learning rate, "
+            "clip_norm or scaled inputs may help"
+        )
 
     def _call(self, event: str, *more: Any) -> None:
         """Call everybody, also where one wants to stop."""

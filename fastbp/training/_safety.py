@@ -3,8 +3,9 @@
 A. The engine knows a step's loss before its update. Where that loss is not finite the step ends there, and the last
    parameters stay.
 B. An update may still leave parameters that are not finite: gradients overflow before the loss does, and a saturated
-   unit hides an infinite input from the loss. That shows in a sum over the parameters after each epoch, or in the next
-   loss. The network then goes back to a `Snapshot`, as it does where a unit's running statistics have taken in what the
+   unit hides an infinite input from the loss. That shows in the next loss, or in a look at the parameters: at the end,
+   after an epoch whose parameters something else reads (validation, callbacks, a file), or else after `EVERY` steps. The
+   network then goes back to a `Snapshot`, as it does where a unit's running statistics have taken in what the
    loss was computed from.
 C. A snapshot is taken at the beginning of an epoch, if `EVERY` steps have been made since the last one. A step moves
    each parameter and its state at least once: all snapshots together take about a hundredth of that.
@@ -26,16 +27,14 @@ __all__ = ["Snapshot", "all_finite"]
 
 Array = NDArray[Any]
 
-EVERY = 50  # steps, at least, between two snapshots
-SMALL = 2**14
+EVERY = 50  # steps, at least, between two snapshots, or two looks at the parameters that nobody else reads
+BLOCK = 2**16  # elements whose flags stay in a cache; 0.6 of the time of a sum
 
 
 def all_finite(values: Array) -> bool:
-    """Return whether no element is infinite or NaN. One sum tells, unless finite numbers add up to more than any."""
-    if values.size <= SMALL:  # half the time of a sum whose warnings must be caught
-        return bool(np.isfinite(values).all())
-    with np.errstate(all="ignore"):
-        return bool(np.isfinite(values.sum())) or bool(np.isfinite(values).all())
+    """Return whether no element is infinite or NaN."""
+    flat = values.reshape(-1)
+    return all(np.isfinite(flat[first : first + BLOCK]).all() for first in range(0, flat.size, BLOCK))
 
 
 class Snapshot:
