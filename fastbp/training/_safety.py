@@ -4,7 +4,7 @@ A. The engine knows a step's loss before its update. Where that loss is not fini
    parameters stay.
 B. An update may still leave parameters that are not finite: gradients overflow before the loss does, and a saturated
    unit hides an infinite input from the loss. That shows in the next loss, or in a look at the parameters: at the end,
-   after an epoch whose parameters something else reads (validation, callbacks, a file), or else after `EVERY` steps. The
+   after an epoch whose parameters something else reads (validation, callbacks, a file), or after `EVERY` steps. The
    network then goes back to a `Snapshot`, as it does where a unit's running statistics have taken in what the
    loss was computed from.
 C. A snapshot is taken at the beginning of an epoch, if `EVERY` steps have been made since the last one. A step moves
