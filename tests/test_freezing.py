@@ -270,6 +270,26 @@ def test_copies_and_pickles_stay_frozen_and_files_do_not(tmp_path: Any) -> None:
     assert fastbp.load(tmp_path / "model.npz").frozen == ()
 
 
+def test_checkpoints_say_what_is_frozen(tmp_path: Any) -> None:
+    """Also what a callback froze or thawed on the way: the resumed run goes on with the same bits."""
+
+    class Thaw(fastbp.Callback):
+        def on_epoch_begin(self, net: Any, history: Any) -> None:
+            if len(history) == 1:
+                net.unfreeze("0.weight")
+
+    net, x, t = problem()
+    net.freeze("0.*")
+    other, options = net.copy(), {"batch_size": 4, "checkpoint": tmp_path / "run.ckpt"}
+    fastbp.train(net, x, t, optimizer=fastbp.Adam(), epochs=4, callbacks=[Thaw()], **options)
+    fastbp.train(other, x, t, optimizer=fastbp.Adam(), epochs=2, callbacks=[Thaw()], **options)
+    assert other.frozen == ("0.bias",)
+    other = problem()[0]
+    fastbp.train(other, x, t, optimizer=fastbp.Adam(), epochs=4, batch_size=4, resume=tmp_path / "run.ckpt")
+    assert other.frozen == ("0.bias",)
+    assert_same_bits(other.flat_parameters, net.flat_parameters)
+
+
 def test_derivatives_beyond_the_gradient_are_those_of_all_parameters() -> None:
     net, x, t = problem()
     net.eval()

@@ -215,6 +215,10 @@ def test_classes_are_sorted_with_their_columns(classes: Any) -> None:
     model = MLPClassifier.from_network(net, classes=classes)
     assert model.classes_.tolist() == sorted(classes)
     assert model.predict(X).tolist() == [classes[label] for label in net.predict(X)]
+    net = fastbp.MLP([4, 7, 3], dtype="float64", seed=1, classes=classes)
+    model = MLPClassifier.from_network(net)
+    assert model.predict(X).tolist() == net.predict(X).tolist()
+    assert MLPClassifier.from_network(net, classes=[1, 2, 3]).classes_.tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("loss", ["softmax_nll", "sigmoid_nll"])

@@ -88,7 +88,7 @@ class ConvertingMixin:
             or rates (`MSE`, `PoissonNLL`, `Huber`, ...).
         classes : array_like, optional
             What the network's labels 0, 1, ... stand for: as many ints, strings or bools as there are, in any order.
-            By default they stand for themselves. A `SigmoidNLL` of several outputs is a classifier of several labels,
+            By default ``net.classes``, or if it has none the labels stand for themselves. A `SigmoidNLL` of several outputs is a classifier of several labels,
             which has no other classes.
         **parameters
             Of the estimator, beside those that the network says: ``hidden_layer_sizes``, ``activation``, ``loss``, ...
@@ -186,7 +186,7 @@ def estimator_of(cls: type, net: Network, classes: ArrayLike | None, parameters:
     if any(shares):
         found["dropout"] = shares[0] if len(set(shares)) == 1 else shares
     if issubclass(cls, ClassifierMixin):
-        head = _with_classes(head, classes)
+        head = _with_classes(head, classes, net.classes)
         found |= _changed_options(head.loss, known=("label_smoothing",))
         found |= {"loss": head.loss.rule.name} if head.link == "margin" else {}
     else:
@@ -262,7 +262,7 @@ def _head_of(net: Network) -> _Head:
     return _Head(link, loss, net.weights[-1], net.biases[-1])
 
 
-def _with_classes(head: _Head, classes: ArrayLike | None) -> _Head:
+def _with_classes(head: _Head, classes: ArrayLike | None, known: ArrayLike | None) -> _Head:
     """Return the head of a classifier: classes sorted, and of two softmax outputs their difference."""
     n_out = head.bias.size
     if head.link not in ("softmax", "sigmoid", "margin"):
@@ -275,7 +275,7 @@ def _with_classes(head: _Head, classes: ArrayLike | None) -> _Head:
         if classes is not None:
             raise ValueError(f"net has {n_out} outputs under SigmoidNLL, one for each label: classes must be None")
         return head
-    labels = _checked_classes(classes, max(2, n_out))
+    labels = _checked_classes(known if classes is None else classes, max(2, n_out))
     order = np.argsort(labels, kind="stable")
     weight, bias = head.weight, head.bias
     if n_out > 2:

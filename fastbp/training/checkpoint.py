@@ -202,6 +202,7 @@ def pack(net: NetworkCore, optimizer: Optimizer, history: History | None) -> Tre
         "units": net.state,
         "seed": net.seed,
         "steps": net.steps,
+        "frozen": list(net.frozen),
         "optimizer": {"class": type(optimizer).__name__, "state": optimizer.get_state(net)},
         "history": None if history is None else dataclasses.asdict(history),
     }
@@ -257,6 +258,8 @@ def _check_fits(path: Path, tree: Tree, net: NetworkCore, optimizer: Optimizer) 
     if type(tree.get("extra", {})) is not dict:
         raise TypeError(f"extra is {tree['extra']!r}, expected a dict")
     check_count("steps", tree["steps"])
+    if unknown := set(tree.get("frozen", ())) - set(net.parameters):
+        raise CheckpointError(f"{os.fspath(path)} has frozen parameters that the network has not: {sorted(unknown)}")
     Philox(tree["seed"] if tree["seed"] is not None else -1)  # None would be another one each time
     history_of(path, tree)
     try:
@@ -301,6 +304,8 @@ def unpack(path: Path, tree: Tree, net: NetworkCore, optimizer: Optimizer) -> No
         values[...] = tree["units"][name]
     net.seed = tree["seed"]
     net.steps = tree["steps"]
+    if "frozen" in tree:  # not in files of older releases
+        net._set_frozen(frozenset(tree["frozen"]))
 
 
 def history_of(path: Path, tree: Tree) -> History | None:
