@@ -59,9 +59,9 @@ class Freezing:
         -----
         Penalties of frozen weights count in the loss. A frozen `BatchNorm` keeps its scale and shift; its running
         statistics move as long as the network is in training. What a program writes into the arrays itself, also by
-        ``optimizer.update`` on adopted ones, is written. Derivatives beyond the gradient (`hvp`,
-        `sample_gradients`, ...) are those of all parameters. Copies, pickles and checkpoints say what is frozen; a file of a
-        model does not, as it says nothing of its training.
+        ``optimizer.update`` on adopted ones, is written. Derivatives beyond the gradient (`hvp`, `sample_gradients`,
+        ...) are those of all parameters. Copies, pickles and checkpoints say what is frozen; a file of a model does
+        not, as it says nothing of its training.
 
         Examples
         --------

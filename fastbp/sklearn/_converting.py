@@ -88,8 +88,8 @@ class ConvertingMixin:
             or rates (`MSE`, `PoissonNLL`, `Huber`, ...).
         classes : array_like, optional
             What the network's labels 0, 1, ... stand for: as many ints, strings or bools as there are, in any order.
-            By default ``net.classes``, or if it has none the labels stand for themselves. A `SigmoidNLL` of several outputs is a classifier of several labels,
-            which has no other classes.
+            By default those of the network, ``net.classes``; where it has none the labels stand for themselves. A
+            `SigmoidNLL` of several outputs is a classifier of several labels, which has no other classes.
         **parameters
             Of the estimator, beside those that the network says: ``hidden_layer_sizes``, ``activation``, ``loss``, ...
 
