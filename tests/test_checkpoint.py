@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import processes
 import pytest
-from helpers import assert_same_bits, seeded
+from helpers import assert_same_bits, seeded, unchanged
 
 import fastbp
 from fastbp import CheckpointError, EarlyStopping, load_checkpoint, save_checkpoint
@@ -840,3 +840,55 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new_file(tmp_path: Path) -> 
     parts, _, left = done.stdout.strip().partition(" ")
     assert int(parts) > 0, "no kill came while a file was being written"
     assert left == "['run.ckpt']"
+
+
+# ---- counts ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_the_history_of_an_unfinished_epoch_is_saved_and_loaded(validation: bool, tmp_path: Path) -> None:
+    net, optimizer = fastbp.MLP([1, 2, 1], loss="mse", dtype="float64", seed=0), fastbp.Adam()
+    x = np.linspace(-1, 1, 64)[:, None]
+    options = {"validation_data": (x, x)} if validation else {}
+    history = fastbp.train(net, x, x, optimizer=optimizer, batch_size=16, epochs=2, max_steps=6, **options)
+    assert history.unfinished and len(history.loss) == 2
+    fastbp.save_checkpoint(tmp_path / "run.ckpt", net, optimizer, history=history)
+    assert fastbp.load_checkpoint(tmp_path / "run.ckpt", net, optimizer).history == history
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"made": np.full(3, np.nan)},
+        {"made": np.array([0.5, 1.0, 48.0])},
+        {"made": np.array([3.0, 1.0, -1.0])},
+        {"batch": 1000},
+        {"epoch": 10**6},
+        {"steps": 10**9},
+    ],
+    ids=str,
+)
+def test_counts_that_contradict_each_other_change_nothing(change: dict[str, Any], tmp_path: Path) -> None:
+    net, path = fastbp.MLP([1, 2, 1], loss="mse", dtype="float64", seed=0), tmp_path / "run.ckpt"
+    x = np.linspace(-1, 1, 64)[:, None]
+    options = {"optimizer": fastbp.Adam(), "batch_size": 8, "epochs": 4}
+    fastbp.train(net, x, x, max_steps=11, checkpoint=path, **options)
+    tree = checkpoint.read_tree(path)
+    tree["run"] |= change
+    checkpoint.write_tree(path, tree)
+    before = net.flat_parameters.copy()
+    net.flat_parameters[0] += 1
+    with pytest.raises(fastbp.CheckpointError), unchanged(net.flat_parameters):
+        fastbp.train(net, x, x, resume=path, **options)
+    assert net.flat_parameters[0] == before[0] + 1
+
+
+def test_an_epoch_whose_last_batch_a_callback_stops_after_is_whole() -> None:
+    class Enough(fastbp.Callback):
+        def on_batch_end(self, net: Any, history: Any, batch: Any) -> None:
+            if batch.step == 8:
+                raise fastbp.StopTraining
+
+    net, x = fastbp.MLP([1, 2, 1], loss="mse", dtype="float64", seed=0), np.linspace(-1, 1, 64)[:, None]
+    history = fastbp.train(net, x, x, optimizer=fastbp.Adam(), batch_size=8, epochs=4, callbacks=[Enough()])
+    assert (history.epochs, history.steps, history.unfinished) == (1, 8, False)

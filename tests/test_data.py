@@ -343,24 +343,24 @@ def test_a_generator_serves_one_epoch_and_limits() -> None:
 
 
 WRONG_BATCHES: list[tuple[Any, type[Exception], str]] = [
-    (lambda x, t: (x, t[:-1]), ValueError, r"t of batch 1 of epoch 0 has shape \(9,\), expected \(10,\)"),
-    (lambda x, t: (x[:, :5], t), ValueError, r"x of batch 1 of epoch 0 has shape \(10, 5\), expected \(n, 6\)"),
-    (lambda x, t: (x[0], t[0]), ValueError, r"x of batch 1 of epoch 0 has shape \(6,\), expected 2 dimensions"),
-    (lambda x, t: (x[:0], t[:0]), ValueError, "x of batch 1 of epoch 0 .* needs at least one row"),
+    (lambda x, t: (x, t[:-1]), ValueError, r"t of batch 2 of epoch 1 has shape \(9,\), expected \(10,\)"),
+    (lambda x, t: (x[:, :5], t), ValueError, r"x of batch 2 of epoch 1 has shape \(10, 5\), expected \(n, 6\)"),
+    (lambda x, t: (x[0], t[0]), ValueError, r"x of batch 2 of epoch 1 has shape \(6,\), expected 2 dimensions"),
+    (lambda x, t: (x[:0], t[:0]), ValueError, "x of batch 2 of epoch 1 .* needs at least one row"),
     (
         lambda x, t: (x.astype(np.float32), t),
         TypeError,
-        r"x of batch 1 of epoch 0 has dtype float32 but the network is float64: pass x.astype\(net.dtype\)",
+        r"x of batch 2 of epoch 1 has dtype float32 but the network is float64: pass x.astype\(net.dtype\)",
     ),
-    (lambda x, t: (x, t + 3), ValueError, r"t\[0\] of batch 1 of epoch 0 is \d, expected a label from 0 to 2"),
-    (lambda x, t: (x, t, t[:-1]), ValueError, r"sample_weight of batch 1 of epoch 0 has shape \(9,\)"),
-    (lambda x, t: x, TypeError, r"batch 1 of epoch 0 must be \(x, t\) or \(x, t, sample_weight\), got ndarray"),
-    (lambda x, t: (x,), TypeError, "batch 1 of epoch 0 must be .* got tuple of 1"),
-    (lambda x, t: None, TypeError, "batch 1 of epoch 0 must be .* got NoneType"),
+    (lambda x, t: (x, t + 3), ValueError, r"t\[0\] of batch 2 of epoch 1 is \d, expected a label from 0 to 2"),
+    (lambda x, t: (x, t, t[:-1]), ValueError, r"sample_weight of batch 2 of epoch 1 has shape \(9,\)"),
+    (lambda x, t: x, TypeError, r"batch 2 of epoch 1 must be \(x, t\) or \(x, t, sample_weight\), got ndarray"),
+    (lambda x, t: (x,), TypeError, "batch 2 of epoch 1 must be .* got tuple of 1"),
+    (lambda x, t: None, TypeError, "batch 2 of epoch 1 must be .* got NoneType"),
     (
         lambda x, t: ([["a"] * 4] * len(x), t),
         TypeError,
-        "x of batch 1 of epoch 0 has dtype <U1 but the network is float64",
+        "x of batch 2 of epoch 1 has dtype <U1 but the network is float64",
     ),
 ]
 
@@ -385,12 +385,12 @@ def test_batches_that_end_too_early_raise() -> None:
     net, x, t = problem()
     before = net.flat_parameters.tobytes()
     for empty in ([], iter(()), lambda epoch: iter(())):
-        with pytest.raises(ValueError, match=r"batches gave no batch in epoch 0$"):
+        with pytest.raises(ValueError, match=r"batches gave no batch in epoch 1$"):
             train(net, empty, epochs=1)
     assert net.flat_parameters.tobytes() == before
-    with pytest.raises(ValueError, match=r"batches ended after 1 of 9 batches of epoch 0, which steps_per_epoch asks"):
+    with pytest.raises(ValueError, match=r"batches ended after 1 of 9 batches of epoch 1, which steps_per_epoch asks"):
         train(net, [(x, t)], steps_per_epoch=9)
-    with pytest.raises(ValueError, match=r"no batch in epoch 1: give a list, or a function of the epoch"):
+    with pytest.raises(ValueError, match=r"no batch in epoch 2: give a list, or a function of the epoch"):
         once = iter([(x, t)])
         train(net, lambda epoch: once)
     with pytest.raises(TypeError, match=r"what the function gave for epoch 0 is no iterable of batches: 3"):
@@ -400,7 +400,7 @@ def test_batches_that_end_too_early_raise() -> None:
 def test_batches_without_weight_make_no_step() -> None:
     net, x, t = problem()
     before = net.flat_parameters.tobytes()
-    with pytest.raises(ValueError, match="no batch of epoch 0 had any weight"):
+    with pytest.raises(ValueError, match="no batch of epoch 1 had any weight"):
         train(net, [(x, t, np.zeros(N))])
     assert net.flat_parameters.tobytes() == before
 

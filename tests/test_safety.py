@@ -366,3 +366,63 @@ def test_a_checkpoint_of_a_run_that_stopped(tmp_path: Path) -> None:
     net, x, t = hidden_from_the_loss()
     train(net, x, t, checkpoint=tmp_path / "other.ckpt")
     assert not (tmp_path / "other.ckpt").exists()
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_target_that_is_the_reason_is_named(accumulate: int) -> None:
+    net, x, t = problem(value=1.0)
+    t[13] = np.nan
+    history = train(net, x, t, shuffle=False, accumulate=accumulate)
+    assert history.stopped is not None and ": t[13, 0] is nan" in history.stopped
+    history = train(net, [(x[:8], t[:8]), (x[8:16], t[8:16])], accumulate=accumulate)
+    place = "t[5, 0] of it is nan" if accumulate == 1 else "t[13, 0] of the rows of its step is nan"
+    assert history.stopped is not None and place in history.stopped
+
+
+def test_the_value_is_named_that_an_earlier_loss_did_not_tell_of() -> None:
+    net, x, t = hidden_from_the_loss()
+    history = train(net, x, t, shuffle=False)
+    assert history.stopped is not None
+    assert history.stopped.startswith(
+        "the loss of batch 7 of epoch 1 was nan: x[45, 1] is inf; the network is as it was"
+    )
+
+
+@pytest.mark.parametrize("end", ["max_steps", "callback"])
+def test_no_end_leaves_parameters_that_are_not_finite(end: str) -> None:
+    class Enough(fastbp.Callback):
+        def on_batch_end(self, net: Any, history: Any, batch: Any) -> None:
+            if batch.step == 6:
+                raise fastbp.StopTraining("enough")
+
+    net, x, t = hidden_from_the_loss()
+    before = net.flat_parameters.copy()
+    options = {"max_steps": 6} if end == "max_steps" else {"callbacks": [Enough()]}
+    history = train(net, x, t, shuffle=False, **options)
+    assert history.stopped is not None and "x[45, 1] is inf; the network is as it was at the beg" in history.stopped
+    assert_same_bits(net.flat_parameters, before)
+    assert len(history.loss) == 0  # which would be another network's
+
+
+def test_files_within_an_epoch_hold_finite_parameters(tmp_path: Path) -> None:
+    net, x, t = hidden_from_the_loss()
+    path = tmp_path / "run.ckpt"
+    train(net, x, t, shuffle=False, checkpoint=path, checkpoint_every=1)
+    x[BAD, 1] = 1.0
+    history = fastbp.train(
+        net, x, t, optimizer=fastbp.Adam(lr=0.01), epochs=3, batch_size=BATCH, shuffle=False, resume=path
+    )
+    assert history.stopped is None and history.steps == 24 and np.isfinite(net.flat_parameters).all()
+
+
+def test_ctrl_c_leaves_finite_parameters() -> None:
+    class Interrupt(fastbp.Callback):
+        def on_batch_end(self, net: Any, history: Any, batch: Any) -> None:
+            if batch.step == 6:
+                raise KeyboardInterrupt
+
+    net, x, t = hidden_from_the_loss()
+    before = net.flat_parameters.copy()
+    with pytest.raises(KeyboardInterrupt):
+        train(net, x, t, shuffle=False, callbacks=[Interrupt()])
+    assert_same_bits(net.flat_parameters, before)

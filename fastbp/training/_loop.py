@@ -15,7 +15,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import isfinite
+from math import inf, isfinite
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,6 +49,9 @@ GLANCE = 0.1  # seconds between two looks at the clock, where there is a limit
 ON_NONFINITE = ("stop", "raise", "ignore")
 WATCH = 0.5  # seconds between two reports within an epoch
 SLOW = 2e10  # operations in a second: what a first guess at an epoch's duration takes for granted
+
+
+MAY_HELP = "a smaller learning rate, clip_norm or scaled inputs may help"
 
 
 class NotFinite(StopTraining):
@@ -346,6 +349,7 @@ class Run:
         self.seconds = 0.0  # that it took before this call
         self.batches = 0  # of the run
         self.end: StopTraining | None = None
+        self.is_restored = False  # does the network stand at an earlier place than the history?
         self.checked = 0  # steps made when the parameters were last found finite
         self.steps = 0  # of the run's finished epochs
 
@@ -365,13 +369,14 @@ class Run:
         return history
 
     def _go(self) -> History:
-        self.started = self.epoch_started = time.perf_counter()
+        self.started = time.perf_counter()
+        self.epoch_started = self.started - self.seconds
         self.begun_at, self.pace = self.batches, self._first_pace()
         self.by_batch = any(map(has_batch_end, self.calls))
         self.in_engine = self.net._whole is not None and self.optimizer.kind is not None
         self.interrupted = False
         self.history.stopped = None
-        is_exact = True  # are the parameters those of the run's position?
+        is_exact = True  # are parameters and state those of the run's position?
         try:
             self._call("on_train_begin")
             self._stop_if_exhausted()
@@ -387,13 +392,16 @@ class Run:
                 what, is_exact = self._leave_finite()
                 self.history.stopped += f"; {what}"
         except KeyboardInterrupt:
-            if self.interrupted:
+            if self._found_not_finite() is not None:
+                self._leave_finite()
+            elif self.interrupted:
                 self._save()
             raise
         self.history.steps = self._steps_made()
         if is_exact:
             self._save()
-        self._note_unfinished()
+        if not self.is_restored:
+            self._note_unfinished()
         with contextlib.suppress(StopTraining):  # it has stopped
             self._call("on_train_end")
         return self.history
@@ -406,6 +414,7 @@ class Run:
         if not self.kept.is_finite():
             return "the parameters were not finite when training began", False
         self.kept.restore()
+        self.is_restored = True
         return f"the network is as it was at the beginning of epoch {self.kept.epoch}", False
 
     def _note_unfinished(self) -> None:
@@ -414,7 +423,8 @@ class Run:
         if weight == 0:
             return
         self._measure(float(loss / weight))
-        self.history.unfinished = True
+        # A callback may stop after an epoch's last batch; the piece of a step that was refused went on from there.
+        self.history.unfinished = isinstance(self.end, NotFinite) or not self.source.ended
         for call in self.calls:
             if isinstance(call, EarlyStopping):
                 call.compare(self.net, self.history)
@@ -471,6 +481,7 @@ class Run:
             info = BatchInfo(self.epoch, self.batch - 1, self.history.steps, piece.rows, float(loss))
             self._call("on_batch_end", info)
         if self._is_due(first) and not self.source.ended:
+            self._check_finite()
             self._save()
 
     def _pass_by(self, piece: Piece, steps_before: int) -> None:
@@ -483,7 +494,12 @@ class Run:
         what = f"the loss of batch {self.batch + 1} of epoch {self.epoch + 1} was {loss:g}"
         if found := self.source.not_finite(self.batch, self.how.accumulate):
             return f"{what}: {found}"
-        return f"{what}; a smaller learning rate, clip_norm or scaled inputs may help"
+        return f"{what}{'; ' + MAY_HELP if all_finite(self.net.flat_parameters) else self._why_not_finite()}"
+
+    def _why_not_finite(self) -> str:
+        """Say what can have made the parameters what they are: a step before, which the loss did not tell of."""
+        found = self.source.not_finite(0, self.source.batches) if isinstance(self.source, Rows) else None
+        return f": {found}" if found else f"; {MAY_HELP}"
 
     def _steps_in_engine(self, piece: Piece) -> float | None:
         """The engine gathers the batches and makes all steps."""
@@ -581,7 +597,7 @@ class Run:
         history = self.history
         steps, loss, weight = self.made
         if weight == 0:
-            raise ValueError(f"no batch of epoch {self.epoch} had any weight")
+            raise ValueError(f"no batch of epoch {self.epoch + 1} had any weight")
         if self._is_looked_at() or self._steps_made() - self.checked >= EVERY:
             self._check_finite()
         self._measure(float(loss / weight))
@@ -616,10 +632,8 @@ class Run:
         self.checked = self._steps_made()
         if all_finite(self.net.flat_parameters):
             return None
-        return NotFinite(
-            f"the parameters were not finite after epoch {self.epoch + (self.batch > 0)}; a smaller learning rate, "
-            "clip_norm or scaled inputs may help"
-        )
+        epoch = self.epoch + (self.batch > 0)
+        return NotFinite(f"the parameters were not finite after epoch {epoch}{self._why_not_finite()}")
 
     def _call(self, event: str, *more: Any) -> None:
         """Call everybody, also where one wants to stop."""
@@ -723,9 +737,10 @@ class Run:
     def check_fits(self, tree: dict[str, Any]) -> None:
         """Raise where a checkpoint is of a run with other data or settings."""
         assert self.checkpoints.source is not None
-        files.held(self.checkpoints.source, lambda: self._check_fits(tree["run"]))
+        history = files.history_of(self.checkpoints.source, tree)
+        files.held(self.checkpoints.source, lambda: self._check_fits(tree["run"], history))
 
-    def _check_fits(self, saved: dict[str, Any]) -> None:
+    def _check_fits(self, saved: dict[str, Any], history: History | None) -> None:
         for what, value in self._settings().items():
             if saved["settings"].get(what) != value:
                 came = saved["settings"].get(what)
@@ -735,9 +750,7 @@ class Run:
         for name in ("epoch", "batch", "batches", "steps"):
             files.check_count(name, saved[name])
         check.real("seconds", saved["seconds"], at_least=0)
-        made = saved["made"]
-        if not isinstance(made, np.ndarray) or (made.dtype, made.shape) != (self.made.dtype, self.made.shape):
-            raise TypeError(f"made is {made!r}, expected {len(self.made)} numbers")
+        self._check_position(saved, history)
         calls = list(self._with_state())
         if type(saved["callbacks"]) is not list or len(saved["callbacks"]) != len(calls):
             raise TypeError(f"there are states of other callbacks: {saved['callbacks']!r}")
@@ -746,6 +759,21 @@ class Run:
                 call._check_state(self.net, state, saved["epoch"])
         if self.how.average is not None:
             self.how.average._checked_state(self.net, saved["average"])
+
+    def _check_position(self, saved: dict[str, Any], history: History | None) -> None:
+        """Raise where the counts of a checkpoint contradict each other or the data."""
+        made = saved["made"]
+        if not isinstance(made, np.ndarray) or (made.dtype, made.shape) != (self.made.dtype, self.made.shape):
+            raise TypeError(f"made is {made!r}, expected {len(self.made)} numbers")
+        steps, loss, weight = made
+        if not (steps >= 0 and steps % 1 == 0 and 0 <= weight < inf and (isfinite(loss) or not self.guarded)):
+            raise ValueError(f"made is {made!r}: steps, their losses and their weights")
+        if isinstance(self.source, Rows) and saved["batch"] > self.source.batches:
+            raise ValueError(f"batch is {saved['batch']}, but an epoch has {self.source.batches}")
+        counts = saved["epoch"], saved["steps"] + int(steps)
+        of_history = (0, 0) if history is None else (len(history.loss), history.steps)
+        if counts != of_history:
+            raise ValueError("{} epochs and {} steps are {} and {} in the history".format(*counts, *of_history))
 
     def prepare(self) -> None:
         """Begin anew, or go back to where the run was when it was written."""

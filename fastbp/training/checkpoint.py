@@ -326,11 +326,11 @@ def _checked_history(given: Any) -> History:
                 check.real(f"{name} of the history", value)
     if not (made.stopped is None or type(made.stopped) is str):
         raise TypeError(f"stopped of the history is {made.stopped!r}, expected a string or None")
-    if made.val_loss and len(made.val_loss) != made.epochs:
-        raise ValueError(f"the history has {len(made.val_loss)} val_loss, expected {made.epochs} as of loss")
+    if made.val_loss and len(made.val_loss) != len(made.loss):
+        raise ValueError(f"the history has {len(made.val_loss)} val_loss, expected {len(made.loss)} as of loss")
     check.flag("unfinished of the history", made.unfinished)
     if made.best_epoch is not None:
-        check.integer("best_epoch of the history", made.best_epoch, 1, made.epochs)
+        check.integer("best_epoch of the history", made.best_epoch, 1, len(made.loss))
     check_count("steps of the history", made.steps)
     return made
 

@@ -286,7 +286,7 @@ class Rows:
         return slice(batch * self.batch_size, (batch + count) * self.batch_size)
 
     def not_finite(self, batch: int, count: int) -> str | None:
-        """Return the first value of x in some batches of the epoch that is not finite, as a message shows it.
+        """Return the first value of x or t in some batches of the epoch that is not finite, as a message shows it.
 
         Parameters
         ----------
@@ -302,11 +302,11 @@ class Rows:
         """
         place = self._place(batch, count)
         rows = np.arange(len(self.x))[place] if self.order is None else self.order[place]
-        found = np.argwhere(~np.isfinite(self.x[rows]))
-        if len(found) == 0:
-            return None
-        row, column = int(rows[found[0][0]]), int(found[0][1])
-        return f"x[{row}, {column}] is {self.x[row, column]}"
+        for name, array in (("x", self.x), ("t", self.t)):
+            if (found := _first_not_finite(array[rows])) is not None:
+                at = (int(rows[found[0]]), *found[1:])
+                return f"{name}[{', '.join(map(str, at))}] is {array[at]}"
+        return None
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that must be the same in a run that is resumed.
@@ -425,7 +425,7 @@ class BatchIterator:
             except StopIteration:
                 self._check_end()
                 break
-            name = f"batch {self._next} of epoch {self._epoch}"
+            name = f"batch {self._next + 1} of epoch {self._epoch + 1}"
             self._next += 1
             found.append(self._checked(name, batch))
         if not found:
@@ -437,7 +437,7 @@ class BatchIterator:
         return Piece(x, t, weight, None, max(len(x) for x, *_ in found), self.accumulate, len(found))
 
     def not_finite(self, batch: int, count: int) -> str | None:
-        """Return the first value of x in the last piece that is not finite, as a message shows it.
+        """Return the first value of x or t in the last piece that is not finite, as a message shows it.
 
         Parameters
         ----------
@@ -451,19 +451,22 @@ class BatchIterator:
         str or None
             None where all are finite.
         """
-        x = self._last[0]
-        found = np.argwhere(~np.isfinite(x)).tolist()
-        return f"x{found[0]} of it is {x[tuple(found[0])]}" if found else None
+        of = "of it" if self.accumulate == 1 else "of the rows of its step"
+        x, t, _ = self._last
+        for name, array in (("x", x), ("t", t)):
+            if (found := _first_not_finite(array)) is not None:
+                return f"{name}{list(found)} {of} is {array[found]}"
+        return None
 
     def _check_end(self) -> None:
         if self.steps_per_epoch is not None:
             raise ValueError(
-                f"batches ended after {self._next} of {self.steps_per_epoch} batches of epoch {self._epoch}, which "
+                f"batches ended after {self._next} of {self.steps_per_epoch} batches of epoch {self._epoch + 1}, which "
                 "steps_per_epoch asks for"
             )
         if self._next == 0:
             again = "" if self._epoch == 0 else ": give a list, or a function of the epoch that gives a new iterator"
-            raise ValueError(f"batches gave no batch in epoch {self._epoch}{again}")
+            raise ValueError(f"batches gave no batch in epoch {self._epoch + 1}{again}")
 
     def _checked(self, name: str, batch: Any) -> Batch:
         if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
@@ -478,6 +481,12 @@ class BatchIterator:
         if self.by_class is not None:
             weight = _times(weight, _factors(self.net, t, self.by_class, f"t of {name}"))
         return x, t, None if weight is None else np.ascontiguousarray(weight)
+
+
+def _first_not_finite(values: Array) -> tuple[int, ...] | None:
+    """Return the place of the first element that is infinite or NaN."""
+    found = np.argwhere(~np.isfinite(values))
+    return tuple(map(int, found[0])) if len(found) else None
 
 
 def _joined(batches: list[Batch]) -> Batch:
