@@ -32,7 +32,7 @@ Call = Callable[[], Any]
 def epoch(x: Any, t: np.ndarray[Any, Any], net: fastbp.Network, batch: int) -> Call:
     """Return a call that trains for an epoch, in an order, from where it is."""
     engine, table, out = net._whole.engine, net._whole.table, net._whole.out
-    update = fastbp.SGD(lr=RATE).compiled_for(net, net.gradients.flat)
+    update = fastbp.SGD(lr=RATE)._compiled_for(net, net.gradients.flat)
     order, progress = np.random.default_rng(1).permutation(len(t)), np.zeros(3)
     return lambda: engine.train_epoch(x, t, None, order, batch, table, out, update, progress)
 

@@ -3,19 +3,22 @@
 A. Arrays that the compiled half has pointers to are never replaced: what is assigned to one of them by name is written
    into it (`ArrayDict`, `ArrayTuple`, `write`).
 B. What an object was made with stands from then on (`SetOnce`): plans, buffers and checks follow from it.
-C. What else cannot change is a `fixed` property, whose message says what to do instead.
+C. Settings that are read at each use stay writable, each with its check (`Checked`).
+D. What else cannot change is a `fixed` property, whose message says what to do instead.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ArrayDict", "ArrayList", "ArrayTuple", "SetOnce", "fixed", "write"]
+from fastbp._names import unknown
+
+__all__ = ["ArrayDict", "ArrayList", "ArrayTuple", "Checked", "SetOnce", "fixed", "write"]
 
 OURS = "fastbp."
 
@@ -172,10 +175,10 @@ else:
             refuse(made, self.name)
 
 
-def refuse(made: Any, name: str) -> NoReturn:
+def refuse(made: Any, name: str, cure: str = "") -> NoReturn:
     """Raise what an assignment to a fixed attribute gets."""
     cls = type(made).__name__
-    cure = getattr(made, "_cures", {}).get(name, f"make another {cls}")
+    cure = cure or getattr(made, "_cures", {}).get(name, f"make another {cls}")
     raise AttributeError(f"{name} of {cls} cannot be changed: {cure}")
 
 
@@ -186,10 +189,47 @@ class SetOnce:
     _constants: ClassVar[tuple[str, ...]] = ()  # attributes of the class that no object has for itself
     _cures: ClassVar[dict[str, str]] = {}  # what to do instead, by attribute
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in self._constants or (name in vars(self) and name in _settings(type(self))):
-            refuse(self, name)
-        object.__setattr__(self, name, value)
+    if not TYPE_CHECKING:  # a type checker would take every name
+
+        def __setattr__(self, name, value):
+            if name in self._constants or (name in vars(self) and name in _settings(type(self))):
+                refuse(self, name)
+            object.__setattr__(self, name, value)
+
+
+class Checked:
+    """Base of objects whose settings may be changed: what is assigned is checked as an argument of the constructor is.
+
+    An object of the package's own classes has no other public attributes; those of a user's class are the user's.
+    """
+
+    _checks: ClassVar[Mapping[str, Callable[[str, Any], Any]]] = {}  # by setting: returns the value to keep, or raises
+    _constants: ClassVar[tuple[str, ...]] = ()  # other attributes, which an assignment never changes
+    _cures: ClassVar[dict[str, str]] = {}  # what to do instead, by attribute
+
+    if not TYPE_CHECKING:  # a type checker would take every name
+
+        def __setattr__(self, name, value):
+            if name in self._constants:
+                refuse(self, name)
+            if name in self._checks:
+                value = self._checks[name](name, value)
+            elif not name.startswith("_") and _is_ours(type(self)):
+                self._check_known(name)
+            object.__setattr__(self, name, value)
+
+    def _check_known(self, name: str) -> None:
+        cls = type(self)
+        if isinstance(found := getattr(cls, name, None), property):
+            return
+        if found is not None:
+            refuse(self, name, "it belongs to the class")
+        settable = [n for n in dir(cls) if isinstance(found := getattr(cls, n), property) and found.fset]
+        raise AttributeError(unknown("attribute", name, [*self._checks, *settable], f" of {cls.__name__}"))
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.startswith(OURS)
 
 
 def _settings(cls: type) -> frozenset[str]:
@@ -198,7 +238,7 @@ def _settings(cls: type) -> frozenset[str]:
     if known is None:
         found: set[str] = set()
         for base in cls.__mro__:
-            if base.__module__.startswith(OURS):
+            if _is_ours(base):
                 found |= set(vars(base).get("_given", ()))
                 if "__init__" in vars(base):
                     found |= set(inspect.signature(base.__init__).parameters) - {"self"}  # type: ignore[misc]

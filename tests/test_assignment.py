@@ -12,8 +12,10 @@ import pytest
 from helpers import assert_same_bits
 
 import fastbp
-from fastbp import losses, units
+from fastbp import losses, schedules, training, units
 from fastbp._assign import ArrayDict
+from fastbp.optim import averages
+from fastbp.reference import OPTIMIZERS
 
 X, T = np.ones((4, 2)), np.array([0, 1, 1, 0])
 
@@ -76,19 +78,61 @@ for _name in losses.__all__:
             MADE[_name] = _cls
 MADE["LossSum"] = lambda: losses.LossSum([(1.0, fastbp.MSE()), (2.0, fastbp.Huber())])
 
+
+def made_class(cls: type, *arguments: Any) -> Callable[[], Any]:
+    return lambda: cls(*arguments)
+
+
+# Optimizers, schedules, averages, and what training takes and returns; with the arguments that some need.
+ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "BatchInfo": (0, 2, 3, 128, 0.5),
+    "Checkpoint": (None, {}),
+    "Constant": (0.1,),
+    "Cosine": (0.1, 10),
+    "Exponential": (0.1, 0.5),
+    "InverseScaling": (0.1,),
+    "Metric": ("worst", max),
+    "OneCycle": (0.1, 10),
+    "Polynomial": (0.1, 10),
+    "ReduceOnPlateau": (0.1,),
+    "StepDecay": (0.1, 10),
+    "WarmUp": (0.1, 10),
+}
+FOR_USERS = {"Average", "Callback", "Schedule"}  # bases without attributes
+RULES = {rule.unit: getattr(fastbp, rule.unit) for rule in OPTIMIZERS.values()}
+SETTINGS = {  # of what is no optimizer of the table: another value of each
+    "LBFGSB": {"max_iter": 3, "max_fun": 3, "tolerance_grad": 1.0, "tolerance_change": 0.5, "history_size": 1},
+    "EMA": {"decay": 0.5},
+    "SWA": {"start": 3, "every": 2},
+    "EarlyStopping": {"patience": 2, "min_delta": 0.1},
+}
+OTHERS: dict[str, type] = RULES | {"LBFGSB": fastbp.LBFGSB, "OptimizerState": fastbp.optimizers.OptimizerState}
+for _module in (schedules, averages, training):
+    for _name in set(_module.__all__) - FOR_USERS:
+        if isinstance(_cls := getattr(_module, _name), type) and not issubclass(_cls, Exception):
+            OTHERS[_name] = _cls
+MADE |= {name: made_class(cls, *ARGUMENTS.get(name, ())) for name, cls in OTHERS.items()}
+
 # What may be assigned, and the tests beside this one that see the effect.
 WRITABLE = {
     "MLP": {"flat_parameters", "metadata", "parameters", "seed", "state", "steps"},
     "Network": {"flat_parameters", "metadata", "parameters", "seed", "state", "steps"},
     "Gradients": {"flat"},
+    # A record: it is what is written into it.
+    "History": {"best_epoch", "loss", "metrics", "seconds", "steps", "stopped", "unfinished", "val_loss"},
+    "OptimizerState": {"arrays", "carried", "step"},
+}
+WRITABLE |= {name: set(values) for name, values in SETTINGS.items()}
+WRITABLE |= {
+    rule.unit: {"clip_norm", "clip_value", *(hyper.name for hyper in rule.hyper)} for rule in OPTIMIZERS.values()
 }
 OF_A_UNIT = {"bias", "gradients", "parameters", "scale", "shift", "slope", "state", "table", "weight"}
 OF_A_LONE_UNIT = OF_A_UNIT | {"dtype", "seed", "steps", "stream", "training"}
 
 
 def writable(label: str) -> set[str]:
-    if label in WRITABLE:
-        return WRITABLE[label]
+    if label in WRITABLE or label in OTHERS:
+        return WRITABLE.get(label, set())
     return OF_A_UNIT if label.endswith("in a network") else OF_A_LONE_UNIT
 
 
@@ -98,7 +142,7 @@ def attributes(made: Any) -> list[str]:
     for name in dir(made):
         if not name.startswith("_"):
             try:
-                is_method = callable(getattr(made, name)) and name not in vars(made)
+                is_method = callable(getattr(made, name)) and name not in getattr(made, "__dict__", ())
             except (AttributeError, RuntimeError):
                 is_method = False
             if not is_method or name in ("rule", "tangent_rule"):
@@ -121,6 +165,15 @@ def test_other_attributes_raise(label: str) -> None:
             pytest.fail(f"{label}.{name} has been assigned, and nobody knows with what effect")
 
 
+@pytest.mark.parametrize("label", OTHERS)
+def test_unknown_attributes_raise(label: str) -> None:
+    made = MADE[label]()
+    known = sorted(writable(label)) or ["anything"]
+    for name in ("learning_rate", f"{known[0]}x", "update", "observe"):
+        with pytest.raises(AttributeError, match=name):
+            setattr(made, name, 1)
+
+
 UNITS = [label for label in MADE if isinstance(getattr(units, label.split(" ")[0], None), type)]
 
 
@@ -140,6 +193,160 @@ def test_what_a_unit_is_assigned_is_in_its_arrays(label: str) -> None:
             assert getattr(made, name) is arrays and made.parameters[name] is arrays and (arrays == 1.5).all()
             with pytest.raises(ValueError, match="has shape"):
                 setattr(made, name, np.ones((9, 9), arrays.dtype))
+
+
+# ---- optimizers, averages, early stopping ----------------------------------------------------------------------------
+
+# Another value than the default, by the check of the table.
+OF_A_KIND = {
+    "rate": 0.25,
+    "positive": 0.5,
+    "not_negative": 0.125,
+    "number": 0.25,
+    "fraction": 0.25,
+    "flag": True,
+    "betas": (0.5, 0.25),
+}
+HYPER = [(rule.unit, hyper.name, OF_A_KIND[hyper.check]) for rule in OPTIMIZERS.values() for hyper in rule.hyper]
+HYPER += [(unit, name, 0.01) for unit in RULES for name in ("clip_value", "clip_norm")]
+
+
+def needed(unit: str, name: str) -> dict[str, Any]:
+    """What the setting needs to have an effect."""
+    rule = next(rule for rule in OPTIMIZERS.values() if rule.unit == unit)
+    names = {hyper.name for hyper in rule.hyper}
+    if name == "decoupled_weight_decay":
+        return {"weight_decay": 0.5}
+    return {"momentum": 0.5} if "momentum" in names and name in ("dampening", "nesterov", "lr_inside") else {}
+
+
+@pytest.mark.parametrize(("unit", "name", "value"), HYPER)
+@pytest.mark.parametrize("in_group", [False, True])
+def test_what_an_optimizer_is_assigned_is_in_the_next_steps(unit: str, name: str, value: Any, in_group: bool) -> None:
+    if in_group and name.startswith("clip"):
+        return  # not of a group
+
+    def after(change: Callable[[Any, fastbp.Network], Any]) -> np.ndarray:
+        settings = needed(unit, name)
+        groups = [{"match": "*.weight", name: getattr(RULES[unit](), name)}] if in_group else None
+        net, optimizer = net_of(), RULES[unit](lr=0.125, **settings, groups=groups)
+        net.train_step(X, T, optimizer)
+        optimizer = change(optimizer, net)
+        for i in range(8):
+            x = np.sin(np.arange(8.0) + 3 * i).reshape(4, 2)
+            net.train_step(x, T, optimizer)
+        return net.flat_parameters.copy()
+
+    def assigned(optimizer: Any, net: fastbp.Network) -> Any:
+        if in_group:
+            optimizer.groups[0][name] = value
+        else:
+            setattr(optimizer, name, value)
+        return optimizer
+
+    def made_anew(optimizer: Any, net: fastbp.Network) -> Any:
+        options = {"lr": 0.125, **needed(unit, name)} | ({} if in_group else {name: value})
+        other = RULES[unit](**options, groups=[{"match": "*.weight", name: value}] if in_group else None)
+        mine, theirs = other.state_for(net), optimizer.state_for(net)
+        mine.step, mine.carried = theirs.step, theirs.carried
+        mine.arrays.update({name: values for name, values in theirs.arrays.items() if name in mine.arrays})
+        return other
+
+    found = after(assigned)
+    assert_same_bits(found, after(made_anew))
+    if name != "initial_accumulator_value":  # of a state that begins
+        assert (found != after(lambda optimizer, net: optimizer)).any()
+
+
+def outcome(label: str, made: Any) -> Any:
+    """What depends on the settings."""
+    net, x = net_of(), np.linspace(-1, 1, 8)[:, None] * [1.0, -0.5]
+    t = np.arange(8) // 4
+    if label == "LBFGSB":
+        net.train_step(x, t, made)
+    elif label == "EarlyStopping":
+        options = {"epochs": 30, "batch_size": 4, "validation_fraction": 0.25, "early_stopping": made}
+        return fastbp.train(net, x, t, optimizer=fastbp.SGD(lr=0.1), **options).val_loss
+    else:
+        fastbp.train(net, x, t, optimizer=fastbp.SGD(lr=1.0), epochs=4, batch_size=4, average=made)
+        made.apply(net)
+    return net.flat_parameters.copy()
+
+
+@pytest.mark.parametrize(("label", "name"), [(label, name) for label, values in SETTINGS.items() for name in values])
+def test_a_setting_that_is_assigned_is_as_one_that_is_given(label: str, name: str) -> None:
+    cls, value = OTHERS[label], SETTINGS[label][name]
+    made = cls()
+    setattr(made, name, value)
+    assert getattr(made, name) == value and repr(made) == repr(cls(**{name: value}))
+    found = outcome(label, made)
+    np.testing.assert_array_equal(found, outcome(label, cls(**{name: value})))
+    assert not np.array_equal(found, outcome(label, cls()))
+
+
+@pytest.mark.parametrize("label", [*RULES, *SETTINGS, "OptimizerState"])
+def test_settings_are_checked(label: str) -> None:
+    made = MADE[label]()
+    for name in writable(label):
+        before = getattr(made, name)
+        for nonsense in ("much", -1, object()):
+            if (name, nonsense) != ("dampening", -1) and (name, nonsense) != ("carried", -1):  # any number
+                with pytest.raises((TypeError, ValueError), match=name):
+                    setattr(made, name, nonsense)
+        assert getattr(made, name) is before
+
+
+def test_a_group_keeps_its_pattern_and_checks_its_settings() -> None:
+    optimizer = fastbp.SGD(lr=0.5, groups=[{"match": "*.bias", "lr": 0.25}])
+    (group,) = optimizer.groups
+    for name, value, message in (
+        ("lr", -1, r"lr must be finite and at least 0, got -1"),
+        ("match", "*", "match of a group cannot be changed: make another optimizer"),
+        ("learning_rate", 1, r"groups\[0\]: unknown hyper-parameter 'learning_rate', did you mean 'lr'"),
+        ("nesterov", True, r"groups\[0\]: nesterov=True needs momentum > 0"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            group[name] = value
+    with pytest.raises(TypeError, match="lr of a group cannot be removed"):
+        del group["lr"]
+    assert group == {"match": "*.bias", "lr": 0.25} and copy.deepcopy(group) == dict(group)
+    group["momentum"] = 0.5
+    assert fastbp.SGD(lr=0.5, groups=optimizer.groups).groups == optimizer.groups == (dict(group),)
+
+
+def test_the_count_of_steps_is_what_the_next_one_follows() -> None:
+    found = []
+    for step in (0, 9):
+        net, optimizer = net_of(), fastbp.SGD(lr=lambda step: 1.0 / step)
+        optimizer.state_for(net).step = step
+        net.train_step(X, T, optimizer)
+        assert optimizer.state_for(net).step == step + 1
+        found.append(net.flat_parameters - net_of().flat_parameters)
+    np.testing.assert_allclose(found[0], 10 * found[1], rtol=1e-10)
+
+
+def test_optimizers_of_ones_own_keep_attributes_of_their_own() -> None:
+    class Own(fastbp.SGD):
+        def __init__(self) -> None:
+            super().__init__(lr=0.5)
+            self.seen = 0
+
+    own = Own()
+    own.seen += 1
+    assert copy.copy(own).seen == 1
+    with pytest.raises(AttributeError, match="state_names of Own cannot be changed: it belongs to the class"):
+        own.state_names = ("a",)  # type: ignore[misc]
+    with pytest.raises(ValueError, match="lr must be finite and at least 0, got -1"):
+        own.lr = -1
+
+
+def test_a_state_with_a_wrong_setting_changes_nothing() -> None:
+    net, optimizer = net_of(), fastbp.LBFGSB()
+    state = optimizer.get_state(net) | {"step": 3}
+    for wrong in (-1, "many"):
+        with pytest.raises((TypeError, ValueError), match="max_iter"):
+            optimizer.set_state(net, state | {"setting.max_iter": wrong})
+    assert (optimizer.max_iter, optimizer.state_for(net).step) == (200, 0)
 
 
 # ---- networks --------------------------------------------------------------------------------------------------------

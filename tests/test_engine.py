@@ -364,7 +364,7 @@ from fastbp import _engine
 for density in (0.2, 0.02):
     net, (x, t, dy) = fastbp.MLP([300, 40, 10], seed=0), made(500, 300, 10)
     rows = _engine.SparseRows.from_dense(x * (rng.random(x.shape) < density))
-    update, progress = fastbp.Adam().compiled_for(net, net.gradients.flat), np.zeros(3)
+    update, progress = fastbp.Adam()._compiled_for(net, net.gradients.flat), np.zeros(3)
     orders = itertools.cycle([rng.permutation(500) for _ in range(20)])
     def epoch(net=net, rows=rows, t=t, update=update, progress=progress, orders=orders):
         whole = net._whole

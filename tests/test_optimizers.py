@@ -85,7 +85,7 @@ def make(case, **more):
 def numpy_step(optimizer, w, gradient):
     """By the reference implementation."""
     state = optimizer.state_for(w)
-    arrays, step = optimizer.state_arrays(state, w), state.step + 1
+    arrays, step = optimizer._state_arrays(state, w), state.step + 1
     options = {hyper.name: getattr(optimizer, hyper.name) for hyper in optimizer.rule.hyper}
     options |= {"step": step, "lr": optimizer.rate(step)}
     if optimizer.rule.carried:
@@ -98,7 +98,7 @@ def numpy_step(optimizer, w, gradient):
 def compiled_step(optimizer, w, gradient):
     """What the engine does in a step, at its smallest."""
     state = optimizer.state_for(w)
-    arrays, step = optimizer.state_arrays(state, w), state.step + 1
+    arrays, step = optimizer._state_arrays(state, w), state.step + 1
     hyper = optimizer.hyperparameters(step)
     state.carried[0] = _engine.optimizer_update(
         *(optimizer.kind, w, gradient, arrays, hyper, step, state.carried[0]),
@@ -494,12 +494,12 @@ def test_the_engine_gets_the_arrays_it_uses():
     net = FlatNetwork()
     sgd, adam = SGD(), Adam()
     state = sgd.state_for(net)
-    assert sgd.state_arrays(state, net.flat_parameters) == [None]
+    assert sgd._state_arrays(state, net.flat_parameters) == [None]
     assert state.arrays == {}
     sgd.momentum = 0.5
-    assert sgd.state_arrays(state, net.flat_parameters)[0] is state.arrays["velocity"]
+    assert sgd._state_arrays(state, net.flat_parameters)[0] is state.arrays["velocity"]
     state = adam.state_for(net)
-    m, v, v_max = adam.state_arrays(state, net.flat_parameters)
+    m, v, v_max = adam._state_arrays(state, net.flat_parameters)
     assert (m is state.arrays["m"], v is state.arrays["v"], v_max) == (True, True, None)
 
 
@@ -652,8 +652,8 @@ def test_state_for_other_objects_raises():
 def test_every_setting_can_be_read_and_set_again(rule):
     optimizer = RULES[rule.unit]()
     for hyper in rule.hyper:
-        value, version = getattr(optimizer, hyper.name), optimizer.version
+        value, version = getattr(optimizer, hyper.name), optimizer._version
         assert value == (0.1 if hyper.name == "lr" and hyper.default is None else hyper.default)
         setattr(optimizer, hyper.name, value)
         assert getattr(optimizer, hyper.name) == value
-        assert optimizer.version > version  # the engine is handed the settings anew
+        assert optimizer._version > version  # the engine is handed the settings anew

@@ -809,7 +809,7 @@ class NetworkCore(Freezing):
             self._check_owner()
         flat = self._gradients.flat
         if accumulate > 1 or average is not None:
-            return optimizer.compiled_for(
+            return optimizer._compiled_for(
                 self,
                 flat,
                 steps=steps,
@@ -822,15 +822,15 @@ class NetworkCore(Freezing):
         if (
             made is None
             or made.optimizer() is not optimizer
-            or made[1:4] != (optimizer.version, penalized, penalty_per_batch)
+            or made[1:4] != (optimizer._version, penalized, penalty_per_batch)
         ):
-            update = optimizer.compiled_for(
+            update = optimizer._compiled_for(
                 self, flat, steps=steps, penalized=penalized, penalty_per_batch=penalty_per_batch
             )
             self._update_made = MadeUpdate(
-                weakref.ref(optimizer), optimizer.version, penalized, penalty_per_batch, update, optimizer.moves
+                weakref.ref(optimizer), optimizer._version, penalized, penalty_per_batch, update, optimizer._moves
             )
             return update
-        if made.moves and (rates := optimizer.rates(optimizer.state_for(self).step + 1, steps)) is not None:
+        if made.moves and (rates := optimizer._rates(optimizer.state_for(self).step + 1, steps)) is not None:
             made.update.follow(rates)
         return made.update

@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp import _engine
+from fastbp import _validate as check
 from fastbp._assign import ArrayDict, fixed, write
 
 Array = NDArray[Any]
 Like = tuple[tuple[int, ...], np.dtype[Any]]  # shape and dtype
 T = TypeVar("T")
+
+MOST_STEPS = 2**62  # that a state may have made
 
 
 class ArrayStep(NamedTuple):
@@ -45,7 +48,7 @@ class OptimizerState:
         Of the network's parameters, in their order; None before a network was seen.
     """
 
-    __slots__ = ("_arrays", "_carried", "_layout", "_made", "step")
+    __slots__ = ("_arrays", "_carried", "_layout", "_made", "_step")
     _cures: ClassVar[dict[str, str]] = {"layout": "it follows from the network and the groups"}
 
     def __init__(
@@ -60,6 +63,15 @@ class OptimizerState:
         self._carried = np.zeros(1) if carried is None else carried
         self._layout = layout
         self._made: ArrayStep | None = None
+
+    @property
+    def step(self) -> int:
+        return self._step
+
+    @step.setter
+    def step(self, value: int) -> None:
+        # The engine writes `_step`, without the check.
+        self._step = check.integer("step", value, 0, MOST_STEPS)
 
     @property
     def arrays(self) -> ArrayDict:

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastbp import _validate as check
+from fastbp._assign import Checked
 from fastbp.optim._state import StateRegistry
 from fastbp.units.norms import BatchNorm
 
@@ -77,7 +79,7 @@ class AverageState:
         self.statistics: dict[str, Array] = {}
 
 
-class Average:
+class Average(Checked):
     """Base of the averages of parameters.
 
     A subclass writes ``share(taken)``: the parameters' share in the average after so many others, 1 at first; and
@@ -389,9 +391,11 @@ class EMA(Average):
     >>> average.apply(net)
     """
 
+    _checks: ClassVar[Mapping[str, Any]] = {"decay": partial(check.real, at_least=0, below=1)}
+
     def __init__(self, decay: float = 0.999) -> None:
         super().__init__()
-        self.decay = check.real("decay", decay, at_least=0, below=1)
+        self.decay = decay
 
     def share(self, taken: int) -> float:
         """Return 1 - decay; 1 at first."""
@@ -423,9 +427,11 @@ class SWA(Average):
     >>> average.apply(net)
     """
 
+    _checks: ClassVar[Mapping[str, Any]] = {"start": check.integer, "every": check.integer}
+
     def __init__(self, start: int = 1, every: int = 1) -> None:
         super().__init__()
-        self.start, self.every = check.integer("start", start), check.integer("every", every)
+        self.start, self.every = start, every
 
     def takes(self, step: int) -> bool:
         """Return whether it is step ``start``, or a multiple of ``every`` steps later."""

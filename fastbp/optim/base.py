@@ -3,7 +3,7 @@
 A. An optimizer object holds hyper-parameters, checked when they are set, and for each network it has served the state
    of its rule: flat arrays of the network's dtype, in the order of `Network.flat_parameters`, and a count of steps.
 B. The classes of the table `fastbp.reference.OPTIMIZERS` are in `made.py`. Their rules are carried out by the engine,
-   in compiled code, which `compiled_for` hands all that it needs. `update` is the same step, in the same code, on a
+   in compiled code, which `_compiled_for` hands all that it needs. `update` is the same step, in the same code, on a
    program's own arrays (`_arrays.py`).
 C. An optimizer of the user's own derives from `Optimizer` and writes `update`; training then calls that.
 D. The state belongs to a piece of memory, not to a Python object: a network, its `flat_parameters` and a view made of
@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 
 from fastbp import _engine
 from fastbp import _validate as check
-from fastbp._assign import ArrayDict
+from fastbp._assign import ArrayDict, Checked, fixed
 from fastbp._names import likely, unknown
 from fastbp.optim._arrays import Several, check_apart, checked_keys, checked_pairs, checked_parameter, names_of
+from fastbp.optim._groups import Group
 from fastbp.optim._rates import Schedule, checked_rate, rate_at, rates_of
-from fastbp.optim._state import ArrayStep, Like, OptimizerState, StateRegistry, linear_weights, ranges
+from fastbp.optim._state import MOST_STEPS, ArrayStep, Like, OptimizerState, StateRegistry, linear_weights, ranges
 from fastbp.reference import OPTIMIZERS, OptimizerRule
 
 __all__ = ["Optimizer", "OptimizerState", "RuleOptimizer"]
@@ -87,7 +88,7 @@ def _check_together(rule: OptimizerRule, values: Values, where: str = "") -> Non
 # ---- state -----------------------------------------------------------------------------------------------------------
 
 
-class Optimizer:
+class Optimizer(Checked):
     """Base of all optimizers, and of your own.
 
     A subclass writes ``update(parameters, gradients)``, which changes ``parameters`` in place; `Network.train_step` and
@@ -133,6 +134,8 @@ class Optimizer:
     makes_whole_steps: ClassVar[bool] = False
     wants_all_rows: ClassVar[bool] = False
 
+    _constants: ClassVar[tuple[str, ...]] = ("kind", "rule", "state_names", "makes_whole_steps", "wants_all_rows")
+    _cures: ClassVar[dict[str, str]] = dict.fromkeys(_constants, "it belongs to the class")
     _states: StateRegistry[OptimizerState]
     _own: Several | None
     _updating: _engine.CallLock
@@ -273,7 +276,7 @@ class Optimizer:
         """
         arrays = self.check_state(net, state)
         mine = self.state_for(net)
-        mine.step = check.integer("step", state["step"], 0)
+        mine.step = state["step"]
         mine._arrays = ArrayDict({name: np.array(array) for name, array in arrays.items()}, "arrays")
         mine._made = None
         for name, schedule in self._schedules().items():
@@ -319,6 +322,9 @@ class Optimizer:
             copy.deepcopy(schedule).set_state(net, _below(f"schedule.{name}.", state))
         if unknown := set(_below("setting.", state)) - set(self._settings()):
             raise ValueError(f"the state has settings that this optimizer has not: {', '.join(sorted(unknown))}")
+        for name, value in _below("setting.", state).items():
+            if name in self._checks:
+                self._checks[name](name, value)
         return arrays
 
     def _likes_of(self, net: Any) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
@@ -334,8 +340,6 @@ def _checks_nothing(self: Optimizer, net: Any, state: Mapping[str, Any]) -> dict
 
 # ---- optimizers of the table -----------------------------------------------------------------------------------------
 
-
-MOST_STEPS = 2**62  # that a state may have made
 
 _EXTRAS = ("groups", "clip_value", "clip_norm")  # keywords of every rule
 
@@ -354,11 +358,10 @@ class RuleOptimizer(Optimizer):
     ----------
     rule : fastbp.reference.OptimizerRule
         The optimizer's entry in the table.
-    version : int
-        Another one after each change: what was made for the engine before is out of date then.
     """
 
     rule: ClassVar[OptimizerRule]
+    _version = 0  # another one after each change: what was made for the engine before is out of date then
 
     def __init__(self, *args: Any, **options: Any) -> None:
         names = [hyper.name for hyper in self.rule.hyper]
@@ -370,7 +373,6 @@ class RuleOptimizer(Optimizer):
         self._groups = self._checked_groups(extras["groups"])
         self._clip_value = _clip("clip_value", extras["clip_value"])
         self._clip_norm = _clip("clip_norm", extras["clip_norm"])
-        self.version = 0
 
     def _checked(self, options: Mapping[str, Any], where: str) -> Values:
         known = {hyper.name: hyper.check for hyper in self.rule.hyper}
@@ -398,19 +400,28 @@ class RuleOptimizer(Optimizer):
 
     # ---- settings
 
-    def _set(self, name: str, value: Any) -> None:
-        """Change a hyper-parameter, or nothing."""
-        values = {**self._values, **self._checked({name: value}, "")}
+    def _set(self, name: str, value: Any, group: int | None = None) -> None:
+        """Change a hyper-parameter, everywhere or of a group; or nothing."""
+        checked = self._checked({name: value}, "" if group is None else f"groups[{group}]: ")
+        values, groups = self._values if group is not None else {**self._values, **checked}, list(self._groups)
+        if group is not None:
+            groups[group] = groups[group][0], {**groups[group][1], **checked}
         _check_together(self.rule, values)
-        for i, (_, own) in enumerate(self._groups):
+        for i, (_, own) in enumerate(groups):
             _check_together(self.rule, {**values, **own}, f"groups[{i}]: ")
-        self._values = values
-        self.version += 1
+        self._values, self._groups = values, tuple(groups)
+        self._version += 1
 
-    @property
-    def groups(self) -> list[dict[str, Any]]:
-        """Hyper-parameters of some parameters, as given; a copy."""
-        return [{"match": match, **values} for match, values in self._groups]
+    @fixed
+    def groups(self) -> tuple[Group, ...]:
+        """Hyper-parameters of some parameters, by name: ``optimizer.groups[0]["lr"] = 0.01`` takes effect."""
+        return tuple(
+            Group(partial(self._shown_group, i), partial(self._set, group=i)) for i in range(len(self._groups))
+        )
+
+    def _shown_group(self, i: int) -> Values:
+        match, values = self._groups[i]
+        return {"match": match, **values}
 
     @property
     def clip_value(self) -> float | None:
@@ -420,7 +431,7 @@ class RuleOptimizer(Optimizer):
     @clip_value.setter
     def clip_value(self, value: float | None) -> None:
         self._clip_value = _clip("clip_value", value)
-        self.version += 1
+        self._version += 1
 
     @property
     def clip_norm(self) -> float | None:
@@ -430,11 +441,11 @@ class RuleOptimizer(Optimizer):
     @clip_norm.setter
     def clip_norm(self, value: float | None) -> None:
         self._clip_norm = _clip("clip_norm", value)
-        self.version += 1
+        self._version += 1
 
     def __repr__(self) -> str:
         shown = dict(self._values)
-        given = {"groups": self.groups, "clip_value": self._clip_value, "clip_norm": self._clip_norm}
+        given = {"groups": list(self.groups), "clip_value": self._clip_value, "clip_norm": self._clip_norm}
         shown.update({name: value for name, value in given.items() if value})
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
@@ -545,7 +556,7 @@ class RuleOptimizer(Optimizer):
         found = (i for i, (match, _) in enumerate(self._groups) if fnmatchcase(name, match))
         return next(found, len(self._groups))
 
-    def state_arrays(self, state: OptimizerState, flat: Array) -> list[Array | None]:
+    def _state_arrays(self, state: OptimizerState, flat: Array) -> list[Array | None]:
         """Return the state arrays as the engine's rule takes them.
 
         Parameters
@@ -587,7 +598,7 @@ class RuleOptimizer(Optimizer):
         self.state_for(net).carried[...] = np.array(state["carried"], float)
         self._values, self._groups = self._values_in(state)
         self._clip_value, self._clip_norm = self._clips_in(state)
-        self.version += 1
+        self._version += 1
 
     def check_state(self, net: Any, state: Mapping[str, Any]) -> dict[str, Array]:
         arrays = super().check_state(net, state)
@@ -637,7 +648,7 @@ class RuleOptimizer(Optimizer):
 
     # ---- steps
 
-    def compiled_for(
+    def _compiled_for(
         self,
         net: Any,
         gradients: Array,
@@ -670,7 +681,7 @@ class RuleOptimizer(Optimizer):
         Returns
         -------
         Update
-            The engine's update; out of date when ``version`` has changed.
+            The engine's update; out of date when ``_version`` has changed.
         """
         state = self.state_for(net)
         assert state.layout is not None
@@ -681,11 +692,11 @@ class RuleOptimizer(Optimizer):
             gradients,
             _parts(state.layout, net.l1, net.l2, [name in net.frozen for name in net.parameters]),
             self.kind,
-            self.state_arrays(state, flat),
+            self._state_arrays(state, flat),
             self._numbers_of_groups(),
             state.carried,
             state,
-            rates=self.rates(first, steps),
+            rates=self._rates(first, steps),
             limit=math.inf if self._clip_value is None else self._clip_value,
             clip_norm=self._clip_norm or 0.0,
             penalized=penalized,
@@ -699,14 +710,14 @@ class RuleOptimizer(Optimizer):
     @property
     def _remembers(self) -> bool:
         """Whether a step follows from the steps before."""
-        return bool(self._used()) or self.moves
+        return bool(self._used()) or self._moves
 
     @property
-    def moves(self) -> bool:
+    def _moves(self) -> bool:
         """Whether some learning rate changes with the step."""
         return any(callable(self._values_of(group)["lr"]) for group in range(len(self._groups) + 1))
 
-    def rates(self, first: int, steps: int) -> NDArray[np.float64] | None:
+    def _rates(self, first: int, steps: int) -> NDArray[np.float64] | None:
         """Return the learning rate of each of so many steps and each group.
 
         Parameters
@@ -721,7 +732,7 @@ class RuleOptimizer(Optimizer):
         ndarray of float64, shape (steps, groups + 1), or None
             None where no learning rate changes with the step.
         """
-        if not self.moves:
+        if not self._moves:
             return None
         rates = [self._values_of(group)["lr"] for group in range(len(self._groups) + 1)]
         return np.ascontiguousarray(np.stack([rates_of(rate, first, steps) for rate in rates], axis=1))
@@ -761,7 +772,7 @@ class RuleOptimizer(Optimizer):
             return
         state = self._states.known(parameters)
         made = None if state is None else state._made
-        if state is None or made is None or made.version != self.version or self._groups:
+        if state is None or made is None or made.version != self._version or self._groups:
             self._update_one(parameters, gradients)
         elif made.moves or not made.update.apply((parameters,), (gradients,)):
             self._step(state, made, (parameters,), (gradients,), lambda what: [what])
@@ -773,7 +784,7 @@ class RuleOptimizer(Optimizer):
                 own = self._begin_several(parameters, gradients)
         arrays = own.in_order("parameters", parameters), own.in_order("gradients", gradients)
         made = own.state._made
-        if made is None or made.version != self.version:
+        if made is None or made.version != self._version:
             with self._updating:
                 made = self._step_on_several(own)
         self._step(own.state, made, *arrays, own.shown)
@@ -788,7 +799,7 @@ class RuleOptimizer(Optimizer):
                 state = begin(values, self._begin)
             pairs = self._pieces(state, parameters, gradients) if self._groups else ((parameters,), (gradients,))
             made = state._made
-            if made is None or made.version != self.version:
+            if made is None or made.version != self._version:
                 made = self._step_on_one(state, parameters, pairs[0])
         self._step(state, made, *pairs, lambda what: [what] * len(pairs[0]))
 
@@ -801,7 +812,7 @@ class RuleOptimizer(Optimizer):
         names: Callable[[str], list[str]],
     ) -> None:
         if made.moves:
-            rates = self.rates(state.step + 1, 1)
+            rates = self._rates(state.step + 1, 1)
             assert rates is not None
             made.update.follow(rates)
         if made.update.apply(parameters, gradients):
@@ -880,7 +891,7 @@ class RuleOptimizer(Optimizer):
         ]
 
     def _step_on_one(self, state: OptimizerState, parameters: Array, pieces: Sequence[Array]) -> ArrayStep:
-        arrays = self.state_arrays(state, parameters)
+        arrays = self._state_arrays(state, parameters)
         places = self._places(state) if self._groups else None
         likes = tuple((piece.shape, piece.dtype) for piece in pieces)
         if places is None:
@@ -908,7 +919,7 @@ class RuleOptimizer(Optimizer):
             limit=math.inf if self._clip_value is None else self._clip_value,
             clip_norm=self._clip_norm or 0.0,
         )
-        state._made = ArrayStep(self.version, self.moves, likes, update)
+        state._made = ArrayStep(self._version, self._moves, likes, update)
         return state._made
 
     def _numbers_of_groups(self) -> list[tuple[float, ...]]:

@@ -10,6 +10,7 @@ import importlib.util
 import math
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, NoReturn, Protocol
 
 import numpy as np
@@ -89,6 +90,13 @@ class LBFGSB(Optimizer):
 
     makes_whole_steps: ClassVar[bool] = True
     wants_all_rows: ClassVar[bool] = True
+    _checks: ClassVar[Mapping[str, Any]] = {
+        "max_iter": check.integer,
+        "max_fun": check.integer,
+        "tolerance_grad": partial(check.real, at_least=0),
+        "tolerance_change": partial(check.real, at_least=0),
+        "history_size": check.integer,
+    }
 
     def __init__(
         self,
@@ -100,15 +108,13 @@ class LBFGSB(Optimizer):
     ) -> None:
         if importlib.util.find_spec("scipy") is None:
             raise ImportError('LBFGSB needs scipy: pip install "fastbp[scipy]"')
-        self.max_iter, self.max_fun = check.integer("max_iter", max_iter), check.integer("max_fun", max_fun)
-        self.tolerance_grad = check.real("tolerance_grad", tolerance_grad, at_least=0)
-        self.tolerance_change = check.real("tolerance_change", tolerance_change, at_least=0)
-        self.history_size = check.integer("history_size", history_size)
+        self.max_iter, self.max_fun = max_iter, max_fun
+        self.tolerance_grad, self.tolerance_change = tolerance_grad, tolerance_change
+        self.history_size = history_size
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        names = ("max_iter", "max_fun", "tolerance_grad", "tolerance_change", "history_size")
         of_both = {"max_fun": state.get("max_eval"), **state}  # also of an old LBFGS, which had more
-        vars(self).update({name: of_both[name] for name in names})
+        vars(self).update({name: of_both[name] for name in self._checks})
 
     def step(self, net: Steppable, x: Any, t: ArrayLike, *, sample_weight: ArrayLike | None = None) -> float:
         """Minimise the loss, and return the one before.

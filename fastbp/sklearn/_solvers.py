@@ -140,7 +140,7 @@ class Link:
         mine.clip_value, mine.clip_norm = clips
         self.numbers = _numbers(theirs)
         self.state = mine.state_for(core.net)
-        self.mine.state_arrays(self.state, core.net.flat_parameters)
+        self.mine._state_arrays(self.state, core.net.flat_parameters)
         self.views = {name: core.views(array) for name, array in self.state.arrays.items()}
 
     @classmethod

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fastbp import _validate as check
+from fastbp._assign import Checked
 from fastbp._frozen import Frozen
 from fastbp.network import Network
 from fastbp.training._safety import all_finite
@@ -166,7 +168,7 @@ class Callback:
         """
 
 
-class EarlyStopping(Callback):
+class EarlyStopping(Checked, Callback):
     """Stop when a metric has not become better for some epochs, and go back to the best weights.
 
     Parameters
@@ -218,6 +220,19 @@ class EarlyStopping(Callback):
     True
     """
 
+    metric: str
+    mode: str
+    restore_best: bool
+    best: float | None
+    best_epoch: int | None
+    waited: int
+    _constants: ClassVar[tuple[str, ...]] = ("metric", "mode", "restore_best", "best", "best_epoch", "waited")
+    _cures: ClassVar[dict[str, str]] = dict.fromkeys(("best", "best_epoch", "waited"), "each training finds its own")
+    _checks: ClassVar[Mapping[str, Any]] = {
+        "patience": check.integer,
+        "min_delta": partial(check.real, at_least=0.0),
+    }
+
     def __init__(
         self,
         metric: str = "val_loss",
@@ -228,17 +243,13 @@ class EarlyStopping(Callback):
     ) -> None:
         if not isinstance(metric, str):
             raise TypeError(f"metric must be a name such as 'val_loss', got {metric!r}")
-        self.metric = metric
-        self.patience = check.integer("patience", patience)
-        self.min_delta = check.real("min_delta", min_delta, at_least=0.0)
-        self.mode = check.choice("mode", mode, ("auto", "min", "max"))
-        self.restore_best = check.flag("restore_best", restore_best)
+        mode = check.choice("mode", mode, ("auto", "min", "max"))
+        vars(self).update(metric=metric, mode=mode, restore_best=check.flag("restore_best", restore_best))
+        self.patience, self.min_delta = patience, min_delta
         self._forget()
 
     def _forget(self) -> None:
-        self.best: float | None = None
-        self.best_epoch: int | None = None
-        self.waited = 0
+        vars(self).update(best=None, best_epoch=None, waited=0)
         self._not_finite = 0  # of the epochs waited for: those in a row, until now, whose metric was no number
         self._sign = 1.0
         self._kept: dict[str, Any] | None = None
@@ -308,11 +319,11 @@ class EarlyStopping(Callback):
         value = {"loss": history.loss, "val_loss": history.val_loss, **history.metrics}[self.metric][-1]
         self._not_finite = 0 if math.isfinite(value) else self._not_finite + 1
         if self._is_better(value) and all_finite(net.flat_parameters):
-            self.best, self.best_epoch, self.waited = value, len(history.loss), 0
+            vars(self).update(best=value, best_epoch=len(history.loss), waited=0)
             if self.restore_best:
                 self._keep(net)
         else:
-            self.waited += 1
+            vars(self).update(waited=self.waited + 1)
         history.best_epoch = self.best_epoch
 
     def _is_better(self, value: float) -> bool:
@@ -373,9 +384,8 @@ class EarlyStopping(Callback):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take back the counters and the best weights."""
-        self.best, self.waited, self._kept = state["best"], state["waited"], state["kept"]
-        self._not_finite = state.get("not_finite", 0)
-        self.best_epoch = _best_epoch(state)
+        vars(self).update(best=state["best"], best_epoch=_best_epoch(state), waited=state["waited"])
+        self._kept, self._not_finite = state["kept"], state.get("not_finite", 0)
 
     def __repr__(self) -> str:
         shown = f"{self.metric!r}, patience={self.patience}, min_delta={self.min_delta!r}, mode={self.mode!r}"

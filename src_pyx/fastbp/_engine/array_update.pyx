@@ -293,7 +293,7 @@ cdef class ArrayUpdate:
             with nogil:
                 self.step(&session, tasks, cost)
         session_end(&session)
-        self.state.step = self.rule.step - 1
+        self.state._step = self.rule.step - 1
         return raise_pending(&session)
 
     cdef Py_ssize_t cut(self) noexcept:

@@ -126,7 +126,7 @@ cdef int fill_groups(Rule* rule, str kind, groups, cnp.ndarray carried) except -
 
 cdef int64_t take_step_number(state) except -1:
     """The number of the next step."""
-    cdef int64_t step = PyNumber_Index(state.step)      # no float, which would be cut off
+    cdef int64_t step = PyNumber_Index(state._step)     # `step` without its check
     if step < 0:
         raise ValueError(f"state.step is {step}, expected the number of the steps that were made: 0 or more")
     return step + 1
@@ -295,7 +295,7 @@ cdef class Update(Parts):
         return 0
 
     cdef int end(self) except -1:
-        self.state.step = self.rule.step - 1
+        self.state._step = self.rule.step - 1
         return 0
 
     def apply(self):
