@@ -15,9 +15,10 @@ Design
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.math cimport INFINITY, sqrt
+from libc.stdint cimport int64_t
 from libc.stdlib cimport qsort
 
-from fastbp._engine.parameters cimport checked_numbers, checked_state, fill_groups, take_step_number
+from fastbp._engine.parameters cimport checked_numbers, checked_state, fill_groups
 from fastbp._kernels.table cimport MAX_STATES, Kernels, Step, UpdateRule
 from fastbp._ops.axes cimport MAX_DIMENSIONS, Axes, add_operand, addresses, elementwise_axes, magnitude, row_of
 from fastbp._ops.plain cimport is_plain
@@ -206,12 +207,14 @@ cdef class ArrayUpdate:
 
     def apply(self, parameters, gradients, bint apart=False):
         """Make one step, in place; False, and nothing done, where the arrays need a closer look."""
+        cdef int64_t made
         self.lock.enter()
         try:
             if not self.fit(parameters, gradients) or not (apart or self.lie_apart()):
                 return False
             self.rule.rates = <double*> cnp.PyArray_DATA(<cnp.ndarray> self.rates) if self.rates is not None else NULL
-            self.rule.step = self.rule.first_step = take_step_number(self.state)
+            made = self.state._step
+            self.rule.step = self.rule.first_step = made + 1
             # --- checked
             self.run()
             return True

@@ -8,7 +8,6 @@ Design
 """
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
-from cpython.number cimport PyNumber_Index
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
 
@@ -123,13 +122,6 @@ cdef int fill_groups(Rule* rule, str kind, groups, cnp.ndarray carried) except -
             rule.groups[i].h[j] = number
         rule.groups[i].carried = <double*> cnp.PyArray_DATA(carried) + i
     return 0
-
-cdef int64_t take_step_number(state) except -1:
-    """The number of the next step."""
-    cdef int64_t step = PyNumber_Index(state._step)     # `step` without its check
-    if step < 0:
-        raise ValueError(f"state.step is {step}, expected the number of the steps that were made: 0 or more")
-    return step + 1
 
 
 cdef class Parts:
@@ -284,6 +276,7 @@ cdef class Update(Parts):
     cdef int begin(self, Py_ssize_t steps) except -1:
         """Be ready for so many steps, the first of which is the state's next."""
         cdef cnp.ndarray rates = self.rates
+        cdef int64_t made = self.state._step            # `step`, which is checked where it is set
         self.check_written()
         if rates is not None:
             self.rule.rates = <double*> cnp.PyArray_DATA(rates)
@@ -291,7 +284,7 @@ cdef class Update(Parts):
             self.steps = cnp.PyArray_DIM(rates, 0)
         if steps > min(self.steps, self.shares):
             raise ValueError(f"{steps} steps follow, but there are rates and shares for {min(self.steps, self.shares)}")
-        self.rule.step = self.rule.first_step = take_step_number(self.state)
+        self.rule.step = self.rule.first_step = made + 1
         return 0
 
     cdef int end(self) except -1:
@@ -336,10 +329,10 @@ def optimizer_update(str kind, cnp.ndarray parameters, cnp.ndarray gradients, st
 
 cdef class StepCount:
     """The state of an update alone."""
-    cdef public int64_t step
+    cdef public int64_t _step
 
     def __cinit__(self, int64_t step):
-        self.step = step
+        self._step = step
 
 
 ctypedef fused real:
