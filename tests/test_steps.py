@@ -712,7 +712,6 @@ def test_a_state_goes_on_with_the_same_bits(case: int) -> None:
     assert all(isinstance(value, np.ndarray | float | int | str) for value in state.values())
     net_copy.train_step(x, t, other)  # has a state already, and has been at work
     net_copy.flat_parameters[...] = net.flat_parameters
-    del other.train_before
     other.set_state(net_copy, state)
     for made, network in ((optimizer, net), (other, net_copy)):
         fastbp.train(network, x, t, optimizer=made, seed=1, **options)
