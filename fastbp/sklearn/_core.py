@@ -30,6 +30,7 @@ __all__ = [
     "Core",
     "check_loss",
     "fast_targets",
+    "has_outputs_of_fit",
     "hidden_units",
     "network_for",
     "own_loss",
@@ -163,6 +164,15 @@ def link_of(loss: Any) -> str | None:
         name = LOSS_SYNONYMS.get(loss, loss)
         return LOSSES[name].link if name in LOSSES else None
     return loss.rule.link if isinstance(loss, losses.RuleLoss) else None
+
+
+def has_outputs_of_fit(est: Any) -> bool:
+    """Whether ``out_activation_`` is the one that a fit sets: scikit-learn's code computes what others mean."""
+    if is_classifier(est):
+        output = "softmax" if est._label_binarizer.y_type_ == "multiclass" else "logistic"
+    else:
+        output = OUTPUTS.get(link_of(est.loss) or "identity", "identity")
+    return bool(est.out_activation_ == output)
 
 
 SKLEARN_LOSSES = frozenset({"log_loss", "squared_error", "poisson"})
@@ -313,11 +323,13 @@ def network_for(est: Any, dtype: np.dtype[Any]) -> Network:
 def blueprint(est: Any, dtype: np.dtype[Any]) -> tuple[Any, ...]:
     """Return a key that is equal for two estimators that the same network can serve."""
     shapes = tuple(coef.shape for coef in est.coefs_)
-    settings = (est.activation, est.out_activation_, est.loss, est.dropout, est.alpha, est.l1)
+    settings = (est.activation, est.loss, est.dropout, est.alpha, est.l1, est.out_activation_)
     return (
         shapes,
         dtype,
         *(tuple(one) if isinstance(one, list) else one for one in settings),
+        est.n_layers_,
+        est.n_outputs_,
         getattr(est, "label_smoothing", 0.0),
     )
 

@@ -37,6 +37,7 @@ from fastbp.sklearn._core import (
     data_loss_scale,
     dropout_shares,
     fast_targets,
+    has_outputs_of_fit,
     loss_offsets,
     targets_of,
 )
@@ -299,6 +300,8 @@ def incompatibility(est: Any, y: Array, weight: Array | None) -> str | None:
             "warm_start=True and partial_fit go on: fit sklearn.base.clone(estimator) to this y"
         )
     check_loss(est)
+    if est.n_layers_ != len(est.coefs_) + 1 or not has_outputs_of_fit(est):
+        return "n_layers_ or out_activation_ is not that of a fit"
     if weight is not None and not (np.isfinite(weight).all() and (weight >= 0).all()):
         return "a sample_weight is negative"
     if y.dtype.kind not in "biuf":
