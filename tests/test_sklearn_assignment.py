@@ -1,4 +1,4 @@
-"""What is assigned to an estimator: the next fit reads each parameter; a fitted attribute is what it is in scikit-learn."""
+"""What is assigned to an estimator: a parameter counts in the next fit, a fitted attribute as in scikit-learn."""
 
 from __future__ import annotations
 
