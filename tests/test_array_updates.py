@@ -303,7 +303,7 @@ REFUSED = {
     "a number": (1.0, 1.0, TypeError, "parameters must be a numpy array, which .*, got float"),
     "a list of lists": ([[1.0]], [np.ones(1)], TypeError, r"parameters\[0\] must be a numpy array, .*, got list"),
     "integers": ([np.ones(2, int)], [np.ones(2)], TypeError, r"parameters\[0\] has dtype int64, expected float32 or"),
-    "other bytes": ([np.ones(2, ">f8")], [np.ones(2)], TypeError, "native byte order"),
+    "other bytes": ([np.ones(2, ">f8")], [np.ones(2)], TypeError, r"parameters\[0\] has dtype >f8, expected float32"),
     "masked": ([np.ma.ones(2)], [np.ones(2)], TypeError, r"parameters\[0\] is a masked array"),
     "read-only": ([np.broadcast_to(1.0, 3)], [np.ones(3)], ValueError, r"parameters\[0\] is read-only"),
     "another shape": ([W], [W.T], ValueError, r"gradients\[0\] has shape \(3, 2\), expected \(2, 3\), that of"),
@@ -456,3 +456,96 @@ def test_adopted_arrays_are_updated_where_the_network_computes(form: Any, in_pla
         assert_allclose(values, expected, rtol=1e-12)
     if in_place:
         assert np.shares_memory(arrays[0], net.parameters["0.weight"])
+
+
+# ---- what somebody changes meanwhile ---------------------------------------------------------------------------------
+
+
+def reshaped(array: Any) -> None:
+    array.shape = (2, 6)
+
+
+def of_another_dtype(array: Any) -> None:
+    array.dtype = np.complex128
+
+
+def read_only(array: Any) -> None:
+    array.flags.writeable = False
+
+
+@pytest.mark.parametrize("change", [reshaped, of_another_dtype, read_only])
+@pytest.mark.parametrize("form", [lambda w: w, lambda w: [w], lambda w: {"w": w}], ids=["one", "list", "dict"])
+@pytest.mark.filterwarnings("ignore:Setting the (shape|dtype):DeprecationWarning")
+def test_a_state_array_that_no_longer_fits_is_refused(form: Any, change: Any) -> None:
+    w, optimizer = np.zeros(12), fastbp.Adam()
+    optimizer.update(form(w), form(np.ones(12)))
+    change(next(iter(optimizer.state_for(form(w)).arrays.values())))
+    with unchanged(w), pytest.raises(ValueError, match="a state array of the optimizer"):
+        optimizer.update(form(w), form(np.ones(12)))
+
+
+def test_what_is_carried_is_not_written_where_it_is_read_only() -> None:
+    w, optimizer = np.zeros(3), fastbp.Nadam()
+    optimizer.update(w, np.ones(3))
+    carried = optimizer.state_for(w).carried
+    carried.flags.writeable = False
+    with unchanged(w, carried), pytest.raises(ValueError, match="a state array of the optimizer is read-only"):
+        optimizer.update(w, np.ones(3))
+
+
+def test_a_list_that_another_thread_changes_keeps_its_arrays_until_the_step_is_made() -> None:
+    parameters, gradients, ended = [np.zeros(300_000)], [np.ones(300_000)], threading.Event()
+
+    def exchange() -> None:
+        while not ended.is_set():
+            gradients[0] = np.ones(300_000)
+
+    thread, optimizer = threading.Thread(target=exchange), fastbp.SGD(lr=1.0)
+    thread.start()
+    for _ in range(100):
+        optimizer.update(parameters, gradients)
+    ended.set()
+    thread.join()
+    assert_array_equal(parameters[0], -100.0)
+
+
+def test_each_step_has_its_own_rate_whatever_thread_makes_it() -> None:
+    w, made, optimizer = np.zeros(1), [], fastbp.SGD(lr=lambda step: float(step))
+
+    def work() -> None:
+        for _ in range(300):
+            try:
+                optimizer.update([w], [np.ones(1)])
+                made.append(1)
+            except RuntimeError:
+                pass
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert optimizer.state_for([w]).step == len(made)
+    assert w[0] == -len(made) * (len(made) + 1) / 2
+
+
+def test_a_first_step_that_was_not_made_binds_no_arrays() -> None:
+    optimizer = fastbp.SGD(lr=lambda step: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        optimizer.update([np.zeros(2)], [np.ones(2)])
+    optimizer.lr = 0.5
+    w = [np.zeros(3), np.zeros(4)]
+    optimizer.update(w, [np.ones(3), np.ones(4)])
+    assert_array_equal(w[0], -0.5)
+
+
+def test_views_of_the_same_memory_with_other_strides_are_other_parameters() -> None:
+    w, g = np.zeros((2, 2)), np.array([[0.0, 1.0], [0.0, 0.0]])
+    optimizer = fastbp.SGD(lr=1.0, momentum=0.9)
+    optimizer.update(w, g)
+    with unchanged(w), pytest.raises(ValueError, match="another float64 array"):
+        optimizer.update(w.T, g.T)
+    memory = np.zeros(12)
+    optimizer.update(memory[:6], np.ones(6))
+    with unchanged(memory), pytest.raises(ValueError, match="another float64 array"):
+        optimizer.update(memory[::2], np.ones(6))

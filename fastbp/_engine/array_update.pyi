@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -24,5 +24,10 @@ class ArrayUpdate:
         limit: float = ...,
         clip_norm: float = 0.0,
     ) -> Self: ...
-    def follow(self, rates: NDArray[np.float64]) -> None: ...
-    def apply(self, parameters: Sequence[Any], gradients: Sequence[Any], apart: bool = False) -> bool: ...
+    def apply(
+        self,
+        parameters: Sequence[Any],
+        gradients: Sequence[Any],
+        apart: bool = False,
+        rates: Callable[[int], list[float]] | None = None,
+    ) -> bool: ...

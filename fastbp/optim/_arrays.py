@@ -21,6 +21,7 @@ Array = NDArray[Any]
 
 LISTS = (list, tuple)  # a constant: to write list | tuple makes an object at each call
 
+BEFORE = "make another array before the first step, w ="  # not within the call: the step's result would be gone
 OTHERS = "the optimizer's state belongs to them: for other arrays make another optimizer, copy.copy(optimizer)"
 
 
@@ -51,7 +52,7 @@ class Several:
                 raise TypeError(f"{what} must be a list of arrays like those of the steps before, got {_kind(arrays)}")
             if len(arrays) != len(self.likes):
                 raise ValueError(f"{what} has {len(arrays)} arrays, expected {len(self.likes)}: {OTHERS}")
-            return arrays
+            return tuple(arrays)  # which no other thread changes
         if not isinstance(arrays, Mapping):
             raise TypeError(f"{what} must be a dict of arrays like those of the steps before, got {_kind(arrays)}")
         if arrays.keys() != self._names:
@@ -83,12 +84,19 @@ def checked_parameter(name: str, array: Any, like: Like | None = None) -> Array:
     """Return an array that can be updated in place, of shape and dtype `like`."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{name} must be a numpy array, which a step changes in place, got {type(array).__name__}")
+    if array.dtype not in check.FLOATS:
+        raise TypeError(
+            f"{name} has dtype {array.dtype}, expected float32 or float64, which a step changes in place: {BEFORE} "
+            "w.astype(np.float64)"
+        )
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, and a step changes every element: {BEFORE} w.filled(0)")
     values = check.array(name, array)
     if like is not None and (values.shape, values.dtype) != like:
         came, known = (f"{shape} {dtype}" for shape, dtype in ((values.shape, values.dtype), like))
         raise ValueError(f"{name} is {came}, but was {known} in the step before: {OTHERS}")
     if not values.flags.writeable:
-        raise ValueError(f"{name} is read-only, and a step writes into it: pass a copy, np.array({name})")
+        raise ValueError(f"{name} is read-only, and a step writes into it: {BEFORE} np.array(w)")
     if check._overlaps_itself(values):
         raise ValueError(f"{name} has strides {values.strides} for shape {values.shape}: several elements share memory")
     return values

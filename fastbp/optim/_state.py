@@ -15,6 +15,7 @@ from fastbp._assign import ArrayDict, fixed, write
 
 Array = NDArray[Any]
 Like = tuple[tuple[int, ...], np.dtype[Any]]  # shape and dtype
+Key = tuple[int, int, int, str, tuple[int, ...] | None]
 T = TypeVar("T")
 
 MOST_STEPS = 2**62  # that a state may have made
@@ -125,9 +126,9 @@ class StateRegistry(Generic[T]):
     """
 
     def __init__(self) -> None:
-        # Keyed by (owner of the memory, address, elements, dtype). The weak reference lets the memory go, and tells
-        # whether an id has been given away again.
-        self._known: dict[tuple[int, int, int, str], tuple[weakref.ref[Array], T]] = {}
+        # Keyed by (owner of the memory, address, elements, dtype, strides unless dense). The weak reference lets the
+        # memory go, and tells whether an id has been given away again.
+        self._known: dict[Key, tuple[weakref.ref[Array], T]] = {}
         self._arrays: dict[int, tuple[weakref.ref[Array], T]] = {}
         self._first: set[Like] = set()
 
@@ -155,7 +156,7 @@ class StateRegistry(Generic[T]):
         if not isinstance(array, np.ndarray):
             return None
         _, owner, address = _memory(array)
-        entry = self._known.get((id(owner), address, array.size, array.dtype.char))
+        entry = self._known.get(_key(array, owner, address))
         return entry[1] if entry is not None and entry[0]() is owner else None
 
     def first(self, array: Array, make: Callable[[Array], T]) -> T:
@@ -179,7 +180,7 @@ class StateRegistry(Generic[T]):
         return made
 
     def _of(self, flat: Array, owner: Array, address: int, make: Callable[[Array], T]) -> T:
-        key = (id(owner), address, flat.size, flat.dtype.char)
+        key = _key(flat, owner, address)
         entry = self._known.get(key)
         if entry is not None and entry[0]() is owner:
             return entry[1]
@@ -190,6 +191,10 @@ class StateRegistry(Generic[T]):
         if entry[0]() is not owner:
             entry = known[key] = made
         return entry[1]
+
+
+def _key(array: Array, owner: Array, address: int) -> Key:
+    return id(owner), address, array.size, array.dtype.char, None if array.flags.c_contiguous else array.strides
 
 
 def _memory(network_like: Any) -> tuple[Array, Array, int]:

@@ -737,6 +737,10 @@ class RuleOptimizer(Optimizer):
         rates = [self._values_of(group)["lr"] for group in range(len(self._groups) + 1)]
         return np.ascontiguousarray(np.stack([rates_of(rate, first, steps) for rate in rates], axis=1))
 
+    def _rates_of_step(self, step: int) -> list[float]:
+        """Return the learning rate of each group at one step."""
+        return [rate_at(self._values_of(group)["lr"], step) for group in range(len(self._groups) + 1)]
+
     def update(self, parameters: Any, gradients: Any) -> None:
         """Make one step on a program's own arrays: change them, and the state kept for them, in place.
 
@@ -758,7 +762,7 @@ class RuleOptimizer(Optimizer):
             shares memory with another array; a single array is another one than before, and the rule remembers; a
             pattern of ``groups`` matches no name. Nothing has been changed then.
         RuntimeError
-            Another thread is making a step with this optimizer on these parameters.
+            Another thread is making a step with this optimizer, on these or other arrays.
 
         Notes
         -----
@@ -774,20 +778,30 @@ class RuleOptimizer(Optimizer):
         made = None if state is None else state._made
         if state is None or made is None or made.version != self._version or self._groups:
             self._update_one(parameters, gradients)
-        elif made.moves or not made.update.apply((parameters,), (gradients,)):
-            self._step(state, made, (parameters,), (gradients,), lambda what: [what])
+        elif not made.update.apply((parameters,), (gradients,), False, self._rates_of_step if made.moves else None):
+            self._step(made, (parameters,), (gradients,), lambda what: [what])
 
     def _update_several(self, parameters: Any, gradients: Any) -> None:
         own = self._own
         if own is None:
             with self._updating:
-                own = self._begin_several(parameters, gradients)
+                own = self._own or self._begin_several(parameters, gradients)
+            try:
+                self._step_several(own, parameters, gradients)
+            except BaseException:
+                if own.state.step == 0:
+                    self._own = None  # they may have been the wrong arrays
+                raise
+        else:
+            self._step_several(own, parameters, gradients)
+
+    def _step_several(self, own: Several, parameters: Any, gradients: Any) -> None:
         arrays = own.in_order("parameters", parameters), own.in_order("gradients", gradients)
         made = own.state._made
         if made is None or made.version != self._version:
             with self._updating:
                 made = self._step_on_several(own)
-        self._step(own.state, made, *arrays, own.shown)
+        self._step(made, *arrays, own.shown)
 
     def _update_one(self, parameters: Any, gradients: Any) -> None:
         """Make a step on one array for the first time, after a change of the settings, or where there are groups."""
@@ -801,29 +815,25 @@ class RuleOptimizer(Optimizer):
             made = state._made
             if made is None or made.version != self._version:
                 made = self._step_on_one(state, parameters, pairs[0])
-        self._step(state, made, *pairs, lambda what: [what] * len(pairs[0]))
+        self._step(made, *pairs, lambda what: [what] * len(pairs[0]))
 
     def _step(
         self,
-        state: OptimizerState,
         made: ArrayStep,
         parameters: Sequence[Any],
         gradients: Sequence[Any],
         names: Callable[[str], list[str]],
     ) -> None:
-        if made.moves:
-            rates = self._rates(state.step + 1, 1)
-            assert rates is not None
-            made.update.follow(rates)
-        if made.update.apply(parameters, gradients):
+        rates = self._rates_of_step if made.moves else None
+        if made.update.apply(parameters, gradients, False, rates):
             return
         called = names("parameters"), names("gradients")
         given, slopes = checked_pairs(*called, parameters, gradients, made.likes)
         # What is not aligned has a stand-in.
         arrays, slopes = [check.aligned(values) for values in given], [check.aligned(values) for values in slopes]
-        if not made.update.apply(arrays, slopes):
+        if not made.update.apply(arrays, slopes, False, rates):
             check_apart(*called, given, slopes)
-            made.update.apply(arrays, slopes, apart=True)
+            made.update.apply(arrays, slopes, True, rates)
         for values, array in zip(given, arrays, strict=True):
             check.deliver(array, values)
 

@@ -18,7 +18,7 @@ from libc.math cimport INFINITY, sqrt
 from libc.stdint cimport int64_t
 from libc.stdlib cimport qsort
 
-from fastbp._engine.parameters cimport checked_numbers, checked_state, fill_groups
+from fastbp._engine.parameters cimport checked_state, fill_groups
 from fastbp._kernels.table cimport MAX_STATES, Kernels, Step, UpdateRule
 from fastbp._ops.axes cimport MAX_DIMENSIONS, Axes, add_operand, addresses, elementwise_axes, magnitude, row_of
 from fastbp._ops.plain cimport is_plain
@@ -30,7 +30,11 @@ from fastbp._runtime.team cimport (
     RELEASE_US, TASK_ELEMENTS, Session, raise_pending, run_tasks, session_begin, session_end, threads_wanted,
 )
 
+import numpy as np
+
 cnp.import_array()
+
+READ_ONLY = "a state array of the optimizer is read-only, and a step writes into it: set its flags.writeable = True"
 
 cdef enum:
     CHUNK = 512             # elements gathered at a time where they do not lie side by side
@@ -150,7 +154,7 @@ cdef class ArrayUpdate:
     cdef int n
     cdef double* sums
     cdef Py_ssize_t n_sums
-    cdef object arrays, state, rates       # keeps them alive
+    cdef object arrays, carried, state      # keeps them alive
     cdef CallLock lock
 
     def __cinit__(self, str kind, likes, states, group_of, groups, cnp.ndarray carried, state, CallLock lock not None, *,
@@ -159,7 +163,7 @@ cdef class ArrayUpdate:
         cdef Part* part
         cdef int i
         self.n = len(likes)
-        self.arrays, self.state, self.lock = (states, carried), state, lock
+        self.arrays, self.carried, self.state, self.lock = states, carried, state, lock
         self.rule.rule = find_update(kernels_for(sizeof(double)), kind)
         self.rule.limit, self.rule.clip_norm = limit, clip_norm
         fill_groups(&self.rule, kind, groups, carried)
@@ -200,20 +204,27 @@ cdef class ArrayUpdate:
         PyMem_RawFree(self.rule.parts)
         PyMem_RawFree(self.rule.groups)
 
-    def follow(self, cnp.ndarray rates):
-        """Take the next step's learning rates, (1, groups)."""
-        checked_numbers("rates", rates, 1, self.rule.n_groups)
-        self.rates = rates
+    def apply(self, parameters, gradients, bint apart=False, rates=None):
+        """Make one step, in place; False, and nothing done, where the arrays need a closer look.
 
-    def apply(self, parameters, gradients, bint apart=False):
-        """Make one step, in place; False, and nothing done, where the arrays need a closer look."""
+        `rates`, where the learning rates move, is a function of the step that returns those of the groups. It is called here, where no
+        other thread can make a step meanwhile.
+        """
+        cdef double[::1] of_step
         cdef int64_t made
         self.lock.enter()
         try:
             if not self.fit(parameters, gradients) or not (apart or self.lie_apart()):
                 return False
-            self.rule.rates = <double*> cnp.PyArray_DATA(<cnp.ndarray> self.rates) if self.rates is not None else NULL
+            if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> self.carried):
+                raise ValueError(READ_ONLY)
             made = self.state._step
+            self.rule.rates = NULL
+            if rates is not None:
+                of_step = np.array(rates(made + 1), np.float64)
+                if of_step.shape[0] != self.rule.n_groups:
+                    raise ValueError(f"there are {of_step.shape[0]} rates, expected {self.rule.n_groups}")
+                self.rule.rates = &of_step[0]
             self.rule.step = self.rule.first_step = made + 1
             # --- checked
             self.run()
@@ -242,12 +253,14 @@ cdef class ArrayUpdate:
             return False
         e.axes.operands = 0
         add_operand(&e.axes, gradient)
-        for k, array in enumerate(self.arrays[0][i]):
+        for k, array in enumerate(self.arrays[i]):
             e.operands[k] = -1
             if array is not None:
+                # numpy changes shape, strides and dtype of an array in place
+                if not (is_plain(array, e.typenum) and fits(e, <cnp.ndarray> array)):
+                    raise ValueError("a state array of the optimizer has no longer the shape and the dtype of its parameter")
                 if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> array):
-                    raise ValueError("a state array of the optimizer is read-only, and a step writes into it: "
-                                     "set its flags.writeable = True")
+                    raise ValueError(READ_ONLY)
                 e.operands[k] = e.axes.operands
                 add_operand(&e.axes, array)
         add_operand(&e.axes, parameter)

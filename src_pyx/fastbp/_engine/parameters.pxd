@@ -34,5 +34,4 @@ cdef class Update(Parts):
 
 cdef int checked_read(str name, array, tuple shape, int typenum, bint dense) except -1
 cdef int checked_state(str name, array, tuple shape, int typenum, bint dense) except -1
-cdef int checked_numbers(str name, array, Py_ssize_t rows, Py_ssize_t columns) except -1
 cdef int fill_groups(Rule* rule, str kind, groups, cnp.ndarray carried) except -1
