@@ -373,6 +373,7 @@ class RuleOptimizer(Optimizer):
         self._groups = self._checked_groups(extras["groups"])
         self._clip_value = _clip("clip_value", extras["clip_value"])
         self._clip_norm = _clip("clip_norm", extras["clip_norm"])
+        self._version = 0
 
     def _checked(self, options: Mapping[str, Any], where: str) -> Values:
         known = {hyper.name: hyper.check for hyper in self.rule.hyper}
