@@ -67,6 +67,7 @@ class OptimizerState:
 
     @property
     def step(self) -> int:
+        """How many steps have been made; at least 0 and at most 2**62."""
         return self._step
 
     @step.setter
@@ -76,6 +77,7 @@ class OptimizerState:
 
     @property
     def arrays(self) -> ArrayDict:
+        """The arrays that have been used, by name."""
         return self._arrays
 
     @arrays.setter
@@ -84,6 +86,7 @@ class OptimizerState:
 
     @property
     def carried(self) -> NDArray[np.float64]:
+        """For each group, the number that the rule hands on from step to step."""
         return self._carried
 
     @carried.setter
@@ -92,6 +95,7 @@ class OptimizerState:
 
     @fixed
     def layout(self) -> tuple[tuple[int, int, bool], ...] | None:
+        """End, group and kind of each parameter; None before a network was seen."""
         return self._layout
 
     def array(self, name: str, make: Callable[[], Array]) -> Array:
