@@ -351,7 +351,7 @@ CHANGED = {
         r"parameters\[1\] is \(4,\) float64, but was \(3,\) float64 in the step before",
     ),
     "dtype": ([W.astype("f"), B], ValueError, r"parameters\[0\] is \(2, 3\) float32, but was \(2, 3\) float64"),
-    "form": ({"w": W, "b": B}, TypeError, r"parameters must be a list of arrays like .*copy\.copy\(optimizer\)"),
+    "form": ({"w": W, "b": B}, TypeError, r"parameters must be a list of arrays like .*copy\.deepcopy\(optimizer\)"),
 }
 
 
@@ -364,7 +364,7 @@ def test_other_arrays_than_before_raise(case: str) -> None:
     with pytest.raises(error, match=message):
         optimizer.update(parameters, slopes)
     assert optimizer._own.state.step == 1
-    copy.copy(optimizer).update(copy.deepcopy(parameters), slopes)  # what the message proposes
+    copy.deepcopy(optimizer).update(copy.deepcopy(parameters), slopes)  # what the message proposes
 
 
 def test_interleaved_arrays_are_apart() -> None:

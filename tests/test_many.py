@@ -115,8 +115,34 @@ def test_invalid_jobs_raise_and_change_nothing() -> None:
         assert message in str(raised.value)
     for net, values in zip(nets, before, strict=True):
         assert_same_bits(net.flat_parameters, values)
-    # The cures work.
-    fastbp.fit_many([first, (nets[0].copy(), x, t, copy.copy(adam))], epochs=1)
+
+
+def test_what_two_jobs_share_is_found_and_its_cure_works() -> None:
+    """Each cure is typed as the message has it."""
+    x, t = np.ones((4, 2)), np.zeros((4, 1))
+    net = fastbp.MLP([2, 1], loss="mse", dtype="float64", seed=0)
+    plateau = fastbp.schedules.ReduceOnPlateau(0.1)
+    warm_up = fastbp.schedules.WarmUp(plateau, steps=3)
+    names = {"copy": copy, "net": net, "optimizer": fastbp.SGD(plateau), "schedule": plateau}
+    pairs = [
+        ("network", lambda net: (net, fastbp.SGD())),
+        ("optimizer", lambda optimizer: (net.copy(), optimizer)),
+        ("schedule", lambda schedule: (net.copy(), fastbp.SGD(schedule))),
+        ("schedule", lambda schedule: (net.copy(), fastbp.SGD(fastbp.schedules.WarmUp(schedule, steps=3)))),
+    ]
+    for what, job in pairs:
+        name = "net" if what == "network" else what
+        jobs = [(its, x, t, optimizer) for its, optimizer in (job(names[name]), job(names[name]))]
+        with pytest.raises(ValueError, match=f"have the same {what}: give each its own, ") as raised:
+            fastbp.fit_many(jobs)
+        its, optimizer = job(eval(str(raised.value).rpartition("its own, ")[2], names))
+        fastbp.fit_many([jobs[0], (its, x, t, optimizer)], epochs=1)
+    for first, second in ((plateau, warm_up), (warm_up, fastbp.schedules.WarmUp(warm_up, steps=1))):
+        jobs = [(net, x, t, fastbp.SGD(first)), (net.copy(), x, t, fastbp.SGD(second))]
+        with pytest.raises(ValueError, match="have the same schedule"):
+            fastbp.fit_many(jobs)
+    constant = fastbp.schedules.WarmUp(0.1, steps=3)  # without a memory
+    fastbp.fit_many([(net.copy(), x, t, fastbp.SGD(constant)) for _ in range(2)], epochs=1)
 
 
 ENDED = """

@@ -22,7 +22,7 @@ Array = NDArray[Any]
 LISTS = (list, tuple)  # a constant: to write list | tuple makes an object at each call
 
 BEFORE = "make another array before the first step, w ="  # not within the call: the step's result would be gone
-OTHERS = "the optimizer's state belongs to them: for other arrays make another optimizer, copy.copy(optimizer)"
+OTHERS = "the optimizer's state belongs to them: for other arrays make another optimizer, copy.deepcopy(optimizer)"
 
 
 class Several:

@@ -45,7 +45,7 @@ SEVERAL = (list, tuple, Mapping)
 NOT_COPIED = ("_states", "_own", "_updating")
 BUSY = (
     "this optimizer is at work in another thread: it makes one step on a program's arrays at a time; give each thread "
-    "an optimizer of its own (copy.copy(optimizer))"
+    "an optimizer of its own (copy.deepcopy(optimizer))"
 )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastbp.network import Network
 from fastbp.optim import Optimizer, check_optimizer
+from fastbp.optim._rates import Schedule
 from fastbp.training._loop import Run, checked_run, train
 from fastbp.training._parallel import Pool
 from fastbp.training.callbacks import EarlyStopping, checked_callbacks
@@ -107,16 +108,25 @@ def _checked_job(i: int, job: Any) -> Sequence[Any]:
 
 def _check_apart(jobs: Sequence[Sequence[Any]]) -> None:
     """Raise where two trainings would change the same object."""
-    cures = {"network": "net.copy()", "optimizer": "copy.copy(optimizer)", "schedule": "copy.copy(schedule)"}
+    cures = {"network": "net.copy()"} | {what: f"copy.deepcopy({what})" for what in ("optimizer", "schedule")}
     cures["iterator"] = "a list, or a function of the epoch"
     seen: dict[int, int] = {}
     for i, (net, x, _, optimizer) in enumerate(jobs):
         own = [("network", net), ("optimizer", optimizer)]
-        own += [("schedule", one) for one in optimizer._schedules().values() if one.get_state(net)]
+        rates = [one for rate in optimizer._schedules().values() for one in _with_following(rate)]
+        own += [("schedule", one) for one in rates if one.get_state(net)]
         own += [("iterator", x)] if isinstance(x, Iterator) else []
         for what, thing in own:
             if (before := seen.setdefault(id(thing), i)) != i:
                 raise ValueError(f"jobs[{before}] and jobs[{i}] have the same {what}: give each its own, {cures[what]}")
+
+
+def _with_following(schedule: Schedule) -> Iterator[Schedule]:
+    """Yield a schedule and those that it is made of, as `WarmUp` of the one that follows."""
+    yield schedule
+    for one in vars(schedule).values():
+        if isinstance(one, Schedule):
+            yield from _with_following(one)
 
 
 def _checked_run(job: Sequence[Any], options: dict[str, Any]) -> Run:
