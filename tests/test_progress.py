@@ -301,3 +301,82 @@ def test_an_epoch_that_is_short_stays_one_call(monkeypatch):
     x, t = np.ones((300, 4), np.float32), np.zeros(300, int)
     fastbp.train(fastbp.MLP([4, 8, 3], seed=0), x, t, optimizer=fastbp.SGD(), epochs=3, batch_size=10, progress="lines")
     assert counts == [30, 30, 30]
+
+
+def test_steps_in_python_are_reported_from_the_first_on(monkeypatch):
+    """By a clock of the test's own, on which a batch takes 0.2 s: looks are at most half a second apart."""
+    import fastbp
+    from fastbp.training import _loop
+
+    now, reporter = [0.0], Watching()
+
+    class Slow(fastbp.Tanh):
+        kind = None
+
+        def forward(self, x):
+            now[0] += 0.2
+            return super().forward(x)
+
+    monkeypatch.setattr(_loop.reporting, "make", lambda *_: reporter)
+    monkeypatch.setattr(_loop.time, "perf_counter", lambda: now[0])
+    net = fastbp.Network(fastbp.Linear(4, 3), Slow(), loss="softmax_nll", seed=0)
+    x, t = np.ones((200, 4), np.float32), np.zeros(200, int)
+    fastbp.train(net, x, t, optimizer=fastbp.SGD(), epochs=1, batch_size=10)
+    assert [told[1] for told in reporter.told if len(told) == 4] == list(range(10, 200, 20))
+
+
+def test_a_first_guess_counts_the_cost_of_a_step(monkeypatch):
+    """With 2 µs for each of its steps an epoch of 300 takes longer than the 0.1 ms of this test's patience."""
+    import fastbp
+    from fastbp.training import _loop
+    from fastbp.training.data import Rows
+
+    counts, piece = [], Rows.piece
+    monkeypatch.setattr(Rows, "piece", lambda self, count: (made := piece(self, count), counts.append(made.count))[0])
+    monkeypatch.setattr(_loop, "WATCH", 1e-4)
+    x, t = np.ones((300, 4), np.float32), np.zeros((300, 1), np.float32)
+    net = fastbp.MLP([4, 1], loss="mse", seed=0)
+    fastbp.train(net, x, t, optimizer=fastbp.SGD(), epochs=1, batch_size=1, progress="lines")
+    assert 40 <= counts[0] <= 50 and sum(counts) == 300
+
+
+# ---- after a resume --------------------------------------------------------------------------------------------------
+
+
+def test_lines_after_a_resume_divide_by_the_share_of_this_call():
+    stream, clock = Stream(False), Clock()
+    reporter = progress.make("lines", 10, 8.5, stream=stream, clock=clock)
+    clock.now += 4.0
+    reporter.rows(8, 75, 100, 0.5)  # a quarter of an epoch in 4 s: five quarters are left
+    assert stream.getvalue() == "epoch 9/10  rows 75/100  loss 0.5  4.0 s, about 20 s left\n"
+
+
+def test_the_bar_after_a_resume_begins_where_the_run_was(with_tqdm):
+    stream, clock = Stream(True), Clock()
+    reporter = progress.make("auto", 100, 50.0, stream=stream, clock=clock)
+    clock.now += 25.0
+    reporter.epoch(74, 1.0)  # 25 epochs in 25 s: 25 are left
+    reporter.close()
+    assert "75/100 [00:25<00:2" in stream.getvalue().split("\r")[-1]
+
+
+def test_train_tells_where_a_resumed_run_begins(monkeypatch, tmp_path):
+    import fastbp
+    from fastbp.training import _loop
+
+    begun = []
+    monkeypatch.setattr(
+        _loop.reporting, "make", lambda option, epochs, begun_at: (progress.Silent(), begun.append(begun_at))[0]
+    )
+    x, t = np.ones((50, 4), np.float32), np.zeros(50, int)
+    batches = [(x[:20], t[:20]), (x[20:], t[20:])]
+    for name, data, steps, expected in (
+        ("rows", (x, t), 4, 1 + 20 / 50),
+        ("epochs", (x, t), 6, 2.0),
+        ("batches", (batches,), 3, 1.0),
+    ):
+        for most in (steps, steps + 1):
+            net, path = fastbp.MLP([4, 3], seed=0), tmp_path / f"{name}.ckpt"
+            options = {"epochs": 9, "max_steps": most, "checkpoint": path, "resume": True}
+            fastbp.train(net, *data, optimizer=fastbp.SGD(), batch_size=20, **options)
+        assert begun[-2:] == [0.0, expected]

@@ -48,7 +48,8 @@ Path = str | os.PathLike[str]
 GLANCE = 0.1  # seconds between two looks at the clock, where there is a limit
 ON_NONFINITE = ("stop", "raise", "ignore")
 WATCH = 0.5  # seconds between two reports within an epoch
-SLOW = 2e10  # operations in a second: what a first guess at an epoch's duration takes for granted
+SLOW = 2e10  # operations in a second: what a first guess at an epoch's duration takes for granted, and
+STEP = 2e-6  # seconds of a step besides
 
 
 MAY_HELP = "a smaller learning rate, clip_norm or scaled inputs may help"
@@ -252,7 +253,7 @@ def checked_run(net: Network, x: Any, t: Any, **options: Any) -> Run:
         run.check_fits(tree)
     if isinstance(source, Rows):
         sources.warn_of_unscaled(net, source.x)
-    run.reporter = reporting.make(given.progress, epochs)
+    run.reporter = reporting.make(given.progress, epochs, 0.0 if tree is None else run.begun(tree["run"]))
     return run
 
 
@@ -371,9 +372,9 @@ class Run:
     def _go(self) -> History:
         self.started = time.perf_counter()
         self.epoch_started = self.started - self.seconds
-        self.begun_at, self.pace = self.batches, self._first_pace()
         self.by_batch = any(map(has_batch_end, self.calls))
         self.in_engine = self.net._whole is not None and self.optimizer.kind is not None
+        self.begun_at, self.pace = self.batches, self._first_pace()
         self.interrupted = False
         self.history.stopped = None
         is_exact = True  # are parameters and state those of the run's position?
@@ -460,10 +461,15 @@ class Run:
                 self._report_rows()
         self._finish_epoch(first)
 
+    def begun(self, saved: Mapping[str, Any]) -> float:
+        """Return how many epochs a run had gone through when it was written, with the share of an unfinished one."""
+        within = self.source.rows_until(saved["batch"]) / self.source.count if isinstance(self.source, Rows) else 0.0
+        return float(saved["epoch"] + within)
+
     def _report_rows(self) -> None:
         done, total = self.rows, None
         if isinstance(self.source, Rows):
-            done, total = min(self.batch * self.source.batch_size, self.source.count), self.source.count
+            done, total = self.source.rows_until(self.batch), self.source.count
         if self.made[2]:
             self.reporter.rows(self.epoch, done, total, float(self.made[1] / self.made[2]))
 
@@ -676,11 +682,11 @@ class Run:
         return min(wanted, default=None)
 
     def _first_pace(self) -> int:
-        """How many batches go by before the first look: one, or for a report as many as take half a second at least."""
-        if self.limits.seconds is not None or not isinstance(self.source, Rows):
+        """How many batches go by before the first look: one, or in the engine as many as take about half a second."""
+        if self.limits.seconds is not None or not self.in_engine or not isinstance(self.source, Rows):
             return 1
         operations = 6 * max(1, self.net.n_parameters) * self.source.batch_size
-        return max(1, int(WATCH * SLOW / operations))
+        return max(1, int(WATCH / (STEP + operations / SLOW)))
 
     def _set_pace(self, batches: int, seconds: float) -> None:
         """How many batches go by between two looks: at most twice as many, as the first ones are slow."""

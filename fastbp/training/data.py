@@ -285,6 +285,20 @@ class Rows:
     def _place(self, batch: int, count: int) -> slice:
         return slice(batch * self.batch_size, (batch + count) * self.batch_size)
 
+    def rows_until(self, batch: int) -> int:
+        """Return how many rows the first batches of an epoch have.
+
+        Parameters
+        ----------
+        batch : int
+            How many batches.
+
+        Returns
+        -------
+        int
+        """
+        return min(batch * self.batch_size, self.count)
+
     def not_finite(self, batch: int, count: int) -> str | None:
         """Return the first value of x or t in some batches of the epoch that is not finite, as a message shows it.
 

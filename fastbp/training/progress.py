@@ -80,7 +80,9 @@ class Reporter(Protocol):
         """Report that training has ended, well or not. Calling it again does nothing."""
 
 
-def make(option: object, epochs: int, *, stream: TextIO | None = None, clock: Clock = time.monotonic) -> Reporter:
+def make(
+    option: object, epochs: int, begun: float = 0.0, *, stream: TextIO | None = None, clock: Clock = time.monotonic
+) -> Reporter:
     """Return the reporter for a value of ``progress=``. The training's time is counted from this call.
 
     Parameters
@@ -89,6 +91,8 @@ def make(option: object, epochs: int, *, stream: TextIO | None = None, clock: Cl
         See the top of this file.
     epochs : int
         How many epochs there will be, unless training stops early.
+    begun : float
+        How many of them an earlier call has gone through: they took none of this training's time.
     stream : text stream, optional
         ``sys.stderr`` by default.
     clock : callable
@@ -117,8 +121,8 @@ def make(option: object, epochs: int, *, stream: TextIO | None = None, clock: Cl
         return Silent()
     patience = PATIENCE if option == "auto" else 0.0
     if option == "bar" or (option != "lines" and _is_terminal(stream) and _has_tqdm()):
-        return Bar(epochs, stream, clock, patience)
-    return Lines(epochs, stream, clock, patience)
+        return Bar(epochs, begun, stream, clock, patience)
+    return Lines(epochs, begun, stream, clock, patience)
 
 
 def _has_tqdm() -> bool:
@@ -155,8 +159,8 @@ class Lines:
 
     looks_within = True
 
-    def __init__(self, epochs: int, stream: TextIO, clock: Clock, patience: float) -> None:
-        self._epochs = epochs
+    def __init__(self, epochs: int, begun: float, stream: TextIO, clock: Clock, patience: float) -> None:
+        self._epochs, self._begun = epochs, begun
         self._stream = stream
         self._clock = clock
         self._start = clock()
@@ -172,8 +176,9 @@ class Lines:
         of_all = "" if total is None else f"/{total}"
         line = f"epoch {index + 1}/{self._epochs}  rows {done}{of_all}  loss {loss:.6g}  {elapsed:.1f} s"
         if total:
-            share = (index + done / total) / self._epochs
-            line += f", about {elapsed * (1 / share - 1):.0f} s left"
+            reached = index + done / total
+            left = elapsed / (reached - self._begun) * (self._epochs - reached)
+            line += f", about {left:.0f} s left"
         self._pending = line
         self._print()
         self._next = now + INTERVAL
@@ -203,8 +208,8 @@ class Bar:
 
     looks_within = True
 
-    def __init__(self, epochs: int, stream: TextIO, clock: Clock, patience: float) -> None:
-        self._epochs = epochs
+    def __init__(self, epochs: int, begun: float, stream: TextIO, clock: Clock, patience: float) -> None:
+        self._epochs, self._begun = epochs, begun
         self._stream = stream
         self._clock = clock
         self._start = clock()
@@ -244,5 +249,12 @@ class Bar:
 
     def _show(self, elapsed: float) -> None:
         tqdm = importlib.import_module("tqdm").tqdm
-        self._bar = tqdm(total=self._epochs, file=self._stream, unit="epoch", dynamic_ncols=True, bar_format=BAR)
+        self._bar = tqdm(
+            total=self._epochs,
+            initial=round(self._begun, 2),
+            file=self._stream,
+            unit="epoch",
+            dynamic_ncols=True,
+            bar_format=BAR,
+        )
         self._bar.start_t -= elapsed  # the epochs before it was shown count in its rate
