@@ -24,7 +24,7 @@ def newton_step(point):
 
 def main():
     x, t = load_breast_cancer(return_X_y=True)
-    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    x = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-8)
     net = fastbp.MLP([30, 1], loss="sigmoid_nll", l2=1e-3, dtype="float64", seed=0)
     for step in range(12):
         point = net.curvature_at(x, t)

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import processes
 import pytest
-from helpers import LAYOUTS, assert_same_bits, laid_out, seeded, unchanged
+from helpers import LAYOUTS, advice, assert_same_bits, laid_out, seeded, unchanged
 
 import fastbp
 from fastbp.random import Philox, stream_number
 from fastbp.training import data
+from fastbp.training._advice import FirstEpoch
 from fastbp.training.data import Rows, class_weights, validation_rows
 
 Array = np.ndarray[Any, Any]
@@ -670,6 +671,11 @@ def test_x_that_is_not_scaled_is_told() -> None:
     with pytest.warns(fastbp.FastbpWarning, match=message) as said:
         train(net, x, t)
     assert len(said) == 1
+    x[:, 0] = 5000.0  # a constant column
+    scaled = eval(advice(str(said[0].message), ("x",))[1], {"x": x})
+    assert (scaled[:, 0] == 0).all() and np.allclose(scaled[:, 1:].std(axis=0), 1.0)
+    train(net, scaled, t)
+    x[:, 0] = 0.5
     net, _, _ = problem()
     with pytest.warns(fastbp.FastbpWarning, match=message) as said:
         train(net, [(x, t)], epochs=3)
@@ -692,9 +698,35 @@ def test_what_is_scaled_or_need_not_be_is_not_told() -> None:
 def test_a_large_learning_rate_is_told_after_the_first_epoch() -> None:
     net, x, t = problem()
     other = net.copy()
-    with pytest.warns(
-        fastbp.FastbpWarning, match=r"^the learning rate is too large: the loss of the first 53 rows rose"
-    ):
+    with pytest.warns(fastbp.FastbpWarning, match=r"^the learning rate is too large: the loss of 53 rows rose"):
         train(net, x, t, optimizer=fastbp.SGD(lr=300.0))
     train(other, x, t, optimizer=fastbp.SGD(lr=0.1))
     train(other, x, t, optimizer=fastbp.SGD(lr=300.0))  # it was trained before: nothing is known for sure
+
+
+def test_the_learning_rate_is_judged_by_rows_of_all_classes() -> None:
+    """The first 128 rows are all that there are of a class, whose loss rises while the mean loss falls."""
+    n = 100_000
+    x, t = seeded(0).normal(size=(n, 2)), (np.arange(n) < 128).astype(int)
+    net = fastbp.MLP([2, 8, 2], dtype="float64", seed=0)
+    begun, of_class = net.loss_value(x, t), net.loss_value(x[:128], t[:128])
+    train(net, x, t, optimizer=fastbp.SGD(lr=0.1), batch_size=128, epochs=1)
+    assert net.loss_value(x, t) < 0.1 * begun
+    assert net.loss_value(x[:128], t[:128]) > 10 * max(of_class, math.log(2))
+
+
+@pytest.mark.parametrize("n", [5, 128, 129, 1000])
+@pytest.mark.parametrize("kept", [False, True])
+def test_the_learning_rate_is_judged_by_128_rows_for_training(n: int, kept: bool) -> None:
+    net, x, t = problem(n=2 * n if kept else n)
+    subset = np.arange(1, 2 * n, 2) if kept else None
+    weight = np.arange(1.0, len(x) + 1)
+    found = FirstEpoch.of(net, Rows(x, t, weight, batch_size=BATCH, seed=0, subset=subset))
+    assert found is not None and found.weight is not None
+    rows = found.weight.astype(int) - 1
+    assert_same_bits(found.x, x[rows])
+    assert_same_bits(found.t, t[rows])
+    used = np.arange(n) if subset is None else subset
+    places = np.searchsorted(used, rows)
+    assert (used[places] == rows).all() and len(rows) == min(n, 128)
+    assert places[0] == 0 and places[-1] >= n - -(-n // 128) and (np.diff(places) >= 1).all()

@@ -18,14 +18,14 @@ TIMES = 10  # as large a loss
 
 
 class FirstEpoch:
-    """The loss of the first rows before the first epoch of a network that has never been trained.
+    """The loss of some rows before the first epoch of a network that has never been trained.
 
     Parameters
     ----------
     net : Network
         The network.
     x, t, weight
-        The first rows.
+        The rows, spread over those for training: the first ones may all be of one class.
     """
 
     def __init__(self, net: Network, x: NDArray[Any], t: NDArray[Any], weight: NDArray[Any] | None) -> None:
@@ -36,7 +36,7 @@ class FirstEpoch:
 
     @classmethod
     def of(cls, net: Network, source: Source) -> FirstEpoch | None:
-        """Return the first rows' losses; None where they would tell nothing.
+        """Return the losses of rows for training; None where they would tell nothing.
 
         A network that was trained before may be nearly perfect, and ten times nearly nothing is not much. Running
         statistics, which predictions use, need some epochs. A loss in Python may be anything.
@@ -44,8 +44,11 @@ class FirstEpoch:
         fresh = net.steps == 0 and not net.state and net._whole is not None and net._inputs.checks_targets
         if not fresh or not isinstance(source, Rows):
             return None
-        x, t = source.x[:LOOKED_AT], source.t[:LOOKED_AT]
-        weight = None if source.weight is None else source.weight[:LOOKED_AT]
+        n = min(LOOKED_AT, source.count)
+        rows = np.arange(n) * source.count // n
+        rows = rows if source.subset is None else source.subset[rows]
+        x, t = source.x[rows], source.t[rows]
+        weight = None if source.weight is None else source.weight[rows]
         return cls(net, x, t, weight) if has_mean(net._inputs.row_counts(t, weight)) else None
 
     def warn_of_rise(self) -> None:
@@ -53,8 +56,8 @@ class FirstEpoch:
         after, least = self._loss(), min(self.before, self.of_zeros)
         if least > 0 and after > TIMES * max(self.before, self.of_zeros):
             warn(
-                f"the learning rate is too large: the loss of the first {len(self.x)} rows rose from {self.before:.3g} "
-                f"to {after:.3g} in the first epoch: give the optimizer a smaller lr, or clip_norm"
+                f"the learning rate is too large: the loss of {len(self.x)} rows rose from {self.before:.3g} to "
+                f"{after:.3g} in the first epoch: give the optimizer a smaller lr, or clip_norm"
             )
 
     def _loss(self) -> float:
