@@ -108,7 +108,7 @@ SETTINGS = {  # of what is no optimizer of the table: another value of each
 }
 OTHERS: dict[str, type] = RULES | {"LBFGSB": fastbp.LBFGSB, "OptimizerState": fastbp.optimizers.OptimizerState}
 for _module in (schedules, averages, training):
-    for _name in set(_module.__all__) - FOR_USERS:
+    for _name in sorted(set(_module.__all__) - FOR_USERS):
         if isinstance(_cls := getattr(_module, _name), type) and not issubclass(_cls, Exception):
             OTHERS[_name] = _cls
 MADE |= {name: made_class(cls, *ARGUMENTS.get(name, ())) for name, cls in OTHERS.items()}
