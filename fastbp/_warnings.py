@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["FastbpWarning", "told", "warn"]
+__all__ = ["FastbpWarning", "collected", "told", "warn"]
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -32,6 +32,7 @@ class FastbpWarning(UserWarning):
 
 
 _is_told: ContextVar[bool] = ContextVar("_is_told", default=False)
+_collected: ContextVar[list[str] | None] = ContextVar("_collected", default=None)
 
 
 @contextmanager
@@ -44,9 +45,25 @@ def told() -> Iterator[None]:
         _is_told.reset(before)
 
 
+@contextmanager
+def collected(messages: list[str]) -> Iterator[None]:
+    """Add the messages of warnings in the block to a list, in this thread, which has no line of a user below its own.
+
+    The caller warns of them.
+    """
+    before = _collected.set(messages)
+    try:
+        yield
+    finally:
+        _collected.reset(before)
+
+
 def warn(message: str) -> None:
     """Warn from the first line of code that is not the package's, where Python's filters look for repetitions."""
     if _is_told.get():
+        return
+    if (messages := _collected.get()) is not None:
+        messages.append(message)
         return
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):

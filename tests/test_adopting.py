@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import assert_same_bits
+from helpers import assert_same_bits, unchanged
 
 import fastbp
 
@@ -232,9 +232,9 @@ def test_an_optimizer_of_the_package_steps_on_the_arrays(rng: np.random.Generato
         lambda: fastbp.train(net, x, t, optimizer=theirs, epochs=1),
     ):
         net.value_and_grad(x, t)
-        with pytest.raises(ValueError, match=r"step by optimizer.update\(arrays, arrays.gradients\)"):
+        with pytest.raises(ValueError, match=r"step by optimizer.update\(net.parameters, net.gradients\)"):
             refused()
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(ValueError, match="flat_parameters is a copy"):
         net.flat_parameters = np.zeros(net.n_parameters)
     for _ in range(3):
         net.value_and_grad(x, t)
@@ -268,3 +268,25 @@ def test_units_with_other_parameters(rng: np.random.Generator) -> None:
         np.testing.assert_allclose(net.gradients.flat, grads.flat, rtol=0, atol=1e-14)
         arrays[2] *= 2
         assert net.value_and_grad(x, t)[0] != loss
+
+
+def test_nothing_is_kept_of_a_network_that_computes_from_other_arrays() -> None:
+    """Its flat parameters are a copy: what belongs to them would be gone at once."""
+    net = fastbp.MLP([2, 1], loss="mse", dtype="float64", seed=0)
+    w = np.ones((2, 1))
+    net.adopt([w, np.zeros(1)], in_place=True)
+    optimizer, average = fastbp.Adam(lr=0.1), fastbp.EMA(0.9)
+    for refused in (
+        lambda: optimizer.state_for(net),
+        lambda: optimizer.get_state(net),
+        lambda: average.update(net),
+        lambda: average.apply(net),
+        lambda: fastbp.LBFGSB().step(net, np.ones((3, 2)), np.ones((3, 1))),
+    ):
+        with unchanged(w), pytest.raises(ValueError, match="computes from adopted arrays in their place"):
+            refused()
+    with pytest.raises(ValueError, match="flat_parameters is a copy of arrays that were adopted in their place"):
+        net.flat_parameters = np.zeros(3)
+    net.value_and_grad(np.ones((3, 2)), np.ones((3, 1)))
+    optimizer.update(net.parameters, net.gradients)
+    np.testing.assert_allclose(w, 0.9)

@@ -387,8 +387,8 @@ for name, (call, repeats) in calls.items():
         call()
     counts[name] = stop()
 
-# An epoch of many steps asks for as much as one of few (50, from which on the parameters are looked at): for what train itself makes,
-# not for its steps.
+# An epoch of many steps asks for as much as one of few (50, from which on the parameters are looked at): for what train
+# itself makes, not for its steps.
 net, optimizer, (x, t, dy) = fastbp.MLP([64, 100, 10], seed=0), fastbp.Adam(), made(4000, 64, 10)
 for batch in (80, 10, 80, 40, 10):
     start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 from typing import Any
 
 import numpy as np
@@ -313,3 +314,28 @@ def test_a_rate_of_0_freezes() -> None:
                 net.train_step(x, t, optimizer)
     with unchanged(net.flat_parameters):
         net.train_step(x, t, fastbp.Lion(lr=0, weight_decay=0.1))
+
+
+def test_a_freeze_that_is_refused_changes_nothing() -> None:
+    """While another thread is in the engine."""
+    net, x, t = problem()
+    ended = threading.Event()
+
+    def predict() -> None:
+        while not ended.is_set():
+            net.predict(x)
+
+    thread = threading.Thread(target=predict)
+    thread.start()
+    for _ in range(200):
+        try:
+            net.freeze("0.*")
+        except RuntimeError:
+            assert net.frozen == ()
+        else:
+            assert net.frozen == ("0.weight", "0.bias")
+            break
+    ended.set()
+    thread.join()
+    _, grads = net.value_and_grad(x, t)
+    assert bool(np.any(grads["0.weight"])) == (net.frozen == ())

@@ -171,3 +171,14 @@ except KeyboardInterrupt:
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_ends_all_of_them() -> None:
     assert processes.output(ENDED) == "ended"
+
+
+def test_warnings_come_from_the_line_that_calls() -> None:
+    """Not from a thread, which has no line of the program."""
+    x, t = np.random.default_rng(0).random((64, 4)), np.zeros((64, 1))
+    x[3, 1] = np.nan
+    nets = [fastbp.MLP([4, 1], loss="mse", dtype="float64", seed=i) for i in range(2)]
+    with pytest.warns(fastbp.FastbpWarning) as seen:
+        fastbp.fit_many([(net, x, t, fastbp.SGD()) for net in nets], epochs=2, batch_size=8)
+    assert [warning.filename for warning in seen] == [__file__] * 2
+    assert [str(warning.message).split(":")[0] for warning in seen] == ["jobs[0]", "jobs[1]"]

@@ -1706,3 +1706,18 @@ def test_accumulated_step_holds_lock() -> None:
     with unchanged(net.flat_parameters):
         net.train_step(x, t, Searching())
     net.train_step(x, t, fastbp.LBFGSB())
+
+
+def test_a_step_that_is_refused_forgets_nothing() -> None:
+    net, optimizer = fastbp.MLP([3, 4, 2], dtype="float64", seed=0), fastbp.SGD(lr=0.1)
+    x, t = np.ones((5, 3)), np.zeros(5, int)
+    _, gradients = net.value_and_grad(x, t)
+    y = net.forward(x)
+    with pytest.raises(ValueError, match="sample_weight sums to 0"):
+        net.train_step(x, t, optimizer, sample_weight=np.zeros(5))
+    assert net.gradients is gradients
+    net.backward(np.ones_like(y))
+    assert np.any(net.gradients.flat)
+    net.train_step(x, t, optimizer)
+    with pytest.raises(RuntimeError, match="not kept"):
+        _ = net.gradients

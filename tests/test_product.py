@@ -75,3 +75,10 @@ def test_a_plan_can_be_used_for_smaller_batches(sizes: tuple[int, ...], dtype: s
                 for rows in (1, 5, 11, 31, 64, 100, 129, 200):
                     fresh = fastbp.MLP(sizes, dtype=dtype, seed=0)
                     assert_same_bits(gradients(net, rows), gradients(fresh, rows))
+
+
+def test_out_that_no_matrix_is_a_view_of_is_written(rng: np.random.Generator) -> None:
+    a, b = rng.normal(size=(3, 4, 5)), rng.normal(size=5)
+    for out in (np.full((4, 3), 7.0).T, np.full((3, 8), 7.0)[:, ::2], np.full((3, 4), 7.0)):
+        assert fastbp.matmul(a, b, out=out) is out
+        np.testing.assert_allclose(out, a @ b)

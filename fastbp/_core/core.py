@@ -94,7 +94,6 @@ class NetworkCore(Freezing):
         self._owns_parameters = True  # or computes from a program's arrays in their place
         linear = tuple(path for path, unit in walk(chain) if isinstance(unit, Linear))
         self._gradients = Gradients(aligned_zeros(self._flat.size, self.dtype), shapes, linear)
-        self._has_gradients = True  # are the last gradients in there?
         self._name_linear()
         self._streams = streams_of(chain)
         self._steps = self._first_row = 0
@@ -159,11 +158,11 @@ class NetworkCore(Freezing):
                 self._whole.engine.bind(self._whole.table, self._whole.out)
 
     def _check_owner(self) -> None:
-        """Raise where an optimizer would step: its rules work on one flat array."""
+        """Raise where an optimizer would step, or an average be kept: they work on one flat array."""
         if not self._owns_parameters:
             raise ValueError(
-                "the network computes from adopted arrays in their place, and no optimizer of its own steps there: "
-                "step by optimizer.update(arrays, arrays.gradients), or adopt without in_place=True"
+                "the network computes from adopted arrays in their place, and nothing is kept there of its training: "
+                "step by optimizer.update(net.parameters, net.gradients), or adopt without in_place=True"
             )
 
     @classmethod
@@ -231,6 +230,11 @@ class NetworkCore(Freezing):
 
     @flat_parameters.setter
     def flat_parameters(self, values: ArrayLike) -> None:
+        if not self._owns_parameters:
+            raise ValueError(
+                "flat_parameters is a copy of arrays that were adopted in their place: write into them, by "
+                "net.parameters = other.parameters or net.parameters[name] = values, or adopt without in_place=True"
+            )
         write("flat_parameters", self.flat_parameters, values)
 
     @property
@@ -402,16 +406,12 @@ class NetworkCore(Freezing):
         RuntimeError
             The last call was a training step, whose gradients the update used up as they came: they were not kept.
         """
-        if not self._has_gradients:
+        if self._whole is not None and self._whole.out.used_up:
             raise RuntimeError(
                 "the gradients of the last training step were not kept: the update used each as soon as it was "
                 "computed; value_and_grad(x, t) computes and keeps them"
             )
         return self._gradients
-
-    def _keep_gradients(self, valid: bool) -> None:
-        """Note whether `gradients` are those of the last call."""
-        self._has_gradients = valid
 
     def value_and_grad(
         self,
@@ -456,7 +456,6 @@ class NetworkCore(Freezing):
         engine = self._whole.engine
         if sample_weight is None and out is None and reduction == "mean":
             if (loss := engine.plain_gradient(x, t)) is not None:
-                self._has_gradients = True
                 return loss if self._penalty is None else self._penalize(loss, self._gradients), self._gradients
         mean = reduction == "mean" or check.choice("reduction", reduction, REDUCTIONS) == "mean"
         x, t, weight = self._inputs.checked(engine, x, t, sample_weight)
@@ -465,7 +464,6 @@ class NetworkCore(Freezing):
             grads = self._gradients._checked_out(out)
             table = grads._table(self._whole.names)
         loss = engine.value_and_grad(x, t, weight, self._whole.table, table, mean)
-        self._has_gradients = self._has_gradients or out is None
         return self._penalize(loss, grads), grads
 
     def _value_and_grad_of(
@@ -476,7 +474,6 @@ class NetworkCore(Freezing):
             y = self._run_forward(self._inputs.checked_x(x), self._training)
             value, dy = loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")
             self._run_backward(self._inputs.checked_dy(dy, y.shape), need_dx=False)
-            self._has_gradients = True
             return float(value), self._gradients
 
     def _value_and_grad_in_python(
@@ -499,7 +496,6 @@ class NetworkCore(Freezing):
             )
             value = float(loss)
             self._run_backward(self._inputs.checked_dy(dy, y.shape), need_dx=False)
-            self._has_gradients = True
             value = self._with_penalty(value, self._gradients)
             if out is None:
                 return value, self._gradients
@@ -507,10 +503,12 @@ class NetworkCore(Freezing):
             return value, out
 
     def _run_forward(self, x: FloatArray, training: bool) -> FloatArray:
+        if self._whole is not None:
+            y: FloatArray = self._whole.engine.forward(x, self._whole.table, training)
+            self._forward_shape = None  # not before: an engine that refuses the call remembers the one before
+            return y
         # What units remember from here on belongs to this call, also if it ends in the middle.
         self._forward_shape = None
-        if self._whole is not None:
-            return self._whole.engine.forward(x, self._whole.table, training)
         y = run_forward(self._segments, x, training)
         self._steps += training
         return y
@@ -568,14 +566,13 @@ class NetworkCore(Freezing):
         RuntimeError
             There was no `forward`, or another call has overwritten what it left.
         """
-        if self._forward_shape is None:
+        if self._forward_shape is None or (self._whole is not None and not self._whole.engine.has_forward):
             raise RuntimeError("backward before forward: call forward(x) first")
         dy = self._inputs.checked_dy(dy, self._forward_shape)
         if check.choice("reduction", reduction, REDUCTIONS) == "mean":
             dy = dy / dy.dtype.type(max(1, len(dy)))
         with self._own_lock:
             dx = self._run_backward(dy, need_dx=True)
-            self._has_gradients = True
         assert dx is not None
         return dx
 
@@ -747,13 +744,7 @@ class NetworkCore(Freezing):
             return loss
         whole = self._whole
         x, t, weight = self._inputs.checked(whole.engine, x, t, sample_weight)
-        update, had_gradients = self._update_by(optimizer), self._has_gradients
-        self._forward_shape, self._has_gradients = None, False
-        try:
-            return whole.engine.train_step(x, t, weight, whole.table, whole.out, update, mean)
-        except (TypeError, ValueError):  # refused: nothing has been computed
-            self._has_gradients = had_gradients
-            raise
+        return whole.engine.train_step(x, t, weight, whole.table, whole.out, self._update_by(optimizer), mean)
 
     def update(self, optimizer: Optimizer) -> None:
         """Make the optimizer's step from ``net.gradients`` as they are, for loops of your own.

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from fastbp import _engine
 from fastbp._assign import ArrayDict
 from fastbp._core.graph import walk
 from fastbp.units import Unit
@@ -29,6 +30,7 @@ class Freezing:
     _parameters: ArrayDict
     _segments: Sequence[Segment]
     _frozen: frozenset[str] = frozenset()
+    _own_lock: _engine.CallLock
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -113,10 +115,18 @@ class Freezing:
         return {name for name in self._parameters if name.startswith(f"{path}.")}
 
     def _set_frozen(self, names: frozenset[str] | set[str]) -> None:
-        self._frozen = frozenset(names)
-        for segment in self._segments:
-            segment.freeze(self._frozen)
-        self._frozen_changed()
+        frozen, before = frozenset(names), self._frozen
+        with self._own_lock:  # where calls go through several segments, none is in one of them then
+            try:
+                for segment in self._segments:
+                    segment.freeze(frozen)
+            except BaseException:
+                with contextlib.suppress(RuntimeError):  # the one engine is busy still, and as it was
+                    for segment in self._segments:
+                        segment.freeze(before)
+                raise
+            self._frozen = frozen
+            self._frozen_changed()
 
     def _frozen_changed(self) -> None:
         """Make anew what was made for the engine: called after each change."""

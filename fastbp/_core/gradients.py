@@ -38,8 +38,10 @@ def aligned_zeros(n: int, dtype: DTypeLike) -> FloatArray:
     return room[start : start + n * dtype.itemsize].view(dtype)
 
 
-def make_table(views: Mapping[str, FloatArray], names: tuple[tuple[str, ...], ...], flat: FloatArray) -> _engine.Table:
-    """Return the engine's table of the parameters of some units, one or two of each: views of `flat`."""
+def make_table(
+    views: Mapping[str, FloatArray], names: tuple[tuple[str, ...], ...], flat: FloatArray | None
+) -> _engine.Table:
+    """Return the engine's table of the parameters of some units, one or two of each: views of `flat`, if of any."""
     return _engine.Table(
         [views[of_unit[0]] for of_unit in names],
         [views[of_unit[1]] if len(of_unit) > 1 else None for of_unit in names],

@@ -35,6 +35,7 @@ class Owner(Protocol):
     _items: list[Item]
     _gradients: Gradients
     _inputs: Inputs
+    _owns_parameters: bool
     _streams: dict[int, int]
     _first_row: int
     _forward_shape: tuple[int, ...] | None
@@ -136,7 +137,7 @@ class EngineSegment(Segment):
             net.dtype.itemsize, self.plan.specs, loss, net.seed, picks_class, separate=recorder is not None
         )
         self.engine.needs_value_check = bool(net._inputs.readers)
-        self.table = make_table(net.parameters, self.names, net.flat_parameters)
+        self.take_parameters()
         self.out = net._gradients._table(self.names)
         if recorder is not None:
             self.number = recorder.add_plan(self.plan, source)
@@ -175,7 +176,8 @@ class EngineSegment(Segment):
         self.engine.weight_gradients(self.table, into._table(self.names))
 
     def take_parameters(self) -> None:
-        self.table = make_table(self.net.parameters, self.names, self.net.flat_parameters)
+        net = self.net
+        self.table = make_table(net.parameters, self.names, net.flat_parameters if net._owns_parameters else None)
 
 
 class PythonSegment(Segment):

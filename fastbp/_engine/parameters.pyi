@@ -14,6 +14,7 @@ class Table:
     n: int
     itemsize: int
     by_columns: bool
+    used_up: bool
     def __new__(
         cls, weights: Sequence[_Floats], biases: Sequence[_Floats | None], whole: _Floats | None = None
     ) -> Self: ...

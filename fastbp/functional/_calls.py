@@ -52,10 +52,15 @@ def row_shapes(n: int) -> tuple[tuple[int, ...], ...]:
     return (n,), (1, n), (n, 1)
 
 
-def place(out: object, shape: tuple[int, ...], dtype: np.dtype[Any], reads: Reads, name: str = "out") -> FloatArray:
-    """Return the array that a kernel of matrices writes: out where its axes before the last can be one."""
+def place(
+    out: object, shape: tuple[int, ...], dtype: np.dtype[Any], reads: Reads, name: str = "out", *, axes: int = 2
+) -> FloatArray:
+    """Return the array that a kernel of matrices writes: out where the kernel's matrix is a view of it.
+
+    So many axes are a matrix as they are; of more than those, the matrix has one axis in the place of several.
+    """
     target = check.output(out, shape, dtype, reads, name=name)
-    return target if target.ndim <= 2 or target.flags.c_contiguous else np.empty(shape, dtype)
+    return target if target.ndim <= axes or target.flags.c_contiguous else np.empty(shape, dtype)
 
 
 # ---- activations -----------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def matmul(a: ArrayLike, b: ArrayLike, *, out: FloatArray | None = None) -> Floa
         return done
     a, b = check.promoted(("a", "b"), (a, b))
     rows, columns = _factors(a, b)
-    c = place(out, (*a.shape[:-1], *b.shape[1:]), a.dtype, (("a", a), ("b", b)))
+    c = place(out, (*a.shape[:-1], *b.shape[1:]), a.dtype, (("a", a), ("b", b)), axes=b.ndim)
     # Checked.
     _ops.matmul(aligned(rows), aligned(columns), c.reshape(len(rows), columns.shape[1]))
     return deliver(c, out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,13 @@ Key = tuple[int, int, int, str, tuple[int, ...] | None]
 T = TypeVar("T")
 
 MOST_STEPS = 2**62  # that a state may have made
+
+
+@runtime_checkable
+class Owner(Protocol):
+    """A network, which may compute from a program's arrays."""
+
+    def _check_owner(self) -> None: ...
 
 
 class ArrayStep(NamedTuple):
@@ -204,6 +211,8 @@ def _key(array: Array, owner: Array, address: int) -> Key:
 def _memory(network_like: Any) -> tuple[Array, Array, int]:
     """Return the flat parameters, the array that owns their memory, and their address in it."""
     flat = network_like if isinstance(network_like, np.ndarray) else getattr(network_like, "flat_parameters", None)
+    if flat is not network_like and isinstance(network_like, Owner):
+        network_like._check_owner()  # of a copy nothing would be found again
     if not isinstance(flat, np.ndarray):
         raise TypeError(f"expected a network or its flat_parameters, got {type(network_like).__name__}")
     owner = flat

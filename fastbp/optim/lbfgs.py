@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastbp import _validate as check
 from fastbp._validate import FloatArray
+from fastbp.optim._state import Owner
 from fastbp.optim.base import Optimizer
 
 __all__ = ["LBFGS", "LBFGSB"]
@@ -137,6 +138,8 @@ class LBFGSB(Optimizer):
         """
         from scipy.optimize import minimize
 
+        if isinstance(net, Owner):
+            net._check_owner()
         search = _Search(net, x, t, sample_weight)
         options: dict[str, Any] = {"maxiter": self.max_iter, "maxfun": self.max_fun, "maxcor": self.history_size}
         options.update(gtol=self.tolerance_grad, ftol=self.tolerance_change)

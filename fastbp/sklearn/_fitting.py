@@ -163,7 +163,6 @@ class StochasticFit:
         net = self.core.net
         whole = net._whole
         assert whole is not None
-        net._keep_gradients(False)
         update = net._update_by(self.link.mine, steps=-(-data.rows.shape[0] // self.batch_size), penalty_per_batch=True)
         whole.engine.train_epoch(
             data.x, data.t, data.weight, order, self.batch_size, whole.table, whole.out, update, progress, True,

@@ -514,7 +514,6 @@ class Run:
         update = net._update_by(
             self.optimizer, steps=piece.steps, accumulate=self.how.accumulate, average=self.how.average
         )
-        net._keep_gradients(False)
         before = int(self.made[0])
         try:
             return whole.engine.train_epoch(

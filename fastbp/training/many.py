@@ -6,8 +6,10 @@ import contextlib
 import copy
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
+from fastbp._warnings import collected, warn
 from fastbp.network import Network
 from fastbp.optim import Optimizer, check_optimizer
 from fastbp.optim._rates import Schedule
@@ -81,18 +83,21 @@ def fit_many(
         if name in options:
             raise TypeError(f"{name} is an option of one network's training, expected none here: call fastbp.train")
     options |= {"epochs": epochs, "batch_size": batch_size}
-    runs = []
+    runs, said = [], [list[str]() for _ in given]
     for i, job in enumerate(given):
-        with _noting(i):
+        with _noting(i), collected(said[i]):
             runs.append(_checked_run(job, options))
     # --- checked
     with Pool(len(runs), cancels_all=True).open() as pool:
-        calls = [pool.submit(run.train) for run in runs]
+        calls = [pool.submit(partial(_train, run, messages)) for run, messages in zip(runs, said, strict=True)]
         for call in calls:
             pool.wait(call)
     for call in calls:
         if isinstance(call.error, KeyboardInterrupt):
             raise call.error
+    for i, messages in enumerate(said):
+        for message in messages:
+            warn(f"jobs[{i}]: {message}")
     for i, call in enumerate(calls):
         with _noting(i):
             call.outcome()
@@ -140,6 +145,11 @@ def _checked_run(job: Sequence[Any], options: dict[str, Any]) -> Run:
     arguments = inspect.signature(train).bind(net, x, t, optimizer=optimizer, progress=False, **own)
     arguments.apply_defaults()
     return checked_run(**arguments.arguments)
+
+
+def _train(run: Run, messages: list[str]) -> History:
+    with collected(messages):
+        return run.train()
 
 
 @contextlib.contextmanager

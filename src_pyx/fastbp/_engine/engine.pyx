@@ -343,9 +343,10 @@ cdef class Engine(CallLock):
         if not self.has_forward and exchange_int(&self.reader, here) != here:
             return self
         try:
-            return self.spares.pop() if self.spares else self.spare()
-        except IndexError:      # another thread has taken it
-            return self.spare()
+            try:
+                return self.spares.pop()
+            except IndexError:      # there is none
+                return self.spare()
         except BaseException:
             self.leave_to_read()
             raise
@@ -354,11 +355,13 @@ cdef class Engine(CallLock):
         return Engine(self.graph.kernels.itemsize, self.arrays, self.losses, self.seed, self.picks_class)
 
     cdef void end_reading(self, Engine engine) noexcept:
-        if engine is self:
-            store_int(&self.reader, 0)
-        else:
-            self.spares.append(engine)
-        self.leave_to_read()
+        try:
+            if engine is self:
+                store_int(&self.reader, 0)
+            else:
+                self.spares.append(engine)
+        finally:
+            self.leave_to_read()
 
     cdef void forget(self) noexcept:
         """What the last forward left is about to be overwritten."""
@@ -600,6 +603,7 @@ cdef class Engine(CallLock):
             self.forget()
             self.run(gradient_work, &p, threads, self.is_small(&batch), batch.training)
             self.clear(out)
+            out.used_up = False
             return summed_loss(&p)
         finally:
             self.leave()
@@ -809,6 +813,7 @@ cdef class Engine(CallLock):
             # --- checked
             dx = self.run_backward(&p, dy, threads, self.is_small(&self.batch))
             self.clear(out)
+            out.used_up = False
             return dx
         finally:
             self.leave()
@@ -892,6 +897,7 @@ cdef class Engine(CallLock):
             what.p, what.rule = &p, &update.rule
             # --- checked
             self.forget()
+            out.used_up = True
             try:
                 self.run(step_work, &what, threads, False, batch.training)
             finally:
@@ -942,6 +948,7 @@ cdef class Engine(CallLock):
             self.plan(&data.all, batch_size, threads, data.order != NULL)
             # --- checked
             self.forget()
+            out.used_up = True
             try:
                 self.run(epoch_work, &e, threads, False, False)
             finally:

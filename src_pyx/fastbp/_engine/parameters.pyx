@@ -41,6 +41,8 @@ cdef class Table:
     ----------
     by_columns : bool
         Whether the rows of some weight lie side by side, and not its columns: for gradients and outputs alone.
+    used_up : bool
+        Of gradients: whether a training step wrote there last, whose update used each as soon as it was computed.
     """
     def __cinit__(self, weights, biases, whole=None):
         cdef cnp.ndarray w
