@@ -150,14 +150,14 @@ def test_copies_of_an_optimizer_update_arrays_of_all_threads() -> None:
 
     def update(i: int, optimizer: fastbp.Optimizer) -> Array:
         for repeat in range(10):
-            w = np.full(50 + i, float(i))
+            w, mine = np.full(50 + i, float(i)), copy.copy(optimizer)
             for step in range(5):
-                optimizer.update(w, np.full(50 + i, step + repeat + 1.0))
+                mine.update(w, np.full(50 + i, step + repeat + 1.0))
         return w
 
     shared, alone = fastbp.Adam(lr=0.1), fastbp.Adam(lr=0.1)
-    results = at_once(lambda i: update(i, copy.copy(shared)))
-    for result, wanted in zip(results, [update(i, copy.copy(alone)) for i in range(THREADS)], strict=True):
+    results = at_once(lambda i: update(i, shared))
+    for result, wanted in zip(results, [update(i, alone) for i in range(THREADS)], strict=True):
         assert_same_bits((result,), (wanted,))
 
 
