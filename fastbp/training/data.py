@@ -296,6 +296,7 @@ class Rows:
         Returns
         -------
         int
+            At most all rows: the last batch may have fewer.
         """
         return min(batch * self.batch_size, self.count)
 
