@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import threading
+import warnings
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,38 @@ def test_what_two_jobs_share_is_found_and_its_cure_works() -> None:
     fastbp.fit_many([(net.copy(), x, t, fastbp.SGD(constant)) for _ in range(2)], epochs=1)
 
 
+def test_warnings_come_from_the_callers_line_and_name_the_job() -> None:
+    """Those of the checks, of a thread's batches, of a first epoch and of a training that has stopped."""
+    x, t = seeded(0).normal(size=(40, 2)), seeded(1).normal(size=(40, 1))
+    nets = [fastbp.MLP([2, 1], loss="mse", dtype="float64", seed=i) for i in range(5)]
+    large = 1e4 * x
+    given: list[Any] = [
+        (nets[0], x, t, fastbp.SGD(lr=0.01)),
+        (nets[1], large, t, fastbp.SGD(lr=1e-12)),
+        (nets[2], [(large, t)], None, fastbp.SGD(lr=1e-12)),
+        (nets[3], x, t, fastbp.SGD(lr=30.0)),
+        (nets[4], x, [[np.inf]] * 40, fastbp.SGD(lr=0.01)),
+    ]
+    with pytest.warns(fastbp.FastbpWarning) as said:
+        fastbp.fit_many(given, epochs=1)
+    found = [str(one.message).split(": ")[:2] for one in said]
+    assert found == [
+        ["jobs[1]", "x is not scaled"],
+        ["jobs[2]", "x is not scaled"],
+        ["jobs[3]", "the learning rate is too large"],
+        ["jobs[4]", "training has stopped"],
+    ]
+    assert {one.filename for one in said} == {__file__}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", category=fastbp.FastbpWarning, module=__name__)
+        fastbp.fit_many(given[1:3], epochs=1)
+    before = nets[1].flat_parameters.copy()
+    with pytest.raises(fastbp.FastbpWarning, match=r"jobs\[0\]: x is not scaled"):  # an error before any step
+        fastbp.fit_many(given[1:2], epochs=1)
+    assert_same_bits(nets[1].flat_parameters, before)
+
+
 ENDED = """
 import os, signal, threading
 import numpy as np, fastbp
@@ -171,14 +204,3 @@ except KeyboardInterrupt:
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_ends_all_of_them() -> None:
     assert processes.output(ENDED) == "ended"
-
-
-def test_warnings_come_from_the_line_that_calls() -> None:
-    """Not from a thread, which has no line of the program."""
-    x, t = np.random.default_rng(0).random((64, 4)), np.zeros((64, 1))
-    x[3, 1] = np.nan
-    nets = [fastbp.MLP([4, 1], loss="mse", dtype="float64", seed=i) for i in range(2)]
-    with pytest.warns(fastbp.FastbpWarning) as seen:
-        fastbp.fit_many([(net, x, t, fastbp.SGD()) for net in nets], epochs=2, batch_size=8)
-    assert [warning.filename for warning in seen] == [__file__] * 2
-    assert [str(warning.message).split(":")[0] for warning in seen] == ["jobs[0]", "jobs[1]"]

@@ -83,11 +83,14 @@ def fit_many(
         if name in options:
             raise TypeError(f"{name} is an option of one network's training, expected none here: call fastbp.train")
     options |= {"epochs": epochs, "batch_size": batch_size}
-    runs, said = [], [list[str]() for _ in given]
+    runs = []
     for i, job in enumerate(given):
-        with _noting(i), collected(said[i]):
+        messages: list[str] = []
+        with _noting(i), collected(messages):
             runs.append(_checked_run(job, options))
+        _warn_of(i, messages)
     # --- checked
+    said = [list[str]() for _ in runs]
     with Pool(len(runs), cancels_all=True).open() as pool:
         calls = [pool.submit(partial(_train, run, messages)) for run, messages in zip(runs, said, strict=True)]
         for call in calls:
@@ -96,8 +99,7 @@ def fit_many(
         if isinstance(call.error, KeyboardInterrupt):
             raise call.error
     for i, messages in enumerate(said):
-        for message in messages:
-            warn(f"jobs[{i}]: {message}")
+        _warn_of(i, messages)
     for i, call in enumerate(calls):
         with _noting(i):
             call.outcome()
@@ -145,6 +147,11 @@ def _checked_run(job: Sequence[Any], options: dict[str, Any]) -> Run:
     arguments = inspect.signature(train).bind(net, x, t, optimizer=optimizer, progress=False, **own)
     arguments.apply_defaults()
     return checked_run(**arguments.arguments)
+
+
+def _warn_of(i: int, messages: list[str]) -> None:
+    for message in messages:
+        warn(f"jobs[{i}]: {message}")
 
 
 def _train(run: Run, messages: list[str]) -> History:
