@@ -320,6 +320,12 @@ def test_names_of_features(path: Path) -> None:
         same.predict(frame.rename(columns={"a": "e"}))
 
 
+class Scale(fastbp.Tanh):
+    """A unit of a user's."""
+
+    kind = None
+
+
 class Mine(MLPClassifier):  # type: ignore[misc]
     """A user's."""
 
@@ -327,8 +333,13 @@ class Mine(MLPClassifier):  # type: ignore[misc]
 def test_a_class_of_ones_own(path: Path) -> None:
     Mine(max_iter=2).fit(X, LABELS).save(path)
     assert type(fastbp.sklearn.load(path, units={"Mine": Mine})) is Mine
-    with pytest.raises(ValueError, match=r"unknown estimator 'Mine'.*pass a class of your own as units="):
-        fastbp.sklearn.load(path)
+    Mine(max_iter=2, activation=Scale()).fit(X, LABELS).save(path)
+    call, own = "load(path)", {"Mine": Mine, "Scale": Scale}
+    for message in ("the unit or loss 'Scale' is not of this package: ", r"unknown estimator 'Mine', known are .*: "):
+        with pytest.raises(ValueError, match=message + r"hand its class over, load\(") as caught:
+            eval(call, {"load": fastbp.sklearn.load, "path": path, **own})
+        call = str(caught.value).partition("hand its class over, ")[2]
+    assert type(eval(call, {"load": fastbp.sklearn.load, "path": path, **own})) is Mine
 
 
 def test_saving_unserializable_parameter_raises(path: Path) -> None:

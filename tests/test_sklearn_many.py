@@ -570,6 +570,13 @@ def test_old_name_of_the_number_of_members_warns() -> None:
         assert ensemble.set_params(n=6, alpha=0.5).n_estimators == 6
     with pytest.raises(TypeError, match="multiple values for argument 'n_estimators'"), renamed:
         MLPEnsembleRegressor(3, n=4)
+    both = "got n_estimators=4 and n=3, its old name: give n_estimators alone"
+    for given in ({"n": 3, "n_estimators": 4}, {"n_estimators": 4, "n": 3}):
+        with pytest.raises(TypeError, match=rf"^MLPEnsembleRegressor.__init__\(\) {both}"):
+            MLPEnsembleRegressor(**given)
+        with pytest.raises(TypeError, match=f"^{both}"):
+            ensemble.set_params(**given, alpha=0.25)
+        assert (ensemble.n_estimators, ensemble.alpha) == (6, 0.5)
     state = MLPEnsembleRegressor(3).__getstate__()
     state["n"] = state.pop("n_estimators")
     old = MLPEnsembleRegressor()

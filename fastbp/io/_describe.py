@@ -12,7 +12,7 @@ D. Copies and pickles do not go through JSON: `to_state` and `from_state` hand t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from fastbp import _config
@@ -154,11 +154,9 @@ class _Maker:
             return cls
         what = " or ".join(KINDS[kind] for kind in kinds)
         if known is self.own and cls is None:
-            hint = ""
-            if isinstance(name, str) and name.isidentifier():
-                handed = ", ".join(f"{other!r}: {other}" for other in [*self.own, name])
-                hint = f": hand its class over, load(path, units={{{handed}}})"
-            raise ValueError(f"the {what} {_config.shown(name)} is not of this package{hint}")
+            raise ValueError(
+                f"the {what} {_config.shown(name)} is not of this package{how_to_hand_over(name, self.own)}"
+            )
         names = ", ".join(repr(other) for other, made in sorted(known.items()) if issubclass(made, kinds))
         raise ValueError(f"unknown {what} {_config.shown(name)}: known are {names}")
 
@@ -167,6 +165,14 @@ class _Maker:
             return _config.call(cls, values)
         except Exception as error:  # a user's class may raise whatever it likes
             raise ValueError(f"{cls.__name__} cannot be made from {_config.shown(values)}: {error}") from error
+
+
+def how_to_hand_over(name: Any, own: Iterable[str]) -> str:
+    """Return what a message says of a class of a user's own, besides those that were handed over."""
+    if not isinstance(name, str) or not name.isidentifier():
+        return ""
+    handed = ", ".join(f"{other!r}: {other}" for other in [*own, name])
+    return f": hand its class over, load(path, units={{{handed}}})"
 
 
 def _ours() -> dict[str, type]:

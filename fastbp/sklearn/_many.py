@@ -218,12 +218,16 @@ def _constructor(member: type) -> Callable[..., None]:
 def _renamed(given: dict[str, Any]) -> dict[str, Any]:
     """Return parameters by their present names."""
     if "n" in given:
-        _warn_of_n(4)
         given = _by_present_names(given)
+        _warn_of_n(4)
     return given
 
 
 def _by_present_names(given: Mapping[str, Any]) -> dict[str, Any]:
+    if given.keys() >= {"n", "n_estimators"}:
+        raise TypeError(
+            f"got n_estimators={given['n_estimators']!r} and n={given['n']!r}, its old name: give n_estimators alone"
+        )
     return {"n_estimators" if name == "n" else name: value for name, value in given.items()}
 
 

@@ -294,7 +294,7 @@ def _revived(net: Network, data: Any, estimators: Mapping[str, type], others: Ma
         raise ValueError("its entry for the estimator has no version")
     if data["version"] > VERSION:
         raise ValueError(f"it has version {data['version']} of an estimator's entry, this fastbp reads {VERSION}")
-    cls = _class_named(data["class"], estimators)
+    cls = _class_named(data["class"], estimators, others)
     make = _describe.maker(others)
 
     def part(name: str, values: dict[str, Any]) -> Any:
@@ -318,13 +318,11 @@ def _revived(net: Network, data: Any, estimators: Mapping[str, type], others: Ma
     return est
 
 
-def _class_named(name: Any, own: Mapping[str, type]) -> type:
+def _class_named(name: Any, own: Mapping[str, type], others: Mapping[str, type]) -> type:
     known: dict[Any, type] = {**ESTIMATORS, **own}
     if name not in known:
-        listed, hint = ", ".join(map(repr, sorted(known))), f"units={{{_config.shown(name)}: ...}}"
-        raise ValueError(
-            f"unknown estimator {_config.shown(name)}: known are {listed}; pass a class of your own as {hint}"
-        )
+        listed, hint = ", ".join(map(repr, sorted(known))), _describe.how_to_hand_over(name, [*own, *others])
+        raise ValueError(f"unknown estimator {_config.shown(name)}, known are {listed}{hint}")
     return known[name]
 
 
