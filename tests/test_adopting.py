@@ -151,7 +151,7 @@ def test_order_and_strides_of_all_kinds(rng: np.random.Generator) -> None:
     for wrong in (w0[::-1], np.zeros((8, 6))[::2][:, ::-1], np.zeros((4, 12))[:, ::2]):
         net = network(sizes, "float64")
         before = net.flat_parameters.copy()
-        message = r"arrays\[0\] has strides .*: pass np.ascontiguousarray\(arrays\[0\]\)"
+        message = r"arrays\[0\] has strides .*: write arrays\[0\] = np.ascontiguousarray\(arrays\[0\]\) before"
         with pytest.raises(ValueError, match=message):
             net.adopt([wrong, biases[0], w1, biases[1]], in_place=True)
         assert_same_bits(net.flat_parameters, before)

@@ -71,7 +71,8 @@ def _named(arrays: Any) -> dict[Any, Any]:
 def _fitted(name: str, array: Any, parameter: FloatArray, turned: bool) -> FloatArray:
     """Return a view of an array in the parameter's shape, or raise."""
     if not isinstance(array, np.ndarray):  # what numpy makes of it may be a copy
-        raise TypeError(f"{name} must be a numpy array, got {type(array).__name__}: pass np.asarray({name})")
+        cure = f"write {name} = np.asarray({name}) before"
+        raise TypeError(f"{name} must be a numpy array, got {type(array).__name__}: {cure}")
     values = check.array(name, array, parameter.dtype, check.NETWORK)
     shape = parameter.shape
     if len(shape) == 1 and values.shape in ((1, *shape), (*shape, 1)):
@@ -102,12 +103,14 @@ def _check_places(
             "in_place=True of a network with l1 or l2: make it without, and add the penalty to the gradients"
         )
     for name, values in fitted.items():
+        place = f"arrays[{keys[name]!r}]"
         if not (values.flags.c_contiguous or (name in linear and values.ndim == 2 and _has_dense_lines(values))):
             wanted = "rows or columns that lie side by side" if name in linear else "a dense array"
-            cure = f"pass np.ascontiguousarray(arrays[{keys[name]!r}])"
-            raise ValueError(f"arrays[{keys[name]!r}] has strides {values.strides}, expected {wanted}: {cure}")
+            # An assignment: the program must go on with the array that the engine computes from.
+            cure = f"write {place} = np.ascontiguousarray({place}) before"
+            raise ValueError(f"{place} has strides {values.strides}, expected {wanted}: {cure}")
         if not values.flags.aligned:
-            raise ValueError(f"arrays[{keys[name]!r}] is misaligned: pass arrays[{keys[name]!r}].copy()")
+            raise ValueError(f"{place} is misaligned: write {place} = {place}.copy() before")
 
 
 def _has_dense_lines(values: FloatArray) -> bool:

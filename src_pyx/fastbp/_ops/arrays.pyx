@@ -667,7 +667,7 @@ def matmul(cnp.ndarray a, cnp.ndarray b, cnp.ndarray out, bias=None):
     if bias is not None:
         bias = cnp.PyArray_GETCONTIGUOUS(<cnp.ndarray> bias)
         p.bias = cnp.PyArray_BYTES(<cnp.ndarray> bias)
-    elif p.c_column != 1 and p.c_row == 1:
+    elif p.c_column != kernels.itemsize and p.c_row == kernels.itemsize:
         product_transpose(&p)
     run_products(kernels, &p, 1)
 
