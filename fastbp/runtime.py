@@ -193,7 +193,16 @@ def _numbers(directory: str, name: str) -> list[float]:
         return []
 
 
+def places_threads() -> bool:
+    """FASTBP_PLACE_THREADS: whether workers are kept off the processor of their caller; yes, unless it is 0."""
+    given = os.environ.get("FASTBP_PLACE_THREADS", "").strip() or "1"
+    if given not in ("0", "1"):
+        raise ImportError(f"FASTBP_PLACE_THREADS must be 0 or 1, got {given!r}")
+    return given == "1"
+
+
 team.set_wanted(default_num_threads())
+team.set_places(places_threads())
 
 
 # ---- threadpoolctl ---------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import json
 import os
 import platform
 import signal
@@ -779,3 +780,55 @@ def test_requests_of_a_cancellation() -> None:
         assert not cancellation.is_closed
         1 / 0  # noqa: B018
     assert cancellation.is_closed and cancellation.call(heeds, False) and not heeds()
+
+
+# ---- where workers run -----------------------------------------------------------------------------------------------
+
+PLACES = """
+import json, os, time
+import numpy as np, fastbp
+from fastbp._runtime import team
+x = np.ones((400, 400))
+fastbp.set_num_threads(3)
+def look():
+    for _ in range(6):          # on a busy machine a worker may not have come to its sleep
+        fastbp.matmul(x, x)
+        time.sleep(0.02)
+    fastbp.matmul(x, x)
+    return [(sorted(os.sched_getaffinity(thread)), kept_off) for thread, kept_off in team.places_of_workers()]
+seen = [look()]
+allowed = os.sched_getaffinity(0)
+os.sched_setaffinity(0, {min(allowed)})
+seen.append(look())
+os.sched_setaffinity(0, allowed)
+seen.append(look())
+read, write = os.pipe()
+if os.fork() == 0:
+    os.write(write, json.dumps(look()).encode())
+    os._exit(0)
+os.wait()
+seen.append(json.loads(os.read(read, 100_000)))
+print(json.dumps({"allowed": sorted(allowed), "seen": seen}))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not say where threads run")
+@pytest.mark.parametrize("places", ["", "0"])
+def test_workers_are_kept_off_the_processor_of_their_caller(places: str) -> None:
+    """From the first call after a sleep on, after the affinity has changed, and in a forked process."""
+    found = json.loads(output(PLACES, FASTBP_PLACE_THREADS=places, warnings="ignore"))
+    allowed, (first, narrowed, widened, forked) = found["allowed"], found["seen"]
+    assert [len(look) for look in found["seen"]] == [2, 2, 2, 2]
+    if places == "0":
+        assert all(look == [[allowed, -1]] * 2 for look in (first, widened, forked))
+        return
+    for look in (first, widened, forked):
+        for processors, kept_off in look:
+            assert kept_off in allowed
+            assert processors == ([cpu for cpu in allowed if cpu != kept_off] or allowed)
+    assert narrowed == [[[min(allowed)], min(allowed)]] * 2
+
+
+def test_a_wrong_switch_is_an_error() -> None:
+    done = run("import fastbp", FASTBP_PLACE_THREADS="yes")
+    assert done.returncode != 0 and "FASTBP_PLACE_THREADS must be 0 or 1, got 'yes'" in done.stderr

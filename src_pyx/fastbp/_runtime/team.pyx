@@ -23,15 +23,20 @@ Design
     The clock is first read after POLL_US of work: reading it costs as much as a small product.
 (h) A thread that Python started has no signals. The thread that waits for it may ask it to stop (`Cancellation`): its sessions look at a
     counter where the main thread's would look for signals, and raise KeyboardInterrupt as they would.
-(i) A worker computes with its caller's rounding and its caller's denormals: they are part of what a task computes.
+(i) A thread that is woken is put where it slept, or beside who wakes it, and a system that balances its load every few milliseconds
+    comes too late for a burst of short calls. So each worker is kept off the processor that the caller runs on when it wakes the
+    worker: it may run on all the others that the caller may run on, wherever the system likes. The caller itself is never bound.
+    Nothing else is chosen here: which processor is idle, which share a core and which belong to other processes, the system knows.
+(j) A worker computes with its caller's rounding and its caller's denormals: they are part of what a task computes.
 """
 from cpython.exc cimport PyErr_Occurred, PyErr_SetNone, PyErr_SetString
 from libc.stdint cimport int64_t, uint64_t
 
 from fastbp._runtime.threads cimport (
-    add64, at_fork, atomic_replace, condition_init, condition_signal, condition_wait, cpu_relax, exchange_int, exchange_thread_limit,
-    fastbp_condition, fastbp_mutex, float_control, is_cancellable, take_request, take_requests, load64, load_int, mutex_init, mutex_lock,
-    mutex_unlock, nanoseconds, set_float_control, start_detached, store64, store_int, thread_limit,
+    add64, at_fork, atomic_replace, condition_init, condition_signal, condition_wait, cpu_relax, exchange_int,
+    exchange_thread_limit, fastbp_condition, fastbp_mutex, fastbp_processors, float_control, is_cancellable, keep_off, load64,
+    load_int, mutex_init, mutex_lock, mutex_unlock, nanoseconds, processor_number, read_processors, same_processors,
+    set_float_control, start_detached, store64, store_int, take_request, take_requests, thread_limit, thread_number,
 )
 
 import threading
@@ -57,8 +62,12 @@ cdef struct Team:
     fastbp_mutex mutex
     fastbp_condition work[MAX_THREADS]
     fastbp_condition finished
+    int threads[MAX_THREADS]    # the system's number of each worker; 0: not known yet
+    int kept_off[MAX_THREADS]   # the processor that a worker is kept off; -1: none
+    fastbp_processors processors    # on which the caller could run when a worker was placed last
 
 cdef Team team
+cdef int places = 1             # are workers placed?
 cdef int wanted = 1
 cdef unsigned long main_thread = threading.main_thread().ident
 
@@ -129,6 +138,7 @@ cdef void sleep_for_task(int worker) noexcept nogil:
 cdef void* worker_body(void* argument) noexcept nogil:
     cdef int worker = <int> <Py_ssize_t> argument
     cdef Py_ssize_t task
+    store_int(&team.threads[worker], thread_number())
     while True:
         task = take_task(worker)
         if task >= 0:
@@ -254,12 +264,30 @@ cdef void wake_workers(int limit) noexcept nogil:
     cdef int worker
     if sleeping == 0:
         return
+    if places:
+        place_workers(sleeping, limit)
     # Who has announced its sleep holds the mutex until it sleeps; woken after this, it need not wait for the mutex.
     mutex_lock(&team.mutex)
     mutex_unlock(&team.mutex)
     for worker in range(1, limit):
         if (sleeping >> worker) & 1:
             condition_signal(&team.work[worker])
+
+cdef void place_workers(uint64_t sleeping, int limit) noexcept nogil:
+    """Keep those that are to be woken off this thread's processor."""
+    cdef fastbp_processors mine
+    cdef int worker, thread, processor = processor_number()
+    if processor < 0 or not read_processors(&mine):
+        return
+    if not same_processors(&mine, &team.processors):
+        team.processors = mine
+        for worker in range(MAX_THREADS):
+            team.kept_off[worker] = -1
+    for worker in range(1, limit):
+        thread = load_int(&team.threads[worker])
+        if (sleeping >> worker) & 1 and thread != 0 and team.kept_off[worker] != processor:
+            keep_off(thread, &mine, processor)
+            team.kept_off[worker] = processor
 
 cdef uint64_t withdraw() noexcept nogil:
     """Offer no more tasks of this phase; how many had been taken."""
@@ -303,6 +331,9 @@ cdef void make_new() noexcept nogil:
     team.started = 0
     team.sleeping = 0
     team.sleeping_caller = 0
+    for worker in range(MAX_THREADS):
+        team.threads[worker] = 0
+        team.kept_off[worker] = -1
 
 cdef void forked() noexcept nogil:
     # The thread that forked is the child's main thread, whatever it was before.
@@ -316,6 +347,14 @@ at_fork(NULL, NULL, forked)
 
 def set_wanted(int n):
     store_int(&wanted, n)
+
+def set_places(bint on):
+    """Place the workers, or leave them where the system puts them."""
+    store_int(&places, on)
+
+def places_of_workers():
+    """The thread number of each worker, and the processor that it is kept off; -1: none."""
+    return [(load_int(&team.threads[worker]), team.kept_off[worker]) for worker in range(1, load_int(&team.started) + 1)]
 
 def get_wanted():
     """For the calling thread."""

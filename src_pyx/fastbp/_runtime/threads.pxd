@@ -84,6 +84,30 @@ cdef extern from * nogil:
         return failed;
     }
 
+    /* Where threads run. A system that does not say places them as it likes. */
+    #if defined(__linux__)
+    #  include <sched.h>
+    #  include <sys/syscall.h>
+    #  include <unistd.h>
+    typedef cpu_set_t fastbp_processors;
+    static inline int thread_number(void) { return (int)syscall(SYS_gettid); }
+    static inline int processor_number(void) { return sched_getcpu(); }
+    static inline int read_processors(fastbp_processors *mine) { return sched_getaffinity(0, sizeof *mine, mine) == 0; }
+    static inline int same_processors(const fastbp_processors *a, const fastbp_processors *b) { return CPU_EQUAL(a, b) != 0; }
+    static inline void keep_off(int thread, const fastbp_processors *all, int processor) {
+        cpu_set_t others = *all;
+        CPU_CLR(processor, &others);
+        sched_setaffinity(thread, sizeof others, CPU_COUNT(&others) ? &others : all);
+    }
+    #else
+    typedef int fastbp_processors;
+    static inline int thread_number(void) { return 0; }
+    static inline int processor_number(void) { return -1; }
+    static inline int read_processors(fastbp_processors *mine) { return 0; }
+    static inline int same_processors(const fastbp_processors *a, const fastbp_processors *b) { return 1; }
+    static inline void keep_off(int thread, const fastbp_processors *all, int processor) { }
+    #endif
+
     /* fastbp.threads(n) of the calling thread; 0: none. Used by one module only: each would have its own. */
     static __thread int fastbp_thread_limit = 0;
     static inline int thread_limit(void) { return fastbp_thread_limit; }
@@ -112,6 +136,8 @@ cdef extern from * nogil:
         pass
     ctypedef struct fastbp_condition:
         pass
+    ctypedef struct fastbp_processors:
+        pass
     int mutex_init "pthread_mutex_init"(fastbp_mutex* m, void* attributes)
     int mutex_lock "pthread_mutex_lock"(fastbp_mutex* m)
     int mutex_unlock "pthread_mutex_unlock"(fastbp_mutex* m)
@@ -132,6 +158,11 @@ cdef extern from * nogil:
     bint atomic_replace "fastbp_atomic_replace"(uint64_t* p, uint64_t expected, uint64_t desired)
     void cpu_relax()
     int64_t nanoseconds()
+    int thread_number()                                     # the system's, of the calling thread
+    int processor_number()                                  # on which it runs now
+    bint read_processors(fastbp_processors* mine)           # on which it may run; False: not known
+    bint same_processors(const fastbp_processors* a, const fastbp_processors* b)
+    void keep_off(int thread, const fastbp_processors* all, int processor)     # let it run on all the others; if there are none, on all
     int thread_limit()
     int exchange_thread_limit(int n)                        # the old value
     void take_requests(int* requests, int taken)
