@@ -134,6 +134,7 @@ bench: $(VENV)/installed-bench
 
 compare: $(VENV)/installed-bench
 	$(BIN)/python -m bench.compare $(ARGS)
+	$(BIN)/python -m bench.bursts
 
 sweep: $(VENV)/installed-bench
 	$(BIN)/python -m bench.sweep $(ARGS)
@@ -154,6 +155,7 @@ bars: $(VENV)/installed-bench
 	$(BIN)/python -m bench.sklearn_fits --threads 1 --only lines
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.busy
+	$(BIN)/python -m bench.bursts --rivals fastbp,numpy
 	$(BIN)/python -m bench.interrupts
 	$(BIN)/python -m bench.imports
 	$(BIN)/python -m bench.memory --large

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -89,13 +90,19 @@ class Worker:
         seconds, busy = machine.time_calls(self.call, repeats)
         return {"seconds": seconds, "busy_processors": busy, "peak_bytes": machine.peak_memory()}
 
+    def burst(self, calls: int, pause: float) -> dict[str, Any]:
+        """Sleep, and time so many calls; answer the seconds of each."""
+        assert self.call is not None, "prepare or load comes first"
+        time.sleep(pause)
+        return {"seconds": [machine.time_calls(self.call, 1)[0] for _ in range(calls)]}
+
     def limits(self, threads: list[int], dtype: str, quick: bool) -> dict[str, Any]:
         """Answer what the machine can do at most with each number of threads; quick: about."""
         effort = {"n_bytes": limits.BUFFER // 8, "rounds": 2} if quick else {}
         return {"limits": [limits.measure(dtype, count, **effort).as_json() for count in threads]}
 
 
-REQUESTS = ("prepare", "load", "save_reference", "check", "calibrate", "time", "limits")
+REQUESTS = ("prepare", "load", "save_reference", "check", "calibrate", "time", "burst", "limits")
 
 
 def answer(worker: Worker, line: str) -> dict[str, Any]:

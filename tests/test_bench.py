@@ -26,6 +26,7 @@ sys.path.append(str(ROOT))  # for bench; last, so that an installed fastbp is th
 
 from bench import (  # noqa: E402
     activations,
+    bursts,
     busy,
     compare,
     contest,
@@ -538,6 +539,17 @@ def test_memory_of_a_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
         memory.check_memory(memory.large_shape(memory.LARGE_PARAMETERS), "float32")
 
 
+def test_medians_of_bursts() -> None:
+    times = {"fastbp": [[3.0, 1.0, 2.0], [5.0, 1.0, 1.0]], "numpy": [[4.0, 4.0, 4.0], [4.0, 4.0, 4.0]]}
+    rows = bursts.rows_of((3, 0.01), times, {"fastbp": 1.0, "numpy": 2.0})
+    assert rows[0] == ["3 after 10 ms, fastbp", "4000 ms", "1000 ms", "1000 ms", "1.00", "1.00"]
+    assert rows[1] == ["3 after 10 ms, numpy", "4000 ms", "4000 ms", "2000 ms", "2.00", f"{12 / 6.5:.2f}"]
+    times = {"fastbp": [[3.0]]}
+    assert bursts.rows_of((1, 0.1), times, {"fastbp": 1.0}) == [
+        ["1 after 100 ms, fastbp", "3000 ms", "-", "1000 ms", "-", "1.00"]
+    ]
+
+
 def test_medians_of_a_busy_machine() -> None:
     rounds = {name: {False: [1e-3, 2e-3, 9e-3], True: [5e-3, 4e-3, 3e-3]} for name in ("fastbp", "numpy")}
     rows = busy.rows_of(Shape((4, 2), 1), rounds)
@@ -673,6 +685,7 @@ def test_scripts_with_workers_run(
         ("memory", (), ("784-256-10@64", "bar 1.05")),
         ("memory", ("--large", "--parameters", "1"), ("billion parameters", "GFLOP/s", "step")),
         ("busy", ("--rivals", "fastbp"), ("64-100-10@200 fastbp", "2.3")),
+        ("bursts", ("--rivals", "fastbp,numpy"), ("4-64-64-2@1", "2 after 1 ms, numpy")),
         ("imports", (), ("numpy and fastbp", "bar, at most 60.0 ms", "without its imports", "fastbp.")),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
