@@ -1,8 +1,8 @@
-"""Short bursts: a few gradients after a pause, as an interactive program, a sampler or an environment's loop makes them.
+"""Short bursts: some gradients after a pause, as interactive programs, samplers and an environment's loop make them.
 
 ``python -m bench.bursts``. Each rival sits in a process of its own and is asked in turn for one burst: it sleeps, and
 then computes so many gradients, each timed alone. Threads have gone to sleep in the pause, and the caches have cooled.
-Quoted are the medians of the first calls and of those after it, beside the steady state (fifty calls and more in a row).
+Quoted are the medians of the first calls and of those after it, beside the steady state of fifty calls and more.
 """
 
 from __future__ import annotations
