@@ -149,8 +149,8 @@ cdef void take_packed(const Pass* p, int i, const Product* q, Tile* t) noexcept 
         t.b, t.b_step, t.b_panel = p.packing.weights + unit.packed_at, kernels.nr * itemsize, kernels.nr * q.k * itemsize
         t.b_begin, t.b_end = p.packing.weights, p.packing.weights + p.graph.packed_bytes
     if unit.sources[0] == INPUT and p.packing.next_x != NULL:
-        # Each panel asks for one line at each step along K.
-        t.prefetch_b, t.prefetch_b_step = p.packing.next_x, ceil_div(p.packing.next_lines, t.k) * ALIGNMENT
+        t.ahead, t.ahead_step = p.packing.next_x, ALIGNMENT
+        t.ahead_steps, t.ahead_lanes = p.packing.next_lines, ALIGNMENT // itemsize
 
 cdef Py_ssize_t linear_packed_bytes(const Graph* graph, int i) noexcept nogil:
     return padded(round_up(graph.units[i].n_out, graph.kernels.nr) * graph.units[i].n_in * graph.kernels.itemsize)

@@ -2,9 +2,10 @@
 # The build sets FASTBP_REAL, FASTBP_VEC_BYTES and FASTBP_ISA_NAME (see setup.py).
 
 from cpython.pycapsule cimport PyCapsule_New
+from fastbp._runtime.sizes cimport ceil_div, round_up
 from libc.math cimport INFINITY, exp, log, pow, sqrt
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
-from libc.string cimport memmove, memset
+from libc.string cimport memcpy, memmove, memset
 
 from fastbp._runtime.random cimport philox_words
 from fastbp._kernels.simd cimport *
@@ -42,10 +43,12 @@ kernels.itemsize = sizeof(real)
 kernels.lanes = VL
 kernels.mr = MR
 kernels.nr = NR
-# A panel of b of one block along K (48 or 32 KB) streams from the second cache, and the longer the block, the more seldom c
-# is read and written: measured best of 128 to 512 at 2048 x 2048. MC rows of a fit half of the second cache.
-kernels.kc = 384 if IS_FLOAT else 256
-kernels.mc = 16 * MR if MR == 12 else 24 * MR
+# The longer a block along K, the more seldom c is read and written. A panel of b of one block streams from the second cache where a vector is
+# 64 bytes long (48 or 32 KB: best of 128 to 512 steps at 2048 x 2048); of AVX2 it takes half of the first (16 KB: best of 192 to 512 steps
+# with 64 to 128 rows, and no worse than them with more). MC rows of a fit a half or, of AVX2, a third of the second cache.
+kernels.kc = (256 if IS_FLOAT else 192) if VL * sizeof(real) == 32 else (384 if IS_FLOAT else 256)
+kernels.kc_max = 384 if IS_FLOAT else 256
+kernels.mc = 16 * MR if MR == 12 or (VL * sizeof(real) == 32 and not IS_FLOAT) else 24 * MR
 # Half of what the widest machines reach: one to two multiply-adds of a vector a cycle, at about 2.5 GHz.
 kernels.flops = 5000.0 * VL
 kernels.pack_a = pack_a

@@ -13,7 +13,7 @@
 # (e) Panels are zero-padded where they are packed; what a padded row or column computes is never stored. A NaN or an infinity
 #     beside the padding meets the padding only in accumulators that are not stored.
 # (f) Packing is one function for both operands: `width` lanes side by side, step after step along K. Where the lanes lie far
-#     apart and the steps side by side, it transposes squares in registers: of VL by VL, else of 4 by 4.
+#     apart and the steps side by side, it transposes squares of VL by VL in registers.
 
 
 cdef extern from * nogil:
@@ -28,6 +28,7 @@ cdef extern from * nogil:
     #define NR (NV * VL)
     #define MAX_VECTORS 4
     #define SHORT_STEPS 16
+    #define TOGETHER_STEPS 8
     #define SPLIT_ROWS (MR > 8 ? 4 : 2)
 
     #ifdef FASTBP_DEBUG
@@ -56,6 +57,7 @@ cdef extern from * nogil:
         NR
         MAX_VECTORS
         SHORT_STEPS
+        TOGETHER_STEPS  # steps whose lanes lie side by side, packed before the next ones: each is read as one run
         SPLIT_ROWS
     void check_block(const real* p, Py_ssize_t m, Py_ssize_t row, Py_ssize_t n, Py_ssize_t step, const void* begin, const void* end,
                      const char* where)
@@ -79,38 +81,45 @@ cdef forced_void quads_across(const real* x, Py_ssize_t lane_step, Py_ssize_t k,
         out[p * width + 2] = x[2 * lane_step + p]
         out[p * width + 3] = x[3 * lane_step + p]
 
-cdef forced_void vectors_across(const real* x, Py_ssize_t lane_step, Py_ssize_t k, real* out, int width) noexcept nogil:
-    """VL lanes."""
-    cdef Py_ssize_t p = 0
-    cdef int lane
-    while p + VL <= k:
-        for lane in range(VL):
-            prefetch_far(x + lane * lane_step + p + 64)
-        transpose_square(x + p, lane_step, out + p * width, width)
-        p += VL
-    for lane in range(0, VL - 3, 4):
-        quads_across(x + lane * lane_step + p, lane_step, k - p, out + p * width + lane, width)
-
 cdef forced_void pack_across(const real* x, Py_ssize_t lane_step, Py_ssize_t k, real* out, int width) noexcept nogil:
-    """A full panel whose steps lie side by side (step = 1): transposed in registers."""
-    cdef int lane = 0
-    while VL >= 4 and lane + VL <= width:
-        vectors_across(x + lane * lane_step, lane_step, k, out + lane, width)
-        lane += VL
+    """A full panel whose steps lie side by side (step = 1): transposed in registers.
+
+    The vectors of the last lanes reach into the next step: they are stored before its first lanes are, and the last steps go another way.
+    """
+    cdef Py_ssize_t p = 0
+    cdef int lane, part = width % VL
+    while p + VL <= k - (1 if part else 0):
+        for lane in range(width):
+            prefetch_far(x + lane * lane_step + p + 64)
+        if part:
+            transpose_square(x + (width - part) * lane_step + p, lane_step, part, out + p * width + width - part, width)
+        for lane from 0 <= lane < width - part by VL:
+            transpose_square(x + lane * lane_step + p, lane_step, VL, out + p * width + lane, width)
+        p += VL
+    lane = 0
     while lane + 4 <= width:
-        quads_across(x + lane * lane_step, lane_step, k, out + lane, width)
+        quads_across(x + lane * lane_step + p, lane_step, k - p, out + p * width + lane, width)
         lane += 4
     while lane < width:
-        pack_lane(x + lane * lane_step, 1, k, out + lane, width)
+        pack_lane(x + lane * lane_step + p, 1, k - p, out + p * width + lane, width)
         lane += 1
 
-cdef forced_void pack_along(const real* x, Py_ssize_t step, Py_ssize_t k, real* out, int width) noexcept nogil:
-    """A full panel whose lanes lie side by side (lane_step = 1): copied step by step."""
-    cdef Py_ssize_t p
+cdef forced_void pack_along(const real* x, Py_ssize_t step, Py_ssize_t there, Py_ssize_t k, real* out, int width) noexcept nogil:
+    """A full panel whose lanes lie side by side (lane_step = 1), of `there` lanes: copied step by step.
+
+    Whole vectors reach into the next step, which is stored after them; the last step is copied alone.
+    """
+    cdef Py_ssize_t p, whole = k
     cdef int lane
-    for p in range(k):
-        for lane in range(width):
-            out[lane] = x[lane]
+    if width % VL:
+        whole = k - 1 if there >= round_up(width, VL) else 0
+    for p in range(whole):
+        for lane from 0 <= lane < width by VL:
+            vstore(out + lane, vload(x + lane))
+        out += width
+        x += step
+    for p in range(k - whole):
+        memcpy(out, x, width * sizeof(real))
         out += width
         x += step
 
@@ -141,17 +150,30 @@ cdef forced_void pack_any(const real* x, Py_ssize_t lane_step, Py_ssize_t step, 
         pack_lane(x + lane * lane_step, step, k, out + lane, width)
         lane += 1
 
+cdef forced_void pack_steps(const real* x, Py_ssize_t step, Py_ssize_t n, Py_ssize_t k, Py_ssize_t first, Py_ssize_t steps, real* out,
+                            int width) noexcept nogil:
+    """So many steps of all panels, from the first one on; lanes lie side by side."""
+    cdef Py_ssize_t lane
+    x += first * step
+    out += first * width
+    for lane from 0 <= lane < n by width:
+        if n - lane < width:
+            pack_part_along(x + lane, step, <int> (n - lane), steps, out, width)
+        else:
+            pack_along(x + lane, step, n - lane, steps, out, width)
+        out += width * k
+
 cdef forced_void pack(const real* x, Py_ssize_t lane_step, Py_ssize_t step, Py_ssize_t n, Py_ssize_t k, real* out,
                       const void* end, int width) noexcept nogil:
     cdef Py_ssize_t first
+    check_block(out, ceil_div(n, width) * k, width, width, 1, out, end, "pack")
+    if lane_step == 1:
+        for first from 0 <= first < k by TOGETHER_STEPS:
+            pack_steps(x, step, n, k, first, min(k - first, <Py_ssize_t> TOGETHER_STEPS), out, width)
+        return
     for first from 0 <= first < n by width:
-        check_block(out, k, width, width, 1, out, end, "pack")
-        if n - first < width and lane_step == 1:
-            pack_part_along(x, step, <int> (n - first), k, out, width)
-        elif n - first < width:
+        if n - first < width:
             pack_any(x, lane_step, step, <int> (n - first), k, out, width)
-        elif lane_step == 1:
-            pack_along(x, step, k, out, width)
         elif step == 1:
             pack_across(x, lane_step, k, out, width)
         else:
@@ -184,9 +206,10 @@ ctypedef struct Micro:
     int last_lanes          # columns of the last vector
     bint accumulate, descends
     double rate
-    const real* prefetch_b  # what will be packed next: each panel asks for one line of each of its rows
-    Py_ssize_t prefetch_b_step
-    int lines
+    # What will be packed next: each panel asks for some of its steps. A run of `run_steps` asks for one of them, run_move elements further
+    # each time.
+    const real* ahead
+    Py_ssize_t ahead_step, ahead_steps, run_steps, run_move
 
 cdef inline vec load_last(const real* x, bint part, int lanes) noexcept nogil:
     return vload_part(x, lanes, 0) if part else vload(x)
@@ -206,16 +229,17 @@ cdef forced_void micro(Micro* t, Py_ssize_t panels, int rows, int vectors, Py_ss
     cdef Py_ssize_t c_row = t.c_row
     cdef const real* c_line = t.prefetch_c
     cdef Py_ssize_t b_step = t.b_step
-    cdef const real* next_b
-    cdef Py_ssize_t next_b_step
+    cdef const real* ahead
+    cdef const real* line
+    cdef Py_ssize_t first, ahead_step, run_steps, run_move
     for panel in range(panels):
         x = t.a + panel * t.a_panel
         w = t.b
-        next_b, next_b_step = x, 0
-        if t.lines > 0:
-            next_b, next_b_step = t.prefetch_b, t.prefetch_b_step
-            t.prefetch_b += 64 // <Py_ssize_t> sizeof(real)
-            t.lines -= 1
+        ahead, ahead_step, run_steps, run_move = x, 0, t.k, 0
+        if t.ahead_steps > 0:
+            ahead, ahead_step, run_steps, run_move = t.ahead, t.ahead_step, t.run_steps, t.run_move
+            t.ahead += t.k // t.run_steps * t.ahead_step
+            t.ahead_steps -= t.k // t.run_steps
         for j in range(vectors):
             b[j] = load_last(t.bias + j * VL, part and j == last, lanes) if t.bias != NULL else vset(0)
         if t.k > SHORT_STEPS:
@@ -227,18 +251,21 @@ cdef forced_void micro(Micro* t, Py_ssize_t panels, int rows, int vectors, Py_ss
         for i in range(rows):
             for j in range(vectors):
                 sums[i][j] = b[j]
-        for p in range(t.k):
-            # c += outer(a[:, p], b[p, :])
-            prefetch_far(next_b)
-            next_b += next_b_step
-            for j in range(vectors):
-                b[j] = load_last(w + j * VL, part and j == last, lanes)
-            for i in range(rows):
-                s = vset(x[i * a_row])
+        for first from 0 <= first < t.k by run_steps:
+            line = ahead
+            ahead += ahead_step
+            for p in range(min(run_steps, t.k - first)):
+                # c += outer(a[:, p], b[p, :])
+                prefetch_far(line)
+                line += run_move
                 for j in range(vectors):
-                    sums[i][j] = vfma(s, b[j], sums[i][j])
-            x += a_step
-            w += b_step
+                    b[j] = load_last(w + j * VL, part and j == last, lanes)
+                for i in range(rows):
+                    s = vset(x[i * a_row])
+                    for j in range(vectors):
+                        sums[i][j] = vfma(s, b[j], sums[i][j])
+                x += a_step
+                w += b_step
         if t.descends:
             s = vset(t.rate)
             for i in range(rows):
@@ -331,21 +358,56 @@ cdef void micro_wide(Micro* t, Py_ssize_t rows) noexcept nogil:
     else:
         micro(t, 1, 1, MAX_VECTORS, t.a_row, t.a_step, False)
 
-cdef void panels_times_panel(const Tile* t, Micro* part, int columns) noexcept nogil:
+# What is packed while the tile computes, some steps after each strip of panels, which has asked for them.
+ctypedef struct Ahead:
+    Py_ssize_t panels, each     # of a strip; steps after it
+    Py_ssize_t packed           # steps so far
+
+cdef void pack_ahead(const Tile* t, Ahead* ahead, Py_ssize_t steps) noexcept nogil:
+    steps = min(steps, t.ahead_steps - ahead.packed)
+    if t.ahead_panels == NULL or steps <= 0:
+        return
+    check_block(<const real*> t.ahead_panels, ceil_div(t.ahead_lanes, NR) * t.ahead_steps, NR, NR, 1, t.ahead_panels, t.ahead_end, "ahead")
+    pack_steps(<const real*> t.ahead, elements(t.ahead_step), t.ahead_lanes, t.ahead_steps, ahead.packed, steps, <real*> t.ahead_panels, NR)
+    ahead.packed += steps
+
+cdef void begin_ahead(const Tile* t, Micro* part, Ahead* ahead) noexcept nogil:
+    cdef Py_ssize_t panels = max(<Py_ssize_t> 1, t.m // MR)
+    cdef Py_ssize_t calls = panels * ceil_div(t.n, NR)
+    cdef Py_ssize_t lines = ceil_div(t.ahead_lanes * sizeof(real), 64)
+    ahead.panels, ahead.each, ahead.packed = panels, 0, 0
+    part.ahead, part.ahead_step, part.ahead_steps = <const real*> t.ahead, elements(t.ahead_step), 0
+    if t.ahead == NULL or lines > t.k:
+        return
+    part.ahead_steps = t.ahead_steps
+    # The slowest pace that asks for all.
+    part.run_steps, part.run_move = lines, 64 // sizeof(real)
+    while part.run_move > 1 and t.k // (2 * part.run_steps) * calls >= t.ahead_steps:
+        part.run_steps *= 2
+        part.run_move //= 2
+    if t.ahead_panels != NULL:
+        ahead.panels = min(panels, max(<Py_ssize_t> 1, TOGETHER_STEPS * calls // t.ahead_steps))
+        ahead.each = ceil_div(t.ahead_steps, calls // panels * ceil_div(panels, ahead.panels))
+
+cdef void panels_times_panel(const Tile* t, Micro* part, int columns, Ahead* ahead) noexcept nogil:
     """All rows of a, one panel of b."""
-    cdef Py_ssize_t panels = t.m // MR
+    cdef Py_ssize_t strip, panels = t.m // MR
     cdef Py_ssize_t left = t.m - panels * MR
     cdef int now
     if t.m <= SPLIT_ROWS and columns <= VL:
         split_rows(part, t.m)
         return
-    if panels and part.a_row == 1 and part.a_step == MR:
-        micro_packed(part, panels, columns)
-    elif panels:
-        micro_full(part, panels, columns)
-    part.a += panels * part.a_panel
-    part.c += panels * MR * part.c_row
-    part.prefetch_c += panels * MR * part.prefetch_c_row
+    while panels > 0:
+        strip = min(panels, ahead.panels)
+        if part.a_row == 1 and part.a_step == MR:
+            micro_packed(part, strip, columns)
+        else:
+            micro_full(part, strip, columns)
+        part.a += strip * part.a_panel
+        part.c += strip * MR * part.c_row
+        part.prefetch_c += strip * MR * part.prefetch_c_row
+        panels -= strip
+        pack_ahead(t, ahead, ahead.each)
     while left > 0:
         if MR > 8 and left >= 8:
             now = 8
@@ -374,7 +436,7 @@ cdef void spread(const real* x, Py_ssize_t m, Py_ssize_t n, bint accumulate, rea
         for j in range(n):
             c[i * row + j * column] = c[i * row + j * column] + x[i * NR + j] if accumulate else x[i * NR + j]
 
-cdef void spread_panel(const Tile* t, Micro* part, int columns, real* c) noexcept nogil:
+cdef void spread_panel(const Tile* t, Micro* part, int columns, real* c, Ahead* ahead) noexcept nogil:
     """One panel of b into such a c, MR rows at a time, by way of a small square that does not leave the cache."""
     cdef real square[MR * NR]
     cdef Tile strip = t[0]
@@ -386,7 +448,7 @@ cdef void spread_panel(const Tile* t, Micro* part, int columns, real* c) noexcep
         part.a = <const real*> t.a + (i // MR) * part.a_panel
         part.c = square
         part.prefetch_c, part.prefetch_c_row = square, NR
-        panels_times_panel(&strip, part, columns)
+        panels_times_panel(&strip, part, columns, ahead)
         spread(square, strip.m, columns, t.accumulate, c + i * c_row, c_row, c_column)
 
 cdef void epilogue(const Tile* t) noexcept nogil:
@@ -422,6 +484,7 @@ cdef Py_ssize_t wide_columns(const Tile* t, Micro* part) noexcept nogil:
 
 cdef void multiply_tile(const Tile* t) noexcept nogil:
     cdef Micro part
+    cdef Ahead ahead
     cdef int columns
     cdef Py_ssize_t j, b_panel = elements(t.b_panel), c_row = elements(t.c_row), c_column = elements(t.c_column)
     cdef real* c
@@ -429,8 +492,7 @@ cdef void multiply_tile(const Tile* t) noexcept nogil:
     part.a_row, part.a_step, part.a_panel = elements(t.a_row), elements(t.a_step), elements(t.a_panel)
     part.b_step = elements(t.b_step)
     part.descends, part.rate = t.descends, t.rate
-    part.prefetch_b, part.prefetch_b_step = <const real*> t.prefetch_b, elements(t.prefetch_b_step)
-    part.lines = <int> (t.n * sizeof(real) + 63) // 64 if t.prefetch_b != NULL else 0
+    begin_ahead(t, &part, &ahead)
     for j from 0 <= j < t.m by MR:
         check_block(<const real*> t.a + j // MR * part.a_panel, min(t.m - j, <Py_ssize_t> MR), part.a_row, t.k, part.a_step,
                     t.a_begin, t.a_end, "tile: a")
@@ -449,10 +511,11 @@ cdef void multiply_tile(const Tile* t) noexcept nogil:
             part.prefetch_c, part.prefetch_c_row = c, c_row
             if t.prefetch_c != NULL:
                 part.prefetch_c, part.prefetch_c_row = <const real*> t.prefetch_c + j, elements(t.prefetch_c_row)
-            panels_times_panel(t, &part, columns)
+            panels_times_panel(t, &part, columns, &ahead)
         else:
-            spread_panel(t, &part, columns, c)
+            spread_panel(t, &part, columns, c, &ahead)
         j += NR
+    pack_ahead(t, &ahead, t.ahead_steps)
     if t.last and (t.forward != NULL or t.backward != NULL):
         epilogue(t)
 

@@ -166,13 +166,13 @@ cdef void softmax_rows(void* z, Py_ssize_t rows, Py_ssize_t n) noexcept nogil:
         now = min(rows - row, <Py_ssize_t> VL)
         squared = 0
         while now == VL and squared + VL <= n:
-            transpose_square(x + row * n + squared, n, columns + squared * VL, VL)
+            transpose_square(x + row * n + squared, n, VL, columns + squared * VL, VL)
             squared += VL
         transpose_rows(x + row * n + squared, n, 1, columns + squared * VL, 1, VL, now, n - squared)
         softmax_lanes(columns, n)
         squared = 0
         while now == VL and squared + VL <= n:
-            transpose_square(columns + squared * VL, VL, x + row * n + squared, n)
+            transpose_square(columns + squared * VL, VL, VL, x + row * n + squared, n)
             squared += VL
         transpose_rows(columns + squared * VL, 1, VL, x + row * n + squared, n, 1, now, n - squared)
 

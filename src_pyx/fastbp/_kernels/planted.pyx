@@ -56,7 +56,7 @@ cdef int one_tile(const Kernels* kernels, str kind, char* a, char* a_end, char* 
     t.b, t.b_step, t.b_panel, t.b_column = b, nr, nr * STEPS, itemsize
     t.c, t.c_row, t.c_column = c, nr, itemsize
     t.accumulate, t.descends, t.last = False, False, True
-    t.bias = t.saved = t.prefetch_b = NULL
+    t.bias = t.saved = t.ahead = t.ahead_panels = NULL
     t.prefetch_c = NULL
     t.forward = NULL
     t.backward = NULL

@@ -306,11 +306,41 @@ cdef extern from * nogil:
     #else
     #  define FASTBP_UNROLL _Pragma("GCC unroll 16")
     #endif
-    /* VL rows of VL, `ld` apart, become columns at `out`, `ldo` apart: log2(VL) perfect shuffles of the rows, in registers. */
-    static inline __attribute__((always_inline)) void transpose_square(const real *p, ptrdiff_t ld, real *out, ptrdiff_t ldo) {
+    /* n of VL rows of VL, `ld` apart, become columns at `out`, `ldo` apart, in registers. Columns are stored whole, one after another; what
+       they hold behind their n-th element is anything. */
+    #define FASTBP_ROW(i) (p + ((i) < n ? (i) : 0) * ld)
+    #if defined(__AVX2__) && FASTBP_VEC_BYTES == 32 && IS_FLOAT
+    /* A shuffle across the halves of a vector costs three times one within: rows i and i + 4 meet where they are loaded. */
+    #  define FASTBP_HALVES(low, high) ((vec)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(low)), _mm_loadu_ps(high), 1))
+    static inline __attribute__((always_inline)) void transpose_square(const real *p, ptrdiff_t ld, int n, real *out, ptrdiff_t ldo) {
+        FASTBP_UNROLL
+        for (int i = 0; i < VL; i += 4, p += 4) {
+            vec r0 = FASTBP_HALVES(FASTBP_ROW(0), FASTBP_ROW(4)), r1 = FASTBP_HALVES(FASTBP_ROW(1), FASTBP_ROW(5));
+            vec r2 = FASTBP_HALVES(FASTBP_ROW(2), FASTBP_ROW(6)), r3 = FASTBP_HALVES(FASTBP_ROW(3), FASTBP_ROW(7));
+            vec lo01 = FASTBP_INTERLEAVE(r0, r1, 0, 8, 1, 9, 4, 12, 5, 13), hi01 = FASTBP_INTERLEAVE(r0, r1, 2, 10, 3, 11, 6, 14, 7, 15);
+            vec lo23 = FASTBP_INTERLEAVE(r2, r3, 0, 8, 1, 9, 4, 12, 5, 13), hi23 = FASTBP_INTERLEAVE(r2, r3, 2, 10, 3, 11, 6, 14, 7, 15);
+            vstore(out + i * ldo, FASTBP_INTERLEAVE(lo01, lo23, 0, 1, 8, 9, 4, 5, 12, 13));
+            vstore(out + (i + 1) * ldo, FASTBP_INTERLEAVE(lo01, lo23, 2, 3, 10, 11, 6, 7, 14, 15));
+            vstore(out + (i + 2) * ldo, FASTBP_INTERLEAVE(hi01, hi23, 0, 1, 8, 9, 4, 5, 12, 13));
+            vstore(out + (i + 3) * ldo, FASTBP_INTERLEAVE(hi01, hi23, 2, 3, 10, 11, 6, 7, 14, 15));
+        }
+    }
+    #elif defined(__AVX2__) && FASTBP_VEC_BYTES == 32
+    #  define FASTBP_HALVES(low, high) ((vec)_mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(low)), _mm_loadu_pd(high), 1))
+    static inline __attribute__((always_inline)) void transpose_square(const real *p, ptrdiff_t ld, int n, real *out, ptrdiff_t ldo) {
+        FASTBP_UNROLL
+        for (int i = 0; i < VL; i += 2, p += 2) {
+            vec r0 = FASTBP_HALVES(FASTBP_ROW(0), FASTBP_ROW(2)), r1 = FASTBP_HALVES(FASTBP_ROW(1), FASTBP_ROW(3));
+            vstore(out + i * ldo, FASTBP_INTERLEAVE(r0, r1, 0, 4, 2, 6));
+            vstore(out + (i + 1) * ldo, FASTBP_INTERLEAVE(r0, r1, 1, 5, 3, 7));
+        }
+    }
+    #else
+    static inline __attribute__((always_inline)) void transpose_square(const real *p, ptrdiff_t ld, int n, real *out, ptrdiff_t ldo) {
+        /* log2(VL) perfect shuffles of the rows */
         vec rows[VL], shuffled[VL];
         FASTBP_UNROLL
-        for (int i = 0; i < VL; i++) rows[i] = vload(p + i * ld);
+        for (int i = 0; i < VL; i++) rows[i] = vload(FASTBP_ROW(i));
         FASTBP_UNROLL
         for (int stage = 1; stage < VL; stage *= 2) {
             FASTBP_UNROLL
@@ -324,6 +354,7 @@ cdef extern from * nogil:
         FASTBP_UNROLL
         for (int i = 0; i < VL; i++) vstore(out + i * ldo, rows[i]);
     }
+    #endif
     """
     ctypedef float real             # FASTBP_REAL
     ctypedef int ireal              # the integer of the same width
@@ -364,5 +395,5 @@ cdef extern from * nogil:
     double vproducts(vec v, vec w)
     double vsquares(vec v)
     real vmaximum(vec v)                # any lane where one is NaN
-    void transpose_square(const real* p, Py_ssize_t ld, real* out, Py_ssize_t ldo)     # VL x VL
+    void transpose_square(const real* p, Py_ssize_t ld, int n, real* out, Py_ssize_t ldo)
     void transpose4(const real* p, Py_ssize_t ld, real* out, Py_ssize_t ldo)

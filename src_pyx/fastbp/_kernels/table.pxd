@@ -127,8 +127,12 @@ ctypedef struct Tile:
     const void* b           # IN   element (p, j) of panel q (NR columns each): b[q * b_panel + p * b_step + j]
     Py_ssize_t b_step, b_panel
     Py_ssize_t b_column     # `dots` only: element (p, j) is b[p + j * b_column], and a_step is 1
-    const void* prefetch_b  # what the next tile packs of b, its rows prefetch_b_step apart; or NULL
-    Py_ssize_t prefetch_b_step
+    # What is read next, or NULL: steps of so many lanes each, ahead_step apart. While it computes, the tile asks for them, and packs them
+    # as panels of b unless that is NULL.
+    const void* ahead       # IN
+    Py_ssize_t ahead_step, ahead_steps, ahead_lanes
+    void* ahead_panels      # OUT
+    const void* ahead_end
     void* c                 # OUT
     Py_ssize_t c_row, c_column
     void* prefetch_c        # what is written next after c has been computed, at c's place, prefetch_c_row apart; or NULL: c itself
@@ -194,7 +198,8 @@ ctypedef struct Kernels:
     int itemsize
     int lanes               # of a vector
     int mr, nr              # of the micro-kernel's accumulators
-    Py_ssize_t kc, mc       # block along K, rows of a tile: see gemm.pxi
+    Py_ssize_t kc, kc_max   # about how long a block along K is, and at most
+    Py_ssize_t mc           # rows of a tile
     double flops            # about what one thread does in a microsecond; decides what is worth sharing, never a result
 
     # products

@@ -6,9 +6,10 @@ Design
     after another: the same order of additions, whatever the tiles and the threads.
 (b) a's rows are packed once, into panels that all threads share (one phase): as many rows, then as many blocks, as SHARED_BYTES
     hold, so the memory needed does not grow with the matrices. The tiles follow, in phases of one block each; where all rows
-    are one tile, of as many blocks as cost MAX_TILE_US, since no other tile waits for the same part of b then.
+    are one tile, of as many blocks as cost MAX_TASK_US, since no other tile waits for the same part of b then.
 (c) b's part of a tile is packed by the thread that computes it, and kept as long as that thread stays in the same columns and the same
-    block: tiles are numbered down the columns. While a tile computes, it asks for the lines that will probably be packed next.
+    block: tiles are numbered down the columns. While a tile computes one block, it packs the next, a few rows at a time: of rows that lie a
+    power of two apart, the caches keep no more than a few until they are packed.
 (d) An operand is read where it lies as long as that is near enough: a up to NEAR_BYTES, b up to SMALL_BYTES or where few rows use
     it. Rows of a that lie a multiple of 4096 bytes apart would all meet in the same few lines of the cache: those are packed.
 (e) Few rows use each element of b so seldom that packing would be most of the work. Where both operands lie along K, c is made of
@@ -17,8 +18,8 @@ Design
 (f) Products that do not wait for each other, such as the two of a linear unit's backward, are computed side by side: a phase has the
     tasks of the next phase of each. Small ones fill the threads that way, and there is half the waiting.
 (g) mc, nc and the form follow from the shape, the operands' strides, the dtype and the instruction set, never from the threads:
-    enough tiles that any number of threads comes out even, none that is longer than about 50 us, none so short that taking it costs
-    something.
+    enough tiles that any number of threads comes out even, none that is longer than about half a millisecond, none so short that taking it
+    costs something.
 (h) A gradient that only an update reads is not stored: plain descent happens in the micro-kernel's registers; any other rule reads a
     tile that its worker has just computed.
 """
@@ -46,16 +47,21 @@ cdef extern from * nogil:
     void check_scratch(Py_ssize_t needed, Py_ssize_t given)
 
 cdef enum:
-    # What a tile should cost at `kernels.flops`, about half of what it reaches: a sixteenth of its phase, within these bounds.
+    # What a tile should cost at `kernels.flops`, about half of what it reaches: a sixteenth of its phase, within the first two bounds; of
+    # a long phase a 64th up to the third, so that rows of a that come from the third cache meet several panels of b.
     TILES_OF_PHASE = 16
     MIN_TILE_US = 8
     MAX_TILE_US = 80
+    TILES_OF_LONG_PHASE = 64
+    MAX_LONG_TILE_US = 400
+    MAX_TASK_US = 1000      # of a tile's blocks one after another, where no other tile waits for the same part of b
     SHARED_BYTES = 7 << 20
     SMALL_BYTES = 24 << 10  # of an operand: it is read where it lies, out of the first cache
     NEAR_BYTES = 96 << 10   # of a: out of the second
     FAR_BYTES = 1 << 20     # of b: it comes from far away, in pieces that are too short for that unless it is packed
     PACK_ROWS_BYTES = 64 << 10  # of a packed in one task
     MAX_PANELS = 16         # of b in a tile
+    FEW_PANELS = 4          # of b, for which packing a is more work than it saves
     PACK = 0
     TILES = 1
     SUM = 2
@@ -105,8 +111,8 @@ cdef struct Group:
     Py_ssize_t own_bytes
 
 cdef struct Packed:
-    int64_t packed              # which columns of which block of which product are packed here, or -1
-    int64_t unused[7]           # the panels begin on a cache line of their own
+    int64_t packed[2]           # which columns of which block of which product are packed in each of its two places, or -1
+    int64_t unused[6]           # the panels begin on a cache line of their own
 
 
 cdef void product_init(Product* p) noexcept nogil:
@@ -135,6 +141,10 @@ cdef int choose_form(const Kernels* kernels, const Product* p) noexcept nogil:
         return STREAM
     return PANELS
 
+cdef inline Py_ssize_t blocks_along(const Kernels* kernels, Py_ssize_t k) noexcept nogil:
+    """Blocks of about kc each, and none longer than kc_max."""
+    return max(ceil_div(k, kernels.kc_max), (2 * k + kernels.kc) // (2 * kernels.kc), <Py_ssize_t> 1)
+
 cdef void choose_blocks(const Kernels* kernels, const Product* p, Blocks* out) noexcept nogil:
     """For m and n above 0."""
     cdef Py_ssize_t m = p.m, n = p.n, k = p.k
@@ -144,16 +154,18 @@ cdef void choose_blocks(const Kernels* kernels, const Product* p, Blocks* out) n
     if out.form != PANELS:
         choose_few_rows(kernels, m, n, k, out)
         return
-    out.k_blocks = max(<Py_ssize_t> 1, ceil_div(k, kernels.kc))
+    out.k_blocks = blocks_along(kernels, k)
     out.kc = round_up(ceil_div(k, out.k_blocks), 4)
     out.mc = round_up(ceil_div(m, ceil_div(m, kernels.mc)), kernels.mr)
-    tile_us = min(max(product_cost(kernels, m, n, out.kc) / TILES_OF_PHASE, <double> MIN_TILE_US), <double> MAX_TILE_US)
+    tile_us = product_cost(kernels, m, n, out.kc)
+    tile_us = min(max(tile_us / TILES_OF_PHASE, <double> MIN_TILE_US),
+                  max(<double> MAX_TILE_US, min(tile_us / TILES_OF_LONG_PHASE, <double> MAX_LONG_TILE_US)))
     panels = <Py_ssize_t> (tile_us / max(product_cost(kernels, out.mc, kernels.nr, out.kc), 0.01))
     panels = min(max(panels, <Py_ssize_t> 1), <Py_ssize_t> MAX_PANELS)
     out.nc = min(panels * kernels.nr, round_up(n, kernels.nr))
     out.blocks_in_tile = 1
     if m <= out.mc:
-        out.blocks_in_tile += <Py_ssize_t> (MAX_TILE_US / max(product_cost(kernels, out.mc, out.nc, out.kc), 0.01))
+        out.blocks_in_tile += <Py_ssize_t> (MAX_TASK_US / max(product_cost(kernels, out.mc, out.nc, out.kc), 0.01))
     choose_memory(kernels, m, n, k, out)
     if p.sink != NULL:
         out.own_bytes += padded(out.mc * out.nc * kernels.itemsize)
@@ -183,14 +195,14 @@ cdef double few_rows_cost(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py
 
 cdef void choose_memory(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Blocks* out) noexcept nogil:
     cdef Py_ssize_t row_bytes = max(<Py_ssize_t> 1, out.kc * kernels.itemsize)
-    out.pack_a = not (n <= 2 * kernels.nr or m * k * kernels.itemsize <= NEAR_BYTES)
+    out.pack_a = not (n <= FEW_PANELS * kernels.nr or m * k * kernels.itemsize <= NEAR_BYTES)
     out.pack_b = n * k * kernels.itemsize > SMALL_BYTES
     if m <= 2 * kernels.mr:
         out.pack_b = n * k * kernels.itemsize > FAR_BYTES and n >= STREAM_VECTORS * kernels.lanes
     out.resident_rows = min(round_up(m, out.mc), max(out.mc, SHARED_BYTES // row_bytes // out.mc * out.mc))
     out.resident_blocks = min(out.k_blocks, max(<Py_ssize_t> 1, SHARED_BYTES // (out.resident_rows * row_bytes)))
     out.shared_bytes = padded(out.resident_rows * out.resident_blocks * row_bytes)
-    out.own_bytes = padded(sizeof(Packed) + max(out.nc, <Py_ssize_t> kernels.nr) * row_bytes)
+    out.own_bytes = padded(sizeof(Packed) + 2 * max(out.nc, <Py_ssize_t> kernels.nr) * row_bytes)
 
 cdef Py_ssize_t product_scratch(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads) noexcept nogil:
     """Bytes, for one product with any strides, at most so many threads, this n, and at most m and k."""
@@ -203,12 +215,12 @@ cdef Py_ssize_t scratch_as_it_is(const Kernels* kernels, Py_ssize_t m, Py_ssize_
     A smaller product may need more than a larger one: a shorter block along K has wider tiles and more rows at once. So this is a
     bound on `choose_blocks` that grows with each argument; what is not used of it is never touched.
     """
-    cdef Py_ssize_t kc = min(kernels.kc, round_up(k, 4))
+    cdef Py_ssize_t kc = min(round_up(kernels.kc_max, 4), round_up(k, 4))
     cdef Py_ssize_t columns = min(round_up(n, kernels.nr), <Py_ssize_t> MAX_PANELS * kernels.nr)
     cdef Py_ssize_t rows = m + (ceil_div(m, kernels.mc) + 1) * kernels.mr
-    cdef Py_ssize_t steps = k + 4 * (ceil_div(k, kernels.kc) + 1)
+    cdef Py_ssize_t steps = k + 4 * (blocks_along(kernels, k) + 1)
     # A worker's panels of b, and a tile that only an update reads.
-    cdef Py_ssize_t own = columns * (kc + min(m, kernels.mc) + kernels.mr) * kernels.itemsize
+    cdef Py_ssize_t own = columns * (2 * kc + min(m, kernels.mc) + kernels.mr) * kernels.itemsize
     cdef Py_ssize_t shared = min(rows * steps * kernels.itemsize, max(<Py_ssize_t> SHARED_BYTES, kernels.mc * kc * kernels.itemsize))
     shared = max(shared, (parts_of_stream(kernels, n, k) - 1) * min(m, <Py_ssize_t> STREAM_ROWS) * n * kernels.itemsize)
     return ALIGNMENT + padded(shared) + n_threads * (sizeof(Packed) + padded(own) + ALIGNMENT)
@@ -235,24 +247,34 @@ cdef void pack_rows(Work* w, Py_ssize_t task) noexcept nogil:
 cdef void compute_tile(Work* w, Py_ssize_t task, Packed* own) noexcept nogil:
     cdef Py_ssize_t block
     if w.blocks.form == STREAM:
-        compute_block(w, 0, w.first_row, task, own, NULL)
+        compute_block(w, 0, w.first_row, task, own)
         return
     for block in range(w.first_block, w.end_block):
-        compute_block(w, task // w.row_tiles, w.first_row + task % w.row_tiles * w.blocks.mc, block, own,
-                      packed_next(w, task, block))
+        compute_block(w, task // w.row_tiles, w.first_row + task % w.row_tiles * w.blocks.mc, block, own)
 
-cdef const void* packed_next(const Work* w, Py_ssize_t task, Py_ssize_t block) noexcept nogil:
-    """Where the part of b begins that this worker will probably pack next, if its rows lie side by side; or NULL."""
+cdef void look_ahead(Work* w, Tile* t, Py_ssize_t column_tile, Py_ssize_t block, Packed* own) noexcept nogil:
+    """While the tile of a block is computed, the next block's part of b is packed, if its columns lie side by side."""
     cdef const Product* p = &w.product
-    cdef Py_ssize_t column_tile = task // w.row_tiles, column_bytes = w.blocks.nc * w.kernels.itemsize
-    cdef Py_ssize_t next_tile = (task + w.threads) // w.row_tiles
-    if p.b_column != w.kernels.itemsize or not w.blocks.pack_b:
-        return NULL
-    if block + 1 < w.end_block:
-        return p.b + (block + 1) * w.blocks.kc * p.b_step + column_tile * column_bytes
-    if next_tile == column_tile or (next_tile + 1) * w.blocks.nc > p.n:
-        return NULL
-    return p.b + w.first_block * w.blocks.kc * p.b_step + next_tile * column_bytes
+    if block + 1 >= w.end_block or p.b_column != w.kernels.itemsize or not w.blocks.pack_b:
+        return
+    t.ahead, t.ahead_step = part_of_b(w, column_tile, block + 1), p.b_step
+    t.ahead_steps, t.ahead_lanes = steps_of(w, block + 1), t.n
+    t.ahead_panels, t.ahead_end = packed_columns(w, block + 1, own), <char*> own + w.blocks.own_bytes
+    mark_packed(w, column_tile, block + 1, own)
+
+cdef inline const char* part_of_b(const Work* w, Py_ssize_t column_tile, Py_ssize_t block) noexcept nogil:
+    return w.product.b + block * w.blocks.kc * w.product.b_step + column_tile * w.blocks.nc * w.product.b_column
+
+cdef inline char* packed_columns(const Work* w, Py_ssize_t block, Packed* own) noexcept nogil:
+    return <char*> own + sizeof(Packed) + (block & 1) * max(w.blocks.nc, <Py_ssize_t> w.kernels.nr) * w.blocks.kc * w.kernels.itemsize
+
+cdef inline int64_t key_of(const Work* w, Py_ssize_t column_tile, Py_ssize_t block) noexcept nogil:
+    return (column_tile * w.blocks.k_blocks + block) * MAX_TOGETHER + w.index
+
+cdef inline void mark_packed(const Work* w, Py_ssize_t column_tile, Py_ssize_t block, Packed* own) noexcept nogil:
+    own.packed[block & 1] = key_of(w, column_tile, block)
+    if own.packed[1 - (block & 1)] % MAX_TOGETHER != w.index:
+        own.packed[1 - (block & 1)] = -1    # another product's places lie elsewhere, and have been written over
 
 cdef void tile_init(const Kernels* kernels, const Product* p, Py_ssize_t row, Py_ssize_t column, Py_ssize_t rows, Py_ssize_t columns,
                     Tile* t) noexcept nogil:
@@ -261,7 +283,7 @@ cdef void tile_init(const Kernels* kernels, const Product* p, Py_ssize_t row, Py
     t.c, t.c_row, t.c_column = p.c + row * p.c_row + column * p.c_column, p.c_row, p.c_column
     t.c_begin = first_of(p.c, p.m, p.c_row, p.n, p.c_column)
     t.c_end = end_of(p.c, p.m, p.c_row, p.n, p.c_column, kernels)
-    t.prefetch_b = t.prefetch_c = NULL
+    t.ahead = t.ahead_panels = t.prefetch_c = NULL
     t.accumulate, t.descends, t.last = False, False, True
     t.bias = p.bias + column * kernels.itemsize if p.bias != NULL else NULL
     t.forward, t.backward, t.options = p.forward, p.backward, p.options
@@ -277,8 +299,7 @@ cdef void product_tile(const Kernels* kernels, const Product* p, Py_ssize_t firs
     t.a_begin, t.a_end = first_of(p.a, p.m, p.a_row, p.k, p.a_step), end_of(p.a, p.m, p.a_row, p.k, p.a_step, kernels)
     t.b_begin, t.b_end = first_of(p.b, p.k, p.b_step, p.n, p.b_column), end_of(p.b, p.k, p.b_step, p.n, p.b_column, kernels)
 
-cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssize_t block, Packed* own,
-                        const void* next_b) noexcept nogil:
+cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssize_t block, Packed* own) noexcept nogil:
     """One tile, one block along K."""
     cdef const Product* p = &w.product
     cdef Py_ssize_t column = column_tile * w.blocks.nc
@@ -290,13 +311,13 @@ cdef void compute_block(Work* w, Py_ssize_t column_tile, Py_ssize_t row, Py_ssiz
         t.bias = NULL
     take_a(w, &t, row, block)
     take_b(w, &t, column_tile, block, own)
-    t.prefetch_b, t.prefetch_b_step = next_b, p.b_step
     if w.blocks.form == DOTS:
         w.kernels.dots(&t)
     elif w.blocks.form == STREAM:
         part_of_stream(w, block, &t)
         w.kernels.stream(&t)
     else:
+        look_ahead(w, &t, column_tile, block, own)
         tile_of_panels(w, row, column, own, &t)
     if p.sums != NULL and row == 0 and not in_parts(w):
         sum_columns(w, column, block, &t)
@@ -375,15 +396,14 @@ cdef void take_b(Work* w, Tile* t, Py_ssize_t column_tile, Py_ssize_t block, Pac
     cdef const Product* p = &w.product
     cdef const Kernels* kernels = w.kernels
     cdef Py_ssize_t nr = kernels.nr, itemsize = kernels.itemsize
-    cdef int64_t wanted = (column_tile * w.blocks.k_blocks + block) * MAX_TOGETHER + w.index
-    cdef char* panels = <char*> own + sizeof(Packed)
+    cdef char* panels = packed_columns(w, block, own)
     cdef const char* end = <char*> own + w.blocks.own_bytes
-    cdef const char* b = p.b + block * w.blocks.kc * p.b_step + column_tile * w.blocks.nc * p.b_column
+    cdef const char* b = part_of_b(w, column_tile, block)
     t.b_column = p.b_column
     if w.blocks.pack_b or (p.b_column != itemsize and w.blocks.form != DOTS):
-        if own.packed != wanted:
+        if own.packed[block & 1] != key_of(w, column_tile, block):
             kernels.pack_b(b, p.b_column, p.b_step, t.n, t.k, panels, end)
-            own.packed = wanted
+            mark_packed(w, column_tile, block, own)
         t.b = panels
         t.b_step, t.b_panel = nr * itemsize, nr * t.k * itemsize
         t.b_begin, t.b_end = panels, end
@@ -488,6 +508,7 @@ cdef void begin(Work* w, const Kernels* kernels, const Product* product, int ind
 cdef void share_out(Group* group, char* scratch, int n_threads) noexcept nogil:
     """Assign each product its packed rows, and each worker its packed columns."""
     cdef int i, worker
+    cdef Packed* own
     group.own_bytes = 0
     for i in range(group.count):
         group.works[i].shared = scratch
@@ -495,7 +516,8 @@ cdef void share_out(Group* group, char* scratch, int n_threads) noexcept nogil:
         group.own_bytes = max(group.own_bytes, group.works[i].blocks.own_bytes)
     group.own = scratch
     for worker in range(n_threads):
-        (<Packed*> (group.own + worker * group.own_bytes)).packed = -1
+        own = <Packed*> (group.own + worker * group.own_bytes)
+        own.packed[0] = own.packed[1] = -1
 
 cdef bint multiply(Session* session, const Kernels* kernels, const Product* products, int count, void* scratch,
                    Py_ssize_t scratch_bytes) noexcept nogil:
