@@ -56,6 +56,7 @@ kernels.pack_b = pack_b
 kernels.tile = multiply_tile
 kernels.dots = multiply_dots
 kernels.stream = multiply_stream
+kernels.turn = turn_rows
 kernels.column_sums = column_sums
 kernels.sparse_rows = sparse_rows
 kernels.sparse_transpose = sparse_transpose

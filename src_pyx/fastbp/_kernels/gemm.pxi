@@ -29,7 +29,18 @@ cdef extern from * nogil:
     #define MAX_VECTORS 4
     #define SHORT_STEPS 16
     #define TOGETHER_STEPS 8
+    #define FEW_TERMS 24
+    #define SPREAD_ROWS (8 * MR)
     #define SPLIT_ROWS (MR > 8 ? 4 : 2)
+    #define STREAM_PART (16384 / (int)sizeof(real))
+    /* Of 4 columns of dot products: as many rows as leave registers for what they are made of. */
+    #if FASTBP_VEC_BYTES == 64 || defined(__aarch64__)
+    #  define DOT_ROWS 4
+    #elif defined(__FMA__)
+    #  define DOT_ROWS 3
+    #else
+    #  define DOT_ROWS 2
+    #endif
 
     #ifdef FASTBP_DEBUG
     #  include <stdio.h>
@@ -57,8 +68,12 @@ cdef extern from * nogil:
         NR
         MAX_VECTORS
         SHORT_STEPS
+        FEW_TERMS
+        SPREAD_ROWS
         TOGETHER_STEPS  # steps whose lanes lie side by side, packed before the next ones: each is read as one run
         SPLIT_ROWS
+        STREAM_PART     # elements of c at a time
+        DOT_ROWS
     void check_block(const real* p, Py_ssize_t m, Py_ssize_t row, Py_ssize_t n, Py_ssize_t step, const void* begin, const void* end,
                      const char* where)
 
@@ -86,9 +101,13 @@ cdef forced_void pack_across(const real* x, Py_ssize_t lane_step, Py_ssize_t k, 
 
     The vectors of the last lanes reach into the next step: they are stored before its first lanes are, and the last steps go another way.
     """
-    cdef Py_ssize_t p = 0
+    cdef Py_ssize_t p = 0, squares
     cdef int lane, part = width % VL
-    while p + VL <= k - (1 if part else 0):
+    squares = k - 1 if part else k
+    if squares < VL:
+        squares = 0
+    while p < squares:
+        p = min(p, squares - VL)    # the last squares overlap those before them
         for lane in range(width):
             prefetch_far(x + lane * lane_step + p + 64)
         if part:
@@ -429,27 +448,53 @@ cdef void panels_times_panel(const Tile* t, Micro* part, int columns, Ahead* ahe
 
 # --- the tile
 
-cdef void spread(const real* x, Py_ssize_t m, Py_ssize_t n, bint accumulate, real* c, Py_ssize_t row, Py_ssize_t column) noexcept nogil:
-    """[c +] x into a c whose columns do not lie side by side; x has rows of NR."""
+cdef void turn(const real* x, Py_ssize_t x_row, Py_ssize_t m, Py_ssize_t n, real* out, Py_ssize_t out_row) noexcept nogil:
+    """out[j, i] = x[i, j] of an m x n matrix."""
+    cdef Py_ssize_t i, j, squares = n - n % VL
+    for i from 0 <= i < m - VL + 1 by VL:
+        for j from 0 <= j < squares by VL:
+            transpose_square(x + i * x_row + j, x_row, VL, out + j * out_row + i, out_row)
+        for j in range(squares, n):
+            pack_lane(x + i * x_row + j, x_row, VL, out + j * out_row + i, 1)
+    for i from m - m % VL <= i < m:
+        pack_lane(x + i * x_row, 1, n, out + i, <int> out_row)
+
+cdef void spread(const real* x, Py_ssize_t m, Py_ssize_t n, real* c, Py_ssize_t row, Py_ssize_t column) noexcept nogil:
+    """x, whose rows are NR apart, into a c whose columns do not lie side by side."""
     cdef Py_ssize_t i, j
+    if row == 1:
+        turn(x, NR, m, n, c, column)
+        return
     for i in range(m):
         for j in range(n):
-            c[i * row + j * column] = c[i * row + j * column] + x[i * NR + j] if accumulate else x[i * NR + j]
+            c[i * row + j * column] = x[i * NR + j]
+
+cdef void unspread(const real* c, Py_ssize_t row, Py_ssize_t column, Py_ssize_t m, Py_ssize_t n, real* x) noexcept nogil:
+    """And back."""
+    cdef Py_ssize_t i, j
+    if row == 1:
+        turn(c, column, n, m, x, NR)
+        return
+    for i in range(m):
+        for j in range(n):
+            x[i * NR + j] = c[i * row + j * column]
 
 cdef void spread_panel(const Tile* t, Micro* part, int columns, real* c, Ahead* ahead) noexcept nogil:
-    """One panel of b into such a c, MR rows at a time, by way of a small square that does not leave the cache."""
-    cdef real square[MR * NR]
+    """One panel of b into such a c, by way of a block that does not leave the cache, and has so many rows that c is written in long runs."""
+    cdef real block[SPREAD_ROWS * NR]
     cdef Tile strip = t[0]
     cdef Py_ssize_t i, c_row = elements(t.c_row), c_column = elements(t.c_column)
     part.c_row = NR
-    part.accumulate = False
-    for i from 0 <= i < t.m by MR:
-        strip.m = min(t.m - i, <Py_ssize_t> MR)
+    part.accumulate = t.accumulate
+    for i from 0 <= i < t.m by SPREAD_ROWS:
+        strip.m = min(t.m - i, <Py_ssize_t> SPREAD_ROWS)
+        if t.accumulate:
+            unspread(c + i * c_row, c_row, c_column, strip.m, columns, block)
         part.a = <const real*> t.a + (i // MR) * part.a_panel
-        part.c = square
-        part.prefetch_c, part.prefetch_c_row = square, NR
+        part.c = block
+        part.prefetch_c, part.prefetch_c_row = block, NR
         panels_times_panel(&strip, part, columns, ahead)
-        spread(square, strip.m, columns, t.accumulate, c + i * c_row, c_row, c_column)
+        spread(block, strip.m, columns, c + i * c_row, c_row, c_column)
 
 cdef void epilogue(const Tile* t) noexcept nogil:
     """What follows the product while the tile is still in the cache; its columns lie side by side."""
@@ -483,21 +528,37 @@ cdef Py_ssize_t wide_columns(const Tile* t, Micro* part) noexcept nogil:
     return j
 
 cdef void multiply_tile(const Tile* t) noexcept nogil:
+    """Of few terms, c is written along its rows: there are more of those than streams that a processor follows."""
     cdef Micro part
     cdef Ahead ahead
-    cdef int columns
-    cdef Py_ssize_t j, b_panel = elements(t.b_panel), c_row = elements(t.c_row), c_column = elements(t.c_column)
-    cdef real* c
+    cdef Tile strip = t[0]
+    cdef Py_ssize_t i, rows = 2 * MR if t.k <= FEW_TERMS else t.m
     part.k = t.k
     part.a_row, part.a_step, part.a_panel = elements(t.a_row), elements(t.a_step), elements(t.a_panel)
     part.b_step = elements(t.b_step)
     part.descends, part.rate = t.descends, t.rate
     begin_ahead(t, &part, &ahead)
-    for j from 0 <= j < t.m by MR:
-        check_block(<const real*> t.a + j // MR * part.a_panel, min(t.m - j, <Py_ssize_t> MR), part.a_row, t.k, part.a_step,
+    for i from 0 <= i < t.m by MR:
+        check_block(<const real*> t.a + i // MR * part.a_panel, min(t.m - i, <Py_ssize_t> MR), part.a_row, t.k, part.a_step,
                     t.a_begin, t.a_end, "tile: a")
-    check_block(<const real*> t.c, t.m, c_row, t.n, c_column, t.c_begin, t.c_end, "store")
-    j = wide_columns(t, &part)
+    check_block(<const real*> t.c, t.m, elements(t.c_row), t.n, elements(t.c_column), t.c_begin, t.c_end, "store")
+    for i from 0 <= i < t.m by rows:
+        strip.m = min(rows, t.m - i)
+        strip.a = <const real*> t.a + i // MR * part.a_panel
+        strip.c = <void*> moved(t.c, i * t.c_row)
+        if t.prefetch_c != NULL:
+            strip.prefetch_c = <void*> moved(t.prefetch_c, i * t.prefetch_c_row)
+        multiply_strip(&strip, &part, &ahead)
+    pack_ahead(t, &ahead, t.ahead_steps)
+    if t.last and (t.forward != NULL or t.backward != NULL):
+        epilogue(t)
+
+cdef void multiply_strip(const Tile* t, Micro* part, Ahead* ahead) noexcept nogil:
+    """All columns of some rows."""
+    cdef int columns
+    cdef Py_ssize_t j, b_panel = elements(t.b_panel), c_row = elements(t.c_row), c_column = elements(t.c_column)
+    cdef real* c
+    j = wide_columns(t, part)
     while j < t.n:
         columns = <int> min(t.n - j, <Py_ssize_t> NR)
         c = <real*> t.c + j * c_column
@@ -511,78 +572,106 @@ cdef void multiply_tile(const Tile* t) noexcept nogil:
             part.prefetch_c, part.prefetch_c_row = c, c_row
             if t.prefetch_c != NULL:
                 part.prefetch_c, part.prefetch_c_row = <const real*> t.prefetch_c + j, elements(t.prefetch_c_row)
-            panels_times_panel(t, &part, columns, &ahead)
+            panels_times_panel(t, part, columns, ahead)
         else:
-            spread_panel(t, &part, columns, c, &ahead)
+            spread_panel(t, part, columns, c, ahead)
         j += NR
-    pack_ahead(t, &ahead, t.ahead_steps)
-    if t.last and (t.forward != NULL or t.backward != NULL):
-        epilogue(t)
 
 
-# --- the tile of few rows and a large b: b streams through once, row after row, while c stays in the first cache
+# --- the tile of few rows: b streams through once, some rows at a time, while a part of c stays in the first cache
 
 cdef enum:
-    STREAM_STEPS = 4        # rows of b at a time
-    STREAM_COLUMNS = 4096   # of c at a time
+    STREAM_STEPS = 4    # rows of b at a time
 
-cdef forced_void stream_steps(const real* x, Py_ssize_t x_step, const real* b, Py_ssize_t b_step, real* c, Py_ssize_t n,
-                              int steps) noexcept nogil:
-    """c += x @ b, one product after another: `steps` rows of b, n columns."""
-    cdef vec factors[STREAM_STEPS]
-    cdef vec s
+cdef forced_void stream_steps(const real* x, Py_ssize_t x_row, Py_ssize_t x_step, const real* b, Py_ssize_t b_step, real* c,
+                              Py_ssize_t c_row, Py_ssize_t n, int rows, int steps) noexcept nogil:
+    """c += x @ b, one product after another: one row of c or two, `steps` rows of b, n columns."""
+    cdef vec factors[2][STREAM_STEPS]
+    cdef vec s[2]
+    cdef vec w
     cdef Py_ssize_t j
-    cdef int q
+    cdef int q, i
     cdef int lanes = <int> (n % VL)
-    for q in range(steps):
-        factors[q] = vset(x[q * x_step])
-    for j from 0 <= j < n - VL + 1 by VL:
-        s = vload(c + j)
+    for i in range(rows):
         for q in range(steps):
-            s = vfma(factors[q], vload(b + q * b_step + j), s)
-        vstore(c + j, s)
+            factors[i][q] = vset(x[i * x_row + q * x_step])
+    for j from 0 <= j < n - VL + 1 by VL:
+        for i in range(rows):
+            s[i] = vload(c + i * c_row + j)
+        for q in range(steps):
+            w = vload(b + q * b_step + j)
+            for i in range(rows):
+                s[i] = vfma(factors[i][q], w, s[i])
+        for i in range(rows):
+            vstore(c + i * c_row + j, s[i])
     if lanes:
         j = n - lanes
-        s = vload_part(c + j, lanes, 0)
+        for i in range(rows):
+            s[i] = vload_part(c + i * c_row + j, lanes, 0)
         for q in range(steps):
-            s = vfma(factors[q], vload_part(b + q * b_step + j, lanes, 0), s)
-        vstore_part(c + j, lanes, s)
+            w = vload_part(b + q * b_step + j, lanes, 0)
+            for i in range(rows):
+                s[i] = vfma(factors[i][q], w, s[i])
+        for i in range(rows):
+            vstore_part(c + i * c_row + j, lanes, s[i])
 
-cdef void stream_columns(const Tile* t, Py_ssize_t first, Py_ssize_t end) noexcept nogil:
-    cdef Py_ssize_t row, p, j, a_step = elements(t.a_step), b_step = elements(t.b_step)
-    cdef const real* a
-    cdef const real* b = <const real*> t.b + first
-    cdef real* c
-    for row in range(t.m if not t.accumulate else 0):
-        c = <real*> moved(t.c, row * t.c_row)
-        for j in range(first, end):
-            c[j] = (<const real*> t.bias)[j] if t.bias != NULL else 0
+cdef void stream_rows(const Tile* t, Py_ssize_t p, Py_ssize_t first, Py_ssize_t n, real* c, Py_ssize_t c_row, int steps) noexcept nogil:
+    """All rows of c, so many rows of b from the p-th one on."""
+    cdef Py_ssize_t row, a_row = elements(t.a_row), a_step = elements(t.a_step), b_step = elements(t.b_step)
+    cdef const real* a = <const real*> t.a + p * a_step
+    cdef const real* b = <const real*> t.b + p * b_step + first
+    for row from 0 <= row < t.m - 1 by 2:
+        if steps == STREAM_STEPS:
+            stream_steps(a + row * a_row, a_row, a_step, b, b_step, c + row * c_row, c_row, n, 2, STREAM_STEPS)
+        else:
+            stream_steps(a + row * a_row, a_row, a_step, b, b_step, c + row * c_row, c_row, n, 2, 1)
+    if t.m % 2:
+        row = t.m - 1
+        if steps == STREAM_STEPS:
+            stream_steps(a + row * a_row, a_row, a_step, b, b_step, c + row * c_row, c_row, n, 1, STREAM_STEPS)
+        else:
+            stream_steps(a + row * a_row, a_row, a_step, b, b_step, c + row * c_row, c_row, n, 1, 1)
+
+cdef void stream_columns(const Tile* t, Py_ssize_t first, Py_ssize_t n, real* c, Py_ssize_t c_row) noexcept nogil:
+    cdef Py_ssize_t row, p, j
+    cdef const real* bias = <const real*> t.bias
+    for row in range(t.m):
+        for j in range(n):
+            c[row * c_row + j] = bias[first + j] if bias != NULL else 0
     for p from 0 <= p < t.k - STREAM_STEPS + 1 by STREAM_STEPS:
-        for row in range(t.m):
-            a, c = moved(t.a, row * t.a_row + p * t.a_step), <real*> moved(t.c, row * t.c_row) + first
-            stream_steps(a, a_step, b + p * b_step, b_step, c, end - first, STREAM_STEPS)
+        stream_rows(t, p, first, n, c, c_row, STREAM_STEPS)
     for p from t.k - t.k % STREAM_STEPS <= p < t.k:
-        for row in range(t.m):
-            a, c = moved(t.a, row * t.a_row + p * t.a_step), <real*> moved(t.c, row * t.c_row) + first
-            stream_steps(a, a_step, b + p * b_step, b_step, c, end - first, 1)
+        stream_rows(t, p, first, n, c, c_row, 1)
+
+cdef void turn_rows(const void* x, Py_ssize_t row, Py_ssize_t m, Py_ssize_t n, void* out) noexcept nogil:
+    turn(<const real*> x, elements(row), m, n, <real*> out, m)
 
 cdef void multiply_stream(const Tile* t) noexcept nogil:
-    cdef Py_ssize_t first
+    """Computed at once: t.accumulate is not looked at. c's columns or its rows lie side by side."""
+    cdef Py_ssize_t first, n, c_column = elements(t.c_column)
+    cdef Py_ssize_t columns = min(4 * STREAM_PART // t.m, <Py_ssize_t> STREAM_PART) if elements(t.c_column) == 1 else STREAM_PART // t.m
+    cdef real part[STREAM_PART]
+    cdef real* c = <real*> t.c
     check_block(<const real*> t.a, t.m, elements(t.a_row), t.k, elements(t.a_step), t.a_begin, t.a_end, "stream: a")
     check_block(<const real*> t.b, t.k, elements(t.b_step), t.n, 1, t.b_begin, t.b_end, "stream: b")
-    check_block(<const real*> t.c, t.m, elements(t.c_row), t.n, 1, t.c_begin, t.c_end, "stream: store")
-    for first from 0 <= first < t.n by STREAM_COLUMNS:
-        stream_columns(t, first, min(first + STREAM_COLUMNS, t.n))
+    check_block(c, t.m, elements(t.c_row), t.n, c_column, t.c_begin, t.c_end, "stream: store")
+    for first from 0 <= first < t.n by columns:
+        n = min(columns, t.n - first)
+        if c_column == 1:
+            stream_columns(t, first, n, c + first, elements(t.c_row))
+        else:
+            stream_columns(t, first, n, part, n)
+            turn(part, n, t.m, n, c + first * c_column, c_column)
     if t.last and (t.forward != NULL or t.backward != NULL):
         epilogue(t)
 
 
-# --- the tile of few rows whose operands both lie along K: one dot product for each element of c, since turning b would cost more
+# --- the tile whose operands both lie along K: one dot product for each element of c, since packing either would cost more
 
-cdef forced_void dots(const Tile* t, Py_ssize_t i, Py_ssize_t j, int rows, int columns) noexcept nogil:
-    """Rows i and on, columns j and on: one column or four."""
-    cdef vec sums[4][4]
-    cdef vec x[4]
+cdef forced_void dots(const Tile* t, Py_ssize_t i, Py_ssize_t j, int rows, int columns, Py_ssize_t bias_step) noexcept nogil:
+    """So many rows from the i-th on, so many columns from the j-th on."""
+    cdef vec sums[DOT_ROWS][4]
+    cdef vec x[DOT_ROWS]
     cdef vec w
     cdef int r, s
     cdef Py_ssize_t p = 0
@@ -590,7 +679,10 @@ cdef forced_void dots(const Tile* t, Py_ssize_t i, Py_ssize_t j, int rows, int c
     cdef Py_ssize_t a_row = elements(t.a_row), b_column = elements(t.b_column), c_column = elements(t.c_column)
     cdef const real* a = <const real*> t.a + i * a_row
     cdef const real* b = <const real*> t.b + j * b_column
+    cdef const real* bias = <const real*> t.bias
+    cdef bint accumulate = t.accumulate
     cdef real* c
+    cdef real total
     cdef real totals[4]
     for r in range(rows):
         for s in range(columns):
@@ -612,36 +704,57 @@ cdef forced_void dots(const Tile* t, Py_ssize_t i, Py_ssize_t j, int rows, int c
                 sums[r][s] = vfma(x[r], w, sums[r][s])
     for r in range(rows):
         c = <real*> moved(t.c, (i + r) * t.c_row) + j * c_column
-        if columns == 1:
-            totals[0] = vtotal(sums[r][0])
-        else:
+        if columns == 4:
             vtotal4(sums[r][0], sums[r][1], sums[r][2], sums[r][3], totals)
+        else:
+            for s in range(columns):
+                totals[s] = vtotal(sums[r][s])
         for s in range(columns):
-            c[s * c_column] = totals[s] if t.bias == NULL else totals[s] + (<const real*> t.bias)[j + s]
+            total = totals[s]
+            if bias != NULL:
+                total = total + bias[(j + s) * bias_step]
+            if accumulate:
+                total = c[s * c_column] + total
+            c[s * c_column] = total
 
-cdef forced_void dots_of_rows(const Tile* t, Py_ssize_t i, int rows, int columns) noexcept nogil:
+cdef forced_void dots_of_columns(const Tile* t, Py_ssize_t j, int columns, Py_ssize_t bias_step) noexcept nogil:
+    cdef Py_ssize_t i = 0
+    while t.m - i >= DOT_ROWS:
+        dots(t, i, j, DOT_ROWS, columns, bias_step)
+        i += DOT_ROWS
+    if DOT_ROWS > 2 and t.m - i >= 2:
+        dots(t, i, j, 2, columns, bias_step)
+        i += 2
+    while i < t.m:
+        dots(t, i, j, 1, columns, bias_step)
+        i += 1
+
+cdef void dots_of_rows(const Tile* t, Py_ssize_t bias_step) noexcept nogil:
+    """The rows of a tile stay in the second cache while all columns pass, four at a time."""
     cdef Py_ssize_t j
-    for j from 0 <= j < t.n - columns + 1 by columns:
-        dots(t, i, j, rows, columns)
-    for j from t.n - t.n % columns <= j < t.n:
-        dots(t, i, j, rows, 1)
+    for j from 0 <= j < t.n - 3 by 4:
+        dots_of_columns(t, j, 4, bias_step)
+    if t.n % 4 == 3:
+        dots_of_columns(t, t.n - 3, 3, bias_step)
+    elif t.n % 4 == 2:
+        dots_of_columns(t, t.n - 2, 2, bias_step)
+    elif t.n % 4 == 1:
+        dots_of_columns(t, t.n - 1, 1, bias_step)
 
 cdef void multiply_dots(const Tile* t) noexcept nogil:
-    cdef Py_ssize_t i = 0
+    cdef Tile turned
     check_block(<const real*> t.a, t.m, elements(t.a_row), t.k, 1, t.a_begin, t.a_end, "dots: a")
     check_block(<const real*> t.b, t.n, elements(t.b_column), t.k, 1, t.b_begin, t.b_end, "dots: b")
     check_block(<const real*> t.c, t.m, elements(t.c_row), t.n, elements(t.c_column), t.c_begin, t.c_end, "dots: store")
-    while i < t.m:
-        if MR > 8 and t.m - i >= 4:     # 16 sums and what they are made of need more than 16 registers
-            dots_of_rows(t, i, 4, 4)
-            i += 4
-        elif t.m - i >= 2:
-            dots_of_rows(t, i, 2, 4)
-            i += 2
-        else:
-            dots_of_rows(t, i, 1, 4)
-            i += 1
-    if t.forward != NULL or t.backward != NULL:
+    if t.n == 1:    # four rows side by side, as if they were columns, with the same bias
+        turned = t[0]
+        turned.m, turned.n, turned.a, turned.b = t.n, t.m, t.b, t.a
+        turned.a_row, turned.b_column = t.b_column, t.a_row
+        turned.c_row, turned.c_column = t.c_column, t.c_row
+        dots_of_rows(&turned, 0)
+    else:
+        dots_of_rows(t, 1)
+    if t.last and (t.forward != NULL or t.backward != NULL):
         epilogue(t)
 
 

@@ -289,7 +289,17 @@ cdef extern from * nogil:
     #endif
     }
     static inline __attribute__((always_inline)) void vtotal4(vec a, vec b, vec c, vec d, real *out) {
-    #if FASTBP_VEC_BYTES / 4 >= 4 && (IS_FLOAT || FASTBP_VEC_BYTES >= 32)
+    #if defined(__AVX2__) && FASTBP_VEC_BYTES == 32 && IS_FLOAT
+    #  define FASTBP_FOLDED(v) (_mm256_castps256_ps128((__m256)(v)) + _mm256_extractf128_ps((__m256)(v), 1))
+        __m128 qa = FASTBP_FOLDED(a), qb = FASTBP_FOLDED(b), qc = FASTBP_FOLDED(c), qd = FASTBP_FOLDED(d);
+        __m128 ab = _mm_movelh_ps(qa, qb) + _mm_movehl_ps(qb, qa), cd = _mm_movelh_ps(qc, qd) + _mm_movehl_ps(qd, qc);
+        _mm_storeu_ps(out, _mm_shuffle_ps(ab, cd, 0x88) + _mm_shuffle_ps(ab, cd, 0xdd));
+    #elif defined(__AVX2__) && FASTBP_VEC_BYTES == 32
+    #  define FASTBP_FOLDED(v) (_mm256_castpd256_pd128((__m256d)(v)) + _mm256_extractf128_pd((__m256d)(v), 1))
+        __m128d qa = FASTBP_FOLDED(a), qb = FASTBP_FOLDED(b), qc = FASTBP_FOLDED(c), qd = FASTBP_FOLDED(d);
+        _mm_storeu_pd(out, _mm_unpacklo_pd(qa, qb) + _mm_unpackhi_pd(qa, qb));
+        _mm_storeu_pd(out + 2, _mm_unpacklo_pd(qc, qd) + _mm_unpackhi_pd(qc, qd));
+    #elif FASTBP_VEC_BYTES / 4 >= 4 && (IS_FLOAT || FASTBP_VEC_BYTES >= 32)
         vec ac = interleave_low(a, c) + interleave_high(a, c), bd = interleave_low(b, d) + interleave_high(b, d);
         vec abcd = interleave_low(ac, bd) + interleave_high(ac, bd);
         quad part[VL / 4];

@@ -208,6 +208,7 @@ ctypedef struct Kernels:
     void (*tile)(const Tile* tile) noexcept nogil
     void (*dots)(const Tile* tile) noexcept nogil
     void (*stream)(const Tile* tile) noexcept nogil
+    void (*turn)(const void* x, Py_ssize_t row, Py_ssize_t m, Py_ssize_t n, void* out) noexcept nogil
     void (*column_sums)(const void* x, Py_ssize_t row, Py_ssize_t column, Py_ssize_t m, Py_ssize_t n, void* out, Py_ssize_t step,
                         bint accumulate) noexcept nogil
 

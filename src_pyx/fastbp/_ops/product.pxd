@@ -30,10 +30,18 @@ cdef inline bint is_far(Py_ssize_t row_bytes) noexcept nogil:
     """Do rows that lie so far apart all meet in the same few lines of the cache?"""
     return row_bytes % 4096 == 0
 
+cdef inline void product_transpose(Product* p) noexcept nogil:
+    # c.T = b.T @ a.T
+    cdef const char* a = p.a
+    p.a, p.b = p.b, a
+    p.m, p.n = p.n, p.m
+    p.a_row, p.b_column = p.b_column, p.a_row
+    p.a_step, p.b_step = p.b_step, p.a_step
+    p.c_row, p.c_column = p.c_column, p.c_row
+
 cdef void product_init(Product* p) noexcept nogil
 cdef Py_ssize_t product_scratch(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads) noexcept nogil
 cdef double product_cost(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k) noexcept nogil
 cdef bint multiply(Session* session, const Kernels* kernels, const Product* products, int count, void* scratch,
                    Py_ssize_t scratch_bytes) noexcept nogil
 cdef void product_tile(const Kernels* kernels, const Product* p, Py_ssize_t first, Py_ssize_t rows, Tile* t) noexcept nogil
-cdef void product_transpose(Product* p) noexcept nogil

@@ -28,6 +28,7 @@ from libc.stdint cimport int64_t
 from fastbp._runtime.sizes cimport ALIGNMENT, ceil_div, padded, round_up
 from fastbp._kernels.table cimport Kernels, Tile
 from fastbp._runtime.team cimport Session, run_tasks
+from fastbp._ops.forms cimport DOTS, PANELS, STREAM, THIN, TURNED_BYTES, Form, choose_form
 from fastbp._ops.update cimport sink_rows, sink_tile
 
 cdef extern from * nogil:
@@ -56,7 +57,7 @@ cdef enum:
     MAX_LONG_TILE_US = 400
     MAX_TASK_US = 1000      # of a tile's blocks one after another, where no other tile waits for the same part of b
     SHARED_BYTES = 7 << 20
-    SMALL_BYTES = 24 << 10  # of an operand: it is read where it lies, out of the first cache
+    SMALL_BYTES = 24 << 10  # of b: it is read where it lies, out of the first cache
     NEAR_BYTES = 96 << 10   # of a: out of the second
     FAR_BYTES = 1 << 20     # of b: it comes from far away, in pieces that are too short for that unless it is packed
     PACK_ROWS_BYTES = 64 << 10  # of a packed in one task
@@ -65,21 +66,19 @@ cdef enum:
     PACK = 0
     TILES = 1
     SUM = 2
-    # How a tile is computed
-    PANELS = 0
-    STREAM = 1
-    DOTS = 2
-    DOTS_ROWS = 8
-    DOTS_STEPS = 8          # K / rows from which dot products are cheaper than packing b transposed
-    STREAM_ROWS = 4
-    STREAM_VECTORS = 16     # of b's rows: of shorter ones, a panel's pieces are most
+    TURN = 3
     STREAM_BYTES = 1 << 20  # of b in a task
+    LONG_VECTORS = 16       # of b's rows: of shorter ones, a panel's pieces are most
     MAX_PARTS = 32          # of K, where b streams
     BYTES_US = 20000        # about what one thread reads in a microsecond
-    FEW_COLUMNS = 12        # that a transposed product may have
+    STREAM_COLUMNS = 2048   # of a task: shorter runs of b's rows come slower
+    MIN_STREAM_TASKS = 4    # by columns; where there are fewer, parts of K are tasks
+    DOTS_BYTES = 128 << 10  # of the rows of a, or of the fewer columns of b, that stay in a cache
+    DOTS_STEPS = 4096       # along K at a time
 
 cdef struct Blocks:
-    int form
+    int form                    # see forms.pxd
+    bint turned
     Py_ssize_t kc, mc, nc
     Py_ssize_t k_blocks         # along K
     Py_ssize_t resident_rows     # of a, packed at once
@@ -130,29 +129,21 @@ cdef double product_cost(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_
     """About how many microseconds one thread needs."""
     return 2.0 * m * n * k / kernels.flops
 
-cdef int choose_form(const Kernels* kernels, const Product* p) noexcept nogil:
-    cdef Py_ssize_t itemsize = kernels.itemsize
-    if p.sink != NULL:
-        return PANELS
-    if p.b_column != itemsize and p.b_step == itemsize and p.a_step == itemsize and p.m <= DOTS_ROWS and p.m * DOTS_STEPS <= p.k:
-        return DOTS
-    if (p.b_column == itemsize and p.c_column == itemsize and p.m <= STREAM_ROWS and p.n >= STREAM_VECTORS * kernels.lanes
-            and p.n * p.k * itemsize > SMALL_BYTES):
-        return STREAM
-    return PANELS
-
 cdef inline Py_ssize_t blocks_along(const Kernels* kernels, Py_ssize_t k) noexcept nogil:
     """Blocks of about kc each, and none longer than kc_max."""
     return max(ceil_div(k, kernels.kc_max), (2 * k + kernels.kc) // (2 * kernels.kc), <Py_ssize_t> 1)
 
-cdef void choose_blocks(const Kernels* kernels, const Product* p, Blocks* out) noexcept nogil:
+cdef void choose_blocks(const Kernels* kernels, const Product* p, const Form* form, Blocks* out) noexcept nogil:
     """For m and n above 0."""
     cdef Py_ssize_t m = p.m, n = p.n, k = p.k
     cdef Py_ssize_t panels
     cdef double tile_us
-    out.form = choose_form(kernels, p)
-    if out.form != PANELS:
-        choose_few_rows(kernels, m, n, k, out)
+    out.form, out.turned = form.form, form.turned
+    if out.form == DOTS:
+        choose_dots(kernels, m, n, k, out)
+        return
+    if out.form == STREAM:
+        choose_stream(kernels, p, out)
         return
     out.k_blocks = blocks_along(kernels, k)
     out.kc = round_up(ceil_div(k, out.k_blocks), 4)
@@ -170,17 +161,32 @@ cdef void choose_blocks(const Kernels* kernels, const Product* p, Blocks* out) n
     if p.sink != NULL:
         out.own_bytes += padded(out.mc * out.nc * kernels.itemsize)
 
-cdef void choose_few_rows(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Blocks* out) noexcept nogil:
-    """All rows are one tile, and nothing is packed; tasks share b's columns, or its rows where those stream."""
-    cdef double column_us = max(few_rows_cost(kernels, m, 1, k), 0.0001)
-    cdef double tile_us = min(max(column_us * n / TILES_OF_PHASE, <double> MIN_TILE_US), <double> MAX_TILE_US)
+cdef void choose_dots(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Blocks* out) noexcept nogil:
+    """Rows of a, or of the fewer columns of b, stay in a cache while the other operand passes: a block of K, and tiles of the longer side."""
+    cdef Py_ssize_t fewer = min(m, n), itemsize = kernels.itemsize
+    cdef Py_ssize_t steps = min(<Py_ssize_t> DOTS_STEPS, max(<Py_ssize_t> 512, DOTS_BYTES // (fewer * itemsize)))
+    cdef double tile_us = max(few_rows_cost(kernels, m, n, k) / TILES_OF_PHASE, <double> MIN_TILE_US)
+    cdef Py_ssize_t each
+    out.k_blocks = max(<Py_ssize_t> 1, ceil_div(k, steps))
+    out.kc = max(<Py_ssize_t> 1, round_up(ceil_div(k, out.k_blocks), kernels.lanes))
+    each = <Py_ssize_t> (tile_us / max(few_rows_cost(kernels, fewer, 1, k), 0.0001)) + 1
+    each = round_up(min(each, max(<Py_ssize_t> 1, DOTS_BYTES // (out.kc * itemsize))), 12)    # whole blocks of 2, 3 and 4
+    out.mc, out.nc = (min(each, m), n) if n <= m else (m, min(each, n))
+    out.resident_rows, out.resident_blocks, out.blocks_in_tile = m, out.k_blocks, out.k_blocks
+    out.pack_a, out.pack_b = False, False
+    out.shared_bytes = padded(n * k * itemsize) if out.turned else 0
+    out.own_bytes = sizeof(Packed)
+
+cdef void choose_stream(const Kernels* kernels, const Product* p, Blocks* out) noexcept nogil:
+    """All rows are one tile, and nothing is packed: tasks share c's columns or, where those are few, b's rows."""
+    cdef Py_ssize_t m = p.m, n = p.n, k = p.k
     out.mc = out.resident_rows = m
     out.k_blocks, out.kc = 1, max(k, <Py_ssize_t> 1)
-    out.nc = min(round_up(<Py_ssize_t> (tile_us / column_us) + 1, kernels.nr), round_up(n, kernels.nr))
-    if out.form == STREAM:
+    out.nc = max(round_up(ceil_div(n, <Py_ssize_t> TILES_OF_PHASE), kernels.lanes), <Py_ssize_t> STREAM_COLUMNS)
+    if p.c_column == kernels.itemsize and n < MIN_STREAM_TASKS * STREAM_COLUMNS:
         out.nc = n
-        out.kc = ceil_div(k, parts_of_stream(kernels, n, k))
-        out.k_blocks = ceil_div(k, out.kc)
+        out.kc = max(ceil_div(k, parts_of_stream(kernels, n, k)), <Py_ssize_t> 1)
+        out.k_blocks = max(ceil_div(k, out.kc), <Py_ssize_t> 1)
     out.resident_blocks = out.blocks_in_tile = out.k_blocks
     out.pack_a = out.pack_b = False
     out.shared_bytes = padded((out.k_blocks - 1) * m * n * kernels.itemsize)
@@ -195,10 +201,10 @@ cdef double few_rows_cost(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py
 
 cdef void choose_memory(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Blocks* out) noexcept nogil:
     cdef Py_ssize_t row_bytes = max(<Py_ssize_t> 1, out.kc * kernels.itemsize)
-    out.pack_a = not (n <= FEW_PANELS * kernels.nr or m * k * kernels.itemsize <= NEAR_BYTES)
+    out.pack_a = n > FEW_PANELS * kernels.nr and m * k * kernels.itemsize > NEAR_BYTES
     out.pack_b = n * k * kernels.itemsize > SMALL_BYTES
     if m <= 2 * kernels.mr:
-        out.pack_b = n * k * kernels.itemsize > FAR_BYTES and n >= STREAM_VECTORS * kernels.lanes
+        out.pack_b = n * k * kernels.itemsize > FAR_BYTES and n >= LONG_VECTORS * kernels.lanes
     out.resident_rows = min(round_up(m, out.mc), max(out.mc, SHARED_BYTES // row_bytes // out.mc * out.mc))
     out.resident_blocks = min(out.k_blocks, max(<Py_ssize_t> 1, SHARED_BYTES // (out.resident_rows * row_bytes)))
     out.shared_bytes = padded(out.resident_rows * out.resident_blocks * row_bytes)
@@ -206,8 +212,8 @@ cdef void choose_memory(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_s
 
 cdef Py_ssize_t product_scratch(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads) noexcept nogil:
     """Bytes, for one product with any strides, at most so many threads, this n, and at most m and k."""
-    cdef Py_ssize_t needed = scratch_as_it_is(kernels, m, n, k, n_threads)
-    return max(needed, scratch_as_it_is(kernels, n, m, k, n_threads)) if n <= FEW_COLUMNS else needed
+    cdef Py_ssize_t few = m if n <= THIN else min(m, <Py_ssize_t> THIN)
+    return max(scratch_as_it_is(kernels, m, n, k, n_threads), scratch_as_it_is(kernels, n, few, k, n_threads))
 
 cdef Py_ssize_t scratch_as_it_is(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, int n_threads) noexcept nogil:
     """The same if it is not transposed.
@@ -222,7 +228,9 @@ cdef Py_ssize_t scratch_as_it_is(const Kernels* kernels, Py_ssize_t m, Py_ssize_
     # A worker's panels of b, and a tile that only an update reads.
     cdef Py_ssize_t own = columns * (2 * kc + min(m, kernels.mc) + kernels.mr) * kernels.itemsize
     cdef Py_ssize_t shared = min(rows * steps * kernels.itemsize, max(<Py_ssize_t> SHARED_BYTES, kernels.mc * kc * kernels.itemsize))
-    shared = max(shared, (parts_of_stream(kernels, n, k) - 1) * min(m, <Py_ssize_t> STREAM_ROWS) * n * kernels.itemsize)
+    if n < MIN_STREAM_TASKS * STREAM_COLUMNS:
+        shared = max(shared, (parts_of_stream(kernels, n, k) - 1) * min(m, <Py_ssize_t> THIN) * n * kernels.itemsize)
+    shared = max(shared, min(min(n, <Py_ssize_t> THIN) * k * kernels.itemsize, <Py_ssize_t> TURNED_BYTES))
     return ALIGNMENT + padded(shared) + n_threads * (sizeof(Packed) + padded(own) + ALIGNMENT)
 
 
@@ -244,9 +252,16 @@ cdef void pack_rows(Work* w, Py_ssize_t task) noexcept nogil:
                      min(w.pack_rows, w.rows - first), steps_of(w, block), packed_rows(w, block, first),
                      w.shared + w.blocks.shared_bytes)
 
+cdef inline char* turned_columns(const Work* w, Py_ssize_t block) noexcept nogil:
+    return w.shared + block * w.blocks.kc * w.product.n * w.kernels.itemsize
+
+cdef void turn_columns(Work* w, Py_ssize_t block) noexcept nogil:
+    """One block of b, a row for each of its columns."""
+    w.kernels.turn(part_of_b(w, 0, block), w.product.b_step, steps_of(w, block), w.product.n, turned_columns(w, block))
+
 cdef void compute_tile(Work* w, Py_ssize_t task, Packed* own) noexcept nogil:
     cdef Py_ssize_t block
-    if w.blocks.form == STREAM:
+    if in_parts(w):
         compute_block(w, 0, w.first_row, task, own)
         return
     for block in range(w.first_block, w.end_block):
@@ -400,6 +415,10 @@ cdef void take_b(Work* w, Tile* t, Py_ssize_t column_tile, Py_ssize_t block, Pac
     cdef const char* end = <char*> own + w.blocks.own_bytes
     cdef const char* b = part_of_b(w, column_tile, block)
     t.b_column = p.b_column
+    if w.blocks.turned:
+        t.b, t.b_column = turned_columns(w, block) + column_tile * w.blocks.nc * t.k * itemsize, t.k * itemsize
+        t.b_begin, t.b_end = w.shared, w.shared + w.blocks.shared_bytes
+        return
     if w.blocks.pack_b or (p.b_column != itemsize and w.blocks.form != DOTS):
         if own.packed[block & 1] != key_of(w, column_tile, block):
             kernels.pack_b(b, p.b_column, p.b_step, t.n, t.k, panels, end)
@@ -425,6 +444,12 @@ cdef bint next_phase(Work* w) noexcept nogil:
         return True
     if w.end_block == w.end_packed and not next_resident(w):
         return False
+    if w.blocks.turned and not w.packed:
+        w.packed = True
+        w.kind = TURN
+        w.tasks = w.blocks.k_blocks
+        w.cost = 0.001 * w.product.n * w.product.k
+        return True
     if w.blocks.pack_a and not w.packed:
         w.packed = True
         w.kind = PACK
@@ -463,6 +488,8 @@ cdef void group_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
         w += 1
     if w.kind == PACK:
         pack_rows(w, task)
+    elif w.kind == TURN:
+        turn_columns(w, task)
     elif w.kind == SUM:
         sum_parts(w)
     else:
@@ -471,33 +498,20 @@ cdef void group_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
 
 # --- products
 
-cdef inline bint goes_transposed(const Product* p, Py_ssize_t itemsize) noexcept nogil:
-    """Is c's transpose cheaper: are its few columns a waste of vectors, and nothing beside them lies along its rows?"""
-    if p.bias != NULL or p.forward != NULL or p.backward != NULL or p.sink != NULL:
-        return False
-    return p.n < p.m and p.n <= FEW_COLUMNS and (p.n == 1 or p.a_row == itemsize or (p.a_step == itemsize and p.b_step == itemsize))
-
-cdef void product_transpose(Product* p) noexcept nogil:
-    # c.T = b.T @ a.T
-    cdef const char* a = p.a
-    p.a, p.b = p.b, a
-    p.m, p.n = p.n, p.m
-    p.a_row, p.b_column = p.b_column, p.a_row
-    p.a_step, p.b_step = p.b_step, p.a_step
-    p.c_row, p.c_column = p.c_column, p.c_row
-
 cdef void begin(Work* w, const Kernels* kernels, const Product* product, int index, int threads) noexcept nogil:
+    cdef Form form
     w.kernels = kernels
     w.threads = threads
     w.product = product[0]
     w.index = index
-    if goes_transposed(product, kernels.itemsize):
+    choose_form(kernels, product, &form)
+    if form.transposed:
         if product.sums != NULL:
             kernels.column_sums(product.b, product.b_step, product.b_column, product.k, product.n, product.sums, product.sums_step, False)
             w.product.sums = NULL
         product_transpose(&w.product)
-    choose_blocks(kernels, &w.product, &w.blocks)
-    if w.blocks.form == PANELS and product.a_step == kernels.itemsize and product.m > 4 and is_far(product.a_row):
+    choose_blocks(kernels, &w.product, &form, &w.blocks)
+    if form.form == PANELS and w.product.a_step == kernels.itemsize and w.product.m > 4 and is_far(w.product.a_row):
         w.blocks.pack_a = True
     w.pack_rows = round_up(max(<Py_ssize_t> 1, PACK_ROWS_BYTES // max(<Py_ssize_t> 1, w.blocks.kc * kernels.itemsize)), kernels.mr)
     # As after the last block of rows that end where the first begin.
