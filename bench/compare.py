@@ -110,10 +110,12 @@ class Process:
 
 
 def worker_environment(rival: str, threads: int) -> dict[str, str]:
-    """Return the environment with every thread count pinned, and no wish for particular kernels of OpenBLAS."""
+    """Return the environment with every thread count pinned, and no wish for kernels of OpenBLAS but `hold_to`'s."""
     environment = {key: value for key, value in os.environ.items() if key != "OPENBLAS_CORETYPE"}
     environment |= {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "OPENBLAS", "MKL", "FASTBP")}
-    return environment | dict(RIVALS[rival].environment(threads))
+    held, own = machine.HELD_TO.get(machine.held_to() or "", {}), RIVALS[rival].environment(threads)
+    both = {name: f"{held[name]} {own[name]}" for name in held.keys() & own.keys() if name == "XLA_FLAGS"}
+    return environment | held | dict(own) | both
 
 
 def is_installed(rival: str, python: str) -> bool:
@@ -278,7 +280,8 @@ def describe(report: Mapping[str, Any]) -> str:
     lines = [
         f"{computer['processor']}, {computer['processors']} processors, {computer['system']}",
         f"{settings['dtype']}, {settings['activation']}, threads: {settings['threads']}, "
-        f"rounds: {settings['rounds']}, load average before: {report['load_average']}",
+        f"rounds: {settings['rounds']}, load average before: {report['load_average']}"
+        + (f", held to {report['held_to']}" if report.get("held_to") else ""),
     ]
     for name, entry in report["shapes"][0]["rivals"].items():
         versions = ", ".join(f"{package} {version}" for package, version in entry.get("versions", {}).items())
@@ -367,6 +370,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path, Path]
     add("--json", type=Path, default=RESULTS / "compare.json", metavar="PATH", help="default: %(default)s")
     add("--picture", type=Path, default=RESULTS / "compare.png", metavar="PATH", help="default: %(default)s")
     add("--quick", action="store_true", help="few, short rounds; small shapes unless --shapes says which")
+    add_isa(parser)
     given = parser.parse_args(arguments)
     try:
         shapes = [Shape.parse(text) for text in given.shapes.split(",")] if given.shapes else list(SHAPES)
@@ -386,6 +390,20 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, Path, Path]
     return settings, given.json, given.picture
 
 
+class _HoldTo(argparse.Action):
+    """Hold the processes that follow to an instruction set as soon as it is read."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        machine.hold_to(values)
+        setattr(namespace, self.dest, values)
+
+
+def add_isa(parser: argparse.ArgumentParser) -> None:
+    """Add --isa; until it is read, new processes are held to nothing."""
+    machine.hold_to(None)
+    parser.add_argument("--isa", choices=machine.HELD_TO, action=_HoldTo, help="hold every rival to these instructions")
+
+
 def parse_pythons(texts: Sequence[str]) -> dict[str, str]:
     """Read the --python options."""
     known = sorted({*RIVALS, *(rival.package for rival in RIVALS.values())})
@@ -400,7 +418,7 @@ def parse_pythons(texts: Sequence[str]) -> dict[str, str]:
 
 def choose_rivals(text: str | None, pythons: Mapping[str, str]) -> list[str]:
     """Return the rivals asked for; without a wish all, but of the optional ones only what is installed."""
-    names = list(RIVALS) if text is None else text.split(",")
+    names = text.split(",") if text is not None else [n for n in RIVALS if RIVALS[n].isa in (None, machine.held_to())]
     if unknown := [name for name in names if name not in RIVALS]:
         raise ValueError(f"unknown rival {unknown[0]!r}: known are {', '.join(RIVALS)}")
     missing = []
@@ -423,6 +441,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "format": 1,
         "machine": machine.describe_machine(),
         "load_average": machine.load_average(),
+        "held_to": machine.held_to(),
         "settings": settings.as_json(),
         "shapes": [],
     }

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from bench import machine
-from bench.compare import Process, worker_environment
+from bench.compare import Process, add_isa, worker_environment
 from bench.rivals import DTYPES
 
 Times = dict[str, list[float]]  # of each rival, the seconds of one call in each round
@@ -34,7 +34,13 @@ class Contest:
     """
 
     def __init__(
-        self, module: str, rivals: Mapping[str, str], *, threads: int, rounds: int, seconds: float = 0.01
+        self,
+        module: str,
+        rivals: Mapping[str, str],
+        *,
+        threads: int,
+        rounds: int,
+        seconds: float = 0.01,
     ) -> None:
         self.module, self.rivals, self.threads = module, rivals, threads
         self.rounds, self.seconds = rounds, seconds
@@ -73,6 +79,7 @@ def make_parser(name: str, description: str, *, threads: int = 1, rounds: int = 
     parser.add_argument("--threads", type=int, default=threads, help="of every rival (default: %(default)s)")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--rounds", type=int, default=rounds, help="default: %(default)s")
+    add_isa(parser)
     parser.add_argument("--quick", action="store_true", help="little of everything, to see that it runs")
     return parser
 
@@ -80,7 +87,8 @@ def make_parser(name: str, description: str, *, threads: int = 1, rounds: int = 
 def describe(given: argparse.Namespace) -> str:
     """Return what the figures hold for."""
     computer = machine.describe_machine()
+    held = f", held to {given.isa}" if given.isa else ""
     return (
         f"{computer['processor']}, {computer['processors']} processors, load average {machine.load_average()}\n"
-        f"{given.dtype}, threads: {given.threads}, minima of {given.rounds} rounds"
+        f"{given.dtype}, threads: {given.threads}, minima of {given.rounds} rounds{held}"
     )

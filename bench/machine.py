@@ -15,6 +15,32 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+# What holds every rival to an instruction set, so that a comparison is fair on a processor that has more. OpenBLAS has
+# two kinds of kernels for AVX2; the rival `products_haswell` has the other one.
+HELD_TO = {
+    "avx2": {
+        "FASTBP_ISA": "avx2",
+        "OPENBLAS_CORETYPE": "Zen",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+    }
+}
+_held: list[str] = []
+
+
+def hold_to(isa: str | None) -> None:
+    """Hold the processes that are started from now on to an instruction set; None: to none."""
+    if isa is not None and isa not in HELD_TO:
+        raise ValueError(f"isa must be one of {', '.join(HELD_TO)}, got {isa!r}")
+    _held[:] = [] if isa is None else [isa]
+
+
+def held_to() -> str | None:
+    """Return the instruction set that new processes are held to."""
+    return _held[0] if _held else None
+
 
 def processors() -> int:
     """Return how many processors this process may run on."""

@@ -157,6 +157,7 @@ class Rival(ABC):
     distributions: ClassVar[tuple[str, ...]] = ()  # their versions are recorded
     optional: ClassVar[bool] = False  # takes part where it is installed
     whole: ClassVar[bool] = True  # computes everything: loss, every dW, every db
+    isa: ClassVar[str | None] = None  # unless asked for it takes part only where all are held to this one
 
     def prepare(
         self,
@@ -381,6 +382,17 @@ class Products(Rival):
         return None, self.dws, None
 
 
+class ProductsHaswell(Products):
+    """The same products by OpenBLAS's other kernels for AVX2: which of the two are faster depends on the processor."""
+
+    name = "products_haswell"
+    isa = "avx2"
+
+    @classmethod
+    def environment(cls, threads: int) -> Mapping[str, str]:
+        return {"OPENBLAS_CORETYPE": "Haswell"}
+
+
 class ProductsMKL(Products):
     """The same products in Intel's MKL, called through ctypes with every argument converted beforehand."""
 
@@ -568,7 +580,18 @@ class Jax(Rival):
 
 RIVALS: dict[str, type[Rival]] = {
     rival.name: rival
-    for rival in (FastBP, Numpy, NumpyExpert, Products, ProductsMKL, ScikitLearn, Torch, TorchCompile, Jax)
+    for rival in (
+        FastBP,
+        Numpy,
+        NumpyExpert,
+        Products,
+        ProductsHaswell,
+        ProductsMKL,
+        ScikitLearn,
+        Torch,
+        TorchCompile,
+        Jax,
+    )
 }
 
 

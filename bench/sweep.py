@@ -3,26 +3,33 @@
 ``python -m bench.sweep``. Every product goes into a given array. The shapes are those of networks, the odd ones more
 than the round ones: few rows, few columns, one term, one more or one less than a power of two; each operand as it lies
 or as a transposed view. Two bars: from 32 on each side at most 1.05 times numpy's time; below, at most 1 µs more.
+Then the thin and long products of `thin.py`, in both dtypes: at least 0.95 of numpy's speed where numpy takes more than
+a microsecond, and 1.15 in the geometric mean.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench import thin
 from bench.compare import measure_limits
 from bench.contest import Contest, describe, make_parser
 from bench.limits import Limits
-from bench.rivals import RELATIVE, Array, relative_error
+from bench.rivals import DTYPES, RELATIVE, Array, relative_error
 from bench.tables import align, format_seconds
 
 LARGE = 32  # on each side
 RATIO_BAR = 1.05  # of the large
 MICROSECONDS_BAR = 1.0  # of the others
+SPEED_BAR = 0.95  # numpy / fastbp of a thin one
+MEAN_BAR = 1.15  # of all thin ones
 PEAK_BARS = {1024: 80, 2048: 85}  # percent of one thread's peak; 80 of several threads' at either
 WORST = 10
 CHECKED_ROWS = 64
@@ -211,6 +218,18 @@ def _row(result: Result) -> list[str]:
     return [f"  {result.product.name}", *times, f"{result.ratio:.2f}x", more]
 
 
+def summarise_thin(results: Sequence[Result], dtype: str) -> str:
+    """Return the geometric mean of numpy / fastbp, the share within the bar and the worst."""
+    mean = math.exp(sum(math.log(1 / result.ratio) for result in results) / len(results))
+    slower = [r for r in results if 1 / r.ratio < SPEED_BAR and max(r.mine, r.numpys) > 1e-6]
+    worst_first = sorted(slower, key=lambda r: -r.ratio)
+    head = (
+        f"thin and long, {dtype}: numpy / fastbp {mean:.2f} in the geometric mean (bar {MEAN_BAR}); "
+        f"{len(results) - len(slower)} of {len(results)} at {SPEED_BAR} or more; the worst:"
+    )
+    return f"{head}\n{align([_row(result) for result in worst_first[:WORST]])}"
+
+
 def sweep(contest: Contest, chosen: Sequence[Product], dtype: str) -> list[Result]:
     """Measure the products one after another."""
     results = []
@@ -252,21 +271,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = make_parser("sweep", "Matrix products against numpy's and against the peak.", rounds=4)
     parser.add_argument("--squares", default="1024,2048", help="sides for the table of the peak (default: %(default)s)")
-    parser.add_argument("--only", choices=("sweep", "peak"), help="one of the two")
+    parser.add_argument("--only", choices=("sweep", "thin", "peak"), help="one of the three")
     given = parser.parse_args(arguments)
+    thin_ones = [Product(*sizes) for sizes in thin.products()]
     chosen, sides = products(), [int(side) for side in given.squares.split(",")]
     if given.quick:
         chosen, sides = [p for p in chosen if max(p[:3]) <= 64][::20], [64]
+        thin_ones = [product for product in thin_ones if max(product[:3]) <= 100][::20]
     print(describe(given))
     rivals = {"fastbp": "fastbp", "numpy": "numpy"}
     seconds = 0.0005 if given.quick else 0.005
-    if given.only != "peak":
-        with Contest("sweep", rivals, threads=given.threads, rounds=given.rounds, seconds=seconds) as contest:
+    contest_of = functools.partial(Contest, "sweep", rivals, rounds=given.rounds, seconds=seconds)
+    if given.only in (None, "sweep"):
+        with contest_of(threads=given.threads) as contest:
             results = sweep(contest, chosen, given.dtype)
         print(f"\nproducts: {len(results)}\n\n{summarise(results)}")
-    if given.only != "sweep":
+    if given.only in (None, "thin"):
+        with contest_of(threads=given.threads) as contest:
+            for dtype in DTYPES:
+                print(f"\n{summarise_thin(sweep(contest, thin_ones, dtype), dtype)}")
+    if given.only in (None, "peak"):
         for count in sorted({1, given.threads}):
-            with Contest("sweep", rivals, threads=count, rounds=given.rounds, seconds=seconds) as contest:
+            with contest_of(threads=count) as contest:
                 print(f"\n{align(against_peak(contest, sides, given.dtype))}")
     return 0
 

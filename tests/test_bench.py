@@ -43,8 +43,10 @@ from bench import (  # noqa: E402
     speed,
     steps,
     sweep,
+    thin,
     units,
     updates,
+    widths,
     worker,
 )
 from bench.rivals import RIVALS, SHAPES, Gradient, Shape  # noqa: E402
@@ -327,7 +329,7 @@ def test_compare(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(json_path.read_text())
-    assert report.keys() == {"format", "machine", "load_average", "settings", "limits", "shapes"}
+    assert report.keys() == {"format", "machine", "load_average", "held_to", "settings", "limits", "shapes"}
     assert report["machine"].keys() >= {"processor", "processors", "system", "python"}
     assert report["settings"]["rivals"] == ["numpy", "fastbp"] and report["settings"]["threads"] == 1
     (shape,) = report["shapes"]
@@ -432,6 +434,51 @@ def test_products_of_the_sweep() -> None:
         assert {p.order for p in products if p[:3] == (side,) * 3} == {*sweep.ORDERS}
     assert max(2 * p.m * p.k * p.n for p in products) == 2 * 2048**3
     assert sweep.Product(32, 32, 32, "nn").is_large and not sweep.Product(31, 4097, 4097, "nn").is_large
+
+
+def test_thin_products() -> None:
+    """Every direction, layout, number of columns and length that was promised, and no matrix that fills the memory."""
+    products = thin.products()
+    assert products == thin.products() and len(products) == len(set(products)) > 600
+    assert {order for *_, order in products} == {*sweep.ORDERS}
+    for side in thin.SIDES:
+        assert any(n == side and k > 1000 for m, k, n, _ in products) and any(m == side for m, *_ in products)
+        assert any(k == side for _, k, _, _ in products)
+    assert max(k for _, k, _, _ in products) == 100_000
+    assert max(max(m * k, k * n, m * n) for m, k, n, _ in products) <= thin.MOST
+    for m, k, n in ((209, 12288, 20), (209, 5, 1), (100, 784, 50), (32, 50, 4), (256, 512, 512), (200, 100, 1)):
+        assert (m, k, n, "nn") in products and (k, m, n, "tn") in products and (m, n, k, "nt") in products
+
+
+def test_results_of_thin_products() -> None:
+    ratios = (0.5, 1.0, 1.0 / 0.96, 2.0)
+    results = [sweep.Result(sweep.Product(9, 99, 9, "nn"), 1e-5 * ratio, 1e-5) for ratio in ratios]
+    head, worst = sweep.summarise_thin(results, "float32").splitlines()
+    assert "numpy / fastbp 0.99 in the geometric mean (bar 1.15); 3 of 4 at 0.95 or more" in head
+    assert worst.split()[-3] == "2.00x"
+    fast = [sweep.Result(sweep.Product(1, 2, 3, "nn"), 9e-7, 3e-7)]  # nothing takes a microsecond
+    assert "1 of 1 at 0.95" in sweep.summarise_thin(fast, "float32")
+
+
+def test_rivals_are_held_to_an_instruction_set() -> None:
+    assert "products_haswell" not in compare.parse([])[0].rivals
+    assert machine.held_to() is None and "FASTBP_ISA" not in compare.worker_environment("numpy", 1)
+    try:
+        assert "products_haswell" in compare.parse(["--isa", "avx2"])[0].rivals
+        environment = compare.worker_environment("jax", 2)
+        assert machine.held_to() == "avx2" and environment["FASTBP_ISA"] == "avx2"
+        assert environment["OPENBLAS_CORETYPE"] == "Zen" and environment["NPROC"] == "2"
+        assert "--xla_cpu_max_isa=AVX2" in environment["XLA_FLAGS"].split()
+        assert compare.worker_environment("products_haswell", 1)["OPENBLAS_CORETYPE"] == "Haswell"
+    finally:
+        contest.make_parser("sweep", "")  # a new command line begins held to nothing
+    assert machine.held_to() is None
+
+
+def test_widths() -> None:
+    text = widths.summarise([8, 9, 10], {"fastbp": [1e-6, 1.2e-6, 1.8e-6], "numpy": [2e-6, 2.4e-6, 1.7e-6]})
+    assert "more than 1.3 from one width to the next: 1 of 2" in text and "9 to 10  1.50x" in text
+    assert "numpy / fastbp: median 2.00, nearest 0.94 at 10" in text and "faster at 1 of 3" in text
 
 
 def test_results_of_the_sweep() -> None:
@@ -653,7 +700,9 @@ class InThisProcess:
 @pytest.mark.parametrize(
     ("script", "options", "expected"),
     [
-        (sweep, [], ("of the peak", "the worst:")),
+        (sweep, ["--only", "sweep"], ("the worst:",)),
+        (sweep, ["--only", "peak"], ("of the peak",)),
+        (sweep, ["--only", "thin", "--isa", "avx2"], ("float64: numpy / fastbp", "held to avx2")),
         (steps, [], ("step / gradient", "batch 32", "predict one row")),
         (units, ["--dtype", "float64"], ("batch_norm", "backward", "fraction")),
         (updates, [], ("of memcpy's", "Adam", "Lion")),
@@ -686,11 +735,13 @@ def test_scripts_with_workers_run(
         ("memory", ("--large", "--parameters", "1"), ("billion parameters", "GFLOP/s", "step")),
         ("busy", ("--rivals", "fastbp"), ("64-100-10@200 fastbp", "2.3")),
         ("bursts", ("--rivals", "fastbp,numpy"), ("4-64-64-2@1", "2 after 1 ms, numpy")),
+        ("widths", ("--rivals", "fastbp,numpy", "--picture", "{tmp}/widths.png"), ("numpy / fastbp", "picture: ")),
         ("imports", (), ("numpy and fastbp", "bar, at most 60.0 ms", "without its imports", "fastbp.")),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_scripts_run(module: str, options: tuple[str, ...], expected: tuple[str, ...]) -> None:
+def test_scripts_run(module: str, options: tuple[str, ...], expected: tuple[str, ...], tmp_path: Path) -> None:
+    options = tuple(option.replace("{tmp}", str(tmp_path)) for option in options)
     command = [sys.executable, "-m", f"bench.{module}", "--quick", "--rounds", "1", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -180,7 +180,7 @@ def test_products_of_every_size(size: int, dtype: Any, rng: np.random.Generator)
 
 @BY_DTYPE
 @pytest.mark.parametrize(
-    ("m", "k", "n"), [(129, 257, 100), (257, 100, 129), (1, 700, 257), (300, 1000, 10), (5, 2, 900)]
+    ("m", "k", "n"), [(129, 257, 100), (257, 100, 129), (1, 700, 257), (300, 1000, 10), (5, 2, 900), (101, 1300, 150)]
 )
 def test_products_beyond_one_tile(m: int, k: int, n: int, dtype: Any, rng: np.random.Generator) -> None:
     check_products(*operands(rng, m, k, n, dtype))
@@ -227,7 +227,8 @@ def test_products_write_only_into_out(layout: str, dtype: Any, rng: np.random.Ge
 SKINNY = [
     (1, 64, 64), (2, 90, 130), (3, 5000, 7), (4, 1200, 700), (1, 4097, 10), (6, 300, 40), (8, 64, 33), (7, 5, 900),
     (1000, 30, 1), (300, 64, 2), (257, 130, 12), (16, 600, 600), (65, 2, 65), (1, 1, 300), (5, 800, 1),
-    (2300, 130, 10), (3000, 400, 2),
+    (2300, 130, 10), (3000, 400, 2), (20, 9000, 20), (209, 5000, 17), (40, 3, 1000), (17, 33, 9000),
+    (6, 250, 9000), (3, 40, 70), (33, 50, 24), (5, 900, 700),
 ]  # fmt: skip
 
 

@@ -344,16 +344,37 @@ PRODUCTS = rows(
     (
         # c has its columns apart, and K has a second block.
         "spread-accumulate",
-        "spread(square, strip.m, columns, t.accumulate,",
-        "spread(square, strip.m, columns, t.accumulate and not FAULT,",
+        "part.c_row = NR\n    part.accumulate = t.accumulate",
+        "part.c_row = NR\n    part.accumulate = t.accumulate and not FAULT",
         "functional -k products_of_few",
     ),
     (
         # Few rows and more columns than are computed at a time.
         "stream-bias",
-        "c[j] = (<const real*> t.bias)[j] if t.bias != NULL else 0",
-        "c[j] = (<const real*> t.bias)[j - first if FAULT else j] if t.bias != NULL else 0",
-        "functional -k linear_backward",
+        "bias[first + j] if bias != NULL else 0",
+        "bias[(0 if FAULT else first) + j] if bias != NULL else 0",
+        "functional -k products_of_few",
+    ),
+    (
+        # What squares leave over of a part of c that is turned into its place.
+        "turn-rest",
+        "pack_lane(x + i * x_row, 1, n, out + i, <int> out_row)",
+        "pack_lane(x + i * x_row, 1, n - 1 if FAULT else n, out + i, <int> out_row)",
+        "functional -k products",
+    ),
+    (
+        # Dot products with a second block along K.
+        "dots-accumulate",
+        "if accumulate:\n                total",
+        "if accumulate and not (FAULT and columns == 4):\n                total",
+        "functional -k products_of_few",
+    ),
+    (
+        # The steps that are left when the strips of the tile before have packed theirs.
+        "packed-ahead",
+        "pack_ahead(t, &ahead, t.ahead_steps)",
+        "pack_ahead(t, &ahead, 0 if FAULT else t.ahead_steps)",
+        "functional -k products_beyond",
     ),
     (
         "column-sums-accumulate",
@@ -370,9 +391,9 @@ PRODUCTS = rows(
     (
         # The columns that fours leave over, where both operands lie along K.
         "dots-bias",
-        "totals[s] + (<const real*> t.bias)[j + s]",
-        "totals[s] + (<const real*> t.bias)[(j - j % 4 if FAULT and columns == 1 else j) + s]",
-        "functional -k linear_backward",
+        "bias[(j + s) * bias_step]",
+        "bias[((j - j % 4 if FAULT and columns == 1 else j) + s) * bias_step]",
+        "functional -k products_of_few",
     ),
 )
 
