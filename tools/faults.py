@@ -370,10 +370,10 @@ PRODUCTS = rows(
         "functional -k products_of_few",
     ),
     (
-        # The steps that are left when the strips of the tile before have packed theirs.
+        # The next part of b lacks a step between those that two strips have packed.
         "packed-ahead",
-        "pack_ahead(t, &ahead, t.ahead_steps)",
-        "pack_ahead(t, &ahead, 0 if FAULT else t.ahead_steps)",
+        "ahead.packed += steps",
+        "ahead.packed += steps + (1 if FAULT and ahead.packed == 0 else 0)",
         "functional -k products_beyond",
     ),
     (
