@@ -132,17 +132,22 @@ coverage: $(VENV)/installed-test,coverage
 bench: $(VENV)/installed-bench
 	$(PYTEST) bench --benchmark-only --benchmark-columns=min,median,rounds --benchmark-group-by=group $(ARGS)
 
+# ISA=avx2 holds every rival to these instructions.
+HELD = $(if $(ISA),--isa $(ISA))
+
 compare: $(VENV)/installed-bench
-	$(BIN)/python -m bench.compare $(ARGS)
-	$(BIN)/python -m bench.bursts
+	$(BIN)/python -m bench.compare $(HELD) $(ARGS)
+	$(BIN)/python -m bench.bursts $(HELD)
 
 sweep: $(VENV)/installed-bench
-	$(BIN)/python -m bench.sweep $(ARGS)
+	$(BIN)/python -m bench.sweep $(HELD) $(ARGS)
 
 # Everything that the project sets itself bars on, one after another: about twenty minutes on a machine that does nothing else.
 bars: $(VENV)/installed-bench
 	$(BIN)/python -m bench.compare $(ARGS)
 	$(BIN)/python -m bench.sweep --only sweep
+	$(BIN)/python -m bench.sweep --only thin
+	$(BIN)/python -m bench.widths
 	$(BIN)/python -m bench.sweep --only peak --threads 2
 	$(BIN)/python -m bench.elementwise
 	$(BIN)/python -m bench.activations

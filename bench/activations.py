@@ -72,7 +72,7 @@ def timed(call: Call, repeats: int) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
-    parser = make_parser("activations", "Every activation, and what it adds to a gradient.", rounds=15)
+    parser = make_parser("activations", "Every activation, and what it adds to a gradient.", rounds=15, in_process=True)
     given = parser.parse_args(arguments)
     print(describe(given))
     elements, batch, seconds = (1000, 4, 1e-4) if given.quick else (ELEMENTS, BATCH, 0.01)

@@ -73,13 +73,18 @@ class Contest:
         return {name: min(rounds) for name, rounds in self.run(**case).items()}
 
 
-def make_parser(name: str, description: str, *, threads: int = 1, rounds: int = 9) -> argparse.ArgumentParser:
+def make_parser(
+    name: str, description: str, *, threads: int = 1, rounds: int = 9, in_process: bool = False
+) -> argparse.ArgumentParser:
     """Return a command line with the options that all of these have."""
     parser = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=description)
     parser.add_argument("--threads", type=int, default=threads, help="of every rival (default: %(default)s)")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--rounds", type=int, default=rounds, help="default: %(default)s")
-    add_isa(parser)
+    if in_process:  # FASTBP_ISA has been read by then
+        parser.set_defaults(isa=None)
+    else:
+        add_isa(parser)
     parser.add_argument("--quick", action="store_true", help="little of everything, to see that it runs")
     return parser
 

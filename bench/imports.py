@@ -87,7 +87,7 @@ def slowest(rounds: int) -> list[list[str]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
-    parser = make_parser("imports", "What `import fastbp` costs.", rounds=21)
+    parser = make_parser("imports", "What `import fastbp` costs.", rounds=21, in_process=True)
     given = parser.parse_args(arguments)
     rounds = min(given.rounds, 2) if given.quick else given.rounds
     computer = machine.describe_machine()

@@ -99,7 +99,7 @@ def table(shape: Shape, dtype: str, rounds: int) -> list[list[str]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
-    parser = make_parser("second_order", "Second order and samples' gradients.", threads=2, rounds=15)
+    parser = make_parser("second_order", "Second order and samples' gradients.", threads=2, rounds=15, in_process=True)
     given = parser.parse_args(arguments)
     importlib.import_module("fastbp").set_num_threads(given.threads)
     print(describe(given))

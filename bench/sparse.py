@@ -55,7 +55,7 @@ def calls(sizes: Sequence[int], density: float, dtype: str, rows: int, batch: in
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
-    parser = make_parser("sparse", "An epoch with a dense x over one with a sparse x.", rounds=5)
+    parser = make_parser("sparse", "An epoch with a dense x over one with a sparse x.", rounds=5, in_process=True)
     given = parser.parse_args(arguments)
     print(describe(given))
     shapes, rows, batch, seconds = (SHAPES, ROWS, BATCH, 0.02) if not given.quick else (((30, 20, 3),), 40, 8, 1e-4)
