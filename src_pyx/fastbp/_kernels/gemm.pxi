@@ -30,6 +30,7 @@ cdef extern from * nogil:
     #define SHORT_STEPS 16
     #define TOGETHER_STEPS 8
     #define FEW_TERMS 24
+    #define LONG_ROW 16384
     #define SPREAD_ROWS (8 * MR)
     #define SPLIT_ROWS (MR > 8 ? 4 : 2)
     #define STREAM_PART (16384 / (int)sizeof(real))
@@ -69,6 +70,7 @@ cdef extern from * nogil:
         MAX_VECTORS
         SHORT_STEPS
         FEW_TERMS
+        LONG_ROW        # bytes between rows of c
         SPREAD_ROWS
         TOGETHER_STEPS  # steps whose lanes lie side by side, packed before the next ones: each is read as one run
         SPLIT_ROWS
@@ -528,11 +530,15 @@ cdef Py_ssize_t wide_columns(const Tile* t, Micro* part) noexcept nogil:
     return j
 
 cdef void multiply_tile(const Tile* t) noexcept nogil:
-    """Of few terms, c is written along its rows: there are more of those than streams that a processor follows."""
+    """Of few terms, c is written along some rows at a time: of rows that are long, no more than a processor follows."""
     cdef Micro part
     cdef Ahead ahead
     cdef Tile strip = t[0]
-    cdef Py_ssize_t i, rows = 2 * MR if t.k <= FEW_TERMS else t.m
+    cdef Py_ssize_t i, rows = t.m
+    if t.k <= FEW_TERMS:
+        rows = 8 * MR
+    if t.k <= 3 * FEW_TERMS and t.c_row > LONG_ROW:
+        rows = 2 * MR
     part.k = t.k
     part.a_row, part.a_step, part.a_panel = elements(t.a_row), elements(t.a_step), elements(t.a_panel)
     part.b_step = elements(t.b_step)
