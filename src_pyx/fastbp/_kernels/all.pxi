@@ -43,9 +43,9 @@ kernels.itemsize = sizeof(real)
 kernels.lanes = VL
 kernels.mr = MR
 kernels.nr = NR
-# The longer a block along K, the more seldom c is read and written. A panel of b of one block streams from the second cache where a vector is
-# 64 bytes long (48 or 32 KB: best of 128 to 512 steps at 2048 x 2048); of AVX2 it takes half of the first (16 KB: best of 192 to 512 steps
-# with 64 to 128 rows, and no worse than them with more). MC rows of a fit a half or, of AVX2, a third of the second cache.
+# The longer a block along K, the more seldom c is read and written. A panel of b of one block streams from the second cache where a
+# vector has 64 bytes (48 or 32 KB: best of 128 to 512 steps at 2048 x 2048); with AVX2 it takes half of the first (16 KB: best of 192
+# to 512 steps with 64 to 128 rows, and no worse with more). MC rows of a fit half of the second cache, with AVX2 a third of 512 KB.
 kernels.kc = (256 if IS_FLOAT else 192) if VL * sizeof(real) == 32 else (384 if IS_FLOAT else 256)
 kernels.kc_max = 384 if IS_FLOAT else 256
 kernels.mc = 16 * MR if MR == 12 or (VL * sizeof(real) == 32 and not IS_FLOAT) else 24 * MR

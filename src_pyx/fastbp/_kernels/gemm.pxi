@@ -110,8 +110,9 @@ cdef forced_void pack_across(const real* x, Py_ssize_t lane_step, Py_ssize_t k, 
         squares = 0
     while p < squares:
         p = min(p, squares - VL)    # the last squares overlap those before them
-        for lane in range(width):
-            prefetch_far(x + lane * lane_step + p + 64)
+        if p + 64 < k:
+            for lane in range(width):
+                prefetch_far(x + lane * lane_step + p + 64)
         if part:
             transpose_square(x + (width - part) * lane_step + p, lane_step, part, out + p * width + width - part, width)
         for lane from 0 <= lane < width - part by VL:
@@ -482,7 +483,7 @@ cdef void unspread(const real* c, Py_ssize_t row, Py_ssize_t column, Py_ssize_t 
             x[i * NR + j] = c[i * row + j * column]
 
 cdef void spread_panel(const Tile* t, Micro* part, int columns, real* c, Ahead* ahead) noexcept nogil:
-    """One panel of b into such a c, by way of a block that does not leave the cache, and has so many rows that c is written in long runs."""
+    """One panel of b into such a c, by way of a block in the cache that has so many rows that c is written in long runs."""
     cdef real block[SPREAD_ROWS * NR]
     cdef Tile strip = t[0]
     cdef Py_ssize_t i, c_row = elements(t.c_row), c_column = elements(t.c_column)
@@ -587,67 +588,55 @@ cdef void multiply_strip(const Tile* t, Micro* part, Ahead* ahead) noexcept nogi
 # --- the tile of few rows: b streams through once, some rows at a time, while a part of c stays in the first cache
 
 cdef enum:
-    STREAM_STEPS = 4    # rows of b at a time
+    STREAM_STEPS = 8    # rows of b at a time
 
-cdef forced_void stream_steps(const real* x, Py_ssize_t x_row, Py_ssize_t x_step, const real* b, Py_ssize_t b_step, real* c,
-                              Py_ssize_t c_row, Py_ssize_t n, int rows, int steps) noexcept nogil:
-    """c += x @ b, one product after another: one row of c or two, `steps` rows of b, n columns."""
-    cdef vec factors[2][STREAM_STEPS]
-    cdef vec s[2]
-    cdef vec w
+cdef forced_void stream_steps(const real* x, Py_ssize_t x_step, const real* b, Py_ssize_t b_step, real* c, Py_ssize_t n,
+                              int steps) noexcept nogil:
+    """c += x @ b, one product after another: one row of c, `steps` rows of b, n columns."""
+    cdef vec factors[STREAM_STEPS]
+    cdef vec s
     cdef Py_ssize_t j
-    cdef int q, i
+    cdef int q
     cdef int lanes = <int> (n % VL)
-    for i in range(rows):
-        for q in range(steps):
-            factors[i][q] = vset(x[i * x_row + q * x_step])
+    for q in range(steps):
+        factors[q] = vset(x[q * x_step])
     for j from 0 <= j < n - VL + 1 by VL:
-        for i in range(rows):
-            s[i] = vload(c + i * c_row + j)
+        s = vload(c + j)
         for q in range(steps):
-            w = vload(b + q * b_step + j)
-            for i in range(rows):
-                s[i] = vfma(factors[i][q], w, s[i])
-        for i in range(rows):
-            vstore(c + i * c_row + j, s[i])
+            s = vfma(factors[q], vload(b + q * b_step + j), s)
+        vstore(c + j, s)
     if lanes:
         j = n - lanes
-        for i in range(rows):
-            s[i] = vload_part(c + i * c_row + j, lanes, 0)
+        s = vload_part(c + j, lanes, 0)
         for q in range(steps):
-            w = vload_part(b + q * b_step + j, lanes, 0)
-            for i in range(rows):
-                s[i] = vfma(factors[i][q], w, s[i])
-        for i in range(rows):
-            vstore_part(c + i * c_row + j, lanes, s[i])
+            s = vfma(factors[q], vload_part(b + q * b_step + j, lanes, 0), s)
+        vstore_part(c + j, lanes, s)
 
 cdef void stream_rows(const Tile* t, Py_ssize_t p, Py_ssize_t first, Py_ssize_t n, real* c, Py_ssize_t c_row, int steps) noexcept nogil:
     """All rows of c, so many rows of b from the p-th one on."""
     cdef Py_ssize_t row, a_row = elements(t.a_row), a_step = elements(t.a_step), b_step = elements(t.b_step)
     cdef const real* a = <const real*> t.a + p * a_step
     cdef const real* b = <const real*> t.b + p * b_step + first
-    for row from 0 <= row < t.m - 1 by 2:
+    for row in range(t.m):
         if steps == STREAM_STEPS:
-            stream_steps(a + row * a_row, a_row, a_step, b, b_step, c + row * c_row, c_row, n, 2, STREAM_STEPS)
+            stream_steps(a + row * a_row, a_step, b, b_step, c + row * c_row, n, STREAM_STEPS)
+        elif steps == 2:
+            stream_steps(a + row * a_row, a_step, b, b_step, c + row * c_row, n, 2)
         else:
-            stream_steps(a + row * a_row, a_row, a_step, b, b_step, c + row * c_row, c_row, n, 2, 1)
-    if t.m % 2:
-        row = t.m - 1
-        if steps == STREAM_STEPS:
-            stream_steps(a + row * a_row, a_row, a_step, b, b_step, c + row * c_row, c_row, n, 1, STREAM_STEPS)
-        else:
-            stream_steps(a + row * a_row, a_row, a_step, b, b_step, c + row * c_row, c_row, n, 1, 1)
+            stream_steps(a + row * a_row, a_step, b, b_step, c + row * c_row, n, 1)
 
 cdef void stream_columns(const Tile* t, Py_ssize_t first, Py_ssize_t n, real* c, Py_ssize_t c_row) noexcept nogil:
     cdef Py_ssize_t row, p, j
+    cdef int steps
     cdef const real* bias = <const real*> t.bias
     for row in range(t.m):
         for j in range(n):
             c[row * c_row + j] = bias[first + j] if bias != NULL else 0
-    for p from 0 <= p < t.k - STREAM_STEPS + 1 by STREAM_STEPS:
-        stream_rows(t, p, first, n, c, c_row, STREAM_STEPS)
-    for p from t.k - t.k % STREAM_STEPS <= p < t.k:
-        stream_rows(t, p, first, n, c, c_row, 1)
+    p = 0
+    while p < t.k:
+        steps = STREAM_STEPS if t.k - p >= STREAM_STEPS else 2 if t.k - p >= 2 else 1
+        stream_rows(t, p, first, n, c, c_row, steps)
+        p += steps
 
 cdef void turn_rows(const void* x, Py_ssize_t row, Py_ssize_t m, Py_ssize_t n, void* out) noexcept nogil:
     turn(<const real*> x, elements(row), m, n, <real*> out, m)

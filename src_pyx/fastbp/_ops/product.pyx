@@ -71,7 +71,7 @@ cdef enum:
     LONG_VECTORS = 16       # of b's rows: of shorter ones, a panel's pieces are most
     MAX_PARTS = 32          # of K, where b streams
     BYTES_US = 20000        # about what one thread reads in a microsecond
-    STREAM_COLUMNS = 2048   # of a task: shorter runs of b's rows come slower
+    STREAM_COLUMNS = 4096   # of a task: shorter runs of b's rows come slower
     MIN_STREAM_TASKS = 4    # by columns; where there are fewer, parts of K are tasks
     DOTS_BYTES = 128 << 10  # of the rows of a, or of the fewer columns of b, that stay in a cache
     DOTS_STEPS = 4096       # along K at a time
@@ -162,7 +162,7 @@ cdef void choose_blocks(const Kernels* kernels, const Product* p, const Form* fo
         out.own_bytes += padded(out.mc * out.nc * kernels.itemsize)
 
 cdef void choose_dots(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, Blocks* out) noexcept nogil:
-    """Rows of a, or of the fewer columns of b, stay in a cache while the other operand passes: a block of K, and tiles of the longer side."""
+    """Rows of a, or of the fewer columns of b, stay in a cache while the other operand passes: blocks along K, tiles of the longer side."""
     cdef Py_ssize_t fewer = min(m, n), itemsize = kernels.itemsize
     cdef Py_ssize_t steps = min(<Py_ssize_t> DOTS_STEPS, max(<Py_ssize_t> 512, DOTS_BYTES // (fewer * itemsize)))
     cdef double tile_us = max(few_rows_cost(kernels, m, n, k) / TILES_OF_PHASE, <double> MIN_TILE_US)
