@@ -7,6 +7,7 @@ cdef enum:
     STREAM = 1      # rows of b stream past a part of c
     DOTS = 2        # a dot product for each element of c
     THIN = 32       # rows or columns that the last two have at most
+    SMALL_BYTES = 24 << 10  # of a b that is read where it lies, out of the first cache
     TURNED_BYTES = 4 << 20  # of a b that is turned for dot products, at most
 
 cdef struct Form:

@@ -27,7 +27,6 @@ cdef enum:
     STORE_ACROSS = 4        # a vector of a c whose columns do not lie side by side, for each block along K, there and back
     STORE_FAR = 20          # where they lie in the same lines of the cache
     BLOCK_STEPS = 256       # of such a block
-    SMALL_BYTES = 24 << 10  # as in product.pyx: of a b that is read where it lies
     PART_BYTES = 16 << 10   # of c, while rows of b stream past it
     MIN_STREAM_VECTORS = 4  # of b's rows
 

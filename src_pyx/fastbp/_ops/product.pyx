@@ -28,7 +28,7 @@ from libc.stdint cimport int64_t
 from fastbp._runtime.sizes cimport ALIGNMENT, ceil_div, padded, round_up
 from fastbp._kernels.table cimport Kernels, Tile
 from fastbp._runtime.team cimport Session, run_tasks
-from fastbp._ops.forms cimport DOTS, PANELS, STREAM, THIN, TURNED_BYTES, Form, choose_form
+from fastbp._ops.forms cimport DOTS, PANELS, SMALL_BYTES, STREAM, THIN, TURNED_BYTES, Form, choose_form
 from fastbp._ops.update cimport sink_rows, sink_tile
 
 cdef extern from * nogil:
@@ -57,7 +57,6 @@ cdef enum:
     MAX_LONG_TILE_US = 400
     MAX_TASK_US = 1000      # of a tile's blocks one after another, where no other tile waits for the same part of b
     SHARED_BYTES = 7 << 20
-    SMALL_BYTES = 24 << 10  # of b: it is read where it lies, out of the first cache
     NEAR_BYTES = 96 << 10   # of a: out of the second
     FAR_BYTES = 1 << 20     # of b: it comes from far away, in pieces that are too short for that unless it is packed
     PACK_ROWS_BYTES = 64 << 10  # of a packed in one task
@@ -92,7 +91,6 @@ cdef struct Work:
     Product product
     Blocks blocks
     int index                   # in its group
-    int threads                 # that probably take part
     char* shared                # packed panels of a
     Py_ssize_t first_row, rows, row_tiles
     Py_ssize_t pack_rows, pack_tasks        # of one block: rows of a task, tasks
@@ -498,10 +496,9 @@ cdef void group_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
 
 # --- products
 
-cdef void begin(Work* w, const Kernels* kernels, const Product* product, int index, int threads) noexcept nogil:
+cdef void begin(Work* w, const Kernels* kernels, const Product* product, int index) noexcept nogil:
     cdef Form form
     w.kernels = kernels
-    w.threads = threads
     w.product = product[0]
     w.index = index
     choose_form(kernels, product, &form)
@@ -543,7 +540,7 @@ cdef bint multiply(Session* session, const Kernels* kernels, const Product* prod
     group.count = 0
     for i in range(count):
         if products[i].m > 0 and products[i].n > 0:
-            begin(&group.works[group.count], kernels, &products[i], group.count, session.n_threads)
+            begin(&group.works[group.count], kernels, &products[i], group.count)
             group.count += 1
     share_out(&group, <char*> padded(<Py_ssize_t> scratch), session.n_threads)
     check_scratch(group.own + session.n_threads * group.own_bytes - <char*> scratch, scratch_bytes)
