@@ -126,6 +126,20 @@ def test_gradients_and_training_have_the_same_bits(hidden: str, dtype: str, rng:
     same_for_all(compute)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [1, 5, 6, 13, 25, 37, 74, 97])
+def test_blocks_of_few_rows_have_the_same_bits(rows: int, dtype: str, rng: np.random.Generator) -> None:
+    """One row alone and one of several are summed in different orders, where there is one output."""
+    net = fastbp.MLP([90, 160, 120, 1], dtype=dtype, loss="mse", seed=1)
+    x, t = rng.standard_normal((rows, 90)).astype(dtype), rng.standard_normal((rows, 1)).astype(dtype)
+
+    def compute() -> tuple[Any, ...]:
+        loss, grads = net.value_and_grad(x, t)
+        return np.float64(loss), grads.flat.copy(), net.forward(x).copy()
+
+    same_for_all(compute)
+
+
 def test_workers_take_over_the_callers_rounding(rng: np.random.Generator) -> None:
     """Otherwise the bits would depend on which thread computes a tile."""
     upward = {"x86_64": 0x800, "aarch64": 0x400000}.get(platform.machine())  # FE_UPWARD

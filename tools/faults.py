@@ -370,6 +370,13 @@ PRODUCTS = rows(
         "functional -k products_of_few",
     ),
     (
+        # One or two rows below a strip of many are a strip of their own.
+        "strip-of-few-rows",
+        "rows if t.m - first - rows > SPLIT_ROWS else t.m - first",
+        "rows if t.m - first - rows > (0 if FAULT else SPLIT_ROWS) else t.m - first",
+        "team engine -k blocks_of_few_rows or bits_do_not",
+    ),
+    (
         # The next part of b lacks a step between those that two strips have packed.
         "packed-ahead",
         "ahead.packed += steps",
@@ -502,6 +509,16 @@ ENGINE = [
         "for worker in range(1 if FAULT else session.n_threads):",
         "steps team -k threads or same_bits",
         "p.graph.kernels.itemsize",
+    ),
+    # What is left below the full panels becomes a block of its own where there are threads enough.
+    Fault(
+        "few-rows-alone",
+        "engine",
+        "_engine/blocks.pyx",
+        "max(rows // mr, min(rows, <Py_ssize_t> 1)))",
+        "b.panels if FAULT else max(rows // mr, min(rows, <Py_ssize_t> 1)))",
+        "team -k blocks_of_few_rows",
+        "b.p.graph.kernels.itemsize",
     ),
     # Rows of a weight that lie apart (parameters of one's own arrays).
     Fault(

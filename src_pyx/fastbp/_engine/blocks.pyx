@@ -5,12 +5,14 @@ Design
 (a) A row's outputs, its loss and the gradients at its outputs need no other row. So a task takes a block of rows forward, through the
     loss, and backward; what it writes is read by itself, out of the first cache. Only the gradients of the weights need all rows: they
     are the tasks of a second phase, some rows of a weight's gradient each.
-(b) It pays where the weights stay in the second cache of each processor, since a block reads all of them; and for a gradient, where
-    the rows do, since every strip of a weight's gradient reads all of those.
+(b) It pays where the weights stay in the second cache of each processor, since every six or twelve rows read all of them where they
+    lie (a product of its own packs them once); and for a gradient, where the rows do, since every strip of a weight's gradient reads
+    all of those.
 (c) An update is the end of the second phase's tasks: a gradient that only the update reads never leaves the first cache. The
     weights are not read any more then.
 (d) A sparse x is transposed by further tasks of the first phase; the second one has the columns of it.
-(e) The size of a block and of a strip follow from the shape and the instruction set.
+(e) The size of a strip follows from the shape and the instruction set; the size of a block also from the number of threads, since no
+    row's result depends on what else is in its block.
 """
 from libc.string cimport memset
 
@@ -22,28 +24,30 @@ from fastbp._runtime.sizes cimport ceil_div, padded
 from fastbp._runtime.team cimport WORTH_US, Session, run_tasks
 
 cdef enum:
-    WEIGHTS_BYTES = 2 << 20     # of all weights
+    BLOCK_ROWS = 96             # about the most of a block
+    WEIGHTS_BYTES = 2 << 20     # of all weights, where predictions pack them once
 
 cdef struct Blocks:
     const Pass* p
     bint with_loss, with_gradient
-    Py_ssize_t rows             # of a block
+    Py_ssize_t panels           # of the micro-kernel's rows
+    Py_ssize_t blocks
     Py_ssize_t groups           # of a sparse x, which are tasks before the blocks
 
 cdef void blocks_finish(Graph* graph) noexcept:
     """Decide whether a graph's passes are row-blocked, and cut the memory that workers and predictions pack weights into."""
-    cdef Py_ssize_t weights = 0
     cdef Unit* unit
     cdef int i
-    graph.packed_bytes, graph.own_bytes = 0, padded(graph.n_units)    # a worker's begin with a mark for each unit
+    graph.weights_bytes = graph.packed_bytes = 0
+    graph.own_bytes = padded(graph.n_units)     # a worker's begin with a mark for each unit
     for i in range(graph.n_units):
         unit = &graph.units[i]
         if unit.kind == LINEAR:
-            weights += unit.n_in * unit.n_out * graph.kernels.itemsize
+            graph.weights_bytes += unit.n_in * unit.n_out * graph.kernels.itemsize
         unit.packed_at, unit.own_at = graph.packed_bytes, graph.own_bytes
         graph.packed_bytes += unit.ops.packed_bytes(graph, i)
         graph.own_bytes += unit.ops.own_bytes(graph, i)
-    graph.row_blocked = graph.n_pairs > 0 and weights <= WEIGHTS_BYTES and not graph.over_columns
+    graph.row_blocked = graph.n_pairs > 0 and graph.weights_bytes <= WEIGHTS_BYTES and not graph.over_columns
 
 cdef Py_ssize_t bytes_of_worker(const Graph* graph) noexcept nogil:
     """What it packs, and a strip of a gradient."""
@@ -62,18 +66,17 @@ cdef inline double outputs_cost(const Pass* p) noexcept nogil:
     """Forward, and backward to the gradients at all outputs."""
     return cost_of_batch(p.graph, p.batch) * 2 / 3
 
-cdef Py_ssize_t rows_of_block(const Pass* p) noexcept nogil:
-    """Up to twice the micro-kernel's full height, so that two threads finish at about the same time."""
-    cdef Py_ssize_t block, blocks, longest, rows = p.batch.rows, best = 24, least = 0
-    if outputs_cost(p) < WORTH_US:
-        return best
-    for block in range(24, 4, -4):
-        blocks = ceil_div(rows, block)
-        # An even number: half of them each. An odd one: the worker with the short last block has one more.
-        longest = blocks // 2 * block + (rows - (blocks - 1) * block if blocks % 2 else 0)
-        if least == 0 or longest < least:
-            best, least = block, longest
-    return best
+cdef void cut_rows(Blocks* b, int threads) noexcept nogil:
+    """As many blocks for each thread, of as many of the micro-kernel's panels, so that threads finish at about the same time. What is
+    left below the full panels is never a block of its own: few rows are summed in another order than more of them."""
+    cdef Py_ssize_t mr = b.p.graph.kernels.mr, rows = b.p.batch.rows
+    if outputs_cost(b.p) < WORTH_US:
+        threads = 1
+    b.panels = ceil_div(rows, mr)
+    b.blocks = min(threads * ceil_div(rows, threads * BLOCK_ROWS), max(rows // mr, min(rows, <Py_ssize_t> 1)))
+
+cdef inline Py_ssize_t first_row(const Blocks* b, Py_ssize_t block) noexcept nogil:
+    return min(block * b.panels // b.blocks * b.p.graph.kernels.mr, b.p.batch.rows)
 
 
 # --- the first phase: some rows, all the way
@@ -81,8 +84,8 @@ cdef Py_ssize_t rows_of_block(const Pass* p) noexcept nogil:
 cdef void block_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef const Blocks* b = <const Blocks*> context
     cdef const Pass* p = b.p
-    cdef Py_ssize_t first = (task - b.groups) * b.rows
-    cdef Py_ssize_t rows = min(b.rows, p.batch.rows - first)
+    cdef Py_ssize_t first = first_row(b, task - b.groups)
+    cdef Py_ssize_t rows = first_row(b, task - b.groups + 1) - first
     if task < b.groups:
         transpose_group(p.graph.kernels, &p.columns, task)
         return
@@ -118,7 +121,8 @@ cdef void weight_task(void* context, Py_ssize_t task, int worker) noexcept nogil
 cdef void begin(Blocks* b, Pass* p, Session* session) noexcept nogil:
     cdef int worker
     b.p, b.with_loss, b.with_gradient = p, True, p.gradients != NULL
-    b.rows, b.groups = rows_of_block(p), 0
+    b.groups = 0
+    cut_rows(b, session.n_threads)
     p.own, p.own_bytes = <char*> padded(<Py_ssize_t> p.buffers.scratch), bytes_of_worker(p.graph)
     for worker in range(session.n_threads):
         memset(p.own + worker * p.own_bytes, 0, p.graph.n_units)    # no unit's weight is packed
@@ -127,7 +131,7 @@ cdef bint blocks_forward(Pass* p, Session* session, bint with_loss) noexcept nog
     cdef Blocks b
     begin(&b, p, session)
     b.with_loss = with_loss
-    return run_tasks(session, block_task, &b, ceil_div(p.batch.rows, b.rows), cost_of_batch(p.graph, p.batch) / 3)
+    return run_tasks(session, block_task, &b, b.blocks, cost_of_batch(p.graph, p.batch) / 3)
 
 cdef bint blocks_gradient(Pass* p, Session* session) noexcept nogil:
     """The whole gradient, stored, or used by the rule: then a signal waits until the update is done."""
@@ -140,7 +144,7 @@ cdef bint blocks_gradient(Pass* p, Session* session) noexcept nogil:
     if p.batch.sparse != NULL:
         begin_columns(p)
         b.groups = p.columns.n_groups
-    if run_tasks(session, block_task, &b, b.groups + ceil_div(p.batch.rows, b.rows), outputs_cost(p)):
+    if run_tasks(session, block_task, &b, b.groups + b.blocks, outputs_cost(p)):
         return True
     if p.rule != NULL and loss_refused(p):
         return True

@@ -90,6 +90,7 @@ cdef struct Graph:
     int n_slots
     bint separate                   # the gradient at each output has a place of its own, whatever the memory: nothing is shared or folded
     bint row_blocked                # small enough that blocks of rows go through all units: see blocks.pyx
+    Py_ssize_t weights_bytes        # of the linear units
     Py_ssize_t packed_bytes, own_bytes      # the sums of what the units' packed_at and own_at cut
 
 
@@ -201,6 +202,7 @@ cdef void buffers_free(Buffers* buffers) noexcept
 cdef Py_ssize_t buffers_lay_out(Buffers* buffers, const Graph* graph, char* base, Py_ssize_t rows, Py_ssize_t dense_rows,
                                 Py_ssize_t transposed_bytes, int threads, bint gathers, Py_ssize_t least_scratch) noexcept
 
+cdef bint weights_fit(const Graph* graph, const Batch* batch) noexcept nogil    # are its outputs row-blocked?
 cdef bint rows_fit(const Graph* graph, const Batch* batch) noexcept nogil   # is its gradient row-blocked?
 cdef double cost_of_batch(const Graph* graph, const Batch* batch) noexcept nogil    # microseconds of one thread, forward and backward
 cdef void pass_init(Pass* p, const Graph* graph, const Buffers* buffers, const Batch* batch, const Pair* parameters) noexcept nogil

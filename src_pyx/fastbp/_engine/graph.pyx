@@ -167,9 +167,12 @@ cdef int take_slot(Graph* graph, const int* free, int* n_free) noexcept:
     graph.n_slots += 1
     return graph.n_slots - 1
 
+cdef bint weights_fit(const Graph* graph, const Batch* batch) noexcept nogil:
+    return graph.row_blocked and (graph.weights_bytes <= graph.kernels.blocked_weights or batch.sparse != NULL)
+
 cdef bint rows_fit(const Graph* graph, const Batch* batch) noexcept nogil:
     cdef Py_ssize_t widest = graph.widest if batch.sparse == NULL else graph.widest_out
-    return graph.row_blocked and batch.rows * widest * graph.kernels.itemsize <= BLOCKED_BYTES
+    return weights_fit(graph, batch) and batch.rows * widest * graph.kernels.itemsize <= BLOCKED_BYTES
 
 cdef double cost_of_batch(const Graph* graph, const Batch* batch) noexcept nogil:
     if batch.sparse == NULL:

@@ -18,17 +18,17 @@ from fastbp._engine.batch cimport (
     Gather, batch_gathered, batch_in_place, counted_weight, gather_now, gather_rows, has_mean, set_means, total_weight,
 )
 from fastbp._engine.blocks cimport blocks_forward, blocks_gradient
-from fastbp._engine.graph cimport Batch, Pair, Pass, pass_init, rows_fit
+from fastbp._engine.graph cimport Batch, Pair, Pass, pass_init, rows_fit, weights_fit
 from fastbp._engine.passes cimport backward_pass, forward_pass, loss_pass, loss_refused, summed_loss, weights_pass
 from fastbp._ops.update cimport Rule, add_up, begin_step, clip_and_update, end_step, is_fused, run_update
 from fastbp._runtime.team cimport Session, session_poll
 
 
 cdef bint forward_only(Pass* p, Session* session) noexcept nogil:
-    return blocks_forward(p, session, False) if p.graph.row_blocked and not p.by_columns else forward_pass(p, session)
+    return blocks_forward(p, session, False) if weights_fit(p.graph, p.batch) and not p.by_columns else forward_pass(p, session)
 
 cdef bint loss_only(Pass* p, Session* session) noexcept nogil:
-    if p.graph.row_blocked and not p.by_columns:
+    if weights_fit(p.graph, p.batch) and not p.by_columns:
         return blocks_forward(p, session, True)
     return forward_pass(p, session) or loss_pass(p, session)
 

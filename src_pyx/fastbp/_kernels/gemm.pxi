@@ -535,7 +535,7 @@ cdef void multiply_tile(const Tile* t) noexcept nogil:
     cdef Micro part
     cdef Ahead ahead
     cdef Tile strip = t[0]
-    cdef Py_ssize_t i, rows = t.m
+    cdef Py_ssize_t i, first = 0, rows = t.m
     if t.k <= FEW_TERMS:
         rows = 8 * MR
     if t.k <= 3 * FEW_TERMS and t.c_row > LONG_ROW:
@@ -545,17 +545,19 @@ cdef void multiply_tile(const Tile* t) noexcept nogil:
     part.b_step = elements(t.b_step)
     part.descends, part.rate = t.descends, t.rate
     begin_ahead(t, &part, &ahead)
-    for i from 0 <= i < t.m by MR:
+    for i in range(0, t.m, MR):
         check_block(<const real*> t.a + i // MR * part.a_panel, min(t.m - i, <Py_ssize_t> MR), part.a_row, t.k, part.a_step,
                     t.a_begin, t.a_end, "tile: a")
     check_block(<const real*> t.c, t.m, elements(t.c_row), t.n, elements(t.c_column), t.c_begin, t.c_end, "store")
-    for i from 0 <= i < t.m by rows:
-        strip.m = min(rows, t.m - i)
-        strip.a = <const real*> t.a + i // MR * part.a_panel
-        strip.c = <void*> moved(t.c, i * t.c_row)
+    while first < t.m:
+        # Too few rows for a strip of their own go with the others: alone, they would be summed in another order.
+        strip.m = rows if t.m - first - rows > SPLIT_ROWS else t.m - first
+        strip.a = <const real*> t.a + first // MR * part.a_panel
+        strip.c = <void*> moved(t.c, first * t.c_row)
         if t.prefetch_c != NULL:
-            strip.prefetch_c = <void*> moved(t.prefetch_c, i * t.prefetch_c_row)
+            strip.prefetch_c = <void*> moved(t.prefetch_c, first * t.prefetch_c_row)
         multiply_strip(&strip, &part, &ahead)
+        first += strip.m
     pack_ahead(t, &ahead, t.ahead_steps)
     if t.last and (t.forward != NULL or t.backward != NULL):
         epilogue(t)

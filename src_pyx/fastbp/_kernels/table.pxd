@@ -200,6 +200,7 @@ ctypedef struct Kernels:
     int mr, nr              # of the micro-kernel's accumulators
     Py_ssize_t kc, kc_max   # about how long a block along K is, and at most
     Py_ssize_t mc           # rows of a tile
+    Py_ssize_t blocked_weights  # bytes of them up to which every strip of rows reads them where they lie
     double flops            # about what one thread does in a microsecond; decides what is worth sharing, never a result
 
     # products
