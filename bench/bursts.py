@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
-from bench.compare import Process, Settings, choose_rivals, parse_pythons, save_reference, start, worker_environment
+from bench.compare import Process, Settings, add_rivals, save_reference, start, take_rivals, worker_environment
 from bench.contest import make_parser
 from bench.machine import describe_machine, load_average
 from bench.rivals import SHAPES, Shape
@@ -91,13 +91,11 @@ def rows_of(case: tuple[int, float], times: Times, steady: dict[str, float]) -> 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return what was asked for; the rivals and their interpreters are checked."""
     parser = make_parser("bursts", "A few gradients after a pause.", threads=2, rounds=15)
-    parser.add_argument("--rivals", default=None, help="comma-separated (default: those of the comparison)")
-    parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="interpreter for a rival")
+    add_rivals(parser)
     parser.add_argument("--shapes", default=None, help="comma-separated, as 784-256-10@128 (default: the eight)")
     given = parser.parse_args(arguments)
+    take_rivals(parser, given)
     try:
-        given.pythons = parse_pythons(given.python)
-        given.chosen = choose_rivals(given.rivals, given.pythons)
         given.shapes = list(map(Shape.parse, given.shapes.split(","))) if given.shapes else list(SHAPES)
     except ValueError as error:
         parser.error(str(error))

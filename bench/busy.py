@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 
-from bench.compare import Process, Settings, choose_rivals, parse_pythons, save_reference, start, worker_environment
+from bench.compare import Process, Settings, add_rivals, save_reference, start, take_rivals, worker_environment
 from bench.contest import make_parser
 from bench.machine import describe_machine, load_average, spinning
 from bench.rivals import Shape
@@ -64,14 +64,9 @@ def rows_of(shape: Shape, rounds: dict[str, Rounds]) -> list[list[str]]:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return what was asked for; the rivals and their interpreters are checked."""
     parser = make_parser("busy", "One gradient beside a process that spins.", threads=2, rounds=3)
-    parser.add_argument("--rivals", default="fastbp,numpy", help="comma-separated (default: %(default)s)")
-    parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="interpreter for a rival")
+    add_rivals(parser, ("numpy",))
     given = parser.parse_args(arguments)
-    try:
-        given.pythons = parse_pythons(given.python)
-        given.chosen = choose_rivals(given.rivals, given.pythons)
-    except ValueError as error:
-        parser.error(str(error))
+    take_rivals(parser, given)
     return given
 
 

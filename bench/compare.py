@@ -404,6 +404,25 @@ def add_isa(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--isa", choices=machine.HELD_TO, action=_HoldTo, help="hold every rival to these instructions")
 
 
+def add_rivals(parser: argparse.ArgumentParser, default: Sequence[str] = ()) -> None:
+    """Add --rivals and --python of a benchmark of fastbp: `default` are those beside it that are installed; none: all."""
+    words = ", ".join(default) or "those of the comparison"
+    parser.add_argument("--rivals", help=f"comma-separated, beside {BASE} (default: {words})")
+    parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="interpreter for a rival")
+    parser.set_defaults(usual=default)
+
+
+def take_rivals(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """Check them: `given.pythons` and `given.chosen`, of which fastbp is the first."""
+    try:
+        given.pythons = parse_pythons(given.python)
+        installed = choose_rivals(given.rivals, given.pythons)
+    except ValueError as error:
+        parser.error(str(error))
+    wanted = installed if given.rivals or not given.usual else [name for name in given.usual if name in installed]
+    given.chosen = [BASE, *(name for name in wanted if name != BASE)]
+
+
 def parse_pythons(texts: Sequence[str]) -> dict[str, str]:
     """Read the --python options."""
     known = sorted({*RIVALS, *(rival.package for rival in RIVALS.values())})

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.compare import BASE, RESULTS, Process, choose_rivals, parse_pythons, worker_environment
+from bench.compare import BASE, RESULTS, Process, add_rivals, take_rivals, worker_environment
 from bench.contest import describe, make_parser
 from bench.rivals import RIVALS
 from bench.tables import align, format_seconds
@@ -101,18 +101,10 @@ def draw(given: argparse.Namespace, widths: Sequence[int], curves: Curves) -> No
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return what was asked for; the rivals and their interpreters are checked."""
     parser = make_parser("widths", "One gradient of 10-w-w-10 for every width.", rounds=5)
-    parser.add_argument("--rivals", default=None, help=f"comma-separated (default: {', '.join(RIVALS_HERE)})")
-    parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="interpreter for a rival")
+    add_rivals(parser, RIVALS_HERE)
     parser.add_argument("--picture", type=Path, default=RESULTS / "widths.png", metavar="PATH")
     given = parser.parse_args(arguments)
-    try:
-        given.pythons = parse_pythons(given.python)
-        wanted = given.rivals.split(",") if given.rivals else list(RIVALS_HERE)
-        available = wanted if given.rivals else choose_rivals(None, given.pythons)
-        others = [name for name in wanted if name in available and name != BASE]
-        given.chosen = choose_rivals(",".join((BASE, *others)), given.pythons)
-    except ValueError as error:
-        parser.error(str(error))
+    take_rivals(parser, given)
     return given
 
 
