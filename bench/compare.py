@@ -405,7 +405,7 @@ def add_isa(parser: argparse.ArgumentParser) -> None:
 
 
 def add_rivals(parser: argparse.ArgumentParser, default: Sequence[str] = ()) -> None:
-    """Add --rivals and --python of a benchmark of fastbp: `default` are those beside it that are installed; none: all."""
+    """Add --rivals and --python of a benchmark of fastbp: `default` are those beside it, where installed; none: all."""
     words = ", ".join(default) or "those of the comparison"
     parser.add_argument("--rivals", help=f"comma-separated, beside {BASE} (default: {words})")
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH", help="interpreter for a rival")
