@@ -535,7 +535,7 @@ cdef void multiply_tile(const Tile* t) noexcept nogil:
     cdef Micro part
     cdef Ahead ahead
     cdef Tile strip = t[0]
-    cdef Py_ssize_t i, first = 0, rows = t.m
+    cdef Py_ssize_t i = 0, first = 0, rows = t.m
     if t.k <= FEW_TERMS:
         rows = 8 * MR
     if t.k <= 3 * FEW_TERMS and t.c_row > LONG_ROW:
@@ -545,9 +545,10 @@ cdef void multiply_tile(const Tile* t) noexcept nogil:
     part.b_step = elements(t.b_step)
     part.descends, part.rate = t.descends, t.rate
     begin_ahead(t, &part, &ahead)
-    for i in range(0, t.m, MR):
+    while i < t.m:
         check_block(<const real*> t.a + i // MR * part.a_panel, min(t.m - i, <Py_ssize_t> MR), part.a_row, t.k, part.a_step,
                     t.a_begin, t.a_end, "tile: a")
+        i += MR
     check_block(<const real*> t.c, t.m, elements(t.c_row), t.n, elements(t.c_column), t.c_begin, t.c_end, "store")
     while first < t.m:
         # Too few rows for a strip of their own go with the others: alone, they would be summed in another order.

@@ -20,7 +20,8 @@ cdef enum:
     DOTS_CALL = 26          # of a block of dot products, with their sums
     STREAM_CALL = 40        # of two rows of c and four of b
     READ_ALONG = 1          # a vector of b that is packed, where lanes lie side by side, or is read from beyond the first cache
-    READ_APART = 2          # a vector of an a whose steps lie apart, for each panel of b
+    FIRST_BYTES = 16 << 10  # of a, which stay in the first cache
+    READ_APART = 2          # a vector of an a whose steps lie apart, for each panel of b, if they do not stay there
     PACK_ACROSS = 8         # a vector, where lanes are transposed
     PACK_FAR = 11           # where they lie in the same lines of the cache
     TURN = 8                # a vector of b
@@ -36,6 +37,9 @@ cdef double STREAM_FACTOR = 1.5     # of streaming: those, and c's own loads and
 
 cdef inline double vectors_of(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n) noexcept nogil:
     return <double> m * n / kernels.lanes
+
+cdef inline Py_ssize_t magnitude(Py_ssize_t distance) noexcept nogil:
+    return -distance if distance < 0 else distance
 
 cdef inline bint has_epilogue(const Product* p) noexcept nogil:
     return p.bias != NULL or p.forward != NULL or p.backward != NULL or p.sink != NULL
@@ -72,9 +76,9 @@ cdef double panels_cost(const Kernels* kernels, const Product* p) noexcept nogil
         cost += PACK_ACROSS * vectors_of(kernels, p.n, p.k)
     elif p.n * p.k * kernels.itemsize > SMALL_BYTES:
         cost += READ_ALONG * (1 if p.m > 2 * kernels.mr else panels) * vectors_of(kernels, p.n, p.k)
-    if p.a_step != kernels.itemsize:
+    if p.a_step != kernels.itemsize and p.k * magnitude(p.a_step) > FIRST_BYTES:
         cost += READ_APART * vectors_of(kernels, p.m, p.k) * ceil_div(p.n, kernels.nr)
-    elif p.m > 4 and is_far(p.a_row):
+    elif p.a_step == kernels.itemsize and p.m > 4 and is_far(p.a_row):
         cost += PACK_FAR * vectors_of(kernels, p.m, p.k)
     return cost + store_cost(kernels, p) * max(<Py_ssize_t> 1, 2 * ceil_div(p.k, <Py_ssize_t> BLOCK_STEPS))
 
