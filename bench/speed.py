@@ -35,8 +35,8 @@ def speeds(text: str) -> Speeds:
     ValueError
         There is no such table, or a cell of a rival does not end with its ratio.
     """
-    lines = [line.strip().strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
-    rows = [[cell.strip() for cell in line] for line in lines]
+    # A line outside a table is one empty cell: a table ends there, whatever follows.
+    rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in text.splitlines()]
     first = next((i for i, row in enumerate(rows) if row[:2] == ["network @ batch", BASE]), None)
     if first is None:
         raise ValueError("no table with the columns 'network @ batch' and 'fastbp'")
