@@ -390,8 +390,12 @@ def test_second_ctrl_c_abandons_a_call_without_checks(ctrl_c: Callable[[float], 
 
 
 @pytest.mark.serial
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_ctrl_c_at_any_moment(ctrl_c: Callable[[float], None]) -> None:
-    """Also while threads begin and end: no thread stays, and the caller does not wait for ever."""
+    """Also while threads begin and end: no thread stays, and the caller does not wait for ever.
+
+    One that falls into the callback of a weak reference is lost: Python prints it and goes on.
+    """
     x, y, _ = rows_of_data(60)
     for i in range(40):
         members = [MLPRegressor(hidden_layer_sizes=(5,), max_iter=30, tol=0, random_state=j) for j in range(5)]
