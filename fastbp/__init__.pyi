@@ -14,6 +14,10 @@ from fastbp.derivatives.gradcheck import check_gradients as check_gradients
 from fastbp.derivatives.per_sample import SampleGradients as SampleGradients
 from fastbp.derivatives.second_order import CurvaturePoint as CurvaturePoint
 from fastbp.functional import units as _functional_units
+from fastbp.functional.convolutions import conv1d as conv1d
+from fastbp.functional.convolutions import conv1d_backward as conv1d_backward
+from fastbp.functional.convolutions import conv2d as conv2d
+from fastbp.functional.convolutions import conv2d_backward as conv2d_backward
 from fastbp.functional.made import celu as celu
 from fastbp.functional.made import celu_backward as celu_backward
 from fastbp.functional.made import elu as elu
@@ -63,6 +67,16 @@ from fastbp.functional.made import softsign_backward as softsign_backward
 from fastbp.functional.made import squared_hinge as squared_hinge
 from fastbp.functional.made import tanh as tanh
 from fastbp.functional.made import tanh_backward as tanh_backward
+from fastbp.functional.pooling import avg_pool1d as avg_pool1d
+from fastbp.functional.pooling import avg_pool1d_backward as avg_pool1d_backward
+from fastbp.functional.pooling import avg_pool2d as avg_pool2d
+from fastbp.functional.pooling import avg_pool2d_backward as avg_pool2d_backward
+from fastbp.functional.pooling import global_avg_pool2d as global_avg_pool2d
+from fastbp.functional.pooling import global_avg_pool2d_backward as global_avg_pool2d_backward
+from fastbp.functional.pooling import max_pool1d as max_pool1d
+from fastbp.functional.pooling import max_pool1d_backward as max_pool1d_backward
+from fastbp.functional.pooling import max_pool2d as max_pool2d
+from fastbp.functional.pooling import max_pool2d_backward as max_pool2d_backward
 from fastbp.functional.products import linear as linear
 from fastbp.functional.products import linear_backward as linear_backward
 from fastbp.functional.products import log_softmax as log_softmax
@@ -257,12 +271,20 @@ __all__ = [
     "Tanh",
     "Unit",
     "__version__",
+    "avg_pool1d",
+    "avg_pool1d_backward",
+    "avg_pool2d",
+    "avg_pool2d_backward",
     "batch_norm",
     "batch_norm_backward",
     "celu",
     "celu_backward",
     "check_gradients",
     "config",
+    "conv1d",
+    "conv1d_backward",
+    "conv2d",
+    "conv2d_backward",
     "dropout",
     "dropout_backward",
     "elu",
@@ -276,6 +298,8 @@ __all__ = [
     "gelu_tanh",
     "gelu_tanh_backward",
     "get_num_threads",
+    "global_avg_pool2d",
+    "global_avg_pool2d_backward",
     "hard_sigmoid",
     "hard_sigmoid_backward",
     "hard_swish",
@@ -302,6 +326,10 @@ __all__ = [
     "mae",
     "matmul",
     "matmul_backward",
+    "max_pool1d",
+    "max_pool1d_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
     "mish",
     "mish_backward",
     "mse",

@@ -81,6 +81,17 @@ CALLS: dict[str, Call] = {
     "embedding": Call({"x": CODES, "table": whole(3, N)}, codes=("x",)),
     "embedding_backward": Call({"dy": whole(M, 2 * N), "x": CODES, "table": whole(3, N)}, codes=("x",)),
 }
+IMAGES, WEIGHTS = whole(2, 3, 5, 4), whole(2, 3, 2, 2)
+for dims in (1, 2):
+    x, w = (IMAGES, WEIGHTS) if dims == 2 else (IMAGES[:, :, 0], WEIGHTS[:, :, 0])
+    pooled, convolved = (whole(2, 3, 2, 2), whole(2, 2, 4, 3)) if dims == 2 else (whole(2, 3, 2), whole(2, 2, 3))
+    CALLS[f"conv{dims}d"] = Call({"x": x, "w": w, "b": whole(2)})
+    CALLS[f"conv{dims}d_backward"] = Call({"dy": convolved, "x": x, "w": w})
+    for kind in ("max", "avg"):
+        CALLS[f"{kind}_pool{dims}d"] = Call({"x": x}, {"size": 2})
+        CALLS[f"{kind}_pool{dims}d_backward"] = Call({"dy": pooled, "x": x}, {"size": 2})
+CALLS["global_avg_pool2d"] = Call({"x": IMAGES})
+CALLS["global_avg_pool2d_backward"] = Call({"dy": whole(2, 3), "x": IMAGES})
 for rule in ACTIVATIONS.values():
     CALLS[rule.name] = Call({"z": whole(M, K, least=-1)})
     CALLS[f"{rule.name}_backward"] = Call({"dy": whole(M, K), {"output": "y", "input": "z"}[rule.needs]: whole(M, K)})

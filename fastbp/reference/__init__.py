@@ -15,6 +15,22 @@ from fastbp.reference.activations import *  # noqa: F403  the references that th
 from fastbp.reference.activations import ACTIVATIONS, Activation, Option
 from fastbp.reference.distributions import log_softmax, log_softmax_backward, softmax, softmax_backward
 from fastbp.reference.embeddings import embedding, embedding_backward
+from fastbp.reference.images import (
+    avg_pool1d,
+    avg_pool1d_backward,
+    avg_pool2d,
+    avg_pool2d_backward,
+    conv1d,
+    conv1d_backward,
+    conv2d,
+    conv2d_backward,
+    global_avg_pool2d,
+    global_avg_pool2d_backward,
+    max_pool1d,
+    max_pool1d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+)
 from fastbp.reference.losses import *  # noqa: F403
 from fastbp.reference.losses import LOSSES, LossRule
 from fastbp.reference.masks import dropout, dropout_backward, dropout_mask
@@ -49,8 +65,16 @@ __all__ = [
     "OptimizerRule",
     "Option",
     "UnitRule",
+    "avg_pool1d",
+    "avg_pool1d_backward",
+    "avg_pool2d",
+    "avg_pool2d_backward",
     "batch_norm",
     "batch_norm_backward",
+    "conv1d",
+    "conv1d_backward",
+    "conv2d",
+    "conv2d_backward",
     "dropout",
     "dropout_backward",
     "dropout_mask",
@@ -58,6 +82,8 @@ __all__ = [
     "embedding_backward",
     "flatten",
     "flatten_backward",
+    "global_avg_pool2d",
+    "global_avg_pool2d_backward",
     "layer_norm",
     "layer_norm_backward",
     "linear",
@@ -66,6 +92,10 @@ __all__ = [
     "log_softmax_backward",
     "matmul",
     "matmul_backward",
+    "max_pool1d",
+    "max_pool1d_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
     "prelu",
     "prelu_backward",
     "rms_norm",

@@ -10,9 +10,10 @@ from libc.string cimport memcpy, memmove, memset
 from fastbp._runtime.random cimport philox_words
 from fastbp._kernels.simd cimport *
 from fastbp._kernels.table cimport (
-    ANY_VALUES, BLOCK_COLUMNS, COUNTS, MAX_ACTIVATIONS, MAX_LOSSES, MAX_UNIT_KINDS, MAX_UPDATES, PROBABILITIES, SIGNS, Activation,
-    Kernels, Loss, LossOptions, SparseGroup, SparseSums, SparseTile, Step, Tile, UnitCall, UnitKind, UpdateRule, backward_t, forward_t,
-    label_loss_t, label_losses_t, prepare_t, row_loss_t, second_t, unit_t, update_t,
+    ANY_VALUES, AVERAGE_POOL, AVERAGE_POOL_BACKWARD, BLOCK_COLUMNS, COUNTS, MAX_ACTIVATIONS, MAX_LOSSES, MAX_POOL, MAX_POOL_BACKWARD,
+    MAX_UNIT_KINDS, MAX_UPDATES, PROBABILITIES, SIGNS, Activation, Kernels, Loss, LossOptions, PoolRow, Slab, SparseGroup, SparseSums,
+    SparseTile, Step, Tile, UnitCall, UnitKind, UpdateRule, backward_t, forward_t, label_loss_t, label_losses_t, prepare_t,
+    row_loss_t, second_t, unit_t, update_t,
 )
 
 cdef extern from * nogil:
@@ -36,6 +37,8 @@ include "losses.pxi"
 include "units.pxi"
 include "updates.pxi"
 include "gemm.pxi"
+include "windows.pxi"
+include "pooling.pxi"
 include "sparse.pxi"
 
 kernels.isa = ISA_NAME

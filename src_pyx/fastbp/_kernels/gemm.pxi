@@ -232,6 +232,7 @@ ctypedef struct Micro:
     # each time.
     const real* ahead
     Py_ssize_t ahead_step, ahead_steps, run_steps, run_move
+    Py_ssize_t a_run, a_gap     # see Tile: with them, nothing is asked for
 
 cdef inline vec load_last(const real* x, bint part, int lanes) noexcept nogil:
     return vload_part(x, lanes, 0) if part else vload(x)
@@ -253,12 +254,14 @@ cdef forced_void micro(Micro* t, Py_ssize_t panels, int rows, int vectors, Py_ss
     cdef Py_ssize_t b_step = t.b_step
     cdef const real* ahead
     cdef const real* line
-    cdef Py_ssize_t first, ahead_step, run_steps, run_move
+    cdef Py_ssize_t first, ahead_step, run_steps, run_move, gap
     for panel in range(panels):
         x = t.a + panel * t.a_panel
         w = t.b
-        ahead, ahead_step, run_steps, run_move = x, 0, t.k, 0
-        if t.ahead_steps > 0:
+        ahead, ahead_step, run_steps, run_move, gap = x, 0, t.k, 0, 0
+        if t.a_run > 0:
+            run_steps, gap = t.a_run, t.a_gap
+        elif t.ahead_steps > 0:
             ahead, ahead_step, run_steps, run_move = t.ahead, t.ahead_step, t.run_steps, t.run_move
             t.ahead += t.k // t.run_steps * t.ahead_step
             t.ahead_steps -= t.k // t.run_steps
@@ -288,6 +291,7 @@ cdef forced_void micro(Micro* t, Py_ssize_t panels, int rows, int vectors, Py_ss
                         sums[i][j] = vfma(s, b[j], sums[i][j])
                 x += a_step
                 w += b_step
+            x += gap
         if t.descends:
             s = vset(t.rate)
             for i in range(rows):
@@ -416,7 +420,7 @@ cdef void panels_times_panel(const Tile* t, Micro* part, int columns, Ahead* ahe
     cdef Py_ssize_t strip, panels = t.m // MR
     cdef Py_ssize_t left = t.m - panels * MR
     cdef int now
-    if t.m <= SPLIT_ROWS and columns <= VL:
+    if t.m <= SPLIT_ROWS and columns <= VL and part.a_run == 0:
         split_rows(part, t.m)
         return
     while panels > 0:
@@ -530,6 +534,14 @@ cdef Py_ssize_t wide_columns(const Tile* t, Micro* part) noexcept nogil:
         j += MAX_VECTORS * VL
     return j
 
+cdef inline void check_panel(const Tile* t, Py_ssize_t row, const real* a, Py_ssize_t rows) noexcept nogil:
+    cdef Py_ssize_t p = 0, run = t.a_run if t.a_run > 0 else t.k
+    while p < t.k:
+        run = min(run, t.k - p)
+        check_block(a, rows, row, run, elements(t.a_step), t.a_begin, t.a_end, "tile: a")
+        a += run * elements(t.a_step) + elements(t.a_gap)
+        p += run
+
 cdef void multiply_tile(const Tile* t) noexcept nogil:
     """Of few terms, c is written along some rows at a time: of rows that are long, no more than a processor follows."""
     cdef Micro part
@@ -543,11 +555,11 @@ cdef void multiply_tile(const Tile* t) noexcept nogil:
     part.k = t.k
     part.a_row, part.a_step, part.a_panel = elements(t.a_row), elements(t.a_step), elements(t.a_panel)
     part.b_step = elements(t.b_step)
+    part.a_run, part.a_gap = t.a_run, elements(t.a_gap)
     part.descends, part.rate = t.descends, t.rate
     begin_ahead(t, &part, &ahead)
     while i < t.m:
-        check_block(<const real*> t.a + i // MR * part.a_panel, min(t.m - i, <Py_ssize_t> MR), part.a_row, t.k, part.a_step,
-                    t.a_begin, t.a_end, "tile: a")
+        check_panel(t, part.a_row, <const real*> t.a + i // MR * part.a_panel, min(t.m - i, <Py_ssize_t> MR))
         i += MR
     check_block(<const real*> t.c, t.m, elements(t.c_row), t.n, elements(t.c_column), t.c_begin, t.c_end, "store")
     while first < t.m:

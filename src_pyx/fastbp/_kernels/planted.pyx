@@ -53,6 +53,7 @@ cdef int one_tile(const Kernels* kernels, str kind, char* a, char* a_end, char* 
     cdef Py_ssize_t itemsize = kernels.itemsize, mr = kernels.mr * itemsize, nr = kernels.nr * itemsize
     t.m, t.n, t.k = kernels.mr, kernels.nr, STEPS
     t.a, t.a_row, t.a_step, t.a_panel = a, itemsize, mr, mr * STEPS
+    t.a_run = t.a_gap = 0
     t.b, t.b_step, t.b_panel, t.b_column = b, nr, nr * STEPS, itemsize
     t.c, t.c_row, t.c_column = c, nr, itemsize
     t.accumulate, t.descends, t.last = False, False, True

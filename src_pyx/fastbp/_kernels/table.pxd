@@ -124,6 +124,7 @@ ctypedef struct Tile:
     Py_ssize_t m, n, k
     const void* a           # IN   element (i, p) of panel q (MR rows each): a[q * a_panel + i * a_row + p * a_step]
     Py_ssize_t a_row, a_step, a_panel
+    Py_ssize_t a_run, a_gap     # after each a_run steps, so many bytes of a are left out; a_run 0: nowhere
     const void* b           # IN   element (p, j) of panel q (NR columns each): b[q * b_panel + p * b_step + j]
     Py_ssize_t b_step, b_panel
     Py_ssize_t b_column     # `dots` only: element (p, j) is b[p + j * b_column], and a_step is 1
@@ -154,6 +155,41 @@ ctypedef struct Tile:
     const void* b_end
     const void* c_begin
     const void* c_end
+
+ctypedef struct Slab:
+    # Some rows of some channels of an image, with zeros around it: see windows.pxi.
+    const void* x           # IN   row 0, column 0 of the first channel; distances of any sign
+    Py_ssize_t channels, channel
+    Py_ssize_t height, row
+    Py_ssize_t width, column
+    Py_ssize_t first_row, rows      # from above the image, perhaps, to below it
+    Py_ssize_t first_column         # likewise
+    Py_ssize_t phases, columns      # the stride along a row, and the columns of each phase
+    void* out               # OUT  rows x channels x phases x columns
+    const void* end
+
+cdef enum:                  # the sweeps of pooling
+    MAX_POOL
+    MAX_POOL_BACKWARD
+    AVERAGE_POOL
+    AVERAGE_POOL_BACKWARD
+    POOLS
+
+ctypedef struct PoolRow:
+    # Some windows side by side that have the same taps: see pooling.pxi. Taps count elements.
+    const void* x           # IN
+    Py_ssize_t x_lane
+    const Py_ssize_t* taps
+    int n_taps              # at least 1
+    Py_ssize_t lanes
+    void* y                 # OUT; for gradients: IN, the gradient at it
+    Py_ssize_t y_lane
+    void* dx                # OUT, added to
+    Py_ssize_t dx_lane
+    const Py_ssize_t* dx_taps
+    double factor           # of averages
+
+ctypedef void (*pool_t)(const PoolRow* row) noexcept nogil
 
 ctypedef struct SparseTile:
     # A sparse x, and what is to become of some of its rows: y = act(x @ w + b). Row i of the batch is row order[i] of x, or first + i;
@@ -212,6 +248,15 @@ ctypedef struct Kernels:
     void (*turn)(const void* x, Py_ssize_t row, Py_ssize_t m, Py_ssize_t n, void* out) noexcept nogil
     void (*column_sums)(const void* x, Py_ssize_t row, Py_ssize_t column, Py_ssize_t m, Py_ssize_t n, void* out, Py_ssize_t step,
                         bint accumulate) noexcept nogil
+
+    # products with windows of images: see windows.pxi
+    void (*fill_slab)(const Slab* slab) noexcept nogil
+    void (*pack_windows)(const void* slab, const Py_ssize_t* steps, Py_ssize_t k, const Py_ssize_t* places, Py_ssize_t n, void* out,
+                         const void* end) noexcept nogil
+    void (*finish_channels)(void* c, Py_ssize_t c_row, Py_ssize_t m, Py_ssize_t n, const void* bias, Py_ssize_t bias_step,
+                            forward_t forward, const double* options) noexcept nogil
+
+    pool_t pools[POOLS]
 
     # products with a sparse x
     void (*sparse_rows)(const SparseTile* t, Py_ssize_t first, Py_ssize_t rows) noexcept nogil

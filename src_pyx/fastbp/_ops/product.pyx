@@ -297,6 +297,7 @@ cdef void tile_init(const Kernels* kernels, const Product* p, Py_ssize_t row, Py
     t.c_begin = first_of(p.c, p.m, p.c_row, p.n, p.c_column)
     t.c_end = end_of(p.c, p.m, p.c_row, p.n, p.c_column, kernels)
     t.ahead = t.ahead_panels = t.prefetch_c = NULL
+    t.a_run = t.a_gap = 0
     t.accumulate, t.descends, t.last = False, False, True
     t.bias = p.bias + column * kernels.itemsize if p.bias != NULL else NULL
     t.forward, t.backward, t.options = p.forward, p.backward, p.options

@@ -1,0 +1,100 @@
+# Windows of images for the products of a convolution: rows copied with their padding, and panels of windows.
+#
+# Design
+# ------
+# (a) A *slab* holds the rows of some channels that some outputs read, with zeros where a window reaches beyond the image. So nothing
+#     after it looks at the image's edges, and nothing reads outside of arrays: whole vectors may be read, since the slab ends with room.
+# (b) Row after row, in a row channel after channel, in a channel the columns 0, s, 2 s, ... of a stride s, then 1, 1 + s, ... So windows
+#     side by side read columns side by side, whatever the stride; and the elements that one window reads of all channels, in a column of
+#     all its rows, are a constant distance apart.
+# (c) An element of a window lies at the sum of two distances: one of its output (the window's place), one of its step along K
+#     (channel, row and column within the window).
+
+cdef void slab_line(const real* x, Py_ssize_t column, Py_ssize_t width, Py_ssize_t first, Py_ssize_t stride, Py_ssize_t n,
+                    real* out) noexcept nogil:
+    """out[j] = column first + j * stride of a row of the image, or 0 outside of it."""
+    cdef Py_ssize_t begin = 0, end = 0, j
+    if first < 0:
+        begin = min(n, ceil_div(-first, stride))
+    if width > first:
+        end = min(n, ceil_div(width - first, stride))
+    end = max(begin, end)
+    for j in range(begin):
+        out[j] = 0
+    x += (first + begin * stride) * column
+    if stride * column == 1:
+        memcpy(out + begin, x, (end - begin) * sizeof(real))
+    else:
+        for j in range(begin, end):
+            out[j] = x[(j - begin) * stride * column]
+    for j in range(end, n):
+        out[j] = 0
+
+cdef void fill_slab(const Slab* s) noexcept nogil:
+    cdef Py_ssize_t i, c, phase, row
+    cdef real* out = <real*> s.out
+    check_block(out, s.rows * s.channels * s.phases, s.columns, s.columns, 1, s.out, s.end, "slab")
+    for i in range(s.rows):
+        row = s.first_row + i
+        if row < 0 or row >= s.height:
+            memset(out, 0, s.channels * s.phases * s.columns * sizeof(real))
+            out += s.channels * s.phases * s.columns
+            continue
+        for c in range(s.channels):
+            for phase in range(s.phases):
+                slab_line(moved(s.x, row * s.row + c * s.channel), elements(s.column), s.width, s.first_column + phase, s.phases, s.columns,
+                          out)
+                out += s.columns
+
+cdef void pack_windows(const void* slab, const Py_ssize_t* steps, Py_ssize_t k, const Py_ssize_t* places, Py_ssize_t n, void* out,
+                       const void* end) noexcept nogil:
+    """Panels of NR windows: step p of window j is the element steps[p] + places[j] of the slab. Both slab and panels have room for a
+    vector behind them: runs of windows side by side are copied by whole vectors, each over the end of the one before."""
+    cdef Py_ssize_t starts[NR]
+    cdef int lanes[NR + 1]
+    cdef const real* x = <const real*> slab
+    cdef real* panel = <real*> out
+    cdef Py_ssize_t first, p
+    cdef int count, runs, lane, r
+    check_block(panel, ceil_div(n, NR) * k, NR, NR, 1, out, end, "windows")
+    for first from 0 <= first < n by NR:
+        count = <int> min(n - first, <Py_ssize_t> NR)
+        runs = 0
+        for lane in range(count):
+            if lane == 0 or places[first + lane] != places[first + lane - 1] + 1:
+                starts[runs], lanes[runs] = places[first + lane], lane
+                runs += 1
+        lanes[runs] = count
+        if runs == 1:
+            for p in range(k):
+                for lane from 0 <= lane < NR by VL:
+                    vstore(panel + lane, vload(x + steps[p] + starts[0] + lane))
+                panel += NR
+            continue
+        for p in range(k):
+            for r in range(runs):
+                lane = lanes[r]
+                while lane < lanes[r + 1]:
+                    vstore(panel + lane, vload(x + steps[p] + starts[r] + lane - lanes[r]))
+                    lane += VL
+            panel += NR
+
+cdef void finish_channels(void* c, Py_ssize_t c_row, Py_ssize_t m, Py_ssize_t n, const void* bias, Py_ssize_t bias_step, forward_t forward,
+                          const double* options) noexcept nogil:
+    """c = forward(c + bias): a row has one bias."""
+    cdef Py_ssize_t i, j
+    cdef real* row
+    cdef real b
+    for i in range(m):
+        row = <real*> moved(c, i * c_row)
+        if bias != NULL:
+            b = moved(bias, i * bias_step)[0]
+            for j in range(n):
+                row[j] += b
+        if forward != NULL:
+            forward(row, row, n, options)
+
+
+kernels.fill_slab = fill_slab
+kernels.pack_windows = pack_windows
+kernels.finish_channels = finish_channels

@@ -1,0 +1,464 @@
+"""Convolutions of images over all threads, as products whose packing reads windows where they lie.
+
+Design
+------
+(a) y of a group is w (outputs x steps) @ windows (steps x places): a step along K is a channel, a row and a column within the window, a
+    place is an output's row and column in an image. No array of all windows is ever there: a task takes some rows of places, and
+    for one block along K after another copies the rows of x that they need (a slab, see windows.pxi), packs their windows as panels
+    of b, and multiplies. The weights are packed once, by all threads.
+(b) Rows of places go on from one image to the next, so that small images fill panels, too. Where a task's places lie side by side in y, the
+    product is written there; otherwise into a tile that is then copied.
+(c) dx is a convolution of dy with the weights turned by half a circle. With strides it is one for each remainder of a row and a column by
+    the stride: each meets a part of the window's rows and columns, and writes every so many-th element of dx.
+(d) dw (window's columns x window's rows and channels x outputs) is a sum over places: a is read out of the slab, b is dy turned. Tasks own
+    some channels; where those are few, also parts of the images, whose sums are added in their order.
+(e) What a task is follows from the shape and the instruction set, never from the threads. Elements of y sum their steps in
+    one order: blocks of at most kc_max.
+"""
+from libc.string cimport memcpy, memset
+
+from fastbp._kernels.table cimport Kernels, Slab, Tile
+from fastbp._runtime.sizes cimport ALIGNMENT, allocate, ceil_div, padded, round_up
+from fastbp._runtime.team cimport Session, run_tasks
+
+cdef enum:
+    PLACES = 192            # about as many are a task's
+    WIDEST = 256            # places of a row in one task
+    FEW_TASKS = 16          # fewer are cut further, by outputs or by parts of the images
+    SUMS_BYTES = 768 << 10  # of dw that a task keeps in a cache
+    TURNED_BYTES = 320 << 10    # of dy, turned
+    MANY_STEPS = 256        # along a sum over places
+    SHARED_BYTES = 32 << 20     # of the parts of dw
+
+
+# --- what both have in common
+
+cdef inline Py_ssize_t reach(const Axis* axis) noexcept nogil:
+    """From a window's first input to its last."""
+    return (axis.window - 1) * axis.dilation
+
+cdef inline Py_ssize_t taps(const Convolution* c) noexcept nogil:
+    return c.rows.window * c.columns.window
+
+cdef inline Py_ssize_t columns_of_phase(const Axis* axis, Py_ssize_t places) noexcept nogil:
+    return places + reach(axis) // axis.stride
+
+cdef double convolution_cost(const Kernels* kernels, const Convolution* c) noexcept nogil:
+    """About how many microseconds one thread needs."""
+    return 2.0 * c.images * c.groups * c.outputs * c.rows.outputs * c.columns.outputs * c.inputs * taps(c) / kernels.flops
+
+cdef void slab_init(const Convolution* c, Slab* s, Py_ssize_t image, Py_ssize_t group, Py_ssize_t channel, Py_ssize_t channels,
+                    Py_ssize_t row, Py_ssize_t rows, Py_ssize_t column, Py_ssize_t columns) noexcept nogil:
+    """What `rows` rows of places from `row` on read, of `columns` places from `column` on."""
+    s.x = c.x + image * c.x_image + group * c.x_group + channel * c.x_channel
+    s.channels, s.channel = channels, c.x_channel
+    s.height, s.row, s.width, s.column = c.rows.size, c.x_row, c.columns.size, c.x_column
+    s.first_row, s.rows = row * c.rows.stride - c.rows.before, (rows - 1) * c.rows.stride + reach(&c.rows) + 1
+    s.first_column = column * c.columns.stride - c.columns.before
+    s.phases, s.columns = c.columns.stride, columns_of_phase(&c.columns, columns)
+
+cdef inline Py_ssize_t slab_row(const Slab* s) noexcept nogil:
+    return s.channels * s.phases * s.columns
+
+cdef inline Py_ssize_t step_column(const Convolution* c, const Slab* s, Py_ssize_t column) noexcept nogil:
+    """Where the window's column lies in a row of the slab, counted from its first."""
+    cdef Py_ssize_t x = column * c.columns.dilation
+    return x % s.phases * s.columns + x // s.phases
+
+
+# --- y
+
+cdef struct Plan:
+    Py_ssize_t k, kc, k_blocks
+    Py_ssize_t columns, column_tiles    # places of a row in a task
+    Py_ssize_t rows, row_tiles          # rows of places, of all images one after another
+    Py_ssize_t outputs, output_tiles
+    Py_ssize_t channels                 # of a block, at most
+    Py_ssize_t packed_bytes             # of a group's weights
+    Py_ssize_t slab_bytes, panels_bytes, tile_bytes, own_bytes
+
+cdef struct Forward:
+    const Kernels* kernels
+    const Convolution* c
+    Plan plan
+    char* packed
+    char* own
+
+cdef void make_plan(const Kernels* kernels, const Convolution* c, Plan* p) noexcept nogil:
+    cdef Py_ssize_t all_rows = c.images * c.rows.outputs, itemsize = kernels.itemsize, images, rows
+    p.k = c.inputs * taps(c)
+    p.k_blocks = max(ceil_div(p.k, kernels.kc_max), (2 * p.k + kernels.kc) // (2 * kernels.kc), <Py_ssize_t> 1)
+    p.kc = max(round_up(ceil_div(p.k, p.k_blocks), 4), <Py_ssize_t> 4)
+    p.k_blocks = max(ceil_div(p.k, p.kc), <Py_ssize_t> 1)
+    p.column_tiles = ceil_div(c.columns.outputs, WIDEST)
+    p.columns = ceil_div(c.columns.outputs, p.column_tiles)
+    p.rows = min(max(PLACES // p.columns, <Py_ssize_t> 1), all_rows)
+    p.row_tiles = ceil_div(all_rows, p.rows)
+    p.outputs, p.output_tiles = round_up(c.outputs, kernels.mr), 1
+    rows = p.row_tiles * p.column_tiles * c.groups
+    if rows < FEW_TASKS:
+        p.outputs = round_up(ceil_div(c.outputs, ceil_div(FEW_TASKS, rows)), 2 * kernels.mr)
+        p.output_tiles = ceil_div(c.outputs, p.outputs)
+    p.channels = min(c.inputs, (p.kc - 1) // taps(c) + 2)
+    p.packed_bytes = padded(round_up(c.outputs, kernels.mr) * p.k_blocks * p.kc * itemsize)
+    images = min(c.images, (p.rows + c.rows.outputs - 2) // c.rows.outputs + 1)
+    rows = p.rows * c.rows.stride + images * (reach(&c.rows) + 1)
+    p.slab_bytes = padded(rows * p.channels * c.columns.stride * columns_of_phase(&c.columns, p.columns) * itemsize + ALIGNMENT)
+    p.panels_bytes = padded((round_up(p.rows * p.columns, kernels.nr) * p.kc) * itemsize + ALIGNMENT)
+    p.tile_bytes = padded(p.outputs * p.rows * p.columns * itemsize)
+    p.own_bytes = padded((p.kc + p.rows * p.columns) * sizeof(Py_ssize_t)) + p.slab_bytes + p.panels_bytes + p.tile_bytes
+    p.own_bytes = max(p.own_bytes, padded(kernels.mr * p.kc * itemsize))
+
+cdef Py_ssize_t convolution_scratch(const Kernels* kernels, const Convolution* c, int threads) noexcept nogil:
+    cdef Plan p
+    if c.images * c.outputs == 0:
+        return ALIGNMENT
+    make_plan(kernels, c, &p)
+    return ALIGNMENT + c.groups * p.packed_bytes + threads * p.own_bytes
+
+cdef void pack_weights(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    """As many outputs as the micro-kernel has rows: panel after panel of a block, block after block."""
+    cdef const Forward* f = <const Forward*> context
+    cdef const Convolution* c = f.c
+    cdef Py_ssize_t mr = f.kernels.mr, itemsize = f.kernels.itemsize, panels = ceil_div(c.outputs, mr)
+    cdef Py_ssize_t group = task // panels, first = task % panels * mr, block, steps, step, i, q
+    cdef Py_ssize_t outputs = min(mr, c.outputs - first)
+    cdef const char* w
+    cdef char* rows = f.own + worker * f.plan.own_bytes
+    cdef char* out
+    for block in range(f.plan.k_blocks):
+        step = block * f.plan.kc
+        steps = min(f.plan.kc, f.plan.k - step)
+        for i in range(outputs):
+            for q in range(steps):
+                w = step_of_weights(c, group, first + i, step + q)
+                memcpy(rows + (i * steps + q) * itemsize, w, itemsize)
+        out = f.packed + group * f.plan.packed_bytes + (round_up(c.outputs, mr) * step + first * steps) * itemsize
+        f.kernels.pack_a(rows, steps * itemsize, itemsize, outputs, steps, out, f.packed + (group + 1) * f.plan.packed_bytes)
+
+cdef inline const char* step_of_weights(const Convolution* c, Py_ssize_t group, Py_ssize_t output, Py_ssize_t step) noexcept nogil:
+    return c.w + group * c.w_group + output * c.w_output + step // taps(c) * c.w_input \
+        + step // c.columns.window % c.rows.window * c.w_row + step % c.columns.window * c.w_column
+
+cdef struct Places:
+    # of a task
+    Py_ssize_t group
+    Py_ssize_t row, rows                # of all images' rows of places
+    Py_ssize_t column, columns
+    Py_ssize_t output, outputs
+    char* slab
+    char* panels
+    char* tile
+    char* c                             # the task's part of y, or the tile
+    Py_ssize_t c_row
+    Py_ssize_t* steps
+    Py_ssize_t* at
+
+cdef void convolve_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    cdef const Forward* f = <const Forward*> context
+    cdef const Plan* plan = &f.plan
+    cdef const Convolution* c = f.c
+    cdef char* place = f.own + worker * plan.own_bytes
+    cdef Places p
+    cdef Tile t
+    cdef Py_ssize_t block
+    p.output = task % plan.output_tiles * plan.outputs
+    p.outputs = min(plan.outputs, c.outputs - p.output)
+    task //= plan.output_tiles
+    p.column = task % plan.column_tiles * plan.columns
+    p.columns = min(plan.columns, c.columns.outputs - p.column)
+    task //= plan.column_tiles
+    p.row = task % plan.row_tiles * plan.rows
+    p.rows = min(plan.rows, c.images * c.rows.outputs - p.row)
+    p.group = task // plan.row_tiles
+    p.steps = <Py_ssize_t*> allocate(&place, (plan.kc + plan.rows * plan.columns) * sizeof(Py_ssize_t))
+    p.at = p.steps + plan.kc
+    p.slab, p.panels = allocate(&place, plan.slab_bytes), allocate(&place, plan.panels_bytes)
+    p.tile = place
+    begin_tile(f, &p, &t)
+    for block in range(plan.k_blocks):
+        convolve_block(f, &p, block, &t)
+    finish_tile(f, &p)
+
+cdef inline bint is_direct(const Convolution* c, const Places* p, Py_ssize_t itemsize) noexcept nogil:
+    """Do the places lie side by side in y?"""
+    if c.y_column != itemsize:
+        return False
+    return p.rows == 1 or (p.columns == c.columns.outputs and c.y_row == p.columns * itemsize
+                           and p.row // c.rows.outputs == (p.row + p.rows - 1) // c.rows.outputs)
+
+cdef inline char* place_of(const Convolution* c, const Places* p, Py_ssize_t row) noexcept nogil:
+    """Where the first place of a row of all images' lies in y, in the first channel of the task."""
+    return c.y + p.group * c.y_group + p.output * c.y_channel + row // c.rows.outputs * c.y_image + row % c.rows.outputs * c.y_row \
+        + p.column * c.y_column
+
+cdef void begin_tile(const Forward* f, Places* p, Tile* t) noexcept nogil:
+    cdef Py_ssize_t itemsize = f.kernels.itemsize
+    memset(t, 0, sizeof(Tile))
+    t.n = p.rows * p.columns
+    p.c, p.c_row = p.tile, t.n * itemsize
+    t.c_begin, t.c_end = p.tile, p.tile + f.plan.tile_bytes
+    if is_direct(f.c, p, itemsize):
+        p.c, p.c_row = place_of(f.c, p, p.row), f.c.y_channel
+        t.c_begin, t.c_end = NULL, <const void*> -1     # see the checks of its arguments
+    t.c_row, t.c_column = p.c_row, itemsize
+
+cdef void convolve_block(const Forward* f, const Places* p, Py_ssize_t block, Tile* t) noexcept nogil:
+    cdef const Convolution* c = f.c
+    cdef const Kernels* kernels = f.kernels
+    cdef Py_ssize_t step = block * f.plan.kc, itemsize = kernels.itemsize, mr = kernels.mr
+    cdef Py_ssize_t steps = min(f.plan.kc, f.plan.k - step)
+    cdef Py_ssize_t channel = step // taps(c), first
+    t.k = steps
+    if steps > 0:
+        take_windows(f, p, channel, (step + steps - 1) // taps(c) + 1 - channel, step, steps)
+        kernels.pack_windows(p.slab, p.steps, steps, p.at, t.n, p.panels, p.panels + f.plan.panels_bytes)
+    t.a_row, t.a_step, t.a_panel = itemsize, mr * itemsize, mr * steps * itemsize
+    t.a_begin, t.a_end = f.packed, f.packed + c.groups * f.plan.packed_bytes
+    t.b, t.b_step, t.b_panel, t.b_column = p.panels, kernels.nr * itemsize, kernels.nr * steps * itemsize, itemsize
+    t.b_begin, t.b_end = p.panels, p.panels + f.plan.panels_bytes
+    t.accumulate = block > 0
+    # So many outputs that their packed weights stay in the second cache while all places pass.
+    for first from 0 <= first < p.outputs by kernels.mc:
+        t.m = min(kernels.mc, p.outputs - first)
+        t.a = f.packed + p.group * f.plan.packed_bytes + (round_up(c.outputs, mr) * step + (p.output + first) * steps) * itemsize
+        t.c = p.c + first * p.c_row
+        kernels.tile(t)
+
+cdef void take_windows(const Forward* f, const Places* p, Py_ssize_t channel, Py_ssize_t channels, Py_ssize_t step,
+                       Py_ssize_t steps) noexcept nogil:
+    """The slabs of the task's rows, image after image, and the distances of steps and places in them."""
+    cdef const Convolution* c = f.c
+    cdef Py_ssize_t row = p.row, end = p.row + p.rows, rows, i, j, q, at = 0
+    cdef Py_ssize_t* place = p.at
+    cdef Slab s
+    while row < end:
+        rows = min(end - row, c.rows.outputs - row % c.rows.outputs)
+        slab_init(c, &s, row // c.rows.outputs, p.group, channel, channels, row % c.rows.outputs, rows, p.column, p.columns)
+        s.out, s.end = p.slab + at * f.kernels.itemsize, p.slab + f.plan.slab_bytes
+        f.kernels.fill_slab(&s)
+        for i in range(rows):
+            for j in range(p.columns):
+                place[j] = at + i * c.rows.stride * slab_row(&s) + j
+            place += p.columns
+        at += s.rows * slab_row(&s)
+        row += rows
+    for q in range(steps):
+        i = step + q
+        p.steps[q] = (i // taps(c) - channel) * s.phases * s.columns \
+            + i // c.columns.window % c.rows.window * c.rows.dilation * slab_row(&s) + step_column(c, &s, i % c.columns.window)
+
+cdef void finish_tile(const Forward* f, const Places* p) noexcept nogil:
+    """The bias and the activation, and the way into y."""
+    cdef const Convolution* c = f.c
+    cdef Py_ssize_t itemsize = f.kernels.itemsize, row, o
+    cdef const char* bias = NULL
+    cdef char* y
+    if c.bias != NULL:
+        bias = c.bias + (p.group * c.outputs + p.output) * c.bias_step
+    if bias != NULL or c.forward != NULL:
+        f.kernels.finish_channels(p.c, p.c_row, p.outputs, p.rows * p.columns, bias, c.bias_step, c.forward, c.options)
+    if p.c != p.tile:
+        return
+    for row in range(p.rows):
+        y = place_of(c, p, p.row + row)
+        for o in range(p.outputs):
+            if c.y_column == itemsize:
+                memcpy(y + o * c.y_channel, p.tile + o * p.c_row + row * p.columns * itemsize, p.columns * itemsize)
+            else:
+                f.kernels.scatter(p.tile + o * p.c_row + row * p.columns * itemsize, y + o * c.y_channel, c.y_column, p.columns)
+
+cdef bint convolve(Session* session, const Kernels* kernels, const Convolution* c, char* scratch) noexcept nogil:
+    """True when a signal interrupted it."""
+    cdef Forward f
+    cdef double cost = convolution_cost(kernels, c)
+    f.kernels, f.c = kernels, c
+    if c.images * c.outputs == 0:
+        return False
+    make_plan(kernels, c, &f.plan)
+    f.packed = <char*> padded(<Py_ssize_t> scratch)
+    f.own = f.packed + c.groups * f.plan.packed_bytes
+    if run_tasks(session, pack_weights, &f, c.groups * ceil_div(c.outputs, <Py_ssize_t> kernels.mr),
+                 0.002 * c.groups * c.outputs * f.plan.k):
+        return True
+    return run_tasks(session, convolve_task, &f, c.groups * f.plan.row_tiles * f.plan.column_tiles * f.plan.output_tiles, cost)
+
+
+# --- dx
+
+cdef bint phase_of_axis(const Axis* axis, Py_ssize_t phase, Axis* out, Py_ssize_t* first, Py_ssize_t* each) noexcept nogil:
+    """Of the inputs phase, phase + stride, ...: which taps of the window they meet (first - t * each for the out.window of them), and
+    where those lie in dy. False where they meet none."""
+    cdef Py_ssize_t t, common = axis.stride, rest = axis.dilation, offset, found = -1
+    while rest:
+        common, rest = rest, common % rest
+    each[0] = axis.stride // common
+    for t in range(min(each[0], axis.window)):
+        offset = phase + axis.before - t * axis.dilation
+        if offset % axis.stride == 0:
+            found = t
+            break
+    if found < 0:
+        return False
+    out.size, out.outputs = axis.outputs, ceil_div(axis.size - phase, axis.stride)
+    out.window, out.stride, out.dilation = ceil_div(axis.window - found, each[0]), 1, axis.dilation // common
+    first[0] = found + (out.window - 1) * each[0]
+    out.before = (out.window - 1) * out.dilation - (phase + axis.before - found * axis.dilation) // axis.stride
+    return True
+
+cdef bint phase_of_inputs(const Convolution* c, Py_ssize_t row, Py_ssize_t column, Convolution* out) noexcept nogil:
+    """The convolution whose outputs are the gradients at the inputs (row, column) plus multiples of the stride; c.x is dx here. False
+    where no window reads them."""
+    cdef Py_ssize_t first_row, each_row, first_column, each_column
+    out[0] = c[0]
+    out.inputs, out.outputs = c.outputs, c.inputs
+    if not (phase_of_axis(&c.rows, row, &out.rows, &first_row, &each_row)
+            and phase_of_axis(&c.columns, column, &out.columns, &first_column, &each_column)):
+        return False
+    out.x, out.x_image, out.x_group, out.x_channel, out.x_row, out.x_column = c.y, c.y_image, c.y_group, c.y_channel, c.y_row, c.y_column
+    out.y = <char*> c.x + row * c.x_row + column * c.x_column
+    out.y_image, out.y_group, out.y_channel = c.x_image, c.x_group, c.x_channel
+    out.y_row, out.y_column = c.x_row * c.rows.stride, c.x_column * c.columns.stride
+    out.w = c.w + first_row * c.w_row + first_column * c.w_column
+    out.w_output, out.w_input = c.w_input, c.w_output
+    out.w_row, out.w_column = -each_row * c.w_row, -each_column * c.w_column
+    out.bias = NULL
+    out.forward = NULL
+    return True
+
+
+# --- dw, and the sums of dy
+
+cdef struct WeightsPlan:
+    Py_ssize_t channels, channel_tiles  # of a task
+    Py_ssize_t parts                    # of the images' blocks
+    Py_ssize_t rows, row_blocks         # rows of places in a block, blocks of an image
+    Py_ssize_t sums_bytes               # of a task
+    Py_ssize_t turned_bytes, slab_bytes, own_bytes
+
+cdef struct Weights:
+    const Kernels* kernels
+    const Convolution* c
+    WeightsPlan plan
+    char* sums
+    char* own
+
+cdef inline Py_ssize_t padded_outputs(const Kernels* kernels, const Convolution* c) noexcept nogil:
+    return round_up(c.outputs, kernels.nr)
+
+cdef void make_weights_plan(const Kernels* kernels, const Convolution* c, WeightsPlan* p) noexcept nogil:
+    cdef Py_ssize_t itemsize = kernels.itemsize, row_bytes = padded_outputs(kernels, c) * itemsize, steps, tasks, window = taps(c)
+    p.channels = max(SUMS_BYTES // max(window * row_bytes, <Py_ssize_t> 1) // 4 * 4, <Py_ssize_t> 4)
+    p.channels = max(ceil_div(c.inputs, max(ceil_div(c.inputs, p.channels), <Py_ssize_t> 1)), <Py_ssize_t> 1)
+    p.channel_tiles = max(ceil_div(c.inputs, p.channels), <Py_ssize_t> 1)    # one even without inputs: it has the sums of dy
+    steps = min(max(TURNED_BYTES // max(row_bytes, <Py_ssize_t> 1), <Py_ssize_t> 64), <Py_ssize_t> MANY_STEPS)
+    p.rows = min(max(steps // max(c.columns.outputs, <Py_ssize_t> 1), <Py_ssize_t> 1), max(c.rows.outputs, <Py_ssize_t> 1))
+    p.row_blocks = ceil_div(c.rows.outputs, p.rows)
+    p.sums_bytes = padded((window * p.channels + 1) * row_bytes)
+    tasks = max(c.groups * p.channel_tiles, <Py_ssize_t> 1)
+    p.parts = min(ceil_div(<Py_ssize_t> FEW_TASKS, tasks), c.images * p.row_blocks)
+    p.parts = max(min(p.parts, SHARED_BYTES // max(p.sums_bytes * tasks, <Py_ssize_t> 1)), <Py_ssize_t> 1)
+    p.turned_bytes = padded(p.rows * c.columns.outputs * row_bytes)
+    p.slab_bytes = padded((p.rows * c.rows.stride + reach(&c.rows) + 1) * p.channels * c.columns.stride
+                          * columns_of_phase(&c.columns, c.columns.outputs) * itemsize + ALIGNMENT)
+    p.own_bytes = p.turned_bytes + p.slab_bytes
+
+cdef Py_ssize_t weights_scratch(const Kernels* kernels, const Convolution* c, int threads) noexcept nogil:
+    cdef WeightsPlan p
+    make_weights_plan(kernels, c, &p)
+    return ALIGNMENT + p.parts * c.groups * p.channel_tiles * p.sums_bytes + threads * p.own_bytes
+
+cdef void weights_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    """The sums of some channels over one part of the blocks."""
+    cdef const Weights* w = <const Weights*> context
+    cdef const WeightsPlan* plan = &w.plan
+    cdef const Convolution* c = w.c
+    cdef char* sums = w.sums + task * plan.sums_bytes
+    cdef Py_ssize_t blocks = c.images * plan.row_blocks, block
+    cdef Py_ssize_t channel = task % plan.channel_tiles * plan.channels
+    task //= plan.channel_tiles
+    memset(sums, 0, plan.sums_bytes)
+    for block in range(task // c.groups * blocks // plan.parts, (task // c.groups + 1) * blocks // plan.parts):
+        add_block(w, block // plan.row_blocks, task % c.groups, channel, block % plan.row_blocks * plan.rows, sums,
+                  w.own + worker * plan.own_bytes)
+
+cdef void add_block(const Weights* w, Py_ssize_t image, Py_ssize_t group, Py_ssize_t channel, Py_ssize_t row, char* sums,
+                    char* own) noexcept nogil:
+    cdef const Convolution* c = w.c
+    cdef const Kernels* kernels = w.kernels
+    cdef Py_ssize_t channels = min(w.plan.channels, c.inputs - channel), rows = min(w.plan.rows, c.rows.outputs - row)
+    cdef Py_ssize_t itemsize = kernels.itemsize, nr = kernels.nr, outputs = padded_outputs(kernels, c)
+    cdef Py_ssize_t together = c.rows.window if c.rows.dilation == 1 else 1     # rows of the window, at one distance from each other
+    cdef Py_ssize_t i, j, panel
+    cdef Slab s
+    cdef Tile t
+    memset(&t, 0, sizeof(Tile))
+    t.k = rows * c.columns.outputs
+    turn_outputs(w, c.y + image * c.y_image + group * c.y_group + row * c.y_row, rows, own)
+    if channel == 0:
+        for panel in range(outputs // nr):
+            kernels.column_sums(own + panel * nr * t.k * itemsize, nr * itemsize, itemsize, t.k, nr,
+                                sums + (taps(c) * w.plan.channels * outputs + panel * nr) * itemsize, itemsize, True)
+    slab_init(c, &s, image, group, channel, channels, row, rows, 0, c.columns.outputs)
+    s.out, s.end = own + w.plan.turned_bytes, own + w.plan.turned_bytes + w.plan.slab_bytes
+    kernels.fill_slab(&s)
+    t.m, t.n = together * channels, c.outputs
+    t.a_row, t.a_step, t.a_panel = s.phases * s.columns * itemsize, itemsize, kernels.mr * s.phases * s.columns * itemsize
+    t.a_run, t.a_gap = c.columns.outputs, (c.rows.stride * slab_row(&s) - c.columns.outputs) * itemsize
+    t.a_begin, t.a_end = s.out, s.end
+    t.b, t.b_step, t.b_panel, t.b_column = own, nr * itemsize, nr * t.k * itemsize, itemsize
+    t.b_begin, t.b_end = own, own + w.plan.turned_bytes
+    t.c_row, t.c_column, t.accumulate = outputs * itemsize, itemsize, True
+    t.c_begin, t.c_end = sums, sums + w.plan.sums_bytes
+    for j in range(c.columns.window):
+        for i from 0 <= i < c.rows.window by together:
+            t.a = <char*> s.out + (i * c.rows.dilation * slab_row(&s) + step_column(c, &s, j)) * itemsize
+            t.c = sums + (j * c.rows.window + i) * channels * outputs * itemsize
+            kernels.tile(&t)
+
+cdef void turn_outputs(const Weights* w, const char* dy, Py_ssize_t rows, char* out) noexcept nogil:
+    """Panels of b: a step is a place, a lane an output."""
+    cdef const Convolution* c = w.c
+    cdef Py_ssize_t itemsize = w.kernels.itemsize, nr = w.kernels.nr, columns = c.columns.outputs, panel, row
+    if c.y_row == columns * c.y_column:
+        w.kernels.pack_b(dy, c.y_channel, c.y_column, c.outputs, rows * columns, out, out + w.plan.turned_bytes)
+        return
+    for panel in range(ceil_div(c.outputs, nr)):
+        for row in range(rows):
+            w.kernels.pack_b(dy + panel * nr * c.y_channel + row * c.y_row, c.y_channel, c.y_column,
+                             min(nr, c.outputs - panel * nr), columns, out + (panel * rows + row) * columns * nr * itemsize,
+                             out + w.plan.turned_bytes)
+
+cdef void reduce_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    """The parts of some channels' sums are added in their order, and go where they belong."""
+    cdef const Weights* w = <const Weights*> context
+    cdef const Convolution* c = w.c
+    cdef Py_ssize_t tasks = c.groups * w.plan.channel_tiles, itemsize = w.kernels.itemsize, outputs = padded_outputs(w.kernels, c)
+    cdef Py_ssize_t group = task // w.plan.channel_tiles, channel = task % w.plan.channel_tiles * w.plan.channels
+    cdef Py_ssize_t channels = min(w.plan.channels, c.inputs - channel), part, i, j, k
+    cdef char* sums = w.sums + task * w.plan.sums_bytes
+    cdef char* dw
+    for part in range(1, w.plan.parts):
+        w.kernels.add(w.sums + (part * tasks + task) * w.plan.sums_bytes, sums, w.plan.sums_bytes // itemsize)
+    for j in range(c.columns.window):
+        for i in range(c.rows.window):
+            for k in range(channels):
+                dw = <char*> c.w + group * c.w_group + (channel + k) * c.w_input + i * c.w_row + j * c.w_column
+                w.kernels.scatter(sums + ((j * c.rows.window + i) * channels + k) * outputs * itemsize, dw, c.w_output, c.outputs)
+    if channel == 0 and c.bias != NULL:
+        w.kernels.scatter(sums + taps(c) * w.plan.channels * outputs * itemsize, c.bias + group * c.outputs * c.bias_step, c.bias_step,
+                          c.outputs)
+
+cdef bint convolve_weights(Session* session, const Kernels* kernels, const Convolution* c, char* scratch) noexcept nogil:
+    """True when a signal interrupted it."""
+    cdef Weights w
+    cdef double cost = convolution_cost(kernels, c)
+    cdef Py_ssize_t tasks
+    w.kernels, w.c = kernels, c
+    make_weights_plan(kernels, c, &w.plan)
+    tasks = c.groups * w.plan.channel_tiles
+    w.sums = <char*> padded(<Py_ssize_t> scratch)
+    w.own = w.sums + w.plan.parts * tasks * w.plan.sums_bytes
+    if run_tasks(session, weights_task, &w, w.plan.parts * tasks, cost):
+        return True
+    return run_tasks(session, reduce_task, &w, tasks, 0.002 * w.plan.parts * tasks * w.plan.sums_bytes // kernels.itemsize)
