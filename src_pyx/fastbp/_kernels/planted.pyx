@@ -1,9 +1,10 @@
 """Overruns on purpose: the test that FASTBP_DEBUG=1 finds them needs some. Built with FASTBP_DEBUG=1 alone."""
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
 from fastbp._runtime.dispatch cimport kernels_for
-from fastbp._kernels.table cimport BLOCK_COLUMNS, Kernels, SparseGroup, SparseSums, SparseTile, Tile
+from fastbp._kernels.table cimport BLOCK_COLUMNS, Kernels, Slab, SparseGroup, SparseSums, SparseTile, Tile
 
 cdef enum:
     STEPS = 8
@@ -23,6 +24,8 @@ def overrun(str kind, Py_ssize_t itemsize, Py_ssize_t missing):
     cdef char* b_end = b + nr * STEPS * itemsize
     cdef char* c_end = c + mr * nr * itemsize
     cdef Py_ssize_t less = missing * itemsize
+    cdef Py_ssize_t distances[64]
+    memset(distances, 0, sizeof(distances))
     if a == NULL or b == NULL or c == NULL:
         free(a)
         free(b)
@@ -38,11 +41,15 @@ def overrun(str kind, Py_ssize_t itemsize, Py_ssize_t missing):
         one_tile(kernels, kind, a, a_end, b, b_end - less, c, c_end)
     elif kind in ("store", "dots: store", "stream: store"):
         one_tile(kernels, kind, a, a_end, b, b_end, c, c_end - less)
+    elif kind == "slab":
+        one_slab(kernels, a, b, b_end - less)
+    elif kind == "windows":
+        kernels.pack_windows(a, distances, STEPS // 2, distances, nr, b, b + nr * STEPS // 2 * itemsize - less)
     elif kind.startswith("sparse: "):
         one_row(kernels, kind[8:], missing, a, b, c)
     else:
-        raise ValueError(f"kind must be pack_a, pack_b, store, one of tile, dots and stream with : a, : b or : store, or one of sparse: "
-                         f"column, column to transpose, entry, row and column of a block, got {kind!r}")
+        raise ValueError(f"kind must be pack_a, pack_b, store, one of tile, dots and stream with : a, : b or : store, slab, windows, "
+                         f"or one of sparse: column, column to transpose, entry, row and column of a block, got {kind!r}")
     free(a)
     free(b)
     free(c)
@@ -73,6 +80,16 @@ cdef int one_tile(const Kernels* kernels, str kind, char* a, char* a_end, char* 
         kernels.stream(&t)
     else:
         kernels.tile(&t)
+    return 0
+
+
+cdef int one_slab(const Kernels* kernels, char* x, char* out, char* out_end) except -1:
+    """A row of one channel that fills all of b, around an image of one element."""
+    cdef Slab s
+    s.x, s.channels, s.channel, s.height, s.row, s.width, s.column = x, 1, 0, 1, 0, 1, kernels.itemsize
+    s.first_row, s.rows, s.first_column, s.phases, s.columns = 0, 1, -1, 1, kernels.nr * STEPS
+    s.out, s.end = out, out_end
+    kernels.fill_slab(&s)
     return 0
 
 
