@@ -15,7 +15,14 @@ DEBUG = fastbp.config()["debug"]
 with_checks = pytest.mark.skipif(not DEBUG, reason="this build has no checks: make test-debug")
 
 # What is planted, and what the check calls the place.
-PLANTED = {"pack_a": "pack", "pack_b": "pack", "tile: a": "tile: a", "tile: b": "tile: b", "store": "store", "slab": "slab"}
+PLANTED = {
+    "pack_a": "pack",
+    "pack_b": "pack",
+    "tile: a": "tile: a",
+    "tile: b": "tile: b",
+    "store": "store",
+    "slab": "slab",
+}
 PLANTED |= {f"sparse: {place}": f"sparse: {place}" for place in ("column", "column to transpose", "entry", "row")}
 PLANTED["windows"] = "windows"
 PLANTED["sparse: column of a block"] = "sparse: column of a block"
