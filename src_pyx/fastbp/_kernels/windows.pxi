@@ -10,6 +10,17 @@
 # (c) An element of a window lies at the sum of two distances: one of its output (the window's place), one of its step along K
 #     (channel, row and column within the window).
 
+cdef forced_void copy_line(const real* x, Py_ssize_t n, real* out) noexcept nogil:
+    """As memcpy, which takes longer to begin than most rows of an image take."""
+    cdef Py_ssize_t j
+    if n < VL:
+        for j in range(n):
+            out[j] = x[j]
+        return
+    for j from 0 <= j < n - VL + 1 by VL:
+        vstore(out + j, vload(x + j))
+    vstore(out + n - VL, vload(x + n - VL))
+
 cdef void slab_line(const real* x, Py_ssize_t column, Py_ssize_t width, Py_ssize_t first, Py_ssize_t stride, Py_ssize_t n,
                     real* out) noexcept nogil:
     """out[j] = column first + j * stride of a row of the image, or 0 outside of it."""
@@ -23,7 +34,7 @@ cdef void slab_line(const real* x, Py_ssize_t column, Py_ssize_t width, Py_ssize
         out[j] = 0
     x += (first + begin * stride) * column
     if stride * column == 1:
-        memcpy(out + begin, x, (end - begin) * sizeof(real))
+        copy_line(x, end - begin, out + begin)
     else:
         for j in range(begin, end):
             out[j] = x[(j - begin) * stride * column]

@@ -29,6 +29,7 @@ cdef enum:
     TURNED_BYTES = 320 << 10    # of dy, turned
     MANY_STEPS = 256        # along a sum over places
     SHARED_BYTES = 32 << 20     # of the parts of dw
+    TOGETHER = 16               # outputs whose rows of dw are written side by side
 
 
 # --- what both have in common
@@ -107,7 +108,7 @@ cdef void make_plan(const Kernels* kernels, const Convolution* c, Plan* p) noexc
     p.panels_bytes = padded((round_up(p.rows * p.columns, kernels.nr) * p.kc) * itemsize + ALIGNMENT)
     p.tile_bytes = padded(p.outputs * p.rows * p.columns * itemsize)
     p.own_bytes = padded((p.kc + p.rows * p.columns) * sizeof(Py_ssize_t)) + p.slab_bytes + p.panels_bytes + p.tile_bytes
-    p.own_bytes = max(p.own_bytes, padded(kernels.mr * p.kc * itemsize))
+    p.own_bytes = max(p.own_bytes, padded(kernels.mr * p.k * itemsize))     # some outputs' weights
 
 cdef Py_ssize_t convolution_scratch(const Kernels* kernels, const Convolution* c, int threads) noexcept nogil:
     cdef Plan p
@@ -116,29 +117,48 @@ cdef Py_ssize_t convolution_scratch(const Kernels* kernels, const Convolution* c
     make_plan(kernels, c, &p)
     return ALIGNMENT + c.groups * p.packed_bytes + threads * p.own_bytes
 
+cdef inline bint has_steps_side_by_side(const Convolution* c, Py_ssize_t itemsize) noexcept nogil:
+    """Do the weights of an output lie in the order of the steps?"""
+    return c.w_column == itemsize and c.w_row == c.columns.window * itemsize and c.w_input == taps(c) * itemsize
+
 cdef void pack_weights(void* context, Py_ssize_t task, int worker) noexcept nogil:
     """As many outputs as the micro-kernel has rows: panel after panel of a block, block after block."""
     cdef const Forward* f = <const Forward*> context
     cdef const Convolution* c = f.c
     cdef Py_ssize_t mr = f.kernels.mr, itemsize = f.kernels.itemsize, panels = ceil_div(c.outputs, mr)
-    cdef Py_ssize_t group = task // panels, first = task % panels * mr, block, steps, step, i, q
+    cdef Py_ssize_t group = task // panels, first = task % panels * mr, block, steps, step, row
     cdef Py_ssize_t outputs = min(mr, c.outputs - first)
-    cdef const char* w
-    cdef char* rows = f.own + worker * f.plan.own_bytes
-    cdef char* out
+    cdef const char* w = c.w + group * c.w_group + first * c.w_output
+    cdef char* place = f.packed + group * f.plan.packed_bytes
+    cdef char* end = place + f.plan.packed_bytes
+    row = c.w_output
+    if not has_steps_side_by_side(c, itemsize):
+        row = f.plan.k * itemsize
+        gather_weights(c, w, outputs, itemsize, f.own + worker * f.plan.own_bytes)
+        w = f.own + worker * f.plan.own_bytes
     for block in range(f.plan.k_blocks):
         step = block * f.plan.kc
         steps = min(f.plan.kc, f.plan.k - step)
-        for i in range(outputs):
-            for q in range(steps):
-                w = step_of_weights(c, group, first + i, step + q)
-                memcpy(rows + (i * steps + q) * itemsize, w, itemsize)
-        out = f.packed + group * f.plan.packed_bytes + (round_up(c.outputs, mr) * step + first * steps) * itemsize
-        f.kernels.pack_a(rows, steps * itemsize, itemsize, outputs, steps, out, f.packed + (group + 1) * f.plan.packed_bytes)
+        f.kernels.pack_a(w + step * itemsize, row, itemsize, outputs, steps,
+                         place + (round_up(c.outputs, mr) * step + first * steps) * itemsize, end)
 
-cdef inline const char* step_of_weights(const Convolution* c, Py_ssize_t group, Py_ssize_t output, Py_ssize_t step) noexcept nogil:
-    return c.w + group * c.w_group + output * c.w_output + step // taps(c) * c.w_input \
-        + step // c.columns.window % c.rows.window * c.w_row + step % c.columns.window * c.w_column
+cdef inline void copy_element(const char* x, char* y, Py_ssize_t itemsize) noexcept nogil:
+    if itemsize == sizeof(float):
+        (<float*> y)[0] = (<const float*> x)[0]
+    else:
+        (<double*> y)[0] = (<const double*> x)[0]
+
+cdef void gather_weights(const Convolution* c, const char* w, Py_ssize_t outputs, Py_ssize_t itemsize, char* out) noexcept nogil:
+    """Rows of some outputs' weights, in the order of the steps: channel after channel, since those of turned weights lie far apart."""
+    cdef Py_ssize_t i, o, t, u, k = c.inputs * taps(c)
+    cdef char* place
+    for i in range(c.inputs):
+        for o in range(outputs):
+            place = out + (o * k + i * taps(c)) * itemsize
+            for t in range(c.rows.window):
+                for u in range(c.columns.window):
+                    copy_element(w + o * c.w_output + i * c.w_input + t * c.w_row + u * c.w_column, place, itemsize)
+                    place += itemsize
 
 cdef struct Places:
     # of a task
@@ -435,16 +455,19 @@ cdef void reduce_task(void* context, Py_ssize_t task, int worker) noexcept nogil
     cdef const Convolution* c = w.c
     cdef Py_ssize_t tasks = c.groups * w.plan.channel_tiles, itemsize = w.kernels.itemsize, outputs = padded_outputs(w.kernels, c)
     cdef Py_ssize_t group = task // w.plan.channel_tiles, channel = task % w.plan.channel_tiles * w.plan.channels
-    cdef Py_ssize_t channels = min(w.plan.channels, c.inputs - channel), part, i, j, k
+    cdef Py_ssize_t channels = min(w.plan.channels, c.inputs - channel), part, first, i, j, k
     cdef char* sums = w.sums + task * w.plan.sums_bytes
     cdef char* dw
     for part in range(1, w.plan.parts):
         w.kernels.add(w.sums + (part * tasks + task) * w.plan.sums_bytes, sums, w.plan.sums_bytes // itemsize)
-    for j in range(c.columns.window):
-        for i in range(c.rows.window):
-            for k in range(channels):
-                dw = <char*> c.w + group * c.w_group + (channel + k) * c.w_input + i * c.w_row + j * c.w_column
-                w.kernels.scatter(sums + ((j * c.rows.window + i) * channels + k) * outputs * itemsize, dw, c.w_output, c.outputs)
+    # Some outputs at a time: what lies side by side in dw is written while its lines are in the cache.
+    for first from 0 <= first < c.outputs by TOGETHER:
+        for k in range(channels):
+            dw = <char*> c.w + group * c.w_group + first * c.w_output + (channel + k) * c.w_input
+            for i in range(c.rows.window):
+                for j in range(c.columns.window):
+                    w.kernels.scatter(sums + (((j * c.rows.window + i) * channels + k) * outputs + first) * itemsize,
+                                      dw + i * c.w_row + j * c.w_column, c.w_output, min(c.outputs - first, <Py_ssize_t> TOGETHER))
     if channel == 0 and c.bias != NULL:
         w.kernels.scatter(sums + taps(c) * w.plan.channels * outputs * itemsize, c.bias + group * c.outputs * c.bias_step, c.bias_step,
                           c.outputs)
