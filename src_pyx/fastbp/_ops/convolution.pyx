@@ -18,6 +18,7 @@ Design
 from libc.string cimport memcpy, memset
 
 from fastbp._kernels.table cimport Kernels, Slab, Tile
+from fastbp._ops.product cimport blocks_along
 from fastbp._runtime.sizes cimport ALIGNMENT, allocate, ceil_div, padded, round_up
 from fastbp._runtime.team cimport Session, run_tasks
 
@@ -88,7 +89,7 @@ cdef struct Forward:
 cdef void make_plan(const Kernels* kernels, const Convolution* c, Plan* p) noexcept nogil:
     cdef Py_ssize_t all_rows = c.images * c.rows.outputs, itemsize = kernels.itemsize, images, rows
     p.k = c.inputs * taps(c)
-    p.k_blocks = max(ceil_div(p.k, kernels.kc_max), (2 * p.k + kernels.kc) // (2 * kernels.kc), <Py_ssize_t> 1)
+    p.k_blocks = blocks_along(kernels, p.k)
     p.kc = max(round_up(ceil_div(p.k, p.k_blocks), 4), <Py_ssize_t> 4)
     p.k_blocks = max(ceil_div(p.k, p.kc), <Py_ssize_t> 1)
     p.column_tiles = ceil_div(c.columns.outputs, WIDEST)

@@ -1,5 +1,6 @@
 """The matrix product over all threads: see product.pyx for its design."""
 from fastbp._kernels.table cimport Kernels, Tile, backward_t, forward_t
+from fastbp._runtime.sizes cimport ceil_div
 from fastbp._runtime.team cimport Session
 from fastbp._ops.update cimport Sink
 
@@ -29,6 +30,10 @@ cdef struct Product:
 cdef inline bint is_far(Py_ssize_t row_bytes) noexcept nogil:
     """Do rows that lie so far apart all meet in the same few lines of the cache?"""
     return row_bytes % 4096 == 0
+
+cdef inline Py_ssize_t blocks_along(const Kernels* kernels, Py_ssize_t k) noexcept nogil:
+    """Blocks of about kc each, and none longer than kc_max."""
+    return max(ceil_div(k, kernels.kc_max), (2 * k + kernels.kc) // (2 * kernels.kc), <Py_ssize_t> 1)
 
 cdef inline void product_transpose(Product* p) noexcept nogil:
     # c.T = b.T @ a.T

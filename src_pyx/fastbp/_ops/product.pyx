@@ -127,10 +127,6 @@ cdef double product_cost(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n, Py_
     """About how many microseconds one thread needs."""
     return 2.0 * m * n * k / kernels.flops
 
-cdef inline Py_ssize_t blocks_along(const Kernels* kernels, Py_ssize_t k) noexcept nogil:
-    """Blocks of about kc each, and none longer than kc_max."""
-    return max(ceil_div(k, kernels.kc_max), (2 * k + kernels.kc) // (2 * kernels.kc), <Py_ssize_t> 1)
-
 cdef void choose_blocks(const Kernels* kernels, const Product* p, const Form* form, Blocks* out) noexcept nogil:
     """For m and n above 0."""
     cdef Py_ssize_t m = p.m, n = p.n, k = p.k
