@@ -12,6 +12,7 @@ Design
 """
 from fastbp._runtime.sizes cimport ceil_div
 from fastbp._kernels.table cimport Kernels
+from fastbp._ops.axes cimport magnitude
 from fastbp._ops.product cimport Product, is_far, product_transpose
 
 cdef enum:
@@ -37,9 +38,6 @@ cdef double STREAM_FACTOR = 1.5     # of streaming: those, and c's own loads and
 
 cdef inline double vectors_of(const Kernels* kernels, Py_ssize_t m, Py_ssize_t n) noexcept nogil:
     return <double> m * n / kernels.lanes
-
-cdef inline Py_ssize_t magnitude(Py_ssize_t distance) noexcept nogil:
-    return -distance if distance < 0 else distance
 
 cdef inline bint has_epilogue(const Product* p) noexcept nogil:
     return p.bias != NULL or p.forward != NULL or p.backward != NULL or p.sink != NULL
