@@ -169,6 +169,14 @@ from fastbp.units import Unit as Unit
 from fastbp.units.composites import Branches as Branches
 from fastbp.units.composites import Residual as Residual
 from fastbp.units.composites import Sequential as Sequential
+from fastbp.units.images import AvgPool1d as AvgPool1d
+from fastbp.units.images import AvgPool2d as AvgPool2d
+from fastbp.units.images import Conv1d as Conv1d
+from fastbp.units.images import Conv2d as Conv2d
+from fastbp.units.images import GlobalAvgPool1d as GlobalAvgPool1d
+from fastbp.units.images import GlobalAvgPool2d as GlobalAvgPool2d
+from fastbp.units.images import MaxPool1d as MaxPool1d
+from fastbp.units.images import MaxPool2d as MaxPool2d
 from fastbp.units.made import CELU as CELU
 from fastbp.units.made import ELU as ELU
 from fastbp.units.made import GELU as GELU
@@ -197,6 +205,8 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "AvgPool1d",
+    "AvgPool2d",
     "BatchInfo",
     "BatchNorm",
     "Branches",
@@ -204,6 +214,8 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "CheckpointError",
+    "Conv1d",
+    "Conv2d",
     "CurvaturePoint",
     "Dropout",
     "ELU",
@@ -215,6 +227,8 @@ __all__ = [
     "GELU",
     "GELUTanh",
     "GaussianNLL",
+    "GlobalAvgPool1d",
+    "GlobalAvgPool2d",
     "GradientError",
     "GradientReport",
     "Gradients",
@@ -239,6 +253,8 @@ __all__ = [
     "MAE",
     "MLP",
     "MSE",
+    "MaxPool1d",
+    "MaxPool2d",
     "Metric",
     "Mish",
     "Nadam",

@@ -222,8 +222,8 @@ def fill(name: str, rng: Philox, weight: NDArray[np.float64]) -> None:
         One of the table.
     rng : Philox
         Where the numbers come from; it advances by one position an element ("zeros": by none).
-    weight : ndarray of float64, shape (n_in, n_out)
-        Filled in place, in C order; any strides.
+    weight : ndarray of float64, shape (n_in, n_out), or (out, in, *window) of a convolution
+        Filled in place, in C order; any strides. n_in is in times the elements of the window, n_out out times these.
 
     Raises
     ------
@@ -254,8 +254,13 @@ def _sizes(weight: Any) -> tuple[int, int]:
         raise TypeError(f"weight must be a numpy array of dtype float64, got {type(weight).__name__}")
     if weight.dtype != np.float64:
         raise TypeError(f"weight must have dtype float64 (round it afterwards), got {weight.dtype}")
-    if weight.ndim != 2 or weight.size == 0:
-        raise ValueError(f"weight must have shape (n_in, n_out) with sizes of at least 1, got {weight.shape}")
+    if weight.ndim < 2 or weight.size == 0:
+        raise ValueError(
+            f"weight must have shape (n_in, n_out) or (out, in, *window) with sizes of at least 1, got {weight.shape}"
+        )
     if not weight.flags.writeable:
         raise ValueError("weight must be writable, got a read-only array")
-    return weight.shape[0], weight.shape[1]
+    if weight.ndim == 2:
+        return weight.shape[0], weight.shape[1]
+    window = math.prod(weight.shape[2:])
+    return weight.shape[1] * window, weight.shape[0] * window

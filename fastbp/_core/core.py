@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
 
@@ -22,9 +22,9 @@ from fastbp._assign import ArrayDict, ArrayTuple, fixed, write
 from fastbp._core.freezing import Freezing
 from fastbp._core.gradients import Gradients, aligned_zeros, views_of
 from fastbp._core.graph import check_chain, elements, flatten, parameter_shapes, states_of, streams_of, walk
-from fastbp._core.inputs import Inputs
+from fastbp._core.inputs import Inputs, checked_shape, like_input
 from fastbp._core.labels import checked_classes, checked_metadata
-from fastbp._core.segments import EngineSegment, Recorder, cut, run_backward, run_forward
+from fastbp._core.segments import EngineSegment, Recorder, cut, images, rows_of, run_backward, run_forward
 from fastbp._core.turns import Turns
 from fastbp._validate import FloatArray, Reduction
 from fastbp.losses import Loss
@@ -62,6 +62,7 @@ class NetworkCore(Freezing):
         "gradients": 'net.gradients["0.weight"] = values writes into one of them',
         "training": "net.train() and net.eval() set it",
         "dtype": "net.copy(dtype) makes a network of another one",
+        "input_shape": "make another network, and copy the parameters: other.flat_parameters = net.flat_parameters",
         "loss": "make another network, and copy the parameters: other.flat_parameters = net.flat_parameters",
         "classes": "make another network, and copy the parameters: other.flat_parameters = net.flat_parameters",
     }
@@ -70,6 +71,7 @@ class NetworkCore(Freezing):
         self,
         *chain: Unit,
         loss: str | Loss,
+        input_shape: Sequence[int] | None = None,
         dtype: DTypeLike = "float32",
         seed: int | None = None,
         l1: float = 0.0,
@@ -84,10 +86,13 @@ class NetworkCore(Freezing):
         self._loss = loss
         self._dtype = check.float_dtype("dtype", dtype)
         self._seed = Philox(seed).seed
-        self._items = flatten(chain, None)
+        self._input_shape = checked_shape(input_shape)
+        self._items = flatten(chain, self._input_shape)
         self._classes = checked_classes(classes, loss, self.n_out)
         self._metadata = checked_metadata(metadata)
-        self._inputs = Inputs(chain, loss, self.dtype, self.n_in, self.n_out)
+        self._inputs = Inputs(
+            chain, loss, self.dtype, self.n_in, self.n_out, self.input_shape, self.output_shape
+        )  # fmt: skip
         shapes = parameter_shapes(chain)
         self._flat = aligned_zeros(sum(map(prod, shapes.values())), self.dtype)
         self._parameters = ArrayDict(views_of(self._flat, shapes), "parameters")
@@ -106,6 +111,7 @@ class NetworkCore(Freezing):
             self._whole.engine.bind(self._whole.table, self._whole.out)
         self._inputs.watch(self._engines(), None if self._whole is None else self._whole.engine)
         self._forward_shape: tuple[int, ...] | None = None
+        self._given_shape: tuple[int, ...] = ()  # of x, at the last forward
         self._penalty = self._penalized()
         # What the engine was last handed for an optimizer: made anew, it would take longer than a small step.
         self._update_made: MadeUpdate | None = None
@@ -197,6 +203,16 @@ class NetworkCore(Freezing):
     def n_out(self) -> int | None:
         """The number of outputs; None where it is not known before a user's unit runs."""
         return self._items[-1].n_out
+
+    @fixed
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Of a sample, as it was given: (channels, height, width) of images; None: samples are rows."""
+        return self._input_shape
+
+    @fixed
+    def output_shape(self) -> tuple[int, ...] | None:
+        """Of a sample's output: (n_out,), or that of an image; None where it is not known before a unit runs."""
+        return self._items[-1].shape_behind
 
     @fixed
     def n_parameters(self) -> int:
@@ -537,13 +553,13 @@ class NetworkCore(Freezing):
         Returns
         -------
         y : ndarray, shape (n, out)
-            The network's own: overwritten by its next call.
+            The network's own: overwritten by its next call. Images where the last unit gives such.
         """
-        x = self._inputs.checked_x(x)
+        given, x = x, self._inputs.checked_x(x)
         with self._own_lock:
             y = self._run_forward(x, self._training)
-            self._forward_shape = y.shape
-            return y
+            self._forward_shape, self._given_shape = y.shape, np.shape(given)
+            return images(y, self.output_shape)
 
     def backward(self, dy: FloatArray, *, reduction: str = "sum") -> FloatArray:
         """Compute the gradient at the input of the last `forward`; the parameters' are then in ``net.gradients``.
@@ -559,7 +575,7 @@ class NetworkCore(Freezing):
         Returns
         -------
         dx : ndarray, shape (n, in)
-            The network's own: overwritten by its next call.
+            In the shape in which x was given. The network's own: overwritten by its next call.
 
         Raises
         ------
@@ -568,13 +584,15 @@ class NetworkCore(Freezing):
         """
         if self._forward_shape is None or (self._whole is not None and not self._whole.engine.has_forward):
             raise RuntimeError("backward before forward: call forward(x) first")
+        if self.output_shape is not None and len(self.output_shape) > 1:
+            dy = rows_of(dy)
         dy = self._inputs.checked_dy(dy, self._forward_shape)
         if check.choice("reduction", reduction, REDUCTIONS) == "mean":
             dy = dy / dy.dtype.type(max(1, len(dy)))
         with self._own_lock:
             dx = self._run_backward(dy, need_dx=True)
         assert dx is not None
-        return dx
+        return dx.reshape(self._given_shape) if len(self._given_shape) > 2 else dx
 
     @property
     def _lock(self) -> _engine.CallLock:
@@ -606,7 +624,9 @@ class NetworkCore(Freezing):
             the output itself. With ``classes`` their labels take the place of the classes' numbers. Always fresh.
         """
         made = self._predicted(x)
-        return made if self._classes is None else self._classes[made]
+        if self._classes is not None:
+            return self._classes[made]
+        return images(made, self.output_shape) if made.ndim == 2 and made.shape[1] == self.n_out else made
 
     def _predicted(self, x: FloatArray) -> NDArray[Any]:
         """Return what `predict` does, with the classes' numbers, as targets have them."""
@@ -653,9 +673,9 @@ class NetworkCore(Freezing):
         Returns
         -------
         ndarray of the network's dtype, shape (n, out)
-            Always a fresh array.
+            Always a fresh array. Images where the last unit gives such.
         """
-        return self._output(x)
+        return images(self._output(x), self.output_shape)
 
     def loss_value(
         self, x: FloatArray, t: ArrayLike, *, sample_weight: ArrayLike | None = None, reduction: str = "mean"

@@ -10,8 +10,9 @@ from fastbp import _config
 from fastbp import _validate as check
 from fastbp._validate import FloatArray
 from fastbp.random import stream_number
-from fastbp.units.base import Unit
+from fastbp.units.base import Shape, Unit
 from fastbp.units.composites import Branches, Composite, Residual, Sequential
+from fastbp.units.images import ImageUnit
 from fastbp.units.shapes import Flatten
 
 INPUT = -1  # instead of a unit's number: what the engine is given
@@ -36,6 +37,8 @@ class UnitSpec(NamedTuple):
         The arrays that training keeps beside them.
     stream
         Of its chance.
+    geometry
+        Of a unit that reads images: how they lie, and its windows; see `ImageUnit.geometry`.
     """
 
     kind: str
@@ -46,15 +49,26 @@ class UnitSpec(NamedTuple):
     shapes: tuple[tuple[int, ...], ...] = ()
     state: tuple[FloatArray, ...] = ()
     stream: int = 0
+    geometry: tuple[Any, ...] = ()
 
 
 class Item(NamedTuple):
-    """A unit, its place in the network ("2.0"), and how many inputs and outputs it has, as far as that is known."""
+    """A unit, its place in the network ("2.0"), and the shape of a sample before and behind it, as far as it is known."""
 
     path: str
     unit: Unit
-    n_in: int | None
-    n_out: int | None
+    shape: Shape | None
+    shape_behind: Shape | None
+
+    @property
+    def n_in(self) -> int | None:
+        """The number of inputs, if it is known."""
+        return None if self.shape is None else prod(self.shape)
+
+    @property
+    def n_out(self) -> int | None:
+        """The number of outputs, if it is known."""
+        return None if self.shape_behind is None else prod(self.shape_behind)
 
 
 def walk(units: Sequence[Unit], prefix: str = "") -> Iterator[tuple[str, Unit]]:
@@ -109,30 +123,41 @@ def runs_in_engine(unit: Unit) -> bool:
     return unit.kind is not None and all(map(runs_in_engine, getattr(unit, "units", ())))
 
 
-def flatten(units: Sequence[Unit], n_in: int | None, prefix: str = "") -> list[Item]:
+def flatten(units: Sequence[Unit], shape: Shape | None, prefix: str = "") -> list[Item]:
     """Return the units one after another, with the parts of a `Sequential` in its place.
 
     Raises
     ------
     ValueError
-        A unit does not take as many inputs as the one before it gives.
+        A unit does not take what the one before it gives.
     """
     items: list[Item] = []
     unknown_up_to = -1
     for i, unit in enumerate(units):
         path = f"{prefix}{i}"
-        if n_in is None and i > unknown_up_to:
+        if shape is None and i > unknown_up_to:
             n_in, unknown_up_to = inputs_of(units, i)
+            shape = None if n_in is None else (n_in,)
         try:
-            n_out = unit.outputs_for(n_in)
+            behind = _shape_behind(unit, shape)
         except ValueError as error:
             raise ValueError(f"unit {path}, {unit!r}, {error}") from None
         if isinstance(unit, Sequential) and unit.kind is not None:
-            items += flatten(unit.units, n_in, f"{path}.")
+            items += flatten(unit.units, shape, f"{path}.")
         else:
-            items.append(Item(path, unit, n_in, n_out))
-        n_in = n_out
+            items.append(Item(path, unit, shape, behind))
+        shape = behind
     return items
+
+
+def _shape_behind(unit: Unit, shape: Shape | None) -> Shape | None:
+    """Return the shape of a sample's output; what a unit of a user's own says is held to its form."""
+    made = unit.output_shape(shape)
+    if made is None or unit.kind is not None:
+        return made
+    if not isinstance(made, tuple | list) or not made:
+        raise ValueError(f"returned {made!r} from output_shape, expected a tuple of integers")
+    return tuple(check.integer(f"output_shape()[{i}]", size) for i, size in enumerate(made))
 
 
 def inputs_of(units: Sequence[Unit], first: int = 0) -> tuple[int | None, int]:
@@ -193,6 +218,15 @@ def input_readers(units: Sequence[Unit]) -> Iterator[Unit]:
         yield from input_readers(units[1:])
 
 
+class Placed(NamedTuple):
+    """A unit of a plan, or None for a merge, with its place and the shape of a sample before and behind it."""
+
+    path: str
+    unit: Unit | None
+    shape: Shape
+    shape_behind: Shape
+
+
 class Plan:
     """The units of a segment in the engine's order.
 
@@ -201,58 +235,63 @@ class Plan:
     specs
         What the engine is made from.
     units
-        The unit that each of them is, with its place; None for a merge.
+        The unit that each of them is, with its place, and the shapes of a sample before and behind it.
     parameters
         Of each unit that has any, the full names: ``("2.0.weight", "2.0.bias")``.
     """
 
     def __init__(self, items: Sequence[Item], streams: Mapping[int, int]) -> None:
         self.specs: list[UnitSpec] = []
-        self.units: list[tuple[str, Unit] | None] = []
+        self.units: list[Placed] = []
         self.parameters: list[tuple[str, ...]] = []
         self._streams = streams
         source = INPUT
         for item in items:
-            assert item.n_in is not None
-            source, _ = self._add(item.path, item.unit, source, item.n_in)
+            assert item.shape is not None
+            source = self._add(item.path, item.unit, source, item.shape)
 
-    def _add(self, path: str, unit: Unit, source: int, n_in: int) -> tuple[int, int]:
-        """Append a unit that reads `source`; give its number and its outputs."""
+    def _add(self, path: str, unit: Unit, source: int, shape: Shape) -> int:
+        """Append a unit that reads `source`; give its number."""
+        behind = unit.output_shape(shape)
+        assert behind is not None
         if isinstance(unit, Sequential):
             for i, part in enumerate(unit.units):
-                source, n_in = self._add(f"{path}.{i}", part, source, n_in)
-            return source, n_in
+                source = self._add(f"{path}.{i}", part, source, shape)
+                shape = self.units[source].shape_behind
+            return source
         if isinstance(unit, Residual):
-            end, n_out = self._add(f"{path}.0", unit.block, source, n_in)
-            return self._append(UnitSpec("sum", n_out, n_out, sources=(end, source)), None)
+            ends = [self._add(f"{path}.0", unit.block, source, shape), source]
+            return self._append_merge("sum", ends, behind)
         if isinstance(unit, Branches):
-            ends = [self._add(f"{path}.{i}", branch, source, n_in) for i, branch in enumerate(unit.units)]
-            n_out = sum(n for _, n in ends) if unit.merge == "concat" else ends[0][1]
-            return self._append(UnitSpec(unit.merge, n_out, n_out, sources=tuple(end for end, _ in ends)), None)
-        return self._append(self._leaf(path, unit, source, n_in), (path, unit))
+            ends = [self._add(f"{path}.{i}", branch, source, shape) for i, branch in enumerate(unit.units)]
+            return self._append_merge(unit.merge, ends, behind)
+        return self._append(self._leaf(path, unit, source, shape, prod(behind)), Placed(path, unit, shape, behind))
 
-    def _leaf(self, path: str, unit: Unit, source: int, n_in: int) -> UnitSpec:
+    def _append_merge(self, how: str, ends: Sequence[int], shape: Shape) -> int:
+        n = prod(shape)
+        return self._append(UnitSpec(how, n, n, sources=tuple(ends)), Placed("", None, shape, shape))
+
+    def _leaf(self, path: str, unit: Unit, source: int, shape: Shape, n_out: int) -> UnitSpec:
         assert unit.kind is not None
-        n_out = unit.outputs_for(n_in)
-        assert n_out is not None
         shapes = unit.parameter_shapes()
         if shapes:
             self.parameters.append(tuple(f"{path}.{name}" for name in shapes))
         return UnitSpec(
             unit.kind,
-            n_in,
+            prod(shape),
             n_out,
             unit.engine_options(),
             (source,),
             tuple(shapes.values()),
             tuple(unit.state.values()) if unit.state_shapes() else (),
             self._streams[id(unit)],
+            unit.geometry(shape) if isinstance(unit, ImageUnit) else (),
         )
 
-    def _append(self, spec: UnitSpec, unit: tuple[str, Unit] | None) -> tuple[int, int]:
+    def _append(self, spec: UnitSpec, placed: Placed) -> int:
         self.specs.append(spec)
-        self.units.append(unit)
-        return len(self.specs) - 1, spec.n_out
+        self.units.append(placed)
+        return len(self.specs) - 1
 
 
 def streams_of(units: Sequence[Unit]) -> dict[int, int]:

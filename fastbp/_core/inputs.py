@@ -19,6 +19,7 @@ from fastbp._core.graph import input_readers, walk
 from fastbp._validate import FloatArray
 from fastbp.losses import Loss, LossSum
 from fastbp.units import Embedding, Flatten, Unit
+from fastbp.units.base import Shape
 
 __all__ = ["Inputs"]
 
@@ -38,12 +39,22 @@ class Inputs:
         The network's dtype.
     n_in, n_out : int or None
         The widths of its input and output; None where a width is not known before a user's unit runs.
+    shape, shape_behind : tuple of int, optional
+        Of a sample and of its output, where they are images or sequences.
     """
 
     def __init__(
-        self, chain: Sequence[Unit], loss: Loss, dtype: np.dtype[Any], n_in: int | None, n_out: int | None
+        self,
+        chain: Sequence[Unit],
+        loss: Loss,
+        dtype: np.dtype[Any],
+        n_in: int | None,
+        n_out: int | None,
+        shape: Shape | None = None,
+        shape_behind: Shape | None = None,
     ) -> None:
-        self.dtype, self.n_in, self.n_out = dtype, n_in, n_out
+        self.dtype, self.n_in, self.n_out, self.shape = dtype, n_in, n_out, shape
+        self._gives_images = shape_behind is not None and len(shape_behind) > 1
         # The units that read x; and the losses of the package with their factors, None where Python computes the loss.
         self.readers = _checked_readers(chain)
         self.losses = losses.engine_parts(loss)
@@ -65,6 +76,8 @@ class Inputs:
         values = check.matrix(name, self._as_matrix(name, x), self.dtype, check.NETWORK)
         if self.n_in is not None and values.shape[1] != self.n_in:
             expected = f"(n, {self.n_in}): the network has {self.n_in} inputs"
+            if self.shape is not None:
+                expected = f"(n, {', '.join(map(str, self.shape))}), or rows (n, {self.n_in})"
             raise ValueError(f"{name} has shape {values.shape}, expected {expected}")
         for unit in self.readers:
             unit.check_input(name, values)
@@ -72,12 +85,27 @@ class Inputs:
 
     def _as_matrix(self, name: str, x: object) -> object:
         """Return the rows of what a `Flatten` reads, and indices for an `Embedding` in the network's dtype."""
+        if self.shape is not None:
+            return self._as_rows(name, check.plain(name, x))
         if not self.readers:
             return x
         x = check.plain(name, x)
         if isinstance(self.readers[0], Flatten) and x.ndim > 2:
             x = x.reshape(x.shape[0], prod(x.shape[1:]))
         return x.astype(self.dtype) if x.dtype.kind in "iu" and self.takes_indices else x
+
+    def _as_rows(self, name: str, x: NDArray[Any]) -> NDArray[Any]:
+        """Return the rows of images: a view, where their strides allow that."""
+        assert self.shape is not None
+        if x.ndim != 1 + len(self.shape) or x.ndim == 2:
+            return x
+        if x.shape[1:] != self.shape:
+            hint = ""
+            if x.shape[2:] + x.shape[1:2] == self.shape or (x.shape[-1], *x.shape[1:-1]) == self.shape:
+                hint = ", channels first: np.moveaxis(x, -1, 1) puts them there"
+            expected = f"(n, {', '.join(map(str, self.shape))}){hint}"
+            raise ValueError(f"{name} has shape {x.shape}, expected {expected}")
+        return x.reshape(len(x), prod(self.shape))
 
     @property
     def takes_indices(self) -> bool:
@@ -106,6 +134,8 @@ class Inputs:
     def checked_targets(self, t: object, rows: int, name: str = "t") -> NDArray[Any]:
         """Return targets for the engine's loss: int64 labels, or rows of the network's dtype."""
         assert self.losses is not None and self.n_out is not None
+        if self._gives_images and isinstance(t, np.ndarray) and t.ndim > 2:
+            t = t.reshape(len(t), prod(t.shape[1:]))
         for _, loss in self.losses:
             fitted = loss._fitted(self.n_out)
             values = check.targets(loss.rule.targets, t, rows, fitted.targets, self.dtype, name, fitted.ignored)
@@ -176,6 +206,24 @@ class Inputs:
             return []
         found = (loss._fitted(self.n_out or 0).shares(t, self.dtype) for _, loss in self.losses or ())
         return [shares for shares in found if shares is not None]
+
+
+def checked_shape(shape: object) -> Shape | None:
+    """Return the shape of a sample, or raise."""
+    if shape is None:
+        return None
+    if isinstance(shape, int) or not hasattr(shape, "__iter__"):
+        raise TypeError(f"input_shape must be a sequence of integers, such as (3, 32, 32), got {shape!r}")
+    made = tuple(check.integer(f"input_shape[{i}]", size) for i, size in enumerate(shape))
+    if not 1 <= len(made) <= 3:
+        raise ValueError(f"input_shape is {made}, expected (channels, height, width), (channels, width) or (n_in,)")
+    return made
+
+
+def like_input(values: FloatArray, x: object) -> FloatArray:
+    """Return rows in the shape that x was given in: a view."""
+    shape = np.shape(x)  # type: ignore[arg-type]
+    return values.reshape(*values.shape[:-1], *shape[1:]) if len(shape) > 2 else values
 
 
 def _checked_readers(chain: Sequence[Unit]) -> list[Unit]:

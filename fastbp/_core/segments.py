@@ -10,6 +10,7 @@ B. With a `Recorder`, the segments keep every unit's output and the gradient at 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -23,7 +24,7 @@ from fastbp._core.inputs import Inputs
 from fastbp._ops import RowLoss
 from fastbp._validate import FloatArray
 from fastbp.losses import Loss
-from fastbp.units.base import Unit
+from fastbp.units.base import Shape, Unit
 from fastbp.units.composites import Branches, Composite, Residual, merge, sum_of, unmerge
 
 __all__ = ["EngineSegment", "Recorder", "Segment", "cut", "run_backward", "run_forward"]
@@ -185,10 +186,11 @@ class PythonSegment(Segment):
 
     def __init__(self, net: Owner, item: Item, recorder: Recorder | None, source: int) -> None:
         self.net, self.path, self.unit, self.recorder = net, item.path, item.unit, recorder
-        self.shape: tuple[int, ...] | None = None
+        self.node = Node(item.path, item.unit, item.unit.kind, (source,), item.shape, item.shape_behind)
+        self.shape: Shape | None = None
         if recorder is not None:
             # The package's own are here too, where a user's unit before them has an unknown number of outputs.
-            self.number = recorder.add(Node(item.path, item.unit, item.unit.kind, (source,)))
+            self.number = recorder.add(self.node)
             recorder.in_python.add(self.number)
 
     def forward(self, x: FloatArray, training: bool) -> FloatArray:
@@ -196,7 +198,7 @@ class PythonSegment(Segment):
         self.unit._set_training(training)
         net = self.net
         self.unit.set_rng_position(net.seed, net._streams.get(id(self.unit), 0), net.steps, net._first_row)
-        y = self._checked("forward", self.unit.forward(x))
+        y = self._checked("forward", self.unit.forward(self.node.at_input(x)), self.node.shape_behind)
         if y.shape[0] != x.shape[0]:
             raise ValueError(f"{self} returned shape {y.shape} from forward for {x.shape[0]} rows")
         if self.recorder is not None:
@@ -206,7 +208,7 @@ class PythonSegment(Segment):
     def backward(self, dy: FloatArray, need_dx: bool) -> FloatArray | None:
         if self.recorder is not None:
             self.recorder.deltas[self.number] = dy.copy()
-        dx = self._checked("backward", self.unit.backward(dy))
+        dx = self._checked("backward", self.unit.backward(self.node.at_output(dy)), self.node.shape)
         if dx.shape != self.shape:
             raise ValueError(f"{self} returned shape {dx.shape} from backward, expected {self.shape}")
         return dx
@@ -215,8 +217,11 @@ class PythonSegment(Segment):
         mine = {f"{self.path}.{name}" for name in self.unit.parameters}
         self.trains = not frozen or not mine <= frozen
 
-    def _checked(self, method: str, y: Any) -> FloatArray:
-        return check.aligned(check.matrix(f"what {self} returned from {method}", y, self.net.dtype, check.NETWORK))
+    def _checked(self, method: str, y: Any, shape: Shape | None) -> FloatArray:
+        name = f"what {self} returned from {method}"
+        if shape is not None and len(shape) > 1 and np.shape(y)[1:] != shape:
+            raise ValueError(f"{name} has shape {np.shape(y)}, expected {('n', *shape)}: output_shape says so")
+        return check.aligned(check.matrix(name, rows_of(y), self.net.dtype, check.NETWORK))
 
     def __str__(self) -> str:
         return f"unit {self.path}, {self.unit!r},"
@@ -306,7 +311,7 @@ def cut(
 def _flattened_branch(part: Unit, whole: Item, i: int) -> list[Item]:
     """Return the units of one branch, with their places in the network."""
     prefix = f"{whole.path}.{i}"
-    items = flatten([part], whole.n_in)
+    items = flatten([part], whole.shape)
     # A branch stands alone: what `flatten` numbers 0, or 0.2, is number i of the whole.
     return [item._replace(path=prefix + item.path.removeprefix("0")) for item in items]
 
@@ -333,12 +338,34 @@ class Node(NamedTuple):
         The unit's, or the way to merge; None for a user's unit.
     sources
         The numbers of the nodes whose outputs it reads, or `INPUT`.
+    shape, shape_behind
+        Of a sample at its input and its output, if it is one that reads or gives images; otherwise None.
     """
 
     path: str
     unit: Unit | None
     kind: str | None
     sources: tuple[int, ...]
+    shape: Shape | None = None
+    shape_behind: Shape | None = None
+
+    def at_input(self, x: FloatArray) -> FloatArray:
+        """Return rows in the shape in which the unit itself reads them."""
+        return images(x, self.shape)
+
+    def at_output(self, y: FloatArray) -> FloatArray:
+        """Return rows in the shape in which the unit itself gives them."""
+        return images(y, self.shape_behind)
+
+
+def images(x: FloatArray, shape: Shape | None) -> FloatArray:
+    """Return a view of rows as images, or sequences, of this shape; rows of numbers stay as they are."""
+    return x if shape is None or len(shape) == 1 else x.reshape(len(x), *shape)
+
+
+def rows_of(x: Any) -> Any:
+    """Return a view of images as rows."""
+    return x.reshape(len(x), prod(x.shape[1:])) if isinstance(x, np.ndarray) and x.ndim > 2 else x
 
 
 class Recorder:
@@ -380,8 +407,7 @@ class Recorder:
         for spec, placed in zip(plan.specs, plan.units, strict=True):
             assert spec.sources is not None
             sources = tuple(source if s == INPUT else first + s for s in spec.sources)
-            path, unit = placed or ("", None)
-            self.add(Node(path, unit, spec.kind, sources))
+            self.add(Node(placed.path, placed.unit, spec.kind, sources, placed.shape, placed.shape_behind))
         return first
 
     def forward(self, x: FloatArray, training: bool) -> FloatArray:

@@ -116,12 +116,12 @@ class Samples:
         return np.sqrt(total)
 
     def _at(self, i: int) -> tuple[Any, FloatArray, FloatArray]:
-        node = self.recorder.nodes[i]
-        return node, self.recorder.outputs[node.sources[0]], self.recorder.deltas[i]
+        node, recorder = self.recorder.nodes[i], self.recorder
+        return node, node.at_input(recorder.outputs[node.sources[0]]), node.at_output(recorder.deltas[i])
 
 
 def _refuse_batches(recorder: Recorder, training: bool) -> None:
-    for path, unit, kind, _ in recorder.nodes:
+    for path, unit, kind, *_ in recorder.nodes:
         if training and kind == "batch_norm":
             raise ValueError(
                 f"unit {path}, {unit!r}, normalises by the batch in training, so that no sample has a gradient of its "

@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike
 from fastbp import _validate as check
 from fastbp._core.core import NetworkCore
 from fastbp._core.gradients import Gradients
-from fastbp._core.segments import Recorder
+from fastbp._core.inputs import like_input
+from fastbp._core.segments import Recorder, rows_of
 from fastbp._validate import FloatArray
 from fastbp.optim._state import linear_weights
 from fastbp.units.composites import MERGES, merge, unmerge
@@ -36,14 +37,14 @@ Named = Mapping[str, FloatArray]
 
 def input_gradient(net: NetworkCore, x: Any, t: ArrayLike, sample_weight: ArrayLike | None) -> FloatArray:
     """As `Network.input_gradient`."""
-    x = net._inputs.checked_x(x)
+    given, x = x, net._inputs.checked_x(x)
     with net._lock, net._evaluating():
         recorder = net._recorder()
         y = recorder.forward(x, False)
         _, dy = loss_and_gradient(net, y, t, sample_weight)
         dx = recorder.backward(dy, need_dx=True)
         assert dx is not None
-        return dx.copy()
+        return like_input(dx.copy(), given)
 
 
 def loss_and_gradient(
@@ -56,7 +57,7 @@ def loss_and_gradient(
 
 def jacobian(net: NetworkCore, x: Any) -> FloatArray:
     """As `Network.jacobian`."""
-    x = net._inputs.checked_x(x)
+    given, x = x, net._inputs.checked_x(x)
     with net._lock, net._evaluating():
         recorder = net._recorder()
         y = recorder.forward(x, False)
@@ -66,7 +67,7 @@ def jacobian(net: NetworkCore, x: Any) -> FloatArray:
             dy[:, k] = 1
             made[:, k] = recorder.backward(dy, need_dx=True)
             dy[:, k] = 0
-        return made
+        return like_input(made, given)
 
 
 # ---- products --------------------------------------------------------------------------------------------------------
@@ -144,12 +145,13 @@ class CurvaturePoint:
 
     def _rule_of(self, i: int) -> TangentRule:
         recorder = self.recorder
-        path, unit, kind, sources = recorder.nodes[i]
+        node = recorder.nodes[i]
+        path, unit, kind, sources = node[:4]
         assert unit is not None
         rule: type[TangentRule] | None = PythonTangent if kind is None else unit.tangent_rule
         assert rule is not None
-        x, y, dy = recorder.outputs[sources[0]], recorder.outputs[i], recorder.deltas[i]
-        return rule(unit, path, x, y, dy, recorder.parameters_of(i))
+        x, y, dy = node.at_input(recorder.outputs[sources[0]]), recorder.outputs[i], recorder.deltas[i]
+        return rule(unit, path, x, node.at_output(y), node.at_output(dy), recorder.parameters_of(i))
 
     @property
     def gradient(self) -> Gradients:
@@ -219,7 +221,9 @@ class CurvaturePoint:
         nodes, moved = self.recorder.nodes, dict[int, FloatArray]()
         for i in self._moving:
             if i in self._rules:
-                moved[i] = self._rules[i].forward(moved.get(nodes[i].sources[0]), self.recorder.part_of(dots, i))
+                x_dot = moved.get(nodes[i].sources[0])
+                x_dot = None if x_dot is None else nodes[i].at_input(x_dot)
+                moved[i] = rows_of(self._rules[i].forward(x_dot, self.recorder.part_of(dots, i)))
                 continue
             inputs = [self._moved(moved, source) for source in nodes[i].sources]
             moved[i] = merge(_how(nodes[i].kind), inputs)
@@ -237,11 +241,12 @@ class CurvaturePoint:
             sources = nodes[i].sources
             if i in self._rules:
                 x_dot = None if moved is None else moved.get(sources[0])
+                x_dot = None if x_dot is None else nodes[i].at_input(x_dot)
                 its_dots = None if dots is None else self.recorder.part_of(dots, i)
                 its_into = self.recorder.part_of(into, i)
-                parts = [
-                    self._rules[i].backward(deltas.pop(i), x_dot, its_dots, its_into, sources[0] in self._moving_set)
-                ]
+                dy = nodes[i].at_output(deltas.pop(i))
+                dx = self._rules[i].backward(dy, x_dot, its_dots, its_into, sources[0] in self._moving_set)
+                parts = [rows_of(dx)]
             else:
                 widths = [self.recorder.outputs[source].shape[1] for source in sources]
                 parts = list(unmerge(_how(nodes[i].kind), deltas.pop(i), widths))

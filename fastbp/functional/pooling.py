@@ -8,6 +8,7 @@ B. A backward function takes what the forward one took, and finds each maximum o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from numpy.typing import ArrayLike
@@ -66,14 +67,19 @@ def _checked_pooling(dims: int, x: FloatArray, size: object, stride: object, pad
     windows = per_axis("size", size, dims)
     sizes, channels = (x.shape[1:-1], x.shape[-1]) if last else (x.shape[2:], x.shape[1])
     axes = window_axes(sizes, windows, windows if stride is None else stride, padding, 1, f"size is {size}")
-    for axis, name in zip(axes, AXES[dims], strict=True):
+    check_padding(axes)
+    places = [axis.outputs(size) for axis, size in zip(axes, sizes, strict=True)]
+    return _Pooling(axes, last, (len(x), *places, channels) if last else (len(x), channels, *places))
+
+
+def check_padding(axes: Sequence[Axis]) -> None:
+    """Raise where a window could hold nothing but padding."""
+    for axis, name in zip(axes, AXES[len(axes)], strict=True):
         if max(axis.before, axis.after) >= axis.window:
             raise ValueError(
                 f"padding is {axis.before} + {axis.after} in {name}, expected less than the window's {axis.window}: "
                 "a window of padding alone has no maximum and no mean"
             )
-    places = [axis.outputs(size) for axis, size in zip(axes, sizes, strict=True)]
-    return _Pooling(axes, last, (len(x), *places, channels) if last else (len(x), channels, *places))
 
 
 def _max_pool(dims: int, x: Any, size: object, stride: object, padding: object, layout: str, out: Any) -> FloatArray:

@@ -77,6 +77,9 @@ class Network(NetworkCore):
     loss : str or Loss
         The name of a loss, with its defaults: "softmax_nll", "sigmoid_nll", "mse", "huber", ...; or a `Loss`, such as
         ``fastbp.Huber(delta=2.0)`` or your own.
+    input_shape : sequence of int, optional
+        Of a sample: (channels, height, width) of images, (channels, width) of sequences. Units that read images need
+        it; x then has shape (n, channels, height, width), or (n, numbers) in that order.
     dtype : {"float32", "float64"}
         Of parameters, inputs and gradients.
     seed : int, optional
@@ -100,7 +103,7 @@ class Network(NetworkCore):
         The same views, of the linear units in their order.
     gradients : Gradients
         What the last `value_and_grad` or `backward` computed; a training step in one engine does not keep its own.
-    units, loss, dtype, seed, classes, metadata, n_parameters
+    units, loss, input_shape, dtype, seed, classes, metadata, n_parameters
         As given, and how many parameters there are.
 
     Raises
@@ -137,6 +140,7 @@ class Network(NetworkCore):
         self,
         *chain: Unit,
         loss: str | Loss,
+        input_shape: Sequence[int] | None = None,
         dtype: DTypeLike = "float32",
         seed: int | None = None,
         l1: float = 0.0,
@@ -144,7 +148,17 @@ class Network(NetworkCore):
         classes: ArrayLike | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(*chain, loss=loss, dtype=dtype, seed=seed, l1=l1, l2=l2, classes=classes, metadata=metadata)
+        super().__init__(
+            *chain,
+            loss=loss,
+            input_shape=input_shape,
+            dtype=dtype,
+            seed=seed,
+            l1=l1,
+            l2=l2,
+            classes=classes,
+            metadata=metadata,
+        )
         _warn_of_link(chain[-1], self.loss)  # a copy, or what a file holds, comes without: it would be said twice
 
     # ---- at the input

@@ -10,6 +10,7 @@ from fastbp import _validate as check
 from fastbp._core.graph import children
 from fastbp._frozen import Record
 from fastbp.units import Branches, Linear, Sequential, Unit
+from fastbp.units.base import Shape
 from fastbp.units.elementwise import ActivationUnit
 
 __all__ = ["Row", "Summary"]
@@ -17,8 +18,6 @@ __all__ = ["Row", "Summary"]
 HEADINGS = ("", "unit", "output", "parameters", "multiply-adds a row", "memory")
 TO_THE_RIGHT = (False, False, False, True, True, True)
 LONGEST = 48  # letters of a unit
-
-Widths = tuple[int | None, int | None]
 
 
 class Row(Record):
@@ -30,8 +29,10 @@ class Row(Record):
         Its number; for a unit inside another one both numbers: ``"2.0"``.
     unit : str
         As it shows itself.
+    shape, shape_behind : tuple of int or None
+        Of a sample at the unit's input and output; None where that is unknown before the unit runs.
     inputs, outputs : int or None
-        How many a sample has; None where that is unknown before the unit runs.
+        How many numbers that are.
     parameters, n_bytes : int
         With those of the units inside.
     multiply_adds : int
@@ -40,11 +41,21 @@ class Row(Record):
 
     position: str
     unit: str
-    inputs: int | None
-    outputs: int | None
+    shape: Shape | None
+    shape_behind: Shape | None
     parameters: int
     multiply_adds: int
     n_bytes: int
+
+    @property
+    def inputs(self) -> int | None:
+        """How many numbers the unit reads of a sample."""
+        return None if self.shape is None else prod(self.shape)
+
+    @property
+    def outputs(self) -> int | None:
+        """How many numbers it gives."""
+        return None if self.shape_behind is None else prod(self.shape_behind)
 
 
 class Summary:
@@ -104,17 +115,17 @@ class Summary:
     def __init__(self, net: Any, batch_size: int | None = None) -> None:
         self.batch_size = None if batch_size is None else check.integer("batch_size", batch_size)
         itemsize = net.dtype.itemsize
-        self.rows = tuple(_rows(net.units, "", _first_width(net), itemsize))
+        self.rows = tuple(_rows(net.units, "", _first_shape(net), itemsize))
         top = [row for row in self.rows if "." not in row.position]
         self.parameters = sum(row.parameters for row in top)
         self.multiply_adds = sum(row.multiply_adds for row in top)
-        self.gradient_multiply_adds = 2 * self.multiply_adds + _of_inputs(net.units, False)[0]
+        self.gradient_multiply_adds = 2 * self.multiply_adds + _of_inputs(net.units, iter(self.rows), False)[0]
         self.parameter_bytes = self.gradient_bytes = self.parameters * itemsize
         values = None if self.batch_size is None else _values_a_row(net.units, self.rows)
         # Beside the values, a loss and a label for each row.
         a_row = None if values is None else values * itemsize + 16
         self.activation_bytes = None if a_row is None or not self.batch_size else self.batch_size * a_row
-        self._output = top[-1].outputs
+        self._output = top[-1].shape_behind
         self._foot = f"{net.dtype}, loss {net.loss!r}"
 
     def __str__(self) -> str:
@@ -136,7 +147,7 @@ class Summary:
         for row in self.rows:
             unit = f"{'  ' * row.position.count('.')}{row.unit}"
             numbers = f"{row.parameters:,}", f"{row.multiply_adds:,}", _bytes(row.n_bytes)
-            yield row.position, unit, _shape(row.outputs), *numbers
+            yield row.position, unit, _shape(row.shape_behind), *numbers
         totals = f"{self.parameters:,}", f"{self.multiply_adds:,}", _bytes(self.parameter_bytes)
         yield "", "all", _shape(self._output), *totals
 
@@ -152,22 +163,27 @@ class Summary:
 # ---- the walk --------------------------------------------------------------------------------------------------------
 
 
-def _first_width(net: Any) -> int | None:
-    width: int | None = net.n_in
-    return width
+def _first_shape(net: Any) -> Shape | None:
+    shape: Shape | None = net._items[0].shape
+    return shape
 
 
-def _rows(units: Sequence[Unit], start: str, width: int | None, itemsize: int, fan_out: bool = False) -> Iterator[Row]:
+def _rows(
+    units: Sequence[Unit], start: str, shape: Shape | None, itemsize: int, fan_out: bool = False
+) -> Iterator[Row]:
     """Return the row of each unit, and after it those of the units inside. With fan_out all have the same input."""
     for i, unit in enumerate(units):
-        inputs = unit.n_in if isinstance(unit, Linear) else width
-        outputs, inner = unit.outputs_for(inputs), children(unit)
+        before: Shape | None = (unit.n_in,) if isinstance(unit, Linear) else shape
+        behind, inner = unit.output_shape(before), children(unit)
         parameters = _parameters(unit)
+        within = list(_rows(inner, f"{start}{i}.", before, itemsize, _fans_out(unit)))
+        # What is inside of what is inside is counted there already.
+        direct = [row for row in within if row.position.count(".") == f"{start}{i}.".count(".")]
+        multiply_adds = unit._multiply_adds(before) + sum(row.multiply_adds for row in direct)
         name = type(unit).__name__ if inner else repr(unit)
-        position = f"{start}{i}"
-        yield Row(position, _short(name), inputs, outputs, parameters, _multiply_adds(unit), parameters * itemsize)
-        yield from _rows(inner, f"{position}.", inputs, itemsize, _fans_out(unit))
-        width = width if fan_out else outputs
+        yield Row(f"{start}{i}", _short(name), before, behind, parameters, multiply_adds, parameters * itemsize)
+        yield from within
+        shape = shape if fan_out else behind
 
 
 def _fans_out(unit: Unit) -> bool:
@@ -180,20 +196,17 @@ def _parameters(unit: Unit) -> int:
     return max(own, sum(map(_parameters, children(unit))))
 
 
-def _multiply_adds(unit: Unit) -> int:
-    return unit.multiply_adds() + sum(map(_multiply_adds, children(unit)))
-
-
-def _of_inputs(units: Sequence[Unit], needed: bool, fan_out: bool = False) -> tuple[int, bool]:
+def _of_inputs(units: Sequence[Unit], rows: Iterator[Row], needed: bool, fan_out: bool = False) -> tuple[int, bool]:
     """Count the multiply-adds of the gradients at the units' inputs; is one needed after them?
 
-    Below the first unit with parameters it is not needed.
+    Below the first unit with parameters it is not needed. `rows` are those of the units, and of the units inside.
     """
     total, after = 0, needed
     for unit in units:
         asked = needed if fan_out else after
-        inner, inner_asked = _of_inputs(children(unit), asked, _fans_out(unit))
-        total += inner + (unit.multiply_adds() if asked else 0)
+        own = unit._multiply_adds(next(rows).shape)
+        inner, inner_asked = _of_inputs(children(unit), rows, asked, _fans_out(unit))
+        total += inner + (own if asked else 0)
         after = after or inner_asked or _parameters(unit) > 0
     return total, after
 
@@ -239,8 +252,8 @@ def _short(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
-def _shape(width: int | None) -> str:
-    return f"(n, {'?' if width is None else width})"
+def _shape(shape: Shape | None) -> str:
+    return f"(n, {'?' if shape is None else ', '.join(map(str, shape))})"
 
 
 def _bytes(n: int) -> str:

@@ -18,20 +18,38 @@ from fastbp.units.dense import Linear
 from fastbp.units.distributions import LogSoftmax, Softmax
 from fastbp.units.dropout import Dropout
 from fastbp.units.embedding import Embedding
+from fastbp.units.images import (
+    AvgPool1d,
+    AvgPool2d,
+    Conv1d,
+    Conv2d,
+    GlobalAvgPool1d,
+    GlobalAvgPool2d,
+    MaxPool1d,
+    MaxPool2d,
+)
 from fastbp.units.made import *  # noqa: F403
 from fastbp.units.norms import BatchNorm, LayerNorm, RMSNorm
 from fastbp.units.prelu import PReLU
 from fastbp.units.shapes import Flatten
 
 __all__ = [
+    "AvgPool1d",
+    "AvgPool2d",
     "BatchNorm",
     "Branches",
+    "Conv1d",
+    "Conv2d",
     "Dropout",
     "Embedding",
     "Flatten",
+    "GlobalAvgPool1d",
+    "GlobalAvgPool2d",
     "LayerNorm",
     "Linear",
     "LogSoftmax",
+    "MaxPool1d",
+    "MaxPool2d",
     "PReLU",
     "RMSNorm",
     "Residual",

@@ -16,6 +16,8 @@ from fastbp._assign import ArrayDict, SetOnce, refuse
 from fastbp._validate import FloatArray
 from fastbp.random import Philox, stream_number
 
+Shape = tuple[int, ...]  # of one sample: (n,) of a row, (channels, height, width) of an image
+
 ARRAYS = ("parameters", "gradients", "state")  # of a unit, by name: kept, and written into
 
 
@@ -81,6 +83,7 @@ class Unit(SetOnce):
     seed: int | None = None
     training: bool = True
     _bound: bool = False
+    _takes_images: ClassVar[bool] = True  # and sequences: as the numbers that they are
     _constants: ClassVar[tuple[str, ...]] = ("kind", "rule", "tangent_rule")
     _of_the_whole: ClassVar[tuple[str, ...]] = ("dtype", "seed", "training")  # that a unit is a part of
     _cures: ClassVar[dict[str, str]] = {
@@ -139,6 +142,36 @@ class Unit(SetOnce):
             The unit does not take so many inputs.
         """
         return None
+
+    def output_shape(self, shape: Shape | None) -> Shape | None:
+        """Return the shape of a sample's output; None where it is not known before the unit runs.
+
+        A unit of your own that reads or gives images defines it, in a network with an ``input_shape``. Otherwise it
+        follows from `outputs_for`: as many outputs as inputs have the inputs' shape, others are a row.
+
+        Parameters
+        ----------
+        shape : tuple of int or None
+            Of a sample at the unit's input: (n_in,), or (channels, height, width) of an image. None where it is not
+            known.
+
+        Returns
+        -------
+        tuple of int or None
+            Of a sample at its output.
+
+        Raises
+        ------
+        ValueError
+            The unit does not take such samples.
+        """
+        if shape is not None and len(shape) > 1 and not self._takes_images:
+            raise ValueError(f"takes rows, but gets images of shape {shape}: put a fastbp.Flatten() before it")
+        n_in = None if shape is None else math.prod(shape)
+        n_out = self.outputs_for(n_in)
+        if n_out is None:
+            return None
+        return shape if shape is not None and n_out == n_in else (n_out,)
 
     def check_input(self, name: str, x: FloatArray) -> None:
         """Raise where the unit cannot take these values; called where it reads a network's input.
@@ -431,6 +464,10 @@ class Unit(SetOnce):
             0 where the unit has no matrix product.
         """
         return 0
+
+    def _multiply_adds(self, shape: Shape | None) -> int:
+        """Return those of a sample of this shape."""
+        return self.multiply_adds()
 
     # ---- settings as data, copies
 

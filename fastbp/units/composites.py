@@ -12,8 +12,9 @@ from fastbp import initializers
 from fastbp._assign import ArrayDict
 from fastbp._validate import FloatArray
 from fastbp.random import Philox
-from fastbp.units.base import Unit
+from fastbp.units.base import Shape, Unit
 from fastbp.units.dense import Linear
+from fastbp.units.images import Conv1d, Conv2d
 
 __all__ = ["Branches", "Residual", "Sequential"]
 
@@ -49,8 +50,9 @@ def bind_all(units: Sequence[Unit], parameters: Mapping[str, Any], gradients: Ma
 
 def initialize_unit(unit: Unit, following: Unit | None, rng: Philox, parameters: dict[str, Any]) -> None:
     """Fill the float64 parameters of a unit; what follows it decides how a linear unit's weights begin."""
-    if type(unit) is Linear and unit.init is None:
-        parameters["bias"][...] = 0.0
+    if type(unit) in (Linear, Conv1d, Conv2d) and unit.init is None:  # type: ignore[attr-defined]
+        if "bias" in parameters:
+            parameters["bias"][...] = 0.0
         initializers.fill(initializers.default_for(following.kind if following else None), rng, parameters["weight"])
     else:
         unit.initialize(rng, parameters)
@@ -235,6 +237,15 @@ class Sequential(Composite):
                 raise ValueError(f"has unit {i}, {unit!r}, which {error}") from None
         return n_in
 
+    def output_shape(self, shape: Shape | None) -> Shape | None:
+        """Return the shape of the last unit's output."""
+        for i, unit in enumerate(self.units):
+            try:
+                shape = unit.output_shape(shape)
+            except ValueError as error:
+                raise ValueError(f"has unit {i}, {unit!r}, which {error}") from None
+        return shape
+
     def forward(self, x: FloatArray) -> FloatArray:
         """Return the output of the last unit."""
         self._begin()
@@ -294,6 +305,13 @@ class Residual(Composite):
         if n_in is not None and made is not None and made != n_in:
             raise ValueError(f"adds its {n_in} inputs to the {made} outputs of its block: they must be as many")
         return made if n_in is None else n_in
+
+    def output_shape(self, shape: Shape | None) -> Shape | None:
+        """Return the shape of a sample: its output's is its input's."""
+        made = self.block.output_shape(shape)
+        if shape is not None and made is not None and made != shape:
+            raise ValueError(f"adds its inputs of shape {shape} to the outputs of its block of shape {made}")
+        return made if shape is None else shape
 
     def forward(self, x: FloatArray) -> FloatArray:
         """Return x + f(x), a fresh array."""
@@ -360,6 +378,23 @@ class Branches(Composite):
         if len(set(known)) > 1:
             raise ValueError(f"has branches of {made} outputs: for {self.merge!r} they must be as many")
         return known[0] if len(known) == len(made) else None
+
+    def output_shape(self, shape: Shape | None) -> Shape | None:
+        """Return the shape of one branch's output; for "concat" the branches' channels, or columns, add up."""
+        made = []
+        for i, unit in enumerate(self.units):
+            try:
+                made.append(unit.output_shape(shape))
+            except ValueError as error:
+                raise ValueError(f"has branch {i}, {unit!r}, which {error}") from None
+        known = [its for its in made if its is not None]
+        apart = {its[1:] for its in known} if self.merge == "concat" else set(known)
+        if len(apart) > 1:
+            alike = "but for their channels" if self.merge == "concat" else "as a whole"
+            raise ValueError(f"has branches that give shapes {made}: for {self.merge!r} they must be equal, {alike}")
+        if len(known) < len(made):
+            return None
+        return (sum(its[0] for its in known), *known[0][1:]) if self.merge == "concat" else known[0]
 
     def forward(self, x: FloatArray) -> FloatArray:
         """Return the merged outputs, a fresh array."""

@@ -119,6 +119,7 @@ class Linear(Unit):
 
     tangent_rule: ClassVar[type | None] = LinearTangent
     kind: ClassVar[str | None] = "linear"
+    _takes_images: ClassVar[bool] = False
     weight, bias = Parameter(), Parameter()
 
     def __init__(

@@ -68,6 +68,7 @@ class Softmax(Unit):
 
     tangent_rule: ClassVar[type | None] = SoftmaxTangent
     kind: ClassVar[str | None] = "softmax"
+    _takes_images: ClassVar[bool] = False
 
     def outputs_for(self, n_in: int | None) -> int | None:
         """Return the number of outputs: as many as inputs."""
@@ -115,6 +116,7 @@ class LogSoftmax(Unit):
 
     tangent_rule: ClassVar[type | None] = LogSoftmaxTangent
     kind: ClassVar[str | None] = "log_softmax"
+    _takes_images: ClassVar[bool] = False
 
     def outputs_for(self, n_in: int | None) -> int | None:
         """Return the number of outputs: as many as inputs."""

@@ -99,6 +99,7 @@ class Embedding(Unit):
 
     tangent_rule: ClassVar[type | None] = EmbeddingTangent
     kind: ClassVar[str | None] = "embedding"
+    _takes_images: ClassVar[bool] = False
     table = Parameter()
 
     def __init__(

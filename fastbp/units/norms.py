@@ -70,6 +70,7 @@ class BatchNormTangent(TangentRule):
 class _Norm(Unit):
     """What the norms share: n columns, a scale that begins at 1, and a shift that begins at 0."""
 
+    _takes_images: ClassVar[bool] = False
     _names: ClassVar[tuple[str, ...]] = ("scale", "shift")
     scale, shift = Parameter(), Parameter()
     n: int

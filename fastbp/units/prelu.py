@@ -87,6 +87,7 @@ class PReLU(Unit):
 
     tangent_rule: ClassVar[type | None] = PReLUTangent
     kind: ClassVar[str | None] = "prelu"
+    _takes_images: ClassVar[bool] = False
     slope = Parameter()
 
     def __init__(self, n: int = 1, init: float = 0.25, *, dtype: DTypeLike | None = None) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastbp import _validate as check
 from fastbp._validate import FloatArray
-from fastbp.units.base import Unit
+from fastbp.units.base import Shape, Unit
 from fastbp.units.tangents import SameTangent
 
 
@@ -27,7 +27,8 @@ class Flatten(Unit):
 
     Notes
     -----
-    What is given back is a view of what came, where its strides allow that. A network's rows are flat already.
+    What is given back is a view of what came, where its strides allow that. In a network images
+    are rows of numbers anyhow: there it costs nothing.
 
     References
     ----------
@@ -49,6 +50,10 @@ class Flatten(Unit):
     def outputs_for(self, n_in: int | None) -> int | None:
         """Return the number of outputs: as many as inputs."""
         return n_in
+
+    def output_shape(self, shape: Shape | None) -> Shape | None:
+        """Return (n,): a row of all numbers."""
+        return None if shape is None else (prod(shape),)
 
     def forward(self, x: FloatArray) -> FloatArray:
         """Return x as a matrix with the same rows."""

@@ -48,6 +48,8 @@ cdef void blocks_finish(Graph* graph) noexcept:
         graph.packed_bytes += unit.ops.packed_bytes(graph, i)
         graph.own_bytes += unit.ops.own_bytes(graph, i)
     graph.row_blocked = graph.n_pairs > 0 and graph.weights_bytes <= WEIGHTS_BYTES and not graph.over_columns
+    for i in range(graph.n_units):
+        graph.row_blocked = graph.row_blocked and graph.units[i].ops.forward_rows != NULL
 
 cdef Py_ssize_t bytes_of_worker(const Graph* graph) noexcept nogil:
     """What it packs, and a strip of a gradient."""
@@ -55,7 +57,7 @@ cdef Py_ssize_t bytes_of_worker(const Graph* graph) noexcept nogil:
     cdef int i
     for i in range(graph.n_units):
         strip = max(strip, graph.units[i].ops.strip_bytes(graph, i))
-        if reads_x(graph, i):
+        if reads_x(graph, i) and not graph.needs_array:
             strip = max(strip, graph.sparse_linear.strip_bytes(graph, i))
     return padded(graph.own_bytes + strip)
 

@@ -20,9 +20,9 @@ from libc.string cimport memcpy
 from fastbp._engine.batch cimport Data, has_mean, set_means, total_weight
 from fastbp._engine.blocks cimport blocks_finish, blocks_scratch
 from fastbp._engine.graph cimport (
-    ACTIVATION, INPUT, LINEAR, MAX_LOSS_PARTS, MERGE, MERGE_CONCAT, MERGE_MEAN, MERGE_SUM, TABLE, Batch, Buffers, Graph, LossPart, Pass,
-    Unit, buffers_free, buffers_lay_out, buffers_make, clear_frozen, cost_of_batch, find_wanted, grad_at_output, graph_finish,
-    pass_init, wants,
+    ACTIVATION, CONVOLUTION, INPUT, LINEAR, MAX_LOSS_PARTS, MERGE, MERGE_CONCAT, MERGE_MEAN, MERGE_SUM, POOLING, TABLE, Batch, Buffers, Graph,
+    Images, LossPart, Pass, Unit, buffers_free, buffers_lay_out, buffers_make, clear_frozen, cost_of_batch, find_wanted, grad_at_output,
+    graph_finish, pass_init, wants,
 )
 from fastbp._engine.kinds cimport kinds_assign
 from fastbp._engine.parameters cimport Table, Update, checked_read
@@ -32,7 +32,8 @@ from fastbp._engine.predict cimport (
     workspace_lay_out, workspace_needs,
 )
 from fastbp._engine.steps cimport Epoch, forward_only, gradient, loss_only, run_epoch, step
-from fastbp._kernels.table cimport ANY_VALUES, MAX_OPTIONS, MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS
+from fastbp._kernels.table cimport ANY_VALUES, AVERAGE_POOL, MAX_OPTIONS, MAX_POOL, MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS
+from fastbp._ops.convolution cimport Axis
 from fastbp._ops.csr cimport SparseRows, transposed_bytes
 from fastbp._ops.loss cimport RowLoss, is_label
 from fastbp._ops.plain cimport is_plain, is_plain_matrix
@@ -50,10 +51,15 @@ from fastbp._runtime.dispatch import unit_names  # no-cython-lint: beside what i
 cnp.import_array()
 
 # What an entry of `units` leaves out: it has no default for kind, n_in and n_out.
-DEFAULTS = (None, None, None, (), None, (), (), 0)
+DEFAULTS = (None, None, None, (), None, (), (), 0, ())
 UNITS = frozenset(unit_names())
 MERGES = {"sum": MERGE_SUM, "mean": MERGE_MEAN, "concat": MERGE_CONCAT}
+POOLS = {"max_pool": MAX_POOL, "avg_pool": AVERAGE_POOL}
 
+
+cdef int take_axis(Axis* axis, Py_ssize_t* after, numbers) except -1:
+    axis.size, axis.outputs, axis.window, axis.stride, axis.dilation, axis.before, after[0] = numbers
+    return 0
 
 cdef char* start_of(cnp.ndarray block) noexcept:
     return <char*> padded(<Py_ssize_t> cnp.PyArray_BYTES(block)) if block is not None else NULL
@@ -100,7 +106,7 @@ cdef class Engine(CallLock):
     ----------
     itemsize : 4 or 8
         float32 or float64.
-    units : sequence of (kind, n_in, n_out, options, sources, shapes, state, stream)
+    units : sequence of (kind, n_in, n_out, options, sources, shapes, state, stream, geometry)
         As `fastbp._core.graph.UnitSpec` describes them; what is left out has its default.
     loss : str, RowLoss, or sequence of (weight, RowLoss), optional
         A loss of the table, by name without options; or a weighted sum of some that take the same targets.
@@ -225,12 +231,16 @@ cdef class Engine(CallLock):
     cdef int take_unit(self, int i, tuple spec) except -1:
         cdef Unit* unit = &self.graph.units[i]
         cdef int k
-        kind, unit.n_in, unit.n_out, options, sources, shapes, state, unit.stream = spec
+        kind, unit.n_in, unit.n_out, options, sources, shapes, state, unit.stream, geometry = spec
         unit.pair = -1
         if kind == "linear":
             unit.kind = LINEAR
         elif kind in MERGES:
             unit.kind, unit.merge = MERGE, MERGES[kind]
+        elif kind == "convolution":
+            unit.kind = CONVOLUTION
+        elif kind in POOLS:
+            unit.kind, unit.sweep = POOLING, POOLS[kind]
         elif kind in UNITS:
             unit.kind, unit.table = TABLE, find_unit(self.graph.kernels, kind)
         else:
@@ -239,6 +249,8 @@ cdef class Engine(CallLock):
             raise ValueError(f"{kind} has {len(options)} options and {len(shapes)} parameters: more than there is room for")
         for k in range(len(options)):
             unit.options[k] = options[k]
+        if geometry:
+            self.take_geometry(unit, kind, geometry)
         self.take_sources(i, (i - 1,) if sources is None else tuple(sources))
         if unit.kind == LINEAR or len(shapes):
             unit.pair = self.graph.n_pairs
@@ -251,6 +263,18 @@ cdef class Engine(CallLock):
                          cnp.NPY_FLOAT if self.graph.kernels.itemsize == sizeof(float) else cnp.NPY_DOUBLE, True)
             self.state_arrays.append(array)
             unit.state[k] = cnp.PyArray_DATA(<cnp.ndarray> array)
+        return 0
+
+    cdef int take_geometry(self, Unit* unit, str kind, geometry) except -1:
+        """The images of a sample, before and behind the unit."""
+        cdef Images* images = &unit.images
+        images.channels, images.outputs, images.groups, images.counts_padding, rows, columns = geometry
+        take_axis(&images.rows, &images.after_row, rows)
+        take_axis(&images.columns, &images.after_column, columns)
+        before = images.channels * images.rows.size * images.columns.size
+        behind = images.outputs * images.rows.outputs * images.columns.outputs
+        if before != unit.n_in or behind != unit.n_out:
+            raise ValueError(f"{kind} has {unit.n_in} inputs and {unit.n_out} outputs, but images of {before} and {behind}")
         return 0
 
     cdef int take_sources(self, int i, tuple sources) except -1:
@@ -416,7 +440,7 @@ cdef class Engine(CallLock):
             raise ValueError(f"x has shape {x.shape}, expected (n, {self.n_in})")
         if x.itemsize != self.graph.kernels.itemsize:
             raise TypeError(f"the elements of x have {x.itemsize} bytes, the engine's {self.graph.kernels.itemsize}")
-        if self.graph.copies_x:
+        if self.graph.needs_array:
             raise TypeError("x is sparse, which only linear units can read, but another one reads the input: give x as an array")
         batch.rows, batch.sparse, batch.entries = x.x.n_rows, &x.x, x.x.entries
         return 0

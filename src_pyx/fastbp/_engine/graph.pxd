@@ -12,6 +12,7 @@ from libc.stdint cimport int64_t, uint64_t
 from fastbp._kernels.table cimport (
     MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS, Activation, Kernels, Loss, LossOptions, UnitKind,
 )
+from fastbp._ops.convolution cimport Axis
 from fastbp._ops.csr cimport SparseX, TransposedX
 from fastbp._ops.update cimport Rule
 from fastbp._runtime.team cimport Session
@@ -22,6 +23,8 @@ cdef enum:
     ACTIVATION = 1
     TABLE = 2               # of the kernels' table of units
     MERGE = 3
+    CONVOLUTION = 4
+    POOLING = 5
     # ways to merge
     MERGE_SUM = 0
     MERGE_MEAN = 1
@@ -34,15 +37,25 @@ cdef enum:
 
 # --- the graph
 
+cdef struct Images:
+    # What a unit reads and gives for each sample: images in the order channels, rows, columns
+    Py_ssize_t channels, outputs    # channels of its input and of its output
+    Py_ssize_t groups               # of a convolution
+    Axis rows, columns
+    Py_ssize_t after_row, after_column  # padding below and on the right, which a mean may count
+    bint counts_padding
+
 cdef struct Unit:
     int kind
     const UnitOps* ops
     int merge
+    int sweep               # of a pooling: MAX_POOL or AVERAGE_POOL
     int n_sources
     int* sources            # the units whose outputs it reads, each with a smaller number, or INPUT; one, unless it merges
     Py_ssize_t n_in, n_out
     const Activation* rule  # of an activation
     const UnitKind* table   # of a unit of the table
+    Images images           # of a unit that reads images
     double options[MAX_UNIT_OPTIONS]
     void* state[MAX_UNIT_PARAMETERS]
     uint64_t stream         # of its random numbers
@@ -85,6 +98,7 @@ cdef struct Graph:
     double cost_of_input            # ... of the linear units that read the input, which a sparse one does not have
     Py_ssize_t sparse_outputs       # of those units together
     bint copies_x                   # some unit needs the input as dense rows
+    bint needs_array                # some unit that reads the input cannot read a sparse one
     bint adds                       # some gradient is a sum over branches
     bint over_columns               # some unit needs all rows of a column at once
     int n_slots
@@ -175,6 +189,7 @@ cdef struct Pass:
 ctypedef struct UnitOps:
     # What a kind of unit does. "Rows": one worker, some rows. The others: all rows, all threads; True when a signal interrupted them.
     double (*cost)(const Graph* graph, int i) noexcept nogil    # microseconds of one thread for a row, forward and backward
+    # NULL, both: its graph is not row-blocked.
     void (*forward_rows)(const Pass* p, int i, Py_ssize_t first, Py_ssize_t rows, int worker) noexcept nogil
     void (*backward_rows)(const Pass* p, int i, Py_ssize_t first, Py_ssize_t rows, int worker) noexcept nogil
     bint (*forward)(Pass* p, Session* session, int i) noexcept nogil

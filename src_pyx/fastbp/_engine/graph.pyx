@@ -93,10 +93,15 @@ cdef void count_reads(Graph* graph, int i) noexcept:
             graph.units[source].last_reader = i
             continue
         graph.last_reader = i
-        graph.copies_x = graph.copies_x or unit.kind != LINEAR
+        graph.copies_x = graph.copies_x or not reads_any_rows(unit)
+        graph.needs_array = graph.needs_array or unit.kind != LINEAR
         if unit.kind == LINEAR:
             graph.cost_of_input += cost
             graph.sparse_outputs += unit.n_out
+
+cdef inline bint reads_any_rows(const Unit* unit) noexcept:
+    """Does it read rows whatever their distances?"""
+    return unit.kind == LINEAR or unit.kind == CONVOLUTION or unit.kind == POOLING
 
 cdef inline bint read_once(const Graph* graph, int i) noexcept:
     return i >= 0 and graph.units[i].readers == 1
@@ -105,7 +110,8 @@ cdef bint can_fuse(const Graph* graph, int i) noexcept:
     """Can the product before this unit apply it?"""
     cdef const Unit* unit = &graph.units[i]
     cdef int source = unit.sources[0]
-    return unit.kind == ACTIVATION and not unit.rule.needs_input and read_once(graph, source) and graph.units[source].kind == LINEAR
+    return (unit.kind == ACTIVATION and not unit.rule.needs_input and read_once(graph, source)
+            and (graph.units[source].kind == LINEAR or graph.units[source].kind == CONVOLUTION))
 
 cdef bint can_fold(const Graph* graph, int i, int source) noexcept:
     """Can this unit's product apply the derivative of the activation before it?"""
@@ -278,6 +284,6 @@ cdef Py_ssize_t scratch_bytes(const Graph* graph, Py_ssize_t rows, int threads) 
     cdef int i
     for i in range(graph.n_units):
         most = max(most, graph.units[i].ops.scratch_bytes(graph, i, rows, threads))
-        if reads_x(graph, i):
+        if reads_x(graph, i) and not graph.needs_array:
             most = max(most, graph.sparse_linear.scratch_bytes(graph, i, rows, threads))
     return most

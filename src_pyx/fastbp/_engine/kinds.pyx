@@ -8,17 +8,23 @@ Design
     share. A gradient goes into a `Sink`, which stores it or hands it to an update.
 (c) What a kind does not say is what `ops_init` has: nothing.
 """
-from libc.string cimport memmove
+from libc.string cimport memmove, memset
 
 from fastbp._engine.graph cimport (
-    ACTIVATION, INPUT, LINEAR, MERGE, MERGE_CONCAT, MERGE_MEAN, NO_UNIT, Batch, Graph, Pair, Pass, Unit, UnitOps, add_branch,
-    adds_to, input_grad, is_in_place, reads_x, wants, width_of,
+    ACTIVATION, CONVOLUTION, INPUT, LINEAR, MERGE, MERGE_CONCAT, MERGE_MEAN, NO_UNIT, POOLING, Batch, Graph, Images, Pair, Pass, Unit,
+    UnitOps, add_branch, adds_to, input_grad, is_in_place, reads_x, wants, width_of,
 )
-from fastbp._kernels.table cimport MAX_UNIT_PARAMETERS, Kernels, SparseTile, Tile, UnitCall
+from fastbp._kernels.table cimport (
+    AVERAGE_POOL_BACKWARD, MAX_POOL, MAX_POOL_BACKWARD, MAX_UNIT_PARAMETERS, Kernels, SparseTile, Tile, UnitCall,
+)
+from fastbp._ops.convolution cimport (
+    Convolution, convolution_cost, convolution_scratch, convolve, convolve_inputs, convolve_weights, inputs_scratch, weights_scratch,
+)
 from fastbp._ops.csr cimport (
     SparseGradient, gradient_init, gradient_task, gradient_tasks, sparse_forward, sparse_gradient, sparse_transpose, strip_bytes,
     transposed_begin,
 )
+from fastbp._ops.pooling cimport Pooling, pool, pooling_scratch
 from fastbp._ops.product cimport (
     Product, is_far, multiply, product_cost, product_init, product_scratch, product_tile, product_transpose,
 )
@@ -85,6 +91,7 @@ include "sparse_linear.pxi"
 include "elementwise.pxi"
 include "merge.pxi"
 include "table_unit.pxi"
+include "images.pxi"
 
 
 cdef void kinds_assign(Graph* graph) noexcept:
@@ -100,5 +107,9 @@ cdef void kinds_assign(Graph* graph) noexcept:
             unit.ops = &elementwise_ops
         elif unit.kind == MERGE:
             unit.ops = &merge_ops
+        elif unit.kind == CONVOLUTION:
+            unit.ops = &convolution_ops
+        elif unit.kind == POOLING:
+            unit.ops = &pooling_ops
         else:
             unit.ops = &table_unit_ops

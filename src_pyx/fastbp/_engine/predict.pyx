@@ -34,7 +34,9 @@ cdef enum:
     FEW_TASKS = 8               # that there should at least be
     PACKED_ROWS = 256           # from which packed weights pay
     CHUNK_BYTES = 4 << 20       # of the widest unit's rows that all threads share
-    CHUNK_ROWS = 240            # at least
+    CHUNK_ROWS = 240            # at least, of rows that are not long
+    CHUNK_ELEMENTS = 8 << 20    # of the widest unit's, about the most
+    CHUNK_IMAGES = 8            # at least, however long
 
 cdef struct Worker:
     Buffers buffers
@@ -56,7 +58,8 @@ cdef Py_ssize_t rows_at_once(const Graph* graph, Py_ssize_t rows) noexcept:
     """Of a block; or, where all threads share one unit after another, of a pass."""
     cdef Py_ssize_t largest
     if not graph.row_blocked:
-        return min(rows, max(<Py_ssize_t> CHUNK_ROWS, CHUNK_BYTES // (graph.widest * graph.kernels.itemsize)))
+        largest = CHUNK_BYTES // (graph.widest * graph.kernels.itemsize)
+        return min(rows, max(largest, min(<Py_ssize_t> CHUNK_ROWS, max(CHUNK_ELEMENTS // graph.widest, <Py_ssize_t> CHUNK_IMAGES))))
     largest = largest_block(graph)
     if rows * graph.cost_of_row / 3 < WORTH_US:
         return largest

@@ -28,4 +28,6 @@ cdef Py_ssize_t convolution_scratch(const Kernels* kernels, const Convolution* c
 cdef bint convolve(Session* session, const Kernels* kernels, const Convolution* c, char* scratch) noexcept nogil
 cdef Py_ssize_t weights_scratch(const Kernels* kernels, const Convolution* c, int threads) noexcept nogil
 cdef bint convolve_weights(Session* session, const Kernels* kernels, const Convolution* c, char* scratch) noexcept nogil
-cdef bint phase_of_inputs(const Convolution* c, Py_ssize_t row, Py_ssize_t column, Convolution* out) noexcept nogil
+# Of the gradients at the inputs: x is where they go, y the gradient at the outputs.
+cdef Py_ssize_t inputs_scratch(const Kernels* kernels, const Convolution* c, int threads) noexcept nogil
+cdef bint convolve_inputs(Session* session, const Kernels* kernels, const Convolution* c, char* scratch) noexcept nogil

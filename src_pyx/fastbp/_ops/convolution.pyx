@@ -347,6 +347,52 @@ cdef bint phase_of_inputs(const Convolution* c, Py_ssize_t row, Py_ssize_t colum
     out.forward = NULL
     return True
 
+cdef inline Py_ssize_t phases(const Axis* axis) noexcept nogil:
+    return min(axis.stride, axis.size)
+
+cdef Py_ssize_t inputs_scratch(const Kernels* kernels, const Convolution* c, int threads) noexcept nogil:
+    cdef Convolution phase
+    cdef Py_ssize_t most = ALIGNMENT, row, column
+    for row in range(phases(&c.rows)):
+        for column in range(phases(&c.columns)):
+            if phase_of_inputs(c, row, column, &phase):
+                most = max(most, convolution_scratch(kernels, &phase, threads))
+    return most
+
+cdef void clear_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    """One image's dx."""
+    cdef const Forward* f = <const Forward*> context
+    cdef const Convolution* c = f.c
+    cdef Py_ssize_t itemsize = f.kernels.itemsize, channel, i, j
+    cdef char* row
+    for channel in range(c.groups * c.inputs):
+        for i in range(c.rows.size):
+            row = <char*> c.x + task * c.x_image + channel * c.x_channel + i * c.x_row
+            if c.x_column == itemsize:
+                memset(row, 0, c.columns.size * itemsize)
+                continue
+            for j in range(c.columns.size):
+                memset(row + j * c.x_column, 0, itemsize)
+
+cdef bint convolve_inputs(Session* session, const Kernels* kernels, const Convolution* c, char* scratch) noexcept nogil:
+    """True when a signal interrupted it."""
+    cdef Forward f
+    cdef Convolution phase
+    cdef Py_ssize_t row, column
+    cdef bint all_are_read = True
+    f.kernels, f.c = kernels, c
+    for row in range(phases(&c.rows)):
+        for column in range(phases(&c.columns)):
+            all_are_read = all_are_read and phase_of_inputs(c, row, column, &phase)
+    if not all_are_read and run_tasks(session, clear_task, &f, c.images,
+                                      0.0003 * c.images * c.groups * c.inputs * c.rows.size * c.columns.size):
+        return True
+    for row in range(phases(&c.rows)):
+        for column in range(phases(&c.columns)):
+            if phase_of_inputs(c, row, column, &phase) and convolve(session, kernels, &phase, scratch):
+                return True
+    return False
+
 
 # --- dw, and the sums of dy
 

@@ -7,7 +7,8 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 
 from fastbp._kernels.table cimport AVERAGE_POOL, AVERAGE_POOL_BACKWARD, MAX_POOL, MAX_POOL_BACKWARD, Kernels
 from fastbp._ops.convolution cimport (
-    Axis, Convolution, convolution_cost, convolution_scratch, convolve, convolve_weights, phase_of_inputs, weights_scratch,
+    Axis, Convolution, convolution_cost, convolution_scratch, convolve, convolve_inputs, convolve_weights, inputs_scratch,
+    weights_scratch,
 )
 from fastbp._ops.pooling cimport Pooling, pool, pooling_scratch
 from fastbp._runtime.dispatch cimport kernels_for
@@ -81,15 +82,9 @@ def convolution_weights(cnp.ndarray x, cnp.ndarray dw, db, cnp.ndarray dy, Py_ss
 
 def convolution_inputs(cnp.ndarray dx, cnp.ndarray w, cnp.ndarray dy, Py_ssize_t groups, tuple rows, tuple columns):
     """Compute dx."""
-    cdef Convolution c, phase
-    cdef Py_ssize_t row, column
+    cdef Convolution c
     convolution_init(&c, dx, w, dy, groups, rows, columns)
-    for row in range(min(c.rows.stride, c.rows.size)):
-        for column in range(min(c.columns.stride, c.columns.size)):
-            if phase_of_inputs(&c, row, column, &phase):
-                run(&phase, cnp.PyArray_ITEMSIZE(dx), convolve, convolution_scratch)
-            else:
-                dx[:, :, row :: c.rows.stride, column :: c.columns.stride] = 0
+    run(&c, cnp.PyArray_ITEMSIZE(dx), convolve_inputs, inputs_scratch)
 
 
 # --- pooling: an axis comes as (window, stride, before, after)
