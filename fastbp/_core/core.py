@@ -22,7 +22,7 @@ from fastbp._assign import ArrayDict, ArrayTuple, fixed, write
 from fastbp._core.freezing import Freezing
 from fastbp._core.gradients import Gradients, aligned_zeros, views_of
 from fastbp._core.graph import check_chain, elements, flatten, parameter_shapes, states_of, streams_of, walk
-from fastbp._core.inputs import Inputs, checked_shape, like_input
+from fastbp._core.inputs import Inputs, checked_shape
 from fastbp._core.labels import checked_classes, checked_metadata
 from fastbp._core.segments import EngineSegment, Recorder, cut, images, rows_of, run_backward, run_forward
 from fastbp._core.turns import Turns
@@ -625,8 +625,11 @@ class NetworkCore(Freezing):
         """
         made = self._predicted(x)
         if self._classes is not None:
-            return self._classes[made]
-        return images(made, self.output_shape) if made.ndim == 2 and made.shape[1] == self.n_out else made
+            labels: NDArray[Any] = self._classes[made]
+            return labels
+        rows = made.ndim == 2 and made.shape[1] == self.n_out
+        found: NDArray[Any] = images(made, self.output_shape) if rows else made
+        return found
 
     def _predicted(self, x: FloatArray) -> NDArray[Any]:
         """Return what `predict` does, with the classes' numbers, as targets have them."""

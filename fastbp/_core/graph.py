@@ -53,7 +53,7 @@ class UnitSpec(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A unit, its place in the network ("2.0"), and the shape of a sample before and behind it, as far as it is known."""
+    """A unit, its place in the network ("2.0"), and the shape of a sample before and behind it, if it is known."""
 
     path: str
     unit: Unit

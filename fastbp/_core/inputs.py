@@ -220,9 +220,9 @@ def checked_shape(shape: object) -> Shape | None:
     return made
 
 
-def like_input(values: FloatArray, x: object) -> FloatArray:
+def like_input(values: FloatArray, x: Any) -> FloatArray:
     """Return rows in the shape that x was given in: a view."""
-    shape = np.shape(x)  # type: ignore[arg-type]
+    shape = np.shape(x)
     return values.reshape(*values.shape[:-1], *shape[1:]) if len(shape) > 2 else values
 
 

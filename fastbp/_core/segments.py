@@ -440,5 +440,5 @@ class Recorder:
 
     def part_of(self, named: Mapping[str, FloatArray], i: int) -> dict[str, FloatArray]:
         """Return the entries of a node, under the names that its unit has for them itself."""
-        path, unit, _, _ = self.nodes[i]
+        path, unit = self.nodes[i][:2]
         return {} if unit is None else {name: named[f"{path}.{name}"] for name in unit.parameter_shapes()}

@@ -225,7 +225,7 @@ class _Conv(ImageUnit):
         """Return in / groups times the elements of a window times out: those of one place of the output."""
         return prod(self.parameter_shapes()["weight"])
 
-    def _multiply_adds(self, shape: Shape) -> int:
+    def _multiply_adds(self, shape: Shape | None) -> int:
         return self.multiply_adds() * prod(self.output_shape(shape)[1:])
 
     @property
@@ -275,8 +275,8 @@ class Conv2d(_Conv):
     bias : bool, optional
         Whether there is a bias for each output channel.
     init : str, optional
-        The rule for the initial weights (`fastbp.initializers`), with in / groups times height times width inputs. None: as for
-        `fastbp.Linear`.
+        The rule for the initial weights (`fastbp.initializers`), with in / groups times height times width inputs.
+        None: as for `fastbp.Linear`.
     dtype : {"float32", "float64"}, optional
         Of the parameters. None: float32 alone, in a network what the network has.
     seed : int, optional
@@ -336,7 +336,8 @@ class Conv1d(_Conv):
     bias : bool, optional
         Whether there is a bias for each output channel.
     init : str, optional
-        The rule for the initial weights (`fastbp.initializers`), with in / groups times size inputs. None: as for `fastbp.Linear`.
+        The rule for the initial weights (`fastbp.initializers`), with in / groups times size inputs. None: as for
+        `fastbp.Linear`.
     dtype : {"float32", "float64"}, optional
         Of the parameters. None: float32 alone, in a network what the network has.
     seed : int, optional
@@ -481,27 +482,23 @@ class _MaxPool(_Pool):
         room = ((0, 0), (0, 0), *[(axis.before, axis.after) for axis in axes])
         inside = np.pad(np.ones(x.shape, bool), room)
         padded, moving = np.pad(x, room), np.pad(x_dot, room)
-        largest = y_dot = have = None
+        y_dot = np.zeros((*x.shape[:2], *[axis.outputs(n) for axis, n in zip(axes, x.shape[2:], strict=True)]), x.dtype)
+        largest, have = np.full_like(y_dot, -np.inf), np.zeros(y_dot.shape, bool)
         for tap in np.ndindex(self.size):
-            sides = zip(tap, axes, x.shape[2:], strict=True)
-            at = (..., *[slice(t, t + (axis.outputs(n) - 1) * axis.stride + 1, axis.stride) for t, axis, n in sides])
-            if largest is None or y_dot is None or have is None:
-                largest, y_dot, have = padded[at].copy(), moving[at].copy(), inside[at].copy()
-                continue
+            sides = zip(tap, axes, y_dot.shape[2:], strict=True)
+            at: Any = (..., *[slice(t, t + (n - 1) * axis.stride + 1, axis.stride) for t, axis, n in sides])
             larger = (padded[at] > largest) | (np.isnan(padded[at]) & ~np.isnan(largest))
             takes = inside[at] & (larger | ~have)
-            largest, y_dot, have = (
-                np.where(takes, padded[at], largest), np.where(takes, moving[at], y_dot), have | takes
-            )  # fmt: skip
-        assert y_dot is not None
+            largest, y_dot = np.where(takes, padded[at], largest), np.where(takes, moving[at], y_dot)
+            have |= takes
         return y_dot
 
 
 class MaxPool2d(_MaxPool):
     """Max pooling of images: the largest element of each window.
 
-    y[n, c, p, q] = the largest of x[n, c, p stride + t, q stride + u], t and u over the window;  backward: the first of the
-    largest takes the gradient. NaN is a maximum.
+    y[n, c, p, q] = the largest of x[n, c, p stride + t, q stride + u], t and u over the window;  backward: the first of
+    the largest takes the gradient. NaN is a maximum.
 
     Parameters
     ----------
@@ -608,8 +605,8 @@ class _AvgPool(_Pool):
 class AvgPool2d(_AvgPool):
     """Average pooling of images: the mean of each window.
 
-    y[n, c, p, q] = the mean of x[n, c, p stride + t, q stride + u], t and u over the window;  backward: each element of a
-    window takes an equal share
+    y[n, c, p, q] = the mean of x[n, c, p stride + t, q stride + u], t and u over the window;  backward: each element
+    of a window takes an equal share
 
     Parameters
     ----------
@@ -647,8 +644,8 @@ class AvgPool2d(_AvgPool):
 class AvgPool1d(_AvgPool):
     """Average pooling of sequences: the mean of each window.
 
-    y[n, c, q] = the mean of x[n, c, q stride + u], u over the window;  backward: each element of a window takes an equal
-    share
+    y[n, c, q] = the mean of x[n, c, q stride + u], u over the window;  backward: each element of a window takes an
+    equal share
 
     Parameters
     ----------
