@@ -21,3 +21,30 @@ def max_pool(x: _Floats, y: _Floats, rows: _Axis, columns: _Axis) -> None: ...
 def max_pool_backward(dy: _Floats, x: _Floats, dx: _Floats, rows: _Axis, columns: _Axis) -> None: ...
 def average_pool(x: _Floats, y: _Floats, rows: _Axis, columns: _Axis, counts_padding: bool) -> None: ...
 def average_pool_backward(dy: _Floats, dx: _Floats, rows: _Axis, columns: _Axis, counts_padding: bool) -> None: ...
+def channel_norm(
+    x: _Floats,
+    y: _Floats,
+    scale: _Floats | None,
+    shift: _Floats | None,
+    mean: _Floats | None,
+    variance: _Floats | None,
+    options: tuple[float, float],
+    training: bool,
+) -> None: ...
+def channel_norm_gradients(
+    dy: _Floats,
+    x: _Floats,
+    dx: _Floats,
+    scale: _Floats | None,
+    dscale: _Floats | None,
+    dshift: _Floats | None,
+    mean: _Floats | None,
+    variance: _Floats | None,
+    options: tuple[float, float],
+    training: bool,
+) -> None: ...
+def response_norm(x: _Floats, y: _Floats, options: tuple[int, float, float, float]) -> None: ...
+def response_norm_gradients(
+    dy: _Floats, x: _Floats, dx: _Floats, options: tuple[int, float, float, float]
+) -> None: ...
+def drop_channels(x: _Floats, y: _Floats, p: float, rng_position: tuple[int, int, int, int]) -> None: ...
