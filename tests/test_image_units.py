@@ -16,14 +16,19 @@ import fastbp
 from fastbp import (
     AvgPool1d,
     AvgPool2d,
+    BatchNorm1d,
+    BatchNorm2d,
     Branches,
     Conv1d,
     Conv2d,
+    Dropout1d,
+    Dropout2d,
     Flatten,
     GlobalAvgPool1d,
     GlobalAvgPool2d,
     Identity,
     Linear,
+    LocalResponseNorm,
     MaxPool1d,
     MaxPool2d,
     Network,
@@ -53,6 +58,11 @@ UNITS: dict[str, tuple[Callable[[], Unit], Shape]] = {
     "AvgPool1d": (lambda: AvgPool1d(2), SEQUENCE),
     "GlobalAvgPool2d": (GlobalAvgPool2d, IMAGE),
     "GlobalAvgPool1d": (GlobalAvgPool1d, SEQUENCE),
+    "BatchNorm2d": (lambda: BatchNorm2d(4), IMAGE),
+    "BatchNorm1d": (lambda: BatchNorm1d(4, eps=0.1, momentum=0.5), SEQUENCE),
+    "LocalResponseNorm": (lambda: LocalResponseNorm(3, alpha=0.3, beta=0.6, k=1.5), IMAGE),
+    "Dropout2d": (lambda: Dropout2d(0.4), IMAGE),
+    "Dropout1d": (lambda: Dropout1d(0.4), SEQUENCE),
 }
 CASES = pytest.mark.parametrize(("make", "shape"), UNITS.values(), ids=UNITS)
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
