@@ -18,6 +18,10 @@ from fastbp.functional.convolutions import conv1d as conv1d
 from fastbp.functional.convolutions import conv1d_backward as conv1d_backward
 from fastbp.functional.convolutions import conv2d as conv2d
 from fastbp.functional.convolutions import conv2d_backward as conv2d_backward
+from fastbp.functional.images import local_response_norm as local_response_norm
+from fastbp.functional.images import local_response_norm_backward as local_response_norm_backward
+from fastbp.functional.images import pad2d as pad2d
+from fastbp.functional.images import pad2d_backward as pad2d_backward
 from fastbp.functional.made import celu as celu
 from fastbp.functional.made import celu_backward as celu_backward
 from fastbp.functional.made import elu as elu
@@ -335,6 +339,8 @@ __all__ = [
     "linear_backward",
     "load",
     "load_checkpoint",
+    "local_response_norm",
+    "local_response_norm_backward",
     "log_sigmoid",
     "log_sigmoid_backward",
     "log_softmax",
@@ -349,6 +355,8 @@ __all__ = [
     "mish",
     "mish_backward",
     "mse",
+    "pad2d",
+    "pad2d_backward",
     "poisson_nll",
     "prelu",
     "prelu_backward",

@@ -503,8 +503,8 @@ cdef void lane_put_dx(const Channels* call, Py_ssize_t first, Py_ssize_t count, 
                     left = width - k
                     g = load_some(<const real*> dy + k, left, 0)
                     if training:
-                        normal = (load_some(<const real*> x + k, left, 0) - load_some(saved + j + k, left, 0)) - load_some(lows + j + k, left, 0)
-                        normal = normal * load_some(inverses + j + k, left, 0)
+                        normal = load_some(<const real*> x + k, left, 0) - load_some(saved + j + k, left, 0)
+                        normal = (normal - load_some(lows + j + k, left, 0)) * load_some(inverses + j + k, left, 0)
                         g = (g - load_some(means + k, left, 0)) - normal * load_some(tilts + k, left, 0)
                     store_some(<real*> dx + k, left, g * load_some(factors + k, left, 0))
                 if training:
@@ -567,7 +567,7 @@ cdef void response_piece(const Channels* c, const Window* w, const char* x, char
     """n places side by side of an image, in all channels."""
     cdef real room[RESPONSE_PLACES]
     cdef real y_room[RESPONSE_PLACES]
-    cdef vec share = vset(w.share), k = vset(w.k)
+    cdef vec share = vset(w.share), k = vset(w.k), t
     cdef Py_ssize_t channel, i, slot = w.after
     cdef const real* p
     cdef real* q
@@ -580,7 +580,8 @@ cdef void response_piece(const Channels* c, const Window* w, const char* x, char
         p = together(x + channel * c.x_channel, c.x_column, n, room)
         q = <real*> (y + channel * c.y_channel) if c.y_column == sizeof(real) else y_room
         for i from 0 <= i < n by VL:
-            store_some(q + i, n - i, load_some(p + i, n - i, 0) * response_power(vfma(response_sum(squares + i, w.depth), share, k), w.beta))
+            t = vfma(response_sum(squares + i, w.depth), share, k)
+            store_some(q + i, n - i, load_some(p + i, n - i, 0) * response_power(t, w.beta))
         if c.y_column != sizeof(real):
             apart(y_room, y + channel * c.y_channel, c.y_column, n)
 

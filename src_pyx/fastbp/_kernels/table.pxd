@@ -209,8 +209,9 @@ ctypedef struct Channels:
     void* dshift            # OUT, or NULL
     void* mean              # running moments: read without training; moved in training, where they may be NULL
     void* variance
-    void* saved             # of the norm, in lines of `channels`: high, low, 1 / sqrt(variance + eps). Forward: OUT, or NULL.
-                            # Backward: IN, or NULL: it is computed once more
+    # Of the norm, in lines of `channels`: high, low, 1 / sqrt(variance + eps). Forward: OUT, or NULL. Backward: IN, or NULL, and it is
+    # computed once more.
+    void* saved
     const double* options   # of the norm: eps, momentum; of the norm across channels: size, alpha, beta, k; of dropout: p
     bint training
     # Random numbers: the one of (image, channel) is that of (row, column) in UnitCall.
@@ -290,10 +291,12 @@ ctypedef struct Kernels:
     pool_t pools[POOLS]
 
     # channels of images: see channels.pxi. `first` and `count` are elements of a channel, or of the places that all channels have.
-    void (*channel_sums)(const Channels* c, Py_ssize_t channel, Py_ssize_t first, Py_ssize_t count, double* sums, Py_ssize_t line) noexcept nogil
+    void (*channel_sums)(const Channels* c, Py_ssize_t channel, Py_ssize_t first, Py_ssize_t count, double* sums,
+                         Py_ssize_t line) noexcept nogil
     void (*channel_moments)(const Channels* c, Py_ssize_t channel, const ChannelSums* s) noexcept nogil
     void (*channel_put)(const Channels* c, Py_ssize_t channel, Py_ssize_t first, Py_ssize_t count) noexcept nogil
-    void (*channel_products)(const Channels* c, Py_ssize_t channel, Py_ssize_t first, Py_ssize_t count, double* sums, Py_ssize_t line) noexcept nogil
+    void (*channel_products)(const Channels* c, Py_ssize_t channel, Py_ssize_t first, Py_ssize_t count, double* sums,
+                             Py_ssize_t line) noexcept nogil
     void (*channel_slopes)(const Channels* c, Py_ssize_t channel, const ChannelSums* s, double* slopes, Py_ssize_t line) noexcept nogil
     void (*channel_put_dx)(const Channels* c, Py_ssize_t channel, Py_ssize_t first, Py_ssize_t count, const double* slopes,
                            Py_ssize_t line) noexcept nogil
@@ -306,7 +309,8 @@ ctypedef struct Kernels:
     Py_ssize_t (*response_scratch)(const Channels* c) noexcept nogil
     void (*response_put)(const Channels* c, Py_ssize_t image, Py_ssize_t first, Py_ssize_t count, void* scratch) noexcept nogil
     void (*response_put_dx)(const Channels* c, Py_ssize_t image, Py_ssize_t first, Py_ssize_t count, void* scratch) noexcept nogil
-    void (*drop_channels)(const Channels* c, Py_ssize_t image, Py_ssize_t first, Py_ssize_t count) noexcept nogil   # first: a multiple of 32
+    # first: a multiple of 32
+    void (*drop_channels)(const Channels* c, Py_ssize_t image, Py_ssize_t first, Py_ssize_t count) noexcept nogil
 
     # products with a sparse x
     void (*sparse_rows)(const SparseTile* t, Py_ssize_t first, Py_ssize_t rows) noexcept nogil

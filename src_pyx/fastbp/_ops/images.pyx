@@ -1,4 +1,5 @@
-"""Convolutions, pooling and operations on channels, on numpy arrays that were checked: one dtype, aligned, native, any strides; images, channels, rows, columns.
+"""Convolutions, pooling and what is done to channels, on numpy arrays that were checked: one dtype, aligned, native, any strides;
+images, channels, rows, columns.
 
 An axis of a convolution comes as (window, stride, dilation, before).
 """
