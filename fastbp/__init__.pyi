@@ -170,6 +170,11 @@ from fastbp.units import PReLU as PReLU
 from fastbp.units import RMSNorm as RMSNorm
 from fastbp.units import Softmax as Softmax
 from fastbp.units import Unit as Unit
+from fastbp.units.channels import BatchNorm1d as BatchNorm1d
+from fastbp.units.channels import BatchNorm2d as BatchNorm2d
+from fastbp.units.channels import Dropout1d as Dropout1d
+from fastbp.units.channels import Dropout2d as Dropout2d
+from fastbp.units.channels import LocalResponseNorm as LocalResponseNorm
 from fastbp.units.composites import Branches as Branches
 from fastbp.units.composites import Residual as Residual
 from fastbp.units.composites import Sequential as Sequential
@@ -213,6 +218,8 @@ __all__ = [
     "AvgPool2d",
     "BatchInfo",
     "BatchNorm",
+    "BatchNorm1d",
+    "BatchNorm2d",
     "Branches",
     "CELU",
     "Callback",
@@ -222,6 +229,8 @@ __all__ = [
     "Conv2d",
     "CurvaturePoint",
     "Dropout",
+    "Dropout1d",
+    "Dropout2d",
     "ELU",
     "EMA",
     "EarlyStopping",
@@ -250,6 +259,7 @@ __all__ = [
     "LeakyReLU",
     "Linear",
     "Lion",
+    "LocalResponseNorm",
     "LogSigmoid",
     "LogSoftmax",
     "Loss",

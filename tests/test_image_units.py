@@ -95,11 +95,12 @@ def batch(shape: Shape, rng: np.random.Generator, n: int = 5, dtype: Any = np.fl
     return rng.standard_normal((n, *shape)).astype(dtype), rng.integers(0, 3, n)
 
 
-def by_units(net: Network, x: Array, t: Array) -> tuple[float, Array]:
+def by_units(net: Network, x: Array, t: Array, step: int = 0) -> tuple[float, Array]:
     """The loss and the gradient at the input, by the units' own methods; the parameters' are in them."""
     y = x
     for unit in net.units:
         unit._set_training(True)
+        unit.set_rng_position(net.seed, net._streams.get(id(unit), 0), step, 0)
         y = unit.forward(y)
     loss, dy = net.loss.value_and_grad(y, t, reduction="mean")
     for unit in reversed(net.units):
@@ -122,12 +123,14 @@ def test_the_engine_computes_what_the_units_do(
         if n == 0:
             assert net.outputs(x).shape == (0, 3)
             continue
+        step = net.steps
         loss, grads = net.value_and_grad(x, t)
-        its_loss, dx = by_units(other, x, t)
+        its_loss, dx = by_units(other, x, t, step)
         assert loss == pytest.approx(its_loss, rel=1e-12 if dtype == np.float64 else 1e-6)
         for name in grads:
             scale = np.abs(other.gradients[name]).max()
             np.testing.assert_allclose(grads[name], other.gradients[name], atol=scale * 1e-6, rtol=1e-5, err_msg=name)
+        net.steps = step
         y = net.forward(x)
         _, dy = net.loss.value_and_grad(y, t, reduction="mean")
         found = net.backward(dy)
@@ -169,10 +172,10 @@ def test_gradients_of_each_sample(make: Callable[[], Unit], shape: Shape, rng: n
 def test_the_same_bits_for_any_number_of_threads(
     make: Callable[[], Unit], shape: Shape, dtype: Any, rng: np.random.Generator
 ) -> None:
-    net = network(make, shape, dtype)
     x, t = batch(shape, rng, 40, dtype)
     found = []
     for threads in (1, 2, 5):
+        net = network(make, shape, dtype)
         with fastbp.runtime.threads(threads):
             found.append((net.value_and_grad(x, t)[1].flat.tobytes(), net.outputs(x).tobytes()))
     assert found[0] == found[1] == found[2]
@@ -191,6 +194,7 @@ def test_x_may_lie_anywhere(make: Callable[[], Unit], shape: Shape, rng: np.rand
     last = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
     columns = np.asfortranarray(x.reshape(len(x), -1))
     for view in (x.reshape(len(x), -1), spaced[:, ::2], readonly, last, columns, x[::-1][::-1]):
+        net.steps = 0
         assert net.value_and_grad(view, t)[0] == loss
         np.testing.assert_array_equal(net.gradients.flat, expected)
 

@@ -156,7 +156,7 @@ class _ChannelDropout(_ChannelUnit, Dropout):
 
 
 class Dropout2d(_ChannelDropout):
-    """Dropout of whole channels of images: in training each is 0 with probability p, and the others are divided by 1 - p.
+    """Dropout of whole channels of images: in training each is 0 with probability p, the others are divided by 1 - p.
 
     y = x / (1 - p) where the channel is kept, else 0;  backward:  dx = dy / (1 - p) there, else 0. Without training
     y = x.
@@ -206,7 +206,7 @@ class Dropout2d(_ChannelDropout):
 
 
 class Dropout1d(_ChannelDropout):
-    """Dropout of whole channels of sequences: in training each is 0 with probability p, the others are divided by 1 - p.
+    """Dropout of whole channels of sequences: in training each is 0 with probability p.
 
     y = x / (1 - p) where the channel is kept, else 0;  backward:  dx = dy / (1 - p) there, else 0. Without training
     y = x.
@@ -275,7 +275,7 @@ class LocalResponseNorm(_ChannelUnit):
     size : int
         How many channels count.
     alpha, beta, k : float, optional
-        In torch's meaning. The source's alpha is the one of the sum: 1e-4 there is alpha = size * 1e-4 here, and k is 2.
+        In torch's meaning. The source's alpha is the one of the sum: 1e-4 there is alpha = size * 1e-4 here.
 
     Raises
     ------
@@ -312,7 +312,7 @@ class LocalResponseNorm(_ChannelUnit):
         return self.size, self.alpha, self.beta, self.k
 
     @property
-    def _options(self) -> dict[str, float]:
+    def _options(self) -> dict[str, Any]:
         return {"alpha": self.alpha, "beta": self.beta, "k": self.k}
 
     def forward(self, x: FloatArray) -> FloatArray:
