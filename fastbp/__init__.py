@@ -5,7 +5,7 @@ and a checker of gradients (`check_gradients`). The performance-critical parts a
 the processor.
 """
 
-from fastbp import _moved, derivatives, functional, losses, network, optim, training, units
+from fastbp import _moved, derivatives, functional, losses, models, network, optim, training, units
 from fastbp._version import __version__
 from fastbp._warnings import FastbpWarning
 from fastbp.derivatives import *  # noqa: F403
@@ -18,7 +18,8 @@ from fastbp.runtime import config, get_num_threads, set_num_threads, threads
 from fastbp.training import *  # noqa: F403
 from fastbp.units import *  # noqa: F403
 
-__all__ = ["FastbpWarning", "__version__", "config", "get_num_threads", "schedules", "set_num_threads", "threads"]
+__all__ = ["FastbpWarning", "__version__", "config", "get_num_threads", "models", "schedules"]
+__all__ += ["set_num_threads", "threads"]
 __all__ += derivatives.__all__
 __all__ += functional.__all__
 __all__ += losses.__all__

@@ -1,6 +1,7 @@
 # Written by `tools/write_tables.py`: do not edit it by hand.
 # ruff: noqa: I001, RUF022
 
+from fastbp import models as models
 from fastbp import optim as _optimizers
 from fastbp._core.gradients import Gradients as Gradients
 from fastbp._version import __version__ as __version__
@@ -364,6 +365,7 @@ __all__ = [
     "max_pool2d_backward",
     "mish",
     "mish_backward",
+    "models",
     "mse",
     "pad2d",
     "pad2d_backward",

@@ -271,7 +271,8 @@ def module_of(name: str) -> str:
         and name in getattr(content, "__all__", ())
         and content.__name__ == module
     ]
-    return max(found, key=lambda module: (module.count("."), module), default="fastbp.optim")
+    package = "fastbp.optim" if name in vars(fastbp.optim) else "fastbp"  # of a module
+    return max(found, key=lambda module: (module.count("."), module), default=package)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ class _Norm(Unit):
         """As many inputs as outputs."""
         return self.n
 
-    def outputs_for(self, n_in: int | None) -> int:
+    def outputs_for(self, n_in: int | None) -> int | None:
         """Return n."""
         return _same_width(self.n, n_in)
 
