@@ -160,6 +160,24 @@ def test_variances_of_channels_do_not_cancel(
     assert_bound(dx, dx_, norm_backward_bounds(p, columns(wide(dy)), one, dx_, dtype)[0])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("last", [False, True])
+def test_batch_norm_of_many_channels(last: bool, dtype: Any, rng: np.random.Generator) -> None:
+    """More than a strip of them."""
+    x, dy = (np.ascontiguousarray(turned(numbers(rng, (3, 600, 2, 5), dtype), last)) for _ in range(2))
+    scale, shift, layout = *numbers(rng, (2, 600), dtype), layout_of((3, 600, 2, 5), last)
+    y = back(fastbp.batch_norm(x, scale, shift, layout=layout), last)
+    dx, dscale, dshift = fastbp.batch_norm_backward(dy, x, scale, layout=layout)
+    flat, flat_dy = columns(wide(back(x, last))), columns(wide(back(dy, last)))
+    y_ = reference.batch_norm(flat, wide(scale), wide(shift))
+    exact = reference.batch_norm_backward(flat_dy, flat, wide(scale))
+    p = normal(flat, 0, 1e-5, dtype)
+    assert_bound(columns(y), y_, norm_bound(p, scale, y_, dtype))
+    bounds = norm_backward_bounds(p, flat_dy, scale, exact[0], dtype)
+    for got, right, bound in zip((columns(back(dx, last)), dscale, dshift), exact, bounds, strict=True):
+        assert_bound(got, right, bound)
+
+
 @pytest.mark.parametrize("last", [False, True])
 def test_batch_norm_in_place(last: bool, rng: np.random.Generator) -> None:
     for shape in ((4, 9, 5, 6), (90, 3, 40, 40)):

@@ -661,4 +661,52 @@ ENGINE = [
     ),
 ]
 
-FAULTS = [*ELEMENTWISE, *MATH, *LOSSES, *NORMS, *UNITS, *PRODUCTS, *SPARSE, *UPDATES, *ENGINE]
+CHANNELS = rows(
+    "channels",
+    "_kernels/channels.pxi",
+    (
+        # What the rounding of a mean has lost.
+        "channel-mean-low",
+        "offset = vset(value_of(c.shift, channel, 0) - <double> saved[c.channels] * slope)",
+        "offset = vset(value_of(c.shift, channel, 0) - (0 if FAULT else <double> saved[c.channels]) * slope)",
+        "channels -k cancel",
+    ),
+    (
+        # The walk from the last row of an image to the next image.
+        "channel-next-image",
+        "            w.row = 0\n            w.image += 1",
+        "            w.row = 0\n            w.image += 0 if FAULT and w.image == 1 else 1",
+        "channels -k batch_norm",
+    ),
+    (
+        # Channels side by side: from the second strip of them on.
+        "lane-second-strip",
+        "factors[k] = inverses[j + k] * value_of(c.scale, j + k, 1)",
+        "factors[k] = inverses[j + k] * value_of(c.scale, k if FAULT else j + k, 1)",
+        "channels -k many_channels",
+    ),
+    (
+        # Elements that lie apart, in the gradient alone.
+        "channel-apart",
+        "apart(dx_room, dx_place(c, &w), c.dx_column, n)",
+        "apart(dx_room, dx_place(c, &w), c.dx_column, n - (1 if FAULT and n == SPREAD else 0))",
+        "channels -k batch_norm",
+    ),
+    (
+        # The window's side with one channel more, where its size is even.
+        "response-even-size",
+        "w.before, w.after = min(size // 2, max(c.channels - 1, 0)), min((size - 1) // 2, max(c.channels - 1, 0))",
+        "w.before, w.after = min((size - (1 if FAULT else 0)) // 2, max(c.channels - 1, 0)), "
+        "min((size - (0 if FAULT else 1)) // 2, max(c.channels - 1, 0))",
+        "channels -k response",
+    ),
+    (
+        # The numbers of the second 32 channels.
+        "channel-dropout-tile",
+        "(row << 32) + <uint64_t> (j // TILE_COLUMNS * TILE_BLOCKS)",
+        "(row << 32) + <uint64_t> (0 if FAULT else j // TILE_COLUMNS * TILE_BLOCKS)",
+        "channels -k dropped",
+    ),
+)
+
+FAULTS = [*ELEMENTWISE, *MATH, *LOSSES, *NORMS, *UNITS, *CHANNELS, *PRODUCTS, *SPARSE, *UPDATES, *ENGINE]
