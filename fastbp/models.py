@@ -1,6 +1,12 @@
 """Networks of the literature, with random weights: LeNet-5, AlexNet, VGG-16 and residual networks for small images.
 
 Each is a `Network` of the package's own units, in the order in which its source computes them.
+
+Examples
+--------
+>>> import fastbp
+>>> fastbp.models.lenet5(seed=0).output_shape
+(10,)
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from fastbp import losses, schedules, training, units
 from fastbp._assign import ArrayDict
 from fastbp.optim import averages
 from fastbp.reference import OPTIMIZERS
+from fastbp.units.images import ImageUnit
 
 X, T = np.ones((4, 2)), np.array([0, 1, 1, 0])
 
@@ -34,6 +35,10 @@ def normed() -> fastbp.Network:
 
 def in_network(unit: fastbp.Unit) -> fastbp.Unit:
     """The unit as a part of a network, whose engine has read its settings."""
+    if isinstance(unit, ImageUnit):
+        shape = (4, 6, 6)[: 1 + unit.dims]
+        fastbp.Network(unit, fastbp.Flatten(), loss="mse", input_shape=shape, dtype="float64", seed=0)
+        return unit
     before = [] if unit.kind == "embedding" else [fastbp.Linear(2, 4)]
     n_out = unit.outputs_for(4)
     assert n_out is not None
@@ -48,7 +53,16 @@ MADE: dict[str, Callable[[], Any]] = {
 }
 SAMPLES = {
     "Linear": (4, 4),
+    "AvgPool1d": (2,),
+    "AvgPool2d": (2,),
     "BatchNorm": (4,),
+    "BatchNorm1d": (4,),
+    "BatchNorm2d": (4,),
+    "Conv1d": (4, 2, 3),
+    "Conv2d": (4, 2, 3),
+    "LocalResponseNorm": (3,),
+    "MaxPool1d": (2,),
+    "MaxPool2d": (2,),
     "LayerNorm": (4,),
     "RMSNorm": (4,),
     "Embedding": (3, 2),

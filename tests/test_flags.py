@@ -9,10 +9,17 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import schedules
+from fastbp import _config, schedules
 
 # What a constructor needs besides, and what else a flag needs to be True.
-NEEDED = {"LayerNorm": {"n": 3}, "Cosine": {"lr": 0.1, "steps": 3}}
+NEEDED: dict[str, dict[str, Any]] = {
+    "AvgPool1d": {"size": 2},
+    "AvgPool2d": {"size": 2},
+    "Conv1d": {"in_channels": 1, "out_channels": 1, "size": 3},
+    "Conv2d": {"in_channels": 1, "out_channels": 1, "size": 3},
+    "Cosine": {"lr": 0.1, "steps": 3},
+    "LayerNorm": {"n": 3},
+}
 WITH = {("SGD", "nesterov"): {"momentum": 0.5}}
 
 
@@ -33,7 +40,7 @@ def test_flags_take_numpys_bools_and_refuse_other_things(cls: type, name: str) -
 
     for value in (True, False):
         given = made(np.bool_(value))
-        kept = getattr(given, name)
+        kept = _config.settings(given)[name]
         assert kept is value
         assert repr(given) == repr(made(value))
     for value in (1, 0, "no", None, np.int64(1), np.array([True])):

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import inf, isfinite
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -44,10 +44,12 @@ from fastbp.training.data import BatchIterator, Piece, Rows, Source, Split, Vali
 from fastbp.training.history import History
 from fastbp.training.metrics import Metric, check_against, checked_metrics, evaluate
 
+if TYPE_CHECKING:  # numpy.random takes as long to import as all of the package
+    Augment = Callable[[FloatArray, np.random.Generator], FloatArray]
+
 __all__ = ["train"]
 
 Path = str | os.PathLike[str]
-Augment = Callable[[FloatArray, np.random.Generator], FloatArray]
 
 GLANCE = 0.1  # seconds between two looks at the clock, where there is a limit
 ON_NONFINITE = ("stop", "raise", "ignore")

@@ -310,6 +310,10 @@ class Residual(Composite):
         """Return the shape of a sample: its output's is its input's."""
         made = self.block.output_shape(shape)
         if shape is not None and made is not None and made != shape:
+            if len(shape) == len(made) == 1:
+                raise ValueError(
+                    f"adds its {shape[0]} inputs to the {made[0]} outputs of its block: they must be as many"
+                )
             raise ValueError(f"adds its inputs of shape {shape} to the outputs of its block of shape {made}")
         return made if shape is None else shape
 
@@ -389,6 +393,9 @@ class Branches(Composite):
                 raise ValueError(f"has branch {i}, {unit!r}, which {error}") from None
         known = [its for its in made if its is not None]
         apart = {its[1:] for its in known} if self.merge == "concat" else set(known)
+        if len(apart) > 1 and all(len(its) == 1 for its in known):
+            outputs = [its and its[0] for its in made]
+            raise ValueError(f"has branches of {outputs} outputs: for {self.merge!r} they must be as many")
         if len(apart) > 1:
             alike = "but for their channels" if self.merge == "concat" else "as a whole"
             raise ValueError(f"has branches that give shapes {made}: for {self.merge!r} they must be equal, {alike}")

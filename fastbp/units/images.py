@@ -52,6 +52,7 @@ class ImageUnit(Unit):
     """Base of the units that read images (``dims`` 2) or sequences (1)."""
 
     dims: ClassVar[int] = 2
+    _constants: ClassVar[tuple[str, ...]] = (*Unit._constants, "dims")
 
     def outputs_for(self, n_in: int | None) -> int | None:
         """Return None: the number alone does not say how the inputs lie; see `output_shape`."""
@@ -143,7 +144,7 @@ class _Conv(ImageUnit):
 
     kind: ClassVar[str | None] = "convolution"
     tangent_rule: ClassVar[type | None] = ConvolutionTangent
-    _kept_as: ClassVar[dict[str, str]] = {"bias": "has_bias"}
+    _kept_as: ClassVar[dict[str, str]] = {"bias": "_has_bias"}
     weight, bias = Parameter(), Parameter()
 
     def __init__(
@@ -174,7 +175,7 @@ class _Conv(ImageUnit):
         self.stride = per_axis("stride", stride, self.dims)
         self.dilation = per_axis("dilation", dilation, self.dims)
         self.padding = _as_tuple(padding)
-        self.has_bias = check.flag("bias", bias)
+        self._has_bias = check.flag("bias", bias)
         self.init = init
         self.seed = None if seed is None else Philox(seed).seed
         if not isinstance(padding, str):
@@ -192,12 +193,12 @@ class _Conv(ImageUnit):
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return ``{"weight": (out, in / groups, *size), "bias": (out,)}``; without bias the first alone."""
         weight = (self.out_channels, self.in_channels // self.groups, *self.size)
-        return {"weight": weight, "bias": (self.out_channels,)} if self.has_bias else {"weight": weight}
+        return {"weight": weight, "bias": (self.out_channels,)} if self._has_bias else {"weight": weight}
 
     def initialize(self, rng: Philox, parameters: dict[str, Any]) -> None:
         """Fill the weights by the rule ``init`` and the biases with 0."""
         initializers.fill(self.init or initializers.default_for(None), rng, parameters["weight"])
-        if self.has_bias:
+        if self._has_bias:
             parameters["bias"][...] = 0.0
 
     def forward(self, x: FloatArray) -> FloatArray:
@@ -251,7 +252,7 @@ class _Conv(ImageUnit):
                 told += f", {name}={values[0] if len(set(values)) == 1 else values}"
         told += "" if self.padding == 0 else f", padding={self.padding!r}"
         told += "" if self.groups == 1 else f", groups={self.groups}"
-        told += "" if self.has_bias else ", bias=False"
+        told += "" if self._has_bias else ", bias=False"
         told += "" if self.init is None else f", init={self.init!r}"
         return f"{type(self).__name__}({told})"
 
