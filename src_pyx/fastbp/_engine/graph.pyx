@@ -23,6 +23,7 @@ from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
+from fastbp._kernels.table cimport MAX_POOL
 from fastbp._ops.csr cimport sparse_cost
 from fastbp._runtime.sizes cimport allocate, padded
 
@@ -116,9 +117,14 @@ cdef bint can_fuse(const Graph* graph, int i) noexcept:
     return (unit.kind == ACTIVATION and not unit.rule.needs_input and read_once(graph, source)
             and (graph.units[source].kind == LINEAR or graph.units[source].kind == CONVOLUTION))
 
+cdef inline bint can_end_with_derivative(const Unit* unit) noexcept:
+    if unit.kind == CONVOLUTION:
+        return unit.images.rows.stride == 1 and unit.images.columns.stride == 1
+    return unit.kind == LINEAR or (unit.kind == POOLING and unit.sweep == MAX_POOL)
+
 cdef bint can_fold(const Graph* graph, int i, int source) noexcept:
-    """Can this unit's product apply the derivative of the activation before it?"""
-    return (graph.units[i].kind == LINEAR and read_once(graph, source) and graph.units[source].kind == ACTIVATION
+    """Can this unit's product, or its maxima, apply the derivative of the activation before it?"""
+    return (can_end_with_derivative(&graph.units[i]) and read_once(graph, source) and graph.units[source].kind == ACTIVATION
             and not graph.units[source].rule.needs_input)
 
 cdef bint can_share(const Graph* graph, int i, int source) noexcept:

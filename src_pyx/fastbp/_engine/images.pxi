@@ -5,7 +5,8 @@
 # (a) What they compute stands in `_ops/convolution.pyx` and `_ops/pooling.pyx`; here a unit's places in memory become their arguments. All rows
 #     and all threads take part at once, so such a graph is never row-blocked.
 # (b) They read x where it lies, whatever the distances of its rows and columns.
-# (c) The activation behind a convolution is the end of each of its tiles, as it is of a product.
+# (c) The activation behind a convolution is the end of each of its tiles, as it is of a product; so is the derivative of the one before it where
+#     there are no strides. Behind an activation, a maximum's gradient is multiplied by the derivative where it was taken alone.
 # (d) An update of a convolution's weights is a sweep of its own over their stored gradient: it sums over places, in parts that are added last.
 
 cdef UnitOps convolution_ops, pooling_ops
@@ -79,12 +80,17 @@ cdef bint convolution_gradient(Pass* p, Session* session, int i) noexcept nogil:
 cdef bint convolution_backward(Pass* p, Session* session, int i) noexcept nogil:
     cdef const Unit* unit = &p.graph.units[i]
     cdef Convolution c
+    cdef int source
     if p.gradients != NULL and unit.trains and convolution_gradient(p, session, i):
         return True
     if not wants(p.graph, unit.sources[0], p.need_dx):
         return False
     convolution_shape(p.graph, i, p.batch.rows, &c)
     c.x, c.w, c.y = input_grad(p, i, 0), p.parameters[unit.pair].weight, p.grad[i]
+    source = unit.sources[0]
+    if source != INPUT and p.graph.units[source].folded:
+        c.backward, c.options = p.graph.units[source].rule.backward, &p.graph.units[source].options[0]
+        c.saved = p.buffers.out[source]
     return convolve_inputs(session, p.graph.kernels, &c, p.buffers.scratch) or all_branch(p, session, i)
 
 cdef Py_ssize_t convolution_unit_scratch(const Graph* graph, int i, Py_ssize_t rows, int threads) noexcept nogil:
@@ -147,6 +153,7 @@ cdef bint pooling_forward(Pass* p, Session* session, int i) noexcept nogil:
 
 cdef bint pooling_backward(Pass* p, Session* session, int i) noexcept nogil:
     cdef Pooling q
+    cdef int source
     if not wants(p.graph, p.graph.units[i].sources[0], p.need_dx):
         return False
     pooling_of(p, i, True, &q)
@@ -154,6 +161,10 @@ cdef bint pooling_backward(Pass* p, Session* session, int i) noexcept nogil:
     if q.sweep == AVERAGE_POOL_BACKWARD:
         q.x = NULL      # a mean's gradient does not read it
     q.dx = input_grad(p, i, 0)
+    source = p.graph.units[i].sources[0]
+    if source != INPUT and p.graph.units[source].folded:
+        q.backward, q.options = p.graph.units[source].rule.backward, &p.graph.units[source].options[0]
+        q.pooled = p.buffers.out[i]
     return pool(session, p.graph.kernels, &q, p.buffers.scratch) or all_branch(p, session, i)
 
 cdef Py_ssize_t pooling_unit_scratch(const Graph* graph, int i, Py_ssize_t rows, int threads) noexcept nogil:

@@ -1,95 +1,142 @@
-# Pooling: lanes of windows, each over the same taps. A lane is a place of a row, or a channel, whichever lies side by side.
+# Pooling: rows of lanes, each a window over the same taps. A lane is a place of a row, or a channel, whichever lies side by side.
 #
 # Tap t of lane i is x[taps[t] + i * x_lane] (elements). A NaN is a maximum; of equal ones the first tap is the winner.
 
 cdef enum:
-    POOL_LANES = 64     # at a time: maxima and winners stay in registers or the first cache
+    POOL_LANES = 64     # whose gradients are computed at a time
 
-cdef forced_void max_tap(const real* x, Py_ssize_t lane, int n, int tap, real* most, int32_t* winners) noexcept nogil:
+cdef inline vec load_lanes(const real* x, Py_ssize_t lane, int n) noexcept nogil:
+    """n lanes, of at most a vector; no more elements are read than they have."""
+    cdef real each[VL]
     cdef int i
-    cdef real v
-    cdef bint more
-    for i in range(n):
-        v = x[i * lane]
-        more = (v > most[i]) | ((v != v) & (most[i] == most[i]))
-        most[i] = v if more else most[i]
-        winners[i] = tap if more else winners[i]
+    if lane == 1:
+        return load_some(x, n, 0)
+    if lane == 2 and n == VL:
+        return vevery_second(vload(x), vload(x + VL - 1))
+    if lane == 2:
+        return vevery_second(load_some(x, 2 * n - 1, 0), load_some(x + VL - 1, 2 * n - VL, 0) if 2 * n > VL else vset(0))
+    for i in range(VL):
+        each[i] = x[i * lane] if i < n else 0
+    return vload(each)
 
-cdef void max_lanes(const real* x, const Py_ssize_t* taps, int n_taps, Py_ssize_t lane, int n, real* most, int32_t* winners) noexcept nogil:
-    cdef int t, i
-    for i in range(n):
-        most[i], winners[i] = x[taps[0] + i * lane], 0
+cdef inline vec max_lanes(const real* x, const Py_ssize_t* taps, int n_taps, Py_ssize_t lane, int n, ivec* winners) noexcept nogil:
+    cdef vec most = load_lanes(x + taps[0], lane, n), v
+    cdef ivec more
+    cdef int t
+    winners[0] = vbits(vset(0))
     for t in range(1, n_taps):
-        # Constant distances let the loops over lanes be vectorised.
-        if lane == 1:
-            max_tap(x + taps[t], 1, n, t, most, winners)
-        elif lane == 2:
-            max_tap(x + taps[t], 2, n, t, most, winners)
-        else:
-            max_tap(x + taps[t], lane, n, t, most, winners)
+        v = load_lanes(x + taps[t], lane, n)
+        more = vtakes(v, most)
+        most = vsel(more, v, most)
+        winners[0] = vnumber(more, t, winners[0])
+    return most
 
-cdef void max_pool(const PoolRow* p) noexcept nogil:
-    cdef real most[POOL_LANES]
-    cdef int32_t winners[POOL_LANES]
-    cdef Py_ssize_t lane = elements(p.x_lane), step = elements(p.y_lane), first
-    cdef int i, n
-    cdef real* y
-    for first from 0 <= first < p.lanes by POOL_LANES:
-        n = <int> min(p.lanes - first, <Py_ssize_t> POOL_LANES)
-        max_lanes(<const real*> p.x + first * lane, p.taps, p.n_taps, lane, n, most, winners)
-        y = <real*> p.y + first * step
-        for i in range(n):
-            y[i * step] = most[i]
+cdef inline void put_lanes(real* y, Py_ssize_t step, int n, vec v) noexcept nogil:
+    cdef real each[VL]
+    cdef int i
+    if step == 1:
+        store_some(y, n, v)
+        return
+    vstore(each, v)
+    for i in range(n):
+        y[i * step] = each[i]
 
-cdef void max_pool_backward(const PoolRow* p) noexcept nogil:
-    """dx, which holds the sums so far, lies like x."""
-    cdef real most[POOL_LANES]
-    cdef int32_t winners[POOL_LANES]
-    cdef Py_ssize_t lane = elements(p.x_lane), step = elements(p.y_lane), dx_lane = elements(p.dx_lane), first
-    cdef int i, n
-    cdef const real* dy
-    cdef real* dx
-    for first from 0 <= first < p.lanes by POOL_LANES:
-        n = <int> min(p.lanes - first, <Py_ssize_t> POOL_LANES)
-        max_lanes(<const real*> p.x + first * lane, p.taps, p.n_taps, lane, n, most, winners)
-        dy, dx = <const real*> p.y + first * step, <real*> p.dx + first * dx_lane
-        for i in range(n):
-            dx[p.dx_taps[winners[i]] + i * dx_lane] += dy[i * step]
-
-cdef void average_pool(const PoolRow* p) noexcept nogil:
-    """The sum of the taps times a factor."""
-    cdef real sums[POOL_LANES]
-    cdef Py_ssize_t lane = elements(p.x_lane), step = elements(p.y_lane), first
-    cdef real factor = <real> p.factor
-    cdef int i, n, t
+cdef void max_pool(const PoolRows* p) noexcept nogil:
+    cdef Py_ssize_t lane = elements(p.x_lane), step = elements(p.y_lane), row, first
     cdef const real* x
     cdef real* y
-    for first from 0 <= first < p.lanes by POOL_LANES:
-        n = <int> min(p.lanes - first, <Py_ssize_t> POOL_LANES)
-        for i in range(n):
-            sums[i] = 0
-        for t in range(p.n_taps):
-            x = <const real*> p.x + first * lane + p.taps[t]
-            if lane == 1:
-                for i in range(n):
-                    sums[i] += x[i]
-            else:
-                for i in range(n):
-                    sums[i] += x[i * lane]
-        y = <real*> p.y + first * step
-        for i in range(n):
-            y[i * step] = sums[i] * factor
+    cdef ivec winners
+    cdef int n
+    for row in range(p.rows):
+        x, y = moved(p.x, row * p.x_next), <real*> moved(p.y, row * p.y_next)
+        for first from 0 <= first < p.lanes by VL:
+            n = <int> min(p.lanes - first, <Py_ssize_t> VL)
+            put_lanes(y + first * step, step, n, max_lanes(x + first * lane, p.taps, p.n_taps, lane, n, &winners))
 
-cdef void average_pool_backward(const PoolRow* p) noexcept nogil:
-    cdef Py_ssize_t dx_lane = elements(p.dx_lane), step = elements(p.y_lane), i
+cdef void max_pool_backward(const PoolRows* p) noexcept nogil:
+    """dx, which holds the sums so far, lies like x."""
+    cdef real dy[POOL_LANES]
+    cdef ireal winners[VL]
+    cdef Py_ssize_t lane = elements(p.x_lane), step = elements(p.y_lane), dx_lane = elements(p.dx_lane), row, first, i
+    cdef const real* x
+    cdef real* dx
+    cdef ivec won
+    cdef int n, j, count
+    for row in range(p.rows):
+        for first from 0 <= first < p.lanes by POOL_LANES:
+            count = <int> min(p.lanes - first, <Py_ssize_t> POOL_LANES)
+            take_gradients(p, row, first, count, step, dy)
+            for i from 0 <= i < count by VL:
+                n = <int> min(count - i, <Py_ssize_t> VL)
+                x = moved(p.x, row * p.x_next) + (first + i) * lane
+                dx = <real*> moved(p.dx, row * p.dx_next) + (first + i) * dx_lane
+                max_lanes(x, p.taps, p.n_taps, lane, n, &won)
+                vstore(<real*> winners, vfrombits(won))
+                for j in range(n):
+                    dx[p.dx_taps[winners[j]] + j * dx_lane] += dy[i + j]
+
+cdef inline void take_gradients(const PoolRows* p, Py_ssize_t row, Py_ssize_t first, int n, Py_ssize_t step, real* dy) noexcept nogil:
+    """Those of some lanes, times the derivative of the activation whose maxima were taken."""
+    cdef const real* given = moved(p.y, row * p.y_next) + first * step
+    cdef int i
+    for i in range(n):
+        dy[i] = given[i * step]
+    if p.backward != NULL:
+        p.backward(dy, moved(p.pooled, row * p.y_next) + first * step, dy, n, p.options)
+
+cdef void average_pool(const PoolRows* p) noexcept nogil:
+    """The sum of the taps times a factor."""
+    cdef Py_ssize_t lane = elements(p.x_lane), step = elements(p.y_lane), row, first
+    cdef const real* x
+    cdef vec sum
+    cdef int n, t
+    for row in range(p.rows):
+        for first from 0 <= first < p.lanes by VL:
+            n = <int> min(p.lanes - first, <Py_ssize_t> VL)
+            x = moved(p.x, row * p.x_next) + first * lane
+            sum = load_lanes(x + p.taps[0], lane, n)
+            for t in range(1, p.n_taps):
+                sum = sum + load_lanes(x + p.taps[t], lane, n)
+            put_lanes(<real*> moved(p.y, row * p.y_next) + first * step, step, n, sum * vset(p.factor))
+
+cdef inline bint in_pairs(const PoolRows* p) noexcept nogil:
+    """Do taps come in pairs side by side, and the lanes' pairs too?"""
+    cdef int t
+    for t from 0 <= t < p.n_taps - 1 by 2:
+        if p.dx_taps[t + 1] != p.dx_taps[t] + 1:
+            return False
+    return p.n_taps % 2 == 0 and elements(p.dx_lane) == 2 and elements(p.y_lane) == 1
+
+cdef inline void add_some(real* dx, Py_ssize_t n, vec v) noexcept nogil:
+    store_some(dx, n, load_some(dx, n, 0) + v)
+
+cdef void add_in_pairs(const PoolRows* p, const real* dy, real* dx) noexcept nogil:
+    """To two taps of each window at once."""
+    cdef Py_ssize_t i, left
+    cdef vec v
+    for i from 0 <= i < p.lanes by VL:
+        left = 2 * (p.lanes - i)
+        v = load_some(dy + i, p.lanes - i, 0) * vset(p.factor)
+        add_some(dx + 2 * i, left, interleave_low(v, v))
+        if left > VL:
+            add_some(dx + 2 * i + VL, left - VL, interleave_high(v, v))
+
+cdef void average_pool_backward(const PoolRows* p) noexcept nogil:
+    cdef Py_ssize_t dx_lane = elements(p.dx_lane), step = elements(p.y_lane), row, i
     cdef real factor = <real> p.factor
-    cdef const real* dy = <const real*> p.y
+    cdef bint pairs = in_pairs(p)
+    cdef const real* dy
     cdef real* dx
     cdef int t
-    for t in range(p.n_taps):
-        dx = <real*> p.dx + p.dx_taps[t]
-        for i in range(p.lanes):
-            dx[i * dx_lane] += dy[i * step] * factor
+    for row in range(p.rows):
+        dy, dx = moved(p.y, row * p.y_next), <real*> moved(p.dx, row * p.dx_next)
+        if pairs:
+            for t from 0 <= t < p.n_taps by 2:
+                add_in_pairs(p, dy, dx + p.dx_taps[t])
+            continue
+        for t in range(p.n_taps):
+            for i in range(p.lanes):
+                dx[p.dx_taps[t] + i * dx_lane] += dy[i * step] * factor
 
 
 kernels.pools[MAX_POOL] = max_pool

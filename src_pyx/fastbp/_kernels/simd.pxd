@@ -61,6 +61,9 @@ cdef extern from * nogil:
     #define vbits(v) ((ivec)(v))
     #define vfrombits(i) ((vec)(i))
     #define vsel(mask, a, b) ((vec)(((mask) & (ivec)(a)) | (~(mask) & (ivec)(b))))
+    /* Lanes of v that a maximum takes in the place of m: larger ones, and a NaN if m is none. And the number t there, otherwise `before`. */
+    #define vtakes(v, m) (((ivec)((v) > (m))) | (((ivec)((v) != (v))) & ((ivec)((m) == (m)))))
+    #define vnumber(mask, t, before) (((mask) & ((ivec){0} + (ireal)(t))) | (~(mask) & (before)))
     #define vlt(a, b) ((ivec)((a) < (b)))
     #define vle(a, b) ((ivec)((a) <= (b)))
     #define vgt(a, b) ((ivec)((a) > (b)))
@@ -255,7 +258,8 @@ cdef extern from * nogil:
         *(quad_u *)(out + 2 * ldo) = FASTBP_SHUFFLE(hi01, hi23, 0, 1, 4, 5);
         *(quad_u *)(out + 3 * ldo) = FASTBP_SHUFFLE(hi01, hi23, 2, 3, 6, 7);
     }
-    /* The two halves of a and b, interleaved: a0 b0 a1 b1 ... */
+    /* The two halves of a and b, interleaved: a0 b0 a1 b1 ...; and of both every second lane: a0 a2 ... b1 b3 ..., where b begins one before a
+       ends: elements 0, 2, 4 ... of memory without a look beyond the last. */
     #if !defined(__clang__) && __GNUC__ < 12
     #  define FASTBP_INTERLEAVE(a, b, ...) ((vec)__builtin_shuffle(a, b, (ivec){__VA_ARGS__}))
     #else
@@ -264,15 +268,19 @@ cdef extern from * nogil:
     #if FASTBP_VEC_BYTES == 64 && IS_FLOAT
     #  define interleave_low(a, b) FASTBP_INTERLEAVE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
     #  define interleave_high(a, b) FASTBP_INTERLEAVE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+    #  define vevery_second(a, b) FASTBP_INTERLEAVE(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31)
     #elif FASTBP_VEC_BYTES == 64 || (FASTBP_VEC_BYTES == 32 && IS_FLOAT)
     #  define interleave_low(a, b) FASTBP_INTERLEAVE(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
     #  define interleave_high(a, b) FASTBP_INTERLEAVE(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+    #  define vevery_second(a, b) FASTBP_INTERLEAVE(a, b, 0, 2, 4, 6, 9, 11, 13, 15)
     #elif FASTBP_VEC_BYTES == 32 || IS_FLOAT
     #  define interleave_low(a, b) FASTBP_INTERLEAVE(a, b, 0, 4, 1, 5)
     #  define interleave_high(a, b) FASTBP_INTERLEAVE(a, b, 2, 6, 3, 7)
+    #  define vevery_second(a, b) FASTBP_INTERLEAVE(a, b, 0, 2, 5, 7)
     #else
     #  define interleave_low(a, b) FASTBP_INTERLEAVE(a, b, 0, 2)
     #  define interleave_high(a, b) FASTBP_INTERLEAVE(a, b, 1, 3)
+    #  define vevery_second(a, b) FASTBP_INTERLEAVE(a, b, 0, 3)
     #endif
     /* The lanes' sum in the elements' own type, halves upon halves; of four vectors at once, in the same order. */
     static inline __attribute__((always_inline)) real vtotal(vec v) {
@@ -392,6 +400,11 @@ cdef extern from * nogil:
     ivec vbits(vec v)
     vec vfrombits(ivec i)
     vec vsel(ivec mask, vec a, vec b)   # mask ? a : b
+    ivec vtakes(vec v, vec most)
+    ivec vnumber(ivec mask, int t, ivec before)
+    vec interleave_low(vec a, vec b)
+    vec interleave_high(vec a, vec b)
+    vec vevery_second(vec a, vec b)
     ivec vlt(vec a, vec b)
     ivec vle(vec a, vec b)
     ivec vgt(vec a, vec b)

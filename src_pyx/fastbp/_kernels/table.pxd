@@ -175,21 +175,25 @@ cdef enum:                  # the sweeps of pooling
     AVERAGE_POOL_BACKWARD
     POOLS
 
-ctypedef struct PoolRow:
-    # Some windows side by side that have the same taps: see pooling.pxi. Taps count elements.
+ctypedef struct PoolRows:
+    # Rows of windows side by side that have the same taps: see pooling.pxi. Taps count elements, all other distances bytes.
+    Py_ssize_t rows, lanes
     const void* x           # IN
-    Py_ssize_t x_lane
+    Py_ssize_t x_next, x_lane   # from a row to the next one; from a lane to the next one
     const Py_ssize_t* taps
     int n_taps              # at least 1
-    Py_ssize_t lanes
     void* y                 # OUT; for gradients: IN, the gradient at it
-    Py_ssize_t y_lane
+    Py_ssize_t y_next, y_lane
     void* dx                # OUT, added to
-    Py_ssize_t dx_lane
+    Py_ssize_t dx_next, dx_lane
     const Py_ssize_t* dx_taps
     double factor           # of averages
+    # Gradients of maxima: NULL, or what multiplies dy by an activation's derivative, from its output at the maxima, which lies like dy
+    backward_t backward
+    const void* pooled
+    const double* options
 
-ctypedef void (*pool_t)(const PoolRow* row) noexcept nogil
+ctypedef void (*pool_t)(const PoolRows* rows) noexcept nogil
 
 ctypedef struct Channels:
     # Images and what happens to their channels: a norm over images and places, a norm across channels, or dropout of whole channels.

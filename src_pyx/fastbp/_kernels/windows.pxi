@@ -41,10 +41,41 @@ cdef void slab_line(const real* x, Py_ssize_t column, Py_ssize_t width, Py_ssize
     for j in range(end, n):
         out[j] = 0
 
+cdef void fill_rows(const Slab* s) noexcept nogil:
+    """Of columns that lie side by side, without a stride: what is written over the end of a line is the next line's, which follows."""
+    cdef Py_ssize_t begin = min(max(-s.first_column, <Py_ssize_t> 0), s.columns), i, j, c, row
+    cdef Py_ssize_t end = max(begin, min(s.width - s.first_column, s.columns))
+    cdef real* out = <real*> s.out
+    cdef const real* x
+    for i in range(s.rows):
+        row = s.first_row + i
+        if row < 0 or row >= s.height:
+            memset(out, 0, s.channels * s.columns * sizeof(real))
+            out += s.channels * s.columns
+            continue
+        for c in range(s.channels):
+            x = moved(s.x, row * s.row + c * s.channel) + s.first_column
+            for j from 0 <= j < begin by VL:
+                vstore(out + j, vset(0))
+            j = begin
+            while j + VL <= end:
+                vstore(out + j, vload(x + j))
+                j += VL
+            if j < end:
+                vstore(out + j, vload_part(x + j, <int> (end - j), 0))
+                j += VL
+            while j < s.columns:
+                vstore(out + j, vset(0))
+                j += VL
+            out += s.columns
+
 cdef void fill_slab(const Slab* s) noexcept nogil:
     cdef Py_ssize_t i, c, phase, row
     cdef real* out = <real*> s.out
     check_block(out, s.rows * s.channels * s.phases, s.columns, s.columns, 1, s.out, s.end, "slab")
+    if s.phases == 1 and s.column == sizeof(real):
+        fill_rows(s)
+        return
     for i in range(s.rows):
         row = s.first_row + i
         if row < 0 or row >= s.height:

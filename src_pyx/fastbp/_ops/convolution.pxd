@@ -1,5 +1,5 @@
 """Convolutions of images over all threads: see convolution.pyx for their design."""
-from fastbp._kernels.table cimport Kernels, forward_t
+from fastbp._kernels.table cimport Kernels, backward_t, forward_t
 from fastbp._runtime.team cimport Session
 
 cdef struct Axis:
@@ -21,6 +21,8 @@ cdef struct Convolution:
     char* bias                      # IN, of all outputs of all groups, or NULL; gradients: OUT
     Py_ssize_t bias_step
     forward_t forward               # y = forward(y), or NULL
+    backward_t backward             # NULL, or of gradients at inputs without strides: dx = backward(dx, saved)
+    const char* saved               # what lies like dx
     const double* options
 
 cdef double convolution_cost(const Kernels* kernels, const Convolution* c) noexcept nogil

@@ -250,7 +250,7 @@ cdef void take_windows(const Forward* f, const Places* p, Py_ssize_t channel, Py
                        Py_ssize_t steps) noexcept nogil:
     """The slabs of the task's rows, image after image, and the distances of steps and places in them."""
     cdef const Convolution* c = f.c
-    cdef Py_ssize_t row = p.row, end = p.row + p.rows, rows, i, j, q, at = 0
+    cdef Py_ssize_t row = p.row, end = p.row + p.rows, rows, i, j, at = 0
     cdef Py_ssize_t* place = p.at
     cdef Slab s
     while row < end:
@@ -264,10 +264,23 @@ cdef void take_windows(const Forward* f, const Places* p, Py_ssize_t channel, Py
             place += p.columns
         at += s.rows * slab_row(&s)
         row += rows
-    for q in range(steps):
-        i = step + q
-        p.steps[q] = (i // taps(c) - channel) * s.phases * s.columns \
-            + i // c.columns.window % c.rows.window * c.rows.dilation * slab_row(&s) + step_column(c, &s, i % c.columns.window)
+    set_steps(c, &s, step - channel * taps(c), steps, p.steps)
+
+cdef void set_steps(const Convolution* c, const Slab* s, Py_ssize_t first, Py_ssize_t n, Py_ssize_t* steps) noexcept nogil:
+    """The distances of n steps from number `first` of the slab's first channel on, counted up without divisions."""
+    cdef Py_ssize_t channel = first // taps(c), row = first % taps(c) // c.columns.window, column = first % c.columns.window, q
+    cdef Py_ssize_t each = c.rows.dilation * slab_row(s), at = channel * s.phases * s.columns + row * each
+    for q in range(n):
+        steps[q] = at + (column * c.columns.dilation if s.phases == 1 else step_column(c, s, column))
+        column += 1
+        if column == c.columns.window:
+            column = 0
+            row += 1
+            at += each
+            if row == c.rows.window:
+                row = 0
+                channel += 1
+                at = channel * s.phases * s.columns
 
 cdef void finish_tile(const Forward* f, const Places* p) noexcept nogil:
     """The bias and the activation, and the way into y."""
@@ -279,12 +292,16 @@ cdef void finish_tile(const Forward* f, const Places* p) noexcept nogil:
         bias = c.bias + (p.group * c.outputs + p.output) * c.bias_step
     if bias != NULL or c.forward != NULL:
         f.kernels.finish_channels(p.c, p.c_row, p.outputs, p.rows * p.columns, bias, c.bias_step, c.forward, c.options)
-    if p.c != p.tile:
-        return
-    for row in range(p.rows):
+    for row in range(p.rows if p.c == p.tile else 1):
         y = place_of(c, p, p.row + row)
         for o in range(p.outputs):
-            if c.y_column == itemsize:
+            if c.backward != NULL:
+                # Columns lie side by side then: see its caller.
+                c.backward(p.c + o * p.c_row + row * p.columns * itemsize, c.saved + (y - c.y) + o * c.y_channel, y + o * c.y_channel,
+                           p.columns if p.c == p.tile else p.rows * p.columns, c.options)
+            elif p.c != p.tile:
+                return
+            elif c.y_column == itemsize:
                 memcpy(y + o * c.y_channel, p.tile + o * p.c_row + row * p.columns * itemsize, p.columns * itemsize)
             else:
                 f.kernels.scatter(p.tile + o * p.c_row + row * p.columns * itemsize, y + o * c.y_channel, c.y_column, p.columns)

@@ -45,6 +45,8 @@ cdef int convolution_init(Convolution* c, cnp.ndarray x, cnp.ndarray w, cnp.ndar
     c.x_group, c.y_group, c.w_group = c.inputs * c.x_channel, c.outputs * c.y_channel, c.outputs * c.w_output
     c.bias, c.bias_step, c.options = NULL, 0, NULL
     c.forward = NULL
+    c.backward = NULL
+    c.saved = NULL
     return 0
 
 cdef int set_bias(Convolution* c, object bias) except -1:
@@ -104,6 +106,8 @@ cdef int pooling_init(Pooling* p, int sweep, cnp.ndarray y, tuple sizes, tuple r
     p.x, p.dx, p.y = NULL, NULL, cnp.PyArray_BYTES(y)
     p.x_image = p.x_channel = p.x_row = p.x_column = 0
     p.dx_image = p.dx_channel = p.dx_row = p.dx_column = 0
+    p.backward = NULL
+    p.pooled, p.options = NULL, NULL
     p.y_image, p.y_channel = cnp.PyArray_STRIDE(y, 0), cnp.PyArray_STRIDE(y, 1)
     p.y_row, p.y_column = cnp.PyArray_STRIDE(y, 2), cnp.PyArray_STRIDE(y, 3)
     return 0

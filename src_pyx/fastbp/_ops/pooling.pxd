@@ -1,5 +1,5 @@
 """Pooling of images over all threads: see pooling.pyx for its design."""
-from fastbp._kernels.table cimport Kernels
+from fastbp._kernels.table cimport Kernels, backward_t
 from fastbp._ops.convolution cimport Axis
 from fastbp._runtime.team cimport Session
 
@@ -16,6 +16,10 @@ cdef struct Pooling:
     Py_ssize_t y_image, y_channel, y_row, y_column
     char* dx                    # OUT
     Py_ssize_t dx_image, dx_channel, dx_row, dx_column
+    # Gradients of maxima: NULL, or an activation's derivative that dy is multiplied by, from its output at the maxima, which lies like y
+    backward_t backward
+    const char* pooled
+    const double* options
 
 cdef Py_ssize_t pooling_scratch(const Pooling* p, int threads) noexcept nogil
 cdef bint pool(Session* session, const Kernels* kernels, const Pooling* p, char* scratch) noexcept nogil

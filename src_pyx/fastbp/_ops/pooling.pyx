@@ -2,15 +2,15 @@
 
 Design
 ------
-(a) Windows side by side that lie within the image have the same taps, and are lanes of one call (see pooling.pxi); those at its edges are
-    called one by one, with the taps that are inside. Where channels lie side by side instead of columns, the lanes of every window
-    are its channels.
+(a) Windows side by side that lie within the image have the same taps: all rows of them are one call, and their lanes the places of a row
+    (see pooling.pxi). Those at its edges are called row by row or column by column, with the taps that are inside. Where channels lie
+    side by side instead of columns, the lanes of every window are its channels.
 (b) A task has some channels of one image, all rows of them: the gradient at an input is the sum of its windows', in their order, and
     has one writer. It is zeroed first, by the same task.
 """
 from libc.string cimport memset
 
-from fastbp._kernels.table cimport AVERAGE_POOL, AVERAGE_POOL_BACKWARD, MAX_POOL_BACKWARD, Kernels, PoolRow
+from fastbp._kernels.table cimport AVERAGE_POOL, AVERAGE_POOL_BACKWARD, MAX_POOL_BACKWARD, Kernels, PoolRows
 from fastbp._ops.convolution cimport Axis
 from fastbp._runtime.sizes cimport ALIGNMENT, ceil_div, padded
 from fastbp._runtime.team cimport TASK_ELEMENTS, Session, run_tasks
@@ -66,37 +66,50 @@ cdef void set_taps(const Sweep* s, Taps* t) noexcept nogil:
             n += 1
 
 cdef void call_windows(const Sweep* s, const Taps* t, Py_ssize_t image, Py_ssize_t channel, Py_ssize_t channels, Py_ssize_t row,
-                       Py_ssize_t column, Py_ssize_t columns) noexcept nogil:
-    """The windows of some columns of one channel, or of some channels at one place: all have these taps."""
+                       Py_ssize_t rows, Py_ssize_t column, Py_ssize_t columns) noexcept nogil:
+    """The windows of some rows and columns of one channel, or of some channels at places of one column: all have these taps."""
     cdef const Pooling* p = s.p
-    cdef PoolRow r
-    cdef Py_ssize_t y = row * p.rows.stride - p.rows.before, x = column * p.columns.stride - p.columns.before
-    r.taps, r.dx_taps = t.x, t.dx
+    cdef PoolRows r
+    cdef Py_ssize_t y = row * p.rows.stride - p.rows.before, x = column * p.columns.stride - p.columns.before, place
+    r.rows, r.taps, r.dx_taps = rows, t.x, t.dx
     r.n_taps = <int> ((t.end_row - t.first_row) * (t.end_column - t.first_column))
     r.x = p.x + image * p.x_image + channel * p.x_channel + y * p.x_row + x * p.x_column if p.x != NULL else NULL
     r.dx = p.dx + image * p.dx_image + channel * p.dx_channel + y * p.dx_row + x * p.dx_column if p.dx != NULL else NULL
-    r.y = p.y + image * p.y_image + channel * p.y_channel + row * p.y_row + column * p.y_column
+    place = image * p.y_image + channel * p.y_channel + row * p.y_row + column * p.y_column
+    r.y = p.y + place
+    r.x_next, r.dx_next, r.y_next = p.rows.stride * p.x_row, p.rows.stride * p.dx_row, p.y_row
     if s.by_channels:
         r.lanes, r.x_lane, r.dx_lane, r.y_lane = channels, p.x_channel, p.dx_channel, p.y_channel
     else:
         r.lanes, r.x_lane, r.dx_lane, r.y_lane = columns, p.columns.stride * p.x_column, p.columns.stride * p.dx_column, p.y_column
     r.factor = share_of(p, t, row, column) if p.sweep >= AVERAGE_POOL else 1
+    r.backward, r.pooled, r.options = p.backward, p.pooled + place if p.pooled != NULL else NULL, p.options
     s.kernels.pools[p.sweep](&r)
 
-cdef void pool_row(const Sweep* s, Taps* t, Py_ssize_t image, Py_ssize_t channel, Py_ssize_t channels, Py_ssize_t row) noexcept nogil:
+cdef inline Py_ssize_t span(const Axis* axis, Py_ssize_t place, Py_ssize_t* first_tap, Py_ssize_t* end_tap) noexcept nogil:
+    """How many places from this one on have the same taps: all windows within the image, or a single one at its edge."""
+    inside(axis, place, first_tap, end_tap)
+    if first_tap[0] > 0 or end_tap[0] < axis.window:
+        return 1
+    return max(min((axis.size + axis.before - (axis.window - 1) * axis.dilation - 1) // axis.stride + 1, axis.outputs) - place, <Py_ssize_t> 1)
+
+cdef void pool_channels(const Sweep* s, Taps* t, Py_ssize_t image, Py_ssize_t channel, Py_ssize_t channels) noexcept nogil:
+    """Of one channel all places; or of some channels, place by place."""
     cdef const Pooling* p = s.p
-    cdef Py_ssize_t column = 0, end, first
-    inside(&p.rows, row, &t.first_row, &t.end_row)
-    while column < p.columns.outputs:
-        inside(&p.columns, column, &t.first_column, &t.end_column)
-        end = column + 1
-        if not s.by_channels and t.first_column == 0 and t.end_column == p.columns.window:
-            # All windows from here to the last one within the image.
-            first = (p.columns.size + p.columns.before - (p.columns.window - 1) * p.columns.dilation - 1) // p.columns.stride
-            end = max(end, min(first + 1, p.columns.outputs))
-        set_taps(s, t)
-        call_windows(s, t, image, channel, channels, row, column, end - column)
-        column = end
+    cdef Py_ssize_t row = 0, column, rows, columns, i
+    while row < p.rows.outputs:
+        rows = span(&p.rows, row, &t.first_row, &t.end_row)
+        column = 0
+        while column < p.columns.outputs:
+            columns = span(&p.columns, column, &t.first_column, &t.end_column)
+            set_taps(s, t)
+            if s.by_channels:
+                for i in range(column, column + columns):
+                    call_windows(s, t, image, channel, channels, row, rows, i, 1)
+            else:
+                call_windows(s, t, image, channel, 1, row, rows, column, columns)
+            column += columns
+        row += rows
 
 cdef void clear_inputs(const Sweep* s, Py_ssize_t image, Py_ssize_t channel, Py_ssize_t channels) noexcept nogil:
     cdef const Pooling* p = s.p
@@ -119,7 +132,7 @@ cdef void pool_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef const Sweep* s = <const Sweep*> context
     cdef const Pooling* p = s.p
     cdef Py_ssize_t each = ceil_div(p.channels, s.channels)
-    cdef Py_ssize_t image = task // each, channel = task % each * s.channels, row, c
+    cdef Py_ssize_t image = task // each, channel = task % each * s.channels, c
     cdef Py_ssize_t channels = min(s.channels, p.channels - channel)
     cdef Taps t
     t.x = <Py_ssize_t*> (s.own + worker * s.own_bytes)
@@ -127,12 +140,10 @@ cdef void pool_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     if is_backward(p):
         clear_inputs(s, image, channel, channels)
     if s.by_channels:
-        for row in range(p.rows.outputs):
-            pool_row(s, &t, image, channel, channels, row)
+        pool_channels(s, &t, image, channel, channels)
         return
     for c in range(channel, channel + channels):
-        for row in range(p.rows.outputs):
-            pool_row(s, &t, image, c, 1, row)
+        pool_channels(s, &t, image, c, 1)
 
 cdef bint pool(Session* session, const Kernels* kernels, const Pooling* p, char* scratch) noexcept nogil:
     """True when a signal interrupted it."""
