@@ -6,6 +6,7 @@ the processor.
 """
 
 from fastbp import _moved, derivatives, functional, losses, models, network, optim, training, units
+from fastbp._missing import ConvTranspose1d, ConvTranspose2d, Upsample, conv_transpose1d, conv_transpose2d  # noqa: F401
 from fastbp._version import __version__
 from fastbp._warnings import FastbpWarning
 from fastbp.derivatives import *  # noqa: F403

@@ -522,3 +522,24 @@ def test_a_unit_alone_checks_what_it_reads() -> None:
     unit.forward(np.zeros((1, 3, 8, 8), np.float32))
     with pytest.raises(ValueError, match=r"dy has shape \(1, 4, 6, 5\), expected \(1, 4, 6, 6\)"):
         unit.backward(np.zeros((1, 4, 6, 5), np.float32))
+
+
+@pytest.mark.parametrize(
+    "name", ["ConvTranspose1d", "ConvTranspose2d", "conv_transpose1d", "conv_transpose2d", "Upsample"]
+)
+def test_what_is_not_there_says_so(name: str) -> None:
+    with pytest.raises(NotImplementedError, match=rf"fastbp\.{name}: .* not part of fastbp"):
+        getattr(fastbp, name)(3, 4, 2)
+
+
+def test_penalties_are_about_weights_of_convolutions(rng: np.random.Generator) -> None:
+    x, t = batch((3, 8, 8), rng)
+    made = [
+        Network(*small_resnet(), loss="softmax_nll", input_shape=(3, 8, 8), dtype="float64", seed=2, l2=l2, l1=l1)
+        for l1, l2 in ((0.0, 0.0), (0.0, 0.3), (0.2, 0.0))
+    ]
+    plain, l2, l1 = [net.value_and_grad(x, t) for net in made]
+    for name, values in made[0].parameters.items():
+        counts = name.endswith("weight")
+        np.testing.assert_allclose(l2[1][name], plain[1][name] + 0.3 * counts * values, atol=1e-13)
+        np.testing.assert_allclose(l1[1][name], plain[1][name] + 0.2 * counts * np.sign(values), atol=1e-13)

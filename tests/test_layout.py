@@ -24,7 +24,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the lowest up: a module imports from its own layer and from lower ones.
 LAYERS = (
-    ("_version", "_frozen", "_assign", "_names", "_renamed", "_warnings"),
+    ("_version", "_frozen", "_assign", "_missing", "_names", "_renamed", "_warnings"),
     ("_kernels",),  # the compiled half: what is compiled in each is ordered by its cimports
     ("_runtime",),
     ("_ops",),

@@ -29,9 +29,9 @@ from fastbp._core.turns import Turns
 from fastbp._validate import FloatArray, Reduction
 from fastbp.losses import Loss
 from fastbp.optim import Optimizer, RuleOptimizer, check_optimizer
-from fastbp.optim._state import linear_weights, ranges
+from fastbp.optim._state import penalized_weights, ranges
 from fastbp.random import Philox, stream_number
-from fastbp.units import Linear, Unit
+from fastbp.units import Conv1d, Conv2d, Linear, Unit
 from fastbp.units.composites import bind_all, following, initialize_unit, parts_of
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ class NetworkCore(Freezing):
         self._parameters = ArrayDict(views_of(self._flat, shapes), "parameters")
         self._owns_parameters = True  # or computes from a program's arrays in their place
         linear = tuple(path for path, unit in walk(chain) if isinstance(unit, Linear))
+        multiplied = (path for path, unit in walk(chain) if isinstance(unit, (Linear, Conv1d, Conv2d)))
+        self._weight_names = frozenset(f"{path}.weight" for path in multiplied)
         self._gradients = Gradients(aligned_zeros(self._flat.size, self.dtype), shapes, linear)
         self._name_linear()
         self._streams = streams_of(chain)
@@ -377,19 +379,19 @@ class NetworkCore(Freezing):
 
     @fixed
     def l1(self) -> float:
-        """The factor of sum|w| in the loss, over the weights of the linear units."""
+        """The factor of sum|w| in the loss, over the weights of linear units and convolutions."""
         return self._l1
 
     @fixed
     def l2(self) -> float:
-        """The factor of sum w² / 2 in the loss, over the weights of the linear units."""
+        """The factor of sum w² / 2 in the loss, over the weights of linear units and convolutions."""
         return self._l2
 
     def _penalized(self) -> _engine.Parts | None:
         """Return the engine's penalties; None where there are none."""
         if not (self.l1 or self.l2):
             return None
-        weights = linear_weights(self)
+        weights = penalized_weights(self)
         parts = [
             (end, 0, self.l1 * (name in weights), self.l2 * (name in weights), name in self._frozen)
             for name, (_, end) in ranges(self).items()

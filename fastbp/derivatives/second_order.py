@@ -20,7 +20,7 @@ from fastbp._core.gradients import Gradients
 from fastbp._core.inputs import like_input
 from fastbp._core.segments import Recorder, rows_of
 from fastbp._validate import FloatArray
-from fastbp.optim._state import linear_weights
+from fastbp.optim._state import penalized_weights
 from fastbp.units.composites import MERGES, merge, unmerge
 from fastbp.units.tangents import PythonTangent, TangentRule
 
@@ -208,7 +208,7 @@ class CurvaturePoint:
             dy_dot = check.aligned(self.net._inputs.checked_dy(dy_dot, self.y.shape))
             self._backward(dy_dot, moved if with_second else None, dots if with_second else None, into)
         if self.net.l2:
-            for name in linear_weights(self.net):
+            for name in penalized_weights(self.net):
                 into[name][...] += self.net.dtype.type(self.net.l2) * dots[name]
         return into.flat
 

@@ -85,8 +85,8 @@ class Network(NetworkCore):
     seed : int, optional
         Of the initial weights; None: another one each time.
     l1, l2 : float
-        Penalties on the weights w of the linear units, >= 0: l1 * sum|w| + l2 / 2 * sum w² is part of every loss and
-        gradient.
+        Penalties on the weights w of linear units and convolutions, >= 0: l1 * sum|w| + l2 / 2 * sum w² is part of
+        every loss and gradient.
     classes : array_like, optional
         The labels that `predict` returns, in the order of the outputs: strings, numbers or bools, each once; two for
         one output. Targets are their numbers.

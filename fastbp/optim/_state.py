@@ -52,7 +52,7 @@ class OptimizerState:
         How many steps have been made.
     carried : ndarray of float64
         For each group, the number that the rule hands on from step to step.
-    layout : tuple of (end, group, is a linear unit's weight)
+    layout : tuple of (end, group, is a weight that decays)
         Of the network's parameters, in their order; None before a network was seen.
     """
 
@@ -232,7 +232,7 @@ def ranges(net: Any) -> dict[str, tuple[int, int]]:
     return made
 
 
-def linear_weights(net: Any) -> set[str]:
-    """Return the names of the weights of a network's linear units."""
-    places = {weight.__array_interface__["data"][0] for weight in net.weights if weight.size}
-    return {name for name, view in net.parameters.items() if view.__array_interface__["data"][0] in places}
+def penalized_weights(net: Any) -> frozenset[str]:
+    """Return the names of the weights that penalties and decay are about: those of linear units and convolutions."""
+    names: frozenset[str] = net._weight_names
+    return names

@@ -32,7 +32,7 @@ from fastbp._names import likely, unknown
 from fastbp.optim._arrays import Several, check_apart, checked_keys, checked_pairs, checked_parameter, names_of
 from fastbp.optim._groups import Group
 from fastbp.optim._rates import Schedule, checked_rate, rate_at, rates_of
-from fastbp.optim._state import MOST_STEPS, ArrayStep, Like, OptimizerState, StateRegistry, linear_weights, ranges
+from fastbp.optim._state import MOST_STEPS, ArrayStep, Like, OptimizerState, StateRegistry, penalized_weights, ranges
 from fastbp.reference import OPTIMIZERS, OptimizerRule
 
 __all__ = ["Optimizer", "OptimizerState", "RuleOptimizer"]
@@ -544,7 +544,7 @@ class RuleOptimizer(Optimizer):
         """Return the end, the group and the kind of each parameter; refuse a group that has none."""
         named = ranges(net)
         self._check_matches(named, "the network has")
-        weights = linear_weights(net)
+        weights = penalized_weights(net)
         return tuple((end, self._group_of(name), name in weights) for name, (_, end) in named.items())
 
     def _check_matches(self, names: Collection[str], which: str) -> None:

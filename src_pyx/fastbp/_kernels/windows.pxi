@@ -88,38 +88,51 @@ cdef void fill_slab(const Slab* s) noexcept nogil:
                           out)
                 out += s.columns
 
+cdef forced_void pack_pieces(const real* x, const Py_ssize_t* steps, Py_ssize_t k, const Py_ssize_t* starts, const Py_ssize_t* lanes, int n,
+                             real* panel) noexcept nogil:
+    """n vectors for each step, each over the end of the one before. A constant n unrolls the loop."""
+    cdef Py_ssize_t p
+    cdef int i
+    for p in range(k):
+        for i in range(n):
+            vstore(panel + lanes[i], vload(x + steps[p] + starts[i]))
+        panel += NR
+
 cdef void pack_windows(const void* slab, const Py_ssize_t* steps, Py_ssize_t k, const Py_ssize_t* places, Py_ssize_t n, void* out,
                        const void* end) noexcept nogil:
     """Panels of NR windows: step p of window j is the element steps[p] + places[j] of the slab. Both slab and panels have room for a
     vector behind them: runs of windows side by side are copied by whole vectors, each over the end of the one before."""
-    cdef Py_ssize_t starts[NR]
-    cdef int lanes[NR + 1]
+    cdef Py_ssize_t starts[NR + 6]    # more than there can be: the compiler sees the unrolled loops alone
+    cdef Py_ssize_t lanes[NR + 6]
     cdef const real* x = <const real*> slab
     cdef real* panel = <real*> out
-    cdef Py_ssize_t first, p
-    cdef int count, runs, lane, r
+    cdef Py_ssize_t first, lane, run
+    cdef int count, pieces
     check_block(panel, ceil_div(n, NR) * k, NR, NR, 1, out, end, "windows")
     for first from 0 <= first < n by NR:
         count = <int> min(n - first, <Py_ssize_t> NR)
-        runs = 0
+        pieces, run = 0, 0
         for lane in range(count):
-            if lane == 0 or places[first + lane] != places[first + lane - 1] + 1:
-                starts[runs], lanes[runs] = places[first + lane], lane
-                runs += 1
-        lanes[runs] = count
-        if runs == 1:
-            for p in range(k):
-                for lane from 0 <= lane < NR by VL:
-                    vstore(panel + lane, vload(x + steps[p] + starts[0] + lane))
-                panel += NR
-            continue
-        for p in range(k):
-            for r in range(runs):
-                lane = lanes[r]
-                while lane < lanes[r + 1]:
-                    vstore(panel + lane, vload(x + steps[p] + starts[r] + lane - lanes[r]))
-                    lane += VL
-            panel += NR
+            if lane > 0 and places[first + lane] != places[first + lane - 1] + 1:
+                run = lane
+            if (lane - run) % VL == 0:
+                starts[pieces], lanes[pieces] = places[first + lane], lane
+                pieces += 1
+        if pieces == 1:
+            pack_pieces(x, steps, k, starts, lanes, 1, panel)
+        elif pieces == 2:
+            pack_pieces(x, steps, k, starts, lanes, 2, panel)
+        elif pieces == 3:
+            pack_pieces(x, steps, k, starts, lanes, 3, panel)
+        elif pieces == 4:
+            pack_pieces(x, steps, k, starts, lanes, 4, panel)
+        elif pieces == 5:
+            pack_pieces(x, steps, k, starts, lanes, 5, panel)
+        elif pieces == 6:
+            pack_pieces(x, steps, k, starts, lanes, 6, panel)
+        else:
+            pack_pieces(x, steps, k, starts, lanes, pieces, panel)
+        panel += k * NR
 
 cdef void finish_channels(void* c, Py_ssize_t c_row, Py_ssize_t m, Py_ssize_t n, const void* bias, Py_ssize_t bias_step, forward_t forward,
                           const double* options) noexcept nogil:
