@@ -16,6 +16,7 @@ PLACE = Path(fastbp.__file__).resolve().parents[1]
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 LONGEST = 60  # lines: an example is to be read at a glance
+SMALLER = {"images": ["--epochs", "8", "--rows", "1000", "--picture", "lenet5.png"]}  # arguments, where it takes any
 
 
 def test_examples_exist() -> None:
@@ -26,11 +27,12 @@ def test_examples_exist() -> None:
 def test_example_runs(script: Path, tmp_path: Path) -> None:
     text = script.read_text(encoding="utf-8")
     assert len(text.splitlines()) < LONGEST
-    if "sklearn" in text:
-        pytest.importorskip("sklearn")
+    for name in ("sklearn", "mlxtend"):
+        if name in text:
+            pytest.importorskip(name)
     path = os.pathsep.join(filter(None, [str(PLACE), os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
+        [sys.executable, "-W", "error", str(script), *SMALLER.get(script.stem, [])],
         env={**os.environ, "PYTHONPATH": path},
         cwd=tmp_path,
         capture_output=True,

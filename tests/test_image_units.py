@@ -328,6 +328,14 @@ def test_outputs_that_are_images(rng: np.random.Generator) -> None:
     assert net.backward((y - t) / 3).shape == x.shape
     np.testing.assert_allclose(net.gradients.flat, expected, atol=1e-14)
     assert net.jacobian(x).shape == (3, 40, 1, 5, 4)
+    for dtype in ("float32", "float64"):
+        report = check_gradients(net.copy(dtype=dtype), x.astype(dtype), t.astype(dtype))
+        assert report.ok and report.rows[-1].name == "input", str(report)
+    rows, v = t.reshape(3, 40), rng.standard_normal(net.n_parameters)
+    np.testing.assert_array_equal(net.input_gradient(x, t), net.input_gradient(x, rows))
+    np.testing.assert_array_equal(net.hvp(x, t, v), net.hvp(x, rows, v))
+    np.testing.assert_array_equal(net.sample_gradients(x, t).flat, net.sample_gradients(x, rows).flat)
+    np.testing.assert_array_equal(net.sample_gradient_norms(x, t), net.sample_gradient_norms(x, rows))
 
 
 def test_the_summary_follows_shapes() -> None:

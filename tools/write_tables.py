@@ -29,6 +29,8 @@ from fastbp.network._mlp import HIDDEN_UNITS
 from fastbp.optim import averages, schedules
 from fastbp.reference import ACTIVATIONS, LOSSES, OPTIMIZERS, UNITS
 from fastbp.training.metrics import METRICS
+from fastbp.units.base import Parameter
+from fastbp.units.images import ImageUnit
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "catalogue.md"
@@ -77,6 +79,23 @@ them, are for units that are used alone: in a network the network's count. {hidd
 
 [composition.md](composition.md) puts them together.
 
+## Units of images
+
+Samples are images of shape (channels, height, width), or sequences of shape (channels, width) where the name ends with
+`1d`; `Network(..., input_shape=)` says which. Those with a function have its `_backward`, too; functions take
+`layout="NHWC"` and `"NWC"` as well. The unit `LocalResponseNorm` reads images alone.
+
+{image_units}
+
+[images.md](images.md) puts them together; `Sequential`, `Residual` and `Branches` hold them, too.
+
+## Models
+
+Networks of the literature, with random weights. All take `classes=`, `loss=`, `dtype=` and `seed=`. The parameters are
+those with as many classes as the default.
+
+{models}
+
 ## Losses
 
 Each is a function `fastbp.name(y, t)`, which gives the loss and its gradient, a class, and a name for `loss=`. All
@@ -119,7 +138,8 @@ do, too.
 
 ## How weights begin
 
-For `init=` of `MLP` and `Linear`.
+For `init=` of `MLP`, `Linear`, `Conv2d` and `Conv1d`. A convolution has n_in = in / groups · window inputs and
+n_out = out · window outputs.
 
 {initializers}
 """
@@ -186,6 +206,45 @@ def units() -> str:
     return table(("name", "unit", "value", "parameters"), rows)
 
 
+def function_of(made: type[ImageUnit]) -> str:
+    """Return the function that computes what a unit of images does: of its own name, or one with a layout."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", made.__name__).lower()
+    if hasattr(fastbp, name):
+        return code(name)
+    layout = getattr(made, "_layout", None)
+    return code(f"{name[:-2]}(layout={layout!r})") if layout else ""
+
+
+def parameters_of(made: type) -> list[str]:
+    """Return the names of a class's parameters, as it declares them."""
+    found = (name for base in reversed(made.__mro__) for name, v in vars(base).items() if isinstance(v, Parameter))
+    return list(dict.fromkeys(found))
+
+
+def image_units() -> str:
+    """Return a row for each class of `fastbp.units` that reads images."""
+    classes = (getattr(fastbp.units, name) for name in fastbp.units.__all__)
+    rows = [
+        (function_of(made), call(made), first_line(made), code(", ".join(parameters_of(made))))
+        for made in classes
+        if isinstance(made, type) and issubclass(made, ImageUnit)
+    ]
+    return table(("function", "unit", "what it computes", "parameters"), rows)
+
+
+def models() -> str:
+    """Return a row for each function of `fastbp.models`; its docstring tells how many parameters there are."""
+    rows = []
+    for name in fastbp.models.__all__:
+        made = getattr(fastbp.models, name)
+        count = re.search(r"([\d,]+)\s+parameters", inspect.getdoc(made) or "")
+        assert count, f"the docstring of {name} does not tell the number of parameters"
+        network = first_line(made).removeprefix("Return ")
+        shown = call(made, without=("loss", "dtype", "seed"))
+        rows.append((shown, network[0].upper() + network[1:], count[1]))
+    return table(("function of `fastbp.models`", "network", "parameters"), rows)
+
+
 def losses() -> str:
     """Return a row for each entry of LOSSES."""
     rows = [
@@ -233,6 +292,8 @@ def page() -> str:
     return PAGE_TEXT.format(
         activations=activations(),
         units=units(),
+        image_units=image_units(),
+        models=models(),
         hidden=", ".join(code(name) for name in HIDDEN_UNITS),
         losses=losses(),
         optimizers=optimizers(),

@@ -134,12 +134,17 @@ class Inputs:
     def checked_targets(self, t: object, rows: int, name: str = "t") -> NDArray[Any]:
         """Return targets for the engine's loss: int64 labels, or rows of the network's dtype."""
         assert self.losses is not None and self.n_out is not None
-        if self._gives_images and isinstance(t, np.ndarray) and t.ndim > 2:
-            t = t.reshape(len(t), prod(t.shape[1:]))
+        t = self.target_rows(t)
         for _, loss in self.losses:
             fitted = loss._fitted(self.n_out)
             values = check.targets(loss.rule.targets, t, rows, fitted.targets, self.dtype, name, fitted.ignored)
         return values if values.flags.aligned and not self._overwrites(values) else values.copy()
+
+    def target_rows(self, t: Any) -> Any:
+        """Return a view of targets as rows, where they and the network's outputs are images."""
+        if self._gives_images and isinstance(t, np.ndarray) and t.ndim > 2:
+            return t.reshape(len(t), prod(t.shape[1:]))
+        return t
 
     def checked_dy(self, dy: object, shape: tuple[int, ...]) -> FloatArray:
         """Return the gradient at the output as the engine takes it, or raise."""

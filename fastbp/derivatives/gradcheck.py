@@ -63,6 +63,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastbp._core.core import NetworkCore
+from fastbp._core.segments import rows_of
 from fastbp._frozen import Frozen, Record
 
 __all__ = ["GradientError", "GradientReport", "GradientRow", "check_gradients"]
@@ -395,8 +396,8 @@ def _gradients(net: Any, x: Any, t: Any, sample_weight: Any) -> tuple[float, dic
         loss, grads = net.value_and_grad(x, t, sample_weight=sample_weight)
         gradients = {name: np.array(grads[name]) for name in net.parameters}
         if not net._inputs.takes_indices:
-            y = net.forward(x)
-            _, dy = net.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")
+            y = rows_of(net.forward(x))
+            _, dy = net.loss.value_and_grad(y, rows_of(t), sample_weight=sample_weight, reduction="mean")
             gradients["input"] = np.array(net.backward(dy))
     finally:
         if training:
@@ -410,7 +411,7 @@ class _Copy:
     def __init__(self, net: Any, x: Any, t: Any, sample_weight: Any) -> None:
         self.net = net.copy(dtype="float64")
         self.x = np.array(x, np.float64)  # always a copy: entries of it are moved
-        self.t = _widened(t)
+        self.t: Array = rows_of(_widened(t))
         self.sample_weight = None if sample_weight is None else _widened(sample_weight)
         self.arrays: dict[str, Array] = dict(self.net.parameters)
         if not net._inputs.takes_indices:
@@ -439,7 +440,7 @@ class _Copy:
 
     def rounding_scale(self) -> Array:
         """s of paragraph E, in the shape of y."""
-        y = np.array(self.net.forward(self.x), np.float64)
+        y = np.array(rows_of(self.net.forward(self.x)), np.float64)
         _, dy = self.net.loss.value_and_grad(y, self.t, sample_weight=self.sample_weight, reduction="mean")
         weight = np.ones(len(y)) if self.sample_weight is None else np.asarray(self.sample_weight, np.float64)
         share = (weight / weight.sum())[:, None]
@@ -526,9 +527,9 @@ def _sensitivity(copy: _Copy, array: Array, entries: NDArray[np.intp], step: flo
         w = float(array[index])
         h = step * max(1.0, abs(w))
         array[index] = w + h
-        above = np.array(copy.net.forward(copy.x))
+        above = np.array(rows_of(copy.net.forward(copy.x)))
         array[index] = w - h
-        norms[i] = np.linalg.norm(scale * (above - copy.net.forward(copy.x))) / (2 * h)
+        norms[i] = np.linalg.norm(scale * (above - rows_of(copy.net.forward(copy.x)))) / (2 * h)
         array[index] = w
     return norms
 

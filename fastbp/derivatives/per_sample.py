@@ -64,7 +64,7 @@ class Samples:
         self._in_python: dict[int, Named] = {}
         _refuse_batches(self.recorder, net.training)
         y = self.recorder.forward(x, net.training)
-        self.losses, dy = net.loss.value_and_grad(y, t, reduction="none")
+        self.losses, dy = net.loss.value_and_grad(y, net._inputs.target_rows(t), reduction="none")
         if np.shape(self.losses) != (len(x),):
             got = f"got shape {np.shape(self.losses)}"
             raise TypeError(f'{net.loss!r} must give the loss of each row for reduction="none", {(len(x),)}, {got}')

@@ -51,6 +51,7 @@ def loss_and_gradient(
     net: NetworkCore, y: FloatArray, t: ArrayLike, sample_weight: ArrayLike | None
 ) -> tuple[float, FloatArray]:
     """Return the mean loss of outputs, and its gradient at them."""
+    t = net._inputs.target_rows(t)
     loss, dy = net.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction="mean")
     return float(loss), check.aligned(net._inputs.checked_dy(dy, y.shape))
 
@@ -122,7 +123,7 @@ class CurvaturePoint:
         *,
         recorder: Recorder | None = None,
     ) -> None:
-        x = net._inputs.checked_x(x)
+        x, t = net._inputs.checked_x(x), net._inputs.target_rows(t)
         self.net = net
         # What is kept must stay as it is, whatever the caller does with x, t and weights.
         self._t: ArrayLike = t if recorder else np.array(t)
