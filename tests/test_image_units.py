@@ -509,7 +509,8 @@ def test_x_of_another_shape() -> None:
     for x, message in [
         (np.zeros((2, 8, 6, 3), np.float32), r"expected \(n, 3, 8, 6\), channels first: np.moveaxis\(x, -1, 1\)"),
         (np.zeros((2, 3, 6, 8), np.float32), r"x has shape \(2, 3, 6, 8\), expected \(n, 3, 8, 6\)"),
-        (np.zeros((3, 8, 6), np.float32), "x"),
+        (np.zeros((3, 8, 6), np.float32), r"x has shape \(3, 8, 6\), expected \(n, 3, 8, 6\): x\[None\] is a batch of"),
+        (np.zeros((3, 8, 5), np.float32), r"x has shape \(3, 8, 5\), expected \(n, 3, 8, 6\)$"),
         (np.zeros((2, 143), np.float32), r"expected \(n, 3, 8, 6\), or rows \(n, 144\)"),
         (np.zeros((2, 3, 8, 6)), "float64"),
     ]:

@@ -505,6 +505,7 @@ class NetworkCore(Freezing):
             sample_weight = check.sample_weights(sample_weight, x.shape[0], self.dtype)
             if reduction == "mean":
                 self._inputs.check_mean(t, sample_weight, x.shape[0], check.TAKE_THE_SUM)
+        t = self._inputs.target_rows(t)
         if out is not None:
             self._gradients._checked_out(out)
         with self._own_lock:

@@ -97,8 +97,16 @@ class Inputs:
     def _as_rows(self, name: str, x: NDArray[Any]) -> NDArray[Any]:
         """Return the rows of images: a view, where their strides allow that."""
         assert self.shape is not None
-        if x.ndim != 1 + len(self.shape) or x.ndim == 2:
+        if x.ndim == 2:
             return x
+        if x.ndim != 1 + len(self.shape):
+            hint = ""
+            if x.shape == self.shape:
+                hint = f": {name}[None] is a batch of one"
+            elif self.shape[0] == 1 and x.shape[1:] == self.shape[1:]:
+                hint = f": {name}[:, None] has the channel"
+            expected = f"(n, {', '.join(map(str, self.shape))})"
+            raise ValueError(f"{name} has shape {x.shape}, expected {expected}{hint}")
         if x.shape[1:] != self.shape:
             hint = ""
             if x.shape[2:] + x.shape[1:2] == self.shape or (x.shape[-1], *x.shape[1:-1]) == self.shape:

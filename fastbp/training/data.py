@@ -27,7 +27,7 @@ from fastbp._warnings import warn
 from fastbp.losses import Loss, LossSum
 from fastbp.network import Network
 from fastbp.random import Philox, stream_number
-from fastbp.units import Linear
+from fastbp.units import Conv1d, Conv2d, Linear
 
 __all__ = ["BatchIterator", "Piece", "Rows", "Source", "class_weights", "validation_rows"]
 
@@ -902,9 +902,9 @@ LARGE = 1e3
 
 
 def warn_of_unscaled(net: Network, x: FloatArray) -> None:
-    """Warn where a linear unit reads columns whose mean or deviation, in the first rows, is beyond a thousand."""
+    """Warn where weights meet columns whose mean or deviation, in the first rows, is beyond a thousand."""
     x = x[:LOOKED_AT]
-    if not all(isinstance(unit, Linear) for unit in input_readers(net.units)):
+    if not all(isinstance(unit, Linear | Conv1d | Conv2d) for unit in input_readers(net.units)):
         return
     if -LARGE <= x.min(initial=0) and x.max(initial=0) <= LARGE:  # so is every mean and every deviation
         return

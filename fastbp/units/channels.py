@@ -17,14 +17,14 @@ from fastbp.units.tangents import AnalyticTangent
 __all__ = ["BatchNorm1d", "BatchNorm2d", "Dropout1d", "Dropout2d", "LocalResponseNorm"]
 
 
-class _ChannelUnit(ImageUnit):
+class ChannelUnit(ImageUnit):
     """A unit that keeps the shape of images."""
 
     def _windows(self, shape: Shape) -> tuple[int, tuple[Axis, ...]]:
         return shape[0], window_axes(shape[1:], (1,) * self.dims, 1, 0, 1, self._reading(shape))
 
 
-class _BatchNorm(_ChannelUnit, BatchNorm):
+class ChannelNorm(ChannelUnit, BatchNorm):
     """Batch norm with the moments of each channel."""
 
     kind: ClassVar[str | None] = "channel_norm"
@@ -41,11 +41,10 @@ class _BatchNorm(_ChannelUnit, BatchNorm):
         return values
 
 
-class BatchNorm2d(_BatchNorm):
-    """Batch norm of images: each channel gets mean 0 and variance 1 over the batch and all places, then a scale and a
-    shift that are learned.
+class BatchNorm2d(ChannelNorm):
+    """Batch norm of images: each channel gets mean 0 and variance 1 over the batch and all places.
 
-    y = (x - mean) / sqrt(variance + eps) * scale + shift. In training mean and variance are the batch's, and the
+    Then comes a scale and a shift that are learned.  y = (x - mean) / sqrt(variance + eps) * scale + shift. In training mean and variance are the batch's, and the
     running ones in ``state`` move towards them; otherwise they are the running ones.  backward:  as
     `fastbp.batch_norm_backward` with a layout
 
@@ -95,9 +94,8 @@ class BatchNorm2d(_BatchNorm):
     _layout: ClassVar[str | None] = "NCHW"
 
 
-class BatchNorm1d(_BatchNorm):
-    """Batch norm of sequences: each channel gets mean 0 and variance 1 over the batch and all places, then a scale and
-    a shift that are learned.
+class BatchNorm1d(ChannelNorm):
+    """Batch norm of sequences: each channel gets mean 0 and variance 1 over the batch and all places.
 
     As `BatchNorm2d`, for samples of shape (channels, width). For rows of numbers there is `BatchNorm`.
 
@@ -145,7 +143,7 @@ class BatchNorm1d(_BatchNorm):
     _layout: ClassVar[str | None] = "NCW"
 
 
-class _ChannelDropout(_ChannelUnit, Dropout):
+class ChannelDropout(ChannelUnit, Dropout):
     """Dropout of whole channels."""
 
     kind: ClassVar[str | None] = "channel_dropout"
@@ -155,7 +153,7 @@ class _ChannelDropout(_ChannelUnit, Dropout):
         return super().forward(self._checked_x(x))
 
 
-class Dropout2d(_ChannelDropout):
+class Dropout2d(ChannelDropout):
     """Dropout of whole channels of images: in training each is 0 with probability p, the others are divided by 1 - p.
 
     y = x / (1 - p) where the channel is kept, else 0;  backward:  dx = dy / (1 - p) there, else 0. Without training
@@ -205,7 +203,7 @@ class Dropout2d(_ChannelDropout):
     _layout: ClassVar[str | None] = "NCHW"
 
 
-class Dropout1d(_ChannelDropout):
+class Dropout1d(ChannelDropout):
     """Dropout of whole channels of sequences: in training each is 0 with probability p.
 
     y = x / (1 - p) where the channel is kept, else 0;  backward:  dx = dy / (1 - p) there, else 0. Without training
@@ -264,7 +262,7 @@ class ResponseNormTangent(AnalyticTangent):
         return (reference.local_response_norm_backward(dy, x, self.unit.size, **self.unit._options),)
 
 
-class LocalResponseNorm(_ChannelUnit):
+class LocalResponseNorm(ChannelUnit):
     """Local response norm of images: each element is divided by a power of the mean square of its neighbours' channels.
 
     y[c] = x[c] / (k + alpha / size * sum of x[c']**2)**beta over the size channels c' around c;  backward:  as

@@ -139,7 +139,7 @@ class ConvolutionTangent(TangentRule):
         return found
 
 
-class _Conv(ImageUnit):
+class ConvolutionUnit(ImageUnit):
     """What convolutions of images and of sequences share."""
 
     kind: ClassVar[str | None] = "convolution"
@@ -257,7 +257,7 @@ class _Conv(ImageUnit):
         return f"{type(self).__name__}({told})"
 
 
-class Conv2d(_Conv):
+class Conv2d(ConvolutionUnit):
     """Convolution of images: each output channel is a sum of windows over all input channels, times weights.
 
     y[n, o, p, q] = b[o] + sum over c, t, u of w[o, c, t, u] x[n, c, p stride + t dilation, q stride + u dilation];
@@ -269,10 +269,12 @@ class Conv2d(_Conv):
         Multiples of groups.
     size : int or (int, int)
         Of the window: height and width, or one number for both.
-    stride, dilation : int or (int, int), optional
-        The distance between windows, and between what a window reads.
+    stride : int or (int, int), optional
+        The distance between windows.
     padding : int, "same", "valid" or tuple, optional
         How many zeros stand around an image: a number, one for each axis, or a pair (before, after) for each axis.
+    dilation : int or (int, int), optional
+        The distance between the elements that a window reads.
     groups : int, optional
         Channels fall into so many groups, each with weights of its own.
     bias : bool, optional
@@ -318,7 +320,7 @@ class Conv2d(_Conv):
     """
 
 
-class Conv1d(_Conv):
+class Conv1d(ConvolutionUnit):
     """Convolution of sequences: each output channel is a sum of windows over all input channels, times weights.
 
     y[n, o, q] = b[o] + sum over c, u of w[o, c, u] x[n, c, q stride + u dilation];  backward:  as
@@ -330,10 +332,12 @@ class Conv1d(_Conv):
         Multiples of groups.
     size : int
         Of the window.
-    stride, dilation : int, optional
-        The distance between windows, and between what a window reads.
-    padding : int, "same", "valid" or (int, int), optional
-        How many zeros stand around a sequence; in ``[(before, after)]`` before and after it.
+    stride : int, optional
+        The distance between windows.
+    padding : int, "same", "valid" or tuple, optional
+        How many zeros stand around a sequence; ``[(before, after)]``: before and after it.
+    dilation : int, optional
+        The distance between the elements that a window reads.
     groups : int, optional
         Channels fall into so many groups, each with weights of its own.
     bias : bool, optional
@@ -411,7 +415,7 @@ class AvgPoolTangent(TangentRule):
         return self.unit._gradient(dy_dot, self.x) if need_dx else None
 
 
-class _Pool(ImageUnit):
+class PoolUnit(ImageUnit):
     """What the units that pool windows share."""
 
     size: tuple[int, ...]
@@ -464,7 +468,7 @@ class _Pool(ImageUnit):
         return f"{type(self).__name__}({self._told()})"
 
 
-class _MaxPool(_Pool):
+class MaxPoolUnit(PoolUnit):
     kind: ClassVar[str | None] = "max_pool"
     tangent_rule: ClassVar[type | None] = MaxPoolTangent
 
@@ -497,7 +501,7 @@ class _MaxPool(_Pool):
         return y_dot
 
 
-class MaxPool2d(_MaxPool):
+class MaxPool2d(MaxPoolUnit):
     """Max pooling of images: the largest element of each window.
 
     y[n, c, p, q] = the largest of x[n, c, p stride + t, q stride + u], t and u over the window;  backward: the first of
@@ -541,7 +545,7 @@ class MaxPool2d(_MaxPool):
     """
 
 
-class MaxPool1d(_MaxPool):
+class MaxPool1d(MaxPoolUnit):
     """Max pooling of sequences: the largest element of each window.
 
     y[n, c, q] = the largest of x[n, c, q stride + u], u over the window;  backward: the first of the largest takes the
@@ -579,7 +583,7 @@ class MaxPool1d(_MaxPool):
     dims: ClassVar[int] = 1
 
 
-class _AvgPool(_Pool):
+class AvgPoolUnit(PoolUnit):
     kind: ClassVar[str | None] = "avg_pool"
     tangent_rule: ClassVar[type | None] = AvgPoolTangent
 
@@ -605,7 +609,7 @@ class _AvgPool(_Pool):
         return super()._told() + ("" if self.count_include_pad else ", count_include_pad=False")
 
 
-class AvgPool2d(_AvgPool):
+class AvgPool2d(AvgPoolUnit):
     """Average pooling of images: the mean of each window.
 
     y[n, c, p, q] = the mean of x[n, c, p stride + t, q stride + u], t and u over the window;  backward: each element
@@ -644,7 +648,7 @@ class AvgPool2d(_AvgPool):
     """
 
 
-class AvgPool1d(_AvgPool):
+class AvgPool1d(AvgPoolUnit):
     """Average pooling of sequences: the mean of each window.
 
     y[n, c, q] = the mean of x[n, c, q stride + u], u over the window;  backward: each element of a window takes an
@@ -684,7 +688,7 @@ class AvgPool1d(_AvgPool):
     dims: ClassVar[int] = 1
 
 
-class _GlobalAvgPool(ImageUnit):
+class GlobalAvgPoolUnit(ImageUnit):
     """The mean of all places of a channel: one number for each."""
 
     kind: ClassVar[str | None] = "avg_pool"
@@ -717,7 +721,7 @@ class _GlobalAvgPool(ImageUnit):
         return functional.global_avg_pool2d_backward(dy, images).reshape(x.shape)
 
 
-class GlobalAvgPool2d(_GlobalAvgPool):
+class GlobalAvgPool2d(GlobalAvgPoolUnit):
     """Global average pooling of images: the mean of each channel.
 
     y[n, c] = the mean of x[n, c];  backward: each place takes an equal share
@@ -741,7 +745,7 @@ class GlobalAvgPool2d(_GlobalAvgPool):
     """
 
 
-class GlobalAvgPool1d(_GlobalAvgPool):
+class GlobalAvgPool1d(GlobalAvgPoolUnit):
     """Global average pooling of sequences: the mean of each channel.
 
     y[n, c] = the mean of x[n, c];  backward: each place takes an equal share
