@@ -22,6 +22,7 @@ import numpy as np
 from bench import image_networks as spec
 from bench import machine
 from bench.image_networks import KINDS, ImageNetwork
+from bench.image_rivals import network_of
 from bench.rivals import Array
 
 MEMORY_BAR = 64_000_000  # bytes
@@ -98,8 +99,6 @@ def _layer_calls(layer: spec.Layer, shape: spec.Sizes, batch: int, dtype: str) -
 
 
 def _of_network(kind: str, batch: int, dtype: str) -> dict[str, Any]:
-    from bench.image_rivals import network_of
-
     first = KINDS[kind]
     layers = (*first.layers[: FIRST[kind]], spec.GlobalAvgPool(), spec.Linear(10))
     network = ImageNetwork(kind, first.shape, layers, batch)
