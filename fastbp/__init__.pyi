@@ -18,6 +18,10 @@ from fastbp.functional.convolutions import conv1d as conv1d
 from fastbp.functional.convolutions import conv1d_backward as conv1d_backward
 from fastbp.functional.convolutions import conv2d as conv2d
 from fastbp.functional.convolutions import conv2d_backward as conv2d_backward
+from fastbp.functional.images import local_response_norm as local_response_norm
+from fastbp.functional.images import local_response_norm_backward as local_response_norm_backward
+from fastbp.functional.images import pad2d as pad2d
+from fastbp.functional.images import pad2d_backward as pad2d_backward
 from fastbp.functional.made import celu as celu
 from fastbp.functional.made import celu_backward as celu_backward
 from fastbp.functional.made import elu as elu
@@ -166,6 +170,11 @@ from fastbp.units import PReLU as PReLU
 from fastbp.units import RMSNorm as RMSNorm
 from fastbp.units import Softmax as Softmax
 from fastbp.units import Unit as Unit
+from fastbp.units.channels import BatchNorm1d as BatchNorm1d
+from fastbp.units.channels import BatchNorm2d as BatchNorm2d
+from fastbp.units.channels import Dropout1d as Dropout1d
+from fastbp.units.channels import Dropout2d as Dropout2d
+from fastbp.units.channels import LocalResponseNorm as LocalResponseNorm
 from fastbp.units.composites import Branches as Branches
 from fastbp.units.composites import Residual as Residual
 from fastbp.units.composites import Sequential as Sequential
@@ -209,6 +218,8 @@ __all__ = [
     "AvgPool2d",
     "BatchInfo",
     "BatchNorm",
+    "BatchNorm1d",
+    "BatchNorm2d",
     "Branches",
     "CELU",
     "Callback",
@@ -218,6 +229,8 @@ __all__ = [
     "Conv2d",
     "CurvaturePoint",
     "Dropout",
+    "Dropout1d",
+    "Dropout2d",
     "ELU",
     "EMA",
     "EarlyStopping",
@@ -246,6 +259,7 @@ __all__ = [
     "LeakyReLU",
     "Linear",
     "Lion",
+    "LocalResponseNorm",
     "LogSigmoid",
     "LogSoftmax",
     "Loss",
@@ -335,6 +349,8 @@ __all__ = [
     "linear_backward",
     "load",
     "load_checkpoint",
+    "local_response_norm",
+    "local_response_norm_backward",
     "log_sigmoid",
     "log_sigmoid_backward",
     "log_softmax",
@@ -349,6 +365,8 @@ __all__ = [
     "mish",
     "mish_backward",
     "mse",
+    "pad2d",
+    "pad2d_backward",
     "poisson_nll",
     "prelu",
     "prelu_backward",

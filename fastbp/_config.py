@@ -1,8 +1,8 @@
 """Settings as data: the arguments that make an equal unit, loss or network, as plain JSON values.
 
 A. What an object was made with is asked of the signature of its class: each argument is kept as the attribute of its
-   name, or of that name behind an underscore, or in the dict `options`. So a new unit, loss or option needs nothing
-   here.
+   name, or of that name behind an underscore, or in the dict `options`, or where `_kept_as` of the class says. So a new
+   unit, loss or option needs nothing here.
 B. Plain JSON: None, bools, numbers and strings stand for themselves, tuples become lists, a dtype its name. What JSON
    lacks is an object with one of these keys: ``class`` (a unit or a loss, with its own ``config``), ``array``,
    ``number`` (nan and the infinities), ``items`` (a dict).
@@ -113,7 +113,8 @@ def parameters_of(cls: type) -> tuple[inspect.Parameter, ...]:
 
 def _attribute(made: Any, parameter: inspect.Parameter) -> Any:
     name = parameter.name
-    names = [name, f"_{name}"]
+    # Where an attribute of that name is something else, such as a unit's bias, the class says where the argument is.
+    names = [getattr(type(made), "_kept_as", {}).get(name, name), f"_{name}"]
     if parameter.kind is parameter.VAR_POSITIONAL:
         names += ["units"]  # a chain is given unit by unit
     for candidate in names:

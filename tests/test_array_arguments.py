@@ -90,6 +90,10 @@ for dims in (1, 2):
     for kind in ("max", "avg"):
         CALLS[f"{kind}_pool{dims}d"] = Call({"x": x}, {"size": 2})
         CALLS[f"{kind}_pool{dims}d_backward"] = Call({"dy": pooled, "x": x}, {"size": 2})
+CALLS["local_response_norm"] = Call({"x": IMAGES}, {"size": 3})
+CALLS["local_response_norm_backward"] = Call({"dy": whole(2, 3, 5, 4), "x": IMAGES}, {"size": 3})
+CALLS["pad2d"] = Call({"x": IMAGES}, {"padding": 1})
+CALLS["pad2d_backward"] = Call({"dy": IMAGES}, {"padding": 1})
 CALLS["global_avg_pool2d"] = Call({"x": IMAGES})
 CALLS["global_avg_pool2d_backward"] = Call({"dy": whole(2, 3), "x": IMAGES})
 for rule in ACTIVATIONS.values():

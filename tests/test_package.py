@@ -131,6 +131,7 @@ def test_every_compiled_module_has_its_types() -> None:
         "fastbp/_engine/predict",
         "fastbp/_engine/steps",
         "fastbp/_kernels/planted",
+        "fastbp/_ops/channels",
         "fastbp/_ops/convolution",
         "fastbp/_ops/forms",
         "fastbp/_ops/pooling",

@@ -179,7 +179,7 @@ def _inputs_known(unit: Unit) -> int | None:
         return inputs_of(unit.units)[0]
     if isinstance(unit, Composite):
         return next((n for n in map(_inputs_known, unit.units) if n is not None), None)
-    n_in = getattr(unit, "n_in", None)
+    n_in = None if isinstance(unit, ImageUnit) else getattr(unit, "n_in", None)
     return n_in if isinstance(n_in, int) else None
 
 

@@ -122,7 +122,7 @@ class Samples:
 
 def _refuse_batches(recorder: Recorder, training: bool) -> None:
     for path, unit, kind, *_ in recorder.nodes:
-        if training and kind == "batch_norm":
+        if training and kind in ("batch_norm", "channel_norm"):
             raise ValueError(
                 f"unit {path}, {unit!r}, normalises by the batch in training, so that no sample has a gradient of its "
                 "own: call net.eval(), or take a LayerNorm"

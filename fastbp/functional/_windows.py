@@ -24,6 +24,7 @@ __all__ = [
     "Sizes",
     "check_rank",
     "image_view",
+    "padding_of",
     "per_axis",
     "window_axes",
     "with_rows",

@@ -1,9 +1,9 @@
 """The units that are neither linear nor elementwise, as functions: numpy arrays in, numpy arrays out.
 
 A. As in `functional.py`: each function checks, says "Checked." on a line of its own, and calls the compiled kernel.
-B. The kernels read rows whose elements lie side by side. Other arrays are copied first, and an ``out`` that is not in C
-   order gets a fresh array to stand in for it.
-C. A backward function takes what the forward one took, and computes once more what that knew of x: a mean and a
+B. The kernels of matrices read rows whose elements lie side by side: see `_rows.py`.
+C. With a ``layout``, rows are images or sequences and columns are their channels; those kernels read any strides.
+D. A backward function takes what the forward one took, and computes once more what that knew of x: a mean and a
    deviation cost less than carrying them about. The network's engine keeps them.
 """
 
@@ -18,8 +18,25 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastbp import _ops
 from fastbp import _validate as check
-from fastbp._validate import FloatArray, deliver
+from fastbp._validate import FloatArray, aligned, deliver
 from fastbp.functional._calls import as_rows, row_shapes
+from fastbp.functional._channels import Layout, channel_values, images_of
+from fastbp.functional._rows import (
+    Named,
+    Out2,
+    Out3,
+    deliver_all,
+    dense,
+    dense_place,
+    dense_places,
+    dense_rows,
+    epsilon,
+    pair,
+    rows_of,
+    scale_and_shift,
+    unit_gradients,
+    value_row,
+)
 from fastbp.random import Philox
 
 __all__ = [
@@ -37,113 +54,8 @@ __all__ = [
     "rms_norm_backward",
 ]
 
-Out2 = tuple[FloatArray | None, FloatArray | None]
-Out3 = tuple[FloatArray | None, FloatArray | None, FloatArray | None]
-Named = tuple[tuple[str, NDArray[Any] | None], ...]
-
 OWN_EPS = -1.0  # what rms_norm's kernel takes for the dtype's own
 LARGEST_CODE = {4: 2**24, 8: 2**53}  # up to here every integer is a float of so many bytes
-
-
-# ---- what they share -------------------------------------------------------------------------------------------------
-
-
-def _rows_of(name: str, x: FloatArray) -> FloatArray:
-    """Return x, which has columns, as a matrix: its axes before the last are rows."""
-    if x.ndim == 0 or x.shape[-1] == 0:
-        raise ValueError(f"{name} has shape {x.shape}, expected at least one column on the last axis")
-    return as_rows(x)
-
-
-def _pair(dy: FloatArray, x: FloatArray, x_name: str = "x") -> tuple[FloatArray, FloatArray]:
-    """Return the rows of the gradient at an output and of the input, both of one shape."""
-    rows = _rows_of(x_name, x)
-    check.shape("dy", dy, x.shape, f"the shape of {x_name}")
-    return as_rows(dy), rows
-
-
-def _row(name: str, v: FloatArray | None, n: int) -> FloatArray | None:
-    """Return v, one number for each of n columns, side by side; None stays None."""
-    if v is None:
-        return None
-    if v.shape not in row_shapes(n):
-        expected = "{}, {} or {}".format(*row_shapes(n))
-        raise ValueError(f"{name} has shape {v.shape}, expected {expected}: one value for each column of x")
-    return np.require(v, requirements=["C", "A"])
-
-
-def _dense(x: FloatArray) -> FloatArray:
-    """Return x, or a copy, in C order and aligned."""
-    return np.require(x, requirements=["C", "A"])
-
-
-def _rows(x: FloatArray) -> FloatArray:
-    """Return x, or a copy, with rows whose elements lie side by side; the rows may lie apart, but go forwards."""
-    ready = x.flags.aligned and x.strides[1] == x.itemsize and x.strides[0] >= 0 and x.strides[0] % x.itemsize == 0
-    return x if ready else np.array(x, order="C")
-
-
-def _place(
-    out: object, shape: tuple[int, ...], dtype: np.dtype[Any], reads: Named, same: Named = (), name: str = "out"
-) -> FloatArray:
-    """Return the array that the kernel writes: out where its elements lie in C order. It may be one of `same`."""
-    target = check.output(out, shape, dtype, reads, name=name)
-    if out is not None and same:
-        check.output(out, shape, dtype, same, in_place=True, name=name)
-    return target if target.flags.c_contiguous else np.empty(shape, dtype)
-
-
-def _places(
-    out: object,
-    names: tuple[str, ...],
-    shapes: tuple[tuple[int, ...] | None, ...],
-    dtype: np.dtype[Any],
-    reads: Named,
-    same: Named = (),
-) -> tuple[tuple[Any, ...], tuple[FloatArray | None, ...]]:
-    """Return the entries of a tuple out, and for each that has a shape the array that the kernel writes.
-
-    The first may be one of `same`.
-    """
-    given = check.outputs(out, names)
-    places: list[FloatArray | None] = []
-    for i, (name, shape) in enumerate(zip(names, shapes, strict=True)):
-        label = f"out[{i}] ({name})"
-        if shape is None and given[i] is not None:
-            raise ValueError(f"{label} is given, expected None: there is no such gradient")
-        places.append(None if shape is None else _place(given[i], shape, dtype, reads, same, label))
-        reads, same = (*reads, *same, (label, given[i])), ()
-    return given, tuple(places)
-
-
-def _deliver(places: tuple[FloatArray | None, ...], given: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(None if p is None else deliver(p, out) for p, out in zip(places, given, strict=True))
-
-
-def _gradients(
-    name: str,
-    dy: FloatArray,
-    x: FloatArray,
-    places: tuple[Any, ...],
-    parameters: tuple[FloatArray | None, ...],
-    *more: Any,
-) -> None:
-    """Compute the gradients at x and at the parameters into places, of whatever shapes these have."""
-    dx, *others = places
-    flat = tuple(None if place is None else place.reshape(-1) for place in others)
-    _ops.unit_gradients(name, _dense(dy), _rows(x), as_rows(dx), parameters, flat, *more)
-
-
-def _scale_and_shift(
-    scale: FloatArray | None, shift: FloatArray | None, n: int
-) -> tuple[FloatArray | None, FloatArray | None]:
-    if scale is None and shift is not None:
-        raise ValueError(f"shift is given without scale: pass scale=np.ones({n}, np.{shift.dtype})")
-    return _row("scale", scale, n), _row("shift", shift, n)
-
-
-def _eps(eps: object) -> float:
-    return check.real("eps", eps, at_least=0)
 
 
 # ---- layer norm ------------------------------------------------------------------------------------------------------
@@ -197,12 +109,12 @@ def layer_norm(
            [-1.,  1.]])
     """
     x, scale, shift = check.promoted(("x", "scale", "shift"), (x,), (scale, shift))
-    rows = _rows_of("x", x)
-    parameters = _scale_and_shift(scale, shift, rows.shape[1])
-    options = (_eps(eps),)
-    y = _place(out, x.shape, x.dtype, (("scale", scale), ("shift", shift)), (("x", x),))
+    rows = rows_of("x", x)
+    parameters = scale_and_shift(scale, shift, rows.shape[1])
+    options = (epsilon(eps),)
+    y = dense_place(out, x.shape, x.dtype, (("scale", scale), ("shift", shift)), (("x", x),))
     # Checked.
-    _ops.unit("layer_norm", _rows(rows), as_rows(y), parameters, (), options)
+    _ops.unit("layer_norm", dense_rows(rows), as_rows(y), parameters, (), options)
     return deliver(y, out)
 
 
@@ -255,16 +167,16 @@ def layer_norm_backward(
     (array([-1.,  2.]), array([1., 2.]))
     """
     dy, x, scale = check.promoted(("dy", "x", "scale"), (dy, x), (scale,))
-    dys, rows = _pair(dy, x)
-    factors = _row("scale", scale, rows.shape[1])
-    options = (_eps(eps),)
+    dys, rows = pair(dy, x)
+    factors = value_row("scale", scale, rows.shape[1])
+    options = (epsilon(eps),)
     columns = None if scale is None else scale.shape
     shapes = (x.shape, columns, columns)
     same: Named = (("dy", dy), ("x", x))
-    given, places = _places(out, ("dx", "dscale", "dshift"), shapes, dy.dtype, (("scale", scale),), same)
+    given, places = dense_places(out, ("dx", "dscale", "dshift"), shapes, dy.dtype, (("scale", scale),), same)
     # Checked.
-    _gradients("layer_norm", dys, rows, places, (factors, None), (), options)
-    dx, dscale, dshift = _deliver(places, given)
+    unit_gradients("layer_norm", dys, rows, places, (factors, None), (), options)
+    dx, dscale, dshift = deliver_all(places, given)
     return dx, dscale, dshift
 
 
@@ -313,12 +225,12 @@ def rms_norm(
     array([[0.2, 1.4]])
     """
     x, scale = check.promoted(("x", "scale"), (x,), (scale,))
-    rows = _rows_of("x", x)
-    factors = _row("scale", scale, rows.shape[1])
-    options = (OWN_EPS if eps is None else _eps(eps),)
-    y = _place(out, x.shape, x.dtype, (("scale", scale),), (("x", x),))
+    rows = rows_of("x", x)
+    factors = value_row("scale", scale, rows.shape[1])
+    options = (OWN_EPS if eps is None else epsilon(eps),)
+    y = dense_place(out, x.shape, x.dtype, (("scale", scale),), (("x", x),))
     # Checked.
-    _ops.unit("rms_norm", _rows(rows), as_rows(y), (factors,), (), options)
+    _ops.unit("rms_norm", dense_rows(rows), as_rows(y), (factors,), (), options)
     return deliver(y, out)
 
 
@@ -371,15 +283,15 @@ def rms_norm_backward(
     (array([[ 0.14, -0.02]]), array([0.2, 2.8]))
     """
     dy, x, scale = check.promoted(("dy", "x", "scale"), (dy, x), (scale,))
-    dys, rows = _pair(dy, x)
-    factors = _row("scale", scale, rows.shape[1])
-    options = (OWN_EPS if eps is None else _eps(eps),)
+    dys, rows = pair(dy, x)
+    factors = value_row("scale", scale, rows.shape[1])
+    options = (OWN_EPS if eps is None else epsilon(eps),)
     shapes = (x.shape, None if scale is None else scale.shape)
     same: Named = (("dy", dy), ("x", x))
-    given, places = _places(out, ("dx", "dscale"), shapes, dy.dtype, (("scale", scale),), same)
+    given, places = dense_places(out, ("dx", "dscale"), shapes, dy.dtype, (("scale", scale),), same)
     # Checked.
-    _gradients("rms_norm", dys, rows, places, (factors,), (), options)
-    dx, dscale = _deliver(places, given)
+    unit_gradients("rms_norm", dys, rows, places, (factors,), (), options)
+    dx, dscale = deliver_all(places, given)
     return dx, dscale
 
 
@@ -396,9 +308,10 @@ def batch_norm(
     training: bool = True,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    layout: Layout | None = None,
     out: FloatArray | None = None,
 ) -> FloatArray:
-    """Normalise each column to mean 0 and variance 1 over the batch, then apply a scale and a shift.
+    """Normalise each column, or channel, to mean 0 and variance 1 over the batch, then apply a scale and a shift.
 
     y = (x - mean) / sqrt(variance + eps) * scale + shift. In training with the moments of the batch (the variance over
     n), towards which the running ones move: mean += momentum (batch's - mean), the variance likewise to that over n -
@@ -408,17 +321,21 @@ def batch_norm(
     ----------
     x : array_like of float32 or float64, shape (..., m)
         A sample in each row, two or more in training. Any strides; copied where a row's elements do not lie side by
-        side.
+        side. With a layout: images, shape (n, m, height, width) for "NCHW", or sequences, likewise.
     scale, shift : array_like, shape (m,), (1, m) or (m, 1), optional
-        None: 1 and 0. There is no shift without a scale.
+        None: 1 and 0. There is no shift without a scale. With a layout: one value for each channel, shape (m,).
     mean, variance : array_like, shape (m,), (1, m) or (m, 1), optional
-        The running moments, both or none: in training they are updated in place, otherwise they are read.
+        The running moments, both or none: in training they are updated in place, otherwise they are read. With a
+        layout: shape (m,).
     training : bool, optional
         Which moments count.
     momentum : float, optional
         From 0 to 1.
     eps : float, optional
         0 or more.
+    layout : {"NCHW", "NHWC", "NCW", "NWC"}, optional
+        The order of the axes of images or sequences: the moments are those of a channel, over all images and places.
+        None: those of a column.
     out : ndarray of the result's dtype and shape, optional
         Where the result goes. Any strides; it may be x itself, and otherwise shares no memory with an input.
 
@@ -433,8 +350,9 @@ def batch_norm(
         An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` has not the result's
         dtype.
     ValueError
-        The shapes do not fit, there are fewer than two rows to train with, or no running moments to evaluate with; a
-        number is out of its range; ``out`` has another shape, is read-only or overlaps an input.
+        The shapes do not fit, a column or channel has fewer than two elements to train with, or there are no running
+        moments to evaluate with; a number is out of its range; ``out`` has another shape, is read-only or overlaps an
+        input.
 
     References
     ----------
@@ -450,22 +368,28 @@ def batch_norm(
            [ 1.]])
     >>> mean, variance  # a tenth of the way to 2 and 2
     (array([0.2]), array([1.1]))
+    >>> images = np.arange(4.0).reshape(1, 2, 1, 2)
+    >>> fastbp.batch_norm(images, eps=0.0, layout="NCHW").ravel()
+    array([-1.,  1., -1.,  1.])
     """
     names = ("x", "scale", "shift", "mean", "variance")
     kept: tuple[Any, Any] = (mean, variance)
     x, scale, shift, mean, variance = check.promoted(names, (x,), (scale, shift, mean, variance))
-    rows = _rows_of("x", x)
-    parameters = _scale_and_shift(scale, shift, rows.shape[1])
-    state = _running(mean, variance, rows, training)
+    images, columns, samples = _normed(x, layout)
+    parameters = _affine(scale, shift, columns, layout)
+    state = _running(mean, variance, x, columns, samples, training, layout)
     if training:
         _check_updated(kept)
-    options = (_eps(eps), check.real("momentum", momentum, at_least=0, at_most=1))
+    options = (epsilon(eps), check.real("momentum", momentum, at_least=0, at_most=1))
     reads: Named = (("scale", scale), ("shift", shift), ("mean", mean), ("variance", variance))
     if training:
         reads = (*reads, ("mean", kept[0]), ("variance", kept[1]))
-    y = _place(out, x.shape, x.dtype, reads, (("x", x),))
+    y = dense_place(out, x.shape, x.dtype, reads, (("x", x),), strided=layout is not None)
     # Checked.
-    _ops.unit("batch_norm", _rows(rows), as_rows(y), parameters, state, options, training)
+    if layout is None:
+        _ops.unit("batch_norm", dense_rows(images), as_rows(y), parameters, state, options, training)
+    else:
+        _ops.channel_norm(aligned(images), images_of("out", y, layout), *parameters, *state, options, training)
     if training:
         for old, new in zip(kept, state, strict=True):
             if old is not None and new is not None and old is not new:
@@ -473,17 +397,44 @@ def batch_norm(
     return deliver(y, out)
 
 
+def _normed(x: FloatArray, layout: str | None) -> tuple[FloatArray, int, int]:
+    """Return rows or images, how many columns or channels they have, and how many elements each of these has."""
+    if layout is None:
+        rows = rows_of("x", x)
+        return rows, rows.shape[1], rows.shape[0]
+    images = images_of("x", x, layout)
+    return images, images.shape[1], images.shape[0] * images.shape[2] * images.shape[3]
+
+
+def _affine(
+    scale: FloatArray | None, shift: FloatArray | None, columns: int, layout: str | None
+) -> tuple[FloatArray | None, FloatArray | None]:
+    if layout is None:
+        return scale_and_shift(scale, shift, columns)
+    if scale is None and shift is not None:
+        raise ValueError(f"shift is given without scale: pass scale=np.ones({columns}, np.{shift.dtype})")
+    return channel_values("scale", scale, columns), channel_values("shift", shift, columns)
+
+
 def _running(
-    mean: FloatArray | None, variance: FloatArray | None, x: FloatArray, training: bool
+    mean: FloatArray | None,
+    variance: FloatArray | None,
+    x: FloatArray,
+    columns: int,
+    samples: int,
+    training: bool,
+    layout: str | None,
 ) -> tuple[FloatArray | None, FloatArray | None]:
     """Return the running moments as the kernel takes them."""
     if (mean is None) != (variance is None):
         raise ValueError("mean and variance go together: pass both or neither")
-    if training and x.shape[0] < 2:
-        raise ValueError(f"x has shape {x.shape}, expected at least 2 rows: a batch of training has a variance")
+    if training and samples < 2:
+        few = "rows" if layout is None else "elements of each channel"
+        raise ValueError(f"x has shape {x.shape}, expected at least 2 {few}: a batch of training has a variance")
     if not training and mean is None:
         raise ValueError("mean and variance are None, expected the running moments: only training takes the batch's")
-    return _row("mean", mean, x.shape[1]), _row("variance", variance, x.shape[1])
+    values = value_row if layout is None else channel_values
+    return values("mean", mean, columns), values("variance", variance, columns)
 
 
 def _check_updated(moments: tuple[Any, Any]) -> None:
@@ -511,18 +462,19 @@ def batch_norm_backward(
     variance: ArrayLike | None = None,
     training: bool = True,
     eps: float = 1e-5,
+    layout: Layout | None = None,
     out: Out3 | None = None,
 ) -> tuple[FloatArray, FloatArray | None, FloatArray | None]:
     """Return the gradients at the input, the scale and the shift of a batch norm.
 
     In training dx = (g - mean(g) - n mean(g n)) / sqrt(variance + eps), with g = dy * scale, n the normalised x, and
-    means of each column; otherwise dx = g / sqrt(variance + eps).  dscale = the sum of the rows of dy * n,  dshift =
-    the sum of the rows of dy
+    means of each column or channel; otherwise dx = g / sqrt(variance + eps).  dscale = the sum of its elements of
+    dy * n,  dshift = the sum of those of dy
 
     Parameters
     ----------
     dy : array_like of float32 or float64, shape (..., m)
-        The gradient at y. Any strides.
+        The gradient at y. Any strides. With a layout: images or sequences, as for `batch_norm`.
     x : array_like of dy's shape
         The input. Any strides.
     scale : array_like, shape (m,), (1, m) or (m, 1), optional
@@ -532,6 +484,8 @@ def batch_norm_backward(
     training : bool, optional
         As for `batch_norm`.
     eps : float, optional
+        As for `batch_norm`.
+    layout : {"NCHW", "NHWC", "NCW", "NWC"}, optional
         As for `batch_norm`.
     out : tuple (dx, dscale, dshift), optional
         Where the results go; None entries are allocated. dx may be dy or x itself.
@@ -550,8 +504,8 @@ def batch_norm_backward(
         An argument is complex, of float16, of objects or byte-swapped, none has floats, or ``out`` is no tuple of
         arrays of the results' dtype.
     ValueError
-        The shapes do not fit, there are fewer than two rows in training, or no running moments without; a number is
-        out of its range; an array of ``out`` has another shape, is read-only or overlaps.
+        The shapes do not fit, a column or channel has fewer than two elements in training, or there are no running
+        moments without; a number is out of its range; an array of ``out`` has another shape, is read-only or overlaps.
 
     References
     ----------
@@ -566,21 +520,35 @@ def batch_norm_backward(
     >>> dx.round(4).ravel(), dscale, dshift
     (array([ 0.4082, -0.8165,  0.4082]), array([0.]), array([2.]))
     """
-    names = ("dy", "x", "scale", "mean", "variance")
-    dy, x, scale, mean, variance = check.promoted(names, (dy, x), (scale, mean, variance))
-    dys, rows = _pair(dy, x)
-    factors = _row("scale", scale, rows.shape[1])
-    state = _running(mean, variance, rows, training)
-    options = (_eps(eps), 0.0)
+    arguments = ("dy", "x", "scale", "mean", "variance")
+    dy, x, scale, mean, variance = check.promoted(arguments, (dy, x), (scale, mean, variance))
+    if layout is None:
+        dys, images = pair(dy, x)
+        n, samples = images.shape[1], images.shape[0]
+    else:
+        images, n, samples = _normed(x, layout)
+        check.shape("dy", dy, x.shape, "the shape of x")
+        dys = images_of("dy", dy, layout)
+    factors = _affine(scale, None, n, layout)[0]
+    state = _running(mean, variance, x, n, samples, training, layout)
+    options = (epsilon(eps), 0.0)
     columns = None if scale is None else scale.shape
     shapes = (x.shape, columns, columns)
     reads: Named = (("scale", scale), ("mean", mean), ("variance", variance))
     same: Named = (("dy", dy), ("x", x))
-    given, places = _places(out, ("dx", "dscale", "dshift"), shapes, dy.dtype, reads, same)
+    names = ("dx", "dscale", "dshift")
+    given, places = dense_places(out, names, shapes, dy.dtype, reads, same, strided=layout is not None)
     read = (None, None) if training else state  # the moments do not move once more
     # Checked.
-    _gradients("batch_norm", dys, rows, places, (factors, None), read, options, training)
-    dx, dscale, dshift = _deliver(places, given)
+    if layout is None:
+        unit_gradients("batch_norm", dys, images, places, (factors, None), read, options, training)
+    else:
+        target: Any = places[0]
+        into = images_of("dx", target, layout)
+        _ops.channel_norm_gradients(
+            aligned(dys), aligned(images), into, factors, places[1], places[2], *read, options, training
+        )
+    dx, dscale, dshift = deliver_all(places, given)
     return dx, dscale, dshift
 
 
@@ -595,9 +563,10 @@ def dropout(
     stream: int = 0,
     step: int = 0,
     first_row: int = 0,
+    layout: Layout | None = None,
     out: FloatArray | None = None,
 ) -> FloatArray:
-    """Set each element to 0 with probability p, and divide the others by 1 - p.
+    """Set each element, or each channel of an image, to 0 with probability p, and divide the others by 1 - p.
 
     y = x / (1 - p) where the element's word of 32 random bits is at least p 2**32 (rounded), else 0, also where x is
     NaN. p = 0 copies, p = 1 gives zeros.
@@ -605,12 +574,16 @@ def dropout(
     Parameters
     ----------
     x : array_like of float32 or float64, shape (..., m)
-        Any strides; copied where a row's elements do not lie side by side.
+        Any strides; copied where a row's elements do not lie side by side. With a layout: images, shape (n, m, height,
+        width) for "NCHW", or sequences, likewise.
     p : float
         From 0 to 1.
     seed, stream, step, first_row : int
         What the mask follows from, together with row and column: the key and the stream of `fastbp.random.Philox`, any
         number below 2**64 (one mask each), and what the first row is counted as, below 2**32.
+    layout : {"NCHW", "NHWC", "NCW", "NWC"}, optional
+        The order of the axes of images or sequences: each channel of each of them is kept or dropped as a whole, as
+        element (row, column) of an (n, m) matrix would be. None: each element for itself.
     out : ndarray of x's dtype and shape, optional
         Where the result goes. Any strides; it may be x itself, and otherwise shares no memory with it.
 
@@ -647,13 +620,20 @@ def dropout(
            [2., 0., 0., 0., 0., 0.]])
     >>> fastbp.dropout(x[1:], 0.5, seed=0, first_row=1)
     array([[2., 0., 0., 0., 0., 0.]])
+    >>> fastbp.dropout(np.ones((1, 2, 1, 3)), 0.5, seed=0, layout="NCHW")
+    array([[[[2., 2., 2.]],
+    <BLANKLINE>
+            [[0., 0., 0.]]]])
     """
     (x,) = check.promoted(("x",), (x,))
-    rows = _rows_of("x", x)
+    rows = rows_of("x", x) if layout is None else images_of("x", x, layout)
     options, position = _rng_position(p, seed, stream, step, first_row, len(rows))
-    y = _place(out, x.shape, x.dtype, (), (("x", x),))
+    y = dense_place(out, x.shape, x.dtype, (), (("x", x),), strided=layout is not None)
     # Checked.
-    _ops.unit("dropout", _rows(rows), as_rows(y), (), (), options, True, position)
+    if layout is None:
+        _ops.unit("dropout", dense_rows(rows), as_rows(y), (), (), options, True, position)
+    else:
+        _ops.drop_channels(aligned(rows), images_of("out", y, layout), *options, position)
     return deliver(y, out)
 
 
@@ -676,6 +656,7 @@ def dropout_backward(
     stream: int = 0,
     step: int = 0,
     first_row: int = 0,
+    layout: Layout | None = None,
     out: FloatArray | None = None,
 ) -> FloatArray:
     """Return the gradient at the input of a dropout: the same mask on the gradient at its output.
@@ -685,11 +666,14 @@ def dropout_backward(
     Parameters
     ----------
     dy : array_like of float32 or float64, shape (..., m)
-        The gradient at y. Any strides; copied where a row's elements do not lie side by side.
+        The gradient at y. Any strides; copied where a row's elements do not lie side by side. With a layout: images or
+        sequences, as for `dropout`.
     p : float
         As for `dropout`.
     seed, stream, step, first_row : int
         As for `dropout`: the mask is computed once more.
+    layout : {"NCHW", "NHWC", "NCW", "NWC"}, optional
+        As for `dropout`.
     out : ndarray of dy's dtype and shape, optional
         Where the result goes. Any strides; it may be dy itself, and otherwise shares no memory with it.
 
@@ -718,12 +702,15 @@ def dropout_backward(
     array([[2., 0., 0., 0., 2., 0.]])
     """
     (dy,) = check.promoted(("dy",), (dy,))
-    rows = _rows_of("dy", dy)
+    rows = rows_of("dy", dy) if layout is None else images_of("dy", dy, layout)
     options, position = _rng_position(p, seed, stream, step, first_row, len(rows))
-    dx = _place(out, dy.shape, dy.dtype, (), (("dy", dy),))
+    dx = dense_place(out, dy.shape, dy.dtype, (), (("dy", dy),), strided=layout is not None)
     # Checked.
-    rows = _dense(rows)
-    _gradients("dropout", rows, rows, (dx,), (), (), options, True, position)
+    if layout is None:
+        rows = dense(rows)
+        unit_gradients("dropout", rows, rows, (dx,), (), (), options, True, position)
+    else:
+        _ops.drop_channels(aligned(rows), images_of("dx", dx, layout), *options, position)
     return deliver(dx, out)
 
 
@@ -769,11 +756,11 @@ def prelu(z: ArrayLike, slope: ArrayLike, *, out: FloatArray | None = None) -> F
     array([[-0.5,  0. ,  3. ]])
     """
     z, slope = check.promoted(("z", "slope"), (z, slope))
-    rows = _rows_of("z", z)
+    rows = rows_of("z", z)
     slopes = _slopes(slope, rows)
-    y = _place(out, z.shape, z.dtype, (("slope", slope),), (("z", z),))
+    y = dense_place(out, z.shape, z.dtype, (("slope", slope),), (("z", z),))
     # Checked.
-    _ops.unit("prelu", _rows(rows), as_rows(y), (slopes,), (), (slopes.size,))
+    _ops.unit("prelu", dense_rows(rows), as_rows(y), (slopes,), (), (slopes.size,))
     return deliver(y, out)
 
 
@@ -782,7 +769,7 @@ def _slopes(slope: FloatArray, z: FloatArray) -> FloatArray:
     if slope.shape not in shapes:
         expected = "{}, {}, {} or {}".format(*shapes)
         raise ValueError(f"slope has shape {slope.shape}, expected {expected}: one for all, or one for each column")
-    return _dense(slope)
+    return dense(slope)
 
 
 def prelu_backward(
@@ -832,13 +819,13 @@ def prelu_backward(
     (array([[0.25, 0.25, 1.  ]]), array([-2.]))
     """
     dy, z, slope = check.promoted(("dy", "z", "slope"), (dy, z, slope))
-    dys, rows = _pair(dy, z, "z")
+    dys, rows = pair(dy, z, "z")
     slopes = _slopes(slope, rows)
     same: Named = (("dy", dy), ("z", z))
-    given, places = _places(out, ("dz", "dslope"), (z.shape, slope.shape), dy.dtype, (("slope", slope),), same)
+    given, places = dense_places(out, ("dz", "dslope"), (z.shape, slope.shape), dy.dtype, (("slope", slope),), same)
     # Checked.
-    _gradients("prelu", dys, rows, places, (slopes,), (), (slopes.size,))
-    dz, dslope = _deliver(places, given)
+    unit_gradients("prelu", dys, rows, places, (slopes,), (), (slopes.size,))
+    dz, dslope = deliver_all(places, given)
     return dz, dslope
 
 
@@ -894,9 +881,9 @@ def embedding(
     codes, (table,) = _codes(x, ("table",), (table,))
     indices, k = _indices(x, codes, table, columns)
     shape = (indices.shape[0], k * table.shape[1] + indices.shape[1] - k)
-    y = _place(out, shape, table.dtype, (("x", codes), ("table", table)))
+    y = dense_place(out, shape, table.dtype, (("x", codes), ("table", table)))
     # Checked.
-    _ops.unit("embedding", _rows(indices), y, (_dense(table),), (), (*table.shape, k))
+    _ops.unit("embedding", dense_rows(indices), y, (dense(table),), (), (*table.shape, k))
     return deliver(y, out)
 
 
@@ -980,9 +967,11 @@ def embedding_backward(
     has_dx = codes.dtype.kind == "f"
     reads: Named = (("dy", dy), ("x", codes), ("table", table))
     shapes = (indices.shape if has_dx else None, table.shape)
-    given, places = _places(out, ("dx", "dtable"), shapes, dy.dtype, reads)
+    given, places = dense_places(out, ("dx", "dtable"), shapes, dy.dtype, reads)
     # Checked.
     options = (*table.shape, k)
-    _ops.unit_gradients("embedding", _dense(dy), _rows(indices), places[0], (_dense(table),), places[1:], (), options)
-    dx, dtable = _deliver(places, given)
+    _ops.unit_gradients(
+        "embedding", dense(dy), dense_rows(indices), places[0], (dense(table),), places[1:], (), options
+    )
+    dx, dtable = deliver_all(places, given)
     return dx, dtable

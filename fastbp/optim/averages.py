@@ -46,9 +46,10 @@ def _statistics(net: Any, x: Any, batch_size: int) -> dict[str, Array]:
         with net._lock:
             recorder.forward(x[first : first + batch_size], True)
             for _, node in norms:
-                inputs = recorder.outputs[node.sources[0]].astype(np.float64)
-                sums[f"{node.path}.mean"] += inputs.mean(axis=0)
-                sums[f"{node.path}.variance"] += inputs.var(axis=0, ddof=1)
+                inputs = node.at_input(recorder.outputs[node.sources[0]]).astype(np.float64)
+                over = (0, *range(2, inputs.ndim))
+                sums[f"{node.path}.mean"] += inputs.mean(axis=over)
+                sums[f"{node.path}.variance"] += inputs.var(axis=over, ddof=1)
     return {name: (total / len(starts)).astype(net.dtype) for name, total in sums.items()}
 
 

@@ -30,6 +30,8 @@ from fastbp.reference.images import (
     max_pool1d_backward,
     max_pool2d,
     max_pool2d_backward,
+    pad2d,
+    pad2d_backward,
 )
 from fastbp.reference.losses import *  # noqa: F403
 from fastbp.reference.losses import LOSSES, LossRule
@@ -39,6 +41,8 @@ from fastbp.reference.norms import (
     batch_norm_backward,
     layer_norm,
     layer_norm_backward,
+    local_response_norm,
+    local_response_norm_backward,
     rms_norm,
     rms_norm_backward,
 )
@@ -88,6 +92,8 @@ __all__ = [
     "layer_norm_backward",
     "linear",
     "linear_backward",
+    "local_response_norm",
+    "local_response_norm_backward",
     "log_softmax",
     "log_softmax_backward",
     "matmul",
@@ -96,6 +102,8 @@ __all__ = [
     "max_pool1d_backward",
     "max_pool2d",
     "max_pool2d_backward",
+    "pad2d",
+    "pad2d_backward",
     "prelu",
     "prelu_backward",
     "rms_norm",

@@ -32,6 +32,16 @@ def give_all(results: tuple[Any, ...], out: tuple[Array | None, ...] | None) -> 
     return tuple(None if r is None else give(r, place) for r, place in zip(results, places, strict=True))
 
 
+def channels_first(x: Array, layout: str) -> Array:
+    """Return images with the channels behind the first axis."""
+    return x if layout[1] == "C" else np.moveaxis(x, -1, 1)
+
+
+def channels_last(x: Array, layout: str) -> Array:
+    """Return what `channels_first` made in its layout."""
+    return x if layout[1] == "C" else np.moveaxis(x, 1, -1)
+
+
 def constant(x: Array, digits: str) -> Any:
     """Return a number in x's dtype, rounded once."""
     return np.asarray(x).dtype.type(digits)

@@ -1,4 +1,4 @@
-"""The references of convolutions and pooling: windows copied into columns, and products of whole matrices.
+"""The references of convolutions, pooling and padding: windows copied into columns, and products of whole matrices.
 
 The functions without an underscore take what those of `fastbp` take. For the others they make numbers for each axis of
 padding, strides and dilations, and images (n, channels, ...).
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbp.reference._common import Array, give, give_all, quiet
+from fastbp.reference._common import Array, channels_first, channels_last, give, give_all, quiet
 
 Pairs = Sequence[tuple[int, int]]
 Outs = tuple[Array | None, Array | None, Array | None]
@@ -39,15 +39,6 @@ def _zeros(
         return [(zeros // 2, zeros - zeros // 2) for zeros in total]
     each = _each(0 if padding == "valid" else padding, len(sizes))
     return [(pair, pair) if isinstance(pair, int) else tuple(pair) for pair in each]
-
-
-def _first(x: Array, layout: str) -> Array:
-    """Return images with the channels behind the first axis."""
-    return x if layout[1] == "C" else np.moveaxis(x, -1, 1)
-
-
-def _last(x: Array, layout: str) -> Array:
-    return x if layout[1] == "C" else np.moveaxis(x, 1, -1)
 
 
 def _outputs_first(w: Array, layout: str) -> Array:
@@ -259,9 +250,9 @@ def conv2d(
     out: Array | None = None,
 ) -> Array:
     """y[i, o] = b[o] + the sum over a window of w[o] * x[i]."""
-    images, weights = _first(x, layout), _outputs_first(w, layout)
+    images, weights = channels_first(x, layout), _outputs_first(w, layout)
     options = _convolution_options(images, weights, stride, padding, dilation, groups)
-    return give(_last(_convolution(images, weights, b, **options), layout), out)
+    return give(channels_last(_convolution(images, weights, b, **options), layout), out)
 
 
 @quiet
@@ -279,11 +270,11 @@ def conv2d_backward(
     out: Outs | None = None,
 ) -> tuple[Array | None, Array, Array]:
     """dx, dw and db: each element of dy adds its window of w to dx, and its window of x to dw."""
-    images, weights = _first(x, layout), _outputs_first(w, layout)
+    images, weights = channels_first(x, layout), _outputs_first(w, layout)
     options = _convolution_options(images, weights, stride, padding, dilation, groups)
-    dx, dw, db = _convolution_backward(_first(dy, layout), images, weights, **options, need_dx=need_dx)
+    dx, dw, db = _convolution_backward(channels_first(dy, layout), images, weights, **options, need_dx=need_dx)
     if layout[1] != "C":
-        dx, dw = None if dx is None else _last(dx, layout), np.moveaxis(dw, (0, 1), (-1, -2))
+        dx, dw = None if dx is None else channels_last(dx, layout), np.moveaxis(dw, (0, 1), (-1, -2))
     return give_all((dx, dw, db), out)
 
 
@@ -298,8 +289,8 @@ def max_pool2d(
     out: Array | None = None,
 ) -> Array:
     """y = the maximum of each window; a NaN is one."""
-    images = _first(x, layout)
-    return give(_last(_max_pool(images, **_pooling_options(images, size, stride, padding)), layout), out)
+    images = channels_first(x, layout)
+    return give(channels_last(_max_pool(images, **_pooling_options(images, size, stride, padding)), layout), out)
 
 
 @quiet
@@ -314,9 +305,9 @@ def max_pool2d_backward(
     out: Array | None = None,
 ) -> Array:
     """dx: each window's gradient goes to its first maximum."""
-    images = _first(x, layout)
+    images = channels_first(x, layout)
     options = _pooling_options(images, size, stride, padding)
-    return give(_last(_max_pool_backward(_first(dy, layout), images, **options), layout), out)
+    return give(channels_last(_max_pool_backward(channels_first(dy, layout), images, **options), layout), out)
 
 
 @quiet
@@ -331,9 +322,9 @@ def avg_pool2d(
     out: Array | None = None,
 ) -> Array:
     """y = the mean of each window."""
-    images = _first(x, layout)
+    images = channels_first(x, layout)
     return give(
-        _last(
+        channels_last(
             _avg_pool(images, **_pooling_options(images, size, stride, padding), count_include_pad=count_include_pad),
             layout,
         ),
@@ -354,10 +345,13 @@ def avg_pool2d_backward(
     out: Array | None = None,
 ) -> Array:
     """dx: each window's gradient is shared by its elements."""
-    images = _first(x, layout)
+    images = channels_first(x, layout)
     options = _pooling_options(images, size, stride, padding)
     return give(
-        _last(_avg_pool_backward(_first(dy, layout), images, **options, count_include_pad=count_include_pad), layout),
+        channels_last(
+            _avg_pool_backward(channels_first(dy, layout), images, **options, count_include_pad=count_include_pad),
+            layout,
+        ),
         out,
     )
 
@@ -376,9 +370,9 @@ def conv1d(
     out: Array | None = None,
 ) -> Array:
     """y[i, o] = b[o] + the sum over a window of w[o] * x[i]."""
-    images, weights = _first(x, layout), _outputs_first(w, layout)
+    images, weights = channels_first(x, layout), _outputs_first(w, layout)
     options = _convolution_options(images, weights, stride, padding, dilation, groups)
-    return give(_last(_convolution(images, weights, b, **options), layout), out)
+    return give(channels_last(_convolution(images, weights, b, **options), layout), out)
 
 
 @quiet
@@ -396,11 +390,11 @@ def conv1d_backward(
     out: Outs | None = None,
 ) -> tuple[Array | None, Array, Array]:
     """dx, dw and db: each element of dy adds its window of w to dx, and its window of x to dw."""
-    images, weights = _first(x, layout), _outputs_first(w, layout)
+    images, weights = channels_first(x, layout), _outputs_first(w, layout)
     options = _convolution_options(images, weights, stride, padding, dilation, groups)
-    dx, dw, db = _convolution_backward(_first(dy, layout), images, weights, **options, need_dx=need_dx)
+    dx, dw, db = _convolution_backward(channels_first(dy, layout), images, weights, **options, need_dx=need_dx)
     if layout[1] != "C":
-        dx, dw = None if dx is None else _last(dx, layout), np.moveaxis(dw, (0, 1), (-1, -2))
+        dx, dw = None if dx is None else channels_last(dx, layout), np.moveaxis(dw, (0, 1), (-1, -2))
     return give_all((dx, dw, db), out)
 
 
@@ -415,8 +409,8 @@ def max_pool1d(
     out: Array | None = None,
 ) -> Array:
     """y = the maximum of each window; a NaN is one."""
-    images = _first(x, layout)
-    return give(_last(_max_pool(images, **_pooling_options(images, size, stride, padding)), layout), out)
+    images = channels_first(x, layout)
+    return give(channels_last(_max_pool(images, **_pooling_options(images, size, stride, padding)), layout), out)
 
 
 @quiet
@@ -431,9 +425,9 @@ def max_pool1d_backward(
     out: Array | None = None,
 ) -> Array:
     """dx: each window's gradient goes to its first maximum."""
-    images = _first(x, layout)
+    images = channels_first(x, layout)
     options = _pooling_options(images, size, stride, padding)
-    return give(_last(_max_pool_backward(_first(dy, layout), images, **options), layout), out)
+    return give(channels_last(_max_pool_backward(channels_first(dy, layout), images, **options), layout), out)
 
 
 @quiet
@@ -448,9 +442,9 @@ def avg_pool1d(
     out: Array | None = None,
 ) -> Array:
     """y = the mean of each window."""
-    images = _first(x, layout)
+    images = channels_first(x, layout)
     return give(
-        _last(
+        channels_last(
             _avg_pool(images, **_pooling_options(images, size, stride, padding), count_include_pad=count_include_pad),
             layout,
         ),
@@ -471,10 +465,13 @@ def avg_pool1d_backward(
     out: Array | None = None,
 ) -> Array:
     """dx: each window's gradient is shared by its elements."""
-    images = _first(x, layout)
+    images = channels_first(x, layout)
     options = _pooling_options(images, size, stride, padding)
     return give(
-        _last(_avg_pool_backward(_first(dy, layout), images, **options, count_include_pad=count_include_pad), layout),
+        channels_last(
+            _avg_pool_backward(channels_first(dy, layout), images, **options, count_include_pad=count_include_pad),
+            layout,
+        ),
         out,
     )
 
@@ -482,12 +479,29 @@ def avg_pool1d_backward(
 @quiet
 def global_avg_pool2d(x: Array, *, layout: str = "NCHW", out: Array | None = None) -> Array:
     """y = the mean of each channel."""
-    return give(_first(x, layout).mean(axis=(2, 3)), out)
+    return give(channels_first(x, layout).mean(axis=(2, 3)), out)
 
 
 @quiet
 def global_avg_pool2d_backward(dy: Array, x: Array, *, layout: str = "NCHW", out: Array | None = None) -> Array:
     """dx = dy over the number of places, everywhere."""
-    images = _first(x, layout)
+    images = channels_first(x, layout)
     share = dy / dy.dtype.type(math.prod(images.shape[2:]))
-    return give(_last(np.broadcast_to(share[:, :, None, None], images.shape), layout), out)
+    return give(channels_last(np.broadcast_to(share[:, :, None, None], images.shape), layout), out)
+
+
+@quiet
+def pad2d(x: Array, padding: Any, *, value: float = 0.0, layout: str = "NCHW", out: Array | None = None) -> Array:
+    """y = x, and around it the value."""
+    images = channels_first(x, layout)
+    zeros = _zeros(padding, images.shape[2:], (1, 1), (1, 1), (1, 1))
+    return give(channels_last(np.pad(images, [(0, 0), (0, 0), *zeros], constant_values=value), layout), out)
+
+
+@quiet
+def pad2d_backward(dy: Array, padding: Any, *, layout: str = "NCHW", out: Array | None = None) -> Array:
+    """dx = dy without the border."""
+    images = channels_first(dy, layout)
+    (top, bottom), (left, right) = _zeros(padding, images.shape[2:], (1, 1), (1, 1), (1, 1))
+    height, width = images.shape[2:]
+    return give(channels_last(images[:, :, top : height - bottom, left : width - right], layout), out)

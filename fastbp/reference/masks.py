@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp.reference._common import Array, give, quiet
+from fastbp.reference._common import Array, channels_first, channels_last, give, quiet
 
 WORD = np.uint64(0xFFFFFFFF)
 TILE = 32  # columns, whose words are those of 8 blocks
@@ -45,25 +45,45 @@ def dropout_mask(
     return np.asarray(words[:, : shape[1]] >= np.uint64(p * 2.0**32 + 0.5))
 
 
-def _drop(x: Array, p: float, out: Array | None, **position: Any) -> Array:
+def _drop(x: Array, p: float, layout: str | None, out: Array | None, **position: Any) -> Array:
     if p == 0:
         return give(np.array(x), out)
-    mask = dropout_mask((x.shape[0], x.shape[1]), p, **position)
+    images = x if layout is None else channels_first(x, layout)
+    mask = dropout_mask((images.shape[0], images.shape[1]), p, **position).reshape(
+        *images.shape[:2], *(1,) * (images.ndim - 2)
+    )
     factor = x.dtype.type(1) / x.dtype.type(1 - p) if p < 1 else x.dtype.type(0)
-    return give(np.where(mask, x * factor, x.dtype.type(0)), out)
+    y = np.where(mask, images * factor, x.dtype.type(0))
+    return give(y if layout is None else channels_last(y, layout), out)
 
 
 @quiet
 def dropout(
-    x: Array, p: float, *, seed: int, stream: int = 0, step: int = 0, first_row: int = 0, out: Array | None = None
+    x: Array,
+    p: float,
+    *,
+    seed: int,
+    stream: int = 0,
+    step: int = 0,
+    first_row: int = 0,
+    layout: str | None = None,
+    out: Array | None = None,
 ) -> Array:
-    """y = x / (1 - p) where the mask keeps the element, else 0."""
-    return _drop(x, p, out, seed=seed, stream=stream, step=step, first_row=first_row)
+    """y = x / (1 - p) where the mask keeps the element, or its channel, else 0."""
+    return _drop(x, p, layout, out, seed=seed, stream=stream, step=step, first_row=first_row)
 
 
 @quiet
 def dropout_backward(
-    dy: Array, p: float, *, seed: int, stream: int = 0, step: int = 0, first_row: int = 0, out: Array | None = None
+    dy: Array,
+    p: float,
+    *,
+    seed: int,
+    stream: int = 0,
+    step: int = 0,
+    first_row: int = 0,
+    layout: str | None = None,
+    out: Array | None = None,
 ) -> Array:
-    """dx = dy / (1 - p) where the mask keeps the element, else 0."""
-    return _drop(dy, p, out, seed=seed, stream=stream, step=step, first_row=first_row)
+    """dx = dy / (1 - p) where the mask keeps the element, or its channel, else 0."""
+    return _drop(dy, p, layout, out, seed=seed, stream=stream, step=step, first_row=first_row)

@@ -12,6 +12,7 @@ D. A checkpoint knows nothing of an unfinished epoch's entry in the history: it 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,8 +24,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastbp import _validate as check
+from fastbp._core.segments import images
 from fastbp._frozen import Record
 from fastbp._runtime import team
+from fastbp._validate import FloatArray
 from fastbp._warnings import warn
 from fastbp.losses import Loss
 from fastbp.network import Network
@@ -44,6 +47,7 @@ from fastbp.training.metrics import Metric, check_against, checked_metrics, eval
 __all__ = ["train"]
 
 Path = str | os.PathLike[str]
+Augment = Callable[[FloatArray, np.random.Generator], FloatArray]
 
 GLANCE = 0.1  # seconds between two looks at the clock, where there is a limit
 ON_NONFINITE = ("stop", "raise", "ignore")
@@ -88,6 +92,7 @@ def train(
     accumulate: int = 1,
     average: Average | None = None,
     on_nonfinite: str = "stop",
+    augment: Augment | None = None,
 ) -> History:
     """Train a network by mini-batches.
 
@@ -165,6 +170,10 @@ def train(
         ends before the step, with a warning; ``history.stopped`` says in which epoch and batch, and the network has its
         last parameters or, where these are not finite, all that it had at the beginning of an epoch (less than 50 steps
         earlier, or its own). "raise": the same, and a FloatingPointError. "ignore": it goes on.
+    augment : callable, optional
+        ``augment(x, rng)`` is called with a copy of each batch's x, in the network's ``input_shape`` if it has one, and
+        returns what is trained on: as many rows of this shape. Its numpy.random.Generator follows from the seed, the
+        epoch and the batch. Validation and metrics have x as it is.
 
     Returns
     -------
@@ -227,7 +236,7 @@ def checked_run(net: Network, x: Any, t: Any, **options: Any) -> Run:
     batch_size = given.batch_size
     if batch_size is not None or not optimizer.wants_all_rows:
         batch_size = check.integer("batch_size", 128 if batch_size is None else batch_size)
-    steps = _checked_steps(optimizer, given.accumulate, given.average, given.on_nonfinite)
+    steps = _checked_steps(optimizer, given.accumulate, given.average, given.on_nonfinite, given.augment)
     limits = _checked_limits(given.max_seconds, given.max_steps)
     checkpoints = _checked_checkpoints(given.checkpoint, given.checkpoint_every, given.resume)
     tree, seed = _resumed(checkpoints, net, optimizer, given.seed)
@@ -268,11 +277,24 @@ class Limits(Record):
 
 
 class Steps(Record):
-    """How many batches make a step, what average is taken after it, and what is done where a loss is not finite."""
+    """How steps are made of batches.
+
+    Attributes
+    ----------
+    accumulate
+        How many batches make a step.
+    average
+        What average is taken after it.
+    on_nonfinite
+        What is done where a loss is not finite.
+    augment
+        What is done with each batch's x before.
+    """
 
     accumulate: int
     average: Average | None
     on_nonfinite: str
+    augment: Augment | None
 
 
 class CheckpointConfig(Record):
@@ -373,7 +395,7 @@ class Run:
         self.started = time.perf_counter()
         self.epoch_started = self.started - self.seconds
         self.by_batch = any(map(has_batch_end, self.calls))
-        self.in_engine = self.net._whole is not None and self.optimizer.kind is not None
+        self.in_engine = self.net._whole is not None and self.optimizer.kind is not None and self.how.augment is None
         self.begun_at, self.pace = self.batches, self._first_pace()
         self.interrupted = False
         self.history.stopped = None
@@ -531,9 +553,11 @@ class Run:
                 self.how.average.count(net, int(self.made[0]) - before)
 
     def _steps_in_python(self, piece: Piece) -> float | None:
-        """A call for each batch: a unit, the loss or the optimizer is Python's."""
-        for group in piece.groups():
+        """A call for each batch: a unit, the loss, the optimizer or what comes before them is Python's."""
+        for first, group in zip(itertools.count(self.batch, self.how.accumulate), piece.groups(), strict=False):
             team.raise_if_interrupted()
+            if self.how.augment is not None:
+                group = [(self._augmented(x, first + i), t, weight) for i, (x, t, weight) in enumerate(group)]
             steps = self.net.steps
             loss, whole = self._one_step(group)
             if whole == 0:
@@ -545,6 +569,16 @@ class Run:
             if self.how.average is not None:
                 self.how.average.update(self.net)
         return None
+
+    def _augmented(self, x: FloatArray, batch: int) -> FloatArray:
+        """Return what the user's function makes of a batch, whose number in the epoch its chance follows from."""
+        assert self.how.augment is not None
+        rng = np.random.default_rng([self.seed, self.epoch, batch])
+        made = self.how.augment(images(np.array(x), self.net.input_shape), rng)
+        values = self.net._inputs.checked_x(made, "what augment returned")
+        if len(values) != len(x):
+            raise ValueError(f"what augment returned has {len(values)} rows, expected {len(x)}: those of the batch")
+        return values
 
     def _refuses(self, loss: float) -> bool:
         return self.guarded and not isfinite(loss)
@@ -731,6 +765,7 @@ class Run:
             "net.training": self.net.training,
             "accumulate": self.how.accumulate,
             "average": None if self.how.average is None else repr(self.how.average),
+            "augment": None if self.how.augment is None else True,
             "rows of validation": None if self.measures.validation is None else len(self.measures.validation.x),
             "metrics": sorted(self.measures.modes()),
             "callbacks with a state": [type(call).__name__ for call in self._with_state()],
@@ -832,13 +867,15 @@ class _Function(Callback):
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
 
-def _checked_steps(optimizer: Optimizer, accumulate: Any, average: Any, on_nonfinite: Any) -> Steps:
+def _checked_steps(optimizer: Optimizer, accumulate: Any, average: Any, on_nonfinite: Any, augment: Any) -> Steps:
     accumulate = check.integer("accumulate", accumulate)
     if accumulate > 1 and optimizer.makes_whole_steps:
         raise ValueError(f"accumulate must be 1 with {type(optimizer).__name__}, which computes its own gradients")
     if average is not None and not isinstance(average, Average):
         raise TypeError(f"average must be fastbp.EMA(), fastbp.SWA() or None, got {average!r}")
-    return Steps(accumulate, average, check.choice("on_nonfinite", on_nonfinite, ON_NONFINITE))
+    if augment is not None and not callable(augment):
+        raise TypeError(f"augment must be a function augment(x, rng) or None, got {augment!r}")
+    return Steps(accumulate, average, check.choice("on_nonfinite", on_nonfinite, ON_NONFINITE), augment)
 
 
 def _checked_limits(max_seconds: Any, max_steps: Any) -> Limits:

@@ -13,7 +13,8 @@ C. No thread can wait for ever, at whatever moment a Ctrl-C comes. A thread of t
    for requests (it may be in a user's own code) is abandoned at the next Ctrl-C; the threads are daemons, for which no
    process waits.
 D. `Thread.join` is called only when the thread has released its lock `ended`: Python 3.11 takes a thread for ended
-   where a Ctrl-C comes during `join`.
+   where a Ctrl-C comes during `join`. Where one comes during `start`, nobody can tell whether there is a thread: the
+   lock tells, after a while.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from fastbp.runtime import get_num_threads, threads
 __all__ = ["Call", "Pool"]
 
 LOOK_SECONDS = 0.1  # between two reads of the state of a call
+START_SECONDS = 1.0  # in which a thread begins that a Ctrl-C has met at its start, also on a busy machine
 
 
 def _locked() -> threading.Lock:
@@ -116,8 +118,8 @@ class Pool:
                     yield self
             finally:
                 for thread, ended in self._threads:
-                    if thread.ident is not None:  # an exception may have come before its start
-                        ended.acquire()
+                    # An exception may have come before its start, or after it and before it has told its name.
+                    if ended.acquire(timeout=-1 if thread.ident is not None else START_SECONDS):
                         thread.join()
 
     def submit(self, function: Callable[[], Any], when_over: Callable[[Call], Any] | None = None) -> Call:

@@ -918,7 +918,7 @@ def warn_of_unscaled(net: Network, x: FloatArray) -> None:
             f"x is not scaled: in its first {len(x)} rows the mean or the deviation is beyond {LARGE:g} in column "
             f"{named} (up to {sizes[columns].max():.3g}), and initial weights and usual learning rates are made for "
             "values about 1: pass (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-8), or begin the network with "
-            "fastbp.BatchNorm"
+            f"fastbp.BatchNorm{'' if net.input_shape is None else '2d'}"
         )
 
 

@@ -13,6 +13,7 @@ D. A unit that the engine can run says so: its `kind` is a name of the compiled 
 from fastbp import _config
 from fastbp.units import made
 from fastbp.units.base import Unit
+from fastbp.units.channels import BatchNorm1d, BatchNorm2d, Dropout1d, Dropout2d, LocalResponseNorm
 from fastbp.units.composites import Branches, Residual, Sequential
 from fastbp.units.dense import Linear
 from fastbp.units.distributions import LogSoftmax, Softmax
@@ -37,16 +38,21 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "BatchNorm",
+    "BatchNorm1d",
+    "BatchNorm2d",
     "Branches",
     "Conv1d",
     "Conv2d",
     "Dropout",
+    "Dropout1d",
+    "Dropout2d",
     "Embedding",
     "Flatten",
     "GlobalAvgPool1d",
     "GlobalAvgPool2d",
     "LayerNorm",
     "Linear",
+    "LocalResponseNorm",
     "LogSoftmax",
     "MaxPool1d",
     "MaxPool2d",

@@ -61,6 +61,7 @@ class Dropout(Unit):
 
     tangent_rule: ClassVar[type | None] = SameTangent
     kind: ClassVar[str | None] = "dropout"
+    _layout: ClassVar[str | None] = None  # of images whose channels are dropped as a whole
     _of_the_whole: ClassVar[tuple[str, ...]] = (*Unit._of_the_whole, "steps", "stream")
     stream: int = stream_number("dropout", 0)
     steps: int = 0
@@ -97,7 +98,7 @@ class Dropout(Unit):
     def _rng_position(self) -> dict[str, Any]:
         seed = self.__dict__.setdefault("_drawn", Philox(self.seed).seed)
         place = {"stream": self.stream, "step": self.steps, "first_row": self._first_row}
-        return {"p": self.p if self.training else 0.0, "seed": seed, **place}
+        return {"p": self.p if self.training else 0.0, "seed": seed, **place, "layout": self._layout}
 
     def fresh(self) -> Self:
         """Return a unit with the same settings whose steps begin anew."""
@@ -107,4 +108,4 @@ class Dropout(Unit):
         return unit
 
     def __repr__(self) -> str:
-        return f"Dropout({self.p!r})"
+        return f"{type(self).__name__}({self.p!r})"

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fastbp import _config, functional, initializers
 from fastbp import _validate as check
+from fastbp import functional, initializers
 from fastbp._validate import FloatArray
 from fastbp.functional._windows import AXES, Axis, Padding, Sizes, per_axis, window_axes
 from fastbp.functional.pooling import check_padding
@@ -39,6 +39,13 @@ Geometry = tuple[int, int, int, bool, tuple[int, ...], tuple[int, ...]]
 WHAT = {1: "sequences of shape (channels, width)", 2: "images of shape (channels, height, width)"}
 INPUT_SHAPE = {1: "(channels, width)", 2: "(channels, height, width)"}
 ONE_ROW = (1, 1, 1, 1, 1, 0, 0)  # of sequences, as the engine takes them
+
+
+def _as_tuple(padding: Padding) -> Padding:
+    """Return what may be lists, also of a file, as tuples: nobody changes them any more."""
+    if isinstance(padding, list | tuple):
+        return tuple(tuple(entry) if isinstance(entry, list | tuple) else entry for entry in padding)
+    return padding
 
 
 class ImageUnit(Unit):
@@ -136,6 +143,7 @@ class _Conv(ImageUnit):
 
     kind: ClassVar[str | None] = "convolution"
     tangent_rule: ClassVar[type | None] = ConvolutionTangent
+    _kept_as: ClassVar[dict[str, str]] = {"bias": "has_bias"}
     weight, bias = Parameter(), Parameter()
 
     def __init__(
@@ -165,7 +173,7 @@ class _Conv(ImageUnit):
         self.size = per_axis("size", size, self.dims)
         self.stride = per_axis("stride", stride, self.dims)
         self.dilation = per_axis("dilation", dilation, self.dims)
-        self.padding = padding
+        self.padding = _as_tuple(padding)
         self.has_bias = check.flag("bias", bias)
         self.init = init
         self.seed = None if seed is None else Philox(seed).seed
@@ -173,12 +181,6 @@ class _Conv(ImageUnit):
             self._windows((self.in_channels, *[2**40] * self.dims))  # an error of padding comes where it is made
         else:
             check.choice("padding", padding, ("same", "valid"))
-
-    def config(self) -> dict[str, Any]:
-        """Return the arguments that make an equal unit, as plain JSON values."""
-        names = [parameter.name for parameter in _config.parameters_of(type(self)) if parameter.name != "bias"]
-        made = {name: _config.encode(getattr(self, name), f"{type(self).__name__}.{name}") for name in names}
-        return made | {"bias": self.has_bias}
 
     def _windows(self, shape: Shape) -> tuple[int, tuple[Axis, ...]]:
         if shape[0] != self.in_channels:
@@ -418,7 +420,7 @@ class _Pool(ImageUnit):
     def _take(self, size: Sizes, stride: Sizes | None, padding: Padding) -> None:
         self.size = per_axis("size", size, self.dims)
         self.stride = self.size if stride is None else per_axis("stride", stride, self.dims)
-        self.padding = padding
+        self.padding = _as_tuple(padding)
         if not isinstance(padding, str):
             self._windows((1, *[2**40] * self.dims))  # an error of padding comes where it is made
         else:

@@ -45,24 +45,30 @@ class BatchNormTangent(TangentRule):
 
     def begin(self) -> None:
         state = self.unit.state
-        self.inverse = 1 / np.sqrt(state["variance"] + state["variance"].dtype.type(self.unit.eps))
-        self.n = (self.x - state["mean"]) * self.inverse
+        inverse = 1 / np.sqrt(state["variance"] + state["variance"].dtype.type(self.unit.eps))
+        self.inverse = self.of_each(inverse)
+        self.n = (self.x - self.of_each(state["mean"])) * self.inverse
+
+    def of_each(self, values: FloatArray) -> FloatArray:
+        """Return values of the columns, or of the channels of images, such that they meet the elements of x."""
+        return values.reshape(-1, *(1,) * (self.x.ndim - 2))
 
     def forward(self, x_dot: FloatArray | None, dots: Named) -> FloatArray:
-        moved: FloatArray = self.n * dots["scale"] + dots["shift"]
+        moved: FloatArray = self.n * self.of_each(dots["scale"]) + self.of_each(dots["shift"])
         if x_dot is not None:
-            moved += x_dot * self.inverse * self.parameters["scale"]
+            moved += x_dot * self.inverse * self.of_each(self.parameters["scale"])
         return moved
 
     def backward(
         self, dy_dot: FloatArray, x_dot: FloatArray | None, dots: Named | None, into: Named, need_dx: bool
     ) -> FloatArray | None:
-        along, g_dot = dy_dot * self.n, dy_dot * self.parameters["scale"]
+        along, g_dot = dy_dot * self.n, dy_dot * self.of_each(self.parameters["scale"])
         if dots is not None:
             along += self.dy * self.moved(x_dot) * self.inverse
-            g_dot += self.dy * dots["scale"]
-        along.sum(axis=0, out=into["scale"])
-        dy_dot.sum(axis=0, out=into["shift"])
+            g_dot += self.dy * self.of_each(dots["scale"])
+        over = (0, *range(2, self.x.ndim))
+        along.sum(axis=over, out=into["scale"])
+        dy_dot.sum(axis=over, out=into["shift"])
         dx_dot: FloatArray = g_dot * self.inverse
         return dx_dot
 
@@ -348,6 +354,7 @@ class BatchNorm(_Norm):
 
     tangent_rule: ClassVar[type | None] = BatchNormTangent
     kind: ClassVar[str | None] = "batch_norm"
+    _layout: ClassVar[str | None] = None  # of images
 
     def __init__(self, n: int, eps: float = 1e-5, momentum: float = 0.1, *, dtype: DTypeLike | None = None) -> None:
         super().__init__(n, dtype)
@@ -370,8 +377,8 @@ class BatchNorm(_Norm):
     def forward(self, x: FloatArray) -> FloatArray:
         """Return the normalised columns, a fresh array, and keep a reference to x; in training the state moves."""
         scale, shift = self.parameters["scale"], self.parameters["shift"]
-        options: dict[str, Any] = {"training": self.training, "eps": self.eps, **self.state}
-        x = _columns(x, self)
+        options: dict[str, Any] = {"training": self.training, "eps": self.eps, "layout": self._layout, **self.state}
+        x = self._checked_x(x)
         y = functional.batch_norm(x, scale, shift, momentum=self.momentum, **options)
         self._saved = x, options
         return y
@@ -379,14 +386,19 @@ class BatchNorm(_Norm):
     def backward(self, dy: FloatArray) -> FloatArray:
         """Fill the gradients at scale and shift, and give the one at x, a fresh array."""
         x, options = self._saved_by_forward()
-        dy = check.matrix("dy", dy, x.dtype, "x")
+        dy = check.array("dy", dy, x.dtype, "x")
         return functional.batch_norm_backward(dy, x, self.parameters["scale"], **options, out=self._into())[0]
 
     def sample_gradients(self, x: FloatArray, dy: FloatArray) -> dict[str, Any]:
         """Return dscale_n = dy_n n_n and dshift_n = dy_n of each row, by the statistics kept from training."""
-        return {"scale": dy * reference.batch_norm(x, training=False, eps=self.eps, **self.state), "shift": dy}
+        normal = reference.batch_norm(x, training=False, eps=self.eps, layout=self._layout, **self.state)
+        places = tuple(range(2, x.ndim))
+        return {"scale": (dy * normal).sum(axis=places), "shift": dy.sum(axis=places)}
+
+    def _checked_x(self, x: Any) -> FloatArray:
+        return _columns(x, self)
 
     def __repr__(self) -> str:
         eps = "" if self.eps == 1e-5 else f", eps={self.eps!r}"
         momentum = "" if self.momentum == 0.1 else f", momentum={self.momentum!r}"
-        return f"BatchNorm({self.n}{eps}{momentum})"
+        return f"{type(self).__name__}({self.n}{eps}{momentum})"

@@ -20,7 +20,8 @@ from libc.string cimport memcpy
 from fastbp._engine.batch cimport Data, has_mean, set_means, total_weight
 from fastbp._engine.blocks cimport blocks_finish, blocks_scratch
 from fastbp._engine.graph cimport (
-    ACTIVATION, CONVOLUTION, INPUT, LINEAR, MAX_LOSS_PARTS, MERGE, MERGE_CONCAT, MERGE_MEAN, MERGE_SUM, POOLING, TABLE, Batch, Buffers, Graph,
+    ACTIVATION, CHANNEL_DROPOUT, CHANNEL_NORM, CHANNELS, CONVOLUTION, INPUT, LINEAR, MAX_LOSS_PARTS, MERGE, MERGE_CONCAT, MERGE_MEAN, MERGE_SUM, POOLING,
+    RESPONSE_NORM, TABLE, Batch, Buffers, Graph,
     Images, LossPart, Pass, Unit, buffers_free, buffers_lay_out, buffers_make, clear_frozen, cost_of_batch, find_wanted, grad_at_output,
     graph_finish, pass_init, wants,
 )
@@ -55,6 +56,7 @@ DEFAULTS = (None, None, None, (), None, (), (), 0, ())
 UNITS = frozenset(unit_names())
 MERGES = {"sum": MERGE_SUM, "mean": MERGE_MEAN, "concat": MERGE_CONCAT}
 POOLS = {"max_pool": MAX_POOL, "avg_pool": AVERAGE_POOL}
+ON_CHANNELS = {"channel_norm": CHANNEL_NORM, "response_norm": RESPONSE_NORM, "channel_dropout": CHANNEL_DROPOUT}
 
 
 cdef int take_axis(Axis* axis, Py_ssize_t* after, numbers) except -1:
@@ -233,6 +235,8 @@ cdef class Engine(CallLock):
         cdef int k
         kind, unit.n_in, unit.n_out, options, sources, shapes, state, unit.stream, geometry = spec
         unit.pair = -1
+        if geometry:
+            self.take_geometry(unit, kind, geometry)
         if kind == "linear":
             unit.kind = LINEAR
         elif kind in MERGES:
@@ -241,6 +245,8 @@ cdef class Engine(CallLock):
             unit.kind = CONVOLUTION
         elif kind in POOLS:
             unit.kind, unit.sweep = POOLING, POOLS[kind]
+        elif kind in ON_CHANNELS:
+            unit.kind, unit.sweep = CHANNELS, ON_CHANNELS[kind]
         elif kind in UNITS:
             unit.kind, unit.table = TABLE, find_unit(self.graph.kernels, kind)
         else:
@@ -249,8 +255,6 @@ cdef class Engine(CallLock):
             raise ValueError(f"{kind} has {len(options)} options and {len(shapes)} parameters: more than there is room for")
         for k in range(len(options)):
             unit.options[k] = options[k]
-        if geometry:
-            self.take_geometry(unit, kind, geometry)
         self.take_sources(i, (i - 1,) if sources is None else tuple(sources))
         if unit.kind == LINEAR or len(shapes):
             unit.pair = self.graph.n_pairs
@@ -259,7 +263,7 @@ cdef class Engine(CallLock):
             unit.sizes[k] = prod(shape)
             unit.items = shapes[0][0]
         for k, array in enumerate(state):
-            checked_read(f"state {k} of unit {i}, {kind},", array, (unit.n_in,),
+            checked_read(f"state {k} of unit {i}, {kind},", array, (unit.images.channels if geometry else unit.n_in,),
                          cnp.NPY_FLOAT if self.graph.kernels.itemsize == sizeof(float) else cnp.NPY_DOUBLE, True)
             self.state_arrays.append(array)
             unit.state[k] = cnp.PyArray_DATA(<cnp.ndarray> array)
@@ -543,8 +547,8 @@ cdef class Engine(CallLock):
         return table.check_writable("parameters")
 
     cdef int check_state(self, bint training) except -1:
-        """Training moves the running statistics of units over columns."""
-        if training and self.graph.over_columns:
+        """Training moves the running statistics of norms over the batch."""
+        if training and self.graph.moves_state:
             for array in self.state_arrays:
                 if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> array):
                     raise ValueError("an array of net.state is read-only, and training writes into it: set its flags.writeable = True, "

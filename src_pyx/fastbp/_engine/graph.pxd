@@ -25,6 +25,11 @@ cdef enum:
     MERGE = 3
     CONVOLUTION = 4
     POOLING = 5
+    CHANNELS = 6
+    # what is done to channels
+    CHANNEL_NORM = 0
+    RESPONSE_NORM = 1
+    CHANNEL_DROPOUT = 2
     # ways to merge
     MERGE_SUM = 0
     MERGE_MEAN = 1
@@ -49,7 +54,7 @@ cdef struct Unit:
     int kind
     const UnitOps* ops
     int merge
-    int sweep               # of a pooling: MAX_POOL or AVERAGE_POOL
+    int sweep               # of a pooling: MAX_POOL or AVERAGE_POOL; of channels: what is done to them
     int n_sources
     int* sources            # the units whose outputs it reads, each with a smaller number, or INPUT; one, unless it merges
     Py_ssize_t n_in, n_out
@@ -100,7 +105,8 @@ cdef struct Graph:
     bint copies_x                   # some unit needs the input as dense rows
     bint needs_array                # some unit that reads the input cannot read a sparse one
     bint adds                       # some gradient is a sum over branches
-    bint over_columns               # some unit needs all rows of a column at once
+    bint over_columns               # some unit needs all rows of a column at once, and more than one
+    bint moves_state                # training moves what some unit keeps
     int n_slots
     bint separate                   # the gradient at each output has a place of its own, whatever the memory: nothing is shared or folded
     bint row_blocked                # small enough that blocks of rows go through all units: see blocks.pyx

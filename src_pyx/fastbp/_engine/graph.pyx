@@ -99,9 +99,12 @@ cdef void count_reads(Graph* graph, int i) noexcept:
             graph.cost_of_input += cost
             graph.sparse_outputs += unit.n_out
 
+cdef inline bint reads_images(const Unit* unit) noexcept:
+    return unit.kind == CONVOLUTION or unit.kind == POOLING or unit.kind == CHANNELS
+
 cdef inline bint reads_any_rows(const Unit* unit) noexcept:
     """Does it read rows whatever their distances?"""
-    return unit.kind == LINEAR or unit.kind == CONVOLUTION or unit.kind == POOLING
+    return unit.kind == LINEAR or reads_images(unit)
 
 cdef inline bint read_once(const Graph* graph, int i) noexcept:
     return i >= 0 and graph.units[i].readers == 1
@@ -125,6 +128,8 @@ cdef bint can_share(const Graph* graph, int i, int source) noexcept:
         return False
     if unit.kind == MERGE:
         return unit.merge == MERGE_SUM
+    if unit.kind == CHANNELS:
+        return unit.sweep == CHANNEL_DROPOUT
     return unit.kind == ACTIVATION or (unit.kind == TABLE and unit.pair < 0 and unit.n_in == unit.n_out)
 
 cdef void find_neighbours(Graph* graph, int i) noexcept:
@@ -132,7 +137,12 @@ cdef void find_neighbours(Graph* graph, int i) noexcept:
     cdef Unit* unit = &graph.units[i]
     cdef int k
     unit.fused = can_fuse(graph, i)
-    graph.over_columns = graph.over_columns or (unit.kind == TABLE and unit.table.over_columns)
+    if unit.kind == TABLE and unit.table.over_columns:
+        graph.over_columns = graph.moves_state = True
+    if unit.kind == CHANNELS and unit.sweep == CHANNEL_NORM:
+        graph.moves_state = True
+        # A single pixel for each channel is a column.
+        graph.over_columns = graph.over_columns or unit.images.rows.size * unit.images.columns.size == 1
     for k in range(unit.n_sources - 1, -1, -1):
         graph.adds = graph.adds or adds_to(graph, i, unit.sources[k])
         if graph.separate:
@@ -264,6 +274,8 @@ cdef void lay_out_unit(Buffers* buffers, const Graph* graph, int i, Py_ssize_t r
         buffers.out[i] = allocate(place, rows * unit.n_out * itemsize)
     if unit.kind == TABLE:
         buffers.saved[i] = allocate(place, unit.table.saved * (unit.n_in if unit.table.over_columns else rows) * itemsize)
+    if unit.kind == CHANNELS and unit.sweep == CHANNEL_NORM:
+        buffers.saved[i] = allocate(place, 3 * unit.images.channels * itemsize)
 
 cdef void lay_out_grads(Buffers* buffers, const Graph* graph, char** place, Py_ssize_t slot_bytes) noexcept:
     cdef char* slots = allocate(place, graph.n_slots * slot_bytes)

@@ -11,11 +11,15 @@ Design
 from libc.string cimport memmove, memset
 
 from fastbp._engine.graph cimport (
-    ACTIVATION, CONVOLUTION, INPUT, LINEAR, MERGE, MERGE_CONCAT, MERGE_MEAN, NO_UNIT, POOLING, Batch, Graph, Images, Pair, Pass, Unit,
+    ACTIVATION, CHANNEL_NORM, CHANNELS, CONVOLUTION, INPUT, LINEAR, MERGE, MERGE_CONCAT, MERGE_MEAN, NO_UNIT, POOLING, RESPONSE_NORM, Batch, Graph, Images, Pair, Pass, Unit,
     UnitOps, add_branch, adds_to, input_grad, is_in_place, reads_x, wants, width_of,
 )
 from fastbp._kernels.table cimport (
-    AVERAGE_POOL_BACKWARD, MAX_POOL, MAX_POOL_BACKWARD, MAX_UNIT_PARAMETERS, Kernels, SparseTile, Tile, UnitCall,
+    AVERAGE_POOL_BACKWARD, MAX_POOL, MAX_POOL_BACKWARD, MAX_UNIT_PARAMETERS, Channels, Kernels, SparseTile, Tile, UnitCall,
+)
+from fastbp._ops.channels cimport (
+    channel_dropout, channel_norm_backward, channel_norm_forward, channel_norm_scratch, channels_cost, response_norm_backward,
+    response_norm_forward, response_norm_scratch,
 )
 from fastbp._ops.convolution cimport (
     Convolution, convolution_cost, convolution_scratch, convolve, convolve_inputs, convolve_weights, inputs_scratch, weights_scratch,
@@ -92,6 +96,7 @@ include "elementwise.pxi"
 include "merge.pxi"
 include "table_unit.pxi"
 include "images.pxi"
+include "channels.pxi"
 
 
 cdef void kinds_assign(Graph* graph) noexcept:
@@ -111,5 +116,7 @@ cdef void kinds_assign(Graph* graph) noexcept:
             unit.ops = &convolution_ops
         elif unit.kind == POOLING:
             unit.ops = &pooling_ops
+        elif unit.kind == CHANNELS:
+            unit.ops = &channels_ops
         else:
             unit.ops = &table_unit_ops

@@ -191,6 +191,38 @@ ctypedef struct PoolRow:
 
 ctypedef void (*pool_t)(const PoolRow* row) noexcept nogil
 
+ctypedef struct Channels:
+    # Images and what happens to their channels: a norm over images and places, a norm across channels, or dropout of whole channels.
+    # Elements of a channel are counted along the images, in each along the rows, in each along the columns. Distances have any sign.
+    Py_ssize_t images, channels, rows, columns
+    const void* x           # IN
+    Py_ssize_t x_image, x_channel, x_row, x_column
+    void* y                 # OUT; gradients: not used. Forward of the norm without it (NULL) only fills `saved`
+    Py_ssize_t y_image, y_channel, y_row, y_column
+    const void* dy          # IN, gradients alone
+    Py_ssize_t dy_image, dy_channel, dy_row, dy_column
+    void* dx                # OUT, or NULL: not wanted. It may be dy, element by element
+    Py_ssize_t dx_image, dx_channel, dx_row, dx_column
+    const void* scale       # IN   of each channel, side by side, as all that follows; NULL: 1
+    const void* shift       # IN   NULL: 0
+    void* dscale            # OUT, or NULL
+    void* dshift            # OUT, or NULL
+    void* mean              # running moments: read without training; moved in training, where they may be NULL
+    void* variance
+    # Of the norm, in lines of `channels`: high, low, 1 / sqrt(variance + eps). Forward: OUT, or NULL. Backward: IN, or NULL, and it is
+    # computed once more.
+    void* saved
+    const double* options   # of the norm: eps, momentum; of the norm across channels: size, alpha, beta, k; of dropout: p
+    bint training
+    # Random numbers: the one of (image, channel) is that of (row, column) in UnitCall.
+    uint64_t seed, stream, step
+    Py_ssize_t first_row    # the number of the first image
+
+ctypedef struct ChannelSums:
+    # Two sums of each channel in each part of its elements: of part p that of channel c is sums[p * part + c], the other one `line` behind.
+    double* sums
+    Py_ssize_t parts, part, line
+
 ctypedef struct SparseTile:
     # A sparse x, and what is to become of some of its rows: y = act(x @ w + b). Row i of the batch is row order[i] of x, or first + i;
     # the entries of a row are starts[row] .. starts[row + 1] - 1, each a column and a value, in any order, the same column several times.
@@ -257,6 +289,28 @@ ctypedef struct Kernels:
                             forward_t forward, const double* options) noexcept nogil
 
     pool_t pools[POOLS]
+
+    # channels of images: see channels.pxi. `first` and `count` are elements of a channel, or of the places that all channels have.
+    void (*channel_sums)(const Channels* c, Py_ssize_t channel, Py_ssize_t first, Py_ssize_t count, double* sums,
+                         Py_ssize_t line) noexcept nogil
+    void (*channel_moments)(const Channels* c, Py_ssize_t channel, const ChannelSums* s) noexcept nogil
+    void (*channel_put)(const Channels* c, Py_ssize_t channel, Py_ssize_t first, Py_ssize_t count) noexcept nogil
+    void (*channel_products)(const Channels* c, Py_ssize_t channel, Py_ssize_t first, Py_ssize_t count, double* sums,
+                             Py_ssize_t line) noexcept nogil
+    void (*channel_slopes)(const Channels* c, Py_ssize_t channel, const ChannelSums* s, double* slopes, Py_ssize_t line) noexcept nogil
+    void (*channel_put_dx)(const Channels* c, Py_ssize_t channel, Py_ssize_t first, Py_ssize_t count, const double* slopes,
+                           Py_ssize_t line) noexcept nogil
+    # the same of all channels, which lie side by side, at some places; `slopes` and `sums` have room for a vector behind each line
+    void (*lane_sums)(const Channels* c, Py_ssize_t first, Py_ssize_t count, double* sums, Py_ssize_t line) noexcept nogil
+    void (*lane_put)(const Channels* c, Py_ssize_t first, Py_ssize_t count) noexcept nogil
+    void (*lane_products)(const Channels* c, Py_ssize_t first, Py_ssize_t count, double* sums, Py_ssize_t line) noexcept nogil
+    void (*lane_put_dx)(const Channels* c, Py_ssize_t first, Py_ssize_t count, const double* slopes, Py_ssize_t line) noexcept nogil
+    # across the channels of one image
+    Py_ssize_t (*response_scratch)(const Channels* c) noexcept nogil
+    void (*response_put)(const Channels* c, Py_ssize_t image, Py_ssize_t first, Py_ssize_t count, void* scratch) noexcept nogil
+    void (*response_put_dx)(const Channels* c, Py_ssize_t image, Py_ssize_t first, Py_ssize_t count, void* scratch) noexcept nogil
+    # first: a multiple of 32
+    void (*drop_channels)(const Channels* c, Py_ssize_t image, Py_ssize_t first, Py_ssize_t count) noexcept nogil
 
     # products with a sparse x
     void (*sparse_rows)(const SparseTile* t, Py_ssize_t first, Py_ssize_t rows) noexcept nogil

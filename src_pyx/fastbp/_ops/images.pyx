@@ -1,11 +1,18 @@
-"""Convolutions and pooling on numpy arrays that were checked: one dtype, aligned, native, any strides; images, channels, rows, columns.
+"""Convolutions, pooling and what is done to channels, on numpy arrays that were checked: one dtype, aligned, native, any strides;
+images, channels, rows, columns.
 
 An axis of a convolution comes as (window, stride, dilation, before).
 """
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 
-from fastbp._kernels.table cimport AVERAGE_POOL, AVERAGE_POOL_BACKWARD, MAX_POOL, MAX_POOL_BACKWARD, Kernels
+from libc.string cimport memset
+
+from fastbp._kernels.table cimport AVERAGE_POOL, AVERAGE_POOL_BACKWARD, MAX_POOL, MAX_POOL_BACKWARD, Channels, Kernels
+from fastbp._ops.channels cimport (
+    channel_dropout, channel_norm_backward, channel_norm_forward, channel_norm_scratch, channels_cost, response_norm_backward,
+    response_norm_forward, response_norm_scratch,
+)
 from fastbp._ops.convolution cimport (
     Axis, Convolution, convolution_cost, convolution_scratch, convolve, convolve_inputs, convolve_weights, inputs_scratch,
     weights_scratch,
@@ -156,3 +163,109 @@ def average_pool_backward(cnp.ndarray dy, cnp.ndarray dx, tuple rows, tuple colu
     pooling_init(&p, AVERAGE_POOL_BACKWARD, dy, (dx.shape[2], dx.shape[3]), rows, columns, counts_padding)
     set_dx(&p, dx)
     run_pool(&p, cnp.PyArray_ITEMSIZE(dx))
+
+
+# --- channels: parameters and moments are contiguous, or None
+
+cdef enum:
+    MAX_OPTIONS = 4
+
+cdef void* data_or_null(object array) except? NULL:
+    return NULL if array is None else cnp.PyArray_DATA(<cnp.ndarray> array)
+
+cdef int channels_init(Channels* c, double* numbers, cnp.ndarray x, tuple options) except -1:
+    cdef int i
+    memset(c, 0, sizeof(Channels))
+    for i in range(len(options)):
+        numbers[i] = options[i]
+    c.options, c.training = numbers, True
+    c.images, c.channels = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
+    c.rows, c.columns = cnp.PyArray_DIM(x, 2), cnp.PyArray_DIM(x, 3)
+    c.x = cnp.PyArray_DATA(x)
+    c.x_image, c.x_channel = cnp.PyArray_STRIDE(x, 0), cnp.PyArray_STRIDE(x, 1)
+    c.x_row, c.x_column = cnp.PyArray_STRIDE(x, 2), cnp.PyArray_STRIDE(x, 3)
+    return 0
+
+cdef int channels_put_y(Channels* c, cnp.ndarray y) except -1:
+    c.y = cnp.PyArray_DATA(y)
+    c.y_image, c.y_channel = cnp.PyArray_STRIDE(y, 0), cnp.PyArray_STRIDE(y, 1)
+    c.y_row, c.y_column = cnp.PyArray_STRIDE(y, 2), cnp.PyArray_STRIDE(y, 3)
+    return 0
+
+cdef int channels_put_gradients(Channels* c, cnp.ndarray dy, cnp.ndarray dx) except -1:
+    c.dy, c.dx = cnp.PyArray_DATA(dy), cnp.PyArray_DATA(dx)
+    c.dy_image, c.dy_channel = cnp.PyArray_STRIDE(dy, 0), cnp.PyArray_STRIDE(dy, 1)
+    c.dy_row, c.dy_column = cnp.PyArray_STRIDE(dy, 2), cnp.PyArray_STRIDE(dy, 3)
+    c.dx_image, c.dx_channel = cnp.PyArray_STRIDE(dx, 0), cnp.PyArray_STRIDE(dx, 1)
+    c.dx_row, c.dx_column = cnp.PyArray_STRIDE(dx, 2), cnp.PyArray_STRIDE(dx, 3)
+    return 0
+
+ctypedef bint (*channels_t)(Session* session, const Kernels* kernels, const Channels* c, char* scratch) noexcept nogil
+ctypedef Py_ssize_t (*channels_scratch_t)(const Kernels* kernels, const Channels* c, int threads) noexcept nogil
+
+cdef bint drop(Session* session, const Kernels* kernels, const Channels* c, char* scratch) noexcept nogil:
+    return channel_dropout(session, kernels, c)
+
+cdef int run_channels(const Channels* c, Py_ssize_t itemsize, channels_t sweep, channels_scratch_t scratch_bytes) except -1:
+    cdef const Kernels* kernels = kernels_for(itemsize)
+    cdef Session session
+    cdef Py_ssize_t n_bytes = 0
+    cdef char* scratch = NULL
+    session_begin(&session, threads_wanted() if channels_cost(c) > RELEASE_US else 1)
+    if scratch_bytes != NULL:
+        n_bytes = scratch_bytes(kernels, c, session.n_threads)
+        scratch = <char*> PyMem_RawMalloc(n_bytes)
+        if scratch == NULL:
+            session_end(&session)
+            raise MemoryError(f"no memory for {n_bytes} bytes of sums")
+    with nogil:
+        sweep(&session, kernels, c, scratch)
+    session_end(&session)
+    PyMem_RawFree(scratch)
+    return raise_pending(&session)
+
+
+def channel_norm(cnp.ndarray x, cnp.ndarray y, scale, shift, mean, variance, tuple options, bint training):
+    """y, and in training the running moments, which may be None then; options: eps, momentum."""
+    cdef Channels c
+    cdef double numbers[MAX_OPTIONS]
+    channels_init(&c, numbers, x, options)
+    channels_put_y(&c, y)
+    c.scale, c.shift, c.training = data_or_null(scale), data_or_null(shift), training
+    c.mean, c.variance = data_or_null(mean), data_or_null(variance)
+    run_channels(&c, cnp.PyArray_ITEMSIZE(y), channel_norm_forward, channel_norm_scratch)
+
+def channel_norm_gradients(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dx, scale, dscale, dshift, mean, variance, tuple options,
+                           bint training):
+    """dx, and dscale and dshift unless they are None, from x alone."""
+    cdef Channels c
+    cdef double numbers[MAX_OPTIONS]
+    channels_init(&c, numbers, x, options)
+    channels_put_gradients(&c, dy, dx)
+    c.scale, c.dscale, c.dshift, c.training = data_or_null(scale), data_or_null(dscale), data_or_null(dshift), training
+    c.mean, c.variance = data_or_null(mean), data_or_null(variance)
+    run_channels(&c, cnp.PyArray_ITEMSIZE(dx), channel_norm_backward, channel_norm_scratch)
+
+def response_norm(cnp.ndarray x, cnp.ndarray y, tuple options):
+    """options: size, alpha, beta, k."""
+    cdef Channels c
+    cdef double numbers[MAX_OPTIONS]
+    channels_init(&c, numbers, x, options)
+    channels_put_y(&c, y)
+    run_channels(&c, cnp.PyArray_ITEMSIZE(y), response_norm_forward, response_norm_scratch)
+
+def response_norm_gradients(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dx, tuple options):
+    cdef Channels c
+    cdef double numbers[MAX_OPTIONS]
+    channels_init(&c, numbers, x, options)
+    channels_put_gradients(&c, dy, dx)
+    run_channels(&c, cnp.PyArray_ITEMSIZE(dx), response_norm_backward, response_norm_scratch)
+
+def drop_channels(cnp.ndarray x, cnp.ndarray y, double p, tuple rng_position):
+    """Each channel of each image as a whole; `rng_position` is seed, stream, step and the number of the first image."""
+    cdef Channels c
+    cdef double numbers[MAX_OPTIONS]
+    channels_init(&c, numbers, x, (p,))
+    channels_put_y(&c, y)
+    c.seed, c.stream, c.step, c.first_row = rng_position
+    run_channels(&c, cnp.PyArray_ITEMSIZE(y), drop, NULL)
