@@ -1,35 +1,22 @@
-"""The networks of `image_networks` in numpy, as readers of courses and books write them; and the float64 reference.
+"""The networks of `image_networks` in numpy, as readers of courses and books write them.
 
 A. Each layer is a class with `forward`, `backward` and its `gradients`, as in CS231n's assignments and in the book
    "Deep Learning from Scratch". A convolution copies its windows into columns and multiplies: w @ columns.
 B. Of the ways that the courses show, the fastest is taken: windows are copied, and added back, by a loop over their
    offsets (index arrays with `np.add.at` take several times as long); pooling reshapes where windows lie side by side.
 C. The gradient at the images is left out where it is not asked for, as by every rival.
-D. In float64 this is what all rivals are compared with. With relu and max pooling rounding may decide which way a
-   number goes that is nearly 0, or nearly as large as another one. `count_kinks` counts these: see `reference`.
+D. In float64 this is what all rivals are compared with (`image_reference`): `kinks` is there for that alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from bench import image_networks as spec
-from bench.image_networks import ImageNetwork, ImageProblem, windows
-from bench.rivals import RELATIVE, Array
-
-CHUNK = 4  # images of the reference at a time, where they do not depend on each other
-KINKS = 3.0  # times what as many independent errors add up to, as in `rivals.reference`
-
-
-class ImageGradient(NamedTuple):
-    """A rival's answer in numpy: the gradients at all parameters, and last that at the images where it is asked for."""
-
-    loss: float
-    arrays: list[Array]
-
+from bench.image_networks import ImageProblem, windows
+from bench.rivals import Array
 
 # ---- windows ---------------------------------------------------------------------------------------------------------
 
@@ -55,6 +42,21 @@ def col2im(col: Array, shape: tuple[int, ...], stride: int, padding: int) -> Arr
         for j in range(size):
             padded[:, :, i : i + stride * rows : stride, j : j + stride * columns : stride] += col[:, i, j]
     return padded[:, :, padding : padding + height, padding : padding + width].transpose(1, 0, 2, 3)
+
+
+# ---- kinks -----------------------------------------------------------------------------------------------------------
+
+
+def rounding(x: Array, terms: int, eps: float) -> float:
+    """Twice the error of a sum of so many terms that is as large as x is, taken as a random walk."""
+    return float(2 * eps * terms**0.5 * np.sqrt(np.mean(x * x)))
+
+
+def _close_to_largest(col: Array, terms: int, eps: float) -> float:
+    """Return the share of the positive windows, one a column, whose two largest are as close as rounding."""
+    second, first = np.partition(col, len(col) - 2, axis=0)[-2:]
+    positive = first > 0  # otherwise relu, before, lets no gradient through
+    return float((positive & (first - second <= rounding(col, terms, eps))).sum() / max(1, positive.sum()))
 
 
 # ---- layers ----------------------------------------------------------------------------------------------------------
@@ -141,11 +143,12 @@ class ReLU(Layer):
 
 class Tanh(Layer):
     def forward(self, x: Array) -> Array:
-        self.y = np.tanh(x)
+        self.y: Array = np.tanh(x)
         return self.y
 
     def backward(self, dout: Array) -> Array:
-        return dout * (1 - self.y**2)
+        dx: Array = dout * (1 - self.y**2)
+        return dx
 
 
 class MaxPool(Layer):
@@ -158,14 +161,16 @@ class MaxPool(Layer):
     def forward(self, x: Array) -> Array:
         n, channels, height, width = x.shape
         self.x = x.reshape(n, channels, height // self.size, self.size, width // self.size, self.size)
-        self.y: Array = self.x.max(axis=3).max(axis=4)
-        return self.y
+        y: Array = self.x.max(axis=3).max(axis=4)
+        self.y = y
+        return y
 
     def backward(self, dout: Array) -> Array:
         mask = self.x == self.y[:, :, :, None, :, None]
         share = dout[:, :, :, None, :, None] / mask.sum(axis=(3, 5), keepdims=True, dtype=dout.dtype)
         n, channels, rows, size, columns, _ = self.x.shape
-        return (mask * share).reshape(n, channels, rows * size, columns * size)
+        dx: Array = (mask * share).reshape(n, channels, rows * size, columns * size)
+        return dx
 
     def kinks(self, eps: float) -> float:
         return _close_to_largest(self.x.transpose(3, 5, 0, 1, 2, 4).reshape(self.size**2, -1), self.terms, eps)
@@ -183,7 +188,8 @@ class OverlappingMaxPool(Layer):
         col = im2col(x, self.size, self.stride, 0).transpose(1, 2, 3, 0, 4, 5)  # behind the window (n, channels, ...)
         self.col = col.reshape(self.size**2, -1)
         self.largest = self.col.argmax(axis=0)
-        return self.col.max(axis=0).reshape(col.shape[2:])
+        y: Array = self.col.max(axis=0).reshape(col.shape[2:])
+        return y
 
     def backward(self, dout: Array) -> Array:
         n, channels, rows, columns = dout.shape
@@ -203,7 +209,10 @@ class AvgPool(Layer):
 
     def forward(self, x: Array) -> Array:
         n, channels, height, width = x.shape
-        return x.reshape(n, channels, height // self.size, self.size, width // self.size, self.size).mean(axis=(3, 5))
+        y: Array = x.reshape(n, channels, height // self.size, self.size, width // self.size, self.size).mean(
+            axis=(3, 5)
+        )
+        return y
 
     def backward(self, dout: Array) -> Array:
         return np.repeat(np.repeat(dout / self.size**2, self.size, axis=2), self.size, axis=3)
@@ -212,7 +221,8 @@ class AvgPool(Layer):
 class GlobalAvgPool(Layer):
     def forward(self, x: Array) -> Array:
         self.shape = x.shape
-        return x.mean(axis=(2, 3))
+        y: Array = x.mean(axis=(2, 3))
+        return y
 
     def backward(self, dout: Array) -> Array:
         height, width = self.shape[2:]
@@ -246,7 +256,8 @@ class BatchNorm(Layer):
         self.variance = (1 - self.momentum) * self.variance + self.momentum * variance
         self.std = np.sqrt(variance + self.eps)
         self.normed = (rows - mean) / self.std
-        return (self.scale * self.normed + self.shift).reshape(n, height, width, channels).transpose(0, 3, 1, 2)
+        y: Array = (self.scale * self.normed + self.shift).reshape(n, height, width, channels).transpose(0, 3, 1, 2)
+        return y
 
     def backward(self, dout: Array) -> Array:
         n, channels, height, width = dout.shape
@@ -254,7 +265,8 @@ class BatchNorm(Layer):
         dscale, dshift = (d * self.normed).sum(axis=0), d.sum(axis=0)
         self.gradients = [dscale, dshift]
         dx = self.scale / self.std * (d - (dshift + self.normed * dscale) / len(d))
-        return dx.reshape(n, height, width, channels).transpose(0, 3, 1, 2)
+        shaped: Array = dx.reshape(n, height, width, channels).transpose(0, 3, 1, 2)
+        return shaped
 
 
 class ResponseNorm(Layer):
@@ -374,56 +386,3 @@ class Net:
         dx = backward(self.layers, dout)
         arrays = [gradient for layer in walk(self.layers) for gradient in layer.gradients]
         return loss, [*arrays, dx] if self.at_images else arrays
-
-
-# ---- the reference ---------------------------------------------------------------------------------------------------
-
-
-def rounding(x: Array, terms: int, eps: float) -> float:
-    """Twice the error of a sum of so many terms that is as large as x is, taken as a random walk."""
-    return float(2 * eps * terms**0.5 * np.sqrt(np.mean(x * x)))
-
-
-def _close_to_largest(col: Array, terms: int, eps: float) -> float:
-    """Return the share of the positive windows, one a column, whose two largest are as close as rounding."""
-    second, first = np.partition(col, len(col) - 2, axis=0)[-2:]
-    positive = first > 0  # otherwise relu, before, lets no gradient through
-    return float((positive & (first - second <= rounding(col, terms, eps))).sum() / max(1, positive.sum()))
-
-
-def reference(network: ImageNetwork, *, dtype: str, seed: int) -> tuple[ImageGradient, list[float]]:
-    """Compute the gradient in float64, and how far each array of a rival in dtype may be from it, relative to its norm.
-
-    As for the perceptrons (`rivals.reference`): the plain bound in RELATIVE; and where rounding decides on which side
-    of a kink a number falls, each such choice changes the gradients at its layer and below by about 1 / sqrt(choices)
-    of their norm. Three times as much as all of these together is allowed, added as independent errors.
-
-    Where no layer looks at the whole batch, some images at a time are computed, and the gradients added: this saves
-    memory.
-    """
-    problem = spec.make_problem(network, dtype="float64", seed=seed)
-    whole = any(isinstance(layer, spec.BatchNorm) for layer, _ in network.walk())
-    chunk = network.batch if whole else CHUNK
-    eps = float(np.finfo(dtype).eps)
-    net, loss, totals, dxs = Net(problem), 0.0, [0.0 * p for p in problem.parameters], []
-    kinks = np.zeros(sum(1 for _ in walk(net.layers)))
-    for start in range(0, network.batch, chunk):
-        x, t = problem.x[start : start + chunk], problem.t[start : start + chunk]
-        share = len(x) / network.batch
-        value, arrays = net.gradient(x, t)
-        loss += share * value
-        for total, array in zip(totals, arrays, strict=False):
-            total += share * array
-        if network.at_images:
-            dxs.append(share * arrays[-1])
-        kinks += [share * layer.kinks(eps) for layer in walk(net.layers)]
-    above = np.cumsum(kinks[::-1])[::-1]  # those of a layer and of all that follow it
-    tolerances = [
-        RELATIVE[dtype] + KINKS * float(above[i]) ** 0.5
-        for i, layer in enumerate(walk(net.layers))
-        for _ in layer.gradients
-    ]
-    if network.at_images:
-        totals.append(np.concatenate(dxs))
-        tolerances.append(tolerances[0])
-    return ImageGradient(loss, totals), tolerances

@@ -12,7 +12,6 @@ import importlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,8 +19,8 @@ import numpy as np
 from bench import image_networks as spec
 from bench import image_numpy, machine
 from bench.image_networks import ImageNetwork, ImageProblem, make_problem
-from bench.image_numpy import ImageGradient
-from bench.rivals import RIVALS, Array, relative_error
+from bench.image_reference import ImageGradient, check
+from bench.rivals import RIVALS, Array
 
 LAYOUTS = ("contiguous_format", "channels_last")
 TRIES = 3  # of each layout
@@ -79,9 +78,10 @@ def units_of(layers: Iterable[spec.Layer], shape: spec.Sizes) -> Iterator[Any]:
                 block = fastbp.Sequential(*units_of(body, shape))
                 around = fastbp.Sequential(*units_of(shortcut, shape)) if shortcut else None
                 yield fastbp.Branches([block, around], merge="sum") if around else fastbp.Residual(block)
+            case spec.GlobalAvgPool():
+                yield fastbp.GlobalAvgPool2d()
             case _:
-                names = {spec.GlobalAvgPool: "GlobalAvgPool2d"}
-                yield getattr(fastbp, names.get(type(layer), type(layer).__name__))()
+                yield getattr(fastbp, type(layer).__name__)()
         shape = layer.behind(shape)
 
 
@@ -291,27 +291,3 @@ class Loaded:
 
     def __call__(self) -> Any:
         return self.rival.gradient()
-
-
-def save_reference(network: str, dtype: str, seed: int, directory: str) -> dict[str, Any]:
-    """Compute the gradient in float64 numpy and save it as .npy files; return what `check` is told beside it."""
-    answer, tolerances = image_numpy.reference(ImageNetwork.parse(network), dtype=dtype, seed=seed)
-    for i, array in enumerate(answer.arrays):
-        np.save(Path(directory, f"{i}.npy"), array)
-    return {"loss": answer.loss, "tolerances": tolerances, "directory": directory}
-
-
-def check(got: ImageGradient, loss: float, tolerances: list[float], directory: str) -> float:
-    """Raise ArithmeticError unless loss and gradients agree with the saved ones; return the greatest relative error."""
-    if len(got.arrays) != len(tolerances):
-        raise ArithmeticError(f"{len(got.arrays)} gradients, expected {len(tolerances)}")
-    pairs = [("loss", np.array([got.loss]), np.array([loss]), min(tolerances))]
-    for i, (array, tolerance) in enumerate(zip(got.arrays, tolerances, strict=True)):
-        pairs.append((f"gradient {i}", array, np.load(Path(directory, f"{i}.npy"), mmap_mode="r"), tolerance))
-    worst = 0.0
-    for name, mine, expected, tolerance in pairs:
-        error = relative_error(mine, expected)
-        if not error <= tolerance:  # also NaN
-            raise ArithmeticError(f"{name} is off by {error:.2e} of its norm, allowed are {tolerance:.2e}")
-        worst = max(worst, error)
-    return worst

@@ -40,7 +40,8 @@ from bench.compare import (
 from bench.contest import describe, make_parser
 from bench.image_memory import MEMORY_BAR
 from bench.image_networks import NETWORKS, ImageNetwork
-from bench.image_rivals import IMAGE_RIVALS, Loaded, save_reference
+from bench.image_reference import save_reference
+from bench.image_rivals import IMAGE_RIVALS, Loaded
 from bench.limits import Limits
 from bench.rivals import RIVALS
 from bench.tables import align, format_seconds
