@@ -135,9 +135,11 @@ bench: $(VENV)/installed-bench
 # ISA=avx2 holds every rival to these instructions.
 HELD = $(if $(ISA),--isa $(ISA))
 
+# PYTHONS="--python torch=DIR/bin/python" names interpreters of rivals that are installed elsewhere.
 compare: $(VENV)/installed-bench
-	$(BIN)/python -m bench.compare $(HELD) $(ARGS)
-	$(BIN)/python -m bench.bursts $(HELD)
+	$(BIN)/python -m bench.compare $(HELD) $(PYTHONS) $(ARGS)
+	$(BIN)/python -m bench.bursts $(HELD) $(PYTHONS)
+	$(BIN)/python -m bench.images $(HELD) $(PYTHONS)
 
 sweep: $(VENV)/installed-bench
 	$(BIN)/python -m bench.sweep $(HELD) $(ARGS)
@@ -164,6 +166,7 @@ bars: $(VENV)/installed-bench
 	$(BIN)/python -m bench.interrupts
 	$(BIN)/python -m bench.imports
 	$(BIN)/python -m bench.memory --large
+	$(BIN)/python -m bench.images --memory
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

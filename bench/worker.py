@@ -27,7 +27,8 @@ from bench import limits, machine, rivals
 PREFIXES = ("FASTBP_", "OPENBLAS_", "OMP_", "GOMP_", "KMP_", "MKL_", "XLA_", "JAX_", "NPROC", "TORCH")
 
 
-BENCHMARKS = ("sweep", "elementwise", "steps", "units", "updates", "sklearn_fits")  # modules with a function `load`
+# Modules with a function `load`, or with functions for `once`.
+BENCHMARKS = ("sweep", "elementwise", "steps", "units", "updates", "sklearn_fits", "images")
 
 
 class Worker:
@@ -53,12 +54,18 @@ class Worker:
         }
 
     def load(self, module: str, rival: str, seconds: float, case: dict[str, Any]) -> dict[str, Any]:
-        """Let a benchmark build one of its cases and check it; answer how many calls last so many seconds."""
-        if module not in BENCHMARKS:
-            raise ValueError(f"unknown benchmark {module!r}: known are {', '.join(BENCHMARKS)}")
+        """Let a benchmark build one of its cases and check it; answer how many calls last so many seconds.
+
+        And what the call that it returns tells in `told`, where it has that.
+        """
         self.call = None  # the memory of the case before
-        self.call = importlib.import_module(f"bench.{module}").load(rival, **case)
-        return self.calibrate(seconds)
+        self.call = _benchmark(module).load(rival, **case)
+        return {**getattr(self.call, "told", {}), **self.calibrate(seconds)}
+
+    def once(self, module: str, function: str, case: dict[str, Any]) -> dict[str, Any]:
+        """Let a function of a benchmark compute something that is not timed, and answer it."""
+        found: dict[str, Any] = getattr(_benchmark(module), function)(**case)
+        return found
 
     def save_reference(self, directory: str, sizes: list[int], batch: int, **options: Any) -> dict[str, Any]:
         """Compute the gradient in float64 numpy and save it as .npy files."""
@@ -102,7 +109,13 @@ class Worker:
         return {"limits": [limits.measure(dtype, count, **effort).as_json() for count in threads]}
 
 
-REQUESTS = ("prepare", "load", "save_reference", "check", "calibrate", "time", "burst", "limits")
+REQUESTS = ("prepare", "load", "once", "save_reference", "check", "calibrate", "time", "burst", "limits")
+
+
+def _benchmark(module: str) -> Any:
+    if module not in BENCHMARKS:
+        raise ValueError(f"unknown benchmark {module!r}: known are {', '.join(BENCHMARKS)}")
+    return importlib.import_module(f"bench.{module}")
 
 
 def answer(worker: Worker, line: str) -> dict[str, Any]:

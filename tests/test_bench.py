@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ from bench import (  # noqa: E402
     compare,
     contest,
     elementwise,
+    image_memory,
+    image_networks,
+    image_numpy,
+    image_reference,
+    image_rivals,
+    images,
     imports,
     interrupts,
     limits,
@@ -769,6 +776,198 @@ def test_interrupts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     monkeypatch.setattr(interrupts, "interrupted", lambda name, signals, seed: {"faults": ["ended with -11: "]})
     assert interrupts.main(["--only", "train", "--neighbours", "0"]) == 1
     assert "HANGS OR CRASHES" in capsys.readouterr().out
+
+
+# ---- images ----------------------------------------------------------------------------------------------------------
+
+EVERY_LAYER = image_networks.ImageNetwork(
+    "every layer",
+    (2, 11, 9),
+    (
+        *(image_networks.Conv(4, 3, 1, 1), image_networks.Tanh(), image_networks.ResponseNorm(3, alpha=0.5)),
+        *(image_networks.MaxPool(3, 2), image_networks.Conv(3, 1, bias=False), image_networks.BatchNorm()),
+        image_networks.Block((image_networks.Conv(3, 3, 1, 1),)),
+        image_networks.Block((image_networks.Conv(4, 3, 2, 1),), (image_networks.Conv(4, 1, 2),)),
+        *(image_networks.ReLU(), image_networks.GlobalAvgPool(), image_networks.Linear(3)),
+    ),
+    batch=5,
+    at_images=True,
+)
+COURSES = [replace(network, batch=2) for network in image_networks.KINDS.values() if network.courses]
+
+
+@pytest.mark.parametrize("network", [*COURSES, EVERY_LAYER], ids=lambda network: network.name)
+def test_gradients_of_images_agree(network: image_networks.ImageNetwork) -> None:
+    problem = image_networks.make_problem(network, dtype="float64", seed=3)
+    mine, numpy = image_rivals.FastBP(), image_rivals.Numpy()
+    for rival in (mine, numpy):
+        rival.prepare(problem)
+    for _ in range(2):  # what a layer keeps must not remember
+        got, expected = (rival.as_numpy(rival.gradient()) for rival in (mine, numpy))
+        assert got.loss == pytest.approx(expected.loss, rel=1e-12)
+        assert len(got.arrays) == len(problem.parameters) + network.at_images
+        for one, other in zip(got.arrays, expected.arrays, strict=True):
+            assert rivals.relative_error(one, other) < 1e-10
+
+
+def test_reference_of_images_by_finite_differences() -> None:
+    problem, step = image_networks.make_problem(EVERY_LAYER, dtype="float64", seed=3), 1e-6
+    answer, tolerances = image_reference.reference(EVERY_LAYER, dtype="float64", seed=3)
+    net = image_numpy.Net(problem)
+    assert len(answer.arrays) == len(tolerances) == len(problem.parameters) + 1
+    for values, gradient in zip([*problem.parameters, problem.x], answer.arrays, strict=True):
+        index = tuple(np.array(values.shape) // 2)
+        losses = []
+        for value in (values[index] + step, values[index] - step):
+            keep, values[index] = values[index], value
+            losses.append(net.gradient(problem.x, problem.t)[0])
+            values[index] = keep
+        # The loss's rounding over the step, 1e-16 / 1e-6; the step's square times a third derivative of order 1.
+        assert gradient[index] == pytest.approx((losses[0] - losses[1]) / (2 * step), rel=0, abs=1e-8)
+
+
+def test_reference_of_images_by_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some images at a time give what all at once do; those of a batch norm stay together."""
+    network = replace(image_networks.KINDS["cs231n"], batch=5)
+    chunked, tolerances = image_reference.reference(network, dtype="float64", seed=0)
+    problem = image_networks.make_problem(network, dtype="float64", seed=0)
+    loss, arrays = image_numpy.Net(problem).gradient(problem.x, problem.t)
+    assert chunked.loss == pytest.approx(loss, rel=1e-13)
+    for one, other in zip(chunked.arrays, arrays, strict=True):
+        assert rivals.relative_error(one, other) < 1e-13
+    assert tolerances == [1e-10] * 7  # no kink is that near
+
+
+def test_kinks_of_images_are_counted() -> None:
+    relu, pool = image_numpy.ReLU(terms=4), image_numpy.MaxPool(2, terms=4)
+    relu.forward(np.array([[1.0, -1.0, 1e-9, 0.5]]))
+    assert (relu.kinks(float(np.finfo("float32").eps)), relu.kinks(1e-16)) == (1 / 3, 0)
+    pool.forward(np.array([[[[1.0, 0.5, 2.0, 0.0], [1.0 + 1e-9, 0.0, 0.0, 0.0]]]]))
+    assert (pool.kinks(float(np.finfo("float32").eps)), pool.kinks(1e-16)) == (1 / 2, 0)
+
+
+def test_networks_of_images() -> None:
+    kinds = image_networks.KINDS
+    parameters = {kind: network.n_parameters for kind, network in kinds.items()}
+    assert parameters["alexnet"] == 62_378_344 and parameters["vgg16"] == 138_357_544
+    assert parameters["resnet20"] == 272_474 and parameters["lenet5"] == 61_706
+    names = image_networks.NETWORKS.split(",")
+    assert [image_networks.ImageNetwork.parse(name).name for name in names] == names
+    for name in ("lenet5@3", "simple@3", "resnet20@3"):
+        network = image_networks.ImageNetwork.parse(name)
+        summary = image_rivals.network_of(network, "float32").summary()
+        assert network.flops == 2 * 3 * summary.gradient_multiply_adds and network.n_parameters == summary.parameters
+    # CS231n's network: the first convolution's product once more, for the gradient at the images.
+    first, upper = 32 * 3 * 49 * 32 * 32, 8192 * 100 + 100 * 10
+    assert kinds["cs231n"].flops == 2 * 50 * 3 * (first + upper)
+    simple = replace(kinds["simple"], batch=1)
+    assert simple.bytes_moved(4) == 4 * (2 * simple.n_parameters + 4320 * 100 + 100 * 10 + 784)
+    for text in ("lenet6", "lenet5@0", "lenet5@x", "@3", ""):
+        with pytest.raises(ValueError, match="expected name or name@batch"):
+            image_networks.ImageNetwork.parse(text)
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient 0", "gradient 5", "nan", "missing"])
+def test_wrong_gradients_of_images_are_detected(what: str, tmp_path: Path) -> None:
+    case = {"network": "simple@2", "dtype": "float64", "seed": 0}
+    reference = image_reference.save_reference(**case, directory=str(tmp_path))
+    expected, _ = image_reference.reference(image_networks.ImageNetwork.parse("simple@2"), dtype="float64", seed=0)
+    assert image_reference.check(expected, **reference) == 0
+    match what.split():
+        case ["loss"]:
+            wrong = expected._replace(loss=expected.loss * 1.001)
+        case ["gradient", i]:
+            wrong = expected._replace(arrays=[a * 1.001 if j == int(i) else a for j, a in enumerate(expected.arrays)])
+        case ["nan"]:
+            wrong = expected._replace(arrays=[a * np.nan for a in expected.arrays])
+        case _:
+            wrong = expected._replace(arrays=expected.arrays[:-1])
+    with pytest.raises(ArithmeticError, match=what if " " in what else "off by|gradients, expected"):
+        image_reference.check(wrong, **reference)
+
+
+@pytest.fixture
+def images_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers in this process, each call once."""
+    monkeypatch.setattr(images, "Process", InThisProcess)
+    monkeypatch.setattr(images, "measure_limits", lambda *_, **__: [LIMITS.as_json()])
+    monkeypatch.setattr(machine, "repeats_for", lambda call, seconds: 1)
+    monkeypatch.setattr(machine, "settle", lambda limit=0.0: True)
+
+
+def test_table_of_images_is_written(images_here: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "new" / "images.json"
+    assert images.main(["--quick", "--rounds", "2", "--rivals", "numpy", "--json", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in ("cs231n@2", "lenet5@1", "numpy / fastbp", "gradients agree", "limits of"))
+    report = json.loads(path.read_text())
+    assert [entry["name"] for entry in report["networks"]] == images.QUICK.split(",")
+    for entry in report["networks"]:
+        assert entry["rivals"].keys() == {"fastbp", "numpy"}
+        for rival in entry["rivals"].values():
+            assert len(rival["rounds"]) == 2 and rival["minimum"] <= rival["median"] and rival["disagreement"] < 0.1
+
+
+def test_a_rival_that_disagrees_at_images_fails_the_run(
+    images_here: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = image_rivals.FastBP.as_numpy
+
+    def wrong(self: image_rivals.FastBP, result: Any) -> image_reference.ImageGradient:
+        loss, arrays = right(self, result)
+        return image_reference.ImageGradient(loss, [*arrays[:-1], arrays[-1] * 1.01])
+
+    monkeypatch.setattr(image_rivals.FastBP, "as_numpy", wrong)
+    options = ["--networks", "lenet5@2", "--rounds", "1", "--rivals", "numpy", "--json", str(tmp_path / "x.json")]
+    assert images.main(options) == 1
+    printed = capsys.readouterr()
+    assert "FAILED" in printed.out and "is off by 1.00e-02 of its norm" in printed.err
+
+
+def test_tables_of_images_by_hand() -> None:
+    simple = image_networks.KINDS["simple"]
+    limit = simple.flops / LIMITS.flops
+    found = {
+        "fastbp": {"minimum": 2 * limit, "median": 3 * limit, "memory_bytes": 5_000_000},
+        "numpy": {"minimum": 10 * limit, "median": 10 * limit},
+        "torch": {"minimum": 8 * limit, "median": 8 * limit, "memory_bytes": 7e6, "layout": "channels_last"},
+        "torch_compile": {"failure": "no compiler"},
+    }
+    entries = [{"name": "simple@100", "rivals": found}, {"name": "lenet5@1", "rivals": {"fastbp": {"failure": "x"}}}]
+    times = images.table_of_times(entries, ["fastbp", "numpy", "torch_compile"])
+    assert times[1][3] == "FAILED" and times[2][1:] == ["FAILED", "-", "-"]
+    (row,) = images.table_of_ratios(entries, LIMITS)[1:]
+    assert row[1:3] == ["5.00", "4.00 (eager, NHWC)"] and row[4:] == ["flops", "2.00", "5", "7"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--networks", "lenet6"], "network 'lenet6'"),
+        (["--rounds", "0"], "at least 1"),
+        (["--rivals", "numpy_expert"], "numpy_expert is no rival at images"),
+    ],
+)
+def test_wrong_options_of_images(
+    options: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        images.parse(options)
+    assert message in capsys.readouterr().err
+    given = images.parse(["--rivals", "numpy"])
+    monkeypatch.setattr(machine, "available_memory", lambda: 10**9)
+    with pytest.raises(SystemExit, match=r"vgg16@8: 2 rivals need about \d+\.\d GB, available are 1\.0 GB"):
+        images.check_memory(image_networks.KINDS["vgg16"], given)
+
+
+def test_memory_of_images(images_here: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each case is measured; a call that holds memory beside its arrays is found out."""
+    assert images.main(["--memory", "--quick"]) == 0
+    printed = capsys.readouterr().out
+    assert "resnet20, Conv 3-32-32 to 16, batch 2" in printed and "as a network, batch 1" in printed
+    assert image_memory.growth(lambda: np.ones(80_000_000 // 8).sum()) > 75e6
+    titles = [image_memory.title_of(**case) for case in image_memory.cases(quick=False)]
+    assert "vgg16, MaxPool 64-224-224 to 64, batch 1" in titles
 
 
 # ---- pytest-benchmark ------------------------------------------------------------------------------------------------
