@@ -331,6 +331,10 @@ cdef void micro_8(Micro* t, int columns) noexcept nogil:
     if MR > 8:
         micro_columns(t, 1, 8, columns, t.a_row, t.a_step)
 
+cdef void micro_6(Micro* t, int columns) noexcept nogil:
+    if MR > 8:
+        micro_columns(t, 1, 6, columns, t.a_row, t.a_step)
+
 cdef void micro_4(Micro* t, int columns) noexcept nogil:
     micro_columns(t, 1, 4, columns, t.a_row, t.a_step)
 
@@ -438,6 +442,9 @@ cdef void panels_times_panel(const Tile* t, Micro* part, int columns, Ahead* ahe
         if MR > 8 and left >= 8:
             now = 8
             micro_8(part, columns)
+        elif MR > 8 and left >= 6:
+            now = 6
+            micro_6(part, columns)
         elif left >= 4:
             now = 4
             micro_4(part, columns)

@@ -88,6 +88,7 @@ cdef int one_slab(const Kernels* kernels, char* x, char* out, char* out_end) exc
     cdef Slab s
     s.x, s.channels, s.channel, s.height, s.row, s.width, s.column = x, 1, 0, 1, 0, 1, kernels.itemsize
     s.first_row, s.rows, s.first_column, s.phases, s.columns = 0, 1, -1, 1, kernels.nr * STEPS
+    s.move, s.stride = 1, 1
     s.out, s.end = out, out_end
     kernels.fill_slab(&s)
     return 0

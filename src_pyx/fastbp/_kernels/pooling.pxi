@@ -84,12 +84,26 @@ cdef inline void take_gradients(const PoolRows* p, Py_ssize_t row, Py_ssize_t fi
     if p.backward != NULL:
         p.backward(dy, moved(p.pooled, row * p.y_next) + first * step, dy, n, p.options)
 
+cdef inline bint is_solid(const PoolRows* p, const Py_ssize_t* taps) noexcept nogil:
+    """Is it a single window, of elements side by side?"""
+    return p.rows == 1 and p.lanes == 1 and taps[p.n_taps - 1] == taps[0] + p.n_taps - 1
+
+cdef real solid_sum(const real* x, Py_ssize_t n) noexcept nogil:
+    cdef vec sum = vset(0)
+    cdef Py_ssize_t i
+    for i from 0 <= i < n by VL:
+        sum = sum + load_some(x + i, n - i, 0)
+    return vtotal(sum)
+
 cdef void average_pool(const PoolRows* p) noexcept nogil:
     """The sum of the taps times a factor."""
     cdef Py_ssize_t lane = elements(p.x_lane), step = elements(p.y_lane), row, first
     cdef const real* x
     cdef vec sum
     cdef int n, t
+    if is_solid(p, p.taps):
+        (<real*> p.y)[0] = solid_sum(<const real*> p.x + p.taps[0], p.n_taps) * <real> p.factor
+        return
     for row in range(p.rows):
         for first from 0 <= first < p.lanes by VL:
             n = <int> min(p.lanes - first, <Py_ssize_t> VL)
@@ -128,6 +142,11 @@ cdef void average_pool_backward(const PoolRows* p) noexcept nogil:
     cdef const real* dy
     cdef real* dx
     cdef int t
+    if is_solid(p, p.dx_taps):
+        dx = <real*> p.dx + p.dx_taps[0]
+        for i from 0 <= i < p.n_taps by VL:
+            add_some(dx + i, p.n_taps - i, vset((<const real*> p.y)[0] * factor))
+        return
     for row in range(p.rows):
         dy, dx = moved(p.y, row * p.y_next), <real*> moved(p.dx, row * p.dx_next)
         if pairs:

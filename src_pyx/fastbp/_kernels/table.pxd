@@ -164,9 +164,21 @@ ctypedef struct Slab:
     Py_ssize_t width, column
     Py_ssize_t first_row, rows      # from above the image, perhaps, to below it
     Py_ssize_t first_column         # likewise
-    Py_ssize_t phases, columns      # the stride along a row, and the columns of each phase
+    Py_ssize_t phases, columns      # lines of each row of a channel, and their columns: phase p has the columns
+    Py_ssize_t move, stride         # first_column + p * move + j * stride
     void* out               # OUT  rows x channels x phases x columns
     const void* end
+
+ctypedef struct Windows:
+    # What becomes of windows whose elements lie in columns of their own: each is added to what it came from. Distances in bytes.
+    Py_ssize_t channels, window_rows, window_columns
+    Py_ssize_t rows, columns        # of places
+    const void* x           # IN   element (row of the window, column of the window) of the first channel's first place
+    Py_ssize_t x_next       # from a column of the product to the next one: channel after channel, row after row of the window
+    void* image             # OUT, added to: row 0, column 0 of the first channel
+    Py_ssize_t channel, height, row, width, column
+    Py_ssize_t first_row, row_stride, row_dilation          # place p, row t of the window: first_row + p * row_stride + t * row_dilation
+    Py_ssize_t first_column, column_stride, column_dilation
 
 cdef enum:                  # the sweeps of pooling
     MAX_POOL
@@ -287,6 +299,7 @@ ctypedef struct Kernels:
 
     # products with windows of images: see windows.pxi
     void (*fill_slab)(const Slab* slab) noexcept nogil
+    void (*add_windows)(const Windows* windows) noexcept nogil
     void (*pack_windows)(const void* slab, const Py_ssize_t* steps, Py_ssize_t k, const Py_ssize_t* places, Py_ssize_t n, void* out,
                          const void* end) noexcept nogil
     void (*finish_channels)(void* c, Py_ssize_t c_row, Py_ssize_t m, Py_ssize_t n, const void* bias, Py_ssize_t bias_step,

@@ -7,7 +7,8 @@
 # (b) Row after row, in a row channel after channel, in a channel the columns 0, s, 2 s, ... of a stride s, then 1, 1 + s, ... So windows
 #     side by side read columns side by side, whatever the stride; and the elements that one window reads of all channels, in a column of
 #     all its rows, are a constant distance apart.
-# (c) An element of a window lies at the sum of two distances: one of its output (the window's place), one of its step along K
+# (c) The other way round, a product that has a column for each element of a window is added to the image that the windows came from.
+# (d) An element of a window lies at the sum of two distances: one of its output (the window's place), one of its step along K
 #     (channel, row and column within the window).
 
 cdef forced_void copy_line(const real* x, Py_ssize_t n, real* out) noexcept nogil:
@@ -73,7 +74,7 @@ cdef void fill_slab(const Slab* s) noexcept nogil:
     cdef Py_ssize_t i, c, phase, row
     cdef real* out = <real*> s.out
     check_block(out, s.rows * s.channels * s.phases, s.columns, s.columns, 1, s.out, s.end, "slab")
-    if s.phases == 1 and s.column == sizeof(real):
+    if s.phases == 1 and s.stride == 1 and s.column == sizeof(real):
         fill_rows(s)
         return
     for i in range(s.rows):
@@ -84,8 +85,8 @@ cdef void fill_slab(const Slab* s) noexcept nogil:
             continue
         for c in range(s.channels):
             for phase in range(s.phases):
-                slab_line(moved(s.x, row * s.row + c * s.channel), elements(s.column), s.width, s.first_column + phase, s.phases, s.columns,
-                          out)
+                slab_line(moved(s.x, row * s.row + c * s.channel), elements(s.column), s.width, s.first_column + phase * s.move, s.stride,
+                          s.columns, out)
                 out += s.columns
 
 cdef forced_void pack_pieces(const real* x, const Py_ssize_t* steps, Py_ssize_t k, const Py_ssize_t* starts, const Py_ssize_t* lanes, int n,
@@ -134,6 +135,44 @@ cdef void pack_windows(const void* slab, const Py_ssize_t* steps, Py_ssize_t k, 
             pack_pieces(x, steps, k, starts, lanes, pieces, panel)
         panel += k * NR
 
+cdef inline void add_line(const real* x, Py_ssize_t n, real* y, Py_ssize_t step) noexcept nogil:
+    """y += x, of which y has its elements `step` apart."""
+    cdef Py_ssize_t j = 0
+    if step == 1:
+        while j + VL <= n:
+            vstore(y + j, vload(y + j) + vload(x + j))
+            j += VL
+    while j < n:
+        y[j * step] += x[j]
+        j += 1
+
+cdef inline void inside_line(Py_ssize_t first, Py_ssize_t stride, Py_ssize_t size, Py_ssize_t n, Py_ssize_t* begin, Py_ssize_t* end) noexcept nogil:
+    """Which of first + j * stride, j < n, lie in 0 .. size - 1."""
+    begin[0] = min(n, ceil_div(-first, stride)) if first < 0 else 0
+    end[0] = max(begin[0], min(n, ceil_div(size - first, stride)) if size > first else 0)
+
+cdef void add_windows(const Windows* w) noexcept nogil:
+    """Window after window, in the order of their columns."""
+    cdef const real* line = <const real*> w.x
+    cdef Py_ssize_t c, t, u, begin, end
+    cdef real* image
+    for c in range(w.channels):
+        image = <real*> moved(w.image, c * w.channel)
+        for t in range(w.window_rows):
+            inside_line(w.first_row + t * w.row_dilation, w.row_stride, w.height, w.rows, &begin, &end)
+            for u in range(w.window_columns):
+                add_rows(w, line, image, t, w.first_column + u * w.column_dilation, begin, end)
+                line = moved(line, w.x_next)
+
+cdef inline void add_rows(const Windows* w, const real* line, real* image, Py_ssize_t t, Py_ssize_t column, Py_ssize_t first,
+                          Py_ssize_t last) noexcept nogil:
+    cdef Py_ssize_t begin, end, p, row
+    inside_line(column, w.column_stride, w.width, w.columns, &begin, &end)
+    for p in range(first, last):
+        row = w.first_row + p * w.row_stride + t * w.row_dilation
+        add_line(line + p * w.columns + begin, end - begin,
+                 <real*> moved(image, row * w.row + (column + begin * w.column_stride) * w.column), elements(w.column) * w.column_stride)
+
 cdef void finish_channels(void* c, Py_ssize_t c_row, Py_ssize_t m, Py_ssize_t n, const void* bias, Py_ssize_t bias_step, forward_t forward,
                           const double* options) noexcept nogil:
     """c = forward(c + bias): a row has one bias."""
@@ -151,5 +190,6 @@ cdef void finish_channels(void* c, Py_ssize_t c_row, Py_ssize_t m, Py_ssize_t n,
 
 
 kernels.fill_slab = fill_slab
+kernels.add_windows = add_windows
 kernels.pack_windows = pack_windows
 kernels.finish_channels = finish_channels

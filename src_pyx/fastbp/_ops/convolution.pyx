@@ -10,14 +10,17 @@ Design
     product is written there; otherwise into a tile that is then copied.
 (c) dx is a convolution of dy with the weights turned by half a circle. With strides it is one for each remainder of a row and a column by
     the stride: each meets a part of the window's rows and columns, and writes every so many-th element of dx.
+    Of few channels it goes the other way: a product gives each place its whole window (outputs are summed), which is then added to the
+    image, window after window. An image, or a group of its channels, is a task's.
 (d) dw (window's columns x window's rows and channels x outputs) is a sum over places: a is read out of the slab, b is dy turned. Tasks own
-    some channels; where those are few, also parts of the images, whose sums are added in their order.
+    some channels; where those are few, also parts of the images, whose sums are added in their order. A slab of few channels has each
+    line once for every column of the window, so that the whole window is one product.
 (e) What a task is follows from the shape and the instruction set, never from the threads. Elements of y sum their steps in
     one order: blocks of at most kc_max.
 """
 from libc.string cimport memcpy, memset
 
-from fastbp._kernels.table cimport Kernels, Slab, Tile
+from fastbp._kernels.table cimport Kernels, Slab, Tile, Windows
 from fastbp._ops.product cimport blocks_along
 from fastbp._runtime.sizes cimport ALIGNMENT, allocate, ceil_div, padded, round_up
 from fastbp._runtime.team cimport Session, run_tasks
@@ -30,6 +33,9 @@ cdef enum:
     TURNED_BYTES = 320 << 10    # of dy, turned
     MANY_STEPS = 256        # along a sum over places
     SHARED_BYTES = 32 << 20     # of the parts of dw
+    FEW_ROWS = 24               # of a product that has one column of the window at a time
+    MOST_OUTPUTS = 512          # along a sum over outputs, in one block
+    SPREAD_BYTES = 96 << 10     # of a block's windows, which stay in the second cache
     TOGETHER = 16               # outputs whose rows of dw are written side by side
 
 
@@ -58,6 +64,7 @@ cdef void slab_init(const Convolution* c, Slab* s, Py_ssize_t image, Py_ssize_t 
     s.first_row, s.rows = row * c.rows.stride - c.rows.before, (rows - 1) * c.rows.stride + reach(&c.rows) + 1
     s.first_column = column * c.columns.stride - c.columns.before
     s.phases, s.columns = c.columns.stride, columns_of_phase(&c.columns, columns)
+    s.move, s.stride = 1, c.columns.stride
 
 cdef inline Py_ssize_t slab_row(const Slab* s) noexcept nogil:
     return s.channels * s.phases * s.columns
@@ -369,27 +376,34 @@ cdef inline Py_ssize_t phases(const Axis* axis) noexcept nogil:
 
 cdef Py_ssize_t inputs_scratch(const Kernels* kernels, const Convolution* c, int threads) noexcept nogil:
     cdef Convolution phase
+    cdef SpreadPlan plan
     cdef Py_ssize_t most = ALIGNMENT, row, column
+    if spreads_windows(kernels, c):
+        make_spread_plan(kernels, c, &plan)
+        return ALIGNMENT + c.groups * plan.packed_bytes + threads * plan.own_bytes
     for row in range(phases(&c.rows)):
         for column in range(phases(&c.columns)):
             if phase_of_inputs(c, row, column, &phase):
                 most = max(most, convolution_scratch(kernels, &phase, threads))
     return most
 
-cdef void clear_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
-    """One image's dx."""
-    cdef const Forward* f = <const Forward*> context
+cdef void clear_channels(const Forward* f, char* dx) noexcept nogil:
+    """A group's, of one image."""
     cdef const Convolution* c = f.c
     cdef Py_ssize_t itemsize = f.kernels.itemsize, channel, i, j
     cdef char* row
-    for channel in range(c.groups * c.inputs):
+    for channel in range(c.inputs):
         for i in range(c.rows.size):
-            row = <char*> c.x + task * c.x_image + channel * c.x_channel + i * c.x_row
+            row = dx + channel * c.x_channel + i * c.x_row
             if c.x_column == itemsize:
                 memset(row, 0, c.columns.size * itemsize)
                 continue
             for j in range(c.columns.size):
                 memset(row + j * c.x_column, 0, itemsize)
+
+cdef void clear_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    cdef const Forward* f = <const Forward*> context
+    clear_channels(f, <char*> f.c.x + task // f.c.groups * f.c.x_image + task % f.c.groups * f.c.x_group)
 
 cdef bint convolve_inputs(Session* session, const Kernels* kernels, const Convolution* c, char* scratch) noexcept nogil:
     """True when a signal interrupted it."""
@@ -397,11 +411,13 @@ cdef bint convolve_inputs(Session* session, const Kernels* kernels, const Convol
     cdef Convolution phase
     cdef Py_ssize_t row, column
     cdef bint all_are_read = True
+    if spreads_windows(kernels, c):
+        return spread_inputs(session, kernels, c, scratch)
     f.kernels, f.c = kernels, c
     for row in range(phases(&c.rows)):
         for column in range(phases(&c.columns)):
             all_are_read = all_are_read and phase_of_inputs(c, row, column, &phase)
-    if not all_are_read and run_tasks(session, clear_task, &f, c.images,
+    if not all_are_read and run_tasks(session, clear_task, &f, c.images * c.groups,
                                       0.0003 * c.images * c.groups * c.inputs * c.rows.size * c.columns.size):
         return True
     for row in range(phases(&c.rows)):
@@ -411,12 +427,98 @@ cdef bint convolve_inputs(Session* session, const Kernels* kernels, const Convol
     return False
 
 
+# --- dx of few channels: for each place its whole window, which is then added to the image
+
+cdef struct SpreadPlan:
+    Py_ssize_t rows                     # of places in a block
+    Py_ssize_t packed_bytes             # of a group's weights
+    Py_ssize_t own_bytes                # of a block's windows
+
+cdef struct Spread:
+    const Kernels* kernels
+    const Convolution* c
+    SpreadPlan plan
+    char* packed
+    char* own
+
+cdef inline bint spreads_windows(const Kernels* kernels, const Convolution* c) noexcept nogil:
+    """Would the other way leave most of a micro-kernel's rows empty, and can this one read weights and dy where they lie?"""
+    cdef Py_ssize_t itemsize = kernels.itemsize
+    return (2 * c.inputs <= kernels.mr and taps(c) * c.inputs > kernels.mr and 0 < c.outputs <= MOST_OUTPUTS and c.images > 0
+            and has_steps_side_by_side(c, itemsize) and c.y_column == itemsize and c.y_row == c.columns.outputs * itemsize)
+
+cdef void make_spread_plan(const Kernels* kernels, const Convolution* c, SpreadPlan* p) noexcept nogil:
+    cdef Py_ssize_t row_bytes = c.columns.outputs * kernels.itemsize, windows = c.inputs * taps(c)
+    p.rows = min(max(SPREAD_BYTES // max(windows * row_bytes, <Py_ssize_t> 1), <Py_ssize_t> 1), c.rows.outputs)
+    p.packed_bytes = padded(round_up(windows, kernels.mr) * c.outputs * kernels.itemsize)
+    p.own_bytes = padded(windows * p.rows * row_bytes)
+
+cdef void spread_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
+    """The gradients at a group's channels of one image."""
+    cdef const Spread* s = <const Spread*> context
+    cdef const Convolution* c = s.c
+    cdef Py_ssize_t group = task % c.groups, image = task // c.groups, row, channel, itemsize = s.kernels.itemsize, i
+    cdef char* dx = <char*> c.x + image * c.x_image + group * c.x_group
+    cdef Forward f
+    cdef Windows w
+    f.kernels, f.c = s.kernels, c
+    clear_channels(&f, dx)
+    w.channels, w.window_rows, w.window_columns = c.inputs, c.rows.window, c.columns.window
+    w.columns, w.image = c.columns.outputs, dx
+    w.channel, w.height, w.row, w.width, w.column = c.x_channel, c.rows.size, c.x_row, c.columns.size, c.x_column
+    w.row_stride, w.row_dilation = c.rows.stride, c.rows.dilation
+    w.first_column, w.column_stride, w.column_dilation = -c.columns.before, c.columns.stride, c.columns.dilation
+    w.x = s.own + worker * s.plan.own_bytes
+    for row from 0 <= row < c.rows.outputs by s.plan.rows:
+        w.rows = min(s.plan.rows, c.rows.outputs - row)
+        w.first_row = row * c.rows.stride - c.rows.before
+        w.x_next = w.rows * w.columns * itemsize
+        spread_block(s, group, c.y + image * c.y_image + group * c.y_group + row * c.y_row, &w)
+        s.kernels.add_windows(&w)
+    if c.backward == NULL:
+        return
+    for channel in range(c.inputs):     # side by side: see its caller
+        i = channel * c.x_channel
+        c.backward(dx + i, c.saved + (dx - <char*> c.x) + i, dx + i, c.rows.size * c.columns.size, c.options)
+
+cdef void spread_block(const Spread* s, Py_ssize_t group, const char* dy, const Windows* w) noexcept nogil:
+    """windows = w.T @ dy: a row for each element of a window, a column for each place."""
+    cdef const Convolution* c = s.c
+    cdef const Kernels* kernels = s.kernels
+    cdef Py_ssize_t itemsize = kernels.itemsize
+    cdef Tile t
+    memset(&t, 0, sizeof(Tile))
+    t.m, t.n, t.k = c.inputs * taps(c), w.rows * w.columns, c.outputs
+    t.a = s.packed + group * s.plan.packed_bytes
+    t.a_row, t.a_step, t.a_panel = itemsize, kernels.mr * itemsize, kernels.mr * t.k * itemsize
+    t.a_begin, t.a_end = s.packed, s.packed + c.groups * s.plan.packed_bytes
+    t.b, t.b_step, t.b_panel, t.b_column = dy, c.y_channel, kernels.nr * itemsize, itemsize
+    t.b_begin, t.b_end = NULL, <const void*> -1     # see the checks of its arguments
+    t.c, t.c_row, t.c_column = <void*> w.x, w.x_next, itemsize
+    t.c_begin, t.c_end = w.x, <const char*> w.x + s.plan.own_bytes
+    kernels.tile(&t)
+
+cdef bint spread_inputs(Session* session, const Kernels* kernels, const Convolution* c, char* scratch) noexcept nogil:
+    """True when a signal interrupted it."""
+    cdef Spread s
+    cdef Py_ssize_t group
+    s.kernels, s.c = kernels, c
+    make_spread_plan(kernels, c, &s.plan)
+    s.packed = <char*> padded(<Py_ssize_t> scratch)
+    s.own = s.packed + c.groups * s.plan.packed_bytes
+    for group in range(c.groups):
+        kernels.pack_a(c.w + group * c.w_group, kernels.itemsize, c.w_output, c.inputs * taps(c), c.outputs,
+                       s.packed + group * s.plan.packed_bytes, s.packed + (group + 1) * s.plan.packed_bytes)
+    return run_tasks(session, spread_task, &s, c.images * c.groups, convolution_cost(kernels, c))
+
+
 # --- dw, and the sums of dy
 
 cdef struct WeightsPlan:
     Py_ssize_t channels, channel_tiles  # of a task
     Py_ssize_t parts                    # of the images' blocks
     Py_ssize_t rows, row_blocks         # rows of places in a block, blocks of an image
+    bint repeats                        # has the slab a line for each column of the window, so that all of it is one product?
     Py_ssize_t sums_bytes               # of a task
     Py_ssize_t turned_bytes, slab_bytes, own_bytes
 
@@ -439,12 +541,15 @@ cdef void make_weights_plan(const Kernels* kernels, const Convolution* c, Weight
     p.rows = min(max(steps // max(c.columns.outputs, <Py_ssize_t> 1), <Py_ssize_t> 1), max(c.rows.outputs, <Py_ssize_t> 1))
     p.row_blocks = ceil_div(c.rows.outputs, p.rows)
     p.sums_bytes = padded((window * p.channels + 1) * row_bytes)
+    p.repeats = c.rows.dilation == 1 and c.columns.window > 1 and c.rows.window * p.channels <= FEW_ROWS
     tasks = max(c.groups * p.channel_tiles, <Py_ssize_t> 1)
     p.parts = min(ceil_div(<Py_ssize_t> FEW_TASKS, tasks), c.images * p.row_blocks)
     p.parts = max(min(p.parts, SHARED_BYTES // max(p.sums_bytes * tasks, <Py_ssize_t> 1)), <Py_ssize_t> 1)
     p.turned_bytes = padded(p.rows * c.columns.outputs * row_bytes)
-    p.slab_bytes = padded((p.rows * c.rows.stride + reach(&c.rows) + 1) * p.channels * c.columns.stride
-                          * columns_of_phase(&c.columns, c.columns.outputs) * itemsize + ALIGNMENT)
+    steps = c.columns.stride * columns_of_phase(&c.columns, c.columns.outputs)
+    if p.repeats:
+        steps = c.columns.window * c.columns.outputs
+    p.slab_bytes = padded((p.rows * c.rows.stride + reach(&c.rows) + 1) * p.channels * steps * itemsize + ALIGNMENT)
     p.own_bytes = p.turned_bytes + p.slab_bytes
 
 cdef Py_ssize_t weights_scratch(const Kernels* kernels, const Convolution* c, int threads) noexcept nogil:
@@ -473,7 +578,7 @@ cdef void add_block(const Weights* w, Py_ssize_t image, Py_ssize_t group, Py_ssi
     cdef Py_ssize_t channels = min(w.plan.channels, c.inputs - channel), rows = min(w.plan.rows, c.rows.outputs - row)
     cdef Py_ssize_t itemsize = kernels.itemsize, nr = kernels.nr, outputs = padded_outputs(kernels, c)
     cdef Py_ssize_t together = c.rows.window if c.rows.dilation == 1 else 1     # rows of the window, at one distance from each other
-    cdef Py_ssize_t i, j, panel
+    cdef Py_ssize_t i, j, panel, line
     cdef Slab s
     cdef Tile t
     memset(&t, 0, sizeof(Tile))
@@ -485,15 +590,23 @@ cdef void add_block(const Weights* w, Py_ssize_t image, Py_ssize_t group, Py_ssi
                                 sums + (taps(c) * w.plan.channels * outputs + panel * nr) * itemsize, itemsize, True)
     slab_init(c, &s, image, group, channel, channels, row, rows, 0, c.columns.outputs)
     s.out, s.end = own + w.plan.turned_bytes, own + w.plan.turned_bytes + w.plan.slab_bytes
-    kernels.fill_slab(&s)
     t.m, t.n = together * channels, c.outputs
-    t.a_row, t.a_step, t.a_panel = s.phases * s.columns * itemsize, itemsize, kernels.mr * s.phases * s.columns * itemsize
+    if w.plan.repeats:
+        s.phases, s.move, s.stride, s.columns = c.columns.window, c.columns.dilation, c.columns.stride, c.columns.outputs
+        t.m *= c.columns.window
+    kernels.fill_slab(&s)
+    line = (1 if w.plan.repeats else s.phases) * s.columns * itemsize     # from one row of a to the next one
+    t.a_row, t.a_step, t.a_panel = line, itemsize, kernels.mr * line
     t.a_run, t.a_gap = c.columns.outputs, (c.rows.stride * slab_row(&s) - c.columns.outputs) * itemsize
     t.a_begin, t.a_end = s.out, s.end
     t.b, t.b_step, t.b_panel, t.b_column = own, nr * itemsize, nr * t.k * itemsize, itemsize
     t.b_begin, t.b_end = own, own + w.plan.turned_bytes
     t.c_row, t.c_column, t.accumulate = outputs * itemsize, itemsize, True
     t.c_begin, t.c_end = sums, sums + w.plan.sums_bytes
+    if w.plan.repeats:
+        t.a, t.c = s.out, sums
+        kernels.tile(&t)
+        return
     for j in range(c.columns.window):
         for i from 0 <= i < c.rows.window by together:
             t.a = <char*> s.out + (i * c.rows.dilation * slab_row(&s) + step_column(c, &s, j)) * itemsize
@@ -519,7 +632,7 @@ cdef void reduce_task(void* context, Py_ssize_t task, int worker) noexcept nogil
     cdef const Convolution* c = w.c
     cdef Py_ssize_t tasks = c.groups * w.plan.channel_tiles, itemsize = w.kernels.itemsize, outputs = padded_outputs(w.kernels, c)
     cdef Py_ssize_t group = task // w.plan.channel_tiles, channel = task % w.plan.channel_tiles * w.plan.channels
-    cdef Py_ssize_t channels = min(w.plan.channels, c.inputs - channel), part, first, i, j, k
+    cdef Py_ssize_t channels = min(w.plan.channels, c.inputs - channel), part, first, i, j, k, row
     cdef char* sums = w.sums + task * w.plan.sums_bytes
     cdef char* dw
     for part in range(1, w.plan.parts):
@@ -530,7 +643,8 @@ cdef void reduce_task(void* context, Py_ssize_t task, int worker) noexcept nogil
             dw = <char*> c.w + group * c.w_group + first * c.w_output + (channel + k) * c.w_input
             for i in range(c.rows.window):
                 for j in range(c.columns.window):
-                    w.kernels.scatter(sums + (((j * c.rows.window + i) * channels + k) * outputs + first) * itemsize,
+                    row = (i * channels + k) * c.columns.window + j if w.plan.repeats else (j * c.rows.window + i) * channels + k
+                    w.kernels.scatter(sums + (row * outputs + first) * itemsize,
                                       dw + i * c.w_row + j * c.w_column, c.w_output, min(c.outputs - first, <Py_ssize_t> TOGETHER))
     if channel == 0 and c.bias != NULL:
         w.kernels.scatter(sums + taps(c) * w.plan.channels * outputs * itemsize, c.bias + group * c.outputs * c.bias_step, c.bias_step,

@@ -28,6 +28,7 @@ cdef struct Taps:
     Py_ssize_t* x
     Py_ssize_t* dx
     Py_ssize_t first_row, end_row, first_column, end_column     # within the window: those inside the image
+    Py_ssize_t set_for[4]       # the four for which x and dx were set
 
 cdef inline bint is_backward(const Pooling* p) noexcept nogil:
     return p.sweep == MAX_POOL_BACKWARD or p.sweep == AVERAGE_POOL_BACKWARD
@@ -59,6 +60,10 @@ cdef inline Py_ssize_t counted(const Axis* axis, Py_ssize_t place, Py_ssize_t af
 cdef void set_taps(const Sweep* s, Taps* t) noexcept nogil:
     cdef const Pooling* p = s.p
     cdef Py_ssize_t i, j, n = 0, itemsize = s.kernels.itemsize
+    if (t.set_for[0] == t.first_row and t.set_for[1] == t.end_row and t.set_for[2] == t.first_column
+            and t.set_for[3] == t.end_column):
+        return
+    t.set_for[0], t.set_for[1], t.set_for[2], t.set_for[3] = t.first_row, t.end_row, t.first_column, t.end_column
     for i in range(t.first_row, t.end_row):
         for j in range(t.first_column, t.end_column):
             t.x[n] = (i * p.rows.dilation * p.x_row + j * p.columns.dilation * p.x_column) // itemsize
@@ -137,6 +142,7 @@ cdef void pool_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef Taps t
     t.x = <Py_ssize_t*> (s.own + worker * s.own_bytes)
     t.dx = t.x + p.rows.window * p.columns.window
+    t.set_for[0] = -1
     if is_backward(p):
         clear_inputs(s, image, channel, channels)
     if s.by_channels:
