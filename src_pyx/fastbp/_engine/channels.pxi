@@ -19,10 +19,14 @@ cdef void channels_shape(const Graph* graph, int i, Py_ssize_t rows, Channels* c
 cdef void channels_of(const Pass* p, int i, Channels* c) noexcept nogil:
     """Forward."""
     cdef const Unit* unit = &p.graph.units[i]
+    cdef const Unit* behind = fused_behind(p.graph, i)
     cdef const Batch* batch = p.batch
     channels_shape(p.graph, i, batch.rows, c)
     take_images(p, i, <const char**> &c.x, &c.x_image, &c.x_channel, &c.x_row, &c.x_column)
     c.y, c.saved = p.buffers.out[i], p.buffers.saved[i]
+    if behind != NULL:
+        c.forward = behind.rule.forward
+        c.forward_options = &behind.options[0]
     if unit.pair >= 0:
         c.scale, c.shift = p.parameters[unit.pair].weight, p.parameters[unit.pair].bias
     c.mean, c.variance = unit.state[0], unit.state[1]

@@ -114,8 +114,12 @@ cdef bint can_fuse(const Graph* graph, int i) noexcept:
     """Can the product before this unit apply it?"""
     cdef const Unit* unit = &graph.units[i]
     cdef int source = unit.sources[0]
-    return (unit.kind == ACTIVATION and not unit.rule.needs_input and read_once(graph, source)
-            and (graph.units[source].kind == LINEAR or graph.units[source].kind == CONVOLUTION))
+    return unit.kind == ACTIVATION and not unit.rule.needs_input and read_once(graph, source) and ends_with_activation(&graph.units[source])
+
+cdef inline bint ends_with_activation(const Unit* unit) noexcept:
+    """Does what it computes end with the activation behind it?"""
+    return (unit.kind == LINEAR or unit.kind == CONVOLUTION or (unit.kind == MERGE and unit.merge != MERGE_CONCAT)
+            or (unit.kind == CHANNELS and unit.sweep == CHANNEL_NORM))
 
 cdef inline bint can_end_with_derivative(const Unit* unit) noexcept:
     if unit.kind == CONVOLUTION:

@@ -58,15 +58,13 @@ cdef double convolution_unit_cost(const Graph* graph, int i) noexcept nogil:
 
 cdef bint convolution_forward(Pass* p, Session* session, int i) noexcept nogil:
     cdef const Unit* unit = &p.graph.units[i]
-    cdef const Unit* behind
+    cdef const Unit* behind = fused_behind(p.graph, i)
     cdef Convolution c
     convolution_of(p, i, &c)
     c.w, c.bias, c.y = p.parameters[unit.pair].weight, p.parameters[unit.pair].bias, p.buffers.out[i]
-    if unit.readers == 1:
-        behind = &p.graph.units[unit.last_reader]
-        if behind.fused:
-            c.forward = behind.rule.forward
-            c.options = &behind.options[0]
+    if behind != NULL:
+        c.forward = behind.rule.forward
+        c.options = &behind.options[0]
     return convolve(session, p.graph.kernels, &c, p.buffers.scratch)
 
 cdef bint convolution_gradient(Pass* p, Session* session, int i) noexcept nogil:

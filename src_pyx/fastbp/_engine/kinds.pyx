@@ -90,10 +90,10 @@ cdef bint all_branch(const Pass* p, Session* session, int i) noexcept nogil:
     return adds_to(p.graph, i, p.graph.units[i].sources[0]) and all_rows(p, session, i, branch_rows)
 
 
+include "merge.pxi"
 include "linear.pxi"
 include "sparse_linear.pxi"
 include "elementwise.pxi"
-include "merge.pxi"
 include "table_unit.pxi"
 include "images.pxi"
 include "channels.pxi"

@@ -45,11 +45,10 @@ cdef void output_product(const Pass* p, Product* q, int i) noexcept nogil:
     q.b, q.b_step, q.b_column = pair.weight, pair.weight_row, pair.weight_step
     q.c, q.c_row, q.c_column = p.buffers.out[i], unit.n_out * itemsize, itemsize
     q.bias = pair.bias
-    if unit.readers == 1:
-        behind = &p.graph.units[unit.last_reader]
-        if behind.fused:
-            q.forward = behind.rule.forward
-            q.options = &behind.options[0]
+    behind = fused_behind(p.graph, i)
+    if behind != NULL:
+        q.forward = behind.rule.forward
+        q.options = &behind.options[0]
 
 cdef void input_product(const Pass* p, Product* q, int i, char* dx) noexcept nogil:
     # dx = dy @ w.T, times the derivative of the activation before

@@ -229,6 +229,8 @@ ctypedef struct Channels:
     # computed once more.
     void* saved
     const double* options   # of the norm: eps, momentum; of the norm across channels: size, alpha, beta, k; of dropout: p
+    forward_t forward       # of the norm: y = forward(y) where y's elements lie side by side; NULL: no activation
+    const double* forward_options
     bint training
     # Random numbers: the one of (image, channel) is that of (row, column) in UnitCall.
     uint64_t seed, stream, step

@@ -42,39 +42,46 @@ cdef void slab_line(const real* x, Py_ssize_t column, Py_ssize_t width, Py_ssize
     for j in range(end, n):
         out[j] = 0
 
+cdef inline void fill_line(const real* x, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t n, real* out) noexcept nogil:
+    """x[begin] .. x[end - 1] with zeros around them, n in all; what is written over the end of a line is the next line's, which follows."""
+    cdef Py_ssize_t j
+    for j from 0 <= j < begin by VL:
+        vstore(out + j, vset(0))
+    j = begin
+    while j + VL <= end:
+        vstore(out + j, vload(x + j))
+        j += VL
+    if j < end:
+        vstore(out + j, vload_part(x + j, <int> (end - j), 0))
+        j += VL
+    while j < n:
+        vstore(out + j, vset(0))
+        j += VL
+
 cdef void fill_rows(const Slab* s) noexcept nogil:
-    """Of columns that lie side by side, without a stride: what is written over the end of a line is the next line's, which follows."""
-    cdef Py_ssize_t begin = min(max(-s.first_column, <Py_ssize_t> 0), s.columns), i, j, c, row
-    cdef Py_ssize_t end = max(begin, min(s.width - s.first_column, s.columns))
+    """Of columns that lie side by side, without a stride."""
+    cdef Py_ssize_t i, c, phase, row, first, begin
     cdef real* out = <real*> s.out
     cdef const real* x
     for i in range(s.rows):
         row = s.first_row + i
         if row < 0 or row >= s.height:
-            memset(out, 0, s.channels * s.columns * sizeof(real))
-            out += s.channels * s.columns
+            memset(out, 0, s.channels * s.phases * s.columns * sizeof(real))
+            out += s.channels * s.phases * s.columns
             continue
         for c in range(s.channels):
-            x = moved(s.x, row * s.row + c * s.channel) + s.first_column
-            for j from 0 <= j < begin by VL:
-                vstore(out + j, vset(0))
-            j = begin
-            while j + VL <= end:
-                vstore(out + j, vload(x + j))
-                j += VL
-            if j < end:
-                vstore(out + j, vload_part(x + j, <int> (end - j), 0))
-                j += VL
-            while j < s.columns:
-                vstore(out + j, vset(0))
-                j += VL
-            out += s.columns
+            x = moved(s.x, row * s.row + c * s.channel)
+            for phase in range(s.phases):
+                first = s.first_column + phase * s.move
+                begin = min(max(-first, <Py_ssize_t> 0), s.columns)
+                fill_line(x + first, begin, max(begin, min(s.width - first, s.columns)), s.columns, out)
+                out += s.columns
 
 cdef void fill_slab(const Slab* s) noexcept nogil:
     cdef Py_ssize_t i, c, phase, row
     cdef real* out = <real*> s.out
     check_block(out, s.rows * s.channels * s.phases, s.columns, s.columns, 1, s.out, s.end, "slab")
-    if s.phases == 1 and s.stride == 1 and s.column == sizeof(real):
+    if s.stride == 1 and s.column == sizeof(real):
         fill_rows(s)
         return
     for i in range(s.rows):
@@ -142,6 +149,9 @@ cdef inline void add_line(const real* x, Py_ssize_t n, real* y, Py_ssize_t step)
         while j + VL <= n:
             vstore(y + j, vload(y + j) + vload(x + j))
             j += VL
+        if j < n:
+            vstore_part(y + j, <int> (n - j), vload_part(y + j, <int> (n - j), 0) + vload_part(x + j, <int> (n - j), 0))
+        return
     while j < n:
         y[j * step] += x[j]
         j += 1

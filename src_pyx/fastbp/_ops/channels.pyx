@@ -162,6 +162,21 @@ cdef void sum_part(void* context, Py_ssize_t task, int worker) noexcept nogil:
     else:
         s.kernels.channel_sums(&s.c, channel, first, count, s.sums.sums + part * s.sums.part + channel, s.sums.line)
 
+cdef void put_channel(const Sweep* s, Py_ssize_t channel, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    """Some elements of a channel's y, and the activation behind while they are in a cache: a run of them for each image's row."""
+    cdef const Channels* c = &s.c
+    cdef Py_ssize_t end = first + count, row, column, n
+    cdef char* y
+    s.kernels.channel_put(c, channel, first, count)
+    if c.forward == NULL:
+        return
+    while first < end:
+        row, column = first // c.columns, first % c.columns
+        n = min(end - first, c.columns - column)
+        y = <char*> c.y + channel * c.y_channel + row // c.rows * c.y_image + row % c.rows * c.y_row + column * c.y_column
+        c.forward(y, y, n, c.forward_options)
+        first += n
+
 cdef void put_part(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef Sweep* s = <Sweep*> context
     cdef Py_ssize_t channel, part, first, count
@@ -169,7 +184,7 @@ cdef void put_part(void* context, Py_ssize_t task, int worker) noexcept nogil:
     if s.by_lanes:
         s.kernels.lane_put(&s.c, first, count)
     else:
-        s.kernels.channel_put(&s.c, channel, first, count)
+        put_channel(s, channel, first, count)
 
 cdef void multiply_part(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef Sweep* s = <Sweep*> context
@@ -210,7 +225,7 @@ cdef void whole_forward(void* context, Py_ssize_t task, int worker) noexcept nog
             s.kernels.channel_sums(&s.c, channel, 0, s.elements, s.sums.sums + channel, s.sums.line)
         s.kernels.channel_moments(&s.c, channel, &s.sums)
         if s.c.y != NULL:
-            s.kernels.channel_put(&s.c, channel, 0, s.elements)
+            put_channel(s, channel, 0, s.elements)
 
 cdef void whole_backward(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef Sweep* s = <Sweep*> context

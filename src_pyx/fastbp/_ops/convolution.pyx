@@ -27,12 +27,15 @@ from fastbp._runtime.team cimport Session, run_tasks
 
 cdef enum:
     PLACES = 192            # about as many are a task's
+    MOST_PLACES = 1024
+    PANELS_BYTES = 128 << 10    # of these places' windows
     WIDEST = 256            # places of a row in one task
     FEW_TASKS = 16          # fewer are cut further, by outputs or by parts of the images
     SUMS_BYTES = 768 << 10  # of dw that a task keeps in a cache
     TURNED_BYTES = 320 << 10    # of dy, turned
     MANY_STEPS = 256        # along a sum over places
     SHARED_BYTES = 32 << 20     # of the parts of dw
+    FEW_INPUTS = 3              # of 6, both ways take as long (5 x 5 of 10 x 10 places)
     FEW_ROWS = 24               # of a product that has one column of the window at a time
     MOST_OUTPUTS = 512          # along a sum over outputs, in one block
     SPREAD_BYTES = 96 << 10     # of a block's windows, which stay in the second cache
@@ -101,7 +104,8 @@ cdef void make_plan(const Kernels* kernels, const Convolution* c, Plan* p) noexc
     p.k_blocks = max(ceil_div(p.k, p.kc), <Py_ssize_t> 1)
     p.column_tiles = ceil_div(c.columns.outputs, WIDEST)
     p.columns = ceil_div(c.columns.outputs, p.column_tiles)
-    p.rows = min(max(PLACES // p.columns, <Py_ssize_t> 1), all_rows)
+    # Of few steps there may be more places, so that a task does not take longer to begin than to compute.
+    p.rows = min(max(max(PLACES, min(MOST_PLACES, PANELS_BYTES // (p.kc * itemsize))) // p.columns, <Py_ssize_t> 1), all_rows)
     p.row_tiles = ceil_div(all_rows, p.rows)
     p.outputs, p.output_tiles = round_up(c.outputs, kernels.mr), 1
     rows = p.row_tiles * p.column_tiles * c.groups
@@ -442,9 +446,10 @@ cdef struct Spread:
     char* own
 
 cdef inline bint spreads_windows(const Kernels* kernels, const Convolution* c) noexcept nogil:
-    """Would the other way leave most of a micro-kernel's rows empty, and can this one read weights and dy where they lie?"""
+    """Would the other way have so few rows that packing windows takes most of its time, and can this one read weights and dy where they
+    lie?"""
     cdef Py_ssize_t itemsize = kernels.itemsize
-    return (2 * c.inputs <= kernels.mr and taps(c) * c.inputs > kernels.mr and 0 < c.outputs <= MOST_OUTPUTS and c.images > 0
+    return (c.inputs <= FEW_INPUTS and taps(c) * c.inputs > kernels.mr and 0 < c.outputs <= MOST_OUTPUTS and c.images > 0
             and has_steps_side_by_side(c, itemsize) and c.y_column == itemsize and c.y_row == c.columns.outputs * itemsize)
 
 cdef void make_spread_plan(const Kernels* kernels, const Convolution* c, SpreadPlan* p) noexcept nogil:
