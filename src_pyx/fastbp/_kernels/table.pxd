@@ -302,6 +302,7 @@ ctypedef struct Kernels:
     # products with windows of images: see windows.pxi
     void (*fill_slab)(const Slab* slab) noexcept nogil
     void (*add_windows)(const Windows* windows) noexcept nogil
+    void (*ask_slab)(const Slab* slab) noexcept nogil    # for what fill_slab will read
     void (*pack_windows)(const void* slab, const Py_ssize_t* steps, Py_ssize_t k, const Py_ssize_t* places, Py_ssize_t n, void* out,
                          const void* end) noexcept nogil
     void (*finish_channels)(void* c, Py_ssize_t c_row, Py_ssize_t m, Py_ssize_t n, const void* bias, Py_ssize_t bias_step,

@@ -106,6 +106,18 @@ cdef forced_void pack_pieces(const real* x, const Py_ssize_t* steps, Py_ssize_t 
             vstore(panel + lanes[i], vload(x + steps[p] + starts[i]))
         panel += NR
 
+cdef void ask_slab(const Slab* s) noexcept nogil:
+    """Rows of channels lie in pages of their own: the processor does not see by itself what comes next."""
+    cdef Py_ssize_t first = max(s.first_row, <Py_ssize_t> 0), last = min(s.first_row + s.rows, s.height), row, c, j
+    cdef const real* x
+    for row in range(first, last):
+        for c in range(s.channels):
+            x = moved(s.x, row * s.row + c * s.channel)
+            j = 0
+            while j < s.width:
+                prefetch_far(x + j)
+                j += 64 // <int> sizeof(real)
+
 cdef void pack_windows(const void* slab, const Py_ssize_t* steps, Py_ssize_t k, const Py_ssize_t* places, Py_ssize_t n, void* out,
                        const void* end) noexcept nogil:
     """Panels of NR windows: step p of window j is the element steps[p] + places[j] of the slab. Both slab and panels have room for a
@@ -201,5 +213,6 @@ cdef void finish_channels(void* c, Py_ssize_t c_row, Py_ssize_t m, Py_ssize_t n,
 
 kernels.fill_slab = fill_slab
 kernels.add_windows = add_windows
+kernels.ask_slab = ask_slab
 kernels.pack_windows = pack_windows
 kernels.finish_channels = finish_channels

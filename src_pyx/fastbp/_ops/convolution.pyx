@@ -95,6 +95,7 @@ cdef struct Forward:
     Plan plan
     char* packed
     char* own
+    int threads
 
 cdef void make_plan(const Kernels* kernels, const Convolution* c, Plan* p) noexcept nogil:
     cdef Py_ssize_t all_rows = c.images * c.rows.outputs, itemsize = kernels.itemsize, images, rows
@@ -244,6 +245,8 @@ cdef void convolve_block(const Forward* f, const Places* p, Py_ssize_t block, Ti
     t.k = steps
     if steps > 0:
         take_windows(f, p, channel, (step + steps - 1) // taps(c) + 1 - channel, step, steps)
+        if f.plan.k_blocks == 1 and c.x_column == itemsize:
+            ask_ahead(f, p)
         kernels.pack_windows(p.slab, p.steps, steps, p.at, t.n, p.panels, p.panels + f.plan.panels_bytes)
     t.a_row, t.a_step, t.a_panel = itemsize, mr * itemsize, mr * steps * itemsize
     t.a_begin, t.a_end = f.packed, f.packed + c.groups * f.plan.packed_bytes
@@ -256,6 +259,17 @@ cdef void convolve_block(const Forward* f, const Places* p, Py_ssize_t block, Ti
         t.a = f.packed + p.group * f.plan.packed_bytes + (round_up(c.outputs, mr) * step + (p.output + first) * steps) * itemsize
         t.c = p.c + first * p.c_row
         kernels.tile(t)
+
+cdef void ask_ahead(const Forward* f, const Places* p) noexcept nogil:
+    """For the rows that this thread will probably read next, of all channels: they are on their way while the product computes."""
+    cdef const Convolution* c = f.c
+    cdef Py_ssize_t row = p.row + f.threads * f.plan.rows
+    cdef Slab s
+    if row >= c.images * c.rows.outputs:
+        return
+    slab_init(c, &s, row // c.rows.outputs, p.group, 0, c.inputs, row % c.rows.outputs,
+              min(p.rows, c.rows.outputs - row % c.rows.outputs), p.column, p.columns)
+    f.kernels.ask_slab(&s)
 
 cdef void take_windows(const Forward* f, const Places* p, Py_ssize_t channel, Py_ssize_t channels, Py_ssize_t step,
                        Py_ssize_t steps) noexcept nogil:
@@ -321,7 +335,7 @@ cdef bint convolve(Session* session, const Kernels* kernels, const Convolution* 
     """True when a signal interrupted it."""
     cdef Forward f
     cdef double cost = convolution_cost(kernels, c)
-    f.kernels, f.c = kernels, c
+    f.kernels, f.c, f.threads = kernels, c, session.n_threads
     if c.images * c.outputs == 0:
         return False
     make_plan(kernels, c, &f.plan)
