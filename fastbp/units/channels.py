@@ -44,9 +44,9 @@ class ChannelNorm(ChannelUnit, BatchNorm):
 class BatchNorm2d(ChannelNorm):
     """Batch norm of images: each channel gets mean 0 and variance 1 over the batch and all places.
 
-    y = (x - mean) / sqrt(variance + eps) * scale + shift, where scale and shift are learned. In training mean and variance
-    are the batch's, and the running ones in ``state`` move towards them; otherwise they are the running ones.  backward:  as
-    `fastbp.batch_norm_backward` with a layout
+    y = (x - mean) / sqrt(variance + eps) * scale + shift, where scale and shift are learned. In training mean and
+    variance are the batch's, and the running ones in ``state`` move towards them; otherwise they are the running ones.
+    backward:  as `fastbp.batch_norm_backward` with a layout
 
     Parameters
     ----------

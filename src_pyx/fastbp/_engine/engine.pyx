@@ -20,10 +20,9 @@ from libc.string cimport memcpy
 from fastbp._engine.batch cimport Data, has_mean, set_means, total_weight
 from fastbp._engine.blocks cimport blocks_finish, blocks_scratch
 from fastbp._engine.graph cimport (
-    ACTIVATION, CHANNEL_DROPOUT, CHANNEL_NORM, CHANNELS, CONVOLUTION, INPUT, LINEAR, MAX_LOSS_PARTS, MERGE, MERGE_CONCAT, MERGE_MEAN, MERGE_SUM, POOLING,
-    RESPONSE_NORM, TABLE, Batch, Buffers, Graph,
-    Images, LossPart, Pass, Unit, buffers_free, buffers_lay_out, buffers_make, clear_frozen, cost_of_batch, find_wanted, grad_at_output,
-    graph_finish, pass_init, wants,
+    ACTIVATION, CHANNEL_DROPOUT, CHANNEL_NORM, CHANNELS, CONVOLUTION, INPUT, LINEAR, MAX_LOSS_PARTS, MERGE, MERGE_CONCAT, MERGE_MEAN,
+    MERGE_SUM, POOLING, RESPONSE_NORM, TABLE, Batch, Buffers, Graph, Images, LossPart, Pass, Unit, buffers_free, buffers_lay_out,
+    buffers_make, clear_frozen, cost_of_batch, find_wanted, grad_at_output, graph_finish, pass_init, wants,
 )
 from fastbp._engine.kinds cimport kinds_assign
 from fastbp._engine.parameters cimport Table, Update, checked_read

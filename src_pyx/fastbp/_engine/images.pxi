@@ -2,16 +2,17 @@
 #
 # Design
 # ------
-# (a) What they compute stands in `_ops/convolution.pyx` and `_ops/pooling.pyx`; here a unit's places in memory become their arguments. All rows
-#     and all threads take part at once, so such a graph is never row-blocked.
+# (a) What they compute stands in `_ops/convolution.pyx` and `_ops/pooling.pyx`; here a unit's places in memory become their arguments.
+#     All rows and all threads take part at once, so such a graph is never row-blocked.
 # (b) They read x where it lies, whatever the distances of its rows and columns.
-# (c) The activation behind a convolution is the end of each of its tiles, as it is of a product; so is the derivative of the one before it where
-#     there are no strides. Behind an activation, a maximum's gradient is multiplied by the derivative where it was taken alone.
-# (d) An update of a convolution's weights is a sweep of its own over their stored gradient: it sums over places, in parts that are added last.
+# (c) The activation behind a convolution is the end of each of its tiles, as it is of a product; so is the derivative of the one before
+#     it where there are no strides. Behind an activation, a maximum's gradient is multiplied by the derivative where it was taken alone.
+# (d) An update of a convolution's weights is a sweep of its own over their stored gradient: that is a sum of parts, added last.
 
 cdef UnitOps convolution_ops, pooling_ops
 
-cdef void take_images(const Pass* p, int i, const char** x, Py_ssize_t* image, Py_ssize_t* channel, Py_ssize_t* row, Py_ssize_t* column) noexcept nogil:
+cdef void take_images(const Pass* p, int i, const char** x, Py_ssize_t* image, Py_ssize_t* channel, Py_ssize_t* row,
+                      Py_ssize_t* column) noexcept nogil:
     """What the unit reads, and its distances."""
     cdef const Images* images = &p.graph.units[i].images
     input_operand(p, i, x, image, column)

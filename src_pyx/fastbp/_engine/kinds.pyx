@@ -11,8 +11,8 @@ Design
 from libc.string cimport memmove, memset
 
 from fastbp._engine.graph cimport (
-    ACTIVATION, CHANNEL_NORM, CHANNELS, CONVOLUTION, INPUT, LINEAR, MERGE, MERGE_CONCAT, MERGE_MEAN, NO_UNIT, POOLING, RESPONSE_NORM, Batch, Graph, Images, Pair, Pass, Unit,
-    UnitOps, add_branch, adds_to, input_grad, is_in_place, reads_x, wants, width_of,
+    ACTIVATION, CHANNEL_NORM, CHANNELS, CONVOLUTION, INPUT, LINEAR, MERGE, MERGE_CONCAT, MERGE_MEAN, NO_UNIT, POOLING, RESPONSE_NORM,
+    Batch, Graph, Images, Pair, Pass, Unit, UnitOps, add_branch, adds_to, input_grad, is_in_place, reads_x, wants, width_of,
 )
 from fastbp._kernels.table cimport (
     AVERAGE_POOL_BACKWARD, MAX_POOL, MAX_POOL_BACKWARD, MAX_UNIT_PARAMETERS, Channels, Kernels, SparseTile, Tile, UnitCall,

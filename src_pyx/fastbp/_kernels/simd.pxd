@@ -61,7 +61,7 @@ cdef extern from * nogil:
     #define vbits(v) ((ivec)(v))
     #define vfrombits(i) ((vec)(i))
     #define vsel(mask, a, b) ((vec)(((mask) & (ivec)(a)) | (~(mask) & (ivec)(b))))
-    /* Lanes of v that a maximum takes in the place of m: larger ones, and a NaN if m is none. And the number t there, otherwise `before`. */
+    /* Lanes of v that a maximum takes in the place of m: larger ones, and a NaN if m is none. And t there, otherwise `before`. */
     #define vtakes(v, m) (((ivec)((v) > (m))) | (((ivec)((v) != (v))) & ((ivec)((m) == (m)))))
     #define vnumber(mask, t, before) (((mask) & ((ivec){0} + (ireal)(t))) | (~(mask) & (before)))
     #define vlt(a, b) ((ivec)((a) < (b)))
@@ -258,8 +258,8 @@ cdef extern from * nogil:
         *(quad_u *)(out + 2 * ldo) = FASTBP_SHUFFLE(hi01, hi23, 0, 1, 4, 5);
         *(quad_u *)(out + 3 * ldo) = FASTBP_SHUFFLE(hi01, hi23, 2, 3, 6, 7);
     }
-    /* The two halves of a and b, interleaved: a0 b0 a1 b1 ...; and of both every second lane: a0 a2 ... b1 b3 ..., where b begins one before a
-       ends: elements 0, 2, 4 ... of memory without a look beyond the last. */
+    /* The two halves of a and b, interleaved: a0 b0 a1 b1 ...; and of both every second lane: a0 a2 ... b1 b3 ..., where b begins
+       one before a ends: elements 0, 2, 4 ... of memory without a look beyond the last. */
     #if !defined(__clang__) && __GNUC__ < 12
     #  define FASTBP_INTERLEAVE(a, b, ...) ((vec)__builtin_shuffle(a, b, (ivec){__VA_ARGS__}))
     #else

@@ -168,7 +168,8 @@ cdef inline void add_line(const real* x, Py_ssize_t n, real* y, Py_ssize_t step)
         y[j * step] += x[j]
         j += 1
 
-cdef inline void inside_line(Py_ssize_t first, Py_ssize_t stride, Py_ssize_t size, Py_ssize_t n, Py_ssize_t* begin, Py_ssize_t* end) noexcept nogil:
+cdef inline void inside_line(Py_ssize_t first, Py_ssize_t stride, Py_ssize_t size, Py_ssize_t n, Py_ssize_t* begin,
+                             Py_ssize_t* end) noexcept nogil:
     """Which of first + j * stride, j < n, lie in 0 .. size - 1."""
     begin[0] = min(n, ceil_div(-first, stride)) if first < 0 else 0
     end[0] = max(begin[0], min(n, ceil_div(size - first, stride)) if size > first else 0)

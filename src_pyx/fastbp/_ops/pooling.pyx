@@ -93,10 +93,11 @@ cdef void call_windows(const Sweep* s, const Taps* t, Py_ssize_t image, Py_ssize
 
 cdef inline Py_ssize_t span(const Axis* axis, Py_ssize_t place, Py_ssize_t* first_tap, Py_ssize_t* end_tap) noexcept nogil:
     """How many places from this one on have the same taps: all windows within the image, or a single one at its edge."""
+    cdef Py_ssize_t inner = (axis.size + axis.before - (axis.window - 1) * axis.dilation - 1) // axis.stride + 1     # their end
     inside(axis, place, first_tap, end_tap)
     if first_tap[0] > 0 or end_tap[0] < axis.window:
         return 1
-    return max(min((axis.size + axis.before - (axis.window - 1) * axis.dilation - 1) // axis.stride + 1, axis.outputs) - place, <Py_ssize_t> 1)
+    return max(min(inner, axis.outputs) - place, <Py_ssize_t> 1)
 
 cdef void pool_channels(const Sweep* s, Taps* t, Py_ssize_t image, Py_ssize_t channel, Py_ssize_t channels) noexcept nogil:
     """Of one channel all places; or of some channels, place by place."""
