@@ -155,8 +155,9 @@ def test_units_inside_units() -> None:
     assert summary.parameters == net.n_parameters == 30 + 35 + 25 + 22
     # Neither branch computes the gradient at the input.
     assert summary.gradient_multiply_adds == 2 * 94 + 30 + 20
-    # The outputs of three linear units, what the branches make together, and that of the last.
-    assert summary.activation_bytes == 3 * ((6 + 5 + 5 + 10 + 2 + 2 * 10 + 4 + 2 + 1) * 4 + 16)
+    # The outputs of three linear units, what the branches make together, and that of the last; gradients: three wait
+    # at a time, and one to be added.
+    assert summary.activation_bytes == 3 * ((6 + 5 + 5 + 10 + 2 + 4 * 10 + 4 + 2 + 1) * 4 + 16)
     assert "    Linear(4, 6)" in str(summary)
 
 

@@ -87,10 +87,10 @@ class Summary:
     batch_size : int or None
         As given.
     activation_bytes : int or None
-        What a gradient of batch_size rows keeps between the units: the output of each that is not overwritten, two
-        gradients of the widest, the input's gradient, targets and losses. The engine's buffers hold that and the panels
-        that products pack, a multiple of it for small networks. None without a batch_size, and where a width is not
-        known.
+        What a gradient of batch_size rows keeps between the units: the output of each that is not overwritten, as many
+        gradients of the widest as are needed at a time (of a chain two), the input's gradient, targets and losses. The
+        engine's buffers hold that and the panels that products pack, a multiple of it for small networks. None without
+        a batch_size, and where a width is not known.
 
     Raises
     ------
@@ -121,7 +121,9 @@ class Summary:
         self.multiply_adds = sum(row.multiply_adds for row in top)
         self.gradient_multiply_adds = 2 * self.multiply_adds + _of_inputs(net.units, iter(self.rows), False)[0]
         self.parameter_bytes = self.gradient_bytes = self.parameters * itemsize
-        values = None if self.batch_size is None else _values_a_row(net.units, self.rows)
+        # Of a chain with a unit of one's own, about as many as of another one.
+        gradients = 2 if net._whole is None else net._whole.engine.gradient_slots
+        values = None if self.batch_size is None else _values_a_row(net.units, self.rows, gradients)
         # Beside the values, a loss and a label for each row.
         a_row = None if values is None else values * itemsize + 16
         self.activation_bytes = None if a_row is None or not self.batch_size else self.batch_size * a_row
@@ -211,7 +213,7 @@ def _of_inputs(units: Sequence[Unit], rows: Iterator[Row], needed: bool, fan_out
     return total, after
 
 
-def _values_a_row(units: Sequence[Unit], rows: Sequence[Row]) -> int | None:
+def _values_a_row(units: Sequence[Unit], rows: Sequence[Row], gradients: int) -> int | None:
     """How many numbers a row of a batch takes in buffers; None where a width is not known."""
     widths = [row.outputs for row in rows]
     n_in, n_out = rows[0].inputs, widths[len(widths) - 1]
@@ -219,7 +221,7 @@ def _values_a_row(units: Sequence[Unit], rows: Sequence[Row]) -> int | None:
     if len(known) < len(widths) or n_in is None or n_out is None:
         return None
     saved = sum(row.outputs or 0 for row, unit in zip(rows, _all(units), strict=True) if not _has_no_place(unit))
-    return saved + 2 * max(n_in, *known) + n_in + n_out + 1
+    return saved + gradients * max(n_in, *known) + n_in + n_out + 1
 
 
 def _all(units: Sequence[Unit]) -> Iterator[Unit]:

@@ -309,6 +309,11 @@ cdef class Engine(CallLock):
 
     # --- buffers
 
+    @property
+    def gradient_slots(self):
+        """How many gradients at outputs, of the widest unit, there are at a time."""
+        return self.graph.n_slots + self.graph.adds
+
     cdef Py_ssize_t lay_out(self, char* base, Py_ssize_t rows, Py_ssize_t dense_rows, Py_ssize_t transposed, int threads,
                             bint gathers) noexcept:
         return buffers_lay_out(&self.buffers, &self.graph, base, rows, dense_rows, transposed, threads, gathers,
