@@ -61,6 +61,7 @@ kernels.flops = 5000.0 * VL
 kernels.pack_a = pack_a
 kernels.pack_b = pack_b
 kernels.tile = multiply_tile
+kernels.window_tile = window_tile
 kernels.dots = multiply_dots
 kernels.stream = multiply_stream
 kernels.turn = turn_rows

@@ -233,12 +233,17 @@ ctypedef struct Micro:
     const real* ahead
     Py_ssize_t ahead_step, ahead_steps, run_steps, run_move
     Py_ssize_t a_run, a_gap     # see Tile: with them, nothing is asked for
+    const Py_ssize_t* steps     # of windows: where each step of b lies
 
 cdef inline vec load_last(const real* x, bint part, int lanes) noexcept nogil:
     return vload_part(x, lanes, 0) if part else vload(x)
 
 cdef forced_void micro(Micro* t, Py_ssize_t panels, int rows, int vectors, Py_ssize_t a_row, Py_ssize_t a_step,
                        bint part) noexcept nogil:
+    micro_of(t, panels, rows, vectors, a_row, a_step, part, False)
+
+cdef forced_void micro_of(Micro* t, Py_ssize_t panels, int rows, int vectors, Py_ssize_t a_row, Py_ssize_t a_step, bint part,
+                          bint of_windows) noexcept nogil:
     cdef vec sums[MR][MAX_VECTORS]
     cdef vec b[MAX_VECTORS]
     cdef vec s
@@ -283,6 +288,8 @@ cdef forced_void micro(Micro* t, Py_ssize_t panels, int rows, int vectors, Py_ss
                 # c += outer(a[:, p], b[p, :])
                 prefetch_far(line)
                 line += run_move
+                if of_windows:
+                    w = t.b + t.steps[p]    # a is packed: there is one run
                 for j in range(vectors):
                     b[j] = load_last(w + j * VL, part and j == last, lanes)
                 for i in range(rows):
@@ -290,7 +297,8 @@ cdef forced_void micro(Micro* t, Py_ssize_t panels, int rows, int vectors, Py_ss
                     for j in range(vectors):
                         sums[i][j] = vfma(s, b[j], sums[i][j])
                 x += a_step
-                w += b_step
+                if not of_windows:
+                    w += b_step
             x += gap
         if t.descends:
             s = vset(t.rate)
@@ -343,6 +351,29 @@ cdef void micro_2(Micro* t, int columns) noexcept nogil:
 
 cdef void micro_1(Micro* t, int columns) noexcept nogil:
     micro_columns(t, 1, 1, columns, t.a_row, t.a_step)
+
+# The same with a packed, and b a slab: windows side by side, whole vectors of them.
+cdef forced_void micro_windows(Micro* t, Py_ssize_t panels, int rows, int columns) noexcept nogil:
+    if columns == NR:
+        micro_of(t, panels, rows, NV, 1, MR, False, True)
+    else:
+        micro_of(t, panels, rows, 1, 1, MR, False, True)
+
+cdef void windows_full(Micro* t, Py_ssize_t panels, int columns) noexcept nogil:
+    micro_windows(t, panels, MR, columns)
+
+cdef void windows_8(Micro* t, int columns) noexcept nogil:
+    if MR > 8:
+        micro_windows(t, 1, 8, columns)
+
+cdef void windows_4(Micro* t, int columns) noexcept nogil:
+    micro_windows(t, 1, 4, columns)
+
+cdef void windows_2(Micro* t, int columns) noexcept nogil:
+    micro_windows(t, 1, 2, columns)
+
+cdef void windows_1(Micro* t, int columns) noexcept nogil:
+    micro_windows(t, 1, 1, columns)
 
 # One vector of one row would wait for each addition: four sums take turns along K, and are added pairwise at the end.
 cdef forced_void micro_split(const Micro* t, const real* a, real* c, bint part) noexcept nogil:
@@ -605,6 +636,47 @@ cdef void multiply_strip(const Tile* t, Micro* part, Ahead* ahead) noexcept nogi
         else:
             spread_panel(t, part, columns, c, ahead)
         j += NR
+
+
+cdef void window_tile(const Tile* t, const Py_ssize_t* steps) noexcept nogil:
+    """A tile whose a is packed, and whose b is windows side by side where they lie in a slab: step p is t.b + steps[p]. There are as many
+    columns as whole vectors have; each is a sum in the order of a packed b."""
+    cdef Micro part
+    cdef Py_ssize_t j = 0, left, p
+    cdef int columns, now
+    memset(&part, 0, sizeof(Micro))
+    part.k, part.steps, part.accumulate = t.k, steps, t.accumulate
+    part.a_panel, part.c_row, part.prefetch_c_row = elements(t.a_panel), elements(t.c_row), elements(t.c_row)
+    part.last_lanes = VL
+    check_block(<const real*> t.a, ceil_div(t.m, MR) * t.k, MR, MR, 1, t.a_begin, t.a_end, "tile: a")
+    check_block(<const real*> t.c, t.m, elements(t.c_row), t.n, 1, t.c_begin, t.c_end, "store")
+    while j < t.n:
+        columns = NR if t.n - j >= NR else VL
+        part.a, part.b, part.c = <const real*> t.a, <const real*> t.b + j, <real*> t.c + j
+        part.prefetch_c = part.c
+        for p in range(t.k):
+            check_block(part.b + steps[p], 1, 1, columns, 1, t.b_begin, t.b_end, "tile: b")
+        windows_full(&part, t.m // MR, columns)
+        left = t.m % MR
+        part.a += t.m // MR * part.a_panel
+        part.c += (t.m - left) * part.c_row
+        while left > 0:
+            if MR > 8 and left >= 8:
+                now = 8
+                windows_8(&part, columns)
+            elif left >= 4:
+                now = 4
+                windows_4(&part, columns)
+            elif left >= 2:
+                now = 2
+                windows_2(&part, columns)
+            else:
+                now = 1
+                windows_1(&part, columns)
+            part.a += now
+            part.c += now * part.c_row
+            left -= now
+        j += columns
 
 
 # --- the tile of few rows: b streams through once, some rows at a time, while a part of c stays in the first cache

@@ -293,6 +293,7 @@ ctypedef struct Kernels:
     void (*pack_a)(const void* a, Py_ssize_t row, Py_ssize_t step, Py_ssize_t m, Py_ssize_t k, void* out, const void* end) noexcept nogil
     void (*pack_b)(const void* b, Py_ssize_t column, Py_ssize_t step, Py_ssize_t n, Py_ssize_t k, void* out, const void* end) noexcept nogil
     void (*tile)(const Tile* tile) noexcept nogil
+    void (*window_tile)(const Tile* tile, const Py_ssize_t* steps) noexcept nogil
     void (*dots)(const Tile* tile) noexcept nogil
     void (*stream)(const Tile* tile) noexcept nogil
     void (*turn)(const void* x, Py_ssize_t row, Py_ssize_t m, Py_ssize_t n, void* out) noexcept nogil

@@ -5,7 +5,8 @@ Design
 (a) y of a group is w (outputs x steps) @ windows (steps x places): a step along K is a channel, a row and a column within the window, a
     place is an output's row and column in an image. No array of all windows is ever there: a task takes some rows of places, and
     for one block along K after another copies the rows of x that they need (a slab, see windows.pxi), packs their windows as panels
-    of b, and multiplies. The weights are packed once, by all threads.
+    of b, and multiplies. With few outputs, and rows of whole vectors, it multiplies the slab's lines where they lie. The weights are packed
+    once, by all threads.
 (b) Rows of places go on from one image to the next, so that small images fill panels, too. Where a task's places lie side by side in y, the
     product is written there; otherwise into a tile that is then copied.
 (c) dx is a convolution of dy with the weights turned by half a circle. With strides it is one for each remainder of a row and a column by
@@ -35,6 +36,7 @@ cdef enum:
     TURNED_BYTES = 320 << 10    # of dy, turned
     MANY_STEPS = 256        # along a sum over places
     SHARED_BYTES = 32 << 20     # of the parts of dw
+    FEW_OUTPUTS = 64            # up to which packing windows takes longer than reading them where they lie
     FEW_INPUTS = 3              # of 6, both ways take as long (5 x 5 of 10 x 10 places)
     FEW_ROWS = 24               # of a product that has one column of the window at a time
     MOST_OUTPUTS = 512          # along a sum over outputs, in one block
@@ -86,6 +88,7 @@ cdef struct Plan:
     Py_ssize_t rows, row_tiles          # rows of places, of all images one after another
     Py_ssize_t outputs, output_tiles
     Py_ssize_t channels                 # of a block, at most
+    bint packs                          # are windows packed, or read where they lie in the slab?
     Py_ssize_t packed_bytes             # of a group's weights
     Py_ssize_t slab_bytes, panels_bytes, tile_bytes, own_bytes
 
@@ -114,11 +117,12 @@ cdef void make_plan(const Kernels* kernels, const Convolution* c, Plan* p) noexc
         p.outputs = round_up(ceil_div(c.outputs, ceil_div(FEW_TASKS, rows)), 2 * kernels.mr)
         p.output_tiles = ceil_div(c.outputs, p.outputs)
     p.channels = min(c.inputs, (p.kc - 1) // taps(c) + 2)
+    p.packs = c.columns.outputs % kernels.lanes > 0 or p.columns % kernels.lanes > 0 or c.outputs < kernels.mr or c.outputs > FEW_OUTPUTS
     p.packed_bytes = padded(round_up(c.outputs, kernels.mr) * p.k_blocks * p.kc * itemsize)
     images = min(c.images, (p.rows + c.rows.outputs - 2) // c.rows.outputs + 1)
     rows = p.rows * c.rows.stride + images * (reach(&c.rows) + 1)
     p.slab_bytes = padded(rows * p.channels * c.columns.stride * columns_of_phase(&c.columns, p.columns) * itemsize + ALIGNMENT)
-    p.panels_bytes = padded((round_up(p.rows * p.columns, kernels.nr) * p.kc) * itemsize + ALIGNMENT)
+    p.panels_bytes = padded((round_up(p.rows * p.columns, kernels.nr) * p.kc) * itemsize + ALIGNMENT) if p.packs else 0
     p.tile_bytes = padded(p.outputs * p.rows * p.columns * itemsize)
     p.own_bytes = padded((p.kc + p.rows * p.columns) * sizeof(Py_ssize_t)) + p.slab_bytes + p.panels_bytes + p.tile_bytes
     p.own_bytes = max(p.own_bytes, padded(kernels.mr * p.k * itemsize))     # some outputs' weights
@@ -247,7 +251,8 @@ cdef void convolve_block(const Forward* f, const Places* p, Py_ssize_t block, Ti
         take_windows(f, p, channel, (step + steps - 1) // taps(c) + 1 - channel, step, steps)
         if f.plan.k_blocks == 1 and c.x_column == itemsize:
             ask_ahead(f, p)
-        kernels.pack_windows(p.slab, p.steps, steps, p.at, t.n, p.panels, p.panels + f.plan.panels_bytes)
+        if f.plan.packs:
+            kernels.pack_windows(p.slab, p.steps, steps, p.at, t.n, p.panels, p.panels + f.plan.panels_bytes)
     t.a_row, t.a_step, t.a_panel = itemsize, mr * itemsize, mr * steps * itemsize
     t.a_begin, t.a_end = f.packed, f.packed + c.groups * f.plan.packed_bytes
     t.b, t.b_step, t.b_panel, t.b_column = p.panels, kernels.nr * itemsize, kernels.nr * steps * itemsize, itemsize
@@ -258,7 +263,20 @@ cdef void convolve_block(const Forward* f, const Places* p, Py_ssize_t block, Ti
         t.m = min(kernels.mc, p.outputs - first)
         t.a = f.packed + p.group * f.plan.packed_bytes + (round_up(c.outputs, mr) * step + (p.output + first) * steps) * itemsize
         t.c = p.c + first * p.c_row
-        kernels.tile(t)
+        if f.plan.packs:
+            kernels.tile(t)
+        else:
+            multiply_rows(f, p, t)
+
+cdef void multiply_rows(const Forward* f, const Places* p, const Tile* t) noexcept nogil:
+    """Row after row of places, whose windows lie side by side."""
+    cdef Tile row = t[0]
+    cdef Py_ssize_t i
+    row.n, row.b_begin, row.b_end = p.columns, p.slab, p.slab + f.plan.slab_bytes
+    for i in range(p.rows):
+        row.b = p.slab + p.at[i * p.columns] * f.kernels.itemsize
+        row.c = <char*> t.c + i * p.columns * f.kernels.itemsize
+        f.kernels.window_tile(&row, p.steps)
 
 cdef void ask_ahead(const Forward* f, const Places* p) noexcept nogil:
     """For the rows that this thread will probably read next, of all channels: they are on their way while the product computes."""
