@@ -291,7 +291,7 @@ cdef forced_void micro_of(Micro* t, Py_ssize_t panels, int rows, int vectors, Py
                 if of_windows:
                     w = t.b + t.steps[p]    # a is packed: there is one run
                 for j in range(vectors):
-                    b[j] = load_last(w + j * VL, part and j == last, lanes)
+                    b[j] = load_last(w + j * VL, part and j == last and not of_windows, lanes)  # a slab has room behind
                 for i in range(rows):
                     s = vset(x[i * a_row])
                     for j in range(vectors):
@@ -352,12 +352,16 @@ cdef void micro_2(Micro* t, int columns) noexcept nogil:
 cdef void micro_1(Micro* t, int columns) noexcept nogil:
     micro_columns(t, 1, 1, columns, t.a_row, t.a_step)
 
-# The same with a packed, and b a slab: windows side by side, whole vectors of them.
+# The same with a packed, and b a slab: windows side by side.
 cdef forced_void micro_windows(Micro* t, Py_ssize_t panels, int rows, int columns) noexcept nogil:
     if columns == NR:
         micro_of(t, panels, rows, NV, 1, MR, False, True)
-    else:
+    elif columns > VL:
+        micro_of(t, panels, rows, NV, 1, MR, True, True)
+    elif columns == VL:
         micro_of(t, panels, rows, 1, 1, MR, False, True)
+    else:
+        micro_of(t, panels, rows, 1, 1, MR, True, True)
 
 cdef void windows_full(Micro* t, Py_ssize_t panels, int columns) noexcept nogil:
     micro_windows(t, panels, MR, columns)
@@ -365,6 +369,10 @@ cdef void windows_full(Micro* t, Py_ssize_t panels, int columns) noexcept nogil:
 cdef void windows_8(Micro* t, int columns) noexcept nogil:
     if MR > 8:
         micro_windows(t, 1, 8, columns)
+
+cdef void windows_6(Micro* t, int columns) noexcept nogil:
+    if MR > 8:
+        micro_windows(t, 1, 6, columns)
 
 cdef void windows_4(Micro* t, int columns) noexcept nogil:
     micro_windows(t, 1, 4, columns)
@@ -639,23 +647,24 @@ cdef void multiply_strip(const Tile* t, Micro* part, Ahead* ahead) noexcept nogi
 
 
 cdef void window_tile(const Tile* t, const Py_ssize_t* steps) noexcept nogil:
-    """A tile whose a is packed, and whose b is windows side by side where they lie in a slab: step p is t.b + steps[p]. There are as many
-    columns as whole vectors have; each is a sum in the order of a packed b."""
+    """A tile whose a is packed, and whose b is windows side by side where they lie in a slab, which has room for a vector behind them:
+    step p is t.b + steps[p]. Each sum has the order that it has with a packed b."""
     cdef Micro part
-    cdef Py_ssize_t j = 0, left, p
+    cdef Py_ssize_t j = 0, left, p = 0
     cdef int columns, now
     memset(&part, 0, sizeof(Micro))
     part.k, part.steps, part.accumulate = t.k, steps, t.accumulate
     part.a_panel, part.c_row, part.prefetch_c_row = elements(t.a_panel), elements(t.c_row), elements(t.c_row)
-    part.last_lanes = VL
     check_block(<const real*> t.a, ceil_div(t.m, MR) * t.k, MR, MR, 1, t.a_begin, t.a_end, "tile: a")
     check_block(<const real*> t.c, t.m, elements(t.c_row), t.n, 1, t.c_begin, t.c_end, "store")
     while j < t.n:
-        columns = NR if t.n - j >= NR else VL
+        columns = <int> min(t.n - j, <Py_ssize_t> NR)
+        part.last_lanes = columns - (columns - 1) // VL * VL
         part.a, part.b, part.c = <const real*> t.a, <const real*> t.b + j, <real*> t.c + j
         part.prefetch_c = part.c
-        for p in range(t.k):
+        while p < t.k:
             check_block(part.b + steps[p], 1, 1, columns, 1, t.b_begin, t.b_end, "tile: b")
+            p += 1
         windows_full(&part, t.m // MR, columns)
         left = t.m % MR
         part.a += t.m // MR * part.a_panel
@@ -664,6 +673,9 @@ cdef void window_tile(const Tile* t, const Py_ssize_t* steps) noexcept nogil:
             if MR > 8 and left >= 8:
                 now = 8
                 windows_8(&part, columns)
+            elif MR > 8 and left >= 6:
+                now = 6
+                windows_6(&part, columns)
             elif left >= 4:
                 now = 4
                 windows_4(&part, columns)

@@ -5,7 +5,7 @@ Design
 (a) y of a group is w (outputs x steps) @ windows (steps x places): a step along K is a channel, a row and a column within the window, a
     place is an output's row and column in an image. No array of all windows is ever there: a task takes some rows of places, and
     for one block along K after another copies the rows of x that they need (a slab, see windows.pxi), packs their windows as panels
-    of b, and multiplies. With few outputs, and rows of whole vectors, it multiplies the slab's lines where they lie. The weights are packed
+    of b, and multiplies. With few outputs it multiplies the slab's lines where they lie. The weights are packed
     once, by all threads.
 (b) Rows of places go on from one image to the next, so that small images fill panels, too. Where a task's places lie side by side in y, the
     product is written there; otherwise into a tile that is then copied.
@@ -36,7 +36,7 @@ cdef enum:
     TURNED_BYTES = 320 << 10    # of dy, turned
     MANY_STEPS = 256        # along a sum over places
     SHARED_BYTES = 32 << 20     # of the parts of dw
-    FEW_OUTPUTS = 64            # up to which packing windows takes longer than reading them where they lie
+    FEW_OUTPUTS = 64            # beyond them, packing windows is less than a tenth of the time
     FEW_INPUTS = 3              # of 6, both ways take as long (5 x 5 of 10 x 10 places)
     FEW_ROWS = 24               # of a product that has one column of the window at a time
     MOST_OUTPUTS = 512          # along a sum over outputs, in one block
@@ -100,6 +100,13 @@ cdef struct Forward:
     char* own
     int threads
 
+cdef bint packs_windows(const Kernels* kernels, Py_ssize_t outputs, Py_ssize_t columns) noexcept nogil:
+    """By the cycles that a step takes for each place: packing costs about three for each piece of a panel, and reading windows where they lie
+    leaves part of a row's last vector unused."""
+    cdef double there = max(0.5 * outputs * ceil_div(columns, <Py_ssize_t> kernels.lanes), 4.0) / columns
+    cdef double packed = (outputs * kernels.nr / (2.0 * kernels.lanes) + 3 * (2 + kernels.nr / columns)) / kernels.nr
+    return outputs > FEW_OUTPUTS or there > packed
+
 cdef void make_plan(const Kernels* kernels, const Convolution* c, Plan* p) noexcept nogil:
     cdef Py_ssize_t all_rows = c.images * c.rows.outputs, itemsize = kernels.itemsize, images, rows
     p.k = c.inputs * taps(c)
@@ -117,7 +124,7 @@ cdef void make_plan(const Kernels* kernels, const Convolution* c, Plan* p) noexc
         p.outputs = round_up(ceil_div(c.outputs, ceil_div(FEW_TASKS, rows)), 2 * kernels.mr)
         p.output_tiles = ceil_div(c.outputs, p.outputs)
     p.channels = min(c.inputs, (p.kc - 1) // taps(c) + 2)
-    p.packs = c.columns.outputs % kernels.lanes > 0 or p.columns % kernels.lanes > 0 or c.outputs < kernels.mr or c.outputs > FEW_OUTPUTS
+    p.packs = packs_windows(kernels, c.outputs, p.columns)
     p.packed_bytes = padded(round_up(c.outputs, kernels.mr) * p.k_blocks * p.kc * itemsize)
     images = min(c.images, (p.rows + c.rows.outputs - 2) // c.rows.outputs + 1)
     rows = p.rows * c.rows.stride + images * (reach(&c.rows) + 1)
