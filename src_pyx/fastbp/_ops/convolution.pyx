@@ -101,7 +101,7 @@ cdef struct Forward:
     int threads
 
 cdef bint packs_windows(const Kernels* kernels, Py_ssize_t outputs, Py_ssize_t columns) noexcept nogil:
-    """By the cycles that a step takes for each place: packing costs about three for each piece of a panel, and reading windows where they lie
+    """By the cycles of a step for each place: packing costs about three for each piece of a panel, and reading windows where they lie
     leaves part of a row's last vector unused."""
     cdef double there = max(0.5 * outputs * ceil_div(columns, <Py_ssize_t> kernels.lanes), 4.0) / columns
     cdef double packed = (outputs * kernels.nr / (2.0 * kernels.lanes) + 3 * (2 + kernels.nr / columns)) / kernels.nr
