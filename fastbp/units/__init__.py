@@ -8,6 +8,8 @@ C. The classes of the activations are those of the table `fastbp.reference.ACTIV
 D. A unit that the engine can run says so: its `kind` is a name of the compiled tables, `engine_options` what the kernel
    reads, and `outputs_for` how many outputs follow from how many inputs. A subclass that computes something else has
    no kind.
+E. Samples have shapes: `output_shape` follows them. Units that read images derive from `ImageUnit`, and say by
+   `geometry` how their windows lie; all others see the numbers that images are.
 """
 
 from fastbp import _config
