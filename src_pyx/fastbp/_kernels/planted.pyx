@@ -35,11 +35,11 @@ def overrun(str kind, Py_ssize_t itemsize, Py_ssize_t missing):
         kernels.pack_a(b, itemsize, nr * itemsize, min(mr, nr), STEPS, a, a_end - less)
     elif kind == "pack_b":
         kernels.pack_b(a, itemsize, mr * itemsize, min(mr, nr), STEPS, b, b_end - less)
-    elif kind in ("tile: a", "dots: a", "stream: a"):
+    elif kind in ("tile: a", "dots: a", "stream: a", "in place: a"):
         one_tile(kernels, kind, a, a_end - less, b, b_end, c, c_end)
-    elif kind in ("tile: b", "dots: b", "stream: b"):
+    elif kind in ("tile: b", "dots: b", "stream: b", "in place: b"):
         one_tile(kernels, kind, a, a_end, b, b_end - less, c, c_end)
-    elif kind in ("store", "dots: store", "stream: store"):
+    elif kind in ("store", "dots: store", "stream: store", "in place: store"):
         one_tile(kernels, kind, a, a_end, b, b_end, c, c_end - less)
     elif kind == "slab":
         one_slab(kernels, a, b, b_end - less)
@@ -48,7 +48,8 @@ def overrun(str kind, Py_ssize_t itemsize, Py_ssize_t missing):
     elif kind.startswith("sparse: "):
         one_row(kernels, kind[8:], missing, a, b, c)
     else:
-        raise ValueError(f"kind must be pack_a, pack_b, store, one of tile, dots and stream with : a, : b or : store, slab, windows, "
+        raise ValueError(f"kind must be pack_a, pack_b, store, one of tile, dots, stream and in place with : a, : b or "
+                         f": store, slab, windows, "
                          f"or one of sparse: column, column to transpose, entry, row and column of a block, got {kind!r}")
     free(a)
     free(b)
@@ -57,7 +58,8 @@ def overrun(str kind, Py_ssize_t itemsize, Py_ssize_t missing):
 
 cdef int one_tile(const Kernels* kernels, str kind, char* a, char* a_end, char* b, char* b_end, char* c, char* c_end) except -1:
     cdef Tile t
-    cdef Py_ssize_t itemsize = kernels.itemsize, mr = kernels.mr * itemsize, nr = kernels.nr * itemsize
+    cdef Py_ssize_t itemsize = kernels.itemsize, mr = kernels.mr * itemsize, nr = kernels.nr * itemsize, p
+    cdef Py_ssize_t steps[STEPS]
     t.m, t.n, t.k = kernels.mr, kernels.nr, STEPS
     t.a, t.a_row, t.a_step, t.a_panel = a, itemsize, mr, mr * STEPS
     t.a_run = t.a_gap = 0
@@ -78,6 +80,10 @@ cdef int one_tile(const Kernels* kernels, str kind, char* a, char* a_end, char* 
     elif kind.startswith("stream"):
         t.a_row, t.a_step = STEPS * itemsize, itemsize
         kernels.stream(&t)
+    elif kind.startswith("in place"):
+        for p in range(STEPS):
+            steps[p] = p * kernels.nr
+        kernels.window_tile(&t, steps)
     else:
         kernels.tile(&t)
     return 0
