@@ -135,6 +135,46 @@ def test_agree_with_the_reference(case: Case, dtype: Any, last: bool, memory: st
         assert_bound(got, right, (n + 1) * (eps(dtype) * bound + tiny(dtype)))
 
 
+@pytest.mark.kernel
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("channels", "outputs", "size", "window", "options"),
+    [
+        (3, 32, (32, 33), 7, {"padding": 3}),  # dx of few channels, in several blocks of rows
+        (2, 9, (40, 61), 5, {"padding": (2, (0, 1)), "stride": (1, 2)}),
+        (1, 40, (35, 70), 3, {"padding": 1, "dilation": (2, 1)}),
+        (16, 16, (19, 32), 3, {"padding": 1}),  # rows of whole vectors, read where they lie in the slab
+        (5, 14, (21, 27), 3, {"padding": 1}),
+        (6, 3, (70, 40), 5, {}),
+    ],
+)
+def test_larger_images_of_few_channels(
+    channels: int, outputs: int, size: tuple[int, int], window: int, options: dict[str, Any], dtype: Any
+) -> None:
+    """The forms that a convolution takes with few channels and outputs, which the small cases end before."""
+    rng = seeded(11)
+    x = rng.standard_normal((3, channels, *size)).astype(dtype)
+    w = rng.standard_normal((outputs, channels, window, window)).astype(dtype)
+    b = rng.standard_normal(outputs).astype(dtype)
+    y = fastbp.conv2d(x, w, b, **options)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    made = y, *fastbp.conv2d_backward(dy, x, w, **options)
+    wide_x, wide_w, wide_dy = wide(x), wide(w), wide(dy)
+    exact = (
+        reference.conv2d(wide_x, wide_w, wide(b), **options),
+        *reference.conv2d_backward(wide_dy, wide_x, wide_w, **options),
+    )
+    sizes = (
+        reference.conv2d(abs(wide_x), abs(wide_w), abs(wide(b)), **options),
+        *reference.conv2d_backward(abs(wide_dy), abs(wide_x), abs(wide_w), **options),
+    )
+    places = dy.size // outputs
+    for got, right, bound, n in zip(
+        made, exact, sizes, (w[0].size, outputs * window**2, places, places), strict=True
+    ):  # fmt: skip
+        assert_bound(got, right, (n + 1) * (eps(dtype) * bound + tiny(dtype)))
+
+
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_the_reference_follows_the_layout(layout: Any, rng: np.random.Generator) -> None:
     x, w, b = rng.standard_normal((2, 6, 5, 4)), rng.standard_normal((3, 2, 2, 3)), rng.standard_normal(3)

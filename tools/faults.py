@@ -469,6 +469,71 @@ UPDATES = rows(
     ),
 )
 
+IMAGES = [
+    # The window of the last lanes of a row is written beside it.
+    *rows(
+        "images",
+        "_kernels/gemm.pxi",
+        (
+            "windows-in-place-sum",
+            "w = t.b + t.steps[p]    # a is packed: there is one run",
+            "w = t.b + t.steps[p - (1 if FAULT and p == t.k - 1 and p > 0 else 0)]",
+            "convolutions",
+        ),
+    ),
+    *rows(
+        "images",
+        "_kernels/pooling.pxi",
+        (
+            # The last lane of a part of a vector, two elements apart.
+            "pool-last-lane",
+            "load_some(x, 2 * n - 1, 0), load_some",
+            "load_some(x, 2 * n - 1 - (1 if FAULT and n > 1 else 0), 0), load_some",
+            "pooling image_units",
+        ),
+    ),
+    # Behind an activation: the gradient of a maximum is not multiplied by the derivative.
+    Fault(
+        "maximum-derivative",
+        "images",
+        "_engine/images.pxi",
+        "q.pooled = p.buffers.out[i]",
+        "q.pooled = p.buffers.out[i]\n        if FAULT:\n            q.backward = NULL",
+        "image_units",
+        "p.graph.kernels.itemsize",
+    ),
+    # dx of few channels: blocks of rows after the first begin without the padding.
+    Fault(
+        "added-windows-rows",
+        "images",
+        "_ops/convolution.pyx",
+        "w.first_row = row * c.rows.stride - c.rows.before",
+        "w.first_row = row * c.rows.stride - (0 if FAULT and row > 0 else c.rows.before)",
+        "convolutions image_units",
+        "itemsize",
+    ),
+    # dw of few channels: the window's columns and rows are mixed up.
+    Fault(
+        "repeated-lines",
+        "images",
+        "_ops/convolution.pyx",
+        "row = (i * channels + k) * c.columns.window + j if w.plan.repeats",
+        "row = (i * channels + k) * c.columns.window + (0 if FAULT else j) if w.plan.repeats",
+        "convolutions image_units",
+        "itemsize",
+    ),
+    # The activation behind a norm of channels leaves the last images out.
+    Fault(
+        "norm-activation",
+        "images",
+        "_ops/channels.pyx",
+        "if c.forward == NULL:\n        return\n    while",
+        "if c.forward == NULL:\n        return\n    if FAULT:\n        end -= 1\n    while",
+        "image_units",
+        "s.kernels.itemsize",
+    ),
+]
+
 ENGINE = [
     # A branch that both a concatenation and another unit read: its gradient is the last one that comes, not the sum.
     Fault(
@@ -709,4 +774,4 @@ CHANNELS = rows(
     ),
 )
 
-FAULTS = [*ELEMENTWISE, *MATH, *LOSSES, *NORMS, *UNITS, *CHANNELS, *PRODUCTS, *SPARSE, *UPDATES, *ENGINE]
+FAULTS = [*ELEMENTWISE, *MATH, *LOSSES, *NORMS, *UNITS, *CHANNELS, *PRODUCTS, *SPARSE, *UPDATES, *ENGINE, *IMAGES]
