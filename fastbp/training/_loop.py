@@ -45,7 +45,7 @@ from fastbp.training.history import History
 from fastbp.training.metrics import Metric, check_against, checked_metrics, evaluate
 
 if TYPE_CHECKING:  # numpy.random takes as long to import as all of the package
-    Augment = Callable[[FloatArray, np.random.Generator], FloatArray]
+    _Augment = Callable[[FloatArray, np.random.Generator], FloatArray]
 
 __all__ = ["train"]
 
@@ -94,7 +94,7 @@ def train(
     accumulate: int = 1,
     average: Average | None = None,
     on_nonfinite: str = "stop",
-    augment: Augment | None = None,
+    augment: _Augment | None = None,
 ) -> History:
     """Train a network by mini-batches.
 
@@ -296,7 +296,7 @@ class Steps(Record):
     accumulate: int
     average: Average | None
     on_nonfinite: str
-    augment: Augment | None
+    augment: _Augment | None
 
 
 class CheckpointConfig(Record):
