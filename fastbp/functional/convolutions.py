@@ -165,8 +165,7 @@ def conv2d(
     y[i, o, p, q] = b[o] + sum over c, t, u of w[o, c, t, u] x[i, c, p stride + t dilation, q stride + u dilation]
 
     As in all libraries for networks, the window is not turned: it is a cross-correlation. x is read where it lies; no
-    array of
-    all windows is made.
+    array of all windows is made.
 
     Parameters
     ----------
@@ -179,9 +178,8 @@ def conv2d(
     stride : int or tuple of int, default 1
         The distance between windows: one for each of height and width, or one for both.
     padding : int, "same", "valid" or tuple, default 0
-        How many zeros stand around x: a number, one for each axis, or a pair (before, after) for each axis. "valid"
-        is 0; with "same"
-        there are ceil(size / stride) outputs, and an odd zero stands after the axis.
+        How many zeros stand around x: a number, one for each axis, or a pair (before, after) for each axis. "valid" is
+        0; with "same" there are ceil(size / stride) outputs, and an odd zero stands after the axis.
     dilation : int or tuple of int, default 1
         The distance between the elements that a window reads, likewise.
     groups : int, default 1
@@ -208,8 +206,7 @@ def conv2d(
     References
     ----------
     Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, "Gradient-based learning applied to document recognition",
-    Proceedings
-    of the IEEE 86, 1998.
+    Proceedings of the IEEE 86, 1998.
 
     Examples
     --------
@@ -250,9 +247,8 @@ def conv2d_backward(
     stride : int or tuple of int, default 1
         The distance between windows: one for each of height and width, or one for both.
     padding : int, "same", "valid" or tuple, default 0
-        How many zeros stand around x: a number, one for each axis, or a pair (before, after) for each axis. "valid"
-        is 0; with "same"
-        there are ceil(size / stride) outputs, and an odd zero stands after the axis.
+        How many zeros stand around x: a number, one for each axis, or a pair (before, after) for each axis. "valid" is
+        0; with "same" there are ceil(size / stride) outputs, and an odd zero stands after the axis.
     dilation : int or tuple of int, default 1
         The distance between the elements that a window reads, likewise.
     groups : int, default 1
@@ -267,9 +263,8 @@ def conv2d_backward(
     Returns
     -------
     dx, dw, db : ndarray, shapes of x, of w and (out,)
-        Those of ``out``, or fresh arrays in C order: float64 where an argument is, otherwise float32. Every sum has
-        one order,
-        whatever the number of threads.
+        Those of ``out``, or fresh arrays in C order: float64 where an argument is, otherwise float32. Every sum has one
+        order, whatever the number of threads.
 
     Raises
     ------
@@ -278,8 +273,7 @@ def conv2d_backward(
         arrays of the results' dtype.
     ValueError
         The shapes do not fit, a window covers more than padded x, or an array of ``out`` has another shape, is
-        read-only or
-        shares memory.
+        read-only or shares memory.
 
     Examples
     --------
@@ -310,8 +304,7 @@ def conv1d(
     y[i, o, p] = b[o] + sum over c, t of w[o, c, t] x[i, c, p stride + t dilation]
 
     As in all libraries for networks, the window is not turned: it is a cross-correlation. x is read where it lies; no
-    array of
-    all windows is made.
+    array of all windows is made.
 
     Parameters
     ----------
@@ -352,8 +345,7 @@ def conv1d(
     References
     ----------
     Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, "Gradient-based learning applied to document recognition",
-    Proceedings
-    of the IEEE 86, 1998.
+    Proceedings of the IEEE 86, 1998.
 
     Examples
     --------
@@ -406,9 +398,8 @@ def conv1d_backward(
     Returns
     -------
     dx, dw, db : ndarray, shapes of x, of w and (out,)
-        Those of ``out``, or fresh arrays in C order: float64 where an argument is, otherwise float32. Every sum has
-        one order,
-        whatever the number of threads.
+        Those of ``out``, or fresh arrays in C order: float64 where an argument is, otherwise float32. Every sum has one
+        order, whatever the number of threads.
 
     Raises
     ------
@@ -417,8 +408,7 @@ def conv1d_backward(
         arrays of the results' dtype.
     ValueError
         The shapes do not fit, a window covers more than padded x, or an array of ``out`` has another shape, is
-        read-only or
-        shares memory.
+        read-only or shares memory.
 
     Examples
     --------

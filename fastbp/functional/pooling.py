@@ -160,9 +160,8 @@ def max_pool2d(
     stride : int or tuple of int, optional
         The distance between windows. Default: the size, windows side by side.
     padding : int, "same", "valid" or tuple, default 0
-        How much is around x: a number, one for each axis, or a pair (before, after) for each axis, always less than
-        the size. It is never a maximum. "valid" is 0; with
-        "same" there are ceil(size of x / stride) outputs.
+        How much is around x: a number, one for each axis, or a pair (before, after) for each axis, always less than the
+        size. It is never a maximum. "valid" is 0; with "same" there are ceil(size of x / stride) outputs.
     layout : {"NCHW", "NHWC"}, default "NCHW"
         The order of the axes.
     out : ndarray of the result's dtype and shape, optional
@@ -180,8 +179,7 @@ def max_pool2d(
         dtype.
     ValueError
         The shapes do not fit, the window covers more than padded x or nothing but padding, or ``out`` has another
-        shape, is
-        read-only or shares memory.
+        shape, is read-only or shares memory.
 
     References
     ----------
@@ -223,9 +221,8 @@ def max_pool2d_backward(
     stride : int or tuple of int, optional
         The distance between windows. Default: the size, windows side by side.
     padding : int, "same", "valid" or tuple, default 0
-        How much is around x: a number, one for each axis, or a pair (before, after) for each axis, always less than
-        the size. It is never a maximum. "valid" is 0; with
-        "same" there are ceil(size of x / stride) outputs.
+        How much is around x: a number, one for each axis, or a pair (before, after) for each axis, always less than the
+        size. It is never a maximum. "valid" is 0; with "same" there are ceil(size of x / stride) outputs.
     layout : {"NCHW", "NHWC"}, default "NCHW"
         The order of the axes.
     out : ndarray of the result's dtype and x's shape, optional
@@ -243,8 +240,7 @@ def max_pool2d_backward(
         dtype.
     ValueError
         The shapes do not fit, the window covers more than padded x or nothing but padding, or ``out`` has another
-        shape, is
-        read-only or shares memory.
+        shape, is read-only or shares memory.
 
     Examples
     --------
@@ -279,9 +275,8 @@ def avg_pool2d(
     stride : int or tuple of int, optional
         The distance between windows. Default: the size, windows side by side.
     padding : int, "same", "valid" or tuple, default 0
-        How much is around x: a number, one for each axis, or a pair (before, after) for each axis, always less than
-        the size. "valid" is 0; with
-        "same" there are ceil(size of x / stride) outputs.
+        How much is around x: a number, one for each axis, or a pair (before, after) for each axis, always less than the
+        size. "valid" is 0; with "same" there are ceil(size of x / stride) outputs.
     count_include_pad : bool, default True
         Whether padding counts as zeros in a mean; otherwise a mean is of the elements of x alone.
     layout : {"NCHW", "NHWC"}, default "NCHW"
@@ -301,8 +296,7 @@ def avg_pool2d(
         dtype.
     ValueError
         The shapes do not fit, the window covers more than padded x or nothing but padding, or ``out`` has another
-        shape, is
-        read-only or shares memory.
+        shape, is read-only or shares memory.
 
     References
     ----------
@@ -344,9 +338,8 @@ def avg_pool2d_backward(
     stride : int or tuple of int, optional
         The distance between windows. Default: the size, windows side by side.
     padding : int, "same", "valid" or tuple, default 0
-        How much is around x: a number, one for each axis, or a pair (before, after) for each axis, always less than
-        the size. "valid" is 0; with
-        "same" there are ceil(size of x / stride) outputs.
+        How much is around x: a number, one for each axis, or a pair (before, after) for each axis, always less than the
+        size. "valid" is 0; with "same" there are ceil(size of x / stride) outputs.
     count_include_pad : bool, default True
         Whether padding counts as zeros in a mean; otherwise a mean is of the elements of x alone.
     layout : {"NCHW", "NHWC"}, default "NCHW"
@@ -366,8 +359,7 @@ def avg_pool2d_backward(
         dtype.
     ValueError
         The shapes do not fit, the window covers more than padded x or nothing but padding, or ``out`` has another
-        shape, is
-        read-only or shares memory.
+        shape, is read-only or shares memory.
 
     Examples
     --------
@@ -401,9 +393,8 @@ def max_pool1d(
     stride : int or tuple of int, optional
         The distance between windows. Default: the size, windows side by side.
     padding : int, "same", "valid" or tuple, default 0
-        How much is around x: a number, or a pair (before, after) for each axis, always less than the size. It is
-        never a maximum. "valid" is 0; with
-        "same" there are ceil(size of x / stride) outputs.
+        How much is around x: a number, or a pair (before, after) for each axis, always less than the size. It is never
+        a maximum. "valid" is 0; with "same" there are ceil(size of x / stride) outputs.
     layout : {"NCW", "NWC"}, default "NCW"
         The order of the axes.
     out : ndarray of the result's dtype and shape, optional
@@ -421,8 +412,7 @@ def max_pool1d(
         dtype.
     ValueError
         The shapes do not fit, the window covers more than padded x or nothing but padding, or ``out`` has another
-        shape, is
-        read-only or shares memory.
+        shape, is read-only or shares memory.
 
     References
     ----------
@@ -463,9 +453,8 @@ def max_pool1d_backward(
     stride : int or tuple of int, optional
         The distance between windows. Default: the size, windows side by side.
     padding : int, "same", "valid" or tuple, default 0
-        How much is around x: a number, or a pair (before, after) for each axis, always less than the size. It is
-        never a maximum. "valid" is 0; with
-        "same" there are ceil(size of x / stride) outputs.
+        How much is around x: a number, or a pair (before, after) for each axis, always less than the size. It is never
+        a maximum. "valid" is 0; with "same" there are ceil(size of x / stride) outputs.
     layout : {"NCW", "NWC"}, default "NCW"
         The order of the axes.
     out : ndarray of the result's dtype and x's shape, optional
@@ -483,8 +472,7 @@ def max_pool1d_backward(
         dtype.
     ValueError
         The shapes do not fit, the window covers more than padded x or nothing but padding, or ``out`` has another
-        shape, is
-        read-only or shares memory.
+        shape, is read-only or shares memory.
 
     Examples
     --------
@@ -519,8 +507,7 @@ def avg_pool1d(
         The distance between windows. Default: the size, windows side by side.
     padding : int, "same", "valid" or tuple, default 0
         How much is around x: a number, or a pair (before, after) for each axis, always less than the size. "valid" is
-        0; with
-        "same" there are ceil(size of x / stride) outputs.
+        0; with "same" there are ceil(size of x / stride) outputs.
     count_include_pad : bool, default True
         Whether padding counts as zeros in a mean; otherwise a mean is of the elements of x alone.
     layout : {"NCW", "NWC"}, default "NCW"
@@ -540,8 +527,7 @@ def avg_pool1d(
         dtype.
     ValueError
         The shapes do not fit, the window covers more than padded x or nothing but padding, or ``out`` has another
-        shape, is
-        read-only or shares memory.
+        shape, is read-only or shares memory.
 
     References
     ----------
@@ -583,8 +569,7 @@ def avg_pool1d_backward(
         The distance between windows. Default: the size, windows side by side.
     padding : int, "same", "valid" or tuple, default 0
         How much is around x: a number, or a pair (before, after) for each axis, always less than the size. "valid" is
-        0; with
-        "same" there are ceil(size of x / stride) outputs.
+        0; with "same" there are ceil(size of x / stride) outputs.
     count_include_pad : bool, default True
         Whether padding counts as zeros in a mean; otherwise a mean is of the elements of x alone.
     layout : {"NCW", "NWC"}, default "NCW"
@@ -604,8 +589,7 @@ def avg_pool1d_backward(
         dtype.
     ValueError
         The shapes do not fit, the window covers more than padded x or nothing but padding, or ``out`` has another
-        shape, is
-        read-only or shares memory.
+        shape, is read-only or shares memory.
 
     Examples
     --------
