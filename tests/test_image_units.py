@@ -38,6 +38,7 @@ from fastbp import (
     Tanh,
     Unit,
 )
+from fastbp._core import core
 from fastbp.units.images import ImageUnit
 
 Array = np.ndarray[Any, Any]
@@ -336,6 +337,23 @@ def test_outputs_that_are_images(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(net.hvp(x, t, v), net.hvp(x, rows, v))
     np.testing.assert_array_equal(net.sample_gradients(x, t).flat, net.sample_gradients(x, rows).flat)
     np.testing.assert_array_equal(net.sample_gradient_norms(x, t), net.sample_gradient_norms(x, rows))
+
+
+def test_many_images_are_predicted_piece_by_piece(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory does not grow with them: the engine never sees more than some at a time."""
+    x, t = batch((3, 8, 8), rng, 70)
+    weight = rng.random(70)
+    whole = Network(*small_resnet(), loss="softmax_nll", input_shape=(3, 8, 8), dtype="float64", seed=2, l2=0.1)
+    expected = whole.outputs(x), whole.predict(x), whole.loss_value(x, t, sample_weight=weight)
+    monkeypatch.setattr(core, "IMAGE_BYTES", 1)
+    net = Network(*small_resnet(), loss="softmax_nll", input_shape=(3, 8, 8), dtype="float64", seed=2, l2=0.1)
+    found = net.outputs(x), net.predict(x), net.loss_value(x, t, sample_weight=weight)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-12)
+    np.testing.assert_array_equal(found[1], expected[1])
+    assert found[2] == pytest.approx(expected[2], rel=1e-12)
+    assert net._whole is not None and net._whole.engine.capacity == core.LEAST_IMAGES
+    np.testing.assert_array_equal(net.predict(x.reshape(70, -1)), expected[1])
+    assert net.loss_value(x, t, reduction="sum") == pytest.approx(whole.loss_value(x, t, reduction="sum"), rel=1e-12)
 
 
 def test_the_summary_follows_shapes() -> None:

@@ -8,6 +8,7 @@ training) needs this class alone; `Network` adds what users call on it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["NetworkCore"]
 
 REDUCTIONS = ("mean", "sum")  # of a network's loss: one number
+IMAGE_BYTES = 256 << 20  # of all units' outputs, of the images that are predicted at a time
+LEAST_IMAGES = 16  # at a time, however large: weights are read once for all of them
 
 
 class MadeUpdate(NamedTuple):
@@ -636,8 +639,9 @@ class NetworkCore(Freezing):
 
     def _predicted(self, x: FloatArray) -> NDArray[Any]:
         """Return what `predict` does, with the classes' numbers, as targets have them."""
-        if self._whole is not None and (plain := self._whole.engine.plain_labels(x)) is not None:
-            return plain
+        if self._whole is not None and not self._takes_pieces(x):
+            if (plain := self._whole.engine.plain_labels(x)) is not None:
+                return plain
         made = self.loss.predict(self._output(x))
         return made[:, 0] if made.ndim == 2 and made.shape[1] == 1 else made
 
@@ -661,8 +665,33 @@ class NetworkCore(Freezing):
         """
         return self.loss.predict_proba(self._output(x))
 
+    def _takes_pieces(self, x: object) -> bool:
+        """Whether x has so many images that their outputs at all units together would take too much memory."""
+        return (
+            self._rows_at_once is not None and isinstance(x, np.ndarray) and x.ndim > 0 and len(x) > self._rows_at_once
+        )
+
+    @functools.cached_property
+    def _rows_at_once(self) -> int | None:
+        """How many images are predicted at a time; None: samples are rows, which the engine takes block by block."""
+        if self.input_shape is None or len(self.input_shape) == 1:
+            return None
+        if self._whole is None:
+            widths = [item.n_out or 0 for item in self._items]
+        else:
+            widths = [spec.n_out for spec in self._whole.plan.specs]
+        return max(LEAST_IMAGES, IMAGE_BYTES // (sum(widths) * self.dtype.itemsize))
+
     def _output(self, x: FloatArray) -> FloatArray:
         x = self._inputs.checked_x(x)
+        if self._takes_pieces(x):
+            at_once = self._rows_at_once
+            assert at_once is not None
+            return np.concatenate([self._output_of(x[i : i + at_once]) for i in range(0, len(x), at_once)])
+        return self._output_of(x)
+
+    def _output_of(self, x: FloatArray) -> FloatArray:
+        """Return the outputs of rows that were checked."""
         if self._whole is not None:
             return self._whole.engine.outputs(x, self._whole.table)
         with self._turns, self._own_lock, self._evaluating():
@@ -710,8 +739,9 @@ class NetworkCore(Freezing):
             As for `value_and_grad`.
         """
         mean = reduction == "mean" or check.choice("reduction", reduction, REDUCTIONS) == "mean"
-        if self._whole is None:
+        if self._whole is None or self._takes_pieces(x):
             y = self._output(x)
+            t = self._inputs.target_rows(t)
             rows = self.loss.value_and_grad(y, t, sample_weight=sample_weight, reduction=cast("Reduction", reduction))
             return self._with_penalty(float(rows[0]))
         engine = self._whole.engine
