@@ -11,34 +11,22 @@
 # (d) An element of a window lies at the sum of two distances: one of its output (the window's place), one of its step along K
 #     (channel, row and column within the window).
 
-cdef forced_void copy_line(const real* x, Py_ssize_t n, real* out) noexcept nogil:
-    """As memcpy, which takes longer to begin than most rows of an image take."""
-    cdef Py_ssize_t j
-    if n < VL:
-        for j in range(n):
-            out[j] = x[j]
-        return
-    for j from 0 <= j < n - VL + 1 by VL:
-        vstore(out + j, vload(x + j))
-    vstore(out + n - VL, vload(x + n - VL))
+cdef inline void inside_line(Py_ssize_t first, Py_ssize_t stride, Py_ssize_t size, Py_ssize_t n, Py_ssize_t* begin,
+                             Py_ssize_t* end) noexcept nogil:
+    """Which of first + j * stride, j < n, lie in 0 .. size - 1."""
+    begin[0] = min(n, ceil_div(-first, stride)) if first < 0 else 0
+    end[0] = max(begin[0], min(n, ceil_div(size - first, stride)) if size > first else 0)
 
 cdef void slab_line(const real* x, Py_ssize_t column, Py_ssize_t width, Py_ssize_t first, Py_ssize_t stride, Py_ssize_t n,
                     real* out) noexcept nogil:
     """out[j] = column first + j * stride of a row of the image, or 0 outside of it."""
-    cdef Py_ssize_t begin = 0, end = 0, j
-    if first < 0:
-        begin = min(n, ceil_div(-first, stride))
-    if width > first:
-        end = min(n, ceil_div(width - first, stride))
-    end = max(begin, end)
+    cdef Py_ssize_t begin, end, j
+    inside_line(first, stride, width, n, &begin, &end)
     for j in range(begin):
         out[j] = 0
     x += (first + begin * stride) * column
-    if stride * column == 1:
-        copy_line(x, end - begin, out + begin)
-    else:
-        for j in range(begin, end):
-            out[j] = x[(j - begin) * stride * column]
+    for j in range(begin, end):
+        out[j] = x[(j - begin) * stride * column]
     for j in range(end, n):
         out[j] = 0
 
@@ -167,12 +155,6 @@ cdef inline void add_line(const real* x, Py_ssize_t n, real* y, Py_ssize_t step)
     while j < n:
         y[j * step] += x[j]
         j += 1
-
-cdef inline void inside_line(Py_ssize_t first, Py_ssize_t stride, Py_ssize_t size, Py_ssize_t n, Py_ssize_t* begin,
-                             Py_ssize_t* end) noexcept nogil:
-    """Which of first + j * stride, j < n, lie in 0 .. size - 1."""
-    begin[0] = min(n, ceil_div(-first, stride)) if first < 0 else 0
-    end[0] = max(begin[0], min(n, ceil_div(size - first, stride)) if size > first else 0)
 
 cdef void add_windows(const Windows* w) noexcept nogil:
     """Window after window, in the order of their columns."""

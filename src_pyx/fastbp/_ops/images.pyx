@@ -57,22 +57,30 @@ cdef int set_bias(Convolution* c, object bias) except -1:
 ctypedef bint (*sweep_t)(Session* session, const Kernels* kernels, const Convolution* c, char* scratch) noexcept nogil
 ctypedef Py_ssize_t (*scratch_t)(const Kernels* kernels, const Convolution* c, int threads) noexcept nogil
 
+cdef void begin(Session* session, double cost) noexcept:
+    session_begin(session, threads_wanted() if cost > RELEASE_US else 1)
+
+cdef char* take_scratch(Session* session, Py_ssize_t n_bytes) except NULL:
+    cdef char* scratch = <char*> PyMem_RawMalloc(n_bytes)
+    if scratch == NULL:
+        session_end(session)
+        raise MemoryError(f"no memory for {n_bytes} bytes of scratch")
+    return scratch
+
+cdef int finish(Session* session, char* scratch) except -1:
+    session_end(session)
+    PyMem_RawFree(scratch)
+    return raise_pending(session)
+
 cdef int run(const Convolution* c, Py_ssize_t itemsize, sweep_t sweep, scratch_t scratch_bytes) except -1:
     cdef const Kernels* kernels = kernels_for(itemsize)
     cdef Session session
-    cdef Py_ssize_t n_bytes
     cdef char* scratch
-    session_begin(&session, threads_wanted() if convolution_cost(kernels, c) > RELEASE_US else 1)
-    n_bytes = scratch_bytes(kernels, c, session.n_threads)
-    scratch = <char*> PyMem_RawMalloc(n_bytes)
-    if scratch == NULL:
-        session_end(&session)
-        raise MemoryError(f"no memory for {n_bytes} bytes of packed weights and windows")
+    begin(&session, convolution_cost(kernels, c))
+    scratch = take_scratch(&session, scratch_bytes(kernels, c, session.n_threads))
     with nogil:
         sweep(&session, kernels, c, scratch)
-    session_end(&session)
-    PyMem_RawFree(scratch)
-    return raise_pending(&session)
+    return finish(&session, scratch)
 
 
 def convolution(cnp.ndarray x, cnp.ndarray w, bias, cnp.ndarray y, Py_ssize_t groups, tuple rows, tuple columns):
@@ -127,20 +135,12 @@ cdef int set_dx(Pooling* p, cnp.ndarray dx) except -1:
 cdef int run_pool(const Pooling* p, Py_ssize_t itemsize) except -1:
     cdef const Kernels* kernels = kernels_for(itemsize)
     cdef Session session
-    cdef double cost = 0.0005 * p.images * p.channels * p.rows.size * p.columns.size
-    cdef Py_ssize_t n_bytes
     cdef char* scratch
-    session_begin(&session, threads_wanted() if cost > RELEASE_US else 1)
-    n_bytes = pooling_scratch(p, session.n_threads)
-    scratch = <char*> PyMem_RawMalloc(n_bytes)
-    if scratch == NULL:
-        session_end(&session)
-        raise MemoryError(f"no memory for {n_bytes} bytes of windows")
+    begin(&session, 0.0005 * p.images * p.channels * p.rows.size * p.columns.size)
+    scratch = take_scratch(&session, pooling_scratch(p, session.n_threads))
     with nogil:
         pool(&session, kernels, p, scratch)
-    session_end(&session)
-    PyMem_RawFree(scratch)
-    return raise_pending(&session)
+    return finish(&session, scratch)
 
 
 def max_pool(cnp.ndarray x, cnp.ndarray y, tuple rows, tuple columns):
@@ -213,20 +213,13 @@ cdef bint drop(Session* session, const Kernels* kernels, const Channels* c, char
 cdef int run_channels(const Channels* c, Py_ssize_t itemsize, channels_t sweep, channels_scratch_t scratch_bytes) except -1:
     cdef const Kernels* kernels = kernels_for(itemsize)
     cdef Session session
-    cdef Py_ssize_t n_bytes = 0
     cdef char* scratch = NULL
-    session_begin(&session, threads_wanted() if channels_cost(c) > RELEASE_US else 1)
+    begin(&session, channels_cost(c))
     if scratch_bytes != NULL:
-        n_bytes = scratch_bytes(kernels, c, session.n_threads)
-        scratch = <char*> PyMem_RawMalloc(n_bytes)
-        if scratch == NULL:
-            session_end(&session)
-            raise MemoryError(f"no memory for {n_bytes} bytes of sums")
+        scratch = take_scratch(&session, scratch_bytes(kernels, c, session.n_threads))
     with nogil:
         sweep(&session, kernels, c, scratch)
-    session_end(&session)
-    PyMem_RawFree(scratch)
-    return raise_pending(&session)
+    return finish(&session, scratch)
 
 
 def channel_norm(cnp.ndarray x, cnp.ndarray y, scale, shift, mean, variance, tuple options, bint training):
