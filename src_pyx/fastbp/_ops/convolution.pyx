@@ -193,10 +193,10 @@ cdef struct Places:
     char* slab
     char* panels
     char* tile
-    char* c                             # the task's part of y, or the tile
+    char* c                             # the tile, or where the task begins in y
     Py_ssize_t c_row
     Py_ssize_t* steps
-    Py_ssize_t* at
+    Py_ssize_t* at                      # of each place, or of each row where windows are read in the slab
 
 cdef void convolve_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef const Forward* f = <const Forward*> context
@@ -224,12 +224,17 @@ cdef void convolve_task(void* context, Py_ssize_t task, int worker) noexcept nog
         convolve_block(f, &p, block, &t)
     finish_tile(f, &p)
 
-cdef inline bint is_direct(const Convolution* c, const Places* p, Py_ssize_t itemsize) noexcept nogil:
-    """Do the places lie side by side in y?"""
-    if c.y_column != itemsize:
+cdef inline Py_ssize_t rows_side_by_side(const Convolution* c, const Places* p, Py_ssize_t row, Py_ssize_t itemsize) noexcept nogil:
+    """How many of the task's rows of places, from this one on, lie side by side in y."""
+    if p.columns < c.columns.outputs or c.y_row != p.columns * itemsize:
+        return 1
+    return min(p.rows - row, c.rows.outputs - (p.row + row) % c.rows.outputs)
+
+cdef inline bint is_direct(const Forward* f, const Places* p) noexcept nogil:
+    """Can the product be written into y? A product of several rows of places writes them side by side."""
+    if f.c.y_column != f.kernels.itemsize:
         return False
-    return p.rows == 1 or (p.columns == c.columns.outputs and c.y_row == p.columns * itemsize
-                           and p.row // c.rows.outputs == (p.row + p.rows - 1) // c.rows.outputs)
+    return not f.plan.packs or rows_side_by_side(f.c, p, 0, f.kernels.itemsize) == p.rows
 
 cdef inline char* place_of(const Convolution* c, const Places* p, Py_ssize_t row) noexcept nogil:
     """Where the first place of a row of all images' lies in y, in the first channel of the task."""
@@ -242,7 +247,7 @@ cdef void begin_tile(const Forward* f, Places* p, Tile* t) noexcept nogil:
     t.n = p.rows * p.columns
     p.c, p.c_row = p.tile, t.n * itemsize
     t.c_begin, t.c_end = p.tile, p.tile + f.plan.tile_bytes
-    if is_direct(f.c, p, itemsize):
+    if is_direct(f, p):
         p.c, p.c_row = place_of(f.c, p, p.row), f.c.y_channel
         t.c_begin, t.c_end = NULL, <const void*> -1     # see the checks of its arguments
     t.c_row, t.c_column = p.c_row, itemsize
@@ -273,16 +278,17 @@ cdef void convolve_block(const Forward* f, const Places* p, Py_ssize_t block, Ti
         if f.plan.packs:
             kernels.tile(t)
         else:
-            multiply_rows(f, p, t)
+            multiply_rows(f, p, t, first)
 
-cdef void multiply_rows(const Forward* f, const Places* p, const Tile* t) noexcept nogil:
+cdef void multiply_rows(const Forward* f, const Places* p, const Tile* t, Py_ssize_t output) noexcept nogil:
     """Row after row of places, whose windows lie side by side."""
     cdef Tile row = t[0]
     cdef Py_ssize_t i
+    cdef char* c
     row.n, row.b_begin, row.b_end = p.columns, p.slab, p.slab + f.plan.slab_bytes
     for i in range(p.rows):
-        row.b = p.slab + p.at[i * p.columns] * f.kernels.itemsize
-        row.c = <char*> t.c + i * p.columns * f.kernels.itemsize
+        c = p.tile + i * p.columns * f.kernels.itemsize if p.c == p.tile else place_of(f.c, p, p.row + i)
+        row.b, row.c = p.slab + p.at[i] * f.kernels.itemsize, c + output * p.c_row
         f.kernels.window_tile(&row, p.steps)
 
 cdef void ask_ahead(const Forward* f, const Places* p) noexcept nogil:
@@ -300,7 +306,7 @@ cdef void take_windows(const Forward* f, const Places* p, Py_ssize_t channel, Py
                        Py_ssize_t steps) noexcept nogil:
     """The slabs of the task's rows, image after image, and the distances of steps and places in them."""
     cdef const Convolution* c = f.c
-    cdef Py_ssize_t row = p.row, end = p.row + p.rows, rows, i, j, at = 0
+    cdef Py_ssize_t row = p.row, end = p.row + p.rows, each = p.columns if f.plan.packs else 1, rows, i, j, at = 0
     cdef Py_ssize_t* place = p.at
     cdef Slab s
     while row < end:
@@ -309,9 +315,9 @@ cdef void take_windows(const Forward* f, const Places* p, Py_ssize_t channel, Py
         s.out, s.end = p.slab + at * f.kernels.itemsize, p.slab + f.plan.slab_bytes
         f.kernels.fill_slab(&s)
         for i in range(rows):
-            for j in range(p.columns):
+            for j in range(each):
                 place[j] = at + i * c.rows.stride * slab_row(&s) + j
-            place += p.columns
+            place += each
         at += s.rows * slab_row(&s)
         row += rows
     set_steps(c, &s, step - channel * taps(c), steps, p.steps)
@@ -335,26 +341,40 @@ cdef void set_steps(const Convolution* c, const Slab* s, Py_ssize_t first, Py_ss
 cdef void finish_tile(const Forward* f, const Places* p) noexcept nogil:
     """The bias and the activation, and the way into y."""
     cdef const Convolution* c = f.c
-    cdef Py_ssize_t itemsize = f.kernels.itemsize, row, o
-    cdef const char* bias = NULL
+    cdef Py_ssize_t itemsize = f.kernels.itemsize, row = 0, rows, o
     cdef char* y
+    if p.c == p.tile:
+        finish_rows(f, p, p.tile, p.rows)
+    while row < p.rows:
+        rows = 1 if p.c == p.tile else rows_side_by_side(c, p, row, itemsize)
+        y = place_of(c, p, p.row + row)
+        if p.c != p.tile:
+            finish_rows(f, p, y, rows)
+        for o in range(p.outputs):
+            put_rows(f, p.tile + o * p.c_row + row * p.columns * itemsize if p.c == p.tile else y, y, rows * p.columns)
+            y += c.y_channel
+        row += rows
+
+cdef inline void finish_rows(const Forward* f, const Places* p, char* y, Py_ssize_t rows) noexcept nogil:
+    """The bias and the activation, of rows of places side by side."""
+    cdef const Convolution* c = f.c
+    cdef const char* bias = NULL
     if c.bias != NULL:
         bias = c.bias + (p.group * c.outputs + p.output) * c.bias_step
     if bias != NULL or c.forward != NULL:
-        f.kernels.finish_channels(p.c, p.c_row, p.outputs, p.rows * p.columns, bias, c.bias_step, c.forward, c.options)
-    for row in range(p.rows if p.c == p.tile else 1):
-        y = place_of(c, p, p.row + row)
-        for o in range(p.outputs):
-            if c.backward != NULL:
-                # Columns lie side by side then: see its caller.
-                c.backward(p.c + o * p.c_row + row * p.columns * itemsize, c.saved + (y - c.y) + o * c.y_channel, y + o * c.y_channel,
-                           p.columns if p.c == p.tile else p.rows * p.columns, c.options)
-            elif p.c != p.tile:
-                return
-            elif c.y_column == itemsize:
-                memcpy(y + o * c.y_channel, p.tile + o * p.c_row + row * p.columns * itemsize, p.columns * itemsize)
-            else:
-                f.kernels.scatter(p.tile + o * p.c_row + row * p.columns * itemsize, y + o * c.y_channel, c.y_column, p.columns)
+        f.kernels.finish_channels(y, p.c_row, p.outputs, rows * p.columns, bias, c.bias_step, c.forward, c.options)
+
+cdef inline void put_rows(const Forward* f, const char* x, char* y, Py_ssize_t n) noexcept nogil:
+    """n places of an output, which may lie in y already."""
+    cdef const Convolution* c = f.c
+    if c.backward != NULL:      # columns lie side by side then: see its caller
+        c.backward(x, c.saved + (y - c.y), y, n, c.options)
+    elif x == y:
+        return
+    elif c.y_column == f.kernels.itemsize:
+        memcpy(y, x, n * f.kernels.itemsize)
+    else:
+        f.kernels.scatter(x, y, c.y_column, n)
 
 cdef bint convolve(Session* session, const Kernels* kernels, const Convolution* c, char* scratch) noexcept nogil:
     """True when a signal interrupted it."""
