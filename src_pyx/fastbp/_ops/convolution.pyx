@@ -15,13 +15,14 @@ Design
     image, window after window. An image, or a group of its channels, is a task's.
 (d) dw (window's columns x window's rows and channels x outputs) is a sum over places: a is read out of the slab, b is dy turned. Tasks own
     some channels; where those are few, also parts of the images, whose sums are added in their order. A slab of few channels has each
-    line once for every column of the window, so that the whole window is one product.
+    line once for every column of the window, so that the whole window is one product. Of few outputs and elements of a window, sums
+    have places as lanes (see windows.pxi).
 (e) What a task is follows from the shape and the instruction set, never from the threads. Elements of y sum their steps in
     one order: blocks of at most kc_max.
 """
 from libc.string cimport memcpy, memset
 
-from fastbp._kernels.table cimport Kernels, Slab, Tile, Windows
+from fastbp._kernels.table cimport Kernels, PlaceSums, Slab, Tile, Windows
 from fastbp._ops.product cimport blocks_along
 from fastbp._runtime.sizes cimport ALIGNMENT, allocate, ceil_div, padded, round_up
 from fastbp._runtime.team cimport Session, run_tasks
@@ -42,6 +43,9 @@ cdef enum:
     MOST_OUTPUTS = 512          # along a sum over outputs, in one block
     SPREAD_BYTES = 96 << 10     # of a block's windows, which stay in the second cache
     TOGETHER = 16               # outputs whose rows of dw are written side by side
+    DOTS_BYTES = 192 << 10      # of sums by places, in the second cache
+    FEW_ELEMENTS = 64           # of a window: of more, outputs as lanes are as fast
+    DOTS_PLACES = 512           # of six outputs, in the first
 
 
 # --- what both have in common
@@ -583,6 +587,7 @@ cdef struct WeightsPlan:
     Py_ssize_t parts                    # of the images' blocks
     Py_ssize_t rows, row_blocks         # rows of places in a block, blocks of an image
     bint repeats                        # has the slab a line for each column of the window, so that all of it is one product?
+    bint dots                           # are places the lanes?
     Py_ssize_t sums_bytes               # of a task
     Py_ssize_t turned_bytes, slab_bytes, own_bytes
 
@@ -596,6 +601,16 @@ cdef struct Weights:
 cdef inline Py_ssize_t padded_outputs(const Kernels* kernels, const Convolution* c) noexcept nogil:
     return round_up(c.outputs, kernels.nr)
 
+cdef inline Py_ssize_t bytes_of_dots(const Kernels* kernels, const Convolution* c) noexcept nogil:
+    return c.outputs * (c.inputs * taps(c) + 1) * kernels.lanes * kernels.itemsize
+
+cdef inline bint is_for_dots(const Kernels* kernels, const Convolution* c) noexcept nogil:
+    """Can dy be read where it lies, along rows that fill vectors, and do the sums stay in a cache?"""
+    cdef Py_ssize_t columns = c.columns.outputs
+    if c.y_column != kernels.itemsize or columns == 0 or c.rows.outputs == 0 or not 0 < c.inputs * taps(c) <= FEW_ELEMENTS:
+        return False
+    return bytes_of_dots(kernels, c) <= DOTS_BYTES and 4 * columns >= 3 * round_up(columns, <Py_ssize_t> kernels.lanes)
+
 cdef void make_weights_plan(const Kernels* kernels, const Convolution* c, WeightsPlan* p) noexcept nogil:
     cdef Py_ssize_t itemsize = kernels.itemsize, row_bytes = padded_outputs(kernels, c) * itemsize, steps, tasks, window = taps(c)
     p.channels = max(SUMS_BYTES // max(window * row_bytes, <Py_ssize_t> 1) // 4 * 4, <Py_ssize_t> 4)
@@ -603,13 +618,17 @@ cdef void make_weights_plan(const Kernels* kernels, const Convolution* c, Weight
     p.channel_tiles = max(ceil_div(c.inputs, p.channels), <Py_ssize_t> 1)    # one even without inputs: it has the sums of dy
     steps = min(max(TURNED_BYTES // max(row_bytes, <Py_ssize_t> 1), <Py_ssize_t> 64), <Py_ssize_t> MANY_STEPS)
     p.rows = min(max(steps // max(c.columns.outputs, <Py_ssize_t> 1), <Py_ssize_t> 1), max(c.rows.outputs, <Py_ssize_t> 1))
-    p.row_blocks = ceil_div(c.rows.outputs, p.rows)
     p.sums_bytes = padded((window * p.channels + 1) * row_bytes)
-    p.repeats = c.rows.dilation == 1 and c.columns.window > 1 and c.rows.window * p.channels <= FEW_ROWS
+    p.dots = is_for_dots(kernels, c)
+    if p.dots:
+        p.rows = min(max(DOTS_PLACES // c.columns.outputs, <Py_ssize_t> 1), c.rows.outputs)
+        p.sums_bytes = padded(bytes_of_dots(kernels, c))
+    p.row_blocks = ceil_div(c.rows.outputs, p.rows)
+    p.repeats = not p.dots and c.rows.dilation == 1 and c.columns.window > 1 and c.rows.window * p.channels <= FEW_ROWS
     tasks = max(c.groups * p.channel_tiles, <Py_ssize_t> 1)
     p.parts = min(ceil_div(<Py_ssize_t> FEW_TASKS, tasks), c.images * p.row_blocks)
     p.parts = max(min(p.parts, SHARED_BYTES // max(p.sums_bytes * tasks, <Py_ssize_t> 1)), <Py_ssize_t> 1)
-    p.turned_bytes = padded(p.rows * c.columns.outputs * row_bytes)
+    p.turned_bytes = padded(c.inputs * window * sizeof(Py_ssize_t) if p.dots else p.rows * c.columns.outputs * row_bytes)
     steps = c.columns.stride * columns_of_phase(&c.columns, c.columns.outputs)
     if p.repeats:
         steps = c.columns.window * c.columns.outputs
@@ -632,8 +651,28 @@ cdef void weights_task(void* context, Py_ssize_t task, int worker) noexcept nogi
     task //= plan.channel_tiles
     memset(sums, 0, plan.sums_bytes)
     for block in range(task // c.groups * blocks // plan.parts, (task // c.groups + 1) * blocks // plan.parts):
-        add_block(w, block // plan.row_blocks, task % c.groups, channel, block % plan.row_blocks * plan.rows, sums,
-                  w.own + worker * plan.own_bytes)
+        if plan.dots:
+            add_dots(w, block // plan.row_blocks, task % c.groups, block % plan.row_blocks * plan.rows, sums,
+                     w.own + worker * plan.own_bytes)
+        else:
+            add_block(w, block // plan.row_blocks, task % c.groups, channel, block % plan.row_blocks * plan.rows, sums,
+                      w.own + worker * plan.own_bytes)
+
+cdef void add_dots(const Weights* w, Py_ssize_t image, Py_ssize_t group, Py_ssize_t row, char* sums, char* own) noexcept nogil:
+    cdef const Convolution* c = w.c
+    cdef Py_ssize_t rows = min(w.plan.rows, c.rows.outputs - row), elements = c.inputs * taps(c)
+    cdef Py_ssize_t* at = <Py_ssize_t*> own
+    cdef Slab s
+    cdef PlaceSums d
+    slab_init(c, &s, image, group, 0, c.inputs, row, rows, 0, c.columns.outputs)
+    s.out, s.end = own + w.plan.turned_bytes, own + w.plan.turned_bytes + w.plan.slab_bytes
+    w.kernels.fill_slab(&s)
+    set_steps(c, &s, 0, elements, at)
+    d.outputs, d.elements, d.rows, d.columns = c.outputs, elements, rows, c.columns.outputs
+    d.dy, d.dy_output, d.dy_row = c.y + image * c.y_image + group * c.y_group + row * c.y_row, c.y_channel, c.y_row
+    d.x, d.at, d.x_row, d.x_end = s.out, at, c.rows.stride * slab_row(&s), s.end
+    d.sums, d.sums_end = sums, sums + w.plan.sums_bytes
+    w.kernels.place_sums(&d)
 
 cdef void add_block(const Weights* w, Py_ssize_t image, Py_ssize_t group, Py_ssize_t channel, Py_ssize_t row, char* sums,
                     char* own) noexcept nogil:
@@ -701,6 +740,9 @@ cdef void reduce_task(void* context, Py_ssize_t task, int worker) noexcept nogil
     cdef char* dw
     for part in range(1, w.plan.parts):
         w.kernels.add(w.sums + (part * tasks + task) * w.plan.sums_bytes, sums, w.plan.sums_bytes // itemsize)
+    if w.plan.dots:
+        put_dots(w, group, sums)
+        return
     # Some outputs at a time: what lies side by side in dw is written while its lines are in the cache.
     for first from 0 <= first < c.outputs by TOGETHER:
         for k in range(channels):
@@ -713,6 +755,23 @@ cdef void reduce_task(void* context, Py_ssize_t task, int worker) noexcept nogil
     if channel == 0 and c.bias != NULL:
         w.kernels.scatter(sums + taps(c) * w.plan.channels * outputs * itemsize, c.bias + group * c.outputs * c.bias_step, c.bias_step,
                           c.outputs)
+
+cdef void put_dots(const Weights* w, Py_ssize_t group, char* sums) noexcept nogil:
+    """Lanes are added, and an output's windows go where they belong."""
+    cdef const Convolution* c = w.c
+    cdef Py_ssize_t o, k, i, itemsize = w.kernels.itemsize, n = c.inputs * taps(c) + 1
+    cdef char* line
+    cdef char* dw
+    for o in range(c.outputs):
+        line = sums + o * n * w.kernels.lanes * itemsize
+        w.kernels.add_lanes(line, n, line)
+        dw = <char*> c.w + group * c.w_group + o * c.w_output
+        for k in range(c.inputs):
+            for i in range(c.rows.window):
+                w.kernels.scatter(line, dw + k * c.w_input + i * c.w_row, c.w_column, c.columns.window)
+                line += c.columns.window * itemsize
+        if c.bias != NULL:
+            copy_element(line, c.bias + (group * c.outputs + o) * c.bias_step, itemsize)
 
 cdef bint convolve_weights(Session* session, const Kernels* kernels, const Convolution* c, char* scratch) noexcept nogil:
     """True when a signal interrupted it."""
