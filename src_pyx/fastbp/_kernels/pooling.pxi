@@ -41,6 +41,12 @@ cdef inline void put_lanes(real* y, Py_ssize_t step, int n, vec v) noexcept nogi
     for i in range(n):
         y[i * step] = each[i]
 
+cdef inline int whole_lanes(const PoolRows* p, Py_ssize_t* first) noexcept nogil:
+    """How many lanes are computed from this one on: the last whole vector begins before the end of the one before it."""
+    if p.lanes - first[0] < VL <= p.lanes:
+        first[0] = p.lanes - VL
+    return <int> min(p.lanes - first[0], <Py_ssize_t> VL)
+
 cdef void max_pool(const PoolRows* p) noexcept nogil:
     cdef Py_ssize_t lane = elements(p.x_lane), step = elements(p.y_lane), row, first
     cdef const real* x
@@ -50,7 +56,7 @@ cdef void max_pool(const PoolRows* p) noexcept nogil:
     for row in range(p.rows):
         x, y = moved(p.x, row * p.x_next), <real*> moved(p.y, row * p.y_next)
         for first from 0 <= first < p.lanes by VL:
-            n = <int> min(p.lanes - first, <Py_ssize_t> VL)
+            n = whole_lanes(p, &first)
             put_lanes(y + first * step, step, n, max_lanes(x + first * lane, p.taps, p.n_taps, lane, n, &winners))
 
 cdef inline bint in_pairs(const PoolRows* p) noexcept nogil:
@@ -137,7 +143,7 @@ cdef void average_pool(const PoolRows* p) noexcept nogil:
         return
     for row in range(p.rows):
         for first from 0 <= first < p.lanes by VL:
-            n = <int> min(p.lanes - first, <Py_ssize_t> VL)
+            n = whole_lanes(p, &first)
             x = moved(p.x, row * p.x_next) + first * lane
             sum = load_lanes(x + p.taps[0], lane, n)
             for t in range(1, p.n_taps):
