@@ -15,8 +15,8 @@
 
 cdef extern from * nogil:
     """
-    #define DOT_OUTPUTS 6
-    #define DOT_ELEMENTS (FASTBP_VEC_BYTES == 64 ? 4 : 2)   /* of 32 registers, or 16 */
+    #define SUM_OUTPUTS 6
+    #define SUM_ELEMENTS (FASTBP_VEC_BYTES == 64 ? 4 : 2)   /* of 32 registers, or 16 */
     /* GCC would load it again for each product: more loads than the processor has time for. */
     #if defined(__x86_64__)
     #  define keep_in_register(v) __asm__("" : "+x"(v))
@@ -25,8 +25,8 @@ cdef extern from * nogil:
     #endif
     """
     enum:
-        DOT_OUTPUTS
-        DOT_ELEMENTS
+        SUM_OUTPUTS
+        SUM_ELEMENTS
     void keep_in_register(vec v)
 
 cdef inline void inside_line(Py_ssize_t first, Py_ssize_t stride, Py_ssize_t size, Py_ssize_t n, Py_ssize_t* begin,
@@ -197,11 +197,11 @@ cdef inline void add_rows(const Windows* w, const real* line, real* image, Py_ss
                  <real*> moved(image, row * w.row + (column + begin * w.column_stride) * w.column), elements(w.column) * w.column_stride)
 
 # Six outputs by some elements, whose sums stay in registers.
-cdef forced_void dots_of(const PlaceSums* d, Py_ssize_t output, Py_ssize_t element, int outputs, int count) noexcept nogil:
-    cdef vec sums[DOT_OUTPUTS][DOT_ELEMENTS]
-    cdef vec b[DOT_ELEMENTS]
+cdef forced_void sums_of_tile(const PlaceSums* d, Py_ssize_t output, Py_ssize_t element, int outputs, int count) noexcept nogil:
+    cdef vec sums[SUM_OUTPUTS][SUM_ELEMENTS]
+    cdef vec b[SUM_ELEMENTS]
     cdef vec g
-    cdef const real* x[DOT_ELEMENTS]
+    cdef const real* x[SUM_ELEMENTS]
     cdef const real* dy = <const real*> moved(d.dy, output * d.dy_output)
     cdef real* out = <real*> d.sums + (output * (d.elements + 1) + element) * VL
     cdef Py_ssize_t next_output = elements(d.dy_output), row, j
@@ -233,23 +233,23 @@ cdef forced_void dots_of(const PlaceSums* d, Py_ssize_t output, Py_ssize_t eleme
         for i in range(outputs):
             vstore(out + (i * (d.elements + 1) + e) * VL, sums[i][e])
 
-cdef forced_void dots_of_outputs(const PlaceSums* d, Py_ssize_t output, int outputs) noexcept nogil:
+cdef forced_void sums_of_outputs(const PlaceSums* d, Py_ssize_t output, int outputs) noexcept nogil:
     cdef Py_ssize_t e = 0
-    while e + DOT_ELEMENTS <= d.elements:
-        dots_of(d, output, e, outputs, DOT_ELEMENTS)
-        e += DOT_ELEMENTS
+    while e + SUM_ELEMENTS <= d.elements:
+        sums_of_tile(d, output, e, outputs, SUM_ELEMENTS)
+        e += SUM_ELEMENTS
     while e < d.elements:
-        dots_of(d, output, e, outputs, 1)
+        sums_of_tile(d, output, e, outputs, 1)
         e += 1
 
-cdef void dots_6(const PlaceSums* d, Py_ssize_t output) noexcept nogil:
-    dots_of_outputs(d, output, DOT_OUTPUTS)
+cdef void sums_of_6(const PlaceSums* d, Py_ssize_t output) noexcept nogil:
+    sums_of_outputs(d, output, SUM_OUTPUTS)
 
-cdef void dots_2(const PlaceSums* d, Py_ssize_t output) noexcept nogil:
-    dots_of_outputs(d, output, 2)
+cdef void sums_of_2(const PlaceSums* d, Py_ssize_t output) noexcept nogil:
+    sums_of_outputs(d, output, 2)
 
-cdef void dots_1(const PlaceSums* d, Py_ssize_t output) noexcept nogil:
-    dots_of_outputs(d, output, 1)
+cdef void sums_of_1(const PlaceSums* d, Py_ssize_t output) noexcept nogil:
+    sums_of_outputs(d, output, 1)
 
 cdef void add_outputs(const PlaceSums* d, Py_ssize_t output) noexcept nogil:
     """The sum of an output's dy."""
@@ -268,14 +268,14 @@ cdef void place_sums(const PlaceSums* d) noexcept nogil:
     for o in range(d.elements):
         check_block(<const real*> d.x + d.at[o], d.rows, d.x_row, d.columns, 1, d.x, d.x_end, "sums by places")
     check_block(<const real*> d.sums, d.outputs, (d.elements + 1) * VL, (d.elements + 1) * VL, 1, d.sums, d.sums_end, "sums")
-    while output + DOT_OUTPUTS <= d.outputs:
-        dots_6(d, output)
-        output += DOT_OUTPUTS
+    while output + SUM_OUTPUTS <= d.outputs:
+        sums_of_6(d, output)
+        output += SUM_OUTPUTS
     while output + 2 <= d.outputs:
-        dots_2(d, output)
+        sums_of_2(d, output)
         output += 2
     if output < d.outputs:
-        dots_1(d, output)
+        sums_of_1(d, output)
     for o in range(d.outputs):
         add_outputs(d, o)
 

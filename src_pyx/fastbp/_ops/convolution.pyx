@@ -43,9 +43,9 @@ cdef enum:
     MOST_OUTPUTS = 512          # along a sum over outputs, in one block
     SPREAD_BYTES = 96 << 10     # of a block's windows, which stay in the second cache
     TOGETHER = 16               # outputs whose rows of dw are written side by side
-    DOTS_BYTES = 192 << 10      # of sums by places, in the second cache
+    PLACE_SUMS_BYTES = 192 << 10    # in the second cache
     FEW_ELEMENTS = 64           # of a window: of more, outputs as lanes are as fast
-    DOTS_PLACES = 512           # of six outputs, in the first
+    SUMMED_PLACES = 512         # in a block: those of six outputs stay in the first cache
 
 
 # --- what both have in common
@@ -587,7 +587,7 @@ cdef struct WeightsPlan:
     Py_ssize_t parts                    # of the images' blocks
     Py_ssize_t rows, row_blocks         # rows of places in a block, blocks of an image
     bint repeats                        # has the slab a line for each column of the window, so that all of it is one product?
-    bint dots                           # are places the lanes?
+    bint by_places                      # are places the lanes?
     Py_ssize_t sums_bytes               # of a task
     Py_ssize_t turned_bytes, slab_bytes, own_bytes
 
@@ -601,15 +601,15 @@ cdef struct Weights:
 cdef inline Py_ssize_t padded_outputs(const Kernels* kernels, const Convolution* c) noexcept nogil:
     return round_up(c.outputs, kernels.nr)
 
-cdef inline Py_ssize_t bytes_of_dots(const Kernels* kernels, const Convolution* c) noexcept nogil:
+cdef inline Py_ssize_t bytes_of_place_sums(const Kernels* kernels, const Convolution* c) noexcept nogil:
     return c.outputs * (c.inputs * taps(c) + 1) * kernels.lanes * kernels.itemsize
 
-cdef inline bint is_for_dots(const Kernels* kernels, const Convolution* c) noexcept nogil:
+cdef inline bint sums_by_places(const Kernels* kernels, const Convolution* c) noexcept nogil:
     """Can dy be read where it lies, along rows that fill vectors, and do the sums stay in a cache?"""
     cdef Py_ssize_t columns = c.columns.outputs
     if c.y_column != kernels.itemsize or columns == 0 or c.rows.outputs == 0 or not 0 < c.inputs * taps(c) <= FEW_ELEMENTS:
         return False
-    return bytes_of_dots(kernels, c) <= DOTS_BYTES and 4 * columns >= 3 * round_up(columns, <Py_ssize_t> kernels.lanes)
+    return bytes_of_place_sums(kernels, c) <= PLACE_SUMS_BYTES and 4 * columns >= 3 * round_up(columns, <Py_ssize_t> kernels.lanes)
 
 cdef void make_weights_plan(const Kernels* kernels, const Convolution* c, WeightsPlan* p) noexcept nogil:
     cdef Py_ssize_t itemsize = kernels.itemsize, row_bytes = padded_outputs(kernels, c) * itemsize, steps, tasks, window = taps(c)
@@ -619,16 +619,16 @@ cdef void make_weights_plan(const Kernels* kernels, const Convolution* c, Weight
     steps = min(max(TURNED_BYTES // max(row_bytes, <Py_ssize_t> 1), <Py_ssize_t> 64), <Py_ssize_t> MANY_STEPS)
     p.rows = min(max(steps // max(c.columns.outputs, <Py_ssize_t> 1), <Py_ssize_t> 1), max(c.rows.outputs, <Py_ssize_t> 1))
     p.sums_bytes = padded((window * p.channels + 1) * row_bytes)
-    p.dots = is_for_dots(kernels, c)
-    if p.dots:
-        p.rows = min(max(DOTS_PLACES // c.columns.outputs, <Py_ssize_t> 1), c.rows.outputs)
-        p.sums_bytes = padded(bytes_of_dots(kernels, c))
+    p.by_places = sums_by_places(kernels, c)
+    if p.by_places:
+        p.rows = min(max(SUMMED_PLACES // c.columns.outputs, <Py_ssize_t> 1), c.rows.outputs)
+        p.sums_bytes = padded(bytes_of_place_sums(kernels, c))
     p.row_blocks = ceil_div(c.rows.outputs, p.rows)
-    p.repeats = not p.dots and c.rows.dilation == 1 and c.columns.window > 1 and c.rows.window * p.channels <= FEW_ROWS
+    p.repeats = not p.by_places and c.rows.dilation == 1 and c.columns.window > 1 and c.rows.window * p.channels <= FEW_ROWS
     tasks = max(c.groups * p.channel_tiles, <Py_ssize_t> 1)
     p.parts = min(ceil_div(<Py_ssize_t> FEW_TASKS, tasks), c.images * p.row_blocks)
     p.parts = max(min(p.parts, SHARED_BYTES // max(p.sums_bytes * tasks, <Py_ssize_t> 1)), <Py_ssize_t> 1)
-    p.turned_bytes = padded(c.inputs * window * sizeof(Py_ssize_t) if p.dots else p.rows * c.columns.outputs * row_bytes)
+    p.turned_bytes = padded(c.inputs * window * sizeof(Py_ssize_t) if p.by_places else p.rows * c.columns.outputs * row_bytes)
     steps = c.columns.stride * columns_of_phase(&c.columns, c.columns.outputs)
     if p.repeats:
         steps = c.columns.window * c.columns.outputs
@@ -651,14 +651,14 @@ cdef void weights_task(void* context, Py_ssize_t task, int worker) noexcept nogi
     task //= plan.channel_tiles
     memset(sums, 0, plan.sums_bytes)
     for block in range(task // c.groups * blocks // plan.parts, (task // c.groups + 1) * blocks // plan.parts):
-        if plan.dots:
-            add_dots(w, block // plan.row_blocks, task % c.groups, block % plan.row_blocks * plan.rows, sums,
+        if plan.by_places:
+            add_places(w, block // plan.row_blocks, task % c.groups, block % plan.row_blocks * plan.rows, sums,
                      w.own + worker * plan.own_bytes)
         else:
             add_block(w, block // plan.row_blocks, task % c.groups, channel, block % plan.row_blocks * plan.rows, sums,
                       w.own + worker * plan.own_bytes)
 
-cdef void add_dots(const Weights* w, Py_ssize_t image, Py_ssize_t group, Py_ssize_t row, char* sums, char* own) noexcept nogil:
+cdef void add_places(const Weights* w, Py_ssize_t image, Py_ssize_t group, Py_ssize_t row, char* sums, char* own) noexcept nogil:
     cdef const Convolution* c = w.c
     cdef Py_ssize_t rows = min(w.plan.rows, c.rows.outputs - row), elements = c.inputs * taps(c)
     cdef Py_ssize_t* at = <Py_ssize_t*> own
@@ -740,8 +740,8 @@ cdef void reduce_task(void* context, Py_ssize_t task, int worker) noexcept nogil
     cdef char* dw
     for part in range(1, w.plan.parts):
         w.kernels.add(w.sums + (part * tasks + task) * w.plan.sums_bytes, sums, w.plan.sums_bytes // itemsize)
-    if w.plan.dots:
-        put_dots(w, group, sums)
+    if w.plan.by_places:
+        put_places(w, group, sums)
         return
     # Some outputs at a time: what lies side by side in dw is written while its lines are in the cache.
     for first from 0 <= first < c.outputs by TOGETHER:
@@ -756,7 +756,7 @@ cdef void reduce_task(void* context, Py_ssize_t task, int worker) noexcept nogil
         w.kernels.scatter(sums + taps(c) * w.plan.channels * outputs * itemsize, c.bias + group * c.outputs * c.bias_step, c.bias_step,
                           c.outputs)
 
-cdef void put_dots(const Weights* w, Py_ssize_t group, char* sums) noexcept nogil:
+cdef void put_places(const Weights* w, Py_ssize_t group, char* sums) noexcept nogil:
     """Lanes are added, and an output's windows go where they belong."""
     cdef const Convolution* c = w.c
     cdef Py_ssize_t o, k, i, itemsize = w.kernels.itemsize, n = c.inputs * taps(c) + 1
