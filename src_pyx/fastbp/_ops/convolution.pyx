@@ -653,7 +653,7 @@ cdef void weights_task(void* context, Py_ssize_t task, int worker) noexcept nogi
     for block in range(task // c.groups * blocks // plan.parts, (task // c.groups + 1) * blocks // plan.parts):
         if plan.by_places:
             add_places(w, block // plan.row_blocks, task % c.groups, block % plan.row_blocks * plan.rows, sums,
-                     w.own + worker * plan.own_bytes)
+                       w.own + worker * plan.own_bytes)
         else:
             add_block(w, block // plan.row_blocks, task % c.groups, channel, block % plan.row_blocks * plan.rows, sums,
                       w.own + worker * plan.own_bytes)
