@@ -5,8 +5,8 @@ Design
 (a) y of a group is w (outputs x steps) @ windows (steps x places): a step along K is a channel, a row and a column within the window, a
     place is an output's row and column in an image. No array of all windows is ever there: a task takes some rows of places, and
     for one block along K after another copies the rows of x that they need (a slab, see windows.pxi), packs their windows as panels
-    of b, and multiplies. With few outputs it multiplies the slab's lines where they lie. The weights are packed
-    once, by all threads.
+    of b, and multiplies. With few outputs it multiplies the slab's lines where they lie, one row of the
+    window after another: those outside the image are left out. The weights are packed once, by all threads.
 (b) Rows of places go on from one image to the next, so that small images fill panels, too. Where a task's places lie side by side in y, the
     product is written there; otherwise into a tile that is then copied.
 (c) dx is a convolution of dy with the weights turned by half a circle. With strides it is one for each remainder of a row and a column by
@@ -93,6 +93,7 @@ cdef struct Plan:
     Py_ssize_t outputs, output_tiles
     Py_ssize_t channels                 # of a block, at most
     bint packs                          # are windows packed, or read where they lie in the slab?
+    bint by_rows                        # are the steps of a row of the window side by side, those of all channels?
     Py_ssize_t packed_bytes             # of a group's weights
     Py_ssize_t slab_bytes, panels_bytes, tile_bytes, own_bytes
 
@@ -113,12 +114,16 @@ cdef bint packs_windows(const Kernels* kernels, Py_ssize_t outputs, Py_ssize_t c
 
 cdef void make_plan(const Kernels* kernels, const Convolution* c, Plan* p) noexcept nogil:
     cdef Py_ssize_t all_rows = c.images * c.rows.outputs, itemsize = kernels.itemsize, images, rows
-    p.k = c.inputs * taps(c)
-    p.k_blocks = blocks_along(kernels, p.k)
-    p.kc = max(round_up(ceil_div(p.k, p.k_blocks), 4), <Py_ssize_t> 4)
-    p.k_blocks = max(ceil_div(p.k, p.kc), <Py_ssize_t> 1)
     p.column_tiles = ceil_div(c.columns.outputs, WIDEST)
     p.columns = ceil_div(c.columns.outputs, p.column_tiles)
+    p.packs = packs_windows(kernels, c.outputs, p.columns)
+    p.k = c.inputs * taps(c)
+    p.k_blocks = blocks_along(kernels, p.k)
+    p.by_rows = not p.packs and p.k <= 2 * kernels.kc_max
+    if p.by_rows:
+        p.k_blocks = 1
+    p.kc = max(round_up(ceil_div(p.k, p.k_blocks), 4), <Py_ssize_t> 4)
+    p.k_blocks = max(ceil_div(p.k, p.kc), <Py_ssize_t> 1)
     # Of few steps there may be more places, so that a task does not take longer to begin than to compute.
     p.rows = min(max(max(PLACES, min(MOST_PLACES, PANELS_BYTES // (p.kc * itemsize))) // p.columns, <Py_ssize_t> 1), all_rows)
     p.row_tiles = ceil_div(all_rows, p.rows)
@@ -128,7 +133,6 @@ cdef void make_plan(const Kernels* kernels, const Convolution* c, Plan* p) noexc
         p.outputs = round_up(ceil_div(c.outputs, ceil_div(FEW_TASKS, rows)), 2 * kernels.mr)
         p.output_tiles = ceil_div(c.outputs, p.outputs)
     p.channels = min(c.inputs, (p.kc - 1) // taps(c) + 2)
-    p.packs = packs_windows(kernels, c.outputs, p.columns)
     p.packed_bytes = padded(round_up(c.outputs, kernels.mr) * p.k_blocks * p.kc * itemsize)
     images = min(c.images, (p.rows + c.rows.outputs - 2) // c.rows.outputs + 1)
     rows = p.rows * c.rows.stride + images * (reach(&c.rows) + 1)
@@ -160,9 +164,9 @@ cdef void pack_weights(void* context, Py_ssize_t task, int worker) noexcept nogi
     cdef char* place = f.packed + group * f.plan.packed_bytes
     cdef char* end = place + f.plan.packed_bytes
     row = c.w_output
-    if not has_steps_side_by_side(c, itemsize):
+    if not has_steps_side_by_side(c, itemsize) or (f.plan.by_rows and c.rows.window > 1):
         row = f.plan.k * itemsize
-        gather_weights(c, w, outputs, itemsize, f.own + worker * f.plan.own_bytes)
+        gather_weights(c, w, outputs, itemsize, f.plan.by_rows, f.own + worker * f.plan.own_bytes)
         w = f.own + worker * f.plan.own_bytes
     for block in range(f.plan.k_blocks):
         step = block * f.plan.kc
@@ -176,15 +180,17 @@ cdef inline void copy_element(const char* x, char* y, Py_ssize_t itemsize) noexc
     else:
         (<double*> y)[0] = (<const double*> x)[0]
 
-cdef void gather_weights(const Convolution* c, const char* w, Py_ssize_t outputs, Py_ssize_t itemsize, char* out) noexcept nogil:
+cdef void gather_weights(const Convolution* c, const char* w, Py_ssize_t outputs, Py_ssize_t itemsize, bint by_rows,
+                         char* out) noexcept nogil:
     """Rows of some outputs' weights, in the order of the steps: channel after channel, since those of turned weights lie far apart."""
-    cdef Py_ssize_t i, o, t, u, k = c.inputs * taps(c)
+    cdef Py_ssize_t i, o, t, u, k = c.inputs * taps(c), columns = c.columns.window
+    cdef Py_ssize_t channel = columns if by_rows else taps(c), row = c.inputs * columns if by_rows else columns
     cdef char* place
     for i in range(c.inputs):
         for o in range(outputs):
-            place = out + (o * k + i * taps(c)) * itemsize
             for t in range(c.rows.window):
-                for u in range(c.columns.window):
+                place = out + (o * k + i * channel + t * row) * itemsize
+                for u in range(columns):
                     copy_element(w + o * c.w_output + i * c.w_input + t * c.w_row + u * c.w_column, place, itemsize)
                     place += itemsize
 
@@ -290,10 +296,24 @@ cdef void multiply_rows(const Forward* f, const Places* p, const Tile* t, Py_ssi
     cdef Py_ssize_t i
     cdef char* c
     row.n, row.b_begin, row.b_end = p.columns, p.slab, p.slab + f.plan.slab_bytes
+    cdef Py_ssize_t skipped = 0
     for i in range(p.rows):
         c = p.tile + i * p.columns * f.kernels.itemsize if p.c == p.tile else place_of(f.c, p, p.row + i)
         row.b, row.c = p.slab + p.at[i] * f.kernels.itemsize, c + output * p.c_row
-        f.kernels.window_tile(&row, p.steps)
+        if f.plan.by_rows:
+            row.k = steps_inside(f.c, (p.row + i) % f.c.rows.outputs, &skipped)
+            row.a = <const char*> t.a + skipped * t.a_step
+        f.kernels.window_tile(&row, p.steps + skipped)
+
+cdef inline Py_ssize_t steps_inside(const Convolution* c, Py_ssize_t place, Py_ssize_t* skipped) noexcept nogil:
+    """How many steps of a window have rows inside the image, and how many come before them."""
+    cdef Py_ssize_t row = place * c.rows.stride - c.rows.before, each = c.inputs * c.columns.window, first = 0, end = c.rows.window
+    if row < 0:
+        first = min(ceil_div(-row, c.rows.dilation), end)
+    if row + (end - 1) * c.rows.dilation >= c.rows.size:
+        end = max(ceil_div(c.rows.size - row, c.rows.dilation) if c.rows.size > row else 0, first)
+    skipped[0] = first * each
+    return (end - first) * each
 
 cdef void ask_ahead(const Forward* f, const Places* p) noexcept nogil:
     """For the rows that this thread will probably read next, of all channels: they are on their way while the product computes."""
@@ -324,7 +344,21 @@ cdef void take_windows(const Forward* f, const Places* p, Py_ssize_t channel, Py
             place += each
         at += s.rows * slab_row(&s)
         row += rows
-    set_steps(c, &s, step - channel * taps(c), steps, p.steps)
+    if f.plan.by_rows:
+        set_steps_by_rows(c, &s, p.steps)
+    else:
+        set_steps(c, &s, step - channel * taps(c), steps, p.steps)
+
+cdef void set_steps_by_rows(const Convolution* c, const Slab* s, Py_ssize_t* steps) noexcept nogil:
+    """The distances of all steps, row after row of the window, in a row channel after channel."""
+    cdef Py_ssize_t t, i, u, at
+    for t in range(c.rows.window):
+        at = t * c.rows.dilation * slab_row(s)
+        for i in range(c.inputs):
+            for u in range(c.columns.window):
+                steps[0] = at + (u * c.columns.dilation if s.phases == 1 else step_column(c, s, u))
+                steps += 1
+            at += s.phases * s.columns
 
 cdef void set_steps(const Convolution* c, const Slab* s, Py_ssize_t first, Py_ssize_t n, Py_ssize_t* steps) noexcept nogil:
     """The distances of n steps from number `first` of the slab's first channel on, counted up without divisions."""
