@@ -40,6 +40,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def primitive(function: F) -> F:
     """Return a function as a primitive of autograd."""
     made: F = extend.primitive(function)
+    made.__wrapped__ = function  # type: ignore[attr-defined]  # whose signature `help` shows
     return made
 
 
