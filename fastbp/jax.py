@@ -154,8 +154,8 @@ class _Functions:
 
     # ---- products with the Hessian
 
-    def _hessian_product(self, v: Any, *args: Any) -> Any:
-        return self.pure.hvp(*args, v=v)
+    def _hessian_product(self, v: Any, flat: Any, x: Any, t: Any, weight: Any) -> Any:
+        return self.pure.hvp(flat, x, t, weight, v)
 
     def _hessian_forward(self, v: Any, *args: Any) -> Any:
         _refuse_moving("third derivative of a network", *args)
