@@ -4,15 +4,16 @@ A. What JAX traces becomes `jax.pure_callback`: XLA calls back into Python, wher
    Values that are not traced are handed over at once, which takes less time.
 B. A callback takes and gives one flat vector of parameters. XLA joins and cuts it: each array of a callback takes
    longer than that.
-C. ``both`` gives the loss and its gradient, by a rule of its own (`jax.custom_vjp`). The loss is its first entry; what
-   is asked of the second one in a backward pass are second derivatives: products with the Hessian. Its forward rule
-   calls ``both`` again, and so is itself differentiated by the rule.
+C. ``both`` gives the loss and its gradient, by a rule of its own (`jax.custom_vjp`): what is asked of its second entry
+   in a backward pass are second derivatives, products with the Hessian. Its forward rule calls ``both`` again, and that
+   of ``loss`` does; so they are themselves differentiated by the rule.
 D. JAX may call a function any number of times, or never. So networks must not depend on anything but the arguments: not
    on chance, nor on running statistics that move.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any, NoReturn
@@ -96,7 +97,7 @@ def _values(given: Any) -> Any:
 
 
 def _is_asked(cotangent: Any) -> bool:
-    return not isinstance(cotangent, SymbolicZero)
+    return cotangent is not None and not isinstance(cotangent, SymbolicZero)
 
 
 # ---- functions of a network ------------------------------------------------------------------------------------------
@@ -117,6 +118,8 @@ class _Functions:
         self.vector = jax.ShapeDtypeStruct((pure.n_parameters,), pure.dtype)
         self.both = _Rule(self._both, lambda *args: (scalar, self.vector))
         self.both.defvjp(self._both_forward, self._both_backward)
+        self.loss = _Rule(self._loss, lambda *args: scalar)
+        self.loss.defvjp(self._loss_forward, lambda kept, at_loss: self._both_backward(kept, (at_loss, None)))
         self.hessian_product = _Rule(self._hessian_product, lambda *args: self.vector)
         self.hessian_product.defvjp(self._hessian_forward, self._hessian_backward)
         self.input_gradient = _Rule(pure.input_gradient, lambda flat, x, t, weight: _like(x)).ends(
@@ -129,6 +132,13 @@ class _Functions:
         )
 
     # ---- the loss and its gradient
+
+    def _loss(self, *args: Any) -> Any:
+        return self.pure.dtype.type(self.pure.loss(*args))
+
+    def _loss_forward(self, *args: Any) -> Any:
+        (value, _), kept = self._both_forward(*args)
+        return value, kept
 
     def _both(self, *args: Any) -> Any:
         value, gradient = self.pure.value_and_grad(*args)
@@ -227,6 +237,17 @@ class _Functions:
         return x
 
 
+def _traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that JAX traces once for each shape, also where a user compiles nothing."""
+    compiled = jax.jit(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        return (compiled if _is_traced(*jax.tree.leaves((args, options))) else function)(*args, **options)
+
+    return call
+
+
 def _check_precision(net: Any) -> None:
     if net.dtype == np.float64 and not jax.config.jax_enable_x64:
         raise ValueError(
@@ -285,9 +306,9 @@ def loss(net: Network) -> Callable[..., Any]:
     made = _Functions(net)
 
     def mean_loss(params: Any, x: Any, t: Any, sample_weight: Any = None) -> Any:
-        return made.both(made.flat(params), made.checked_x(x), t, sample_weight)[0]
+        return made.loss(made.flat(params), made.checked_x(x), t, sample_weight)
 
-    return mean_loss
+    return _traced_once(mean_loss)
 
 
 def value_and_grad(net: Network) -> Callable[..., Any]:
@@ -325,7 +346,7 @@ def value_and_grad(net: Network) -> Callable[..., Any]:
         value, gradient = made.both(*args) if _is_traced(*args) else made.both.now(*args)
         return made.like(params, value, gradient)
 
-    return mean_loss_and_gradient
+    return _traced_once(mean_loss_and_gradient)
 
 
 def outputs(net: Network) -> Callable[..., Any]:
@@ -360,7 +381,7 @@ def outputs(net: Network) -> Callable[..., Any]:
     def of_last_unit(params: Any, x: Any) -> Any:
         return made.outputs(made.flat(params), made.checked_x(x))
 
-    return of_last_unit
+    return _traced_once(of_last_unit)
 
 
 def params(net: Network) -> dict[str, Any]:
