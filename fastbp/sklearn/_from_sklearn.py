@@ -153,8 +153,8 @@ def _checked_weights(est: Any) -> tuple[list[Array], list[Array]]:
     for i, (before, after) in enumerate(pairwise(coefs), 1):
         if after.shape[0] != before.shape[1]:
             raise ValueError(
-                f"coefs_[{i}] has shape {after.shape}, expected ({before.shape[1]}, ...): so many outputs has the layer "
-                "before"
+                f"coefs_[{i}] has shape {after.shape}, expected ({before.shape[1]}, ...), as many rows as the layer "
+                "before has outputs"
             )
     dtype = np.result_type(*coefs, *intercepts)
     return [coef.astype(dtype) for coef in coefs], [values.astype(dtype) for values in intercepts]
