@@ -479,6 +479,15 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "reshape inside": (lambda: Made(["n", 4]).then("Relu").then("Reshape", np.array([-1, 2, 2])), "only makes rows"),
     "limits": (lambda: Made(["n", 4]).then("Clip", np.float32(0), np.float32(2)), "its limits are 0.0 and 2.0"),
     "slope": (lambda: Made(["n", 4]).then("HardSigmoid"), "alpha=0.2, and HardSigmoid"),
+    "moments": (
+        lambda: Made(["n", 4]).then("BatchNormalization", f(4), f(4), f(1), np.ones(4, np.float32)),
+        r"its mean has shape \(1,\), expected \(4,\): BatchNorm\(4",
+    ),
+    "training": (
+        lambda: Made(["n", 4], opset=14).then("BatchNormalization", f(4), f(4), f(4), f(4), training_mode=1),
+        "training_mode=1",
+    ),
+    "damaged": (lambda: Made(["n", 2, 5, 5]).then("LRN"), "the graph is damaged: onnx.checker"),
     "even norm": (lambda: Made(["n", 2, 5, 5]).then("LRN", size=2), "an even number"),
     "prelu of images": (lambda: Made(["n", 2, 5, 5]).then("PRelu", f(2, 1, 1)), "PReLU of fastbp reads rows"),
     "cast": (lambda: Made(["n", 4]).then("Cast", to=onnx.TensorProto.INT64), "other numbers than FLOAT and DOUBLE"),
@@ -518,6 +527,24 @@ def test_files_that_are_no_models_raise(tmp_path: Path) -> None:
             fastbp.from_onnx(tmp_path / "bad.onnx")
     with pytest.raises(TypeError):
         fastbp.from_onnx(3)  # type: ignore[arg-type]
+
+
+def test_damaged_files_raise_value_errors(tmp_path: Path) -> None:
+    """Bytes changed anywhere: a network, or a ValueError."""
+    path, rng, read = tmp_path / "net.onnx", seeded(0), 0
+    fastbp.MLP([4, 5, 3], hidden="silu", seed=0).to_onnx(path)
+    whole = path.read_bytes()
+    for _ in range(300):
+        changed = bytearray(whole)
+        for place in rng.integers(0, len(whole), 3):
+            changed[place] = rng.integers(256)
+        path.write_bytes(changed)
+        try:
+            fastbp.from_onnx(path)
+            read += 1
+        except ValueError:
+            pass
+    assert 0 < read < 300
 
 
 def test_every_reader_is_tried() -> None:

@@ -74,12 +74,19 @@ def read(path: Any, output: str | None, input_shape: Sequence[int] | None) -> Fo
         It is no ONNX model, or one that no network computes.
     """
     onnx = import_onnx()
+    given = checked_shape(input_shape)
     model = _loaded(onnx, path)
+    try:
+        return _found(onnx, model, output, given)
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as error:
+        raise ValueError(f"the graph is damaged: onnx.checker.check_model says where ({error!r})") from error
+
+
+def _found(onnx: Any, model: Any, output: str | None, given: Shape | None) -> Found:
     graph = model.graph
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
     values = Values(onnx, graph.node, graph.initializer, opset)
     x = _input_of(onnx, graph)
-    given = checked_shape(input_shape)
     shape = _shape_of(x) if given is None else given
     builder = _Builder(values, shape, x.name)
     for step in _path(values, _output_of(graph, output), x.name):
@@ -272,6 +279,10 @@ class _Builder:
             behind = unit.output_shape(self.shape if known else None)  # type: ignore[arg-type]
         except ValueError as error:
             step.fail(f"{unit!r} {error}")
+        expected = unit.parameter_shapes() | unit.state_shapes()
+        for name, values in arrays.items():
+            if values.shape != expected[name]:
+                step.fail(f"its {name} has shape {values.shape}, expected {expected[name]}: {unit!r}")
         self.shape = behind if behind is not None else self.shape
         self.units.append(unit)
         self.arrays.append(arrays)
@@ -517,6 +528,8 @@ def _pass(b: _Builder, step: _Step) -> None:
 def _batch_norm(b: _Builder, step: _Step) -> None:
     if step.option("training_mode", 0):
         step.fail("it normalises by the batch (training_mode=1), and a prediction by running moments")
+    if not step.option("spatial", 1):
+        step.fail("it normalises each place by itself (spatial=0)")
     arrays = {name: step.array(i) for i, name in enumerate(("scale", "shift", "mean", "variance"), 1)}
     n = arrays["scale"].size
     if b.shape is None or b.shape == (None,):
