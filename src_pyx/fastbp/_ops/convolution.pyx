@@ -351,14 +351,13 @@ cdef void take_windows(const Forward* f, const Places* p, Py_ssize_t channel, Py
 
 cdef void set_steps_by_rows(const Convolution* c, const Slab* s, Py_ssize_t* steps) noexcept nogil:
     """The distances of all steps, row after row of the window, in a row channel after channel."""
-    cdef Py_ssize_t t, i, u, at
+    cdef Py_ssize_t t, channel, u, at
     for t in range(c.rows.window):
-        at = t * c.rows.dilation * slab_row(s)
-        for i in range(c.inputs):
+        for channel in range(c.inputs):
+            at = t * c.rows.dilation * slab_row(s) + channel * s.phases * s.columns
             for u in range(c.columns.window):
                 steps[0] = at + (u * c.columns.dilation if s.phases == 1 else step_column(c, s, u))
                 steps += 1
-            at += s.phases * s.columns
 
 cdef void set_steps(const Convolution* c, const Slab* s, Py_ssize_t first, Py_ssize_t n, Py_ssize_t* steps) noexcept nogil:
     """The distances of n steps from number `first` of the slab's first channel on, counted up without divisions."""
