@@ -3,7 +3,7 @@
 The lists have one order, and their arrays stay the same objects: a layer writes its gradients into them, an optimizer
 changes its parameters in place. The book spreads these names over the modules of its package `common`.
 """
-# Legacy random numbers and names in capitals are the book's habits.
+# Legacy random numbers are the book's habit.
 # ruff: noqa: NPY002
 
 import time

