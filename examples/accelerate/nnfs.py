@@ -307,7 +307,7 @@ class Loss_CategoricalCrossentropy(Loss):
 
 
 class Activation_Softmax_Loss_CategoricalCrossentropy:
-    """Both in one, for whom the gradient is p - y."""
+    """Both in one, whose gradient is p - y."""
 
     def __init__(self):
         self.activation = Activation_Softmax()
