@@ -362,6 +362,18 @@ def test_unusual_arguments_give_what_they_gave(dlfs: dict[str, Any], kind: str, 
     same(*found, rtol=1e-8)
 
 
+def test_what_the_original_computes_after_all_has_its_random_numbers(dlfs: dict[str, Any]) -> None:
+    net = NETWORKS["dropout"](dlfs)
+    other = copy.deepcopy(net)
+    fastbp.accelerate(net)
+    x, t = batch()
+    found = []
+    for one in (net, other):
+        np.random.seed(0)
+        found.append((one.gradient(x, np.eye(4, dtype=np.longdouble)[t]), np.random.rand()))
+    same(*found)
+
+
 # ---- Nielsen's networks ----------------------------------------------------------------------------------------------
 
 
