@@ -22,6 +22,7 @@ from helpers import seeded
 
 import fastbp
 from fastbp.dropin import Entry, Report, _accelerate, _clock
+from fastbp.dropin._interface import Functions, FunctionTwin, Trial
 
 PROGRAMS = Path(__file__).parents[1] / "examples" / "accelerate"
 
@@ -768,3 +769,61 @@ def test_methods_that_are_no_plain_ones_are_left_alone(dlfs: dict[str, Any]) -> 
             return x
 
     assert [entry.why for entry in fastbp.accelerate(Net).entries] == ["Net.predict is no plain method"]
+
+
+# ---- functions of a namespace ----------------------------------------------------------------------------------------
+
+
+class Doubled(Functions):
+    """Two functions, one of which the kernels compute."""
+
+    name = "a test"
+    methods = ("double", "halve")
+
+    def looks_for(self) -> str:
+        return "functions double and halve"
+
+    def read(self, thing: Any, originals: Any, args: Any) -> FunctionTwin:
+        return FunctionTwin("", {"double": self.double, "halve": lambda space, x: x / 2})
+
+    def double(self, space: Any, x: Any) -> Any:
+        return x + x if isinstance(x, np.ndarray) else NotImplemented
+
+    def trials(self, thing: Any, twin: Any, rng: np.random.Generator, data: Any) -> Any:
+        yield Trial("numbers", "double", (rng.standard_normal(5),))
+        yield Trial("numbers", "halve", (rng.standard_normal(5),))
+
+    def timed(self, thing: Any, twin: Any, rng: np.random.Generator, data: Any, args: Any) -> Any:
+        return dict.fromkeys(self.methods, (np.ones(3),))
+
+
+@pytest.mark.parametrize("kind", ["dict", "module", "namespace"])
+def test_functions_are_replaced_where_they_stand(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(_accelerate, "interfaces", lambda: [Doubled()])
+
+    def double(x: Any) -> Any:
+        """Return twice x."""
+        return 2 * x
+
+    def halve(x: Any) -> Any:
+        return 0.5 * x
+
+    target = TARGETS[kind]({"double": double, "halve": halve})
+    report = fastbp.accelerate(target)
+    names = target if isinstance(target, dict) else vars(target)
+    assert [(entry.what, entry.swapped) for entry in report.entries] == [("double", True), ("halve", True)]
+    assert names["double"].__doc__ == "Return twice x." and names["double"].__wrapped__ is double
+    same(names["double"](np.ones(2)), np.full(2, 2.0))
+    assert names["double"]("a") == "aa" and names["double"](x=1) == 2
+    assert fastbp.accelerate(target).entries[0].why == "accelerated already"
+    report.undo()
+    assert names["double"] is double and names["halve"] is halve
+
+
+def test_functions_that_differ_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_accelerate, "interfaces", lambda: [Doubled()])
+    target = {"double": lambda x: 2 * x + 1e-9, "halve": lambda x: x / 2}
+    before = dict(target)
+    report = fastbp.accelerate(target)
+    assert "differs in result by 1.0e-09" in report.entries[0].why
+    assert target == before
