@@ -14,6 +14,8 @@ from fastbp.derivatives.gradcheck import GradientReport as GradientReport
 from fastbp.derivatives.gradcheck import check_gradients as check_gradients
 from fastbp.derivatives.per_sample import SampleGradients as SampleGradients
 from fastbp.derivatives.second_order import CurvaturePoint as CurvaturePoint
+from fastbp.dropin._accelerate import accelerate as accelerate
+from fastbp.dropin._accelerate import accelerated as accelerated
 from fastbp.functional import units as _functional_units
 from fastbp.functional.convolutions import conv1d as conv1d
 from fastbp.functional.convolutions import conv1d_backward as conv1d_backward
@@ -303,6 +305,8 @@ __all__ = [
     "Tanh",
     "Unit",
     "__version__",
+    "accelerate",
+    "accelerated",
     "avg_pool1d",
     "avg_pool1d_backward",
     "avg_pool2d",

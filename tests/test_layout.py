@@ -41,7 +41,7 @@ LAYERS = (
     ("_core",),
     ("derivatives", "io"),
     ("network",),
-    ("models", "training"),
+    ("dropin", "models", "training"),
     ("_moved",),
     ("",),  # fastbp/__init__.py
     ("autograd", "jax", "sklearn", "demo", "cli", "__main__"),

@@ -1,0 +1,532 @@
+"""`accelerate`: find what is known, prove it, measure it, and put the engine in its place."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+import types
+import weakref
+from collections.abc import Callable, MutableMapping, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fastbp.dropin import _clock, _proof
+from fastbp.dropin._interface import Functions, Interface, Left, Originals, Space, Trial, Twin
+from fastbp.dropin._patch import entries_of
+from fastbp.dropin._report import Entry, Report
+from fastbp.dropin._seams import Seam, proving, seam_of
+
+__all__ = ["accelerate", "accelerated", "interfaces"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Cls = TypeVar("Cls", bound=type)
+
+SLOWEST = 1 / 0.98  # a smaller ratio is no gain
+SEED = 20240501  # of the trials: a proof says the same each time
+MOST_SHOWN = 12
+
+
+def interfaces() -> list[Interface]:
+    """Return all interfaces that are known, in the order of their modules' names."""
+    package = importlib.import_module("fastbp.dropin")
+    names = sorted(found.name for found in pkgutil.iter_modules(package.__path__) if not found.name.startswith("_"))
+    modules = [importlib.import_module(f"fastbp.dropin.{name}") for name in names]
+    return [interface for module in modules for interface in module.INTERFACES]
+
+
+# ---- what a target holds ---------------------------------------------------------------------------------------------
+
+
+def _is_space(target: Any) -> bool:
+    return isinstance(target, types.ModuleType | types.SimpleNamespace | MutableMapping)
+
+
+def _things(target: Any) -> list[Any]:
+    """Return the classes and objects of a target, each once."""
+    if isinstance(target, list | tuple):
+        found = [thing for part in target for thing in _things(part)]
+    else:
+        found = list(entries_of(target).values()) if _is_space(target) else [target]
+    return list({id(thing): thing for thing in found}.values())
+
+
+def _spaces(target: Any) -> list[Any]:
+    """Return the namespaces of a target."""
+    if isinstance(target, list | tuple):
+        return [space for part in target for space in _spaces(part)]
+    return [target] if _is_space(target) else []
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] == "fastbp"
+
+
+def _interface_of(thing: Any, known: Sequence[Interface]) -> Interface | None:
+    is_class = isinstance(thing, type)
+    cls = thing if is_class else type(thing)
+    if _is_ours(cls) or cls.__module__ == "builtins":
+        return None
+    return next((i for i in known if i.knows_class(cls) and (is_class or i.knows(thing))), None)
+
+
+def _unknown(target: Any, known: Sequence[Interface]) -> ValueError:
+    """Return what to raise where nothing is known: what was looked for, and what was found."""
+    looked = "; ".join(f"{interface.looks_for()} ({interface.name})" for interface in known)
+    if _is_space(target):
+        found = [name for name in entries_of(target) if not name.startswith("__")]
+        shown = ", ".join(found[:MOST_SHOWN]) + (", ..." if len(found) > MOST_SHOWN else "")
+        found_in = f"the names {shown}" if found else "no names"
+    else:
+        cls = target if isinstance(target, type) else type(target)
+        methods = [name for name in dir(cls) if not name.startswith("_")]
+        found_in = f"{cls.__name__} with {', '.join(methods[:MOST_SHOWN]) or 'no methods'}"
+    return ValueError(f"target holds nothing that is known: found {found_in}; looked for {looked}")
+
+
+# ---- one object ------------------------------------------------------------------------------------------------------
+
+
+class Proving:
+    """One object that is read, proved and measured; nothing of it is changed.
+
+    Attributes
+    ----------
+    twin : Twin
+        Of the object itself.
+    entries : dict of str to Entry
+        By method.
+    """
+
+    def __init__(
+        self, thing: Any, interface: Interface, originals: Originals, args: tuple[Any, ...] | None, data: Sequence[Any]
+    ) -> None:
+        self.thing, self.interface, self.originals, self.args = thing, interface, originals, args
+        self.data = data
+        self.name = "" if isinstance(thing, Space) else f"{type(thing).__name__}."
+        self.twin = interface.read(thing, originals, args)
+        self.entries: dict[str, Entry] = {}
+
+    def what(self, method: str) -> str:
+        return f"{self.name}{method}, {self.twin.what}".removesuffix(", ")
+
+    def decide(self, prefer: Report | None) -> None:
+        """Prove every method, and measure those that are equal."""
+        dtypes = {array.dtype for array in self.twin.arrays(self.thing)}
+        why, difference = "", 0.0
+        if dtypes == {np.dtype(np.float32)} and self.interface.casts(self.thing, self.twin):
+            why, difference = self._prove(np.dtype(np.float64))
+            why = why and f"in float64 {why}"
+        if not why:
+            why, difference = self._prove(None)
+        for method in self.twin.methods:
+            what = self.what(method)
+            if why:
+                self.entries[method] = Entry(what, False, why, difference)
+            else:
+                self.entries[method] = self._choose(method, what, difference, prefer)
+
+    def _choose(self, method: str, what: str, difference: float, prefer: Report | None) -> Entry:
+        before = prefer.choice(what) if prefer is not None else None
+        if before is not None and before.ratio is not None:
+            return Entry(what, before.swapped, before.why, difference, before.ratio)
+        ratio = self._ratio(method)
+        swapped = ratio >= SLOWEST
+        return Entry(what, swapped, "" if swapped else "no faster here", difference, ratio)
+
+    # ---- the proof
+
+    def _prove(self, dtype: np.dtype[Any] | None) -> _proof.Proof:
+        """Prove all methods, on copies in which parameters have another dtype."""
+        memo = {}
+        if dtype is not None:
+            memo = {id(array): array.astype(dtype) for array in self.twin.arrays(self.thing)}
+        copies = [_proof.copied((self.thing, self.args), memo) for _ in range(3)]
+        twin = self.interface.read(copies[1][0], self.originals, copies[1][1])
+        rng = np.random.default_rng(SEED)
+        trials = list(self.interface.trials(copies[0][0], twin, rng, self.data))
+        taken: set[str] = set()
+        proof = _proof.prove(
+            trials,
+            self._side(copies[0][0], twin),
+            self._ours(copies[1][0], twin, taken),
+            self._moved(copies[2][0], twin),
+            self._finer(copies[0][0], twin),
+        )
+        if not proof.why_not and taken != set(self.twin.methods):
+            return proof._replace(why_not="is never of the kind that the engine takes")
+        return proof
+
+    def _side(self, thing: Any, twin: Twin) -> _proof.Side:
+        def run(trial: Trial) -> dict[str, Any]:
+            _prepare(thing, twin, trial)
+            args = _proof.copied(trial.args)
+            result = self.originals[trial.method](thing, *args)
+            return _outcome(thing, twin, args, result)
+
+        return run
+
+    def _ours(self, thing: Any, twin: Twin, taken: set[str]) -> _proof.Side:
+        def run(trial: Trial) -> dict[str, Any]:
+            _prepare(thing, twin, trial)
+            args = _proof.copied(trial.args)
+            result = twin.try_call(thing, trial.method, args, {})
+            if result is NotImplemented:
+                with twin.rest():
+                    result = self.originals[trial.method](thing, *args)
+                twin.ran(trial.method)
+            else:
+                taken.add(trial.method)
+            if twin.kept is not None:
+                twin.kept.fill_all()
+            return _outcome(thing, twin, args, result)
+
+        return run
+
+    def _moved(self, thing: Any, twin: Twin) -> _proof.Side:
+        rng = np.random.default_rng(SEED)
+        self.interface.unsettle(thing, rng)
+
+        def run(trial: Trial) -> dict[str, Any]:
+            _prepare(thing, twin, trial)
+            arrays = twin.arrays(thing)
+            n = 16 + _proof.longest([arrays, trial.args])
+            for array in arrays:
+                array[...] = _proof.shaken(array, n, rng)
+            args = _proof.shaken(_proof.copied(trial.args), n, rng)
+            return _outcome(thing, twin, args, self.originals[trial.method](thing, *args))
+
+        return run
+
+    def _finer(self, thing: Any, twin: Twin) -> _proof.Side:
+        def run(trial: Trial) -> dict[str, Any]:
+            arrays = twin.arrays(thing)
+            if self.interface.has_state and not arrays:
+                raise Left("its state is not known")
+            memo = {id(array): _proof.refined(array) for array in arrays}  # the values of the trial before, or its own
+            copied = _proof.copied(thing, memo)
+            _prepare(copied, twin, trial)
+            args = _proof.refined(_proof.copied(trial.args))
+            return _outcome(copied, twin, args, self.originals[trial.method](copied, *args))
+
+        return run
+
+    # ---- the clock
+
+    def _ratio(self, method: str) -> float:
+        copies = [_proof.copied((self.thing, self.args)) for _ in range(2)]
+        twin = self.interface.read(copies[1][0], self.originals, copies[1][1])
+        rng = np.random.default_rng(SEED)
+        timed = self.interface.timed(copies[0][0], twin, rng, self.data, copies[0][1])[method]
+        mine, original = _proof.copied(timed), self.originals[method]
+        return _clock.ratio(
+            lambda: original(copies[0][0], *timed), lambda: twin.call(copies[1][0], method, original, mine, {})
+        )
+
+
+def _prepare(thing: Any, twin: Twin, trial: Trial) -> None:
+    for name, value in trial.attributes.items():
+        setattr(thing, name, value)
+    if trial.values is not None:
+        for array, values in zip(twin.arrays(thing), trial.values, strict=True):
+            array[...] = values
+
+
+def _outcome(thing: Any, twin: Twin, args: Any, result: Any) -> dict[str, Any]:
+    found = {"result": result, "args": args}
+    for name, looked_at in twin.looked_at(thing).items():
+        found[name] = dict(sorted(vars(looked_at).items()))
+    return found
+
+
+# ---- classes and objects ---------------------------------------------------------------------------------------------
+
+
+class Accelerating:
+    """What one call of `accelerate` has to do, and its report."""
+
+    def __init__(self, data: Sequence[Any], prefer: Report | None) -> None:
+        self.data, self.prefer = data, prefer
+        self.report = Report()
+        self._decided: dict[tuple[type | Space, str, str], Entry] = {}  # by class, method and what the object is
+
+    def take(self, thing: Any, interface: Interface) -> None:
+        """Accelerate a class, or an object."""
+        cls = thing if isinstance(thing, type) else type(thing)
+        try:
+            seams = {name: seam_of(cls, name) for name in interface.methods}
+            if thing is not cls and (own := [name for name in interface.methods if name in vars(thing)]):
+                raise Left(f"has a {own[0]} of its own")
+            if thing is not cls and any(seam.twin_of(thing) for seam in seams.values()):
+                raise Left("accelerated already")
+        except Left as left:
+            self._leave(cls.__name__, left)
+            return
+        if thing is cls or interface.at_first_call:
+            self._wait(cls, None if thing is cls else thing, interface, seams)
+        else:
+            self._enter(thing, interface, seams, None)
+
+    def take_space(self, space: Any, interface: Functions) -> None:
+        """Accelerate functions of a namespace."""
+        names = entries_of(space)
+        functions = {name: names[name] for name in interface.methods}
+        if any(hasattr(function, "fastbp_twin") for function in functions.values()):
+            self._leave(interface.methods[0], Left("accelerated already"))
+            return
+        thing = Space(names)
+        originals = {name: functools.partial(_without_space, function) for name, function in functions.items()}
+        try:
+            twin, entries = self._decide(thing, interface, originals, None)
+        except Left as left:
+            self._leave(interface.methods[0], left)
+            return
+        for name, entry in entries.items():
+            self._add(entry)
+            if entry.swapped:
+                self.report._patches.put(space, name, _wrapped(twin, thing, name, functions[name], originals[name]))
+
+    def _leave(self, what: str, left: Exception) -> None:
+        self.report.entries.append(Entry(what, False, str(left)))
+
+    def _wait(self, cls: type, only: Any, interface: Interface, seams: dict[str, Seam]) -> None:
+        """Look at each instance of a class, or at one of them, when it is called first."""
+        name = cls.__name__
+        self.report.waiting.append(name)
+
+        ref = None if only is None else weakref.ref(only)
+
+        def first(thing: Any, args: tuple[Any, ...]) -> None:
+            if ref is not None and thing is not ref():
+                return
+            if name in self.report.waiting:
+                self.report.waiting.remove(name)
+            self._enter(thing, interface, seams, args)
+
+        for seam in seams.values():
+            self._begin(seam)
+            seam.makers.append(first)
+            self.report._patches.later(functools.partial(_forget, seam.makers, first))
+
+    def _begin(self, seam: Seam) -> None:
+        self.report._patches.later(_once(seam.end))
+        seam.begin()
+
+    def _enter(self, thing: Any, interface: Interface, seams: dict[str, Seam], args: tuple[Any, ...] | None) -> None:
+        """Prove one object; put the engine in the place of the methods that are equal and faster."""
+        originals = {name: seam.original for name, seam in seams.items()}
+        try:
+            if not interface.knows(thing):
+                raise Left(f"has not what {interface.name} has: {interface.looks_for()}")
+            twin, entries = self._decide(thing, interface, originals, args)
+        except Left as left:
+            twin, entries = None, {}
+            self._add(Entry(type(thing).__name__, False, str(left)))
+        for entry in entries.values():
+            self._add(entry)
+        swapped = [name for name, entry in entries.items() if entry.swapped]
+        for name, seam in seams.items():
+            if args is None and name not in swapped:
+                continue
+            if args is None:
+                self._begin(seam)
+            self.report._patches.later(seam.enter(thing, twin if name in swapped else None))
+        if twin is not None and twin.kept is not None and swapped:
+            # Taken back first: while the dispatchers still know the object, they let the original run.
+            self.report._patches.later(twin.kept.hook())
+
+    def _add(self, entry: Entry) -> None:
+        if entry not in self.report.entries:
+            self.report.entries.append(entry)
+
+    def _decide(
+        self, thing: Any, interface: Interface, originals: Originals, args: tuple[Any, ...] | None
+    ) -> tuple[Twin, dict[str, Entry]]:
+        proving.now = True
+        try:
+            with _proof.keeping_random_state():
+                made = Proving(thing, interface, originals, args, self.data)
+                kind = thing if isinstance(thing, Space) else type(thing)
+                keys = {method: (kind, method, made.twin.what) for method in made.twin.methods}
+                if not all(key in self._decided for key in keys.values()):
+                    made.decide(self.prefer)
+                    self._decided |= {keys[method]: entry for method, entry in made.entries.items()}
+                return made.twin, {method: self._decided[key] for method, key in keys.items()}
+        except Left:
+            raise
+        except Exception as error:  # of a program that is not what it looks like: it runs on as it was
+            raise Left(f"could not be tried: {error!r}") from error
+        finally:
+            proving.now = False
+
+
+def _without_space(function: Callable[..., Any], _: Space, *args: Any, **options: Any) -> Any:
+    return function(*args, **options)
+
+
+def _wrapped(
+    twin: Twin, thing: Space, name: str, function: Callable[..., Any], original: Callable[..., Any]
+) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        return twin.call(thing, name, original, args, options)
+
+    call.fastbp_twin = twin  # type: ignore[attr-defined]
+    return call
+
+
+def _forget(makers: list[Any], maker: Any) -> None:
+    if maker in makers:
+        makers.remove(maker)
+
+
+def _once(function: Callable[[], object]) -> Callable[[], None]:
+    """Return a function that calls another one the first time only."""
+    left = [function]
+
+    def call() -> None:
+        if left:
+            left.pop()()
+
+    return call
+
+
+# ---- for users -------------------------------------------------------------------------------------------------------
+
+
+def accelerate(target: Any, x: Any = None, t: Any = None, *, prefer: Report | None = None) -> Report:
+    """Let the engine compute the gradients of a program that was written by hand in numpy.
+
+    Classes and objects of known books and courses are recognised by the names of their methods and attributes. For each
+    of their methods that the engine can compute, both ways are run on copies, with random data of many kinds; where
+    all that comes out is equal to rounding, and where the engine is faster here, a dispatcher takes the method's place.
+    What is not equal or not faster is left alone, and the report says why.
+
+    Parameters
+    ----------
+    target : object, class, module, namespace or dict, or a list of these
+        A network or an optimizer of the program, their class, or what holds such. Instances of a class are looked at
+        when they are called for the first time.
+    x, t : array_like, optional
+        A batch of the program's own data, to be tried and timed with.
+    prefer : Report, optional
+        A report of before: what is equal is swapped where it was swapped then, and nothing is timed.
+
+    Returns
+    -------
+    report : Report
+        ``print(report)`` shows a table, ``report.undo()`` takes all back.
+
+    Raises
+    ------
+    TypeError
+        `prefer` is no report.
+    ValueError
+        Nothing in the target is known.
+
+    Notes
+    -----
+    Arrays stay the program's: the engine reads its parameters where they lie. Parameters, attributes, data and global
+    random states are left as they were. An exception, or Ctrl-C, leaves nothing swapped.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> class SGD:
+    ...     def __init__(self, lr=0.01):
+    ...         self.lr = lr
+    ...     def update(self, params, grads):
+    ...         for key in params:
+    ...             params[key] -= self.lr * grads[key]
+    >>> report = fastbp.accelerate(SGD)
+    >>> params, grads = {"W": np.ones(3)}, {"W": np.ones(3)}
+    >>> SGD(lr=0.5).update(params, grads)
+    >>> params
+    {'W': array([0.5, 0.5, 0.5])}
+    >>> report.undo()
+    """
+    if prefer is not None and not isinstance(prefer, Report):
+        raise TypeError(f"prefer must be a Report, as accelerate returns, got {type(prefer).__name__}")
+    known = interfaces()
+    found = [(thing, interface) for thing in _things(target) if (interface := _interface_of(thing, known)) is not None]
+    functions = [interface for interface in known if isinstance(interface, Functions)]
+    spaces = [(space, i) for space in _spaces(target) for i in functions if i.knows_space(entries_of(space))]
+    if not found and not spaces:
+        raise _unknown(target, known)
+    data = () if x is None else (x,) if t is None else (x, t)
+    work = Accelerating(data, prefer)
+    try:
+        for thing, interface in found:
+            work.take(thing, interface)
+        for space, its in spaces:
+            work.take_space(space, its)
+    except BaseException:
+        work.report.undo()
+        raise
+    return work.report
+
+
+class Accelerated:
+    """The block of a ``with`` statement in which a target is accelerated; or a decorator of a class."""
+
+    def __init__(self, target: Any, x: Any, t: Any, prefer: Report | None) -> None:
+        self._target, self._x, self._t, self._prefer = target, x, t, prefer
+        self._reports: list[Report] = []
+
+    def __enter__(self) -> Report:
+        report = accelerate(self._target, self._x, self._t, prefer=self._prefer)
+        self._reports.append(report)
+        return report
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._reports.pop().undo()
+
+    def __call__(self, cls: Cls) -> Cls:
+        accelerate(cls, self._x, self._t, prefer=self._prefer)
+        return cls
+
+
+def accelerated(target: Any = None, x: Any = None, t: Any = None, *, prefer: Report | None = None) -> Any:
+    """Accelerate a target within a ``with`` block; or, as a decorator, a class from its definition on.
+
+    Parameters
+    ----------
+    target : object, module, namespace, dict or list, optional
+        As for `accelerate`. A class itself is decorated: within a block write it in a list.
+    x, t : array_like, optional
+        As for `accelerate`.
+    prefer : Report, optional
+        As for `accelerate`.
+
+    Returns
+    -------
+    context manager or class
+        Entered, it gives the `Report`; what it has swapped is taken back at the block's end. A class is returned
+        itself.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `accelerate`.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> @fastbp.accelerated
+    ... class SGD:
+    ...     def __init__(self, lr=0.01):
+    ...         self.lr = lr
+    ...     def update(self, params, grads):
+    ...         for key in params:
+    ...             params[key] -= self.lr * grads[key]
+    >>> params = {"W": np.ones(3)}
+    >>> SGD(lr=0.5).update(params, {"W": np.ones(3)})
+    >>> params
+    {'W': array([0.5, 0.5, 0.5])}
+    """
+    made = Accelerated(target, x, t, prefer)
+    return made(target) if isinstance(target, type) else made

@@ -1,0 +1,109 @@
+"""Neighbouring units in one engine, which computes from a program's arrays wherever they lie at each call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from fastbp import _engine
+from fastbp.network import Network
+from fastbp.units import Unit
+
+__all__ = ["Chain", "Left", "fits"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Left(Exception):
+    """Why something is left alone."""
+
+
+def fits(array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Whether the engine can read a parameter where it lies."""
+    return (
+        type(array) is np.ndarray
+        and array.dtype == dtype
+        and array.dtype.isnative
+        and array.shape == shape
+        and array.flags.aligned
+        and (array.flags.c_contiguous or (array.ndim == 2 and array.flags.f_contiguous))
+    )
+
+
+class Chain:
+    """Units, one after another, with parameters that come with each call.
+
+    Parameters
+    ----------
+    units : sequence of Unit
+        They must all be the engine's own.
+    dtype : dtype
+        Of everything.
+    input_shape : tuple of int, optional
+        Of an image.
+
+    Attributes
+    ----------
+    shapes : list of tuple
+        Of the parameters, in their order: weight and bias of each unit.
+    """
+
+    def __init__(self, units: Sequence[Unit], dtype: Any, input_shape: tuple[int, ...] | None = None) -> None:
+        net = Network(*units, loss="mse", dtype=dtype, input_shape=input_shape)
+        if net._whole is None:
+            raise Left("its units are not all the engine's")
+        self.dtype, self.n_in, self.n_out = net.dtype, net.n_in or 0, net.n_out or 0
+        self.engine: Any = net._whole.engine
+        self._pairs = [tuple(net.parameters[name].shape for name in names) for names in net._whole.names]
+        self.shapes = [shape for pair in self._pairs for shape in pair]
+        self._arrays: list[Array] | None = None
+        self._table: Any = None
+
+    def table(self, arrays: list[Array]) -> Any:
+        """Return where the parameters lie; None where the engine cannot read them there."""
+        if self._arrays is not None and len(arrays) == len(self._arrays):
+            if all(a is b for a, b in zip(arrays, self._arrays, strict=True)) and self._unchanged():
+                return self._table
+        if len(arrays) != len(self.shapes):
+            return None
+        if not all(fits(array, shape, self.dtype) for array, shape in zip(arrays, self.shapes, strict=True)):
+            return None
+        self._table, first = self._made(arrays), self._arrays is None
+        self._arrays, self._given = list(arrays), [(a.shape, a.dtype, a.strides) for a in arrays]
+        if first:
+            self.engine.bind(self._table, self._table)  # in place of the arrays that the network had, which go
+        return self._table
+
+    def _unchanged(self) -> bool:
+        return all(
+            a.shape == shape and a.dtype is dtype and a.strides == strides
+            for a, (shape, dtype, strides) in zip(self._arrays or (), self._given, strict=True)
+        )
+
+    def _made(self, arrays: list[Array]) -> Any:
+        left = iter(arrays)
+        pairs = [tuple(next(left) for _ in pair) for pair in self._pairs]
+        return _engine.Table([pair[0] for pair in pairs], [pair[1] if len(pair) > 1 else None for pair in pairs])
+
+    def forward(self, x: Array, table: Any, training: bool = True) -> Array:
+        """Return the last unit's output, which is the engine's own: its next call overwrites it."""
+        made: Array = self.engine.forward(x, table, training)
+        return made
+
+    def backward(self, dy: Array, table: Any, need_dx: bool) -> tuple[list[Array], Array | None]:
+        """Return fresh gradients at the parameters, and the one at the input, which is the engine's own."""
+        arrays: list[Array] = [np.empty(shape, self.dtype) for shape in self.shapes]
+        return arrays, self.engine.backward(dy, table, self._made(arrays), need_dx)
+
+    def outputs(self, x: Array, table: Any) -> Array:
+        """Return the last unit's output in evaluation, a fresh array."""
+        made: Array = self.engine.outputs(x, table)
+        return made
+
+    @property
+    def n_parameters(self) -> int:
+        """How many numbers there are."""
+        return sum(map(prod, self.shapes))

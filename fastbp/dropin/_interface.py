@@ -1,0 +1,267 @@
+"""What an interface is: which objects it knows, how the engine computes their methods, and how that is proved.
+
+A. An interface is a module of this package with a list ``INTERFACES`` of instances of `Interface`.
+B. `Interface.read` looks at one object and makes its `Twin`: by name the methods that the engine computes, with the
+   object as their first argument. A method returns NotImplemented where the arguments are unusual; the original runs
+   then. It must not change anything before it knows that.
+C. `Interface.trials` says what the proof calls, on copies of the object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from fastbp.dropin._chain import Left
+from fastbp.dropin._kept import Kept
+
+__all__ = ["FunctionTwin", "Functions", "Interface", "Left", "Originals", "Space", "Trial", "Twin"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Originals = Mapping[
+    str, Callable[..., Any]
+]  # the methods as they were, by name: functions of the object and its arguments
+
+
+class Trial(NamedTuple):
+    """One call of a proof.
+
+    Attributes
+    ----------
+    what : str
+        What is special about it, for reasons.
+    method : str
+        What is called.
+    args : tuple
+        With what; copied for each side.
+    values : sequence of ndarray, optional
+        What the object's `Twin.arrays` are filled with before; None: as they are.
+    attributes : dict, optional
+        What is set on the object before.
+    """
+
+    what: str
+    method: str
+    args: tuple[Any, ...]
+    values: Sequence[Array] | None = None
+    attributes: Mapping[str, Any] = {}
+
+    def __str__(self) -> str:
+        return f"{self.method}: {self.what}"
+
+
+class Twin:
+    """The engine's counterpart of one object of a program. It keeps no reference to the object itself.
+
+    Attributes
+    ----------
+    what : str
+        What the object is, as far as the proof depends on it: ``"784-100-10 float64"``.
+    methods : dict of str to function
+        Called with the object and the arguments of the method.
+    kept : Kept or None
+        The attributes that are computed when they are asked for.
+    resting : int
+        Above 0: the originals run.
+    """
+
+    what: str
+    methods: Mapping[str, Callable[..., Any]]
+    kept: Kept | None = None
+    resting = 0
+
+    def arrays(self, thing: Any) -> list[Array]:
+        """Return the object's own parameters, as the proof fills and moves them."""
+        raise NotImplementedError
+
+    def looked_at(self, thing: Any) -> Mapping[str, Any]:
+        """Return the objects whose attributes the proof compares, by a name for reasons."""
+        return {"self": thing}
+
+    def ran(self, method: str) -> None:
+        """Learn that the original has run: its attributes are those that it has set."""
+
+    @contextlib.contextmanager
+    def rest(self) -> Iterator[None]:
+        """Let the originals run, in a block."""
+        self.resting += 1
+        try:
+            yield
+        finally:
+            self.resting -= 1
+
+    def call(
+        self, thing: Any, method: str, original: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
+    ) -> Any:
+        """Compute a method by the engine, or else by the original."""
+        if not self.resting:
+            made = self.try_call(thing, method, args, options)
+            if made is not NotImplemented:
+                return made
+        with self.rest():
+            made = original(thing, *args, **options)
+        if not self.resting:
+            self.ran(method)
+        return made
+
+    def try_call(self, thing: Any, method: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Compute a method by the engine; NotImplemented where it is the original's to do."""
+        if not self.lock.acquire(blocking=False):
+            return NotImplemented  # the engine is at work in another thread
+        try:
+            return self.methods[method](thing, *args, **options)
+        except Exception:  # the original has an exception of its own for such arguments, or takes them
+            return NotImplemented
+        finally:
+            self.lock.release()
+
+    @property
+    def lock(self) -> threading.Lock:
+        """What lets one call at a time into the engine."""
+        if (lock := vars(self).get("_lock")) is None:
+            lock = vars(self).setdefault("_lock", threading.Lock())
+        return lock  # type: ignore[no-any-return]
+
+
+class FunctionTwin(Twin):
+    """The engine's counterparts of some functions of a namespace: each is called with a `Space`, and its arguments."""
+
+    def __init__(self, what: str, methods: Mapping[str, Callable[..., Any]]) -> None:
+        self.what, self.methods = what, methods
+
+    def arrays(self, thing: Any) -> list[Array]:
+        return []
+
+    def looked_at(self, thing: Any) -> Mapping[str, Any]:
+        return {}
+
+
+class Space:
+    """A namespace with functions that are known.
+
+    Attributes
+    ----------
+    names : dict
+        The namespace's names and values, as they were.
+    """
+
+    def __init__(self, names: Mapping[str, Any]) -> None:
+        self.names = names
+
+    def __deepcopy__(self, memo: object) -> Space:
+        return self  # functions have no state
+
+
+class Interface:
+    """A kind of objects of other people's programs.
+
+    Attributes
+    ----------
+    name : str
+        Of the book, the course or the package.
+    methods : tuple of str
+        What is swapped, the most important one first.
+    at_first_call : bool
+        Whether an object can be read only when it is called, since its arguments are needed.
+    has_state : bool
+        Whether a result depends on the calls before.
+    """
+
+    name: ClassVar[str]
+    methods: ClassVar[tuple[str, ...]]
+    at_first_call: ClassVar[bool] = False
+    has_state: ClassVar[bool] = True
+
+    def looks_for(self) -> str:
+        """Return what `knows_class` looks for, in words."""
+        raise NotImplementedError
+
+    def knows_class(self, cls: type) -> bool:
+        """Whether instances of a class may be of this kind, as far as the class shows it."""
+        raise NotImplementedError
+
+    def knows(self, thing: Any) -> bool:
+        """Whether an object of such a class is of this kind."""
+        return True
+
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> Twin:
+        """Return the twin of an object, or raise `Left` with the reason why there is none.
+
+        Parameters
+        ----------
+        thing : object
+            It must not be changed.
+        originals : dict of str to function
+            The methods as they were.
+        args : tuple or None
+            Of the first call, where there was one.
+        """
+        raise NotImplementedError
+
+    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterable[Trial]:
+        """Return what the proof calls; `data` is the user's own, where it was given."""
+        raise NotImplementedError
+
+    def timed(
+        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+    ) -> Mapping[str, tuple[Any, ...]]:
+        """Return the arguments with which each method is timed: the user's own, those of the first call, or others."""
+        raise NotImplementedError
+
+    def unsettle(self, thing: Any, rng: np.random.Generator) -> None:
+        """Let a copy move numbers in between by a few eps, where sums that follow may cancel all their other digits.
+
+        Parameters
+        ----------
+        thing : object
+            The copy.
+        rng : Generator
+            Of the signs.
+        """
+
+    def casts(self, thing: Any, twin: Twin) -> bool:
+        """Whether a float32 object is proved in float64, too: a small constant is seen there.
+
+        Parameters
+        ----------
+        thing, twin : object
+            The object and its twin.
+
+        Returns
+        -------
+        bool
+            Not where the program names its dtype.
+        """
+        return True
+
+
+class Functions(Interface):
+    """A kind of functions in a module, a namespace or a dict; ``methods`` are their names.
+
+    `read` gets a `Space`, and returns a `FunctionTwin`. `trials` and `timed` are as for objects.
+    """
+
+    has_state: ClassVar[bool] = False
+
+    def knows_class(self, cls: type) -> bool:
+        return False
+
+    def knows_space(self, names: Mapping[str, Any]) -> bool:
+        """Whether a namespace has all the functions.
+
+        Parameters
+        ----------
+        names : dict
+            Its names and values.
+
+        Returns
+        -------
+        bool
+            Plain functions alone count.
+        """
+        return all(isinstance(names.get(name), types.FunctionType) for name in self.methods)

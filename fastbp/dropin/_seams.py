@@ -1,0 +1,119 @@
+"""Methods in whose place a dispatcher stands: for objects with a twin it calls the engine, for others the original."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+import types
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from fastbp.dropin._chain import Left
+from fastbp.dropin._interface import Twin
+from fastbp.dropin._patch import Patches, read
+
+__all__ = ["Seam", "proving", "seam_of"]
+
+Maker = Callable[[Any, tuple[Any, ...]], None]  # looks at an object that is called for the first time
+
+proving = threading.local()  # .now: this thread is in a proof, whose copies are nobody's
+_SEAMS: dict[tuple[int, str], Seam] = {}
+
+
+class Entered:
+    """What a seam knows of one object: its twin, or None where it is left alone."""
+
+    __slots__ = ("ref", "twin")
+
+    def __init__(self, ref: weakref.ref[Any], twin: Twin | None) -> None:
+        self.ref, self.twin = ref, twin
+
+
+class Seam:
+    """One method of one class.
+
+    Attributes
+    ----------
+    original : function
+        What stood there, or what was inherited.
+    makers : list of function
+        Asked for objects that are called for the first time: they may `enter` a twin.
+    """
+
+    def __init__(self, cls: type, name: str) -> None:
+        found = inspect.getattr_static(cls, name, None)
+        if not isinstance(found, types.FunctionType):
+            raise Left(f"{cls.__name__}.{name} is no plain method")
+        self.cls, self.name, self.original = cls, name, found
+        self.entered: dict[int, Entered] = {}
+        self.makers: list[Maker] = []
+        self.dispatcher = _dispatcher(self)
+        self._patches, self._users = Patches(), 0
+
+    def begin(self) -> None:
+        """Stand in the original's place, for one more user."""
+        if self._users == 0:
+            _SEAMS[id(self.cls), self.name] = self
+            self._patches.put(self.cls, self.name, self.dispatcher)
+        self._users += 1
+
+    def end(self) -> None:
+        """Go, where this was the last user."""
+        self._users -= 1
+        if self._users == 0:
+            self._patches.undo()
+            _SEAMS.pop((id(self.cls), self.name), None)
+
+    def enter(self, thing: Any, twin: Twin | None) -> Callable[[], None]:
+        """Know an object from now on; return what forgets it, which does not keep it alive."""
+        key, entered = id(thing), self.entered
+        try:
+            ref = weakref.ref(thing, lambda _: entered.pop(key, None))
+        except TypeError:
+            raise Left(f"{type(thing).__name__} has no weak references") from None
+        entered[key] = Entered(ref, twin)
+
+        def leave() -> None:
+            if key in entered and entered[key].ref is ref:
+                del entered[key]
+
+        return leave
+
+    def twin_of(self, thing: Any) -> Twin | None:
+        """Return the twin of an object; None where it has none."""
+        found = self.entered.get(id(thing))
+        return found.twin if found is not None and found.ref() is thing else None
+
+    def first_call(self, thing: Any, args: tuple[Any, ...]) -> Twin | None:
+        """Look at an object that is called for the first time."""
+        if getattr(proving, "now", False) or not self.makers:
+            return None
+        for maker in list(self.makers):
+            maker(thing, args)
+            if id(thing) in self.entered:
+                return self.entered[id(thing)].twin
+        return None
+
+
+def seam_of(cls: type, name: str) -> Seam:
+    """Return the seam that stands there, or a new one that does not stand there yet."""
+    seam = _SEAMS.get((id(cls), name))
+    if seam is not None and read(cls, name) is seam.dispatcher:
+        return seam
+    return Seam(cls, name)
+
+
+def _dispatcher(seam: Seam) -> Callable[..., Any]:
+    entered, original, name = seam.entered, seam.original, seam.name
+
+    @functools.wraps(original)
+    def dispatch(self: Any, /, *args: Any, **options: Any) -> Any:
+        found = entered.get(id(self))
+        twin = found.twin if found is not None and found.ref() is self else seam.first_call(self, args)
+        if twin is None:
+            return original(self, *args, **options)
+        return twin.call(self, name, original, args, options)
+
+    return dispatch

@@ -1,0 +1,787 @@
+"""The interface of "Deep Learning from Scratch", volume 1: networks with `params` and `layers`, optimizers over dicts.
+
+A network's layers become chains of units in the engine, with a mask between them where there is dropout. The loss
+stays the program's own: its last layer computes the loss and the gradient at the engine's outputs, so that whatever it
+does is followed. Parameters are those that the layers hold.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastbp import _engine, optim, units
+from fastbp.dropin import _proof
+from fastbp.dropin._chain import Chain
+from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
+from fastbp.dropin._kept import Kept
+from fastbp.optim import OptimizerState
+
+__all__ = ["INTERFACES", "DictOptimizers", "LayerNetworks"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+ACTIVATIONS = {"Relu": units.ReLU, "ReLU": units.ReLU, "Sigmoid": units.Sigmoid, "Tanh": units.Tanh}
+PARAMETERS = {  # of a layer by the name of its class: attributes, and those of the gradients
+    "Affine": (("W", "dW"), ("b", "db")),
+    "BatchNormalization": (("gamma", "dgamma"), ("beta", "dbeta")),
+}
+RUNNING = ("running_mean", "running_var")
+DECAY = "weight_decay_lambda"
+PROBED_DECAY = 0.37  # any number that no program has
+EXACT = 1e-9  # relative: a factor that was measured in float64
+MOVED = 4  # eps
+PIECE = 4096  # rows that are cast at a time
+
+
+def last_layer(net: Any) -> Any:
+    """Return the layer that computes the loss, under either of its names."""
+    return net.last_layer if hasattr(net, "last_layer") else net.lastLayer
+
+
+# ---- stages ----------------------------------------------------------------------------------------------------------
+
+
+class ChainStage:
+    """Neighbouring layers in one engine.
+
+    Attributes
+    ----------
+    layers : list
+        The program's layers that have parameters.
+    norms : list of (layer, unit)
+        Batch norms, whose running moments are the layers' own.
+    """
+
+    def __init__(self, layers: Sequence[Any], dtype: Any) -> None:
+        self.layers = [layer for layer in layers if type(layer).__name__ in PARAMETERS]
+        self.places = [(layer, *names) for layer in self.layers for names in PARAMETERS[type(layer).__name__]]
+        made = [_unit(layer) for layer in layers]
+        self.norms = [
+            (layer, unit) for layer, unit in zip(layers, made, strict=True) if isinstance(unit, units.BatchNorm)
+        ]
+        self.chain = Chain(made, dtype)
+
+    def arrays(self) -> list[Array]:
+        """Return the parameters as the layers hold them now."""
+        return [getattr(layer, name) for layer, name, _ in self.places]
+
+    def table(self) -> Any:
+        """Return where they lie; None where the engine cannot read them there."""
+        return self.chain.table(self.arrays())
+
+    def norms_known(self) -> bool:
+        """Whether all batch norms have running moments of the right kind."""
+        return all(
+            type(values) is np.ndarray and values.shape == (unit.n,) and values.dtype == self.chain.dtype
+            for layer, unit in self.norms
+            for values in (layer.running_mean, layer.running_var)
+        )
+
+    def evaluated(self, x: Array, table: Any) -> Array:
+        """Return the outputs with the layers' running moments."""
+        for layer, unit in self.norms:
+            unit.state["mean"][...], unit.state["variance"][...] = layer.running_mean, layer.running_var
+        return self.chain.outputs(x, table)
+
+    def moments(self, rows: int) -> list[tuple[Any, Array, Array]]:
+        """Return the mean and the variance, over n, of the last batch at each batch norm."""
+        share = (rows - 1) / rows
+        return [(layer, unit.state["mean"].copy(), unit.state["variance"] * share) for layer, unit in self.norms]
+
+
+class MaskStage:
+    """Dropout, with the program's own random numbers."""
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+
+
+def _unit(layer: Any) -> Any:
+    name = type(layer).__name__
+    if name == "Affine":
+        return units.Linear(*np.shape(layer.W))
+    if name == "BatchNormalization":
+        return units.BatchNorm(np.size(layer.gamma), eps=_eps_of(layer), momentum=1.0)
+    return ACTIVATIONS[name]()
+
+
+def _eps_of(layer: Any) -> float:
+    """Measure what a batch norm adds to the variance: of columns -a, a, which become -a, a over sqrt(a**2 + eps)."""
+    a = 1e-3
+    copied = _proof.copied(layer, {id(values): np.ones(1) for values in (layer.gamma,)})
+    copied.gamma, copied.beta, copied.running_mean, copied.running_var = np.ones(1), np.zeros(1), None, None
+    y = float(copied.forward(np.array([[-a], [a]]), True)[1, 0])
+    return float(f"{a * a * (1 / (y * y) - 1):.10g}")
+
+
+def _stages(layers: Sequence[Any], dtype: Any) -> list[ChainStage | MaskStage]:
+    made: list[ChainStage | MaskStage] = []
+    waiting: list[Any] = []
+    for layer in layers:
+        name = type(layer).__name__
+        if name == "Dropout":
+            if waiting:
+                made.append(ChainStage(waiting, dtype))
+            made.append(MaskStage(layer))
+            waiting = []
+        elif name in ACTIVATIONS or name in PARAMETERS:
+            waiting.append(layer)
+        else:
+            raise Left(f"the layer {name} is not known")
+    return [*made, ChainStage(waiting, dtype)] if waiting else made
+
+
+# ---- networks --------------------------------------------------------------------------------------------------------
+
+
+class Gradient:
+    """What a network's `gradient` returns under one name.
+
+    Attributes
+    ----------
+    i : int
+        The parameter.
+    factor : float
+        Of the decay: times the network's own weight_decay_lambda where it has one.
+    attribute : bool
+        Whether the layer's gradient is the same array.
+    """
+
+    def __init__(self, i: int, factor: float, attribute: bool) -> None:
+        self.i, self.factor, self.attribute = i, factor, attribute
+
+
+class NetworkTwin(Twin):
+    """The stages of a network, and what its methods return and leave behind."""
+
+    def __init__(self, net: Any, originals: Originals) -> None:
+        self.layers = list(net.layers.values())
+        self.last = last_layer(net)
+        for thing in (*self.layers, self.last):
+            if why := Kept.why_not(thing):
+                raise Left(why)
+        first = next((layer for layer in self.layers if type(layer).__name__ == "Affine"), None)
+        if first is None or not isinstance(first.W, np.ndarray):
+            raise Left("it has no Affine layer")
+        self.dtype = first.W.dtype
+        self.stages = _stages(self.layers, self.dtype)
+        chains = [stage for stage in self.stages if isinstance(stage, ChainStage)]
+        self._masks = [stage for stage in self.stages if isinstance(stage, MaskStage)]
+        self.places = [place for stage in chains for place in stage.places]
+        self.n_in, self.n_out = chains[0].chain.n_in, chains[-1].chain.n_out
+        self.takes_mode = any(type(layer).__name__ in ("Dropout", "BatchNormalization") for layer in self.layers)
+        if any(stage.table() is None for stage in chains):
+            raise Left("its parameters are not all arrays of one dtype, float32 or float64, with elements side by side")
+        self.what = f"{self._sizes()} {self.dtype}"
+        self.originals = originals
+        self.methods = {"gradient": self.gradient, "predict": self.predict}
+        self._look(net)
+
+    def _sizes(self) -> str:
+        sizes = [self.n_in, *(layer.W.shape[1] for layer, name, _ in self.places if name == "W")]
+        others = [type(layer).__name__ for layer in self.layers if type(layer).__name__ != "Affine"]
+        return f"{'-'.join(map(str, sizes))} {'+'.join(dict.fromkeys(others))}"
+
+    def arrays(self, thing: Any) -> list[Array]:
+        layers = list(thing.layers.values())
+        found = (getattr(layer, name) for layer in layers for name, _ in PARAMETERS.get(type(layer).__name__, ()))
+        return list(found)
+
+    def looked_at(self, thing: Any) -> Mapping[str, Any]:
+        return {
+            "self": thing,
+            **{f"layers[{k!r}]": v for k, v in thing.layers.items()},
+            "last layer": last_layer(thing),
+        }
+
+    # ---- what the original does, seen once on a copy
+
+    def _look(self, net: Any) -> None:
+        """Find which attributes the methods set, and how the gradients that are returned are made."""
+        rng = np.random.default_rng(1)
+        memo = {id(array): rng.standard_normal(array.shape) for array in self.arrays(net)}
+        copied = _proof.copied(net, memo)
+        self.decays = hasattr(copied, DECAY)
+        if self.decays:
+            setattr(copied, DECAY, PROBED_DECAY)
+        layers = [*copied.layers.values()]
+        x, t = rng.standard_normal((13, self.n_in)), rng.integers(0, self.n_out, 13)
+        with np.errstate(all="ignore"):
+            forward = _set_by(layers, lambda: self.originals["predict"](copied, x))
+            grads: Any = None
+
+            def gradient() -> None:
+                nonlocal grads
+                grads = self.originals["gradient"](copied, x, t)
+
+            both = _set_by(layers, gradient)
+        self.grads = self._found(copied, grads)
+        mine = {(id(self.places[g.i][0]), self.places[g.i][2]) for g in self.grads.values() if g.attribute}
+        set_by_us = {"Dropout": {"mask"}, "BatchNormalization": set(RUNNING)}
+        groups: dict[str, list[frozenset[str]]] = {"forward": [], "backward": []}
+        for layer, first, all_names in zip(self.layers, forward, both, strict=True):
+            ours = set_by_us.get(type(layer).__name__, set())
+            ours = ours | {name for owner, name in mine if owner == id(layer)}
+            # What only training sets, such as a batch norm's, belongs to the backward pass, too.
+            groups["forward"].append(frozenset(first - ours))
+            groups["backward"].append(frozenset(all_names - first - ours))
+        # The last layer has no such attributes, but it must stay as it is.
+        self.kept = Kept([*self.layers, self.last], {name: [*of, frozenset()] for name, of in groups.items()})
+
+    def _found(self, copied: Any, grads: Any) -> dict[str, Gradient]:
+        """Find of which parameter each gradient is, and what was added to it."""
+        if type(grads) is not dict or not grads:
+            raise Left(f"gradient returns {type(grads).__name__}, expected a dict")
+        layers = [layer for layer in copied.layers.values() if type(layer).__name__ in PARAMETERS]
+        places = [(layer, *names) for layer in layers for names in PARAMETERS[type(layer).__name__]]
+        found = {}
+        for name, value in grads.items():
+            matches = [
+                Gradient(i, factor, value is getattr(layer, attribute))
+                for i, (layer, parameter, attribute) in enumerate(places)
+                if (factor := _decay(value, getattr(layer, attribute), getattr(layer, parameter))) is not None
+            ]
+            if not matches:
+                raise Left(f"gradient()[{name!r}] is no layer's gradient, with or without a decay")
+            found[name] = matches[0]
+            if self.decays:
+                found[name].factor /= PROBED_DECAY
+            found[name].factor = float(f"{found[name].factor:.10g}")
+        return found
+
+    # ---- arguments
+
+    def _rows(self, x: Any) -> Any:
+        """Return x in the network's dtype; None where numpy would compute in another one, or otherwise."""
+        if type(x) is not np.ndarray or x.ndim != 2 or x.shape[1] != self.n_in or not x.shape[0]:
+            return None
+        if x.dtype is self.dtype:
+            return x
+        if x.dtype.kind not in "fiub" or np.result_type(x.dtype, self.dtype) != self.dtype:
+            return None
+        return x.astype(self.dtype)
+
+    def _same_layers(self, net: Any) -> bool:
+        layers = list(net.layers.values())
+        return (
+            len(layers) == len(self.layers)
+            and all(a is b for a, b in zip(layers, self.layers, strict=True))
+            and last_layer(net) is self.last
+        )
+
+    # ---- the methods
+
+    def predict(self, net: Any, x: Any, train_flg: Any = False) -> Any:
+        """Return what the network gives."""
+        tables = self._tables()
+        if not self._same_layers(net) or None in tables or (train_flg is not False) or not self._norms_known():
+            return NotImplemented
+        if train_flg is False and type(x) is np.ndarray and x.ndim == 2 and len(x) > PIECE and x.dtype != self.dtype:
+            return self._predict_pieces(net, x)
+        h = self._rows(x)
+        if h is None:
+            return NotImplemented
+        for stage, table in zip(self.stages, tables, strict=True):
+            h = stage.evaluated(h, table) if isinstance(stage, ChainStage) else h * (1.0 - stage.layer.dropout_ratio)
+        if not np.isfinite(h).all():
+            return NotImplemented
+        self._leave(net, ("forward",), "predict", (x,))
+        return h
+
+    def _predict_pieces(self, net: Any, x: Array) -> Any:
+        """Cast some rows at a time: all of them may be many times what the program has."""
+        made = [self.predict(net, x[i : i + PIECE]) for i in range(0, len(x), PIECE)]
+        if any(piece is NotImplemented for piece in made):
+            return NotImplemented
+        self._leave(net, ("forward",), "predict", (x,))
+        return np.concatenate(made)
+
+    def gradient(self, net: Any, x: Any, t: Any) -> Any:
+        """Return the gradients by the program's names, fresh arrays."""
+        if not self._masks:
+            return self._gradient(net, x, t)
+        state, made = np.random.get_state(), NotImplemented  # noqa: NPY002
+        try:
+            made = self._gradient(net, x, t)
+            return made
+        finally:
+            if made is NotImplemented:  # the original draws the same masks
+                np.random.set_state(state)  # noqa: NPY002
+
+    def _gradient(self, net: Any, x: Any, t: Any) -> Any:
+        tables = self._tables()
+        h = self._rows(x)
+        decay = getattr(net, DECAY) if self.decays else 1.0
+        if h is None or None in tables or not self._same_layers(net) or type(decay) not in (float, int):
+            return NotImplemented
+        if self._norms and (len(x) < 2 or not self._norms_known()):
+            return NotImplemented
+        masks: list[Any] = []
+        for stage, table in zip(self.stages, tables, strict=True):
+            if isinstance(stage, ChainStage):
+                h = stage.chain.forward(h, table)
+            else:
+                masks.append(np.random.rand(*h.shape) > stage.layer.dropout_ratio)  # noqa: NPY002
+                h = h * masks[-1]
+        if not np.isfinite(h).all():
+            return NotImplemented  # what becomes of such numbers depends on the order of operations
+        z = h.copy() if isinstance(self.stages[-1], ChainStage) else h
+        self.last.forward(z, t)
+        dy = self.last.backward(1)
+        if type(dy) is not np.ndarray or dy.dtype != self.dtype or dy.shape != z.shape:
+            return NotImplemented
+        found = self._backward(dy, tables, masks)
+        moments = [of for stage in self.stages if isinstance(stage, ChainStage) for of in stage.moments(len(x))]
+        grads = self._grads(found, decay)
+        # --- nothing raises from here on
+        self._set(found, masks, moments)
+        self._leave(net, ("forward", "backward"), "gradient", (x, t))
+        return grads
+
+    def _backward(self, dy: Array, tables: list[Any], masks: list[Array]) -> list[Array]:
+        found: list[Array] = []
+        left = list(masks)
+        gradient: Any = dy
+        for k in range(len(self.stages) - 1, -1, -1):
+            stage = self.stages[k]
+            if isinstance(stage, ChainStage):
+                arrays, gradient = stage.chain.backward(gradient, tables[k], k > 0)
+                found = arrays + found
+            else:
+                gradient = gradient * left.pop()
+        return found
+
+    def _grads(self, found: list[Array], decay: float) -> dict[str, Array]:
+        made = {}
+        for name, gradient in self.grads.items():
+            values = found[gradient.i]
+            if gradient.factor and decay:
+                layer, parameter, _ = self.places[gradient.i]
+                values += decay * gradient.factor * getattr(layer, parameter)
+            made[name] = values
+        return made
+
+    def _set(self, found: list[Array], masks: list[Array], moments: list[tuple[Any, Array, Array]]) -> None:
+        """Set the attributes that are there at once."""
+        for gradient in self.grads.values():
+            if gradient.attribute:
+                layer, _, attribute = self.places[gradient.i]
+                setattr(layer, attribute, found[gradient.i])
+        for stage, mask in zip(self._masks, masks, strict=True):
+            stage.layer.mask = mask
+        for layer, mean, variance in moments:
+            layer.running_mean = layer.momentum * layer.running_mean + (1 - layer.momentum) * mean
+            layer.running_var = layer.momentum * layer.running_var + (1 - layer.momentum) * variance
+
+    def _tables(self) -> list[Any]:
+        return [stage.table() if isinstance(stage, ChainStage) else False for stage in self.stages]
+
+    @property
+    def _norms(self) -> bool:
+        return any(stage.norms for stage in self.stages if isinstance(stage, ChainStage))
+
+    def _norms_known(self) -> bool:
+        return all(stage.norms_known() for stage in self.stages if isinstance(stage, ChainStage))
+
+    # ---- attributes that are computed when they are asked for
+
+    def ran(self, method: str) -> None:
+        assert self.kept is not None
+        for group in ("forward", "backward") if method == "gradient" else ("forward",):
+            self.kept.forget(group)
+
+    def _leave(self, net: Any, groups: Sequence[str], method: str, args: tuple[Any, ...]) -> None:
+        ref, original = weakref.ref(net), self.originals[method]
+
+        def run() -> None:
+            thing = ref()
+            if thing is None:
+                return
+            with self.rest(), _proof.keeping_random_state(), self._same_masks():
+                original(thing, *args)
+
+        assert self.kept is not None
+        for group in groups:
+            self.kept.leave(group, run)
+
+    def _same_masks(self) -> Any:
+        return _Masks([stage.layer for stage in self._masks])
+
+
+class _Masks:
+    """In a block dropout multiplies by the masks that there are."""
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        self.layers = layers
+
+    def __enter__(self) -> None:
+        for layer in self.layers:
+            layer.forward = _masked(layer)
+
+    def __exit__(self, *_: object) -> None:
+        for layer in self.layers:
+            vars(layer).pop("forward", None)
+
+
+def _masked(layer: Any) -> Callable[..., Any]:
+    original = layer.forward
+    return lambda x, train_flg=True: x * layer.mask if train_flg else original(x, train_flg)
+
+
+def _set_by(layers: Sequence[Any], call: Callable[[], object]) -> list[frozenset[str]]:
+    """Return the attributes of each layer that a call sets."""
+    before = [dict(vars(layer)) for layer in layers]
+    call()
+    return [
+        frozenset(name for name, value in vars(layer).items() if value is not its.get(name, layer))
+        for layer, its in zip(layers, before, strict=True)
+    ]
+
+
+def _decay(value: Any, gradient: Any, parameter: Any) -> float | None:
+    """Return the factor f of value = gradient + f * parameter; None where there is none."""
+    if np.shape(value) != np.shape(parameter) or np.shape(gradient) != np.shape(parameter):
+        return None
+    rest = value - gradient
+    factor = float((rest * parameter).sum() / (parameter * parameter).sum())
+    scale = float(np.abs(value).max())
+    if not np.abs(rest - factor * parameter).max() <= EXACT * scale:
+        return None
+    return factor if abs(factor) > EXACT * scale else 0.0
+
+
+class LayerNetworks(Interface):
+    """Networks with `params`, `layers` and a last layer: TwoLayerNet, MultiLayerNet, MultiLayerNetExtend."""
+
+    name = "Deep Learning from Scratch"
+    methods = ("gradient", "predict")
+
+    def looks_for(self) -> str:
+        return "networks with methods gradient, predict and loss, and attributes params, layers and last_layer"
+
+    def knows_class(self, cls: type) -> bool:
+        return all(callable(getattr(cls, name, None)) for name in ("gradient", "predict", "loss"))
+
+    def knows(self, thing: Any) -> bool:
+        return (
+            isinstance(getattr(thing, "params", None), dict)
+            and isinstance(getattr(thing, "layers", None), dict)
+            and (hasattr(thing, "last_layer") or hasattr(thing, "lastLayer"))
+        )
+
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> NetworkTwin:
+        return NetworkTwin(thing, originals)
+
+    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
+        assert isinstance(twin, NetworkTwin)
+        dtype = twin.arrays(thing)[0].dtype
+        n_in, n_out = twin.n_in, twin.n_out
+
+        def x_of(rows: int, scale: float = 1.0) -> Array:
+            return (scale * rng.standard_normal((rows, n_in))).astype(dtype)
+
+        def labels(rows: int) -> Array:
+            return rng.integers(0, n_out, rows)
+
+        def one_hot(rows: int, kind: Any) -> Array:
+            return np.eye(n_out, dtype=kind)[labels(rows)]
+
+        def values(scale: float, biases: float = 1.0) -> list[Array]:
+            return [np.asarray(v, dtype) for v in _random_values(twin, thing, rng, scale, biases)]
+
+        yield Trial("as it is", "gradient", (x_of(7), labels(7)))
+        yield Trial("one-hot floats", "gradient", (x_of(64), one_hot(64, dtype)))
+        yield Trial("one row", "gradient", (x_of(1), labels(1)))
+        yield Trial("random parameters", "predict", (x_of(9),), values(1.0))
+        yield Trial("random parameters", "gradient", (x_of(9), one_hot(9, np.uint8)))
+        yield Trial("other labels", "gradient", (x_of(2), labels(2).astype(np.int32)))
+        yield Trial("saturated", "gradient", (x_of(16, 10.0), labels(16)), values(8.0))
+        yield Trial("saturated", "predict", (x_of(3, 100.0),))
+        zeros = x_of(6) * np.array([0, 1, 0, 1, 1, 0], dtype)[:, None]
+        yield Trial("rows of zeros", "gradient", (zeros, labels(6)), values(1.0, 0.0))
+        yield Trial("rows of zeros", "predict", (zeros,))
+        sizes = (10.0 ** rng.uniform(-6, 1.5, (64, 1))).astype(
+            dtype
+        )  # where a threshold is no longer 0, some row shows it
+        yield Trial("rows of all sizes", "gradient", (x_of(64) * sizes, labels(64)), values(1.0, 0.0))
+        yield Trial("rows of all sizes", "predict", (x_of(64) * sizes,))
+        yield Trial("small", "gradient", (x_of(5, 1e-4), one_hot(5, dtype)), values(1e-2))
+        yield Trial(
+            "integers as inputs", "gradient", (rng.integers(0, 255, (8, n_in)).astype(np.uint8), labels(8)), values(0.1)
+        )
+        yield Trial("float32 inputs", "gradient", (x_of(100).astype(np.float32), one_hot(100, np.uint8)), values(1.0))
+        if twin.decays:
+            yield Trial("another decay", "gradient", (x_of(4), labels(4)), None, {DECAY: 0.21})
+            yield Trial("no decay", "gradient", (x_of(4), labels(4)), None, {DECAY: 0})
+        if len(data) == 2:
+            yield Trial("x and t as given", "gradient", tuple(data))
+        if data:
+            yield Trial("x as given", "predict", (data[0],))
+
+    def unsettle(self, thing: Any, rng: np.random.Generator) -> None:
+        for layer in thing.layers.values():
+            layer.forward = _moved(layer.forward, rng)
+            layer.backward = _moved(layer.backward, rng)
+
+    def timed(
+        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+    ) -> Mapping[str, tuple[Any, ...]]:
+        assert isinstance(twin, NetworkTwin)
+        given = tuple(data or args or ())
+        x = given[0] if given else rng.standard_normal((100, twin.n_in)).astype(twin.dtype)
+        t = given[1] if len(given) == 2 else rng.integers(0, twin.n_out, len(x))
+        return {"gradient": (x, t), "predict": (x,)}
+
+
+def _moved(method: Callable[..., Any], rng: np.random.Generator) -> Callable[..., Any]:
+    """Return a method whose result is moved by a few eps: a batch norm behind it may cancel all other digits."""
+    return lambda *args: _proof.shaken(method(*args), MOVED, rng)
+
+
+def _random_values(
+    twin: NetworkTwin, net: Any, rng: np.random.Generator, scale: float, biases: float
+) -> Iterator[Array]:
+    """Return values of all parameters, such that outputs are about as large as inputs, or `scale` times as large."""
+    for layer in net.layers.values():
+        for name, _ in PARAMETERS.get(type(layer).__name__, ()):
+            shape = getattr(layer, name).shape
+            if name == "W":
+                yield scale * rng.standard_normal(shape) * np.sqrt(2 / shape[0])
+            else:
+                yield (name == "gamma") + biases * 0.3 * rng.standard_normal(shape)
+
+
+# ---- optimizers ------------------------------------------------------------------------------------------------------
+
+
+class OptimizerKind:
+    """What there is to know of an optimizer of the book.
+
+    Attributes
+    ----------
+    make : function
+        Of the object and the constant beside the root; returns the package's optimizer with its hyper-parameters.
+    states : dict of str to str
+        The program's attribute for a state of the package's rule.
+    measures : function or None
+        Of the object, a gradient and what the first step of 1 from 0 made of it: the constant beside the root.
+    rebinds : bool
+        Whether the original makes new state arrays in each step.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Any, float], optim.RuleOptimizer],
+        states: Mapping[str, str] = {},
+        measures: Callable[[Any, float, float], float] | None = None,
+        rebinds: bool = False,
+    ) -> None:
+        self.make, self.states, self.measures, self.rebinds = make, states, measures, rebinds
+
+
+def _adam(o: Any, eps: float) -> optim.RuleOptimizer:
+    return optim.Adam(lr=1.0, betas=(o.beta1, o.beta2), eps=eps, eps_hat=True)
+
+
+KINDS = {
+    "SGD": OptimizerKind(lambda o, eps: optim.SGD(lr=1.0)),
+    "Momentum": OptimizerKind(
+        lambda o, eps: optim.SGD(lr=1.0, momentum=o.momentum, lr_inside=True), {"velocity": "v"}, rebinds=True
+    ),
+    "Nesterov": OptimizerKind(
+        lambda o, eps: optim.SGD(lr=1.0, momentum=o.momentum, nesterov=True, lr_inside=True), {"velocity": "v"}
+    ),
+    "AdaGrad": OptimizerKind(lambda o, eps: optim.Adagrad(lr=1.0, eps=eps), {"total": "h"}, lambda o, g, w: g / -w - g),
+    "RMSprop": OptimizerKind(
+        lambda o, eps: optim.RMSprop(lr=1.0, alpha=o.decay_rate, eps=eps),
+        {"square": "h"},
+        lambda o, g, w: g / -w - np.sqrt(1 - o.decay_rate) * g,
+    ),
+    "Adam": OptimizerKind(_adam, {"m": "m", "v": "v"}, lambda o, g, w: np.sqrt(1 - o.beta2) * (g / -w - g)),
+}
+HYPER = ("momentum", "decay_rate", "beta1", "beta2")
+TINY = 1e-7  # a gradient about as large as the constant beside the root
+
+
+class OptimizerTwin(Twin):
+    """The compiled rule of an optimizer, on the program's arrays and on its own state."""
+
+    def __init__(self, optimizer: Any, originals: Originals, args: tuple[Any, ...]) -> None:
+        self.kind = KINDS[type(optimizer).__name__]
+        keys = _keys(args[0]) if args else None
+        if keys is None:
+            raise Left("update was not called with a dict or a list of arrays")
+        first = [args[0][key] for key in keys]
+        if not first or not all(isinstance(array, np.ndarray) for array in first):
+            raise Left("its parameters are no arrays")
+        self.what = f"{len(first)} arrays of {sum(array.size for array in first)} numbers {first[0].dtype}"
+        self.eps = self._measured(optimizer, originals) if self.kind.measures is not None else 0.0
+        self.methods = {"update": self.update}
+        self.by_name = isinstance(args[0], dict)
+        self._made: Any = None
+        self._of: tuple[Any, ...] = ()
+        self._lists: list[list[Any]] = []
+
+    def arrays(self, thing: Any) -> list[Array]:
+        return []
+
+    def _measured(self, optimizer: Any, originals: Originals) -> float:
+        """Measure the constant beside the root, by a first step of a single number."""
+        copied = _fresh(_proof.copied(optimizer), self.kind)
+        copied.lr = 1.0
+        params, grads = {"w": np.zeros(1)}, {"w": np.array([TINY])}
+        originals["update"](copied, params, grads)
+        assert self.kind.measures is not None
+        eps = float(f"{self.kind.measures(copied, TINY, float(params['w'][0])):.9g}")
+        if not 0 <= eps < 1:
+            raise Left("has no constant beside the root")
+        return eps
+
+    def update(self, optimizer: Any, params: Any, grads: Any) -> Any:
+        """Make a step."""
+        keys = _keys(params)
+        lr = optimizer.lr
+        if keys is None or _keys(grads) is None or type(lr) not in (float, int, np.float64):
+            return NotImplemented
+        arrays, gradients = [params[key] for key in keys], [grads[key] for key in keys]
+        if not arrays or (type(lr) is np.float64 and arrays[0].dtype != np.float64):
+            return NotImplemented
+        states = self._states(optimizer, keys)
+        if states is None:
+            return NotImplemented
+        step = self._step(optimizer, arrays, states)
+        if self.kind.rebinds and not _ours_alone(states, self._lists):
+            return NotImplemented
+        counts = "m" in self.kind.states
+        if counts:
+            self._state.step = optimizer.iter
+        if not step.apply(arrays, gradients, rates=lambda _: [lr]):
+            return NotImplemented
+        if counts:
+            optimizer.iter += 1
+        return None
+
+    def _states(self, optimizer: Any, keys: Sequence[Any]) -> list[tuple[Any, ...]] | None:
+        """Return each parameter's state arrays; None before the first step, which makes them."""
+        holders = [getattr(optimizer, name) for name in self.kind.states.values()]
+        if any(_keys(holder) is None or len(holder) != len(keys) for holder in holders):
+            return None
+        return [tuple(holder[key] for holder in holders) for key in keys]
+
+    def _step(self, optimizer: Any, arrays: list[Any], states: list[tuple[Any, ...]]) -> Any:
+        hyper = tuple(getattr(optimizer, name, None) for name in HYPER)
+        likes = tuple((array.shape, array.dtype) for array in arrays)
+        if self._made is None or self._of != (hyper, likes) or not self._known(states):
+            rule = self.kind.make(optimizer, self.eps)
+            self._state = OptimizerState(carried=np.ones(1))  # the velocity counts from the first step on
+            names = list(self.kind.states)
+            self._lists = [
+                [its[names.index(name)] if name in names else None for name in rule.rule.states] for its in states
+            ]
+            self._made = _engine.ArrayUpdate(
+                str(rule.kind), likes, self._lists, [0] * len(arrays), [rule.hyperparameters()], self._state.carried,
+                self._state, _engine.CallLock(),
+            )  # fmt: skip
+            self._of = hyper, likes
+        return self._made
+
+    def _known(self, states: list[tuple[Any, ...]]) -> bool:
+        if len(states) != len(self._lists):
+            return False
+        return all(
+            all(any(array is one for one in mine) for array in its)
+            for its, mine in zip(states, self._lists, strict=True)
+        )
+
+
+def _keys(values: Any) -> Sequence[Any] | None:
+    """Return the keys of a dict, or the positions in a list; None of anything else."""
+    if isinstance(values, dict):
+        return list(values)
+    return range(len(values)) if isinstance(values, list) else None
+
+
+def _fresh(optimizer: Any, kind: OptimizerKind) -> Any:
+    for name, value in _beginning(kind).items():
+        setattr(optimizer, name, value)
+    return optimizer
+
+
+def _beginning(kind: OptimizerKind) -> dict[str, Any]:
+    """Return the attributes of an optimizer that has made no step."""
+    return {**dict.fromkeys(kind.states.values()), **({"iter": 0} if "m" in kind.states else {})}
+
+
+def _ours_alone(states: list[tuple[Any, ...]], lists: list[list[Any]]) -> bool:
+    """Whether nobody else refers to a state array: it can then be changed in the place of a new one unseen."""
+    return all(sys.getrefcount(array) <= _ALONE for its in states for array in its)
+
+
+def _alone() -> int:
+    """Return what is counted for an array in a state, in the list of a twin, and in the tuple of a call."""
+    holder = {"w": np.zeros(1)}
+    lists = [[holder["w"], None]]
+    states = [tuple(values["w"] for values in [holder])]
+    counts = [sys.getrefcount(array) for its in states for array in its]
+    return counts[0] if lists else 0
+
+
+_ALONE = _alone() if getattr(sys, "_is_gil_enabled", lambda: True)() else 0  # without a GIL counts are not exact
+
+
+class DictOptimizers(Interface):
+    """SGD, Momentum, Nesterov, AdaGrad, RMSprop and Adam, each with `update(params, grads)`."""
+
+    name = "Deep Learning from Scratch, optimizers"
+    methods = ("update",)
+    at_first_call = True
+
+    def looks_for(self) -> str:
+        return f"{', '.join(KINDS)} with a method update"
+
+    def knows_class(self, cls: type) -> bool:
+        return cls.__name__ in KINDS and callable(getattr(cls, "update", None))
+
+    def knows(self, thing: Any) -> bool:
+        return hasattr(thing, "lr")
+
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> OptimizerTwin:
+        return OptimizerTwin(thing, originals, args or ())
+
+    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
+        assert isinstance(twin, OptimizerTwin)
+        shapes = {"W1": (5, 7), "b1": (7,), "W2": (2, 3, 2, 2), "b2": (1, 33)}
+
+        def arrays(scale: float, dtype: Any) -> Any:
+            made = {name: (scale * rng.standard_normal(shape)).astype(dtype) for name, shape in shapes.items()}
+            return made if twin.by_name else list(made.values())
+
+        begin = _beginning(twin.kind)
+        others = dict.fromkeys((name for name in HYPER if hasattr(thing, name)), 0.6)
+        kinds: tuple[tuple[str, float, dict[str, Any]], ...] = (
+            ("first step", 1.0, {**begin, "lr": 0.05}),
+            ("small gradients", 1e-7, {}),
+            ("zeros", 0.0, {}),
+            ("large gradients", 1e3, {}),
+            ("another rate", 1.0, {"lr": 0.3}),
+            ("other constants", 1.0, others),
+            ("a later step", 0.1, {"iter": 5000} if "iter" in begin else {}),
+        )
+        for dtype in (np.float64, np.float32):
+            for what, scale, attributes in kinds:
+                args = arrays(1.0, dtype), arrays(scale, dtype)
+                yield Trial(f"{what}, {np.dtype(dtype)}", "update", args, None, attributes)
+
+    def timed(
+        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+    ) -> Mapping[str, tuple[Any, ...]]:
+        assert isinstance(twin, OptimizerTwin)
+        return {"update": args or ()}
+
+
+INTERFACES = [LayerNetworks(), DictOptimizers()]
