@@ -10,6 +10,7 @@ C. `Interface.trials` says what the proof calls, on copies of the object.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -111,7 +112,7 @@ class Twin:
 
     def try_call(self, thing: Any, method: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Compute a method by the engine; NotImplemented where it is the original's to do."""
-        if not self.lock.acquire(blocking=False):
+        if not self.lock.acquire(False):
             return NotImplemented  # the engine is at work in another thread
         try:
             return self.methods[method](thing, *args, **options)
@@ -120,12 +121,10 @@ class Twin:
         finally:
             self.lock.release()
 
-    @property
+    @functools.cached_property
     def lock(self) -> threading.Lock:
         """What lets one call at a time into the engine."""
-        if (lock := vars(self).get("_lock")) is None:
-            lock = vars(self).setdefault("_lock", threading.Lock())
-        return lock  # type: ignore[no-any-return]
+        return threading.Lock()
 
 
 class FunctionTwin(Twin):

@@ -17,7 +17,7 @@ import numpy as np
 
 from fastbp import _engine, functional, optim, units
 from fastbp.dropin import _proof
-from fastbp.dropin._chain import Chain
+from fastbp.dropin._chain import Chain, is_finite
 from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
 from fastbp.dropin._kept import Kept
 from fastbp.optim import OptimizerState
@@ -162,6 +162,7 @@ class NetworkTwin(Twin):
 
     def __init__(self, net: Any, originals: Originals) -> None:
         self.layers = list(net.layers.values())
+        self.last_name = "last_layer" if hasattr(net, "last_layer") else "lastLayer"
         self.last = last_layer(net)
         for thing in (*self.layers, self.last):
             if why := Kept.why_not(thing):
@@ -172,6 +173,7 @@ class NetworkTwin(Twin):
         self.dtype = first.W.dtype
         self.stages = _stages(self.layers, self.dtype)
         chains = [stage for stage in self.stages if isinstance(stage, ChainStage)]
+        self._norms = [stage for stage in chains if stage.norms]
         self._masks = [stage for stage in self.stages if isinstance(stage, MaskStage)]
         self.places = [place for stage in chains for place in stage.places]
         self.n_in, self.n_out = chains[0].chain.n_in, chains[-1].chain.n_out
@@ -222,7 +224,8 @@ class NetworkTwin(Twin):
 
             both = _set_by(layers, gradient)
         self.grads = self._found(copied, grads)
-        mine = {(id(self.places[g.i][0]), self.places[g.i][2]) for g in self.grads.values() if g.attribute}
+        self.attributes = [(self.places[g.i][0], self.places[g.i][2], g.i) for g in self.grads.values() if g.attribute]
+        mine = {(id(layer), name) for layer, name, _ in self.attributes}
         set_by_us = {"Dropout": {"mask"}, "BatchNormalization": set(RUNNING)}
         groups: dict[str, list[frozenset[str]]] = {"forward": [], "backward": []}
         for layer, first, all_names in zip(self.layers, forward, both, strict=True):
@@ -275,12 +278,8 @@ class NetworkTwin(Twin):
         return x.astype(self.dtype)
 
     def _same_layers(self, net: Any) -> bool:
-        layers = list(net.layers.values())
-        return (
-            len(layers) == len(self.layers)
-            and all(a is b for a, b in zip(layers, self.layers, strict=True))
-            and last_layer(net) is self.last
-        )
+        # Lists are compared object by object, the same ones without asking them.
+        return list(net.layers.values()) == self.layers and getattr(net, self.last_name) is self.last
 
     # ---- the methods
 
@@ -296,7 +295,7 @@ class NetworkTwin(Twin):
             return NotImplemented
         for stage, table in zip(self.stages, tables, strict=True):
             h = stage.evaluated(h, table) if isinstance(stage, ChainStage) else h * (1.0 - stage.layer.dropout_ratio)
-        if not np.isfinite(h).all():
+        if not is_finite(h):
             return NotImplemented
         self._leave(net, ("forward",), "predict", (x,))
         return h
@@ -336,7 +335,7 @@ class NetworkTwin(Twin):
             else:
                 masks.append(np.random.rand(*h.shape) > stage.layer.dropout_ratio)  # noqa: NPY002
                 h = h * masks[-1]
-        if not np.isfinite(h).all():
+        if not is_finite(h):
             return NotImplemented  # what becomes of such numbers depends on the order of operations
         z = h.copy() if isinstance(self.stages[-1], ChainStage) else h
         dy = self._head(z, t) if self.knows_loss else None
@@ -347,7 +346,7 @@ class NetworkTwin(Twin):
         if type(dy) is not np.ndarray or dy.dtype != self.dtype or dy.shape != z.shape:
             return NotImplemented
         found = self._backward(dy, tables, masks)
-        moments = [of for stage in self.stages if isinstance(stage, ChainStage) for of in stage.moments(len(x))]
+        moments = [of for stage in self._norms for of in stage.moments(len(x))]
         grads = self._grads(found, decay)
         # --- nothing raises from here on
         self._set(found, masks, moments)
@@ -417,10 +416,8 @@ class NetworkTwin(Twin):
 
     def _set(self, found: list[Array], masks: list[Array], moments: list[tuple[Any, Array, Array]]) -> None:
         """Set the attributes that are there at once."""
-        for gradient in self.grads.values():
-            if gradient.attribute:
-                layer, _, attribute = self.places[gradient.i]
-                setattr(layer, attribute, found[gradient.i])
+        for layer, attribute, i in self.attributes:
+            setattr(layer, attribute, found[i])
         for stage, mask in zip(self._masks, masks, strict=True):
             stage.layer.mask = mask
         for layer, mean, variance in moments:
@@ -430,12 +427,8 @@ class NetworkTwin(Twin):
     def _tables(self) -> list[Any]:
         return [stage.table() if isinstance(stage, ChainStage) else False for stage in self.stages]
 
-    @property
-    def _norms(self) -> bool:
-        return any(stage.norms for stage in self.stages if isinstance(stage, ChainStage))
-
     def _norms_known(self) -> bool:
-        return all(stage.norms_known() for stage in self.stages if isinstance(stage, ChainStage))
+        return all(stage.norms_known() for stage in self._norms)
 
     # ---- attributes that are computed when they are asked for
 
