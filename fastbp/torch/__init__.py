@@ -11,5 +11,7 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError("fastbp.torch needs PyTorch: pip install torch", name=error.name) from None
 
 from fastbp.torch._accelerating import accelerate, chains, restore
+from fastbp.torch._converting import from_module, load_state_dict, state_dict, to_module
+from fastbp.torch._training import train
 
-__all__ = ["accelerate", "chains", "restore"]
+__all__ = ["accelerate", "chains", "from_module", "load_state_dict", "restore", "state_dict", "to_module", "train"]
