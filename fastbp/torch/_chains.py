@@ -48,6 +48,9 @@ data_ptr, strides = torch.Tensor.data_ptr, torch.Tensor.stride
 shapes = torch.Tensor.shape.__get__
 requires_grad = torch.Tensor.requires_grad.__get__
 
+# Of float64, too, PyTorch's derivatives have factors in float32 (softplus: its threshold of 20 stands for infinity).
+IN_SINGLE = (nn.CELU, nn.Hardsigmoid, nn.Softplus)
+
 has_forward = operator.methodcaller("__contains__", "forward")
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -213,8 +216,8 @@ class Chain:
         at: Shape | None = shape
         for module in self.modules:
             unit = RULES[type(module)].unit(module, at)
-            if isinstance(module, nn.Softplus) and self.dtype is torch.float64:
-                raise Untaken("takes its argument for its value from a threshold on, which float64 can tell")
+            if type(module) in IN_SINGLE and self.dtype is torch.float64:
+                raise Untaken("is rounded to float32 within, by PyTorch")
             if isinstance(unit, UNIT_NORMS):
                 moments = {"mean": module.running_mean.numpy(), "variance": module.running_var.numpy()}
                 vars(unit)["state"] = ArrayDict(moments, "state")
