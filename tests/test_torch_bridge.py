@@ -698,17 +698,15 @@ def test_no_more_threads_than_pytorch_has() -> None:
     seen: list[int] = []
     chain = mine.forward._parts()[0]
     mine(x)
-    kernel = next(iter(chain.kernels.values()))[0]
-    engine = kernel.runners[0].engine
+    (runner,) = next(iter(chain.kernels.values())).kernel.free
+    engine = runner.engine
 
     class Watching:
-        has_forward = True
-
         def forward(self, *given: Any) -> Any:
             seen.append(fastbp.get_num_threads())
             return engine.forward(*given)
 
-    kernel.runners[0].engine = Watching()
+    runner.engine = Watching()
     try:
         fastbp.set_num_threads(3)
         for n in (1, 2, 5):

@@ -27,7 +27,7 @@ from fastbp._warnings import told
 from fastbp.io import _torch_layout
 from fastbp.network import Network
 from fastbp.torch._modules import RULES, Untaken
-from fastbp.torch._passes import Kernel, Pass, Places
+from fastbp.torch._passes import Kernel, Places
 from fastbp.units import BatchNorm, BatchNorm1d, BatchNorm2d, Unit
 from fastbp.units.base import Shape
 
@@ -62,7 +62,7 @@ def is_at_work() -> bool:
     return (
         torch.compiler.is_compiling()
         or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.is_autocast_enabled("cpu")
+        or torch._C._is_any_autocast_enabled()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._len_torch_function_stack() > 0
         or torch._C._get_tracing_state() is not None
@@ -71,14 +71,14 @@ def is_at_work() -> bool:
 
 
 class EngineFunction(torch.autograd.Function):  # type: ignore[misc]
-    """A chain in PyTorch's graph: its input, a pass to be made, and its parameters."""
+    """A chain in PyTorch's graph: its input, what computes it, the input's memory, the mode, and its parameters."""
 
     @staticmethod
-    def forward(ctx: Any, x: Any, call: Call, *parameters: Any) -> Any:
+    def forward(ctx: Any, x: Any, chain: Chain, places: Places, rows: Any, training: bool, *parameters: Any) -> Any:
         """Compute the chain's output."""
-        y, ctx.what = call.kernel.begin(call.x, call.places, call.training)
-        ctx.chain = call.chain
         ctx.save_for_backward(x, *parameters)
+        ctx.chain = chain
+        y, ctx.what = places.kernel.begin(rows, places, training)
         return y
 
     @staticmethod
@@ -87,23 +87,11 @@ class EngineFunction(torch.autograd.Function):  # type: ignore[misc]
         saved = ctx.saved_tensors  # PyTorch raises here where one was changed in place, or has been freed
         if torch.is_grad_enabled():
             return ctx.chain.backward_in_torch(saved, dy, ctx.needs_input_grad)
-        return ctx.what.kernel.end(ctx.what, saved[0], dy, ctx.needs_input_grad[0])
+        return ctx.what.backward(saved[0], dy, ctx.needs_input_grad[0])
 
 
 # `Function.apply` looks for transforms first, which `is_at_work` has done.
 apply = super(torch.autograd.Function, EngineFunction).apply
-
-
-class Call:
-    """What `EngineFunction.forward` computes."""
-
-    __slots__ = ("chain", "kernel", "parameters", "places", "training", "x")
-
-    def __init__(
-        self, chain: Chain, kernel: Kernel, places: Places, parameters: list[Any], x: Any, training: bool
-    ) -> None:
-        self.chain, self.kernel, self.places, self.x, self.training = chain, kernel, places, x, training
-        self.parameters = parameters
 
 
 class Chain:
@@ -134,7 +122,7 @@ class Chain:
         self.looks: tuple[Any, ...] = ()
         self.planned_for: tuple[Any, ...] = ()
         self.dtype: Any = None
-        self.kernels: dict[Shape, tuple[Kernel, Places] | None] = {}
+        self.kernels: dict[Shape, Places | None] = {}
 
     # ---- is everything as it was?
 
@@ -176,23 +164,20 @@ class Chain:
             self.kernels.clear()
         self.planned_for = dtype, looks[0], looks[4:]
         self.dtype = dtype
-        kernels = {
-            shape: made and (made[0], Places(made[0], now, looks[3])) for shape, made in self.kernels.items()
-        }
+        kernels = {shape: made and Places(made.kernel, now, looks[3]) for shape, made in self.kernels.items()}
         self.kernels, self.parameters, self.looks = kernels, now, looks
         return True
 
     # ---- kernels
 
-    def _kernel(self, shape: Shape, parameters: list[Any]) -> tuple[Kernel, Places] | None:
-        """Return the kernel for samples of a shape; None where the units do not take them."""
-        if shape not in self.kernels:
-            if len(self.kernels) >= MOST_SHAPES:
-                self.kernels.pop(next(iter(self.kernels)))
-            self.kernels[shape] = self._made(shape, parameters)
+    def _made(self, shape: Shape, parameters: list[Any]) -> Places | None:
+        """Make a kernel for samples of a shape; None where the units do not take them."""
+        if len(self.kernels) >= MOST_SHAPES:
+            self.kernels.pop(next(iter(self.kernels)))
+        self.kernels[shape] = self._made_anew(shape, parameters)
         return self.kernels[shape]
 
-    def _made(self, shape: Shape, parameters: list[Any]) -> tuple[Kernel, Places] | None:
+    def _made_anew(self, shape: Shape, parameters: list[Any]) -> Places | None:
         try:
             units = self._units(shape)
             with told():
@@ -208,7 +193,7 @@ class Chain:
         kernel = Kernel(net, self._moments(), given)
         if [tuple(p.shape) for p in parameters] != kernel.shapes_given():
             return None
-        return kernel, Places(kernel, parameters, list(map(requires_grad, parameters)))
+        return Places(kernel, parameters, list(map(requires_grad, parameters)))
 
     def _units(self, shape: Shape) -> list[Unit]:
         """Return units for samples of a shape, with PyTorch's running moments; raise where one does not fit."""
@@ -229,20 +214,38 @@ class Chain:
 
     def __call__(self, x: Any) -> Any:
         """Compute the output, by the engine where that may be."""
-        call = self._call(x)
-        if call is None:
+        if type(x) not in PLAIN or not x.is_cpu or any(self.hooks):
             return self.in_torch(x)
-        lead = x.shape[:-1] if x.ndim > 2 and self.each_row else None
-        if lead is not None:
-            x = x.reshape(-1, x.shape[-1])
-        if torch.is_grad_enabled() and (x.requires_grad or call.places.any_needed):
-            y = apply(x, call, *call.parameters)
-        else:
-            y = call.kernel.output(call.x, call.places, call.training)
-        if call.training:
+        parameters = self._follow()
+        shape = x.shape
+        if parameters is None or x.dtype is not self.dtype or len(shape) < 2 or not x.numel():
+            return self.in_torch(x)
+        training = False
+        if self.norms:
+            training = self.norms[0].training
+            if (training and shape[0] == 1) or any(norm.training is not training for norm in self.norms):
+                return self.in_torch(x)
+        key = shape[-1:] if self.each_row else shape[1:]
+        places = self.kernels[key] if key in self.kernels else self._made(key, parameters)
+        if places is None:
+            return self.in_torch(x)
+        if len(shape) == 2 or not self.each_row:
+            return self._run(x, places, training, parameters)
+        return self._run(x.reshape(-1, shape[-1]), places, training, parameters).reshape(*shape[:-1], -1)
+
+    def _run(self, x: Any, places: Places, training: bool, parameters: list[Any]) -> Any:
+        try:
+            rows = x.detach().numpy()
+        except (RuntimeError, TypeError):  # a tensor without memory of its own: sparse, negated, wrapped
+            return self.in_torch(x)
+        if rows.ndim != 2:
+            rows = rows.reshape(len(rows), prod(places.kernel.shape))
+        if training:
             for norm in self.norms:
                 norm.num_batches_tracked.add_(1)
-        return y if lead is None else y.reshape(*lead, y.shape[-1])
+        if (x.requires_grad or places.any_needed) and torch.is_grad_enabled():
+            return apply(x, self, places, rows, training, *parameters)
+        return places.kernel.output(rows, places, training)
 
     def in_torch(self, x: Any) -> Any:
         """Compute the output by the modules themselves."""
@@ -250,40 +253,15 @@ class Chain:
             x = module(x)
         return x
 
-    def _call(self, x: Any) -> Call | None:
-        """Return what the engine is to compute; None where PyTorch is."""
-        if type(x) not in PLAIN or not x.is_cpu or any(self.hooks):
-            return None
-        parameters = self._follow()
-        if parameters is None or x.dtype is not self.dtype:
-            return None
-        training = bool(self.norms) and self.norms[0].training
-        shape = x.shape
-        if len(shape) < 2 or not x.numel() or (training and shape[0] == 1):
-            return None
-        if self.norms and any(norm.training is not training for norm in self.norms):
-            return None
-        found = self._kernel(shape[-1:] if self.each_row else shape[1:], parameters)
-        if found is None:
-            return None
-        try:
-            values = x.detach().numpy()
-        except (RuntimeError, TypeError):
-            return None  # a tensor without memory of its own: sparse, negated, wrapped
-        kernel, places = found
-        if values.ndim != 2:
-            values = values.reshape(-1, prod(kernel.shape))
-        return Call(self, kernel, places, parameters, values, training)
-
     def backward_in_torch(self, saved: Sequence[Any], dy: Any, needed: Sequence[bool]) -> tuple[Any, ...]:
         """Return gradients that have a graph themselves."""
         x, *parameters = saved
+        needs = (needed[0], *needed[-len(parameters) :]) if parameters else needed[:1]
+        wanted = [one for one, need in zip(saved, needs, strict=True) if need]
         y = self._again(x, parameters)
-        inputs = [x, *parameters]
-        wanted = [one for one, need in zip(inputs, [needed[0], *needed[2:]], strict=True) if need]
         made = iter(torch.autograd.grad(y, wanted, dy, create_graph=True, allow_unused=True))
-        grads = [next(made) if need else None for need in (needed[0], *needed[2:])]
-        return (grads[0], None, *grads[1:])
+        grads = [next(made) if need else None for need in needs]
+        return (grads[0], None, None, None, None, *grads[1:])
 
     def _again(self, x: Any, parameters: Sequence[Any]) -> Any:
         """Compute the output by the modules from other parameters, on copies of what training moves."""

@@ -2,18 +2,20 @@
 
 A. `Kernel` is what a chain of modules became for samples of one shape: the engine's plan. It has several `Runner`, an
    engine with its buffers each. `Places` say where PyTorch has the parameters.
-B. An engine remembers one forward pass. A pass that may go back keeps its runner until it went back, or until PyTorch
-   drops it; the next one takes another runner. Where too many wait, the one that has waited longest loses its runner:
-   it computes its forward pass again when it goes back. That gives the same numbers, since PyTorch refuses to go
-   back where an input or a parameter was changed meanwhile.
+B. An engine remembers one forward pass. A `Pass` that may go back has its runner until it went back, or until PyTorch
+   drops it; then it is free for the next one. Where too many wait, the one that has waited longest loses its runner: it
+   computes its forward pass again when it goes back. That gives the same numbers, since PyTorch refuses to go back where
+   an input or a parameter was changed meanwhile. A runner is in one list at a time, and whoever pops it has it.
 C. The gradients of the parameters are handed out where the engine has written them. Whoever accumulates them copies
    them; whoever keeps them is noticed by the counts of references, and the next backward pass writes elsewhere.
+D. What is done at each call is written out in few functions: in a small network the calls among them take longer than
+   the arithmetic.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
-import threading
 import weakref
 from collections.abc import Sequence
 from math import prod
@@ -36,22 +38,18 @@ __all__ = ["Kernel", "Pass", "Places", "Runner"]
 MOST_WAITING = 8  # passes of a kernel that keep their activations
 MOST_GRADIENTS = 4  # arrays of gradients of a runner, where somebody keeps some
 
+get_num_threads, get_wanted = torch.get_num_threads, team.get_wanted
 use_count = torch.Tensor._use_count
 storage_count = torch._C._storage_Use_Count
 
 
-class Limit:
-    """No more threads than PyTorch has: both numbers are upper bounds, and the team is not woken beside its pool."""
-
-    __slots__ = ("before",)
-
-    def __enter__(self) -> None:
-        wanted = torch.get_num_threads()
-        self.before = team.set_limit(wanted) if wanted < team.get_wanted() else -1
-
-    def __exit__(self, *_: object) -> None:
-        if self.before >= 0:
-            team.set_limit(self.before)
+def within_limit(work: Any, *given: Any) -> Any:
+    """Call a function of the engine with no more threads than PyTorch has, in whose stead it works."""
+    before = team.set_limit(min(get_num_threads(), get_wanted()))
+    try:
+        return work(*given)
+    finally:
+        team.set_limit(before)
 
 
 class Slots:
@@ -89,47 +87,47 @@ class Runner:
         self.engine = kernel.make_engine()
         self.frozen: tuple[Any, ...] | None = None
         self.slots = [Slots(kernel)]
-        self.busy = True
-        self.turn = 0  # counts the forward passes
-        self.waiting: weakref.ref[Pass] | None = None
         self.y: tuple[Any, Any] = (None, None)  # the engine's output, and the tensor over it
         self.dx: tuple[Any, Any] = (None, None)
 
-    def is_free(self) -> bool:
-        """Return whether no pass needs the activations any more."""
-        return not self.busy and (self.waiting is None or self.waiting() is None)
-
     def forward(self, x: FloatArray, places: Places, training: bool) -> Any:
         """Return the output as a fresh tensor."""
-        with Limit():
+        if get_num_threads() >= get_wanted():
             y = self.engine.forward(x, places.table, training)
+        else:
+            y = within_limit(self.engine.forward, x, places.table, training)
         if y is not self.y[0]:
             self.y = y, torch.from_numpy(y).view(len(y), *self.kernel.shape_behind)
         return self.y[1].clone()
 
     def backward(self, dy: Any, places: Places, need_dx: bool) -> tuple[Any, ...]:
-        """Return the gradient at the input, a fresh tensor, None, and those at the parameters, the runner's own.
+        """Return the gradients in the order of `EngineFunction`'s arguments: at the input a fresh one, at the
+        parameters the runner's own.
 
         The tuple is made here, and holds the gradients before another pass asks who does.
         """
         kernel = self.kernel
-        slots = self._free_slots()
+        slots = self.slots[0]
+        if not slots.are_free():
+            slots = self._free_slots()
         dy = dy.numpy()
         if dy.ndim != 2:
             dy = dy.reshape(len(dy), prod(kernel.shape_behind))
         if self.frozen is not places.frozen:
             self.engine.freeze(places.frozen)
             self.frozen = places.frozen
-        with Limit():
+        if get_num_threads() >= get_wanted():
             dx = self.engine.backward(dy, places.table, slots.table, need_dx)
+        else:
+            dx = within_limit(self.engine.backward, dy, places.table, slots.table, need_dx)
         grads = slots.tensors
         if not places.all_needed:
             grads = tuple(grad if need else None for grad, need in zip(grads, places.needed, strict=True))
         if dx is None:
-            return (None, None, *grads)
+            return (None, None, None, None, None, *grads)
         if dx is not self.dx[0]:
             self.dx = dx, torch.from_numpy(dx).view(len(dx), *kernel.shape)
-        return (self.dx[1].clone(), None, *grads)
+        return (self.dx[1].clone(), None, None, None, None, *grads)
 
     def _free_slots(self) -> Slots:
         for slots in self.slots:
@@ -144,15 +142,28 @@ class Runner:
 class Pass:
     """A forward pass that may go back."""
 
-    __slots__ = ("__weakref__", "kernel", "places", "runner", "training", "turn")
+    __slots__ = ("__weakref__", "kernel", "places", "runners", "training")
 
-    def __init__(self, kernel: Kernel, places: Places, training: bool) -> None:
-        self.kernel, self.places, self.training = kernel, places, training
+    def __init__(self, places: Places, runner: Runner, training: bool) -> None:
+        self.kernel, self.places, self.training = places.kernel, places, training
+        self.runners = [runner]  # that has its activations; none where another pass took it
 
-    def keep(self, runner: Runner) -> None:
-        """Take the runner's activations for this pass's."""
-        self.runner, self.turn = runner, runner.turn
-        runner.waiting = weakref.ref(self)
+    def __del__(self) -> None:
+        self.kernel.waiting.pop(id(self), None)
+        self.kernel.free += self.runners
+
+    def backward(self, x: Any, dy: Any, need_dx: bool) -> tuple[Any, ...]:
+        """Return the gradients as `Runner.backward` does."""
+        kernel = self.kernel
+        try:
+            runner = self.runners.pop()
+        except IndexError:
+            runner = kernel.forward_again(self, x)
+        try:
+            return runner.backward(dy, self.places, need_dx)
+        finally:
+            kernel.waiting.pop(id(self), None)
+            kernel.free.append(runner)
 
 
 class Places:
@@ -162,6 +173,7 @@ class Places:
     """
 
     def __init__(self, kernel: Kernel, parameters: Sequence[Any], needed: Sequence[bool]) -> None:
+        self.kernel = kernel
         arrays = dict(kernel.zeros)
         for name, tensor in zip(kernel.given, parameters, strict=True):
             values = tensor.detach().numpy()
@@ -197,8 +209,9 @@ class Kernel:
         self.shape_behind = net.output_shape
         self.turned = frozenset(f"{path}.weight" for path, unit in walk(net.units) if isinstance(unit, Linear))
         self.zeros = {name: np.zeros(net.parameters[name].shape, net.dtype) for name in net.parameters if name not in given}
-        self.runners: list[Runner] = []
-        self.lock = threading.Lock()
+        self.free: list[Runner] = []
+        self.waiting: dict[int, weakref.ref[Pass]] = {}
+        self.made = 0
 
     def shapes_given(self) -> list[tuple[int, ...]]:
         """Return the shapes that PyTorch's parameters must have."""
@@ -209,74 +222,55 @@ class Kernel:
         """Return an engine of the plan."""
         return _engine.Engine(self.net.dtype.itemsize, self.plan.specs, None, 0)
 
-    def take(self) -> Runner:
-        """Return a runner for a new forward pass."""
-        with self.lock:
-            runner = next((runner for runner in self.runners if runner.is_free()), None)
-            if runner is None:
-                runner = self._another()
-            runner.busy, runner.waiting = True, None
-            runner.turn += 1
-            return runner
-
-    def _another(self) -> Runner:
-        idle = [runner for runner in self.runners if not runner.busy]
-        if len(self.runners) >= MOST_WAITING and idle:
-            self.runners.remove(idle[0])  # the one that has waited longest
-            self.runners.append(idle[0])
-            return idle[0]
-        runner = Runner(self)
-        self.runners.append(runner)
-        return runner
-
-    def _take_again(self, what: Pass) -> tuple[Runner, bool]:
-        """Return a runner for a pass that goes back, and whether it has the pass's activations still."""
-        with self.lock:
-            runner = what.runner
-            if runner.turn == what.turn and not runner.busy and runner.engine.has_forward:
-                runner.busy = True
-                return runner, True
-        return self.take(), False
-
     def output(self, x: FloatArray, places: Places, training: bool) -> Any:
         """Return the output of a pass that does not go back."""
-        runner = self.take()
+        runner = self._take()
         try:
             return runner.forward(x, places, training)
         finally:
-            runner.busy = False
+            self.free.append(runner)
 
     def begin(self, x: FloatArray, places: Places, training: bool) -> tuple[Any, Pass]:
         """Return the output of a pass that may go back, and the pass."""
-        runner = self.take()
+        runner = self._take()
         try:
             y = runner.forward(x, places, training)
-            what = Pass(self, places, training)
-            what.keep(runner)
-            return y, what
-        finally:
-            runner.busy = False
+        except BaseException:
+            self.free.append(runner)
+            raise
+        what = Pass(places, runner, training)
+        self.waiting[id(what)] = weakref.ref(what)
+        return y, what
 
-    def end(self, what: Pass, x: Any, dy: Any, need_dx: bool) -> tuple[Any, ...]:
-        """Return the gradients as `Runner.backward` does."""
-        runner, has_activations = self._take_again(what)
+    def _take(self) -> Runner:
+        """Return a runner that no other pass has."""
         try:
-            if not has_activations:
-                self._forward_again(runner, x, what)
-            return runner.backward(dy, what.places, need_dx)
-        finally:
-            runner.waiting, runner.busy = None, False  # the activations stay until another pass takes the runner
+            return self.free.pop()
+        except IndexError:
+            return self._scarce()
 
-    def _forward_again(self, runner: Runner, x: Any, what: Pass) -> None:
+    def _scarce(self) -> Runner:
+        if self.made >= MOST_WAITING:
+            for reference in list(self.waiting.values()):  # in the order in which they began
+                what = reference()
+                if what is not None and what.runners:
+                    with contextlib.suppress(IndexError):  # where it goes back meanwhile, in another thread
+                        return what.runners.pop()
+        self.made += 1
+        return Runner(self)
+
+    def forward_again(self, what: Pass, x: Any) -> Runner:
+        """Return a runner that has a pass's activations once more; what training moves stays as it is."""
         kept = [values.clone() for values in self.state]
+        runner = self._take()
         try:
-            runner.forward(self.rows(x), what.places, what.training)
-            what.keep(runner)
+            runner.forward(self._rows(x), what.places, what.training)
         finally:
             for values, before in zip(self.state, kept, strict=True):
                 values.copy_(before)
+        return runner
 
-    def rows(self, x: Any) -> FloatArray:
+    def _rows(self, x: Any) -> FloatArray:
         """Return a tensor's memory as rows of numbers."""
         values: FloatArray = x.detach().numpy()
         return values if values.ndim == 2 else values.reshape(len(values), prod(self.shape))

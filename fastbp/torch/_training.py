@@ -23,7 +23,7 @@ from fastbp.network import Network
 from fastbp.optim import Optimizer
 from fastbp.torch import _converting
 from fastbp.torch._optimizers import Twin
-from fastbp.torch._passes import Limit
+from fastbp.torch._passes import within_limit
 
 __all__ = ["train"]
 
@@ -205,11 +205,13 @@ class Run:
 
     def step(self, x: Any, t: Any) -> float:
         """Make one step; return the loss before it."""
-        with Limit():
-            loss = self.net.train_step(x, t, self.optimizer, reduction=self.reduction)
+        loss: float = within_limit(self._step, x, t)
         if loss - loss != 0:  # of a loss that is not finite
             raise FloatingPointError(f"the loss is {loss}: a smaller learning rate, or scaled inputs")
         return loss
+
+    def _step(self, x: Any, t: Any) -> float:
+        return self.net.train_step(x, t, self.optimizer, reduction=self.reduction)
 
     def bring_back(self) -> None:
         """Write the network's values into the module, and the optimizer's state into PyTorch's."""
