@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import doctest
+import importlib
 import io
+import itertools
+import os
 import pickle
 import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +36,27 @@ BY_DTYPE = pytest.mark.parametrize("dtype", [SINGLE, DOUBLE], ids=["float32", "f
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> None:
+def _alike() -> Iterator[None]:
+    """The same random numbers for each test; one thread of PyTorch's, which would wait for others on a busy machine."""
     torch.manual_seed(0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def close(mine: Any, theirs: Any, terms: float = 64) -> None:
     """Equal to some roundings of the largest value."""
     assert mine.dtype == theirs.dtype and mine.shape == theirs.shape
-    bound = terms * torch.finfo(theirs.dtype).eps * max(1.0, theirs.detach().abs().max().item() if theirs.numel() else 0)
+    bound = (
+        terms * torch.finfo(theirs.dtype).eps * max(1.0, theirs.detach().abs().max().item() if theirs.numel() else 0)
+    )
     torch.testing.assert_close(mine, theirs, rtol=0, atol=bound)
 
 
 def mlp(*sizes: int, act: Callable[[], Any] = nn.Tanh, dtype: Any = DOUBLE) -> Any:
     parts: list[Any] = []
-    for n_in, n_out in zip(sizes, sizes[1:], strict=False):
+    for n_in, n_out in itertools.pairwise(sizes):
         parts += [nn.Linear(n_in, n_out), act()]
     return nn.Sequential(*parts[:-1]).to(dtype)
 
@@ -90,20 +101,24 @@ def is_ours(module: Any, x: Any) -> bool:
 # ---- every module that has a rule ------------------------------------------------------------------------------------
 
 ROWS: list[Any] = [
-    nn.Identity(), nn.Sigmoid(), nn.LogSigmoid(), nn.Tanh(), nn.ReLU(), nn.ReLU(inplace=True), nn.LeakyReLU(0.2), nn.ELU(0.7), nn.SELU(),
-    nn.CELU(1.3), nn.GELU(), nn.GELU(approximate="tanh"), nn.SiLU(), nn.Mish(), nn.Softplus(2.0), nn.Softsign(), nn.Hardsigmoid(),
-    nn.Hardtanh(), nn.ReLU6(), nn.Hardswish(), nn.PReLU(), nn.PReLU(7), nn.LayerNorm(7), nn.LayerNorm(7, elementwise_affine=False),
-    nn.RMSNorm(7), nn.RMSNorm(7, eps=1e-3), nn.BatchNorm1d(7), nn.BatchNorm1d(7, eps=1e-3, momentum=0.4), nn.Flatten(),
+    nn.Identity(), nn.Sigmoid(), nn.LogSigmoid(), nn.Tanh(), nn.ReLU(), nn.ReLU(inplace=True), nn.LeakyReLU(0.2),
+    nn.ELU(0.7), nn.SELU(), nn.CELU(1.3), nn.GELU(), nn.GELU(approximate="tanh"), nn.SiLU(), nn.Mish(),
+    nn.Softplus(2.0), nn.Softsign(), nn.Hardsigmoid(), nn.Hardtanh(), nn.ReLU6(), nn.Hardswish(), nn.PReLU(),
+    nn.PReLU(7), nn.LayerNorm(7), nn.LayerNorm(7, elementwise_affine=False), nn.RMSNorm(7), nn.RMSNorm(7, eps=1e-3),
+    nn.BatchNorm1d(7), nn.BatchNorm1d(7, eps=1e-3, momentum=0.4), nn.Flatten(),
     nn.Softmax(dim=-1), nn.LogSoftmax(dim=1), nn.Dropout(0.0), nn.Linear(7, 7), nn.Linear(7, 7, bias=False),
 ]  # fmt: skip
 IMAGES: list[Any] = [
-    nn.Conv2d(4, 6, 3), nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0)), nn.Conv2d(4, 6, 3, padding="same", dilation=2),
+    nn.Conv2d(4, 6, 3), nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0)),
+    nn.Conv2d(4, 6, 3, padding="same", dilation=2),
     nn.Conv2d(4, 6, 2, padding="same"), nn.Conv2d(4, 6, 3, groups=2, bias=False), nn.BatchNorm2d(4), nn.MaxPool2d(2),
-    nn.MaxPool2d(3, stride=2, padding=1), nn.AvgPool2d(2), nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False),
+    nn.MaxPool2d(3, stride=2, padding=1), nn.AvgPool2d(2),
+    nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False),
     nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(1), nn.LocalResponseNorm(3), nn.Dropout2d(0.0), nn.ReLU(),
 ]  # fmt: skip
 SEQUENCES: list[Any] = [
-    nn.Conv1d(4, 6, 3, padding=1), nn.BatchNorm1d(4), nn.MaxPool1d(2), nn.AvgPool1d(2), nn.AdaptiveAvgPool1d(1), nn.AdaptiveMaxPool1d(1),
+    nn.Conv1d(4, 6, 3, padding=1), nn.BatchNorm1d(4), nn.MaxPool1d(2), nn.AvgPool1d(2), nn.AdaptiveAvgPool1d(1),
+    nn.AdaptiveMaxPool1d(1),
     nn.Dropout1d(0.0),
 ]  # fmt: skip
 INDICES = {nn.Embedding}  # see test_embedding
@@ -164,7 +179,9 @@ def test_networks_of_modules_agree_and_come_back_bit_for_bit(module: Any, dims: 
         back = bridge.to_module(net)
         assert not back.training
         close(back(x), theirs(x))
-        assert all(torch.equal(a, b) for a, b in zip(back.state_dict().values(), theirs.state_dict().values(), strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(back.state_dict().values(), theirs.state_dict().values(), strict=True)
+        )
     other = bridge.from_module(theirs, input_shape=x.shape[1:] if dims else None)
     other.flat_parameters = np.zeros(other.n_parameters, other.dtype)
     bridge.load_state_dict(other, theirs.state_dict())
@@ -188,7 +205,10 @@ def test_modules_that_cannot_be_taken_are_named() -> None:
     inner = nn.Sequential(nn.Linear(3, 4), nn.LSTM(4, 4))
     for module, message in (
         (nn.Sequential(nn.Linear(2, 3), inner), r"module '1\.1', LSTM\(4, 4\), cannot be taken: it has no unit"),
-        (nn.Sequential(nn.Linear(2, 3), nn.Linear(4, 2)), r"module '1', Linear\(.*\), cannot be taken: it takes 4 inputs"),
+        (
+            nn.Sequential(nn.Linear(2, 3), nn.Linear(4, 2)),
+            r"module '1', Linear\(.*\), cannot be taken: it takes 4 inputs",
+        ),
         (nn.Sequential(nn.Hardtanh(0, 1)), "module '0', .*min_val"),
         (nn.Sequential(nn.MaxPool2d(2, ceil_mode=True)), "module '0', .*ceil_mode=True"),
         (nn.Sequential(nn.Softplus(threshold=5)), "module '0', .*threshold"),
@@ -438,7 +458,9 @@ MOVES: dict[str, Callable[[Any], Any]] = {
     "state": lambda m: m.load_state_dict({name: 3 * values for name, values in m.state_dict().items()}),
     "assigned": lambda m: m.load_state_dict({n: 3 * v for n, v in m.state_dict().items()}, assign=True),
     "shared": lambda m: m.share_memory(),
-    "vector": lambda m: nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(m.parameters()) * 2, m.parameters()),
+    "vector": lambda m: nn.utils.vector_to_parameters(
+        nn.utils.parameters_to_vector(m.parameters()) * 2, m.parameters()
+    ),
     "frozen": lambda m: m[0].requires_grad_(False),
     "all frozen": lambda m: m.requires_grad_(False),
     "transposed": lambda m: setattr(m[0].weight, "data", m[0].weight.data.t()),
@@ -546,7 +568,9 @@ def test_what_stays_pytorchs() -> None:
         return torch.func.functional_call(module, given, (x,)).sum()
 
     for a, b in zip(
-        torch.func.grad(loss)(parameters, mine).values(), torch.func.grad(loss)(parameters, theirs).values(), strict=True
+        torch.func.grad(loss)(parameters, mine).values(),
+        torch.func.grad(loss)(parameters, theirs).values(),
+        strict=True,
     ):
         close(a, b, 1e3)
     jacobian = torch.func.jacrev(mine)(x[0])
@@ -629,7 +653,9 @@ def test_chains_are_cut_where_the_engine_has_no_unit() -> None:
         def forward(self, x: Any) -> Any:
             return 2 * x
 
-    module = nn.Sequential(mlp(4, 5, 6), Twice(), mlp(6, 5, 6), nn.Dropout(0.5), mlp(6, 4, 2), nn.Linear(2, 2, dtype=DOUBLE))
+    module = nn.Sequential(
+        mlp(4, 5, 6), Twice(), mlp(6, 5, 6), nn.Dropout(0.5), mlp(6, 4, 2), nn.Linear(2, 2, dtype=DOUBLE)
+    )
     mine, theirs = pair(module)
     told = bridge.chains(mine)
     assert told["0.0"] == told["2.2"] == told["5"] == "in the engine"
@@ -644,7 +670,9 @@ def test_chains_are_cut_where_the_engine_has_no_unit() -> None:
 
 
 def test_modules_without_a_chain_warn() -> None:
-    with pytest.warns(fastbp.FastbpWarning, match="no part of the module was accelerated: there is no torch.nn.Sequential"):
+    with pytest.warns(
+        fastbp.FastbpWarning, match="no part of the module was accelerated: there is no torch.nn.Sequential"
+    ):
         bridge.accelerate(nn.Linear(2, 2))
     with pytest.warns(fastbp.FastbpWarning, match="0 has no unit"):
         bridge.accelerate(nn.Sequential(nn.LSTM(2, 2)))
@@ -816,7 +844,9 @@ def both_ways(loss: Any, make: Any, module: Any = None, terms: float = 1e5) -> t
     state, wanted = (optimizer.state_dict()["state"] for optimizer in optimizers)
     assert state.keys() == wanted.keys()
     for key in wanted:
-        assert {k for k, v in state[key].items() if v is not None} == {k for k, v in wanted[key].items() if v is not None}
+        assert {k for k, v in state[key].items() if v is not None} == {
+            k for k, v in wanted[key].items() if v is not None
+        }
         for name, values in wanted[key].items():
             if values is not None:
                 close(state[key][name], values, terms)
@@ -841,7 +871,9 @@ def test_whole_steps_with_groups_schedules_and_frozen_parameters() -> None:
 
     def groups(parameters: Any) -> Any:
         p = list(parameters)
-        made.append(torch.optim.Adam([{"params": [p[0]], "lr": 0.1}, {"params": p[3:], "lr": 0.02, "weight_decay": 0.1}]))
+        made.append(
+            torch.optim.Adam([{"params": [p[0]], "lr": 0.1}, {"params": p[3:], "lr": 0.02, "weight_decay": 0.1}])
+        )
         return made[-1]
 
     mine, theirs = both_ways(nn.CrossEntropyLoss(), groups, module)
@@ -849,7 +881,9 @@ def test_whole_steps_with_groups_schedules_and_frozen_parameters() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         schedule = torch.optim.lr_scheduler.ExponentialLR(made[0], 0.5)
-        bridge.train(mine, [(torch.randn(5, 4, dtype=DOUBLE), torch.zeros(5, dtype=torch.int64))], nn.CrossEntropyLoss(), made[0])
+        bridge.train(
+            mine, [(torch.randn(5, 4, dtype=DOUBLE), torch.zeros(5, dtype=torch.int64))], nn.CrossEntropyLoss(), made[0]
+        )
         schedule.step()
 
 
@@ -932,6 +966,33 @@ def test_trainings_that_cannot_be_raise_and_change_nothing() -> None:
             bridge.train(module, batches, loss, given)
         assert all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), before.values(), strict=True))
     assert not optimizer.state
+
+
+# ---- documentation --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["_accelerating", "_converting", "_training"])
+def test_examples_in_docstrings_run(name: str) -> None:
+    found = importlib.import_module(f"fastbp.torch.{name}")
+    result = doctest.testmod(found, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.attempted and not result.failed
+
+
+def test_examples_in_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("safetensors")
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[1] / "docs" / "torch.md"
+    flags = doctest.NORMALIZE_WHITESPACE
+    result = doctest.testfile(str(page), module_relative=False, optionflags=flags, encoding="utf-8")
+    assert result.attempted and not result.failed
+
+
+def test_the_example_runs() -> None:
+    root = Path(__file__).parents[1]
+    script = [sys.executable, "-W", "error", str(root / "examples" / "torch_module.py")]
+    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(script, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "accuracy" in done.stdout, done.stdout + done.stderr
 
 
 # ---- Stable-Baselines3 -----------------------------------------------------------------------------------------------

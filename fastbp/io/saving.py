@@ -25,10 +25,10 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from fastbp import _validate as check
 from fastbp._core.core import NetworkCore
 from fastbp._frozen import Record
 from fastbp._validate import FloatArray
-from fastbp import _validate as check
 from fastbp.io import _describe, _torch_layout
 from fastbp.io._atomic import atomic_write
 from fastbp.losses import Loss

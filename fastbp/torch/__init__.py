@@ -1,8 +1,8 @@
 """PyTorch's modules on fastbp's engine, and networks of the one as those of the other.
 
 `accelerate` lets the engine compute what it can of a module in place; `train` makes whole steps in it; `from_module`,
-`to_module`, `state_dict` and `load_state_dict` convert, bit for bit. Import it as ``import fastbp.torch``: fastbp itself
-does not import PyTorch.
+`to_module`, `state_dict` and `load_state_dict` convert, bit for bit. It is imported when asked for, by ``import
+fastbp.torch``: fastbp itself does not import PyTorch.
 """
 
 try:

@@ -1,8 +1,8 @@
 """`accelerate`: a module of PyTorch whose chains the engine computes, and `restore`, which takes that back.
 
 A. Every `nn.Sequential` in the module, the outermost ones of those that lie in each other, gets a ``forward`` of its
-   own: an `Accelerator`, which is an attribute of the object. Its class, its parameters and its place in the module stay
-   as they are.
+   own: an `Accelerator`, which is an attribute of the object. Its class, its parameters and its place in the module
+   stay as they are.
 B. The accelerator cuts the modules into chains that the engine has and into modules that PyTorch runs. It does so again
    when the modules have changed.
 C. Copies and pickles have the accelerator, without its plans.
@@ -68,12 +68,12 @@ class Accelerator:
         self.module = state["module"]
         self._forget()
 
-    def __call__(self, input: Any) -> Any:  # noqa: A002  # the name that nn.Sequential has
+    def __call__(self, input: Any) -> Any:  # the name that nn.Sequential has
         """Compute the module's output."""
         if torch.compiler.is_compiling() or is_at_work():
             return nn.Sequential.forward(self.module, input)
         for part in self._parts():
-            input = part(input)  # noqa: A001
+            input = part(input)
         return input
 
     def _parts(self) -> list[Any]:
@@ -176,7 +176,7 @@ def _accelerators(module: Any) -> Iterator[tuple[str, Accelerator]]:
 def accelerate(module: M) -> M:
     """Let fastbp's engine compute what it can of a module, in place.
 
-    Every `torch.nn.Sequential` in the module is cut into chains of modules that the engine has; each of them becomes one
+    Every `torch.nn.Sequential` in the module is cut into chains of modules that the engine has; each becomes one
     function of autograd, which reads the module's parameters where they lie. Everything else about the module stays as
     it is: its class, parameters, buffers, ``state_dict``, hooks, copies and pickles.
 
@@ -279,8 +279,8 @@ def chains(module: nn.Module) -> dict[str, str]:
     >>> import fastbp.torch
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 2), nn.Dropout(0.5))
-    >>> fastbp.torch.chains(fastbp.torch.accelerate(model))["3"]
-    'draws random numbers, which are PyTorch's to draw'
+    >>> print(fastbp.torch.chains(fastbp.torch.accelerate(model))["3"])
+    draws random numbers, which are PyTorch's to draw
     """
     told: dict[str, str] = {}
     for path, accelerator in _accelerators(module):

@@ -34,7 +34,7 @@ from fastbp.units.base import Shape
 __all__ = ["Chain", "is_at_work"]
 
 PLAIN = (torch.Tensor, nn.Parameter)
-DTYPES = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
+DTYPES: dict[Any, Any] = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 MOST_SHAPES = 16  # of samples, for which a chain has kernels
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -134,7 +134,7 @@ class Chain:
         return not any(map(has_forward, self.dicts))
 
     def _follow(self) -> list[Any] | None:
-        """Return the parameters, after a look whether they have moved; None where the engine cannot compute from them."""
+        """Return the parameters, and follow those that have moved; None where the engine cannot compute from them."""
         try:
             now = [parameters[name] for parameters, name in self.places_of]
         except KeyError:

@@ -44,8 +44,8 @@ def from_module(
     module : torch.nn.Sequential
         Of modules that fastbp has units for, `torch.nn.Sequential` among them; or a single one.
     loss : str, Loss or torch.nn.Module, optional
-        The network's loss: its name, a loss of fastbp's, or one of PyTorch's that fastbp has (`train` says which). None:
-        "mse", which predicts the outputs as they are.
+        The network's loss: its name, a loss of fastbp's, or one of PyTorch's that fastbp has; `train` says which.
+        None: "mse", which predicts the outputs as they are.
     input_shape : sequence of int, optional
         Of a sample, where the module reads images or sequences: (channels, height, width) or (channels, width).
     seed : int, optional
@@ -94,7 +94,9 @@ def _dtype_of(module: nn.Module) -> str:
     dtypes = {values.dtype for values in module.parameters()} or {torch.get_default_dtype()}
     if len(dtypes) > 1 or not dtypes <= DTYPES.keys():
         came = ", ".join(sorted(map(str, dtypes)))
-        raise TypeError(f"the module's parameters are {came}, expected float32 or float64 alone: module.float() converts")
+        raise TypeError(
+            f"the module's parameters are {came}, expected float32 or float64 alone: module.float() converts"
+        )
     return DTYPES[dtypes.pop()]
 
 

@@ -284,9 +284,7 @@ RULES: dict[type[nn.Module], Rule] = {
         Rule(nn.Linear, linear, (), (units.Linear,), linear_back, True),
         Rule(nn.Conv1d, convolution(units.Conv1d), CONV, (units.Conv1d,), convolution_back(nn.Conv1d)),
         Rule(nn.Conv2d, convolution(units.Conv2d), CONV, (units.Conv2d,), convolution_back(nn.Conv2d)),
-        Rule(
-            nn.BatchNorm1d, batch_norm, NORM, (units.BatchNorm, units.BatchNorm1d), batch_norm_back(nn.BatchNorm1d)
-        ),
+        Rule(nn.BatchNorm1d, batch_norm, NORM, (units.BatchNorm, units.BatchNorm1d), batch_norm_back(nn.BatchNorm1d)),
         Rule(nn.BatchNorm2d, batch_norm, NORM, (units.BatchNorm2d,), batch_norm_back(nn.BatchNorm2d)),
         Rule(
             nn.LayerNorm,

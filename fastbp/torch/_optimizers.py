@@ -96,7 +96,9 @@ class Twin:
             values = {name: _plain(group[name]) for name in rule.hyper if name in group}
             for p in group["params"]:
                 if id(p) not in names:
-                    raise ValueError(f"optimizer has a parameter of shape {tuple(p.shape)} that is none of the module's")
+                    raise ValueError(
+                        f"optimizer has a parameter of shape {tuple(p.shape)} that is none of the module's"
+                    )
                 self.named[names[id(p)]] = p
                 groups.append({"match": names[id(p)], **values})
         first = {name: value for name, value in groups[0].items() if name != "match"}
@@ -139,7 +141,7 @@ class Twin:
             for name, p in self.named.items():
                 if name not in net.frozen:
                     self.theirs.state[p]["step"] = torch.tensor(float(mine.step), dtype=_of_counts())
-        self.theirs._opt_called = True  # type: ignore[attr-defined]  # or schedulers warn that no step was made
+        self.theirs._opt_called = True  # or schedulers warn that no step was made
 
     def _arrays(self, net: NetworkCore, mine: OptimizerState) -> Iterator[tuple[str, Any, str]]:
         """Iterate over the pieces of fastbp's state arrays: the parameter, the piece, PyTorch's name."""

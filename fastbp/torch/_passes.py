@@ -1,11 +1,11 @@
-"""Forward and backward passes of the engine for PyTorch: whose activations are whose, and which gradients may be reused.
+"""Passes of the engine for PyTorch: whose activations are whose, and which gradients may be reused.
 
 A. `Kernel` is what a chain of modules became for samples of one shape: the engine's plan. It has several `Runner`, an
    engine with its buffers each. `Places` say where PyTorch has the parameters.
 B. An engine remembers one forward pass. A `Pass` that may go back has its runner until it went back, or until PyTorch
    drops it; then it is free for the next one. Where too many wait, the one that has waited longest loses its runner: it
-   computes its forward pass again when it goes back. That gives the same numbers, since PyTorch refuses to go back where
-   an input or a parameter was changed meanwhile. A runner is in one list at a time, and whoever pops it has it.
+   computes its forward pass again when it goes back. That gives the same numbers, since PyTorch refuses to go back
+   where an input or a parameter was changed meanwhile. A runner is in one list at a time, and whoever pops it has it.
 C. The gradients of the parameters are handed out where the engine has written them. Whoever accumulates them copies
    them; whoever keeps them is noticed by the counts of references, and the next backward pass writes elsewhere.
 D. What is done at each call is written out in few functions: in a small network the calls among them take longer than
@@ -59,7 +59,9 @@ class Slots:
         grads = kernel.net._gradients._over(aligned_zeros(kernel.net.n_parameters, kernel.net.dtype))
         self.table = grads._table(kernel.names)
         flat = torch.from_numpy(grads.flat)
-        self.tensors = tuple(self._tensor(flat, grads.flat, grads[name], name in kernel.turned) for name in kernel.given)
+        self.tensors = tuple(
+            self._tensor(flat, grads.flat, grads[name], name in kernel.turned) for name in kernel.given
+        )
         self.storage = flat.untyped_storage()._cdata
         self.flat = flat
         self.counts = self._counts()
@@ -203,12 +205,14 @@ class Kernel:
         (segment,) = net._segments
         assert isinstance(segment, EngineSegment)
         self.plan, self.names = segment.plan, segment.names
-        assert net.input_shape is not None or net.n_in is not None
-        self.shape = net.input_shape or (net.n_in,)
+        assert net.input_shape is not None
+        self.shape: tuple[int, ...] = net.input_shape
         assert net.output_shape is not None
         self.shape_behind = net.output_shape
         self.turned = frozenset(f"{path}.weight" for path, unit in walk(net.units) if isinstance(unit, Linear))
-        self.zeros = {name: np.zeros(net.parameters[name].shape, net.dtype) for name in net.parameters if name not in given}
+        self.zeros = {
+            name: np.zeros(net.parameters[name].shape, net.dtype) for name in net.parameters if name not in given
+        }
         self.free: list[Runner] = []
         self.waiting: dict[int, weakref.ref[Pass]] = {}
         self.made = 0
