@@ -1,4 +1,4 @@
-"""A module of PyTorch on handwritten digits: as it is; with its chain in fastbp's engine; and by the engine's whole steps.
+"""A module of PyTorch on handwritten digits: as it is; with its chain in the engine; and by whole steps of the engine.
 
 The three begin alike, see the same batches, and end with nearly the same numbers.
 """

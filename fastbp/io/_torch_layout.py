@@ -17,13 +17,14 @@ from fastbp._core.core import NetworkCore
 from fastbp._core.graph import walk
 from fastbp.units import BatchNorm, BatchNorm1d, BatchNorm2d, Linear, Unit
 
-__all__ = ["COUNT", "Rename", "arrays_of", "read_into", "theirs"]
+__all__ = ["COUNT", "Rename", "arrays_of", "entries", "read_into", "theirs"]
 
 Array = NDArray[Any]
 Rename = Mapping[str, str] | Callable[[str], str]
 
 THEIRS = {"scale": "weight", "shift": "bias", "slope": "weight", "table": "weight"}  # others are called the same
 OF_STATE = {"mean": "running_mean", "variance": "running_var"}
+STRIP = 32  # rows
 COUNT = "num_batches_tracked"
 
 
@@ -40,9 +41,10 @@ class Entry(NamedTuple):
     turned: bool
     may_lack: bool  # whether PyTorch need not have it
 
+    @property
     def as_theirs(self) -> Array:
-        """Return a copy as PyTorch lays it."""
-        return np.array(self.values.T if self.turned else self.values, order="C")
+        """The array in PyTorch's shape: a view."""
+        return self.values.T if self.turned else self.values
 
 
 def entries(net: NetworkCore) -> Iterator[Entry]:
@@ -62,6 +64,16 @@ def _entries_of(net: NetworkCore, path: str, unit: Unit) -> Iterator[Entry]:
         yield Entry(f"{path}.{theirs(name)}", values, False, False)
 
 
+def dense(values: Array) -> Array:
+    """Return a copy whose rows lie side by side: of a transposed matrix by strips, which stay in the cache."""
+    made = np.empty(values.shape, values.dtype)
+    for first in range(0, len(values), STRIP) if values.ndim == 2 else ():
+        made[first : first + STRIP] = values[first : first + STRIP]
+    if values.ndim != 2:
+        made[...] = values
+    return made
+
+
 def _counts(net: NetworkCore) -> list[str]:
     norms = (BatchNorm, BatchNorm1d, BatchNorm2d)
     return [f"{path}.{COUNT}" for path, unit in walk(net.units) if isinstance(unit, norms)]
@@ -73,7 +85,7 @@ def arrays_of(net: NetworkCore) -> dict[str, Array]:
     made: dict[str, Array] = {}
     for entry in entries(net):
         if not entry.may_lack:
-            made[entry.name] = entry.as_theirs()
+            made[entry.name] = dense(entry.as_theirs)
         path = entry.name.rpartition(".")[0]
         if entry.name.endswith(".running_var") and f"{path}.{COUNT}" in counts:
             made[f"{path}.{COUNT}"] = np.array(net.steps, np.int64)

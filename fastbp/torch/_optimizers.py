@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from fastbp import optim
@@ -122,8 +121,9 @@ class Twin:
             mine.carried[...] = 1.0
         for name, into, theirs in self._arrays(net, mine):
             if (values := states[name].get(theirs)) is not None:
-                values = values.detach().numpy()
-                into[...] = (values.T if name in self.turned else values).ravel()
+                values = values.detach()
+                values = values.t() if name in self.turned else values
+                torch.from_numpy(into.reshape(tuple(values.shape))).copy_(values)
 
     def _has_begun(self, state: Mapping[str, Any]) -> bool:
         return int(state["step"]) > 0 if "step" in state else any(value is not None for value in state.values())
@@ -134,9 +134,9 @@ class Twin:
         for name, from_, theirs in self._arrays(net, mine):
             p = self.named[name]
             shape = tuple(p.shape)[::-1] if name in self.turned else tuple(p.shape)
-            values = from_.reshape(shape)
-            made = torch.from_numpy(np.array(values.T if name in self.turned else values, order="C"))
-            self.theirs.state[p][theirs] = made
+            values = torch.from_numpy(from_.reshape(shape))
+            values = values.t() if name in self.turned else values
+            self.theirs.state[p][theirs] = values.clone(memory_format=torch.contiguous_format)
         if self.rule.counts:
             for name, p in self.named.items():
                 if name not in net.frozen:

@@ -17,7 +17,6 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, TensorDataset, default_collate
 
 from fastbp import _validate as check
-from fastbp.io import _torch_layout
 from fastbp.losses import Loss
 from fastbp.network import Network
 from fastbp.optim import Optimizer
@@ -178,9 +177,8 @@ class Run:
             raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
         self.module = module
         self.net, self.reduction = _network(module, loss, tuple(np.shape(x)[1:]))
-        self.places = _converting.places_of(module)
-        names = _converting.names_of(self.net)
-        named = {names[self.places[name]]: p for name, p in module.named_parameters()}
+        places, names = _converting.places_of(module), _converting.names_of(self.net)
+        named = {names[places[name]]: p for name, p in module.named_parameters()}
         self.twin: Twin | None = None
         self._freeze(named, optimizer)
         self.optimizer = optimizer
@@ -215,11 +213,7 @@ class Run:
 
     def bring_back(self) -> None:
         """Write the network's values into the module, and the optimizer's state into PyTorch's."""
-        values = _torch_layout.arrays_of(self.net)
-        with torch.no_grad():
-            for name, tensor in self.module.state_dict(keep_vars=True).items():
-                if (new := values.get(self.places[name])) is not None:
-                    tensor.copy_(torch.from_numpy(new))
+        _converting.bring_back(self.net, self.module)
         if self.twin is not None:
             self.twin.write(self.net)
 
