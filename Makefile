@@ -63,12 +63,14 @@ test-serial: $(VENV)/installed-test
 test-all:
 	@$(MAKE) --no-print-directory test ARGS="--dense $(ARGS)"
 
-# Beside torch, some gigabytes of it where no build for the processor alone is at hand.
-test-bridges: $(VENV)/installed-torch
-	$(TEST) -m bridge $(BRIDGE_TESTS) $(ARGS)
+# Beside torch, some gigabytes of it where no build for the processor alone is at hand, and the other libraries that there is a way to. Their pages
+# and the examples of their modules' docstrings run here, too.
+test-bridges: $(VENV)/installed-bridges
+	$(TEST) $(PARALLEL) -m bridge $(BRIDGE_TESTS) $(ARGS)
+	$(TEST) -q tests/test_docs.py -k "bridges or autograd or jax or torch"
 
-$(VENV)/installed-torch: $(VENV)/installed-test
-	$(BIN)/pip install --quiet torch==$(TORCH)
+$(VENV)/installed-bridges: $(VENV)/installed-test
+	$(BIN)/pip install --quiet torch==$(TORCH) "fastbp[autograd,jax,onnx]" gymnasium stable-baselines3
 	@touch $@
 
 # With a free-threaded interpreter: PYTHON=python3.13t.

@@ -119,6 +119,7 @@ from fastbp.losses.made import SquaredHinge as SquaredHinge
 from fastbp.network import summary as summary
 from fastbp.network._mlp import MLP as MLP
 from fastbp.network._network import Network as Network
+from fastbp.network._network import from_onnx as from_onnx
 from fastbp.network._network import load as load
 from fastbp.network.summary import Summary as Summary
 from fastbp.optim import averages as averages
@@ -323,6 +324,7 @@ __all__ = [
     "embedding",
     "embedding_backward",
     "fit_many",
+    "from_onnx",
     "gaussian_nll",
     "gelu",
     "gelu_backward",

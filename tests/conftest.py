@@ -43,7 +43,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out whole modules on another library, which they import: that takes seconds."""
-    return True if "bridge" not in config.getoption("markexpr") and collection_path.match("test_torch*.py") else None
+    others = any(map(collection_path.match, ("test_torch*.py", "test_bridge_*.py")))
+    return True if "bridge" not in config.getoption("markexpr") and others else None
 
 
 @pytest.fixture

@@ -146,6 +146,9 @@ def test_agree_with_the_reference(case: Case, dtype: Any, last: bool, memory: st
         (16, 16, (19, 32), 3, {"padding": 1}),  # rows of whole vectors, read where they lie in the slab
         (5, 14, (21, 27), 3, {"padding": 1}),
         (6, 3, (70, 40), 5, {}),
+        (1, 7, (40, 37), 5, {"stride": 2}),  # dw of few elements: sums with places as lanes
+        (3, 17, (20, 23), 3, {"dilation": 2, "padding": (1, (0, 4))}),
+        (3, 6, (30, 30), 5, {"padding": 2}),  # of more elements: lines repeated for each column of the window
     ],
 )
 def test_larger_images_of_few_channels(

@@ -24,7 +24,7 @@ PLANTED = {
     "slab": "slab",
 }
 PLANTED |= {f"sparse: {place}": f"sparse: {place}" for place in ("column", "column to transpose", "entry", "row")}
-PLANTED["windows"] = "windows"
+PLANTED |= {place: place for place in ("windows", "sums by places")}
 PLANTED["sparse: column of a block"] = "sparse: column of a block"
 PLANTED |= {"in place: a": "tile: a", "in place: b": "tile: b", "in place: store": "store"}
 PLANTED |= {place: place for form in ("dots", "stream") for place in (f"{form}: a", f"{form}: b", f"{form}: store")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import re
@@ -23,11 +24,25 @@ MODULES = sorted(
     if not m.name.startswith("fastbp._kernels.")  # which the processor may be unable to import
 )
 
+# Modules and pages on libraries that the package can do without: their examples run where these are installed.
+BRIDGES = {
+    "fastbp.autograd": ("autograd",),
+    "fastbp.jax": ("jax",),
+    "fastbp.torch": ("torch",),
+    "bridges": ("autograd", "jax", "onnx"),
+    "torch": ("torch", "safetensors"),
+}
+
+
+def skip_without(name: str) -> None:
+    for library in BRIDGES.get(name, ()):
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"needs {library}")
+
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if name.startswith("fastbp.torch"):
-        pytest.importorskip("torch", exc_type=ImportError)
+    skip_without(name)
     monkeypatch.chdir(tmp_path)
     result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0
@@ -38,8 +53,7 @@ PAGES = sorted(page for page in (ROOT / "docs").glob("*.md") if ">>>" in page.re
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_examples_in_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "import fastbp.torch" in page.read_text(encoding="utf-8"):
-        pytest.importorskip("torch", exc_type=ImportError)
+    skip_without(page.stem)
     monkeypatch.chdir(tmp_path)
     flags = doctest.NORMALIZE_WHITESPACE
     result = doctest.testfile(str(page), module_relative=False, optionflags=flags, encoding="utf-8")

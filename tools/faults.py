@@ -492,6 +492,34 @@ IMAGES = [
             "pooling image_units",
         ),
     ),
+    *rows(
+        "images",
+        "_kernels/pooling.pxi",
+        (
+            # Of two taps side by side the second one's gradient is lost in the last windows of a row.
+            "pool-second-tap",
+            "vwhere_number(won, t + 1, dy))",
+            "vwhere_number(won, t + (99 if FAULT and n < VL else 1), dy))",
+            "pooling image_units",
+        ),
+    ),
+    *rows(
+        "images",
+        "_kernels/windows.pxi",
+        (
+            # dw of windows with few elements: the last columns of a row are left out.
+            "place-sums-tail",
+            "left = <int> (d.columns - j)",
+            "left = <int> (d.columns - j) - (1 if FAULT else 0)",
+            "convolutions image_units",
+        ),
+        (
+            "place-sums-outputs",
+            "while output + 2 <= d.outputs:\n        sums_of_2(d, output)",
+            "while output + 2 <= d.outputs:\n        sums_of_2(d, output - (1 if FAULT and output > 0 else 0))",
+            "convolutions image_units",
+        ),
+    ),
     # Behind an activation: the gradient of a maximum is not multiplied by the derivative.
     Fault(
         "maximum-derivative",

@@ -18,11 +18,11 @@ from fastbp._validate import FloatArray
 from fastbp._warnings import warn
 from fastbp.derivatives import per_sample, second_order
 from fastbp.io import _describe, saving
-from fastbp.losses import Loss, engine_parts
+from fastbp.losses import Loss, checked_loss, engine_parts
 from fastbp.network.summary import Summary
 from fastbp.units import LogSigmoid, LogSoftmax, Sequential, Sigmoid, Softmax, Unit
 
-__all__ = ["Network", "load"]
+__all__ = ["Network", "from_onnx", "load"]
 
 RENAMED = {
     "check_mean": "_inputs.check_mean",
@@ -605,6 +605,52 @@ class Network(NetworkCore):
         """
         saving.save(self, path, metadata, layout)
 
+    def to_onnx(self, path: str | os.PathLike[str], *, output: str = "auto") -> None:
+        """Write the network as an ONNX graph, which ONNX Runtime and others compute predictions with.
+
+        The graph evaluates: dropout passes its input on, norms have their running statistics. Its input ``x`` has the
+        shape of the network's, with any number of samples; its output is called ``probabilities`` or ``y``. The file is
+        written beside its place and renamed, as by `save`.
+
+        Parameters
+        ----------
+        path : str or path
+            Usually with the suffix ``.onnx``. Needs the package onnx: ``pip install "fastbp[onnx]"``.
+        output : {"auto", "probabilities", "outputs"}
+            Whether the graph ends with the softmax or the sigmoid of the loss, as `predict_proba`, or with the last
+            unit, as `outputs`. "auto": probabilities where the loss has them.
+
+        Raises
+        ------
+        ImportError
+            onnx is not installed.
+        ValueError
+            A unit has no counterpart in ONNX, such as one of your own; the loss has no probabilities where these are
+            asked for; or the parameters have more than 2 GB, which one file cannot hold.
+        OSError
+            The file cannot be written.
+
+        Notes
+        -----
+        Operators are those of opset 17. In float64, ONNX Runtime has no convolutions and no means of windows: write
+        ``net.copy("float32")``; `GELU` is computed there by an erf in single precision.
+
+        References
+        ----------
+        ONNX, "Open Neural Network Exchange: operators", https://onnx.ai/onnx/operators.
+
+        Examples
+        --------
+        >>> import fastbp
+        >>> net = fastbp.MLP([4, 8, 3], hidden="gelu", seed=0)
+        >>> net.to_onnx("model.onnx")
+        >>> fastbp.from_onnx("model.onnx")
+        Network(Linear(4, 8), GELU(), Linear(8, 3), loss=SoftmaxNLL(), dtype='float32')
+        """
+        from fastbp.io import _onnx_writing  # for few programs alone
+
+        _onnx_writing.write(self, path, output)
+
     def summary(self, batch_size: int | None = None) -> Summary:
         """Return a table of the units: output shapes, parameters, multiply-adds and memory.
 
@@ -691,4 +737,80 @@ def load(path: str | os.PathLike[str], *, units: Mapping[str, type] | None = Non
     """
     net, _ = saving.read(path, saving.checked_units(units))
     assert isinstance(net, Network)
+    return net
+
+
+def from_onnx(
+    path: str | os.PathLike[str],
+    *,
+    loss: str | Loss | None = None,
+    input_shape: Sequence[int] | None = None,
+    output: str | None = None,
+    classes: ArrayLike | None = None,
+) -> Network:
+    """Make a network of an ONNX graph that is a chain: to predict, to train further, or to differentiate.
+
+    Operators that are read: Gemm, MatMul and Add, Conv, pooling, norms, activations (also those that a graph has as
+    several nodes), Flatten, Reshape, Softmax, and those that change nothing.
+
+    Parameters
+    ----------
+    path : str, path or onnx.ModelProto
+        A file, or a model in memory. Needs the package onnx: ``pip install "fastbp[onnx]"``.
+    loss : str or Loss, optional
+        The network's loss. None: the one that `Network.to_onnx` has noted; otherwise `SoftmaxNLL` where the graph ends
+        with a softmax, `SigmoidNLL` where it ends with a sigmoid, and `MSE` elsewhere.
+    input_shape : sequence of int, optional
+        Of a sample, where the graph leaves the sizes of its images open.
+    output : str, optional
+        The name of the output, where the graph has several.
+    classes : array_like, optional
+        The labels that `predict` returns, as `Network`'s. None: those that `Network.to_onnx` has noted.
+
+    Returns
+    -------
+    net : Network
+        In the dtype of the graph's input. A softmax or sigmoid that the loss applies itself is no unit of it: what the
+        graph computes is then ``net.predict_proba(x)``, and ``net.outputs(x)`` otherwise.
+
+    Raises
+    ------
+    ValueError
+        The file is no ONNX model; its graph has several inputs or outputs, or sizes that are not known; or a node
+        cannot become part of a network: the message names it, its operator, and why.
+    OSError
+        The file cannot be read.
+    ImportError
+        onnx is not installed.
+
+    References
+    ----------
+    ONNX, "Open Neural Network Exchange: operators", https://onnx.ai/onnx/operators.
+
+    Examples
+    --------
+    >>> import fastbp, numpy as np
+    >>> net = fastbp.MLP([2, 3, 1], hidden="tanh", loss="sigmoid_nll", seed=0)
+    >>> net.to_onnx("model.onnx")
+    >>> same, x = fastbp.from_onnx("model.onnx"), np.ones((1, 2), np.float32)
+    >>> bool((same.predict_proba(x) == net.predict_proba(x)).all())
+    True
+    """
+    from fastbp.io import _onnx_reading
+
+    found = _onnx_reading.read(path, output, input_shape)
+    chain, arrays = found.units, found.arrays
+    applied = {unit: name for name, kinds in APPLIED.items() for unit in kinds}.get(type(chain[-1]))
+    if loss is None:
+        loss = found.loss or {"softmax": "softmax_nll", "sigmoid": "sigmoid_nll"}.get(applied or "", "mse")
+    made = checked_loss(loss)
+    if (
+        applied is not None
+        and len(chain) > 1
+        and any(part.rule.link == applied for _, part in engine_parts(made) or ())
+    ):
+        chain, arrays = chain[:-1], arrays[:-1]
+    labels = found.classes if classes is None else classes
+    net = Network(*chain, loss=made, input_shape=found.input_shape, dtype=found.dtype, classes=labels)
+    found._replace(units=chain, arrays=arrays).fill(net)
     return net

@@ -14,6 +14,7 @@ except ModuleNotFoundError as error:
 
 from fastbp.sklearn._display import LossCurveDisplay
 from fastbp.sklearn._estimators import MLPClassifier, MLPRegressor
+from fastbp.sklearn._from_sklearn import from_sklearn
 from fastbp.sklearn._many import GridSearchCV, MLPEnsemble, MLPEnsembleClassifier, MLPEnsembleRegressor, fit_many
 from fastbp.sklearn._onnx import register_onnx
 from fastbp.sklearn._parallel import JoblibBackend
@@ -30,6 +31,7 @@ __all__ = [
     "MLPEnsembleRegressor",
     "MLPRegressor",
     "fit_many",
+    "from_sklearn",
     "load",
     "patch",
     "patched",

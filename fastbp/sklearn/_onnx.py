@@ -4,13 +4,11 @@ A. skl2onnx finds converters by the exact class, so it does not know a subclass 
    `register_onnx` registers the package's classes.
 B. This module writes the graph, and not skl2onnx's converters for scikit-learn's classes. Those know four activations,
    and no exponential at the end; they return the values of a regressor with several outputs as one column.
-C. Activations are composed of operators that ONNX Runtime also has in double precision. Another activation is another
-   entry of ``FORMULAS``.
+C. Activations are written by the formulas that networks have, too (`fastbp/io/_onnx_formulas.py`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from sklearn.utils.validation import check_is_fitted
 
+from fastbp.io._onnx_formulas import FORMULAS, Operators, as_onnx_type
 from fastbp.sklearn import _core
 from fastbp.sklearn._converting import is_own
 from fastbp.units import Unit
@@ -29,7 +28,7 @@ __all__ = ["register_onnx"]
 # ---- graphs ----------------------------------------------------------------------------------------------------------
 
 
-class Graph:
+class Graph(Operators):
     """Operators on named values, and constants: what an estimator needs of skl2onnx's container.
 
     Parameters
@@ -51,10 +50,6 @@ class Graph:
         self._container.add_node(operator, list(inputs), [out], name=name, **attributes)
         return out
 
-    def cast(self, value: str, dtype: DTypeLike, out: str | None = None) -> str:
-        """Add a conversion to a dtype."""
-        return self.apply("Cast", value, out=out, to=_type_of(np.dtype(dtype)))
-
     def constant(self, values: Any) -> str:
         """Add a constant: numbers of the graph's dtype, or integers or strings as they are."""
         array = np.asarray(values)
@@ -62,99 +57,11 @@ class Graph:
             array = array.astype(self.dtype)
         flat = [text.encode() for text in array.flat] if array.dtype.kind in "UO" else array.ravel().tolist()
         name: str = self._scope.get_unique_variable_name("constant")
-        self._container.add_initializer(name, _type_of(array.dtype), list(array.shape), flat)
+        self._container.add_initializer(name, as_onnx_type(array.dtype), list(array.shape), flat)
         return name
 
-    # The algebra of the formulas below: a number stands for a constant.
 
-    def add(self, a: str | float, b: str | float) -> str:
-        """Return a + b."""
-        return self._two("Add", a, b)
-
-    def times(self, a: str | float, b: str | float) -> str:
-        """Return a * b."""
-        return self._two("Mul", a, b)
-
-    def over(self, a: str | float, b: str | float) -> str:
-        """Return a / b."""
-        return self._two("Div", a, b)
-
-    def above(self, a: str | float, b: str | float) -> str:
-        """Return the larger of a and b."""
-        return self._two("Max", a, b)
-
-    def below(self, a: str | float, b: str | float) -> str:
-        """Return the smaller of a and b."""
-        return self._two("Min", a, b)
-
-    def _two(self, operator: str, a: str | float, b: str | float) -> str:
-        return self.apply(operator, *(one if isinstance(one, str) else self.constant(one) for one in (a, b)))
-
-
-def _type_of(dtype: np.dtype[Any]) -> int:
-    from onnx import TensorProto
-
-    if dtype.kind in "UO":
-        return int(TensorProto.STRING)
-    return int({"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE, "int64": TensorProto.INT64}[dtype.name])
-
-
-# ---- activations -----------------------------------------------------------------------------------------------------
-
-SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # Klambauer et al., "Self-normalizing neural networks"
-
-
-def _elu(g: Graph, z: str, alpha: float = 1.0, stretch: float = 1.0) -> str:
-    """max(z, 0) + alpha (exp(min(z, 0) / stretch) - 1)."""
-    e = g.apply("Exp", g.over(g.below(z, 0.0), stretch))
-    return g.add(g.above(z, 0.0), g.times(alpha, g.add(e, -1.0)))
-
-
-def _softplus(g: Graph, z: str, beta: float = 1.0) -> str:
-    """(max(u, 0) + log(1 + exp(-|u|))) / beta with u = beta z."""
-    u = g.times(z, beta)
-    e = g.apply("Exp", g.apply("Neg", g.apply("Abs", u)))
-    return g.over(g.add(g.above(u, 0.0), g.apply("Log", g.add(1.0, e))), beta)
-
-
-def _hard_sigmoid(g: Graph, z: str) -> str:
-    return g.below(g.above(g.add(g.over(z, 6.0), 0.5), 0.0), 1.0)
-
-
-def _gelu(g: Graph, z: str) -> str:
-    """Z (1 + erf(z / sqrt 2)) / 2; of erf there is float32 alone."""
-    erf = g.apply("Erf", g.cast(g.times(z, math.sqrt(0.5)), np.float32))
-    return g.times(z, g.times(0.5, g.add(1.0, g.cast(erf, g.dtype))))
-
-
-def _gelu_tanh(g: Graph, z: str) -> str:
-    cube = g.times(g.times(z, z), z)
-    v = g.times(math.sqrt(2 / math.pi), g.add(z, g.times(0.044715, cube)))
-    return g.times(z, g.times(0.5, g.add(1.0, g.apply("Tanh", v))))
-
-
-# By the names of the package's activations; options are keywords.
-FORMULAS: dict[str, Callable[..., str]] = {
-    "identity": lambda g, z: z,
-    "sigmoid": lambda g, z: g.apply("Sigmoid", z),
-    "log_sigmoid": lambda g, z: g.apply("Neg", _softplus(g, g.apply("Neg", z))),
-    "tanh": lambda g, z: g.apply("Tanh", z),
-    "relu": lambda g, z: g.apply("Relu", z),
-    "leaky_relu": lambda g, z, slope: g.add(g.above(z, 0.0), g.times(slope, g.below(z, 0.0))),
-    "elu": _elu,
-    "selu": lambda g, z: g.times(SELU_SCALE, _elu(g, z, SELU_ALPHA)),
-    "celu": lambda g, z, alpha: _elu(g, z, alpha, stretch=alpha),
-    "gelu": _gelu,
-    "gelu_tanh": _gelu_tanh,
-    "silu": lambda g, z: g.times(z, g.apply("Sigmoid", z)),
-    "mish": lambda g, z: g.times(z, g.apply("Tanh", _softplus(g, z))),
-    "softplus": _softplus,
-    "softsign": lambda g, z: g.over(z, g.add(1.0, g.apply("Abs", z))),
-    "hard_sigmoid": _hard_sigmoid,
-    "hard_tanh": lambda g, z: g.below(g.above(z, -1.0), 1.0),
-    "relu6": lambda g, z: g.below(g.above(z, 0.0), 6.0),
-    "hard_swish": lambda g, z: g.times(z, _hard_sigmoid(g, z)),
-}
+# ---- networks --------------------------------------------------------------------------------------------------------
 
 OUTPUTS: dict[str, Callable[[Graph, str], str]] = {
     "identity": lambda g, z: z,

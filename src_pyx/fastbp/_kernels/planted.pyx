@@ -4,7 +4,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from fastbp._runtime.dispatch cimport kernels_for
-from fastbp._kernels.table cimport BLOCK_COLUMNS, Kernels, Slab, SparseGroup, SparseSums, SparseTile, Tile
+from fastbp._kernels.table cimport BLOCK_COLUMNS, Kernels, PlaceSums, Slab, SparseGroup, SparseSums, SparseTile, Tile
 
 cdef enum:
     STEPS = 8
@@ -43,13 +43,15 @@ def overrun(str kind, Py_ssize_t itemsize, Py_ssize_t missing):
         one_tile(kernels, kind, a, a_end, b, b_end, c, c_end - less)
     elif kind == "slab":
         one_slab(kernels, a, b, b_end - less)
+    elif kind == "sums by places":
+        one_place_sum(kernels, a, distances, b, b_end - less, c)
     elif kind == "windows":
         kernels.pack_windows(a, distances, STEPS // 2, distances, nr, b, b + nr * STEPS // 2 * itemsize - less)
     elif kind.startswith("sparse: "):
         one_row(kernels, kind[8:], missing, a, b, c)
     else:
         raise ValueError(f"kind must be pack_a, pack_b, store, one of tile, dots, stream and in place with : a, : b or "
-                         f": store, slab, windows, "
+                         f": store, slab, sums by places, windows, "
                          f"or one of sparse: column, column to transpose, entry, row and column of a block, got {kind!r}")
     free(a)
     free(b)
@@ -97,6 +99,18 @@ cdef int one_slab(const Kernels* kernels, char* x, char* out, char* out_end) exc
     s.move, s.stride = 1, 1
     s.out, s.end = out, out_end
     kernels.fill_slab(&s)
+    return 0
+
+
+cdef int one_place_sum(const Kernels* kernels, char* dy, const Py_ssize_t* at, char* x, char* x_end, char* sums) except -1:
+    """One output and one element of a window, whose places are all of x."""
+    cdef PlaceSums d
+    cdef Py_ssize_t columns = min(kernels.mr, kernels.nr) * STEPS
+    d.outputs, d.elements, d.rows, d.columns = 1, 1, 1, columns
+    d.dy, d.dy_output, d.dy_row = dy, 0, 0
+    d.x, d.at, d.x_row = x + (kernels.nr * STEPS - columns) * kernels.itemsize, at, 0
+    d.x_end, d.sums, d.sums_end = x_end, sums, sums + 2 * kernels.lanes * kernels.itemsize
+    kernels.place_sums(&d)
     return 0
 
 

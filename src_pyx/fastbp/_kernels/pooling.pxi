@@ -41,6 +41,12 @@ cdef inline void put_lanes(real* y, Py_ssize_t step, int n, vec v) noexcept nogi
     for i in range(n):
         y[i * step] = each[i]
 
+cdef inline int whole_lanes(const PoolRows* p, Py_ssize_t* first) noexcept nogil:
+    """How many lanes are computed from this one on: the last whole vector begins before the end of the one before it."""
+    if p.lanes - first[0] < VL <= p.lanes:
+        first[0] = p.lanes - VL
+    return <int> min(p.lanes - first[0], <Py_ssize_t> VL)
+
 cdef void max_pool(const PoolRows* p) noexcept nogil:
     cdef Py_ssize_t lane = elements(p.x_lane), step = elements(p.y_lane), row, first
     cdef const real* x
@@ -50,18 +56,35 @@ cdef void max_pool(const PoolRows* p) noexcept nogil:
     for row in range(p.rows):
         x, y = moved(p.x, row * p.x_next), <real*> moved(p.y, row * p.y_next)
         for first from 0 <= first < p.lanes by VL:
-            n = <int> min(p.lanes - first, <Py_ssize_t> VL)
+            n = whole_lanes(p, &first)
             put_lanes(y + first * step, step, n, max_lanes(x + first * lane, p.taps, p.n_taps, lane, n, &winners))
+
+cdef inline bint in_pairs(const PoolRows* p) noexcept nogil:
+    """Do taps come in pairs side by side, and the lanes' pairs too?"""
+    cdef int t
+    for t from 0 <= t < p.n_taps - 1 by 2:
+        if p.dx_taps[t + 1] != p.dx_taps[t] + 1:
+            return False
+    return p.n_taps % 2 == 0 and elements(p.dx_lane) == 2 and elements(p.y_lane) == 1
+
+cdef inline void add_some(real* dx, Py_ssize_t n, vec v) noexcept nogil:
+    store_some(dx, n, load_some(dx, n, 0) + v)
+
+cdef inline void add_interleaved(real* dx, Py_ssize_t n, vec a, vec b) noexcept nogil:
+    """n lanes of a, at most a vector, to every second element; those of b to the ones between."""
+    add_some(dx, 2 * n, interleave_low(a, b))
+    if 2 * n > VL:
+        add_some(dx + VL, 2 * n - VL, interleave_high(a, b))
 
 cdef void max_pool_backward(const PoolRows* p) noexcept nogil:
     """dx, which holds the sums so far, lies like x."""
     cdef real dy[POOL_LANES]
-    cdef ireal winners[VL]
     cdef Py_ssize_t lane = elements(p.x_lane), step = elements(p.y_lane), dx_lane = elements(p.dx_lane), row, first, i
+    cdef bint pairs = in_pairs(p)
     cdef const real* x
     cdef real* dx
     cdef ivec won
-    cdef int n, j, count
+    cdef int n, count
     for row in range(p.rows):
         for first from 0 <= first < p.lanes by POOL_LANES:
             count = <int> min(p.lanes - first, <Py_ssize_t> POOL_LANES)
@@ -71,9 +94,23 @@ cdef void max_pool_backward(const PoolRows* p) noexcept nogil:
                 x = moved(p.x, row * p.x_next) + (first + i) * lane
                 dx = <real*> moved(p.dx, row * p.dx_next) + (first + i) * dx_lane
                 max_lanes(x, p.taps, p.n_taps, lane, n, &won)
-                vstore(<real*> winners, vfrombits(won))
-                for j in range(n):
-                    dx[p.dx_taps[winners[j]] + j * dx_lane] += dy[i + j]
+                if pairs:
+                    add_to_winners_in_pairs(p, won, load_some(dy + i, n, 0), n, dx)
+                else:
+                    add_to_winners(p, won, dy + i, n, dx_lane, dx)
+
+cdef inline void add_to_winners(const PoolRows* p, ivec won, const real* dy, int n, Py_ssize_t dx_lane, real* dx) noexcept nogil:
+    cdef ireal winners[VL]
+    cdef int j
+    vstore(<real*> winners, vfrombits(won))
+    for j in range(n):
+        dx[p.dx_taps[winners[j]] + j * dx_lane] += dy[j]
+
+cdef inline void add_to_winners_in_pairs(const PoolRows* p, ivec won, vec dy, int n, real* dx) noexcept nogil:
+    """Two taps of each window at once."""
+    cdef int t
+    for t from 0 <= t < p.n_taps by 2:
+        add_interleaved(dx + p.dx_taps[t], n, vwhere_number(won, t, dy), vwhere_number(won, t + 1, dy))
 
 cdef inline void take_gradients(const PoolRows* p, Py_ssize_t row, Py_ssize_t first, int n, Py_ssize_t step, real* dy) noexcept nogil:
     """Those of some lanes, times the derivative of the activation whose maxima were taken."""
@@ -106,34 +143,20 @@ cdef void average_pool(const PoolRows* p) noexcept nogil:
         return
     for row in range(p.rows):
         for first from 0 <= first < p.lanes by VL:
-            n = <int> min(p.lanes - first, <Py_ssize_t> VL)
+            n = whole_lanes(p, &first)
             x = moved(p.x, row * p.x_next) + first * lane
             sum = load_lanes(x + p.taps[0], lane, n)
             for t in range(1, p.n_taps):
                 sum = sum + load_lanes(x + p.taps[t], lane, n)
             put_lanes(<real*> moved(p.y, row * p.y_next) + first * step, step, n, sum * vset(p.factor))
 
-cdef inline bint in_pairs(const PoolRows* p) noexcept nogil:
-    """Do taps come in pairs side by side, and the lanes' pairs too?"""
-    cdef int t
-    for t from 0 <= t < p.n_taps - 1 by 2:
-        if p.dx_taps[t + 1] != p.dx_taps[t] + 1:
-            return False
-    return p.n_taps % 2 == 0 and elements(p.dx_lane) == 2 and elements(p.y_lane) == 1
-
-cdef inline void add_some(real* dx, Py_ssize_t n, vec v) noexcept nogil:
-    store_some(dx, n, load_some(dx, n, 0) + v)
-
 cdef void add_in_pairs(const PoolRows* p, const real* dy, real* dx) noexcept nogil:
     """To two taps of each window at once."""
-    cdef Py_ssize_t i, left
+    cdef Py_ssize_t i
     cdef vec v
     for i from 0 <= i < p.lanes by VL:
-        left = 2 * (p.lanes - i)
         v = load_some(dy + i, p.lanes - i, 0) * vset(p.factor)
-        add_some(dx + 2 * i, left, interleave_low(v, v))
-        if left > VL:
-            add_some(dx + 2 * i + VL, left - VL, interleave_high(v, v))
+        add_interleaved(dx + 2 * i, p.lanes - i, v, v)
 
 cdef void average_pool_backward(const PoolRows* p) noexcept nogil:
     cdef Py_ssize_t dx_lane = elements(p.dx_lane), step = elements(p.y_lane), row, i

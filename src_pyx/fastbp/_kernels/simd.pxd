@@ -64,6 +64,7 @@ cdef extern from * nogil:
     /* Lanes of v that a maximum takes in the place of m: larger ones, and a NaN if m is none. And t there, otherwise `before`. */
     #define vtakes(v, m) (((ivec)((v) > (m))) | (((ivec)((v) != (v))) & ((ivec)((m) == (m)))))
     #define vnumber(mask, t, before) (((mask) & ((ivec){0} + (ireal)(t))) | (~(mask) & (before)))
+    #define vwhere_number(numbers, t, v) ((vec)((ivec)((numbers) == (ireal)(t)) & (ivec)(v)))
     #define vlt(a, b) ((ivec)((a) < (b)))
     #define vle(a, b) ((ivec)((a) <= (b)))
     #define vgt(a, b) ((ivec)((a) > (b)))
@@ -402,6 +403,7 @@ cdef extern from * nogil:
     vec vsel(ivec mask, vec a, vec b)   # mask ? a : b
     ivec vtakes(vec v, vec most)
     ivec vnumber(ivec mask, int t, ivec before)
+    vec vwhere_number(ivec numbers, int t, vec v)   # v in the lanes whose number is t, otherwise 0
     vec interleave_low(vec a, vec b)
     vec interleave_high(vec a, vec b)
     vec vevery_second(vec a, vec b)

@@ -180,6 +180,18 @@ ctypedef struct Windows:
     Py_ssize_t first_row, row_stride, row_dilation          # place p, row t of the window: first_row + p * row_stride + t * row_dilation
     Py_ssize_t first_column, column_stride, column_dilation
 
+ctypedef struct PlaceSums:
+    # Sums over the places of an image: of dy times an element of each place's window, for all outputs and elements; and of dy alone.
+    Py_ssize_t outputs, elements, rows, columns
+    const void* dy          # IN   row 0 of the first output; columns lie side by side. Distances in bytes.
+    Py_ssize_t dy_output, dy_row
+    const void* x           # IN   a slab: element e of the window at (row i, column j) is x[at[e] + i * x_row + j], distances in elements
+    const Py_ssize_t* at
+    Py_ssize_t x_row
+    void* sums              # OUT, added to: a vector for each element and one more, for each output
+    const void* x_end
+    const void* sums_end
+
 cdef enum:                  # the sweeps of pooling
     MAX_POOL
     MAX_POOL_BACKWARD
@@ -303,6 +315,8 @@ ctypedef struct Kernels:
     # products with windows of images: see windows.pxi
     void (*fill_slab)(const Slab* slab) noexcept nogil
     void (*add_windows)(const Windows* windows) noexcept nogil
+    void (*place_sums)(const PlaceSums* d) noexcept nogil
+    void (*add_lanes)(const void* vectors, Py_ssize_t n, void* out) noexcept nogil     # out[i] = the sum of vector i's lanes
     void (*ask_slab)(const Slab* slab) noexcept nogil    # for what fill_slab will read
     void (*pack_windows)(const void* slab, const Py_ssize_t* steps, Py_ssize_t k, const Py_ssize_t* places, Py_ssize_t n, void* out,
                          const void* end) noexcept nogil

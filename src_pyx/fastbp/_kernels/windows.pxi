@@ -8,8 +8,26 @@
 #     side by side read columns side by side, whatever the stride; and the elements that one window reads of all channels, in a column of
 #     all its rows, are a constant distance apart.
 # (c) The other way round, a product that has a column for each element of a window is added to the image that the windows came from.
+# (e) With windows of few elements, a product whose lanes were elements or outputs would have most of its time from putting them side by
+#     side. *Sums by places* have places as their lanes, which lie so already: vectors of sums stay in registers, and are added at the end.
 # (d) An element of a window lies at the sum of two distances: one of its output (the window's place), one of its step along K
 #     (channel, row and column within the window).
+
+cdef extern from * nogil:
+    """
+    #define SUM_OUTPUTS 6
+    #define SUM_ELEMENTS (FASTBP_VEC_BYTES == 64 ? 4 : 2)   /* of 32 registers, or 16 */
+    /* GCC would load it again for each product: more loads than the processor has time for. */
+    #if defined(__x86_64__)
+    #  define keep_in_register(v) __asm__("" : "+x"(v))
+    #else
+    #  define keep_in_register(v) ((void)(v))
+    #endif
+    """
+    enum:
+        SUM_OUTPUTS
+        SUM_ELEMENTS
+    void keep_in_register(vec v)
 
 cdef inline void inside_line(Py_ssize_t first, Py_ssize_t stride, Py_ssize_t size, Py_ssize_t n, Py_ssize_t* begin,
                              Py_ssize_t* end) noexcept nogil:
@@ -178,6 +196,94 @@ cdef inline void add_rows(const Windows* w, const real* line, real* image, Py_ss
         add_line(line + p * w.columns + begin, end - begin,
                  <real*> moved(image, row * w.row + (column + begin * w.column_stride) * w.column), elements(w.column) * w.column_stride)
 
+# Six outputs by some elements, whose sums stay in registers.
+cdef forced_void sums_of_tile(const PlaceSums* d, Py_ssize_t output, Py_ssize_t element, int outputs, int count) noexcept nogil:
+    cdef vec sums[SUM_OUTPUTS][SUM_ELEMENTS]
+    cdef vec b[SUM_ELEMENTS]
+    cdef vec g
+    cdef const real* x[SUM_ELEMENTS]
+    cdef const real* dy = <const real*> moved(d.dy, output * d.dy_output)
+    cdef real* out = <real*> d.sums + (output * (d.elements + 1) + element) * VL
+    cdef Py_ssize_t next_output = elements(d.dy_output), row, j
+    cdef int i, e, left
+    for e in range(count):
+        x[e] = <const real*> d.x + d.at[element + e]
+        for i in range(outputs):
+            sums[i][e] = vload(out + (i * (d.elements + 1) + e) * VL)
+    for row in range(d.rows):
+        for j from 0 <= j <= d.columns - VL by VL:
+            for e in range(count):
+                b[e] = vload(x[e] + j)
+            for i in range(outputs):
+                g = vload(dy + i * next_output + j)
+                keep_in_register(g)
+                for e in range(count):
+                    sums[i][e] = vfma(g, b[e], sums[i][e])
+        if j < d.columns:
+            left = <int> (d.columns - j)
+            for e in range(count):
+                b[e] = vload_part(x[e] + j, left, 0)
+            for i in range(outputs):
+                for e in range(count):
+                    sums[i][e] = vfma(vload_part(dy + i * next_output + j, left, 0), b[e], sums[i][e])
+        dy = moved(dy, d.dy_row)
+        for e in range(count):
+            x[e] += d.x_row
+    for e in range(count):
+        for i in range(outputs):
+            vstore(out + (i * (d.elements + 1) + e) * VL, sums[i][e])
+
+cdef forced_void sums_of_outputs(const PlaceSums* d, Py_ssize_t output, int outputs) noexcept nogil:
+    cdef Py_ssize_t e = 0
+    while e + SUM_ELEMENTS <= d.elements:
+        sums_of_tile(d, output, e, outputs, SUM_ELEMENTS)
+        e += SUM_ELEMENTS
+    while e < d.elements:
+        sums_of_tile(d, output, e, outputs, 1)
+        e += 1
+
+cdef void sums_of_6(const PlaceSums* d, Py_ssize_t output) noexcept nogil:
+    sums_of_outputs(d, output, SUM_OUTPUTS)
+
+cdef void sums_of_2(const PlaceSums* d, Py_ssize_t output) noexcept nogil:
+    sums_of_outputs(d, output, 2)
+
+cdef void sums_of_1(const PlaceSums* d, Py_ssize_t output) noexcept nogil:
+    sums_of_outputs(d, output, 1)
+
+cdef void add_outputs(const PlaceSums* d, Py_ssize_t output) noexcept nogil:
+    """The sum of an output's dy."""
+    cdef real* out = <real*> d.sums + (output * (d.elements + 1) + d.elements) * VL
+    cdef vec sum = vload(out)
+    cdef const real* dy
+    cdef Py_ssize_t row, j
+    for row in range(d.rows):
+        dy = <const real*> moved(d.dy, output * d.dy_output + row * d.dy_row)
+        for j from 0 <= j < d.columns by VL:
+            sum = sum + load_some(dy + j, d.columns - j, 0)
+    vstore(out, sum)
+
+cdef void place_sums(const PlaceSums* d) noexcept nogil:
+    cdef Py_ssize_t output = 0, o
+    for o in range(d.elements):
+        check_block(<const real*> d.x + d.at[o], d.rows, d.x_row, d.columns, 1, d.x, d.x_end, "sums by places")
+    check_block(<const real*> d.sums, d.outputs, (d.elements + 1) * VL, (d.elements + 1) * VL, 1, d.sums, d.sums_end, "sums")
+    while output + SUM_OUTPUTS <= d.outputs:
+        sums_of_6(d, output)
+        output += SUM_OUTPUTS
+    while output + 2 <= d.outputs:
+        sums_of_2(d, output)
+        output += 2
+    if output < d.outputs:
+        sums_of_1(d, output)
+    for o in range(d.outputs):
+        add_outputs(d, o)
+
+cdef void add_lanes(const void* vectors, Py_ssize_t n, void* out) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        (<real*> out)[i] = vtotal(vload(<const real*> vectors + i * VL))
+
 cdef void finish_channels(void* c, Py_ssize_t c_row, Py_ssize_t m, Py_ssize_t n, const void* bias, Py_ssize_t bias_step, forward_t forward,
                           const double* options) noexcept nogil:
     """c = forward(c + bias): a row has one bias."""
@@ -197,5 +303,7 @@ cdef void finish_channels(void* c, Py_ssize_t c_row, Py_ssize_t m, Py_ssize_t n,
 kernels.fill_slab = fill_slab
 kernels.add_windows = add_windows
 kernels.ask_slab = ask_slab
+kernels.place_sums = place_sums
+kernels.add_lanes = add_lanes
 kernels.pack_windows = pack_windows
 kernels.finish_channels = finish_channels

@@ -5,8 +5,8 @@ Design
 (a) y of a group is w (outputs x steps) @ windows (steps x places): a step along K is a channel, a row and a column within the window, a
     place is an output's row and column in an image. No array of all windows is ever there: a task takes some rows of places, and
     for one block along K after another copies the rows of x that they need (a slab, see windows.pxi), packs their windows as panels
-    of b, and multiplies. With few outputs it multiplies the slab's lines where they lie. The weights are packed
-    once, by all threads.
+    of b, and multiplies. With few outputs it multiplies the slab's lines where they lie, one row of the
+    window after another: those outside the image are left out. The weights are packed once, by all threads.
 (b) Rows of places go on from one image to the next, so that small images fill panels, too. Where a task's places lie side by side in y, the
     product is written there; otherwise into a tile that is then copied.
 (c) dx is a convolution of dy with the weights turned by half a circle. With strides it is one for each remainder of a row and a column by
@@ -15,13 +15,14 @@ Design
     image, window after window. An image, or a group of its channels, is a task's.
 (d) dw (window's columns x window's rows and channels x outputs) is a sum over places: a is read out of the slab, b is dy turned. Tasks own
     some channels; where those are few, also parts of the images, whose sums are added in their order. A slab of few channels has each
-    line once for every column of the window, so that the whole window is one product.
+    line once for every column of the window, so that the whole window is one product. Of few outputs and elements of a window, sums
+    have places as lanes (see windows.pxi).
 (e) What a task is follows from the shape and the instruction set, never from the threads. Elements of y sum their steps in
     one order: blocks of at most kc_max.
 """
 from libc.string cimport memcpy, memset
 
-from fastbp._kernels.table cimport Kernels, Slab, Tile, Windows
+from fastbp._kernels.table cimport Kernels, PlaceSums, Slab, Tile, Windows
 from fastbp._ops.product cimport blocks_along
 from fastbp._runtime.sizes cimport ALIGNMENT, allocate, ceil_div, padded, round_up
 from fastbp._runtime.team cimport Session, run_tasks
@@ -42,6 +43,9 @@ cdef enum:
     MOST_OUTPUTS = 512          # along a sum over outputs, in one block
     SPREAD_BYTES = 96 << 10     # of a block's windows, which stay in the second cache
     TOGETHER = 16               # outputs whose rows of dw are written side by side
+    PLACE_SUMS_BYTES = 192 << 10    # in the second cache
+    FEW_ELEMENTS = 64           # of a window: of more, outputs as lanes are as fast
+    SUMMED_PLACES = 512         # in a block: those of six outputs stay in the first cache
 
 
 # --- what both have in common
@@ -89,6 +93,7 @@ cdef struct Plan:
     Py_ssize_t outputs, output_tiles
     Py_ssize_t channels                 # of a block, at most
     bint packs                          # are windows packed, or read where they lie in the slab?
+    bint by_rows                        # are the steps of a row of the window side by side, those of all channels?
     Py_ssize_t packed_bytes             # of a group's weights
     Py_ssize_t slab_bytes, panels_bytes, tile_bytes, own_bytes
 
@@ -109,12 +114,16 @@ cdef bint packs_windows(const Kernels* kernels, Py_ssize_t outputs, Py_ssize_t c
 
 cdef void make_plan(const Kernels* kernels, const Convolution* c, Plan* p) noexcept nogil:
     cdef Py_ssize_t all_rows = c.images * c.rows.outputs, itemsize = kernels.itemsize, images, rows
-    p.k = c.inputs * taps(c)
-    p.k_blocks = blocks_along(kernels, p.k)
-    p.kc = max(round_up(ceil_div(p.k, p.k_blocks), 4), <Py_ssize_t> 4)
-    p.k_blocks = max(ceil_div(p.k, p.kc), <Py_ssize_t> 1)
     p.column_tiles = ceil_div(c.columns.outputs, WIDEST)
     p.columns = ceil_div(c.columns.outputs, p.column_tiles)
+    p.packs = packs_windows(kernels, c.outputs, p.columns)
+    p.k = c.inputs * taps(c)
+    p.k_blocks = blocks_along(kernels, p.k)
+    p.by_rows = not p.packs and p.k <= 2 * kernels.kc_max
+    if p.by_rows:
+        p.k_blocks = 1
+    p.kc = max(round_up(ceil_div(p.k, p.k_blocks), 4), <Py_ssize_t> 4)
+    p.k_blocks = max(ceil_div(p.k, p.kc), <Py_ssize_t> 1)
     # Of few steps there may be more places, so that a task does not take longer to begin than to compute.
     p.rows = min(max(max(PLACES, min(MOST_PLACES, PANELS_BYTES // (p.kc * itemsize))) // p.columns, <Py_ssize_t> 1), all_rows)
     p.row_tiles = ceil_div(all_rows, p.rows)
@@ -124,7 +133,6 @@ cdef void make_plan(const Kernels* kernels, const Convolution* c, Plan* p) noexc
         p.outputs = round_up(ceil_div(c.outputs, ceil_div(FEW_TASKS, rows)), 2 * kernels.mr)
         p.output_tiles = ceil_div(c.outputs, p.outputs)
     p.channels = min(c.inputs, (p.kc - 1) // taps(c) + 2)
-    p.packs = packs_windows(kernels, c.outputs, p.columns)
     p.packed_bytes = padded(round_up(c.outputs, kernels.mr) * p.k_blocks * p.kc * itemsize)
     images = min(c.images, (p.rows + c.rows.outputs - 2) // c.rows.outputs + 1)
     rows = p.rows * c.rows.stride + images * (reach(&c.rows) + 1)
@@ -156,9 +164,9 @@ cdef void pack_weights(void* context, Py_ssize_t task, int worker) noexcept nogi
     cdef char* place = f.packed + group * f.plan.packed_bytes
     cdef char* end = place + f.plan.packed_bytes
     row = c.w_output
-    if not has_steps_side_by_side(c, itemsize):
+    if not has_steps_side_by_side(c, itemsize) or (f.plan.by_rows and c.rows.window > 1):
         row = f.plan.k * itemsize
-        gather_weights(c, w, outputs, itemsize, f.own + worker * f.plan.own_bytes)
+        gather_weights(c, w, outputs, itemsize, f.plan.by_rows, f.own + worker * f.plan.own_bytes)
         w = f.own + worker * f.plan.own_bytes
     for block in range(f.plan.k_blocks):
         step = block * f.plan.kc
@@ -172,15 +180,17 @@ cdef inline void copy_element(const char* x, char* y, Py_ssize_t itemsize) noexc
     else:
         (<double*> y)[0] = (<const double*> x)[0]
 
-cdef void gather_weights(const Convolution* c, const char* w, Py_ssize_t outputs, Py_ssize_t itemsize, char* out) noexcept nogil:
+cdef void gather_weights(const Convolution* c, const char* w, Py_ssize_t outputs, Py_ssize_t itemsize, bint by_rows,
+                         char* out) noexcept nogil:
     """Rows of some outputs' weights, in the order of the steps: channel after channel, since those of turned weights lie far apart."""
-    cdef Py_ssize_t i, o, t, u, k = c.inputs * taps(c)
+    cdef Py_ssize_t i, o, t, u, k = c.inputs * taps(c), columns = c.columns.window
+    cdef Py_ssize_t channel = columns if by_rows else taps(c), row = c.inputs * columns if by_rows else columns
     cdef char* place
     for i in range(c.inputs):
         for o in range(outputs):
-            place = out + (o * k + i * taps(c)) * itemsize
             for t in range(c.rows.window):
-                for u in range(c.columns.window):
+                place = out + (o * k + i * channel + t * row) * itemsize
+                for u in range(columns):
                     copy_element(w + o * c.w_output + i * c.w_input + t * c.w_row + u * c.w_column, place, itemsize)
                     place += itemsize
 
@@ -193,10 +203,10 @@ cdef struct Places:
     char* slab
     char* panels
     char* tile
-    char* c                             # the task's part of y, or the tile
+    char* c                             # the tile, or where the task begins in y
     Py_ssize_t c_row
     Py_ssize_t* steps
-    Py_ssize_t* at
+    Py_ssize_t* at                      # of each place, or of each row where windows are read in the slab
 
 cdef void convolve_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef const Forward* f = <const Forward*> context
@@ -224,12 +234,17 @@ cdef void convolve_task(void* context, Py_ssize_t task, int worker) noexcept nog
         convolve_block(f, &p, block, &t)
     finish_tile(f, &p)
 
-cdef inline bint is_direct(const Convolution* c, const Places* p, Py_ssize_t itemsize) noexcept nogil:
-    """Do the places lie side by side in y?"""
-    if c.y_column != itemsize:
+cdef inline Py_ssize_t rows_side_by_side(const Convolution* c, const Places* p, Py_ssize_t row, Py_ssize_t itemsize) noexcept nogil:
+    """How many of the task's rows of places, from this one on, lie side by side in y."""
+    if p.columns < c.columns.outputs or c.y_row != p.columns * itemsize:
+        return 1
+    return min(p.rows - row, c.rows.outputs - (p.row + row) % c.rows.outputs)
+
+cdef inline bint is_direct(const Forward* f, const Places* p) noexcept nogil:
+    """Can the product be written into y? A product of several rows of places writes them side by side."""
+    if f.c.y_column != f.kernels.itemsize:
         return False
-    return p.rows == 1 or (p.columns == c.columns.outputs and c.y_row == p.columns * itemsize
-                           and p.row // c.rows.outputs == (p.row + p.rows - 1) // c.rows.outputs)
+    return not f.plan.packs or rows_side_by_side(f.c, p, 0, f.kernels.itemsize) == p.rows
 
 cdef inline char* place_of(const Convolution* c, const Places* p, Py_ssize_t row) noexcept nogil:
     """Where the first place of a row of all images' lies in y, in the first channel of the task."""
@@ -242,7 +257,7 @@ cdef void begin_tile(const Forward* f, Places* p, Tile* t) noexcept nogil:
     t.n = p.rows * p.columns
     p.c, p.c_row = p.tile, t.n * itemsize
     t.c_begin, t.c_end = p.tile, p.tile + f.plan.tile_bytes
-    if is_direct(f.c, p, itemsize):
+    if is_direct(f, p):
         p.c, p.c_row = place_of(f.c, p, p.row), f.c.y_channel
         t.c_begin, t.c_end = NULL, <const void*> -1     # see the checks of its arguments
     t.c_row, t.c_column = p.c_row, itemsize
@@ -273,17 +288,32 @@ cdef void convolve_block(const Forward* f, const Places* p, Py_ssize_t block, Ti
         if f.plan.packs:
             kernels.tile(t)
         else:
-            multiply_rows(f, p, t)
+            multiply_rows(f, p, t, first)
 
-cdef void multiply_rows(const Forward* f, const Places* p, const Tile* t) noexcept nogil:
+cdef void multiply_rows(const Forward* f, const Places* p, const Tile* t, Py_ssize_t output) noexcept nogil:
     """Row after row of places, whose windows lie side by side."""
     cdef Tile row = t[0]
     cdef Py_ssize_t i
+    cdef char* c
     row.n, row.b_begin, row.b_end = p.columns, p.slab, p.slab + f.plan.slab_bytes
+    cdef Py_ssize_t skipped = 0
     for i in range(p.rows):
-        row.b = p.slab + p.at[i * p.columns] * f.kernels.itemsize
-        row.c = <char*> t.c + i * p.columns * f.kernels.itemsize
-        f.kernels.window_tile(&row, p.steps)
+        c = p.tile + i * p.columns * f.kernels.itemsize if p.c == p.tile else place_of(f.c, p, p.row + i)
+        row.b, row.c = p.slab + p.at[i] * f.kernels.itemsize, c + output * p.c_row
+        if f.plan.by_rows:
+            row.k = steps_inside(f.c, (p.row + i) % f.c.rows.outputs, &skipped)
+            row.a = <const char*> t.a + skipped * t.a_step
+        f.kernels.window_tile(&row, p.steps + skipped)
+
+cdef inline Py_ssize_t steps_inside(const Convolution* c, Py_ssize_t place, Py_ssize_t* skipped) noexcept nogil:
+    """How many steps of a window have rows inside the image, and how many come before them."""
+    cdef Py_ssize_t row = place * c.rows.stride - c.rows.before, each = c.inputs * c.columns.window, first = 0, end = c.rows.window
+    if row < 0:
+        first = min(ceil_div(-row, c.rows.dilation), end)
+    if row + (end - 1) * c.rows.dilation >= c.rows.size:
+        end = max(ceil_div(c.rows.size - row, c.rows.dilation) if c.rows.size > row else 0, first)
+    skipped[0] = first * each
+    return (end - first) * each
 
 cdef void ask_ahead(const Forward* f, const Places* p) noexcept nogil:
     """For the rows that this thread will probably read next, of all channels: they are on their way while the product computes."""
@@ -300,7 +330,7 @@ cdef void take_windows(const Forward* f, const Places* p, Py_ssize_t channel, Py
                        Py_ssize_t steps) noexcept nogil:
     """The slabs of the task's rows, image after image, and the distances of steps and places in them."""
     cdef const Convolution* c = f.c
-    cdef Py_ssize_t row = p.row, end = p.row + p.rows, rows, i, j, at = 0
+    cdef Py_ssize_t row = p.row, end = p.row + p.rows, each = p.columns if f.plan.packs else 1, rows, i, j, at = 0
     cdef Py_ssize_t* place = p.at
     cdef Slab s
     while row < end:
@@ -309,12 +339,25 @@ cdef void take_windows(const Forward* f, const Places* p, Py_ssize_t channel, Py
         s.out, s.end = p.slab + at * f.kernels.itemsize, p.slab + f.plan.slab_bytes
         f.kernels.fill_slab(&s)
         for i in range(rows):
-            for j in range(p.columns):
+            for j in range(each):
                 place[j] = at + i * c.rows.stride * slab_row(&s) + j
-            place += p.columns
+            place += each
         at += s.rows * slab_row(&s)
         row += rows
-    set_steps(c, &s, step - channel * taps(c), steps, p.steps)
+    if f.plan.by_rows:
+        set_steps_by_rows(c, &s, p.steps)
+    else:
+        set_steps(c, &s, step - channel * taps(c), steps, p.steps)
+
+cdef void set_steps_by_rows(const Convolution* c, const Slab* s, Py_ssize_t* steps) noexcept nogil:
+    """The distances of all steps, row after row of the window, in a row channel after channel."""
+    cdef Py_ssize_t t, channel, u, at
+    for t in range(c.rows.window):
+        for channel in range(c.inputs):
+            at = t * c.rows.dilation * slab_row(s) + channel * s.phases * s.columns
+            for u in range(c.columns.window):
+                steps[0] = at + (u * c.columns.dilation if s.phases == 1 else step_column(c, s, u))
+                steps += 1
 
 cdef void set_steps(const Convolution* c, const Slab* s, Py_ssize_t first, Py_ssize_t n, Py_ssize_t* steps) noexcept nogil:
     """The distances of n steps from number `first` of the slab's first channel on, counted up without divisions."""
@@ -335,26 +378,40 @@ cdef void set_steps(const Convolution* c, const Slab* s, Py_ssize_t first, Py_ss
 cdef void finish_tile(const Forward* f, const Places* p) noexcept nogil:
     """The bias and the activation, and the way into y."""
     cdef const Convolution* c = f.c
-    cdef Py_ssize_t itemsize = f.kernels.itemsize, row, o
-    cdef const char* bias = NULL
+    cdef Py_ssize_t itemsize = f.kernels.itemsize, row = 0, rows, o
     cdef char* y
+    if p.c == p.tile:
+        finish_rows(f, p, p.tile, p.rows)
+    while row < p.rows:
+        rows = 1 if p.c == p.tile else rows_side_by_side(c, p, row, itemsize)
+        y = place_of(c, p, p.row + row)
+        if p.c != p.tile:
+            finish_rows(f, p, y, rows)
+        for o in range(p.outputs):
+            put_rows(f, p.tile + o * p.c_row + row * p.columns * itemsize if p.c == p.tile else y, y, rows * p.columns)
+            y += c.y_channel
+        row += rows
+
+cdef inline void finish_rows(const Forward* f, const Places* p, char* y, Py_ssize_t rows) noexcept nogil:
+    """The bias and the activation, of rows of places side by side."""
+    cdef const Convolution* c = f.c
+    cdef const char* bias = NULL
     if c.bias != NULL:
         bias = c.bias + (p.group * c.outputs + p.output) * c.bias_step
     if bias != NULL or c.forward != NULL:
-        f.kernels.finish_channels(p.c, p.c_row, p.outputs, p.rows * p.columns, bias, c.bias_step, c.forward, c.options)
-    for row in range(p.rows if p.c == p.tile else 1):
-        y = place_of(c, p, p.row + row)
-        for o in range(p.outputs):
-            if c.backward != NULL:
-                # Columns lie side by side then: see its caller.
-                c.backward(p.c + o * p.c_row + row * p.columns * itemsize, c.saved + (y - c.y) + o * c.y_channel, y + o * c.y_channel,
-                           p.columns if p.c == p.tile else p.rows * p.columns, c.options)
-            elif p.c != p.tile:
-                return
-            elif c.y_column == itemsize:
-                memcpy(y + o * c.y_channel, p.tile + o * p.c_row + row * p.columns * itemsize, p.columns * itemsize)
-            else:
-                f.kernels.scatter(p.tile + o * p.c_row + row * p.columns * itemsize, y + o * c.y_channel, c.y_column, p.columns)
+        f.kernels.finish_channels(y, p.c_row, p.outputs, rows * p.columns, bias, c.bias_step, c.forward, c.options)
+
+cdef inline void put_rows(const Forward* f, const char* x, char* y, Py_ssize_t n) noexcept nogil:
+    """n places of an output, which may lie in y already."""
+    cdef const Convolution* c = f.c
+    if c.backward != NULL:      # columns lie side by side then: see its caller
+        c.backward(x, c.saved + (y - c.y), y, n, c.options)
+    elif x == y:
+        return
+    elif c.y_column == f.kernels.itemsize:
+        memcpy(y, x, n * f.kernels.itemsize)
+    else:
+        f.kernels.scatter(x, y, c.y_column, n)
 
 cdef bint convolve(Session* session, const Kernels* kernels, const Convolution* c, char* scratch) noexcept nogil:
     """True when a signal interrupted it."""
@@ -563,6 +620,7 @@ cdef struct WeightsPlan:
     Py_ssize_t parts                    # of the images' blocks
     Py_ssize_t rows, row_blocks         # rows of places in a block, blocks of an image
     bint repeats                        # has the slab a line for each column of the window, so that all of it is one product?
+    bint by_places                      # are places the lanes?
     Py_ssize_t sums_bytes               # of a task
     Py_ssize_t turned_bytes, slab_bytes, own_bytes
 
@@ -576,6 +634,16 @@ cdef struct Weights:
 cdef inline Py_ssize_t padded_outputs(const Kernels* kernels, const Convolution* c) noexcept nogil:
     return round_up(c.outputs, kernels.nr)
 
+cdef inline Py_ssize_t bytes_of_place_sums(const Kernels* kernels, const Convolution* c) noexcept nogil:
+    return c.outputs * (c.inputs * taps(c) + 1) * kernels.lanes * kernels.itemsize
+
+cdef inline bint sums_by_places(const Kernels* kernels, const Convolution* c) noexcept nogil:
+    """Can dy be read where it lies, along rows that fill vectors, and do the sums stay in a cache?"""
+    cdef Py_ssize_t columns = c.columns.outputs
+    if c.y_column != kernels.itemsize or columns == 0 or c.rows.outputs == 0 or not 0 < c.inputs * taps(c) <= FEW_ELEMENTS:
+        return False
+    return bytes_of_place_sums(kernels, c) <= PLACE_SUMS_BYTES and 4 * columns >= 3 * round_up(columns, <Py_ssize_t> kernels.lanes)
+
 cdef void make_weights_plan(const Kernels* kernels, const Convolution* c, WeightsPlan* p) noexcept nogil:
     cdef Py_ssize_t itemsize = kernels.itemsize, row_bytes = padded_outputs(kernels, c) * itemsize, steps, tasks, window = taps(c)
     p.channels = max(SUMS_BYTES // max(window * row_bytes, <Py_ssize_t> 1) // 4 * 4, <Py_ssize_t> 4)
@@ -583,13 +651,17 @@ cdef void make_weights_plan(const Kernels* kernels, const Convolution* c, Weight
     p.channel_tiles = max(ceil_div(c.inputs, p.channels), <Py_ssize_t> 1)    # one even without inputs: it has the sums of dy
     steps = min(max(TURNED_BYTES // max(row_bytes, <Py_ssize_t> 1), <Py_ssize_t> 64), <Py_ssize_t> MANY_STEPS)
     p.rows = min(max(steps // max(c.columns.outputs, <Py_ssize_t> 1), <Py_ssize_t> 1), max(c.rows.outputs, <Py_ssize_t> 1))
-    p.row_blocks = ceil_div(c.rows.outputs, p.rows)
     p.sums_bytes = padded((window * p.channels + 1) * row_bytes)
-    p.repeats = c.rows.dilation == 1 and c.columns.window > 1 and c.rows.window * p.channels <= FEW_ROWS
+    p.by_places = sums_by_places(kernels, c)
+    if p.by_places:
+        p.rows = min(max(SUMMED_PLACES // c.columns.outputs, <Py_ssize_t> 1), c.rows.outputs)
+        p.sums_bytes = padded(bytes_of_place_sums(kernels, c))
+    p.row_blocks = ceil_div(c.rows.outputs, p.rows)
+    p.repeats = not p.by_places and c.rows.dilation == 1 and c.columns.window > 1 and c.rows.window * p.channels <= FEW_ROWS
     tasks = max(c.groups * p.channel_tiles, <Py_ssize_t> 1)
     p.parts = min(ceil_div(<Py_ssize_t> FEW_TASKS, tasks), c.images * p.row_blocks)
     p.parts = max(min(p.parts, SHARED_BYTES // max(p.sums_bytes * tasks, <Py_ssize_t> 1)), <Py_ssize_t> 1)
-    p.turned_bytes = padded(p.rows * c.columns.outputs * row_bytes)
+    p.turned_bytes = padded(c.inputs * window * sizeof(Py_ssize_t) if p.by_places else p.rows * c.columns.outputs * row_bytes)
     steps = c.columns.stride * columns_of_phase(&c.columns, c.columns.outputs)
     if p.repeats:
         steps = c.columns.window * c.columns.outputs
@@ -612,8 +684,28 @@ cdef void weights_task(void* context, Py_ssize_t task, int worker) noexcept nogi
     task //= plan.channel_tiles
     memset(sums, 0, plan.sums_bytes)
     for block in range(task // c.groups * blocks // plan.parts, (task // c.groups + 1) * blocks // plan.parts):
-        add_block(w, block // plan.row_blocks, task % c.groups, channel, block % plan.row_blocks * plan.rows, sums,
-                  w.own + worker * plan.own_bytes)
+        if plan.by_places:
+            add_places(w, block // plan.row_blocks, task % c.groups, block % plan.row_blocks * plan.rows, sums,
+                       w.own + worker * plan.own_bytes)
+        else:
+            add_block(w, block // plan.row_blocks, task % c.groups, channel, block % plan.row_blocks * plan.rows, sums,
+                      w.own + worker * plan.own_bytes)
+
+cdef void add_places(const Weights* w, Py_ssize_t image, Py_ssize_t group, Py_ssize_t row, char* sums, char* own) noexcept nogil:
+    cdef const Convolution* c = w.c
+    cdef Py_ssize_t rows = min(w.plan.rows, c.rows.outputs - row), elements = c.inputs * taps(c)
+    cdef Py_ssize_t* at = <Py_ssize_t*> own
+    cdef Slab s
+    cdef PlaceSums d
+    slab_init(c, &s, image, group, 0, c.inputs, row, rows, 0, c.columns.outputs)
+    s.out, s.end = own + w.plan.turned_bytes, own + w.plan.turned_bytes + w.plan.slab_bytes
+    w.kernels.fill_slab(&s)
+    set_steps(c, &s, 0, elements, at)
+    d.outputs, d.elements, d.rows, d.columns = c.outputs, elements, rows, c.columns.outputs
+    d.dy, d.dy_output, d.dy_row = c.y + image * c.y_image + group * c.y_group + row * c.y_row, c.y_channel, c.y_row
+    d.x, d.at, d.x_row, d.x_end = s.out, at, c.rows.stride * slab_row(&s), s.end
+    d.sums, d.sums_end = sums, sums + w.plan.sums_bytes
+    w.kernels.place_sums(&d)
 
 cdef void add_block(const Weights* w, Py_ssize_t image, Py_ssize_t group, Py_ssize_t channel, Py_ssize_t row, char* sums,
                     char* own) noexcept nogil:
@@ -681,6 +773,9 @@ cdef void reduce_task(void* context, Py_ssize_t task, int worker) noexcept nogil
     cdef char* dw
     for part in range(1, w.plan.parts):
         w.kernels.add(w.sums + (part * tasks + task) * w.plan.sums_bytes, sums, w.plan.sums_bytes // itemsize)
+    if w.plan.by_places:
+        put_places(w, group, sums)
+        return
     # Some outputs at a time: what lies side by side in dw is written while its lines are in the cache.
     for first from 0 <= first < c.outputs by TOGETHER:
         for k in range(channels):
@@ -693,6 +788,23 @@ cdef void reduce_task(void* context, Py_ssize_t task, int worker) noexcept nogil
     if channel == 0 and c.bias != NULL:
         w.kernels.scatter(sums + taps(c) * w.plan.channels * outputs * itemsize, c.bias + group * c.outputs * c.bias_step, c.bias_step,
                           c.outputs)
+
+cdef void put_places(const Weights* w, Py_ssize_t group, char* sums) noexcept nogil:
+    """Lanes are added, and an output's windows go where they belong."""
+    cdef const Convolution* c = w.c
+    cdef Py_ssize_t o, k, i, itemsize = w.kernels.itemsize, n = c.inputs * taps(c) + 1
+    cdef char* line
+    cdef char* dw
+    for o in range(c.outputs):
+        line = sums + o * n * w.kernels.lanes * itemsize
+        w.kernels.add_lanes(line, n, line)
+        dw = <char*> c.w + group * c.w_group + o * c.w_output
+        for k in range(c.inputs):
+            for i in range(c.rows.window):
+                w.kernels.scatter(line, dw + k * c.w_input + i * c.w_row, c.w_column, c.columns.window)
+                line += c.columns.window * itemsize
+        if c.bias != NULL:
+            copy_element(line, c.bias + (group * c.outputs + o) * c.bias_step, itemsize)
 
 cdef bint convolve_weights(Session* session, const Kernels* kernels, const Convolution* c, char* scratch) noexcept nogil:
     """True when a signal interrupted it."""

@@ -128,6 +128,10 @@ cdef void clear_inputs(const Sweep* s, Py_ssize_t image, Py_ssize_t channel, Py_
             continue
         for c in range(channel, channel + channels):
             row = p.dx + image * p.dx_image + c * p.dx_channel + i * p.dx_row
+            if p.dx_column == itemsize and p.dx_row == p.columns.size * itemsize:
+                if i == 0:
+                    memset(row, 0, p.rows.size * p.dx_row)
+                continue
             if p.dx_column == itemsize:
                 memset(row, 0, p.columns.size * itemsize)
                 continue
