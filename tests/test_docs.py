@@ -25,7 +25,13 @@ MODULES = sorted(
 )
 
 # Modules and pages on libraries that the package can do without: their examples run where these are installed.
-BRIDGES = {"fastbp.autograd": ("autograd",), "fastbp.jax": ("jax",), "bridges": ("autograd", "jax", "onnx")}
+BRIDGES = {
+    "fastbp.autograd": ("autograd",),
+    "fastbp.jax": ("jax",),
+    "fastbp.torch": ("torch",),
+    "bridges": ("autograd", "jax", "onnx"),
+    "torch": ("torch", "safetensors"),
+}
 
 
 def skip_without(name: str) -> None:

@@ -35,7 +35,7 @@ from fastbp._frozen import Record
 
 ROOT = Path(__file__).resolve().parents[1]
 LEFT_OUT = ("cli", "demo", "reference", "sklearn")  # the last needs scikit-learn, whose parameters its classes have
-BRIDGES = ("autograd", "jax")  # looked at where these libraries are installed
+BRIDGES = ("autograd", "jax", "torch")  # looked at where these libraries are installed
 CALLED = ("fastbp", "fastbp.optim.schedules", "fastbp.random", "fastbp.training.data", "fastbp.training.metrics")
 
 

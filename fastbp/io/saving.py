@@ -25,10 +25,11 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from fastbp import _validate as check
 from fastbp._core.core import NetworkCore
 from fastbp._frozen import Record
 from fastbp._validate import FloatArray
-from fastbp.io import _describe
+from fastbp.io import _describe, _torch_layout
 from fastbp.io._atomic import atomic_write
 from fastbp.losses import Loss
 from fastbp.units import Unit
@@ -42,12 +43,15 @@ __all__ = ["save"]
 
 FORMAT = "fastbp"
 VERSION = 2
+LAYOUTS = ("fastbp", "torch")
 STRINGS = ("format", "version", "architecture", "sha256")  # of every file; more may stand beside them
 
 _Arrays = Mapping[str, FloatArray]
 
 
-def save(net: NetworkCore, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
+def save(
+    net: NetworkCore, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None, layout: str = "fastbp"
+) -> None:
     """Write a network to a file; see `Network.save`.
 
     Parameters
@@ -58,13 +62,61 @@ def save(net: NetworkCore, path: str | os.PathLike[str], metadata: Mapping[str, 
         With the suffix ``.safetensors`` or ``.npz``.
     metadata : dict of str to object, optional
         Beside the network's own.
+    layout : {"fastbp", "torch"}
+        Of the arrays, and their names.
 
     Raises
     ------
     TypeError, ValueError, OSError, RuntimeError, ImportError
         As `Network.save`.
     """
-    write(net, path, {}, metadata)
+    if check.choice("layout", layout, LAYOUTS) == "fastbp":
+        write(net, path, {}, metadata)
+    else:
+        _write_for_torch(net, path, metadata)
+
+
+def _write_for_torch(net: NetworkCore, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None) -> None:
+    """Write the arrays alone, as a state dict of PyTorch has them."""
+    from pathlib import Path
+
+    target = Path(path)
+    if target.suffix.lower() != ".safetensors":
+        raise ValueError(f'layout="torch" writes files that torch reads: {target} needs the suffix .safetensors')
+    if metadata is not None:
+        raise ValueError('layout="torch" writes arrays alone: leave metadata out')
+    arrays = _torch_layout.arrays_of(net)
+    with atomic_write(target) as file:
+        _write_safetensors(file, arrays, {"format": "pt"})
+
+
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the arrays in a ``.safetensors`` file of any making, by its own names.
+
+    Parameters
+    ----------
+    path : str or path
+        With the suffix ``.safetensors``.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Fresh arrays.
+
+    Raises
+    ------
+    ValueError, OSError, ImportError
+        The file is damaged or of another kind, cannot be read, or safetensors is not installed.
+    """
+    from pathlib import Path
+
+    source = Path(path)
+    if source.suffix.lower() != ".safetensors":
+        raise ValueError(f"{source} has no suffix .safetensors: read it by torch.load, and pass the state dict")
+    with open(source, "rb"):
+        pass  # a file that is not there or not for us is told as the system tells it
+    with _read_safetensors(source) as found:
+        return {name: found[name] for name in found}
 
 
 def write(

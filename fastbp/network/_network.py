@@ -561,7 +561,9 @@ class Network(NetworkCore):
         made: Network = _describe.from_state(cls, chain, keywords, *rest)
         return made
 
-    def save(self, path: str | os.PathLike[str], *, metadata: Mapping[str, Any] | None = None) -> None:
+    def save(
+        self, path: str | os.PathLike[str], *, metadata: Mapping[str, Any] | None = None, layout: str = "fastbp"
+    ) -> None:
         """Write the network to a file, from which `fastbp.load` makes it again.
 
         Parameters, state, options, seed, mode, classes and metadata are kept; gradients and an optimizer's state are
@@ -575,6 +577,10 @@ class Network(NetworkCore):
             With the suffix ``.safetensors`` (needs that package: ``pip install "fastbp[save]"``) or ``.npz``.
         metadata : dict of str to object, optional
             Notes that the file has beside those in ``net.metadata``; `fastbp.load` returns both there.
+        layout : {"fastbp", "torch"}
+            "torch": the parameters and running statistics alone, under PyTorch's names and in its layout, in a
+            ``.safetensors`` file that a `torch.nn.Sequential` of the same modules loads. `fastbp.load` does not read
+            it; ``fastbp.torch.load_state_dict`` does.
 
         Raises
         ------
@@ -597,7 +603,7 @@ class Network(NetworkCore):
         >>> fastbp.load("model.npz")
         MLP([4, 3], hidden='relu', loss='softmax_nll', dtype='float32')
         """
-        saving.save(self, path, metadata)
+        saving.save(self, path, metadata, layout)
 
     def to_onnx(self, path: str | os.PathLike[str], *, output: str = "auto") -> None:
         """Write the network as an ONNX graph, which ONNX Runtime and others compute predictions with.
