@@ -221,7 +221,7 @@ class Proving:
 
 def _prepare(thing: Any, twin: Twin, trial: Trial) -> None:
     for name, value in trial.attributes.items():
-        setattr(thing, name, value)
+        setattr(thing, name, _proof.copied(value))
     if trial.values is not None:
         for array, values in zip(twin.arrays(thing), trial.values, strict=True):
             array[...] = values
