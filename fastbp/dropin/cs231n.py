@@ -1,10 +1,13 @@
 """The interface of the assignments of CS231n: networks with `params` and `loss(X, y)`.
 
-A. `params` says what the layers are: "W1" of two axes an affine layer, of four a convolution with 2x2 pooling behind it;
-   "gamma1" and "beta1" a norm. What its `loss` does beside is learned on copies (`Habits`): the loss itself, the penalty,
-   the derivative at 0, what becomes of equal maxima, to which dtype inputs are cast. The proof has the last word.
-B. The engine computes from the arrays that `params` holds at each call: the update rules of the course put new ones there.
+A. `params` says what the layers are: "W1" of two axes an affine layer, of four a convolution with 2x2 pooling behind
+   it; "gamma1" and "beta1" a norm. What its `loss` does beside is learned on copies (`Habits`): the loss itself, the
+   penalty, the derivative at 0, what becomes of equal maxima, to which dtype inputs are cast. The proof has the last
+   word.
+B. The engine computes from the arrays that `params` holds at each call: the update rules of the course put new ones
+   there.
 C. Dropout is computed by the program's own functions, between two runs of the engine: its masks are its own.
+D. Scores of affine layers alone stay the program's: they are products of BLAS, and nothing beside.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import numpy as np
 from fastbp import functional, units
 from fastbp.dropin import _proof
 from fastbp.dropin._chain import Chain
+from fastbp.dropin._cs231n_rules import RULES
 from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
 
 __all__ = ["INTERFACES", "ScoreNetworks"]
@@ -51,7 +55,8 @@ def _layers(params: Arrays) -> list[Layer]:
     """Return the layers that the names and shapes of parameters tell."""
     if not params or not all(isinstance(name, str) and type(a) is np.ndarray for name, a in params.items()):
         raise Left("params is no dict of arrays by names")
-    made, left = [], set(params)
+    made: list[Layer] = []
+    left = set(params)
     while (weight := f"W{len(made) + 1}") in left:
         layer = Layer(*(name if name in left else "" for name in (weight, *_names(len(made) + 1))))
         made.append(layer)
@@ -219,6 +224,7 @@ class Habits:
         self.convolves = net.params["W1"].ndim == 4
         self.has_dropout = bool(getattr(net, "use_dropout", False))
         self.norm = _norm(net, self.layers)
+        self.scores = self.convolves or bool(self.norm)
         self.n_out = net.params[self.layers[-1].weight].shape[1]
         self.image = self._image(net, args)
         self.n_in = int(np.prod(self.image)) if self.image else net.params["W1"].shape[0]
@@ -440,7 +446,8 @@ class Stages:
             if len(shape) == 4:
                 assert image is not None
                 filters, channels, *sides = shape
-                unit = units.Conv2d(channels, filters, tuple(sides), padding=((shape[2] - 1) // 2,) * 2)  # type: ignore[arg-type]
+                padding = (shape[2] - 1) // 2
+                unit = units.Conv2d(channels, filters, tuple(sides), padding=(padding, padding))
                 image = unit.output_shape(image)
                 chain.add(unit, layer.weight, layer.bias)
             else:
@@ -580,12 +587,14 @@ class NetworkTwin(Twin):
     def loss(self, net: Any, X: Any, y: Any = None, reg: Any = None) -> Any:
         """Return scores, or the loss and its gradients."""
         habits = self.habits
+        training = y is not None
+        if not training and not habits.scores:
+            return NotImplemented
         dtype = self._dtype_of(net.params)
         x = None if dtype is None else self._inputs(X, dtype)
         reg = getattr(net, "reg", 0.0) if not habits.penalty_is_argument else 0.0 if reg is None else reg
         if x is None or not _is_number(reg, x.dtype):
             return NotImplemented
-        training = y is not None
         if not self._norms_known(net, x, training) or (training and (y := self._labels(y, len(x))) is None):
             return NotImplemented
         params = net.params
@@ -719,7 +728,8 @@ class NetworkTwin(Twin):
 @contextlib.contextmanager
 def _taken_back() -> Iterator[list[Any]]:
     """Let what a block draws be drawn once more, where it raises or makes NotImplemented."""
-    before, made = np.random.get_state(), []  # noqa: NPY002
+    before = np.random.get_state()  # noqa: NPY002
+    made: list[Any] = []
     try:
         yield made
     finally:
@@ -802,7 +812,7 @@ class _Trials:
     def trial(
         self, what: str, x: Array, y: Any, values: Any = None, reg: float | None = None, **attributes: Any
     ) -> Trial:
-        args = (x,) if y is None else (x, y)
+        args: tuple[Any, ...] = (x,) if y is None else (x, y)
         if reg is not None and self.twin.habits.penalty_is_argument:
             args = (x, y, reg)
         elif reg is not None and hasattr(self.thing, "reg"):
@@ -848,4 +858,4 @@ class _Trials:
         yield self.trial("other constants, scores", self.x(5), None)
 
 
-INTERFACES = [ScoreNetworks()]
+INTERFACES: list[Interface] = [ScoreNetworks(), *RULES]
