@@ -264,7 +264,7 @@ class Accelerating:
         except Left as left:
             self._leave(cls.__name__, left)
             return
-        if thing is cls or interface.at_first_call:
+        if thing is cls or interface.at_first_call or (not self.data and interface.needs_call(thing)):
             self._wait(cls, None if thing is cls else thing, interface, seams)
         else:
             self._enter(thing, interface, seams, None)
@@ -347,7 +347,7 @@ class Accelerating:
         proving.now = True
         try:
             with _proof.keeping_random_state():
-                made = Proving(thing, interface, originals, args, self.data)
+                made = Proving(thing, interface, originals, args or tuple(self.data) or None, self.data)
                 kind = thing if isinstance(thing, Space) else type(thing)
                 keys = {method: (kind, method, made.twin.what) for method in made.twin.methods}
                 if not all(key in self._decided for key in keys.values()):

@@ -23,7 +23,8 @@ class Left(Exception):
 
 def is_finite(array: Array) -> bool:
     """Whether all numbers are finite, and so small that their squares are, too."""
-    return math.isfinite(np.vdot(array, array))
+    flat = array.ravel()
+    return math.isfinite(flat.dot(flat))
 
 
 def fits(array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
@@ -65,6 +66,7 @@ class Chain:
         if net._whole is None:
             raise Left("its units are not all the engine's")
         self.dtype, self.n_in, self.n_out = net.dtype, net.n_in or 0, net.n_out or 0
+        self.output_shape = net.output_shape or (self.n_out,)
         self.engine: Any = net._whole.engine
         self._pairs = [tuple(net.parameters[name].shape for name in names) for names in net._whole.names]
         self.shapes = [shape for pair in self._pairs for shape in pair]

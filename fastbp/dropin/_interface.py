@@ -188,6 +188,10 @@ class Interface:
         """Whether an object of such a class is of this kind."""
         return True
 
+    def needs_call(self, thing: Any) -> bool:
+        """Whether an object of the kind can be read only with arguments: those of a call, or the user's x."""
+        return False
+
     def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> Twin:
         """Return the twin of an object, or raise `Left` with the reason why there is none.
 
@@ -198,7 +202,7 @@ class Interface:
         originals : dict of str to function
             The methods as they were.
         args : tuple or None
-            Of the first call, where there was one.
+            Of the first call, where there was one, or the user's x and t.
         """
         raise NotImplementedError
 
