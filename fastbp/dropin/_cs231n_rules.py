@@ -131,7 +131,7 @@ class UpdateRule(Functions):
         self.methods = (rule,)  # type: ignore[misc]
 
     def looks_for(self) -> str:
-        return f"a function {self.rule}(w, dw, config)"
+        return f"functions {', '.join(KINDS)} of (w, dw, config)"
 
     def knows_space(self, names: Mapping[str, Any]) -> bool:
         return super().knows_space(names) and list(inspect.signature(names[self.rule]).parameters) == [

@@ -24,6 +24,7 @@ import numpy as np
 from fastbp import functional, units
 from fastbp.dropin import _proof
 from fastbp.dropin._chain import Chain
+from fastbp.dropin._cs231n_functions import FUNCTIONS
 from fastbp.dropin._cs231n_rules import RULES
 from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
 
@@ -38,6 +39,7 @@ CLASSES = {"batchnorm": units.BatchNorm, "layernorm": units.LayerNorm}
 RUNNING = ("running_mean", "running_var")
 EPS, MOMENTUM = 1e-5, 0.9  # of the norms, where the program does not say otherwise
 PROBED = 0.37  # a strength of the penalty that no program has
+MISSING: Any = object()
 EXACT = 1e-9  # relative: what was measured in float64
 NEVER_ZERO = {FLOATS[0]: 80.0, FLOATS[1]: 700.0}  # exp(-this) is a normal number
 
@@ -229,7 +231,9 @@ class Habits:
         self.image = self._image(net, args)
         self.n_in = int(np.prod(self.image)) if self.image else net.params["W1"].shape[0]
         self.rng = np.random.default_rng(1)
-        self.penalty_is_argument = "reg" in inspect.signature(loss).parameters
+        reg = inspect.signature(loss).parameters.get("reg")
+        self.penalty_is_argument = reg is not None
+        self.penalty = reg.default if reg is not None else 0.0
         self.has_penalty = self.penalty_is_argument or hasattr(net, "reg")
         if self.has_dropout and not all(
             callable(self.functions.get(f"dropout_{way}")) for way in ("forward", "backward")
@@ -346,17 +350,19 @@ class Habits:
     def _head(self, net: Any) -> Head:
         """Find what the loss is: where the last weights are zeros, the scores are the last biases."""
         last, y = self.layers[-1], self.labels(6)
-        scores = [self.rng.standard_normal(self.n_out), np.where(np.arange(self.n_out) == y[0], 0.0, -2000.0)]
+        wrong = np.full(6, min(1, self.n_out - 1))
+        cases = [
+            (self.rng.standard_normal(self.n_out), y),
+            (np.where(np.arange(self.n_out) == 0, 0.0, -2000.0), wrong),  # a probability of 0: -log(eps)
+        ]
         seen = []
-        for values in scores:
+        for values, labels in cases:
             copied = self.copied(net, {last.weight: 0.0, last.bias: values})
-            loss, grads = self._gradient(copied, self.inputs(6), y)
+            loss, grads = self._gradient(copied, self.inputs(6), labels)
             seen.append((float(loss), grads[last.bias]))
-        # Of a probability that is 0 the loss is -log(eps).
-        wrong = float((y != y[0]).mean())
-        eps = np.exp(-seen[1][0] / wrong) if wrong and np.isfinite(seen[1][0]) and seen[1][0] / wrong < 100 else 0.0
+        eps = math.exp(-seen[1][0]) if 0 < seen[1][0] < 100 else 0.0
         for head in _heads(self.functions, float(f"{eps:.6g}")):
-            if all(self._is(head, np.tile(z, (6, 1)), y, *of) for z, of in zip(scores, seen, strict=True)):
+            if all(self._is(head, np.tile(z, (6, 1)), t, *of) for (z, t), of in zip(cases, seen, strict=True)):
                 return head
         raise Left("its loss is none of those that are known: softmax and svm")
 
@@ -456,7 +462,7 @@ class Stages:
                 break
             if layer.gamma:
                 chain = self._add_norm(chain, i, layer, shape[1], eps[i])
-            chain = self._add_relu(chain)
+            chain = self._add_relu(chain, image if len(shape) == 4 else None)
             if len(shape) == 4:
                 chain = self._add_pooling(chain, image)  # type: ignore[arg-type]
             if habits.has_dropout:
@@ -464,9 +470,10 @@ class Stages:
         self.made.append(chain.end())
         self.names = [name for stage in self.made if isinstance(stage, ChainStage) for name in stage.names]
 
-    def _cut(self, chain: ChainStage, stage: Stage) -> ChainStage:
+    def _cut(self, chain: ChainStage, stage: Stage, image: tuple[int, ...] | None = None) -> ChainStage:
+        """End a run of the engine; `image` is what the next one reads."""
         self.made += [chain.end(), stage] if chain.units else [stage]
-        return ChainStage(self.dtype, None)
+        return ChainStage(self.dtype, image)
 
     def _add_norm(self, chain: ChainStage, i: int, layer: Layer, n: int, eps: float) -> ChainStage:
         if self.habits.norm == "batchnorm":
@@ -477,9 +484,9 @@ class Stages:
         chain.add(unit, layer.gamma, layer.beta)
         return chain
 
-    def _add_relu(self, chain: ChainStage) -> ChainStage:
+    def _add_relu(self, chain: ChainStage, image: tuple[int, ...] | None) -> ChainStage:
         if self.habits.kink:
-            return self._cut(chain, ReluStage())
+            return self._cut(chain, ReluStage(), image)
         chain.add(units.ReLU())
         return chain
 
@@ -584,7 +591,7 @@ class NetworkTwin(Twin):
     def arrays(self, thing: Any) -> list[Array]:
         return list(thing.params.values())
 
-    def loss(self, net: Any, X: Any, y: Any = None, reg: Any = None) -> Any:
+    def loss(self, net: Any, X: Any, y: Any = None, reg: Any = MISSING) -> Any:
         """Return scores, or the loss and its gradients."""
         habits = self.habits
         training = y is not None
@@ -592,7 +599,10 @@ class NetworkTwin(Twin):
             return NotImplemented
         dtype = self._dtype_of(net.params)
         x = None if dtype is None else self._inputs(X, dtype)
-        reg = getattr(net, "reg", 0.0) if not habits.penalty_is_argument else 0.0 if reg is None else reg
+        if not habits.penalty_is_argument:
+            reg = getattr(net, "reg", 0.0)
+        elif reg is MISSING:
+            reg = habits.penalty
         if x is None or not _is_number(reg, x.dtype):
             return NotImplemented
         if not self._norms_known(net, x, training) or (training and (y := self._labels(y, len(x))) is None):
@@ -858,4 +868,4 @@ class _Trials:
         yield self.trial("other constants, scores", self.x(5), None)
 
 
-INTERFACES: list[Interface] = [ScoreNetworks(), *RULES]
+INTERFACES: list[Interface] = [ScoreNetworks(), *RULES, *FUNCTIONS]
