@@ -292,3 +292,115 @@ def test_the_program_prints_the_same_losses(
     assert printed[0] == printed[1] and "loss" in printed[0]
     for name in ("gallery", "cs231n", "train_cs231n"):
         sys.modules.pop(name, None)
+
+
+# ---- single functions ------------------------------------------------------------------------------------------------
+
+
+def windows(x: Any, height: int, width: int, stride: int) -> Any:
+    """Yield the places of an output, and the window that each reads."""
+    for i in range((x.shape[2] - height) // stride + 1):
+        for j in range((x.shape[3] - width) // stride + 1):
+            yield (i, j), (Ellipsis, slice(i * stride, i * stride + height), slice(j * stride, j * stride + width))
+
+
+def conv_forward_naive(x: Any, w: Any, b: Any, conv_param: Any) -> Any:
+    stride, pad = conv_param["stride"], conv_param["pad"]
+    padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    places = list(windows(padded, *w.shape[2:], stride))
+    out = np.zeros((len(x), len(w), places[-1][0][0] + 1, places[-1][0][1] + 1), x.dtype)
+    for (i, j), where in places:
+        out[:, :, i, j] = np.tensordot(padded[where], w, axes=((1, 2, 3), (1, 2, 3))) + b
+    return out, (x, w, b, conv_param)
+
+
+def conv_backward_naive(dout: Any, cache: Any) -> Any:
+    x, w, _, conv_param = cache
+    stride, pad = conv_param["stride"], conv_param["pad"]
+    padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    dx, dw = np.zeros_like(padded), np.zeros_like(w)
+    for (i, j), where in windows(padded, *w.shape[2:], stride):
+        dw += np.tensordot(dout[:, :, i, j], padded[where], axes=(0, 0))
+        dx[where] += np.tensordot(dout[:, :, i, j], w, axes=(1, 0))
+    return dx[:, :, pad : pad + x.shape[2], pad : pad + x.shape[3]], dw, dout.sum(axis=(0, 2, 3))
+
+
+def max_pool_forward_naive(x: Any, pool_param: Any) -> Any:
+    places = list(windows(x, pool_param["pool_height"], pool_param["pool_width"], pool_param["stride"]))
+    out = np.zeros((*x.shape[:2], places[-1][0][0] + 1, places[-1][0][1] + 1), x.dtype)
+    for (i, j), where in places:
+        out[:, :, i, j] = x[where].max(axis=(2, 3))
+    return out, (x, pool_param)
+
+
+def max_pool_backward_naive(dout: Any, cache: Any) -> Any:
+    x, pool_param = cache
+    dx = np.zeros_like(x)
+    for (i, j), where in windows(x, pool_param["pool_height"], pool_param["pool_width"], pool_param["stride"]):
+        found = x[where].reshape(*x.shape[:2], -1)
+        first = np.arange(found.shape[2]) == found.argmax(axis=2)[:, :, None]
+        dx[where] += first.reshape(x[where].shape) * dout[:, :, i, j, None, None]
+    return dx
+
+
+def pool_to_all_maxima(dout: Any, cache: Any) -> Any:
+    x, pool_param = cache
+    dx = np.zeros_like(x)
+    for (i, j), where in windows(x, pool_param["pool_height"], pool_param["pool_width"], pool_param["stride"]):
+        dx[where] += (x[where] == x[where].max(axis=(2, 3), keepdims=True)) * dout[:, :, i, j, None, None]
+    return dx
+
+
+NAIVE = (conv_forward_naive, conv_backward_naive, max_pool_forward_naive, max_pool_backward_naive)
+
+
+def test_naive_functions_are_swapped() -> None:
+    space = {function.__name__: function for function in NAIVE}
+    report = fastbp.accelerate(space)
+    assert [entry.swapped for entry in report.entries] == [True] * 4, str(report)
+    rng = seeded(21)
+    for dtype in (np.float32, np.float64):
+        x, w, b = (rng.standard_normal(shape).astype(dtype) for shape in ((3, 2, 8, 6), (4, 2, 3, 3), (4,)))
+        args = x, w, b, {"stride": 1, "pad": 1}
+        tolerance = 1e-4 if dtype == np.float32 else 1e-11
+        found = []
+        for names in (space, {function.__name__: function for function in NAIVE}):
+            out, cache = names["conv_forward_naive"](*args)
+            pooled, pool_cache = names["max_pool_forward_naive"](out, {"pool_height": 2, "pool_width": 2, "stride": 2})
+            dpooled = names["max_pool_backward_naive"](np.cos(pooled), pool_cache)
+            assert cache[0] is x and cache[3] is args[3] and pool_cache[0] is out
+            found.append((out, pooled, dpooled, *names["conv_backward_naive"](dpooled, cache)))
+        for a, b_ in zip(*found, strict=True):
+            assert a.dtype == b_.dtype
+            np.testing.assert_allclose(a, b_, rtol=tolerance, atol=tolerance)
+    report.undo()
+    assert all(space[function.__name__] is function for function in NAIVE)
+
+
+def test_other_functions_are_left_alone() -> None:
+    def conv_forward_correlated(x: Any, w: Any, b: Any, conv_param: Any) -> Any:
+        return conv_forward_naive(x, w[:, :, ::-1, ::-1], b, conv_param)
+
+    for name, function, others in (
+        ("max_pool_backward_naive", pool_to_all_maxima, {"max_pool_forward_naive": max_pool_forward_naive}),
+        ("conv_forward_naive", conv_forward_correlated, {}),
+    ):
+        space: Space = {name: function, **others}
+        report = fastbp.accelerate(space)
+        entry = next(entry for entry in report.entries if entry.what == name)
+        assert not entry.swapped and "differs" in entry.why
+        assert space[name] is function
+        report.undo()
+
+
+def test_the_softmax_loss_is_swapped(course: Space) -> None:
+    space = {"softmax_loss": course["softmax_loss"]}
+    report = fastbp.accelerate(space)
+    assert report.entries[0].swapped, str(report)
+    rng = seeded(22)
+    x, y = rng.standard_normal((7, 5)), rng.integers(0, 5, 7)
+    close(space["softmax_loss"](x, y), course["softmax_loss"](x, y))
+    close(space["softmax_loss"](x, y - 5), course["softmax_loss"](x, y - 5))  # labels from behind: the original's
+    with pytest.raises(IndexError):
+        space["softmax_loss"](x, y + 5)
+    report.undo()
