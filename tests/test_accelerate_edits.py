@@ -286,12 +286,122 @@ NIELSEN2_PLACES = [
     Place("lmbda=0.0,", "lmbda=0.1,", "entropy"),
 ]
 
+# ---- CS231n ----------------------------------------------------------------------------------------------------------
+
+
+def scored(
+    make: Callable[[Space], Any], shape: tuple[int, ...] = (10,), **more: Any
+) -> Callable[[Space, Accelerate], Any]:
+    """A network of the course, and some steps, each of which makes new arrays."""
+
+    def case(space: Space, accelerate: Accelerate) -> Any:
+        np.random.seed(7)
+        net = make(space)
+        accelerate(net)
+        rng, found = seeded(15), []
+        for rows, scale in ((6, 1.0), (9, 0.01), (6, 5.0), (2, 1.0), (7, 1.5)):
+            x, y = scale * rng.standard_normal((rows, *shape)), rng.integers(0, 3, rows)
+            x[rows // 2 :: 3] = 0
+            loss, grads = net.loss(x, y, **more)
+            found.append((loss, grads, net.loss(x), getattr(net, "bn_params", None), np.random.rand()))
+            net.params = {k: w - 0.05 * grads[k] for k, w in net.params.items()}
+        return found
+
+    return case
+
+
+def by_rule(name: str) -> Callable[[Space, Accelerate], Any]:
+    """An update rule, and some steps."""
+
+    def case(space: Space, accelerate: Accelerate) -> Any:
+        rules = {name: space[name]}
+        accelerate(rules)
+        rng, config = seeded(16), {"learning_rate": 0.02}
+        w = rng.standard_normal((101, 100))
+        for k in range(5):
+            w, config = rules[name](w, 10.0 ** (2 - 2 * k) * rng.standard_normal(w.shape), config)
+        return w, config
+
+    return case
+
+
+def _fcn(**more: Any) -> Callable[[Space], Any]:
+    return lambda p: p["FullyConnectedNet"]([8, 6], 10, 3, weight_scale=0.5, dtype=np.float64, reg=0.3, **more)
+
+
+CS231N: dict[str, Callable[[Space, Accelerate], Any]] = {
+    "two": scored(lambda p: p["TwoLayerNet"](10, 8, 3, std=0.5), reg=0.3),
+    "fcn": scored(_fcn()),
+    "batchnorm": scored(_fcn(normalization="batchnorm")),
+    "layernorm": scored(_fcn(normalization="layernorm")),
+    "dropout": scored(_fcn(dropout=0.7)),
+    "images": scored(
+        lambda p: p["ThreeLayerConvNet"]((2, 4, 4), 3, 3, 5, 3, weight_scale=0.4, dtype=np.float64, reg=0.3), (2, 4, 4)
+    ),
+    **{name: by_rule(name) for name in ("sgd_momentum", "rmsprop", "adam")},
+}
+
+CS231N_PLACES = [
+    Place("return dout * (x > 0)", "return dout * (x >= 0)", "fcn images batchnorm"),
+    Place("return dout * (x > 0)", "return dout * ((x > 0) + 0.01 * (x <= 0))", "fcn images"),
+    Place("out = np.maximum(0, x)", "out = np.maximum(0.01 * x, x)", "fcn"),
+    Place("dhidden[hidden <= 0] = 0", "dhidden[hidden < 0] = 0", "two"),
+    Place("np.maximum(0, X.dot(W1) + b1)", "np.maximum(-0.1, X.dot(W1) + b1)", "two"),
+    Place("np.sum(-np.log(probs[np.arange(N), y])) / N", "np.sum(-np.log(probs[np.arange(N), y] + 1e-5)) / N", "two"),
+    Place("np.sum(-np.log(probs[np.arange(N), y])) / N", "np.sum(-np.log(probs[np.arange(N), y]))", "two"),
+    Place("loss += reg * (np.sum(W1", "loss += 0.5 * reg * (np.sum(W1", "two"),
+    Place("2 * reg * W1", "reg * W1", "two"),
+    Place("2 * reg * W1", "reg * np.sign(W1)", "two"),
+    Place("reg=0.0):", "reg=0.1):", "two"),
+    Place("loss += 0.5 * self.reg * np.sum(W * W)", "loss += self.reg * np.sum(W * W)", "fcn batchnorm"),
+    Place("loss += 0.5 * self.reg * np.sum(W * W)", "loss += self.reg * np.sum(np.abs(W))", "fcn"),
+    Place('grads[f"W{i}"] += self.reg * W', 'grads[f"W{i}"] += 2 * self.reg * W', "fcn dropout"),
+    Place("grads[k] += self.reg * W", "pass", "images"),
+    Place("X = X.astype(self.dtype)", "X = X.astype(np.float32)", "fcn"),
+    Place("X = X.astype(self.dtype)", "X = (X - X.mean()).astype(self.dtype)", "fcn"),
+    Place("loss, dscores = softmax_loss(scores, y)", "loss, dscores = svm_loss(scores, y)", "fcn images"),
+    Place("loss = -np.sum(log_probs[rows, y]) / N", "loss = float(-np.sum(log_probs[rows, y]) / N)", "fcn"),
+    Place("loss = -np.sum(log_probs[rows, y]) / N", "loss = -np.sum(np.maximum(log_probs[rows, y], -9)) / N", "fcn"),
+    Place("    dx[rows, y] -= 1\n", "    dx[rows, y] -= 0.9\n", "fcn images"),
+    Place('eps = bn_param.get("eps", 1e-5)', 'eps = bn_param.get("eps", 1e-3)', "batchnorm"),
+    Place('momentum = bn_param.get("momentum", 0.9)', 'momentum = bn_param.get("momentum", 0.8)', "batchnorm"),
+    Place("(1 - momentum) * var", "(1 - momentum) * var * x.shape[0] / (x.shape[0] - 1)", "batchnorm"),
+    Place("dx = gamma / (N * std) * (N * dout - dbeta - x_hat * dgamma)", "dx = gamma / std * dout", "batchnorm"),
+    Place('eps = ln_param.get("eps", 1e-5)', 'eps = ln_param.get("eps", 1e-2)', "layernorm"),
+    Place("std = np.sqrt(x.var(axis=1, keepdims=True) + eps)", "std = x.std(axis=1, keepdims=True) + eps", "layernorm"),
+    Place("mask = (np.random.rand(*x.shape) < p) / p", "mask = (np.random.rand(*x.shape) >= p) / (1 - p)", "dropout"),
+    Place("mask = (np.random.rand(*x.shape) < p) / p", "mask = np.random.rand(*x.shape) < p", "dropout"),
+    Place("mask = (np.random.rand(*x.shape) < p) / p", "mask = np.random.binomial(1, p, x.shape) / p", "dropout"),
+    Place("shares = dout[:, :, :, np.newaxis, :, np.newaxis] / np.sum(is_max, axis=(3, 5), keepdims=True)",
+          "shares = dout[:, :, :, np.newaxis, :, np.newaxis]", "images"),
+    Place("if HH == WW == stride and", "if False and", "images"),
+    Place("x_reshaped.max(axis=3).max(axis=4)", "x_reshaped.mean(axis=3).max(axis=4)", "images"),
+    Place('"pad": (W1.shape[2] - 1) // 2', '"pad": (W1.shape[2] - 1) // 2 + 1', "images"),
+    Place("self.params[k] = v.astype(dtype)", "self.params[k] = np.asfortranarray(v.astype(dtype))", "fcn images"),
+    Place('config["momentum"] * v - config["learning_rate"] * dw',
+          'config["momentum"] * v + config["learning_rate"] * dw', "sgd_momentum"),
+    Place('next_w = w + v\n', 'next_w = w + config["momentum"] * v - config["learning_rate"] * dw\n', "sgd_momentum"),
+    Place('config.setdefault("momentum", 0.9)', 'config.setdefault("momentum", 0.8)', "sgd_momentum"),
+    Place('(np.sqrt(config["cache"]) + config["epsilon"])', 'np.sqrt(config["cache"] + config["epsilon"])', "rmsprop"),
+    Place('config.setdefault("decay_rate", 0.99)', 'config.setdefault("decay_rate", 0.9)', "rmsprop"),
+    Place('config["t"] += 1\n', 'config["t"] += 2\n', "adam"),
+    Place('config.setdefault("t", 0)', 'config.setdefault("t", 1)', "adam"),
+    Place('(np.sqrt(v_hat) + config["epsilon"])', 'np.sqrt(v_hat + config["epsilon"])', "adam"),
+    Place('v_hat = config["v"] / (1 - beta2 ** config["t"])', 'v_hat = config["v"]', "adam"),
+]  # fmt: skip
+
 CASES: dict[str, dict[str, Callable[[Space, Accelerate], Any]]] = {
     "dlfs": DLFS,
     "nielsen": NIELSEN,
     "nielsen2": NIELSEN2,
+    "cs231n": CS231N,
 }
-PLACES: dict[str, list[Place]] = {"dlfs": DLFS_PLACES, "nielsen": NIELSEN_PLACES, "nielsen2": NIELSEN2_PLACES}
+PLACES: dict[str, list[Place]] = {
+    "dlfs": DLFS_PLACES,
+    "nielsen": NIELSEN_PLACES,
+    "nielsen2": NIELSEN2_PLACES,
+    "cs231n": CS231N_PLACES,
+}
 EDITS = [
     (program, place, case) for program, places in PLACES.items() for place in places for case in place.cases.split()
 ]

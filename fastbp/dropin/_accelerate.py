@@ -74,7 +74,7 @@ def _interface_of(thing: Any, known: Sequence[Interface]) -> Interface | None:
 
 def _unknown(target: Any, known: Sequence[Interface]) -> ValueError:
     """Return what to raise where nothing is known: what was looked for, and what was found."""
-    looked = "; ".join(f"{interface.looks_for()} ({interface.name})" for interface in known)
+    looked = "; ".join(dict.fromkeys(f"{interface.looks_for()} ({interface.name})" for interface in known))
     if _is_space(target):
         found = [name for name in entries_of(target) if not name.startswith("__")]
         shown = ", ".join(found[:MOST_SHOWN]) + (", ..." if len(found) > MOST_SHOWN else "")

@@ -50,6 +50,8 @@ class Chain:
         Of everything.
     input_shape : tuple of int, optional
         Of an image.
+    loss : str
+        Of `value_and_grad`.
 
     Attributes
     ----------
@@ -57,8 +59,10 @@ class Chain:
         Of the parameters, in their order: weight and bias of each unit.
     """
 
-    def __init__(self, units: Sequence[Unit], dtype: Any, input_shape: tuple[int, ...] | None = None) -> None:
-        net = Network(*units, loss="mse", dtype=dtype, input_shape=input_shape)
+    def __init__(
+        self, units: Sequence[Unit], dtype: Any, input_shape: tuple[int, ...] | None = None, loss: str = "mse"
+    ) -> None:
+        net = Network(*units, loss=loss, dtype=dtype, input_shape=input_shape)
         if net._whole is None:
             raise Left("its units are not all the engine's")
         self.dtype, self.n_in, self.n_out = net.dtype, net.n_in or 0, net.n_out or 0
@@ -110,6 +114,11 @@ class Chain:
         dtype = self.dtype
         arrays: list[Array] = [np.empty(shape, dtype) for shape in self.shapes]
         return arrays, self.engine.backward(dy, table, self._made(arrays), need_dx)
+
+    def value_and_grad(self, x: Array, t: Array, table: Any) -> tuple[float, list[Array]]:
+        """Return the mean of the loss, and fresh gradients at the parameters."""
+        arrays: list[Array] = [np.empty(shape, self.dtype) for shape in self.shapes]
+        return self.engine.value_and_grad(x, t, None, table, self._made(arrays)), arrays
 
     def outputs(self, x: Array, table: Any) -> Array:
         """Return the last unit's output in evaluation, a fresh array."""

@@ -187,7 +187,7 @@ def _distances(a: Any, b: Any, moved: Any, most: float) -> tuple[float, float, f
 
 
 def _error(a: Any, finer: Any) -> float:
-    if not _is_float(finer) or np.shape(finer) != a.shape or np.asarray(finer).dtype.itemsize <= a.dtype.itemsize:
+    if not _is_float(finer) or np.shape(finer) != a.shape or np.asarray(finer).dtype.itemsize < a.dtype.itemsize:
         return 0.0
     both = np.isfinite(a) & np.isfinite(finer)
     return float(np.abs(np.asarray(finer - a)[both]).max(initial=0.0))
