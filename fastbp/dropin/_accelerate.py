@@ -6,6 +6,7 @@ import functools
 import importlib
 import pkgutil
 import types
+import weakref
 from collections.abc import Callable, MutableMapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
@@ -269,8 +270,10 @@ class Accelerating:
         name = cls.__name__
         self.report.waiting.append(name)
 
+        ref = None if only is None else weakref.ref(only)
+
         def first(thing: Any, args: tuple[Any, ...]) -> None:
-            if only is not None and thing is not only:
+            if ref is not None and thing is not ref():
                 return
             if name in self.report.waiting:
                 self.report.waiting.remove(name)
@@ -297,18 +300,16 @@ class Accelerating:
             self._add(Entry(type(thing).__name__, False, str(left)))
         for entry in entries.values():
             self._add(entry)
-        end = None
         swapped = [name for name, entry in entries.items() if entry.swapped]
-        if twin is not None and twin.kept is not None and swapped:
-            end = twin.kept.hook()
-            self.report._patches.later(end)
         for name, seam in seams.items():
             if args is None and name not in swapped:
                 continue
             if args is None:
                 self._begin(seam)
-            self.report._patches.later(functools.partial(seam.leave, thing))
-            seam.enter(thing, twin if name in swapped else None)
+            self.report._patches.later(seam.enter(thing, twin if name in swapped else None))
+        if twin is not None and twin.kept is not None and swapped:
+            # Taken back first: while the dispatchers still know the object, they let the original run.
+            self.report._patches.later(twin.kept.hook())
 
     def _add(self, entry: Entry) -> None:
         if entry not in self.report.entries:

@@ -19,7 +19,7 @@ from fastbp.dropin._patch import ABSENT, Patches, read
 
 __all__ = ["Kept"]
 
-_FILLERS: dict[int, tuple[weakref.ref[Any], Kept]] = {}
+_FILLERS: dict[int, tuple[weakref.ref[Any], weakref.ref[Kept]]] = {}  # nothing is kept alive
 _CLASSES: dict[type, tuple[Patches, list[int]]] = {}  # with the number of those who need the hooks
 
 
@@ -84,17 +84,18 @@ class Kept:
     def hook(self) -> Callable[[], None]:
         """Let attributes be asked for from now on; return what ends it."""
         watched = [thing for thing, *names in zip(self.objects, *self.groups.values(), strict=True) if any(names)]
+        me, keys, classes = weakref.ref(self), [id(thing) for thing in watched], {type(thing) for thing in watched}
         for thing in watched:
-            _FILLERS[id(thing)] = weakref.ref(thing, functools.partial(_forget, id(thing))), self
-        classes = {type(thing) for thing in watched}
+            _FILLERS[id(thing)] = weakref.ref(thing, functools.partial(_forget, id(thing))), me
         for cls in classes:
             _hook_class(cls)
 
         def end() -> None:
-            with contextlib.suppress(Exception):  # where the program has changed what the original reads
-                self.fill_all()
-            for thing in watched:
-                _FILLERS.pop(id(thing), None)
+            if (kept := me()) is not None:
+                with contextlib.suppress(Exception):  # where the program has changed what the original reads
+                    kept.fill_all()
+                for key in keys:
+                    _FILLERS.pop(key, None)
             while classes:
                 _unhook_class(classes.pop())
 
@@ -121,7 +122,7 @@ def _forget(key: int, _: object) -> None:
 
 def _kept_of(thing: Any) -> Kept | None:
     found = _FILLERS.get(id(thing))
-    return found[1] if found is not None and found[0]() is thing else None
+    return found[1]() if found is not None and found[0]() is thing else None
 
 
 def _hook_class(cls: type) -> None:

@@ -66,8 +66,8 @@ class Seam:
             self._patches.undo()
             _SEAMS.pop((id(self.cls), self.name), None)
 
-    def enter(self, thing: Any, twin: Twin | None) -> None:
-        """Know an object from now on."""
+    def enter(self, thing: Any, twin: Twin | None) -> Callable[[], None]:
+        """Know an object from now on; return what forgets it, which does not keep it alive."""
         key, entered = id(thing), self.entered
         try:
             ref = weakref.ref(thing, lambda _: entered.pop(key, None))
@@ -75,9 +75,11 @@ class Seam:
             raise Left(f"{type(thing).__name__} has no weak references") from None
         entered[key] = Entered(ref, twin)
 
-    def leave(self, thing: Any) -> None:
-        """Forget an object."""
-        self.entered.pop(id(thing), None)
+        def leave() -> None:
+            if key in entered and entered[key].ref is ref:
+                del entered[key]
+
+        return leave
 
     def twin_of(self, thing: Any) -> Twin | None:
         """Return the twin of an object; None where it has none."""

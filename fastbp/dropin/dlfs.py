@@ -162,6 +162,9 @@ class NetworkTwin(Twin):
     def __init__(self, net: Any, originals: Originals) -> None:
         self.layers = list(net.layers.values())
         self.last = last_layer(net)
+        for thing in (*self.layers, self.last):
+            if why := Kept.why_not(thing):
+                raise Left(why)
         first = next((layer for layer in self.layers if type(layer).__name__ == "Affine"), None)
         if first is None or not isinstance(first.W, np.ndarray):
             raise Left("it has no Affine layer")
@@ -226,9 +229,6 @@ class NetworkTwin(Twin):
             # What only training sets, such as a batch norm's, belongs to the backward pass, too.
             groups["forward"].append(frozenset(first - ours))
             groups["backward"].append(frozenset(all_names - first - ours))
-        for thing in self.layers:
-            if why := Kept.why_not(thing):
-                raise Left(why)
         # The last layer has no such attributes, but it must stay as it is.
         self.kept = Kept([*self.layers, self.last], {name: [*of, frozenset()] for name, of in groups.items()})
 
@@ -287,6 +287,8 @@ class NetworkTwin(Twin):
             return NotImplemented
         for stage, table in zip(self.stages, tables, strict=True):
             h = stage.evaluated(h, table) if isinstance(stage, ChainStage) else h * (1.0 - stage.layer.dropout_ratio)
+        if not np.isfinite(h).all():
+            return NotImplemented
         self._leave(net, ("forward",), "predict", (x,))
         return h
 
@@ -314,6 +316,8 @@ class NetworkTwin(Twin):
             else:
                 masks.append(np.random.rand(*h.shape) > stage.layer.dropout_ratio)  # noqa: NPY002
                 h = h * masks[-1]
+        if not np.isfinite(h).all():
+            return NotImplemented  # what becomes of such numbers depends on the order of operations
         z = h.copy() if isinstance(self.stages[-1], ChainStage) else h
         self.last.forward(z, t)
         dy = self.last.backward(1)

@@ -69,6 +69,8 @@ class NetworkTwin(Twin):
         for w, b in zip(weights, biases, strict=True):
             z = functional.linear(outputs[-1], w.T, b[:, 0])
             outputs.append(functional.sigmoid(z))
+        if not np.isfinite(z).all():
+            return None
         delta = self._delta(net, z, outputs[-1], y)
         if type(delta) is not np.ndarray or delta.shape != y.shape or delta.dtype != self.dtype:
             return None
