@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import random
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -102,6 +103,9 @@ def _flatten(path: str, value: Any, leaves: Leaves, first: dict[int, str], depth
         leaves[path] += f" {[str(key) for key in value]}"
         for key, part in value.items():
             _flatten(f"{path}[{key!r}]", part, leaves, first, depth + 1)
+    elif isinstance(value, types.SimpleNamespace):
+        for name, part in sorted(vars(value).items()):
+            _flatten(f"{path}.{name}", part, leaves, first, depth + 1)
     elif isinstance(value, list | tuple):
         leaves[path] += f" {len(value)}"
         for i, part in enumerate(value):
@@ -230,6 +234,8 @@ def shaken(array: Any, n: int, rng: np.random.Generator) -> Any:
     """Return floats multiplied by 1 - n * eps or 1 + n * eps, at random; anything else as it is."""
     if isinstance(array, dict):
         return {key: shaken(value, n, rng) for key, value in array.items()}
+    if isinstance(array, types.SimpleNamespace):
+        return types.SimpleNamespace(**shaken(vars(array), n, rng))
     if isinstance(array, list | tuple):
         return type(array)(shaken(value, n, rng) for value in array)
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
