@@ -123,7 +123,8 @@ def prove(trials: Iterable[Any], theirs: Side, ours: Side, moved: Side, finer: S
     trials : iterable
         What the three are called with, one after another; each has a str, for reasons.
     theirs, ours, moved : function of a trial
-        Each returns what there is to compare, by name. Names that begin with "result" count for the difference.
+        Each returns what there is to compare, by name. Names that begin with "result" count for the difference;
+        where there are none with numbers, all do.
     finer : function of a trial
         As the original, in a finer dtype; it may raise.
     """
@@ -147,6 +148,9 @@ def prove(trials: Iterable[Any], theirs: Side, ours: Side, moved: Side, finer: S
 def _compare(expected: Leaves, found: Leaves, moved: Leaves, finer: Leaves) -> tuple[str, float]:
     """Return where they differ by more than rounding, and the largest relative difference of a result."""
     largest, most = 0.0, _largest_of_results(expected)
+    counted = (
+        "result" if any(path.startswith("result") and _is_float(value) for path, value in expected.items()) else ""
+    )
     for path in [*expected, *(path for path in found if path not in expected)]:
         if path not in expected or path not in found:
             return f"{path}, which one of the two lacks", largest
@@ -160,7 +164,7 @@ def _compare(expected: Leaves, found: Leaves, moved: Leaves, finer: Leaves) -> t
         difference, bound, scale = _distances(np.asarray(a), np.asarray(b), moved.get(path), most)
         bound += 4 * _error(np.asarray(a), finer.get(path))
         # A sum of terms that cancel is nothing but rounding, and says nothing of the rest.
-        if path.startswith("result") and np.isfinite(difference) and scale > 4 * bound:
+        if path.startswith(counted) and np.isfinite(difference) and scale > 4 * bound:
             largest = max(largest, difference / scale)
         if not difference <= bound:
             return f"{path} by {difference:.1e}, where {bound:.1e} is rounding", largest

@@ -28,8 +28,9 @@ class Steps:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
         self._update: Any = None
-        self._of: tuple[Any, ...] = ()
-        self._lists: list[list[Any]] = []
+        self._of: Any = self  # which no hyper-parameters are
+        self._ids: list[int] = []
+        self._likes: tuple[Any, ...] = ()
 
     def apply(
         self,
@@ -65,30 +66,41 @@ class Steps:
             return False
         if type(lr) is np.float64 and arrays[0].dtype != np.float64:
             return False
-        likes = tuple((array.shape, array.dtype) for array in arrays)
-        if self._update is None or self._of != (hyper, likes) or not self._known(states):
-            self._prepare(make(), hyper, likes, states)
-        if rebinds and not all(sys.getrefcount(array) <= _ALONE for its in states for array in its):
+        ids = [id(array) for its in states for array in its]  # of arrays that are held here
+        if hyper != self._of or ids != self._ids:
+            self._prepare(make(), hyper, arrays, states)
+            self._ids = ids
+        if rebinds:
+            for its in states:
+                for array in its:
+                    if sys.getrefcount(array) > _ALONE:
+                        return False
+        if self._apply(arrays, gradients, lr, done):
+            return True
+        if self._likes == _likes(arrays):
             return False
+        self._prepare(make(), hyper, arrays, states)  # other parameters
+        return self._apply(arrays, gradients, lr, done)
+
+    def _apply(self, arrays: Sequence[Any], gradients: Sequence[Any], lr: float, done: int | None) -> bool:
         if done is not None:
             self._state.step = done
         return bool(self._update.apply(arrays, gradients, rates=lambda _: [lr]))
 
-    def _prepare(self, rule: RuleOptimizer, hyper: Hashable, likes: tuple[Any, ...], states: States) -> None:
+    def _prepare(self, rule: RuleOptimizer, hyper: Hashable, arrays: Sequence[Any], states: States) -> None:
         self._state = OptimizerState(carried=np.ones(1))  # the velocity counts from the first step on
         names = rule.rule.states
-        self._lists = [[its[self.names.index(n)] if n in self.names else None for n in names] for its in states]
+        lists = [[its[self.names.index(n)] if n in self.names else None for n in names] for its in states]
+        self._likes = _likes(arrays)
         self._update = _engine.ArrayUpdate(
-            str(rule.kind), likes, self._lists, [0] * len(likes), [rule.hyperparameters()], self._state.carried,
+            str(rule.kind), self._likes, lists, [0] * len(arrays), [rule.hyperparameters()], self._state.carried,
             self._state, _engine.CallLock(),
         )  # fmt: skip
-        self._of = hyper, likes
+        self._of = hyper
 
-    def _known(self, states: States) -> bool:
-        return len(states) == len(self._lists) and all(
-            all(any(array is one for one in mine) for array in its)
-            for its, mine in zip(states, self._lists, strict=True)
-        )
+
+def _likes(arrays: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple((array.shape, array.dtype) for array in arrays)
 
 
 def _alone() -> int:
@@ -96,8 +108,10 @@ def _alone() -> int:
     holder = {"w": np.zeros(1)}
     lists = [[holder["w"], None]]
     states = [tuple(values["w"] for values in [holder])]
-    counts = [sys.getrefcount(array) for its in states for array in its]
-    return counts[0] if lists else 0
+    for its in states:
+        for array in its:
+            return sys.getrefcount(array) if lists else 0
+    return 0
 
 
 _ALONE = _alone() if getattr(sys, "_is_gil_enabled", lambda: True)() else 0  # without a GIL counts are not exact

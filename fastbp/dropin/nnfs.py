@@ -8,6 +8,7 @@ is asked for. What is no known layer runs as it is written.
 from __future__ import annotations
 
 import contextlib
+import functools
 import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -154,7 +155,7 @@ class Layers(Interface):
         dtype = thing.weights.dtype
         penalties = [name for name in vars(thing) if "regularizer" in name]
         for what, rows, scale in KINDS_OF_ROWS:
-            for value in (None, 0.0, 0.13):
+            for value in (None, 0.0, 0.13) if what in REGULARISED else (None,):
                 x = (scale * rng.standard_normal((rows, n))).astype(dtype)
                 filled = None if what == "as it is" else _random(rng, twin.arrays(thing), scale / np.sqrt(n))
                 regularised = dict.fromkeys(penalties, value) if value is not None else {}
@@ -196,6 +197,9 @@ class Layers(Interface):
 
 
 KINDS_OF_ROWS = (("as it is", 7, 1.0), ("one row", 1, 1.0), ("large", 16, 30.0), ("small", 5, 1e-4), ("zeros", 3, 0.0))
+
+
+REGULARISED = ("as it is", "zeros")
 
 
 def _dot_keeps_float64() -> bool:
@@ -509,7 +513,8 @@ class OptimizerTwin(Twin):
         self.what = f"{'-'.join(map(str, w.shape))} {w.dtype}"
         self.methods = {"update_params": self.update_params}
         self._steps: dict[int, Steps] = {}  # by id; whether the state arrays are still those is asked at each step
-        self._states: dict[Any, Mapping[str, str]] = {}
+        self._hyper: Any = None
+        self._names: list[list[str]] = []
 
     def arrays(self, thing: Any) -> list[Array]:
         return []
@@ -517,26 +522,30 @@ class OptimizerTwin(Twin):
     def update_params(self, optimizer: Any, layer: Any) -> Any:
         """Make a step."""
         kind = self.kind
-        hyper = tuple(getattr(optimizer, name) for name in kind.hyper)
-        if hyper not in self._states:
-            self._states = {hyper: kind.states(optimizer)}
-        names = self._states[hyper]
+        hyper = tuple([getattr(optimizer, name) for name in kind.hyper])
+        if hyper != self._hyper:
+            self._hyper, known = hyper, kind.states(optimizer)
+            self._names = [[f"{what}_{name}" for name in known.values()] for what in ("weight", "bias")]
+            self._steps = {}
+            self._new = functools.partial(Steps, list(known))
         its = vars(layer)
-        arrays, gradients = [its["weights"], its["biases"]], [its["dweights"], its["dbiases"]]
-        if names and not all(f"weight_{name}" in its for name in names.values()):
+        if self._names[0] and self._names[0][0] not in its:
             return NotImplemented  # the first step
-        states = [tuple(its[f"{what}_{name}"] for name in names.values()) for what in ("weight", "bias")]
-        steps = self._steps.get(id(layer))
-        if steps is None or steps.names != list(names):
-            if len(self._steps) == MOST_LAYERS:
-                self._steps.clear()
-            steps = self._steps[id(layer)] = Steps(list(names))
+        arrays, gradients = [its["weights"], its["biases"]], [its["dweights"], its["dbiases"]]
+        states = [tuple([its[name] for name in names]) for names in self._names]
+        steps = self._steps.get(id(layer)) or self._remember(layer)
         done = optimizer.iterations if kind.counts else None
         lr = optimizer.current_learning_rate
-        rebinds = kind.rebinds and bool(names)
-        if not steps.apply(lambda: kind.make(optimizer), hyper, arrays, gradients, states, lr, done, rebinds):
+        make = functools.partial(kind.make, optimizer)
+        if not steps.apply(make, hyper, arrays, gradients, states, lr, done, kind.rebinds):
             return NotImplemented
         return None
+
+    def _remember(self, layer: Any) -> Steps:
+        if len(self._steps) == MOST_LAYERS:
+            self._steps.clear()
+        self._steps[id(layer)] = steps = self._new()
+        return steps
 
 
 class LayerOptimizers(Interface):
