@@ -10,7 +10,9 @@ C. `Interface.trials` says what the proof calls, on copies of the object.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,7 +21,7 @@ import numpy as np
 from fastbp.dropin._chain import Left
 from fastbp.dropin._kept import Kept
 
-__all__ = ["Interface", "Left", "Originals", "Trial", "Twin"]
+__all__ = ["FunctionTwin", "Functions", "Interface", "Left", "Originals", "Space", "Trial", "Twin"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Originals = Mapping[
@@ -110,7 +112,7 @@ class Twin:
 
     def try_call(self, thing: Any, method: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Compute a method by the engine; NotImplemented where it is the original's to do."""
-        if not self.lock.acquire(blocking=False):
+        if not self.lock.acquire(False):
             return NotImplemented  # the engine is at work in another thread
         try:
             return self.methods[method](thing, *args, **options)
@@ -119,12 +121,39 @@ class Twin:
         finally:
             self.lock.release()
 
-    @property
+    @functools.cached_property
     def lock(self) -> threading.Lock:
         """What lets one call at a time into the engine."""
-        if (lock := vars(self).get("_lock")) is None:
-            lock = vars(self).setdefault("_lock", threading.Lock())
-        return lock  # type: ignore[no-any-return]
+        return threading.Lock()
+
+
+class FunctionTwin(Twin):
+    """The engine's counterparts of some functions of a namespace: each is called with a `Space`, and its arguments."""
+
+    def __init__(self, what: str, methods: Mapping[str, Callable[..., Any]]) -> None:
+        self.what, self.methods = what, methods
+
+    def arrays(self, thing: Any) -> list[Array]:
+        return []
+
+    def looked_at(self, thing: Any) -> Mapping[str, Any]:
+        return {}
+
+
+class Space:
+    """A namespace with functions that are known.
+
+    Attributes
+    ----------
+    names : dict
+        The namespace's names and values, as they were.
+    """
+
+    def __init__(self, names: Mapping[str, Any]) -> None:
+        self.names = names
+
+    def __deepcopy__(self, memo: object) -> Space:
+        return self  # functions have no state
 
 
 class Interface:
@@ -138,11 +167,14 @@ class Interface:
         What is swapped, the most important one first.
     at_first_call : bool
         Whether an object can be read only when it is called, since its arguments are needed.
+    has_state : bool
+        Whether a result depends on the calls before.
     """
 
     name: ClassVar[str]
     methods: ClassVar[tuple[str, ...]]
     at_first_call: ClassVar[bool] = False
+    has_state: ClassVar[bool] = True
 
     def looks_for(self) -> str:
         """Return what `knows_class` looks for, in words."""
@@ -156,6 +188,10 @@ class Interface:
         """Whether an object of such a class is of this kind."""
         return True
 
+    def needs_call(self, thing: Any) -> bool:
+        """Whether an object of the kind can be read only with arguments: those of a call, or the user's x."""
+        return False
+
     def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> Twin:
         """Return the twin of an object, or raise `Left` with the reason why there is none.
 
@@ -166,7 +202,7 @@ class Interface:
         originals : dict of str to function
             The methods as they were.
         args : tuple or None
-            Of the first call, where there was one.
+            Of the first call, where there was one, or the user's x and t.
         """
         raise NotImplementedError
 
@@ -212,3 +248,30 @@ class Interface:
             Not where the program names its dtype.
         """
         return True
+
+
+class Functions(Interface):
+    """A kind of functions in a module, a namespace or a dict; ``methods`` are their names.
+
+    `read` gets a `Space`, and returns a `FunctionTwin`. `trials` and `timed` are as for objects.
+    """
+
+    has_state: ClassVar[bool] = False
+
+    def knows_class(self, cls: type) -> bool:
+        return False
+
+    def knows_space(self, names: Mapping[str, Any]) -> bool:
+        """Whether a namespace has all the functions.
+
+        Parameters
+        ----------
+        names : dict
+            Its names and values.
+
+        Returns
+        -------
+        bool
+            Plain functions alone count.
+        """
+        return all(isinstance(names.get(name), types.FunctionType) for name in self.methods)
