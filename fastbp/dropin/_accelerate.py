@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
+import inspect
+import io
 import pkgutil
 import types
 import weakref
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -171,25 +174,34 @@ class Proving:
         def run(trial: Trial) -> dict[str, Any]:
             _prepare(thing, twin, trial)
             args = _proof.copied(trial.args)
-            result = self.originals[trial.method](thing, *args)
-            return _outcome(thing, twin, args, result)
+            with self._quietly() as printed:
+                result = self.originals[trial.method](thing, *args)
+            return _outcome(thing, twin, args, result, printed)
 
         return run
+
+    @contextlib.contextmanager
+    def _quietly(self) -> Iterator[io.StringIO]:
+        """Take what the original prints, where it does."""
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed) if self.interface.prints else contextlib.nullcontext():
+            yield printed
 
     def _ours(self, thing: Any, twin: Twin, taken: set[str]) -> _proof.Side:
         def run(trial: Trial) -> dict[str, Any]:
             _prepare(thing, twin, trial)
             args = _proof.copied(trial.args)
-            result = twin.try_call(thing, trial.method, args, {})
-            if result is NotImplemented:
-                with twin.rest():
-                    result = self.originals[trial.method](thing, *args)
-                twin.ran(trial.method)
-            else:
-                taken.add(trial.method)
+            with self._quietly() as printed:
+                result = twin.try_call(thing, trial.method, args, {})
+                if result is NotImplemented:
+                    with twin.rest():
+                        result = self.originals[trial.method](thing, *args)
+                    twin.ran(trial.method)
+                else:
+                    taken.add(trial.method)
             if twin.kept is not None:
                 twin.kept.fill_all()
-            return _outcome(thing, twin, args, result)
+            return _outcome(thing, twin, args, result, printed)
 
         return run
 
@@ -204,7 +216,9 @@ class Proving:
             for array in arrays:
                 array[...] = _proof.shaken(array, n, rng)
             args = _proof.shaken(_proof.copied(trial.args), n, rng)
-            return _outcome(thing, twin, args, self.originals[trial.method](thing, *args))
+            with self._quietly() as printed:
+                result = self.originals[trial.method](thing, *args)
+            return _outcome(thing, twin, args, result, printed)
 
         return run
 
@@ -217,7 +231,9 @@ class Proving:
             copied = _proof.copied(thing, memo)
             _prepare(copied, twin, trial)
             args = _proof.refined(_proof.copied(trial.args))
-            return _outcome(copied, twin, args, self.originals[trial.method](copied, *args))
+            with self._quietly() as printed:
+                result = self.originals[trial.method](copied, *args)
+            return _outcome(copied, twin, args, result, printed)
 
         return run
 
@@ -231,9 +247,10 @@ class Proving:
         mine, original = _proof.copied(timed), self.originals[method]
         for thing, _ in copies:
             self.interface.ready(thing, method, timed)
-        return _clock.ratio(
-            lambda: original(copies[0][0], *timed), lambda: twin.call(copies[1][0], method, original, mine, {})
-        )
+        with self._quietly():
+            return _clock.ratio(
+                lambda: original(copies[0][0], *timed), lambda: twin.call(copies[1][0], method, original, mine, {})
+            )
 
 
 def _prepare(thing: Any, twin: Twin, trial: Trial) -> None:
@@ -244,11 +261,20 @@ def _prepare(thing: Any, twin: Twin, trial: Trial) -> None:
             array[...] = values
 
 
-def _outcome(thing: Any, twin: Twin, args: Any, result: Any) -> dict[str, Any]:
+def _outcome(thing: Any, twin: Twin, args: Any, result: Any, printed: io.StringIO) -> dict[str, Any]:
     found = {"result": result, "args": args}
-    for name, looked_at in twin.looked_at(thing).items():
+    for name, looked_at in {**twin.looked_at(thing), **twin.looked_at_in(args)}.items():
         found[name] = dict(sorted(vars(looked_at).items()))
+    if words := printed.getvalue().split():
+        found["result, printed"] = [_number_of(word) for word in words]
     return found
+
+
+def _number_of(word: str) -> float | str:
+    try:
+        return float(word)
+    except ValueError:
+        return word
 
 
 # ---- classes and objects ---------------------------------------------------------------------------------------------
@@ -288,6 +314,12 @@ class Accelerating:
             return
         thing = Space(names)
         originals = {name: functools.partial(_without_space, function) for name, function in functions.items()}
+        if interface.at_first_call:
+            for name, function in functions.items():
+                self.report.waiting.append(name)
+                decided = functools.partial(self._decide_call, thing, interface, originals, name)
+                self.report._patches.put(space, name, _deciding(name, function, originals[name], decided))
+            return
         try:
             twin, entries = self._decide(thing, interface, originals, None)
         except Left as left:
@@ -297,6 +329,21 @@ class Accelerating:
             self._add(entry)
             if entry.swapped:
                 self.report._patches.put(space, name, _wrapped(twin, thing, name, functions[name], originals[name]))
+
+    def _decide_call(
+        self, thing: Space, interface: Functions, originals: Originals, name: str, args: tuple[Any, ...]
+    ) -> Twin | None:
+        """Return the twin for one call of a function; None where the original is to run."""
+        if name in self.report.waiting:
+            self.report.waiting.remove(name)
+        try:
+            twin, entries = self._decide(thing, interface, originals, args)
+        except Left as left:
+            self._add(Entry(name, False, str(left)))
+            return None
+        for entry in entries.values():
+            self._add(entry)
+        return twin if entries[name].swapped else None
 
     def _leave(self, what: str, left: Exception) -> None:
         self.report.entries.append(Entry(what, False, str(left)))
@@ -374,6 +421,31 @@ class Accelerating:
 
 def _without_space(function: Callable[..., Any], _: Space, *args: Any, **options: Any) -> Any:
     return function(*args, **options)
+
+
+def _deciding(
+    name: str,
+    function: Callable[..., Any],
+    original: Callable[..., Any],
+    decided: Callable[[tuple[Any, ...]], Twin | None],
+) -> Callable[..., Any]:
+    """Return a function that is looked at in each call, with its arguments."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        try:
+            bound = signature.bind(*args, **options)
+        except TypeError:
+            return function(*args, **options)  # which raises
+        bound.apply_defaults()
+        twin = None if getattr(proving, "now", False) or bound.kwargs else decided(bound.args)
+        if twin is None:
+            return function(*args, **options)
+        return twin.call(Space({}), name, original, bound.args, {})
+
+    call.fastbp_twin = None  # type: ignore[attr-defined]
+    return call
 
 
 def _wrapped(

@@ -238,6 +238,7 @@ def longest(values: Any) -> int:
     """Return the length of the longest axis of all arrays: no sum has more terms."""
     if isinstance(values, np.ndarray):
         return max(values.shape, default=1)
+    values = vars(values) if isinstance(values, types.SimpleNamespace) else values
     parts = values.values() if isinstance(values, dict) else values if isinstance(values, list | tuple) else ()
     return max(map(longest, parts), default=1)
 
@@ -247,7 +248,7 @@ def shaken(array: Any, n: int, rng: np.random.Generator) -> Any:
     if isinstance(array, dict):
         return {key: shaken(value, n, rng) for key, value in array.items()}
     if isinstance(array, types.SimpleNamespace):
-        return types.SimpleNamespace(**shaken(vars(array), n, rng))
+        return type(array)(**shaken(vars(array), n, rng))
     if isinstance(array, list | tuple):
         return type(array)(shaken(value, n, rng) for value in array)
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
