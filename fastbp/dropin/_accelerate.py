@@ -245,8 +245,9 @@ class Proving:
         rng = np.random.default_rng(SEED)
         timed = self.interface.timed(copies[0][0], twin, rng, self.data, copies[0][1])[method]
         mine, original = _proof.copied(timed), self.originals[method]
-        for thing, _ in copies:
-            self.interface.ready(thing, method, timed)
+        if (first := self.interface.before(copies[0][0], method, timed)) is not None:
+            self.originals[first[0]](copies[0][0], *_proof.copied(first[1]))
+            twin.call(copies[1][0], first[0], self.originals[first[0]], first[1], {})
         with self._quietly():
             return _clock.ratio(
                 lambda: original(copies[0][0], *timed), lambda: twin.call(copies[1][0], method, original, mine, {})

@@ -227,8 +227,9 @@ class Interface:
         """Return other objects that belong to one, and are looked at with it: its optimizer."""
         return ()
 
-    def ready(self, thing: Any, method: str, args: tuple[Any, ...]) -> None:
-        """Let a copy be called with what it is timed with: a backward pass needs the forward pass before it."""
+    def before(self, thing: Any, method: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]] | None:
+        """Return the method to call before one is timed, and its arguments: a backward pass needs a forward pass."""
+        return None
 
     def unsettle(self, thing: Any, rng: np.random.Generator) -> None:
         """Let a copy move numbers in between by a few eps, where sums that follow may cancel all their other digits.

@@ -702,9 +702,9 @@ class OptimizerTwin(Twin):
         if not first or not all(isinstance(array, np.ndarray) for array in first):
             raise Left("its parameters are no arrays")
         self.what = f"{len(first)} arrays of {sum(array.size for array in first)} numbers {first[0].dtype}"
+        self.by_name = isinstance(args[0], dict)
         self.eps = self._measured(optimizer, originals) if self.kind.measures is not None else 0.0
         self.methods = {"update": self.update}
-        self.by_name = isinstance(args[0], dict)
         self.counts = "m" in self.kind.states
         self.steps = Steps(list(self.kind.states))
 
@@ -715,10 +715,10 @@ class OptimizerTwin(Twin):
         """Measure the constant beside the root, by a first step of a single number."""
         copied = _fresh(_proof.copied(optimizer), self.kind)
         copied.lr = 1.0
-        params, grads = {"w": np.zeros(1)}, {"w": np.array([TINY])}
-        originals["update"](copied, params, grads)
+        w, g = np.zeros(1), np.array([TINY])
+        originals["update"](copied, *(({"w": w}, {"w": g}) if self.by_name else ([w], [g])))
         assert self.kind.measures is not None
-        eps = float(f"{self.kind.measures(copied, TINY, float(params['w'][0])):.9g}")
+        eps = float(f"{self.kind.measures(copied, TINY, float(w[0])):.9g}")
         if not 0 <= eps < 1:
             raise Left("has no constant beside the root")
         return eps

@@ -57,6 +57,8 @@ class ModelTwin(Twin):
         self.what = f"{'-'.join(map(str, sizes))} {'+'.join(others)} {self.dtype}"
         self.methods = {"forward": self.forward, "backward": self.backward, "predict": self.predict}
         self._rows = 0  # of the last forward pass, where it was the engine's
+        self._places: list[int] = []  # of gradients that were looked at
+        self._held: list[Array] = []
         self._look(model)
 
     def arrays(self, thing: Any) -> list[Array]:
@@ -116,30 +118,30 @@ class ModelTwin(Twin):
 
     def backward(self, model: Any, dout: Any = 1) -> Any:
         """Write the gradients at the parameters, and return the one at the inputs."""
-        table = self._table(model)
+        table, rows = self._table(model), self._rows
         arrays = [array for layer in self.layers for array in layer.grads]
-        if table is None or not self._rows or len({*map(id, arrays)}) != len(self.chain.shapes):
+        if table is None or not rows or not self._fit(arrays):
             return NotImplemented
         dy = self.loss_layer.backward(dout)
-        if type(dy) is not np.ndarray or dy.dtype != self.dtype or dy.shape != (self._rows, self.chain.n_out):
+        if type(dy) is not np.ndarray or dy.dtype != self.dtype or dy.shape != (rows, self.chain.n_out):
             return NotImplemented
         if not is_finite(dy):
             return NotImplemented
-        if self._writable(arrays):
-            dx = self.chain.backward_into(arrays, dy, table, True)
-        else:
-            found, dx = self.chain.backward(dy, table, True)
-            for array, values in zip(arrays, found, strict=True):
-                array[...] = values
+        dx = self.chain.backward_into(arrays, dy, table, True)
         assert dx is not None
         return dx.copy()
 
-    def _writable(self, arrays: Sequence[Any]) -> bool:
+    def _fit(self, arrays: Sequence[Any]) -> bool:
         """Whether the engine can write all gradients where they belong."""
-        for array, shape in zip(arrays, self.chain.shapes, strict=True):
-            if not (fits(array, shape, self.dtype) and array.flags.c_contiguous and array.flags.writeable):
+        ids, writable = [*map(id, arrays)], all([array.flags.writeable for array in arrays])
+        if ids != self._places and writable:
+            for array, shape in zip(arrays, self.chain.shapes, strict=True):
+                if not fits(array, shape, self.dtype) or not array.flags.c_contiguous:
+                    return False
+            if any(np.shares_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i]):
                 return False
-        return not any(np.shares_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i])
+            self._places, self._held = ids, list(arrays)
+        return writable
 
     def _leave(self, model: Any, x: Array, y: Array) -> None:
         ref, original = weakref.ref(model), self.originals["predict"]
@@ -224,11 +226,10 @@ class ListModels(Interface):
         t = given[1] if len(given) == 2 and len(given[1]) == len(x) else rng.integers(0, twin.chain.n_out, len(x))
         return {"forward": (x, t), "backward": (), "predict": (x,)}
 
-    def ready(self, thing: Any, method: str, args: tuple[Any, ...]) -> None:
-        if method == "backward":
-            w = thing.layers[0].params[0]
-            x = np.linspace(-1, 1, ROWS * len(w), dtype=w.dtype).reshape(ROWS, len(w))
-            thing.forward(x, np.zeros(ROWS, int))
+    def before(self, thing: Any, method: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]] | None:
+        w = thing.layers[0].params[0]
+        x = np.linspace(-1, 1, ROWS * len(w), dtype=w.dtype).reshape(ROWS, len(w))
+        return ("forward", (x, np.zeros(ROWS, int))) if method == "backward" else None
 
 
 ROWS = 32  # of a batch that is timed

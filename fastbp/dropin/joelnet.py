@@ -228,10 +228,10 @@ class Nets(Interface):
             x = given[0]
         return {"forward": (x,), "backward": (rng.standard_normal((len(x), twin.chain.n_out)).astype(twin.dtype),)}
 
-    def ready(self, thing: Any, method: str, args: tuple[Any, ...]) -> None:
-        if method == "backward":
-            n = thing.layers[0].params["w"].shape[0]
-            thing.forward(np.linspace(-1, 1, len(args[0]) * n, dtype=args[0].dtype).reshape(-1, n))
+    def before(self, thing: Any, method: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]] | None:
+        n = len(thing.layers[0].params["w"])
+        x = np.linspace(-1, 1, len(args[0]) * n, dtype=args[0].dtype).reshape(-1, n)
+        return ("forward", (x,)) if method == "backward" else None
 
 
 # ---- steps -----------------------------------------------------------------------------------------------------------
