@@ -1,29 +1,30 @@
 """The interface of "Deep Learning from Scratch", volume 2: models whose layers have lists `params` and `grads`.
 
-The lists' arrays stay the same objects: gradients are written into them where they lie. The loss stays the program's
-own code. Its optimizers are those of volume 1, over lists.
+The lists' arrays stay the same objects: gradients are written into them where they lie. A loss that is not
+the book's stays the program's own code. Its optimizers are those of volume 1, over lists.
 """
 
 from __future__ import annotations
 
-import weakref
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fastbp import units
+from fastbp import functional, units
 from fastbp.dropin import _proof
 from fastbp.dropin._chain import Chain, fits, is_finite
 from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
-from fastbp.dropin._kept import Kept, NotKept, set_by
-from fastbp.dropin._seams import unseen
+from fastbp.dropin._kept import Kept, set_by
 
 __all__ = ["INTERFACES", "ListModels"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 ACTIVATIONS = {"Relu": units.ReLU, "ReLU": units.ReLU, "Sigmoid": units.Sigmoid, "Tanh": units.Tanh}
+
+ATTRIBUTES = {"Affine": "x", "Sigmoid": "out", "Tanh": "out", "Relu": "mask", "ReLU": "mask"}  # of a forward pass
 
 
 def _unit(layer: Any) -> units.Unit:
@@ -69,16 +70,18 @@ class ModelTwin(Twin):
         return {"self": thing, "loss_layer": thing.loss_layer, **layers}
 
     def _look(self, model: Any) -> None:
-        """Find which attributes a forward pass sets, on a copy."""
+        """Find which attributes the passes set, on a copy, and whether the loss is the book's."""
         copied = _proof.copied(model)
         rng = np.random.default_rng(1)
         x, t = rng.standard_normal((5, self.chain.n_in)).astype(self.dtype), rng.integers(0, self.chain.n_out, 5)
         with np.errstate(all="ignore"):
-            forward = set_by(copied.layers, lambda: self.originals["predict"](copied, x))
-            self.originals["forward"](copied, x, t)
-            if any(set_by(copied.layers, lambda: self.originals["backward"](copied))):
-                raise Left("its layers set attributes in backward")
-        self.kept = Kept([*self.layers, self.loss_layer], {"forward": [*forward, frozenset()]})
+            found = set_by(copied.layers, lambda: self.originals["forward"](copied, x, t))
+            more = set_by(copied.layers, lambda: self.originals["backward"](copied))
+        expected = [{ATTRIBUTES[type(layer).__name__]} for layer in self.layers]
+        if found != expected or any(more):
+            raise Left("its layers keep other attributes than x, out or mask")
+        self.kept = Kept(self.layers, {"forward": [frozenset[str](), *found[1:]]})
+        self.eps = _eps_of(copied.loss_layer, self.chain.n_out, rng)
 
     def ran(self, method: str) -> None:
         if method != "backward":
@@ -95,26 +98,50 @@ class ModelTwin(Twin):
 
     def predict(self, model: Any, x: Any) -> Any:
         """Return what the network gives."""
+        y = self._outputs(model, x)
+        return NotImplemented if y is None else y.copy()
+
+    def _outputs(self, model: Any, x: Any) -> Any:
+        """Return what the network gives, the engine's own array; None where the original is to compute it."""
         table = self._table(model)
         if table is None or type(x) is not np.ndarray or x.ndim != 2 or x.shape[1] != self.chain.n_in or not len(x):
-            return NotImplemented
+            return None
         rows = x
         if x.dtype is not self.dtype:
             if x.dtype.kind not in "fiub" or np.result_type(x.dtype, self.dtype) != self.dtype:
-                return NotImplemented
+                return None
             rows = x.astype(self.dtype)
         self._rows = 0
         y = self.chain.forward(rows, table)
         if not is_finite(y):
-            return NotImplemented
+            return None
         self._rows = len(rows)
-        self._leave(model, x, y)
-        return y.copy()
+        setattr(self.layers[0], ATTRIBUTES[type(self.layers[0]).__name__], x)
+        assert self.kept is not None
+        self.kept.leave("forward", self._fill)
+        return y
+
+    def _fill(self) -> None:
+        """Set what the last forward pass has left in the engine."""
+        engine, before = self.chain.engine, None
+        for i, layer in enumerate(self.layers):
+            name = ATTRIBUTES[type(layer).__name__]
+            if name == "x":
+                values, before = before, None
+            else:
+                before = engine.output_of(i).copy()
+                values = before <= 0 if name == "mask" else before
+            if i:
+                setattr(layer, name, values)
 
     def forward(self, model: Any, x: Any, t: Any) -> Any:
         """Return the loss."""
-        score = self.predict(model, x)
-        return NotImplemented if score is NotImplemented else self.loss_layer.forward(score, t)
+        y = self._outputs(model, x)
+        if y is None:
+            return NotImplemented
+        if self.eps is not None and (loss := _books_loss(self.loss_layer, y, t, self.eps)) is not None:
+            return loss
+        return self.loss_layer.forward(y.copy(), t)
 
     def backward(self, model: Any, dout: Any = 1) -> Any:
         """Write the gradients at the parameters, and return the one at the inputs."""
@@ -143,21 +170,49 @@ class ModelTwin(Twin):
             self._places, self._held = ids, list(arrays)
         return writable
 
-    def _leave(self, model: Any, x: Array, y: Array) -> None:
-        ref, original = weakref.ref(model), self.originals["predict"]
 
-        def run() -> None:
-            thing = ref()
-            if thing is None:
-                return
-            with self.rest(), unseen():
-                again = original(thing, x)
-            bound = 1e3 * float(np.finfo(y.dtype).eps)
-            if again.shape != y.shape or not np.allclose(again, y, rtol=bound, atol=bound * float(np.abs(y).max())):
-                raise NotKept("it was not computed in forward, and the network has changed since: read it before")
+# ---- the loss --------------------------------------------------------------------------------------------------------
 
-        assert self.kept is not None
-        self.kept.leave("forward", run)
+
+def _books_loss(layer: Any, z: Array, t: Any, eps: float) -> Any:
+    """Return the loss of a SoftmaxWithLoss, and set y and t; None where t is neither labels nor one-hot rows."""
+    if type(t) is not np.ndarray or len(t) != len(z):
+        return None
+    if t.shape == z.shape:
+        t = t.argmax(axis=1)
+    elif t.ndim != 1 or t.dtype.kind not in "iu" or t.size == z.size:
+        return None
+    y = functional.softmax(z)
+    chosen = y[np.arange(len(z)), t]
+    layer.y, layer.t = y, t
+    return -np.add.reduce(np.log(chosen + eps)) / len(z)
+
+
+def _eps_of(layer: Any, k: int, rng: np.random.Generator) -> float | None:
+    """Measure what a copy of the loss layer adds to a probability; None where it is not the book's loss."""
+    ours = copy.copy(layer)
+    try:
+        far = np.zeros((1, k))
+        far[0, 0] = 2000.0
+        with np.errstate(all="ignore"):
+            eps = float(f"{np.exp(-float(layer.forward(far, np.array([k - 1])))):.9g}")
+            for rows, scale in ((5, 1.0), (64, 30.0), (1, 1e-3)):
+                z, t = scale * rng.standard_normal((rows, k)), rng.integers(0, k, rows)
+                for targets in (t, np.eye(k)[t]):
+                    loss = layer.forward(z.copy(), targets.copy())
+                    mine = _books_loss(ours, z, targets, eps)
+                    if mine is None or not np.allclose(mine, loss, rtol=1e-12, atol=1e-15) or not _alike(ours, layer):
+                        return None
+    except Exception:  # of a layer that computes something else
+        return None
+    return eps
+
+
+def _alike(a: Any, b: Any) -> bool:
+    return vars(a).keys() == vars(b).keys() and all(np.allclose(vars(a)[k], vars(b)[k]) for k in ("y", "t"))
+
+
+# ---- the interface ---------------------------------------------------------------------------------------------------
 
 
 class ListModels(Interface):
