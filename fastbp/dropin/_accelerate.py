@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
+import inspect
+import io
 import pkgutil
 import types
 import weakref
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -70,6 +73,14 @@ def _interface_of(thing: Any, known: Sequence[Interface]) -> Interface | None:
     if _is_ours(cls) or cls.__module__ == "builtins":
         return None
     return next((i for i in known if i.knows_class(cls) and (is_class or i.knows(thing))), None)
+
+
+def _parts(found: Sequence[tuple[Any, Interface]], known: Sequence[Interface]) -> list[tuple[Any, Interface]]:
+    """Return what belongs to objects that were found, and was not found itself."""
+    met = {id(thing) for thing, _ in found}
+    parts = [part for thing, interface in found if not isinstance(thing, type) for part in interface.parts(thing)]
+    own = {id(part): part for part in parts if id(part) not in met}
+    return [(part, its) for part in own.values() if (its := _interface_of(part, known)) is not None]
 
 
 def _unknown(target: Any, known: Sequence[Interface]) -> ValueError:
@@ -163,25 +174,34 @@ class Proving:
         def run(trial: Trial) -> dict[str, Any]:
             _prepare(thing, twin, trial)
             args = _proof.copied(trial.args)
-            result = self.originals[trial.method](thing, *args)
-            return _outcome(thing, twin, args, result)
+            with self._quietly() as printed:
+                result = self.originals[trial.method](thing, *args)
+            return _outcome(thing, twin, args, result, printed)
 
         return run
+
+    @contextlib.contextmanager
+    def _quietly(self) -> Iterator[io.StringIO]:
+        """Take what the original prints, where it does."""
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed) if self.interface.prints else contextlib.nullcontext():
+            yield printed
 
     def _ours(self, thing: Any, twin: Twin, taken: set[str]) -> _proof.Side:
         def run(trial: Trial) -> dict[str, Any]:
             _prepare(thing, twin, trial)
             args = _proof.copied(trial.args)
-            result = twin.try_call(thing, trial.method, args, {})
-            if result is NotImplemented:
-                with twin.rest():
-                    result = self.originals[trial.method](thing, *args)
-                twin.ran(trial.method)
-            else:
-                taken.add(trial.method)
+            with self._quietly() as printed:
+                result = twin.try_call(thing, trial.method, args, {})
+                if result is NotImplemented:
+                    with twin.rest():
+                        result = self.originals[trial.method](thing, *args)
+                    twin.ran(trial.method)
+                else:
+                    taken.add(trial.method)
             if twin.kept is not None:
                 twin.kept.fill_all()
-            return _outcome(thing, twin, args, result)
+            return _outcome(thing, twin, args, result, printed)
 
         return run
 
@@ -196,7 +216,9 @@ class Proving:
             for array in arrays:
                 array[...] = _proof.shaken(array, n, rng)
             args = _proof.shaken(_proof.copied(trial.args), n, rng)
-            return _outcome(thing, twin, args, self.originals[trial.method](thing, *args))
+            with self._quietly() as printed:
+                result = self.originals[trial.method](thing, *args)
+            return _outcome(thing, twin, args, result, printed)
 
         return run
 
@@ -209,7 +231,9 @@ class Proving:
             copied = _proof.copied(thing, memo)
             _prepare(copied, twin, trial)
             args = _proof.refined(_proof.copied(trial.args))
-            return _outcome(copied, twin, args, self.originals[trial.method](copied, *args))
+            with self._quietly() as printed:
+                result = self.originals[trial.method](copied, *args)
+            return _outcome(copied, twin, args, result, printed)
 
         return run
 
@@ -221,9 +245,13 @@ class Proving:
         rng = np.random.default_rng(SEED)
         timed = self.interface.timed(copies[0][0], twin, rng, self.data, copies[0][1])[method]
         mine, original = _proof.copied(timed), self.originals[method]
-        return _clock.ratio(
-            lambda: original(copies[0][0], *timed), lambda: twin.call(copies[1][0], method, original, mine, {})
-        )
+        if (first := self.interface.before(copies[0][0], method, timed)) is not None:
+            self.originals[first[0]](copies[0][0], *_proof.copied(first[1]))
+            twin.call(copies[1][0], first[0], self.originals[first[0]], first[1], {})
+        with self._quietly():
+            return _clock.ratio(
+                lambda: original(copies[0][0], *timed), lambda: twin.call(copies[1][0], method, original, mine, {})
+            )
 
 
 def _prepare(thing: Any, twin: Twin, trial: Trial) -> None:
@@ -234,11 +262,20 @@ def _prepare(thing: Any, twin: Twin, trial: Trial) -> None:
             array[...] = values
 
 
-def _outcome(thing: Any, twin: Twin, args: Any, result: Any) -> dict[str, Any]:
+def _outcome(thing: Any, twin: Twin, args: Any, result: Any, printed: io.StringIO) -> dict[str, Any]:
     found = {"result": result, "args": args}
-    for name, looked_at in twin.looked_at(thing).items():
+    for name, looked_at in {**twin.looked_at(thing), **twin.looked_at_in(args)}.items():
         found[name] = dict(sorted(vars(looked_at).items()))
+    if words := printed.getvalue().split():
+        found["result, printed"] = [_number_of(word) for word in words]
     return found
+
+
+def _number_of(word: str) -> float | str:
+    try:
+        return float(word)
+    except ValueError:
+        return word
 
 
 # ---- classes and objects ---------------------------------------------------------------------------------------------
@@ -278,6 +315,12 @@ class Accelerating:
             return
         thing = Space(names)
         originals = {name: functools.partial(_without_space, function) for name, function in functions.items()}
+        if interface.at_first_call:
+            for name, function in functions.items():
+                self.report.waiting.append(name)
+                decided = functools.partial(self._decide_call, thing, interface, originals, name)
+                self.report._patches.put(space, name, _deciding(name, function, originals[name], decided))
+            return
         try:
             twin, entries = self._decide(thing, interface, originals, None)
         except Left as left:
@@ -287,6 +330,21 @@ class Accelerating:
             self._add(entry)
             if entry.swapped:
                 self.report._patches.put(space, name, _wrapped(twin, thing, name, functions[name], originals[name]))
+
+    def _decide_call(
+        self, thing: Space, interface: Functions, originals: Originals, name: str, args: tuple[Any, ...]
+    ) -> Twin | None:
+        """Return the twin for one call of a function; None where the original is to run."""
+        if name in self.report.waiting:
+            self.report.waiting.remove(name)
+        try:
+            twin, entries = self._decide(thing, interface, originals, args)
+        except Left as left:
+            self._add(Entry(name, False, str(left)))
+            return None
+        for entry in entries.values():
+            self._add(entry)
+        return twin if entries[name].swapped else None
 
     def _leave(self, what: str, left: Exception) -> None:
         self.report.entries.append(Entry(what, False, str(left)))
@@ -364,6 +422,31 @@ class Accelerating:
 
 def _without_space(function: Callable[..., Any], _: Space, *args: Any, **options: Any) -> Any:
     return function(*args, **options)
+
+
+def _deciding(
+    name: str,
+    function: Callable[..., Any],
+    original: Callable[..., Any],
+    decided: Callable[[tuple[Any, ...]], Twin | None],
+) -> Callable[..., Any]:
+    """Return a function that is looked at in each call, with its arguments."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        try:
+            bound = signature.bind(*args, **options)
+        except TypeError:
+            return function(*args, **options)  # which raises
+        bound.apply_defaults()
+        twin = None if getattr(proving, "now", False) or bound.kwargs else decided(bound.args)
+        if twin is None:
+            return function(*args, **options)
+        return twin.call(Space({}), name, original, bound.args, {})
+
+    call.fastbp_twin = None  # type: ignore[attr-defined]
+    return call
 
 
 def _wrapped(
@@ -455,6 +538,7 @@ def accelerate(target: Any, x: Any = None, t: Any = None, *, prefer: Report | No
     spaces = [(space, i) for space in _spaces(target) for i in functions if i.knows_space(entries_of(space))]
     if not found and not spaces:
         raise _unknown(target, known)
+    found += _parts(found, known)
     data = () if x is None else (x,) if t is None else (x, t)
     work = Accelerating(data, prefer)
     try:

@@ -113,12 +113,17 @@ class Chain:
         """Return fresh gradients at the parameters, and the one at the input, which is the engine's own."""
         dtype = self.dtype
         arrays: list[Array] = [np.empty(shape, dtype) for shape in self.shapes]
-        return arrays, self.engine.backward(dy, table, self._made(arrays), need_dx)
+        return arrays, self.backward_into(arrays, dy, table, need_dx)
 
     def value_and_grad(self, x: Array, t: Array, table: Any) -> tuple[float, list[Array]]:
         """Return the mean of the loss, and fresh gradients at the parameters."""
         arrays: list[Array] = [np.empty(shape, self.dtype) for shape in self.shapes]
         return self.engine.value_and_grad(x, t, None, table, self._made(arrays)), arrays
+
+    def backward_into(self, arrays: Sequence[Array], dy: Array, table: Any, need_dx: bool) -> Array | None:
+        """Write the gradients at the parameters into arrays, and return the one at the input, the engine's own."""
+        made: Array | None = self.engine.backward(dy, table, self._made(list(arrays)), need_dx)
+        return made
 
     def outputs(self, x: Array, table: Any) -> Array:
         """Return the last unit's output in evaluation, a fresh array."""

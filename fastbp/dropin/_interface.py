@@ -84,6 +84,10 @@ class Twin:
         """Return the objects whose attributes the proof compares, by a name for reasons."""
         return {"self": thing}
 
+    def looked_at_in(self, args: tuple[Any, ...]) -> Mapping[str, Any]:
+        """Return what the proof compares likewise of the arguments of a call."""
+        return {}
+
     def ran(self, method: str) -> None:
         """Learn that the original has run: its attributes are those that it has set."""
 
@@ -169,12 +173,15 @@ class Interface:
         Whether an object can be read only when it is called, since its arguments are needed.
     has_state : bool
         Whether a result depends on the calls before.
+    prints : bool
+        Whether the original prints: numbers that are printed are compared then, and a proof shows nothing of it.
     """
 
     name: ClassVar[str]
     methods: ClassVar[tuple[str, ...]]
     at_first_call: ClassVar[bool] = False
     has_state: ClassVar[bool] = True
+    prints: ClassVar[bool] = False
 
     def looks_for(self) -> str:
         """Return what `knows_class` looks for, in words."""
@@ -227,6 +234,14 @@ class Interface:
         """Return the arguments with which each method is timed: the user's own, those of the first call, or others."""
         raise NotImplementedError
 
+    def parts(self, thing: Any) -> Sequence[Any]:
+        """Return other objects that belong to one, and are looked at with it: its optimizer."""
+        return ()
+
+    def before(self, thing: Any, method: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]] | None:
+        """Return the method to call before one is timed, and its arguments: a backward pass needs a forward pass."""
+        return None
+
     def unsettle(self, thing: Any, rng: np.random.Generator) -> None:
         """Let a copy move numbers in between by a few eps, where sums that follow may cancel all their other digits.
 
@@ -257,7 +272,9 @@ class Interface:
 class Functions(Interface):
     """A kind of functions in a module, a namespace or a dict; ``methods`` are their names.
 
-    `read` gets a `Space`, and returns a `FunctionTwin`. `trials` and `timed` are as for objects.
+    `read` gets a `Space`, and returns a `FunctionTwin`. `trials` and `timed` are as for objects. With `at_first_call`
+    it also gets the arguments of each call, with the defaults of those that are missing; what the twin says that it is
+    decides whether such a call was proved before.
     """
 
     has_state: ClassVar[bool] = False

@@ -17,10 +17,14 @@ from typing import Any
 
 from fastbp.dropin._patch import ABSENT, Patches, read
 
-__all__ = ["Kept"]
+__all__ = ["Kept", "NotKept", "set_by"]
 
 _FILLERS: dict[int, tuple[weakref.ref[Any], weakref.ref[Kept]]] = {}  # nothing is kept alive
 _CLASSES: dict[type, tuple[Patches, list[int]]] = {}  # with the number of those who need the hooks
+
+
+class NotKept(AttributeError):
+    """An attribute whose value cannot be computed any more."""
 
 
 class Kept:
@@ -58,19 +62,21 @@ class Kept:
         call = self._calls.pop(group, None)
         if call is None:
             return
-        before = [dict(vars(thing)) for thing in self.objects]
+        before, done = [dict(vars(thing)) for thing in self.objects], False
         try:
             call()
+            done = True
         finally:
             for thing, values, names in zip(self.objects, before, self.groups[group], strict=True):
-                made = {name: value for name, value in vars(thing).items() if name in names}
+                made = {name: value for name, value in vars(thing).items() if name in names and done}
                 vars(thing).clear()
                 vars(thing).update(made | values)
 
     def fill_all(self) -> None:
-        """Set everything that is missing."""
+        """Set everything that is missing, and can be computed."""
         for group in list(self._calls):
-            self.fill(group)
+            with contextlib.suppress(NotKept):
+                self.fill(group)
 
     def fill_for(self, thing: Any, name: str) -> bool:
         """Set the group that an attribute belongs to; False where it belongs to none that waits."""
@@ -102,6 +108,11 @@ class Kept:
         return end
 
     @staticmethod
+    def watches(thing: Any) -> bool:
+        """Whether some of an object's attributes are computed when they are asked for."""
+        return _kept_of(thing) is not None
+
+    @staticmethod
     def why_not(thing: Any) -> str:
         """Return why attributes of an object cannot be computed when they are asked for; "" where they can."""
         cls = type(thing)
@@ -114,6 +125,16 @@ class Kept:
         except TypeError:
             return f"{cls.__name__} has no weak references"
         return ""
+
+
+def set_by(layers: Sequence[Any], call: Callable[[], object]) -> list[frozenset[str]]:
+    """Return the attributes of each layer that a call sets."""
+    before = [dict(vars(layer)) for layer in layers]
+    call()
+    return [
+        frozenset(name for name, value in vars(layer).items() if value is not its.get(name, layer))
+        for layer, its in zip(layers, before, strict=True)
+    ]
 
 
 def _forget(key: int, _: object) -> None:

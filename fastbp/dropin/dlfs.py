@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import functools
 import math
-import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fastbp import _engine, functional, optim, units
+from fastbp import functional, optim, units
 from fastbp.dropin import _proof
 from fastbp.dropin._chain import Chain, is_finite
 from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
-from fastbp.dropin._kept import Kept
-from fastbp.optim import OptimizerState
+from fastbp.dropin._kept import Kept, set_by
+from fastbp.dropin._steps import Steps
 
 __all__ = ["INTERFACES", "DictOptimizers", "LayerNetworks"]
 
@@ -260,14 +259,14 @@ class NetworkTwin(Twin):
         layers = layers_of(copied)
         x, t = rng.standard_normal((13, *self.shape)), rng.integers(0, self.n_out, 13)
         with np.errstate(all="ignore"):
-            forward = _set_by(layers, lambda: self.originals["predict"](copied, x))
+            forward = set_by(layers, lambda: self.originals["predict"](copied, x))
             grads: Any = None
 
             def gradient() -> None:
                 nonlocal grads
                 grads = self.originals["gradient"](copied, x, t)
 
-            both = _set_by(layers, gradient)
+            both = set_by(layers, gradient)
         self.grads = self._found(copied, grads)
         self.attributes = [(self.places[g.i][0], self.places[g.i][2], g.i) for g in self.grads.values() if g.attribute]
         mine = {(id(layer), name) for layer, name, _ in self.attributes}
@@ -426,8 +425,8 @@ class NetworkTwin(Twin):
         for rows, scale in ((5, 1.0), (64, 30.0), (1, 1e-3)):
             z, t = scale * rng.standard_normal((rows, k)), rng.integers(0, k, rows)
             for targets in (t, np.eye(k)[t], rng.random((rows, k))):
-                (names,) = _set_by([last], functools.partial(last.forward, z, targets))
-                (more,) = _set_by([last], lambda: setattr(last, "made", last.backward(1)))
+                (names,) = set_by([last], functools.partial(last.forward, z, targets))
+                (more,) = set_by([last], lambda: setattr(last, "made", last.backward(1)))
                 theirs, ours = vars(last).pop("made"), self._head(z, targets)
                 if names != {"y", "t", "loss"} or more != {"made"} or ours is None:
                     return False
@@ -515,16 +514,6 @@ class _Masks:
 def _masked(layer: Any) -> Callable[..., Any]:
     original = layer.forward
     return lambda x, train_flg=True: x * layer.mask if train_flg else original(x, train_flg)
-
-
-def _set_by(layers: Sequence[Any], call: Callable[[], object]) -> list[frozenset[str]]:
-    """Return the attributes of each layer that a call sets."""
-    before = [dict(vars(layer)) for layer in layers]
-    call()
-    return [
-        frozenset(name for name, value in vars(layer).items() if value is not its.get(name, layer))
-        for layer, its in zip(layers, before, strict=True)
-    ]
 
 
 def _decay(value: Any, gradient: Any, parameter: Any) -> float | None:
@@ -713,12 +702,11 @@ class OptimizerTwin(Twin):
         if not first or not all(isinstance(array, np.ndarray) for array in first):
             raise Left("its parameters are no arrays")
         self.what = f"{len(first)} arrays of {sum(array.size for array in first)} numbers {first[0].dtype}"
+        self.by_name = isinstance(args[0], dict)
         self.eps = self._measured(optimizer, originals) if self.kind.measures is not None else 0.0
         self.methods = {"update": self.update}
-        self.by_name = isinstance(args[0], dict)
-        self._made: Any = None
-        self._of: tuple[Any, ...] = ()
-        self._lists: list[list[Any]] = []
+        self.counts = "m" in self.kind.states
+        self.steps = Steps(list(self.kind.states))
 
     def arrays(self, thing: Any) -> list[Array]:
         return []
@@ -727,10 +715,10 @@ class OptimizerTwin(Twin):
         """Measure the constant beside the root, by a first step of a single number."""
         copied = _fresh(_proof.copied(optimizer), self.kind)
         copied.lr = 1.0
-        params, grads = {"w": np.zeros(1)}, {"w": np.array([TINY])}
-        originals["update"](copied, params, grads)
+        w, g = np.zeros(1), np.array([TINY])
+        originals["update"](copied, *(({"w": w}, {"w": g}) if self.by_name else ([w], [g])))
         assert self.kind.measures is not None
-        eps = float(f"{self.kind.measures(copied, TINY, float(params['w'][0])):.9g}")
+        eps = float(f"{self.kind.measures(copied, TINY, float(w[0])):.9g}")
         if not 0 <= eps < 1:
             raise Left("has no constant beside the root")
         return eps
@@ -738,24 +726,16 @@ class OptimizerTwin(Twin):
     def update(self, optimizer: Any, params: Any, grads: Any) -> Any:
         """Make a step."""
         keys = _keys(params)
-        lr = optimizer.lr
-        if keys is None or _keys(grads) is None or type(lr) not in (float, int, np.float64):
+        if keys is None or _keys(grads) is None:
             return NotImplemented
         arrays, gradients = [params[key] for key in keys], [grads[key] for key in keys]
-        if not arrays or (type(lr) is np.float64 and arrays[0].dtype != np.float64):
+        hyper = tuple(getattr(optimizer, name, None) for name in HYPER)
+        states, done = self._states(optimizer, keys), optimizer.iter if self.counts else None
+        kind = self.kind
+        make = functools.partial(kind.make, optimizer, self.eps)
+        if not self.steps.apply(make, hyper, arrays, gradients, states, optimizer.lr, done, kind.rebinds):
             return NotImplemented
-        states = self._states(optimizer, keys)
-        if states is None:
-            return NotImplemented
-        step = self._step(optimizer, arrays, states)
-        if self.kind.rebinds and not _ours_alone(states, self._lists):
-            return NotImplemented
-        counts = "m" in self.kind.states
-        if counts:
-            self._state.step = optimizer.iter
-        if not step.apply(arrays, gradients, rates=lambda _: [lr]):
-            return NotImplemented
-        if counts:
+        if self.counts:
             optimizer.iter += 1
         return None
 
@@ -765,31 +745,6 @@ class OptimizerTwin(Twin):
         if any(_keys(holder) is None or len(holder) != len(keys) for holder in holders):
             return None
         return [tuple(holder[key] for holder in holders) for key in keys]
-
-    def _step(self, optimizer: Any, arrays: list[Any], states: list[tuple[Any, ...]]) -> Any:
-        hyper = tuple(getattr(optimizer, name, None) for name in HYPER)
-        likes = tuple((array.shape, array.dtype) for array in arrays)
-        if self._made is None or self._of != (hyper, likes) or not self._known(states):
-            rule = self.kind.make(optimizer, self.eps)
-            self._state = OptimizerState(carried=np.ones(1))  # the velocity counts from the first step on
-            names = list(self.kind.states)
-            self._lists = [
-                [its[names.index(name)] if name in names else None for name in rule.rule.states] for its in states
-            ]
-            self._made = _engine.ArrayUpdate(
-                str(rule.kind), likes, self._lists, [0] * len(arrays), [rule.hyperparameters()], self._state.carried,
-                self._state, _engine.CallLock(),
-            )  # fmt: skip
-            self._of = hyper, likes
-        return self._made
-
-    def _known(self, states: list[tuple[Any, ...]]) -> bool:
-        if len(states) != len(self._lists):
-            return False
-        return all(
-            all(any(array is one for one in mine) for array in its)
-            for its, mine in zip(states, self._lists, strict=True)
-        )
 
 
 def _keys(values: Any) -> Sequence[Any] | None:
@@ -808,23 +763,6 @@ def _fresh(optimizer: Any, kind: OptimizerKind) -> Any:
 def _beginning(kind: OptimizerKind) -> dict[str, Any]:
     """Return the attributes of an optimizer that has made no step."""
     return {**dict.fromkeys(kind.states.values()), **({"iter": 0} if "m" in kind.states else {})}
-
-
-def _ours_alone(states: list[tuple[Any, ...]], lists: list[list[Any]]) -> bool:
-    """Whether nobody else refers to a state array: it can then be changed in the place of a new one unseen."""
-    return all(sys.getrefcount(array) <= _ALONE for its in states for array in its)
-
-
-def _alone() -> int:
-    """Return what is counted for an array in a state, in the list of a twin, and in the tuple of a call."""
-    holder = {"w": np.zeros(1)}
-    lists = [[holder["w"], None]]
-    states = [tuple(values["w"] for values in [holder])]
-    counts = [sys.getrefcount(array) for its in states for array in its]
-    return counts[0] if lists else 0
-
-
-_ALONE = _alone() if getattr(sys, "_is_gil_enabled", lambda: True)() else 0  # without a GIL counts are not exact
 
 
 class DictOptimizers(Interface):
