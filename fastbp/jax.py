@@ -1,13 +1,17 @@
 """Networks as functions that JAX differentiates, transforms and compiles; the package's engine computes them.
 
-A. What JAX traces becomes `jax.pure_callback`: XLA calls back into Python, where numpy and the engine are all there is.
-   Values that are not traced are handed over at once, which takes less time.
-B. A callback takes and gives one flat vector of parameters. XLA joins and cuts it: each array of a callback takes
-   longer than that.
-C. ``both`` gives the loss and its gradient, by a rule of its own (`jax.custom_vjp`): what is asked of its second entry
+A. What JAX traces becomes a call back into Python, where numpy and the engine are all there is. Values that are not
+   traced are handed over at once, which takes less time.
+B. There are two ways to be called back. `buffer_callback` hands over XLA's own memory, to read from and to write into;
+   JAX calls it experimental, so a trial call decides whether this release of JAX has it. `jax.pure_callback`, which any
+   release and any device has, makes arrays of JAX and copies them, which takes ten times as long.
+C. XLA's memory is lent for the call. A function that may keep what it is given, such as a unit in Python, gets copies.
+D. A callback takes and gives one flat vector of parameters, which XLA joins and cuts: one array for the rules to deal
+   with, and where JAX makes arrays for the call, each of them takes longer than that.
+E. ``both`` gives the loss and its gradient, by a rule of its own (`jax.custom_vjp`): what is asked of its second entry
    in a backward pass are second derivatives, products with the Hessian. Its forward rule calls ``both`` again, and that
    of ``loss`` does; so they are themselves differentiated by the rule.
-D. JAX may call a function any number of times, or never. So networks must not depend on anything but the arguments: not
+F. JAX may call a function any number of times, or never. So networks must not depend on anything but the arguments: not
    on chance, nor on running statistics that move.
 """
 
@@ -42,6 +46,25 @@ def _is_traced(*args: Any) -> bool:
     return any(jax.core.Tracer in type(value).__mro__ for value in args)
 
 
+@functools.cache
+def _buffer_callback() -> Callable[..., Any] | None:
+    """Return `buffer_callback` of JAX, if this release has it and a trial call does what this module expects."""
+
+    def double(context: Any, out: Any, given: Any) -> None:
+        np.multiply(np.asarray(given), 2, out=np.asarray(out))
+
+    try:
+        from jax.experimental.buffer_callback import buffer_callback
+
+        given = np.arange(3, dtype=np.float32)
+        with jax.ensure_compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+            call = jax.jit(buffer_callback(double, _like(given), vmap_method="sequential"))
+            made = jax.device_get(call(jax.device_put(given)))
+    except Exception:  # whatever another release raises: there is the other way, with the same results
+        return None
+    return buffer_callback if np.array_equal(made, 2 * given) else None
+
+
 class _Rule:
     """A function of numpy arrays in JAX: computed at once, called back where it is traced, or differentiated.
 
@@ -51,14 +74,31 @@ class _Rule:
         Of numpy arrays, and None for weights that are not given.
     shapes
         ``shapes(*args)``: what the function returns.
+    keeps : bool
+        Whether the function may keep what it is given, and so gets copies of what is lent.
     """
 
-    def __init__(self, function: Callable[..., Any], shapes: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], shapes: Callable[..., Any], *, keeps: bool = True) -> None:
         def in_numpy(*given: Any) -> Any:
             return function(*[None if value is None else np.asarray(value) for value in given])
 
-        def call_back(*args: Any) -> Any:
+        def in_buffers(context: Any, results: Any, *given: Any) -> None:
+            args = [None if value is None else np.asarray(value) for value in given]
+            made = function(*[value.copy() if keeps and value is not None else value for value in args])
+            if not isinstance(results, tuple):
+                results, made = (results,), (made,)
+            for result, values in zip(results, made, strict=True):
+                np.asarray(result)[...] = values
+
+        def by_copies(*args: Any) -> Any:
             return jax.pure_callback(in_numpy, shapes(*args), *args, vmap_method="sequential")
+
+        def call_back(*args: Any) -> Any:
+            buffer_callback = _buffer_callback()
+            if buffer_callback is None:
+                return by_copies(*args)
+            in_place = buffer_callback(in_buffers, shapes(*args), vmap_method="sequential")
+            return jax.lax.platform_dependent(*args, cpu=in_place, default=by_copies)
 
         self.now = in_numpy  # always the same function: XLA compiles a call to another one anew
         self._traced = jax.custom_vjp(call_back)
@@ -114,18 +154,18 @@ class _Functions:
                 f"the network is in training, where {pure.training_unit!r} depends on more than the arguments, and JAX "
                 "may call a function any number of times: call net.eval() first"
             )
-        scalar = jax.ShapeDtypeStruct((), pure.dtype)
+        scalar, keeps = jax.ShapeDtypeStruct((), pure.dtype), not pure.in_engine
         self.vector = jax.ShapeDtypeStruct((pure.n_parameters,), pure.dtype)
-        self.both = _Rule(self._both, lambda *args: (scalar, self.vector))
+        self.both = _Rule(self._both, lambda *args: (scalar, self.vector), keeps=keeps)
         self.both.defvjp(self._both_forward, self._both_backward)
-        self.loss = _Rule(self._loss, lambda *args: scalar)
+        self.loss = _Rule(self._loss, lambda *args: scalar, keeps=keeps)
         self.loss.defvjp(self._loss_forward, lambda kept, at_loss: self._both_backward(kept, (at_loss, None)))
         self.hessian_product = _Rule(self._hessian_product, lambda *args: self.vector)
         self.hessian_product.defvjp(self._hessian_forward, self._hessian_backward)
         self.input_gradient = _Rule(pure.input_gradient, lambda flat, x, t, weight: _like(x)).ends(
             "second derivative of a network at its input"
         )
-        self.outputs = _Rule(self._outputs, self._shape_of_outputs)
+        self.outputs = _Rule(self._outputs, self._shape_of_outputs, keeps=keeps)
         self.outputs.defvjp(self._outputs_forward, self._outputs_backward)
         self.outputs_gradients = _Rule(self._outputs_gradients, lambda dy, flat, x: (self.vector, _like(x))).ends(
             "second derivative of a network's outputs (of loss(net) there is one)"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+import types
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers import seeded
+from processes import output
 
 import fastbp
 
@@ -28,6 +30,16 @@ def _double() -> Iterator[None]:
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture(autouse=True, params=["buffers", "copies"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways in which XLA calls back."""
+    if request.param == "copies":
+        monkeypatch.setattr(fj, "_buffer_callback", lambda: None)
+    elif fj._buffer_callback() is None:
+        pytest.skip("this release of JAX has no buffer_callback")
+    return str(request.param)
 
 
 def chain(*units: Any, loss: str = "mse", **options: Any) -> Any:
@@ -74,6 +86,7 @@ def test_values_and_gradients(name: str, compiled: bool) -> None:
             np.testing.assert_array_equal(prepare(f)(flat, x, t, *options.values())[1], grads.flat)
     np.testing.assert_allclose(prepare(fj.loss(net))(p, x, t), net.loss_value(x, t), rtol=1e-14)
     np.testing.assert_array_equal(prepare(fj.outputs(net))(p, x), net.outputs(x))
+    np.testing.assert_array_equal(flat, net.flat_parameters)  # XLA lends its own memory: nothing has written there
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -165,6 +178,123 @@ def test_a_unit_in_python() -> None:
     (x, t), p = problem(fastbp.MLP([4, 3], loss="mse", dtype="float64")), fj.params(net)
     assert_same(jax.jit(jax.grad(fj.loss(net)))(p, x, t), net.value_and_grad(x, t)[1])
     np.testing.assert_array_equal(jax.jit(fj.outputs(net))(p, x), net.outputs(x))
+
+
+# ---- the two ways of calling back ------------------------------------------------------------------------------------
+
+
+def test_what_is_traced(way: str) -> None:
+    net = NETWORKS["mlp"]()
+    (x, t), flat = problem(net), jnp.array(net.flat_parameters)
+    traced = str(jax.make_jaxpr(fj.loss(net))(flat, x, t))
+    assert ("buffer_callback" in traced) == (way == "buffers")
+    assert "pure_callback" in traced  # for other devices than CPUs
+
+
+@pytest.mark.parametrize("way", ["buffers"], indirect=True)
+def test_other_releases_of_jax(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `buffer_callback` that is missing, refuses the call or calls back in another way is not used."""
+    from jax.experimental.buffer_callback import buffer_callback
+
+    def refusing(callback: Any, result_shape_dtypes: Any) -> Any:
+        raise AssertionError("not reached")
+
+    def returning(callback: Any, shapes: Any, **options: Any) -> Any:
+        return lambda *args: jax.pure_callback(lambda *given: callback(*given), shapes, *args)
+
+    def silent(callback: Any, shapes: Any, **options: Any) -> Any:
+        return buffer_callback(lambda context, out, given: None, shapes, **options)
+
+    find = fj._buffer_callback.__wrapped__
+    assert find() is buffer_callback
+    for other in (refusing, returning, silent):
+        monkeypatch.setattr("jax.experimental.buffer_callback.buffer_callback", other)
+        assert find() is None
+    monkeypatch.setitem(sys.modules, "jax.experimental.buffer_callback", types.ModuleType("empty"))
+    assert find() is None
+
+
+def test_the_trial_call_within_a_trace(way: str) -> None:
+    """Also where the network is made there."""
+    net = NETWORKS["mlp"]()
+    (x, t), flat = problem(net), jnp.array(net.flat_parameters)
+
+    def gradient(flat: Any) -> Any:
+        if way == "buffers":
+            fj._buffer_callback.cache_clear()
+        return jax.grad(fj.loss(net))(flat, x, t)
+
+    np.testing.assert_array_equal(jax.jit(gradient)(flat), net.value_and_grad(x, t)[1].flat)
+    assert (fj._buffer_callback() is None) == (way == "copies")
+
+
+@pytest.mark.parametrize("way", ["buffers"], indirect=True)
+def test_what_a_unit_keeps_is_its_own(way: str) -> None:
+    """XLA's memory is lent for the call alone."""
+    kept = []
+
+    class Keeping(fastbp.Unit):
+        def forward(self, x: Any) -> Any:
+            kept.append(x)
+            return x
+
+        def backward(self, dy: Any) -> Any:
+            kept.append(dy)
+            return dy
+
+    net = chain(Keeping(), fastbp.Linear(4, 3), Keeping()).eval()
+    (x, t), p = problem(fastbp.MLP([4, 3], loss="mse", dtype="float64")), fj.params(net)
+    f, y = jax.jit(jax.grad(fj.loss(net))), jax.jit(jax.grad(lambda p, x: fj.outputs(net)(p, x).sum()))
+    f(p, x, t), y(p, x)
+    assert len(kept) >= 8
+    for array in kept:
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        assert array.base is None
+
+
+def test_the_call_after_one_that_raised() -> None:
+    net = NETWORKS["binary"]()
+    (x, t), flat, f = problem(net), jnp.array(net.flat_parameters), jax.jit(fj.value_and_grad(net))
+    with pytest.raises(Exception, match=r"expected a value in \[0, 1\]"):
+        jax.block_until_ready(f(flat, x, t + 2))
+    np.testing.assert_array_equal(f(flat, x, t)[1], net.value_and_grad(x, t)[1].flat)
+
+
+def test_several_devices_and_threads(way: str) -> None:
+    """One network at work on two devices at once, and rows that lie on both."""
+    code = f"""
+    import threading
+    import jax, numpy as np
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+    import fastbp, fastbp.jax as fj
+
+    if {way == "copies"}:
+        fj._buffer_callback = lambda: None
+    net = fastbp.MLP([4, 6, 3], seed=0)
+    rng = np.random.default_rng(0)
+    x, t = rng.normal(size=(8, 4)).astype(np.float32), rng.integers(0, 3, 8).astype(np.int32)
+    want, f = net.value_and_grad(x, t)[1].flat, jax.jit(fj.value_and_grad(net))
+    made = {{}}
+
+    def work(device):
+        args = jax.device_put((net.flat_parameters, x, t), device)
+        made[device] = [np.asarray(f(*args)[1]) for _ in range(30)]
+
+    threads = [threading.Thread(target=work, args=(device,)) for device in 2 * jax.devices()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 2 and all((values == want).all() for each in made.values() for values in each)
+
+    mesh = Mesh(np.array(jax.devices()), ("rows",))
+    flat = jax.device_put(net.flat_parameters, NamedSharding(mesh, PartitionSpec()))
+    rows = jax.device_put((x, t), NamedSharding(mesh, PartitionSpec("rows")))
+    np.testing.assert_array_equal(np.asarray(f(flat, *rows)[1]), want)
+    print("done")
+    """
+    assert output(code, XLA_FLAGS="--xla_force_host_platform_device_count=2", warnings="default") == "done"
 
 
 # ---- refused ---------------------------------------------------------------------------------------------------------

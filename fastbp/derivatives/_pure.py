@@ -40,6 +40,8 @@ class PureNetwork:
         Of the parameters, by name.
     training_unit : Unit or None
         A unit that computes something else in training, if there is one.
+    in_engine : bool
+        Whether the engine computes all of it: then `loss`, `value_and_grad` and `outputs` keep none of their arguments.
     """
 
     def __init__(self, net: Any) -> None:
@@ -51,6 +53,7 @@ class PureNetwork:
         self.training_unit = (
             next((unit for _, unit in walk(net.units) if _changes_in_training(unit)), None) if net.training else None
         )
+        self.in_engine = self.net._whole is not None
         self._lock = threading.Lock()
 
     # ---- parameters
