@@ -142,6 +142,7 @@ compare: $(VENV)/installed-bench
 	$(BIN)/python -m bench.compare $(HELD) $(PYTHONS) $(ARGS)
 	$(BIN)/python -m bench.bursts $(HELD) $(PYTHONS)
 	$(BIN)/python -m bench.images $(HELD) $(PYTHONS)
+	$(BIN)/python -m bench.accelerate
 
 sweep: $(VENV)/installed-bench
 	$(BIN)/python -m bench.sweep $(HELD) $(ARGS)
