@@ -218,13 +218,16 @@ class Instruction:
         return self.name.startswith("v") and "(%rsp" in self.operands
 
 
-def machine_code(module: str) -> list[Instruction]:
+def machine_code(module: str, functions: str = "") -> list[Instruction]:
+    """The instructions of a module, or of the functions in whose name the expression is found."""
     objdump = shutil.which("objdump")
     if objdump is None:
         pytest.skip("no objdump here")
     path = Path(fastbp.__file__).parent / f"{module.replace('.', '/')}{EXTENSION_SUFFIXES[0]}"
     command = [objdump, "-d", "--no-show-raw-insn", str(path)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    parts = re.split(r"^[0-9a-f]+ <(\S+)>:$", text, flags=re.MULTILINE)[1:]
+    text = "".join(code for name, code in zip(parts[::2], parts[1::2], strict=True) if re.search(functions, name))
     found = re.findall(r"^\s+([0-9a-f]+):\t(\S+)[ \t]*([^\n]*)$", text, re.MULTILINE)
     return [Instruction(int(address, 16), name, operands.strip()) for address, name, operands in found]
 
@@ -257,7 +260,9 @@ def test_the_micro_kernel_stays_in_registers(isa: str, register: str, least: int
     multiply-add for each of them (or several: unrolled). It stores no vector and reads none from the stack: the
     accumulators do not leave their registers.
     """
-    loops = list(innermost_loops(machine_code(f"_kernels.{isa}_{dtype}")))
+    loops = list(
+        innermost_loops(machine_code(f"_kernels.{isa}_{dtype}", "float_(micro|windows)_|double_(micro|windows)_"))
+    )
     counts = [len(accumulators(loop, register)) for loop in loops]
     assert max(counts) >= least
     for loop in [loop for loop, count in zip(loops, counts, strict=True) if count == max(counts)]:
@@ -285,3 +290,17 @@ def test_the_check_of_machine_code_detects_a_spill() -> None:
     assert [i.stores_a_vector for i in loops[0]] == [False, False, False, True, False]
     assert [i.reads_the_stack for i in loops[0]] == [False, False, False, True, False]
     assert accumulators(loops[0], "zmm") == {"%zmm2"}
+
+
+@pytest.mark.skipif("avx2" not in dispatch.ISAS, reason="reads x86 code")
+@pytest.mark.skipif(fastbp.config()["debug"], reason="a build with checks need not be fast")
+@pytest.mark.parametrize("dtype", ["float", "double"])
+@pytest.mark.parametrize("isa, register, sums", [("avx2", "ymm", 12), ("avx512", "zmm", 24)])
+def test_sums_by_places_stay_in_registers(isa: str, register: str, sums: int, dtype: str) -> None:
+    """The loop over whole vectors of places: all sums in registers, and each vector of dy is loaded once."""
+    loops = innermost_loops(machine_code(f"_kernels.{isa}_{dtype}", "sums_of_6"))
+    found = [loop for loop in loops if len(accumulators(loop, register)) == sums]
+    whole = [loop for loop in found if not any(i.stores_a_vector or i.reads_the_stack for i in loop)]
+    assert whole
+    loads = {12: 8, 24: 10}[sums]  # 6 of dy and 2 or 4 of the slab
+    assert min(sum("(" in i.operands and i.name.startswith("v") for i in loop) for loop in whole) == loads
