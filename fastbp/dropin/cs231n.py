@@ -122,6 +122,7 @@ class PoolStage:
 
     def __init__(self, shape: tuple[int, int, int], shares: bool) -> None:
         self.shape, self.shares = shape, shares
+        self.dx: Array = np.empty(0)
 
     def forward(self, x: Array) -> Array:
         self.x = x.reshape(-1, *self.shape)
@@ -139,10 +140,11 @@ class PoolStage:
             counts += masks[2].view(np.uint8)
             counts += masks[3].view(np.uint8)
             dy = dy / counts
-        dx = np.zeros(x.shape, x.dtype)
+        if self.dx.shape != x.shape:
+            self.dx = np.empty_like(x)
         for place, mask in zip(places, masks, strict=True):
-            np.multiply(dy, mask, out=dx[place])
-        return dx.reshape(len(x), -1)
+            np.multiply(dy, mask, out=self.dx[place])
+        return self.dx.reshape(len(x), -1)
 
 
 class DropoutStage:
@@ -641,7 +643,7 @@ class NetworkTwin(Twin):
                 values = params[name]
                 gradient = grads[name]
                 gradient += factor * reg * values
-                value += factor * float(np.vdot(values, values))
+                value += factor * _square(values)
         return self.habits.in_loss * reg * value
 
     # ---- arguments
@@ -733,6 +735,12 @@ class NetworkTwin(Twin):
             for name, values in zip(RUNNING, moments, strict=True):
                 share = (1 - momentum) * values
                 param[name] = momentum * param[name] + share if name in param else share
+
+
+def _square(values: Array) -> float:
+    """Return the sum of squares, row by row: one long sum would lose some digits more than the program's own."""
+    rows = values.reshape(len(values), -1) if values.ndim > 2 else values
+    return float(np.vecdot(rows, rows).sum())
 
 
 @contextlib.contextmanager
