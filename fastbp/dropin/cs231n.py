@@ -223,8 +223,8 @@ class Habits:
 
     def __init__(self, net: Any, loss: Callable[..., Any], args: tuple[Any, ...] | None) -> None:
         self.loss, self.functions = loss, getattr(loss, "__globals__", {})
-        self.params: Arrays = net.params
         self.layers = _layers(net.params)
+        self.shapes = {name: array.shape for name, array in net.params.items()}
         self.convolves = net.params["W1"].ndim == 4
         self.has_dropout = bool(getattr(net, "use_dropout", False))
         self.norm = _norm(net, self.layers)
@@ -302,7 +302,7 @@ class Habits:
 
     def _gradient(self, copied: Any, x: Array, y: Array, reg: float = 0.0) -> tuple[Any, Any]:
         made = self.call(copied, x, y, reg)
-        if type(made) is not tuple or len(made) != 2 or type(made[1]) is not dict or set(made[1]) != set(self.params):
+        if type(made) is not tuple or len(made) != 2 or type(made[1]) is not dict or set(made[1]) != set(self.shapes):
             raise Left("loss(X, y) does not return a number and a dict of gradients by the names of params")
         return made
 
@@ -450,7 +450,7 @@ class Stages:
         self.made: list[Stage] = []
         chain = ChainStage(dtype, image)
         for i, layer in enumerate(habits.layers):
-            shape = habits.params[layer.weight].shape
+            shape = habits.shapes[layer.weight]
             if len(shape) == 4:
                 assert image is not None
                 filters, channels, *sides = shape
@@ -650,12 +650,12 @@ class NetworkTwin(Twin):
 
     def _dtype_of(self, params: Any) -> np.dtype[Any] | None:
         """Return the dtype of the parameters; None where they are not what they were, but for values and dtype."""
-        known = self.habits.params
-        if type(params) is not dict or list(params) != list(known):
+        shapes = self.habits.shapes
+        if type(params) is not dict or list(params) != list(shapes):
             return None
         dtypes = set()
         for name, array in params.items():
-            if type(array) is not np.ndarray or array.shape != known[name].shape:
+            if type(array) is not np.ndarray or array.shape != shapes[name]:
                 return None
             dtypes.add(array.dtype)
         dtype = dtypes.pop()
@@ -678,12 +678,12 @@ class NetworkTwin(Twin):
         return X.astype(found, order="C", copy=False) if found in FLOATS else None
 
     def _fits(self, image: tuple[int, ...]) -> bool:
-        filters, channels, *sides = self.habits.params["W1"].shape
+        filters, channels, *sides = self.habits.shapes["W1"]
         if image[0] != channels or sides[0] != sides[1]:
             return False
         pooled = [(n + (sides[0] - 1) // 2 * 2 - sides[0] + 1) // 2 for n in image[1:]]
         even = all((n + (sides[0] - 1) // 2 * 2 - sides[0] + 1) % 2 == 0 for n in image[1:])
-        return even and filters * pooled[0] * pooled[1] == self.habits.params["W2"].shape[0]
+        return even and filters * pooled[0] * pooled[1] == self.habits.shapes["W2"][0]
 
     def _labels(self, y: Any, rows: int) -> Array | None:
         if type(y) is not np.ndarray or y.shape != (rows,) or y.dtype.kind not in "iu":
