@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -212,6 +214,109 @@ def test_images_that_are_not_square(course: Space) -> None:
     after = net.loss(x, y)
     assert report.entries[0].swapped, str(report)
     np.testing.assert_allclose(after[1]["W1"], before[1]["W1"], rtol=1e-10, atol=1e-14)
+    report.undo()
+
+
+# ---- other years -----------------------------------------------------------------------------------------------------
+
+
+def modular(space: Space) -> Any:
+    """A network of two layers from the functions of layers.py, without a dtype."""
+
+    class TwoLayerNet:
+        def __init__(self) -> None:
+            self.params = {
+                "W1": 0.3 * np.random.randn(12, 9),
+                "b1": np.zeros(9),
+                "W2": 0.3 * np.random.randn(9, 4),
+                "b2": np.zeros(4),
+            }
+            self.reg = 0.2
+
+        def loss(self, X: Any, y: Any = None) -> Any:
+            hidden, cache = space["affine_relu_forward"](X, self.params["W1"], self.params["b1"])
+            scores, last = space["affine_forward"](hidden, self.params["W2"], self.params["b2"])
+            if y is None:
+                return scores
+            loss, dscores = space["softmax_loss"](scores, y)
+            dhidden, dW2, db2 = space["affine_backward"](dscores, last)
+            _, dW1, db1 = space["affine_relu_backward"](dhidden, cache)
+            W1, W2 = self.params["W1"], self.params["W2"]
+            loss += 0.5 * self.reg * (np.sum(W1**2) + np.sum(W2**2))
+            return loss, {"W1": dW1 + self.reg * W1, "b1": db1, "W2": dW2 + self.reg * W2, "b2": db2}
+
+    return TwoLayerNet()
+
+
+def early() -> Space:
+    """The program with the names of the first years: use_batchnorm, and dropout by the share of zeros."""
+    text = (PROGRAMS / "cs231n.py").read_text(encoding="utf-8")
+    for old, new in (
+        ("self.normalization", "self.kind"),
+        ("self.kind = normalization", "self.kind = normalization; self.use_batchnorm = normalization is not None"),
+        ("(np.random.rand(*x.shape) < p) / p", "(np.random.rand(*x.shape) >= p) / (1 - p)"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    space: Space = {"__name__": "program_early"}
+    exec(compile(text, "<early>", "exec"), space)
+    return space
+
+
+def test_a_modular_network(course: Space) -> None:
+    net = modular(course)
+    x, y = batch(net, 8)
+    before, scores = net.loss(x, y), net.loss(x)
+    report = fastbp.accelerate(net)
+    assert report.entries[0].swapped, str(report)
+    after = net.loss(x, y)
+    assert list(after[1]) == list(before[1])
+    np.testing.assert_allclose(after[0], before[0], rtol=1e-12)
+    np.testing.assert_array_equal(net.loss(x), scores)
+    for name, gradient in before[1].items():
+        np.testing.assert_allclose(after[1][name], gradient, rtol=1e-10, atol=1e-14)
+    report.undo()
+
+
+def test_the_first_years() -> None:
+    net = fcn(normalization="batchnorm", dropout=0.4, dtype=np.float64, reg=0.1)(early())
+    other = copy.deepcopy(net)
+    report = fastbp.accelerate(net)
+    assert report.entries[0].swapped, str(report)
+    x, y = batch(net, 8)
+    found = []
+    for one in (net, other):
+        np.random.seed(8)
+        found.append((one.loss(x, y), one.loss(x), np.random.rand()))
+    np.testing.assert_allclose(found[0][0][0], found[1][0][0], rtol=1e-12)
+    np.testing.assert_allclose(found[0][0][1]["W1"], found[1][0][1]["W1"], rtol=1e-9, atol=1e-13)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-9)
+    assert found[0][2] == found[1][2]
+    report.undo()
+
+
+def test_a_network_that_keeps_more_is_left_alone() -> None:
+    space = program("cs231n")
+    loss = space["TwoLayerNet"].loss
+
+    def keeping(self: Any, X: Any, y: Any = None, reg: float = 0.0) -> Any:
+        self.last_batch = X
+        return loss(self, X, y, reg)
+
+    space["TwoLayerNet"].loss = keeping
+    report = fastbp.accelerate(space["TwoLayerNet"](12, 9, 4))
+    assert not report.entries[0].swapped and "differs in self" in report.entries[0].why, str(report)
+
+
+def test_nothing_is_kept_alive(course: Space) -> None:
+    net = conv(dtype=np.float64)(course)
+    report = fastbp.accelerate(net)
+    x, y = batch(net, 3)
+    net.loss(x, y)
+    refs = [weakref.ref(net)]
+    del net
+    gc.collect()
+    assert refs[0]() is None
     report.undo()
 
 

@@ -129,9 +129,11 @@ class FunctionOf(FunctionTwin):
         if getattr(first, "dtype", None) not in self.dtypes:
             return NotImplemented
         made = self.ours(first, *args)
-        found = made[0] if type(made) is tuple else made
-        if found is None or not np.isfinite(found).all():
+        if made is None:
             return NotImplemented
+        parts = made if type(made) is tuple else (made,)
+        if not all(np.isfinite(part).all() for part in parts if isinstance(part, np.ndarray | np.floating)):
+            return NotImplemented  # what becomes of such numbers depends on the order of operations
         return made
 
 

@@ -175,23 +175,34 @@ def _is_float(value: Any) -> bool:
     return isinstance(value, float) or (isinstance(value, np.ndarray | np.generic) and value.dtype.kind == "f")
 
 
+def _largest(values: Any) -> float:
+    """Return the largest finite number."""
+    sizes = np.abs(values)
+    largest = float(sizes.max(initial=0.0))
+    return largest if np.isfinite(largest) else float(sizes[np.isfinite(sizes)].max(initial=0.0))
+
+
 def _largest_of_results(found: Leaves) -> float:
-    values = (np.asarray(value) for path, value in found.items() if path.startswith("result") and _is_float(value))
-    return max((float(np.abs(v[np.isfinite(v)]).max(initial=0.0)) for v in values), default=0.0)
+    return max(
+        (_largest(value) for path, value in found.items() if path.startswith("result") and _is_float(value)),
+        default=0.0,
+    )
 
 
 def _distances(a: Any, b: Any, moved: Any, most: float) -> tuple[float, float, float]:
     """Return the largest difference, what of it may be rounding, and the largest number."""
     finite, eps = np.isfinite(a), float(np.finfo(a.dtype).eps)
-    if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(b[finite]).all():
+    moved = np.asarray(moved) if _is_float(moved) and np.shape(moved) == finite.shape else None
+    if not finite.all():
+        if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+            return float("inf"), 0.0, 1.0
+        a, b, moved = a[finite], b[finite], None if moved is None else moved[finite]
+    if not np.isfinite(b).all():
         return float("inf"), 0.0, 1.0
-    a, b = a[finite].astype(np.float64), b[finite].astype(np.float64)
-    scale = float(np.abs(a).max(initial=0.0))
-    shift = 0.0
-    if _is_float(moved) and np.shape(moved) == finite.shape:
-        other = np.asarray(moved, np.float64)[finite]
-        shift = float(np.abs(other - a)[np.isfinite(other)].max(initial=0.0))
-    return float(np.abs(a - b).max(initial=0.0)), 2 * shift + (FLOOR * scale + CANCELLED * most) * eps, scale
+    scale = _largest(a)
+    shift = 0.0 if moved is None else _largest(np.subtract(moved, a, dtype=np.float64))
+    difference = float(np.abs(np.subtract(a, b, dtype=np.float64)).max(initial=0.0))
+    return difference, 2 * shift + (FLOOR * scale + CANCELLED * most) * eps, scale
 
 
 def _error(a: Any, finer: Any) -> float:

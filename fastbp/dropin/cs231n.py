@@ -122,6 +122,7 @@ class PoolStage:
 
     def __init__(self, shape: tuple[int, int, int], shares: bool) -> None:
         self.shape, self.shares = shape, shares
+        self.dx: Array = np.empty(0)
 
     def forward(self, x: Array) -> Array:
         self.x = x.reshape(-1, *self.shape)
@@ -139,10 +140,11 @@ class PoolStage:
             counts += masks[2].view(np.uint8)
             counts += masks[3].view(np.uint8)
             dy = dy / counts
-        dx = np.zeros(x.shape, x.dtype)
+        if self.dx.shape != x.shape:
+            self.dx = np.empty_like(x)
         for place, mask in zip(places, masks, strict=True):
-            np.multiply(dy, mask, out=dx[place])
-        return dx.reshape(len(x), -1)
+            np.multiply(dy, mask, out=self.dx[place])
+        return self.dx.reshape(len(x), -1)
 
 
 class DropoutStage:
@@ -221,8 +223,8 @@ class Habits:
 
     def __init__(self, net: Any, loss: Callable[..., Any], args: tuple[Any, ...] | None) -> None:
         self.loss, self.functions = loss, getattr(loss, "__globals__", {})
-        self.params: Arrays = net.params
         self.layers = _layers(net.params)
+        self.shapes = {name: array.shape for name, array in net.params.items()}
         self.convolves = net.params["W1"].ndim == 4
         self.has_dropout = bool(getattr(net, "use_dropout", False))
         self.norm = _norm(net, self.layers)
@@ -300,7 +302,7 @@ class Habits:
 
     def _gradient(self, copied: Any, x: Array, y: Array, reg: float = 0.0) -> tuple[Any, Any]:
         made = self.call(copied, x, y, reg)
-        if type(made) is not tuple or len(made) != 2 or type(made[1]) is not dict or set(made[1]) != set(self.params):
+        if type(made) is not tuple or len(made) != 2 or type(made[1]) is not dict or set(made[1]) != set(self.shapes):
             raise Left("loss(X, y) does not return a number and a dict of gradients by the names of params")
         return made
 
@@ -448,7 +450,7 @@ class Stages:
         self.made: list[Stage] = []
         chain = ChainStage(dtype, image)
         for i, layer in enumerate(habits.layers):
-            shape = habits.params[layer.weight].shape
+            shape = habits.shapes[layer.weight]
             if len(shape) == 4:
                 assert image is not None
                 filters, channels, *sides = shape
@@ -641,19 +643,19 @@ class NetworkTwin(Twin):
                 values = params[name]
                 gradient = grads[name]
                 gradient += factor * reg * values
-                value += factor * float(np.vdot(values, values))
+                value += factor * _square(values)
         return self.habits.in_loss * reg * value
 
     # ---- arguments
 
     def _dtype_of(self, params: Any) -> np.dtype[Any] | None:
         """Return the dtype of the parameters; None where they are not what they were, but for values and dtype."""
-        known = self.habits.params
-        if type(params) is not dict or list(params) != list(known):
+        shapes = self.habits.shapes
+        if type(params) is not dict or list(params) != list(shapes):
             return None
         dtypes = set()
         for name, array in params.items():
-            if type(array) is not np.ndarray or array.shape != known[name].shape:
+            if type(array) is not np.ndarray or array.shape != shapes[name]:
                 return None
             dtypes.add(array.dtype)
         dtype = dtypes.pop()
@@ -676,12 +678,12 @@ class NetworkTwin(Twin):
         return X.astype(found, order="C", copy=False) if found in FLOATS else None
 
     def _fits(self, image: tuple[int, ...]) -> bool:
-        filters, channels, *sides = self.habits.params["W1"].shape
+        filters, channels, *sides = self.habits.shapes["W1"]
         if image[0] != channels or sides[0] != sides[1]:
             return False
         pooled = [(n + (sides[0] - 1) // 2 * 2 - sides[0] + 1) // 2 for n in image[1:]]
         even = all((n + (sides[0] - 1) // 2 * 2 - sides[0] + 1) % 2 == 0 for n in image[1:])
-        return even and filters * pooled[0] * pooled[1] == self.habits.params["W2"].shape[0]
+        return even and filters * pooled[0] * pooled[1] == self.habits.shapes["W2"][0]
 
     def _labels(self, y: Any, rows: int) -> Array | None:
         if type(y) is not np.ndarray or y.shape != (rows,) or y.dtype.kind not in "iu":
@@ -733,6 +735,12 @@ class NetworkTwin(Twin):
             for name, values in zip(RUNNING, moments, strict=True):
                 share = (1 - momentum) * values
                 param[name] = momentum * param[name] + share if name in param else share
+
+
+def _square(values: Array) -> float:
+    """Return the sum of squares, row by row: one long sum would lose some digits more than the program's own."""
+    rows = values.reshape(len(values), -1) if values.ndim > 2 else values
+    return float(np.vecdot(rows, rows).sum())
 
 
 @contextlib.contextmanager
