@@ -442,6 +442,7 @@ EDITS: dict[str, Edit] = {
     "no correction": ("= layer.weight_cache / second", "= layer.weight_cache", True),
     "step count": ("self.beta_1 ** (self.iterations + 1)", "self.beta_1 ** (self.iterations + 2)", True),
     "steps rebind": ("layer.weights += rate * weight_m", "layer.weights = layer.weights + rate * weight_m", False),
+    "twice the step": ("layer.weights += rate * weight_m", "layer.weights += 2 * rate * weight_m", True),
     "dampened": ("(1 - self.beta_1) * layer.dweights", "layer.dweights", True),
     "clipped": ("np.dot(self.inputs.T, dvalues)", "np.clip(np.dot(self.inputs.T, dvalues), -0.05, 0.05)", True),
     "twice": ("= self.softmax_classifier_output.dinputs", "= 2 * self.softmax_classifier_output.dinputs", True),

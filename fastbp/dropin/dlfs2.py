@@ -60,6 +60,7 @@ class ModelTwin(Twin):
         self._rows = 0  # of the last forward pass, where it was the engine's
         self._places: list[int] = []  # of gradients that were looked at
         self._held: list[Array] = []
+        self._direct = False
         self._look(model)
 
     def arrays(self, thing: Any) -> list[Array]:
@@ -147,27 +148,36 @@ class ModelTwin(Twin):
         """Write the gradients at the parameters, and return the one at the inputs."""
         table, rows = self._table(model), self._rows
         arrays = [array for layer in self.layers for array in layer.grads]
-        if table is None or not rows or not self._fit(arrays):
+        if table is None or not rows or not self._lie_apart(arrays):
             return NotImplemented
         dy = self.loss_layer.backward(dout)
         if type(dy) is not np.ndarray or dy.dtype != self.dtype or dy.shape != (rows, self.chain.n_out):
             return NotImplemented
         if not is_finite(dy):
             return NotImplemented
-        dx = self.chain.backward_into(arrays, dy, table, True)
+        if self._direct:
+            dx = self.chain.backward_into(arrays, dy, table, True)
+        else:
+            found, dx = self.chain.backward(dy, table, True)
+            for array, values in zip(arrays, found, strict=True):
+                array[...] = values
         assert dx is not None
         return dx.copy()
 
-    def _fit(self, arrays: Sequence[Any]) -> bool:
-        """Whether the engine can write all gradients where they belong."""
+    def _lie_apart(self, arrays: Sequence[Any]) -> bool:
+        """Whether all gradients have places of their own; learn whether the engine can write them there."""
         ids, writable = [*map(id, arrays)], all([array.flags.writeable for array in arrays])
         if ids != self._places and writable:
-            for array, shape in zip(arrays, self.chain.shapes, strict=True):
-                if not fits(array, shape, self.dtype) or not array.flags.c_contiguous:
-                    return False
+            shapes = self.chain.shapes
+            if [array.shape for array in arrays] != shapes:
+                return False
             if any(np.shares_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i]):
                 return False
             self._places, self._held = ids, list(arrays)
+            self._direct = all(
+                fits(array, shape, self.dtype) and array.flags.c_contiguous
+                for array, shape in zip(arrays, shapes, strict=True)
+            )
         return writable
 
 
