@@ -244,7 +244,8 @@ class ListModels(Interface):
         return "models with methods forward, backward and predict, and attributes layers, loss_layer, params and grads"
 
     def knows_class(self, cls: type) -> bool:
-        return all(callable(getattr(cls, name, None)) for name in self.methods)
+        is_of_nnfs = hasattr(cls, "finalize")
+        return not is_of_nnfs and all(callable(getattr(cls, name, None)) for name in self.methods)
 
     def knows(self, thing: Any) -> bool:
         lists = all(isinstance(getattr(thing, name, None), list) for name in ("layers", "params", "grads"))
@@ -383,6 +384,9 @@ class Trainers(Interface):
 
     def parts(self, thing: Any) -> Sequence[Any]:
         return thing.model, thing.optimizer
+
+    def casts(self, thing: Any, twin: Twin) -> bool:
+        return False  # the arrays of gradients would stay float32, and round what an optimizer reads
 
     def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
         assert isinstance(twin, TrainerTwin)
