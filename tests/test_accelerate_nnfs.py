@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib
 import pickle
 import sys
 import types
@@ -164,7 +165,8 @@ def test_a_model_trains_the_same(
         states = [{n: v for n, v in vars(layer).items() if n in names} for layer in one.layers]
         found.append((capsys.readouterr().out, [dict(sorted(s.items())) for s in states], one.predict(x)))
     same(*found)
-    assert [entry.swapped for entry in report.entries] == [True] * 3, str(report)
+    n = 4 if kind in ("softmax", "dropout") else 3  # with the loss
+    assert [entry.swapped for entry in report.entries] == [True] * n, str(report)
 
 
 def test_input_gradients_are_computed_when_asked_for(nnfs: dict[str, Any]) -> None:
@@ -174,10 +176,11 @@ def test_input_gradients_are_computed_when_asked_for(nnfs: dict[str, Any]) -> No
     (x, y), first = batch(), model.layers[0]
     for one in (model, other):
         one.backward(one.forward(x, training=True), y)
-    assert "dinputs" not in vars(first)
-    same(first.dinputs, other.layers[0].dinputs)
-    model.backward(model.forward(x, training=True), y)
-    assert "dinputs" in vars(first)  # somebody wants it
+    for _ in range(2):
+        assert "dinputs" not in vars(first)
+        same(first.dinputs, other.layers[0].dinputs)
+        model.backward(model.forward(x, training=True), y)
+    assert "dinputs" in vars(first)  # somebody wants it each time
 
 
 def test_input_gradients_of_other_weights_are_not_given(nnfs: dict[str, Any]) -> None:
@@ -369,6 +372,22 @@ def test_numbers_that_are_drawn_again_are_left_out(monkeypatch: pytest.MonkeyPat
     np.testing.assert_array_equal(_nnfs._drawn((4,), 0.5, 0.4), [0.2, 0.3, 0.4, 0.5])
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_loss_clips_the_same(nnfs: dict[str, Any], dtype: str) -> None:
+    loss = nnfs["Loss_CategoricalCrossentropy"]()
+    other, rng = copy.deepcopy(loss), seeded(6)
+    report = fastbp.accelerate(loss)
+    p, y = rng.random((9, 4)).astype(dtype), rng.integers(0, 4, 9)
+    for values in (p, np.round(p), 1e-9 * p, 1 - p / 1e8, np.where(p > 0.5, np.nan, p)):
+        for targets in (y, y.astype(np.uint8), -1 - y, np.eye(4)[y]):
+            found = [one.forward(values.astype(dtype), targets) for one in (loss, other)]
+            same(*found, **BOUNDS[dtype])
+    same(loss.calculate(p, y), other.calculate(p, y), **BOUNDS[dtype])
+    assert [entry.swapped for entry in report.entries] == [True], str(report)
+    with pytest.raises(IndexError):
+        loss.forward(p, y + 4)
+
+
 # ---- optimizers ------------------------------------------------------------------------------------------------------
 
 
@@ -442,8 +461,11 @@ EDITS: dict[str, Edit] = {
     "no correction": ("= layer.weight_cache / second", "= layer.weight_cache", True),
     "step count": ("self.beta_1 ** (self.iterations + 1)", "self.beta_1 ** (self.iterations + 2)", True),
     "steps rebind": ("layer.weights += rate * weight_m", "layer.weights = layer.weights + rate * weight_m", False),
+    "twice the step": ("layer.weights += rate * weight_m", "layer.weights += 2 * rate * weight_m", True),
     "dampened": ("(1 - self.beta_1) * layer.dweights", "layer.dweights", True),
     "clipped": ("np.dot(self.inputs.T, dvalues)", "np.clip(np.dot(self.inputs.T, dvalues), -0.05, 0.05)", True),
+    "clip at 1e-5": ("np.clip(y_pred, 1e-7, 1 - 1e-7)", "np.clip(y_pred, 1e-1, 1 - 1e-5)", True),
+    "not clipped": ("np.clip(y_pred, 1e-7, 1 - 1e-7)", "y_pred", False),
     "twice": ("= self.softmax_classifier_output.dinputs", "= 2 * self.softmax_classifier_output.dinputs", True),
     "remembers": ("self.output = np.maximum(0, inputs)", "self.output = self.held = np.maximum(0, inputs)", False),
     "another start": ("0.01 * np.random.randn", "0.3 * np.random.randn", False),
@@ -470,7 +492,7 @@ def results_of(text: str, kinds: tuple[str, ...], accelerated: bool) -> tuple[An
         for _ in range(3):
             output = model.forward(x, training=True)
             model.backward(output, y)
-            found.append([output, states_of(model)])
+            found.append([output, states_of(model), float(model.loss.calculate(output, y))])
             model.optimizer.pre_update_params()
             for layer in model.trainable_layers:
                 held = layer.weights
@@ -499,3 +521,22 @@ def test_an_edited_program_gives_what_it_gave(name: str) -> None:
     if EDITS[name][2]:
         with pytest.raises(AssertionError):
             same(found, plain_results(kinds))
+
+
+# ---- programs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("network", ["Model", "loop"])
+def test_a_program_prints_the_same(
+    network: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.syspath_prepend(PROGRAMS)
+    reports: list[Report] = []
+    accelerate = fastbp.accelerate
+    monkeypatch.setattr(fastbp, "accelerate", lambda target: reports.append(accelerate(target)))
+    main = importlib.import_module("train_nnfs").main
+    found = [(main(accelerate=flag, quick=True, network=network), capsys.readouterr().out) for flag in (False, True)]
+    same(*found)
+    assert len(reports) == 1 and all(entry.swapped for entry in reports[0].entries), str(reports[0])
+    reports[0].undo()

@@ -151,10 +151,7 @@ class Proving:
 
     def _prove(self, dtype: np.dtype[Any] | None) -> _proof.Proof:
         """Prove all methods, on copies in which parameters have another dtype."""
-        memo = {}
-        if dtype is not None:
-            memo = {id(array): array.astype(dtype) for array in self.twin.arrays(self.thing)}
-        copies = [_proof.copied((self.thing, self.args), memo) for _ in range(3)]
+        copies = [_proof.copied((self.thing, self.args), self._cast(dtype)) for _ in range(3)]
         twin = self.interface.read(copies[1][0], self.originals, copies[1][1])
         rng = np.random.default_rng(SEED)
         trials = list(self.interface.trials(copies[0][0], twin, rng, self.data))
@@ -169,6 +166,11 @@ class Proving:
         if not proof.why_not and taken != set(self.twin.methods):
             return proof._replace(why_not="is never of the kind that the engine takes")
         return proof
+
+    def _cast(self, dtype: np.dtype[Any] | None) -> dict[int, Array]:
+        """Return what stands for the parameters in one copy: each has arrays of its own."""
+        arrays = [] if dtype is None else self.twin.arrays(self.thing)
+        return {id(array): array.astype(dtype) for array in arrays}
 
     def _side(self, thing: Any, twin: Twin) -> _proof.Side:
         def run(trial: Trial) -> dict[str, Any]:

@@ -7,6 +7,7 @@ the book's stays the program's own code. Its optimizers are those of volume 1, o
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,8 +18,9 @@ from fastbp.dropin import _proof
 from fastbp.dropin._chain import Chain, fits, is_finite
 from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
 from fastbp.dropin._kept import Kept, set_by
+from fastbp.dropin._seams import seam_of
 
-__all__ = ["INTERFACES", "ListModels"]
+__all__ = ["INTERFACES", "ListModels", "Trainers"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -37,7 +39,15 @@ def _unit(layer: Any) -> units.Unit:
 
 
 class ModelTwin(Twin):
-    """A chain of units that reads the layers' `params`, and writes into their `grads`."""
+    """A chain of units that reads the layers' `params`, and writes into their `grads`.
+
+    Attributes
+    ----------
+    need_dx : bool
+        Whether `backward` returns the gradient at the inputs; otherwise None.
+    """
+
+    need_dx = True
 
     def __init__(self, model: Any, originals: Originals) -> None:
         self.layers, self.loss_layer = list(model.layers), model.loss_layer
@@ -60,6 +70,7 @@ class ModelTwin(Twin):
         self._rows = 0  # of the last forward pass, where it was the engine's
         self._places: list[int] = []  # of gradients that were looked at
         self._held: list[Array] = []
+        self._direct = False
         self._look(model)
 
     def arrays(self, thing: Any) -> list[Array]:
@@ -147,27 +158,35 @@ class ModelTwin(Twin):
         """Write the gradients at the parameters, and return the one at the inputs."""
         table, rows = self._table(model), self._rows
         arrays = [array for layer in self.layers for array in layer.grads]
-        if table is None or not rows or not self._fit(arrays):
+        if table is None or not rows or not self._lie_apart(arrays):
             return NotImplemented
-        dy = self.loss_layer.backward(dout)
+        need_dx, dy = self.need_dx, self.loss_layer.backward(dout)
         if type(dy) is not np.ndarray or dy.dtype != self.dtype or dy.shape != (rows, self.chain.n_out):
             return NotImplemented
         if not is_finite(dy):
             return NotImplemented
-        dx = self.chain.backward_into(arrays, dy, table, True)
-        assert dx is not None
-        return dx.copy()
+        if self._direct:
+            dx = self.chain.backward_into(arrays, dy, table, need_dx)
+        else:
+            found, dx = self.chain.backward(dy, table, need_dx)
+            for array, values in zip(arrays, found, strict=True):
+                array[...] = values
+        return dx if dx is None else dx.copy()
 
-    def _fit(self, arrays: Sequence[Any]) -> bool:
-        """Whether the engine can write all gradients where they belong."""
+    def _lie_apart(self, arrays: Sequence[Any]) -> bool:
+        """Whether all gradients have places of their own; learn whether the engine can write them there."""
         ids, writable = [*map(id, arrays)], all([array.flags.writeable for array in arrays])
         if ids != self._places and writable:
-            for array, shape in zip(arrays, self.chain.shapes, strict=True):
-                if not fits(array, shape, self.dtype) or not array.flags.c_contiguous:
-                    return False
+            shapes = self.chain.shapes
+            if [array.shape for array in arrays] != shapes:
+                return False
             if any(np.shares_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i]):
                 return False
             self._places, self._held = ids, list(arrays)
+            self._direct = all(
+                fits(array, shape, self.dtype) and array.flags.c_contiguous
+                for array, shape in zip(arrays, shapes, strict=True)
+            )
         return writable
 
 
@@ -225,7 +244,8 @@ class ListModels(Interface):
         return "models with methods forward, backward and predict, and attributes layers, loss_layer, params and grads"
 
     def knows_class(self, cls: type) -> bool:
-        return all(callable(getattr(cls, name, None)) for name in self.methods)
+        is_of_nnfs = hasattr(cls, "finalize")
+        return not is_of_nnfs and all(callable(getattr(cls, name, None)) for name in self.methods)
 
     def knows(self, thing: Any) -> bool:
         lists = all(isinstance(getattr(thing, name, None), list) for name in ("layers", "params", "grads"))
@@ -289,4 +309,109 @@ class ListModels(Interface):
 
 ROWS = 32  # of a batch that is timed
 
-INTERFACES = [ListModels()]
+
+# ---- the trainer -----------------------------------------------------------------------------------------------------
+
+MOST_ROWS = 300
+
+
+class TrainerTwin(Twin):
+    """The program's own loop, in which the model's passes are the engine's, and return nothing that is not used."""
+
+    def __init__(self, trainer: Any, originals: Originals) -> None:
+        model = trainer.model
+        self.seams = {name: seam_of(type(model), name) for name in ListModels.methods}
+        self.of_model = {name: seam.original for name, seam in self.seams.items()}
+        self.twin, self.fit_itself = ModelTwin(model, self.of_model), originals["fit"]
+        self.what = f"{self.twin.what} {type(trainer.optimizer).__name__}"
+        self.methods = {"fit": self.fit}
+
+    def arrays(self, thing: Any) -> list[Array]:
+        return self.twin.arrays(thing.model)
+
+    def looked_at(self, thing: Any) -> Mapping[str, Any]:
+        of_model = {f"model, {name}": part for name, part in self.twin.looked_at(thing.model).items()}
+        return {"self": thing, "optimizer": thing.optimizer, **of_model}
+
+    def try_call(self, thing: Any, method: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Train; an exception is the loop's own, and the original must not begin once more."""
+        return self.fit(thing, *args, **options)
+
+    def fit(self, trainer: Any, *args: Any, **options: Any) -> Any:
+        """Run the loop."""
+        model = trainer.model
+        entered = self.seams["forward"].twin_of(model)
+        twin = entered if isinstance(entered, ModelTwin) else self.twin
+        if model.loss_layer is not twin.loss_layer or {"forward", "backward"} & set(vars(model)):
+            return NotImplemented
+        for name in ("forward", "backward"):
+            setattr(model, name, functools.partial(_called, twin, model, name, self.of_model[name]))
+        twin.need_dx = False
+        try:
+            return self.fit_itself(trainer, *args, **options)
+        finally:
+            twin.need_dx = True
+            for name in ("forward", "backward"):
+                vars(model).pop(name, None)
+            if twin.kept is not None and twin is self.twin:
+                twin.kept.fill_all()
+
+
+def _called(twin: Twin, model: Any, name: str, original: Any, *args: Any, **options: Any) -> Any:
+    return twin.call(model, name, original, args, options)
+
+
+class Trainers(Interface):
+    """Trainer, with a model and an optimizer; that its loop ignores what `backward` returns is seen by the proof."""
+
+    name = "Deep Learning from Scratch 2, training"
+    methods = ("fit",)
+    at_first_call = True
+    prints = True
+
+    def looks_for(self) -> str:
+        return "trainers with a method fit, and attributes model and optimizer"
+
+    def knows_class(self, cls: type) -> bool:
+        return cls.__name__ == "Trainer" and callable(getattr(cls, "fit", None))
+
+    def knows(self, thing: Any) -> bool:
+        models, model = ListModels(), getattr(thing, "model", None)
+        return hasattr(thing, "optimizer") and models.knows_class(type(model)) and models.knows(model)
+
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> TrainerTwin:
+        return TrainerTwin(thing, originals)
+
+    def parts(self, thing: Any) -> Sequence[Any]:
+        return thing.model, thing.optimizer
+
+    def casts(self, thing: Any, twin: Twin) -> bool:
+        return False  # the arrays of gradients would stay float32, and round what an optimizer reads
+
+    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
+        assert isinstance(twin, TrainerTwin)
+        arrays, chain = twin.arrays(thing), twin.twin.chain
+        dtype = arrays[0].dtype
+
+        def trial(what: str, rows: int, values: Any, *more: Any) -> Trial:
+            x, t = rng.standard_normal((rows, chain.n_in)).astype(dtype), rng.integers(0, chain.n_out, rows)
+            return Trial(what, "fit", (x, t if rows % 2 else np.eye(chain.n_out, dtype=dtype)[t], *more), values)
+
+        scales = [1 / np.sqrt(len(a)) if a.ndim == 2 else 0.3 for a in arrays]
+        values = [np.asarray(s * rng.standard_normal(a.shape), dtype) for s, a in zip(scales, arrays, strict=True)]
+        yield trial("as it is", 50, None, 2, 16)
+        yield trial("random parameters", 25, values, 1, 8, 0.5, 1)
+        yield trial("rows one by one", 3, None, 1, 1, None, None)
+
+    def timed(
+        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+    ) -> Mapping[str, tuple[Any, ...]]:
+        assert isinstance(twin, TrainerTwin)
+        given = args or ()
+        if len(given) < 2 or np.ndim(given[0]) != 2 or np.shape(given[0])[1] != twin.twin.chain.n_in:
+            x = rng.standard_normal((MOST_ROWS, twin.twin.chain.n_in)).astype(twin.twin.dtype)
+            given = x, rng.integers(0, twin.twin.chain.n_out, len(x))
+        return {"fit": (given[0][:MOST_ROWS], given[1][:MOST_ROWS], 1, ROWS, None, None)}
+
+
+INTERFACES = [ListModels(), Trainers()]

@@ -17,17 +17,32 @@ from typing import Any
 import numpy as np
 
 from fastbp import optim
+from fastbp.dropin import _proof
 from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
 from fastbp.dropin._kept import Kept, NotKept
-from fastbp.dropin._nnfs import KERNELS, Combined, Dense, Kernel, combined_of, dtype_of_dot, kernel_of, same_outputs
+from fastbp.dropin._nnfs import (
+    KERNELS,
+    Combined,
+    Dense,
+    Kernel,
+    combined_of,
+    dtype_of_dot,
+    is_batch,
+    kernel_of,
+    same_outputs,
+)
 from fastbp.dropin._seams import unseen
 from fastbp.dropin._steps import Steps
 
-__all__ = ["INTERFACES", "LayerOptimizers", "Layers", "Models", "SoftmaxLosses"]
+__all__ = ["INTERFACES", "LayerOptimizers", "Layers", "Losses", "Models", "SoftmaxLosses"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+LOSS = "Loss_CategoricalCrossentropy"
 SOFTMAX_LOSS = "Activation_Softmax_Loss_CategoricalCrossentropy"
+
+
+EAGER = 2
 
 
 class LazyInputs:
@@ -35,23 +50,30 @@ class LazyInputs:
 
     Attributes
     ----------
-    asked : bool
-        Whether somebody has asked: it is computed at once from then on.
+    streak : int
+        How many times in a row it was asked for: once may be a copy of the layer; from EAGER on it is computed at once.
     """
 
     def __init__(self, layer: Any, original: Callable[..., Any]) -> None:
-        self.asked = bool(Kept.why_not(layer)) or Kept.watches(layer)
-        self.kept = None if self.asked else Kept([layer], {"dinputs": [frozenset({"dinputs"})]})
+        known = Kept.why_not(layer) or Kept.watches(layer)
+        self.kept = None if known else Kept([layer], {"dinputs": [frozenset({"dinputs"})]})
+        self.streak, self._asked = (EAGER, True) if known else (0, True)
         self.original = original
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is left for later."""
+        return self.streak < EAGER
 
     def leave(self, layer: Any, dy: Array) -> None:
         """Take the attribute away."""
         assert self.kept is not None
         ref, x, y, original = weakref.ref(layer), layer.inputs, layer.output, self.original
+        self.streak, self._asked = self.streak if self._asked else 0, False
 
         def run() -> None:
             one = ref()
-            self.asked = True
+            self.streak, self._asked = self.streak + 1, True
             if one is None or one.inputs is not x or one.output is not y or not same_outputs(one):
                 raise NotKept(
                     "dinputs was not computed in backward, and the layer has changed since: read it before the step, or"
@@ -101,7 +123,7 @@ class LayerTwin(Twin):
 
     def backward(self, layer: Any, dvalues: Any) -> Any:
         """Set the gradients."""
-        need_dx = self.lazy is None or self.lazy.asked
+        need_dx = self.lazy is None or not self.lazy.waits
         if not self.kernel.backward(layer, dvalues, need_dx):
             return NotImplemented
         if self.lazy is not None and need_dx:
@@ -179,7 +201,7 @@ class Layers(Interface):
     ) -> Mapping[str, tuple[Any, ...]]:
         assert isinstance(twin, LayerTwin)
         if twin.lazy is not None:
-            twin.lazy.asked = True  # as most layers' gradients at their inputs are
+            twin.lazy.streak = EAGER  # as most layers' gradients at their inputs are
         x = _batch_of(args or ())
         if isinstance(twin.kernel, Dense) and x.shape[1] != twin.shape[0]:  # called with a gradient first
             x = rng.standard_normal((len(x), twin.shape[0])).astype(thing.weights.dtype)
@@ -256,6 +278,70 @@ class SoftmaxLosses(Interface):
         self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
     ) -> Mapping[str, tuple[Any, ...]]:
         return {"backward": args or ()}
+
+
+class LossTwin(Twin):
+    """The losses of rows with labels: the chosen probabilities are clipped, not all of them."""
+
+    def __init__(self, loss: Any, originals: Originals, args: tuple[Any, ...]) -> None:
+        p = _batch_of(args)
+        self.n, self.what = p.shape[1], f"{p.shape[1]} {p.dtype}"
+        self.methods = {"forward": self.forward}
+        copied, label = _proof.copied(loss), np.zeros(1, int)
+        at_0, at_9 = (float(originals["forward"](copied, np.array([[p, 0.0]]), label)[0]) for p in (0.0, 9.0))
+        self.least = float(f"{np.exp(-at_0):.9g}")
+        self.most = 1 - float(f"{-np.expm1(-at_9):.9g}")  # which is next to 1
+
+    def arrays(self, thing: Any) -> list[Array]:
+        return []
+
+    def forward(self, loss: Any, y_pred: Any, y_true: Any) -> Any:
+        """Return the loss of each row."""
+        if not is_batch(y_pred) or type(y_true) is not np.ndarray or y_true.shape != (len(y_pred),):
+            return NotImplemented
+        if y_true.dtype.kind not in "iu":
+            return NotImplemented
+        chosen = y_pred[np.arange(len(y_pred)), y_true]
+        np.maximum(chosen, self.least, out=chosen)
+        np.minimum(chosen, self.most, out=chosen)
+        np.log(chosen, out=chosen)
+        return np.negative(chosen, out=chosen)
+
+
+class Losses(Interface):
+    """Loss_CategoricalCrossentropy, of labels."""
+
+    name = "nnfs, losses"
+    methods = ("forward",)
+    at_first_call = True
+
+    def looks_for(self) -> str:
+        return f"{LOSS} with a method forward"
+
+    def knows_class(self, cls: type) -> bool:
+        return cls.__name__ == LOSS and callable(getattr(cls, "forward", None))
+
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> LossTwin:
+        return LossTwin(thing, originals, args or ())
+
+    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
+        assert isinstance(twin, LossTwin)
+        for dtype in (np.float32, np.float64):
+            for rows in (1, 2, 33):
+                p: Array = rng.random((rows, twin.n)).astype(dtype)
+                y = rng.integers(0, twin.n, rows)
+                yield Trial("labels", "forward", (p, y))
+                yield Trial("bytes as labels", "forward", (p, (y % 256).astype(np.uint8)))
+                yield Trial("one-hot", "forward", (p, np.eye(twin.n)[y]))
+                small = np.asarray(1e-6 * p, dtype)
+                yield Trial("small", "forward", (small, y))
+                yield Trial("nearly 1", "forward", (1 - small, y))
+                yield Trial("0 and 1", "forward", (np.round(p), y))
+
+    def timed(
+        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+    ) -> Mapping[str, tuple[Any, ...]]:
+        return {"forward": args or ()}
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------
@@ -346,7 +432,7 @@ class ModelTwin(Twin):
             self.layers[-1].dinputs = dy
         for i in range(end - 1, -1, -1):
             layer, kernel = self.layers[i], self.kernels[i]
-            lazy = self.lazy if i == 0 and self.lazy is not None and not self.lazy.asked else None
+            lazy = self.lazy if i == 0 and self.lazy is not None and self.lazy.waits else None
             if kernel is None or not kernel.backward(layer, dy, lazy is None):
                 self._own(kernel, layer.backward, dy)
                 lazy = None
@@ -379,7 +465,7 @@ class Models(Interface):
         return ModelTwin(thing, originals)
 
     def parts(self, thing: Any) -> Sequence[Any]:
-        return (thing.optimizer,) if hasattr(thing, "optimizer") else ()
+        return [getattr(thing, name) for name in ("loss", "optimizer") if hasattr(thing, name)]
 
     def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
         assert isinstance(twin, ModelTwin)
@@ -605,4 +691,4 @@ def _layer(rng: np.random.Generator, dtype: Any, states: Mapping[str, str], scal
     return made
 
 
-INTERFACES = [Models(), Layers(), SoftmaxLosses(), LayerOptimizers()]
+INTERFACES = [Models(), Layers(), SoftmaxLosses(), Losses(), LayerOptimizers()]
