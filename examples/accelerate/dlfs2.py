@@ -34,7 +34,7 @@ def cross_entropy_error(y, t):
     if t.size == y.size:
         t = t.argmax(axis=1)
     n = y.shape[0]
-    return -np.sum(np.log(y[np.arange(n), t.reshape(-1)] + 1e-7)) / n
+    return -np.sum(np.log(y[np.arange(n), t] + 1e-7)) / n
 
 
 # ---- common.layers, common.time_layers -------------------------------------------------------------------------------

@@ -156,7 +156,7 @@ class RMSprop:
 
 
 class Adam:
-    """The bias is corrected by 1 - b1 and 1 - b2 in every step, whatever its number: its first steps are Adam's alone."""
+    """The bias of the averages is corrected as if each step were the first."""
 
     def __init__(self, learning_rate=0.001, b1=0.9, b2=0.999):
         self.learning_rate = learning_rate

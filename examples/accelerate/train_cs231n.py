@@ -15,7 +15,7 @@ def load_data(name, quick):
         (X_train, y_train), (X_val, y_val) = gallery.digits()
         return {"X_train": X_train, "y_train": y_train, "X_val": X_val, "y_val": y_val}
     (X_train, y_train), (X_val, y_val) = gallery.images()
-    n_train, n_val = (500, 100) if quick else (4000, 1000)
+    n_train, n_val = (300, 100) if quick else (4000, 1000)
     return {"X_train": X_train[:n_train], "y_train": y_train[:n_train], "X_val": X_val[:n_val], "y_val": y_val[:n_val]}
 
 

@@ -22,7 +22,7 @@ def load_data(name, quick):
     """Images and labels for a convolutional network; rows and one-hot targets for the others."""
     if name == "SimpleConvNet":
         (x_train, t_train), (x_test, t_test) = gallery.images()
-        n_train, n_test = (1000, 200) if quick else (4000, 1000)
+        n_train, n_test = (300, 100) if quick else (4000, 1000)
         return (x_train[:n_train], t_train[:n_train]), (x_test[:n_test], t_test[:n_test])
     (x_train, t_train), (x_test, t_test) = gallery.digits()
     return (x_train, gallery.one_hot(t_train)), (x_test, gallery.one_hot(t_test))
@@ -39,7 +39,7 @@ def main(accelerate=False, quick=False, network="TwoLayerNet"):
         fastbp.accelerate(net)
     optimizer = dlfs.Adam(lr=0.003)
 
-    batch_size = 100
+    batch_size = 50 if quick else 100
     iter_per_epoch = x_train.shape[0] // batch_size
     losses = []
     for epoch in range(3 if quick else 10):

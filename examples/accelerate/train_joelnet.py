@@ -19,7 +19,7 @@ def main(accelerate=False, quick=False):
     iterator, loss, optimizer = BatchIterator(), MSE(), SGD(lr=0.0005)
 
     losses = []
-    for epoch in range(6 if quick else 30):
+    for epoch in range(6 if quick else 200):
         epoch_loss = 0.0
         for batch in iterator(inputs, targets):
             predicted = net.forward(batch.inputs)
