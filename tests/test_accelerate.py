@@ -22,6 +22,7 @@ from helpers import seeded
 
 import fastbp
 from fastbp.dropin import Entry, Report, _accelerate, _clock
+from fastbp.dropin._interface import Functions, FunctionTwin, Trial
 
 PROGRAMS = Path(__file__).parents[1] / "examples" / "accelerate"
 
@@ -360,6 +361,18 @@ def test_unusual_arguments_give_what_they_gave(dlfs: dict[str, Any], kind: str, 
         np.testing.assert_array_equal(x, before[0])
         np.testing.assert_array_equal(t, before[1])
     same(*found, rtol=1e-8)
+
+
+def test_what_the_original_computes_after_all_has_its_random_numbers(dlfs: dict[str, Any]) -> None:
+    net = NETWORKS["dropout"](dlfs)
+    other = copy.deepcopy(net)
+    fastbp.accelerate(net)
+    x, t = batch()
+    found = []
+    for one in (net, other):
+        np.random.seed(0)
+        found.append((one.gradient(x, np.eye(4, dtype=np.longdouble)[t]), np.random.rand()))
+    same(*found)
 
 
 # ---- Nielsen's networks ----------------------------------------------------------------------------------------------
@@ -756,3 +769,61 @@ def test_methods_that_are_no_plain_ones_are_left_alone(dlfs: dict[str, Any]) -> 
             return x
 
     assert [entry.why for entry in fastbp.accelerate(Net).entries] == ["Net.predict is no plain method"]
+
+
+# ---- functions of a namespace ----------------------------------------------------------------------------------------
+
+
+class Doubled(Functions):
+    """Two functions, one of which the kernels compute."""
+
+    name = "a test"
+    methods = ("double", "halve")
+
+    def looks_for(self) -> str:
+        return "functions double and halve"
+
+    def read(self, thing: Any, originals: Any, args: Any) -> FunctionTwin:
+        return FunctionTwin("", {"double": self.double, "halve": lambda space, x: x / 2})
+
+    def double(self, space: Any, x: Any) -> Any:
+        return x + x if isinstance(x, np.ndarray) else NotImplemented
+
+    def trials(self, thing: Any, twin: Any, rng: np.random.Generator, data: Any) -> Any:
+        yield Trial("numbers", "double", (rng.standard_normal(5),))
+        yield Trial("numbers", "halve", (rng.standard_normal(5),))
+
+    def timed(self, thing: Any, twin: Any, rng: np.random.Generator, data: Any, args: Any) -> Any:
+        return dict.fromkeys(self.methods, (np.ones(3),))
+
+
+@pytest.mark.parametrize("kind", ["dict", "module", "namespace"])
+def test_functions_are_replaced_where_they_stand(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(_accelerate, "interfaces", lambda: [Doubled()])
+
+    def double(x: Any) -> Any:
+        """Return twice x."""
+        return 2 * x
+
+    def halve(x: Any) -> Any:
+        return 0.5 * x
+
+    target = TARGETS[kind]({"double": double, "halve": halve})
+    report = fastbp.accelerate(target)
+    names = target if isinstance(target, dict) else vars(target)
+    assert [(entry.what, entry.swapped) for entry in report.entries] == [("double", True), ("halve", True)]
+    assert names["double"].__doc__ == "Return twice x." and names["double"].__wrapped__ is double
+    same(names["double"](np.ones(2)), np.full(2, 2.0))
+    assert names["double"]("a") == "aa" and names["double"](x=1) == 2
+    assert fastbp.accelerate(target).entries[0].why == "accelerated already"
+    report.undo()
+    assert names["double"] is double and names["halve"] is halve
+
+
+def test_functions_that_differ_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_accelerate, "interfaces", lambda: [Doubled()])
+    target = {"double": lambda x: 2 * x + 1e-9, "halve": lambda x: x / 2}
+    before = dict(target)
+    report = fastbp.accelerate(target)
+    assert "differs in result by 1.0e-09" in report.entries[0].why
+    assert target == before

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fastbp.dropin import _clock, _proof
-from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
+from fastbp.dropin._interface import Functions, Interface, Left, Originals, Space, Trial, Twin
 from fastbp.dropin._patch import entries_of
 from fastbp.dropin._report import Entry, Report
 from fastbp.dropin._seams import Seam, proving, seam_of
@@ -51,6 +51,13 @@ def _things(target: Any) -> list[Any]:
     else:
         found = list(entries_of(target).values()) if _is_space(target) else [target]
     return list({id(thing): thing for thing in found}.values())
+
+
+def _spaces(target: Any) -> list[Any]:
+    """Return the namespaces of a target."""
+    if isinstance(target, list | tuple):
+        return [space for part in target for space in _spaces(part)]
+    return [target] if _is_space(target) else []
 
 
 def _is_ours(cls: type) -> bool:
@@ -98,12 +105,12 @@ class Proving:
     ) -> None:
         self.thing, self.interface, self.originals, self.args = thing, interface, originals, args
         self.data = data
-        self.name = type(thing).__name__
+        self.name = "" if isinstance(thing, Space) else f"{type(thing).__name__}."
         self.twin = interface.read(thing, originals, args)
         self.entries: dict[str, Entry] = {}
 
     def what(self, method: str) -> str:
-        return f"{self.name}.{method}, {self.twin.what}"
+        return f"{self.name}{method}, {self.twin.what}".removesuffix(", ")
 
     def decide(self, prefer: Report | None) -> None:
         """Prove every method, and measure those that are equal."""
@@ -185,7 +192,7 @@ class Proving:
         def run(trial: Trial) -> dict[str, Any]:
             _prepare(thing, twin, trial)
             arrays = twin.arrays(thing)
-            n = 16 + max((size for array in arrays for size in array.shape), default=1)
+            n = 16 + _proof.longest([arrays, trial.args])
             for array in arrays:
                 array[...] = _proof.shaken(array, n, rng)
             args = _proof.shaken(_proof.copied(trial.args), n, rng)
@@ -196,7 +203,7 @@ class Proving:
     def _finer(self, thing: Any, twin: Twin) -> _proof.Side:
         def run(trial: Trial) -> dict[str, Any]:
             arrays = twin.arrays(thing)
-            if not arrays:
+            if self.interface.has_state and not arrays:
                 raise Left("its state is not known")
             memo = {id(array): _proof.refined(array) for array in arrays}  # the values of the trial before, or its own
             copied = _proof.copied(thing, memo)
@@ -243,7 +250,7 @@ class Accelerating:
     def __init__(self, data: Sequence[Any], prefer: Report | None) -> None:
         self.data, self.prefer = data, prefer
         self.report = Report()
-        self._decided: dict[tuple[type, str, str], Entry] = {}  # by class, method and what the object is
+        self._decided: dict[tuple[type | Space, str, str], Entry] = {}  # by class, method and what the object is
 
     def take(self, thing: Any, interface: Interface) -> None:
         """Accelerate a class, or an object."""
@@ -261,6 +268,25 @@ class Accelerating:
             self._wait(cls, None if thing is cls else thing, interface, seams)
         else:
             self._enter(thing, interface, seams, None)
+
+    def take_space(self, space: Any, interface: Functions) -> None:
+        """Accelerate functions of a namespace."""
+        names = entries_of(space)
+        functions = {name: names[name] for name in interface.methods}
+        if any(hasattr(function, "fastbp_twin") for function in functions.values()):
+            self._leave(interface.methods[0], Left("accelerated already"))
+            return
+        thing = Space(names)
+        originals = {name: functools.partial(_without_space, function) for name, function in functions.items()}
+        try:
+            twin, entries = self._decide(thing, interface, originals, None)
+        except Left as left:
+            self._leave(interface.methods[0], left)
+            return
+        for name, entry in entries.items():
+            self._add(entry)
+            if entry.swapped:
+                self.report._patches.put(space, name, _wrapped(twin, thing, name, functions[name], originals[name]))
 
     def _leave(self, what: str, left: Exception) -> None:
         self.report.entries.append(Entry(what, False, str(left)))
@@ -322,7 +348,8 @@ class Accelerating:
         try:
             with _proof.keeping_random_state():
                 made = Proving(thing, interface, originals, args, self.data)
-                keys = {method: (type(thing), method, made.twin.what) for method in made.twin.methods}
+                kind = thing if isinstance(thing, Space) else type(thing)
+                keys = {method: (kind, method, made.twin.what) for method in made.twin.methods}
                 if not all(key in self._decided for key in keys.values()):
                     made.decide(self.prefer)
                     self._decided |= {keys[method]: entry for method, entry in made.entries.items()}
@@ -333,6 +360,21 @@ class Accelerating:
             raise Left(f"could not be tried: {error!r}") from error
         finally:
             proving.now = False
+
+
+def _without_space(function: Callable[..., Any], _: Space, *args: Any, **options: Any) -> Any:
+    return function(*args, **options)
+
+
+def _wrapped(
+    twin: Twin, thing: Space, name: str, function: Callable[..., Any], original: Callable[..., Any]
+) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        return twin.call(thing, name, original, args, options)
+
+    call.fastbp_twin = twin  # type: ignore[attr-defined]
+    return call
 
 
 def _forget(makers: list[Any], maker: Any) -> None:
@@ -409,13 +451,17 @@ def accelerate(target: Any, x: Any = None, t: Any = None, *, prefer: Report | No
         raise TypeError(f"prefer must be a Report, as accelerate returns, got {type(prefer).__name__}")
     known = interfaces()
     found = [(thing, interface) for thing in _things(target) if (interface := _interface_of(thing, known)) is not None]
-    if not found:
+    functions = [interface for interface in known if isinstance(interface, Functions)]
+    spaces = [(space, i) for space in _spaces(target) for i in functions if i.knows_space(entries_of(space))]
+    if not found and not spaces:
         raise _unknown(target, known)
     data = () if x is None else (x,) if t is None else (x, t)
     work = Accelerating(data, prefer)
     try:
         for thing, interface in found:
             work.take(thing, interface)
+        for space, its in spaces:
+            work.take_space(space, its)
     except BaseException:
         work.report.undo()
         raise

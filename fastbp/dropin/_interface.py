@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,7 +20,7 @@ import numpy as np
 from fastbp.dropin._chain import Left
 from fastbp.dropin._kept import Kept
 
-__all__ = ["Interface", "Left", "Originals", "Trial", "Twin"]
+__all__ = ["FunctionTwin", "Functions", "Interface", "Left", "Originals", "Space", "Trial", "Twin"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Originals = Mapping[
@@ -127,6 +128,35 @@ class Twin:
         return lock  # type: ignore[no-any-return]
 
 
+class FunctionTwin(Twin):
+    """The engine's counterparts of some functions of a namespace: each is called with a `Space`, and its arguments."""
+
+    def __init__(self, what: str, methods: Mapping[str, Callable[..., Any]]) -> None:
+        self.what, self.methods = what, methods
+
+    def arrays(self, thing: Any) -> list[Array]:
+        return []
+
+    def looked_at(self, thing: Any) -> Mapping[str, Any]:
+        return {}
+
+
+class Space:
+    """A namespace with functions that are known.
+
+    Attributes
+    ----------
+    names : dict
+        The namespace's names and values, as they were.
+    """
+
+    def __init__(self, names: Mapping[str, Any]) -> None:
+        self.names = names
+
+    def __deepcopy__(self, memo: object) -> Space:
+        return self  # functions have no state
+
+
 class Interface:
     """A kind of objects of other people's programs.
 
@@ -138,11 +168,14 @@ class Interface:
         What is swapped, the most important one first.
     at_first_call : bool
         Whether an object can be read only when it is called, since its arguments are needed.
+    has_state : bool
+        Whether a result depends on the calls before.
     """
 
     name: ClassVar[str]
     methods: ClassVar[tuple[str, ...]]
     at_first_call: ClassVar[bool] = False
+    has_state: ClassVar[bool] = True
 
     def looks_for(self) -> str:
         """Return what `knows_class` looks for, in words."""
@@ -205,3 +238,30 @@ class Interface:
             Not where the program names its dtype.
         """
         return True
+
+
+class Functions(Interface):
+    """A kind of functions in a module, a namespace or a dict; ``methods`` are their names.
+
+    `read` gets a `Space`, and returns a `FunctionTwin`. `trials` and `timed` are as for objects.
+    """
+
+    has_state: ClassVar[bool] = False
+
+    def knows_class(self, cls: type) -> bool:
+        return False
+
+    def knows_space(self, names: Mapping[str, Any]) -> bool:
+        """Whether a namespace has all the functions.
+
+        Parameters
+        ----------
+        names : dict
+            Its names and values.
+
+        Returns
+        -------
+        bool
+            Plain functions alone count.
+        """
+        return all(isinstance(names.get(name), types.FunctionType) for name in self.methods)

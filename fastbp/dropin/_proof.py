@@ -25,7 +25,7 @@ import numpy as np
 
 from fastbp.dropin._chain import Left
 
-__all__ = ["Proof", "Side", "copied", "finer_dtype", "keeping_random_state", "prove", "refined", "shaken"]
+__all__ = ["Proof", "Side", "copied", "finer_dtype", "keeping_random_state", "longest", "prove", "refined", "shaken"]
 
 Side = Callable[[Any], Mapping[str, Any]]  # runs a trial, and returns what there is to compare
 Leaves = dict[str, Any]
@@ -224,6 +224,14 @@ def refined(array: Any) -> Any:
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         return array
     return array.astype(finer_dtype(array.dtype))
+
+
+def longest(values: Any) -> int:
+    """Return the length of the longest axis of all arrays: no sum has more terms."""
+    if isinstance(values, np.ndarray):
+        return max(values.shape, default=1)
+    parts = values.values() if isinstance(values, dict) else values if isinstance(values, list | tuple) else ()
+    return max(map(longest, parts), default=1)
 
 
 def shaken(array: Any, n: int, rng: np.random.Generator) -> Any:

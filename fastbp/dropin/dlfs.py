@@ -171,6 +171,7 @@ class NetworkTwin(Twin):
         self.dtype = first.W.dtype
         self.stages = _stages(self.layers, self.dtype)
         chains = [stage for stage in self.stages if isinstance(stage, ChainStage)]
+        self._masks = [stage for stage in self.stages if isinstance(stage, MaskStage)]
         self.places = [place for stage in chains for place in stage.places]
         self.n_in, self.n_out = chains[0].chain.n_in, chains[-1].chain.n_out
         self.takes_mode = any(type(layer).__name__ in ("Dropout", "BatchNormalization") for layer in self.layers)
@@ -302,6 +303,17 @@ class NetworkTwin(Twin):
 
     def gradient(self, net: Any, x: Any, t: Any) -> Any:
         """Return the gradients by the program's names, fresh arrays."""
+        if not self._masks:
+            return self._gradient(net, x, t)
+        state, made = np.random.get_state(), NotImplemented  # noqa: NPY002
+        try:
+            made = self._gradient(net, x, t)
+            return made
+        finally:
+            if made is NotImplemented:  # the original draws the same masks
+                np.random.set_state(state)  # noqa: NPY002
+
+    def _gradient(self, net: Any, x: Any, t: Any) -> Any:
         tables = self._tables()
         h = self._rows(x)
         decay = getattr(net, DECAY) if self.decays else 1.0
@@ -360,7 +372,7 @@ class NetworkTwin(Twin):
             if gradient.attribute:
                 layer, _, attribute = self.places[gradient.i]
                 setattr(layer, attribute, found[gradient.i])
-        for stage, mask in zip((s for s in self.stages if isinstance(s, MaskStage)), masks, strict=True):
+        for stage, mask in zip(self._masks, masks, strict=True):
             stage.layer.mask = mask
         for layer, mean, variance in moments:
             layer.running_mean = layer.momentum * layer.running_mean + (1 - layer.momentum) * mean
@@ -398,7 +410,7 @@ class NetworkTwin(Twin):
             self.kept.leave(group, run)
 
     def _same_masks(self) -> Any:
-        return _Masks([stage.layer for stage in self.stages if isinstance(stage, MaskStage)])
+        return _Masks([stage.layer for stage in self._masks])
 
 
 class _Masks:
@@ -493,6 +505,11 @@ class LayerNetworks(Interface):
         zeros = x_of(6) * np.array([0, 1, 0, 1, 1, 0], dtype)[:, None]
         yield Trial("rows of zeros", "gradient", (zeros, labels(6)), values(1.0, 0.0))
         yield Trial("rows of zeros", "predict", (zeros,))
+        sizes = (10.0 ** rng.uniform(-6, 1.5, (64, 1))).astype(
+            dtype
+        )  # where a threshold is no longer 0, some row shows it
+        yield Trial("rows of all sizes", "gradient", (x_of(64) * sizes, labels(64)), values(1.0, 0.0))
+        yield Trial("rows of all sizes", "predict", (x_of(64) * sizes,))
         yield Trial("small", "gradient", (x_of(5, 1e-4), one_hot(5, dtype)), values(1e-2))
         yield Trial(
             "integers as inputs", "gradient", (rng.integers(0, 255, (8, n_in)).astype(np.uint8), labels(8)), values(0.1)
