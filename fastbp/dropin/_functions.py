@@ -89,7 +89,6 @@ class ReplacedFunctions:
     ) -> None:
         self.space, self.functions, self._decide = space, functions, decide
         self.originals: Originals = {name: functools.partial(_without_space, f) for name, f in functions.items()}
-        self._reads: Reads | None = None
         self._known: list[tuple[list[tuple[Any, str, Any]], Mapping[str, Twin]]] = []
 
     def twin_of(self, name: str) -> Twin | None:
@@ -102,9 +101,8 @@ class ReplacedFunctions:
         return self._made().get(name)
 
     def _made(self) -> Mapping[str, Twin]:
-        if self._reads is None:  # not before the first call: what the functions call may be defined after them
-            self._reads = Reads(self.functions.values())
-        values = self._reads.values()
+        # Not before the first call: what the functions call may be defined after them, or once more, to read others.
+        values = Reads(self.functions.values()).values()
         twins = self._decide(self)
         self._known.append((values, twins))
         return twins

@@ -8,6 +8,7 @@ each of its definitions of a class or a function: a call is put behind them, in 
 from __future__ import annotations
 
 import ast
+import builtins
 import contextlib
 import importlib.abc
 import importlib.machinery
@@ -121,7 +122,7 @@ def run_script(path: str, arguments: Sequence[str] = ()) -> Report:
 def _as_main(path: str, arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Have a new module ``__main__``, the script's arguments and its directory; all as before behind it."""
     module = types.ModuleType("__main__")
-    vars(module).update(__file__=str(Path(path).absolute()), __builtins__=__builtins__, __cached__=None)
+    vars(module).update(__file__=str(Path(path).absolute()), __builtins__=builtins, __cached__=None)
     before = sys.argv, list(sys.path), sys.modules["__main__"]
     sys.argv, sys.modules["__main__"] = [path, *arguments], module
     sys.path[: 0 if sys.flags.safe_path else 1] = [str(Path(path).resolve().parent)]

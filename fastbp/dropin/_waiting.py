@@ -22,7 +22,7 @@ class WaitingDict(dict[Any, Any]):
     """
 
     __slots__ = ("_make",)
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __init__(self, items: Iterable[tuple[Any, Any]], make: Callable[[], Any]) -> None:
         super().__init__(items)
