@@ -133,6 +133,39 @@ def test_a_network_computes_the_same(dlfs: dict[str, Any], name: str) -> None:
         same(*results)
 
 
+CONVOLUTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "plain": lambda p: p["SimpleConvNet"](
+        (2, 8, 8), {"filter_num": 3, "filter_size": 3, "pad": 0, "stride": 1}, 9, 4, 0.3
+    ),
+    "padded": lambda p: p["SimpleConvNet"](
+        (1, 7, 7), {"filter_num": 4, "filter_size": 3, "pad": 1, "stride": 1}, 9, 4, 0.3
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("given", [False, True])
+def test_a_convolutional_network_computes_the_same(dlfs: dict[str, Any], name: str, given: bool) -> None:
+    np.random.seed(1)
+    net = CONVOLUTIONS[name](dlfs)
+    other = copy.deepcopy(net)
+    size = {"plain": (2, 8, 8), "padded": (1, 7, 7)}[name]
+    x, t = seeded(6).standard_normal((6, *size)), np.array([0, 1, 2, 3, 3, 0])
+    report = fastbp.accelerate(net, *((x, t) if given else ()))
+    assert bool(report.entries) is given and bool(report.waiting) is not given  # else the images' size is not known
+    found = []
+    for one in (net, other):
+        grads = one.gradient(x, np.eye(4)[t])
+        layers = {k: [getattr(v, n, None) for n in ("x", "col", "arg_max", "dW", "db")] for k, v in one.layers.items()}
+        found.append((grads, layers, one.predict(x[:1]), one.accuracy(x, t, 4), one.gradient(x[:, :, ::-1], t)))
+    same(*found)
+    assert [entry.swapped for entry in report.entries] == [True, True], str(report)
+    wider = np.zeros((2, *size[:2], size[2] + 2))
+    for one in (net, other):
+        with pytest.raises(ValueError, match=r"shapes .* not aligned"):
+            one.gradient(wider, t[:2])
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_an_optimizer_makes_the_same_steps(dlfs: dict[str, Any], name: str, dtype: str) -> None:
@@ -739,6 +772,10 @@ def with_a_lock(net: Any, dlfs: dict[str, Any]) -> None:
     net.lock = threading.Lock()
 
 
+def with_padded_pooling(net: Any, dlfs: dict[str, Any]) -> None:
+    net.layers["Relu1"] = dlfs["Pooling"](2, 2, pad=1)
+
+
 def with_its_own(net: Any, dlfs: dict[str, Any]) -> None:
     net.gradient = lambda x, t: {}
 
@@ -749,6 +786,7 @@ REASONS = {
     with_another_layer: "the layer Swish is not known",
     with_two_dtypes: "its parameters are not all arrays of one dtype",
     with_a_lock: "cannot be copied, to be tried",
+    with_padded_pooling: "pooling of padded images counts the zeros",
     with_its_own: "has a gradient of its own",
 }
 

@@ -99,16 +99,40 @@ def stepped(name: str) -> Callable[[Space, Accelerate], Any]:
     return case
 
 
+def convolved(space: Space, accelerate: Accelerate) -> Any:
+    """A convolutional network of the book, and some steps."""
+    np.random.seed(5)
+    net = space["SimpleConvNet"]((2, 6, 6), {"filter_num": 3, "filter_size": 3, "pad": 1, "stride": 1}, 8, 3, 0.3)
+    batches = [(x.reshape(-1, 2, 6, 6), t) for x, t in rows_of(4, 72)]
+    accelerate(net)
+    found = []
+    for x, t in batches:
+        grads = net.gradient(x, t)
+        found.append((grads, net.predict(x), net.loss(x, t)))
+        for key in grads:
+            net.params[key] -= 0.05 * grads[key]
+    return found
+
+
 DLFS: dict[str, Callable[[Space, Accelerate], Any]] = {
     "two": trained(lambda p: p["TwoLayerNet"](10, 8, 3, weight_init_std=0.5)),
     "multi": trained(lambda p: p["MultiLayerNet"](10, [8, 6], 3, weight_decay_lambda=0.2)),
     "sigmoid": trained(lambda p: p["MultiLayerNet"](10, [8], 3, activation="sigmoid", weight_init_std=0.7)),
     "norm": trained(lambda p: p["MultiLayerNetExtend"](10, [8, 6], 3, use_batchnorm=True, weight_decay_lambda=0.2)),
     "dropout": trained(lambda p: p["MultiLayerNetExtend"](10, [8, 6], 3, use_dropout=True)),
+    "images": convolved,
     **{name: stepped(name) for name in ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam")},
 }
 
 DLFS_PLACES = [
+    Place("out = np.dot(self.col, self.col_W) + self.b", "out = np.dot(self.col, self.col_W) - self.b", "images"),
+    Place("self.db = np.sum(dout, axis=0)", "self.db = np.mean(dout, axis=0)", "images", 1),
+    Place("self.arg_max = np.argmax(col, axis=1)", "self.arg_max = np.argmin(col, axis=1)", "images"),
+    Place("return np.max(col, axis=1)", "return np.mean(col, axis=1)", "images"),
+    Place("Pooling(pool_h=2, pool_w=2, stride=2)", "Pooling(pool_h=3, pool_w=3, stride=2)", "images"),
+    Place("Pooling(pool_h=2, pool_w=2, stride=2)", "Pooling(pool_h=2, pool_w=2, stride=2, pad=0)", "images"),
+    Place('"constant")', '"edge")', "images"),
+    Place("dcol = np.dot(dout, self.col_W.T)", "dcol = 0.5 * np.dot(dout, self.col_W.T)", "images"),
     Place("self.mask = x <= 0", "self.mask = x < 0", "two multi dropout"),
     Place("self.mask = x <= 0", "self.mask = x <= 1e-3", "two multi"),
     Place("out[self.mask] = 0", "out[self.mask] *= 0.01", "two multi"),

@@ -229,7 +229,7 @@ class Proving:
 
 def _prepare(thing: Any, twin: Twin, trial: Trial) -> None:
     for name, value in trial.attributes.items():
-        setattr(thing, name, value)
+        setattr(thing, name, _proof.copied(value))
     if trial.values is not None:
         for array, values in zip(twin.arrays(thing), trial.values, strict=True):
             array[...] = values
@@ -296,7 +296,7 @@ class Accelerating:
         except Left as left:
             self._leave(cls.__name__, left)
             return
-        if thing is cls or interface.at_first_call:
+        if thing is cls or interface.at_first_call or (not self.data and interface.needs_call(thing)):
             self._wait(cls, None if thing is cls else thing, interface, seams)
         else:
             self._enter(thing, interface, seams, None)
@@ -387,7 +387,7 @@ class Accelerating:
         proving.now = True
         try:
             with _proof.keeping_random_state():
-                made = Proving(thing, interface, originals, args, self.data)
+                made = Proving(thing, interface, originals, args or tuple(self.data) or None, self.data)
                 if isinstance(thing, Space):  # functions are decided for what they read now
                     made.decide(self.prefer)
                     return made.twin, made.entries

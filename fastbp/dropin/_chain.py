@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,19 @@ from fastbp import _engine
 from fastbp.network import Network
 from fastbp.units import Unit
 
-__all__ = ["Chain", "Left", "fits"]
+__all__ = ["Chain", "Left", "fits", "is_finite"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Left(Exception):
     """Why something is left alone."""
+
+
+def is_finite(array: Array) -> bool:
+    """Whether all numbers are finite, and so small that their squares are, too."""
+    flat = array.ravel()
+    return math.isfinite(flat.dot(flat))
 
 
 def fits(array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
@@ -56,34 +62,40 @@ class Chain:
         if net._whole is None:
             raise Left("its units are not all the engine's")
         self.dtype, self.n_in, self.n_out = net.dtype, net.n_in or 0, net.n_out or 0
+        self.output_shape = net.output_shape or (self.n_out,)
         self.engine: Any = net._whole.engine
         self._pairs = [tuple(net.parameters[name].shape for name in names) for names in net._whole.names]
         self.shapes = [shape for pair in self._pairs for shape in pair]
+        self._in_pairs = all(len(pair) == 2 for pair in self._pairs)
         self._arrays: list[Array] | None = None
         self._table: Any = None
 
     def table(self, arrays: list[Array]) -> Any:
         """Return where the parameters lie; None where the engine cannot read them there."""
-        if self._arrays is not None and len(arrays) == len(self._arrays):
-            if all(a is b for a, b in zip(arrays, self._arrays, strict=True)) and self._unchanged():
-                return self._table
+        if self._arrays is not None and self._are_those(arrays):
+            return self._table
         if len(arrays) != len(self.shapes):
             return None
         if not all(fits(array, shape, self.dtype) for array, shape in zip(arrays, self.shapes, strict=True)):
             return None
         self._table, first = self._made(arrays), self._arrays is None
-        self._arrays, self._given = list(arrays), [(a.shape, a.dtype, a.strides) for a in arrays]
+        self._arrays = list(arrays)
         if first:
             self.engine.bind(self._table, self._table)  # in place of the arrays that the network had, which go
         return self._table
 
-    def _unchanged(self) -> bool:
-        return all(
-            a.shape == shape and a.dtype is dtype and a.strides == strides
-            for a, (shape, dtype, strides) in zip(self._arrays or (), self._given, strict=True)
-        )
+    def _are_those(self, arrays: list[Array]) -> bool:
+        """Whether they are the same arrays as before, whose shape and dtype a program might have assigned."""
+        if len(arrays) != len(self.shapes):
+            return False
+        for array, known, shape in zip(arrays, self._arrays or (), self.shapes, strict=True):
+            if array is not known or array.shape != shape or array.dtype is not self.dtype:
+                return False
+        return True
 
     def _made(self, arrays: list[Array]) -> Any:
+        if self._in_pairs:
+            return _engine.Table(arrays[::2], arrays[1::2])
         left = iter(arrays)
         pairs = [tuple(next(left) for _ in pair) for pair in self._pairs]
         return _engine.Table([pair[0] for pair in pairs], [pair[1] if len(pair) > 1 else None for pair in pairs])
@@ -95,15 +107,11 @@ class Chain:
 
     def backward(self, dy: Array, table: Any, need_dx: bool) -> tuple[list[Array], Array | None]:
         """Return fresh gradients at the parameters, and the one at the input, which is the engine's own."""
-        arrays: list[Array] = [np.empty(shape, self.dtype) for shape in self.shapes]
+        dtype = self.dtype
+        arrays: list[Array] = [np.empty(shape, dtype) for shape in self.shapes]
         return arrays, self.engine.backward(dy, table, self._made(arrays), need_dx)
 
     def outputs(self, x: Array, table: Any) -> Array:
         """Return the last unit's output in evaluation, a fresh array."""
         made: Array = self.engine.outputs(x, table)
         return made
-
-    @property
-    def n_parameters(self) -> int:
-        """How many numbers there are."""
-        return sum(map(prod, self.shapes))

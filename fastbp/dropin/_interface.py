@@ -10,6 +10,7 @@ C. `Interface.trials` says what the proof calls, on copies of the object.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -115,7 +116,7 @@ class Twin:
 
     def try_call(self, thing: Any, method: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Compute a method by the engine; NotImplemented where it is the original's to do."""
-        if not self.lock.acquire(blocking=False):
+        if not self.lock.acquire(False):
             return NotImplemented  # the engine is at work in another thread
         try:
             return self.methods[method](thing, *args, **options)
@@ -124,12 +125,10 @@ class Twin:
         finally:
             self.lock.release()
 
-    @property
+    @functools.cached_property
     def lock(self) -> threading.Lock:
         """What lets one call at a time into the engine."""
-        if (lock := vars(self).get("_lock")) is None:
-            lock = vars(self).setdefault("_lock", threading.Lock())
-        return lock  # type: ignore[no-any-return]
+        return threading.Lock()
 
 
 class FunctionTwin(Twin):
@@ -193,6 +192,10 @@ class Interface:
         """Whether an object of such a class is of this kind."""
         return True
 
+    def needs_call(self, thing: Any) -> bool:
+        """Whether an object of the kind can be read only with arguments: those of a call, or the user's x."""
+        return False
+
     def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> Twin:
         """Return the twin of an object, or raise `Left` with the reason why there is none.
 
@@ -203,7 +206,7 @@ class Interface:
         originals : dict of str to function
             The methods as they were.
         args : tuple or None
-            Of the first call, where there was one.
+            Of the first call, where there was one, or the user's x and t.
         """
         raise NotImplementedError
 

@@ -250,7 +250,7 @@ def _problems(rng: np.random.Generator, data: Sequence[Any]) -> Iterator[tuple[s
     for dtype in (DOUBLE, SINGLE):
         for what, sizes, m, scale, weights, biases in kinds:
             X = (scale * rng.standard_normal((sizes[0], m))).astype(dtype)
-            Y = rng.integers(0, 2, (1, m))
+            Y: Array = rng.integers(0, 2, (1, m))
             yield f"{what}, {dtype}", X, Y, _parameters(rng, sizes, dtype, weights, biases)
         X, Y = (rng.standard_normal((n, 10)).astype(dtype) for n in (6, 1))
         X[:, ::3] = 0

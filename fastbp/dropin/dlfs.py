@@ -1,12 +1,14 @@
 """The interface of "Deep Learning from Scratch", volume 1: networks with `params` and `layers`, optimizers over dicts.
 
-A network's layers become chains of units in the engine, with a mask between them where there is dropout. The loss
-stays the program's own: its last layer computes the loss and the gradient at the engine's outputs, so that whatever it
-does is followed. Parameters are those that the layers hold.
+A network's layers become chains of units in the engine, with a mask between them where there is dropout. A last layer
+that is not the book's stays the program's own: it computes the loss and the gradient at the engine's outputs, so that
+whatever it does is followed. Parameters are those that the layers hold.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from fastbp import _engine, optim, units
+from fastbp import _engine, functional, optim, units
 from fastbp.dropin import _proof
-from fastbp.dropin._chain import Chain
+from fastbp.dropin._chain import Chain, is_finite
 from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
 from fastbp.dropin._kept import Kept
 from fastbp.optim import OptimizerState
@@ -28,19 +30,35 @@ Array = np.ndarray[Any, np.dtype[Any]]
 ACTIVATIONS = {"Relu": units.ReLU, "ReLU": units.ReLU, "Sigmoid": units.Sigmoid, "Tanh": units.Tanh}
 PARAMETERS = {  # of a layer by the name of its class: attributes, and those of the gradients
     "Affine": (("W", "dW"), ("b", "db")),
+    "Convolution": (("W", "dW"), ("b", "db")),
     "BatchNormalization": (("gamma", "dgamma"), ("beta", "dbeta")),
 }
 RUNNING = ("running_mean", "running_var")
 DECAY = "weight_decay_lambda"
 PROBED_DECAY = 0.37  # any number that no program has
 EXACT = 1e-9  # relative: a factor that was measured in float64
-MOVED = 4  # eps
-PIECE = 4096  # rows that are cast at a time
+MOVED = 16  # eps
+PIECE = 4096, 256  # rows that are predicted at a time, and images
 
 
 def last_layer(net: Any) -> Any:
     """Return the layer that computes the loss, under either of its names."""
     return net.last_layer if hasattr(net, "last_layer") else net.lastLayer
+
+
+def layers_of(net: Any) -> list[Any]:
+    """Return the layers, which may stand in a dict or in a list."""
+    return list(net.layers.values()) if isinstance(net.layers, dict) else list(net.layers)
+
+
+def kind_of(layer: Any) -> str:
+    """Return the name of a layer's class."""
+    return type(layer).__name__
+
+
+def parameters_of(layer: Any) -> tuple[tuple[str, str], ...]:
+    """Return the names of a layer's parameters, and of their gradients."""
+    return PARAMETERS.get(kind_of(layer), ())
 
 
 # ---- stages ----------------------------------------------------------------------------------------------------------
@@ -51,20 +69,29 @@ class ChainStage:
 
     Attributes
     ----------
-    layers : list
-        The program's layers that have parameters.
+    places : list of (layer, name, name of the gradient)
+        The parameters, in the engine's order.
+    shape : tuple of int
+        Of a sample.
     norms : list of (layer, unit)
         Batch norms, whose running moments are the layers' own.
     """
 
-    def __init__(self, layers: Sequence[Any], dtype: Any) -> None:
-        self.layers = [layer for layer in layers if type(layer).__name__ in PARAMETERS]
-        self.places = [(layer, *names) for layer in self.layers for names in PARAMETERS[type(layer).__name__]]
-        made = [_unit(layer) for layer in layers]
-        self.norms = [
-            (layer, unit) for layer, unit in zip(layers, made, strict=True) if isinstance(unit, units.BatchNorm)
-        ]
-        self.chain = Chain(made, dtype)
+    def __init__(self, layers: Sequence[Any], dtype: Any, shape: tuple[int, ...]) -> None:
+        self.places = [(layer, *names) for layer in layers for names in parameters_of(layer)]
+        made: list[Any] = []
+        self.norms: list[tuple[Any, units.BatchNorm]] = []
+        self.shape, images = shape, len(shape) > 1
+        for layer in layers:
+            if kind_of(layer) == "Affine" and images:
+                made.append(units.Flatten())
+                images = False
+            made.append(_unit(layer))
+            if kind_of(layer) == "BatchNormalization":
+                if images:
+                    raise Left("a batch norm of images is not known")
+                self.norms.append((layer, made[-1]))
+        self.chain = Chain(made, dtype, shape if len(shape) > 1 else None)
 
     def arrays(self) -> list[Array]:
         """Return the parameters as the layers hold them now."""
@@ -102,9 +129,16 @@ class MaskStage:
 
 
 def _unit(layer: Any) -> Any:
-    name = type(layer).__name__
+    name = kind_of(layer)
     if name == "Affine":
         return units.Linear(*np.shape(layer.W))
+    if name == "Convolution":
+        filters, channels, height, width = np.shape(layer.W)
+        return units.Conv2d(channels, filters, (height, width), stride=layer.stride, padding=layer.pad)
+    if name == "Pooling":
+        if layer.pad != 0:
+            raise Left("pooling of padded images counts the zeros")
+        return units.MaxPool2d((layer.pool_h, layer.pool_w), stride=layer.stride)
     if name == "BatchNormalization":
         return units.BatchNorm(np.size(layer.gamma), eps=_eps_of(layer), momentum=1.0)
     return ACTIVATIONS[name]()
@@ -119,21 +153,29 @@ def _eps_of(layer: Any) -> float:
     return float(f"{a * a * (1 / (y * y) - 1):.10g}")
 
 
-def _stages(layers: Sequence[Any], dtype: Any) -> list[ChainStage | MaskStage]:
+def _stages(layers: Sequence[Any], dtype: Any, shape: tuple[int, ...]) -> list[ChainStage | MaskStage]:
     made: list[ChainStage | MaskStage] = []
     waiting: list[Any] = []
+
+    def end_chain() -> None:
+        nonlocal shape
+        if waiting:
+            stage = ChainStage(waiting, dtype, shape)
+            made.append(stage)
+            shape = stage.chain.output_shape
+            waiting.clear()
+
     for layer in layers:
-        name = type(layer).__name__
+        name = kind_of(layer)
         if name == "Dropout":
-            if waiting:
-                made.append(ChainStage(waiting, dtype))
+            end_chain()
             made.append(MaskStage(layer))
-            waiting = []
-        elif name in ACTIVATIONS or name in PARAMETERS:
+        elif name in ACTIVATIONS or name in PARAMETERS or name == "Pooling":
             waiting.append(layer)
         else:
             raise Left(f"the layer {name} is not known")
-    return [*made, ChainStage(waiting, dtype)] if waiting else made
+    end_chain()
+    return made
 
 
 # ---- networks --------------------------------------------------------------------------------------------------------
@@ -159,43 +201,49 @@ class Gradient:
 class NetworkTwin(Twin):
     """The stages of a network, and what its methods return and leave behind."""
 
-    def __init__(self, net: Any, originals: Originals) -> None:
-        self.layers = list(net.layers.values())
+    def __init__(self, net: Any, originals: Originals, x: Any) -> None:
+        self.layers = layers_of(net)
+        self.last_name = "last_layer" if hasattr(net, "last_layer") else "lastLayer"
         self.last = last_layer(net)
         for thing in (*self.layers, self.last):
             if why := Kept.why_not(thing):
                 raise Left(why)
-        first = next((layer for layer in self.layers if type(layer).__name__ == "Affine"), None)
+        first = next((layer for layer in self.layers if kind_of(layer) in ("Affine", "Convolution")), None)
         if first is None or not isinstance(first.W, np.ndarray):
-            raise Left("it has no Affine layer")
+            raise Left("it has no layer Affine or Convolution")
         self.dtype = first.W.dtype
-        self.stages = _stages(self.layers, self.dtype)
+        self.shape = first.W.shape[:1] if kind_of(first) == "Affine" else np.shape(x)[1:]
+        if kind_of(first) == "Convolution" and len(self.shape) != 3:
+            raise Left("the shape of its images is not known: pass x")
+        self.stages = _stages(self.layers, self.dtype, self.shape)
         chains = [stage for stage in self.stages if isinstance(stage, ChainStage)]
+        self._norms = [stage for stage in chains if stage.norms]
         self._masks = [stage for stage in self.stages if isinstance(stage, MaskStage)]
         self.places = [place for stage in chains for place in stage.places]
         self.n_in, self.n_out = chains[0].chain.n_in, chains[-1].chain.n_out
-        self.takes_mode = any(type(layer).__name__ in ("Dropout", "BatchNormalization") for layer in self.layers)
         if any(stage.table() is None for stage in chains):
             raise Left("its parameters are not all arrays of one dtype, float32 or float64, with elements side by side")
         self.what = f"{self._sizes()} {self.dtype}"
-        self.originals = originals
+        self.originals, self.piece = originals, PIECE[len(self.shape) > 1]
         self.methods = {"gradient": self.gradient, "predict": self.predict}
         self._look(net)
 
     def _sizes(self) -> str:
-        sizes = [self.n_in, *(layer.W.shape[1] for layer, name, _ in self.places if name == "W")]
-        others = [type(layer).__name__ for layer in self.layers if type(layer).__name__ != "Affine"]
-        return f"{'-'.join(map(str, sizes))} {'+'.join(dict.fromkeys(others))}"
+        sizes = ["x".join(map(str, self.shape))]
+        for layer, name, _ in self.places:
+            if name == "W":
+                filters = layer.W.shape[:1] + layer.W.shape[2:] if layer.W.ndim == 4 else layer.W.shape[1:]
+                sizes.append("x".join(map(str, filters)))
+        others = [kind_of(layer) for layer in self.layers if kind_of(layer) != "Affine"]
+        return f"{'-'.join(sizes)} {'+'.join(dict.fromkeys(others))}"
 
     def arrays(self, thing: Any) -> list[Array]:
-        layers = list(thing.layers.values())
-        found = (getattr(layer, name) for layer in layers for name, _ in PARAMETERS.get(type(layer).__name__, ()))
-        return list(found)
+        return [getattr(layer, name) for layer in layers_of(thing) for name, _ in parameters_of(layer)]
 
     def looked_at(self, thing: Any) -> Mapping[str, Any]:
         return {
             "self": thing,
-            **{f"layers[{k!r}]": v for k, v in thing.layers.items()},
+            **{f"layer {k}": layer for k, layer in enumerate(layers_of(thing), start=1)},
             "last layer": last_layer(thing),
         }
 
@@ -209,8 +257,8 @@ class NetworkTwin(Twin):
         self.decays = hasattr(copied, DECAY)
         if self.decays:
             setattr(copied, DECAY, PROBED_DECAY)
-        layers = [*copied.layers.values()]
-        x, t = rng.standard_normal((13, self.n_in)), rng.integers(0, self.n_out, 13)
+        layers = layers_of(copied)
+        x, t = rng.standard_normal((13, *self.shape)), rng.integers(0, self.n_out, 13)
         with np.errstate(all="ignore"):
             forward = _set_by(layers, lambda: self.originals["predict"](copied, x))
             grads: Any = None
@@ -221,24 +269,31 @@ class NetworkTwin(Twin):
 
             both = _set_by(layers, gradient)
         self.grads = self._found(copied, grads)
-        mine = {(id(self.places[g.i][0]), self.places[g.i][2]) for g in self.grads.values() if g.attribute}
+        self.attributes = [(self.places[g.i][0], self.places[g.i][2], g.i) for g in self.grads.values() if g.attribute]
+        mine = {(id(layer), name) for layer, name, _ in self.attributes}
         set_by_us = {"Dropout": {"mask"}, "BatchNormalization": set(RUNNING)}
         groups: dict[str, list[frozenset[str]]] = {"forward": [], "backward": []}
         for layer, first, all_names in zip(self.layers, forward, both, strict=True):
-            ours = set_by_us.get(type(layer).__name__, set())
+            ours = set_by_us.get(kind_of(layer), set())
             ours = ours | {name for owner, name in mine if owner == id(layer)}
             # What only training sets, such as a batch norm's, belongs to the backward pass, too.
             groups["forward"].append(frozenset(first - ours))
             groups["backward"].append(frozenset(all_names - first - ours))
-        # The last layer has no such attributes, but it must stay as it is.
-        self.kept = Kept([*self.layers, self.last], {name: [*of, frozenset()] for name, of in groups.items()})
+        self.knows_loss = self._knows_loss(last_layer(copied), rng)
+        of_loss = frozenset({"y", "loss"} if self.knows_loss else ())
+        self.kept: Kept = Kept(
+            [*self.layers, self.last],
+            {
+                **{name: [*of, frozenset()] for name, of in groups.items()},
+                "loss": [*[frozenset()] * len(layers), of_loss],
+            },
+        )
 
     def _found(self, copied: Any, grads: Any) -> dict[str, Gradient]:
         """Find of which parameter each gradient is, and what was added to it."""
         if type(grads) is not dict or not grads:
             raise Left(f"gradient returns {type(grads).__name__}, expected a dict")
-        layers = [layer for layer in copied.layers.values() if type(layer).__name__ in PARAMETERS]
-        places = [(layer, *names) for layer in layers for names in PARAMETERS[type(layer).__name__]]
+        places = [(layer, *names) for layer in layers_of(copied) for names in parameters_of(layer)]
         found = {}
         for name, value in grads.items():
             matches = [
@@ -258,21 +313,17 @@ class NetworkTwin(Twin):
 
     def _rows(self, x: Any) -> Any:
         """Return x in the network's dtype; None where numpy would compute in another one, or otherwise."""
-        if type(x) is not np.ndarray or x.ndim != 2 or x.shape[1] != self.n_in or not x.shape[0]:
+        if type(x) is not np.ndarray or x.shape[1:] != self.shape or not x.shape[0]:
             return None
-        if x.dtype is self.dtype:
-            return x
-        if x.dtype.kind not in "fiub" or np.result_type(x.dtype, self.dtype) != self.dtype:
-            return None
-        return x.astype(self.dtype)
+        if x.dtype is not self.dtype:
+            if x.dtype.kind not in "fiub" or np.result_type(x.dtype, self.dtype) != self.dtype:
+                return None
+            x = x.astype(self.dtype)
+        return x if x.ndim == 2 else x.reshape(len(x), -1)
 
     def _same_layers(self, net: Any) -> bool:
-        layers = list(net.layers.values())
-        return (
-            len(layers) == len(self.layers)
-            and all(a is b for a, b in zip(layers, self.layers, strict=True))
-            and last_layer(net) is self.last
-        )
+        # Lists are compared object by object, the same ones without asking them.
+        return layers_of(net) == self.layers and getattr(net, self.last_name) is self.last
 
     # ---- the methods
 
@@ -281,21 +332,21 @@ class NetworkTwin(Twin):
         tables = self._tables()
         if not self._same_layers(net) or None in tables or (train_flg is not False) or not self._norms_known():
             return NotImplemented
-        if train_flg is False and type(x) is np.ndarray and x.ndim == 2 and len(x) > PIECE and x.dtype != self.dtype:
+        if train_flg is False and type(x) is np.ndarray and x.ndim > 1 and len(x) > self.piece:
             return self._predict_pieces(net, x)
         h = self._rows(x)
         if h is None:
             return NotImplemented
         for stage, table in zip(self.stages, tables, strict=True):
             h = stage.evaluated(h, table) if isinstance(stage, ChainStage) else h * (1.0 - stage.layer.dropout_ratio)
-        if not np.isfinite(h).all():
+        if not is_finite(h):
             return NotImplemented
         self._leave(net, ("forward",), "predict", (x,))
         return h
 
     def _predict_pieces(self, net: Any, x: Array) -> Any:
-        """Cast some rows at a time: all of them may be many times what the program has."""
-        made = [self.predict(net, x[i : i + PIECE]) for i in range(0, len(x), PIECE)]
+        """Take some rows at a time: cast, or at all units, they may be many times what the program has."""
+        made = [self.predict(net, x[i : i + self.piece]) for i in range(0, len(x), self.piece)]
         if any(piece is NotImplemented for piece in made):
             return NotImplemented
         self._leave(net, ("forward",), "predict", (x,))
@@ -328,20 +379,61 @@ class NetworkTwin(Twin):
             else:
                 masks.append(np.random.rand(*h.shape) > stage.layer.dropout_ratio)  # noqa: NPY002
                 h = h * masks[-1]
-        if not np.isfinite(h).all():
+        if not is_finite(h):
             return NotImplemented  # what becomes of such numbers depends on the order of operations
         z = h.copy() if isinstance(self.stages[-1], ChainStage) else h
-        self.last.forward(z, t)
-        dy = self.last.backward(1)
+        dy = self._head(z, t) if self.knows_loss else None
+        by_us = dy is not None
+        if dy is None:
+            self.last.forward(z, t)
+            dy = self.last.backward(1)
         if type(dy) is not np.ndarray or dy.dtype != self.dtype or dy.shape != z.shape:
             return NotImplemented
         found = self._backward(dy, tables, masks)
-        moments = [of for stage in self.stages if isinstance(stage, ChainStage) for of in stage.moments(len(x))]
+        moments = [of for stage in self._norms for of in stage.moments(len(x))]
         grads = self._grads(found, decay)
         # --- nothing raises from here on
         self._set(found, masks, moments)
         self._leave(net, ("forward", "backward"), "gradient", (x, t))
+        if by_us:
+            self.last.t = t
+            self.kept.leave("loss", functools.partial(self.last.forward, z, t))
         return grads
+
+    def _head(self, z: Array, t: Any) -> Any:
+        """Return the gradient of the book's loss at the outputs; None where t is anything but labels or rows."""
+        if type(t) is not np.ndarray or t.dtype.kind not in "fiub" or len(t) != len(z):
+            return None
+        if t.ndim == 1 and t.dtype.kind in "iu" and z.shape[1] > 1:
+            return functional.softmax_nll(z, t)[1]
+        if t.shape != z.shape or np.result_type(t.dtype, self.dtype) != self.dtype:
+            return None
+        p = functional.softmax(z)
+        p -= t
+        p /= self.dtype.type(len(z))
+        return p
+
+    def _knows_loss(self, last: Any, rng: np.random.Generator) -> bool:
+        try:
+            with np.errstate(all="ignore"):
+                return self._has_books_loss(last, rng)
+        except Exception:  # of a layer that computes something else
+            return False
+
+    def _has_books_loss(self, last: Any, rng: np.random.Generator) -> bool:
+        """Whether a copy of the last layer computes softmax and cross-entropy, and sets nothing but y, t and loss."""
+        k = self.n_out
+        for rows, scale in ((5, 1.0), (64, 30.0), (1, 1e-3)):
+            z, t = scale * rng.standard_normal((rows, k)), rng.integers(0, k, rows)
+            for targets in (t, np.eye(k)[t], rng.random((rows, k))):
+                (names,) = _set_by([last], functools.partial(last.forward, z, targets))
+                (more,) = _set_by([last], lambda: setattr(last, "made", last.backward(1)))
+                theirs, ours = vars(last).pop("made"), self._head(z, targets)
+                if names != {"y", "t", "loss"} or more != {"made"} or ours is None:
+                    return False
+                if np.shape(theirs) != z.shape or not np.allclose(theirs, ours, rtol=1e-12, atol=1e-14):
+                    return False
+        return True
 
     def _backward(self, dy: Array, tables: list[Any], masks: list[Array]) -> list[Array]:
         found: list[Array] = []
@@ -368,10 +460,8 @@ class NetworkTwin(Twin):
 
     def _set(self, found: list[Array], masks: list[Array], moments: list[tuple[Any, Array, Array]]) -> None:
         """Set the attributes that are there at once."""
-        for gradient in self.grads.values():
-            if gradient.attribute:
-                layer, _, attribute = self.places[gradient.i]
-                setattr(layer, attribute, found[gradient.i])
+        for layer, attribute, i in self.attributes:
+            setattr(layer, attribute, found[i])
         for stage, mask in zip(self._masks, masks, strict=True):
             stage.layer.mask = mask
         for layer, mean, variance in moments:
@@ -381,18 +471,13 @@ class NetworkTwin(Twin):
     def _tables(self) -> list[Any]:
         return [stage.table() if isinstance(stage, ChainStage) else False for stage in self.stages]
 
-    @property
-    def _norms(self) -> bool:
-        return any(stage.norms for stage in self.stages if isinstance(stage, ChainStage))
-
     def _norms_known(self) -> bool:
-        return all(stage.norms_known() for stage in self.stages if isinstance(stage, ChainStage))
+        return all(stage.norms_known() for stage in self._norms)
 
     # ---- attributes that are computed when they are asked for
 
     def ran(self, method: str) -> None:
-        assert self.kept is not None
-        for group in ("forward", "backward") if method == "gradient" else ("forward",):
+        for group in ("forward", "backward", "loss") if method == "gradient" else ("forward",):
             self.kept.forget(group)
 
     def _leave(self, net: Any, groups: Sequence[str], method: str, args: tuple[Any, ...]) -> None:
@@ -405,7 +490,6 @@ class NetworkTwin(Twin):
             with self.rest(), _proof.keeping_random_state(), self._same_masks():
                 original(thing, *args)
 
-        assert self.kept is not None
         for group in groups:
             self.kept.leave(group, run)
 
@@ -456,7 +540,7 @@ def _decay(value: Any, gradient: Any, parameter: Any) -> float | None:
 
 
 class LayerNetworks(Interface):
-    """Networks with `params`, `layers` and a last layer: TwoLayerNet, MultiLayerNet, MultiLayerNetExtend."""
+    """Networks with `params`, `layers` and a last layer, as TwoLayerNet, MultiLayerNetExtend and SimpleConvNet."""
 
     name = "Deep Learning from Scratch"
     methods = ("gradient", "predict")
@@ -470,20 +554,25 @@ class LayerNetworks(Interface):
     def knows(self, thing: Any) -> bool:
         return (
             isinstance(getattr(thing, "params", None), dict)
-            and isinstance(getattr(thing, "layers", None), dict)
+            and isinstance(getattr(thing, "layers", None), dict | list)
             and (hasattr(thing, "last_layer") or hasattr(thing, "lastLayer"))
         )
 
     def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> NetworkTwin:
-        return NetworkTwin(thing, originals)
+        return NetworkTwin(thing, originals, args[0] if args else None)
+
+    def needs_call(self, thing: Any) -> bool:
+        return any(kind_of(layer) == "Convolution" for layer in layers_of(thing))
 
     def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
         assert isinstance(twin, NetworkTwin)
         dtype = twin.arrays(thing)[0].dtype
-        n_in, n_out = twin.n_in, twin.n_out
+        shape, n_out = twin.shape, twin.n_out
+        ones = (1,) * len(shape)
+        many = 64 if len(shape) == 1 else 10  # images take long
 
         def x_of(rows: int, scale: float = 1.0) -> Array:
-            return (scale * rng.standard_normal((rows, n_in))).astype(dtype)
+            return (scale * rng.standard_normal((rows, *shape))).astype(dtype)
 
         def labels(rows: int) -> Array:
             return rng.integers(0, n_out, rows)
@@ -495,26 +584,29 @@ class LayerNetworks(Interface):
             return [np.asarray(v, dtype) for v in _random_values(twin, thing, rng, scale, biases)]
 
         yield Trial("as it is", "gradient", (x_of(7), labels(7)))
-        yield Trial("one-hot floats", "gradient", (x_of(64), one_hot(64, dtype)))
+        yield Trial("one-hot floats", "gradient", (x_of(many), one_hot(many, dtype)))
         yield Trial("one row", "gradient", (x_of(1), labels(1)))
         yield Trial("random parameters", "predict", (x_of(9),), values(1.0))
         yield Trial("random parameters", "gradient", (x_of(9), one_hot(9, np.uint8)))
         yield Trial("other labels", "gradient", (x_of(2), labels(2).astype(np.int32)))
         yield Trial("saturated", "gradient", (x_of(16, 10.0), labels(16)), values(8.0))
         yield Trial("saturated", "predict", (x_of(3, 100.0),))
-        zeros = x_of(6) * np.array([0, 1, 0, 1, 1, 0], dtype)[:, None]
+        zeros = x_of(6) * np.array([0, 1, 0, 1, 1, 0], dtype).reshape(6, *ones)
         yield Trial("rows of zeros", "gradient", (zeros, labels(6)), values(1.0, 0.0))
         yield Trial("rows of zeros", "predict", (zeros,))
-        sizes = (10.0 ** rng.uniform(-6, 1.5, (64, 1))).astype(
+        sizes = (10.0 ** rng.uniform(-6, 1.5, (many, *ones))).astype(
             dtype
         )  # where a threshold is no longer 0, some row shows it
-        yield Trial("rows of all sizes", "gradient", (x_of(64) * sizes, labels(64)), values(1.0, 0.0))
-        yield Trial("rows of all sizes", "predict", (x_of(64) * sizes,))
+        yield Trial("rows of all sizes", "gradient", (x_of(many) * sizes, labels(many)), values(1.0, 0.0))
+        yield Trial("rows of all sizes", "predict", (x_of(many) * sizes,))
         yield Trial("small", "gradient", (x_of(5, 1e-4), one_hot(5, dtype)), values(1e-2))
         yield Trial(
-            "integers as inputs", "gradient", (rng.integers(0, 255, (8, n_in)).astype(np.uint8), labels(8)), values(0.1)
+            "integers as inputs",
+            "gradient",
+            (rng.integers(0, 255, (8, *shape)).astype(np.uint8), labels(8)),
+            values(0.1),
         )
-        yield Trial("float32 inputs", "gradient", (x_of(100).astype(np.float32), one_hot(100, np.uint8)), values(1.0))
+        yield Trial("float32 inputs", "gradient", (x_of(many).astype(np.float32), one_hot(many, np.uint8)), values(1.0))
         if twin.decays:
             yield Trial("another decay", "gradient", (x_of(4), labels(4)), None, {DECAY: 0.21})
             yield Trial("no decay", "gradient", (x_of(4), labels(4)), None, {DECAY: 0})
@@ -524,7 +616,7 @@ class LayerNetworks(Interface):
             yield Trial("x as given", "predict", (data[0],))
 
     def unsettle(self, thing: Any, rng: np.random.Generator) -> None:
-        for layer in thing.layers.values():
+        for layer in layers_of(thing):
             layer.forward = _moved(layer.forward, rng)
             layer.backward = _moved(layer.backward, rng)
 
@@ -533,7 +625,7 @@ class LayerNetworks(Interface):
     ) -> Mapping[str, tuple[Any, ...]]:
         assert isinstance(twin, NetworkTwin)
         given = tuple(data or args or ())
-        x = given[0] if given else rng.standard_normal((100, twin.n_in)).astype(twin.dtype)
+        x = given[0] if given else rng.standard_normal((100, *twin.shape)).astype(twin.dtype)
         t = given[1] if len(given) == 2 else rng.integers(0, twin.n_out, len(x))
         return {"gradient": (x, t), "predict": (x,)}
 
@@ -547,11 +639,12 @@ def _random_values(
     twin: NetworkTwin, net: Any, rng: np.random.Generator, scale: float, biases: float
 ) -> Iterator[Array]:
     """Return values of all parameters, such that outputs are about as large as inputs, or `scale` times as large."""
-    for layer in net.layers.values():
-        for name, _ in PARAMETERS.get(type(layer).__name__, ()):
+    for layer in layers_of(net):
+        for name, _ in parameters_of(layer):
             shape = getattr(layer, name).shape
             if name == "W":
-                yield scale * rng.standard_normal(shape) * np.sqrt(2 / shape[0])
+                n_in = shape[0] if len(shape) == 2 else math.prod(shape[1:])
+                yield scale * rng.standard_normal(shape) * np.sqrt(2 / n_in)
             else:
                 yield (name == "gamma") + biases * 0.3 * rng.standard_normal(shape)
 

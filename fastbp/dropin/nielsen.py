@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastbp import functional
-from fastbp.dropin._chain import fits
+from fastbp.dropin._chain import fits, is_finite
 from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
 
 __all__ = ["INTERFACES", "ColumnNetworks"]
@@ -69,7 +69,7 @@ class NetworkTwin(Twin):
         for w, b in zip(weights, biases, strict=True):
             z = functional.linear(outputs[-1], w.T, b[:, 0])
             outputs.append(functional.sigmoid(z))
-        if not np.isfinite(z).all():
+        if not is_finite(z):
             return None
         delta = self._delta(net, z, outputs[-1], y)
         if type(delta) is not np.ndarray or delta.shape != y.shape or delta.dtype != self.dtype:
