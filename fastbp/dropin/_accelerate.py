@@ -73,6 +73,14 @@ def _interface_of(thing: Any, known: Sequence[Interface]) -> Interface | None:
     return next((i for i in known if i.knows_class(cls) and (is_class or i.knows(thing))), None)
 
 
+def _parts(found: Sequence[tuple[Any, Interface]], known: Sequence[Interface]) -> list[tuple[Any, Interface]]:
+    """Return what belongs to objects that were found, and was not found itself."""
+    met = {id(thing) for thing, _ in found}
+    parts = [part for thing, interface in found if not isinstance(thing, type) for part in interface.parts(thing)]
+    own = {id(part): part for part in parts if id(part) not in met}
+    return [(part, its) for part in own.values() if (its := _interface_of(part, known)) is not None]
+
+
 def _unknown(target: Any, known: Sequence[Interface]) -> ValueError:
     """Return what to raise where nothing is known: what was looked for, and what was found."""
     looked = "; ".join(f"{interface.looks_for()} ({interface.name})" for interface in known)
@@ -222,6 +230,8 @@ class Proving:
         rng = np.random.default_rng(SEED)
         timed = self.interface.timed(copies[0][0], twin, rng, self.data, copies[0][1])[method]
         mine, original = _proof.copied(timed), self.originals[method]
+        for thing, _ in copies:
+            self.interface.ready(thing, method, timed)
         return _clock.ratio(
             lambda: original(copies[0][0], *timed), lambda: twin.call(copies[1][0], method, original, mine, {})
         )
@@ -262,7 +272,7 @@ class Accelerating:
         spaces = [(space, i) for space in _spaces(target) for i in self._functions_in(space)]
         if not things and not spaces:
             raise _unknown(target, known)
-        for thing, interface in things:
+        for thing, interface in things + _parts(things, known):
             self.take(thing, interface)
         for space, its in spaces:
             self.take_space(space, its)

@@ -220,6 +220,13 @@ class Interface:
         """Return the arguments with which each method is timed: the user's own, those of the first call, or others."""
         raise NotImplementedError
 
+    def parts(self, thing: Any) -> Sequence[Any]:
+        """Return other objects that belong to one, and are looked at with it: its optimizer."""
+        return ()
+
+    def ready(self, thing: Any, method: str, args: tuple[Any, ...]) -> None:
+        """Let a copy be called with what it is timed with: a backward pass needs the forward pass before it."""
+
     def unsettle(self, thing: Any, rng: np.random.Generator) -> None:
         """Let a copy move numbers in between by a few eps, where sums that follow may cancel all their other digits.
 

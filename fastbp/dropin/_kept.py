@@ -17,10 +17,14 @@ from typing import Any
 
 from fastbp.dropin._patch import ABSENT, Patches, read
 
-__all__ = ["Kept"]
+__all__ = ["Kept", "NotKept"]
 
 _FILLERS: dict[int, tuple[weakref.ref[Any], weakref.ref[Kept]]] = {}  # nothing is kept alive
 _CLASSES: dict[type, tuple[Patches, list[int]]] = {}  # with the number of those who need the hooks
+
+
+class NotKept(AttributeError):
+    """An attribute whose value cannot be computed any more."""
 
 
 class Kept:
@@ -68,9 +72,10 @@ class Kept:
                 vars(thing).update(made | values)
 
     def fill_all(self) -> None:
-        """Set everything that is missing."""
+        """Set everything that is missing, and can be computed."""
         for group in list(self._calls):
-            self.fill(group)
+            with contextlib.suppress(NotKept):
+                self.fill(group)
 
     def fill_for(self, thing: Any, name: str) -> bool:
         """Set the group that an attribute belongs to; False where it belongs to none that waits."""
@@ -100,6 +105,11 @@ class Kept:
                 _unhook_class(classes.pop())
 
         return end
+
+    @staticmethod
+    def watches(thing: Any) -> bool:
+        """Whether some of an object's attributes are computed when they are asked for."""
+        return _kept_of(thing) is not None
 
     @staticmethod
     def why_not(thing: Any) -> str:

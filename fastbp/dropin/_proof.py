@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import random
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -102,6 +103,9 @@ def _flatten(path: str, value: Any, leaves: Leaves, first: dict[int, str], depth
         leaves[path] += f" {[str(key) for key in value]}"
         for key, part in value.items():
             _flatten(f"{path}[{key!r}]", part, leaves, first, depth + 1)
+    elif isinstance(value, types.SimpleNamespace):
+        for name, part in sorted(vars(value).items()):
+            _flatten(f"{path}.{name}", part, leaves, first, depth + 1)
     elif isinstance(value, list | tuple):
         leaves[path] += f" {len(value)}"
         for i, part in enumerate(value):
@@ -119,7 +123,8 @@ def prove(trials: Iterable[Any], theirs: Side, ours: Side, moved: Side, finer: S
     trials : iterable
         What the three are called with, one after another; each has a str, for reasons.
     theirs, ours, moved : function of a trial
-        Each returns what there is to compare, by name. Names that begin with "result" count for the difference.
+        Each returns what there is to compare, by name. Names that begin with "result" count for the difference;
+        where there are none with numbers, all do.
     finer : function of a trial
         As the original, in a finer dtype; it may raise.
     """
@@ -143,6 +148,9 @@ def prove(trials: Iterable[Any], theirs: Side, ours: Side, moved: Side, finer: S
 def _compare(expected: Leaves, found: Leaves, moved: Leaves, finer: Leaves) -> tuple[str, float]:
     """Return where they differ by more than rounding, and the largest relative difference of a result."""
     largest, most = 0.0, _largest_of_results(expected)
+    counted = (
+        "result" if any(path.startswith("result") and _is_float(value) for path, value in expected.items()) else ""
+    )
     for path in [*expected, *(path for path in found if path not in expected)]:
         if path not in expected or path not in found:
             return f"{path}, which one of the two lacks", largest
@@ -156,7 +164,7 @@ def _compare(expected: Leaves, found: Leaves, moved: Leaves, finer: Leaves) -> t
         difference, bound, scale = _distances(np.asarray(a), np.asarray(b), moved.get(path), most)
         bound += 4 * _error(np.asarray(a), finer.get(path))
         # A sum of terms that cancel is nothing but rounding, and says nothing of the rest.
-        if path.startswith("result") and np.isfinite(difference) and scale > 4 * bound:
+        if path.startswith(counted) and np.isfinite(difference) and scale > 4 * bound:
             largest = max(largest, difference / scale)
         if not difference <= bound:
             return f"{path} by {difference:.1e}, where {bound:.1e} is rounding", largest
@@ -238,6 +246,8 @@ def shaken(array: Any, n: int, rng: np.random.Generator) -> Any:
     """Return floats multiplied by 1 - n * eps or 1 + n * eps, at random; anything else as it is."""
     if isinstance(array, dict):
         return {key: shaken(value, n, rng) for key, value in array.items()}
+    if isinstance(array, types.SimpleNamespace):
+        return types.SimpleNamespace(**shaken(vars(array), n, rng))
     if isinstance(array, list | tuple):
         return type(array)(shaken(value, n, rng) for value in array)
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import threading
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fastbp.dropin._chain import Left
 from fastbp.dropin._interface import Twin
 from fastbp.dropin._patch import Patches, read
 
-__all__ = ["Seam", "proving", "seam_of"]
+__all__ = ["Seam", "proving", "seam_of", "unseen"]
 
 Maker = Callable[[Any, tuple[Any, ...]], None]  # looks at an object that is called for the first time
 
 proving = threading.local()  # .now: this thread is in a proof, whose copies are nobody's
 _SEAMS: dict[tuple[int, str], Seam] = {}
+
+
+@contextlib.contextmanager
+def unseen() -> Iterator[None]:
+    """Look at no object that is called for the first time, in a block."""
+    before = getattr(proving, "now", False)
+    proving.now = True
+    try:
+        yield
+    finally:
+        proving.now = before
 
 
 class Entered:

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import functools
 import math
-import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fastbp import _engine, functional, optim, units
+from fastbp import functional, optim, units
 from fastbp.dropin import _proof
 from fastbp.dropin._chain import Chain, is_finite
 from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
 from fastbp.dropin._kept import Kept
-from fastbp.optim import OptimizerState
+from fastbp.dropin._steps import Steps
 
 __all__ = ["INTERFACES", "DictOptimizers", "LayerNetworks"]
 
@@ -716,9 +715,8 @@ class OptimizerTwin(Twin):
         self.eps = self._measured(optimizer, originals) if self.kind.measures is not None else 0.0
         self.methods = {"update": self.update}
         self.by_name = isinstance(args[0], dict)
-        self._made: Any = None
-        self._of: tuple[Any, ...] = ()
-        self._lists: list[list[Any]] = []
+        self.counts = "m" in self.kind.states
+        self.steps = Steps(list(self.kind.states))
 
     def arrays(self, thing: Any) -> list[Array]:
         return []
@@ -738,24 +736,16 @@ class OptimizerTwin(Twin):
     def update(self, optimizer: Any, params: Any, grads: Any) -> Any:
         """Make a step."""
         keys = _keys(params)
-        lr = optimizer.lr
-        if keys is None or _keys(grads) is None or type(lr) not in (float, int, np.float64):
+        if keys is None or _keys(grads) is None:
             return NotImplemented
         arrays, gradients = [params[key] for key in keys], [grads[key] for key in keys]
-        if not arrays or (type(lr) is np.float64 and arrays[0].dtype != np.float64):
+        hyper = tuple(getattr(optimizer, name, None) for name in HYPER)
+        states, done = self._states(optimizer, keys), optimizer.iter if self.counts else None
+        kind = self.kind
+        make = functools.partial(kind.make, optimizer, self.eps)
+        if not self.steps.apply(make, hyper, arrays, gradients, states, optimizer.lr, done, kind.rebinds):
             return NotImplemented
-        states = self._states(optimizer, keys)
-        if states is None:
-            return NotImplemented
-        step = self._step(optimizer, arrays, states)
-        if self.kind.rebinds and not _ours_alone(states, self._lists):
-            return NotImplemented
-        counts = "m" in self.kind.states
-        if counts:
-            self._state.step = optimizer.iter
-        if not step.apply(arrays, gradients, rates=lambda _: [lr]):
-            return NotImplemented
-        if counts:
+        if self.counts:
             optimizer.iter += 1
         return None
 
@@ -765,31 +755,6 @@ class OptimizerTwin(Twin):
         if any(_keys(holder) is None or len(holder) != len(keys) for holder in holders):
             return None
         return [tuple(holder[key] for holder in holders) for key in keys]
-
-    def _step(self, optimizer: Any, arrays: list[Any], states: list[tuple[Any, ...]]) -> Any:
-        hyper = tuple(getattr(optimizer, name, None) for name in HYPER)
-        likes = tuple((array.shape, array.dtype) for array in arrays)
-        if self._made is None or self._of != (hyper, likes) or not self._known(states):
-            rule = self.kind.make(optimizer, self.eps)
-            self._state = OptimizerState(carried=np.ones(1))  # the velocity counts from the first step on
-            names = list(self.kind.states)
-            self._lists = [
-                [its[names.index(name)] if name in names else None for name in rule.rule.states] for its in states
-            ]
-            self._made = _engine.ArrayUpdate(
-                str(rule.kind), likes, self._lists, [0] * len(arrays), [rule.hyperparameters()], self._state.carried,
-                self._state, _engine.CallLock(),
-            )  # fmt: skip
-            self._of = hyper, likes
-        return self._made
-
-    def _known(self, states: list[tuple[Any, ...]]) -> bool:
-        if len(states) != len(self._lists):
-            return False
-        return all(
-            all(any(array is one for one in mine) for array in its)
-            for its, mine in zip(states, self._lists, strict=True)
-        )
 
 
 def _keys(values: Any) -> Sequence[Any] | None:
@@ -808,23 +773,6 @@ def _fresh(optimizer: Any, kind: OptimizerKind) -> Any:
 def _beginning(kind: OptimizerKind) -> dict[str, Any]:
     """Return the attributes of an optimizer that has made no step."""
     return {**dict.fromkeys(kind.states.values()), **({"iter": 0} if "m" in kind.states else {})}
-
-
-def _ours_alone(states: list[tuple[Any, ...]], lists: list[list[Any]]) -> bool:
-    """Whether nobody else refers to a state array: it can then be changed in the place of a new one unseen."""
-    return all(sys.getrefcount(array) <= _ALONE for its in states for array in its)
-
-
-def _alone() -> int:
-    """Return what is counted for an array in a state, in the list of a twin, and in the tuple of a call."""
-    holder = {"w": np.zeros(1)}
-    lists = [[holder["w"], None]]
-    states = [tuple(values["w"] for values in [holder])]
-    counts = [sys.getrefcount(array) for its in states for array in its]
-    return counts[0] if lists else 0
-
-
-_ALONE = _alone() if getattr(sys, "_is_gil_enabled", lambda: True)() else 0  # without a GIL counts are not exact
 
 
 class DictOptimizers(Interface):

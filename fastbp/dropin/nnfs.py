@@ -1,0 +1,609 @@
+"""The interface of "Neural Networks from Scratch in Python" (nnfs): layers, the `Model` of the last chapters, and more.
+
+Each layer is computed by itself, since its `output` and `dinputs` are attributes that anything may read. What is saved
+are temporary arrays, loops over samples, and the gradient at the inputs of the first layer, which is computed when it
+is asked for. What is no known layer runs as it is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import types
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastbp import optim
+from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
+from fastbp.dropin._kept import Kept, NotKept
+from fastbp.dropin._nnfs import KERNELS, Combined, Dense, Kernel, combined_of, dtype_of_dot, kernel_of, same_outputs
+from fastbp.dropin._seams import unseen
+from fastbp.dropin._steps import Steps
+
+__all__ = ["INTERFACES", "LayerOptimizers", "Layers", "Models", "SoftmaxLosses"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+SOFTMAX_LOSS = "Activation_Softmax_Loss_CategoricalCrossentropy"
+
+
+class LazyInputs:
+    """The gradient at the inputs of a Dense layer, computed when it is asked for.
+
+    Attributes
+    ----------
+    asked : bool
+        Whether somebody has asked: it is computed at once from then on.
+    """
+
+    def __init__(self, layer: Any, original: Callable[..., Any]) -> None:
+        self.asked = bool(Kept.why_not(layer)) or Kept.watches(layer)
+        self.kept = None if self.asked else Kept([layer], {"dinputs": [frozenset({"dinputs"})]})
+        self.original = original
+
+    def leave(self, layer: Any, dy: Array) -> None:
+        """Take the attribute away."""
+        assert self.kept is not None
+        ref, x, y, original = weakref.ref(layer), layer.inputs, layer.output, self.original
+
+        def run() -> None:
+            one = ref()
+            self.asked = True
+            if one is None or one.inputs is not x or one.output is not y or not same_outputs(one):
+                raise NotKept(
+                    "dinputs was not computed in backward, and the layer has changed since: read it before the step, or"
+                    " take the acceleration back with report.undo()"
+                )
+            with unseen():
+                original(one, dy)
+
+        self.kept.leave("dinputs", run)
+
+
+# ---- layers that are called one by one -------------------------------------------------------------------------------
+
+
+class LayerTwin(Twin):
+    """The kernel of one layer."""
+
+    def __init__(self, layer: Any, originals: Originals, args: tuple[Any, ...]) -> None:
+        name = type(layer).__name__
+        self.kernel = KERNELS[name]()
+        self.methods = {"forward": self.forward, "backward": self.backward}
+        self.takes_mode = originals["forward"].__code__.co_argcount > 2
+        self.lazy = LazyInputs(layer, originals["backward"]) if isinstance(self.kernel, Dense) else None
+        self.kept = self.lazy.kept if self.lazy is not None else None
+        if isinstance(self.kernel, Dense):
+            if not all(isinstance(values, np.ndarray) for values in self.arrays(layer)):
+                raise Left("its weights and biases are no arrays")
+            self.shape = layer.weights.shape
+            self.what = f"{'-'.join(map(str, self.shape))} {layer.weights.dtype}"
+        else:
+            x = _batch_of(args)
+            self.shape = (x.shape[1],)
+            self.what = f"{x.shape[1]} {x.dtype}"
+
+    def arrays(self, thing: Any) -> list[Array]:
+        return [thing.weights, thing.biases] if isinstance(self.kernel, Dense) else []
+
+    def ran(self, method: str) -> None:
+        if self.kept is not None and method == "backward":
+            self.kept.forget("dinputs")
+
+    def forward(self, layer: Any, inputs: Any, training: Any = None) -> Any:
+        """Set what the layer gives."""
+        if training is not None and not self.takes_mode:
+            return NotImplemented
+        return None if self.kernel.forward(layer, inputs, training is None or training) else NotImplemented
+
+    def backward(self, layer: Any, dvalues: Any) -> Any:
+        """Set the gradients."""
+        need_dx = self.lazy is None or self.lazy.asked
+        if not self.kernel.backward(layer, dvalues, need_dx):
+            return NotImplemented
+        if self.lazy is not None and need_dx:
+            self.ran("backward")
+        elif self.lazy is not None:
+            self.lazy.leave(layer, dvalues)
+        return None
+
+
+def _batch_of(args: tuple[Any, ...]) -> Array:
+    """Return the rows that a layer was called with first."""
+    if not args or not isinstance(args[0], np.ndarray) or args[0].ndim != 2:
+        raise Left("was not called with rows of numbers")
+    return args[0]
+
+
+class Layers(Interface):
+    """Layer_Dense and the activations."""
+
+    name = "nnfs, layers"
+    methods = ("forward", "backward")
+    at_first_call = True
+
+    def looks_for(self) -> str:
+        return f"{', '.join(KERNELS)} with methods forward and backward"
+
+    def knows_class(self, cls: type) -> bool:
+        return cls.__name__ in KERNELS and all(callable(getattr(cls, name, None)) for name in self.methods)
+
+    def knows(self, thing: Any) -> bool:
+        return type(thing).__name__ != "Layer_Dense" or (hasattr(thing, "weights") and hasattr(thing, "biases"))
+
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> LayerTwin:
+        return LayerTwin(thing, originals, args or ())
+
+    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
+        assert isinstance(twin, LayerTwin)
+        if isinstance(twin.kernel, Dense):
+            yield from self._dense_trials(thing, twin, rng)
+            return
+        for dtype in (np.float32, np.float64):
+            for what, rows, scale in KINDS_OF_ROWS:
+                x = (scale * rng.standard_normal((rows, *twin.shape))).astype(dtype)
+                x[::3, 0] = 0  # the kink
+                yield from self._both(f"{what}, {np.dtype(dtype)}", x, twin.shape[-1], dtype, rng)
+            if twin.takes_mode:
+                yield Trial("not training", "forward", (x, False))
+
+    def _dense_trials(self, thing: Any, twin: LayerTwin, rng: np.random.Generator) -> Iterator[Trial]:
+        n, m = twin.shape
+        dtype = thing.weights.dtype
+        penalties = [name for name in vars(thing) if "regularizer" in name]
+        for what, rows, scale in KINDS_OF_ROWS:
+            for value in (None, 0.0, 0.13) if what in REGULARISED else (None,):
+                x = (scale * rng.standard_normal((rows, n))).astype(dtype)
+                filled = None if what == "as it is" else _random(rng, twin.arrays(thing), scale / np.sqrt(n))
+                regularised = dict.fromkeys(penalties, value) if value is not None else {}
+                shown = f"{what}, regularisers {value}" if regularised else what
+                yield from self._both(shown, x, m, dtype, rng, filled, regularised)
+        x = rng.standard_normal((6, n)).astype(np.float32)
+        yield from self._both("float32 inputs", x, m, dtype, rng)
+        yield from self._both("integers as inputs", rng.integers(0, 255, (6, n)).astype(np.uint8), m, dtype, rng)
+        if twin.takes_mode:
+            yield Trial("not training", "forward", (x.astype(dtype), False))
+
+    @staticmethod
+    def _both(
+        what: str, x: Array, m: int, dtype: Any, rng: np.random.Generator, values: Any = None, attributes: Any = None
+    ) -> Iterator[Trial]:
+        yield Trial(what, "forward", (x,), values, attributes or {})
+        yield Trial(what, "backward", (rng.standard_normal((len(x), m)).astype(dtype),))
+
+    def timed(
+        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+    ) -> Mapping[str, tuple[Any, ...]]:
+        assert isinstance(twin, LayerTwin)
+        if twin.lazy is not None:
+            twin.lazy.asked = True  # as most layers' gradients at their inputs are
+        x = _batch_of(args or ())
+        if isinstance(twin.kernel, Dense) and x.shape[1] != twin.shape[0]:  # called with a gradient first
+            x = rng.standard_normal((len(x), twin.shape[0])).astype(thing.weights.dtype)
+        dtype = thing.weights.dtype if isinstance(twin.kernel, Dense) else x.dtype
+        return {"forward": (x,), "backward": (rng.standard_normal((len(x), twin.shape[-1])).astype(dtype),)}
+
+    def ready(self, thing: Any, method: str, args: tuple[Any, ...]) -> None:
+        if method == "backward":
+            dy = args[0]
+            n = thing.weights.shape[0] if hasattr(thing, "weights") else dy.shape[1]
+            thing.forward(np.linspace(-1, 1, len(dy) * n, dtype=dy.dtype).reshape(len(dy), n))
+
+    def casts(self, thing: Any, twin: Twin) -> bool:
+        return _dot_keeps_float64()
+
+
+KINDS_OF_ROWS = (("as it is", 7, 1.0), ("one row", 1, 1.0), ("large", 16, 30.0), ("small", 5, 1e-4), ("zeros", 3, 0.0))
+
+
+REGULARISED = ("as it is", "zeros")
+
+
+def _dot_keeps_float64() -> bool:
+    return dtype_of_dot(np.dtype(np.float64), np.dtype(np.float64)) == np.float64
+
+
+def _random(rng: np.random.Generator, arrays: Sequence[Array], scale: float) -> list[Array]:
+    return [np.asarray(scale * rng.standard_normal(array.shape), array.dtype) for array in arrays]
+
+
+class SoftmaxLossTwin(Twin):
+    """The gradient of softmax and cross-entropy in one."""
+
+    def __init__(self, thing: Any, args: tuple[Any, ...]) -> None:
+        p = _batch_of(args)
+        self.n, self.what = p.shape[1], f"{p.shape[1]} {p.dtype}"
+        self.kernel = Combined()
+        self.methods = {"backward": self.backward}
+
+    def arrays(self, thing: Any) -> list[Array]:
+        return []
+
+    def backward(self, thing: Any, dvalues: Any, y_true: Any) -> Any:
+        """Set the gradient."""
+        return None if self.kernel.gradient(thing, dvalues, y_true) else NotImplemented
+
+
+class SoftmaxLosses(Interface):
+    """Activation_Softmax_Loss_CategoricalCrossentropy; its forward pass is its softmax's and its loss's."""
+
+    name = "nnfs, softmax with its loss"
+    methods = ("backward",)
+    at_first_call = True
+
+    def looks_for(self) -> str:
+        return f"{SOFTMAX_LOSS} with a method backward"
+
+    def knows_class(self, cls: type) -> bool:
+        return cls.__name__ == SOFTMAX_LOSS and callable(getattr(cls, "backward", None))
+
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> SoftmaxLossTwin:
+        return SoftmaxLossTwin(thing, args or ())
+
+    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
+        assert isinstance(twin, SoftmaxLossTwin)
+        for dtype in (np.float32, np.float64):
+            for rows in (1, 2, 33):
+                p, y = rng.random((rows, twin.n)).astype(dtype), rng.integers(0, twin.n, rows)
+                yield Trial("labels", "backward", (p, y))
+                yield Trial("bytes as labels", "backward", (p, (y % 256).astype(np.uint8)))
+                yield Trial("one-hot", "backward", (p, np.eye(twin.n)[y]))
+
+    def timed(
+        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+    ) -> Mapping[str, tuple[Any, ...]]:
+        return {"backward": args or ()}
+
+
+# ---- models ----------------------------------------------------------------------------------------------------------
+
+
+class ModelTwin(Twin):
+    """The layers of a Model, one after another, without a call of a method where they are known."""
+
+    def __init__(self, model: Any, originals: Originals) -> None:
+        self.layers = list(model.layers)
+        self.kernels = [kernel_of(layer) for layer in self.layers]
+        dense = [layer for layer, kernel in zip(self.layers, self.kernels, strict=True) if isinstance(kernel, Dense)]
+        if not dense:
+            raise Left("it has no Layer_Dense that computes what such a layer does")
+        sizes = [dense[0].weights.shape[0], *(layer.weights.shape[1] for layer in dense)]
+        names = [type(layer).__name__ for layer, kernel in self._pairs() if not isinstance(kernel, Dense)]
+        self.n_in, self.n_out, self.dtype = sizes[0], sizes[-1], dense[0].weights.dtype
+        self.what = f"{'-'.join(map(str, sizes))} {'+'.join(dict.fromkeys(names))} {self.dtype}"
+        self.combined = model.softmax_classifier_output
+        self.combining = combined_of(self.combined)
+        self.lazy: LazyInputs | None = None
+        if isinstance(self.kernels[0], Dense):
+            self.lazy = LazyInputs(self.layers[0], type(self.layers[0]).backward)
+            self.kept = self.lazy.kept
+        self.methods = {"forward": self.forward, "backward": self.backward}
+
+    def _pairs(self) -> list[tuple[Any, Kernel | None]]:
+        return list(zip(self.layers, self.kernels, strict=True))
+
+    def arrays(self, thing: Any) -> list[Array]:
+        return [array for layer in thing.layers if hasattr(layer, "weights") for array in (layer.weights, layer.biases)]
+
+    def looked_at(self, thing: Any) -> Mapping[str, Any]:
+        found = {"self": thing, "input_layer": thing.input_layer, "loss": thing.loss}
+        if thing.softmax_classifier_output is not None:
+            found["softmax_classifier_output"] = thing.softmax_classifier_output
+        return found | {f"layers[{i}]": layer for i, layer in enumerate(thing.layers)}
+
+    def ran(self, method: str) -> None:
+        if self.kept is not None and method == "backward":
+            self.kept.forget("dinputs")
+
+    def _as_read(self, model: Any) -> bool:
+        """Whether the layers are those that were read, in their order."""
+        layers, before = model.layers, model.input_layer
+        if len(layers) != len(self.layers) or model.softmax_classifier_output is not self.combined:
+            return False
+        for layer, known in zip(layers, self.layers, strict=True):
+            if layer is not known or layer.prev is not before:
+                return False
+            before = layer
+        after = model.loss
+        for layer in reversed(layers):
+            if layer.next is not after:
+                return False
+            after = layer
+        return True
+
+    @staticmethod
+    def _own(kernel: Kernel | None, method: Callable[..., Any], *args: Any) -> None:
+        """Let a layer compute by itself; one that is known is not looked at for that."""
+        with unseen() if kernel is not None else contextlib.nullcontext():
+            method(*args)
+
+    def forward(self, model: Any, X: Any, training: Any) -> Any:
+        """Return the last layer's output."""
+        if not self._as_read(model):
+            return NotImplemented
+        model.input_layer.forward(X, training)
+        x = model.input_layer.output
+        for layer, kernel in zip(self.layers, self.kernels, strict=True):
+            if kernel is None or not kernel.forward(layer, x, training):
+                self._own(kernel, layer.forward, x, training)
+            x = layer.output
+        return x
+
+    def backward(self, model: Any, output: Any, y: Any) -> Any:
+        """Set all gradients."""
+        if not self._as_read(model):
+            return NotImplemented
+        if self.combined is None:
+            model.loss.backward(output, y)
+            dy, end = model.loss.dinputs, len(self.layers)
+        else:
+            if self.combining is None or not self.combining.gradient(self.combined, output, y):
+                self.combined.backward(output, y)
+            dy, end = self.combined.dinputs, len(self.layers) - 1
+            self.layers[-1].dinputs = dy
+        for i in range(end - 1, -1, -1):
+            layer, kernel = self.layers[i], self.kernels[i]
+            lazy = self.lazy if i == 0 and self.lazy is not None and not self.lazy.asked else None
+            if kernel is None or not kernel.backward(layer, dy, lazy is None):
+                self._own(kernel, layer.backward, dy)
+                lazy = None
+            if i:
+                dy = layer.dinputs
+            elif lazy is not None:
+                lazy.leave(layer, dy)
+            else:
+                self.ran("backward")
+        return None
+
+
+class Models(Interface):
+    """Model, after `set` and `finalize`."""
+
+    name = "nnfs"
+    methods = ("forward", "backward")
+
+    def looks_for(self) -> str:
+        return "models with methods add, set, finalize, forward and backward"
+
+    def knows_class(self, cls: type) -> bool:
+        return all(callable(getattr(cls, name, None)) for name in ("add", "set", "finalize", *self.methods))
+
+    def knows(self, thing: Any) -> bool:
+        names = ("input_layer", "loss", "softmax_classifier_output")
+        return isinstance(getattr(thing, "layers", None), list) and all(hasattr(thing, name) for name in names)
+
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> ModelTwin:
+        return ModelTwin(thing, originals)
+
+    def parts(self, thing: Any) -> Sequence[Any]:
+        return (thing.optimizer,) if hasattr(thing, "optimizer") else ()
+
+    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
+        assert isinstance(twin, ModelTwin)
+        dtype = twin.dtype
+        arrays = twin.arrays(thing)
+
+        def both(what: str, x: Array, values: Any = None, y: Any = None) -> Iterator[Trial]:
+            yield Trial(what, "forward", (x, True), values)
+            output = rng.uniform(0.01, 0.99, (len(x), twin.n_out)).astype(dtype)
+            yield Trial(what, "backward", (output, _targets(thing, twin, rng, len(x)) if y is None else y))
+
+        def random(scale: float, biases: float = 1.0) -> list[Array]:
+            scales = [scale * np.sqrt(2 / len(array)) if len(array) > 1 else 0.3 * biases for array in arrays]
+            return [_random(rng, [array], its)[0] for array, its in zip(arrays, scales, strict=True)]
+
+        def rows(n: int, scale: float = 1.0) -> Array:
+            return (scale * rng.standard_normal((n, twin.n_in))).astype(dtype)
+
+        yield from both("as it is", rows(7))
+        yield from both("random parameters", rows(33), random(1.0))
+        yield Trial("not training", "forward", (rows(9), False))
+        yield from both("one row", rows(1))
+        yield from both("saturated", rows(16, 10.0), random(8.0))
+        yield from both("rows of zeros", rows(6) * np.array([0, 1, 0, 1, 1, 0], dtype)[:, None], random(1.0, 0.0))
+        yield from both("small", rows(5, 1e-4), random(1e-2))
+        yield from both("integers as inputs", rng.integers(0, 255, (8, twin.n_in)).astype(np.uint8), random(0.1))
+        yield from both("float32 inputs", rows(3).astype(np.float32), random(1.0))
+        yield from both("float64 inputs", rows(3).astype(np.float64))
+        if thing.softmax_classifier_output is not None:
+            yield from both("one-hot", rows(8), None, np.eye(twin.n_out)[rng.integers(0, twin.n_out, 8)])
+            yield from both("bytes as labels", rows(8), None, rng.integers(0, min(twin.n_out, 256), 8).astype(np.uint8))
+        if data:
+            yield Trial("x as given", "forward", (data[0], True))
+        if len(data) == 2:
+            output = rng.uniform(0.01, 0.99, (len(data[0]), twin.n_out)).astype(dtype)
+            yield Trial("t as given", "backward", (output, data[1]))
+
+    def timed(
+        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+    ) -> Mapping[str, tuple[Any, ...]]:
+        assert isinstance(twin, ModelTwin)
+        given = data or args or ()
+        x = given[0] if given and np.ndim(given[0]) == 2 and np.shape(given[0])[1] == twin.n_in else None
+        if x is None:
+            x = rng.standard_normal((128, twin.n_in)).astype(twin.dtype)
+        y = data[1] if len(data) == 2 else _targets(thing, twin, rng, len(x))
+        output = rng.uniform(0.01, 0.99, (len(x), twin.n_out)).astype(twin.dtype)
+        return {"forward": (x, True), "backward": (output, y)}
+
+    def ready(self, thing: Any, method: str, args: tuple[Any, ...]) -> None:
+        if method == "backward":
+            n_in = next(layer for layer in thing.layers if hasattr(layer, "weights")).weights.shape[0]
+            n = len(args[0])
+            thing.forward(np.linspace(-1, 1, n * n_in, dtype=args[0].dtype).reshape(n, n_in), True)
+
+    def casts(self, thing: Any, twin: Twin) -> bool:
+        return _dot_keeps_float64()
+
+
+def _targets(model: Any, twin: ModelTwin, rng: np.random.Generator, rows: int) -> Array:
+    """Return targets of the kind that the loss takes."""
+    name = type(model.loss).__name__
+    if model.softmax_classifier_output is not None or "Categorical" in name:
+        return rng.integers(0, twin.n_out, rows)
+    if "Binary" in name:
+        return rng.integers(0, 2, (rows, twin.n_out))
+    return rng.standard_normal((rows, twin.n_out)).astype(twin.dtype)
+
+
+# ---- optimizers ------------------------------------------------------------------------------------------------------
+
+
+class Kind:
+    """What there is to know of an optimizer.
+
+    Attributes
+    ----------
+    make : function
+        Of the object; returns the package's optimizer with its hyper-parameters.
+    states : function
+        Of the object; returns the states of the package's rule by the ends of their names on a layer.
+    hyper : tuple of str
+        The attributes that `make` reads.
+    rebinds : bool
+        Whether the original makes new state arrays in each step.
+    counts : bool
+        Whether the rule asks for the number of steps.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Any], optim.RuleOptimizer],
+        states: Callable[[Any], Mapping[str, str]],
+        hyper: tuple[str, ...],
+        rebinds: bool = True,
+        counts: bool = False,
+    ) -> None:
+        self.make, self.states, self.hyper, self.rebinds, self.counts = make, states, hyper, rebinds, counts
+
+
+KINDS = {
+    "Optimizer_SGD": Kind(
+        lambda o: optim.SGD(lr=1.0, momentum=o.momentum, lr_inside=True) if o.momentum else optim.SGD(lr=1.0),
+        lambda o: {"velocity": "momentums"} if o.momentum else {},
+        ("momentum",),
+    ),
+    "Optimizer_Adagrad": Kind(
+        lambda o: optim.Adagrad(lr=1.0, eps=o.epsilon), lambda o: {"total": "cache"}, ("epsilon",), rebinds=False
+    ),
+    "Optimizer_RMSprop": Kind(
+        lambda o: optim.RMSprop(lr=1.0, alpha=o.rho, eps=o.epsilon), lambda o: {"square": "cache"}, ("epsilon", "rho")
+    ),
+    "Optimizer_Adam": Kind(
+        lambda o: optim.Adam(lr=1.0, betas=(o.beta_1, o.beta_2), eps=o.epsilon),
+        lambda o: {"m": "momentums", "v": "cache"},
+        ("epsilon", "beta_1", "beta_2"),
+        counts=True,
+    ),
+}
+MOST_LAYERS = 256  # that one optimizer remembers
+
+
+class OptimizerTwin(Twin):
+    """The compiled rule of an optimizer, on the arrays and the state of each layer that it is called with."""
+
+    def __init__(self, optimizer: Any, args: tuple[Any, ...]) -> None:
+        self.kind = KINDS[type(optimizer).__name__]
+        w = getattr(args[0], "weights", None) if args else None
+        if not isinstance(w, np.ndarray):
+            raise Left("update_params was not called with a layer that has weights")
+        self.what = f"{'-'.join(map(str, w.shape))} {w.dtype}"
+        self.methods = {"update_params": self.update_params}
+        self._steps: dict[int, Steps] = {}  # by id; whether the state arrays are still those is asked at each step
+        self._hyper: Any = None
+        self._names: list[list[str]] = []
+
+    def arrays(self, thing: Any) -> list[Array]:
+        return []
+
+    def update_params(self, optimizer: Any, layer: Any) -> Any:
+        """Make a step."""
+        kind = self.kind
+        hyper = tuple([getattr(optimizer, name) for name in kind.hyper])
+        if hyper != self._hyper:
+            self._hyper, known = hyper, kind.states(optimizer)
+            self._names = [[f"{what}_{name}" for name in known.values()] for what in ("weight", "bias")]
+            self._steps = {}
+            self._new = functools.partial(Steps, list(known))
+        its = vars(layer)
+        if self._names[0] and self._names[0][0] not in its:
+            return NotImplemented  # the first step
+        arrays, gradients = [its["weights"], its["biases"]], [its["dweights"], its["dbiases"]]
+        states = [tuple([its[name] for name in names]) for names in self._names]
+        steps = self._steps.get(id(layer)) or self._remember(layer)
+        done = optimizer.iterations if kind.counts else None
+        lr = optimizer.current_learning_rate
+        make = functools.partial(kind.make, optimizer)
+        if not steps.apply(make, hyper, arrays, gradients, states, lr, done, kind.rebinds):
+            return NotImplemented
+        return None
+
+    def _remember(self, layer: Any) -> Steps:
+        if len(self._steps) == MOST_LAYERS:
+            self._steps.clear()
+        self._steps[id(layer)] = steps = self._new()
+        return steps
+
+
+class LayerOptimizers(Interface):
+    """Optimizer_SGD, Optimizer_Adagrad, Optimizer_RMSprop and Optimizer_Adam."""
+
+    name = "nnfs, optimizers"
+    methods = ("update_params",)
+    at_first_call = True
+
+    def looks_for(self) -> str:
+        return f"{', '.join(KINDS)} with a method update_params"
+
+    def knows_class(self, cls: type) -> bool:
+        return cls.__name__ in KINDS and callable(getattr(cls, "update_params", None))
+
+    def knows(self, thing: Any) -> bool:
+        names = ("current_learning_rate", "iterations", *KINDS[type(thing).__name__].hyper)
+        return all(hasattr(thing, name) for name in names)
+
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> OptimizerTwin:
+        return OptimizerTwin(thing, args or ())
+
+    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
+        assert isinstance(twin, OptimizerTwin)
+        others = {name: 0.6 for name in twin.kind.hyper if name != "epsilon" and getattr(thing, name)}
+        cases: tuple[tuple[str, float, float, dict[str, Any]], ...] = (
+            ("as it is", 1.0, 1.0, {}),
+            ("small gradients", 1e-7, 1e-14, {"current_learning_rate": 0.05}),
+            ("zeros", 0.0, 0.0, {}),
+            ("large gradients", 1e3, 1e6, {"iterations": 5000}),
+            ("other constants", 1.0, 0.1, others),
+            ("another epsilon", 1e-3, 1e-6, {"epsilon": 1e-3} if "epsilon" in twin.kind.hyper else {}),
+        )
+        for dtype in (np.float64, np.float32):
+            yield Trial("first step", "update_params", (_layer(rng, dtype, {}, 1.0, 1.0),), None, {"iterations": 0})
+            for what, scale, square, attributes in cases:
+                layer = _layer(rng, dtype, twin.kind.states(thing), scale, square)
+                yield Trial(f"{what}, {np.dtype(dtype)}", "update_params", (layer,), None, attributes)
+
+    def timed(
+        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+    ) -> Mapping[str, tuple[Any, ...]]:
+        return {"update_params": args or ()}
+
+
+def _layer(rng: np.random.Generator, dtype: Any, states: Mapping[str, str], scale: float, square: float) -> Any:
+    """Return what an optimizer needs of a layer; that it holds its arrays twice shows whether they stay the same."""
+    shapes = {"weight": (5, 7), "bias": (1, 7)}
+    made = types.SimpleNamespace()
+    for name, shape in shapes.items():
+        plural = "weights" if name == "weight" else "biases"
+        setattr(made, plural, rng.standard_normal(shape).astype(dtype))
+        setattr(made, f"d{plural}", (scale * rng.standard_normal(shape)).astype(dtype))
+        setattr(made, f"held_{plural}", getattr(made, plural))
+        for state in states.values():
+            values = scale * rng.standard_normal(shape) if state == "momentums" else square * rng.random(shape)
+            setattr(made, f"{name}_{state}", values.astype(dtype))
+    return made
+
+
+INTERFACES = [Models(), Layers(), SoftmaxLosses(), LayerOptimizers()]
