@@ -240,6 +240,8 @@ class Proving:
 def _prepare(thing: Any, twin: Twin, trial: Trial) -> None:
     for name, value in trial.attributes.items():
         setattr(thing, name, _proof.copied(value))
+    if trial.before is not None:
+        trial.before(thing)
     if trial.values is not None:
         for array, values in zip(twin.arrays(thing), trial.values, strict=True):
             array[...] = values

@@ -44,6 +44,8 @@ class Trial(NamedTuple):
         What the object's `Twin.arrays` are filled with before; None: as they are.
     attributes : dict, optional
         What is set on the object before.
+    before : function, optional
+        Called with the object before.
     """
 
     what: str
@@ -51,6 +53,7 @@ class Trial(NamedTuple):
     args: tuple[Any, ...]
     values: Sequence[Array] | None = None
     attributes: Mapping[str, Any] = {}
+    before: Callable[[Any], object] | None = None
 
     def __str__(self) -> str:
         return f"{self.method}: {self.what}"
