@@ -196,7 +196,18 @@ class Interface:
         return True
 
     def needs_call(self, thing: Any) -> bool:
-        """Whether an object of the kind can be read only with arguments: those of a call, or the user's x."""
+        """Whether an object of the kind can be read only with arguments: those of a call, or the user's x.
+
+        Parameters
+        ----------
+        thing : object
+            One that `knows` knows.
+
+        Returns
+        -------
+        bool
+            Where the sizes of images are not to be seen, for instance.
+        """
         return False
 
     def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> Twin:
