@@ -147,7 +147,13 @@ def test_functions_that_are_defined_once_more_count(command: Command, by_itself:
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("dlfs", ["--network", "MultiLayerNet"]), ("nielsen", []), ("deeplearning_ai", [])],
+    [
+        ("dlfs", ["--network", "MultiLayerNet"]),
+        ("nielsen", []),
+        ("deeplearning_ai", []),
+        ("scratch", []),
+        ("numpy_ml", []),
+    ],
 )
 def test_programs_print_the_same_losses(name: str, arguments: list[str], by_itself: Any, capsys: Any) -> None:
     pytest.importorskip("sklearn")
@@ -156,6 +162,14 @@ def test_programs_print_the_same_losses(name: str, arguments: list[str], by_itse
     text, report = parts(capsys.readouterr().out)
     assert text + "\n" == by_itself(path, "--quick", *arguments)
     assert any(swapped(report).values())
+
+
+@pytest.mark.parametrize("name", ["deeplearning_ai", "scratch", "numpy_ml"])
+def test_programs_that_accelerate_themselves_print_the_same_losses(name: str, by_itself: Any) -> None:
+    pytest.importorskip("sklearn")
+    path = PROGRAMS / f"train_{name}.py"
+    plain = by_itself(path, "--quick")
+    assert by_itself(path, "--quick", "--accelerate") == plain
 
 
 def test_a_script_with_nothing_known_says_so(command: Command) -> None:

@@ -81,6 +81,17 @@ def _parts(found: Sequence[tuple[Any, Interface]], known: Sequence[Interface]) -
     return [(part, its) for part in own.values() if (its := _interface_of(part, known)) is not None]
 
 
+def _with_parts(thing: Any, known: Sequence[Interface]) -> list[Any]:
+    """Return an object, or what an object that is not known holds: the layers of a model, say."""
+    if isinstance(thing, type) or not hasattr(thing, "__dict__") or _interface_of(thing, known) is not None:
+        return [thing]
+    parts: list[Any] = []
+    for value in vars(thing).values():
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
+        parts += [part for part in inner if not isinstance(part, type)]
+    return list({id(part): part for part in parts}.values())
+
+
 def _unknown(target: Any, known: Sequence[Interface]) -> ValueError:
     """Return what to raise where nothing is known: what was looked for, and what was found."""
     looked = "; ".join(f"{interface.looks_for()} ({interface.name})" for interface in known)
@@ -270,7 +281,8 @@ class Accelerating:
     def take_all(self, target: Any) -> None:
         """Accelerate what a target holds; ValueError where nothing of it is known."""
         known = self._known
-        things = [(thing, i) for thing in _things(target) if (i := _interface_of(thing, known)) is not None]
+        candidates = [part for thing in _things(target) for part in _with_parts(thing, known)]
+        things = [(thing, i) for thing in candidates if (i := _interface_of(thing, known)) is not None]
         spaces = [(space, i) for space in _spaces(target) for i in self._functions_in(space)]
         if not things and not spaces:
             raise _unknown(target, known)
