@@ -125,7 +125,8 @@ def _as_main(path: str, arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
     vars(module).update(__file__=str(Path(path).absolute()), __builtins__=builtins, __cached__=None)
     before = sys.argv, list(sys.path), sys.modules["__main__"]
     sys.argv, sys.modules["__main__"] = [path, *arguments], module
-    sys.path[: 0 if sys.flags.safe_path else 1] = [str(Path(path).resolve().parent)]
+    if not sys.flags.safe_path:
+        sys.path[0] = str(Path(path).resolve().parent)
     try:
         yield vars(module)
     finally:
