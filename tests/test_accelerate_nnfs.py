@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib
 import pickle
 import sys
 import types
@@ -442,6 +443,7 @@ EDITS: dict[str, Edit] = {
     "no correction": ("= layer.weight_cache / second", "= layer.weight_cache", True),
     "step count": ("self.beta_1 ** (self.iterations + 1)", "self.beta_1 ** (self.iterations + 2)", True),
     "steps rebind": ("layer.weights += rate * weight_m", "layer.weights = layer.weights + rate * weight_m", False),
+    "twice the step": ("layer.weights += rate * weight_m", "layer.weights += 2 * rate * weight_m", True),
     "dampened": ("(1 - self.beta_1) * layer.dweights", "layer.dweights", True),
     "clipped": ("np.dot(self.inputs.T, dvalues)", "np.clip(np.dot(self.inputs.T, dvalues), -0.05, 0.05)", True),
     "twice": ("= self.softmax_classifier_output.dinputs", "= 2 * self.softmax_classifier_output.dinputs", True),
@@ -499,3 +501,22 @@ def test_an_edited_program_gives_what_it_gave(name: str) -> None:
     if EDITS[name][2]:
         with pytest.raises(AssertionError):
             same(found, plain_results(kinds))
+
+
+# ---- programs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("network", ["Model", "loop"])
+def test_a_program_prints_the_same(
+    network: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.syspath_prepend(PROGRAMS)
+    reports: list[Report] = []
+    accelerate = fastbp.accelerate
+    monkeypatch.setattr(fastbp, "accelerate", lambda target: reports.append(accelerate(target)))
+    main = importlib.import_module("train_nnfs").main
+    found = [(main(accelerate=flag, quick=True, network=network), capsys.readouterr().out) for flag in (False, True)]
+    same(*found)
+    assert len(reports) == 1 and all(entry.swapped for entry in reports[0].entries), str(reports[0])
+    reports[0].undo()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
+import io
 import pkgutil
 import types
 import weakref
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -183,25 +185,34 @@ class Proving:
         def run(trial: Trial) -> dict[str, Any]:
             _prepare(thing, twin, trial)
             args = _proof.copied(trial.args)
-            result = self.originals[trial.method](thing, *args)
-            return _outcome(thing, twin, args, result)
+            with self._quietly() as printed:
+                result = self.originals[trial.method](thing, *args)
+            return _outcome(thing, twin, args, result, printed)
 
         return run
+
+    @contextlib.contextmanager
+    def _quietly(self) -> Iterator[io.StringIO]:
+        """Take what the original prints, where it does."""
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed) if self.interface.prints else contextlib.nullcontext():
+            yield printed
 
     def _ours(self, thing: Any, twin: Twin, taken: set[str]) -> _proof.Side:
         def run(trial: Trial) -> dict[str, Any]:
             _prepare(thing, twin, trial)
             args = _proof.copied(trial.args)
-            result = twin.try_call(thing, trial.method, args, {})
-            if result is NotImplemented:
-                with twin.rest():
-                    result = self.originals[trial.method](thing, *args)
-                twin.ran(trial.method)
-            else:
-                taken.add(trial.method)
+            with self._quietly() as printed:
+                result = twin.try_call(thing, trial.method, args, {})
+                if result is NotImplemented:
+                    with twin.rest():
+                        result = self.originals[trial.method](thing, *args)
+                    twin.ran(trial.method)
+                else:
+                    taken.add(trial.method)
             if twin.kept is not None:
                 twin.kept.fill_all()
-            return _outcome(thing, twin, args, twin.settled(result))
+            return _outcome(thing, twin, args, twin.settled(result), printed)
 
         return run
 
@@ -216,7 +227,9 @@ class Proving:
             for array in arrays:
                 array[...] = _proof.shaken(array, n, rng)
             args = _proof.shaken(_proof.copied(trial.args), n, rng)
-            return _outcome(thing, twin, args, self.originals[trial.method](thing, *args))
+            with self._quietly() as printed:
+                result = self.originals[trial.method](thing, *args)
+            return _outcome(thing, twin, args, result, printed)
 
         return run
 
@@ -229,7 +242,9 @@ class Proving:
             copied = _proof.copied(thing, memo)
             _prepare(copied, twin, trial)
             args = _proof.refined(_proof.copied(trial.args))
-            return _outcome(copied, twin, args, self.originals[trial.method](copied, *args))
+            with self._quietly() as printed:
+                result = self.originals[trial.method](copied, *args)
+            return _outcome(copied, twin, args, result, printed)
 
         return run
 
@@ -241,11 +256,13 @@ class Proving:
         rng = np.random.default_rng(SEED)
         timed = self.interface.timed(copies[0][0], twin, rng, self.data, copies[0][1])[method]
         mine, original = _proof.copied(timed), self.originals[method]
-        for thing, _ in copies:
-            self.interface.ready(thing, method, timed)
-        return _clock.ratio(
-            lambda: original(copies[0][0], *timed), lambda: twin.call(copies[1][0], method, original, mine, {})
-        )
+        if (first := self.interface.before(copies[0][0], method, timed)) is not None:
+            self.originals[first[0]](copies[0][0], *_proof.copied(first[1]))
+            twin.call(copies[1][0], first[0], self.originals[first[0]], first[1], {})
+        with self._quietly():
+            return _clock.ratio(
+                lambda: original(copies[0][0], *timed), lambda: twin.call(copies[1][0], method, original, mine, {})
+            )
 
 
 def _prepare(thing: Any, twin: Twin, trial: Trial) -> None:
@@ -258,11 +275,20 @@ def _prepare(thing: Any, twin: Twin, trial: Trial) -> None:
             array[...] = values
 
 
-def _outcome(thing: Any, twin: Twin, args: Any, result: Any) -> dict[str, Any]:
+def _outcome(thing: Any, twin: Twin, args: Any, result: Any, printed: io.StringIO) -> dict[str, Any]:
     found = {"result": result, "args": args}
-    for name, looked_at in twin.looked_at(thing).items():
+    for name, looked_at in {**twin.looked_at(thing), **twin.looked_at_in(args)}.items():
         found[name] = dict(sorted(vars(looked_at).items()))
+    if words := printed.getvalue().split():
+        found["result, printed"] = [_number_of(word) for word in words]
     return found
+
+
+def _number_of(word: str) -> float | str:
+    try:
+        return float(word)
+    except ValueError:
+        return word
 
 
 # ---- classes and objects ---------------------------------------------------------------------------------------------
@@ -274,7 +300,7 @@ class Accelerating:
     def __init__(self, data: Sequence[Any], prefer: Report | None) -> None:
         self.data, self.prefer = data, prefer
         self.report = Report()
-        self._decided: dict[tuple[type, str, str], Entry] = {}  # by class, method and what the object is
+        self._decided: dict[tuple[type | Space, str, str], Entry] = {}  # by class, method and what the object is
         self._known = interfaces()
         self._looked_at: dict[int, type] = {}  # which keeps them: no other class gets such an id
 
@@ -336,7 +362,11 @@ class Accelerating:
             Space(names), functions, functools.partial(self._decide_functions, interface, space)
         )
         for name in functions:
-            if wait or replaced.twin_of(name) is not None:
+            if interface.at_first_call:
+                self.report.waiting.append(name)
+                decided = functools.partial(self._decide_call, replaced.space, interface, replaced.originals, name)
+                self.report._patches.put(space, name, replaced.deciding(name, decided))
+            elif wait or replaced.twin_of(name) is not None:
                 self.report._patches.put(space, name, replaced.dispatcher(name))
 
     def _decide_functions(self, interface: Functions, space: Any, replaced: ReplacedFunctions) -> Mapping[str, Twin]:
@@ -351,6 +381,21 @@ class Accelerating:
             if not any((entry.what, entry.swapped) == (before.what, before.swapped) for before in self.report.entries):
                 self._add(entry)
         return {name: twin for name, entry in entries.items() if entry.swapped}
+
+    def _decide_call(
+        self, thing: Space, interface: Functions, originals: Originals, name: str, args: tuple[Any, ...]
+    ) -> Twin | None:
+        """Return the twin for one call of a function; None where the original is to run."""
+        if name in self.report.waiting:
+            self.report.waiting.remove(name)
+        try:
+            twin, entries = self._decide(thing, interface, originals, args)
+        except Left as left:
+            self._add(Entry(name, False, str(left)))
+            return None
+        for entry in entries.values():
+            self._add(entry)
+        return twin if entries[name].swapped else None
 
     def _leave(self, what: str, left: Exception) -> None:
         self.report.entries.append(Entry(what, False, str(left)))
@@ -412,10 +457,11 @@ class Accelerating:
         try:
             with _proof.keeping_random_state():
                 made = Proving(thing, interface, originals, args or tuple(self.data) or None, self.data)
-                if isinstance(thing, Space):  # functions are decided for what they read now
-                    made.decide(self.prefer)
+                if isinstance(thing, Space) and not interface.at_first_call:
+                    made.decide(self.prefer)  # for what the functions read now
                     return made.twin, made.entries
-                keys = {method: (type(thing), method, made.twin.what) for method in made.twin.methods}
+                kind = thing if isinstance(thing, Space) else type(thing)
+                keys = {method: (kind, method, made.twin.what) for method in made.twin.methods}
                 if not all(key in self._decided for key in keys.values()):
                     made.decide(self.prefer)
                     self._decided |= {keys[method]: entry for method, entry in made.entries.items()}

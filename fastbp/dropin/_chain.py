@@ -111,6 +111,11 @@ class Chain:
         arrays: list[Array] = [np.empty(shape, dtype) for shape in self.shapes]
         return arrays, self.engine.backward(dy, table, self._made(arrays), need_dx)
 
+    def backward_into(self, arrays: Sequence[Array], dy: Array, table: Any, need_dx: bool) -> Array | None:
+        """Write the gradients at the parameters into arrays, and return the one at the input, the engine's own."""
+        made: Array | None = self.engine.backward(dy, table, self._made(list(arrays)), need_dx)
+        return made
+
     def outputs(self, x: Array, table: Any) -> Array:
         """Return the last unit's output in evaluation, a fresh array."""
         made: Array = self.engine.outputs(x, table)

@@ -8,6 +8,7 @@ each call; where they are others, it is proved once more for these.
 from __future__ import annotations
 
 import functools
+import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -117,6 +118,26 @@ class ReplacedFunctions:
             if twin is None:
                 return function(*args, **options)
             return twin.call(space, name, original, args, options)
+
+        setattr(call, MARK, True)
+        return call
+
+    def deciding(self, name: str, decided: Callable[[tuple[Any, ...]], Twin | None]) -> Callable[..., Any]:
+        """Return what stands in the place of a function that is looked at in each call, with its arguments."""
+        function, original, space = self.functions[name], self.originals[name], self.space
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def call(*args: Any, **options: Any) -> Any:
+            try:
+                bound = signature.bind(*args, **options)
+            except TypeError:
+                return function(*args, **options)  # which raises
+            bound.apply_defaults()
+            twin = None if getattr(proving, "now", False) or bound.kwargs else decided(bound.args)
+            if twin is None:
+                return function(*args, **options)
+            return twin.call(space, name, original, bound.args, {})
 
         setattr(call, MARK, True)
         return call

@@ -91,6 +91,10 @@ class Twin:
         """Return a result as the proof compares it: with everything that is computed when it is asked for."""
         return result
 
+    def looked_at_in(self, args: tuple[Any, ...]) -> Mapping[str, Any]:
+        """Return what the proof compares likewise of the arguments of a call."""
+        return {}
+
     def ran(self, method: str) -> None:
         """Learn that the original has run: its attributes are those that it has set."""
 
@@ -176,12 +180,15 @@ class Interface:
         Whether an object can be read only when it is called, since its arguments are needed.
     has_state : bool
         Whether a result depends on the calls before.
+    prints : bool
+        Whether the original prints: numbers that are printed are compared then, and a proof shows nothing of it.
     """
 
     name: ClassVar[str]
     methods: ClassVar[tuple[str, ...]]
     at_first_call: ClassVar[bool] = False
     has_state: ClassVar[bool] = True
+    prints: ClassVar[bool] = False
 
     def looks_for(self) -> str:
         """Return what `knows_class` looks for, in words."""
@@ -238,8 +245,9 @@ class Interface:
         """Return other objects that belong to one, and are looked at with it: its optimizer."""
         return ()
 
-    def ready(self, thing: Any, method: str, args: tuple[Any, ...]) -> None:
-        """Let a copy be called with what it is timed with: a backward pass needs the forward pass before it."""
+    def before(self, thing: Any, method: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]] | None:
+        """Return the method to call before one is timed, and its arguments: a backward pass needs a forward pass."""
+        return None
 
     def unsettle(self, thing: Any, rng: np.random.Generator) -> None:
         """Let a copy move numbers in between by a few eps, where sums that follow may cancel all their other digits.
@@ -271,7 +279,9 @@ class Interface:
 class Functions(Interface):
     """A kind of functions in a module, a namespace or a dict; ``methods`` are their names.
 
-    `read` gets a `Space`, and returns a `FunctionTwin`. `trials` and `timed` are as for objects.
+    `read` gets a `Space`, and returns a `FunctionTwin`. `trials` and `timed` are as for objects. With `at_first_call`
+    it also gets the arguments of each call, with the defaults of those that are missing; what the twin says that it is
+    decides whether such a call was proved before.
     """
 
     has_state: ClassVar[bool] = False

@@ -17,7 +17,7 @@ from typing import Any
 
 from fastbp.dropin._patch import ABSENT, Patches, read
 
-__all__ = ["Kept", "NotKept"]
+__all__ = ["Kept", "NotKept", "set_by"]
 
 _FILLERS: dict[int, tuple[weakref.ref[Any], weakref.ref[Kept]]] = {}  # nothing is kept alive
 _CLASSES: dict[type, tuple[Patches, list[int]]] = {}  # with the number of those who need the hooks
@@ -62,12 +62,13 @@ class Kept:
         call = self._calls.pop(group, None)
         if call is None:
             return
-        before = [dict(vars(thing)) for thing in self.objects]
+        before, done = [dict(vars(thing)) for thing in self.objects], False
         try:
             call()
+            done = True
         finally:
             for thing, values, names in zip(self.objects, before, self.groups[group], strict=True):
-                made = {name: value for name, value in vars(thing).items() if name in names}
+                made = {name: value for name, value in vars(thing).items() if name in names and done}
                 vars(thing).clear()
                 vars(thing).update(made | values)
 
@@ -124,6 +125,16 @@ class Kept:
         except TypeError:
             return f"{cls.__name__} has no weak references"
         return ""
+
+
+def set_by(layers: Sequence[Any], call: Callable[[], object]) -> list[frozenset[str]]:
+    """Return the attributes of each layer that a call sets."""
+    before = [dict(vars(layer)) for layer in layers]
+    call()
+    return [
+        frozenset(name for name, value in vars(layer).items() if value is not its.get(name, layer))
+        for layer, its in zip(layers, before, strict=True)
+    ]
 
 
 def _forget(key: int, _: object) -> None:

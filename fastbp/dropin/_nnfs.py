@@ -13,7 +13,7 @@ import numpy as np
 
 from fastbp import functional
 from fastbp.dropin import _proof
-from fastbp.dropin._chain import fits
+from fastbp.dropin._chain import fits, is_finite
 from fastbp.dropin._seams import unseen
 
 __all__ = ["KERNELS", "Combined", "Dense", "Kernel", "combined_of", "dtype_of_dot", "kernel_of", "same_outputs"]
@@ -31,11 +31,6 @@ def dtype_of_dot(x: np.dtype[Any], w: np.dtype[Any]) -> np.dtype[Any]:
     if key not in _DOTS:
         _DOTS[key] = np.dot(np.ones((1, 1), x), np.ones((1, 1), w)).dtype
     return _DOTS[key]
-
-
-def is_finite(x: Array) -> bool:
-    """Whether all numbers are finite, and not near the largest."""
-    return bool(np.isfinite(np.vdot(x, x)))
 
 
 def is_batch(x: Any) -> bool:

@@ -250,23 +250,30 @@ def longest(values: Any) -> int:
     """Return the length of the longest axis of all arrays: no sum has more terms."""
     if isinstance(values, np.ndarray):
         return max(values.shape, default=1)
+    values = vars(values) if isinstance(values, types.SimpleNamespace) else values
     parts = values.values() if isinstance(values, dict) else values if isinstance(values, list | tuple) else ()
     return max(map(longest, parts), default=1)
 
 
-def shaken(array: Any, n: int, rng: np.random.Generator) -> Any:
-    """Return floats multiplied by 1 - n * eps or 1 + n * eps, at random; anything else as it is."""
+def shaken(array: Any, n: int, rng: np.random.Generator, made: dict[int, Any] | None = None) -> Any:
+    """Return floats multiplied by 1 - n * eps or 1 + n * eps, at random; anything else as it is.
+
+    What is one array in several places stays one; `made` has those that were met.
+    """
+    made = {} if made is None else made
     if isinstance(array, dict):
-        return {key: shaken(value, n, rng) for key, value in array.items()}
+        return {key: shaken(value, n, rng, made) for key, value in array.items()}
     if isinstance(array, types.SimpleNamespace):
-        return types.SimpleNamespace(**shaken(vars(array), n, rng))
+        return type(array)(**shaken(vars(array), n, rng, made))
     if isinstance(array, list | tuple):
-        return type(array)(shaken(value, n, rng) for value in array)
+        return type(array)(shaken(value, n, rng, made) for value in array)
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         return array
-    step = array.dtype.type(n * np.finfo(array.dtype).eps)
-    factors = 1 + step * rng.choice(np.array([-1, 1], array.dtype), array.shape)
-    return np.asarray(array * factors, array.dtype)
+    if id(array) not in made:
+        step = array.dtype.type(n * np.finfo(array.dtype).eps)
+        factors = 1 + step * rng.choice(np.array([-1, 1], array.dtype), array.shape)
+        made[id(array)] = np.asarray(array * factors, array.dtype)
+    return made[id(array)]
 
 
 def moved(method: Callable[..., Any], rng: np.random.Generator) -> Callable[..., Any]:

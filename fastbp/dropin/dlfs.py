@@ -19,7 +19,7 @@ from fastbp import functional, optim, units
 from fastbp.dropin import _proof
 from fastbp.dropin._chain import Chain, is_finite
 from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
-from fastbp.dropin._kept import Kept
+from fastbp.dropin._kept import Kept, set_by
 from fastbp.dropin._steps import Steps
 
 __all__ = ["INTERFACES", "DictOptimizers", "LayerNetworks"]
@@ -259,14 +259,14 @@ class NetworkTwin(Twin):
         layers = layers_of(copied)
         x, t = rng.standard_normal((13, *self.shape)), rng.integers(0, self.n_out, 13)
         with np.errstate(all="ignore"):
-            forward = _set_by(layers, lambda: self.originals["predict"](copied, x))
+            forward = set_by(layers, lambda: self.originals["predict"](copied, x))
             grads: Any = None
 
             def gradient() -> None:
                 nonlocal grads
                 grads = self.originals["gradient"](copied, x, t)
 
-            both = _set_by(layers, gradient)
+            both = set_by(layers, gradient)
         self.grads = self._found(copied, grads)
         self.attributes = [(self.places[g.i][0], self.places[g.i][2], g.i) for g in self.grads.values() if g.attribute]
         mine = {(id(layer), name) for layer, name, _ in self.attributes}
@@ -425,8 +425,8 @@ class NetworkTwin(Twin):
         for rows, scale in ((5, 1.0), (64, 30.0), (1, 1e-3)):
             z, t = scale * rng.standard_normal((rows, k)), rng.integers(0, k, rows)
             for targets in (t, np.eye(k)[t], rng.random((rows, k))):
-                (names,) = _set_by([last], functools.partial(last.forward, z, targets))
-                (more,) = _set_by([last], lambda: setattr(last, "made", last.backward(1)))
+                (names,) = set_by([last], functools.partial(last.forward, z, targets))
+                (more,) = set_by([last], lambda: setattr(last, "made", last.backward(1)))
                 theirs, ours = vars(last).pop("made"), self._head(z, targets)
                 if names != {"y", "t", "loss"} or more != {"made"} or ours is None:
                     return False
@@ -514,16 +514,6 @@ class _Masks:
 def _masked(layer: Any) -> Callable[..., Any]:
     original = layer.forward
     return lambda x, train_flg=True: x * layer.mask if train_flg else original(x, train_flg)
-
-
-def _set_by(layers: Sequence[Any], call: Callable[[], object]) -> list[frozenset[str]]:
-    """Return the attributes of each layer that a call sets."""
-    before = [dict(vars(layer)) for layer in layers]
-    call()
-    return [
-        frozenset(name for name, value in vars(layer).items() if value is not its.get(name, layer))
-        for layer, its in zip(layers, before, strict=True)
-    ]
 
 
 def _decay(value: Any, gradient: Any, parameter: Any) -> float | None:
@@ -712,9 +702,9 @@ class OptimizerTwin(Twin):
         if not first or not all(isinstance(array, np.ndarray) for array in first):
             raise Left("its parameters are no arrays")
         self.what = f"{len(first)} arrays of {sum(array.size for array in first)} numbers {first[0].dtype}"
+        self.by_name = isinstance(args[0], dict)
         self.eps = self._measured(optimizer, originals) if self.kind.measures is not None else 0.0
         self.methods = {"update": self.update}
-        self.by_name = isinstance(args[0], dict)
         self.counts = "m" in self.kind.states
         self.steps = Steps(list(self.kind.states))
 
@@ -725,10 +715,10 @@ class OptimizerTwin(Twin):
         """Measure the constant beside the root, by a first step of a single number."""
         copied = _fresh(_proof.copied(optimizer), self.kind)
         copied.lr = 1.0
-        params, grads = {"w": np.zeros(1)}, {"w": np.array([TINY])}
-        originals["update"](copied, params, grads)
+        w, g = np.zeros(1), np.array([TINY])
+        originals["update"](copied, *(({"w": w}, {"w": g}) if self.by_name else ([w], [g])))
         assert self.kind.measures is not None
-        eps = float(f"{self.kind.measures(copied, TINY, float(params['w'][0])):.9g}")
+        eps = float(f"{self.kind.measures(copied, TINY, float(w[0])):.9g}")
         if not 0 <= eps < 1:
             raise Left("has no constant beside the root")
         return eps

@@ -186,11 +186,11 @@ class Layers(Interface):
         dtype = thing.weights.dtype if isinstance(twin.kernel, Dense) else x.dtype
         return {"forward": (x,), "backward": (rng.standard_normal((len(x), twin.shape[-1])).astype(dtype),)}
 
-    def ready(self, thing: Any, method: str, args: tuple[Any, ...]) -> None:
-        if method == "backward":
-            dy = args[0]
-            n = thing.weights.shape[0] if hasattr(thing, "weights") else dy.shape[1]
-            thing.forward(np.linspace(-1, 1, len(dy) * n, dtype=dy.dtype).reshape(len(dy), n))
+    def before(self, thing: Any, method: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]] | None:
+        dy = args[0]
+        n = len(thing.weights) if hasattr(thing, "weights") else dy.shape[1]
+        x = np.linspace(-1, 1, len(dy) * n, dtype=dy.dtype).reshape(len(dy), n)
+        return ("forward", (x,)) if method == "backward" else None
 
     def casts(self, thing: Any, twin: Twin) -> bool:
         return _dot_keeps_float64()
@@ -429,11 +429,10 @@ class Models(Interface):
         output = rng.uniform(0.01, 0.99, (len(x), twin.n_out)).astype(twin.dtype)
         return {"forward": (x, True), "backward": (output, y)}
 
-    def ready(self, thing: Any, method: str, args: tuple[Any, ...]) -> None:
-        if method == "backward":
-            n_in = next(layer for layer in thing.layers if hasattr(layer, "weights")).weights.shape[0]
-            n = len(args[0])
-            thing.forward(np.linspace(-1, 1, n * n_in, dtype=args[0].dtype).reshape(n, n_in), True)
+    def before(self, thing: Any, method: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]] | None:
+        n = len(next(layer for layer in thing.layers if hasattr(layer, "weights")).weights)
+        x = np.linspace(-1, 1, len(args[0]) * n, dtype=args[0].dtype).reshape(-1, n)
+        return ("forward", (x, True)) if method == "backward" else None
 
     def casts(self, thing: Any, twin: Twin) -> bool:
         return _dot_keeps_float64()

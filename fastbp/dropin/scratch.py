@@ -416,13 +416,11 @@ class SteppingNetworks(Interface):
         rows = X if np.shape(X)[1:] == shape else rng.standard_normal((ROWS, *shape))
         return {"_backward_pass": (1e-6 * rng.standard_normal((len(rows), *n_out)),), "_forward_pass": (rows,)}
 
-    def ready(self, thing: Any, method: str, args: tuple[Any, ...]) -> None:
-        if method == "_backward_pass":
-            shape, _ = _shapes(thing)
-            rows = np.random.default_rng(0).standard_normal((len(args[0]), *shape))
-            thing._forward_pass(rows)
-            thing._backward_pass(args[0])  # the first step makes the optimizers' states
-            thing._forward_pass(rows)
+    def before(self, thing: Any, method: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]] | None:
+        if method != "_backward_pass":
+            return None
+        shape, _ = _shapes(thing)
+        return "_forward_pass", (np.random.default_rng(0).standard_normal((len(args[0]), *shape)),)
 
 
 def _set_trainable(value: bool) -> Any:
