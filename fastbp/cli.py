@@ -1,4 +1,4 @@
-"""The command line: ``python -m fastbp info | demo | bench``, also installed as ``fastbp``."""
+"""The command line: ``python -m fastbp info | demo | bench | accelerate``, also installed as ``fastbp``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,11 @@ def make_parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="time value_and_grad and plain numpy side by side at a few shapes")
     bench.add_argument("--quick", action="store_true", help="the small shapes only and few rounds; for tests")
     bench.set_defaults(command=run_bench)
+
+    accelerate = commands.add_parser("accelerate", help="run a script whose gradients the engine computes")
+    accelerate.add_argument("script", help="a Python file")
+    accelerate.add_argument("arguments", nargs=argparse.REMAINDER, help="the script's own arguments")
+    accelerate.set_defaults(command=run_accelerate)
     return parser
 
 
@@ -101,6 +107,20 @@ def run_demo(options: argparse.Namespace) -> int:
     except (demo.MissingExtraError, FileNotFoundError) as error:
         print(f"fastbp: {error}", file=sys.stderr)
         return 1
+
+
+# accelerate
+
+
+def run_accelerate(options: argparse.Namespace) -> int:
+    """Run a script, accelerated, and print the report; its exceptions and its exit code are its own."""
+    from fastbp.dropin._script import run_script
+
+    if not Path(options.script).is_file():
+        print(f"fastbp: there is no file {options.script!r}", file=sys.stderr)
+        return 2
+    run_script(options.script, options.arguments)
+    return 0
 
 
 # bench

@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import inspect
 import io
 import pkgutil
 import types
 import weakref
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
 
 from fastbp.dropin import _clock, _proof
+from fastbp.dropin._functions import MARK, ReplacedFunctions
 from fastbp.dropin._interface import Functions, Interface, Left, Originals, Space, Trial, Twin
 from fastbp.dropin._patch import entries_of
 from fastbp.dropin._report import Entry, Report
@@ -81,6 +81,17 @@ def _parts(found: Sequence[tuple[Any, Interface]], known: Sequence[Interface]) -
     parts = [part for thing, interface in found if not isinstance(thing, type) for part in interface.parts(thing)]
     own = {id(part): part for part in parts if id(part) not in met}
     return [(part, its) for part in own.values() if (its := _interface_of(part, known)) is not None]
+
+
+def _with_parts(thing: Any, known: Sequence[Interface]) -> list[Any]:
+    """Return an object, or what an object that is not known holds: the layers of a model, say."""
+    if isinstance(thing, type) or not hasattr(thing, "__dict__") or _interface_of(thing, known) is not None:
+        return [thing]
+    parts: list[Any] = []
+    for value in vars(thing).values():
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
+        parts += [part for part in inner if not isinstance(part, type)]
+    return list({id(part): part for part in parts}.values())
 
 
 def _unknown(target: Any, known: Sequence[Interface]) -> ValueError:
@@ -203,7 +214,7 @@ class Proving:
                     taken.add(trial.method)
             if twin.kept is not None:
                 twin.kept.fill_all()
-            return _outcome(thing, twin, args, result, printed)
+            return _outcome(thing, twin, args, twin.settled(result), printed)
 
         return run
 
@@ -259,6 +270,8 @@ class Proving:
 def _prepare(thing: Any, twin: Twin, trial: Trial) -> None:
     for name, value in trial.attributes.items():
         setattr(thing, name, _proof.copied(value))
+    if trial.before is not None:
+        trial.before(thing)
     if trial.values is not None:
         for array, values in zip(twin.arrays(thing), trial.values, strict=True):
             array[...] = values
@@ -290,6 +303,38 @@ class Accelerating:
         self.data, self.prefer = data, prefer
         self.report = Report()
         self._decided: dict[tuple[type | Space, str, str], Entry] = {}  # by class, method and what the object is
+        self._known = interfaces()
+        self._looked_at: dict[int, type] = {}  # which keeps them: no other class gets such an id
+
+    def take_all(self, target: Any) -> None:
+        """Accelerate what a target holds; ValueError where nothing of it is known."""
+        known = self._known
+        candidates = [part for thing in _things(target) for part in _with_parts(thing, known)]
+        things = [(thing, i) for thing in candidates if (i := _interface_of(thing, known)) is not None]
+        spaces = [(space, i) for space in _spaces(target) for i in self._functions_in(space)]
+        if not things and not spaces:
+            raise _unknown(target, known)
+        for thing, interface in things + _parts(things, known):
+            self.take(thing, interface)
+        for space, its in spaces:
+            self.take_space(space, its)
+
+    def look(self, space: Any) -> None:
+        """Wait for the first calls of all that a namespace has, and had not when it was looked at before."""
+        for cls in list(entries_of(space).values()):
+            if isinstance(cls, type) and id(cls) not in self._looked_at:
+                self._looked_at[id(cls)] = cls
+                if (interface := _interface_of(cls, self._known)) is not None:
+                    self.take(cls, interface)
+        for its in self._functions_in(space):
+            if not any(hasattr(entries_of(space)[name], MARK) for name in its.methods):
+                self.take_space(space, its, wait=True)
+
+    def _functions_in(self, space: Any) -> list[Functions]:
+        names = entries_of(space)
+        return [
+            interface for interface in self._known if isinstance(interface, Functions) and interface.knows_space(names)
+        ]
 
     def take(self, thing: Any, interface: Interface) -> None:
         """Accelerate a class, or an object."""
@@ -308,30 +353,36 @@ class Accelerating:
         else:
             self._enter(thing, interface, seams, None)
 
-    def take_space(self, space: Any, interface: Functions) -> None:
-        """Accelerate functions of a namespace."""
+    def take_space(self, space: Any, interface: Functions, wait: bool = False) -> None:
+        """Accelerate functions of a namespace, now or when they are called first."""
         names = entries_of(space)
         functions = {name: names[name] for name in interface.methods}
-        if any(hasattr(function, "fastbp_twin") for function in functions.values()):
+        if any(hasattr(function, MARK) for function in functions.values()):
             self._leave(interface.methods[0], Left("accelerated already"))
             return
-        thing = Space(names)
-        originals = {name: functools.partial(_without_space, function) for name, function in functions.items()}
-        if interface.at_first_call:
-            for name, function in functions.items():
+        replaced = ReplacedFunctions(
+            Space(names), functions, functools.partial(self._decide_functions, interface, space)
+        )
+        for name in functions:
+            if interface.at_first_call:
                 self.report.waiting.append(name)
-                decided = functools.partial(self._decide_call, thing, interface, originals, name)
-                self.report._patches.put(space, name, _deciding(name, function, originals[name], decided))
-            return
+                decided = functools.partial(self._decide_call, replaced.space, interface, replaced.originals, name)
+                self.report._patches.put(space, name, replaced.deciding(name, decided))
+            elif wait or replaced.twin_of(name) is not None:
+                self.report._patches.put(space, name, replaced.dispatcher(name))
+
+    def _decide_functions(self, interface: Functions, space: Any, replaced: ReplacedFunctions) -> Mapping[str, Twin]:
+        """Return the twins of those functions that are swapped."""
+        replaced.space.names = entries_of(space)
         try:
-            twin, entries = self._decide(thing, interface, originals, None)
+            twin, entries = self._decide(replaced.space, interface, replaced.originals, None)
         except Left as left:
-            self._leave(interface.methods[0], left)
-            return
-        for name, entry in entries.items():
-            self._add(entry)
-            if entry.swapped:
-                self.report._patches.put(space, name, _wrapped(twin, thing, name, functions[name], originals[name]))
+            self._add(Entry(interface.methods[0], False, str(left)))
+            return {}
+        for entry in entries.values():
+            if not any((entry.what, entry.swapped) == (before.what, before.swapped) for before in self.report.entries):
+                self._add(entry)
+        return {name: twin for name, entry in entries.items() if entry.swapped}
 
     def _decide_call(
         self, thing: Space, interface: Functions, originals: Originals, name: str, args: tuple[Any, ...]
@@ -408,6 +459,9 @@ class Accelerating:
         try:
             with _proof.keeping_random_state():
                 made = Proving(thing, interface, originals, args or tuple(self.data) or None, self.data)
+                if isinstance(thing, Space) and not interface.at_first_call:
+                    made.decide(self.prefer)  # for what the functions read now
+                    return made.twin, made.entries
                 kind = thing if isinstance(thing, Space) else type(thing)
                 keys = {method: (kind, method, made.twin.what) for method in made.twin.methods}
                 if not all(key in self._decided for key in keys.values()):
@@ -420,46 +474,6 @@ class Accelerating:
             raise Left(f"could not be tried: {error!r}") from error
         finally:
             proving.now = False
-
-
-def _without_space(function: Callable[..., Any], _: Space, *args: Any, **options: Any) -> Any:
-    return function(*args, **options)
-
-
-def _deciding(
-    name: str,
-    function: Callable[..., Any],
-    original: Callable[..., Any],
-    decided: Callable[[tuple[Any, ...]], Twin | None],
-) -> Callable[..., Any]:
-    """Return a function that is looked at in each call, with its arguments."""
-    signature = inspect.signature(function)
-
-    @functools.wraps(function)
-    def call(*args: Any, **options: Any) -> Any:
-        try:
-            bound = signature.bind(*args, **options)
-        except TypeError:
-            return function(*args, **options)  # which raises
-        bound.apply_defaults()
-        twin = None if getattr(proving, "now", False) or bound.kwargs else decided(bound.args)
-        if twin is None:
-            return function(*args, **options)
-        return twin.call(Space({}), name, original, bound.args, {})
-
-    call.fastbp_twin = None  # type: ignore[attr-defined]
-    return call
-
-
-def _wrapped(
-    twin: Twin, thing: Space, name: str, function: Callable[..., Any], original: Callable[..., Any]
-) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def call(*args: Any, **options: Any) -> Any:
-        return twin.call(thing, name, original, args, options)
-
-    call.fastbp_twin = twin  # type: ignore[attr-defined]
-    return call
 
 
 def _forget(makers: list[Any], maker: Any) -> None:
@@ -534,20 +548,10 @@ def accelerate(target: Any, x: Any = None, t: Any = None, *, prefer: Report | No
     """
     if prefer is not None and not isinstance(prefer, Report):
         raise TypeError(f"prefer must be a Report, as accelerate returns, got {type(prefer).__name__}")
-    known = interfaces()
-    found = [(thing, interface) for thing in _things(target) if (interface := _interface_of(thing, known)) is not None]
-    functions = [interface for interface in known if isinstance(interface, Functions)]
-    spaces = [(space, i) for space in _spaces(target) for i in functions if i.knows_space(entries_of(space))]
-    if not found and not spaces:
-        raise _unknown(target, known)
-    found += _parts(found, known)
     data = () if x is None else (x,) if t is None else (x, t)
     work = Accelerating(data, prefer)
     try:
-        for thing, interface in found:
-            work.take(thing, interface)
-        for space, its in spaces:
-            work.take_space(space, its)
+        work.take_all(target)
     except BaseException:
         work.report.undo()
         raise

@@ -44,6 +44,8 @@ class Trial(NamedTuple):
         What the object's `Twin.arrays` are filled with before; None: as they are.
     attributes : dict, optional
         What is set on the object before.
+    before : function, optional
+        Called with the object before.
     """
 
     what: str
@@ -51,6 +53,7 @@ class Trial(NamedTuple):
     args: tuple[Any, ...]
     values: Sequence[Array] | None = None
     attributes: Mapping[str, Any] = {}
+    before: Callable[[Any], object] | None = None
 
     def __str__(self) -> str:
         return f"{self.method}: {self.what}"
@@ -83,6 +86,10 @@ class Twin:
     def looked_at(self, thing: Any) -> Mapping[str, Any]:
         """Return the objects whose attributes the proof compares, by a name for reasons."""
         return {"self": thing}
+
+    def settled(self, result: Any) -> Any:
+        """Return a result as the proof compares it: with everything that is computed when it is asked for."""
+        return result
 
     def looked_at_in(self, args: tuple[Any, ...]) -> Mapping[str, Any]:
         """Return what the proof compares likewise of the arguments of a call."""

@@ -26,13 +26,25 @@ import numpy as np
 
 from fastbp.dropin._chain import Left
 
-__all__ = ["Proof", "Side", "copied", "finer_dtype", "keeping_random_state", "longest", "prove", "refined", "shaken"]
+__all__ = [
+    "Proof",
+    "Side",
+    "copied",
+    "finer_dtype",
+    "keeping_random_state",
+    "longest",
+    "moved",
+    "prove",
+    "refined",
+    "shaken",
+]
 
 Side = Callable[[Any], Mapping[str, Any]]  # runs a trial, and returns what there is to compare
 Leaves = dict[str, Any]
 
 FLOOR = 32  # eps of the largest number of an array
 CANCELLED = 4  # eps of the largest number of all results
+MOVED = 16  # eps, of numbers in between
 DEEPEST = 6  # containers in containers
 
 
@@ -273,3 +285,8 @@ def shaken(array: Any, n: int, rng: np.random.Generator, made: dict[int, Any] | 
         factors = 1 + step * rng.choice(np.array([-1, 1], array.dtype), array.shape)
         made[id(array)] = np.asarray(array * factors, array.dtype)
     return made[id(array)]
+
+
+def moved(method: Callable[..., Any], rng: np.random.Generator) -> Callable[..., Any]:
+    """Return a method whose result is moved by a few eps: what follows may cancel all other digits."""
+    return lambda *args: shaken(method(*args), MOVED, rng)
