@@ -28,7 +28,7 @@ PREFIXES = ("FASTBP_", "OPENBLAS_", "OMP_", "GOMP_", "KMP_", "MKL_", "XLA_", "JA
 
 
 # Modules with a function `load`, or with functions for `once`.
-BENCHMARKS = ("sweep", "elementwise", "steps", "units", "updates", "sklearn_fits", "images")
+BENCHMARKS = ("sweep", "elementwise", "steps", "units", "updates", "sklearn_fits", "images", "accelerate")
 
 
 class Worker:
