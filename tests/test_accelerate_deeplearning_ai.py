@@ -154,10 +154,21 @@ def test_functions_are_replaced_in_any_namespace(course: Any, kind: str) -> None
 
 
 def test_some_of_the_functions_are_enough(course: Any) -> None:
-    report = fastbp.accelerate({"update_parameters": course["update_parameters"]})
+    names = ("update_parameters", "compute_cost")
+    report = fastbp.accelerate({name: course[name] for name in names})
     assert [(entry.what, entry.swapped) for entry in report.entries] == [("update_parameters", True)]
     alone = {"L_model_backward": course["L_model_backward"]}
     assert fastbp.accelerate(alone).entries[0].swapped
+
+
+def test_functions_that_share_a_name_alone_are_not_tried() -> None:
+    calls: list[Any] = []
+    space = {"update_parameters": lambda model, optimizer, rate: calls.append(model)}
+    with pytest.raises(ValueError, match=r"found the names update_parameters; looked for .*beside L_model_backward"):
+        fastbp.accelerate(space)
+    with pytest.raises(ValueError, match="holds nothing that is known"):
+        fastbp.accelerate({"update_parameters": lambda: calls.append(1), "compute_cost": len})
+    assert calls == []
 
 
 # ---- what is unusual -------------------------------------------------------------------------------------------------

@@ -85,7 +85,9 @@ def _parts(found: Sequence[tuple[Any, Interface]], known: Sequence[Interface]) -
 
 def _with_parts(thing: Any, known: Sequence[Interface]) -> list[Any]:
     """Return an object, or what an object that is not known holds: the layers of a model, say."""
-    if isinstance(thing, type) or not hasattr(thing, "__dict__") or _interface_of(thing, known) is not None:
+    if isinstance(thing, type | types.ModuleType | types.FunctionType) or not hasattr(thing, "__dict__"):
+        return [thing]
+    if _is_ours(type(thing)) or _interface_of(thing, known) is not None:
         return [thing]
     parts: list[Any] = []
     for value in vars(thing).values():
