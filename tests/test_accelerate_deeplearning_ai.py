@@ -17,7 +17,7 @@ from helpers import seeded
 from test_accelerate import PROGRAMS, always_faster, program, same  # noqa: F401  a fixture
 
 import fastbp
-from fastbp.dropin import _functions
+from fastbp.dropin import Entry, Report, _functions
 from fastbp.dropin._waiting import WAITING, WaitingDict
 
 SIZES = ([6, 1], [9, 4, 1], [30, 20, 7, 5, 1])
@@ -159,6 +159,18 @@ def test_some_of_the_functions_are_enough(course: Any) -> None:
     assert [(entry.what, entry.swapped) for entry in report.entries] == [("update_parameters", True)]
     alone = {"L_model_backward": course["L_model_backward"]}
     assert fastbp.accelerate(alone).entries[0].swapped
+
+
+def test_data_of_ones_own_is_tried_and_a_report_is_replayed(course: Any, plain: Any) -> None:
+    X, Y = data([9, 4, 1], 20)
+    report = fastbp.accelerate(course, X, Y)
+    assert all(entry.swapped for entry in report.entries)
+    report.undo()
+    chosen = [Entry(e.what, e.what == "L_model_backward", e.why, e.difference, 1.0) for e in report.entries]
+    again = fastbp.accelerate(course, X, Y, prefer=Report(chosen))
+    assert [entry.swapped for entry in again.entries] == [False, True, False]
+    parameters = plain["initialize_parameters_deep"]([9, 4, 1])
+    same(settled(step(course, X, Y, parameters)), settled(step(plain, X, Y, parameters)))
 
 
 def test_functions_that_share_a_name_alone_are_not_tried() -> None:
