@@ -283,24 +283,12 @@ PLACES: dict[str, tuple[str, str]] = {  # what is written in a place; what is sw
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_an_edited_program_computes_the_same(place: str) -> None:
+def test_edits_are_followed_or_left_alone(place: str) -> None:
+    """What they compute is tested with those of the other programs."""
     new, swapped = PLACES[place]
-    found, spaces = [], []
-    for _ in range(2):
-        space = edited(place, new)
-        spaces.append(space)
-    report = fastbp.accelerate(spaces[0])
+    report = fastbp.accelerate(edited(place, new))
     names = {"forward": "L_model_forward", "backward": "L_model_backward", "update": "update_parameters"}
     assert {e.what for e in report.entries if e.swapped} == {names[name] for name in swapped.split()}, str(report)
-    for space in spaces:
-        results = []
-        for sizes, m, scale in (([9, 4, 1], 12, 1.0), ([9, 4, 3, 1], 30, 0.01), ([6, 1], 5, 4.0)):
-            X, Y = data(sizes, m)
-            X[:, ::4] = 0
-            parameters = space["initialize_parameters_deep"](sizes)
-            results.append((settled(step(space, scale * X, Y, parameters)), parameters))
-        found.append(results)
-    same(*found)
 
 
 def edited(old: str, new: str) -> dict[str, Any]:
