@@ -285,8 +285,8 @@ def load(rival: str, name: str) -> Callable[[], Any]:
     made = make(name)
     if expected is not None:
         accelerate(rival, made)
+        scale = max(float(np.abs(right).max(initial=0.0)) for right in expected)
         for got, right in zip(parameters_after(made), expected, strict=True):
-            scale = float(np.abs(right).max(initial=0.0))
             np.testing.assert_allclose(got, right, rtol=0, atol=1e4 * float(np.finfo(right.dtype).eps) * scale)
     return made.step
 
