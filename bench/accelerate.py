@@ -218,6 +218,17 @@ def scratch(rng: np.random.Generator, sizes: tuple[int, int, int], batch: int) -
     )
 
 
+def numpy_ml(rng: np.random.Generator, sizes: Sequence[int], batch: int) -> Program:
+    """Layers of numpy-ml, and a step of each."""
+    net = program("train_numpy_ml").Classifier(list(sizes[1:-1]), sizes[-1])
+    x, t = rng.standard_normal((batch, sizes[0])), one_hot(rng.integers(0, sizes[-1], batch), sizes[-1])
+    net.forward(x, retain_derived=False)  # makes the parameters
+    layers = list(net.layers.values())
+    return Program(
+        lambda: net.fit_batch(x, t), net, None, lambda: [a for layer in layers for a in layer.parameters.values()]
+    )
+
+
 def _cs231n_rows(hidden: Sequence[int], dtype: Any) -> Callable[[np.random.Generator], Program]:
     return lambda rng: cs231n_rows(rng, hidden, 100, dtype)
 
@@ -246,6 +257,7 @@ CASES: dict[str, Case] = {
     "deeplearning.ai 12288-20-7-5-1 @ 209": Case(lambda rng: deeplearning_ai(rng, (12288, 20, 7, 5, 1), 209), 1.3),
     "joelnet 10-50-4 @ 32": Case(lambda rng: joelnet(rng, (10, 50, 4), 32), 5.0),
     "ML-From-Scratch 64-512-10 @ 256": Case(lambda rng: scratch(rng, (64, 512, 10), 256)),
+    "numpy-ml 64-64-32-10 @ 50": Case(lambda rng: numpy_ml(rng, (64, 64, 32, 10), 50)),
 }  # fmt: skip
 
 

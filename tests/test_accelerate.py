@@ -741,6 +741,25 @@ def test_several_threads_get_their_own_gradients(dlfs: dict[str, Any]) -> None:
     same(found, expected)
 
 
+def test_threads_that_call_first_at_once_prove_one_after_another(dlfs: dict[str, Any]) -> None:
+    report = fastbp.accelerate(dlfs["TwoLayerNet"])
+    net, found = dlfs["TwoLayerNet"](12, 9, 4), []
+    gate = threading.Barrier(4)
+
+    def work() -> None:
+        gate.wait()
+        found.append(net.gradient(np.ones((2, 12)), np.array([0, 1])))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [entry.swapped for entry in report.entries] == [True, True], str(report)
+    for one in found[1:]:
+        same(one, found[0])
+
+
 # ---- what cannot be taken --------------------------------------------------------------------------------------------
 
 

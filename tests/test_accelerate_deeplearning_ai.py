@@ -17,7 +17,7 @@ from helpers import seeded
 from test_accelerate import PROGRAMS, always_faster, program, same  # noqa: F401  a fixture
 
 import fastbp
-from fastbp.dropin import _functions
+from fastbp.dropin import Entry, Report, _functions
 from fastbp.dropin._waiting import WAITING, WaitingDict
 
 SIZES = ([6, 1], [9, 4, 1], [30, 20, 7, 5, 1])
@@ -154,10 +154,33 @@ def test_functions_are_replaced_in_any_namespace(course: Any, kind: str) -> None
 
 
 def test_some_of_the_functions_are_enough(course: Any) -> None:
-    report = fastbp.accelerate({"update_parameters": course["update_parameters"]})
+    names = ("update_parameters", "compute_cost")
+    report = fastbp.accelerate({name: course[name] for name in names})
     assert [(entry.what, entry.swapped) for entry in report.entries] == [("update_parameters", True)]
     alone = {"L_model_backward": course["L_model_backward"]}
     assert fastbp.accelerate(alone).entries[0].swapped
+
+
+def test_data_of_ones_own_is_tried_and_a_report_is_replayed(course: Any, plain: Any) -> None:
+    X, Y = data([9, 4, 1], 20)
+    report = fastbp.accelerate(course, X, Y)
+    assert all(entry.swapped for entry in report.entries)
+    report.undo()
+    chosen = [Entry(e.what, e.what == "L_model_backward", e.why, e.difference, 1.0) for e in report.entries]
+    again = fastbp.accelerate(course, X, Y, prefer=Report(chosen))
+    assert [entry.swapped for entry in again.entries] == [False, True, False]
+    parameters = plain["initialize_parameters_deep"]([9, 4, 1])
+    same(settled(step(course, X, Y, parameters)), settled(step(plain, X, Y, parameters)))
+
+
+def test_functions_that_share_a_name_alone_are_not_tried() -> None:
+    calls: list[Any] = []
+    space = {"update_parameters": lambda model, optimizer, rate: calls.append(model)}
+    with pytest.raises(ValueError, match=r"found the names update_parameters; looked for .*beside L_model_backward"):
+        fastbp.accelerate(space)
+    with pytest.raises(ValueError, match="holds nothing that is known"):
+        fastbp.accelerate({"update_parameters": lambda: calls.append(1), "compute_cost": len})
+    assert calls == []
 
 
 # ---- what is unusual -------------------------------------------------------------------------------------------------
@@ -260,24 +283,12 @@ PLACES: dict[str, tuple[str, str]] = {  # what is written in a place; what is sw
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_an_edited_program_computes_the_same(place: str) -> None:
+def test_edits_are_followed_or_left_alone(place: str) -> None:
+    """What they compute is tested with those of the other programs."""
     new, swapped = PLACES[place]
-    found, spaces = [], []
-    for _ in range(2):
-        space = edited(place, new)
-        spaces.append(space)
-    report = fastbp.accelerate(spaces[0])
+    report = fastbp.accelerate(edited(place, new))
     names = {"forward": "L_model_forward", "backward": "L_model_backward", "update": "update_parameters"}
     assert {e.what for e in report.entries if e.swapped} == {names[name] for name in swapped.split()}, str(report)
-    for space in spaces:
-        results = []
-        for sizes, m, scale in (([9, 4, 1], 12, 1.0), ([9, 4, 3, 1], 30, 0.01), ([6, 1], 5, 4.0)):
-            X, Y = data(sizes, m)
-            X[:, ::4] = 0
-            parameters = space["initialize_parameters_deep"](sizes)
-            results.append((settled(step(space, scale * X, Y, parameters)), parameters))
-        found.append(results)
-    same(*found)
 
 
 def edited(old: str, new: str) -> dict[str, Any]:

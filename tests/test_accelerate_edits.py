@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import test_accelerate_deeplearning_ai as course
 from helpers import seeded
 from test_accelerate import PROGRAMS, always_faster, quadratic  # noqa: F401  a fixture
 
@@ -402,6 +403,31 @@ PLACES: dict[str, list[Place]] = {
     "nielsen2": NIELSEN2_PLACES,
     "cs231n": CS231N_PLACES,
 }
+PLACES: dict[str, list[Place]] = {"dlfs": DLFS_PLACES, "nielsen": NIELSEN_PLACES, "nielsen2": NIELSEN2_PLACES}
+
+
+# ---- deeplearning.ai -------------------------------------------------------------------------------------------------
+
+
+def by_functions(space: Space, accelerate: Accelerate) -> Any:
+    """Some steps of models of one, two and three layers, with columns of zeros."""
+    np.random.seed(7)
+    accelerate(space)
+    found = []
+    for sizes, m, scale in (([10, 6, 1], 12, 1.0), ([10, 5, 3, 1], 30, 0.01), ([10, 1], 5, 4.0)):
+        parameters = space["initialize_parameters_deep"](sizes)
+        for X, t in rows_of(m, 10, 2):
+            Y = (t if t.ndim == 1 else t.argmax(axis=1)).reshape(1, -1)
+            AL, caches = space["L_model_forward"](scale * X.T, parameters)
+            grads = space["L_model_backward"](AL, Y, caches)
+            given, parameters = parameters, space["update_parameters"](parameters, grads, 0.3)
+            found.append((AL, caches, space["compute_cost"](AL, Y), dict(grads), parameters, given))
+    return found
+
+
+COURSE_PLACES = [Place(old, new, "course") for old, (new, _) in course.PLACES.items()]
+CASES["deeplearning_ai"], PLACES["deeplearning_ai"] = {"course": by_functions}, COURSE_PLACES
+
 EDITS = [
     (program, place, case) for program, places in PLACES.items() for place in places for case in place.cases.split()
 ]

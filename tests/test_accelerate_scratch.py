@@ -178,6 +178,36 @@ def test_layers_are_those_that_are_there(scratch: Space) -> None:
         same(trained(nets[0]), trained(nets[1]), rtol=1e-5, atol=1e-7)
 
 
+def test_optimizers_are_those_that_are_there(scratch: Space) -> None:
+    class Halved(scratch["Adam"]):  # type: ignore[misc]
+        def update(self, w: Any, grad_wrt_w: Any) -> Any:
+            return (w + super().update(w, grad_wrt_w)) / 2
+
+    nets = [network(scratch, *LAYERS["relu"]) for _ in range(2)]
+    fastbp.accelerate(nets[0])
+    for net in nets:
+        trained(net)
+        for layer in net.layers[::2]:
+            for name in ("W_opt", "w0_opt"):
+                one = Halved()
+                vars(one).update(vars(getattr(layer, name)))
+                setattr(layer, name, one)
+    same(trained(nets[0]), trained(nets[1]), rtol=1e-7)
+
+
+def test_an_optimizer_with_other_attributes_steps_by_itself(scratch: Space) -> None:
+    class Adam:
+        def __init__(self) -> None:
+            self.rate = 0.1
+
+        def update(self, w: Any, grad_wrt_w: Any) -> Any:
+            return w - self.rate * np.sign(grad_wrt_w)
+
+    nets = [network(scratch, *LAYERS["tanh"], optimizer=Adam()) for _ in range(2)]
+    assert fastbp.accelerate(nets[0]).entries[0].swapped
+    same(trained(nets[0]), trained(nets[1]), rtol=1e-7)
+
+
 UNUSUAL: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
     "integers": lambda x, y: ((10 * x).astype(int), y),
     "float32": lambda x, y: (x.astype("f"), y.astype("f")),

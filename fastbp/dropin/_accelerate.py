@@ -20,7 +20,7 @@ from fastbp.dropin._functions import MARK, ReplacedFunctions
 from fastbp.dropin._interface import Functions, Interface, Left, Originals, Space, Trial, Twin
 from fastbp.dropin._patch import entries_of
 from fastbp.dropin._report import Entry, Report
-from fastbp.dropin._seams import Seam, proving, seam_of
+from fastbp.dropin._seams import Seam, deciding, proving, seam_of
 
 __all__ = ["accelerate", "accelerated", "interfaces"]
 
@@ -85,7 +85,9 @@ def _parts(found: Sequence[tuple[Any, Interface]], known: Sequence[Interface]) -
 
 def _with_parts(thing: Any, known: Sequence[Interface]) -> list[Any]:
     """Return an object, or what an object that is not known holds: the layers of a model, say."""
-    if isinstance(thing, type) or not hasattr(thing, "__dict__") or _interface_of(thing, known) is not None:
+    if isinstance(thing, type | types.ModuleType | types.FunctionType) or not hasattr(thing, "__dict__"):
+        return [thing]
+    if _is_ours(type(thing)) or _interface_of(thing, known) is not None:
         return [thing]
     parts: list[Any] = []
     for value in vars(thing).values():
@@ -322,7 +324,7 @@ class Accelerating:
     def look(self, space: Any) -> None:
         """Wait for the first calls of all that a namespace has, and had not when it was looked at before."""
         for cls in list(entries_of(space).values()):
-            if isinstance(cls, type) and id(cls) not in self._looked_at:
+            if issubclass(type(cls), type) and id(cls) not in self._looked_at:  # isinstance asks for cls.__class__
                 self._looked_at[id(cls)] = cls
                 if (interface := _interface_of(cls, self._known)) is not None:
                     self.take(cls, interface)
@@ -412,9 +414,12 @@ class Accelerating:
         def first(thing: Any, args: tuple[Any, ...]) -> None:
             if ref is not None and thing is not ref():
                 return
-            if name in self.report.waiting:
-                self.report.waiting.remove(name)
-            self._enter(thing, interface, seams, args)
+            with deciding:
+                if any(seam.knows(thing) for seam in seams.values()):
+                    return  # another thread has called it first
+                if name in self.report.waiting:
+                    self.report.waiting.remove(name)
+                self._enter(thing, interface, seams, args)
 
         for seam in seams.values():
             self._begin(seam)

@@ -15,7 +15,7 @@ from typing import Any
 
 from fastbp.dropin._interface import Originals, Space, Twin
 from fastbp.dropin._patch import ABSENT
-from fastbp.dropin._seams import proving
+from fastbp.dropin._seams import deciding, proving
 
 __all__ = ["MARK", "Reads", "ReplacedFunctions"]
 
@@ -99,9 +99,13 @@ class ReplacedFunctions:
                 return twins.get(name)
         if getattr(proving, "now", False) or len(self._known) >= MOST:
             return None
-        return self._made().get(name)
+        with deciding:
+            return self._made().get(name)
 
     def _made(self) -> Mapping[str, Twin]:
+        for values, twins in self._known:
+            if _are_same(values):
+                return twins  # another thread has called it first
         # Not before the first call: what the functions call may be defined after them, or once more, to read others.
         values = Reads(self.functions.values()).values()
         twins = self._decide(self)

@@ -199,7 +199,18 @@ class Interface:
         raise NotImplementedError
 
     def knows(self, thing: Any) -> bool:
-        """Whether an object of such a class is of this kind."""
+        """Whether an object of such a class is of this kind.
+
+        Parameters
+        ----------
+        thing : object
+            An instance.
+
+        Returns
+        -------
+        bool
+            As far as its attributes show it.
+        """
         return True
 
     def needs_call(self, thing: Any) -> bool:
@@ -242,11 +253,37 @@ class Interface:
         raise NotImplementedError
 
     def parts(self, thing: Any) -> Sequence[Any]:
-        """Return other objects that belong to one, and are looked at with it: its optimizer."""
+        """Return other objects that belong to one, and are looked at with it: its optimizer.
+
+        Parameters
+        ----------
+        thing : object
+            One that `knows` knows.
+
+        Returns
+        -------
+        sequence of object
+            Those that no interface knows are left out.
+        """
         return ()
 
     def before(self, thing: Any, method: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]] | None:
-        """Return the method to call before one is timed, and its arguments: a backward pass needs a forward pass."""
+        """Return the method to call before one is timed, and its arguments: a backward pass needs a forward pass.
+
+        Parameters
+        ----------
+        thing : object
+            A copy.
+        method : str
+            What is timed.
+        args : tuple
+            With what.
+
+        Returns
+        -------
+        (str, tuple) or None
+            None where nothing is called before.
+        """
         return None
 
     def unsettle(self, thing: Any, rng: np.random.Generator) -> None:

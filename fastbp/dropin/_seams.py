@@ -15,10 +15,11 @@ from fastbp.dropin._chain import Left
 from fastbp.dropin._interface import Twin
 from fastbp.dropin._patch import Patches, read
 
-__all__ = ["Seam", "proving", "seam_of", "unseen"]
+__all__ = ["Seam", "deciding", "proving", "seam_of", "unseen"]
 
 Maker = Callable[[Any, tuple[Any, ...]], None]  # looks at an object that is called for the first time
 
+deciding = threading.RLock()  # one thread at a time: a proof sets the global random state, and brings it back
 proving = threading.local()  # .now: this thread is in a proof, whose copies are nobody's
 _SEAMS: dict[tuple[int, str], Seam] = {}
 
@@ -92,6 +93,11 @@ class Seam:
                 del entered[key]
 
         return leave
+
+    def knows(self, thing: Any) -> bool:
+        """Whether an object was looked at, also where it was left alone."""
+        found = self.entered.get(id(thing))
+        return found is not None and found.ref() is thing
 
     def twin_of(self, thing: Any) -> Twin | None:
         """Return the twin of an object; None where it has none."""

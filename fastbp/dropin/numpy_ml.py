@@ -145,7 +145,7 @@ class FullyConnectedLayers(Interface):
     ) -> Mapping[str, tuple[Any, ...]]:
         assert isinstance(twin, LayerTwin)
         x: Any = args[-1] if args else None  # of _fwd(X) or _bwd(dLdy, X)
-        if np.shape(x)[1:] != (twin.n_in,):
+        if np.shape(x)[1:] != (twin.n_in,) or len(x) == 1:  # one row is what a layer first sees, to make its parameters
             x = rng.standard_normal((ROWS, twin.n_in)).astype(twin.dtype)
         dy = rng.standard_normal((len(x), twin.n_out)).astype(twin.dtype)
         return {"_bwd": (dy, x), "_fwd": (x,)}

@@ -7,6 +7,7 @@ input is left out, since the network throws it away, and all arrays step at once
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -179,34 +180,11 @@ RULES = {
 
 
 class AllSteps:
-    """The steps of all arrays at once, where their optimizers are alike and known; otherwise each its own."""
+    """The steps of all arrays at once, where their optimizers are alike and follow a rule; otherwise each its own."""
 
-    def __init__(self, optimizers: Sequence[Any]) -> None:
-        names = {type(optimizer).__name__ for optimizer in optimizers}
-        self.rule = RULES.get(next(iter(names))) if len(names) == 1 else None
-        self._steps = Steps(list(self.rule.states)) if self.rule is not None else None
-        if self.rule is not None and not self._is_equal(optimizers[0]):
-            self.rule = None
-
-    def _is_equal(self, optimizer: Any) -> bool:
-        """Whether copies of an optimizer make the same steps both ways."""
-        rng = np.random.default_rng(0)
-        theirs, ours = (_beginning(_proof.copied(optimizer), self.rule) for _ in range(2))
-        w = rng.standard_normal((3, 4))
-        mine = AllSteps.__new__(AllSteps)
-        mine.rule, mine._steps = self.rule, Steps(list(self.rule.states) if self.rule else [])
-        layer = _Holder(w.copy(), ours)
-        for scale in PROBES * 2:
-            grad, held = scale * rng.standard_normal(w.shape), w.copy()
-            before, w = w, theirs.update(w, grad.copy())
-            if w is before or not np.array_equal(before, held):
-                return False  # it steps in place
-            mine.apply([(layer, "w", "w_opt", grad)])
-            if not (_close(w, layer.w) and vars(theirs).keys() == vars(ours).keys()):
-                return False
-            if not all(_close(value, vars(ours)[name]) for name, value in vars(theirs).items()):
-                return False
-        return True
+    def __init__(self, rule: Rule | None, cls: type[Any] = object) -> None:
+        self.rule, self.cls = rule, cls
+        self._steps = Steps(list(rule.states)) if rule is not None else None
 
     def apply(self, steps: Steppers) -> None:
         """Step, and give each layer its new array."""
@@ -220,9 +198,11 @@ class AllSteps:
             return False
         optimizers = [getattr(layer, of) for layer, _, of, _ in steps]
         first = optimizers[0]
+        if type(first) is not self.cls:
+            return False
         hyper, rate = tuple(getattr(first, name) for name in rule.hyper), first.learning_rate
         for one in optimizers:
-            if type(one) is not type(first) or one.learning_rate != rate:
+            if type(one) is not self.cls or one.learning_rate != rate:
                 return False
             if any(getattr(one, name) != value for name, value in zip(rule.hyper, hyper, strict=True)):
                 return False
@@ -246,11 +226,32 @@ class AllSteps:
         return True
 
 
-class _Holder:
-    """A parameter and its optimizer."""
+def _rule_of(optimizers: Sequence[Any]) -> Rule | None:
+    """Return the rule that all these optimizers follow, as far as copies of one of them show it; or None."""
+    names = {type(optimizer).__name__ for optimizer in optimizers}
+    rule = RULES.get(next(iter(names))) if len(names) == 1 else None
+    return rule if rule is not None and _follows(optimizers[0], rule) else None
 
-    def __init__(self, w: Any, w_opt: Any) -> None:
-        self.w, self.w_opt = w, w_opt
+
+def _follows(optimizer: Any, rule: Rule) -> bool:
+    """Whether an optimizer and a rule make the same steps, each into a new array."""
+    rng = np.random.default_rng(0)
+    theirs, ours = (_beginning(_proof.copied(optimizer), rule) for _ in range(2))
+    if not all(hasattr(ours, name) for name in ("learning_rate", *rule.hyper)):
+        return False
+    w, steps = rng.standard_normal((3, 4)), AllSteps(rule, type(optimizer))
+    holder = types.SimpleNamespace(w=w.copy(), w_opt=ours)
+    for scale in PROBES * 2:
+        grad, held = scale * rng.standard_normal(w.shape), w.copy()
+        before, w = w, theirs.update(w, grad.copy())
+        steps.apply([(holder, "w", "w_opt", grad)])
+        if w is before or not np.array_equal(before, held) or not _close(w, holder.w):
+            return False
+        if vars(theirs).keys() != vars(ours).keys():
+            return False
+        if not all(_close(value, vars(ours)[name]) for name, value in vars(theirs).items()):
+            return False
+    return True
 
 
 def _fit(arrays: Sequence[Any], gradients: Sequence[Any]) -> bool:
@@ -260,8 +261,9 @@ def _fit(arrays: Sequence[Any], gradients: Sequence[Any]) -> bool:
     )
 
 
-def _beginning(optimizer: Any, rule: Rule | None) -> Any:
-    for name in rule.states.values() if rule is not None else ():
+def _beginning(optimizer: Any, rule: Rule) -> Any:
+    """Return an optimizer as it was before its first step."""
+    for name in rule.states.values():
         setattr(optimizer, name, None)
     return optimizer
 
@@ -288,7 +290,7 @@ class NetworkTwin(Twin):
             raise Left("its W and w0 are not all matrices of float32 or float64")
         self.dtype = self.denses[0].W.dtype
         optimizers = [one for layer in self.denses for one in (layer.W_opt, layer.w0_opt)]
-        self.steps = AllSteps(optimizers)
+        self.steps = AllSteps(_rule_of(optimizers), type(optimizers[0]))
         sizes = [*(str(len(layer.W)) for layer in self.denses), str(self.denses[-1].W.shape[1])]
         kinds = [
             getattr(known, "name", type(known.layer).__name__) for known in self.layers if type(known) is not Dense
