@@ -192,7 +192,18 @@ class Interface:
         raise NotImplementedError
 
     def knows(self, thing: Any) -> bool:
-        """Whether an object of such a class is of this kind."""
+        """Whether an object of such a class is of this kind.
+
+        Parameters
+        ----------
+        thing : object
+            It must not be changed.
+
+        Returns
+        -------
+        bool
+            As far as its attributes show it.
+        """
         return True
 
     def needs_call(self, thing: Any) -> bool:
@@ -235,11 +246,37 @@ class Interface:
         raise NotImplementedError
 
     def parts(self, thing: Any) -> Sequence[Any]:
-        """Return other objects that belong to one, and are looked at with it: its optimizer."""
+        """Return other objects that belong to one, and are looked at with it.
+
+        Parameters
+        ----------
+        thing : object
+            A model.
+
+        Returns
+        -------
+        sequence of object
+            Its optimizer, say; what is of no known kind is left out later.
+        """
         return ()
 
     def before(self, thing: Any, method: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]] | None:
-        """Return the method to call before one is timed, and its arguments: a backward pass needs a forward pass."""
+        """Return what to call before a method is timed: a backward pass needs a forward pass.
+
+        Parameters
+        ----------
+        thing : object
+            A copy; another one is called, too.
+        method : str
+            Which is timed.
+        args : tuple
+            With what.
+
+        Returns
+        -------
+        (method, args) or None
+            None: nothing.
+        """
         return None
 
     def unsettle(self, thing: Any, rng: np.random.Generator) -> None:
