@@ -115,6 +115,7 @@ class LayerTwin(Twin):
         """Set what the layer gives."""
         if training is not None and not self.takes_mode:
             return NotImplemented
+        self.kernel.finite.clear()
         return None if self.kernel.forward(layer, inputs, training is None or training) else NotImplemented
 
     def backward(self, layer: Any, dvalues: Any) -> Any:
@@ -349,6 +350,10 @@ class ModelTwin(Twin):
     def __init__(self, model: Any, originals: Originals) -> None:
         self.layers = list(model.layers)
         self.kernels = [kernel_of(layer) for layer in self.layers]
+        self._finite: list[Array] = []
+        for kernel in self.kernels:
+            if kernel is not None:
+                kernel.finite = self._finite
         dense = [layer for layer, kernel in zip(self.layers, self.kernels, strict=True) if isinstance(kernel, Dense)]
         if not dense:
             raise Left("it has no Layer_Dense that computes what such a layer does")
@@ -406,6 +411,7 @@ class ModelTwin(Twin):
         """Return the last layer's output."""
         if not self._as_read(model):
             return NotImplemented
+        self._finite.clear()
         model.input_layer.forward(X, training)
         x = model.input_layer.output
         for layer, kernel in zip(self.layers, self.kernels, strict=True):
