@@ -711,6 +711,9 @@ class OptimizerTwin(Twin):
     def arrays(self, thing: Any) -> list[Array]:
         return []
 
+    def looked_at_in(self, args: tuple[Any, ...]) -> Mapping[str, Any]:
+        return {"held": args[0]} if isinstance(args[0], HeldDict | HeldList) else {}
+
     def _measured(self, optimizer: Any, originals: Originals) -> float:
         """Measure the constant beside the root, by a first step of a single number."""
         copied = _fresh(_proof.copied(optimizer), self.kind)
@@ -765,6 +768,18 @@ def _beginning(kind: OptimizerKind) -> dict[str, Any]:
     return {**dict.fromkeys(kind.states.values()), **({"iter": 0} if "m" in kind.states else {})}
 
 
+class HeldDict(dict[str, Array]):
+    """Parameters that somebody else holds, too, in `held`: a step must be made in place, or must not."""
+
+    held: list[Array]
+
+
+class HeldList(list[Array]):
+    """As `HeldDict`."""
+
+    held: list[Array]
+
+
 class DictOptimizers(Interface):
     """SGD, Momentum, Nesterov, AdaGrad, RMSprop and Adam, each with `update(params, grads)`."""
 
@@ -789,8 +804,10 @@ class DictOptimizers(Interface):
         shapes = {"W1": (5, 7), "b1": (7,), "W2": (2, 3, 2, 2), "b2": (1, 33)}
 
         def arrays(scale: float, dtype: Any) -> Any:
-            made = {name: (scale * rng.standard_normal(shape)).astype(dtype) for name, shape in shapes.items()}
-            return made if twin.by_name else list(made.values())
+            made = HeldDict({n: (scale * rng.standard_normal(shape)).astype(dtype) for n, shape in shapes.items()})
+            found = made if twin.by_name else HeldList(made.values())
+            found.held = list(made.values())
+            return found
 
         begin = _beginning(twin.kind)
         others = dict.fromkeys((name for name in HYPER if hasattr(thing, name)), 0.6)
