@@ -206,6 +206,23 @@ def test_an_optimizer_takes_lists() -> None:
     assert report.entries[0].swapped, str(report)
 
 
+@pytest.mark.parametrize("by_name", [True, False])
+def test_an_optimizer_that_makes_new_parameters_is_left_alone(by_name: bool) -> None:
+    class SGD:
+        def __init__(self, lr: float = 0.1) -> None:
+            self.lr = lr
+
+        def update(self, params: Any, grads: Any) -> None:
+            for key in params if by_name else range(len(params)):
+                params[key] = params[key] - self.lr * grads[key]
+
+    optimizer, held = SGD(), np.ones(3)
+    report = fastbp.accelerate(optimizer)
+    optimizer.update(*(({"W": held}, {"W": np.ones(3)}) if by_name else ([held], [np.ones(3)])))
+    np.testing.assert_array_equal(held, np.ones(3))
+    assert not report.entries[0].swapped
+
+
 def test_state_arrays_that_somebody_holds_stay_as_they_are(dlfs: dict[str, Any]) -> None:
     """Momentum makes new ones in each step."""
     optimizer, params = dlfs["Momentum"](), {"W": np.ones(3)}

@@ -403,7 +403,6 @@ PLACES: dict[str, list[Place]] = {
     "nielsen2": NIELSEN2_PLACES,
     "cs231n": CS231N_PLACES,
 }
-PLACES: dict[str, list[Place]] = {"dlfs": DLFS_PLACES, "nielsen": NIELSEN_PLACES, "nielsen2": NIELSEN2_PLACES}
 
 
 # ---- deeplearning.ai -------------------------------------------------------------------------------------------------

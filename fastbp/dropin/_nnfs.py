@@ -31,6 +31,7 @@ __all__ = [
 Array = np.ndarray[Any, np.dtype[Any]]
 
 PENALTIES = ("weight_regularizer_l1", "weight_regularizer_l2", "bias_regularizer_l1", "bias_regularizer_l2")
+MOST_KNOWN = 24
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _DOTS: dict[tuple[Any, ...], np.dtype[Any]] = {}
 
@@ -49,7 +50,32 @@ def is_batch(x: Any) -> bool:
 
 
 class Kernel:
-    """A layer's two methods."""
+    """A layer's two methods.
+
+    Attributes
+    ----------
+    finite : list of ndarray
+        Arrays of the last pass in which all numbers are finite. The kernels of a model have one list.
+    """
+
+    def __init__(self) -> None:
+        self.finite: list[Array] = []
+
+    def is_finite(self, x: Array) -> bool:
+        """Whether all numbers are finite: the original's results of others may depend on the order of operations."""
+        for known in self.finite:
+            if known is x:
+                return True
+        if not is_finite(x):
+            return False
+        self.trust(x)
+        return True
+
+    def trust(self, x: Array) -> None:
+        """Remember an array that was computed of finite numbers."""
+        if len(self.finite) > MOST_KNOWN:
+            self.finite.clear()
+        self.finite.append(x)
 
     def forward(self, layer: Any, x: Any, training: Any = True) -> bool:
         """Set `inputs` and `output`."""
@@ -64,6 +90,7 @@ class Dense(Kernel):
     """Layer_Dense; its regularisers are computed by its own backward pass of no rows."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._without: tuple[Any, ...] | None = None  # regularisers that add nothing
         self._known: tuple[Any, ...] = ()  # arrays that were looked at
 
@@ -94,7 +121,7 @@ class Dense(Kernel):
         if rows is None:
             return False
         y = functional.linear(rows, layer.weights, layer.biases)
-        if not is_finite(y):
+        if not self.is_finite(y):
             return False
         layer.inputs, layer.output = x, y
         return True
@@ -104,13 +131,14 @@ class Dense(Kernel):
         w, b = layer.weights, layer.biases
         if x is None or not is_batch(dy) or dy.dtype != w.dtype or dy.shape != (len(x), w.shape[1]):
             return False
-        if not is_finite(dy):
+        if not self.is_finite(dy):
             return False
         dx, dw, db = functional.linear_backward(dy, x, w, b=b, need_dx=need_dx)
         self._regularise(layer, dw, db)
         layer.dweights, layer.dbiases = dw, db
         if need_dx:
             layer.dinputs = dx
+            self.trust(layer.dinputs)
         else:
             vars(layer).pop("dinputs", None)
         return True
@@ -140,14 +168,12 @@ class Dense(Kernel):
 class Relu(Kernel):
     """Activation_ReLU."""
 
-    def __init__(self) -> None:
-        self._finite: Array | None = None  # the last inputs that were
-
     def forward(self, layer: Any, x: Any, training: Any = True) -> bool:
         if not is_batch(x):
             return False
         y = functional.relu(x)
-        self._finite = x if is_finite(x) else None
+        if self.is_finite(x):
+            self.trust(y)
         layer.inputs, layer.output = x, y
         return True
 
@@ -155,9 +181,12 @@ class Relu(Kernel):
         z = layer.inputs
         if not (is_batch(dy) and is_batch(z) and dy.shape == z.shape and dy.dtype == z.dtype):
             return False
-        if z is not self._finite and not is_finite(z):  # at an input that is no number the original passes dy on
+        if not self.is_finite(z):  # at an input that is no number the original passes dy on
             return False
+        known = any(dy is one for one in self.finite)
         layer.dinputs = functional.relu_backward(dy, z)
+        if known:
+            self.trust(layer.dinputs)
         return True
 
 
@@ -204,7 +233,7 @@ class Sigmoid(Kernel):
     gradient: Callable[..., Array] = staticmethod(functional.sigmoid_backward)
 
     def forward(self, layer: Any, x: Any, training: Any = True) -> bool:
-        if not is_batch(x) or not is_finite(x):
+        if not is_batch(x) or not self.is_finite(x):
             return False
         y = self.activation(x)
         layer.inputs, layer.output = x, y
@@ -214,7 +243,7 @@ class Sigmoid(Kernel):
         y = layer.output
         if not (is_batch(dy) and is_batch(y) and dy.shape == y.shape and dy.dtype == y.dtype):
             return False
-        if not (is_finite(dy) and is_finite(y)):
+        if not (self.is_finite(dy) and self.is_finite(y)):
             return False
         layer.dinputs = self.gradient(dy, y)
         return True

@@ -36,7 +36,6 @@ RUNNING = ("running_mean", "running_var")
 DECAY = "weight_decay_lambda"
 PROBED_DECAY = 0.37  # any number that no program has
 EXACT = 1e-9  # relative: a factor that was measured in float64
-MOVED = 16  # eps
 PIECE = 4096, 256  # rows that are predicted at a time, and images
 
 
@@ -606,8 +605,8 @@ class LayerNetworks(Interface):
 
     def unsettle(self, thing: Any, rng: np.random.Generator) -> None:
         for layer in layers_of(thing):
-            layer.forward = _moved(layer.forward, rng)
-            layer.backward = _moved(layer.backward, rng)
+            layer.forward = _proof.moved(layer.forward, rng)
+            layer.backward = _proof.moved(layer.backward, rng)
 
     def timed(
         self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
@@ -617,11 +616,6 @@ class LayerNetworks(Interface):
         x = given[0] if given else rng.standard_normal((100, *twin.shape)).astype(twin.dtype)
         t = given[1] if len(given) == 2 else rng.integers(0, twin.n_out, len(x))
         return {"gradient": (x, t), "predict": (x,)}
-
-
-def _moved(method: Callable[..., Any], rng: np.random.Generator) -> Callable[..., Any]:
-    """Return a method whose result is moved by a few eps: a batch norm behind it may cancel all other digits."""
-    return lambda *args: _proof.shaken(method(*args), MOVED, rng)
 
 
 def _random_values(
@@ -711,6 +705,9 @@ class OptimizerTwin(Twin):
     def arrays(self, thing: Any) -> list[Array]:
         return []
 
+    def looked_at_in(self, args: tuple[Any, ...]) -> Mapping[str, Any]:
+        return {"held": args[0]} if isinstance(args[0], HeldDict | HeldList) else {}
+
     def _measured(self, optimizer: Any, originals: Originals) -> float:
         """Measure the constant beside the root, by a first step of a single number."""
         copied = _fresh(_proof.copied(optimizer), self.kind)
@@ -765,6 +762,18 @@ def _beginning(kind: OptimizerKind) -> dict[str, Any]:
     return {**dict.fromkeys(kind.states.values()), **({"iter": 0} if "m" in kind.states else {})}
 
 
+class HeldDict(dict[str, Array]):
+    """Parameters that somebody else holds, too, in `held`: a step must be made in place, or must not."""
+
+    held: list[Array]
+
+
+class HeldList(list[Array]):
+    """As `HeldDict`."""
+
+    held: list[Array]
+
+
 class DictOptimizers(Interface):
     """SGD, Momentum, Nesterov, AdaGrad, RMSprop and Adam, each with `update(params, grads)`."""
 
@@ -789,8 +798,10 @@ class DictOptimizers(Interface):
         shapes = {"W1": (5, 7), "b1": (7,), "W2": (2, 3, 2, 2), "b2": (1, 33)}
 
         def arrays(scale: float, dtype: Any) -> Any:
-            made = {name: (scale * rng.standard_normal(shape)).astype(dtype) for name, shape in shapes.items()}
-            return made if twin.by_name else list(made.values())
+            made = HeldDict({n: (scale * rng.standard_normal(shape)).astype(dtype) for n, shape in shapes.items()})
+            found = made if twin.by_name else HeldList(made.values())
+            found.held = list(made.values())
+            return found
 
         begin = _beginning(twin.kind)
         others = dict.fromkeys((name for name in HYPER if hasattr(thing, name)), 0.6)
