@@ -118,6 +118,19 @@ def dlfs2(rng: np.random.Generator, sizes: tuple[int, int, int], batch: int) -> 
     return Program(step, model, optimizer, lambda: list(model.params))
 
 
+def dlfs2_trainer(rng: np.random.Generator, sizes: tuple[int, int, int], batch: int) -> Program:
+    """An epoch of ten batches by the second book's Trainer, whose model and optimizer are accelerated with it."""
+    book = program("dlfs2")
+    model = book.TwoLayerNet(*sizes)
+    trainer = book.Trainer(model, book.Adam(lr=1e-3))
+    x, t = rng.random((10 * batch, sizes[0])), one_hot(rng.integers(0, sizes[-1], 10 * batch), sizes[-1])
+
+    def epoch() -> None:
+        trainer.fit(x, t, max_epoch=1, batch_size=batch, eval_interval=None)
+
+    return Program(epoch, trainer, None, lambda: list(model.params))
+
+
 def cs231n(rng: np.random.Generator, model: Any, x: Any, rule: str) -> Program:
     """The Solver's step on one batch."""
     course = program("cs231n")
@@ -204,6 +217,21 @@ def joelnet(rng: np.random.Generator, sizes: tuple[int, int, int], batch: int) -
     return Program(step, net, optimizer, lambda: [p for layer in net.layers for p in layer.params.values()])
 
 
+def joelnet_train(rng: np.random.Generator, sizes: tuple[int, int, int], batch: int) -> Program:
+    """Ten epochs of 32 batches by its own function, which prints the loss (and makes 5000 epochs if it is not told)."""
+    package = program("joelnet")
+    net = package.NeuralNet([package.Linear(*sizes[:2]), package.Tanh(), package.Linear(*sizes[1:])])
+    rows = 32 * batch
+    x, t = rng.standard_normal((rows, sizes[0])), one_hot(rng.integers(0, sizes[-1], rows), sizes[-1])
+    iterator, loss, optimizer = package.BatchIterator(batch), package.MSE(), package.SGD(lr=1e-4)
+
+    def epochs() -> None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            package.train(net, x, t, 10, iterator, loss, optimizer)
+
+    return Program(epochs, package, None, lambda: [p for layer in net.layers for p in layer.params.values()])
+
+
 def scratch(rng: np.random.Generator, sizes: tuple[int, int, int], batch: int) -> Program:
     """ML-From-Scratch's `train_on_batch`."""
     package = program("scratch")
@@ -247,6 +275,7 @@ CASES: dict[str, Case] = {
     ),
     "dlfs SimpleConvNet @ 100": Case(lambda rng: dlfs_images(rng, 100), 6.0),
     "dlfs2 TwoLayerNet 784-100-10 @ 100": Case(lambda rng: dlfs2(rng, (784, 100, 10), 100), 1.5, 2.0),
+    "dlfs2 Trainer.fit 784-100-10 @ 100": Case(lambda rng: dlfs2_trainer(rng, (784, 100, 10), 100), 1.5),
     "cs231n FullyConnectedNet 3072-100-10 float32 @ 100": Case(_cs231n_rows((100,), np.float32), 1.5),
     "cs231n FullyConnectedNet 3072-5x100-10 float32 @ 100": Case(_cs231n_rows((100,) * 5, np.float32), 1.5),
     "cs231n FullyConnectedNet 3072-100-10 float64 @ 100": Case(_cs231n_rows((100,), np.float64)),
@@ -256,6 +285,7 @@ CASES: dict[str, Case] = {
     "nnfs Model 784-128-128-10 @ 128": Case(lambda rng: nnfs(rng, (784, 128, 128, 10), 128), 2.0),
     "deeplearning.ai 12288-20-7-5-1 @ 209": Case(lambda rng: deeplearning_ai(rng, (12288, 20, 7, 5, 1), 209), 1.3),
     "joelnet 10-50-4 @ 32": Case(lambda rng: joelnet(rng, (10, 50, 4), 32), 5.0),
+    "joelnet train 10-50-4 @ 32": Case(lambda rng: joelnet_train(rng, (10, 50, 4), 32), 5.0),
     "ML-From-Scratch 64-512-10 @ 256": Case(lambda rng: scratch(rng, (64, 512, 10), 256)),
     "numpy-ml 64-64-32-10 @ 50": Case(lambda rng: numpy_ml(rng, (64, 64, 32, 10), 50)),
 }  # fmt: skip
