@@ -199,38 +199,55 @@ def checked(comm: object) -> Communicator:
 # ---- Ctrl-C ----------------------------------------------------------------------------------------------------------
 
 
+def _is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
 class Deferral:
     """Notes a Ctrl-C within the block, in the main thread, where Python would raise it; the second one is raised."""
 
     def __init__(self) -> None:
-        self.noted = False
-        self._depth = 0
+        self._noted, self._depth = False, 0
         self._before: Any = None
 
+    @property
+    def noted(self) -> bool:
+        """Whether one has come to this thread."""
+        return self._noted and _is_main()
+
+    def forget(self) -> None:
+        """Note none any more: it is raised."""
+        if _is_main():
+            self._noted = False
+
     def __enter__(self) -> None:
-        self._depth += 1
-        if self._depth > 1 or threading.current_thread() is not threading.main_thread():
+        if not _is_main():
             return
+        self._depth += 1
         before = signal.getsignal(signal.SIGINT)
-        if callable(before):
+        if self._depth == 1 and callable(before):
             self._before = before
             signal.signal(signal.SIGINT, self._note)
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if not _is_main():
+            return
         self._depth -= 1
         if self._depth or self._before is None:
             return
         before, self._before = self._before, None
         signal.signal(signal.SIGINT, before)
-        if self.noted and error is None:
-            self.noted = False
+        noted, self._noted = self._noted, False
+        if noted and error is None:
             before(signal.SIGINT, None)
-        self.noted = False
 
     def _note(self, number: int, frame: Any) -> None:
-        if self.noted:
+        if self._noted:
             self._before(number, frame)
-        self.noted = True
+        self._noted = True
+
+
+DEFERRAL = Deferral()  # the process has one SIGINT
 
 
 # ---- what is made of it ----------------------------------------------------------------------------------------------
@@ -254,7 +271,7 @@ class Ranks:
         self.rank, self.size = int(comm.rank), int(comm.size)
         if not 0 <= self.rank < self.size:
             raise ValueError(f"comm.rank is {self.rank}, expected one from 0 to comm.size - 1 = {self.size - 1}")
-        self.deferral = Deferral()
+        self.deferral = DEFERRAL
 
     @property
     def leads(self) -> bool:
@@ -382,7 +399,7 @@ class Ranks:
         first = int(np.flatnonzero(codes == codes.max())[0])
         text = self._text_of(error, first)
         if codes.max() == 1:
-            self.deferral.noted = False
+            self.deferral.forget()
             raise KeyboardInterrupt(f"rank {first}")
         if error is None or isinstance(error, KeyboardInterrupt):
             raise RankError(f"rank {first} of {self.size}: {text}") from error
@@ -420,5 +437,7 @@ def digest(arrays: Sequence[Array]) -> int:
     """Return a number that two different sets of arrays hardly ever share: a CRC of their bytes, one after another."""
     made = 0
     for array in arrays:
-        made = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8), made)
+        if array.size:
+            view: Any = np.ascontiguousarray(array)
+            made = zlib.crc32(memoryview(view).cast("B"), made)
     return made

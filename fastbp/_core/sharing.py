@@ -32,7 +32,7 @@ from fastbp.losses import Loss, LossSum
 from fastbp.optim import Optimizer
 from fastbp.optim._state import ranges
 
-__all__ = ["Part", "Sharing", "sharing_of", "totals_of", "train_step_on", "value_and_grad_on"]
+__all__ = ["Part", "Sharing", "has_mean", "sharing_of", "totals_of", "train_step_on", "value_and_grad_on"]
 
 Network = Any  # what builds on this module
 
@@ -246,29 +246,43 @@ class Sharing:
         error: BaseException | None = None,
     ) -> Part:
         """Check each rank's arguments, and learn what all ranks have; raise on all where one is wrong."""
-        part: Part | None = None
-        totals = np.zeros(1 + MOST_PARTS)
+        parts: list[Part] = []
         if error is None:
             try:
-                part = self._checked(x, t, sample_weight, optimizer, out)
-                mine = totals_of(self.net, part.t, part.weight, len(part.x))
-                totals[: len(mine)] = mine
-            except BaseException as its:
+                parts = [self._checked(x, t, sample_weight, optimizer, out)]
+            except BaseException as its:  # it is raised when all ranks know
                 error = its
-        sign = float(zlib.crc32(f"{what} {mean} {self.net.training} {self.net.seed} {self.net.steps}".encode()))
-        sign = float((int(sign) ^ self._signature) % SIGNATURE)
+        part = self.meet(what, parts, mean, error)[0]
+        if mean:
+            assert part.totals is not None
+            if part.rows == 0:
+                raise ValueError("no rank has a row: the mean over a batch of 0 rows is not defined")
+            if not has_mean(part.totals):
+                raise ValueError(IGNORED if has_mean(part.totals[:1]) else REFUSED.format(part.totals[0]))
+        return part
+
+    def meet(self, what: str, parts: Sequence[Part], mean: bool, error: BaseException | None = None) -> list[Part]:
+        """Return the parts of one step with what all ranks have of it; raise on all where one comes with an error."""
+        totals, count = np.zeros(1 + MOST_PARTS), sum(len(part.x) for part in parts)
+        for part in parts:
+            mine = totals_of(self.net, part.t, part.weight, len(part.x))
+            totals[: len(mine)] += mine
         rows = np.zeros(self.ranks.size)
-        rows[self.ranks.rank] = 0 if part is None else len(part.x)
+        rows[self.ranks.rank] = count
+        state = f"{what} {mean} {self.net.training} {self.net.seed} {self.net.steps}"
+        sign = float((zlib.crc32(state.encode()) ^ self._signature) % SIGNATURE)
         found = self.ranks.total([*self.ranks.flags(error), sign, sign * sign, *totals, *rows])
         if found[:2].any():
             self.ranks.fail(error)
         if found[2] ** 2 != self.ranks.size * found[3]:
             self._differ(what)
-        assert part is not None
         totals, rows = found[4 : 5 + MOST_PARTS], found[5 + MOST_PARTS :]
-        totals = totals[: 1 + max(1, len(self.net._inputs.losses or ()))]
-        part = part._replace(first_row=int(rows[: self.ranks.rank].sum()), rows=int(rows.sum()))
-        return part._replace(totals=self._checked_totals(totals, part.rows)) if mean else part
+        known = totals[: 1 + max(1, len(self.net._inputs.losses or ()))] if mean else None
+        first, made = int(rows[: self.ranks.rank].sum()), []
+        for part in parts:
+            made.append(part._replace(totals=known, first_row=first, rows=int(rows.sum())))
+            first += len(part.x)
+        return made
 
     def _checked(self, x: Any, t: Any, sample_weight: Any, optimizer: Optimizer | None, out: Gradients | None) -> Part:
         net = self.net
@@ -283,15 +297,6 @@ class Sharing:
             net._check_owner()
             net._check_parameters_writable()
         return Part(x, t, weight, None, 0, 0)
-
-    def _checked_totals(self, totals: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
-        if rows == 0:
-            raise ValueError("no rank has a row: the mean over a batch of 0 rows is not defined")
-        if not has_mean(totals[:1]):
-            raise ValueError(REFUSED.format(totals[0]))
-        if not has_mean(totals):
-            raise ValueError(IGNORED)
-        return totals
 
     def _differ(self, what: str) -> None:
         state = [self._signature, int(self.net.training), self.net.seed, self.net.steps]
@@ -338,11 +343,20 @@ class Sharing:
         loss = nan
         with net._part_of_step(net.steps, part.first_row), self._taking_part(channel):
             whole = net._whole
-            loss = whole.engine.train_step(
+            made = whole.engine.train_step(
                 part.x, part.t, part.weight, whole.table, whole.out, net._update_by(optimizer),
                 part.totals is not None, part.totals, channel.pieces, refuses,
             )  # fmt: skip
+            loss = float(made)
         return loss
+
+    def give_up(self, error: BaseException) -> None:
+        """Take part in a gradient that this rank cannot compute; all ranks raise."""
+        self.channel.begin()
+        if self.sync is not None:
+            self.sync.begin(self.ranks)
+        self._give_up(self.channel, error)
+        self.channel.check()
 
     def local(self, part: Part) -> float:
         """Compute this rank's share of the loss, and of the gradients, without any sum."""

@@ -231,6 +231,11 @@ class Rows:
         self._next = 0
 
     @property
+    def here(self) -> int:
+        """How many rows this process has: other ranks may have more."""
+        return self.count
+
+    @property
     def batches(self) -> int:
         """How many batches an epoch has."""
         return -(-self.count // self.batch_size)
@@ -830,14 +835,16 @@ def checked_rows(
     batch_size: int | None,
     seed: int,
     order_seed: int | None,
+    of_many: bool = False,
 ) -> tuple[Rows, Validation | None]:
-    """Return the rows of arrays to train on, and those for validation."""
+    """Return the rows of arrays to train on, and those for validation; `of_many`: other ranks have more of them."""
     x = net._inputs.checked_x(x)
-    if x.shape[0] == 0:
+    if x.shape[0] == 0 and not of_many:
         raise ValueError(f"x has shape {x.shape}: there must be at least one row to train on")
     t = checked_targets(net, t, x.shape[0])
     weight = check.sample_weights(weight, x.shape[0], net.dtype)
-    _check_mean(net, t, weight, "all rows")
+    if not of_many:
+        _check_mean(net, t, weight, "all rows")
     subset, kept = _split(net, x, t, split, seed)
     validation = checked_validation(net, split.data)
     if kept is not None:
@@ -847,7 +854,7 @@ def checked_rows(
         weight = weighted_by_class(net, by_class, t, weight, slice(None) if subset is None else subset)
     if weight is not None:
         weight = np.ascontiguousarray(weight)
-    if by_class is not None or subset is not None:
+    if (by_class is not None or subset is not None) and not of_many:
         rows = slice(None) if subset is None else subset
         _check_mean(net, t[rows], None if weight is None else weight[rows], "the rows for training")
     if batch_size is None:
