@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from math import isfinite
 from typing import Any
@@ -48,6 +48,7 @@ __all__ = ["Alone", "Company", "company_of"]
 Array = NDArray[Any]
 
 ROWS = ("split", "own")
+MOST_SETTINGS = 64
 UNLIKE = ": fastbp.distributed.broadcast(net, optimizer, comm=comm) makes them those of rank 0"
 
 
@@ -83,7 +84,7 @@ class Alone:
     def check_bits(self, net: Network, optimizer: Optimizer, average: Average | None, when: str) -> None:
         """Raise where the ranks have come to different numbers."""
 
-    def check_settings(self, settings: Sequence[object]) -> None:
+    def check_settings(self, settings: Mapping[str, object]) -> None:
         """Raise where the ranks were called with different arguments."""
 
     def balanced(self, net: Network, t: Any, by_class: Any) -> Any:
@@ -199,14 +200,19 @@ class Company(Alone):
         what = f"parameters, or what the optimizer or a unit keeps, {when}"
         self.ranks.check_same(what, [digest(mine), net.seed, net.steps, state.step], UNLIKE)
 
-    def check_settings(self, settings: Sequence[object]) -> None:
-        mine = np.array([zlib.crc32(repr(one).encode()) for one in settings], np.int64)
-        first = mine.copy()
+    def check_settings(self, settings: Mapping[str, object]) -> None:
+        texts = [f"{name} is {value!r}" for name, value in settings.items()]
+        mine = np.array([zlib.crc32(text.encode()) for text in texts], np.int64)
+        first = np.zeros(MOST_SETTINGS, np.int64)
+        first[: len(mine)] = mine
         self.ranks.comm.broadcast(first, 0)
-        unlike = next((f": {settings[i]!r} on this one" for i in np.flatnonzero(mine != first).tolist()), "")
-        self.ranks.check_same(
-            "arguments of train", mine.tolist(), f"{unlike}; every rank must call it with the same ones"
-        )
+        unlike = np.flatnonzero(first[: len(mine)] != mine)
+        at = self.ranks.each(int(unlike[0]) if len(unlike) else -1)
+        others = np.flatnonzero(at >= 0)
+        if len(others):
+            rank, place = int(others[0]), int(at[others[0]])
+            here, there = (self.ranks.sent(texts[min(place, len(texts) - 1)], root) for root in (0, rank))
+            raise ValueError(f"{here} on rank 0, but {there} on rank {rank}: all ranks call train with the same")
 
     # ---- rows
 

@@ -26,7 +26,6 @@ from numpy.typing import ArrayLike
 from fastbp import _validate as check
 from fastbp._core.ranks import Communicator
 from fastbp._core.segments import images
-from fastbp._frozen import Record
 from fastbp._runtime import team
 from fastbp._validate import FloatArray
 from fastbp._warnings import warn
@@ -34,17 +33,27 @@ from fastbp.losses import Loss
 from fastbp.network import Network
 from fastbp.optim import Optimizer, check_optimizer
 from fastbp.optim.averages import Average
-from fastbp.random import Philox
 from fastbp.training import checkpoint as files
 from fastbp.training import data as sources
 from fastbp.training import progress as reporting
 from fastbp.training._advice import FirstEpoch
+from fastbp.training._arguments import (
+    CheckpointConfig,
+    Limits,
+    Measures,
+    Steps,
+    checked_calls,
+    checked_checkpoints,
+    checked_limits,
+    checked_steps,
+    resumed,
+)
 from fastbp.training._company import Alone, company_of
 from fastbp.training._safety import EVERY, Snapshot, all_finite
-from fastbp.training.callbacks import BatchInfo, Callback, EarlyStopping, StopTraining, checked_callbacks, has_batch_end
-from fastbp.training.data import BatchIterator, Piece, Rows, Source, Split, Validation
+from fastbp.training.callbacks import BatchInfo, Callback, EarlyStopping, StopTraining, has_batch_end
+from fastbp.training.data import BatchIterator, Piece, Rows, Split, Validation
 from fastbp.training.history import History
-from fastbp.training.metrics import Metric, check_against, checked_metrics
+from fastbp.training.metrics import Metric, checked_metrics
 
 if TYPE_CHECKING:  # numpy.random takes as long to import as all of the package
     _Augment = Callable[[FloatArray, np.random.Generator], FloatArray]
@@ -54,7 +63,6 @@ __all__ = ["train"]
 Path = str | os.PathLike[str]
 
 GLANCE = 0.1  # seconds between two looks at the clock, where there is a limit
-ON_NONFINITE = ("stop", "raise", "ignore")
 WATCH = 0.5  # seconds between two reports within an epoch
 SLOW = 2e10  # operations in a second: what a first guess at an epoch's duration takes for granted, and
 STEP = 2e-6  # seconds of a step besides
@@ -251,9 +259,9 @@ def _checked_run(net: Network, x: Any, t: Any, given: SimpleNamespace, company: 
     with company.together():
         checkpoints = None
         if company.leads:
-            checkpoints = _checked_checkpoints(given.checkpoint, given.checkpoint_every, given.resume)
+            checkpoints = checked_checkpoints(given.checkpoint, given.checkpoint_every, given.resume)
     checkpoints = company.sent(checkpoints)
-    tree, seed = _resumed(checkpoints, net, given.optimizer, given.seed, company)
+    tree, seed = resumed(checkpoints, net, given.optimizer, given.seed, company)
     split = Split(given.validation_data, given.validation_fraction, given.stratify)
     by_class = company.balanced(net, t, given.class_weight)
     with company.together():
@@ -266,7 +274,7 @@ def _checked_run(net: Network, x: Any, t: Any, given: SimpleNamespace, company: 
         on_training = checked_metrics("train_metrics", given.train_metrics)
         measures = Measures(validation, checked_metrics("metrics", given.metrics), on_training, company)
         measures.check(net, source)
-        calls = _calls(given.callbacks, given.early_stopping, measures)
+        calls = checked_calls(given.callbacks, given.early_stopping, measures)
         source.accumulate = steps.accumulate
         run = Run(
             net, given.optimizer, source, epochs, seed, measures, calls, limits, checkpoints, steps, tree, company
@@ -278,17 +286,22 @@ def _checked_run(net: Network, x: Any, t: Any, given: SimpleNamespace, company: 
         begun = 0.0 if tree is None else run.begun(tree["run"])
         reporter = reporting.make(given.progress, epochs, begun)
         run.reporter = reporter if company.leads else run.reporter
-    what = [
-        epochs,
-        batch_size,
-        limits,
-        steps.accumulate,
-        steps.on_nonfinite,
-        repr(given.optimizer),
-        steps.augment is None,
-    ]
-    kinds = [type(call).__name__ for call in calls], sorted(measures.modes())
-    company.check_settings([what, kinds, repr(steps.average), repr(given.early_stopping), source.settings(), seed])
+    company.check_settings(
+        {
+            "epochs": epochs,
+            "max_seconds": limits.seconds,
+            "max_steps": limits.steps,
+            "optimizer": given.optimizer,
+            "accumulate": steps.accumulate,
+            "average": steps.average,
+            "on_nonfinite": steps.on_nonfinite,
+            "augment": steps.augment is not None,
+            "callbacks": [type(call).__name__ for call in calls],
+            "early_stopping": given.early_stopping,
+            "metrics": sorted(measures.modes()),
+            **source.settings(),
+        }
+    )
     return run
 
 
@@ -303,8 +316,8 @@ def _checked_plain(net: Network, given: SimpleNamespace) -> tuple[bool, int, int
     batch_size = given.batch_size
     if batch_size is not None or not optimizer.wants_all_rows:
         batch_size = check.integer("batch_size", 128 if batch_size is None else batch_size)
-    steps = _checked_steps(optimizer, given.accumulate, given.average, given.on_nonfinite, given.augment)
-    return shuffle, epochs, batch_size, steps, _checked_limits(given.max_seconds, given.max_steps)
+    steps = checked_steps(optimizer, given.accumulate, given.average, given.on_nonfinite, given.augment)
+    return shuffle, epochs, batch_size, steps, checked_limits(given.max_seconds, given.max_steps)
 
 
 def _checked_source(
@@ -323,80 +336,6 @@ def _checked_source(
 
 
 # ---- a training on its way -------------------------------------------------------------------------------------------
-
-
-class Limits(Record):
-    """When to stop before the last epoch."""
-
-    seconds: float | None
-    steps: int | None
-
-
-class Steps(Record):
-    """How steps are made of batches.
-
-    Attributes
-    ----------
-    accumulate
-        How many batches make a step.
-    average
-        What average is taken after it.
-    on_nonfinite
-        What is done where a loss is not finite.
-    augment
-        What is done with each batch's x before.
-    """
-
-    accumulate: int
-    average: Average | None
-    on_nonfinite: str
-    augment: _Augment | None
-
-
-class CheckpointConfig(Record):
-    """Where a run is kept, how often, and where it comes from."""
-
-    path: Path | None
-    every: int | None
-    source: Path | None
-
-
-class Measures(Record):
-    """What is measured after each epoch."""
-
-    validation: Validation | None
-    metrics: tuple[Metric, ...]
-    train_metrics: tuple[Metric, ...]
-    company: Alone
-
-    def check(self, net: Network, source: Rows | BatchIterator) -> None:
-        """Raise for what cannot be measured."""
-        if self.metrics and self.validation is None:
-            raise ValueError("metrics needs validation_data or validation_fraction; train_metrics does not")
-        if self.validation is not None:
-            check_against(net, self.metrics, self.validation.x, self.validation.t)
-        if isinstance(source, Rows) and len(source.x):
-            check_against(net, self.train_metrics, source.x, source.t)
-
-    def modes(self) -> dict[str, str | None]:
-        """Whether more or less of a measure is better, by its name; None where that is not known."""
-        known: dict[str, str | None] = {"loss": "min"}
-        if self.validation is not None:
-            known["val_loss"] = "min"
-        known |= {f"val_{one.name}": one.mode for one in self.metrics}
-        return known | {one.name: one.mode for one in self.train_metrics}
-
-    def take(self, net: Network, source: Source, history: History) -> None:
-        """Measure, into the history."""
-        found: dict[str, float] = {}
-        if (data := self.validation) is not None:
-            history.val_loss.append(self.company.validation_loss(net, data))
-            values = self.company.evaluate(net, self.metrics, data.x, data.t, data.weight)
-            found |= {f"val_{name}": value for name, value in values.items()}
-        if isinstance(source, Rows):
-            found |= self.company.evaluate(net, self.train_metrics, source.x, source.t, source.weight, source.subset)
-        for name, value in found.items():
-            history.metrics.setdefault(name, []).append(value)
 
 
 class Run:
@@ -949,101 +888,3 @@ def _note_best(history: History) -> None:
     best = history.best_epoch
     if best is None or values[-1] < values[best - 1] or np.isnan(values[best - 1]):
         history.best_epoch = len(values)
-
-
-class _Function(Callback):
-    """A plain function as a callback."""
-
-    def __init__(self, function: Callable[[Network, History], object]) -> None:
-        self.function = function
-
-    def on_epoch_end(self, net: Network, history: History) -> None:
-        self.function(net, history)
-
-
-# ---- checks ----------------------------------------------------------------------------------------------------------
-
-
-def _checked_steps(optimizer: Optimizer, accumulate: Any, average: Any, on_nonfinite: Any, augment: Any) -> Steps:
-    accumulate = check.integer("accumulate", accumulate)
-    if accumulate > 1 and optimizer.makes_whole_steps:
-        raise ValueError(f"accumulate must be 1 with {type(optimizer).__name__}, which computes its own gradients")
-    if average is not None and not isinstance(average, Average):
-        raise TypeError(f"average must be fastbp.EMA(), fastbp.SWA() or None, got {average!r}")
-    if augment is not None and not callable(augment):
-        raise TypeError(f"augment must be a function augment(x, rng) or None, got {augment!r}")
-    return Steps(accumulate, average, check.choice("on_nonfinite", on_nonfinite, ON_NONFINITE), augment)
-
-
-def _checked_limits(max_seconds: Any, max_steps: Any) -> Limits:
-    seconds = None if max_seconds is None else check.real("max_seconds", max_seconds, above=0.0)
-    return Limits(seconds, None if max_steps is None else check.integer("max_steps", max_steps))
-
-
-def _checked_checkpoints(path: Any, every: Any, resume: Any) -> CheckpointConfig:
-    if path is not None:
-        _check_path("checkpoint", path)
-        directory = os.path.dirname(os.path.realpath(os.fspath(path)))
-        if not os.path.isdir(directory):
-            raise FileNotFoundError(f"checkpoint is {os.fspath(path)!r}, but there is no directory {directory!r}")
-    if every is not None:
-        every = check.integer("checkpoint_every", every)
-        if path is None:
-            raise ValueError("checkpoint_every needs checkpoint: the name of a file")
-    if isinstance(resume, bool | np.bool_):
-        if resume and path is None:
-            raise ValueError("resume=True needs checkpoint: the name of a file; or give resume the name")
-        return CheckpointConfig(path, every, path if resume and os.path.exists(path) else None)
-    _check_path("resume", resume)
-    return CheckpointConfig(path, every, resume)
-
-
-def _check_path(name: str, path: Any) -> None:
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"{name} must be the name of a file, got {path!r}")
-
-
-def _resumed(
-    checkpoints: CheckpointConfig, net: Network, optimizer: Optimizer, seed: Any, company: Alone
-) -> tuple[dict[str, Any] | None, int]:
-    """The checkpoint to be resumed, if any, and the run's seed."""
-    with company.together():
-        given = Philox(seed).seed
-    given, tree = company.sent(given), None
-    if checkpoints.source is None:
-        return None, given
-    with company.together():
-        if company.leads:
-            tree = files.read_tree(checkpoints.source)
-    tree = company.sent(tree)
-    with company.together():
-        return tree, _checked_tree(checkpoints, tree, net, optimizer, seed, given)
-
-
-def _checked_tree(
-    checkpoints: CheckpointConfig, tree: dict[str, Any], net: Network, optimizer: Optimizer, seed: Any, given: int
-) -> int:
-    """Return the seed of a checkpoint that fits."""
-    assert checkpoints.source is not None
-    files.check_fits(checkpoints.source, tree, net, optimizer)
-    name = os.fspath(checkpoints.source)
-    if "run" not in tree:
-        raise files.CheckpointError(f"{name} was written by save_checkpoint, not by train: load_checkpoint reads it")
-    saved: int = files.held(name, lambda: Philox(check.integer("seed", tree["run"]["seed"], 0)).seed)
-    if seed is not None and given != saved:
-        raise files.CheckpointError(f"{name} is of another run: seed is {saved} in the file, {given} here")
-    return saved
-
-
-def _calls(callbacks: Any, early_stopping: Any, measures: Measures) -> tuple[Callback, ...]:
-    """Callbacks in the order in which they are called: the one for early stopping sees what the others have done."""
-    given = checked_callbacks(callbacks)
-    if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
-        raise TypeError(f"early_stopping must be a fastbp.EarlyStopping, got {early_stopping!r}")
-    if early_stopping is not None:
-        given += (early_stopping,)
-    calls = tuple(call if isinstance(call, Callback) else _Function(call) for call in given)
-    for call in calls:
-        if isinstance(call, EarlyStopping):
-            call.check(measures.modes())
-    return calls
