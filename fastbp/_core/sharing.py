@@ -330,7 +330,9 @@ class Sharing:
                 loss = channel.sum(loss)
         return net._penalize(loss, grads), grads
 
-    def train_step(self, part: Part, optimizer: Optimizer, refuses: bool = False) -> float:
+    def train_step(
+        self, part: Part, optimizer: Optimizer, refuses: bool = False, penalty_per_batch: bool = False
+    ) -> float:
         """Make one step on each rank; with `refuses` none where the loss is not finite. Return the loss before it."""
         net, channel = self.net, self.channel
         if not self._runs_in_engine or optimizer.kind is None:
@@ -344,7 +346,8 @@ class Sharing:
         with net._part_of_step(net.steps, part.first_row), self._taking_part(channel):
             whole = net._whole
             made = whole.engine.train_step(
-                part.x, part.t, part.weight, whole.table, whole.out, net._update_by(optimizer),
+                part.x, part.t, part.weight, whole.table, whole.out,
+                net._update_by(optimizer, penalty_per_batch=penalty_per_batch),
                 part.totals is not None, part.totals, channel.pieces, refuses,
             )  # fmt: skip
             loss = float(made)
