@@ -314,8 +314,7 @@ class Sharing:
         channel = self.channel if out is None else Channel(self.ranks, out.flat, self.bounds)
         channel.begin()
         loss = nan
-        if self.sync is not None:
-            self.sync.begin(self.ranks)
+        self._begin_sync()
         with net._part_of_step(net.steps, part.first_row), self._taking_part(channel):
             if self._runs_in_engine:
                 whole = net._whole
@@ -356,8 +355,7 @@ class Sharing:
     def give_up(self, error: BaseException) -> None:
         """Take part in a gradient that this rank cannot compute; all ranks raise."""
         self.channel.begin()
-        if self.sync is not None:
-            self.sync.begin(self.ranks)
+        self._begin_sync()
         self._give_up(self.channel, error)
         self.channel.check()
 
@@ -457,11 +455,15 @@ class Sharing:
         ]
         return (LossSum(parts) if parts else None), 1.0
 
+    def _begin_sync(self) -> None:
+        """Be ready for the sums of a pass, before anything can fail: a rank that fails takes part in the next one."""
+        if self.sync is not None and self.net.training:
+            if self._synced is None:
+                self._synced = synced_segments(self.net, self.sync)
+            self.sync.begin(self.ranks)
+
     def _synced_forward(self, x: FloatArray, training: bool) -> FloatArray:
         net = self.net
-        if self._synced is None:
-            assert self.sync is not None
-            self._synced = synced_segments(net, self.sync)
         for segment in self._synced:
             segment.freeze(net._frozen)
             for engine in segment.engines():
