@@ -516,6 +516,95 @@ def test_errors_at_random_moments_are_raised_on_all_ranks(first: int) -> None:
         distributed.run_in_threads(3, lambda comm, seed=seed: failing_training(comm, np.random.default_rng(seed)))
 
 
+class Flaky:
+    """A communicator one of whose sums fails, at its start or while it is on its way."""
+
+    def __init__(self, comm: Any, moment: int, at_start: bool) -> None:
+        self.comm, self.rank, self.size = comm, comm.rank, comm.size
+        self.moment, self.at_start = moment, at_start
+
+    def _now(self) -> bool:
+        self.moment -= 1
+        return self.moment == 0
+
+    def allreduce(self, buffer: Array) -> None:
+        if self._now():
+            raise ConnectionError("the wire is cut")
+        self.comm.allreduce(buffer)
+
+    def broadcast(self, buffer: Array, root: int) -> None:
+        self.comm.broadcast(buffer, root)
+
+    def start_allreduce(self, buffer: Array) -> Any:
+        if not self._now():
+            return self.comm.start_allreduce(buffer)
+        if self.at_start:
+            raise ConnectionError("the wire is cut")
+        self.comm.start_allreduce(buffer)
+        return self
+
+    def test(self) -> bool:
+        raise ConnectionError("the wire is cut")
+
+    wait = test
+
+
+@pytest.mark.parametrize("first", range(0, 50, 10))
+def test_sums_that_fail_at_random_moments_end_all_ranks(first: int) -> None:
+    ended = []
+
+    def run(comm: Any, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        culprit, moment, at_start = int(rng.integers(3)), int(rng.integers(1, 60)), bool(rng.integers(2))
+        net = fastbp.MLP([20, 600, 600, 5], dtype="float64", seed=0) if rng.random() < 0.5 else WITH_NORM()
+        mine = Flaky(comm, moment, at_start) if comm.rank == culprit else comm
+        try:
+            fastbp.train(net, X, T, optimizer=adam(), epochs=50, batch_size=10, progress=False, comm=mine)
+        except (ConnectionError, distributed.RankError) as error:
+            ended.append(comm.rank)
+            assert comm.rank != culprit or "the wire is cut" in f"{error}", error
+            raise
+
+    for seed in range(first, first + 10):
+        ended.clear()
+        with pytest.raises((ConnectionError, distributed.RankError)):
+            distributed.run_in_threads(3, lambda comm, seed=seed: run(comm, seed))
+        assert sorted(ended) == [0, 1, 2]
+
+
+def test_batches_that_end_on_one_rank_first_raise_on_all() -> None:
+    def run(comm: Any) -> None:
+        batches = [(X[:10], T[:10])] * (3 + comm.rank)
+        fastbp.train(mlp()(), batches, optimizer=adam(), rows="own", progress=False, comm=comm)
+
+    assert all("rank 0 has no more batches in this epoch, but rank 1 has" in one for one in errors_of(2, run))
+
+
+def test_own_batches_are_parts_of_one() -> None:
+    def run(comm: Any) -> Array:
+        net = mlp()()
+        batches = [(X[comm.rank : 10 : 2], T[comm.rank : 10 : 2]), (X[10 + comm.rank : 12], T[10 + comm.rank : 12])]
+        fastbp.train(net, batches, optimizer=adam(), epochs=2, rows="own", progress=False, comm=comm)
+        return net.flat_parameters.copy()
+
+    net = mlp()()
+    rows = [*range(10, 12), 11]
+    of_all = [(X[:10], T[:10]), (X[rows], T[rows])]
+    fastbp.train(net, of_all, optimizer=adam(), epochs=2, progress=False)
+    assert all(close(flat, net.flat_parameters, by=1e-11) for flat in distributed.run_in_threads(2, run))
+
+
+def test_other_rows_under_split_raise() -> None:
+    found = errors_of(2, lambda comm: fastbp.train(mlp()(), X, (T + comm.rank) % 5, optimizer=adam(), comm=comm))
+    assert all('rows="own"' in one for one in found)
+
+
+def test_jobs_of_fit_many_have_no_ranks() -> None:
+    job = (mlp()(), X, T, adam())
+    with pytest.raises(ValueError, match="comm is for train"):
+        distributed.run_in_threads(2, lambda comm: fastbp.fit_many([job], comm=comm))
+
+
 def test_a_thread_that_ends_ends_the_others() -> None:
     def run(comm: Any) -> None:
         if comm.rank == 1:

@@ -17,7 +17,7 @@ import pickle
 import signal
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
@@ -28,6 +28,7 @@ __all__ = ["Communicator", "Handle", "RankError", "Ranks", "current", "using"]
 
 Array = NDArray[Any]
 
+NOTE = "rank {} of {}; all ranks have stopped"
 TEXT_BYTES = 2000  # of an error, as other ranks show it
 SIGNATURE = 2**20  # below it: the square is exact in float64, and so is the sum over 8,192 ranks
 
@@ -278,6 +279,15 @@ class Ranks:
         """Whether this is the rank that alone reports, warns and writes files."""
         return self.rank == 0
 
+    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call the communicator; where it fails, no rank can be told of anything any more."""
+        try:
+            function(*arguments)
+        except RankError:
+            raise
+        except Exception as error:
+            raise failed(error) from error
+
     def total(self, values: ArrayLike) -> NDArray[np.float64]:
         """Return the sum over all ranks of some numbers.
 
@@ -292,7 +302,7 @@ class Ranks:
             The same on every rank.
         """
         made = np.array(values, np.float64).reshape(-1)
-        self.comm.allreduce(made)
+        self._call(self.comm.allreduce, made)
         return made
 
     def each(self, value: int) -> NDArray[np.int64]:
@@ -310,7 +320,7 @@ class Ranks:
         """
         made = np.zeros(self.size, np.int64)
         made[self.rank] = value
-        self.comm.allreduce(made)
+        self._call(self.comm.allreduce, made)
         return made
 
     def rows(self, values: Array) -> Array:
@@ -332,7 +342,7 @@ class Ranks:
         made = np.zeros((int(ends[-1]), *values.shape[1:]), kept)
         made[ends[self.rank] - len(values) : ends[self.rank]] = values
         # Zeros are added to each number: the sum is exact. But a sum may make 0 of -0.
-        self.comm.allreduce(made.reshape(-1))
+        self._call(self.comm.allreduce, made.reshape(-1))
         return made.astype(values.dtype, copy=False)
 
     def sent(self, value: Any, root: int = 0) -> Any:
@@ -352,10 +362,10 @@ class Ranks:
         """
         data = np.frombuffer(pickle.dumps(value), np.uint8).copy() if self.rank == root else None
         length = np.array([0 if data is None else len(data)], np.int64)
-        self.comm.broadcast(length, root)
+        self._call(self.comm.broadcast, length, root)
         if data is None:
             data = np.empty(int(length[0]), np.uint8)
-        self.comm.broadcast(data, root)
+        self._call(self.comm.broadcast, data, root)
         return value if self.rank == root else pickle.loads(data.tobytes())
 
     # ---- agreeing
@@ -378,6 +388,8 @@ class Ranks:
         error : BaseException, optional
             This rank's.
         """
+        if error is not None and is_known(error):
+            raise error
         if self.total(self.flags(error)).any():
             self.fail(error)
 
@@ -403,7 +415,7 @@ class Ranks:
             raise KeyboardInterrupt(f"rank {first}")
         if error is None or isinstance(error, KeyboardInterrupt):
             raise RankError(f"rank {first} of {self.size}: {text}") from error
-        error.add_note(f"(rank {self.rank} of {self.size}; all ranks have stopped)")
+        error.add_note(NOTE.format(self.rank, self.size))
         raise error
 
     def _text_of(self, error: BaseException | None, root: int) -> str:
@@ -411,7 +423,7 @@ class Ranks:
         if self.rank == root:
             given = f"{type(error).__name__}: {error}".encode()[:TEXT_BYTES]
             buffer[: len(given)] = np.frombuffer(given, np.uint8)
-        self.comm.broadcast(buffer, root)
+        self._call(self.comm.broadcast, buffer, root)
         return buffer.tobytes().rstrip(b"\0").decode(errors="replace")
 
     def check_same(self, what: str, numbers: Sequence[int], cure: str = "") -> None:
@@ -433,11 +445,21 @@ class Ranks:
             raise RankError(f"{what} of rank {int(others[0])} of {self.size} differ from those of rank 0{cure}")
 
 
+def failed(error: BaseException) -> RankError:
+    """Return what is raised where a communicator fails."""
+    return RankError(f"a sum over all ranks has failed: {type(error).__name__}: {error}")
+
+
+def is_known(error: BaseException) -> bool:
+    """Whether all ranks raise already, or none can be told: there is nothing to meet for."""
+    return isinstance(error, RankError) or any(note.startswith(NOTE[:5]) for note in getattr(error, "__notes__", ()))
+
+
 def digest(arrays: Sequence[Array]) -> int:
     """Return a number that two different sets of arrays hardly ever share: a CRC of their bytes, one after another."""
     made = 0
     for array in arrays:
-        if array.size:
-            view: Any = np.ascontiguousarray(array)
-            made = zlib.crc32(memoryview(view).cast("B"), made)
+        if array.size and not array.dtype.hasobject:
+            view: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            made = zlib.crc32(view, made)
     return made

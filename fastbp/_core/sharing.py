@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastbp import _engine
 from fastbp import _validate as check
 from fastbp._core.gradients import Gradients
-from fastbp._core.ranks import SIGNATURE, Communicator, Failed, Handle, RankError, Ranks
+from fastbp._core.ranks import SIGNATURE, Communicator, Failed, Handle, RankError, Ranks, failed, is_known
 from fastbp._core.segments import run_backward, run_forward
 from fastbp._core.synced import SyncState, has_batch_norm, synced_segments
 from fastbp._validate import FloatArray
@@ -118,7 +118,7 @@ class Channel:
     def begin(self) -> None:
         """Be ready for a gradient."""
         self.errors: list[BaseException] = []
-        self.has_begun = False
+        self.has_begun = self._is_broken = False
         self._handles: list[Handle] = []
         self._pending: deque[Handle] = deque()
 
@@ -126,30 +126,48 @@ class Channel:
         """Begin the sum of the loss, and tell whether this rank has failed."""
         self.has_begun = True
         self._status[:] = value, *self.ranks.flags(self.errors[0] if self.errors else None)
-        self._agreement = self.ranks.comm.start_allreduce(self._status)
-        self._pending.append(self._agreement)
+        self._start(self._status)
 
     def start(self, piece: int) -> None:
         """Begin the sum of a piece."""
-        handle = self.ranks.comm.start_allreduce(self._views[piece])
-        self._handles.append(handle)
-        self._pending.append(handle)
+        self._start(self._views[piece])
+
+    def _start(self, buffer: FloatArray) -> None:
+        """Begin a sum, unless one has failed: other ranks would take this one for that."""
+        if not self._is_broken:
+            with self._noticing():
+                handle = self.ranks.comm.start_allreduce(buffer)
+                self._handles.append(handle)
+                self._pending.append(handle)
 
     def test(self) -> None:
         """Let the sums go on."""
-        while self._pending and self._pending[0].test():
+        while self._pending and not self._is_broken and self._pending[0].test():
             self._pending.popleft()
 
     def agreed(self) -> float:
         """Return the sum of the losses; raise `Failed` where a rank has failed."""
-        self._agreement.wait()
-        if self._status[1:].any():
+        self._wait(0)
+        if self._status[1:].any() and not self._is_broken:
             raise Failed
         return float(self._status[0])
 
     def wait(self, piece: int) -> None:
         """Wait for a piece."""
-        self._handles[piece].wait()
+        self._wait(1 + piece)
+
+    def _wait(self, i: int) -> None:
+        if not self._is_broken:
+            with self._noticing():
+                self._handles[i].wait()
+
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._is_broken = True
+            raise
 
     def sum(self, value: float, error: BaseException | None = None) -> float:
         """Sum the loss and a gradient that is there, or take part in that as a rank that has failed."""
@@ -160,9 +178,9 @@ class Channel:
             for piece in range(len(self._views)):
                 self.start(piece)
             value = self.agreed()
-        except Failed as failed:
-            self.errors.append(failed)
-        for piece in range(len(self._handles)):
+        except Failed as its:
+            self.errors.append(its)
+        for piece in range(len(self._views)):
             self.wait(piece)
         return value
 
@@ -173,7 +191,7 @@ class Channel:
         first = self.errors[0]
         if any(isinstance(error, Failed) for error in self.errors):
             self.ranks.fail(None if isinstance(first, Failed) else first)
-        raise RankError(f"the sum over all ranks has failed: {type(first).__name__}: {first}") from first
+        raise failed(first) from first
 
 
 def pieces_of(net: Network) -> list[tuple[int, int, int]]:
@@ -384,10 +402,10 @@ class Sharing:
         steps = self.net.steps
         try:
             yield
-        except Failed as failed:  # all ranks know
-            channel.errors.append(failed)
+        except Failed as its:  # all ranks know
+            channel.errors.append(its)
         except BaseException as error:
-            if channel.has_begun:
+            if channel.has_begun or is_known(error):
                 raise
             self._give_up(channel, error)
         if channel.errors:
@@ -400,8 +418,8 @@ class Sharing:
             if self.sync is not None and self.net.training:
                 self.sync.give_up()
             channel.sum(nan, error)
-        except Failed as failed:
-            channel.errors += error, failed
+        except Failed as its:
+            channel.errors += error, its
 
     @property
     def _runs_in_engine(self) -> bool:

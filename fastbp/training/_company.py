@@ -49,6 +49,7 @@ Array = NDArray[Any]
 
 ROWS = ("split", "own")
 MOST_SETTINGS = 64
+OTHER_ROWS = ': with rows="split" every rank must have the same rows; rows="own" is for rows that differ'
 UNLIKE = ": fastbp.distributed.broadcast(net, optimizer, comm=comm) makes them those of rank 0"
 
 
@@ -94,6 +95,10 @@ class Alone:
     def rows_of(self, net: Network, source: Rows) -> Rows:
         """Return the rows that this rank trains on."""
         return source
+
+    def next_piece(self, source: Rows | BatchIterator, count: int | None) -> Piece | None:
+        """Return the next batches of the source; None where the epoch ends."""
+        return source.piece(count)
 
     def step(self, *arguments: Any) -> tuple[float, float]:
         """Make the step of a piece with the other ranks: there are none."""
@@ -160,7 +165,7 @@ class OwnRows(Rows):
 def company_of(comm: Any, rows: Any) -> Alone:
     """Return the company of a training's arguments."""
     rows = check.choice("rows", rows, ROWS)
-    return Alone() if comm is None else Company(checked(comm), rows == "own")
+    return Alone() if comm is None or checked(comm).size == 1 else Company(comm, rows == "own")
 
 
 class Company(Alone):
@@ -230,6 +235,8 @@ class Company(Alone):
 
     def rows_of(self, net: Network, source: Rows) -> Rows:
         if not self.owns_rows:
+            its = [source.t] if source.weight is None else [source.t, source.weight]
+            self.ranks.check_same("targets or weights", [len(source.x), digest(its)], OTHER_ROWS)
             return source
         if self.ranks.each(source.weight is not None).any() and source.weight is None:
             source.weight = np.ones(len(source.x), net.dtype)
@@ -298,6 +305,18 @@ class Company(Alone):
 
     # ---- steps
 
+    def next_piece(self, source: Rows | BatchIterator, count: int | None) -> Piece | None:
+        if isinstance(source, Rows):
+            return source.piece(count)
+        made: Piece | None = None
+        with self.together():
+            made = source.piece(count)
+        ended = self.ranks.each(made is None)
+        if ended.any() and not ended.all():
+            first, other = int(ended.argmax()), int(ended.argmin())
+            raise ValueError(f"rank {first} has no more batches in this epoch, but rank {other} has: all need as many")
+        return made
+
     def step(
         self,
         net: Network,
@@ -357,7 +376,8 @@ class Company(Alone):
 
     def _met(self, sharing: Sharing, parts: list[Part], error: BaseException | None) -> list[Part]:
         """Learn what the batches of all ranks weigh; each batch that every rank has knows that already."""
-        met = sharing.meet("train", parts if self.owns_rows else [], True, error)
+        rows = 0 if self.owns_rows or not parts else parts[0].rows
+        met = sharing.meet(f"train, with {rows} rows", parts if self.owns_rows else [], True, error)
         return met if self.owns_rows else parts
 
     def _parts(

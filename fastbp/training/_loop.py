@@ -470,7 +470,8 @@ class Run:
             self._call("on_epoch_begin")
         if self.guarded:
             self.kept.take(self.epoch + 1, self._steps_made())
-        self.source.begin(self.epoch, self.batch)
+        with self.company.together():
+            self.source.begin(self.epoch, self.batch)
         self.rows = 0  # of the epoch, which this call has gone through
         first = self.batches
         while not self.source.ended:
@@ -478,7 +479,7 @@ class Run:
             team.raise_if_interrupted()
             first = self.batches
             started = time.perf_counter()
-            piece = self.source.piece(self._wanted())
+            piece = self.company.next_piece(self.source, self._wanted())
             if piece is None:
                 break
             self._go_through(piece)
