@@ -173,7 +173,7 @@ def using(comm: Communicator) -> Iterator[None]:
     >>> x, y = np.arange(8.0)[:, None], np.arange(8) // 4
     >>> def fit(comm):
     ...     with fastbp.distributed.using(comm):
-    ...         return fastbp.sklearn.MLPClassifier(max_iter=400, random_state=0).fit(x, y).score(x, y)
+    ...         return fastbp.sklearn.MLPClassifier(solver="lbfgs", random_state=0).fit(x, y).score(x, y)
     >>> fastbp.distributed.run_in_threads(2, fit)
     [1.0, 1.0]
     """

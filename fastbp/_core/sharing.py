@@ -15,7 +15,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from math import isfinite, nan
+from math import inf, isfinite, nan
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,8 +85,7 @@ def totals_of(net: Network, t: Any, weight: FloatArray | None, rows: int) -> NDA
 
 def has_mean(totals: NDArray[np.float64]) -> bool:
     """Whether each part of the loss has a mean over rows with these totals."""
-    with np.errstate(divide="ignore"):
-        return bool((totals > 0).all() and np.isfinite(1 / totals).all())
+    return all(total > 0 and 1 / total < inf for total in totals.tolist())
 
 
 class Channel:
