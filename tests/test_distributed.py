@@ -337,6 +337,35 @@ def test_own_rows_are_shuffled_and_validated() -> None:
     assert all(history.val_loss == found[0][1].val_loss for _, history in found)
 
 
+def test_own_rows_for_validation_may_be_none_and_have_weights_on_one_rank_alone() -> None:
+    def run(comm: Any) -> fastbp.History:
+        x, t, w = parts(UNEVEN, comm.rank, X, T, W)
+        return fastbp.train(
+            mlp()(), x, t, sample_weight=w if comm.rank == 0 else None, optimizer=adam(), epochs=2, rows="own",
+            validation_fraction=0.3, metrics=["accuracy"], class_weight={4: 2.0}, progress=False, comm=comm,
+        )  # fmt: skip
+
+    found = distributed.run_in_threads(3, run)
+    assert all(history.val_loss == found[0].val_loss and len(history.val_loss) == 2 for history in found)
+
+
+def test_validation_data_of_own_rows_are_those_of_all_ranks() -> None:
+    def run(comm: Any) -> fastbp.History:
+        x, t, w = parts(UNEVEN, comm.rank, X, T, W)
+        return fastbp.train(
+            mlp()(), x, t, optimizer=fastbp.SGD(lr=0.0), epochs=1, rows="own", validation_data=(x, t, w),
+            metrics=["accuracy", "top_2"], progress=False, comm=comm,
+        )  # fmt: skip
+
+    history = fastbp.train(
+        mlp()(), X, T, optimizer=fastbp.SGD(lr=0.0), epochs=1, validation_data=(X, T, W), metrics=["accuracy", "top_2"],
+        progress=False,
+    )  # fmt: skip
+    for mine in distributed.run_in_threads(3, run):
+        assert mine.val_loss == pytest.approx(history.val_loss, rel=1e-12)
+        assert mine.metrics == {name: pytest.approx(values) for name, values in history.metrics.items()}
+
+
 def test_resume_with_another_number_of_ranks(tmp_path: Path) -> None:
     def train(comm: Any, epochs: int, resume: bool) -> Array:
         net = TRAININGS["norm, dropout, augment"][0]()

@@ -37,9 +37,11 @@ from fastbp.training.data import (
     Piece,
     Rows,
     Validation,
+    _classes_of,
     class_count,
     class_labels,
     counted_labels,
+    weights_by_class,
 )
 from fastbp.training.metrics import Metric, compute_rows, evaluate, measured
 
@@ -95,6 +97,10 @@ class Alone:
     def rows_of(self, net: Network, source: Rows) -> Rows:
         """Return the rows that this rank trains on."""
         return source
+
+    def validation_of(self, net: Network, data: Validation | None) -> Validation | None:
+        """Return the rows that this rank validates."""
+        return data
 
     def next_piece(self, source: Rows | BatchIterator, count: int | None) -> Piece | None:
         """Return the next batches of the source; None where the epoch ends."""
@@ -222,7 +228,11 @@ class Company(Alone):
     # ---- rows
 
     def balanced(self, net: Network, t: Any, by_class: Any) -> Any:
-        if not self.owns_rows or not isinstance(by_class, str):
+        if not self.owns_rows or by_class is None:
+            return by_class
+        if isinstance(by_class, Mapping):  # this rank may have no row of some class
+            return weights_by_class(_classes_of(net, by_class), class_count(net))
+        if not isinstance(by_class, str):
             return by_class
         counts: Array = np.zeros(0)
         with self.together():
@@ -251,6 +261,18 @@ class Company(Alone):
         if not made.batch_size or made.batch_size > made.count:
             made.batch_size = made.count
         return made
+
+    def validation_of(self, net: Network, data: Validation | None) -> Validation | None:
+        given = self.ranks.each(data is not None)
+        if given.any() and not given.all():
+            one, other = int(given.argmax()), int(given.argmin())
+            raise ValueError(f"rank {one} has data for validation, but rank {other} has none: pass some with no rows")
+        if data is None:
+            return None
+        weighs = self.ranks.each(data.weight is not None).any()
+        if weighs and data.weight is None:
+            return Validation(data.x, data.t, np.ones(len(data.x), net.dtype))
+        return data
 
     def _mine(self, n: int) -> slice:
         """Return this rank's share of n rows that all ranks have."""

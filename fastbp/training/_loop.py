@@ -270,6 +270,7 @@ def _checked_run(net: Network, x: Any, t: Any, given: SimpleNamespace, company: 
         )
     if isinstance(source, Rows):
         source = company.rows_of(net, source)
+    validation = company.validation_of(net, validation)
     with company.together():
         on_training = checked_metrics("train_metrics", given.train_metrics)
         measures = Measures(validation, checked_metrics("metrics", given.metrics), on_training, company)
