@@ -97,6 +97,28 @@ def faults(comm: Any, count: str) -> dict[str, Any]:
     return {"told": told}
 
 
+def interrupted(comm: Any, path: str) -> dict[str, Any]:
+    """Press Ctrl-C on the last rank, in the midst of an epoch, and resume; compare with a run that was let alone."""
+    batches = [0]
+
+    def augment(x: Any, _: Any) -> Any:
+        batches[0] += 1
+        if comm.rank == comm.size - 1 and batches[0] == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+        return x
+
+    net, raised = plain(), False
+    try:
+        trained(net, comm, epochs=3, augment=augment, checkpoint=path)
+    except KeyboardInterrupt:
+        raised = True
+    steps = fastbp.load_checkpoint(path, plain(), fastbp.SGD(lr=0.05, momentum=0.9)).history.steps
+    trained(net, comm, epochs=3, augment=augment, checkpoint=path, resume=True)
+    alone = plain()
+    trained(alone, comm, epochs=3, augment=lambda x, _: x)
+    return {"raised": raised, "steps": steps, "same": bool((net.flat_parameters == alone.flat_parameters).all())}
+
+
 def until_killed(comm: Any, path: str, seed: str, seconds: str = "0.3") -> dict[str, Any]:
     """Train with a checkpoint after each epoch, until a random rank kills itself at a random moment."""
     rng = np.random.default_rng(int(seed))
@@ -140,7 +162,8 @@ def overlap(comm: Any) -> dict[str, Any]:
 
 
 PROGRAMS: dict[str, Callable[..., dict[str, Any]]] = {
-    function.__name__: function for function in (same, faults, until_killed, until_raised, resumed, overlap)
+    function.__name__: function
+    for function in (same, faults, interrupted, until_killed, until_raised, resumed, overlap)
 }
 
 

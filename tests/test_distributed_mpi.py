@@ -72,6 +72,19 @@ def test_errors_at_random_moments_are_raised_on_all_ranks(n: int, count: int) ->
     assert result(n, "faults", count)["told"] == count
 
 
+def test_ctrl_c_on_one_rank_leaves_a_checkpoint_of_whole_steps(tmp_path: Path) -> None:
+    found = result(2, "interrupted", tmp_path / "run.npz")
+    assert found == {"raised": True, "steps": 7, "same": True}
+
+
+def test_mpi_for_one_thread_alone_is_refused() -> None:
+    code = 'import mpi4py; mpi4py.rc.thread_level = "single"; import fastbp.distributed; fastbp.distributed.mpi()'
+    path = os.pathsep.join(filter(None, [str(PLACE), os.environ.get("PYTHONPATH", "")]))
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0 and 'mpi4py.rc.thread_level = "serialized"' in done.stderr
+
+
 def test_an_exception_that_ends_one_rank_ends_all() -> None:
     done = start(2, "until_raised", timeout=ENDS_IN)
     assert done.returncode != 0
