@@ -75,7 +75,7 @@ def totals_of(net: Network, t: Any, weight: FloatArray | None, rows: int) -> NDA
     total = float(rows) if weight is None else float(np.sum(weight, dtype=np.float64))
     parts = net._inputs.losses or ()
     made = np.full(1 + max(1, len(parts)), total)
-    if net._inputs.checks_targets:
+    if net._inputs.counts_labels:
         for i, (_, loss) in enumerate(parts):
             shares = loss._fitted(net.n_out or 0).shares(t, net.dtype)
             if shares is not None:
@@ -303,10 +303,13 @@ class Sharing:
 
     def _checked(self, x: Any, t: Any, sample_weight: Any, optimizer: Optimizer | None, out: Gradients | None) -> Part:
         net = self.net
-        x = net._inputs.checked_x(x)
-        if net._inputs.checks_targets:
-            t = net._inputs.checked_targets(t, len(x))
-        weight = check.sample_weights(sample_weight, len(x), net.dtype)
+        if net._whole is not None:
+            x, t, weight = net._inputs.checked(net._whole.engine, x, t, sample_weight)
+        else:
+            x = net._inputs.checked_x(x)
+            if net._inputs.checks_targets:
+                t = net._inputs.checked_targets(t, len(x))
+            weight = check.sample_weights(sample_weight, len(x), net.dtype)
         if out is not None:
             net._gradients._checked_out(out)
         net._gradients.check_writable()
@@ -332,7 +335,7 @@ class Sharing:
         channel.begin()
         loss = nan
         self._begin_sync()
-        with net._part_of_step(net.steps, part.first_row), self._taking_part(channel):
+        with self._taking_part(channel, part):
             if self._runs_in_engine:
                 whole = net._whole
                 loss = whole.engine.value_and_grad(
@@ -359,7 +362,7 @@ class Sharing:
             return loss
         channel.begin()
         loss = nan
-        with net._part_of_step(net.steps, part.first_row), self._taking_part(channel):
+        with self._taking_part(channel, part):
             whole = net._whole
             made = whole.engine.train_step(
                 part.x, part.t, part.weight, whole.table, whole.out,
@@ -396,9 +399,10 @@ class Sharing:
         return self.net._penalize(loss, self.net._gradients), self.net._gradients
 
     @contextmanager
-    def _taking_part(self, channel: Channel) -> Iterator[None]:
+    def _taking_part(self, channel: Channel, part: Part) -> Iterator[None]:
         """Take part in the sums whatever happens in the block, and raise where some rank has failed."""
         steps = self.net.steps
+        self.net._set_first_row(part.first_row)
         try:
             yield
         except Failed as its:  # all ranks know
@@ -407,6 +411,8 @@ class Sharing:
             if channel.has_begun or is_known(error):
                 raise
             self._give_up(channel, error)
+        finally:
+            self.net._set_first_row(0)
         if channel.errors:
             self.net.steps = steps
         channel.check()
