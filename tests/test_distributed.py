@@ -426,6 +426,16 @@ def test_using_splits_the_rows_of_scikit_learns_estimators() -> None:
                 assert close(mine, wanted, by=1e-6)
 
 
+def test_fits_side_by_side_under_using_raise() -> None:
+    sklearn = pytest.importorskip("fastbp.sklearn")
+
+    def run(comm: Any) -> None:
+        with distributed.using(comm):
+            sklearn.fit_many([sklearn.MLPClassifier(random_state=0)], X, T)
+
+    assert all("one after another" in one for one in errors_of(2, run))
+
+
 # ---- faults ----------------------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,7 @@
 """Batch norm over the rows of all ranks.
 
 A. Where a network with a batch norm trains on several ranks, its chain is cut at the norms: what lies between them runs
-   in the engine as always, and each norm here, in numpy, with its sums taken over all ranks.
+   in the engine as always, and each norm here, by the kernels of evaluation, with the moments of all ranks' rows.
 B. A rank that fails between two of these sums still takes part in the next one, and says so there. All of them are
    known before: `SyncState` counts.
 """
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp import functional
 from fastbp._core.graph import Item, walk
 from fastbp._core.ranks import Failed, Ranks
 from fastbp._core.segments import Segment, cut, images, rows_of
@@ -84,10 +85,9 @@ class SyncNorm(Segment):
 
     def forward(self, x: FloatArray, training: bool) -> FloatArray:
         unit = self.unit
-        x = images(x, self.shape)
+        x = self.x = images(x, self.shape)
         self.over = (0, *range(2, x.ndim))
-        wide = x.astype(np.float64)
-        total = self.state.total(np.append(wide.sum(axis=self.over), x.size // unit.n))
+        total = self.state.total(np.append(x.sum(axis=self.over, dtype=np.float64), x.size // unit.n))
         self.count = total[-1]
         if self.count < 2:
             raise ValueError(
@@ -95,14 +95,18 @@ class SyncNorm(Segment):
                 "2 rows on all ranks together"
             )
         mean = total[:-1] / self.count
-        wide -= self._of_each(mean, x.ndim)
-        variance = self.state.total((wide**2).sum(axis=self.over)) / self.count
-        self.inverse = 1 / np.sqrt(variance + unit.eps)
-        self.normal = wide * self._of_each(self.inverse, x.ndim)
+        squares = (x - self._of_each(mean)) ** 2
+        variance = self.state.total(squares.sum(axis=self.over, dtype=np.float64)) / self.count
         self._move(mean, variance)
-        y = self.normal * self._of_each(unit.parameters["scale"], x.ndim)
-        y += self._of_each(unit.parameters["shift"], x.ndim)
-        return rows_of(y.astype(x.dtype))  # type: ignore[no-any-return]
+        # With these moments for the running ones the kernels of evaluation do the rest.
+        self.moments = {"mean": mean.astype(x.dtype), "variance": variance.astype(x.dtype)}
+        self.inverse = 1 / np.sqrt(variance + unit.eps)
+        parameters = unit.parameters["scale"], unit.parameters["shift"]
+        y = functional.batch_norm(x, *parameters, momentum=unit.momentum, **self._options())
+        return rows_of(y)  # type: ignore[no-any-return]
+
+    def _options(self) -> dict[str, Any]:
+        return {"training": False, "eps": self.unit.eps, "layout": self.unit._layout, **self.moments}
 
     def _move(self, mean: FloatArray, variance: FloatArray) -> None:
         unbiased = variance * (self.count / (self.count - 1))
@@ -111,24 +115,24 @@ class SyncNorm(Segment):
             running[...] = (1 - self.unit.momentum) * running.astype(np.float64) + self.unit.momentum * values
 
     def backward(self, dy: FloatArray, need_dx: bool) -> FloatArray | None:
-        unit = self.unit
-        dy = images(dy, self.shape)
-        wide = dy.astype(np.float64)
-        mine = np.concatenate([(wide * self.normal).sum(axis=self.over), wide.sum(axis=self.over)])
-        dscale, dshift = np.split(mine, 2)
-        unit.gradients["scale"][...], unit.gradients["shift"][...] = dscale, dshift
+        # dx = scale inverse (dy - mean(dy) - n mean(dy n)), n the normalised x; the means over the rows of all ranks
+        unit, x = self.unit, self.x
+        scale, into = unit.parameters["scale"], (unit.gradients["scale"], unit.gradients["shift"])
+        options = self._options()
+        dx, _, _ = functional.batch_norm_backward(images(dy, self.shape), x, scale, **options, out=(None, *into))
+        mine = np.concatenate(into, dtype=np.float64)
         along, plain = np.split(self.state.total(mine) / self.count, 2)
-        dx = wide - self._of_each(plain, dy.ndim) - self.normal * self._of_each(along, dy.ndim)
-        dx *= self._of_each(self.inverse * unit.parameters["scale"], dy.ndim)
-        return rows_of(dx.astype(dy.dtype))  # type: ignore[no-any-return]
+        factor = scale * self.inverse
+        dx -= (x - self._of_each(self.moments["mean"])) * self._of_each(factor * along * self.inverse)
+        dx -= self._of_each(factor * plain)
+        return rows_of(dx)  # type: ignore[no-any-return]
 
     def freeze(self, frozen: frozenset[str]) -> None:
         """Take part in every backward pass: all ranks count on the sums of all norms."""
 
-    @staticmethod
-    def _of_each(values: Any, ndim: int) -> FloatArray:
-        """Return values of the channels such that they meet the elements of x."""
-        made: FloatArray = np.asarray(values, np.float64).reshape(-1, *(1,) * (ndim - 2))
+    def _of_each(self, values: FloatArray) -> FloatArray:
+        """Return values of the channels such that they meet the elements of x, in its dtype."""
+        made: FloatArray = values.reshape(-1, *(1,) * (self.x.ndim - 2)).astype(self.x.dtype)
         return made
 
 
