@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import platform
 import statistics
 import sys
@@ -76,12 +77,32 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run_info(options: argparse.Namespace) -> int:
-    """Print `fastbp.config()`, and the system it runs on."""
-    lines = list(flatten({**fastbp.config(), "system": f"{platform.system()} {platform.release()}"}))
+    """Print `fastbp.config()`, the system it runs on, and how many processes were started to train together."""
+    more = {"system": f"{platform.system()} {platform.release()}", "ranks": describe_ranks(os.environ)}
+    lines = list(flatten({**fastbp.config(), **more}))
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         print(f"{name:<{width}}  {value}")
     return 0
+
+
+#: What a launcher tells each process: how many there are, and which one it is.
+LAUNCHERS = (
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    ("PMI_SIZE", "PMI_RANK"),
+    ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"),
+    ("WORLD_SIZE", "RANK"),
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+)
+
+
+def describe_ranks(environment: Mapping[str, str]) -> str:
+    """Return how many ranks a launcher (mpiexec, srun, torchrun) has started; MPI is not initialised for that."""
+    for size, rank in LAUNCHERS:
+        if environment.get(size, "").isdecimal() and environment.get(rank, "").isdecimal():
+            return f"{environment[size]} (this is rank {environment[rank]})"
+    installed = importlib.util.find_spec("mpi4py") is not None
+    return "1" if installed else '1 (for more: pip install "fastbp[mpi]")'
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

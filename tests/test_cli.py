@@ -33,7 +33,13 @@ def test_info_prints_the_configuration(capsys: pytest.CaptureFixture[str]) -> No
     assert cli.main(["info"]) == 0
     printed = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert printed["version"] == fastbp.config()["version"]
-    assert fastbp.config().keys() | {"system"} == printed.keys()
+    assert fastbp.config().keys() | {"system", "ranks"} == printed.keys()
+
+
+def test_ranks_are_those_of_the_launcher() -> None:
+    assert cli.describe_ranks({}).startswith("1")
+    assert cli.describe_ranks({"PMI_SIZE": "4", "PMI_RANK": "3"}) == "4 (this is rank 3)"
+    assert cli.describe_ranks({"PMI_SIZE": "four", "PMI_RANK": "3"}).startswith("1")
 
 
 def test_info_in_a_process_of_its_own(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ LAYERS = (
     ("dropin", "models", "training"),
     ("_moved",),
     ("",),  # fastbp/__init__.py
-    ("autograd", "jax", "sklearn", "torch", "demo", "cli", "__main__"),
+    ("autograd", "distributed", "jax", "sklearn", "torch", "demo", "cli", "__main__"),
 )
 LAYER_OF = {package: i for i, packages in enumerate(LAYERS) for package in packages}
 

@@ -25,7 +25,9 @@ from fastbp._core.gradients import Gradients, aligned_zeros, views_of
 from fastbp._core.graph import check_chain, elements, flatten, parameter_shapes, states_of, streams_of, walk
 from fastbp._core.inputs import Inputs, checked_shape
 from fastbp._core.labels import checked_classes, checked_metadata
+from fastbp._core.ranks import Communicator
 from fastbp._core.segments import EngineSegment, Recorder, cut, images, rows_of, run_backward, run_forward
+from fastbp._core.sharing import Sharing, train_step_on, value_and_grad_on
 from fastbp._core.turns import Turns
 from fastbp._validate import FloatArray, Reduction
 from fastbp.losses import Loss
@@ -126,6 +128,7 @@ class NetworkCore(Freezing):
         # One step of several gradients at a time: between them no call is in the network.
         self._stepping = _engine.CallLock()
         self._recorded: Recorder | None = None
+        self._sharing: Sharing | None = None  # with other ranks
 
     def _bind(self) -> None:
         bind_all(self.units, self.parameters, self._gradients)
@@ -442,6 +445,7 @@ class NetworkCore(Freezing):
         sample_weight: ArrayLike | None = None,
         reduction: str = "mean",
         out: Gradients | None = None,
+        comm: Communicator | None = None,
     ) -> tuple[float, Gradients]:
         """Compute the loss and its gradient at every parameter.
 
@@ -457,6 +461,9 @@ class NetworkCore(Freezing):
             What becomes of the rows' losses. The network's penalties are added once, as they are.
         out : Gradients, optional
             Where the gradients go (from ``grads.copy()``); otherwise ``net.gradients``.
+        comm : Communicator, optional
+            As ``fastbp.distributed.mpi()`` gives it: x and t are this rank's rows, perhaps none, of a batch that all
+            ranks have together. Each gets the loss and the gradients of the whole batch.
 
         Returns
         -------
@@ -470,8 +477,10 @@ class NetworkCore(Freezing):
         TypeError, ValueError
             A dtype, shape, label or weight is wrong, or there are no rows.
         RuntimeError
-            The network is at work in another thread.
+            The network is at work in another thread; `fastbp.distributed.RankError`: another rank has failed.
         """
+        if comm is not None:
+            return value_and_grad_on(comm, self, x, t, sample_weight, reduction, out)
         if self._whole is None:
             return self._value_and_grad_in_python(x, t, sample_weight, reduction, out)
         engine = self._whole.engine
@@ -758,6 +767,7 @@ class NetworkCore(Freezing):
         *,
         sample_weight: ArrayLike | None = None,
         reduction: str = "mean",
+        comm: Communicator | None = None,
     ) -> float:
         """Make one step: forward, loss, backward and the optimizer's update, in one call.
 
@@ -773,6 +783,8 @@ class NetworkCore(Freezing):
             As for `value_and_grad`.
         reduction : {"mean", "sum"}
             As for `value_and_grad`.
+        comm : Communicator, optional
+            As for `value_and_grad`: each rank makes the step of the whole batch.
 
         Returns
         -------
@@ -787,6 +799,8 @@ class NetworkCore(Freezing):
         state.
         """
         check_optimizer(optimizer)
+        if comm is not None:
+            return train_step_on(comm, self, x, t, optimizer, sample_weight, reduction)
         mean = reduction == "mean" or check.choice("reduction", reduction, REDUCTIONS) == "mean"
         if optimizer.makes_whole_steps:
             if not mean:

@@ -6,6 +6,7 @@ lies where the network's next call writes is copied.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Any
@@ -172,7 +173,7 @@ class Inputs:
 
     # ---- what rows count in the mean
 
-    @property
+    @functools.cached_property
     def counts_labels(self) -> bool:
         """Whether a row's label says what it counts in the mean: it may be nothing."""
         return self.checks_targets and any(loss._fitted(self.n_out or 0).counts for _, loss in self.losses or ())

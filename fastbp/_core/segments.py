@@ -9,7 +9,7 @@ B. With a `Recorder`, the segments keep every unit's output and the gradient at 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple, Protocol
 
@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike
 from fastbp import _engine, losses
 from fastbp import _validate as check
 from fastbp._core.gradients import Gradients, make_table
-from fastbp._core.graph import INPUT, Item, Plan, flatten, runs_in_engine
+from fastbp._core.graph import INPUT, Item, Plan, flatten, runs_in_engine, walk
 from fastbp._core.inputs import Inputs
 from fastbp._ops import RowLoss
 from fastbp._validate import FloatArray
@@ -230,14 +230,16 @@ class PythonSegment(Segment):
 class BranchSegment(Segment):
     """Branches, at least one of which has a unit that Python runs: chains of segments, one after another."""
 
-    def __init__(self, net: Owner, item: Item, recorder: Recorder | None, source: int) -> None:
+    def __init__(
+        self, net: Owner, item: Item, recorder: Recorder | None, source: int, apart: Apart | None = None
+    ) -> None:
         assert isinstance(item.unit, Composite)
         self.how = item.unit.merge if isinstance(item.unit, Branches) else "sum"
         self.recorder = recorder
         self.branches: list[list[Segment]] = []
         ends: list[int] = []
         for i, part in enumerate(item.unit.units):
-            self.branches.append(cut(net, _flattened_branch(part, item, i), False, recorder, source))
+            self.branches.append(cut(net, _flattened_branch(part, item, i), False, recorder, source, apart))
             ends.append(source if recorder is None else recorder.last)
         if isinstance(item.unit, Residual):
             self.branches.append([])  # the way around the block
@@ -284,28 +286,51 @@ class BranchSegment(Segment):
                 segment.take_parameters()
 
 
+Apart = tuple[type[Unit], Callable[[Item], Segment]]  # units of this class have a segment that the function makes
+
+
 def cut(
-    net: Owner, items: Sequence[Item], with_loss: bool, recorder: Recorder | None = None, source: int = INPUT
+    net: Owner,
+    items: Sequence[Item],
+    with_loss: bool,
+    recorder: Recorder | None = None,
+    source: int = INPUT,
+    apart: Apart | None = None,
 ) -> list[Segment]:
     """Return the segments of a chain, whose first unit reads the output of node `source` of the recorder.
 
-    A unit whose number of inputs is not known before it runs is run by Python.
+    A unit whose number of inputs is not known before it runs is run by Python. Units of the class in `apart` have
+    segments of their own.
     """
     made: list[Segment] = []
     i = 0
     while i < len(items):
         end = i
-        while end < len(items) and items[end].n_out is not None and runs_in_engine(items[end].unit):
+        while end < len(items) and _in_engine(items[end], apart):
             end += 1
         if end > i:
             made.append(EngineSegment(net, items[i:end], with_loss and end - i == len(items), recorder, source))
             i = end
         else:
-            branches = isinstance(items[i].unit, Branches | Residual) and items[i].unit.kind is not None
-            made.append((BranchSegment if branches else PythonSegment)(net, items[i], recorder, source))
+            made.append(_apart(net, items[i], recorder, source, apart))
             i += 1
         source = source if recorder is None else recorder.last
     return made
+
+
+def _in_engine(item: Item, apart: Apart | None) -> bool:
+    if apart is not None and any(isinstance(unit, apart[0]) for _, unit in walk([item.unit])):
+        return False
+    return item.n_out is not None and runs_in_engine(item.unit)
+
+
+def _apart(net: Owner, item: Item, recorder: Recorder | None, source: int, apart: Apart | None) -> Segment:
+    """Return the segment of a unit that no engine runs."""
+    if apart is not None and isinstance(item.unit, apart[0]):
+        return apart[1](item)
+    if isinstance(item.unit, Branches | Residual) and item.unit.kind is not None:
+        return BranchSegment(net, item, recorder, source, apart)
+    return PythonSegment(net, item, recorder, source)
 
 
 def _flattened_branch(part: Unit, whole: Item, i: int) -> list[Item]:

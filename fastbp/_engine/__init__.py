@@ -2,6 +2,7 @@
 
 from fastbp._engine.array_update import ArrayUpdate
 from fastbp._engine.engine import Engine
+from fastbp._engine.exchange import Pieces
 from fastbp._engine.parameters import Parts, Table, Update, optimizer_update, square_sums, updates
 from fastbp._ops.csr import SparseRows, count_entries
 from fastbp._runtime.lock import CallLock
@@ -11,6 +12,7 @@ __all__ = [
     "CallLock",
     "Engine",
     "Parts",
+    "Pieces",
     "SparseRows",
     "Table",
     "Update",

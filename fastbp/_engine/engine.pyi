@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
+from fastbp._engine.exchange import Pieces
 from fastbp._engine.parameters import Table, Update
 from fastbp._ops.csr import SparseRows
 from fastbp._ops.loss import RowLoss
@@ -48,7 +49,15 @@ class Engine(CallLock):
     def plain_gradient(self, x: object, t: object) -> float | None: ...
     def plain_labels(self, x: object) -> NDArray[np.int64] | None: ...
     def value_and_grad(
-        self, x: _Rows, t: NDArray[Any], weight: _Floats | None, table: Table, out: Table, mean: bool = True
+        self,
+        x: _Rows,
+        t: NDArray[Any],
+        weight: _Floats | None,
+        table: Table,
+        out: Table,
+        mean: bool = True,
+        totals: _Floats | None = None,
+        pieces: Pieces | None = None,
     ) -> float: ...
     def loss_value(
         self, x: _Rows, t: NDArray[Any], weight: _Floats | None, table: Table, mean: bool = True
@@ -77,7 +86,11 @@ class Engine(CallLock):
         out: Table,
         update: Update,
         mean: bool = True,
+        totals: _Floats | None = None,
+        pieces: Pieces | None = None,
+        refuses: bool = False,
     ) -> float: ...
+    def units_with_parameters(self) -> list[int]: ...
     def train_epoch(
         self,
         x: _Rows,

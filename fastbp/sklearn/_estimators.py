@@ -24,6 +24,7 @@ from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.utils.metaestimators import available_if
 
 from fastbp import losses
+from fastbp._core.ranks import current
 from fastbp.optim import RuleOptimizer
 from fastbp.runtime import MAX_THREADS
 from fastbp.sklearn import _fitting as fitting
@@ -42,6 +43,7 @@ from fastbp.sklearn._core import (
     link_of,
 )
 from fastbp.sklearn._predicting import PredictingClassifier, PredictingRegressor, as_dtype, checked_dtype
+from fastbp.sklearn._ranks import on_ranks
 from fastbp.sklearn._solvers import SOLVER_NAMES, is_own
 from fastbp.sklearn._storing import ESTIMATORS, StoringMixin, VersionedMixin
 from fastbp.units import Unit
@@ -71,7 +73,7 @@ CLASSIFIER_OPTIONS = {"class_weight": None, "label_smoothing": 0.0, "loss": "log
 
 
 # Attributes that a copy or a pickle must not have: the engine's, and those that exist only during a fit.
-PASSING = frozenset({"_fastbp", "_own_solver", "_validation_data", "_lbfgs_objective", "_fit_arguments"})
+PASSING = frozenset({"_fastbp", "_own_solver", "_validation_data", "_lbfgs_objective", "_fit_arguments", "_ranks"})
 
 
 # ---- the constructor -------------------------------------------------------------------------------------------------
@@ -240,7 +242,7 @@ class Accelerated(VersionedMixin, StoringMixin, ConvertingMixin, CallbackSupport
 
     def _partial_fit_fast(self, X: Any, y: Any) -> bool:
         """Make one epoch of arrays that need no validation; return False, and do nothing, for other arguments."""
-        if not hasattr(self, "_optimizer") or self._why_not() is not None:
+        if not hasattr(self, "_optimizer") or self._why_not() is not None or current() is not None:
             return False
         if not self._overridden.isdisjoint(_private.STEP_HOOKS):
             return False
@@ -369,7 +371,7 @@ def _fit_of(base: Any) -> Any:
         if not kwargs.keys() <= known:
             return theirs(self, X, y, *args, **kwargs)  # which raises the error for an unknown argument
         weight = args[0] if args else kwargs.get("sample_weight")
-        with unless_refused(self), fit_arguments(self, X, y, weight):
+        with on_ranks(self), unless_refused(self), fit_arguments(self, X, y, weight):
             if validation_data is None:
                 return theirs(self, X, y, *args, **kwargs)
             self._validation_data = validation_data
@@ -392,7 +394,7 @@ def _partial_fit_of(base: Any) -> Any:
     def partial_fit(self: Any, X: Any, y: Any, *args: Any, **kwargs: Any) -> Any:
         if not args and not kwargs and self._partial_fit_fast(X, y):
             return self
-        with unless_refused(self):
+        with on_ranks(self), unless_refused(self):
             return theirs(self, X, y, *args, **kwargs)
 
     return available_if(vars(base)["partial_fit"].check)(partial_fit)

@@ -27,6 +27,7 @@ from sklearn.utils.class_weight import compute_class_weight, compute_sample_weig
 from sklearn.utils.validation import check_X_y
 
 import fastbp
+from fastbp._core.sharing import Part, Sharing, sharing_of, totals_of
 from fastbp._runtime import team
 from fastbp.sklearn import _private
 from fastbp.sklearn._attempt import note_step
@@ -42,6 +43,7 @@ from fastbp.sklearn._core import (
     targets_of,
 )
 from fastbp.sklearn._data import Data
+from fastbp.sklearn._ranks import ranks_of
 from fastbp.sklearn._solvers import Link, is_for, new_optimizer
 
 __all__ = ["StochasticFit", "class_factors", "has_single_labels", "incompatibility", "prepare", "product"]
@@ -75,6 +77,7 @@ class StochasticFit:
         self.n_rows: int = data.rows.shape[0]
         self.batch_size: int = _batch_size(est, self.n_rows)
         self.data_loss_scale = data_loss_scale(est)
+        self.ranks = ranks_of(est)
         self.order = np.arange(self.n_rows)  # each epoch shuffles that of the one before
         self.iterations = Iterations(est, est.max_iter, not incremental and bool(est.progress))
         self.threads = contextlib.nullcontext if est.n_threads is None else lambda: fastbp.threads(est.n_threads)
@@ -87,6 +90,8 @@ class StochasticFit:
     def _run(self) -> None:
         est = self.est
         self._begin_curves()
+        if self.ranks is not None:
+            self.ranks.meet(est, self.order, self.n_rows, self.batch_size, est.max_iter)
         try:
             est.n_iter_ = 0
             started = time.perf_counter()
@@ -96,8 +101,13 @@ class StochasticFit:
                 if est.shuffle:
                     self.order = _private.shuffled(self.order, est._random_state)
                 self._one_epoch(self.order if est.shuffle else None)
-                is_over = self._is_over(started)
-                if self.iterations.end(i) or is_over:
+                with self._together():
+                    is_over = self._is_over(started)
+                    is_over = self.iterations.end(i) or is_over
+                if self.ranks is not None:
+                    self.ranks.check_bits(est)
+                    is_over = self.ranks.ranks.sent(is_over)
+                if is_over:
                     break
         except KeyboardInterrupt:
             _private.warn_as_scikit_learn("Training interrupted by user.")
@@ -106,6 +116,13 @@ class StochasticFit:
         if est.early_stopping:
             # the parameters after the best epoch
             est.coefs_, est.intercepts_ = est._best_coefs, est._best_intercepts
+
+    def _together(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self.ranks is None else self.ranks.ranks.together()
+
+    @property
+    def _leads(self) -> bool:
+        return self.ranks is None or self.ranks.ranks.leads
 
     def _begin_curves(self) -> None:
         """Begin the records of epochs that the fit before, with other parameters, has not made."""
@@ -143,7 +160,7 @@ class StochasticFit:
         est.loss_ = (progress[1] + self._offset(order)) / self.n_rows
         est.t_ += self.n_rows
         est.loss_curve_.append(est.loss_)
-        if est.verbose:
+        if est.verbose and self._leads:
             print(f"Iteration {est.n_iter_}, loss = {est.loss_:.8f}")
 
     def _go_through(self, order: NDArray[np.int64] | None, rows: int, progress: Array) -> None:
@@ -156,8 +173,9 @@ class StochasticFit:
         if rows < self.n_rows:
             data, order = data.take(np.arange(rows) if order is None else order[:rows], self.core.net.dtype), None
         in_engine = self.core.net._whole is not None and rows > 0
+        steps = self._engine_steps if in_engine else self._python_steps
         with self.threads():
-            (self._engine_steps if in_engine else self._python_steps)(data, order, progress)
+            (steps if self.ranks is None else self._steps_on_ranks)(data, order, progress)
 
     def _engine_steps(self, data: Data, order: NDArray[np.int64] | None, progress: Array) -> None:
         net = self.core.net
@@ -183,15 +201,48 @@ class StochasticFit:
             progress += 1, n * self._python_step(x, data.t[rows], weight), n
 
     def _python_step(self, x: Array, t: Array, weight: Array | None) -> float:
+        loss, grads = self.core.net.value_and_grad(x, t, sample_weight=weight)
+        return self._update(loss, grads, float(len(x) if weight is None else weight.sum()))
+
+    def _update(self, loss: float, grads: Any, total: float) -> float:
+        """Add the penalties, and make the step."""
         net, est = self.core.net, self.est
-        loss, grads = net.value_and_grad(x, t, sample_weight=weight)
-        total = float(len(x) if weight is None else weight.sum())
-        value = self.data_loss_scale * loss
+        value = self.data_loss_scale * loss + self._penalty() / total
         for w, dw in zip(net.weights, grads.weights, strict=True):
-            value += (0.5 * est.alpha * float(np.vdot(w, w)) + est.l1 * float(np.abs(w).sum())) / total
             dw += (w.dtype.type(est.alpha / total) * w) + w.dtype.type(est.l1 / total) * np.sign(w)
         net.update(self.link.mine)
         return value
+
+    def _penalty(self) -> float:
+        est = self.est
+        of_each = (
+            0.5 * est.alpha * float(np.vdot(w, w)) + est.l1 * float(np.abs(w).sum()) for w in self.core.net.weights
+        )
+        return float(sum(of_each))
+
+    def _steps_on_ranks(self, data: Data, order: NDArray[np.int64] | None, progress: Array) -> None:
+        """Make the steps one by one, each rank with its share of the rows."""
+        ranks, n_rows = self.ranks, data.rows.shape[0]
+        assert ranks is not None
+        sharing = sharing_of(self.core.net, ranks.ranks.comm)
+        for first in range(0, n_rows, self.batch_size):
+            rows, place = ranks.rows(order, first, min(first + self.batch_size, n_rows))
+            progress += 1, len(rows) * self._step_on_ranks(sharing, data, rows, place), len(rows)
+
+    def _step_on_ranks(self, sharing: Sharing, data: Data, rows: NDArray[np.int64], place: slice) -> float:
+        net = self.core.net
+        weight = None if data.weight is None else data.weight[rows]
+        totals = totals_of(net, data.t[rows], weight, len(rows))
+        mine = data.take(rows[place], net.dtype)
+        x = mine.x
+        if net._whole is None and sparse.issparse(mine.rows):
+            x = mine.rows.toarray()
+        part = Part(x, mine.t, mine.weight, totals, place.start, len(rows))
+        if net._whole is None:
+            return self._update(*sharing.value_and_grad(part), float(totals[0]))
+        penalty = self._penalty() / float(totals[0]) if self.data_loss_scale != 1 else 0.0
+        loss = sharing.train_step(part, self.link.mine, penalty_per_batch=True)
+        return self.data_loss_scale * (loss - penalty) + penalty
 
     def _validation_loss(self) -> float | None:
         """Return the mean loss of the validation rows, without the penalty; None where there is no need of it."""
@@ -257,7 +308,7 @@ class StochasticFit:
             return True
         if est.max_seconds is not None and time.perf_counter() - started >= est.max_seconds:
             return True
-        if est.n_iter_ == est.max_iter:
+        if est.n_iter_ == est.max_iter and self._leads:
             _private.warn_as_scikit_learn(
                 f"Stochastic Optimizer: Maximum iterations ({est.max_iter:d}) reached and the optimization hasn't "
                 "converged yet.",

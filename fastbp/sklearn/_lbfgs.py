@@ -16,9 +16,11 @@ import threadpoolctl
 from numpy.typing import NDArray
 
 from fastbp import _engine
+from fastbp._core.sharing import totals_of
 from fastbp.sklearn._core import data_loss_scale, network_for
 from fastbp.sklearn._data import Data
 from fastbp.sklearn._fitting import class_factors, incompatibility, product
+from fastbp.sklearn._ranks import ranks_of
 
 __all__ = ["Objective", "objective", "single_blas"]
 
@@ -79,12 +81,24 @@ class Objective:
         self.n_weights = sum(coef.size for coef in est.coefs_)
         self.table, self.out = (_table(flat, shapes, sizes) for flat in (self.point, self.gradient))
         self.is_weightless = data.weight is not None and data.weight.sum() == 0
+        self.ranks = ranks_of(est)
         self.rows: float = float(len(data.t) if data.weight is None else data.weight.sum(dtype=np.float64))
         self.data_loss_scale = data_loss_scale(est)
         self.gradient_share = self.data_loss_scale if est.lbfgs_gradient == "exact" else 1.0
         self.offset = 0.0
         if data.offsets is not None and not self.is_weightless:
             self.offset = float(np.average(data.offsets, weights=data.weight))
+        self.totals: NDArray[np.float64] | None = None
+        if self.ranks is not None and not self.is_weightless:
+            self._share(dtype)
+
+    def _share(self, dtype: np.dtype[Any]) -> None:
+        """Leave the other ranks' rows to them."""
+        ranks, data = self.ranks, self.data
+        assert ranks is not None
+        ranks.meet(self.est, np.zeros(0), len(data.t), self.est.max_iter)
+        self.totals = totals_of(self.net, data.t, data.weight, len(data.t))
+        self.data = data.take(np.arange(len(data.t))[ranks.share(len(data.t))], dtype)
 
     def __call__(self, packed: Array) -> tuple[np.float64, NDArray[np.float64]]:
         """Return the loss, which becomes `loss_`, and a fresh gradient."""
@@ -93,7 +107,10 @@ class Objective:
         self.point[...] = packed
         whole, data = self.net._whole, self.data
         assert whole is not None
-        loss = whole.engine.value_and_grad(data.x, data.t, data.weight, self.table, self.out)
+        loss = whole.engine.value_and_grad(data.x, data.t, data.weight, self.table, self.out, True, self.totals)
+        if self.ranks is not None:
+            self.ranks.ranks.comm.allreduce(self.gradient)
+            loss = float(self.ranks.ranks.total([loss])[0])
         loss = self.data_loss_scale * loss + self.offset
         gradient = self.gradient.astype(np.float64)
         if self.gradient_share != 1.0:

@@ -44,8 +44,10 @@ class FirstEpoch:
         fresh = net.steps == 0 and not net.state and net._whole is not None and net._inputs.checks_targets
         if not fresh or not isinstance(source, Rows):
             return None
-        n = min(LOOKED_AT, source.count)
-        rows = np.arange(n) * source.count // n
+        n = min(LOOKED_AT, source.here)
+        if n == 0:
+            return None  # other ranks have all rows
+        rows = np.arange(n) * source.here // n
         rows = rows if source.subset is None else source.subset[rows]
         x, t = source.x[rows], source.t[rows]
         weight = None if source.weight is None else source.weight[rows]

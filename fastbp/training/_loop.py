@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastbp import _validate as check
+from fastbp._core.ranks import Communicator
 from fastbp._core.segments import images
-from fastbp._frozen import Record
 from fastbp._runtime import team
 from fastbp._validate import FloatArray
 from fastbp._warnings import warn
@@ -33,16 +33,27 @@ from fastbp.losses import Loss
 from fastbp.network import Network
 from fastbp.optim import Optimizer, check_optimizer
 from fastbp.optim.averages import Average
-from fastbp.random import Philox
 from fastbp.training import checkpoint as files
 from fastbp.training import data as sources
 from fastbp.training import progress as reporting
 from fastbp.training._advice import FirstEpoch
+from fastbp.training._arguments import (
+    CheckpointConfig,
+    Limits,
+    Measures,
+    Steps,
+    checked_calls,
+    checked_checkpoints,
+    checked_limits,
+    checked_steps,
+    resumed,
+)
+from fastbp.training._company import Alone, company_of
 from fastbp.training._safety import EVERY, Snapshot, all_finite
-from fastbp.training.callbacks import BatchInfo, Callback, EarlyStopping, StopTraining, checked_callbacks, has_batch_end
-from fastbp.training.data import BatchIterator, Piece, Rows, Source, Split, Validation
+from fastbp.training.callbacks import BatchInfo, Callback, EarlyStopping, StopTraining, has_batch_end
+from fastbp.training.data import BatchIterator, Piece, Rows, Split, Validation
 from fastbp.training.history import History
-from fastbp.training.metrics import Metric, check_against, checked_metrics, evaluate
+from fastbp.training.metrics import Metric, checked_metrics
 
 if TYPE_CHECKING:  # numpy.random takes as long to import as all of the package
     _Augment = Callable[[FloatArray, np.random.Generator], FloatArray]
@@ -52,7 +63,6 @@ __all__ = ["train"]
 Path = str | os.PathLike[str]
 
 GLANCE = 0.1  # seconds between two looks at the clock, where there is a limit
-ON_NONFINITE = ("stop", "raise", "ignore")
 WATCH = 0.5  # seconds between two reports within an epoch
 SLOW = 2e10  # operations in a second: what a first guess at an epoch's duration takes for granted, and
 STEP = 2e-6  # seconds of a step besides
@@ -95,6 +105,8 @@ def train(
     average: Average | None = None,
     on_nonfinite: str = "stop",
     augment: _Augment | None = None,
+    comm: Communicator | None = None,
+    rows: str = "split",
 ) -> History:
     """Train a network by mini-batches.
 
@@ -176,6 +188,12 @@ def train(
         ``augment(x, rng)`` is called with a copy of each batch's x, in the network's ``input_shape`` if it has one, and
         returns what is trained on: as many rows of this shape. Its numpy.random.Generator follows from the seed, the
         epoch and the batch. Validation and metrics have x as it is.
+    comm : Communicator, optional
+        As ``fastbp.distributed.mpi()`` gives it: every rank calls `train` with the same arguments, and each step is one
+        step of all of them, as one process makes it. Rank 0 alone reports, warns and writes checkpoints.
+    rows : {"split", "own"}
+        With comm. "split": every rank has the same data, and takes its part of each batch. "own": each has rows of its
+        own, perhaps none, and gives its share of them to each batch of ``batch_size`` rows.
 
     Returns
     -------
@@ -189,6 +207,8 @@ def train(
         after the batch before.
     CheckpointError
         The checkpoint to be resumed is damaged or belongs to something else; nothing has been changed.
+    RankError
+        Another rank has failed, or the ranks have come to different bits.
     FloatingPointError
         A loss or the parameters were not finite, and `on_nonfinite` is "raise"; the network is as for "stop".
     KeyboardInterrupt
@@ -228,6 +248,65 @@ def train(
 def checked_run(net: Network, x: Any, t: Any, **options: Any) -> Run:
     """Return the run of `train` with all of its arguments, checked; nothing has been changed."""
     given = SimpleNamespace(**options)
+    company = company_of(given.comm, given.rows)
+    with company.deferring():
+        return _checked_run(net, x, t, given, company)
+
+
+def _checked_run(net: Network, x: Any, t: Any, given: SimpleNamespace, company: Alone) -> Run:
+    with company.together():
+        shuffle, epochs, batch_size, steps, limits = _checked_plain(net, given)
+    with company.together():
+        checkpoints = None
+        if company.leads:
+            checkpoints = checked_checkpoints(given.checkpoint, given.checkpoint_every, given.resume)
+    checkpoints = company.sent(checkpoints)
+    tree, seed = resumed(checkpoints, net, given.optimizer, given.seed, company)
+    split = Split(given.validation_data, given.validation_fraction, given.stratify)
+    by_class = company.balanced(net, t, given.class_weight)
+    with company.together():
+        source, validation = _checked_source(
+            net, x, t, given, split, by_class, (epochs, batch_size, shuffle, seed), company
+        )
+    if isinstance(source, Rows):
+        source = company.rows_of(net, source)
+    validation = company.validation_of(net, validation)
+    with company.together():
+        on_training = checked_metrics("train_metrics", given.train_metrics)
+        measures = Measures(validation, checked_metrics("metrics", given.metrics), on_training, company)
+        measures.check(net, source)
+        calls = checked_calls(given.callbacks, given.early_stopping, measures)
+        source.accumulate = steps.accumulate
+        run = Run(
+            net, given.optimizer, source, epochs, seed, measures, calls, limits, checkpoints, steps, tree, company
+        )
+        if tree is not None:
+            run.check_fits(tree)
+        if isinstance(source, Rows) and len(source.x):
+            sources.warn_of_unscaled(net, source.x)
+        begun = 0.0 if tree is None else run.begun(tree["run"])
+        reporter = reporting.make(given.progress, epochs, begun)
+        run.reporter = reporter if company.leads else run.reporter
+    company.check_settings(
+        {
+            "epochs": epochs,
+            "max_seconds": limits.seconds,
+            "max_steps": limits.steps,
+            "optimizer": given.optimizer,
+            "accumulate": steps.accumulate,
+            "average": steps.average,
+            "on_nonfinite": steps.on_nonfinite,
+            "augment": steps.augment is not None,
+            "callbacks": [type(call).__name__ for call in calls],
+            "early_stopping": given.early_stopping,
+            "metrics": sorted(measures.modes()),
+            **source.settings(),
+        }
+    )
+    return run
+
+
+def _checked_plain(net: Network, given: SimpleNamespace) -> tuple[bool, int, int | None, Steps, Limits]:
     optimizer: Optimizer = given.optimizer
     if not isinstance(net, Network):
         raise TypeError(f"net must be a fastbp.Network, got {net!r} ({type(net).__name__})")
@@ -238,110 +317,26 @@ def checked_run(net: Network, x: Any, t: Any, **options: Any) -> Run:
     batch_size = given.batch_size
     if batch_size is not None or not optimizer.wants_all_rows:
         batch_size = check.integer("batch_size", 128 if batch_size is None else batch_size)
-    steps = _checked_steps(optimizer, given.accumulate, given.average, given.on_nonfinite, given.augment)
-    limits = _checked_limits(given.max_seconds, given.max_steps)
-    checkpoints = _checked_checkpoints(given.checkpoint, given.checkpoint_every, given.resume)
-    tree, seed = _resumed(checkpoints, net, optimizer, given.seed)
-    split = Split(given.validation_data, given.validation_fraction, given.stratify)
-    source: Rows | BatchIterator
+    steps = checked_steps(optimizer, given.accumulate, given.average, given.on_nonfinite, given.augment)
+    return shuffle, epochs, batch_size, steps, checked_limits(given.max_seconds, given.max_steps)
+
+
+def _checked_source(
+    net: Network, x: Any, t: Any, given: SimpleNamespace, split: Split, by_class: Any, plain: Any, company: Alone
+) -> tuple[Rows | BatchIterator, Validation | None]:
+    epochs, batch_size, shuffle, seed = plain
     if sources.is_iterator(x, t):
         sources.refuse_for_batches(given.sample_weight, given.class_weight, split, given.train_metrics)
-        source, validation = sources.checked_iterator(net, x, given.steps_per_epoch, epochs, given.class_weight, split)
-    else:
-        if given.steps_per_epoch is not None:
-            raise ValueError("steps_per_epoch is for batches: the rows of arrays have batch_size")
-        order_seed = seed if shuffle else None
-        source, validation = sources.checked_rows(
-            net, x, t, given.sample_weight, given.class_weight, split, batch_size, seed, order_seed
-        )
-    on_training = checked_metrics("train_metrics", given.train_metrics)
-    measures = Measures(validation, checked_metrics("metrics", given.metrics), on_training)
-    measures.check(net, source)
-    calls = _calls(given.callbacks, given.early_stopping, measures)
-    source.accumulate = steps.accumulate
-    run = Run(net, optimizer, source, epochs, seed, measures, calls, limits, checkpoints, steps, tree)
-    if tree is not None:
-        run.check_fits(tree)
-    if isinstance(source, Rows):
-        sources.warn_of_unscaled(net, source.x)
-    run.reporter = reporting.make(given.progress, epochs, 0.0 if tree is None else run.begun(tree["run"]))
-    return run
+        return sources.checked_iterator(net, x, given.steps_per_epoch, epochs, by_class, split)
+    if given.steps_per_epoch is not None:
+        raise ValueError("steps_per_epoch is for batches: the rows of arrays have batch_size")
+    order_seed = seed if shuffle else None
+    return sources.checked_rows(
+        net, x, t, given.sample_weight, by_class, split, batch_size, seed, order_seed, company.owns_rows
+    )
 
 
 # ---- a training on its way -------------------------------------------------------------------------------------------
-
-
-class Limits(Record):
-    """When to stop before the last epoch."""
-
-    seconds: float | None
-    steps: int | None
-
-
-class Steps(Record):
-    """How steps are made of batches.
-
-    Attributes
-    ----------
-    accumulate
-        How many batches make a step.
-    average
-        What average is taken after it.
-    on_nonfinite
-        What is done where a loss is not finite.
-    augment
-        What is done with each batch's x before.
-    """
-
-    accumulate: int
-    average: Average | None
-    on_nonfinite: str
-    augment: _Augment | None
-
-
-class CheckpointConfig(Record):
-    """Where a run is kept, how often, and where it comes from."""
-
-    path: Path | None
-    every: int | None
-    source: Path | None
-
-
-class Measures(Record):
-    """What is measured after each epoch."""
-
-    validation: Validation | None
-    metrics: tuple[Metric, ...]
-    train_metrics: tuple[Metric, ...]
-
-    def check(self, net: Network, source: Rows | BatchIterator) -> None:
-        """Raise for what cannot be measured."""
-        if self.metrics and self.validation is None:
-            raise ValueError("metrics needs validation_data or validation_fraction; train_metrics does not")
-        if self.validation is not None:
-            check_against(net, self.metrics, self.validation.x, self.validation.t)
-        if isinstance(source, Rows):
-            check_against(net, self.train_metrics, source.x, source.t)
-
-    def modes(self) -> dict[str, str | None]:
-        """Whether more or less of a measure is better, by its name; None where that is not known."""
-        known: dict[str, str | None] = {"loss": "min"}
-        if self.validation is not None:
-            known["val_loss"] = "min"
-        known |= {f"val_{one.name}": one.mode for one in self.metrics}
-        return known | {one.name: one.mode for one in self.train_metrics}
-
-    def take(self, net: Network, source: Source, history: History) -> None:
-        """Measure, into the history."""
-        found: dict[str, float] = {}
-        if (data := self.validation) is not None:
-            history.val_loss.append(data.loss(net))
-            values = evaluate(net, self.metrics, data.x, data.t, data.weight)
-            found |= {f"val_{name}": value for name, value in values.items()}
-        if isinstance(source, Rows):
-            found |= evaluate(net, self.train_metrics, source.x, source.t, source.weight, source.subset)
-        for name, value in found.items():
-            history.metrics.setdefault(name, []).append(value)
 
 
 class Run:
@@ -360,7 +355,9 @@ class Run:
         checkpoints: CheckpointConfig,
         how: Steps,
         tree: dict[str, Any] | None,
+        company: Alone,
     ) -> None:
+        self.company = company
         self.net, self.optimizer, self.source, self.epochs, self.seed = net, optimizer, source, epochs, seed
         self.measures, self.calls, self.limits, self.checkpoints, self.how = measures, calls, limits, checkpoints, how
         self.tree = tree  # of the checkpoint to be resumed
@@ -383,14 +380,20 @@ class Run:
     def train(self) -> History:
         """Train to the end, whatever ends it."""
         try:
-            self.prepare()
-            history = self._go()
+            with self.company.deferring():
+                with self.company.together():
+                    self.prepare()
+                self._check_bits("at the beginning")
+                history = self._go()
         finally:
             self.reporter.close()
         if isinstance(self.end, NotFinite):
             if self.how.on_nonfinite == "raise":
                 raise FloatingPointError(history.stopped)
-            warn(f'training has stopped: {history.stopped}. on_nonfinite="raise" makes it an error, "ignore" goes on')
+            if self.company.leads:
+                warn(
+                    f'training has stopped: {history.stopped}. on_nonfinite="raise" makes it an error, "ignore" goes on'
+                )
         return history
 
     def _go(self) -> History:
@@ -405,7 +408,8 @@ class Run:
         try:
             self._call("on_train_begin")
             self._stop_if_exhausted()
-            self.first = FirstEpoch.of(self.net, self.source) if self.epoch == self.batch == 0 else None
+            looks = self.epoch == self.batch == 0 and self.company.leads
+            self.first = FirstEpoch.of(self.net, self.source) if looks else None
             while self.epoch < self.epochs:
                 self._check_limits()
                 self._one_epoch()
@@ -467,7 +471,8 @@ class Run:
             self._call("on_epoch_begin")
         if self.guarded:
             self.kept.take(self.epoch + 1, self._steps_made())
-        self.source.begin(self.epoch, self.batch)
+        with self.company.together():
+            self.source.begin(self.epoch, self.batch)
         self.rows = 0  # of the epoch, which this call has gone through
         first = self.batches
         while not self.source.ended:
@@ -475,7 +480,7 @@ class Run:
             team.raise_if_interrupted()
             first = self.batches
             started = time.perf_counter()
-            piece = self.source.piece(self._wanted())
+            piece = self.company.next_piece(self.source, self._wanted())
             if piece is None:
                 break
             self._go_through(piece)
@@ -499,7 +504,7 @@ class Run:
 
     def _go_through(self, piece: Piece) -> None:
         before, first = self.made.copy(), self.batches
-        refused = (self._steps_in_engine if self.in_engine else self._steps_in_python)(piece)
+        refused = self._steps(piece)
         if refused is not None:
             self._pass_by(piece, int(before[0]))
             raise NotFinite(self._why_refused(refused))
@@ -513,6 +518,32 @@ class Run:
         if self._is_due(first) and not self.source.ended:
             self._check_finite()
             self._save()
+
+    def _steps(self, piece: Piece) -> float | None:
+        if not self.company.is_alone:
+            return self._step_on_ranks(piece)
+        return (self._steps_in_engine if self.in_engine else self._steps_in_python)(piece)
+
+    def _step_on_ranks(self, piece: Piece) -> float | None:
+        """All ranks make one step: another piece would be as long on each of them."""
+        augmented = None if self.how.augment is None else self._augmented
+        try:
+            loss, whole = self.company.step(
+                self.net, self.optimizer, self.source, piece, self.batch, augmented, self.guarded
+            )
+        except KeyboardInterrupt:
+            self.interrupted = not self.net.state
+            raise
+        if whole and self._refuses(loss):
+            return loss
+        if whole:
+            self.made += 1, whole * loss, whole
+            if self.how.average is not None:
+                self.how.average.update(self.net)
+        return None
+
+    def _check_bits(self, when: str) -> None:
+        self.company.check_bits(self.net, self.optimizer, self.how.average, when)
 
     def _pass_by(self, piece: Piece, steps_before: int) -> None:
         """Count the batches of a piece that its steps have gone through until now."""
@@ -643,6 +674,7 @@ class Run:
             self._check_finite()
         self._measure(float(loss / weight))
         self.optimizer.observe((history.val_loss or history.loss)[-1])
+        self._check_bits(f"after epoch {self.epoch + 1}")
         self.steps += int(steps)
         history.steps = self.steps
         self.epoch, self.batch, self.seconds = self.epoch + 1, 0, 0.0
@@ -679,11 +711,13 @@ class Run:
     def _call(self, event: str, *more: Any) -> None:
         """Call everybody, also where one wants to stop."""
         stop: StopTraining | None = None
-        for call in self.calls:
-            try:
-                getattr(call, event)(self.net, self.history, *more)
-            except StopTraining as reason:
-                stop = stop or reason
+        with self.company.together() if self.calls else contextlib.nullcontext():
+            for call in self.calls:
+                try:
+                    getattr(call, event)(self.net, self.history, *more)
+                except StopTraining as reason:
+                    stop = stop or reason
+        stop = self.company.first_stop(stop) if self.calls else None
         if stop is not None:
             raise stop
 
@@ -697,7 +731,7 @@ class Run:
             raise StopTraining(f"max_steps: {self.limits.steps} steps were made")
         if self.limits.seconds is not None and self.batches > self.begun_at:
             taken = time.perf_counter() - self.started
-            if taken >= self.limits.seconds:
+            if self.company.sent(taken >= self.limits.seconds):
                 raise StopTraining(f"max_seconds: {self.limits.seconds:g} seconds were over")
 
     def _stop_if_exhausted(self) -> None:
@@ -707,7 +741,7 @@ class Run:
 
     def _wanted(self) -> int | None:
         """How many batches the next piece may have; None: all that are left."""
-        wanted = [1] if self.by_batch else []
+        wanted = [1] if self.by_batch or not self.company.is_alone else []
         if self.limits.steps is not None:
             wanted.append((self.limits.steps - self._steps_made()) * self.how.accumulate)
         if self.limits.seconds is not None or self.reporter.looks_within:
@@ -741,8 +775,10 @@ class Run:
         if self.checkpoints.path is None:
             return
         self.history.steps = self._steps_made()
-        tree = files.pack(self.net, self.optimizer, self.history) | {"run": self._position()}
-        files.write_tree(self.checkpoints.path, tree)
+        with self.company.together():
+            if self.company.leads:
+                tree = files.pack(self.net, self.optimizer, self.history) | {"run": self._position()}
+                files.write_tree(self.checkpoints.path, tree)
 
     def _position(self) -> dict[str, Any]:
         taken = time.perf_counter() - self.epoch_started if self.batch else 0.0
@@ -854,87 +890,3 @@ def _note_best(history: History) -> None:
     best = history.best_epoch
     if best is None or values[-1] < values[best - 1] or np.isnan(values[best - 1]):
         history.best_epoch = len(values)
-
-
-class _Function(Callback):
-    """A plain function as a callback."""
-
-    def __init__(self, function: Callable[[Network, History], object]) -> None:
-        self.function = function
-
-    def on_epoch_end(self, net: Network, history: History) -> None:
-        self.function(net, history)
-
-
-# ---- checks ----------------------------------------------------------------------------------------------------------
-
-
-def _checked_steps(optimizer: Optimizer, accumulate: Any, average: Any, on_nonfinite: Any, augment: Any) -> Steps:
-    accumulate = check.integer("accumulate", accumulate)
-    if accumulate > 1 and optimizer.makes_whole_steps:
-        raise ValueError(f"accumulate must be 1 with {type(optimizer).__name__}, which computes its own gradients")
-    if average is not None and not isinstance(average, Average):
-        raise TypeError(f"average must be fastbp.EMA(), fastbp.SWA() or None, got {average!r}")
-    if augment is not None and not callable(augment):
-        raise TypeError(f"augment must be a function augment(x, rng) or None, got {augment!r}")
-    return Steps(accumulate, average, check.choice("on_nonfinite", on_nonfinite, ON_NONFINITE), augment)
-
-
-def _checked_limits(max_seconds: Any, max_steps: Any) -> Limits:
-    seconds = None if max_seconds is None else check.real("max_seconds", max_seconds, above=0.0)
-    return Limits(seconds, None if max_steps is None else check.integer("max_steps", max_steps))
-
-
-def _checked_checkpoints(path: Any, every: Any, resume: Any) -> CheckpointConfig:
-    if path is not None:
-        _check_path("checkpoint", path)
-        directory = os.path.dirname(os.path.realpath(os.fspath(path)))
-        if not os.path.isdir(directory):
-            raise FileNotFoundError(f"checkpoint is {os.fspath(path)!r}, but there is no directory {directory!r}")
-    if every is not None:
-        every = check.integer("checkpoint_every", every)
-        if path is None:
-            raise ValueError("checkpoint_every needs checkpoint: the name of a file")
-    if isinstance(resume, bool | np.bool_):
-        if resume and path is None:
-            raise ValueError("resume=True needs checkpoint: the name of a file; or give resume the name")
-        return CheckpointConfig(path, every, path if resume and os.path.exists(path) else None)
-    _check_path("resume", resume)
-    return CheckpointConfig(path, every, resume)
-
-
-def _check_path(name: str, path: Any) -> None:
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"{name} must be the name of a file, got {path!r}")
-
-
-def _resumed(
-    checkpoints: CheckpointConfig, net: Network, optimizer: Optimizer, seed: Any
-) -> tuple[dict[str, Any] | None, int]:
-    """The checkpoint to be resumed, if any, and the run's seed."""
-    given = Philox(seed).seed
-    if checkpoints.source is None:
-        return None, given
-    tree = files.read_tree(checkpoints.source)
-    files.check_fits(checkpoints.source, tree, net, optimizer)
-    name = os.fspath(checkpoints.source)
-    if "run" not in tree:
-        raise files.CheckpointError(f"{name} was written by save_checkpoint, not by train: load_checkpoint reads it")
-    saved: int = files.held(name, lambda: Philox(check.integer("seed", tree["run"]["seed"], 0)).seed)
-    if seed is not None and given != saved:
-        raise files.CheckpointError(f"{name} is of another run: seed is {saved} in the file, {given} here")
-    return tree, saved
-
-
-def _calls(callbacks: Any, early_stopping: Any, measures: Measures) -> tuple[Callback, ...]:
-    """Callbacks in the order in which they are called: the one for early stopping sees what the others have done."""
-    given = checked_callbacks(callbacks)
-    if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
-        raise TypeError(f"early_stopping must be a fastbp.EarlyStopping, got {early_stopping!r}")
-    if early_stopping is not None:
-        given += (early_stopping,)
-    calls = tuple(call if isinstance(call, Callback) else _Function(call) for call in given)
-    for call in calls:
-        if isinstance(call, EarlyStopping):
-            call.check(measures.modes())
-    return calls

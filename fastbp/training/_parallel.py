@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from typing import Any, Self
 
+from fastbp._core.ranks import current
 from fastbp._runtime import team
 from fastbp.runtime import get_num_threads, threads
 
@@ -94,6 +95,11 @@ class Pool:
     """
 
     def __init__(self, n_calls: int | None = None, *, cancels_all: bool = False) -> None:
+        if current() is not None:
+            raise ValueError(
+                "trainings side by side under fastbp.distributed.using(comm): they begin and end in any order, and "
+                "ranks must make the same calls; fit one after another there"
+            )
         available = get_num_threads()
         self.n_workers = available if n_calls is None else max(1, min(available, n_calls))
         self._threads_of_each = available // self.n_workers

@@ -231,6 +231,11 @@ class Rows:
         self._next = 0
 
     @property
+    def here(self) -> int:
+        """How many rows this process has: other ranks may have more."""
+        return self.count
+
+    @property
     def batches(self) -> int:
         """How many batches an epoch has."""
         return -(-self.count // self.batch_size)
@@ -761,20 +766,21 @@ class Validation(Record):
 VALIDATED = 2**15
 
 
-def checked_validation(net: Network, data: Any) -> Validation | None:
-    """Return the data of `train`'s argument ``validation_data``."""
+def checked_validation(net: Network, data: Any, of_many: bool = False) -> Validation | None:
+    """Return the data of `train`'s argument ``validation_data``; `of_many`: other ranks have more of them."""
     if data is None:
         return None
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         raise TypeError(f"validation_data must be (x, t) or (x, t, sample_weight), got {type(data).__name__}")
     x, t, weight = data if len(data) == 3 else (*data, None)
     x = net._inputs.checked_x(x, "validation_data[0]")
-    if x.shape[0] == 0:
+    if x.shape[0] == 0 and not of_many:
         raise ValueError(f"validation_data[0] has shape {x.shape}: there must be at least one row")
     if net._inputs.checks_targets:
         t = net._inputs.checked_targets(t, x.shape[0], "validation_data[1]")
     weight = check.sample_weights(weight, x.shape[0], net.dtype, "validation_data[2]")
-    _check_mean(net, t, weight, "validation_data")
+    if not of_many:
+        _check_mean(net, t, weight, "validation_data")
     return Validation(x, t, weight)
 
 
@@ -830,24 +836,27 @@ def checked_rows(
     batch_size: int | None,
     seed: int,
     order_seed: int | None,
+    of_many: bool = False,
 ) -> tuple[Rows, Validation | None]:
-    """Return the rows of arrays to train on, and those for validation."""
+    """Return the rows of arrays to train on, and those for validation; `of_many`: other ranks have more of them."""
     x = net._inputs.checked_x(x)
-    if x.shape[0] == 0:
+    if x.shape[0] == 0 and not of_many:
         raise ValueError(f"x has shape {x.shape}: there must be at least one row to train on")
     t = checked_targets(net, t, x.shape[0])
     weight = check.sample_weights(weight, x.shape[0], net.dtype)
-    _check_mean(net, t, weight, "all rows")
-    subset, kept = _split(net, x, t, split, seed)
-    validation = checked_validation(net, split.data)
+    if not of_many:
+        _check_mean(net, t, weight, "all rows")
+    subset, kept = _split(net, x, t, split, seed, of_many)
+    validation = checked_validation(net, split.data, of_many)
     if kept is not None:
         validation = Validation(x[kept], t[kept], None if weight is None else weight[kept])
-        _check_mean(net, validation.t, validation.weight, "the rows for validation")
+        if not of_many:
+            _check_mean(net, validation.t, validation.weight, "the rows for validation")
     if by_class is not None:
         weight = weighted_by_class(net, by_class, t, weight, slice(None) if subset is None else subset)
     if weight is not None:
         weight = np.ascontiguousarray(weight)
-    if by_class is not None or subset is not None:
+    if (by_class is not None or subset is not None) and not of_many:
         rows = slice(None) if subset is None else subset
         _check_mean(net, t[rows], None if weight is None else weight[rows], "the rows for training")
     if batch_size is None:
@@ -867,7 +876,7 @@ def _check_mean(net: Network, t: Array, weight: FloatArray | None, what: str) ->
         )
 
 
-def _split(net: Network, x: FloatArray, t: Any, split: Split, seed: int) -> tuple[Any, Any]:
+def _split(net: Network, x: FloatArray, t: Any, split: Split, seed: int, of_many: bool = False) -> tuple[Any, Any]:
     """The rows for training and for validation; None and None where all are for training."""
     fraction = check.real("validation_fraction", split.fraction, at_least=0.0, below=1.0)
     if split.stratify is not None and not isinstance(split.stratify, bool | np.bool_):
@@ -878,6 +887,8 @@ def _split(net: Network, x: FloatArray, t: Any, split: Split, seed: int) -> tupl
         return None, None
     if split.data is not None:
         raise ValueError("validation_data and validation_fraction are given: expected one of them")
+    if len(x) < 2 and of_many:
+        return np.arange(len(x)), np.arange(0)
     if len(x) < 2:
         raise ValueError("validation_fraction needs at least two rows, got 1")
     return validation_rows(len(x), fraction, seed, _labels_to_stratify(net, t, split.stratify))

@@ -139,6 +139,8 @@ def _with_following(schedule: Schedule) -> Iterator[Schedule]:
 def _checked_run(job: Sequence[Any], options: dict[str, Any]) -> Run:
     net, x, t, optimizer = job
     own = dict(options)
+    if own.get("comm") is not None:
+        raise ValueError("comm is for train: the jobs of fit_many end in any order, and ranks must make the same calls")
     if isinstance(stopping := own.get("early_stopping"), EarlyStopping):
         own["early_stopping"] = copy.copy(stopping)
     if "callbacks" in own:

@@ -312,10 +312,18 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the values of metrics on data (or on these rows), by name. Rows that the loss ignores do not count."""
     found = tuple(found)
-    made = {kind: _in_blocks(net, kind, x, rows) for kind in {one.of for one in found}}
-    t = yes_or_no(net, np.asarray(t))
+    made = {kind: compute_rows(net, kind, x, rows) for kind in {one.of for one in found}}
+    t = np.asarray(t)
     if rows is not None:
         t, weight = t[rows], None if weight is None else weight[rows]
+    return measured(net, found, made, t, weight)
+
+
+def measured(
+    net: Network, found: Iterable[Metric], made: dict[str, Array], t: Array, weight: Array | None
+) -> dict[str, float]:
+    """Return the values of metrics, by name, from what the network predicts by its kind."""
+    t = yes_or_no(net, t)
     kept = counted_labels(net, t)
     if kept is not None:
         made = {kind: y[kept] for kind, y in made.items()}
@@ -325,14 +333,15 @@ def evaluate(
     return {one.name: one(targets[one.of], made[one.of], weight) for one in found}
 
 
-def _in_blocks(net: Network, kind: str, x: Array, rows: Array | None) -> Array:
+def compute_rows(net: Network, kind: str, x: Array, rows: Array | None) -> Array:
+    """Return the predictions of a kind for all rows, or for these, some at a time."""
     ways: dict[str, Callable[[Array], Array]] = {
         "predictions": net._predicted,
         "probabilities": net.predict_proba,
         "outputs": net.outputs,
     }
     compute, made = ways[kind], []
-    for first in range(0, len(x) if rows is None else len(rows), BLOCK):
+    for first in range(0, max(1, len(x) if rows is None else len(rows)), BLOCK):
         place = slice(first, first + BLOCK)
         made.append(compute(x[place] if rows is None else x[rows[place]]))
     return np.concatenate(made)

@@ -19,6 +19,7 @@ from libc.string cimport memcpy
 
 from fastbp._engine.batch cimport Data, has_mean, set_means, total_weight
 from fastbp._engine.blocks cimport blocks_finish, blocks_scratch
+from fastbp._engine.exchange cimport Pieces
 from fastbp._engine.graph cimport (
     ACTIVATION, CHANNEL_DROPOUT, CHANNEL_NORM, CHANNELS, CONVOLUTION, INPUT, LINEAR, MAX_LOSS_PARTS, MERGE, MERGE_CONCAT, MERGE_MEAN,
     MERGE_SUM, POOLING, RESPONSE_NORM, TABLE, Batch, Buffers, Graph, Images, LossPart, Pass, Unit, buffers_free, buffers_lay_out,
@@ -31,7 +32,7 @@ from fastbp._engine.predict cimport (
     AS_THEY_ARE, EXP, RULE, SOFTMAX, Link, Prediction, Workspace, largest, predict_rows, rows_at_once, workspace_bytes,
     workspace_lay_out, workspace_needs,
 )
-from fastbp._engine.steps cimport Epoch, forward_only, gradient, loss_only, run_epoch, step
+from fastbp._engine.steps cimport Epoch, exchanged_gradient, exchanged_step, forward_only, gradient, loss_only, run_epoch, step
 from fastbp._kernels.table cimport ANY_VALUES, AVERAGE_POOL, MAX_OPTIONS, MAX_POOL, MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS
 from fastbp._ops.convolution cimport Axis
 from fastbp._ops.csr cimport SparseRows, transposed_bytes
@@ -91,6 +92,12 @@ cdef bint weights_work(void* what, Session* session) noexcept nogil:
 
 cdef bint step_work(void* what, Session* session) noexcept nogil:
     return step((<Step*> what).p, session, (<Step*> what).rule)
+
+cdef bint exchanged_gradient_work(void* what, Session* session) noexcept nogil:
+    return exchanged_gradient(<Pass*> what, session)
+
+cdef bint exchanged_step_work(void* what, Session* session) noexcept nogil:
+    return exchanged_step((<Step*> what).p, session, (<Step*> what).rule)
 
 cdef bint epoch_work(void* what, Session* session) noexcept nogil:
     run_epoch(<Epoch*> what, session)
@@ -480,11 +487,11 @@ cdef class Engine(CallLock):
                 return False
         return True
 
-    cdef int take_weights(self, Batch* batch, weight, bint mean) except -1:
-        """Weights become dense; the mean divides by their sum."""
+    cdef int take_weights(self, Batch* batch, weight, bint mean, totals) except -1:
+        """Weights become dense; the mean divides by their sum, or by the totals of a batch that these rows are a part of."""
         cdef double total
         cdef int i
-        if weight is None and batch.rows == 0 and mean:
+        if weight is None and batch.rows == 0 and mean and totals is None:
             raise ValueError("x has no rows: the mean over a batch of 0 rows is not defined")
         if weight is not None:
             self.graph.kernels.gather(cnp.PyArray_DATA(<cnp.ndarray> weight), cnp.PyArray_STRIDE(<cnp.ndarray> weight, 0),
@@ -494,6 +501,8 @@ cdef class Engine(CallLock):
             for i in range(self.graph.n_parts):
                 batch.factors[i] = self.graph.parts[i].weight
             return 0
+        if totals is not None:
+            return self.take_totals(batch, totals)
         total = total_weight(&self.graph, batch, NULL, 0, batch.rows)
         if not has_mean(total):
             raise ValueError(f'sample_weight sums to {total}, so that the mean is not defined: pass reduction="sum"')
@@ -502,11 +511,27 @@ cdef class Engine(CallLock):
                              'pass reduction="sum"')
         return 0
 
+    cdef int take_totals(self, Batch* batch, totals) except -1:
+        """As `set_means`, from the sum of the weights and that of each part of the loss."""
+        cdef double total = totals[0], share
+        cdef int i
+        batch.scale = 1 / total
+        for i in range(self.graph.n_parts):
+            share = totals[1 + i]
+            if not has_mean(total) or not has_mean(share):
+                raise ValueError(f"the totals {totals} have no mean")
+            batch.factors[i] = self.graph.parts[i].weight
+            if self.graph.n_parts == 1:
+                batch.scale = 1 / share
+            else:
+                batch.factors[i] *= total / share
+        return 0
+
     cdef bint is_small(self, const Batch* batch) noexcept:
         """True where its gradient is so little work that giving up the GIL, or waking a thread, costs more than it brings."""
         return cost_of_batch(&self.graph, batch) < RELEASE_US
 
-    cdef int prepare(self, Batch* batch, x, t, weight, bint mean, Table table, bint training) except -1:
+    cdef int prepare(self, Batch* batch, x, t, weight, bint mean, Table table, bint training, totals=None) except -1:
         """What a gradient or a loss needs before it begins; gives the number of threads."""
         cdef int threads
         self.check_table(table)
@@ -518,7 +543,7 @@ cdef class Engine(CallLock):
         threads = 1 if self.is_small(batch) else threads_wanted()
         self.plan(batch, batch.rows, threads, False)
         self.take_targets(batch, t)
-        self.take_weights(batch, weight, mean)
+        self.take_weights(batch, weight, mean, totals)
         return threads
 
     cdef int check_variance(self, Py_ssize_t rows, bint training) except -1:
@@ -583,6 +608,10 @@ cdef class Engine(CallLock):
         if self.freezes:
             clear_frozen(&self.graph, out.pairs)
 
+    def units_with_parameters(self):
+        """The number of the unit of each pair of parameters, in the tables' order."""
+        return [i for i in range(self.graph.n_units) if self.graph.units[i].pair >= 0]
+
     # --- the fast path of plain arguments
 
     def bind(self, Table table not None, Table out not None):
@@ -620,23 +649,32 @@ cdef class Engine(CallLock):
 
     # --- gradients, losses, outputs
 
-    def value_and_grad(self, x, t, weight, Table table not None, Table out not None, bint mean=True):
-        """The mean of the rows' losses, or their sum, and every gradient into `out`."""
+    def value_and_grad(self, x, t, weight, Table table not None, Table out not None, bint mean=True, totals=None, Pieces pieces=None):
+        """The mean of the rows' losses, or their sum, and every gradient into `out`.
+
+        With `totals` the rows are a part of a batch, whose weights have these sums: that of all rows, and that of each part of the loss.
+        With `pieces` the loss and the gradients are the sums over all processes; an error is left in their channel.
+        """
         cdef Batch batch
         cdef Pass p
         cdef int threads
         self.enter()
         try:
-            threads = self.prepare(&batch, x, t, weight, mean, table, self.training)
+            threads = self.prepare(&batch, x, t, weight, mean, table, self.training, totals)
             self.check_out(out)
             pass_init(&p, &self.graph, &self.buffers, &batch, table.pairs)
             p.gradients, p.by_columns = out.pairs, table.by_columns
+            if pieces is not None:
+                p.exchange = pieces.begin()
             # --- checked
             self.forget()
-            self.run(gradient_work, &p, threads, self.is_small(&batch), batch.training)
+            if pieces is not None:
+                self.run(exchanged_gradient_work, &p, threads, self.is_small(&batch), batch.training)
+            else:
+                self.run(gradient_work, &p, threads, self.is_small(&batch), batch.training)
             self.clear(out)
             out.used_up = False
-            return summed_loss(&p)
+            return summed_loss(&p) if pieces is None else p.loss
         finally:
             self.leave()
 
@@ -913,25 +951,31 @@ cdef class Engine(CallLock):
 
     # --- training
 
-    def train_step(self, x, t, weight, Table table not None, Table out not None, Update update not None, bint mean=True):
-        """One gradient and one update; the loss before it. A step that is interrupted leaves the parameters as they were."""
+    def train_step(self, x, t, weight, Table table not None, Table out not None, Update update not None, bint mean=True, totals=None,
+                   Pieces pieces=None, bint refuses=False):
+        """One gradient and one update; the loss before it. A step that is interrupted leaves the parameters as they were.
+
+        `totals` and `pieces` as in `value_and_grad`. With pieces and `refuses` there is no update by a loss that is not finite.
+        """
         cdef Batch batch
         cdef Pass p
         cdef Step what
         cdef int threads
         self.enter()
         try:
-            threads = self.prepare(&batch, x, t, weight, mean, table, self.training)
+            threads = self.prepare(&batch, x, t, weight, mean, table, self.training, totals)
             self.check_trained(table, out)
             update.begin(1)
             pass_init(&p, &self.graph, &self.buffers, &batch, table.pairs)
             p.gradients = out.pairs
             what.p, what.rule = &p, &update.rule
+            if pieces is not None:
+                p.exchange, p.refuses = pieces.begin(), refuses
             # --- checked
             self.forget()
             out.used_up = True
             try:
-                self.run(step_work, &what, threads, False, batch.training)
+                self.run(exchanged_step_work if pieces is not None else step_work, &what, threads, False, batch.training)
             finally:
                 update.end()
             return p.loss + p.penalty

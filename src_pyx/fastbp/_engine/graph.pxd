@@ -9,6 +9,7 @@ An array over the units is also there for the graph's input, at INPUT (-1).
 """
 from libc.stdint cimport int64_t, uint64_t
 
+from fastbp._engine.exchange cimport Exchange
 from fastbp._kernels.table cimport (
     MAX_UNIT_OPTIONS, MAX_UNIT_PARAMETERS, Activation, Kernels, Loss, LossOptions, UnitKind,
 )
@@ -188,6 +189,7 @@ cdef struct Pass:
     char* own                       # row-blocked: each worker's, own_bytes apart
     Py_ssize_t own_bytes
     const Packing* packing          # predictions alone; otherwise NULL
+    Exchange* exchange              # NULL, or gradients are summed over several processes
     # A step's alone: its loss, which is there before the update, and whether one that is not finite ends it there.
     double loss, penalty
     bint refuses, refused

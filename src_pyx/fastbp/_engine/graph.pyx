@@ -212,6 +212,7 @@ cdef void pass_init(Pass* p, const Graph* graph, const Buffers* buffers, const B
     p.gradients = NULL
     p.rule = NULL
     p.packing = NULL
+    p.exchange = NULL
     p.grad = buffers.passing
     p.need_dx = p.has_columns = p.by_columns = p.refuses = p.refused = False
 

@@ -11,7 +11,7 @@ cdef class Table:
     cdef readonly int n
     cdef readonly Py_ssize_t itemsize
     cdef readonly bint by_columns
-    cdef readonly bint used_up
+    cdef public bint used_up
     cdef list arrays                # keeps them alive
 
     cpdef int check_writable(self, str name) except -1

@@ -13,6 +13,7 @@ Design
 from libc.math cimport isfinite
 from libc.string cimport memset
 
+from fastbp._engine.exchange cimport exchange_reached
 from fastbp._engine.graph cimport INPUT, Batch, LossPart, Pass, grad_at_output, ops_of, wants
 from fastbp._kernels.table cimport Kernels
 from fastbp._ops.loss cimport number_at
@@ -36,11 +37,14 @@ cdef bint forward_pass(Pass* p, Session* session) noexcept nogil:
 
 cdef bint backward_pass(Pass* p, Session* session) noexcept nogil:
     """From the gradient at the last output, in its place, to the one at the input where p.need_dx is set, and to p.gradients, if there are
-    any. Otherwise the gradients at the outputs alone are computed, which `weights_pass` reads if they are kept."""
+    any. Otherwise the gradients at the outputs alone are computed, which `weights_pass` reads if they are kept. With p.exchange, each
+    gradient leaves when it is there."""
     cdef int i
     for i in range(p.graph.n_units - 1, -1, -1):
         if wants(p.graph, i, p.need_dx) and ops_of(p, i).backward(p, session, i):
             return True
+        if p.exchange != NULL:
+            exchange_reached(p.exchange, i)
     return False
 
 cdef bint weights_pass(Pass* p, Session* session) noexcept nogil:

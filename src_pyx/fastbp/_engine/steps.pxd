@@ -10,6 +10,8 @@ cdef bint forward_only(Pass* p, Session* session) noexcept nogil
 cdef bint loss_only(Pass* p, Session* session) noexcept nogil
 cdef bint gradient(Pass* p, Session* session) noexcept nogil
 cdef bint step(Pass* p, Session* session, Rule* rule) noexcept nogil
+cdef bint exchanged_gradient(Pass* p, Session* session) noexcept nogil
+cdef bint exchanged_step(Pass* p, Session* session, Rule* rule) noexcept nogil
 
 cdef struct Epoch:
     const Graph* graph

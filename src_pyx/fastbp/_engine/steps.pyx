@@ -8,7 +8,9 @@ Design
 (b) The parameters are written by the update alone, which is the last thing of a step and is never interrupted: an interrupted step has left
     them as they were. So does a step of an epoch whose loss is not finite (`Pass.refuses`): the loss is known before the update, wherever
     that happens, and its gradients would leave no finite parameters.
-(c) An epoch is a loop over steps. Random numbers of a step follow from how many were made before; several batches that make one step have
+(c) Where gradients are summed over several processes, they leave piece by piece while the ones before them are computed, and each piece
+    has its update when it is back. No signal interrupts that: the other processes would wait for what never comes.
+(d) An epoch is a loop over steps. Random numbers of a step follow from how many were made before; several batches that make one step have
     those of the one large batch.
 """
 from libc.math cimport isfinite
@@ -18,9 +20,12 @@ from fastbp._engine.batch cimport (
     Gather, batch_gathered, batch_in_place, counted_weight, gather_now, gather_rows, has_mean, set_means, total_weight,
 )
 from fastbp._engine.blocks cimport blocks_forward, blocks_gradient
+from fastbp._engine.exchange cimport (
+    Exchange, exchange_agreed, exchange_loss, exchange_progress, exchange_reached, exchange_wait, exchange_wait_all,
+)
 from fastbp._engine.graph cimport Batch, Pair, Pass, pass_init, rows_fit, weights_fit
 from fastbp._engine.passes cimport backward_pass, forward_pass, loss_pass, loss_refused, summed_loss, weights_pass
-from fastbp._ops.update cimport Rule, add_up, begin_step, clip_and_update, end_step, is_fused, run_update
+from fastbp._ops.update cimport Rule, add_up, begin_step, clip_and_update, end_step, is_fused, run_update, update_piece
 from fastbp._runtime.team cimport Session, session_poll
 
 
@@ -76,6 +81,56 @@ cdef bint step_of_kept(Pass* p, Session* session, Rule* rule) noexcept nogil:
     session.polls = False
     weights_pass(p, session)
     session.polls = polls
+    return False
+
+
+# --- gradients that several processes sum
+
+cdef void send_gradient(Pass* p, Session* session) noexcept nogil:
+    """The gradient of this process's rows: the sums of its loss and of all its pieces are on their way at the end, whatever happens."""
+    cdef Exchange* x = p.exchange
+    cdef bint failed
+    if rows_fit(p.graph, p.batch) and not p.by_columns:
+        failed = blocks_gradient(p, session)
+        exchange_loss(x, summed_loss(p))
+    else:
+        failed = forward_pass(p, session) or loss_pass(p, session)
+        exchange_loss(x, summed_loss(p))
+        session.progress, session.progress_context = exchange_progress, x
+        failed = failed or backward_pass(p, session)
+    exchange_reached(x, -1)
+    x.failed = x.failed or failed
+
+cdef bint exchanged_gradient(Pass* p, Session* session) noexcept nogil:
+    """All of p.gradients, and p.loss, over all processes. True where one of them has failed."""
+    session.polls = False
+    send_gradient(p, session)
+    p.loss = exchange_agreed(p.exchange)
+    exchange_wait_all(p.exchange)
+    return p.exchange.failed
+
+cdef bint exchanged_step(Pass* p, Session* session, Rule* rule) noexcept nogil:
+    """The same, and the update of each piece when it is there. True where there was no update."""
+    cdef Exchange* x = p.exchange
+    cdef int i
+    session.polls = False
+    begin_step(session, p.graph.kernels, rule, p.batch.scale)
+    p.penalty = rule.penalty
+    send_gradient(p, session)
+    p.loss = exchange_agreed(x)
+    p.refused = p.refuses and not isfinite(p.loss + p.penalty)
+    if x.failed or p.refused or not is_fused(rule):
+        exchange_wait_all(x)
+    if x.failed or p.refused:
+        return True
+    if not is_fused(rule):
+        clip_and_update(session, p.graph.kernels, rule)
+    for i in range(x.n_pieces if is_fused(rule) else 0):
+        exchange_wait(x, i)
+        if x.failed:
+            return True
+        update_piece(session, p.graph.kernels, rule, x.pieces[i].first, x.pieces[i].count)
+    end_step(session, p.graph.kernels, rule)
     return False
 
 

@@ -61,6 +61,7 @@ cdef Py_ssize_t tasks_of_update(Py_ssize_t n) noexcept nogil
 cdef bint is_fused(const Rule* rule) noexcept nogil
 cdef bint begin_step(Session* session, const Kernels* kernels, Rule* rule, double scale) noexcept nogil
 cdef void run_update(Session* session, const Kernels* kernels, const Rule* rule) noexcept nogil
+cdef void update_piece(Session* session, const Kernels* kernels, const Rule* rule, Py_ssize_t first, Py_ssize_t n) noexcept nogil
 cdef void clip_and_update(Session* session, const Kernels* kernels, Rule* rule) noexcept nogil
 cdef void end_step(Session* session, const Kernels* kernels, Rule* rule) noexcept nogil
 cdef double penalty_of(Session* session, const Kernels* kernels, const Rule* rule) noexcept nogil

@@ -28,7 +28,7 @@ cdef struct UpdateTask:
     const char* x
     char* y
     double share
-    Py_ssize_t n
+    Py_ssize_t first, n
     double* sums
 
 ctypedef double (*piece_t)(UpdateTask* t, const Part* part, Py_ssize_t first, Py_ssize_t count) noexcept nogil
@@ -150,18 +150,22 @@ cdef void sink_rows(const Kernels* kernels, const Sink* s, Py_ssize_t row, Py_ss
 
 cdef void update_task(void* context, Py_ssize_t task, int worker) noexcept nogil:
     cdef UpdateTask* t = <UpdateTask*> context
-    cdef Py_ssize_t first = task * TASK_ELEMENTS
+    cdef Py_ssize_t first = t.first + task * TASK_ELEMENTS
     cdef Py_ssize_t offset = first * t.kernels.itemsize
     apply_rule(t.kernels, t.rule, t.rule.parameters + offset, t.rule.gradients + offset,
-               min(t.rule.n - first, <Py_ssize_t> TASK_ELEMENTS))
+               min(t.first + t.n - first, <Py_ssize_t> TASK_ELEMENTS))
 
 cdef void run_update(Session* session, const Kernels* kernels, const Rule* rule) noexcept nogil:
     """The whole update, from gradients that are all there: a signal waits until it is done."""
+    update_piece(session, kernels, rule, 0, rule.n)
+
+cdef void update_piece(Session* session, const Kernels* kernels, const Rule* rule, Py_ssize_t first, Py_ssize_t n) noexcept nogil:
+    """The update of n parameters, by their place in the flat vector."""
     cdef UpdateTask t
     cdef bint polls = session.polls
-    t.kernels, t.rule = kernels, rule
+    t.kernels, t.rule, t.first, t.n = kernels, rule, first, n
     session.polls = False
-    run_tasks(session, update_task, &t, tasks_of_update(rule.n), 0.001 * rule.n)
+    run_tasks(session, update_task, &t, tasks_of_update(n), 0.001 * n)
     session.polls = polls
 
 cdef void clip_and_update(Session* session, const Kernels* kernels, Rule* rule) noexcept nogil:

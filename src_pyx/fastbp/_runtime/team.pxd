@@ -1,6 +1,7 @@
 """The team of threads: see team.pyx for its design."""
 
 ctypedef void (*task_t)(void* context, Py_ssize_t task, int worker) noexcept nogil
+ctypedef void (*progress_t)(void* context) noexcept nogil
 
 cdef enum:
     MAX_THREADS = 64
@@ -18,6 +19,9 @@ cdef struct Session:
     bint cancellable          # the latter
     long long next_poll     # 0: the clock was not read yet
     double unpolled     # about how many microseconds of work since it was
+    progress_t progress         # NULL, or what the caller runs between two tasks, PROGRESS_NS apart: it needs the GIL, and takes it
+    void* progress_context
+    long long next_progress
 
 cdef int threads_wanted() noexcept nogil
 cdef int process_number() noexcept nogil    # above 0, and another one in a process that was forked

@@ -28,6 +28,8 @@ Design
     worker: it may run on all the others that the caller may run on, wherever the system likes. The caller itself is never bound.
     Nothing else is chosen here: which processor is idle, which share a core and which belong to other processes, the system knows.
 (j) A worker computes with its caller's rounding and its caller's denormals: they are part of what a task computes.
+(k) What is on its way to other processes goes on where somebody looks after it. The caller does so between two of its tasks, and no thread
+    is needed for it (`Session.progress`).
 """
 from cpython.exc cimport PyErr_Occurred, PyErr_SetNone, PyErr_SetString
 from libc.stdint cimport int64_t, uint64_t
@@ -45,6 +47,7 @@ cdef enum:
     SPIN_NS = 50_000
     POLL_NS = 100_000_000
     POLL_US = 20            # of estimated work, between two looks at the clock
+    PROGRESS_NS = 200_000   # between two looks at what is on its way to other processes
     TASK_BITS = 24          # of the word: next task, number of tasks; above them the workers allowed
     MAX_TASKS = (1 << TASK_BITS) - 1
 
@@ -164,6 +167,8 @@ cdef void session_begin(Session* session, int n_threads) noexcept nogil:
     session.polls = session.cancellable or PyThread_get_thread_ident() == main_thread
     session.next_poll = 0
     session.unpolled = 0
+    session.progress = NULL
+    session.next_progress = 0
     session.process = team.process
     session.owns_team = n_threads > 1 and exchange_int(&team.busy, 1) == 0
     session.n_threads = n_threads if session.owns_team else 1
@@ -186,6 +191,9 @@ cdef void session_end(Session* session) noexcept nogil:
 cdef bint session_poll(Session* session) noexcept nogil:
     """True when a signal's handler has raised, or the thread was asked to stop, now or before."""
     session.unpolled = 0
+    if session.progress != NULL and nanoseconds() >= session.next_progress:
+        session.progress(session.progress_context)
+        session.next_progress = nanoseconds() + PROGRESS_NS
     if not session.polls or session.interrupted:
         return session.interrupted
     if session.cancellable:
