@@ -155,8 +155,12 @@ def test_functions_that_are_defined_once_more_count(command: Command, by_itself:
         ("numpy_ml", []),
     ],
 )
-def test_programs_print_the_same_losses(name: str, arguments: list[str], by_itself: Any, capsys: Any) -> None:
+def test_programs_print_the_same_losses(
+    name: str, arguments: list[str], by_itself: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("sklearn")
+    for module in PROGRAMS.glob("*.py"):  # another test of this process may have imported them
+        monkeypatch.delitem(sys.modules, module.stem, raising=False)
     path = PROGRAMS / f"train_{name}.py"
     assert cli.main(["accelerate", str(path), "--quick", *arguments]) == 0
     text, report = parts(capsys.readouterr().out)

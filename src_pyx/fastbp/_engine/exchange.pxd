@@ -1,4 +1,5 @@
 """What a call sums over several processes while it computes: see exchange.pyx."""
+from fastbp._kernels.strict cimport *
 
 cdef struct Piece:
     Py_ssize_t first, count     # elements of the flat gradient
