@@ -98,11 +98,34 @@ def test_images_are_drawn():
     x = np.random.default_rng(0).random((2, 1, 28, 28), np.float32)
     drawing = fastbp.draw(net, x, np.array([3, 1]))
     _, grads = net.value_and_grad(x, np.array([3, 1]))
+    np.testing.assert_allclose(drawing.nodes[0].gradient, net.input_gradient(x, np.array([3, 1])), rtol=1e-3, atol=1e-6)
     for node in drawing.nodes[1:-1]:
         assert node.value.shape == node.gradient.shape == (2, *node.shape)
         for key, gradient in node.gradients.items():
             wanted = grads[f"{node.name}.{key}"]
             np.testing.assert_allclose(gradient, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_branches_of_images_are_drawn():
+    """Norms by running statistics, and branches side by side along the channels."""
+    branches = fastbp.Branches(
+        [fastbp.Conv2d(2, 3, 3, padding=1), fastbp.MaxPool2d(3, stride=1, padding=1)], merge="concat"
+    )
+    block = fastbp.Residual(fastbp.Sequential(fastbp.BatchNorm2d(5), fastbp.ELU(), fastbp.Conv2d(5, 5, 1)))
+    net = make(
+        branches, block, fastbp.GlobalAvgPool2d(), fastbp.Linear(5, 3), loss="softmax_nll", input_shape=(2, 6, 5)
+    )
+    x, t = np.random.default_rng(1).standard_normal((4, 2, 6, 5)), np.array([0, 2, 1, 1])
+    net.train_step(x, t, fastbp.SGD(lr=0.1))  # running statistics move
+    net.eval()
+    drawing = fastbp.draw(net, x, t)
+    value, grads = net.value_and_grad(x, t)
+    np.testing.assert_allclose(drawing.nodes[-1].value, value, rtol=1e-12)
+    np.testing.assert_allclose(drawing.nodes[0].gradient, net.input_gradient(x, t), rtol=1e-10, atol=1e-14)
+    assert [node.label for node in drawing.nodes if node.label in ("sum", "concat")] == ["concat", "sum"]
+    for node in drawing.nodes[1:-1]:
+        for key, gradient in node.gradients.items():
+            np.testing.assert_allclose(gradient, grads[f"{node.name}.{key}"], rtol=1e-10, atol=1e-14)
 
 
 def test_indices_have_no_gradient():

@@ -301,6 +301,7 @@ TWICE_DIVIDED = "divided by the batch (8 rows) once too often?"
         (-8, f"of the wrong sign: the gradient of -J, or t - y instead of y - t?; 8 times too large: {SUMMED}"),
         (2, "2 times too large: the ½ of a square left out, or added twice?"),
         (0.5, "2 times too small: a ½ too many, or one of two paths left out?"),
+        (0.25, "4 times too small: averaged over the 4 outputs, too?"),
         (3, "3 times too large, all entries alike"),
         (0, "all zero: is it ever written?"),
         (np.nan, "not finite"),

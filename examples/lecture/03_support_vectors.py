@@ -7,7 +7,7 @@ its w is  sum_n a_n s_n x_n.  Both divided by C N give the mean loss with l2 = 1
 """
 
 import numpy as np
-from gallery import BLUE, GREY, VERMILION, panels, picture_path, save
+from gallery import BLUE, GREY, ORANGE, VERMILION, panels, picture_path, save
 from sklearn.svm import SVC
 
 import fastbp
@@ -60,7 +60,7 @@ def main():
     for level, style in ((-1, ":"), (0, "-"), (1, ":")):
         y = (level - w_primal[0] * line - b_primal) / w_primal[1]
         left.plot(line, y, color="black", linestyle=style, label="primal, with its margins" if level == 0 else None)
-    left.plot(line, -(w_dual[0] * line + b_dual) / w_dual[1], color="#e69f00", linestyle="--", label="dual")
+    left.plot(line, -(w_dual[0] * line + b_dual) / w_dual[1], color=ORANGE, linestyle="--", label="dual")
     left.set(xlabel="x1", ylabel="x2", ylim=(-4, 4.5), title="one hyperplane")
     left.legend(fontsize=7)
     gaps = c * len(x) * np.minimum.accumulate(losses) - objective(w_dual, b_dual)

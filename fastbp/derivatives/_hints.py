@@ -18,11 +18,11 @@ __all__ = ["explained", "located"]
 Array = NDArray[Any]
 
 
-def explained(g: Array, n: Array, square: tuple[int, int] | None, rows: float, tolerance: float) -> str:
+def explained(g: Array, n: Array, square: tuple[int, int] | None, rows: float, columns: int, tolerance: float) -> str:
     """Return what explains a wrong gradient g of numbers n, or an empty string.
 
     `square` is the shape of a square matrix of which every entry was judged, otherwise None; `rows` is what a mean over
-    the batch divides by; `tolerance` is relative to the norm.
+    the batch divides by; `columns` is the number of outputs; `tolerance` is relative to the norm.
     """
     if not np.isfinite(g).all():
         return "not finite"
@@ -32,7 +32,7 @@ def explained(g: Array, n: Array, square: tuple[int, int] | None, rows: float, t
         return "the loss does not depend on these entries, so their gradient is zero"
     factor = float(g @ n / (n @ n))
     if np.linalg.norm(g - factor * n) <= tolerance * np.linalg.norm(factor * n):
-        return _of_factor(factor, rows, tolerance)
+        return _of_factor(factor, rows, columns, tolerance)
     if square is not None and _near(g, n.reshape(square).T.ravel(), tolerance):
         return "transposed"
     return ""
@@ -42,22 +42,24 @@ def _near(g: Array, n: Array, tolerance: float) -> bool:
     return bool(np.linalg.norm(g - n) <= tolerance * np.linalg.norm(n))
 
 
-def _of_factor(factor: float, rows: float, tolerance: float) -> str:
+def _of_factor(factor: float, rows: float, columns: int, tolerance: float) -> str:
     """Return a factor in words, with the causes that are usual for it."""
     size = abs(factor)
     words = [] if factor > 0 else ["of the wrong sign: the gradient of -J, or t - y instead of y - t?"]
     if abs(size - 1) > tolerance:
-        causes = [cause for known, cause in _causes(rows) if abs(size - known) <= 2 * tolerance * known]
+        causes = [cause for known, cause in _causes(rows, columns) if abs(size - known) <= 2 * tolerance * known]
         amount = f"{size:.6g} times too large" if size > 1 else f"{1 / size:.6g} times too small"
         words.append(f"{amount}: {', or '.join(causes)}?" if causes else f"{amount}, all entries alike")
     return "; ".join(words)
 
 
-def _causes(rows: float) -> Iterator[tuple[float, str]]:
+def _causes(rows: float, columns: int) -> Iterator[tuple[float, str]]:
     if rows != 1:
         batch = f"the batch ({rows:.6g} rows)"
         yield rows, f"summed over {batch} instead of averaged"
         yield 1 / rows, f"divided by {batch} once too often"
+    if columns > 1:
+        yield 1 / columns, f"averaged over the {columns} outputs, too"
     yield 2, "the ½ of a square left out, or added twice"
     yield 0.5, "a ½ too many, or one of two paths left out"
 

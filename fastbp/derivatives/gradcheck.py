@@ -379,7 +379,7 @@ def check_gradients(
         if not row.ok:
             row = _judge(pair, error + rounding * _sensitivity(copy, array, judged, step), relative)
         if not row.ok:
-            row = _with_hint(row, pair, copy.total_weight(), error, relative)
+            row = _with_hint(row, pair, copy, error, relative)
         rows.append(row)
     report = GradientReport(tuple(rows), dtype, loss, copy.loss, noise)
     if raise_on_fail and not report.ok:
@@ -442,6 +442,10 @@ class _Copy:
     def total_weight(self) -> float:
         """What a mean over the rows divides by."""
         return float(len(self.x) if self.sample_weight is None else np.sum(self.sample_weight))
+
+    def outputs(self) -> int:
+        """How many numbers a row has at the output."""
+        return int(rows_of(self.net.forward(self.x)).shape[1])
 
     def value(self) -> float:
         return float(self.net.loss_value(self.x, self.t, sample_weight=self.sample_weight))
@@ -601,14 +605,14 @@ def _judge(pair: _Pair, error: Array, rtol: float) -> GradientRow:
     )
 
 
-def _with_hint(row: GradientRow, pair: _Pair, total: float, error: Array, rtol: float) -> GradientRow:
+def _with_hint(row: GradientRow, pair: _Pair, copy: _Copy, error: Array, rtol: float) -> GradientRow:
     """Paragraph G for one array: the tolerance is that of an array, as paragraph E has it."""
     rows, columns = pair.shape if len(pair.shape) == 2 else (0, 1)
     square = (rows, columns) if rows == columns and len(pair.entries) == rows * columns else None
     tolerance = 4 * _ratio(
         float(rtol * np.linalg.norm(pair.number) + np.linalg.norm(error)), float(np.linalg.norm(pair.number))
     )
-    hint = explained(pair.gradient, pair.number, square, total, tolerance)
+    hint = explained(pair.gradient, pair.number, square, copy.total_weight(), copy.outputs(), tolerance)
     return GradientRow(**{**vars(row), "hint": hint})
 
 

@@ -105,7 +105,7 @@ class Trace:
         copy.eval()
         self._steps = steps_of(copy)
         self.parameters: Mapping[str, FloatArray] = copy.parameters
-        self.values: dict[int, FloatArray] = {INPUT: copy._inputs.checked_x(x)}
+        self.values: dict[int, FloatArray] = {INPUT: images(copy._inputs.checked_x(x), self._steps[0].shape)}
         self.gradients: dict[int, FloatArray] = {}
         self.parameter_gradients: dict[str, FloatArray] = {}
         self.loss: float | None = None
@@ -116,7 +116,7 @@ class Trace:
         y, target = rows_of(self.values[last]), copy._inputs.target_rows(t)
         loss, dy = copy.loss.value_and_grad(y, target, sample_weight=sample_weight, reduction=reduction)
         self.loss = float(loss)
-        self.gradients[last] = dy
+        self.gradients[last] = np.array(dy)
         self._backward()
         if copy._inputs.takes_indices:
             self.gradients.pop(INPUT, None)
@@ -125,8 +125,12 @@ class Trace:
 
     def _forward(self) -> None:
         for i, step in enumerate(self._steps):
-            read = [images(rows_of(self.values[source]), step.shape) for source in step.sources]
-            self.values[i] = merge(step.how, read) if step.unit is None else np.array(step.unit.forward(read[0]))
+            read = [self.values[source] for source in step.sources]
+            if step.unit is None:
+                self.values[i] = merge(step.how, read)
+            else:
+                y = step.unit.forward(images(rows_of(read[0]), step.shape))
+                self.values[i] = images(np.array(rows_of(y)), step.shape_behind)
 
     def _backward(self) -> None:
         """Add up at each node the gradients that its readers return: the lecture's fan-out."""
