@@ -123,6 +123,8 @@ from fastbp.network._mlp import MLP as MLP
 from fastbp.network._network import Network as Network
 from fastbp.network._network import from_onnx as from_onnx
 from fastbp.network._network import load as load
+from fastbp.network.drawing import Drawing as Drawing
+from fastbp.network.drawing import draw as draw
 from fastbp.network.summary import Summary as Summary
 from fastbp.optim import averages as averages
 from fastbp.optim import lbfgs as lbfgs
@@ -232,6 +234,7 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "CurvaturePoint",
+    "Drawing",
     "Dropout",
     "Dropout1d",
     "Dropout2d",
@@ -321,6 +324,7 @@ __all__ = [
     "conv1d_backward",
     "conv2d",
     "conv2d_backward",
+    "draw",
     "dropout",
     "dropout_backward",
     "elu",

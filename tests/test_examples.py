@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +17,9 @@ import fastbp
 PLACE = Path(fastbp.__file__).resolve().parents[1]
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+LECTURE = sorted((ROOT / "examples" / "lecture").glob("[0-9]*.py"))
 LONGEST = 60  # lines: an example is to be read at a glance
+LONGEST_LESSON = 90
 SMALLER = {"images": ["--epochs", "8", "--rows", "1000", "--picture", "lenet5.png"]}  # arguments, where it takes any
 
 
@@ -23,24 +27,56 @@ def test_examples_exist() -> None:
     assert len(EXAMPLES) >= 4
 
 
-@pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)
-def test_example_runs(script: Path, tmp_path: Path) -> None:
-    text = script.read_text(encoding="utf-8")
-    assert len(text.splitlines()) < LONGEST
-    for name in ("sklearn", "mlxtend", "torch"):
-        if name in text:
+def run(script: Path, arguments: list[str], folder: Path) -> str:
+    """Run a script with warnings as errors, in an empty folder; return what it prints."""
+    for name in ("sklearn", "mlxtend", "torch", "matplotlib"):
+        if name in script.read_text(encoding="utf-8"):
             pytest.importorskip(name, exc_type=ImportError)
     path = os.pathsep.join(filter(None, [str(PLACE), os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(script), *SMALLER.get(script.stem, [])],
+        [sys.executable, "-W", "error", str(script), *arguments],
         env={**os.environ, "PYTHONPATH": path},
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip()
+    return done.stdout
+
+
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)
+def test_example_runs(script: Path, tmp_path: Path) -> None:
+    assert len(script.read_text(encoding="utf-8").splitlines()) < LONGEST
+    run(script, SMALLER.get(script.stem, []), tmp_path)
+
+
+@pytest.mark.parametrize("script", LECTURE, ids=lambda script: script.stem)
+def test_lesson_runs_and_draws(script: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert len(script.read_text(encoding="utf-8").splitlines()) <= LONGEST_LESSON
+    picture = tmp_path / "picture.png"
+    printed = run(script, [str(picture)], tmp_path)
+    assert printed.rstrip().endswith(f"picture: {picture}")
+    width, height = struct.unpack(">II", picture.read_bytes()[16:24])
+    assert width >= 300 and height >= 300
+    assert list(tmp_path.iterdir()) == [picture]
+
+
+def test_the_lessons_are_numbered_and_on_their_page() -> None:
+    assert [script.name[:3] for script in LECTURE] == [f"{i:02}_" for i in range(1, len(LECTURE) + 1)]
+    page = (ROOT / "docs" / "lecture.md").read_text(encoding="utf-8")
+    assert re.findall(r"\(\.\./examples/lecture/(\w+\.py)\)", page) == [script.name for script in LECTURE]
+
+
+def test_a_lesson_without_an_argument_draws_into_a_temporary_folder(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    printed = run(LECTURE[0], [], tmp_path)
+    picture = Path(printed.rpartition("picture: ")[2].strip())
+    assert picture.name == f"{LECTURE[0].stem}.png" and picture.read_bytes().startswith(b"\x89PNG")
+    assert not list(tmp_path.iterdir())
+    shutil.rmtree(picture.parent)
 
 
 BLOCKS = re.findall(

@@ -284,6 +284,103 @@ def test_a_gradient_too_small_to_be_judged_is_said_to_be_coarse():
     assert "coarse: " in str(report)
 
 
+# ---- hints -----------------------------------------------------------------------------------------------------------
+
+SUMMED = "summed over the batch (8 rows) instead of averaged?"
+TWICE_DIVIDED = "divided by the batch (8 rows) once too often?"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("target", ["0.weight", "1.bias", "input"])
+@pytest.mark.parametrize(
+    ("factor", "hint"),
+    [
+        (8, f"8 times too large: {SUMMED}"),
+        (1 / 8, f"8 times too small: {TWICE_DIVIDED}"),
+        (-1, "of the wrong sign: the gradient of -J, or t - y instead of y - t?"),
+        (-8, f"of the wrong sign: the gradient of -J, or t - y instead of y - t?; 8 times too large: {SUMMED}"),
+        (2, "2 times too large: the ½ of a square left out, or added twice?"),
+        (0.5, "2 times too small: a ½ too many, or one of two paths left out?"),
+        (0.25, "4 times too small: averaged over the 4 outputs, too?"),
+        (3, "3 times too large, all entries alike"),
+        (0, "all zero: is it ever written?"),
+        (np.nan, "not finite"),
+    ],
+)
+def test_a_wrong_factor_is_named(factor, hint, target, dtype):
+    def change(gradient):
+        gradient *= np.asarray(factor, dtype)
+
+    net = Toy((5, 6, 4), dtype=dtype, spoil=spoiler(target, change))
+    report = check_gradients(net, *data(dtype, n_rows=8))
+    assert row_of(report, target).hint == hint
+    assert f"{target} is {hint}" in str(report)
+    assert all(row.hint == "" for row in report.rows if row.name != target)
+
+
+def test_the_sum_of_a_weighted_batch_is_its_weight():
+    weight = np.array([1, 2, 3, 4, 5, 6.0])
+    net = Toy((5, 6, 4), spoil=spoiler("1.bias", lambda gradient: np.multiply(gradient, 21, out=gradient)))
+    report = check_gradients(net, *data("float64", n_rows=6), sample_weight=weight)
+    assert "21 times too large: summed over the batch (21 rows)" in row_of(report, "1.bias").hint
+
+
+def test_a_batch_of_two_has_both_explanations():
+    net = Toy((5, 6, 4), spoil=spoiler("1.bias", lambda gradient: np.multiply(gradient, 2, out=gradient)))
+    hint = row_of(check_gradients(net, *data("float64", n_rows=2)), "1.bias").hint
+    assert "summed over the batch" in hint and "the ½ of a square" in hint
+
+
+def test_a_transposed_gradient_is_named():
+    def change(gradient):
+        gradient[...] = gradient.T.copy()
+
+    report = check_gradients(Toy((5, 6, 6, 4), spoil=spoiler("1.weight", change)), *data("float64"))
+    assert row_of(report, "1.weight").hint == "transposed"
+
+
+def test_a_wrong_entry_has_no_hint():
+    def change(gradient):
+        gradient.flat[0] += 1
+
+    report = check_gradients(Toy((5, 6, 4), spoil=spoiler("0.weight", change)), *data("float64"))
+    assert not report.ok and row_of(report, "0.weight").hint == ""
+    assert " look at " not in str(report)  # the bias of that unit is right
+
+
+def test_a_factor_of_some_of_the_entries_is_the_same_with_max_entries():
+    net = Toy((5, 6, 6, 4), spoil=spoiler("1.weight", lambda gradient: np.multiply(gradient, 12, out=gradient)))
+    report = check_gradients(net, *data("float64"), max_entries=7)
+    assert row_of(report, "1.weight").hint == "12 times too large: summed over the batch (12 rows) instead of averaged?"
+
+
+def test_the_report_says_where_the_gradient_goes_wrong_on_its_way_back():
+    class HalfSigmoid(fastbp.Sigmoid):
+        def backward(self, dy):
+            return super().backward(dy) / 2
+
+    units = fastbp.Linear(5, 6), HalfSigmoid(), fastbp.Linear(6, 4), fastbp.Tanh(), fastbp.Linear(4, 4)
+    net = fastbp.Network(*units, loss="softmax_nll", dtype="float64", seed=0)
+    text = str(fastbp.check_gradients(net, *data("float64")))
+    assert "right in unit 2 and behind it, wrong in all before: look at dx of unit 2 first" in text
+    for name in ("0.weight", "0.bias", "input"):
+        assert f"{name} is 2 times too small" in text
+
+
+def test_the_report_says_where_the_loss_is_wrong():
+    report = check_gradients(
+        Toy((5, 6, 4), spoil=lambda name, gradient: np.negative(gradient, out=gradient)), *data("float64")
+    )
+    assert "every array is wrong: look at the gradient that the loss gives first" in str(report)
+    assert all(row.hint.startswith("of the wrong sign") for row in report.rows)
+
+
+def test_a_right_report_has_neither_hint_nor_place():
+    report = check_gradients(Toy((5, 6, 4)), *data("float64"))
+    assert report.ok and all(row.hint == "" for row in report.rows)
+    assert " is " not in str(report) and "look at" not in str(report)
+
+
 # ---- kinks -----------------------------------------------------------------------------------------------------------
 
 

@@ -51,6 +51,9 @@ E. What is allowed. With g the gradient, n the numbers (both over the entries ju
 
 F. Where the right-hand side exceeds a half of 0.05 % of the numbers, the check could not have told. Such a row is
    marked "coarse" in the report; a gradient and numbers of exactly zero are "zero".
+
+G. An array that fails is held against multiples of the numbers, and against their transpose (`_hints.py`): the report
+   says by which factor a gradient is wrong where one factor explains all entries, and what usually causes it.
 """
 
 from __future__ import annotations
@@ -65,6 +68,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastbp._core.core import NetworkCore
 from fastbp._core.segments import rows_of
 from fastbp._frozen import Frozen, Record
+from fastbp.derivatives._hints import explained, located
 
 __all__ = ["GradientError", "GradientReport", "GradientRow", "check_gradients"]
 
@@ -107,6 +111,9 @@ class GradientRow(Record):
         The two values there: by back-propagation and by central differences.
     ok : bool
         Whether the array and all its entries are within what is allowed.
+    hint : str
+        Of an array that is not: one factor that explains all its entries, and what usually causes it; empty where there
+        is none.
     """
 
     name: str
@@ -121,6 +128,7 @@ class GradientRow(Record):
     gradient: float
     number: float
     ok: bool
+    hint: str = ""
 
     @property
     def coarse(self) -> bool:
@@ -240,8 +248,19 @@ def _remarks(rows: tuple[GradientRow, ...]) -> Iterator[str]:
         if not row.ok and row.worst is not None:
             index = ", ".join(map(str, row.worst))
             yield f"{row.name}[{index}]: gradient {row.gradient:.9g}, central difference {row.number:.9g}"
+            if row.hint:
+                yield f"{row.name} is {row.hint}"
+    if place := located(_in_order(rows)):
+        yield place
     if any(row.coarse for row in rows):
         yield "coarse: so small against rounding errors that an error of 0.05 % would not have been seen"
+
+
+def _in_order(rows: tuple[GradientRow, ...]) -> list[tuple[str, bool]]:
+    """The arrays that were judged and whether each is right, the input before the parameters."""
+    first = [row for row in rows if row.name == "input"]
+    rest = [row for row in rows if row.name != "input"]
+    return [(row.name, row.ok) for row in (*first, *rest) if row.checked]
 
 
 # ---- the check -------------------------------------------------------------------------------------------------------
@@ -359,6 +378,8 @@ def check_gradients(
         row = _judge(pair, error, relative)
         if not row.ok:
             row = _judge(pair, error + rounding * _sensitivity(copy, array, judged, step), relative)
+        if not row.ok:
+            row = _with_hint(row, pair, copy, error, relative)
         rows.append(row)
     report = GradientReport(tuple(rows), dtype, loss, copy.loss, noise)
     if raise_on_fail and not report.ok:
@@ -417,6 +438,14 @@ class _Copy:
         if not net._inputs.takes_indices:
             self.arrays["input"] = self.x
         self.loss = self.value()
+
+    def total_weight(self) -> float:
+        """What a mean over the rows divides by."""
+        return float(len(self.x) if self.sample_weight is None else np.sum(self.sample_weight))
+
+    def outputs(self) -> int:
+        """How many numbers a row has at the output."""
+        return int(rows_of(self.net.forward(self.x)).shape[1])
 
     def value(self) -> float:
         return float(self.net.loss_value(self.x, self.t, sample_weight=self.sample_weight))
@@ -574,6 +603,17 @@ def _judge(pair: _Pair, error: Array, rtol: float) -> GradientRow:
         # Written so that a NaN on either side is not ok.
         ok=bool(np.linalg.norm(wrong) <= array_allowed) and bool(np.all(wrong <= entry_allowed)),
     )
+
+
+def _with_hint(row: GradientRow, pair: _Pair, copy: _Copy, error: Array, rtol: float) -> GradientRow:
+    """Paragraph G for one array: the tolerance is that of an array, as paragraph E has it."""
+    rows, columns = pair.shape if len(pair.shape) == 2 else (0, 1)
+    square = (rows, columns) if rows == columns and len(pair.entries) == rows * columns else None
+    tolerance = 4 * _ratio(
+        float(rtol * np.linalg.norm(pair.number) + np.linalg.norm(error)), float(np.linalg.norm(pair.number))
+    )
+    hint = explained(pair.gradient, pair.number, square, copy.total_weight(), copy.outputs(), tolerance)
+    return GradientRow(**{**vars(row), "hint": hint})
 
 
 def _ratio(a: float, b: float) -> float:
