@@ -174,18 +174,18 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hidden", type=sizes, default=(64, 64), metavar="N,N,...", help="units of each hidden layer (default: 64,64)"
     )
-    parser.add_argument("--epochs", type=at_least(int, 1), metavar="N", help="at most (default: 500)")
+    parser.add_argument("--epochs", type=at_least(1), metavar="N", help="at most (default: 500)")
     parser.add_argument(
-        "--patience", type=at_least(int, 1), default=20, metavar="N", help="epochs without improvement (default: 20)"
+        "--patience", type=at_least(1), default=20, metavar="N", help="epochs without improvement (default: 20)"
     )
     parser.add_argument(
         "--validation", type=share, default=0.2, metavar="SHARE", help="of the rows; 0: none (default: 0.2)"
     )
     parser.add_argument("--lr", type=above_zero, default=0.003, metavar="RATE", help="of AdamW (default: 0.003)")
-    parser.add_argument("--batch-size", type=at_least(int, 1), metavar="N", help="rows (default: by the table's size)")
+    parser.add_argument("--batch-size", type=at_least(1), metavar="N", help="rows (default: by the table's size)")
     parser.add_argument("--max-seconds", type=above_zero, metavar="S", help="stop the training after so long")
-    parser.add_argument("--seed", type=at_least(int, 0), default=0, metavar="N", help="(default: 0)")
-    parser.add_argument("--threads", type=at_least(int, 1), metavar="N", help="(default: see fastbp info)")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="(default: 0)")
+    parser.add_argument("--threads", type=threads, metavar="N", help="(default: see fastbp info)")
     parser.add_argument("--model", metavar="PATH", help=".npz or .safetensors (default: DATA-model.npz)")
     picture = parser.add_mutually_exclusive_group()
     picture.add_argument("--picture", metavar="PATH", help="of the training (default: beside the model, .png)")
@@ -208,17 +208,13 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
 # values of options
 
 
-def at_least(kind: type, least: float) -> Callable[[str], Any]:
-    """Return what reads a number, for argparse."""
+def at_least(least: int) -> Callable[[str], int]:
+    """Return what reads a whole number, for argparse."""
 
-    def read(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not value >= least:
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
             raise argparse.ArgumentTypeError(f"expected a whole number >= {least}, got {text!r}")
-        return value
+        return int(text)
 
     return read
 
@@ -236,6 +232,13 @@ def above_zero(text: str) -> float:
     if not 0 < (value := real(text)) < float("inf"):
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
     return value
+
+
+def threads(text: str) -> int:
+    """Return a number of threads."""
+    if not text.isdecimal() or not 1 <= int(text) <= runtime.MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {runtime.MAX_THREADS}, got {text!r}")
+    return int(text)
 
 
 def share(text: str) -> float:
@@ -547,6 +550,8 @@ def output_paths(options: argparse.Namespace) -> tuple[Path, Path | None]:
     for option, path in (("--model", model), ("--picture", picture)):
         if path is not None and not path.parent.is_dir():
             raise ArgumentError(f"{option}: there is no directory {os.fspath(path.parent)!r}")
+        if path is not None and not os.access(path.parent, os.W_OK):
+            raise ArgumentError(f"{option}: the directory {os.fspath(path.parent)!r} cannot be written into")
         if path is not None and path.exists() and data.exists() and path.samefile(data):
             raise ArgumentError(f"{option}: {os.fspath(path)!r} is the data")
     return model, picture

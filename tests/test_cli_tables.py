@@ -276,6 +276,7 @@ def test_arguments_that_do_not_fit_end_with_2(
         (["--target", "kind", "--validation", "1"], "argument --validation: expected a share of the rows"),
         (["--target", "kind", "--hidden", "64,-1"], "argument --hidden: expected whole numbers such as 64,64"),
         (["--target", "kind", "--delimiter", "::"], "argument --delimiter: expected one character"),
+        (["--target", "kind", "--threads", "65"], "argument --threads: expected a whole number from 1 to 64, got '65'"),
         (["--target", "kind", "--task", "both"], "argument --task: invalid choice: 'both'"),
     ],
 )
@@ -534,6 +535,17 @@ def test_rare_words_share_an_input(monkeypatch: pytest.MonkeyPatch) -> None:
     encoding, _ = _columns.encoding_of(table, np.arange(6), target, ["a"])
     assert encoding.inputs == (_columns.Category("a", ("b", "c"), False, True),)
     assert encoding.encode(table_of(a=["b", "new", "c", None])).tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 0, 0]]
+
+
+def test_words_that_occur_once_share_an_input_among_many() -> None:
+    words = [f"w{i // 2}" for i in range(40)] + ["once", "single"]
+    table = table_of(a=words, t=[i % 2 for i in range(42)])
+    target, _ = _columns.target_of(table, "t", None)
+    encoding, _ = _columns.encoding_of(table, np.arange(42), target, ["a"])
+    (column,) = encoding.inputs
+    assert isinstance(column, _columns.Category) and column.has_others
+    assert set(column.categories) == {f"w{i}" for i in range(20)}
+    assert encoding.encode(table_of(a=["once", "w0", "new"]))[:, -1].tolist() == [1, 0, 1]
 
 
 def test_columns_that_say_nothing_are_left_out() -> None:

@@ -3,7 +3,8 @@
 A. Numbers are standardised: (value - mean) / deviation. A category is one input for each of its words, 1 for the word
    that stands there (one-hot).
 B. A missing number is the mean. Where values were missing in the training rows, one more input says so.
-C. Words beyond the `MAX_CATEGORIES` most frequent ones share one input. A word that training never saw is that input
+C. Words beyond the `MAX_CATEGORIES` most frequent ones share one input, and in a column of more than `FEW` words those
+   that occur once do. A word that training never saw is that input
    where there is one, else all zeros.
 D. Columns that can say nothing are left out: of one value, of no value, of words that are all different.
 E. What a file holds is checked entry by entry before it is used.
@@ -26,7 +27,8 @@ from fastbp.io._tables import Column, Table, as_text, is_number, is_number_text
 __all__ = ["Category", "Encoding", "Input", "Number", "Target", "encoding_of", "target_of"]
 
 VERSION = 1
-MAX_CATEGORIES = 50
+MAX_CATEGORIES = 256
+FEW = 20
 MAX_CLASSES = 20  # up to so many different whole numbers are taken for classes, unless the task is given
 
 CLASSIFICATION, REGRESSION = "classification", "regression"
@@ -249,11 +251,12 @@ def _category(name: str, values: Column) -> Category | str:
         return "no values"
     if len(counts) == 1 and not has_missing:
         return "one value only"
-    if len(counts) > MAX_CATEGORIES and max(counts.values()) == 1:
+    if len(counts) > FEW and max(counts.values()) == 1:
         return f"{len(counts)} words that are all different"
     # By frequency, then by name: equal tables give equal networks.
     words = sorted(counts, key=lambda word: (-counts[word], word))
-    return Category(name, tuple(sorted(words[:MAX_CATEGORIES])), has_missing, len(words) > MAX_CATEGORIES)
+    own = words[:MAX_CATEGORIES] if len(words) <= FEW else [w for w in words[:MAX_CATEGORIES] if counts[w] > 1]
+    return Category(name, tuple(sorted(own)), has_missing, len(own) < len(words))
 
 
 def target_of(table: Table, name: str, task: str | None) -> tuple[Target, str]:
