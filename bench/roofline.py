@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,14 @@ from bench.tables import format_seconds
 
 BASE = "fastbp"
 BARE = "best bare products"
+MARKS = {BASE: ("o", "C0"), BARE: ("s", "C1")}
+
+DPI = 150
+LEADER = {"arrowstyle": "-", "color": "grey", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 4}
+
+#: Where a name may stand, in points from its mark: near first, then farther off, to the right and to the left.
+STEPS = ((10, (0, -8, 8)), (18, (-20, 20, -32, 32)), (34, (-46, 46, -60, 60)))
+OFFSETS = tuple((side * x, y) for x, ys in STEPS for y in ys for side in (1, -1))
 
 
 def limits_of(report: Mapping[str, Any]) -> Limits:
@@ -74,42 +83,85 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     matplotlib = importlib.import_module("matplotlib")
     matplotlib.use("Agg")
     pyplot = importlib.import_module("matplotlib.pyplot")
-    figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
-    intensities = _draw_points(axes, report)
-    _draw_roofs(axes, report, intensities)
+    figure, axes = pyplot.subplots(figsize=(9, 6), dpi=DPI, layout="constrained")
+    places = _draw_points(axes, report)
+    _draw_roofs(axes, report, [intensity for intensity, _ in places.values()])
     settings = report["settings"]
     axes.set(xscale="log", yscale="log", ylabel="operations of the products [GFLOP/s]")
     axes.set_xlabel("operations for each byte that must move [FLOP/byte]")
     axes.set_title(
         f"{settings['dtype']}, {settings['activation']}, threads: {settings['threads']}, minimum of rounds: "
-        f"{settings['rounds']}\n{report['machine']['processor']}; hollow: parameters and gradients fit the last cache",
+        f"{settings['rounds']}\n{report['machine']['processor']}",
         fontsize=10,
     )
     axes.grid(which="both", alpha=0.2)
     axes.legend(loc="lower right", fontsize=9)
-    figure.savefig(path, dpi=150)
+    _write_names(axes, places)
+    figure.savefig(path, dpi=DPI)
     pyplot.close(figure)
 
 
-def _draw_points(axes: Any, report: Mapping[str, Any]) -> list[float]:
-    """A point for each shape and each of the two; return where they lie."""
-    itemsize, intensities = itemsize_of(report), []
-    labelled: set[str] = set()
+def _draw_points(axes: Any, report: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """A point for each shape and each of the two; return where those of fastbp lie, by the shape's name."""
+    itemsize, places = itemsize_of(report), {}
     for entry in report["shapes"]:
         shape, times = shape_of(entry), times_of(entry)
         intensity = shape.flops / shape.bytes_moved(itemsize)
-        intensities.append(intensity)
-        for name, marker, colour in ((BASE, "o", "C0"), (BARE, "s", "C1")):
+        for name, (marker, colour) in MARKS.items():
             if name not in times:
                 continue
-            label = None if name in labelled else name
-            labelled.add(name)
             face = "none" if is_cached(shape, itemsize) else colour
             rate = shape.flops / times[name] / 1e9
-            axes.plot(intensity, rate, marker, color=colour, markerfacecolor=face, label=label)
+            axes.plot(intensity, rate, marker, color=colour, markerfacecolor=face)
             if name == BASE or BASE not in times:
-                axes.annotate(shape.name, (intensity, rate), (6, 3), textcoords="offset points", fontsize=7)
-    return intensities
+                places[shape.name] = (intensity, rate)
+    # The legend's own marks: a shape may be hollow or not, a rival in the legend is neither.
+    for name, (marker, colour) in MARKS.items():
+        axes.plot([], [], marker, color=colour, label=name)
+    axes.plot(
+        [], [], "o", color="grey", markerfacecolor="none", label="hollow: parameters and gradients fit the last cache"
+    )
+    return places
+
+
+def _write_names(axes: Any, places: Mapping[str, tuple[float, float]]) -> None:
+    """Write each shape's name beside its point, where no name, no point and no roof is; a thin line leads to it."""
+    axes.figure.canvas.draw()
+    renderer = axes.figure.canvas.get_renderer()
+    text_extent = importlib.import_module("matplotlib.text").Text.get_window_extent
+    occupied, frame = _occupied(axes), axes.get_window_extent()
+    taken = [axes.get_legend().get_window_extent()]
+    for name, place in sorted(places.items(), key=lambda entry: -entry[1][1]):
+        for x, y in OFFSETS:
+            side = "left" if x > 0 else "right"
+            line = None
+            if abs(y) > 8:
+                line = {**LEADER, "relpos": (0 if x > 0 else 1, 0.5)}
+            text = axes.annotate(
+                name, place, (x, y), textcoords="offset points", fontsize=7, ha=side, va="center", arrowprops=line
+            )
+            text.update_positions(renderer)
+            box = text_extent(text, renderer).padded(3)  # of the text alone: an annotation's own has its line in it
+            is_inside = frame.fully_containsx(box.x0) and frame.fully_containsx(box.x1)
+            if is_inside and not box.count_overlaps(taken) and not box.count_contains(occupied):
+                taken.append(box)
+                break
+            text.remove()
+        else:
+            axes.annotate(name, place, OFFSETS[0], textcoords="offset points", fontsize=7)
+
+
+def _occupied(axes: Any) -> Any:
+    """Return where on the page the points lie, with places around them, and places along the roofs."""
+    ring = 5 * axes.figure.dpi / 72
+    found = []
+    for line in axes.lines:
+        points = axes.transData.transform(line.get_xydata())
+        for start, end in pairwise(points):
+            found.extend(start + (end - start) * share for share in np.linspace(0, 1, 400))
+        if len(points) == 1:
+            found.extend(points[0] + (x * ring, y * ring) for x in (-1, 0, 1) for y in (-1, 0, 1))
+    return np.array(found)
 
 
 def _draw_roofs(axes: Any, report: Mapping[str, Any], intensities: Sequence[float]) -> None:

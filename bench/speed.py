@@ -14,7 +14,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "speed.png"
-BASE, CONTROL = "fastbp", "products"  # the control computes no gradient, and is not drawn
+BASE, CONTROL = "fastbp", "bare products"  # the control computes no gradient, and is not drawn
 # One colour for each rival: hues that colour-blind readers tell apart, in one order.
 COLOURS = ("#9aa3ad", "#5f6b7a", "#e69f00", "#d55e00", "#0072b2")
 
@@ -52,9 +52,9 @@ def speeds(text: str) -> Speeds:
 
 
 def _ratio(cell: str) -> float:
-    found = re.fullmatch(r"[\d.]+ (?:µs|ms|s), ([\d.]+)", cell)
+    found = re.fullmatch(r"[\d.]+ (?:µs|ms|s) \(([\d.]+)x\)", cell)
     if found is None:
-        raise ValueError(f"{cell!r} is not a time with its ratio, such as '48 µs, 30'")
+        raise ValueError(f"{cell!r} is not a time with its ratio, such as '48 µs (30x)'")
     return float(found[1])
 
 

@@ -159,8 +159,16 @@ def _cgroup_quota() -> float | None:
     return min((quota for group in _cgroups() if (quota := _quota_of(group))), default=None)
 
 
-def _cgroups() -> Iterator[str]:
-    """The process's control group and all above it, any of which may set a quota."""
+def _memory_limit() -> int | None:
+    """Bytes that the process's control groups let it have; None: no limit."""
+    files = ("memory.max", "memory.limit_in_bytes")
+    limits = [limit for group in _cgroups("memory") for name in files for limit in _numbers(group, name)]
+    # Version 1 has the largest multiple of a page below 2^63 where there is no limit.
+    return min((int(limit) for limit in limits if limit < 2**60), default=None)
+
+
+def _cgroups(controller: str = "cpu") -> Iterator[str]:
+    """The process's control group and all above it, any of which may set a limit."""
     try:
         with open(OWN_CGROUPS) as file:
             lines = file.read().splitlines()  # "0::/a/b" (version 2), "4:cpu,cpuacct:/a/b" (version 1)
@@ -168,9 +176,9 @@ def _cgroups() -> Iterator[str]:
         return
     for line in lines:
         _, controllers, name = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        root = os.path.join(CGROUPS, "cpu" if controllers else "")
+        root = os.path.join(CGROUPS, controller if controllers else "")
         # In a container the name may be the host's, and what it names not be there; the root then is its own.
         names = [part for part in name.split("/") if part]
         for depth in range(len(names), -1, -1):

@@ -286,7 +286,7 @@ def test_limits_measured() -> None:
 def test_picture_of_the_readme_is_drawn_from_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = speed.speeds(speed.README.read_text(encoding="utf-8"))
     assert len(found.networks) == len(SHAPES) and found.networks[0] == "4-64-64-2 @ 1"
-    assert "products" not in found.rivals and len(found.rivals) == len(speed.COLOURS)
+    assert "bare products" not in found.rivals and len(found.rivals) == len(speed.COLOURS)
     assert found.times[0][found.rivals.index("PyTorch")] == 108
     assert speed.PICTURE.stat().st_size < 100_000
     if importlib.util.find_spec("matplotlib"):
@@ -296,7 +296,7 @@ def test_picture_of_the_readme_is_drawn_from_its_table(tmp_path: Path, capsys: p
 
 def test_tables_without_ratios_raise() -> None:
     head = "| network @ batch | fastbp | JAX |\n|---|---|---|\n"
-    assert speed.speeds(f"{head}| 2-1 @ 3 | 1 ms | 4 ms, 4 |\n").times == [[4]]
+    assert speed.speeds(f"{head}| 2-1 @ 3 | 1 ms | 4 ms (4x) |\n").times == [[4]]
     with pytest.raises(ValueError, match="'4 ms' is not a time with its ratio"):
         speed.speeds(f"{head}| 2-1 @ 3 | 1 ms | 4 ms |\n")
     with pytest.raises(ValueError, match="no table"):
@@ -318,6 +318,30 @@ def test_roofline_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows[0][5:] == [f"{1e-4 / (6.32e6 / 100e9):.2f}x", "-"]
     moved = 4 * (2 * 2_001_000 + 2000)
     assert rows[1][3] == f"{moved / 20e9 * 1e6:.0f} µs" and rows[1][5] == f"{1e-3 / (moved / 20e9):.2f}x"
+
+
+def test_names_in_the_roofline_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.text import Annotation, Text
+
+    # Points that lie close together, as those of large networks do.
+    places = {f"784-2500-2000-{i}@100": (40.0 + 4 * i, 150.0 + 8 * i) for i in range(4)}
+    axes = FigureCanvasAgg(Figure(dpi=roofline.DPI)).figure.subplots()
+    for x, y in places.values():
+        axes.plot(x, y, "o")
+    axes.plot([1, 2000], [220, 220], label="roof")
+    axes.set(xscale="log", yscale="log", ylim=(1, 400))
+    axes.legend(loc="lower right")
+    roofline._write_names(axes, places)
+    renderer = axes.figure.canvas.get_renderer()
+    names = [child for child in axes.get_children() if isinstance(child, Annotation)]
+    assert {name.get_text() for name in names} == set(places)
+    boxes = [Text.get_window_extent(name, renderer) for name in names]
+    for i, box in enumerate(boxes):
+        assert not box.count_overlaps(boxes[:i])
+        assert not box.count_contains(axes.transData.transform(list(places.values())))
 
 
 # ---- comparison ------------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ BLOCKS = re.findall(
 
 
 def test_the_readme_has_an_example_for_each_kind_of_user_and_for_files() -> None:
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))

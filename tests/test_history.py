@@ -59,6 +59,29 @@ def test_plot_draws_both_curves(pyplot):
     assert all(float(tick).is_integer() for tick in ax.get_xticks())
 
 
+def test_plot_draws_metrics_and_marks_the_best_epoch(pyplot):
+    metrics = {"val_accuracy": [0.5, 0.75, 0.7], "accuracy": [0.6, 0.7, 0.8], "never": []}
+    history = History([3.0, 2.0, 1.0], [3.5, 2.0, 2.5], metrics, best_epoch=2)
+    ax = history.plot()
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    assert list(lines) == ["training loss", "validation loss", "best epoch: 2"]
+    assert list(lines["best epoch: 2"].get_xdata()) == [2, 2]
+    (beside,) = (other for other in ax.figure.axes if other is not ax)
+    drawn = {line.get_label(): line for line in beside.get_lines()}
+    assert list(drawn) == ["val_accuracy", "accuracy"]
+    assert list(drawn["val_accuracy"].get_ydata()) == [0.5, 0.75, 0.7]
+    colours = {line.get_color() for line in [*lines.values(), *drawn.values()]}
+    assert len(colours) == 5
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [*lines, *drawn]
+    assert beside.get_ylabel() == "metrics"
+
+
+def test_a_best_epoch_that_is_the_last_is_not_marked(pyplot):
+    ax = History([3.0, 2.0], metrics={"r2": [0.1, 0.2]}, best_epoch=2).plot()
+    assert [line.get_label() for line in ax.get_lines()] == ["training loss"]
+    assert [other.get_ylabel() for other in ax.figure.axes] == ["loss", "r2"]
+
+
 def test_plot_draws_into_given_axes(pyplot):
     ax = pyplot.figure().add_subplot()
     assert History(loss=[1.0]).plot(ax) is ax

@@ -187,6 +187,29 @@ def test_cgroup_quota_limits_the_number(
     assert runtime._cgroup_quota() == expected
 
 
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("0::/\n", {}, None),
+        ("0::/\n", {"memory.max": "max"}, None),
+        ("0::/a\n", {"memory.max": "4000000", "a/memory.max": "2000000"}, 2_000_000),
+        ("4:cpu:/x\n", {"memory/x/memory.limit_in_bytes": "1000"}, None),
+        ("9:memory:/x\n", {"memory/x/memory.limit_in_bytes": "1000000"}, 1_000_000),
+        ("9:memory:/x\n", {"memory/x/memory.limit_in_bytes": "9223372036854771712"}, None),
+    ],
+)
+def test_cgroup_limits_the_memory(
+    groups: str, files: dict[str, str], expected: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    (tmp_path / "own").write_text(groups)
+    monkeypatch.setattr(runtime, "CGROUPS", tmp_path)
+    monkeypatch.setattr(runtime, "OWN_CGROUPS", tmp_path / "own")
+    assert runtime._memory_limit() == expected
+
+
 def test_fractional_quota_counts_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("FASTBP_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(variable, raising=False)

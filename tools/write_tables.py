@@ -58,7 +58,7 @@ PREDICTIONS = {  # by the link that it names
 
 PAGE_TEXT = """# Catalogue
 
-Every part that runs inside the engine, float32 and float64. This page is written by `tools/write_tables.py` from the
+Every part that runs in compiled code, in float32 and float64. This page is written by `tools/write_tables.py` from the
 tables of the package: do not edit it by hand. [numerics.md](numerics.md) has each formula as it is computed; the
 docstrings have the arguments, errors and sources.
 

@@ -98,7 +98,7 @@ class History:
         return f"History({', '.join(shown)})"
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the loss curves with matplotlib.
+        """Draw the curves of losses and metrics with matplotlib, and mark the best epoch.
 
         Parameters
         ----------
@@ -108,7 +108,9 @@ class History:
         Returns
         -------
         ax : matplotlib Axes
-            With one labelled line for ``loss`` and one for ``val_loss``, if there is any, over the epochs 1, 2, ...
+            With a labelled line for ``loss`` and one for ``val_loss``, if there is any, over the epochs 1, 2, ..., and
+            a vertical line at ``best_epoch``, unless it is the last one. Metrics are dashed lines on axes of their own
+            that share the epochs, with the scale at the right.
 
         Raises
         ------
@@ -123,14 +125,32 @@ class History:
             from matplotlib import pyplot
 
             _, ax = pyplot.subplots()
-        # A line of a single point is invisible.
-        marker = "o" if len(self.loss) == 1 else None
-        for label, values in (("training loss", self.loss), ("validation loss", self.val_loss)):
-            if values:
-                ax.plot(range(1, len(values) + 1), values, marker=marker, label=label)
+        losses = {"training loss": self.loss, "validation loss": self.val_loss}
+        _draw_lines(ax, losses, first=0, style="-")
+        if self.best_epoch is not None and self.best_epoch < len(self.loss):
+            ax.axvline(self.best_epoch, color="0.5", linestyle=":", label=f"best epoch: {self.best_epoch}")
         ax.set_xlabel("epoch")
         ax.set_ylabel("loss")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if self.loss or self.val_loss:
-            ax.legend()
+        handles, labels = ax.get_legend_handles_labels()
+        if any(self.metrics.values()):
+            beside = ax.twinx()
+            _draw_lines(beside, self.metrics, first=len(losses), style="--")
+            beside.set_ylabel(next(iter(self.metrics)) if len(self.metrics) == 1 else "metrics")
+            more, names = beside.get_legend_handles_labels()
+            handles, labels = handles + more, labels + names
+            # The losses' axes come to the front, so that no curve crosses the legend.
+            ax.set_zorder(beside.get_zorder() + 1)
+            ax.patch.set_visible(False)
+        if handles:
+            ax.legend(handles, labels)
         return ax
+
+
+def _draw_lines(ax: Axes, curves: Mapping[str, list[float]], first: int, style: str) -> None:
+    """Draw curves over the epochs, in the colours of matplotlib's cycle from the first given."""
+    for i, (label, values) in enumerate(curves.items(), first):
+        if values:
+            # A line of a single point is invisible.
+            marker = "o" if len(values) == 1 else None
+            ax.plot(range(1, len(values) + 1), values, style, color=f"C{i % 10}", marker=marker, label=label)
