@@ -699,9 +699,7 @@ def test_copies_have_points_of_their_own(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.bridge
-@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # torch's own, as it compiles
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, by torch itself
 @pytest.mark.parametrize("loss", LINEAR_LOSSES)
 def test_against_torch(loss: str, rng: np.random.Generator) -> None:
     torch = importlib.import_module("torch")
