@@ -13,18 +13,16 @@ import threading
 import types
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers import seeded
+from programs import PROGRAMS, always_faster  # noqa: F401  a fixture
 
 import fastbp
 from fastbp.dropin import Entry, Report, _accelerate, _clock
 from fastbp.dropin._interface import Functions, FunctionTwin, Trial
-
-PROGRAMS = Path(__file__).parents[1] / "examples" / "accelerate"
 
 
 def program(name: str) -> dict[str, Any]:
@@ -32,12 +30,6 @@ def program(name: str) -> dict[str, Any]:
     space: dict[str, Any] = {"__name__": f"program_{name}"}
     exec(compile((PROGRAMS / f"{name}.py").read_text(encoding="utf-8"), f"<{name}>", "exec"), space)
     return space
-
-
-@pytest.fixture(autouse=True)
-def always_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test depends on the clock."""
-    monkeypatch.setattr(_clock, "ratio", lambda theirs, ours: (theirs(), ours(), 2.0)[2])
 
 
 @pytest.fixture

@@ -13,30 +13,15 @@ import sys
 import types
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers import seeded
+from programs import BOUNDS, PROGRAMS, always_faster, run, text_of  # noqa: F401
 
 import fastbp
-from fastbp.dropin import _clock
 from fastbp.dropin._report import Report
-
-PROGRAMS = Path(__file__).parents[1] / "examples" / "accelerate"
-BOUNDS = {"float64": {"rtol": 1e-9, "atol": 1e-12}, "float32": {"rtol": 2e-4, "atol": 2e-5}}
-
-
-def text_of(name: str) -> str:
-    return (PROGRAMS / f"{name}.py").read_text(encoding="utf-8")
-
-
-def run(text: str) -> dict[str, Any]:
-    """Return the names of a program, run as text: no import finds them, and there is no source."""
-    space: dict[str, Any] = {"__name__": "program_of_lists"}
-    exec(compile(text, "<program>", "exec"), space)
-    return space
 
 
 @pytest.fixture
@@ -47,12 +32,6 @@ def joelnet() -> dict[str, Any]:
 @pytest.fixture
 def dlfs2() -> dict[str, Any]:
     return run(text_of("dlfs2"))
-
-
-@pytest.fixture(autouse=True)
-def always_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test depends on the clock."""
-    monkeypatch.setattr(_clock, "ratio", lambda theirs, ours: (theirs(), ours(), 2.0)[2])
 
 
 ASKED = ("inputs", "x", "out", "mask")
@@ -489,9 +468,9 @@ def test_a_model_may_be_changed(dlfs2: dict[str, Any]) -> None:
 
 
 def test_a_model_is_copied_and_pickled(dlfs2: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    module = types.ModuleType("program_of_lists")
+    module = types.ModuleType("program_as_text")
     vars(module).update(dlfs2)
-    monkeypatch.setitem(sys.modules, "program_of_lists", module)
+    monkeypatch.setitem(sys.modules, "program_as_text", module)
     model = model_of(dlfs2)
     fastbp.accelerate(model)
     x, t = labelled()

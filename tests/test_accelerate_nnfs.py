@@ -16,37 +16,19 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import seeded
+from programs import BOUNDS, PROGRAMS, always_faster, run, text_of  # noqa: F401
 
 import fastbp
-from fastbp.dropin import _clock, _nnfs
+from fastbp.dropin import _nnfs
 from fastbp.dropin._report import Report
 
-PROGRAMS = Path(__file__).parents[1] / "examples" / "accelerate"
 LAYERS = ("Layer_Dense", "Layer_Dropout", "Activation_ReLU", "Activation_Sigmoid", "Activation_Softmax")
 OPTIMIZERS = ("Optimizer_SGD", "Optimizer_Adagrad", "Optimizer_RMSprop", "Optimizer_Adam")
-BOUNDS = {"float64": {"rtol": 1e-9, "atol": 1e-12}, "float32": {"rtol": 2e-4, "atol": 2e-5}}
-
-
-def text_of(name: str) -> str:
-    return (PROGRAMS / f"{name}.py").read_text(encoding="utf-8")
-
-
-def run(text: str) -> dict[str, Any]:
-    """Return the names of a program, run as text: no import finds them, and there is no source."""
-    space: dict[str, Any] = {"__name__": "program_nnfs"}
-    exec(compile(text, "<nnfs>", "exec"), space)
-    return space
 
 
 @pytest.fixture
 def nnfs() -> dict[str, Any]:
     return run(text_of("nnfs"))
-
-
-@pytest.fixture(autouse=True)
-def always_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test depends on the clock."""
-    monkeypatch.setattr(_clock, "ratio", lambda theirs, ours: (theirs(), ours(), 2.0)[2])
 
 
 def model_of(p: dict[str, Any], kind: str = "softmax", dtype: str = "float64", optimizer: str = "Adam") -> Any:
@@ -232,9 +214,9 @@ def test_a_model_may_be_changed(nnfs: dict[str, Any]) -> None:
 
 
 def test_a_model_is_saved_and_loaded(nnfs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = types.ModuleType("program_nnfs")
+    module = types.ModuleType("program_as_text")
     vars(module).update(nnfs)
-    monkeypatch.setitem(sys.modules, "program_nnfs", module)
+    monkeypatch.setitem(sys.modules, "program_as_text", module)
     model = model_of(nnfs)
     fastbp.accelerate(model)
     x, y = batch()
