@@ -91,7 +91,9 @@ def test_tables_of_code_have_been_read() -> None:
         assert len([page for page, _ in CELLS if page == name]) >= 15
 
 
-@pytest.mark.filterwarnings("ignore:Stochastic Optimizer", "ignore:lbfgs failed")  # fits of a few rows need not converge
+@pytest.mark.filterwarnings(
+    "ignore:Stochastic Optimizer", "ignore:lbfgs failed"
+)  # fits of a few rows need not converge
 @pytest.mark.parametrize(("name", "code"), CELLS)
 def test_code_in_tables_runs(name: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each piece in the namespace that the page's own examples make."""
