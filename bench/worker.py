@@ -38,6 +38,8 @@ BENCHMARKS = (
     "images",
     "accelerate",
     "accelerate_sizes",
+    "many",
+    "one_row",
 )
 
 

@@ -36,7 +36,6 @@ BRIDGES = {
     "coming_from": ("sklearn",),
     "dataframes": ("pandas", "sklearn"),
     "many": ("sklearn",),
-    "serving": ("onnx", "sklearn"),
     "uncertainty": ("sklearn",),
 }
 
