@@ -601,7 +601,7 @@ def test_networks_side_by_side_are_checked(monkeypatch: pytest.MonkeyPatch) -> N
 def test_predictions_of_one_row_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     for way in one_row.installed():
         one_row.load(way, sizes=(3, 4, 3), dtype="float32")()
-    monkeypatch.setattr(fastbp.MLP, "predict_proba", lambda net, x: np.full((1, 3), 0.5))
+    monkeypatch.setattr(fastbp.Network, "predict_proba", lambda net, x: np.full((1, 3), 0.5))
     with pytest.raises(ArithmeticError, match="network: a probability is off by"):
         one_row.load("network", sizes=(3, 4, 3), dtype="float32")
 
