@@ -225,6 +225,13 @@ def test_modules_and_commands_named_in_pages_exist(page: Path) -> None:
         assert any(f"def {name}(" in path.read_text() for path in (ROOT / "tests").glob("test_*.py")), name
 
 
+def test_the_page_on_installing_names_every_extra() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    table = (ROOT / "docs" / "install.md").read_text(encoding="utf-8").partition("## Extras")[2].partition("\n## ")[0]
+    first = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    assert set(re.findall(r"`(\w+)`", "".join(first))) == set(settings["project"]["optional-dependencies"])
+
+
 def test_version_is_in_the_changelog() -> None:
     """Once it has been released; before that its changes are in the files of changes/."""
     assert CHANGES or f"## [{fastbp.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
