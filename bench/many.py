@@ -2,7 +2,8 @@
 
 ``python -m bench.many``. For each shape, so many networks are trained for some epochs in three ways: one after another
 with one thread, one after another with all threads, and side by side. All three give the same bits, which is checked
-before anything is timed.
+before anything is timed. A second table has the processors' time, which says what side by side costs beside the same
+work, also on a busy machine.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -69,12 +71,32 @@ def rows_of(given: argparse.Namespace) -> list[list[str]]:
     return table
 
 
+def processor_rows_of(given: argparse.Namespace) -> list[list[str]]:
+    """Measure in this process, and return the processors' time for a network in turn and side by side."""
+    table = [["processors' time of a network", "one thread", "side by side", "more"]]
+    networks, rows = (2, 100) if given.quick else (NETWORKS, ROWS)
+    for sizes in SHAPES[:1] if given.quick else SHAPES:
+        case = {"sizes": sizes, "batch": BATCHES[0], "networks": networks, "rows": rows, "dtype": given.dtype}
+        calls = [load(way, **case) for way in ("one thread", "side by side")]
+        rounds = [[_processor_seconds(call) / networks for call in calls] for _ in range(given.rounds)]
+        one, many = map(min, zip(*rounds, strict=True))
+        name = f"{'-'.join(map(str, sizes))} @ {BATCHES[0]}"
+        table.append([name, format_seconds(one), format_seconds(many), f"{1e3 * (many - one):+.2f} ms"])
+    return table
+
+
+def _processor_seconds(call: Callable[[], None]) -> float:
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
     given = make_parser("many", "Many small networks in turn and side by side.", threads=2, rounds=5).parse_args(
         arguments
     )
-    print(f"{describe(given)}\n\n{align(rows_of(given))}")
+    print(f"{describe(given)}\n\n{align(rows_of(given))}\n\n{align(processor_rows_of(given))}")
     return 0
 
 

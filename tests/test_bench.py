@@ -756,7 +756,7 @@ class InThisProcess:
         (steps, [], ("step / gradient", "batch 32", "predict one row")),
         (units, ["--dtype", "float64"], ("batch_norm", "backward", "fraction")),
         (updates, [], ("of memcpy's", "Adam", "Lion")),
-        (many, [], ("4-16-1 @ 32", "side by side")),
+        (many, [], ("4-16-1 @ 32", "side by side", "processors' time of a network")),
         (one_row, [], ("8-16-3", "scikit-learn, predict_proba")),
     ],
 )
