@@ -34,12 +34,12 @@ BENCHMARKS = (
     "steps",
     "units",
     "updates",
+    "many",
+    "one_row",
     "sklearn_fits",
     "images",
     "accelerate",
     "accelerate_sizes",
-    "many",
-    "one_row",
 )
 
 
