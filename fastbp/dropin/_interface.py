@@ -182,6 +182,8 @@ class Interface:
         Whether a result depends on the calls before.
     prints : bool
         Whether the original prints: numbers that are printed are compared then, and a proof shows nothing of it.
+    refuses : str
+        Why all of the kind is left alone, which the report says; "" where it is not.
     """
 
     name: ClassVar[str]
@@ -189,6 +191,7 @@ class Interface:
     at_first_call: ClassVar[bool] = False
     has_state: ClassVar[bool] = True
     prints: ClassVar[bool] = False
+    refuses: ClassVar[str] = ""
 
     def looks_for(self) -> str:
         """Return what `knows_class` looks for, in words."""
