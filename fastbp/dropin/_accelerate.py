@@ -439,6 +439,7 @@ class Accelerating:
 
     def _begin(self, seam: Seam) -> None:
         self.report._patches.later(_once(seam.end))
+        self.report._patches.later(functools.partial(seam.forget, self.report))
         seam.begin()
 
     def _enter(self, thing: Any, interface: Interface, seams: Mapping[str, Seam], args: tuple[Any, ...] | None) -> None:
@@ -459,7 +460,7 @@ class Accelerating:
                 continue
             if args is None:
                 self._begin(seam)
-            self.report._patches.later(seam.enter(thing, twin if name in swapped else None))
+            seam.enter(thing, twin if name in swapped else None, self.report)
         if twin is not None and twin.kept is not None and swapped:
             # Taken back first: while the dispatchers still know the object, they let the original run.
             self.report._patches.later(twin.kept.hook())
@@ -473,23 +474,27 @@ class Accelerating:
     ) -> tuple[Twin, dict[str, Entry]]:
         proving.now = True
         try:
-            with _proof.keeping_random_state():
+            with _proof.keeping_random_state() if interface.draws else contextlib.nullcontext():
                 made = Proving(thing, interface, originals, args or tuple(self.data) or None, self.data)
-                if isinstance(thing, Space) and not interface.at_first_call:
-                    made.decide(self.prefer)  # for what the functions read now
-                    return made.twin, made.entries
-                kind = thing if isinstance(thing, Space) else type(thing)
-                keys = {method: (kind, method, made.twin.what) for method in made.twin.methods}
-                if not all(key in self._decided for key in keys.values()):
-                    made.decide(self.prefer)
-                    self._decided |= {keys[method]: entry for method, entry in made.entries.items()}
-                return made.twin, {method: self._decided[key] for method, key in keys.items()}
+            if isinstance(thing, Space) and not interface.at_first_call:
+                self._prove(made)  # for what the functions read now
+                return made.twin, made.entries
+            kind = thing if isinstance(thing, Space) else type(thing)
+            keys = {method: (kind, method, made.twin.what) for method in made.twin.methods}
+            if not all(key in self._decided for key in keys.values()):
+                self._prove(made)
+                self._decided |= {keys[method]: entry for method, entry in made.entries.items()}
+            return made.twin, {method: self._decided[key] for method, key in keys.items()}
         except Left:
             raise
         except Exception as error:  # of a program that is not what it looks like: it runs on as it was
             raise Left(f"could not be tried: {error!r}") from error
         finally:
             proving.now = False
+
+    def _prove(self, made: Proving) -> None:
+        with _proof.keeping_random_state():
+            made.decide(self.prefer)
 
 
 def _add_seams(thing: Any, cls: type, interface: Interface, seams: dict[str, Seam]) -> None:

@@ -182,6 +182,8 @@ class Interface:
         Whether a result depends on the calls before.
     prints : bool
         Whether the original prints: numbers that are printed are compared then, and a proof shows nothing of it.
+    draws : bool
+        Whether `read` may draw random numbers, whose state is kept then; that takes as long as a small layer's pass.
     refuses : str
         Why all of the kind is left alone, which the report says; "" where it is not.
     """
@@ -191,6 +193,7 @@ class Interface:
     at_first_call: ClassVar[bool] = False
     has_state: ClassVar[bool] = True
     prints: ClassVar[bool] = False
+    draws: ClassVar[bool] = True
     refuses: ClassVar[str] = ""
 
     def looks_for(self) -> str:
