@@ -788,7 +788,7 @@ class DictOptimizers(Interface):
         return cls.__name__ in KINDS and callable(getattr(cls, "update", None))
 
     def knows(self, thing: Any) -> bool:
-        return hasattr(thing, "lr")
+        return hasattr(thing, "lr") and not hasattr(thing, "cache")  # numpy-ml's have the same names, and a cache
 
     def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> OptimizerTwin:
         return OptimizerTwin(thing, originals, args or ())
