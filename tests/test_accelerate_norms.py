@@ -1,8 +1,11 @@
 """`accelerate` on single functions: norms with any cache, embeddings, and the losses of CS231n."""
 # The programs draw legacy random numbers.
+# The programs draw legacy random numbers.
+# ruff: noqa: NPY002
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -242,4 +245,20 @@ def test_losses_are_the_same(loss: str, dtype: str) -> None:
         same(space[loss](np.round(x), y), plain[loss](np.round(x), y), **BOUNDS[dtype])
     with pytest.raises(IndexError):
         space[loss](x, y + 9)
+    report.undo()
+
+
+def test_a_network_whose_functions_are_swapped_too() -> None:
+    space, plain = course(), course()
+    report = fastbp.accelerate(space)
+    rng, found = seeded(9), []
+    x, y = rng.standard_normal((100, 40)), rng.integers(0, 4, 100)
+    for of in (space, plain):
+        np.random.seed(3)
+        net = of["FullyConnectedNet"]([120, 110], 40, 4, normalization="batchnorm", weight_scale=0.2, dtype=np.float64)
+        found.append([(net.loss(x + k, y), net.loss(x), copy.deepcopy(net.bn_params)) for k in range(3)])
+    same(*found, **BOUNDS["float64"])
+    assert {"batchnorm_forward", "FullyConnectedNet.loss, 40-120-110-4 batchnorm float64"} <= swapped(report), str(
+        report
+    )
     report.undo()
