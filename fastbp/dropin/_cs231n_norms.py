@@ -29,7 +29,11 @@ LEAST = 10_000  # numbers of an input: below it the dispatch costs as much as it
 RUNNING = ("running_mean", "running_var")
 PROBED = {"eps": 0.0137, "momentum": 0.37}  # numbers that no program has
 CLOSE = 1e-9  # relative: in float64
-SCALES = {"std": lambda s: s, "inverse": lambda s: 1 / s, "shifted": np.sqrt}  # what of a cache gives the deviation
+SCALES: dict[str, Callable[[Array], Array]] = {  # what of a cache gives the deviation
+    "std": lambda s: s,
+    "inverse": lambda s: 1 / s,
+    "shifted": np.sqrt,
+}
 
 
 class Values:
@@ -61,11 +65,13 @@ class Values:
 
     @property
     def centred(self) -> Array:
-        return self.x - self.mean
+        made: Array = self.x - self.mean
+        return made
 
     @property
     def shifted(self) -> Array:
-        return self.var + self.eps
+        made: Array = self.var + self.eps
+        return made
 
     @functools.cached_property
     def std(self) -> Array:
@@ -249,7 +255,7 @@ class Both:
         if x_hat.shape != dy.shape or x_hat.dtype != dy.dtype or std.dtype != dy.dtype:
             return None
         dbeta, dgamma = dy.sum(axis=0), np.einsum("ij,ij->j", dy, x_hat)
-        dx = self._by_columns(dy, x_hat, dgamma, dbeta) if self.by_columns else self._by_rows(dy, x_hat, gamma)
+        dx = self._along_columns(dy, x_hat, dgamma, dbeta) if self.by_columns else self._along_rows(dy, x_hat, gamma)
         if self.by_columns:
             dx *= gamma / std
         else:
@@ -266,16 +272,17 @@ class Both:
     def _centred(self, cache: tuple[Any, ...]) -> Array:
         places = self.cache.places
         if "centred" in places:
-            return cache[places["centred"]]  # type: ignore[no-any-return]
-        x = cache[places["x"]] if "x" in places else as_rows(cache[places["given"]])
-        return x - self._moment(cache[places["mean"]])  # type: ignore[no-any-return]
+            found: Array = cache[places["centred"]]
+            return found
+        x: Array = cache[places["x"]] if "x" in places else as_rows(cache[places["given"]])
+        return x - self._moment(cache[places["mean"]])
 
     def _moment(self, values: Array) -> Array:
         """Return a moment such that it goes along what it was computed of."""
         return values if values.ndim == 2 or self.by_columns else values[:, None]
 
     @staticmethod
-    def _by_columns(dy: Array, x_hat: Array, dgamma: Array, dbeta: Array) -> Array:
+    def _along_columns(dy: Array, x_hat: Array, dgamma: Array, dbeta: Array) -> Array:
         # dy - x_hat * mean(dy * x_hat) - mean(dy)
         n = dy.dtype.type(len(dy))
         made = x_hat * (dgamma / n)
@@ -284,7 +291,7 @@ class Both:
         return made
 
     @staticmethod
-    def _by_rows(dy: Array, x_hat: Array, gamma: Array) -> Array:
+    def _along_rows(dy: Array, x_hat: Array, gamma: Array) -> Array:
         # g - x_hat * mean(g * x_hat) - mean(g), with g = dy * gamma
         m, made = dy.dtype.type(dy.shape[1]), dy * gamma
         mean, along = made.sum(axis=1) / m, np.vecdot(made, x_hat) / m

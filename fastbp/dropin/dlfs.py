@@ -124,7 +124,7 @@ class MaskStage:
 
     def __init__(self, layer: Any) -> None:
         self.layer = layer
-        self.mask: Any = None
+        self.mask: Array = np.empty(0)
 
     def forward(self, h: Array) -> Array:
         self.mask = np.random.rand(*h.shape) > self.layer.dropout_ratio  # noqa: NPY002
@@ -142,13 +142,14 @@ class ReluStage:
 
     def forward(self, h: Array) -> Array:
         self.z = h
-        return np.maximum(h, 0)
+        return self.evaluated(h)
 
     def backward(self, dy: Array) -> Array:
         return dy * (self.z >= 0)
 
     def evaluated(self, h: Array) -> Array:
-        return np.maximum(h, 0)
+        made: Array = np.maximum(h, 0)
+        return made
 
 
 Stage = ChainStage | MaskStage | ReluStage
@@ -493,7 +494,7 @@ class NetworkTwin(Twin):
         for layer, attribute, i in self.attributes:
             setattr(layer, attribute, found[i])
         for stage in self._masks:
-            stage.layer.mask, stage.mask = stage.mask, None
+            stage.layer.mask = stage.mask
         for layer, mean, variance in moments:
             layer.running_mean = layer.momentum * layer.running_mean + (1 - layer.momentum) * mean
             layer.running_var = layer.momentum * layer.running_var + (1 - layer.momentum) * variance

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastbp.dropin._interface import Functions, Interface
 
-__all__ = ["INTERFACES", "RecurrentFunction", "RecurrentLayers"]
+__all__ = ["INTERFACES", "RecurrentLayers"]
 
 WHY = "recurrent: left alone"
 CELLS = ("RNN", "LSTM", "GRU")
@@ -36,7 +36,7 @@ class RecurrentLayers(Interface):
         return True
 
 
-class RecurrentFunction(Functions):
+class _RecurrentFunction(Functions):
     """One of rnn_step_forward, lstm_backward and the like."""
 
     name = "recurrent layers"
@@ -49,4 +49,4 @@ class RecurrentFunction(Functions):
         return RecurrentLayers().looks_for()
 
 
-INTERFACES: list[Interface] = [RecurrentLayers(), *map(RecurrentFunction, FUNCTIONS)]
+INTERFACES: list[Interface] = [RecurrentLayers(), *map(_RecurrentFunction, FUNCTIONS)]
