@@ -285,7 +285,7 @@ class Both:
     def _along_columns(dy: Array, x_hat: Array, dgamma: Array, dbeta: Array) -> Array:
         # dy - x_hat * mean(dy * x_hat) - mean(dy)
         n = dy.dtype.type(len(dy))
-        made = x_hat * (dgamma / n)
+        made: Array = x_hat * (dgamma / n)
         np.subtract(dy, made, out=made)
         made -= dbeta / n
         return made

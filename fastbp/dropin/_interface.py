@@ -249,13 +249,35 @@ class Interface:
         raise NotImplementedError
 
     def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterable[Trial]:
-        """Return what the proof calls; `data` is the user's own, where it was given."""
+        """Return what the proof calls.
+
+        Parameters
+        ----------
+        thing, twin : object
+            A copy of the object, and its twin.
+        rng : Generator
+            Of the arguments.
+        data : sequence
+            The user's own x and t, where they were given.
+        """
         raise NotImplementedError
 
     def timed(
         self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
     ) -> Mapping[str, tuple[Any, ...]]:
-        """Return the arguments with which each method is timed: the user's own, those of the first call, or others."""
+        """Return the arguments with which each method is timed: the user's own, those of the first call, or others.
+
+        Parameters
+        ----------
+        thing, twin : object
+            A copy of the object, and its twin.
+        rng : Generator
+            Of other arguments.
+        data : sequence
+            The user's own x and t, where they were given.
+        args : tuple or None
+            Of the first call, where there was one.
+        """
         raise NotImplementedError
 
     def parts(self, thing: Any) -> Sequence[Any]:
