@@ -107,6 +107,24 @@ def test_norms_with_other_caches_are_left_alone(kind: str) -> None:
     report.undo()
 
 
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_forward_pass_that_is_defined_once_more_may_keep_something_else(stem: str) -> None:
+    """Its cache has the inverse where the one before had the deviation: as in a cell of a notebook."""
+    space, other, plain = (course(*CACHES[kind]) for kind in ("as it is", "inverse", "inverse"))
+    report = fastbp.accelerate(space)
+    steps(space, stem, "float64")
+    for name in ("batchnorm_forward", "layernorm_forward", f"{stem}_forward"):
+        space[name] = other[name]
+    names = {name: space[name] for name in space if name.startswith(f"{stem}_backward")}
+    x, ones = seeded(3).standard_normal((100, 110, 2, 2) if stem.startswith("spatial") else (100, 110)), np.ones(110)
+    out, cache = plain[f"{stem}_forward"](x, ones, ones, {"mode": "train"})
+    for name, function in names.items():
+        with np.errstate(all="ignore"):
+            expected = run(text_of("cs231n"))[name](np.cos(out), cache)  # which takes it for the deviation
+        same(function(np.cos(out), cache), expected, **BOUNDS["float64"])
+    report.undo()
+
+
 def test_running_moments_are_new_arrays_and_others_stay() -> None:
     space = course()
     report = fastbp.accelerate(space)

@@ -372,9 +372,10 @@ class Accelerating:
         if any(hasattr(function, MARK) for function in functions.values()):
             self._leave(interface.methods[0], Left("accelerated already"))
             return
-        replaced = ReplacedFunctions(
-            Space(names), functions, functools.partial(self._decide_functions, interface, space)
-        )
+        get = (space if isinstance(space, MutableMapping) else vars(space)).get
+        decide = functools.partial(self._decide_functions, interface, space)
+        also = [(get, name) for name in interface.depends_on]
+        replaced = ReplacedFunctions(Space(names), functions, decide, also)
         for name in functions:
             if interface.at_first_call:
                 self.report.waiting.append(name)

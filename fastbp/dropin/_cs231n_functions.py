@@ -171,6 +171,7 @@ class CourseFunction(Functions):
         self.stem = function.removesuffix("_backward").removesuffix("_forward")
         self.arguments = ["dout", "cache"] if backward else FORWARD.get(self.stem, ["x", "y"])
         self.forward = f"{self.stem}_forward{self.own.removeprefix(function)}" if backward else ""
+        self.depends_on = (self.forward,) if backward else ()
 
     def looks_for(self) -> str:
         return "functions such as conv_forward_naive(x, w, b, conv_param) and softmax_loss(x, y)"

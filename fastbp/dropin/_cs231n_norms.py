@@ -319,6 +319,7 @@ class Norm(Functions):
         self.forward = function.partition("_backward")[0].removesuffix("_forward") + "_forward"
         self.by_columns, self.of_images = KINDS[self.forward]
         self.is_forward = function == self.forward
+        self.depends_on = () if self.is_forward else (self.forward,)
 
     def looks_for(self) -> str:
         return "functions such as batchnorm_forward(x, gamma, beta, bn_param) and batchnorm_backward(dout, cache)"

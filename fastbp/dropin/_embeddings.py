@@ -150,6 +150,7 @@ class WordEmbedding(Functions):
     name = "CS231n, functions"
     methods = ("word_embedding_backward",)
     forward = "word_embedding_forward"
+    depends_on = (forward,)
 
     def looks_for(self) -> str:
         return "functions word_embedding_forward(x, W) and word_embedding_backward(dout, cache)"

@@ -347,9 +347,16 @@ class Functions(Interface):
     `read` gets a `Space`, and returns a `FunctionTwin`. `trials` and `timed` are as for objects. With `at_first_call`
     it also gets the arguments of each call, with the defaults of those that are missing; what the twin says that it is
     decides whether such a call was proved before.
+
+    Attributes
+    ----------
+    depends_on : sequence of str
+        Other functions of the namespace on which a proof depends, though these do not call them: what makes the cache
+        that they read. Where one is replaced, the proof is made once more.
     """
 
     has_state: ClassVar[bool] = False
+    depends_on: Sequence[str] = ()
 
     def knows_class(self, cls: type) -> bool:
         return False
