@@ -22,7 +22,7 @@ from programs import PROGRAMS, always_faster  # noqa: F401  a fixture
 
 import fastbp
 from fastbp.dropin import Entry, Report, _accelerate, _clock
-from fastbp.dropin._interface import Functions, FunctionTwin, Trial
+from fastbp.dropin._interface import FunctionCounterpart, Functions, Trial
 
 
 def program(name: str) -> dict[str, Any]:
@@ -878,17 +878,17 @@ class Doubled(Functions):
     def looks_for(self) -> str:
         return "functions double and halve"
 
-    def read(self, thing: Any, originals: Any, args: Any) -> FunctionTwin:
-        return FunctionTwin("", {"double": self.double, "halve": lambda space, x: x / 2})
+    def read(self, thing: Any, originals: Any, args: Any) -> FunctionCounterpart:
+        return FunctionCounterpart("", {"double": self.double, "halve": lambda space, x: x / 2})
 
     def double(self, space: Any, x: Any) -> Any:
         return x + x if isinstance(x, np.ndarray) else NotImplemented
 
-    def trials(self, thing: Any, twin: Any, rng: np.random.Generator, data: Any) -> Any:
+    def trials(self, thing: Any, counterpart: Any, rng: np.random.Generator, data: Any) -> Any:
         yield Trial("numbers", "double", (rng.standard_normal(5),))
         yield Trial("numbers", "halve", (rng.standard_normal(5),))
 
-    def timed(self, thing: Any, twin: Any, rng: np.random.Generator, data: Any, args: Any) -> Any:
+    def timed(self, thing: Any, counterpart: Any, rng: np.random.Generator, data: Any, args: Any) -> Any:
         return dict.fromkeys(self.methods, (np.ones(3),))
 
 

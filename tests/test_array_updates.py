@@ -232,10 +232,10 @@ def test_what_remembers_nothing_takes_any_array() -> None:
 
 def test_a_networks_step_and_update_of_its_flat_vector_share_a_state() -> None:
     net = fastbp.MLP([3, 4, 2], dtype="float64", seed=0)
-    twin, rng = net.copy(), seeded(0)
+    copied, rng = net.copy(), seeded(0)
     groups = [{"match": "*.bias", "lr": 0.5}]
     optimizer, other = (fastbp.Adam(lr=0.1, groups=groups) for _ in "ab")
-    other.state_for(twin)
+    other.state_for(copied)
     for step in range(4):
         gradient = rng.standard_normal(net.n_parameters)
         net.gradients.flat[...] = gradient
@@ -243,9 +243,9 @@ def test_a_networks_step_and_update_of_its_flat_vector_share_a_state() -> None:
             net.update(optimizer)
         else:
             optimizer.update(net.flat_parameters, gradient)
-        other.update(twin.flat_parameters, gradient)
+        other.update(copied.flat_parameters, gradient)
     assert optimizer.state_for(net).step == 4
-    assert_allclose(net.flat_parameters, twin.flat_parameters, rtol=1e-14)
+    assert_allclose(net.flat_parameters, copied.flat_parameters, rtol=1e-14)
 
 
 def test_an_optimizer_of_ones_own_may_call_the_rule() -> None:
@@ -276,15 +276,15 @@ def test_a_state_of_arrays_can_be_kept_and_restored(form: Any) -> None:
     w, optimizer = form([np.zeros(3), np.zeros((2, 2))]), fastbp.Nadam(lr=0.1)
     steps(optimizer, w, 3)
     saved, again = copy.deepcopy(optimizer.get_state(w)), fastbp.Nadam(lr=0.1)
-    twin = copy.deepcopy(w)
-    again.set_state(twin, saved)
+    copied = copy.deepcopy(w)
+    again.set_state(copied, saved)
     steps(optimizer, w, 2)
-    steps(again, twin, 2)
-    for a, b in zip(*(list(x.values()) if isinstance(x, dict) else x for x in (w, twin)), strict=True):
+    steps(again, copied, 2)
+    for a, b in zip(*(list(x.values()) if isinstance(x, dict) else x for x in (w, copied)), strict=True):
         assert_array_equal(a, b)
     name = "m.0" if isinstance(w, list) else "m.a"
     with pytest.raises(ValueError, match=rf"state.{name} is \(1,\) float64, the network has \(3,\) float64"):
-        again.set_state(twin, {**saved, f"state.{name}": np.zeros(1)})
+        again.set_state(copied, {**saved, f"state.{name}": np.zeros(1)})
 
 
 def test_a_copy_has_no_state() -> None:
@@ -443,16 +443,16 @@ def test_adopted_arrays_are_updated_where_the_network_computes(form: Any, in_pla
     rng = seeded(0)
     arrays = [rng.normal(size=(5, 3)), np.zeros((5, 1)), rng.normal(size=(2, 5)), np.zeros((1, 2))]
     net = fastbp.MLP([3, 5, 2], dtype="float64", seed=0)
-    twin = net.copy()
+    copied = net.copy()
     views = net.adopt(form(arrays), layout="out,in", in_place=in_place)
-    twin.adopt(form([array.copy() for array in arrays]), layout="out,in")
+    copied.adopt(form([array.copy() for array in arrays]), layout="out,in")
     x, t = rng.normal(size=(20, 3)), rng.integers(0, 2, 20)
     optimizer, other = fastbp.Adam(lr=0.1), fastbp.Adam(lr=0.1)
     for _ in range(3):
         net.value_and_grad(x, t)
         optimizer.update(views, views.gradients)
-        twin.train_step(x, t, other)
-    for values, expected in zip(net.parameters.values(), twin.parameters.values(), strict=True):
+        copied.train_step(x, t, other)
+    for values, expected in zip(net.parameters.values(), copied.parameters.values(), strict=True):
         assert_allclose(values, expected, rtol=1e-12)
     if in_place:
         assert np.shares_memory(arrays[0], net.parameters["0.weight"])

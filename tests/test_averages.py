@@ -267,16 +267,16 @@ def test_statistics_are_those_of_torch() -> None:
 def test_statistics_go_with_the_average_and_its_state() -> None:
     net, x, _, average = trained_with_average()
     average.update_statistics(net, x, batch_size=25)
-    state, twin, other = copy.deepcopy(average.get_state(net)), net.copy(), fastbp.EMA(0.8)
+    state, copied, other = copy.deepcopy(average.get_state(net)), net.copy(), fastbp.EMA(0.8)
     assert {name for name in state if name.startswith("statistics.")} == {f"statistics.{name}" for name in net.state}
-    other.set_state(twin, state)
+    other.set_state(copied, state)
     average.apply(net)
-    other.apply(twin)
-    assert_same(kept_of(net), kept_of(twin))
-    other.set_state(twin, {name: value for name, value in state.items() if not name.startswith("statistics.")})
-    assert other._state(twin).statistics == {}  # what an older release has written
+    other.apply(copied)
+    assert_same(kept_of(net), kept_of(copied))
+    other.set_state(copied, {name: value for name, value in state.items() if not name.startswith("statistics.")})
+    assert other._state(copied).statistics == {}  # what an older release has written
     with pytest.raises(ValueError, match=r"statistics.1.mean are \(1,\) float64, the network has \(6,\) float64"):
-        other.set_state(twin, {**state, "statistics.1.mean": np.zeros(1)})
+        other.set_state(copied, {**state, "statistics.1.mean": np.zeros(1)})
     average.update(net)
     assert average._state(net).statistics == {}  # of another average than there is now
 

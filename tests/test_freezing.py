@@ -73,9 +73,9 @@ WHICH = [
 @pytest.mark.parametrize("which", WHICH, ids="+".join)
 def test_gradients_of_frozen_parameters_are_zero_and_others_stay(which: tuple[str, ...], in_python: bool) -> None:
     net, x, t = problem(in_python, l2=0.1)
-    twin = net.copy()
+    copied = net.copy()
     net.freeze(*which)
-    expected_loss, expected = twin.value_and_grad(x, t)
+    expected_loss, expected = copied.value_and_grad(x, t)
     out = expected.copy()
     out.flat[...] = 7
     for _ in range(2):
@@ -86,20 +86,20 @@ def test_gradients_of_frozen_parameters_are_zero_and_others_stay(which: tuple[st
                     assert not values.any(), name
                 else:
                     assert_same_bits(values, expected[name])
-        twin.value_and_grad(x, t)
+        copied.value_and_grad(x, t)
     dy = seeded(1).normal(size=(24, 3))
-    net.forward(x), twin.forward(x)
-    assert_same_bits(net.backward(dy), twin.backward(dy).copy())  # the gradient at the input is asked for
+    net.forward(x), copied.forward(x)
+    assert_same_bits(net.backward(dy), copied.backward(dy).copy())  # the gradient at the input is asked for
     for name, values in net.gradients.items():
-        assert_array_equal(values, 0 if name in net.frozen else twin.gradients[name])
+        assert_array_equal(values, 0 if name in net.frozen else copied.gradients[name])
 
 
 @pytest.mark.parametrize("rows", [8, 300])
 @pytest.mark.parametrize("case", OPTIMIZER_CASES)
 def test_no_optimizer_changes_a_frozen_parameter(case: str, rows: int) -> None:
     net, x, t = problem(rows=rows, l1=1e-3, l2=1e-2)
-    twin, optimizer, other = net.copy(), make(case), make(case)
-    for of, steps in ((net, optimizer), (twin, other)):
+    copied, optimizer, other = net.copy(), make(case), make(case)
+    for of, steps in ((net, optimizer), (copied, other)):
         of.train_step(x, t, steps)  # with momenta that would go on
     net.freeze("0.*", "*.bias", net.units[4])
     kept = {name: net.parameters[name].copy() for name in net.frozen}
@@ -109,15 +109,15 @@ def test_no_optimizer_changes_a_frozen_parameter(case: str, rows: int) -> None:
         net.update(optimizer)
         # The same by hand: all gradients, those of what is frozen 0, and parameters put back.
         for _ in range(2):
-            twin.value_and_grad(x, t)
-            twin.update(other)
+            copied.value_and_grad(x, t)
+            copied.update(other)
             for name, values in kept.items():
-                twin.parameters[name][...] = values
+                copied.parameters[name][...] = values
     for name, values in net.parameters.items():
         if name in net.frozen:
             assert_same_bits(values, kept[name])
         else:
-            assert_allclose(values, twin.parameters[name], rtol=1e-6, atol=1e-9)
+            assert_allclose(values, copied.parameters[name], rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("options", [{"clip_norm": 0.01}, {"clip_value": 1e-3}, {"momentum": 0.9}], ids=str)
@@ -294,9 +294,9 @@ def test_checkpoints_say_what_is_frozen(tmp_path: Any) -> None:
 def test_derivatives_beyond_the_gradient_are_those_of_all_parameters() -> None:
     net, x, t = problem()
     net.eval()
-    twin = net.copy()
+    copied = net.copy()
     net.freeze("0.*")
-    assert_same_bits(net.sample_gradients(x, t).flat, twin.sample_gradients(x, t).flat)
+    assert_same_bits(net.sample_gradients(x, t).flat, copied.sample_gradients(x, t).flat)
     report = fastbp.check_gradients(net, x, t)
     assert report.ok
     assert not {row.name for row in report.rows} & set(net.frozen)

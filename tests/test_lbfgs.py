@@ -154,13 +154,13 @@ class Watched:
 def test_all_trials_of_a_call_have_the_masks_of_one_step() -> None:
     net, x, t = with_chance()
     net.steps = 7
-    twin, watched = net.copy(), Watched(net)
+    copied, watched = net.copy(), Watched(net)
     fastbp.LBFGSB(max_iter=15).step(watched, x, t)
     assert len(watched.seen) > 10
     for at, loss, gradient in watched.seen:
-        twin.flat_parameters[...] = at
-        twin.steps = 7
-        assert_array_equal([loss, *gradient], [(found := twin.value_and_grad(x, t))[0], *found[1].flat])
+        copied.flat_parameters[...] = at
+        copied.steps = 7
+        assert_array_equal([loss, *gradient], [(found := copied.value_and_grad(x, t))[0], *found[1].flat])
     assert net.steps == 8
     evaluating = net.copy().eval()
     fastbp.LBFGSB(max_iter=2).step(evaluating, x, t)
@@ -191,17 +191,17 @@ def test_running_statistics_move_once_an_iteration() -> None:
     start = {name: values.copy() for name, values in net.state.items()}
     fastbp.LBFGSB(max_iter=iterations).step(watched, x, t)
     # The statistics of the points that were accepted: those from which the last one follows.
-    twin, expected = net.copy(), start
+    copied, expected = net.copy(), start
     points, best = [], np.inf
     for at, loss, _ in watched.seen[1:]:
         if loss < best:
             points, best = [*points, at], loss
     for at in points:
-        twin.flat_parameters[...] = at
-        twin.units[1].state["mean"][...] = expected["1.mean"]
-        twin.steps = 0
-        twin.value_and_grad(x, t)
-        expected = {name: values.copy() for name, values in twin.state.items()}
+        copied.flat_parameters[...] = at
+        copied.units[1].state["mean"][...] = expected["1.mean"]
+        copied.steps = 0
+        copied.value_and_grad(x, t)
+        expected = {name: values.copy() for name, values in copied.state.items()}
     if len(points) == iterations:  # no trial that was not accepted fell below the one before
         assert_array_equal(net.state["1.mean"], expected["1.mean"])
     assert not np.array_equal(net.state["1.mean"], start["1.mean"])

@@ -43,33 +43,33 @@ WRONG = {
 def test_a_state_array_that_does_not_fit_raises(case: str, step_before: bool) -> None:
     made, error, message = WRONG[case]
     net, x, t = problem()
-    twin, optimizer, other = net.copy(), fastbp.Adam(lr=0.1), fastbp.Adam(lr=0.1)
+    copied, optimizer, other = net.copy(), fastbp.Adam(lr=0.1), fastbp.Adam(lr=0.1)
     if step_before:
-        net.train_step(x, t, optimizer), twin.train_step(x, t, other)
+        net.train_step(x, t, optimizer), copied.train_step(x, t, other)
     with pytest.raises(error, match=message):
         optimizer.state_for(net).arrays["m"] = made(net.n_parameters)
     with pytest.raises(error, match=message):
         optimizer.state_for(net).arrays = {**optimizer.state_for(net).arrays, "m": made(net.n_parameters)}
-    net.train_step(x, t, optimizer), twin.train_step(x, t, other)
-    assert_array_equal(net.flat_parameters, twin.flat_parameters)
+    net.train_step(x, t, optimizer), copied.train_step(x, t, other)
+    assert_array_equal(net.flat_parameters, copied.flat_parameters)
 
 
 @pytest.mark.parametrize("step_before", [False, True])
 @pytest.mark.parametrize("layout", ["as it is", "strided", "read-only", "a list"])
 def test_a_state_array_that_fits_has_effect(layout: str, step_before: bool) -> None:
     net, x, t = problem()
-    twin, optimizer, other = net.copy(), fastbp.Adam(lr=0.1), fastbp.Adam(lr=0.1)
+    copied, optimizer, other = net.copy(), fastbp.Adam(lr=0.1), fastbp.Adam(lr=0.1)
     if step_before:
-        net.train_step(x, t, optimizer), twin.train_step(x, t, other)
+        net.train_step(x, t, optimizer), copied.train_step(x, t, other)
     values = seeded(1).normal(size=(net.n_parameters, 2))
     given: Any = values[:, 0] if layout == "strided" else values[:, 0].copy()
     given = given.tolist() if layout == "a list" else given
     if layout == "read-only":
         given.flags.writeable = False
     optimizer.state_for(net).arrays["m"] = given
-    other.state_for(twin).arrays["m"][...] = values[:, 0]
-    net.train_step(x, t, optimizer), twin.train_step(x, t, other)
-    assert_array_equal(net.flat_parameters, twin.flat_parameters)
+    other.state_for(copied).arrays["m"][...] = values[:, 0]
+    net.train_step(x, t, optimizer), copied.train_step(x, t, other)
+    assert_array_equal(net.flat_parameters, copied.flat_parameters)
     net.train_step(x, t, fastbp.SGD(lr=0.1))  # and the optimizer's own is not held to be another's
 
 

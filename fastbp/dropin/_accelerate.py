@@ -17,7 +17,7 @@ import numpy as np
 
 from fastbp.dropin import _clock, _proof
 from fastbp.dropin._functions import MARK, ReplacedFunctions
-from fastbp.dropin._interface import Functions, Interface, Left, Originals, Space, Trial, Twin
+from fastbp.dropin._interface import Counterpart, Functions, Interface, Left, Originals, Space, Trial
 from fastbp.dropin._patch import entries_of
 from fastbp.dropin._report import Entry, Report
 from fastbp.dropin._seams import Seam, deciding, proving, seam_of
@@ -121,7 +121,7 @@ class Proving:
 
     Attributes
     ----------
-    twin : Twin
+    counterpart : Counterpart
         Of the object itself.
     entries : dict of str to Entry
         By method.
@@ -133,22 +133,22 @@ class Proving:
         self.thing, self.interface, self.originals, self.args = thing, interface, originals, args
         self.data = data
         self.name = "" if isinstance(thing, Space) else f"{type(thing).__name__}."
-        self.twin = interface.read(thing, originals, args)
+        self.counterpart = interface.read(thing, originals, args)
         self.entries: dict[str, Entry] = {}
 
     def what(self, method: str) -> str:
-        return f"{self.name}{method}, {self.twin.what}".removesuffix(", ")
+        return f"{self.name}{method}, {self.counterpart.what}".removesuffix(", ")
 
     def decide(self, prefer: Report | None) -> None:
         """Prove every method, and measure those that are equal."""
-        dtypes = {array.dtype for array in self.twin.arrays(self.thing)}
+        dtypes = {array.dtype for array in self.counterpart.arrays(self.thing)}
         why, difference = "", 0.0
-        if dtypes == {np.dtype(np.float32)} and self.interface.casts(self.thing, self.twin):
+        if dtypes == {np.dtype(np.float32)} and self.interface.casts(self.thing, self.counterpart):
             why, difference = self._prove(np.dtype(np.float64))
             why = why and f"in float64 {why}"
         if not why:
             why, difference = self._prove(None)
-        for method in self.twin.methods:
+        for method in self.counterpart.methods:
             what = self.what(method)
             if why:
                 self.entries[method] = Entry(what, False, why, difference)
@@ -168,33 +168,33 @@ class Proving:
     def _prove(self, dtype: np.dtype[Any] | None) -> _proof.Proof:
         """Prove all methods, on copies in which parameters have another dtype."""
         copies = [_proof.copied((self.thing, self.args), self._cast(dtype)) for _ in range(3)]
-        twin = self.interface.read(copies[1][0], self.originals, copies[1][1])
+        counterpart = self.interface.read(copies[1][0], self.originals, copies[1][1])
         rng = np.random.default_rng(SEED)
-        trials = list(self.interface.trials(copies[0][0], twin, rng, self.data))
+        trials = list(self.interface.trials(copies[0][0], counterpart, rng, self.data))
         taken: set[str] = set()
         proof = _proof.prove(
             trials,
-            self._side(copies[0][0], twin),
-            self._ours(copies[1][0], twin, taken),
-            self._moved(copies[2][0], twin),
-            self._finer(copies[0][0], twin),
+            self._side(copies[0][0], counterpart),
+            self._ours(copies[1][0], counterpart, taken),
+            self._moved(copies[2][0], counterpart),
+            self._finer(copies[0][0], counterpart),
         )
-        if not proof.why_not and taken != set(self.twin.methods):
+        if not proof.why_not and taken != set(self.counterpart.methods):
             return proof._replace(why_not="is never of the kind that the engine takes")
         return proof
 
     def _cast(self, dtype: np.dtype[Any] | None) -> dict[int, Array]:
         """Return what stands for the parameters in one copy: each has arrays of its own."""
-        arrays = [] if dtype is None else self.twin.arrays(self.thing)
+        arrays = [] if dtype is None else self.counterpart.arrays(self.thing)
         return {id(array): array.astype(dtype) for array in arrays}
 
-    def _side(self, thing: Any, twin: Twin) -> _proof.Side:
+    def _side(self, thing: Any, counterpart: Counterpart) -> _proof.Side:
         def run(trial: Trial) -> dict[str, Any]:
-            _prepare(thing, twin, trial)
+            _prepare(thing, counterpart, trial)
             args = _proof.copied(trial.args)
             with self._quietly() as printed:
                 result = self.originals[trial.method](thing, *args)
-            return _outcome(thing, twin, args, result, printed)
+            return _outcome(thing, counterpart, args, result, printed)
 
         return run
 
@@ -205,53 +205,53 @@ class Proving:
         with contextlib.redirect_stdout(printed) if self.interface.prints else contextlib.nullcontext():
             yield printed
 
-    def _ours(self, thing: Any, twin: Twin, taken: set[str]) -> _proof.Side:
+    def _ours(self, thing: Any, counterpart: Counterpart, taken: set[str]) -> _proof.Side:
         def run(trial: Trial) -> dict[str, Any]:
-            _prepare(thing, twin, trial)
+            _prepare(thing, counterpart, trial)
             args = _proof.copied(trial.args)
             with self._quietly() as printed:
-                result = twin.try_call(thing, trial.method, args, {})
+                result = counterpart.try_call(thing, trial.method, args, {})
                 if result is NotImplemented:
-                    with twin.rest():
+                    with counterpart.rest():
                         result = self.originals[trial.method](thing, *args)
-                    twin.ran(trial.method)
+                    counterpart.ran(trial.method)
                 else:
                     taken.add(trial.method)
-            if twin.kept is not None:
-                twin.kept.fill_all()
-            return _outcome(thing, twin, args, twin.settled(result), printed)
+            if counterpart.kept is not None:
+                counterpart.kept.fill_all()
+            return _outcome(thing, counterpart, args, counterpart.settled(result), printed)
 
         return run
 
-    def _moved(self, thing: Any, twin: Twin) -> _proof.Side:
+    def _moved(self, thing: Any, counterpart: Counterpart) -> _proof.Side:
         rng = np.random.default_rng(SEED)
         self.interface.unsettle(thing, rng)
 
         def run(trial: Trial) -> dict[str, Any]:
-            _prepare(thing, twin, trial)
-            arrays = twin.arrays(thing)
+            _prepare(thing, counterpart, trial)
+            arrays = counterpart.arrays(thing)
             n = 16 + _proof.longest([arrays, trial.args])
             for array in arrays:
                 array[...] = _proof.shaken(array, n, rng)
             args = _proof.shaken(_proof.copied(trial.args), n, rng)
             with self._quietly() as printed:
                 result = self.originals[trial.method](thing, *args)
-            return _outcome(thing, twin, args, result, printed)
+            return _outcome(thing, counterpart, args, result, printed)
 
         return run
 
-    def _finer(self, thing: Any, twin: Twin) -> _proof.Side:
+    def _finer(self, thing: Any, counterpart: Counterpart) -> _proof.Side:
         def run(trial: Trial) -> dict[str, Any]:
-            arrays = twin.arrays(thing)
+            arrays = counterpart.arrays(thing)
             if self.interface.has_state and not arrays:
                 raise Left("its state is not known")
             memo = {id(array): _proof.refined(array) for array in arrays}  # the values of the trial before, or its own
             copied = _proof.copied(thing, memo)
-            _prepare(copied, twin, trial)
+            _prepare(copied, counterpart, trial)
             args = _proof.refined(_proof.copied(trial.args))
             with self._quietly() as printed:
                 result = self.originals[trial.method](copied, *args)
-            return _outcome(copied, twin, args, result, printed)
+            return _outcome(copied, counterpart, args, result, printed)
 
         return run
 
@@ -259,32 +259,33 @@ class Proving:
 
     def _ratio(self, method: str) -> float:
         copies = [_proof.copied((self.thing, self.args)) for _ in range(2)]
-        twin = self.interface.read(copies[1][0], self.originals, copies[1][1])
+        counterpart = self.interface.read(copies[1][0], self.originals, copies[1][1])
         rng = np.random.default_rng(SEED)
-        timed = self.interface.timed(copies[0][0], twin, rng, self.data, copies[0][1])[method]
+        timed = self.interface.timed(copies[0][0], counterpart, rng, self.data, copies[0][1])[method]
         mine, original = _proof.copied(timed), self.originals[method]
         if (first := self.interface.before(copies[0][0], method, timed)) is not None:
             self.originals[first[0]](copies[0][0], *_proof.copied(first[1]))
-            twin.call(copies[1][0], first[0], self.originals[first[0]], first[1], {})
+            counterpart.call(copies[1][0], first[0], self.originals[first[0]], first[1], {})
         with self._quietly():
             return _clock.ratio(
-                lambda: original(copies[0][0], *timed), lambda: twin.call(copies[1][0], method, original, mine, {})
+                lambda: original(copies[0][0], *timed),
+                lambda: counterpart.call(copies[1][0], method, original, mine, {}),
             )
 
 
-def _prepare(thing: Any, twin: Twin, trial: Trial) -> None:
+def _prepare(thing: Any, counterpart: Counterpart, trial: Trial) -> None:
     for name, value in trial.attributes.items():
         setattr(thing, name, _proof.copied(value))
     if trial.before is not None:
         trial.before(thing)
     if trial.values is not None:
-        for array, values in zip(twin.arrays(thing), trial.values, strict=True):
+        for array, values in zip(counterpart.arrays(thing), trial.values, strict=True):
             array[...] = values
 
 
-def _outcome(thing: Any, twin: Twin, args: Any, result: Any, printed: io.StringIO) -> dict[str, Any]:
+def _outcome(thing: Any, counterpart: Counterpart, args: Any, result: Any, printed: io.StringIO) -> dict[str, Any]:
     found = {"result": result, "args": args}
-    for name, looked_at in {**twin.looked_at(thing), **twin.looked_at_in(args)}.items():
+    for name, looked_at in {**counterpart.looked_at(thing), **counterpart.looked_at_in(args)}.items():
         found[name] = dict(sorted(vars(looked_at).items()))
     if words := printed.getvalue().split():
         found["result, printed"] = [_number_of(word) for word in words]
@@ -381,36 +382,38 @@ class Accelerating:
                 self.report.waiting.append(name)
                 decided = functools.partial(self._decide_call, replaced.space, interface, replaced.originals, name)
                 self.report._patches.put(space, name, replaced.deciding(name, decided))
-            elif wait or replaced.twin_of(name) is not None:
+            elif wait or replaced.counterpart_of(name) is not None:
                 self.report._patches.put(space, name, replaced.dispatcher(name))
 
-    def _decide_functions(self, interface: Functions, space: Any, replaced: ReplacedFunctions) -> Mapping[str, Twin]:
-        """Return the twins of those functions that are swapped."""
+    def _decide_functions(
+        self, interface: Functions, space: Any, replaced: ReplacedFunctions
+    ) -> Mapping[str, Counterpart]:
+        """Return the counterparts of those functions that are swapped."""
         replaced.space.names = entries_of(space)
         try:
-            twin, entries = self._decide(replaced.space, interface, replaced.originals, None)
+            counterpart, entries = self._decide(replaced.space, interface, replaced.originals, None)
         except Left as left:
             self._add(Entry(interface.methods[0], False, str(left)))
             return {}
         for entry in entries.values():
             if not any((entry.what, entry.swapped) == (before.what, before.swapped) for before in self.report.entries):
                 self._add(entry)
-        return {name: twin for name, entry in entries.items() if entry.swapped}
+        return {name: counterpart for name, entry in entries.items() if entry.swapped}
 
     def _decide_call(
         self, thing: Space, interface: Functions, originals: Originals, name: str, args: tuple[Any, ...]
-    ) -> Twin | None:
-        """Return the twin for one call of a function; None where the original is to run."""
+    ) -> Counterpart | None:
+        """Return the counterpart for one call of a function; None where the original is to run."""
         if name in self.report.waiting:
             self.report.waiting.remove(name)
         try:
-            twin, entries = self._decide(thing, interface, originals, args)
+            counterpart, entries = self._decide(thing, interface, originals, args)
         except Left as left:
             self._add(Entry(name, False, str(left)))
             return None
         for entry in entries.values():
             self._add(entry)
-        return twin if entries[name].swapped else None
+        return counterpart if entries[name].swapped else None
 
     def _leave(self, what: str, left: Exception) -> None:
         self._add(Entry(what, False, str(left)))
@@ -449,9 +452,9 @@ class Accelerating:
         try:
             if not interface.knows(thing):
                 raise Left(f"has not what {interface.name} has: {interface.looks_for()}")
-            twin, entries = self._decide(thing, interface, originals, args)
+            counterpart, entries = self._decide(thing, interface, originals, args)
         except Left as left:
-            twin, entries = None, {}
+            counterpart, entries = None, {}
             self._add(Entry(type(thing).__name__, False, str(left)))
         for entry in entries.values():
             self._add(entry)
@@ -461,10 +464,10 @@ class Accelerating:
                 continue
             if args is None:
                 self._begin(seam)
-            seam.enter(thing, twin if name in swapped else None, self.report)
-        if twin is not None and twin.kept is not None and swapped:
+            seam.enter(thing, counterpart if name in swapped else None, self.report)
+        if counterpart is not None and counterpart.kept is not None and swapped:
             # Taken back first: while the dispatchers still know the object, they let the original run.
-            self.report._patches.later(twin.kept.hook())
+            self.report._patches.later(counterpart.kept.hook())
 
     def _add(self, entry: Entry) -> None:
         if entry not in self.report.entries:
@@ -472,20 +475,20 @@ class Accelerating:
 
     def _decide(
         self, thing: Any, interface: Interface, originals: Originals, args: tuple[Any, ...] | None
-    ) -> tuple[Twin, dict[str, Entry]]:
+    ) -> tuple[Counterpart, dict[str, Entry]]:
         proving.now = True
         try:
             with _proof.keeping_random_state() if interface.draws else contextlib.nullcontext():
                 made = Proving(thing, interface, originals, args or tuple(self.data) or None, self.data)
             if isinstance(thing, Space) and not interface.at_first_call:
                 self._prove(made)  # for what the functions read now
-                return made.twin, made.entries
+                return made.counterpart, made.entries
             kind = thing if isinstance(thing, Space) else type(thing)
-            keys = {method: (kind, method, made.twin.what) for method in made.twin.methods}
+            keys = {method: (kind, method, made.counterpart.what) for method in made.counterpart.methods}
             if not all(key in self._decided for key in keys.values()):
                 self._prove(made)
                 self._decided |= {keys[method]: entry for method, entry in made.entries.items()}
-            return made.twin, {method: self._decided[key] for method, key in keys.items()}
+            return made.counterpart, {method: self._decided[key] for method, key in keys.items()}
         except Left:
             raise
         except Exception as error:  # of a program that is not what it looks like: it runs on as it was
@@ -503,7 +506,7 @@ def _add_seams(thing: Any, cls: type, interface: Interface, seams: dict[str, Sea
     found = {name: seams.get(name) or seam_of(cls, name) for name in interface.methods}
     if thing is not cls and (own := [name for name in interface.methods if name in vars(thing)]):
         raise Left(f"has a {own[0]} of its own")
-    if thing is not cls and any(seam.twin_of(thing) for seam in found.values()):
+    if thing is not cls and any(seam.counterpart_of(thing) for seam in found.values()):
         raise Left("accelerated already")
     seams.update(found)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastbp import functional
 from fastbp.dropin._chain import is_finite
-from fastbp.dropin._interface import Functions, FunctionTwin, Left, Originals, Trial, Twin
+from fastbp.dropin._interface import Counterpart, FunctionCounterpart, Functions, Left, Originals, Trial
 
 __all__ = ["FUNCTIONS", "CourseFunction"]
 
@@ -133,7 +133,7 @@ LOSSES = ("softmax_loss", "svm_loss")
 # ---- the interface ---------------------------------------------------------------------------------------------------
 
 
-class FunctionOf(FunctionTwin):
+class FunctionOf(FunctionCounterpart):
     """One function by the kernels, for the dtypes that the program keeps.
 
     Attributes
@@ -181,12 +181,12 @@ class CourseFunction(Functions):
             return False
         return list(inspect.signature(names[self.own]).parameters) == self.arguments
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> FunctionTwin:
-        twin, original = FunctionOf(self.own, OURS[self.function]), functools.partial(originals[self.own], thing)
-        twin.dtypes = {dtype for dtype in twin.dtypes if self._keeps(original, thing, dtype)}
-        if not twin.dtypes:
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> FunctionCounterpart:
+        counterpart, original = FunctionOf(self.own, OURS[self.function]), functools.partial(originals[self.own], thing)
+        counterpart.dtypes = {dtype for dtype in counterpart.dtypes if self._keeps(original, thing, dtype)}
+        if not counterpart.dtypes:
             raise Left("its results have other dtypes than its inputs")
-        return twin
+        return counterpart
 
     def _keeps(self, original: Callable[..., Any], thing: Any, dtype: np.dtype[Any]) -> bool:
         made = original(*self._plain(thing, np.random.default_rng(1), dtype, 2))
@@ -241,17 +241,24 @@ class CourseFunction(Functions):
             yield "whole numbers", (np.round(2 * x), y)  # margins of exactly 0
             yield "one class", (x[:, :1].copy(), 0 * y)
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
-        assert isinstance(twin, FunctionOf)
-        for dtype in sorted(twin.dtypes, key=str, reverse=True):
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
+        assert isinstance(counterpart, FunctionOf)
+        for dtype in sorted(counterpart.dtypes, key=str, reverse=True):
             for what, args in self._cases(thing, rng, dtype):
                 yield Trial(f"{what}, {dtype}", self.own, args)
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
-        assert isinstance(twin, FunctionOf)
-        dtype = min(twin.dtypes, key=str)
+        assert isinstance(counterpart, FunctionOf)
+        dtype = min(counterpart.dtypes, key=str)
         if self.stem == "conv":
             return {self.own: self._conv(thing, rng, dtype, (2, 3, 16, 16), (8, 3, 3, 3), 1, 1)}
         if self.stem == "max_pool":

@@ -19,7 +19,7 @@ import numpy as np
 
 from fastbp import functional
 from fastbp.dropin._cs231n_functions import FLOATS, FunctionOf
-from fastbp.dropin._interface import Functions, FunctionTwin, Left, Originals, Trial, Twin
+from fastbp.dropin._interface import Counterpart, FunctionCounterpart, Functions, Left, Originals, Trial
 
 __all__ = ["NORMS", "Norm"]
 
@@ -332,7 +332,7 @@ class Norm(Functions):
             found[:3] == ["x", "gamma", "beta"] and len(found) == 4 if self.is_forward else found == ["dout", "cache"]
         )
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> FunctionTwin:
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> FunctionCounterpart:
         with np.errstate(all="ignore"):
             both = Both(thing.names[self.forward], self.by_columns, self.of_images)
         if not self.is_forward:
@@ -359,9 +359,11 @@ class Norm(Functions):
         mean, var = rng.standard_normal(n).astype(dtype), rng.random(n).astype(dtype)
         return {"mode": "train", RUNNING[0]: mean, RUNNING[1]: var, **more, "held": [mean, var]}
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
-        assert isinstance(twin, FunctionOf)
-        for dtype in sorted(twin.dtypes, key=str, reverse=True):
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
+        assert isinstance(counterpart, FunctionOf)
+        for dtype in sorted(counterpart.dtypes, key=str, reverse=True):
             for what, x, param in self._cases(rng, dtype):
                 yield Trial(f"{what}, {dtype}", self.function, self._args(thing, rng, dtype, x, param))
         if self.is_forward:
@@ -389,10 +391,15 @@ class Norm(Functions):
             yield "not training", x, self._param(rng, dtype, 250, mode="test")
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
-        assert isinstance(twin, FunctionOf)
-        dtype = min(twin.dtypes, key=str)
+        assert isinstance(counterpart, FunctionOf)
+        dtype = min(counterpart.dtypes, key=str)
         x = rng.standard_normal((8, 16, 16, 16) if self.of_images else (100, 500))
         return {self.function: self._args(thing, rng, dtype, x, {"mode": "train"})}
 

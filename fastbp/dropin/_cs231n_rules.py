@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastbp import _engine, optim
-from fastbp.dropin._interface import Functions, FunctionTwin, Originals, Trial, Twin
+from fastbp.dropin._interface import Counterpart, FunctionCounterpart, Functions, Originals, Trial
 
 __all__ = ["RULES", "UpdateRule"]
 
@@ -67,7 +67,7 @@ KINDS = {
 }
 
 
-class RuleTwin(FunctionTwin):
+class RuleCounterpart(FunctionCounterpart):
     """The compiled rule of one function."""
 
     def __init__(self, name: str) -> None:
@@ -140,10 +140,12 @@ class UpdateRule(Functions):
             "config",
         ]
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> FunctionTwin:
-        return RuleTwin(self.rule)
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> FunctionCounterpart:
+        return RuleCounterpart(self.rule)
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
         kind = KINDS[self.rule]
 
         def trial(
@@ -176,7 +178,12 @@ class UpdateRule(Functions):
         yield Trial("two dtypes", self.rule, (w.astype(np.float32), dw, trial("", 1.0, np.float64, (6,)).args[2]))
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
         kind = KINDS[self.rule]
         w, dw, *states = (rng.random((500, 100)) for _ in range(4))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastbp import functional
-from fastbp.dropin._interface import Functions, FunctionTwin, Interface, Left, Originals, Trial, Twin
+from fastbp.dropin._interface import Counterpart, FunctionCounterpart, Functions, Interface, Left, Originals, Trial
 
 __all__ = ["Embeddings", "WordEmbedding"]
 
@@ -53,7 +53,7 @@ def _cases(
 # ---- the layer of "Deep Learning from Scratch 2" ---------------------------------------------------------------------
 
 
-class EmbeddingTwin(Twin):
+class EmbeddingCounterpart(Counterpart):
     """The gradient of one layer, in the array that its `grads` holds."""
 
     def __init__(self, layer: Any) -> None:
@@ -93,10 +93,12 @@ class Embeddings(Interface):
     def knows(self, thing: Any) -> bool:
         return all(isinstance(of := getattr(thing, name, None), list) and len(of) == 1 for name in ("params", "grads"))
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> EmbeddingTwin:
-        return EmbeddingTwin(thing)
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> EmbeddingCounterpart:
+        return EmbeddingCounterpart(thing)
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
         (table,) = thing.params
         codes, width = table.shape
         shapes = [(LEAST // width + 3,), (5,), (7 * (LEAST // width + 1),)]
@@ -105,11 +107,16 @@ class Embeddings(Interface):
             yield Trial(f"{what}, {len(indices)}", "backward", (dout,), None, {}, before)
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
         return {"backward": args or ()}
 
-    def casts(self, thing: Any, twin: Twin) -> bool:
+    def casts(self, thing: Any, counterpart: Counterpart) -> bool:
         return False  # the array of the gradient would stay float32
 
 
@@ -120,7 +127,7 @@ def _called(indices: Array, layer: Any) -> None:
 # ---- the functions of CS231n -----------------------------------------------------------------------------------------
 
 
-class WordEmbeddingTwin(FunctionTwin):
+class WordEmbeddingCounterpart(FunctionCounterpart):
     """The gradient at the table, of a cache whose places were found: those of the indices, and of the table.
 
     Attributes
@@ -160,7 +167,7 @@ class WordEmbedding(Functions):
             return False
         return list(inspect.signature(names[self.methods[0]]).parameters) == ["dout", "cache"]
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> WordEmbeddingTwin:
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> WordEmbeddingCounterpart:
         x, W = np.array([[1, 0, 2]]), np.ones((CODES, 5))
         cache = thing.names[self.forward](x, W)[1]
         if type(cache) is not tuple:
@@ -171,12 +178,14 @@ class WordEmbedding(Functions):
             places[name] = i
         if "x" not in places or not {"W", "shape"} & places.keys():
             raise Left("its cache has not the indices, and the table or its shape")
-        return WordEmbeddingTwin(self.methods[0], places)
+        return WordEmbeddingCounterpart(self.methods[0], places)
 
     def _of(self, thing: Any, x: Array, W: Array, dout: Array) -> tuple[Any, ...]:
         return dout, thing.names[self.forward](x, W)[1]
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
         for dtype in (np.float64, np.float32):
             W = rng.standard_normal((CODES, 50)).astype(dtype)
             for what, x, dout in _cases(rng, CODES, 50, dtype, [(11, 9), (2, 3), (100,)]):
@@ -184,7 +193,12 @@ class WordEmbedding(Functions):
         yield Trial("two dtypes", self.methods[0], self._of(thing, x, W, dout.astype(np.float64)))
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
         x, W = rng.integers(0, 1000, (50, 16)), rng.standard_normal((1000, 128)).astype(np.float32)
         return {self.methods[0]: self._of(thing, x, W, rng.standard_normal((50, 16, 128)).astype(np.float32))}

@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from fastbp.dropin._interface import Originals, Space, Twin
+from fastbp.dropin._interface import Counterpart, Originals, Space
 from fastbp.dropin._patch import ABSENT
 from fastbp.dropin._seams import deciding, proving
 
@@ -70,7 +70,7 @@ def _names_in(code: types.CodeType) -> list[str]:
 
 
 class ReplacedFunctions:
-    """Functions of one namespace, and for what they read the twins that compute them.
+    """Functions of one namespace, and for what they read the counterparts that compute them.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class ReplacedFunctions:
     functions : dict of str to function
         As they were.
     decide : function
-        Of these; returns the twins by name, for what is read now.
+        Of these; returns the counterparts by name, for what is read now.
     also : sequence of (function, str)
         What counts as read beside: how to ask for it, and its name.
     """
@@ -88,48 +88,53 @@ class ReplacedFunctions:
         self,
         space: Space,
         functions: Mapping[str, types.FunctionType],
-        decide: Callable[[ReplacedFunctions], Mapping[str, Twin]],
+        decide: Callable[[ReplacedFunctions], Mapping[str, Counterpart]],
         also: Sequence[tuple[Any, str]] = (),
     ) -> None:
         self.space, self.functions, self._decide, self._also = space, functions, decide, also
         self.originals: Originals = {name: functools.partial(_without_space, f) for name, f in functions.items()}
-        self._known: list[tuple[list[tuple[Any, str, Any]], Mapping[str, Twin]]] = []
+        self._known: list[tuple[list[tuple[Any, str, Any]], Mapping[str, Counterpart]]] = []
 
-    def twin_of(self, name: str) -> Twin | None:
-        """Return the twin of a function for what it reads now; None where it is left alone."""
-        for values, twins in self._known:
+    def counterpart_of(self, name: str) -> Counterpart | None:
+        """Return the counterpart of a function for what it reads now; None where it is left alone."""
+        for values, counterparts in self._known:
             if _are_same(values):
-                return twins.get(name)
+                return counterparts.get(name)
         if getattr(proving, "now", False) or len(self._known) >= MOST:
             return None
         with deciding:
             return self._made().get(name)
 
-    def _made(self) -> Mapping[str, Twin]:
-        for values, twins in self._known:
+    def _made(self) -> Mapping[str, Counterpart]:
+        for values, counterparts in self._known:
             if _are_same(values):
-                return twins  # another thread has called it first
+                return counterparts  # another thread has called it first
         # Not before the first call: what the functions call may be defined after them, or once more, to read others.
         values = Reads(self.functions.values()).values() + [(get, name, get(name, ABSENT)) for get, name in self._also]
-        twins = self._decide(self)
-        self._known.append((values, twins))
-        return twins
+        counterparts = self._decide(self)
+        self._known.append((values, counterparts))
+        return counterparts
 
     def dispatcher(self, name: str) -> Callable[..., Any]:
         """Return what stands in a function's place."""
-        function, original, space, twin_of = self.functions[name], self.originals[name], self.space, self.twin_of
+        function, original, space, counterpart_of = (
+            self.functions[name],
+            self.originals[name],
+            self.space,
+            self.counterpart_of,
+        )
 
         @functools.wraps(function)
         def call(*args: Any, **options: Any) -> Any:
-            twin = twin_of(name)
-            if twin is None:
+            counterpart = counterpart_of(name)
+            if counterpart is None:
                 return function(*args, **options)
-            return twin.call(space, name, original, args, options)
+            return counterpart.call(space, name, original, args, options)
 
         setattr(call, MARK, True)
         return call
 
-    def deciding(self, name: str, decided: Callable[[tuple[Any, ...]], Twin | None]) -> Callable[..., Any]:
+    def deciding(self, name: str, decided: Callable[[tuple[Any, ...]], Counterpart | None]) -> Callable[..., Any]:
         """Return what stands in the place of a function that is looked at in each call, with its arguments."""
         function, original, space = self.functions[name], self.originals[name], self.space
         signature = inspect.signature(function)
@@ -141,10 +146,10 @@ class ReplacedFunctions:
             except TypeError:
                 return function(*args, **options)  # which raises
             bound.apply_defaults()
-            twin = None if getattr(proving, "now", False) or bound.kwargs else decided(bound.args)
-            if twin is None:
+            counterpart = None if getattr(proving, "now", False) or bound.kwargs else decided(bound.args)
+            if counterpart is None:
                 return function(*args, **options)
-            return twin.call(space, name, original, bound.args, {})
+            return counterpart.call(space, name, original, bound.args, {})
 
         setattr(call, MARK, True)
         return call

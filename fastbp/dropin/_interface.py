@@ -1,9 +1,9 @@
 """What an interface is: which objects it knows, how the engine computes their methods, and how that is proved.
 
 A. An interface is a module of this package with a list ``INTERFACES`` of instances of `Interface`.
-B. `Interface.read` looks at one object and makes its `Twin`: by name the methods that the engine computes, with the
-   object as their first argument. A method returns NotImplemented where the arguments are unusual; the original runs
-   then. It must not change anything before it knows that.
+B. `Interface.read` looks at one object and makes its `Counterpart`: by name the methods that the engine computes, with
+   the object as their first argument. A method returns NotImplemented where the arguments are unusual; the original
+   runs then. It must not change anything before it knows that.
 C. `Interface.trials` says what the proof calls, on copies of the object.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 from fastbp.dropin._chain import Left
 from fastbp.dropin._kept import Kept
 
-__all__ = ["FunctionTwin", "Functions", "Interface", "Left", "Originals", "Space", "Trial", "Twin"]
+__all__ = ["Counterpart", "FunctionCounterpart", "Functions", "Interface", "Left", "Originals", "Space", "Trial"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Originals = Mapping[
@@ -41,7 +41,7 @@ class Trial(NamedTuple):
     args : tuple
         With what; copied for each side.
     values : sequence of ndarray, optional
-        What the object's `Twin.arrays` are filled with before; None: as they are.
+        What the object's `Counterpart.arrays` are filled with before; None: as they are.
     attributes : dict, optional
         What is set on the object before.
     before : function, optional
@@ -59,8 +59,8 @@ class Trial(NamedTuple):
         return f"{self.method}: {self.what}"
 
 
-class Twin:
-    """The engine's counterpart of one object of a program. It keeps no reference to the object itself.
+class Counterpart:
+    """What the engine computes of one object of a program. It keeps no reference to the object itself.
 
     Attributes
     ----------
@@ -138,7 +138,7 @@ class Twin:
         return threading.Lock()
 
 
-class FunctionTwin(Twin):
+class FunctionCounterpart(Counterpart):
     """The engine's counterparts of some functions of a namespace: each is called with a `Space`, and its arguments."""
 
     def __init__(self, what: str, methods: Mapping[str, Callable[..., Any]]) -> None:
@@ -234,8 +234,8 @@ class Interface:
         """
         return False
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> Twin:
-        """Return the twin of an object, or raise `Left` with the reason why there is none.
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> Counterpart:
+        """Return the counterpart of an object, or raise `Left` with the reason why there is none.
 
         Parameters
         ----------
@@ -248,13 +248,15 @@ class Interface:
         """
         raise NotImplementedError
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterable[Trial]:
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterable[Trial]:
         """Return what the proof calls.
 
         Parameters
         ----------
-        thing, twin : object
-            A copy of the object, and its twin.
+        thing, counterpart : object
+            A copy of the object, and its counterpart.
         rng : Generator
             Of the arguments.
         data : sequence
@@ -263,14 +265,19 @@ class Interface:
         raise NotImplementedError
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
         """Return the arguments with which each method is timed: the user's own, those of the first call, or others.
 
         Parameters
         ----------
-        thing, twin : object
-            A copy of the object, and its twin.
+        thing, counterpart : object
+            A copy of the object, and its counterpart.
         rng : Generator
             Of other arguments.
         data : sequence
@@ -325,13 +332,13 @@ class Interface:
             Of the signs.
         """
 
-    def casts(self, thing: Any, twin: Twin) -> bool:
+    def casts(self, thing: Any, counterpart: Counterpart) -> bool:
         """Whether a float32 object is proved in float64, too: a small constant is seen there.
 
         Parameters
         ----------
-        thing, twin : object
-            The object and its twin.
+        thing, counterpart : object
+            The object and its counterpart.
 
         Returns
         -------
@@ -344,9 +351,9 @@ class Interface:
 class Functions(Interface):
     """A kind of functions in a module, a namespace or a dict; ``methods`` are their names.
 
-    `read` gets a `Space`, and returns a `FunctionTwin`. `trials` and `timed` are as for objects. With `at_first_call`
-    it also gets the arguments of each call, with the defaults of those that are missing; what the twin says that it is
-    decides whether such a call was proved before.
+    `read` gets a `Space`, and returns a `FunctionCounterpart`. `trials` and `timed` are as for objects. With
+    `at_first_call` it also gets the arguments of each call, with the defaults of those that are missing; what the
+    counterpart says that it is decides whether such a call was proved before.
 
     Attributes
     ----------

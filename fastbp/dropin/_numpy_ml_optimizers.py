@@ -15,7 +15,7 @@ import numpy as np
 
 from fastbp import _engine, optim
 from fastbp.dropin import _proof
-from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
+from fastbp.dropin._interface import Counterpart, Interface, Left, Originals, Trial
 
 __all__ = ["Optimizers"]
 
@@ -62,7 +62,7 @@ def _numbers(optimizer: Any) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else vars(optimizer)
 
 
-class OptimizerTwin(Twin):
+class OptimizerCounterpart(Counterpart):
     """The steps of one optimizer, for whatever parameters it has."""
 
     def __init__(self, optimizer: Any, originals: Originals, args: tuple[Any, ...]) -> None:
@@ -182,11 +182,13 @@ class Optimizers(Interface):
     def knows(self, thing: Any) -> bool:
         return isinstance(getattr(thing, "cache", None), dict) and hasattr(thing, "cur_step")
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> OptimizerTwin:
-        return OptimizerTwin(thing, originals, args or ())
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> OptimizerCounterpart:
+        return OptimizerCounterpart(thing, originals, args or ())
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
-        assert isinstance(twin, OptimizerTwin)
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
+        assert isinstance(counterpart, OptimizerCounterpart)
         kinds: tuple[tuple[str, float, int], ...] = (
             ("a step", 1.0, 3),
             ("small gradients", 1e-7, 3),
@@ -198,13 +200,18 @@ class Optimizers(Interface):
             for what, scale, t in kinds:
                 for shape in SHAPES:
                     w, g, *states = ((s * rng.standard_normal(shape)).astype(dtype) for s in (1, *[scale] * 3))
-                    before = functools.partial(_with_state, twin.kind, [state**2 for state in states], t)
+                    before = functools.partial(_with_state, counterpart.kind, [state**2 for state in states], t)
                     yield Trial(f"{what}, {np.dtype(dtype)} {shape}", "update", (w, g, "W", 0.3), None, {}, before)
             yield Trial(f"the first step, {np.dtype(dtype)}", "update", (w, g, "another", 0.3))
             yield Trial(f"the second step, {np.dtype(dtype)}", "update", (w, g, "another"))
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
         return {"update": args or ()}
 

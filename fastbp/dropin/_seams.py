@@ -1,4 +1,4 @@
-"""Methods in whose place a dispatcher stands: for objects with a twin it calls the engine, for others the original."""
+"""Methods in whose place a dispatcher stands: it calls the engine for objects with a counterpart, else the original."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fastbp.dropin._chain import Left
-from fastbp.dropin._interface import Twin
+from fastbp.dropin._interface import Counterpart
 from fastbp.dropin._patch import Patches, read
 
 __all__ = ["Seam", "deciding", "proving", "seam_of", "unseen"]
@@ -36,12 +36,12 @@ def unseen() -> Iterator[None]:
 
 
 class Entered:
-    """What a seam knows of one object: its twin, or None where it is left alone; and for whom."""
+    """What a seam knows of one object: its counterpart, or None where it is left alone; and for whom."""
 
-    __slots__ = ("owner", "ref", "twin")
+    __slots__ = ("counterpart", "owner", "ref")
 
-    def __init__(self, ref: weakref.ref[Any], twin: Twin | None, owner: object) -> None:
-        self.ref, self.twin, self.owner = ref, twin, owner
+    def __init__(self, ref: weakref.ref[Any], counterpart: Counterpart | None, owner: object) -> None:
+        self.ref, self.counterpart, self.owner = ref, counterpart, owner
 
 
 class Seam:
@@ -52,7 +52,7 @@ class Seam:
     original : function
         What stood there, or what was inherited.
     makers : list of function
-        Asked for objects that are called for the first time: they may `enter` a twin.
+        Asked for objects that are called for the first time: they may `enter` a counterpart.
     """
 
     def __init__(self, cls: type, name: str) -> None:
@@ -79,14 +79,14 @@ class Seam:
             self._patches.undo()
             _SEAMS.pop((id(self.cls), self.name), None)
 
-    def enter(self, thing: Any, twin: Twin | None, owner: object) -> None:
+    def enter(self, thing: Any, counterpart: Counterpart | None, owner: object) -> None:
         """Know an object from now on, until it is gone or its owner is forgotten."""
         key, entered = id(thing), self.entered
         try:
             ref = weakref.ref(thing, lambda _: entered.pop(key, None))
         except TypeError:
             raise Left(f"{type(thing).__name__} has no weak references") from None
-        entered[key] = Entered(ref, twin, owner)
+        entered[key] = Entered(ref, counterpart, owner)
 
     def forget(self, owner: object) -> None:
         """Know none of an owner's objects any more."""
@@ -99,19 +99,19 @@ class Seam:
         found = self.entered.get(id(thing))
         return found is not None and found.ref() is thing
 
-    def twin_of(self, thing: Any) -> Twin | None:
-        """Return the twin of an object; None where it has none."""
+    def counterpart_of(self, thing: Any) -> Counterpart | None:
+        """Return the counterpart of an object; None where it has none."""
         found = self.entered.get(id(thing))
-        return found.twin if found is not None and found.ref() is thing else None
+        return found.counterpart if found is not None and found.ref() is thing else None
 
-    def first_call(self, thing: Any, args: tuple[Any, ...]) -> Twin | None:
+    def first_call(self, thing: Any, args: tuple[Any, ...]) -> Counterpart | None:
         """Look at an object that is called for the first time."""
         if getattr(proving, "now", False) or not self.makers:
             return None
         for maker in list(self.makers):
             maker(thing, args)
             if id(thing) in self.entered:
-                return self.entered[id(thing)].twin
+                return self.entered[id(thing)].counterpart
         return None
 
 
@@ -129,9 +129,9 @@ def _dispatcher(seam: Seam) -> Callable[..., Any]:
     @functools.wraps(original)
     def dispatch(self: Any, /, *args: Any, **options: Any) -> Any:
         found = entered.get(id(self))
-        twin = found.twin if found is not None and found.ref() is self else seam.first_call(self, args)
-        if twin is None:
+        counterpart = found.counterpart if found is not None and found.ref() is self else seam.first_call(self, args)
+        if counterpart is None:
             return original(self, *args, **options)
-        return twin.call(self, name, original, args, options)
+        return counterpart.call(self, name, original, args, options)
 
     return dispatch

@@ -25,7 +25,7 @@ from fastbp.dropin._cs231n_habits import FLOATS, MISSING, RUNNING, Arrays, Habit
 from fastbp.dropin._cs231n_norms import NORMS
 from fastbp.dropin._cs231n_rules import RULES
 from fastbp.dropin._embeddings import WordEmbedding
-from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
+from fastbp.dropin._interface import Counterpart, Interface, Left, Originals, Trial
 from fastbp.dropin._steps import Multiples, by_factor
 
 __all__ = ["INTERFACES", "ScoreNetworks"]
@@ -36,7 +36,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # ---- networks --------------------------------------------------------------------------------------------------------
 
 
-class NetworkTwin(Twin):
+class NetworkCounterpart(Counterpart):
     """A network's `loss` by the engine."""
 
     def __init__(self, net: Any, originals: Originals, args: tuple[Any, ...] | None) -> None:
@@ -248,20 +248,31 @@ class ScoreNetworks(Interface):
             isinstance(name, str) and re.fullmatch(r"W\d+", name) for name in params
         )
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> NetworkTwin:
-        return NetworkTwin(thing, originals, args)
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> NetworkCounterpart:
+        return NetworkCounterpart(thing, originals, args)
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
-        assert isinstance(twin, NetworkTwin)
-        return _Trials(thing, twin, rng, data).made()
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
+        assert isinstance(counterpart, NetworkCounterpart)
+        return _Trials(thing, counterpart, rng, data).made()
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
-        assert isinstance(twin, NetworkTwin)
-        habits = twin.habits
+        assert isinstance(counterpart, NetworkCounterpart)
+        habits = counterpart.habits
         given = tuple(data or args or ())
-        x = given[0] if given else rng.standard_normal((100, *(habits.image or (habits.n_in,)))).astype(twin.dtype)
+        x = (
+            given[0]
+            if given
+            else rng.standard_normal((100, *(habits.image or (habits.n_in,)))).astype(counterpart.dtype)
+        )
         y = given[1] if len(given) > 1 and given[1] is not None else rng.integers(0, habits.n_out, len(x))
         return {"loss": (x, y, 0.1) if habits.penalty_is_argument else (x, y)}
 
@@ -269,16 +280,18 @@ class ScoreNetworks(Interface):
 class _Trials:
     """What the proof calls of one network."""
 
-    def __init__(self, thing: Any, twin: NetworkTwin, rng: np.random.Generator, data: Sequence[Any]) -> None:
-        self.thing, self.twin, self.rng, self.data = thing, twin, rng, data
+    def __init__(
+        self, thing: Any, counterpart: NetworkCounterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> None:
+        self.thing, self.counterpart, self.rng, self.data = thing, counterpart, rng, data
         self.dtype = thing.params["W1"].dtype
 
     def x(self, rows: int, scale: float = 1.0, dtype: Any = None) -> Array:
-        shape = self.twin.habits.image or (self.twin.habits.n_in,)
+        shape = self.counterpart.habits.image or (self.counterpart.habits.n_in,)
         return (scale * self.rng.standard_normal((rows, *shape))).astype(dtype or self.dtype)
 
     def y(self, rows: int, dtype: Any = np.int64) -> Array:
-        return self.rng.integers(0, self.twin.habits.n_out, rows).astype(dtype)
+        return self.rng.integers(0, self.counterpart.habits.n_out, rows).astype(dtype)
 
     def values(self, scale: float, biases: float = 1.0, **given: float) -> list[Array]:
         """Return parameters with which outputs are about as large as inputs, or `scale` times as large."""
@@ -297,14 +310,14 @@ class _Trials:
         self, what: str, x: Array, y: Any, values: Any = None, reg: float | None = None, **attributes: Any
     ) -> Trial:
         args: tuple[Any, ...] = (x,) if y is None else (x, y)
-        if reg is not None and self.twin.habits.penalty_is_argument:
+        if reg is not None and self.counterpart.habits.penalty_is_argument:
             args = (x, y, reg)
         elif reg is not None and hasattr(self.thing, "reg"):
             attributes["reg"] = reg
         return Trial(what, "loss", args, values, attributes)
 
     def made(self) -> Iterator[Trial]:
-        habits, x, y, values = self.twin.habits, self.x, self.y, self.values
+        habits, x, y, values = self.counterpart.habits, self.x, self.y, self.values
         few = 4 if habits.convolves else 33
         yield self.trial("as it is", x(7), y(7))
         yield self.trial("scores", x(few), None)
@@ -335,7 +348,7 @@ class _Trials:
             yield self.trial("x as given", self.data[0], None)
 
     def of_norms(self) -> Iterator[Trial]:
-        if not self.twin.habits.norm:
+        if not self.counterpart.habits.norm:
             return
         given = [{**param, "eps": 1e-2, "momentum": 0.3} for param in self.thing.bn_params]
         yield self.trial("other constants", self.x(5), self.y(5), None, None, bn_params=given)

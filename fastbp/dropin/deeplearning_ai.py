@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fastbp import functional
-from fastbp.dropin._interface import Functions, FunctionTwin, Left, Originals, Trial, Twin
+from fastbp.dropin._interface import Counterpart, FunctionCounterpart, Functions, Left, Originals, Trial
 from fastbp.dropin._waiting import WAITING, WaitingDict
 
 __all__ = ["INTERFACES", "Backward", "Forward", "Update"]
@@ -94,15 +94,22 @@ class Forward(Functions):
     def looks_for(self) -> str:
         return "a function L_model_forward"
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> FunctionTwin:
-        return FunctionTwin("", {"L_model_forward": forward})
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> FunctionCounterpart:
+        return FunctionCounterpart("", {"L_model_forward": forward})
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
         for what, X, _, parameters in _problems(rng, data):
             yield Trial(what, "L_model_forward", (X, parameters))
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
         X, _, parameters = _timed(rng, data)
         return {"L_model_forward": (X, parameters)}
@@ -111,7 +118,7 @@ class Forward(Functions):
 # ---- backward --------------------------------------------------------------------------------------------------------
 
 
-class BackwardTwin(FunctionTwin):
+class BackwardCounterpart(FunctionCounterpart):
     """The gradients, under the names that the program gives them."""
 
     def __init__(self, original: Callable[..., Any]) -> None:
@@ -198,17 +205,24 @@ class Backward(Functions):
     def looks_for(self) -> str:
         return "a function L_model_backward"
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> BackwardTwin:
-        return BackwardTwin(originals["L_model_backward"])
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> BackwardCounterpart:
+        return BackwardCounterpart(originals["L_model_backward"])
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
         for what, X, Y, parameters in _problems(rng, data):
             with np.errstate(all="ignore"):
                 AL, caches = _forward_of(thing)(X, parameters)
             yield Trial(what, "L_model_backward", (AL, Y, caches))
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
         X, Y, parameters = _timed(rng, data)
         AL, caches = _forward_of(thing)(X, parameters)
@@ -274,7 +288,7 @@ def _timed(rng: np.random.Generator, data: Sequence[Any]) -> tuple[Any, Any, Any
 # ---- update ----------------------------------------------------------------------------------------------------------
 
 
-class UpdateTwin(FunctionTwin):
+class UpdateCounterpart(FunctionCounterpart):
     """A step; whether into a copy of the dict, into the dict, or into its arrays, as the program does it."""
 
     def __init__(self, original: Callable[..., Any]) -> None:
@@ -329,10 +343,12 @@ class Update(Functions):
         known = super().knows_space(names) and any(name in names for name in COMPANIONS)
         return known and len(inspect.signature(names["update_parameters"]).parameters) == 3
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> UpdateTwin:
-        return UpdateTwin(originals["update_parameters"])
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> UpdateCounterpart:
+        return UpdateCounterpart(originals["update_parameters"])
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
         kinds = (
             ("a step", (5, 4, 1), 0.3, 1.0),
             ("small gradients", (5, 4, 3, 1), 0.01, 1e-6),
@@ -344,7 +360,12 @@ class Update(Functions):
                 yield Trial(f"{what}, {dtype}", "update_parameters", self._args(rng, sizes, dtype, rate, scale))
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
         return {"update_parameters": self._args(rng, TIMED[0], np.float64, 1e-9, 1.0)}
 

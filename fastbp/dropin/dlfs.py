@@ -18,7 +18,7 @@ import numpy as np
 from fastbp import functional, optim, units
 from fastbp.dropin import _proof
 from fastbp.dropin._chain import Chain, is_finite
-from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
+from fastbp.dropin._interface import Counterpart, Interface, Left, Originals, Trial
 from fastbp.dropin._kept import Kept, set_by
 from fastbp.dropin._steps import Multiples, Steps, by_factor
 
@@ -238,7 +238,7 @@ class Gradient:
         self.i, self.factor, self.attribute = i, factor, attribute
 
 
-class NetworkTwin(Twin):
+class NetworkCounterpart(Counterpart):
     """The stages of a network, and what its methods return and leave behind."""
 
     def __init__(self, net: Any, originals: Originals, x: Any) -> None:
@@ -579,16 +579,18 @@ class LayerNetworks(Interface):
             and (hasattr(thing, "last_layer") or hasattr(thing, "lastLayer"))
         )
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> NetworkTwin:
-        return NetworkTwin(thing, originals, args[0] if args else None)
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> NetworkCounterpart:
+        return NetworkCounterpart(thing, originals, args[0] if args else None)
 
     def needs_call(self, thing: Any) -> bool:
         return any(kind_of(layer) == "Convolution" for layer in layers_of(thing))
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
-        assert isinstance(twin, NetworkTwin)
-        dtype = twin.arrays(thing)[0].dtype
-        shape, n_out = twin.shape, twin.n_out
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
+        assert isinstance(counterpart, NetworkCounterpart)
+        dtype = counterpart.arrays(thing)[0].dtype
+        shape, n_out = counterpart.shape, counterpart.n_out
         ones = (1,) * len(shape)
         many = 64 if len(shape) == 1 else 10  # images take long
 
@@ -602,7 +604,7 @@ class LayerNetworks(Interface):
             return np.eye(n_out, dtype=kind)[labels(rows)]
 
         def values(scale: float, biases: float = 1.0) -> list[Array]:
-            return [np.asarray(v, dtype) for v in _random_values(twin, thing, rng, scale, biases)]
+            return [np.asarray(v, dtype) for v in _random_values(counterpart, thing, rng, scale, biases)]
 
         yield Trial("as it is", "gradient", (x_of(7), labels(7)))
         yield Trial("one-hot floats", "gradient", (x_of(many), one_hot(many, dtype)))
@@ -628,7 +630,7 @@ class LayerNetworks(Interface):
             values(0.1),
         )
         yield Trial("float32 inputs", "gradient", (x_of(many).astype(np.float32), one_hot(many, np.uint8)), values(1.0))
-        if twin.decays:
+        if counterpart.decays:
             yield Trial("another decay", "gradient", (x_of(4), labels(4)), None, {DECAY: 0.21})
             yield Trial("no decay", "gradient", (x_of(4), labels(4)), None, {DECAY: 0})
         if len(data) == 2:
@@ -642,17 +644,22 @@ class LayerNetworks(Interface):
             layer.backward = _proof.moved(layer.backward, rng)
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
-        assert isinstance(twin, NetworkTwin)
+        assert isinstance(counterpart, NetworkCounterpart)
         given = tuple(data or args or ())
-        x = given[0] if given else rng.standard_normal((100, *twin.shape)).astype(twin.dtype)
-        t = given[1] if len(given) == 2 else rng.integers(0, twin.n_out, len(x))
+        x = given[0] if given else rng.standard_normal((100, *counterpart.shape)).astype(counterpart.dtype)
+        t = given[1] if len(given) == 2 else rng.integers(0, counterpart.n_out, len(x))
         return {"gradient": (x, t), "predict": (x,)}
 
 
 def _random_values(
-    twin: NetworkTwin, net: Any, rng: np.random.Generator, scale: float, biases: float
+    counterpart: NetworkCounterpart, net: Any, rng: np.random.Generator, scale: float, biases: float
 ) -> Iterator[Array]:
     """Return values of all parameters, such that outputs are about as large as inputs, or `scale` times as large."""
     for layer in layers_of(net):
@@ -717,7 +724,7 @@ HYPER = ("momentum", "decay_rate", "beta1", "beta2")
 TINY = 1e-7  # a gradient about as large as the constant beside the root
 
 
-class OptimizerTwin(Twin):
+class OptimizerCounterpart(Counterpart):
     """The compiled rule of an optimizer, on the program's arrays and on its own state."""
 
     def __init__(self, optimizer: Any, originals: Originals, args: tuple[Any, ...]) -> None:
@@ -823,20 +830,22 @@ class DictOptimizers(Interface):
     def knows(self, thing: Any) -> bool:
         return hasattr(thing, "lr") and not hasattr(thing, "cache")  # numpy-ml's have the same names, and a cache
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> OptimizerTwin:
-        return OptimizerTwin(thing, originals, args or ())
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> OptimizerCounterpart:
+        return OptimizerCounterpart(thing, originals, args or ())
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
-        assert isinstance(twin, OptimizerTwin)
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
+        assert isinstance(counterpart, OptimizerCounterpart)
         shapes = {"W1": (5, 7), "b1": (7,), "W2": (2, 3, 2, 2), "b2": (1, 33)}
 
         def arrays(scale: float, dtype: Any) -> Any:
             made = HeldDict({n: (scale * rng.standard_normal(shape)).astype(dtype) for n, shape in shapes.items()})
-            found = made if twin.by_name else HeldList(made.values())
+            found = made if counterpart.by_name else HeldList(made.values())
             found.held = list(made.values())
             return found
 
-        begin = _beginning(twin.kind)
+        begin = _beginning(counterpart.kind)
         others = dict.fromkeys((name for name in HYPER if hasattr(thing, name)), 0.6)
         kinds: tuple[tuple[str, float, dict[str, Any]], ...] = (
             ("first step", 1.0, {**begin, "lr": 0.05}),
@@ -853,9 +862,14 @@ class DictOptimizers(Interface):
                 yield Trial(f"{what}, {np.dtype(dtype)}", "update", args, None, attributes)
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
-        assert isinstance(twin, OptimizerTwin)
+        assert isinstance(counterpart, OptimizerCounterpart)
         return {"update": args or ()}
 
 

@@ -17,7 +17,7 @@ from fastbp import functional, units
 from fastbp.dropin import _proof
 from fastbp.dropin._chain import Chain, fits, is_finite
 from fastbp.dropin._embeddings import Embeddings
-from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
+from fastbp.dropin._interface import Counterpart, Interface, Left, Originals, Trial
 from fastbp.dropin._kept import Kept, set_by
 from fastbp.dropin._seams import seam_of
 
@@ -39,7 +39,7 @@ def _unit(layer: Any) -> units.Unit:
     raise Left(f"the layer {name} is not known")
 
 
-class ModelTwin(Twin):
+class ModelCounterpart(Counterpart):
     """A chain of units that reads the layers' `params`, and writes into their `grads`.
 
     Attributes
@@ -261,13 +261,15 @@ class ListModels(Interface):
         lists = all(isinstance(getattr(thing, name, None), list) for name in ("layers", "params", "grads"))
         return lists and hasattr(thing, "loss_layer") and all(hasattr(layer, "grads") for layer in thing.layers)
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> ModelTwin:
-        return ModelTwin(thing, originals)
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> ModelCounterpart:
+        return ModelCounterpart(thing, originals)
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
-        assert isinstance(twin, ModelTwin)
-        arrays = twin.arrays(thing)
-        dtype, n_in, n_out = arrays[0].dtype, twin.chain.n_in, twin.chain.n_out
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
+        assert isinstance(counterpart, ModelCounterpart)
+        arrays = counterpart.arrays(thing)
+        dtype, n_in, n_out = arrays[0].dtype, counterpart.chain.n_in, counterpart.chain.n_out
 
         def rows(n: int, scale: float = 1.0) -> Array:
             return (scale * rng.standard_normal((n, n_in))).astype(dtype)
@@ -301,14 +303,23 @@ class ListModels(Interface):
             yield from both("x and t as given", data[0], data[1])
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
-        assert isinstance(twin, ModelTwin)
+        assert isinstance(counterpart, ModelCounterpart)
         given = data or args or ()
-        x = rng.standard_normal((ROWS, twin.chain.n_in)).astype(twin.dtype)
-        if given and np.ndim(given[0]) == 2 and np.shape(given[0])[1] == twin.chain.n_in:
+        x = rng.standard_normal((ROWS, counterpart.chain.n_in)).astype(counterpart.dtype)
+        if given and np.ndim(given[0]) == 2 and np.shape(given[0])[1] == counterpart.chain.n_in:
             x = given[0]
-        t = given[1] if len(given) == 2 and len(given[1]) == len(x) else rng.integers(0, twin.chain.n_out, len(x))
+        t = (
+            given[1]
+            if len(given) == 2 and len(given[1]) == len(x)
+            else rng.integers(0, counterpart.chain.n_out, len(x))
+        )
         return {"forward": (x, t), "backward": (), "predict": (x,)}
 
     def before(self, thing: Any, method: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]] | None:
@@ -325,22 +336,22 @@ ROWS = 32  # of a batch that is timed
 MOST_ROWS = 300
 
 
-class TrainerTwin(Twin):
+class TrainerCounterpart(Counterpart):
     """The program's own loop, in which the model's passes are the engine's, and return nothing that is not used."""
 
     def __init__(self, trainer: Any, originals: Originals) -> None:
         model = trainer.model
         self.seams = {name: seam_of(type(model), name) for name in ListModels.methods}
         self.of_model = {name: seam.original for name, seam in self.seams.items()}
-        self.twin, self.fit_itself = ModelTwin(model, self.of_model), originals["fit"]
-        self.what = f"{self.twin.what} {type(trainer.optimizer).__name__}"
+        self.passes, self.fit_itself = ModelCounterpart(model, self.of_model), originals["fit"]
+        self.what = f"{self.passes.what} {type(trainer.optimizer).__name__}"
         self.methods = {"fit": self.fit}
 
     def arrays(self, thing: Any) -> list[Array]:
-        return self.twin.arrays(thing.model)
+        return self.passes.arrays(thing.model)
 
     def looked_at(self, thing: Any) -> Mapping[str, Any]:
-        of_model = {f"model, {name}": part for name, part in self.twin.looked_at(thing.model).items()}
+        of_model = {f"model, {name}": part for name, part in self.passes.looked_at(thing.model).items()}
         return {"self": thing, "optimizer": thing.optimizer, **of_model}
 
     def try_call(self, thing: Any, method: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -350,25 +361,25 @@ class TrainerTwin(Twin):
     def fit(self, trainer: Any, *args: Any, **options: Any) -> Any:
         """Run the loop."""
         model = trainer.model
-        entered = self.seams["forward"].twin_of(model)
-        twin = entered if isinstance(entered, ModelTwin) else self.twin
-        if model.loss_layer is not twin.loss_layer or {"forward", "backward"} & set(vars(model)):
+        entered = self.seams["forward"].counterpart_of(model)
+        counterpart = entered if isinstance(entered, ModelCounterpart) else self.passes
+        if model.loss_layer is not counterpart.loss_layer or {"forward", "backward"} & set(vars(model)):
             return NotImplemented
         for name in ("forward", "backward"):
-            setattr(model, name, functools.partial(_called, twin, model, name, self.of_model[name]))
-        twin.need_dx = False
+            setattr(model, name, functools.partial(_called, counterpart, model, name, self.of_model[name]))
+        counterpart.need_dx = False
         try:
             return self.fit_itself(trainer, *args, **options)
         finally:
-            twin.need_dx = True
+            counterpart.need_dx = True
             for name in ("forward", "backward"):
                 vars(model).pop(name, None)
-            if twin.kept is not None and twin is self.twin:
-                twin.kept.fill_all()
+            if counterpart.kept is not None and counterpart is self.passes:
+                counterpart.kept.fill_all()
 
 
-def _called(twin: Twin, model: Any, name: str, original: Any, *args: Any, **options: Any) -> Any:
-    return twin.call(model, name, original, args, options)
+def _called(counterpart: Counterpart, model: Any, name: str, original: Any, *args: Any, **options: Any) -> Any:
+    return counterpart.call(model, name, original, args, options)
 
 
 class Trainers(Interface):
@@ -389,18 +400,20 @@ class Trainers(Interface):
         models, model = ListModels(), getattr(thing, "model", None)
         return hasattr(thing, "optimizer") and models.knows_class(type(model)) and models.knows(model)
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> TrainerTwin:
-        return TrainerTwin(thing, originals)
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> TrainerCounterpart:
+        return TrainerCounterpart(thing, originals)
 
     def parts(self, thing: Any) -> Sequence[Any]:
         return thing.model, thing.optimizer
 
-    def casts(self, thing: Any, twin: Twin) -> bool:
+    def casts(self, thing: Any, counterpart: Counterpart) -> bool:
         return False  # the arrays of gradients would stay float32, and round what an optimizer reads
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
-        assert isinstance(twin, TrainerTwin)
-        arrays, chain = twin.arrays(thing), twin.twin.chain
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
+        assert isinstance(counterpart, TrainerCounterpart)
+        arrays, chain = counterpart.arrays(thing), counterpart.passes.chain
         dtype = arrays[0].dtype
 
         def trial(what: str, rows: int, values: Any, *more: Any) -> Trial:
@@ -414,13 +427,18 @@ class Trainers(Interface):
         yield trial("rows one by one", 3, None, 1, 1, None, None)
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
-        assert isinstance(twin, TrainerTwin)
+        assert isinstance(counterpart, TrainerCounterpart)
         given = args or ()
-        if len(given) < 2 or np.ndim(given[0]) != 2 or np.shape(given[0])[1] != twin.twin.chain.n_in:
-            x = rng.standard_normal((MOST_ROWS, twin.twin.chain.n_in)).astype(twin.twin.dtype)
-            given = x, rng.integers(0, twin.twin.chain.n_out, len(x))
+        if len(given) < 2 or np.ndim(given[0]) != 2 or np.shape(given[0])[1] != counterpart.passes.chain.n_in:
+            x = rng.standard_normal((MOST_ROWS, counterpart.passes.chain.n_in)).astype(counterpart.passes.dtype)
+            given = x, rng.integers(0, counterpart.passes.chain.n_out, len(x))
         return {"fit": (given[0][:MOST_ROWS], given[1][:MOST_ROWS], 1, ROWS, None, None)}
 
 

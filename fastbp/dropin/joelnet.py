@@ -19,7 +19,7 @@ import numpy as np
 from fastbp import optim, units
 from fastbp.dropin import _proof
 from fastbp.dropin._chain import Chain, fits, is_finite
-from fastbp.dropin._interface import Functions, FunctionTwin, Interface, Left, Originals, Trial, Twin
+from fastbp.dropin._interface import Counterpart, FunctionCounterpart, Functions, Interface, Left, Originals, Trial
 from fastbp.dropin._kept import Kept, NotKept
 from fastbp.dropin._seams import unseen
 from fastbp.dropin._steps import Steps
@@ -87,7 +87,7 @@ def _rows(x: Any, n_in: int, dtype: np.dtype[Any]) -> Any:
 # ---- networks --------------------------------------------------------------------------------------------------------
 
 
-class NetTwin(Twin):
+class NetCounterpart(Counterpart):
     """A chain of units that reads the arrays of the layers' `params`."""
 
     def __init__(self, net: Any, originals: Originals) -> None:
@@ -187,13 +187,17 @@ class Nets(Interface):
     def knows(self, thing: Any) -> bool:
         return hasattr(thing, "layers") and all(isinstance(getattr(la, "params", None), dict) for la in thing.layers)
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> NetTwin:
-        return NetTwin(thing, originals)
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> NetCounterpart:
+        return NetCounterpart(thing, originals)
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
-        assert isinstance(twin, NetTwin)
-        dtype = _arrays(thing)[0].dtype  # another one than the twin's, where a float32 network is proved in float64
-        n_in, n_out = twin.chain.n_in, twin.chain.n_out
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
+        assert isinstance(counterpart, NetCounterpart)
+        dtype = _arrays(thing)[
+            0
+        ].dtype  # another one than the counterpart's, where a float32 network is proved in float64
+        n_in, n_out = counterpart.chain.n_in, counterpart.chain.n_out
 
         def rows(n: int, scale: float = 1.0) -> Array:
             return (scale * rng.standard_normal((n, n_in))).astype(dtype)
@@ -220,14 +224,22 @@ class Nets(Interface):
             yield from both("x as given", np.asarray(data[0]))
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
-        assert isinstance(twin, NetTwin)
+        assert isinstance(counterpart, NetCounterpart)
         given = data or args or ()
-        x = rng.standard_normal((32, twin.chain.n_in)).astype(twin.dtype)
-        if given and np.ndim(given[0]) == 2 and np.shape(given[0])[1] == twin.chain.n_in:
+        x = rng.standard_normal((32, counterpart.chain.n_in)).astype(counterpart.dtype)
+        if given and np.ndim(given[0]) == 2 and np.shape(given[0])[1] == counterpart.chain.n_in:
             x = given[0]
-        return {"forward": (x,), "backward": (rng.standard_normal((len(x), twin.chain.n_out)).astype(twin.dtype),)}
+        return {
+            "forward": (x,),
+            "backward": (rng.standard_normal((len(x), counterpart.chain.n_out)).astype(counterpart.dtype),),
+        }
 
     def before(self, thing: Any, method: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]] | None:
         n = len(thing.layers[0].params["w"])
@@ -238,7 +250,7 @@ class Nets(Interface):
 # ---- steps -----------------------------------------------------------------------------------------------------------
 
 
-class StepTwin(Twin):
+class StepCounterpart(Counterpart):
     """The compiled rule of SGD, on the arrays that a network shows."""
 
     def __init__(self, args: tuple[Any, ...]) -> None:
@@ -294,10 +306,12 @@ class NetSteps(Interface):
     def knows(self, thing: Any) -> bool:
         return hasattr(thing, "lr")
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> StepTwin:
-        return StepTwin(args or ())
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> StepCounterpart:
+        return StepCounterpart(args or ())
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
         shapes = ((5, 7), (7,), (7, 1), (1,))
         for dtype in (np.float64, np.float32):
             for what, scale, attributes in (
@@ -313,7 +327,12 @@ class NetSteps(Interface):
                 yield Trial(f"{what}, {np.dtype(dtype)}", "step", (net,), None, attributes)
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
         return {"step": args or ()}
 
@@ -329,7 +348,7 @@ TIMED_ROWS = 6000  # in all epochs: a training of some batches is mostly its beg
 MOST_ROWS = 300
 
 
-class TrainTwin(FunctionTwin):
+class TrainCounterpart(FunctionCounterpart):
     """A loop over batches, each of which is one call of the engine."""
 
     def __init__(self, names: Mapping[str, Any], args: tuple[Any, ...]) -> None:
@@ -538,12 +557,14 @@ class Trainings(Functions):
     def knows_space(self, names: Mapping[str, Any]) -> bool:
         return super().knows_space(names) and tuple(inspect.signature(names["train"]).parameters) == ORDER
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> TrainTwin:
-        return TrainTwin(thing.names, args or ())
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> TrainCounterpart:
+        return TrainCounterpart(thing.names, args or ())
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
-        assert isinstance(twin, TrainTwin)
-        net, inputs, targets, _, *rest = twin.given
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
+        assert isinstance(counterpart, TrainCounterpart)
+        net, inputs, targets, _, *rest = counterpart.given
 
         def trial(what: str, rows: int, scale: float = 1.0, lr: float = 1.0) -> Trial:
             chosen = rng.permutation(len(inputs))[:rows]
@@ -560,10 +581,15 @@ class Trainings(Functions):
         yield trial("rows of zeros", 40, 0.0)
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
-        assert isinstance(twin, TrainTwin)
-        net, inputs, targets, epochs, *rest = twin.given
+        assert isinstance(counterpart, TrainCounterpart)
+        net, inputs, targets, epochs, *rest = counterpart.given
         epochs = min(epochs, max(EPOCHS, TIMED_ROWS // len(inputs)))
         return {"train": (net, inputs[:MOST_ROWS], targets[:MOST_ROWS], epochs, *rest)}
 

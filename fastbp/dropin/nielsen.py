@@ -13,7 +13,7 @@ import numpy as np
 
 from fastbp import functional
 from fastbp.dropin._chain import fits, is_finite
-from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
+from fastbp.dropin._interface import Counterpart, Interface, Left, Originals, Trial
 from fastbp.dropin._steps import Multiples
 
 __all__ = ["INTERFACES", "ColumnNetworks"]
@@ -21,7 +21,7 @@ __all__ = ["INTERFACES", "ColumnNetworks"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class NetworkTwin(Twin):
+class NetworkCounterpart(Counterpart):
     """The kernels on a network's `weights` and `biases`, which are other arrays after each step."""
 
     def __init__(self, net: Any) -> None:
@@ -154,22 +154,24 @@ class ColumnNetworks(Interface):
     def knows(self, thing: Any) -> bool:
         return isinstance(getattr(thing, "weights", None), list) and isinstance(getattr(thing, "biases", None), list)
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> NetworkTwin:
-        return NetworkTwin(thing)
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> NetworkCounterpart:
+        return NetworkCounterpart(thing)
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
-        assert isinstance(twin, NetworkTwin)
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
+        assert isinstance(counterpart, NetworkCounterpart)
         dtype = thing.weights[0].dtype
 
         def pairs(rows: int, scale: float = 1.0, kind: Any = dtype, soft: bool = False) -> list[tuple[Array, Array]]:
-            n_in, n_out = twin.sizes[0], twin.sizes[-1]
+            n_in, n_out = counterpart.sizes[0], counterpart.sizes[-1]
             labels = rng.integers(0, n_out, rows)
             targets = rng.standard_normal((rows, n_out)) if soft else np.eye(n_out)[labels]
             inputs = (scale * rng.standard_normal((rows, n_in, 1))).astype(kind)
             return list(zip(inputs, targets[:, :, None].astype(dtype), strict=True))
 
         def values(scale: float, biases: float = 1.0) -> list[Array]:
-            shapes = [array.shape for array in twin.arrays(thing)]
+            shapes = [array.shape for array in counterpart.arrays(thing)]
             factors = [
                 scale / np.sqrt(x) if x > 1 or i < len(thing.weights) else biases for i, (_, x) in enumerate(shapes)
             ]
@@ -177,7 +179,7 @@ class ColumnNetworks(Interface):
             return [np.asarray(v, dtype) for v in made]
 
         def step(what: str, batch: Any, eta: Any = 0.5, lmbda: Any = 0.0, n: Any = 100, filled: Any = None) -> Trial:
-            more = (lmbda, n) if twin.has_cost else ()
+            more = (lmbda, n) if counterpart.has_cost else ()
             return Trial(what, "update_mini_batch", (batch, eta, *more), filled)
 
         yield step("as it is", pairs(10), 3.0)
@@ -197,13 +199,18 @@ class ColumnNetworks(Interface):
             yield step("x as given", data[0][:10])
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
-        assert isinstance(twin, NetworkTwin)
-        x, y = (rng.random((10, n, 1)).astype(twin.dtype) for n in (twin.sizes[0], twin.sizes[-1]))
+        assert isinstance(counterpart, NetworkCounterpart)
+        x, y = (rng.random((10, n, 1)).astype(counterpart.dtype) for n in (counterpart.sizes[0], counterpart.sizes[-1]))
         given = args[0] if args else data[0][:10] if data and isinstance(data[0], list) else None
         batch = given if isinstance(given, list) else list(zip(x, y, strict=True))
-        more = (0.1, 1000) if twin.has_cost else ()
+        more = (0.1, 1000) if counterpart.has_cost else ()
         return {"update_mini_batch": (batch, 1e-9, *more), "backprop": (x[0], y[0]), "feedforward": (x[0],)}
 
 

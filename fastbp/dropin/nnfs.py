@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastbp.dropin import _proof
-from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
+from fastbp.dropin._interface import Counterpart, Interface, Left, Originals, Trial
 from fastbp.dropin._kept import Kept, NotKept
 from fastbp.dropin._nnfs import (
     KERNELS,
@@ -84,7 +84,7 @@ class LazyInputs:
 # ---- layers that are called one by one -------------------------------------------------------------------------------
 
 
-class LayerTwin(Twin):
+class LayerCounterpart(Counterpart):
     """The kernel of one layer."""
 
     def __init__(self, layer: Any, originals: Originals, args: tuple[Any, ...]) -> None:
@@ -153,37 +153,39 @@ class Layers(Interface):
     def knows(self, thing: Any) -> bool:
         return type(thing).__name__ != "Layer_Dense" or (hasattr(thing, "weights") and hasattr(thing, "biases"))
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> LayerTwin:
-        return LayerTwin(thing, originals, args or ())
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> LayerCounterpart:
+        return LayerCounterpart(thing, originals, args or ())
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
-        assert isinstance(twin, LayerTwin)
-        if isinstance(twin.kernel, Dense):
-            yield from self._dense_trials(thing, twin, rng)
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
+        assert isinstance(counterpart, LayerCounterpart)
+        if isinstance(counterpart.kernel, Dense):
+            yield from self._dense_trials(thing, counterpart, rng)
             return
         for dtype in (np.float32, np.float64):
             for what, rows, scale in KINDS_OF_ROWS:
-                x = (scale * rng.standard_normal((rows, *twin.shape))).astype(dtype)
+                x = (scale * rng.standard_normal((rows, *counterpart.shape))).astype(dtype)
                 x[::3, 0] = 0  # the kink
-                yield from self._both(f"{what}, {np.dtype(dtype)}", x, twin.shape[-1], dtype, rng)
-            if twin.takes_mode:
+                yield from self._both(f"{what}, {np.dtype(dtype)}", x, counterpart.shape[-1], dtype, rng)
+            if counterpart.takes_mode:
                 yield Trial("not training", "forward", (x, False))
 
-    def _dense_trials(self, thing: Any, twin: LayerTwin, rng: np.random.Generator) -> Iterator[Trial]:
-        n, m = twin.shape
+    def _dense_trials(self, thing: Any, counterpart: LayerCounterpart, rng: np.random.Generator) -> Iterator[Trial]:
+        n, m = counterpart.shape
         dtype = thing.weights.dtype
         penalties = [name for name in vars(thing) if "regularizer" in name]
         for what, rows, scale in KINDS_OF_ROWS:
             for value in (None, 0.0, 0.13) if what in REGULARISED else (None,):
                 x = (scale * rng.standard_normal((rows, n))).astype(dtype)
-                filled = None if what == "as it is" else _random(rng, twin.arrays(thing), scale / np.sqrt(n))
+                filled = None if what == "as it is" else _random(rng, counterpart.arrays(thing), scale / np.sqrt(n))
                 regularised = dict.fromkeys(penalties, value) if value is not None else {}
                 shown = f"{what}, regularisers {value}" if regularised else what
                 yield from self._both(shown, x, m, dtype, rng, filled, regularised)
         x = rng.standard_normal((6, n)).astype(np.float32)
         yield from self._both("float32 inputs", x, m, dtype, rng)
         yield from self._both("integers as inputs", rng.integers(0, 255, (6, n)).astype(np.uint8), m, dtype, rng)
-        if twin.takes_mode:
+        if counterpart.takes_mode:
             yield Trial("not training", "forward", (x.astype(dtype), False))
 
     @staticmethod
@@ -194,16 +196,21 @@ class Layers(Interface):
         yield Trial(what, "backward", (rng.standard_normal((len(x), m)).astype(dtype),))
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
-        assert isinstance(twin, LayerTwin)
-        if twin.lazy is not None:
-            twin.lazy.streak = EAGER  # as most layers' gradients at their inputs are
+        assert isinstance(counterpart, LayerCounterpart)
+        if counterpart.lazy is not None:
+            counterpart.lazy.streak = EAGER  # as most layers' gradients at their inputs are
         x = _batch_of(args or ())
-        if isinstance(twin.kernel, Dense) and x.shape[1] != twin.shape[0]:  # called with a gradient first
-            x = rng.standard_normal((len(x), twin.shape[0])).astype(thing.weights.dtype)
-        dtype = thing.weights.dtype if isinstance(twin.kernel, Dense) else x.dtype
-        return {"forward": (x,), "backward": (rng.standard_normal((len(x), twin.shape[-1])).astype(dtype),)}
+        if isinstance(counterpart.kernel, Dense) and x.shape[1] != counterpart.shape[0]:  # called with a gradient first
+            x = rng.standard_normal((len(x), counterpart.shape[0])).astype(thing.weights.dtype)
+        dtype = thing.weights.dtype if isinstance(counterpart.kernel, Dense) else x.dtype
+        return {"forward": (x,), "backward": (rng.standard_normal((len(x), counterpart.shape[-1])).astype(dtype),)}
 
     def before(self, thing: Any, method: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]] | None:
         dy = args[0]
@@ -211,7 +218,7 @@ class Layers(Interface):
         x = np.linspace(-1, 1, len(dy) * n, dtype=dy.dtype).reshape(len(dy), n)
         return ("forward", (x,)) if method == "backward" else None
 
-    def casts(self, thing: Any, twin: Twin) -> bool:
+    def casts(self, thing: Any, counterpart: Counterpart) -> bool:
         return _dot_keeps_float64()
 
 
@@ -229,7 +236,7 @@ def _random(rng: np.random.Generator, arrays: Sequence[Array], scale: float) -> 
     return [np.asarray(scale * rng.standard_normal(array.shape), array.dtype) for array in arrays]
 
 
-class SoftmaxLossTwin(Twin):
+class SoftmaxLossCounterpart(Counterpart):
     """The gradient of softmax and cross-entropy in one."""
 
     def __init__(self, thing: Any, args: tuple[Any, ...]) -> None:
@@ -259,25 +266,32 @@ class SoftmaxLosses(Interface):
     def knows_class(self, cls: type) -> bool:
         return cls.__name__ == SOFTMAX_LOSS and callable(getattr(cls, "backward", None))
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> SoftmaxLossTwin:
-        return SoftmaxLossTwin(thing, args or ())
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> SoftmaxLossCounterpart:
+        return SoftmaxLossCounterpart(thing, args or ())
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
-        assert isinstance(twin, SoftmaxLossTwin)
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
+        assert isinstance(counterpart, SoftmaxLossCounterpart)
         for dtype in (np.float32, np.float64):
             for rows in (1, 2, 33):
-                p, y = rng.random((rows, twin.n)).astype(dtype), rng.integers(0, twin.n, rows)
+                p, y = rng.random((rows, counterpart.n)).astype(dtype), rng.integers(0, counterpart.n, rows)
                 yield Trial("labels", "backward", (p, y))
                 yield Trial("bytes as labels", "backward", (p, (y % 256).astype(np.uint8)))
-                yield Trial("one-hot", "backward", (p, np.eye(twin.n)[y]))
+                yield Trial("one-hot", "backward", (p, np.eye(counterpart.n)[y]))
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
         return {"backward": args or ()}
 
 
-class LossTwin(Twin):
+class LossCounterpart(Counterpart):
     """The losses of rows with labels: the chosen probabilities are clipped, not all of them."""
 
     def __init__(self, loss: Any, originals: Originals, args: tuple[Any, ...]) -> None:
@@ -318,25 +332,32 @@ class Losses(Interface):
     def knows_class(self, cls: type) -> bool:
         return cls.__name__ == LOSS and callable(getattr(cls, "forward", None))
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> LossTwin:
-        return LossTwin(thing, originals, args or ())
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> LossCounterpart:
+        return LossCounterpart(thing, originals, args or ())
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
-        assert isinstance(twin, LossTwin)
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
+        assert isinstance(counterpart, LossCounterpart)
         for dtype in (np.float32, np.float64):
             for rows in (1, 2, 33):
-                p: Array = rng.random((rows, twin.n)).astype(dtype)
-                y = rng.integers(0, twin.n, rows)
+                p: Array = rng.random((rows, counterpart.n)).astype(dtype)
+                y = rng.integers(0, counterpart.n, rows)
                 yield Trial("labels", "forward", (p, y))
                 yield Trial("bytes as labels", "forward", (p, (y % 256).astype(np.uint8)))
-                yield Trial("one-hot", "forward", (p, np.eye(twin.n)[y]))
+                yield Trial("one-hot", "forward", (p, np.eye(counterpart.n)[y]))
                 small = np.asarray(1e-6 * p, dtype)
                 yield Trial("small", "forward", (small, y))
                 yield Trial("nearly 1", "forward", (1 - small, y))
                 yield Trial("0 and 1", "forward", (np.round(p), y))
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
         return {"forward": args or ()}
 
@@ -344,7 +365,7 @@ class Losses(Interface):
 # ---- models ----------------------------------------------------------------------------------------------------------
 
 
-class ModelTwin(Twin):
+class ModelCounterpart(Counterpart):
     """The layers of a Model, one after another, without a call of a method where they are known."""
 
     def __init__(self, model: Any, originals: Originals) -> None:
@@ -463,28 +484,30 @@ class Models(Interface):
         names = ("input_layer", "loss", "softmax_classifier_output")
         return isinstance(getattr(thing, "layers", None), list) and all(hasattr(thing, name) for name in names)
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> ModelTwin:
-        return ModelTwin(thing, originals)
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> ModelCounterpart:
+        return ModelCounterpart(thing, originals)
 
     def parts(self, thing: Any) -> Sequence[Any]:
         return [getattr(thing, name) for name in ("loss", "optimizer") if hasattr(thing, name)]
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
-        assert isinstance(twin, ModelTwin)
-        dtype = twin.dtype
-        arrays = twin.arrays(thing)
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
+        assert isinstance(counterpart, ModelCounterpart)
+        dtype = counterpart.dtype
+        arrays = counterpart.arrays(thing)
 
         def both(what: str, x: Array, values: Any = None, y: Any = None) -> Iterator[Trial]:
             yield Trial(what, "forward", (x, True), values)
-            output = rng.uniform(0.01, 0.99, (len(x), twin.n_out)).astype(dtype)
-            yield Trial(what, "backward", (output, _targets(thing, twin, rng, len(x)) if y is None else y))
+            output = rng.uniform(0.01, 0.99, (len(x), counterpart.n_out)).astype(dtype)
+            yield Trial(what, "backward", (output, _targets(thing, counterpart, rng, len(x)) if y is None else y))
 
         def random(scale: float, biases: float = 1.0) -> list[Array]:
             scales = [scale * np.sqrt(2 / len(array)) if len(array) > 1 else 0.3 * biases for array in arrays]
             return [_random(rng, [array], its)[0] for array, its in zip(arrays, scales, strict=True)]
 
         def rows(n: int, scale: float = 1.0) -> Array:
-            return (scale * rng.standard_normal((n, twin.n_in))).astype(dtype)
+            return (scale * rng.standard_normal((n, counterpart.n_in))).astype(dtype)
 
         yield from both("as it is", rows(7))
         yield from both("random parameters", rows(33), random(1.0))
@@ -493,28 +516,35 @@ class Models(Interface):
         yield from both("saturated", rows(16, 10.0), random(8.0))
         yield from both("rows of zeros", rows(6) * np.array([0, 1, 0, 1, 1, 0], dtype)[:, None], random(1.0, 0.0))
         yield from both("small", rows(5, 1e-4), random(1e-2))
-        yield from both("integers as inputs", rng.integers(0, 255, (8, twin.n_in)).astype(np.uint8), random(0.1))
+        yield from both("integers as inputs", rng.integers(0, 255, (8, counterpart.n_in)).astype(np.uint8), random(0.1))
         yield from both("float32 inputs", rows(3).astype(np.float32), random(1.0))
         yield from both("float64 inputs", rows(3).astype(np.float64))
         if thing.softmax_classifier_output is not None:
-            yield from both("one-hot", rows(8), None, np.eye(twin.n_out)[rng.integers(0, twin.n_out, 8)])
-            yield from both("bytes as labels", rows(8), None, rng.integers(0, min(twin.n_out, 256), 8).astype(np.uint8))
+            yield from both("one-hot", rows(8), None, np.eye(counterpart.n_out)[rng.integers(0, counterpart.n_out, 8)])
+            yield from both(
+                "bytes as labels", rows(8), None, rng.integers(0, min(counterpart.n_out, 256), 8).astype(np.uint8)
+            )
         if data:
             yield Trial("x as given", "forward", (data[0], True))
         if len(data) == 2:
-            output = rng.uniform(0.01, 0.99, (len(data[0]), twin.n_out)).astype(dtype)
+            output = rng.uniform(0.01, 0.99, (len(data[0]), counterpart.n_out)).astype(dtype)
             yield Trial("t as given", "backward", (output, data[1]))
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
-        assert isinstance(twin, ModelTwin)
+        assert isinstance(counterpart, ModelCounterpart)
         given = data or args or ()
-        x = given[0] if given and np.ndim(given[0]) == 2 and np.shape(given[0])[1] == twin.n_in else None
+        x = given[0] if given and np.ndim(given[0]) == 2 and np.shape(given[0])[1] == counterpart.n_in else None
         if x is None:
-            x = rng.standard_normal((128, twin.n_in)).astype(twin.dtype)
-        y = data[1] if len(data) == 2 else _targets(thing, twin, rng, len(x))
-        output = rng.uniform(0.01, 0.99, (len(x), twin.n_out)).astype(twin.dtype)
+            x = rng.standard_normal((128, counterpart.n_in)).astype(counterpart.dtype)
+        y = data[1] if len(data) == 2 else _targets(thing, counterpart, rng, len(x))
+        output = rng.uniform(0.01, 0.99, (len(x), counterpart.n_out)).astype(counterpart.dtype)
         return {"forward": (x, True), "backward": (output, y)}
 
     def before(self, thing: Any, method: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]] | None:
@@ -522,18 +552,18 @@ class Models(Interface):
         x = np.linspace(-1, 1, len(args[0]) * n, dtype=args[0].dtype).reshape(-1, n)
         return ("forward", (x, True)) if method == "backward" else None
 
-    def casts(self, thing: Any, twin: Twin) -> bool:
+    def casts(self, thing: Any, counterpart: Counterpart) -> bool:
         return _dot_keeps_float64()
 
 
-def _targets(model: Any, twin: ModelTwin, rng: np.random.Generator, rows: int) -> Array:
+def _targets(model: Any, counterpart: ModelCounterpart, rng: np.random.Generator, rows: int) -> Array:
     """Return targets of the kind that the loss takes."""
     name = type(model.loss).__name__
     if model.softmax_classifier_output is not None or "Categorical" in name:
-        return rng.integers(0, twin.n_out, rows)
+        return rng.integers(0, counterpart.n_out, rows)
     if "Binary" in name:
-        return rng.integers(0, 2, (rows, twin.n_out))
-    return rng.standard_normal((rows, twin.n_out)).astype(twin.dtype)
+        return rng.integers(0, 2, (rows, counterpart.n_out))
+    return rng.standard_normal((rows, counterpart.n_out)).astype(counterpart.dtype)
 
 
 INTERFACES = [Models(), Layers(), SoftmaxLosses(), Losses()]

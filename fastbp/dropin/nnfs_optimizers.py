@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastbp import optim
-from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
+from fastbp.dropin._interface import Counterpart, Interface, Left, Originals, Trial
 from fastbp.dropin._steps import Steps
 
 __all__ = ["INTERFACES", "LayerOptimizers"]
@@ -68,7 +68,7 @@ KINDS = {
 MOST_LAYERS = 256  # that one optimizer remembers
 
 
-class OptimizerTwin(Twin):
+class OptimizerCounterpart(Counterpart):
     """The compiled rule of an optimizer, on the arrays and the state of each layer that it is called with."""
 
     def __init__(self, optimizer: Any, args: tuple[Any, ...]) -> None:
@@ -131,28 +131,35 @@ class LayerOptimizers(Interface):
         names = ("current_learning_rate", "iterations", *KINDS[type(thing).__name__].hyper)
         return all(hasattr(thing, name) for name in names)
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> OptimizerTwin:
-        return OptimizerTwin(thing, args or ())
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> OptimizerCounterpart:
+        return OptimizerCounterpart(thing, args or ())
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
-        assert isinstance(twin, OptimizerTwin)
-        others = {name: 0.6 for name in twin.kind.hyper if name != "epsilon" and getattr(thing, name)}
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
+        assert isinstance(counterpart, OptimizerCounterpart)
+        others = {name: 0.6 for name in counterpart.kind.hyper if name != "epsilon" and getattr(thing, name)}
         cases: tuple[tuple[str, float, float, dict[str, Any]], ...] = (
             ("as it is", 1.0, 1.0, {}),
             ("small gradients", 1e-7, 1e-14, {"current_learning_rate": 0.05}),
             ("zeros", 0.0, 0.0, {}),
             ("large gradients", 1e3, 1e6, {"iterations": 5000}),
             ("other constants", 1.0, 0.1, others),
-            ("another epsilon", 1e-3, 1e-6, {"epsilon": 1e-3} if "epsilon" in twin.kind.hyper else {}),
+            ("another epsilon", 1e-3, 1e-6, {"epsilon": 1e-3} if "epsilon" in counterpart.kind.hyper else {}),
         )
         for dtype in (np.float64, np.float32):
             yield Trial("first step", "update_params", (_layer(rng, dtype, {}, 1.0, 1.0),), None, {"iterations": 0})
             for what, scale, square, attributes in cases:
-                layer = _layer(rng, dtype, twin.kind.states(thing), scale, square)
+                layer = _layer(rng, dtype, counterpart.kind.states(thing), scale, square)
                 yield Trial(f"{what}, {np.dtype(dtype)}", "update_params", (layer,), None, attributes)
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
         return {"update_params": args or ()}
 

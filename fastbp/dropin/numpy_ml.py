@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastbp import functional
-from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
+from fastbp.dropin._interface import Counterpart, Interface, Left, Originals, Trial
 from fastbp.dropin._numpy_ml_optimizers import Optimizers
 
 __all__ = ["INTERFACES", "FullyConnectedLayers"]
@@ -34,7 +34,7 @@ BACKWARD: dict[str, Callable[[Any, Array, Array], Any]] = {  # the gradient at t
 }
 
 
-class LayerTwin(Twin):
+class LayerCounterpart(Counterpart):
     """The kernels on a layer's parameters, wherever they lie."""
 
     def __init__(self, layer: Any) -> None:
@@ -114,12 +114,14 @@ class FullyConnectedLayers(Interface):
     def parts(self, thing: Any) -> Sequence[Any]:
         return [thing.optimizer] if hasattr(thing, "optimizer") else []
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> LayerTwin:
-        return LayerTwin(thing)
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> LayerCounterpart:
+        return LayerCounterpart(thing)
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
-        assert isinstance(twin, LayerTwin)
-        dtype, n_in, n_out = twin.arrays(thing)[0].dtype, twin.n_in, twin.n_out
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
+        assert isinstance(counterpart, LayerCounterpart)
+        dtype, n_in, n_out = counterpart.arrays(thing)[0].dtype, counterpart.n_in, counterpart.n_out
 
         def rows(n: int, width: int, scale: float = 1.0) -> Array:
             return np.asarray(scale * rng.standard_normal((n, width)), dtype)
@@ -145,13 +147,20 @@ class FullyConnectedLayers(Interface):
             yield Trial("x as given", "_fwd", (np.asarray(data[0]),))
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
-        assert isinstance(twin, LayerTwin)
+        assert isinstance(counterpart, LayerCounterpart)
         x: Any = args[-1] if args else None  # of _fwd(X) or _bwd(dLdy, X)
-        if np.shape(x)[1:] != (twin.n_in,) or len(x) == 1:  # one row is what a layer first sees, to make its parameters
-            x = rng.standard_normal((ROWS, twin.n_in)).astype(twin.dtype)
-        dy = rng.standard_normal((len(x), twin.n_out)).astype(twin.dtype)
+        if (
+            np.shape(x)[1:] != (counterpart.n_in,) or len(x) == 1
+        ):  # one row is what a layer first sees, to make its parameters
+            x = rng.standard_normal((ROWS, counterpart.n_in)).astype(counterpart.dtype)
+        dy = rng.standard_normal((len(x), counterpart.n_out)).astype(counterpart.dtype)
         return {"_bwd": (dy, x), "_fwd": (x,)}
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastbp import functional, optim
 from fastbp.dropin import _proof
-from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
+from fastbp.dropin._interface import Counterpart, Interface, Left, Originals, Trial
 from fastbp.dropin._steps import Steps
 
 __all__ = ["INTERFACES", "SteppingNetworks"]
@@ -277,7 +277,7 @@ def _close(a: Any, b: Any) -> bool:
 # ---- networks --------------------------------------------------------------------------------------------------------
 
 
-class NetworkTwin(Twin):
+class NetworkCounterpart(Counterpart):
     """A network's layers, each by the kernels or by itself."""
 
     def __init__(self, net: Any) -> None:
@@ -364,24 +364,26 @@ class SteppingNetworks(Interface):
             callable(getattr(layer, name, None)) for layer in layers for name in ("forward_pass", "backward_pass")
         )
 
-    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> NetworkTwin:
-        return NetworkTwin(thing)
+    def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> NetworkCounterpart:
+        return NetworkCounterpart(thing)
 
-    def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
-        assert isinstance(twin, NetworkTwin)
+    def trials(
+        self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
+    ) -> Iterator[Trial]:
+        assert isinstance(counterpart, NetworkCounterpart)
         shape, n_out = _shapes(thing)
 
         def both(what: str, X: Array, values: Any = None, scale: float = 1.0) -> Iterator[Trial]:
             yield Trial(what, "_forward_pass", (X,), values)
             grad = scale * rng.standard_normal((len(X), *n_out))
-            yield Trial(what, "_backward_pass", (np.asarray(grad, twin.dtype),))
+            yield Trial(what, "_backward_pass", (np.asarray(grad, counterpart.dtype),))
 
         def x_of(rows: int, scale: float = 1.0) -> Array:
-            return (scale * rng.standard_normal((rows, *shape))).astype(twin.dtype)
+            return (scale * rng.standard_normal((rows, *shape))).astype(counterpart.dtype)
 
         def values(scale: float, biases: float = 0.3) -> list[Array]:
             made = []
-            for array in twin.arrays(thing):
+            for array in counterpart.arrays(thing):
                 factor = biases if len(array) == 1 else scale * np.sqrt(2 / len(array))
                 made.append(np.asarray(factor * rng.standard_normal(array.shape), array.dtype))
             return made
@@ -411,7 +413,12 @@ class SteppingNetworks(Interface):
             layer.backward_pass = _proof.moved(layer.backward_pass, rng)
 
     def timed(
-        self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
+        self,
+        thing: Any,
+        counterpart: Counterpart,
+        rng: np.random.Generator,
+        data: Sequence[Any],
+        args: tuple[Any, ...] | None,
     ) -> Mapping[str, tuple[Any, ...]]:
         shape, n_out = _shapes(thing)
         X = args[0] if args else rng.standard_normal((ROWS, *shape))
