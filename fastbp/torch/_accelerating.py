@@ -227,7 +227,7 @@ def accelerate(module: M) -> M:
         return module
     if not isinstance(module, nn.Module):
         came = type(module).__name__
-        raise TypeError(f"module must be a torch.nn.Module or a torch.optim.Optimizer, got {came}")
+        raise TypeError(f"module must be a torch.optim.Optimizer or a torch.nn.Module, got {came}")
     for _, inner in list(_outermost(module)):
         if "forward" not in vars(inner):
             inner.forward = Accelerator(inner)

@@ -1,6 +1,6 @@
 """PyTorch's optimizers with their steps in the engine: what `accelerate` does with an optimizer.
 
-A. The optimizer gets a ``step`` of its own, an attribute of the object: a `Stepper`. It reads and writes the
+A. The optimizer gets a ``step`` of its own, an attribute of the object: a `Stepper`; and a ``zero_grad``. The step reads and writes the
    parameters, the gradients, and the states where PyTorch has them, counts of steps included. So ``state_dict``,
    schedulers and groups work as before, and any step may be PyTorch's again.
 B. The first step is PyTorch's own, which makes the states. So is every step that the engine has no rule for or must not
@@ -14,6 +14,7 @@ from __future__ import annotations
 import operator
 import weakref
 from collections.abc import Callable, Sequence
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ OWN_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 
 NOTHING: dict[str, Any] = {}  # the state of a parameter that has none
 
+grad_of, to_numpy = torch.Tensor.grad.__get__, torch.Tensor.numpy
 increment_version = torch.autograd.graph.increment_version
 is_profiled = torch.autograd._profiler_enabled
 
@@ -59,40 +61,30 @@ class Plan:
     def __init__(
         self, parameters: Sequence[Any], entries: Sequence[Any], settings: Any, update: Any, state: OptimizerState
     ) -> None:
-        self.parameters, self.entries, self.settings, self.update, self.state = (
-            list(parameters), list(entries), settings, update, state,
-        )  # fmt: skip
-        self.items = [list(entry.items()) for entry in entries]
-        tensors = [value for items in self.items for _, value in items if isinstance(value, torch.Tensor)]
-        self.tensors = [*self.parameters, *tensors]
+        self.parameters, self.entries, self.settings = list(parameters), list(entries), settings
+        self.update, self.state = update, state
+        self.values = [value for entry in entries for value in entry.values()]
+        self.tensors = [*self.parameters, *(value for value in self.values if isinstance(value, torch.Tensor))]
         self.looks = self._looks()
         self.arrays = [p.detach().numpy() for p in self.parameters]
         self.counts = [entry["step"].numpy() for entry in entries if "step" in entry]
 
     def _looks(self) -> tuple[Any, ...]:
-        return (
-            list(map(data_ptr, self.tensors)),
-            list(map(shapes, self.parameters)),
-            list(map(strides, self.parameters)),
-        )
+        parameters = self.parameters
+        return list(map(data_ptr, self.tensors)), list(map(shapes, parameters)), list(map(strides, parameters))
 
     def fits(self, parameters: Sequence[Any], entries: Sequence[Any], settings: Any) -> bool:
         """Return whether everything is where it was, and as it was."""
-        if len(parameters) != len(self.parameters) or settings != self.settings:
-            return False
-        if not all(map(operator.is_, parameters, self.parameters)) or not all(map(operator.is_, entries, self.entries)):
-            return False
-        for entry, items in zip(entries, self.items, strict=True):
-            if len(entry) != len(items):
-                return False
-            for name, value in items:
-                if entry.get(name) is not value:
-                    return False
-        step = self.state._step
-        for count in self.counts:
-            if count.item() != step:
-                return False
-        return self._looks() == self.looks
+        return (
+            len(parameters) == len(self.parameters)
+            and all(map(operator.is_, parameters, self.parameters))
+            and all(map(operator.is_, entries, self.entries))
+            and settings == self.settings
+            and sum(map(len, entries)) == len(self.values)
+            and all(map(operator.is_, chain.from_iterable(map(dict.values, entries)), self.values))
+            and list(map(np.ndarray.item, self.counts)) == [self.state._step] * len(self.counts)
+            and self._looks() == self.looks
+        )
 
     def step(self, gradients: list[Any], rates: Callable[[int], list[float]]) -> bool:
         """Make a step; False, and nothing done, where the gradients are none that the engine reads."""
@@ -139,28 +131,27 @@ class Stepper:
         return getattr(optimizer, "grad_scale", None) is None and getattr(optimizer, "found_inf", None) is None
 
     def _step(self, optimizer: Any) -> bool:
-        parameters, grads, group_of = [], [], []
-        for i, group in enumerate(optimizer.param_groups):
-            for p in group["params"]:
-                if (grad := p.grad) is not None:
-                    parameters.append(p)
-                    grads.append(grad)
-                    group_of.append(i)
+        groups = optimizer.param_groups
+        parameters = [p for group in groups for p in group["params"]]
+        grads = list(map(grad_of, parameters))
+        if not all(map(operator.is_not, grads, repeat(None))):
+            parameters = [p for p, grad in zip(parameters, grads, strict=True) if grad is not None]
+            grads = [grad for grad in grads if grad is not None]
         state = optimizer.state
-        entries = [state.get(p, NOTHING) for p in parameters]
+        entries = list(map(state.get, parameters, repeat(NOTHING)))
         try:
-            settings = group_of, [self.settings_of(group) for group in optimizer.param_groups]
+            settings = list(map(self.settings_of, groups))
             plan = self.plan
             if plan is None or not plan.fits(parameters, entries, settings):
                 plan = self.plan = self._planned(optimizer, parameters, entries, settings)
             if plan is None:
                 return False
-            gradients = [grad.numpy() for grad in grads]
+            gradients = list(map(to_numpy, grads))
         except (KeyError, RuntimeError, TypeError):  # a group without a setting; a gradient that has no memory to read
             return False
 
         def rates(step: int) -> list[float]:
-            return [float(group["lr"]) for group in optimizer.param_groups]
+            return [float(group["lr"]) for group in groups]
 
         if get_num_threads() >= get_wanted():
             return plan.step(gradients, rates)
@@ -176,8 +167,10 @@ class Stepper:
         made = [_ours(self.rule, group) for group in groups]
         if any(ours is None for ours in made):
             return None
+        numbers_of = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
+        group_of = [numbers_of[id(p)] for p in parameters]
         states = []
-        for p, entry, i in zip(parameters, entries, settings[0], strict=True):
+        for p, entry, i in zip(parameters, entries, group_of, strict=True):
             if (found := _states(self.rule, made[i], p, entry)) is None:
                 return None
             states.append(found)
@@ -186,9 +179,33 @@ class Stepper:
         likes = [(tuple(p.shape), DTYPES[p.dtype]) for p in parameters]
         numbers = [ours._numbers_of_groups()[0] for ours in made]
         update = _engine.ArrayUpdate(
-            made[0].rule.name, likes, states, settings[0], numbers, state.carried, state, made[0]._updating
+            made[0].rule.name, likes, states, group_of, numbers, state.carried, state, made[0]._updating
         )
         return Plan(parameters, entries, settings, update, state)
+
+
+class Clearer:
+    """The method ``zero_grad`` of such an optimizer: without what PyTorch's tells a profiler.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        The optimizer whose attribute this is; it is not kept alive.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = weakref.ref(optimizer)
+
+    def __call__(self, set_to_none: bool = True) -> None:
+        """Take the gradients from the parameters."""
+        optimizer = self.optimizer()
+        assert optimizer is not None
+        if not set_to_none or is_at_work() or is_profiled():
+            type(optimizer).zero_grad(optimizer, set_to_none)
+            return
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                p.grad = None
 
 
 def _is_readable(tensor: Any) -> bool:
@@ -222,14 +239,18 @@ def accelerate_optimizer(optimizer: torch.optim.Optimizer) -> None:
     if type(optimizer) not in RULES:
         known = ", ".join(cls.__name__ for cls in RULES)
         raise ValueError(f"optimizer is torch's {type(optimizer).__name__}, expected one of {known}")
-    if not isinstance(vars(optimizer).get("step"), Stepper):
-        vars(optimizer)["step"] = Stepper(optimizer)
+    own = vars(optimizer)
+    if not isinstance(own.get("step"), Stepper):
+        own["step"] = Stepper(optimizer)
+        own.setdefault("zero_grad", Clearer(optimizer))
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer) -> None:
     """Undo `accelerate_optimizer`."""
-    stepper = vars(optimizer).get("step")
-    if isinstance(stepper, Stepper):
-        del vars(optimizer)["step"]
+    own = vars(optimizer)
+    if isinstance(own.get("zero_grad"), Clearer):
+        del own["zero_grad"]
+    if isinstance(stepper := own.get("step"), Stepper):
+        del own["step"]
         if stepper.before is not None:
-            vars(optimizer)["step"] = stepper.before
+            own["step"] = stepper.before
