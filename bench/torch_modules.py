@@ -31,7 +31,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench import machine
-from bench.compare import Process, go_around, parse_pythons, recording_failure, worker_environment
+from bench.compare import Process, go_around, is_installed, parse_pythons, recording_failure, worker_environment
 from bench.contest import make_parser
 from bench.tables import align, format_seconds
 
@@ -219,6 +219,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
     given = parse(arguments)
+    if not is_installed("torch", given.python):
+        print("torch is not installed, so its modules are left out: --python torch=PATH names an interpreter that has it")
+        return 0
     os.environ["PYTHONWARNINGS"] = "ignore"  # of torch as it compiles
     print(f"{machine.describe_machine()['processor']}, load average {machine.load_average()}")
     bars = ", ".join(f"{way} {bar:.0f}" for way, bar in BARS.items())
