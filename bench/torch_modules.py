@@ -12,10 +12,12 @@ both
     After that of the optimizer, too.
 train
     `fastbp.torch.train`, whole epochs.
+empty
+    A control: the eager loop around a function of autograd that computes nothing, so PyTorch's own part of `accelerate`.
 
 Each way is a process of its own, which has as many threads of PyTorch's and of fastbp's as `--threads` says; they take
-turns. An epoch goes over 1,440 rows for 64-100-50-10 with Adam: from a DataLoader with shuffling, or from batches that lie
-ready. The first epoch is that of a fresh process after its imports: module and optimizer are made within it, and
+turns. An epoch goes over 1,440 rows for 64-100-50-10 with Adam: from a DataLoader with shuffling, or from batches that
+lie ready. The first epoch is that of a fresh process after its imports: module and optimizer are made within it, and
 `compiled` compiles. A step at a width is of 10-w-w-10 with 128 rows: its gradient, and all of it with Adam.
 """
 
@@ -24,6 +26,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import itertools
 import os
 import sys
 import time
@@ -35,7 +38,7 @@ from bench.compare import Process, go_around, is_installed, parse_pythons, recor
 from bench.contest import make_parser
 from bench.tables import align, format_seconds
 
-WAYS = ("eager", "compiled", "accelerate", "both", "train")
+WAYS = ("eager", "compiled", "accelerate", "both", "train", "empty")
 BARS = {"train": 10.0, "accelerate": 3.0}  # eager / fastbp of an epoch, at least
 SIZES, ROWS, BATCHES = (64, 100, 50, 10), 1440, (32, 128)
 WIDTHS = (8, 16, 32, 64, 128, 256, 512, 1024)
@@ -65,7 +68,7 @@ class Task:
         torch.manual_seed(0)
         x, t = torch.randn(rows, sizes[0]), torch.randint(0, sizes[-1], (rows,))
         layers: list[Any] = []
-        for before, behind in zip(sizes[:-1], sizes[1:], strict=True):
+        for before, behind in itertools.pairwise(sizes):
             layers += [nn.Linear(before, behind), nn.ReLU()]
         self.way, self.module, self.loss = way, nn.Sequential(*layers[:-1]), nn.CrossEntropyLoss()
         self.optimizer = torch.optim.Adam(self.module.parameters())
@@ -79,6 +82,8 @@ class Task:
             self.bridge.accelerate(self.module)
         if way == "both":
             self.bridge.accelerate(self.optimizer)
+        if way == "empty":
+            self.forward = empty(self.module, torch.zeros(batch, sizes[-1]))
         if way == "compiled":
             self.forward = torch.compile(self.module)
 
@@ -101,6 +106,24 @@ class Task:
         return [p.detach().numpy().copy() for p in self.module.parameters()]
 
 
+def empty(module: Any, y: Any) -> Callable[[Any], Any]:
+    """Return a function of autograd with a module's parameters, whose output and gradients lie ready."""
+    torch = importlib.import_module("torch")
+    parameters = list(module.parameters())
+    grads = [torch.zeros_like(p) for p in parameters]
+
+    class Empty(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(_: Any, x: Any, *parameters: Any) -> Any:
+            return y[: len(x)].clone()
+
+        @staticmethod
+        def backward(_: Any, dy: Any) -> Any:
+            return (None, *map(torch.Tensor.detach, grads))
+
+    return lambda x: Empty.apply(x, *parameters)
+
+
 def load(rival: str, what: str, threads: int, **case: Any) -> Callable[[], Any]:
     """Build a task, check two epochs of it against PyTorch's, and return the call to be timed."""
     task, usual = (Task(way, threads=threads, **case) for way in (rival, "eager"))
@@ -109,7 +132,7 @@ def load(rival: str, what: str, threads: int, **case: Any) -> Callable[[], Any]:
         torch.manual_seed(1)
         for _ in range(2):
             one.epoch()
-    for got, right in zip(task.numbers(), usual.numbers(), strict=True):
+    for got, right in () if rival == "empty" else zip(task.numbers(), usual.numbers(), strict=True):
         if not abs(got - right).max() <= AGREES:
             raise ArithmeticError(f"{rival}: a parameter is off by {abs(got - right).max():.1e}")
     if what == "gradient":
@@ -181,7 +204,9 @@ def table_of_epochs(given: argparse.Namespace) -> list[list[str]]:
 def row_of(name: str, seconds: dict[str, float], given: argparse.Namespace) -> list[str]:
     """Return a row of times and of ratios."""
     times = [format_seconds(seconds[way]) if way in seconds else "-" for way in given.ways]
-    ratios = [f"{seconds['eager'] / seconds[way]:.2f}" if way in seconds else "-" for way in given.ways if way != "eager"]
+    ratios = [
+        f"{seconds['eager'] / seconds[way]:.2f}" if way in seconds else "-" for way in given.ways if way != "eager"
+    ]
     return [name, *times, *ratios]
 
 
@@ -220,7 +245,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
     given = parse(arguments)
     if not is_installed("torch", given.python):
-        print("torch is not installed, so its modules are left out: --python torch=PATH names an interpreter that has it")
+        print(
+            "torch is not installed, so its modules are left out: --python torch=PATH names an interpreter that has it"
+        )
         return 0
     os.environ["PYTHONWARNINGS"] = "ignore"  # of torch as it compiles
     print(f"{machine.describe_machine()['processor']}, load average {machine.load_average()}")

@@ -830,7 +830,9 @@ def test_where_the_columns_of_a_weight_may_lie_apart(rng: np.random.Generator) -
 @BY_DTYPE
 @pytest.mark.parametrize("sizes", [(5, 3), (1, 4, 1), (7, 1, 6), (40, 33, 50, 2), (64, 130, 70, 10)])
 @pytest.mark.parametrize("rows", [1, 9, 130])
-def test_gradients_whose_columns_lie_apart(sizes: tuple[int, ...], rows: int, dtype: Any, rng: np.random.Generator) -> None:
+def test_gradients_whose_columns_lie_apart(
+    sizes: tuple[int, ...], rows: int, dtype: Any, rng: np.random.Generator
+) -> None:
     """A backward pass writes dw.T as it writes dw, and zeros where a parameter is frozen."""
     units: list[Any] = []
     for before, behind in itertools.pairwise(sizes):

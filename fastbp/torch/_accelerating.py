@@ -1,4 +1,6 @@
-"""`accelerate`: a module of PyTorch whose chains the engine computes, or an optimizer whose steps it makes, and `restore`, which takes that back.
+"""`accelerate`: a module of PyTorch whose chains the engine computes, or an optimizer whose steps it makes.
+
+`restore` takes that back.
 
 A. Every `nn.Sequential` in the module, the outermost ones of those that lie in each other, gets a ``forward`` of its
    own: an `Accelerator`, which is an attribute of the object. Its class, its parameters and its place in the module
@@ -190,9 +192,9 @@ def accelerate(module: M) -> M:
     module : torch.nn.Module or torch.optim.Optimizer
         An optimizer must be PyTorch's SGD, Adam, AdamW, RMSprop or Adagrad. PyTorch still makes its first step, which
         makes the state, and steps with a closure, hooks, a profiler, or an option that the engine lacks.
-        A module may be any module. Parts that the engine lacks stay PyTorch's, and so does what is on another device, in half
-        precision, under ``torch.compile``, ``torch.func``, autocast or tracing. `chains` tells what is taken, and why
-        something is not.
+        A module may be any module. Parts that the engine lacks stay PyTorch's, and so does what is on another device,
+        in half precision, under ``torch.compile``, ``torch.func``, autocast or tracing. `chains` tells what is taken,
+        and why something is not.
 
     Returns
     -------

@@ -1,8 +1,8 @@
 """PyTorch's optimizers with their steps in the engine: what `accelerate` does with an optimizer.
 
-A. The optimizer gets a ``step`` of its own, an attribute of the object: a `Stepper`; and a ``zero_grad``. The step reads and writes the
-   parameters, the gradients, and the states where PyTorch has them, counts of steps included. So ``state_dict``,
-   schedulers and groups work as before, and any step may be PyTorch's again.
+A. The optimizer gets a ``step`` of its own, an attribute of the object: a `Stepper`; and a ``zero_grad``. The step
+   reads and writes the parameters, the gradients, and the states where PyTorch has them, counts of steps included. So
+   ``state_dict``, schedulers and groups work as before, and any step may be PyTorch's again.
 B. The first step is PyTorch's own, which makes the states. So is every step that the engine has no rule for or must not
    hide: with a closure, hooks, a profiler, parameters whose counts of steps differ, tensors that numpy cannot read.
 C. What may have changed since the last step is looked at in each: the parameters and states as objects, where their
@@ -222,13 +222,18 @@ def _ours(rule: Rule, group: Any) -> Any:
 
 def _states(rule: Rule, ours: Any, parameter: Any, entry: Any) -> list[Any] | None:
     """Return the state arrays of a parameter in the order of fastbp's rule; None where PyTorch has not made them."""
-    used, made = ours._used(), []
+    used = ours._used()
+    made: list[Any] = []
     for name in ours.rule.states:
         if name not in used:
             made.append(None)
             continue
         tensor = entry.get(rule.states[name])
-        if tensor is None or not _is_readable(tensor) or (tensor.shape, tensor.dtype) != (parameter.shape, parameter.dtype):
+        if (
+            tensor is None
+            or not _is_readable(tensor)
+            or (tensor.shape, tensor.dtype) != (parameter.shape, parameter.dtype)
+        ):
             return None
         made.append(tensor.numpy())
     return made
