@@ -13,7 +13,7 @@ both
 train
     `fastbp.torch.train`, whole epochs.
 empty
-    A control: the eager loop around a function of autograd that computes nothing, so PyTorch's own part of `accelerate`.
+    A control: the eager loop around a function of autograd that computes nothing: PyTorch's own part of `accelerate`.
 
 Each way is a process of its own, which has as many threads of PyTorch's and of fastbp's as `--threads` says; they take
 turns. An epoch goes over 1,440 rows for 64-100-50-10 with Adam: from a DataLoader with shuffling, or from batches that
