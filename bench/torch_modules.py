@@ -235,6 +235,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", choices=("epochs", "widths"), help="one of the two tables")
     parser.add_argument("--widths", nargs="+", type=int, default=WIDTHS)
     given = parser.parse_args(arguments)
+    if given.dtype != "float32":
+        parser.error(f"--dtype {given.dtype}: PyTorch's modules are in float32 here")
     if "eager" not in given.ways:
         parser.error("--ways must have eager, which the others are compared with")
     given.python = parse_pythons(given.python).get("torch", sys.executable)

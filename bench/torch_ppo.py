@@ -20,7 +20,6 @@ from typing import Any
 
 from bench import machine
 from bench.compare import Process, parse_pythons, worker_environment
-from bench.contest import make_parser
 from bench.tables import align
 
 WAYS = ("torch", "policy", "policy and optimizer")
@@ -55,7 +54,11 @@ def train(way: str, seed: int, steps: int, threads: int) -> dict[str, Any]:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return what was asked for."""
-    parser = make_parser("torch_ppo", "PPO of Stable-Baselines3 on CartPole, with fastbp and without.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.torch_ppo", description="PPO of Stable-Baselines3 on CartPole, with fastbp and without."
+    )
+    parser.add_argument("--threads", type=int, default=1, help="of every way (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="one seed and few steps, to see that it runs")
     parser.add_argument("--steps", type=int, default=STEPS, help="of each training (default: %(default)s)")
     parser.add_argument("--python", action="append", default=[], metavar="torch=PATH", help="an interpreter")
     given = parser.parse_args(arguments)

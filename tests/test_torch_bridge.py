@@ -1160,6 +1160,21 @@ def test_the_example_runs() -> None:
     assert done.returncode == 0 and "accuracy" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("way", ["accelerate", "both", "train", "empty"])
+def test_the_benchmarks_ways_agree(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    modules = importlib.import_module("bench.torch_modules")
+    case = {"sizes": (5, 8, 6, 3), "batch": 4, "rows": 18}
+    for ready in (False, True):
+        modules.load(way, "epoch", 1, **case, ready=ready)()  # it raises where the parameters are not PyTorch's
+    if way != "train":
+        modules.load(way, "gradient", 1, **case, ready=True)()
+    monkeypatch.setattr(modules, "AGREES", -1.0)
+    if way != "empty":
+        with pytest.raises(ArithmeticError, match="a parameter is off"):
+            modules.load(way, "epoch", 1, **case, ready=True)
+
+
 # ---- Stable-Baselines3 -----------------------------------------------------------------------------------------------
 
 
