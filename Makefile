@@ -148,6 +148,7 @@ compare: $(VENV)/installed-bench
 	$(BIN)/python -m bench.bursts $(HELD) $(PYTHONS)
 	$(BIN)/python -m bench.images $(HELD) $(PYTHONS)
 	$(BIN)/python -m bench.accelerate
+	$(BIN)/python -m bench.torch_modules $(HELD) $(PYTHONS)
 
 sweep: $(VENV)/installed-bench
 	$(BIN)/python -m bench.sweep $(HELD) $(ARGS)

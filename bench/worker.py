@@ -40,6 +40,8 @@ BENCHMARKS = (
     "images",
     "accelerate",
     "accelerate_sizes",
+    "torch_modules",
+    "torch_ppo",
 )
 
 

@@ -819,14 +819,39 @@ def test_where_the_columns_of_a_weight_may_lie_apart(rng: np.random.Generator) -
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-14)
     np.testing.assert_allclose(*found, rtol=0, atol=1e-14)
     np.testing.assert_allclose(engine.outputs(x, apart), engine.outputs(x, table), rtol=0, atol=1e-14)
-    engine.forward(x, apart)
     for refused in (
         lambda: engine.value_and_grad(x, t, None, table, apart),
-        lambda: engine.backward(t, table, apart),
         lambda: engine.predict_into(x, apart, np.empty((4, 3))),
     ):
         with pytest.raises(ValueError, match="the columns of a weight do not lie side by side"):
             refused()
+
+
+@BY_DTYPE
+@pytest.mark.parametrize("sizes", [(5, 3), (1, 4, 1), (7, 1, 6), (40, 33, 50, 2), (64, 130, 70, 10)])
+@pytest.mark.parametrize("rows", [1, 9, 130])
+def test_gradients_whose_columns_lie_apart(
+    sizes: tuple[int, ...], rows: int, dtype: Any, rng: np.random.Generator
+) -> None:
+    """A backward pass writes dw.T as it writes dw, and zeros where a parameter is frozen."""
+    units: list[Any] = []
+    for before, behind in itertools.pairwise(sizes):
+        units += [("linear", before, behind), ("tanh", behind, behind)]
+    weights, biases = arrays_of(units, dtype, rng)
+    x, dy = rng.normal(size=(rows, sizes[0])).astype(dtype), rng.normal(size=(rows, sizes[-1])).astype(dtype)
+    table = _engine.Table(weights, biases)
+    frozen = [(i == 1, False) for i in range(len(weights))]
+    found = []
+    for order in "CF":
+        engine = _engine.Engine(np.dtype(dtype).itemsize, units)
+        engine.freeze(frozen)
+        dws, dbs = [np.full(w.shape, 7, dtype, order) for w in weights], [np.full_like(b, 7) for b in biases]
+        engine.forward(x, table)
+        dx = engine.backward(dy, table, _engine.Table(dws, dbs))
+        found.append([dx.copy(), *dws, *dbs])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(other, one, rtol=0, atol=np.finfo(dtype).eps * 16 * rows * max(1, abs(one).max()))
+    assert len(weights) == 1 or not found[1][2].any()
 
 
 def test_sizes_beyond_the_engines_limits_raise(rng: np.random.Generator) -> None:

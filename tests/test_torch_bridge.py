@@ -394,6 +394,22 @@ def test_gradients_accumulate_and_are_not_overwritten() -> None:
         close(view, want[0].reshape(-1)[1:], 1e3)
 
 
+def test_gradients_are_kept_where_they_were_computed() -> None:
+    mine = bridge.accelerate(mlp(4, 5, 2))
+    x, places = torch.randn(7, 4, dtype=DOUBLE), []
+    for _ in range(4):
+        for p in mine.parameters():
+            p.grad = None
+        mine(x).sum().backward()
+        places.append([p.grad.data_ptr() for p in mine.parameters()])
+    assert places[1] == places[2] == places[3]  # nothing was copied, and the memory came back
+    kept = mine[0].weight.grad
+    before = kept.clone()
+    mine.zero_grad()
+    mine(2 * x).sum().backward()
+    assert mine[0].weight.grad.data_ptr() != kept.data_ptr() and torch.equal(kept, before)
+
+
 def test_gradients_that_hooks_keep_stay() -> None:
     mine, theirs = pair(mlp(4, 5, 2))
     x = torch.randn(7, 4, dtype=DOUBLE)
@@ -968,6 +984,155 @@ def test_trainings_that_cannot_be_raise_and_change_nothing() -> None:
     assert not optimizer.state
 
 
+# ---- optimizers in place ---------------------------------------------------------------------------------------------
+
+ACCELERATED: list[tuple[Any, dict[str, Any]]] = [
+    (torch.optim.Adam, {}),
+    (torch.optim.Adam, {"amsgrad": True, "weight_decay": 0.1, "betas": (0.5, 0.9)}),
+    (torch.optim.Adam, {"fused": True}),
+    (torch.optim.AdamW, {"foreach": True}),
+    (torch.optim.SGD, {"lr": 0.1}),
+    (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+    (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "dampening": 0.5}),
+    (torch.optim.RMSprop, {"momentum": 0.9, "centered": True}),
+    (torch.optim.Adagrad, {"lr_decay": 0.1, "initial_accumulator_value": 0.1}),
+]
+
+
+def stepped(
+    change: Callable[[int, Any, Any], None], cls: Any = torch.optim.Adam, options: dict[str, Any] | None = None
+) -> tuple[Any, ...]:
+    """Make steps with an accelerated optimizer and with PyTorch's, with changes between; return both of each."""
+    torch.manual_seed(3)
+    modules = pair(mlp(6, 9, 8, 3))
+    optimizers = [cls(module.parameters(), **(options or {})) for module in modules]
+    assert bridge.accelerate(optimizers[0]) is optimizers[0]
+    batches = [(torch.randn(7, 6, dtype=DOUBLE), torch.randint(0, 3, (7,))) for _ in range(10)]
+    for module, optimizer in zip(modules, optimizers, strict=True):
+        for i, (x, t) in enumerate(batches):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(module(x), t).backward()
+            change(i, module, optimizer)
+            optimizer.step()
+    for a, b in zip(modules[0].parameters(), modules[1].parameters(), strict=True):
+        close(a, b, 1e4)
+    for a, b in zip(*(optimizer.state.values() for optimizer in optimizers), strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            if isinstance(a[name], torch.Tensor):
+                close(a[name].double(), b[name].double(), 1e4)
+    return *modules, *optimizers
+
+
+@pytest.mark.parametrize(("cls", "options"), ACCELERATED)
+def test_accelerated_optimizers_make_torchs_steps(cls: Any, options: dict[str, Any]) -> None:
+    def move_rate(i: int, _: Any, optimizer: Any) -> None:
+        optimizer.param_groups[0]["lr"] *= 0.9
+
+    *_, mine, _ = stepped(move_rate, cls, options)
+    assert mine.step.plan is not None
+
+
+def reload(i: int, module: Any, optimizer: Any) -> None:
+    if i == 4:
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+
+
+def drop_gradient(i: int, module: Any, optimizer: Any) -> None:
+    if i in (0, 5):
+        module[2].weight.grad = None  # its count of steps stays behind
+
+
+def freeze_all(i: int, module: Any, optimizer: Any) -> None:
+    if i == 5:
+        optimizer.zero_grad()
+
+
+def set_option(i: int, module: Any, optimizer: Any) -> None:
+    optimizer.param_groups[0]["weight_decay"] = 0.1 * (i > 4)
+    optimizer.param_groups[0]["maximize"] = i == 7
+
+
+def move_parameter(i: int, module: Any, optimizer: Any) -> None:
+    if i == 5:
+        module[0].weight.data = module[0].weight.data.clone()
+
+
+def replace_state(i: int, module: Any, optimizer: Any) -> None:
+    if i == 5:
+        entry = optimizer.state[module[0].weight]
+        entry["exp_avg"] = torch.zeros_like(entry["exp_avg"])
+    if i == 7:
+        entry = optimizer.state[module[0].weight]
+        entry["exp_avg_sq"].data = entry["exp_avg_sq"].data * 2
+    if i == 8:
+        for entry in optimizer.state.values():
+            entry["step"].fill_(2)
+
+
+def transpose_gradient(i: int, module: Any, optimizer: Any) -> None:
+    module[0].weight.grad = module[0].weight.grad.t().contiguous().t()
+
+
+def add_group(i: int, module: Any, optimizer: Any) -> None:
+    if i == 3:
+        last = optimizer.param_groups[0]["params"].pop()
+        optimizer.add_param_group({"params": [last], "lr": 0.05, "betas": (0.8, 0.9)})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [reload, drop_gradient, freeze_all, set_option, move_parameter, replace_state, transpose_gradient, add_group],
+)
+def test_accelerated_optimizers_follow_changes(change: Any) -> None:
+    stepped(change)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_schedulers_and_hooks_of_accelerated_optimizers(first: bool) -> None:
+    model = mlp(4, 5, 2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1.0)
+    if first:
+        bridge.accelerate(optimizer)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    if not first:
+        bridge.accelerate(optimizer)
+    seen = []
+    for i in range(5):
+        if i == 3:
+            optimizer.register_step_post_hook(lambda *_: seen.append(True))
+        optimizer.zero_grad()
+        assert all(p.grad is None for p in model.parameters())
+        model(torch.ones(3, 4, dtype=DOUBLE)).sum().backward()
+        optimizer.step()
+        schedule.step()
+    assert len(seen) == 2 and optimizer.param_groups[0]["lr"] == 0.5**5
+    assert float(optimizer.step(lambda: torch.tensor(3.0))) == 3.0
+    optimizer.zero_grad(set_to_none=False)
+    assert all(not p.grad.any() for p in model.parameters())
+
+
+def test_accelerated_optimizers_are_seen_by_autograd_and_given_back() -> None:
+    model = mlp(4, 5, 2)
+    optimizer = bridge.accelerate(torch.optim.Adam(model.parameters()))
+    x = torch.ones(3, 4, dtype=DOUBLE)
+    for _ in range(3):
+        model(x).sum().backward()
+        optimizer.step()
+    y = model(x).sum()
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.backward()
+    other = pickle.loads(pickle.dumps(optimizer))
+    assert "step" not in vars(other) and len(other.state) == 4
+    assert bridge.restore(optimizer) is optimizer
+    assert not {"step", "zero_grad"} & vars(optimizer).keys()
+    optimizer.step()
+    assert all(float(entry["step"]) == 5 for entry in optimizer.state.values())
+    with pytest.raises(ValueError, match="Rprop, expected one of SGD"):
+        bridge.accelerate(torch.optim.Rprop(model.parameters()))
+
+
 # ---- documentation --------------------------------------------------------------------------------------------------
 
 
@@ -993,6 +1158,21 @@ def test_the_example_runs() -> None:
     path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(script, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "accuracy" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("way", ["accelerate", "both", "train", "empty"])
+def test_the_benchmarks_ways_agree(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    modules = importlib.import_module("bench.torch_modules")
+    case = {"sizes": (5, 8, 6, 3), "batch": 4, "rows": 18}
+    for ready in (False, True):
+        modules.load(way, "epoch", 1, **case, ready=ready)()  # it raises where the parameters are not PyTorch's
+    if way != "train":
+        modules.load(way, "gradient", 1, **case, ready=True)()
+    monkeypatch.setattr(modules, "AGREES", -1.0)
+    if way != "empty":
+        with pytest.raises(ArithmeticError, match="a parameter is off"):
+            modules.load(way, "epoch", 1, **case, ready=True)
 
 
 # ---- Stable-Baselines3 -----------------------------------------------------------------------------------------------

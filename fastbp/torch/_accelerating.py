@@ -1,4 +1,6 @@
-"""`accelerate`: a module of PyTorch whose chains the engine computes, and `restore`, which takes that back.
+"""`accelerate`: a module of PyTorch whose chains the engine computes, or an optimizer whose steps it makes.
+
+`restore` takes that back.
 
 A. Every `nn.Sequential` in the module, the outermost ones of those that lie in each other, gets a ``forward`` of its
    own: an `Accelerator`, which is an attribute of the object. Its class, its parameters and its place in the module
@@ -6,6 +8,7 @@ A. Every `nn.Sequential` in the module, the outermost ones of those that lie in 
 B. The accelerator cuts the modules into chains that the engine has and into modules that PyTorch runs. It does so again
    when the modules have changed.
 C. Copies and pickles have the accelerator, without its plans.
+D. An optimizer gets a ``step`` of its own: `_stepping`.
 """
 
 from __future__ import annotations
@@ -19,10 +22,11 @@ from torch import nn
 from fastbp._warnings import warn
 from fastbp.torch._chains import HOOKS, Chain, is_at_work
 from fastbp.torch._modules import rule_of
+from fastbp.torch._stepping import accelerate_optimizer, restore_optimizer
 
 __all__ = ["Accelerator", "accelerate", "chains", "restore"]
 
-M = TypeVar("M", bound=nn.Module)
+M = TypeVar("M", bound=nn.Module | torch.optim.Optimizer)
 
 CHANCE = (nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 LEARNS = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -174,28 +178,35 @@ def _accelerators(module: Any) -> Iterator[tuple[str, Accelerator]]:
 
 
 def accelerate(module: M) -> M:
-    """Let fastbp's engine compute what it can of a module, in place.
+    """Let fastbp's engine compute what it can of a module, or make an optimizer's steps, in place.
 
     Every `torch.nn.Sequential` in the module is cut into chains of modules that the engine has; each becomes one
     function of autograd, which reads the module's parameters where they lie. Everything else about the module stays as
     it is: its class, parameters, buffers, ``state_dict``, hooks, copies and pickles.
 
+    An optimizer gets a method ``step`` of its own, which changes the parameters and the optimizer's state where they
+    lie. Groups, schedulers, ``state_dict`` and ``load_state_dict`` work as before; copies and pickles step as PyTorch.
+
     Parameters
     ----------
-    module : torch.nn.Module
-        Any module. Parts that the engine lacks stay PyTorch's, and so does what is on another device, in half
-        precision, under ``torch.compile``, ``torch.func``, autocast or tracing. `chains` tells what is taken, and why
-        something is not.
+    module : torch.nn.Module or torch.optim.Optimizer
+        An optimizer must be PyTorch's SGD, Adam, AdamW, RMSprop or Adagrad. PyTorch still makes its first step, which
+        makes the state, and steps with a closure, hooks, a profiler, or an option that the engine lacks.
+        A module may be any module. Parts that the engine lacks stay PyTorch's, and so does what is on another device,
+        in half precision, under ``torch.compile``, ``torch.func``, autocast or tracing. `chains` tells what is taken,
+        and why something is not.
 
     Returns
     -------
-    torch.nn.Module
+    torch.nn.Module or torch.optim.Optimizer
         The same object.
 
     Raises
     ------
     TypeError
-        It is no module.
+        It is neither a module nor an optimizer.
+    ValueError
+        It is an optimizer that fastbp has not.
 
     Warns
     -----
@@ -209,12 +220,16 @@ def accelerate(module: M) -> M:
     >>> model = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 2))
     >>> fastbp.torch.accelerate(model) is model
     True
-    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> optimizer = fastbp.torch.accelerate(torch.optim.SGD(model.parameters(), lr=0.1))
     >>> nn.functional.mse_loss(model(torch.ones(8, 4)), torch.zeros(8, 2)).backward()
     >>> optimizer.step()
     """
+    if isinstance(module, torch.optim.Optimizer):
+        accelerate_optimizer(module)
+        return module
     if not isinstance(module, nn.Module):
-        raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
+        came = type(module).__name__
+        raise TypeError(f"module must be a torch.optim.Optimizer or a torch.nn.Module, got {came}")
     for _, inner in list(_outermost(module)):
         if "forward" not in vars(inner):
             inner.forward = Accelerator(inner)
@@ -226,16 +241,16 @@ def accelerate(module: M) -> M:
 
 
 def restore(module: M) -> M:
-    """Give a module back to PyTorch, and undo what `accelerate` did.
+    """Give a module or an optimizer back to PyTorch, and undo what `accelerate` did.
 
     Parameters
     ----------
-    module : torch.nn.Module
-        The module, or one that has it as a part. Parameters stay where they are.
+    module : torch.nn.Module or torch.optim.Optimizer
+        The optimizer; or the module, or one that has it as a part. Parameters stay where they are.
 
     Returns
     -------
-    torch.nn.Module
+    torch.nn.Module or torch.optim.Optimizer
         The same object.
 
     Raises
@@ -251,6 +266,9 @@ def restore(module: M) -> M:
     >>> fastbp.torch.restore(model) is model
     True
     """
+    if isinstance(module, torch.optim.Optimizer):
+        restore_optimizer(module)
+        return module
     for _, accelerator in list(_accelerators(module)):
         del accelerator.module.forward
     return module

@@ -92,7 +92,7 @@ class Twin:
         for group in theirs.param_groups:
             if group.get("maximize"):
                 raise ValueError("optimizer has maximize=True, which fastbp's have not: negate the loss")
-            values = {name: _plain(group[name]) for name in rule.hyper if name in group}
+            values = {name: plain(group[name]) for name in rule.hyper if name in group}
             for p in group["params"]:
                 if id(p) not in names:
                     raise ValueError(
@@ -158,12 +158,12 @@ class Twin:
                     yield name, mine.arrays[ours][first:end], theirs
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a hyper-parameter as numbers: PyTorch's may be tensors."""
     if isinstance(value, torch.Tensor):
         return value.item()
     if isinstance(value, tuple | list):
-        return tuple(map(_plain, value))
+        return tuple(map(plain, value))
     return value
 
 

@@ -6,8 +6,9 @@ B. An engine remembers one forward pass. A `Pass` that may go back has its runne
    drops it; then it is free for the next one. Where too many wait, the one that has waited longest loses its runner: it
    computes its forward pass again when it goes back. That gives the same numbers, since PyTorch refuses to go back
    where an input or a parameter was changed meanwhile. A runner is in one list at a time, and whoever pops it has it.
-C. The gradients of the parameters are handed out where the engine has written them. Whoever accumulates them copies
-   them; whoever keeps them is noticed by the counts of references, and the next backward pass writes elsewhere.
+C. The engine writes the gradients of the parameters in PyTorch's layout, and fresh tensors over that memory are handed
+   out: PyTorch keeps such a tensor as a parameter's ``grad`` without a copy. As long as anything has a tensor over the
+   memory, its storage counts it, and the next backward pass writes elsewhere; a `zero_grad` gives it back.
 D. What is done at each call is written out in few functions: in a small network the calls among them take longer than
    the arithmetic.
 """
@@ -15,9 +16,8 @@ D. What is done at each call is written out in few functions: in a small network
 from __future__ import annotations
 
 import contextlib
-import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -25,7 +25,6 @@ import numpy as np
 import torch
 
 from fastbp import _engine
-from fastbp._core.gradients import aligned_zeros
 from fastbp._core.graph import walk
 from fastbp._core.segments import EngineSegment
 from fastbp._runtime import team
@@ -36,10 +35,10 @@ from fastbp.units import Linear
 __all__ = ["Kernel", "Pass", "Places", "Runner"]
 
 MOST_WAITING = 8  # passes of a kernel that keep their activations
-MOST_GRADIENTS = 4  # arrays of gradients of a runner, where somebody keeps some
+MOST_GRADIENTS = 4  # sets of arrays for the gradients of a runner, where some are kept
 
 get_num_threads, get_wanted = torch.get_num_threads, team.get_wanted
-use_count = torch.Tensor._use_count
+alias = torch.Tensor.detach
 storage_count = torch._C._storage_Use_Count
 
 
@@ -53,32 +52,22 @@ def within_limit(work: Any, *given: Any) -> Any:
 
 
 class Slots:
-    """Arrays of gradients, and the tensors over them that are handed out."""
+    """Arrays of gradients in PyTorch's layout, which the engine writes where they are wanted."""
 
     def __init__(self, kernel: Kernel) -> None:
-        grads = kernel.net._gradients._over(aligned_zeros(kernel.net.n_parameters, kernel.net.dtype))
-        self.table = grads._table(kernel.names)
-        flat = torch.from_numpy(grads.flat)
-        self.tensors = tuple(
-            self._tensor(flat, grads.flat, grads[name], name in kernel.turned) for name in kernel.given
-        )
-        self.storage = flat.untyped_storage()._cdata
-        self.flat = flat
-        self.counts = self._counts()
-
-    def _tensor(self, flat: Any, array: FloatArray, part: FloatArray, turned: bool) -> Any:
-        """Return a view in PyTorch's layout: of one storage, whose users are counted together."""
-        first = (part.ctypes.data - array.ctypes.data) // array.itemsize
-        view = flat[first : first + part.size].view(part.shape)
-        return view.t() if turned else view
-
-    def _counts(self) -> tuple[Any, ...]:
-        tensors = self.tensors
-        return storage_count(self.storage), list(map(use_count, tensors)), list(map(sys.getrefcount, tensors))
+        dtype = torch.from_numpy(np.empty(0, kernel.net.dtype)).dtype
+        self.tensors = [torch.zeros(shape, dtype=dtype) for shape in kernel.shapes_given()]
+        self.table = kernel.table_of(self.tensors, {name: np.zeros_like(array) for name, array in kernel.zeros.items()})
+        self.storages = [tensor.untyped_storage()._cdata for tensor in self.tensors]
+        self.counts = list(map(storage_count, self.storages))
 
     def are_free(self) -> bool:
-        """Return whether nobody else has any of the tensors, or a view of one."""
-        return self._counts() == self.counts
+        """Return whether nothing else has a tensor over any of the arrays."""
+        return list(map(storage_count, self.storages)) == self.counts
+
+    def aliases(self) -> list[Any]:
+        """Return fresh tensors over the arrays, which PyTorch may keep as ``grad`` without a copy."""
+        return list(map(alias, self.tensors))
 
 
 class Runner:
@@ -103,11 +92,7 @@ class Runner:
         return self.y[1].clone()
 
     def backward(self, dy: Any, places: Places, need_dx: bool) -> tuple[Any, ...]:
-        """Return the gradients in the order of `EngineFunction`'s arguments: at the input a fresh one, at the
-        parameters the runner's own.
-
-        The tuple is made here, and holds the gradients before another pass asks who does.
-        """
+        """Return the gradients in the order of `EngineFunction`'s arguments, as fresh tensors."""
         kernel = self.kernel
         slots = self.slots[0]
         if not slots.are_free():
@@ -122,9 +107,9 @@ class Runner:
             dx = self.engine.backward(dy, places.table, slots.table, need_dx)
         else:
             dx = within_limit(self.engine.backward, dy, places.table, slots.table, need_dx)
-        grads = slots.tensors
+        grads = slots.aliases()
         if not places.all_needed:
-            grads = tuple(grad if need else None for grad, need in zip(grads, places.needed, strict=True))
+            grads = [grad if need else None for grad, need in zip(grads, places.needed, strict=True)]
         if dx is None:
             return (None, None, None, None, None, *grads)
         if dx is not self.dx[0]:
@@ -176,12 +161,7 @@ class Places:
 
     def __init__(self, kernel: Kernel, parameters: Sequence[Any], needed: Sequence[bool]) -> None:
         self.kernel = kernel
-        arrays = dict(kernel.zeros)
-        for name, tensor in zip(kernel.given, parameters, strict=True):
-            values = tensor.detach().numpy()
-            arrays[name] = values.T if name in kernel.turned else values
-        second = [arrays[names[1]] if len(names) > 1 else None for names in kernel.names]
-        self.table = _engine.Table([arrays[names[0]] for names in kernel.names], second)
+        self.table = kernel.table_of(parameters, kernel.zeros)
         wanted = {name for name, need in zip(kernel.given, needed, strict=True) if need}
         self.needed, self.all_needed, self.any_needed = tuple(needed), all(needed), any(needed)
         self.frozen = tuple(tuple(name not in wanted for name in (*names, "")[:2]) for names in kernel.names)
@@ -221,6 +201,15 @@ class Kernel:
         """Return the shapes that PyTorch's parameters must have."""
         shapes = {name: values.shape for name, values in self.net.parameters.items()}
         return [shapes[name][::-1] if name in self.turned else shapes[name] for name in self.given]
+
+    def table_of(self, tensors: Sequence[Any], others: Mapping[str, FloatArray]) -> _engine.Table:
+        """Return the engine's table of tensors in PyTorch's layout, and of the parameters that PyTorch has not."""
+        arrays = dict(others)
+        for name, tensor in zip(self.given, tensors, strict=True):
+            values = tensor.detach().numpy()
+            arrays[name] = values.T if name in self.turned else values
+        second = [arrays[names[1]] if len(names) > 1 else None for names in self.names]
+        return _engine.Table([arrays[names[0]] for names in self.names], second)
 
     def make_engine(self) -> Any:
         """Return an engine of the plan."""

@@ -553,8 +553,11 @@ cdef class Engine(CallLock):
         return 0
 
     cdef int check_out(self, Table out) except -1:
-        self.check_table(out)
         self.check_rows(out)
+        return self.check_gradients(out)
+
+    cdef int check_gradients(self, Table out) except -1:
+        self.check_table(out)
         return out.check_writable("gradients")
 
     cdef int check_rows(self, Table table) except -1:
@@ -870,14 +873,16 @@ cdef class Engine(CallLock):
 
     def backward(self, cnp.ndarray dy, Table table not None, Table out not None, bint need_dx=True):
         """The gradient at the input of the last forward, a view of the engine's own buffer (or None);
-        the parameters' into `out`."""
+        the parameters' into `out`, where the rows of a weight may lie side by side."""
         cdef Pass p
         cdef int threads
         self.enter()
         try:
             threads = self.begin_backward(dy, need_dx)
             self.check_table(table)
-            self.check_out(out)
+            self.check_gradients(out)
+            if self.batch.sparse != NULL:
+                self.check_rows(out)
             pass_init(&p, &self.graph, &self.buffers, &self.batch, table.pairs)
             p.gradients, p.need_dx = out.pairs, need_dx
             # --- checked

@@ -71,7 +71,10 @@ cdef void clear_frozen(const Graph* graph, const Pair* gradients) noexcept nogil
         if unit.pair < 0:
             continue
         pair = &gradients[unit.pair]
-        if unit.frozen[0] and unit.kind == LINEAR:
+        if unit.frozen[0] and unit.kind == LINEAR and pair.weight_step != itemsize:
+            for row in range(unit.n_out):
+                memset(pair.weight + row * pair.weight_step, 0, unit.n_in * itemsize)
+        elif unit.frozen[0] and unit.kind == LINEAR:
             for row in range(unit.n_in):
                 memset(pair.weight + row * pair.weight_row, 0, unit.n_out * itemsize)
         elif unit.frozen[0]:

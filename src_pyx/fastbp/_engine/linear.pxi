@@ -9,6 +9,8 @@
 #     lines of the cache.
 # (d) As tasks of a phase, the gradient of a weight is cut into strips of its rows, in which it stays in the first cache until the update
 #     has read it. Of few outputs it is computed transposed, with whole vectors of x: dw.T = dy.T @ x.
+# (e) A gradient whose rows lie side by side, and not its columns, as in PyTorch, is computed transposed as well: it is stored where it is
+#     wanted, and not copied across afterwards. db is then summed beforehand, since dy has the place of the operand without sums.
 
 cdef enum:
     GRADIENT_BYTES = 32 << 10   # of a strip
@@ -82,7 +84,7 @@ cdef void weight_product(const Pass* p, WeightProduct* w, int i) noexcept nogil:
     q.m, q.n, q.k = unit.n_in, unit.n_out, p.batch.rows
     input_operand(p, i, &q.a, &q.a_step, &q.a_row)
     q.b, q.b_step, q.b_column = p.grad[i], unit.n_out * itemsize, itemsize
-    q.c, q.c_row, q.c_column = gradient.weight, gradient.weight_row, itemsize
+    q.c, q.c_row, q.c_column = gradient.weight, gradient.weight_row, gradient.weight_step
     q.sums, q.sums_step = gradient.bias, itemsize
 
 
@@ -93,6 +95,12 @@ cdef bint linear_forward(Pass* p, Session* session, int i) noexcept nogil:
     output_product(p, &product, i)
     return multiply(session, p.graph.kernels, &product, 1, p.buffers.scratch, p.buffers.scratch_bytes)
 
+cdef void by_columns(const Kernels* kernels, Product* q) noexcept nogil:
+    """dw.T = dy.T @ x: see (e)."""
+    kernels.column_sums(q.b, q.b_step, q.b_column, q.k, q.n, q.sums, q.sums_step, False)
+    q.sums = NULL
+    product_transpose(q)
+
 cdef bint linear_backward(Pass* p, Session* session, int i) noexcept nogil:
     """Both products of it side by side."""
     cdef WeightProduct w
@@ -101,6 +109,8 @@ cdef bint linear_backward(Pass* p, Session* session, int i) noexcept nogil:
     cdef bint goes_on = wants(p.graph, p.graph.units[i].sources[0], p.need_dx)
     if p.gradients != NULL and p.graph.units[i].trains:
         weight_product(p, &w, i)
+        if w.product.c_column != p.graph.kernels.itemsize:
+            by_columns(p.graph.kernels, &w.product)
         products[0] = w.product
         count = 1
     if goes_on:
@@ -119,8 +129,10 @@ cdef bint linear_weights(Pass* p, Session* session, int i) noexcept nogil:
 
 cdef Py_ssize_t linear_scratch(const Graph* graph, int i, Py_ssize_t rows, int threads) noexcept nogil:
     cdef Py_ssize_t n_in = graph.units[i].n_in, n_out = graph.units[i].n_out
+    cdef Py_ssize_t weight = max(product_scratch(graph.kernels, n_in, n_out, rows, threads),
+                                 product_scratch(graph.kernels, n_out, n_in, rows, threads))
     return max(product_scratch(graph.kernels, rows, n_out, n_in, threads),
-               product_scratch(graph.kernels, rows, n_in, n_out, threads) + product_scratch(graph.kernels, n_in, n_out, rows, threads))
+               product_scratch(graph.kernels, rows, n_in, n_out, threads) + weight)
 
 
 # --- some rows
