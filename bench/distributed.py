@@ -27,7 +27,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from bench import machine
+from bench import cost_model, machine, overlap
 from bench.compare import HERE, RESULTS, WorkerError, is_installed, measure_limits, parse_pythons, worker_environment
 from bench.limits import Limits
 from bench.rivals import DTYPES, RELATIVE, SHAPES, Shape
@@ -39,6 +39,9 @@ OF_ATTAINABLE = 0.9
 BOUND_BY_MEMORY = tuple(shape.name for shape in SHAPES[-2:])
 QUICK_PARAMETERS = 100_000
 SUM_PASSES, UPDATE_PASSES = 5, 4  # over the gradient's bytes, of both ranks together: see `attainable`
+MODEL_RANKS = (2, 4)  # at which the model is checked
+EXCHANGED = (64, 4096, 65_536, 1_000_000, 8_000_000)  # bytes, for latency and bandwidth
+SUM_BYTES = (64, 65_536, 1_000_000, 25_000_000)
 STARTED_IN = 100  # seconds, in which all ranks of a group are there
 
 Row = dict[str, Any]  # what the JSON file says of one shape
@@ -247,6 +250,64 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
     return made
 
 
+# ---- the model -------------------------------------------------------------------------------------------------------
+
+
+def print_model(given: argparse.Namespace) -> None:
+    """Print what is predicted for other machines, and how well the model does on this one."""
+    print(cost_model.assumptions())
+    for workload in cost_model.workloads():
+        print(f"\n{align(cost_model.predictions(workload))}", flush=True)
+    print(f"\n{align(check_model(given))}")
+
+
+def check_model(given: argparse.Namespace) -> list[list[str]]:
+    """Return what is predicted for ranks of this machine beside what is measured."""
+    rows = [["on this machine", "predicted", "measured", "predicted / measured"]]
+
+    def compare(name: str, predicted: float, measured: float) -> None:
+        rows.append([name, *map(format_seconds, (predicted, measured)), f"{predicted / measured:.2f}"])
+
+    rounds = 3 if given.quick else 100
+    with Group("fastbp", 2, sys.executable) as two:
+        link = measure_link(two, rounds)
+        rates = f"{link.bandwidth / 1e9:.2f} GB/s each way, sums {link.adding / 1e9:.2f} GB/s"
+        print(f"\nbetween two ranks of this machine: {link.alpha * 1e6:.1f} µs, {rates}")
+    limits = measure_limits(2, given.dtype, sys.executable, quick=given.quick)
+    memory = Limits(**limits[-1]).bandwidth / 2  # of one of two ranks
+    processors = machine.processors()
+    for p in MODEL_RANKS:
+        slower = max(1.0, p / processors)
+        with Group("fastbp", p, sys.executable) as group:
+            for n_bytes in SUM_BYTES:
+                answers = group.ask("sum_seconds", n_bytes=n_bytes, rounds=max(3, min(rounds, int(1e9 // n_bytes))))
+                predicted = slower * cost_model.quickest(p, n_bytes, link)[0]
+                compare(f"sum of {n_bytes:,} bytes, {p} ranks", predicted, max(a["seconds"] for a in answers))
+    for shape in given.shapes:
+        alone = step_of(1, shape, given)
+        for p in MODEL_RANKS:
+            predicted = cost_model.predicted_step(shape, p, alone, link, memory, processors)
+            compare(f"step of {shape.name}, {p} ranks", predicted, step_of(p, shape, given))
+    return rows
+
+
+def measure_link(two: Group, rounds: int) -> cost_model.Link:
+    """Return the latency and the bandwidth between two ranks, by exchanges of several sizes, and how fast they add."""
+    seconds = [
+        max(answer["seconds"] for answer in two.ask("exchange_seconds", n_bytes=n, rounds=rounds)) for n in EXCHANGED
+    ]
+    adding = min(answer["rate"] for answer in two.ask("adding_rate", n_bytes=EXCHANGED[-1], rounds=rounds))
+    return cost_model.fit_link(EXCHANGED, seconds, adding)
+
+
+def step_of(p: int, shape: Shape, given: argparse.Namespace) -> float:
+    """Return the best round of a step on p ranks."""
+    with Group("fastbp" if p > 1 else "alone", p, sys.executable) as group:
+        group.ask("load", shape=shape.name, dtype=given.dtype, processors=given.processors)
+        repeats = max(1, round(given.seconds / group.seconds("step", 1)))
+        return min(group.seconds("step", repeats) for _ in range(given.rounds))
+
+
 # ---- command line ----------------------------------------------------------------------------------------------------
 
 
@@ -260,6 +321,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--unbound", action="store_true", help="leave it to the system where each rank runs")
     add("--python", action="append", default=[], metavar="torch=PATH", help="interpreter for DDP")
     add("--json", type=Path, default=RESULTS / "distributed.json", metavar="PATH", help="default: %(default)s")
+    add("--model", action="store_true", help="predict steps on other machines, and check the model on this one")
+    add("--timeline", type=Path, metavar="PATH", help="record one step, save it as JSON there, and draw it beside")
     add("--quick", action="store_true", help="little of everything, to see that it runs")
     given = parser.parse_args(arguments)
     try:
@@ -271,7 +334,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--rounds must be at least 1")
     if given.quick:
         given.shapes = [shape for shape in given.shapes if shape.n_parameters <= QUICK_PARAMETERS]
-    given.seconds = 0.002 if given.quick else 0.05
+    given.seconds = 0.002 if given.quick else 0.02
     bound = hasattr(os, "sched_getaffinity") and not given.unbound
     given.processors = sorted(os.sched_getaffinity(0)) if bound else []
     return given
@@ -298,8 +361,37 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, save."""
+    """Do what was asked for."""
     given = parse(arguments)
+    if given.model:
+        print_model(given)
+    elif given.timeline:
+        print_timeline(given)
+    else:
+        print_comparison(given)
+    return 0
+
+
+def print_timeline(given: argparse.Namespace) -> None:
+    """Record a step of the first shape, save it, and draw it."""
+    shape = given.shapes[0]
+    with Group("fastbp", 2, sys.executable) as group:
+        group.ask("load", shape=shape.name, dtype=given.dtype, processors=given.processors)
+        steps = group.ask("record", repeats=given.rounds)
+    record = overlap.quickest(shape, steps)
+    print(overlap.describe(record))
+    given.timeline.parent.mkdir(parents=True, exist_ok=True)
+    given.timeline.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"json: {given.timeline}")
+    if importlib.util.find_spec("matplotlib") is None:
+        print("no picture: matplotlib is not installed")
+    else:
+        overlap.draw(record, given.timeline.with_suffix(".png"))
+        print(f"picture: {given.timeline.with_suffix('.png')}")
+
+
+def print_comparison(given: argparse.Namespace) -> None:
+    """Compare one rank, two, and DDP, and save what was measured."""
     report = run(given)
     rows, limits = report["shapes"], Limits(**report["limits"]) if report["limits"] else None
     computer = report["machine"]
@@ -314,7 +406,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.json.parent.mkdir(parents=True, exist_ok=True)
     given.json.write_text(json.dumps(report, indent=1) + "\n")
     print(f"\njson: {given.json}")
-    return 0
 
 
 if __name__ == "__main__":

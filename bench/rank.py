@@ -156,6 +156,29 @@ class FastBPRank(Rank):
             best = min(best, time.perf_counter() - begin)
         return {"seconds": best}
 
+    def exchange_seconds(self, n_bytes: int, rounds: int) -> dict[str, Any]:
+        """Time one exchange of so many bytes with a neighbour, each sending and receiving at once; the best round."""
+        comm, other = self.comm._comm, self.rank ^ 1
+        sent, received = np.zeros(n_bytes, np.uint8), np.zeros(n_bytes, np.uint8)
+        best = float("inf")
+        for _ in range(rounds):
+            comm.Barrier()
+            begin = time.perf_counter()
+            comm.Sendrecv(sent, other, recvbuf=received, source=other)
+            best = min(best, time.perf_counter() - begin)
+        return {"seconds": best}
+
+    def adding_rate(self, n_bytes: int, rounds: int) -> dict[str, Any]:
+        """Time the sum of two arrays of so many bytes, in place, on all ranks at once; answer the bytes a second."""
+        one, other, small = np.zeros(n_bytes // 4, np.float32), np.ones(n_bytes // 4, np.float32), np.zeros(1)
+        best = float("inf")
+        for _ in range(rounds):
+            self.comm.allreduce(small)
+            begin = time.perf_counter()
+            np.add(one, other, out=one)
+            best = min(best, time.perf_counter() - begin)
+        return {"rate": n_bytes / best}
+
     def record(self, repeats: int) -> dict[str, Any]:
         """Make some steps with a communicator that notes its calls; answer the notes of each."""
         recorder = importlib.import_module("bench.overlap").Recorder(self.comm)
