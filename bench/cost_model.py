@@ -8,8 +8,8 @@ C. A step: the forward pass; the backward pass from the last layer on, and a pie
    layers it belongs to have theirs (the engine's own rule for pieces). One sum is on its way at a time, and a piece
    that is back is updated when the backward pass is over. A network card moves the data; the processor has no part in
    it. Where ranks share processors and memory, nothing is hidden: ``overlaps=False``.
-D. Weak scaling: each rank has as many rows as one rank alone. Its efficiency is the time of a step of one rank over that
-   of p ranks. Neither slow ranks nor reading the data is in the model.
+D. Weak scaling: each rank has as many rows as one rank alone. Its efficiency is the time of a step of one rank over
+   that of p ranks. Neither slow ranks nor reading the data is in the model.
 
 References: R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication operations in MPICH",
 International Journal of High Performance Computing Applications 19, 2005; P. Patarasuk, X. Yuan, "Bandwidth optimal
@@ -77,7 +77,7 @@ def recursive_doubling(p: int, n: float, link: Link) -> float:
 
 
 def rabenseifner(p: int, n: float, link: Link) -> float:
-    """Return 2 log2 p alpha + 2 (p - 1)/p n/bandwidth + (p - 1)/p n/adding, and what ranks beyond a power of two add."""
+    """Return the ring's terms of bandwidth with 2 log2 p alpha, and what ranks beyond a power of two add."""
     q = 2 ** int(log2(p))
     share = (q - 1) / q * n
     halving_and_doubling = 2 * log2(q) * link.alpha + 2 * share / link.bandwidth + share / link.adding
@@ -228,7 +228,7 @@ def assumptions() -> str:
     """Return what the predictions rest on."""
     latencies = ", ".join(f"{seconds * 1e6:g} µs at {rate} Gbit/s" for rate, seconds in LATENCY.items())
     return (
-        f"a rank is a node: {NODE_FLOPS / 1e12:g} TFLOP/s sustained, {NODE_MEMORY / 1e9:g} GB/s of memory; float32; SGD\n"
+        f"a rank: {NODE_FLOPS / 1e12:g} TFLOP/s sustained, {NODE_MEMORY / 1e9:g} GB/s of memory; SGD in float32\n"
         f"links: {EFFICIENCY_OF_LINK:.0%} of their rate; latency {latencies}\n"
         "sums by the quickest of ring, Rabenseifner, recursive doubling and tree, in pieces, beside the backward pass"
     )

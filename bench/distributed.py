@@ -1,10 +1,10 @@
-"""Data-parallel training: the speed-up by ranks, beside PyTorch's DistributedDataParallel. ``python -m bench.distributed``.
+"""Data-parallel training: the speed-up by ranks, beside PyTorch's DistributedDataParallel.
 
-One SGD step on a whole batch, of which each rank has its part (strong scaling), with one thread a rank; beside it the
-step of one rank with one thread. Each side has processes of its own, which are blocked reading while another is timed.
-Gradients and steps are compared before anything is timed, and the parameters of all ranks are the same bits.
-``--model`` predicts the time of a step on other machines (`cost_model.py`), ``--timeline`` records one step
-(`overlap.py`).
+``python -m bench.distributed``. One SGD step on a whole batch, of which each rank has its part (strong scaling), with
+one thread a rank; beside it the step of one rank with one thread. Each side has processes of its own, which are blocked
+reading while another is timed. Gradients and steps are compared before anything is timed, and the parameters of all
+ranks are the same bits. ``--model`` predicts the time of a step on other machines (`cost_model.py`), ``--timeline``
+records one step (`overlap.py`).
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""A time line of one step on several ranks: when each layer's backward pass ran, and when each piece of the gradient was
-sent, was back and was used for the update. ``python -m bench.distributed --timeline PATH`` records and draws it.
+"""A time line of one step on several ranks, which ``python -m bench.distributed --timeline PATH`` records and draws.
+
+It shows when each layer's backward pass ran, and when each piece of the gradient was sent, was back, and was used.
 
 Nothing is added to the engine: a communicator that notes when it is called stands before the real one. The engine
 begins the sum of a piece when the backward pass has gone through the layer whose gradient ends it, calls `test` between
@@ -149,29 +150,49 @@ def covered(spans: Sequence[Span]) -> float:
     return total
 
 
+def without(spans: Sequence[Span], taken: Sequence[Span]) -> list[Span]:
+    """Return what is left of some spans where others are taken out of them."""
+    made = []
+    for begin, end in spans:
+        for first, last in sorted(taken):
+            if last <= begin or first >= end:
+                continue
+            if first > begin:
+                made.append((begin, first))
+            begin = max(begin, last)
+        if begin < end:
+            made.append((begin, end))
+    return made
+
+
+def in_calls(rank: Mapping[str, Any]) -> list[Span]:
+    """Return when a rank was in a call of the communicator: it computes nothing then."""
+    return [*rank["meet"], *rank["start"], *rank["test"], *rank["wait"]]
+
+
 def hidden_part(rank: Mapping[str, Any]) -> float:
     """Return the part of the time with a piece on its way in which the rank was not in a call of the communicator."""
     on_its_way = covered(rank["on its way"])
-    inside = seconds_in([*rank["start"], *rank["test"], *rank["wait"]])
-    return max(0.0, 1 - inside / on_its_way) if on_its_way else 0.0
+    return covered(without(rank["on its way"], in_calls(rank))) / on_its_way if on_its_way else 0.0
 
 
 def describe(record: Mapping[str, Any]) -> str:
     """Return the sums of the times of each rank."""
     lines = [f"{record['name']}, {len(record['pieces'])} pieces"]
     for number, rank in enumerate(record["ranks"]):
+        calls = in_calls(rank)
         parts = {
             "step": rank["end"] - rank["begin"],
             "forward": seconds_in([rank["forward"]]),
-            "backward": seconds_in([entry["span"] for entry in rank["backward"]]),
-            "update": seconds_in(rank["update"]),
+            "backward": seconds_in(without([entry["span"] for entry in rank["backward"]], calls)),
+            "update": seconds_in(without(rank["update"], calls)),
             "a piece on its way": covered(rank["on its way"]),
             "starting": seconds_in(rank["start"]),
             "testing": seconds_in(rank["test"]),
             "waiting": seconds_in(rank["wait"]),
         }
         text = ", ".join(f"{name} {seconds * 1e3:.1f}" for name, seconds in parts.items())
-        lines.append(f"rank {number} [ms]: {text}; {len(rank['test'])} tests; hidden {hidden_part(rank):.0%}")
+        lines.append(f"rank {number} [ms]: {text}; {len(rank['test'])} tests; {hidden_part(rank):.0%} hidden")
     return "\n".join(lines)
 
 
@@ -226,17 +247,18 @@ def _draw_rank(axes: Any, rank: Mapping[str, Any], names: Mapping[int, str]) -> 
             edgecolor="white", linewidth=0.3,
         )  # fmt: skip
 
-    def write(text: str, span: Span) -> None:
-        axes.text(5e2 * sum(span), 0, text, ha="center", va="center", fontsize=7, color="white")
+    def write(text: str, span: Span, colour: str) -> None:
+        axes.text(5e2 * sum(span), 0, text, ha="center", va="center", fontsize=7, color=colour)
 
     bars("forward", [rank["forward"]], 0)
-    write("forward", rank["forward"])
-    bars("backward", [entry["span"] for entry in rank["backward"]], 0)
+    write("forward", rank["forward"], "black")
+    calls = in_calls(rank)
+    bars("backward", without([entry["span"] for entry in rank["backward"]], calls), 0)
     widest = rank["end"] - rank["begin"]
     for entry in rank["backward"]:
         if seconds_in([entry["span"]]) > 0.06 * widest:
-            write(f"backward\n{names.get(entry['unit'], entry['unit'])}", entry["span"])
-    bars("update", rank["update"], 0)
+            write(f"backward\n{names.get(entry['unit'], entry['unit'])}", entry["span"], "white")
+    bars("update", without(rank["update"], calls), 0)
     bars("wait", rank["wait"], 1)
     bars("test", rank["test"], 1)
     for begin, _ in rank["start"]:
