@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
@@ -28,7 +29,16 @@ from typing import Any, Self
 import numpy as np
 
 from bench import cost_model, machine, overlap
-from bench.compare import HERE, RESULTS, WorkerError, is_installed, measure_limits, parse_pythons, worker_environment
+from bench.compare import (
+    HERE,
+    RESULTS,
+    WorkerError,
+    best_limits,
+    is_installed,
+    measure_limits,
+    parse_pythons,
+    worker_environment,
+)
 from bench.limits import Limits
 from bench.rivals import DTYPES, RELATIVE, SHAPES, Shape
 from bench.tables import align, format_seconds
@@ -43,6 +53,12 @@ MODEL_RANKS = (2, 4)  # at which the model is checked
 EXCHANGED = (64, 4096, 65_536, 1_000_000, 8_000_000)  # bytes, for latency and bandwidth
 SUM_BYTES = (64, 65_536, 1_000_000, 25_000_000)
 STARTED_IN = 100  # seconds, in which all ranks of a group are there
+
+TITLES = {
+    "minimum": "minimum a step",
+    "median": "median a step",
+    "processor": "processor's time, minimum",  # of a rank, with what it spins: other programs change it little
+}
 
 Row = dict[str, Any]  # what the JSON file says of one shape
 
@@ -110,9 +126,10 @@ class Group:
             raise WorkerError(self._how_it_ended()) from error
         return answers
 
-    def seconds(self, call: str, repeats: int) -> float:
-        """Return what one call takes: that of the slowest rank."""
-        return float(max(answer["seconds"] for answer in self.ask("time", call=call, repeats=repeats)))
+    def time(self, call: str, repeats: int) -> tuple[float, float]:
+        """Return the seconds of one call on the slowest rank, and those of its processor where it uses most."""
+        answers = self.ask("time", call=call, repeats=repeats)
+        return max(answer["seconds"] for answer in answers), max(answer["processor_seconds"] for answer in answers)
 
     def _how_it_ended(self) -> str:
         self._log.seek(0)
@@ -167,18 +184,19 @@ def measure_shape(groups: Mapping[str, Group], given: argparse.Namespace, shape:
     versions = check(groups, given, shape)
     calls = [("alone", "step"), ("fastbp", "step"), ("fastbp", "local"), ("fastbp", "sums")]
     calls += [("ddp", "step")] * ("ddp" in groups)
-    repeats = {call: max(1, round(given.seconds / groups[call[0]].seconds(call[1], 1))) for call in calls}
-    times: dict[str, list[float]] = {" ".join(call): [] for call in calls}
+    repeats = {call: max(1, round(given.seconds / groups[call[0]].time(call[1], 1)[0])) for call in calls}
+    rounds: dict[str, list[tuple[float, float]]] = {" ".join(call): [] for call in calls}
     for _ in range(given.rounds):
-        for call in calls:
-            times[" ".join(call)].append(groups[call[0]].seconds(call[1], repeats[call]))
+        for kind, call in calls:
+            rounds[f"{kind} {call}"].append(groups[kind].time(call, repeats[kind, call]))
     return {
         "name": shape.name,
         "gradient_bytes": shape.n_parameters * np.dtype(given.dtype).itemsize,
         "versions": versions,
-        "rounds": times,
-        "minimum": {call: min(rounds) for call, rounds in times.items()},
-        "median": {call: statistics.median(rounds) for call, rounds in times.items()},
+        "rounds": rounds,
+        "minimum": {call: min(seconds for seconds, _ in pairs) for call, pairs in rounds.items()},
+        "median": {call: statistics.median(seconds for seconds, _ in pairs) for call, pairs in rounds.items()},
+        "processor": {call: min(used for _, used in pairs) for call, pairs in rounds.items()},
     }
 
 
@@ -205,7 +223,7 @@ def hidden(times: Mapping[str, float]) -> float:
 
 def table_of_times(rows: Sequence[Row], statistic: str) -> str:
     """Return what a step takes on each side."""
-    cells = [[f"{statistic} a step", "1 rank", "2 ranks", "speed-up", "bar", "DDP, 2 ranks", "DDP / fastbp"]]
+    cells = [[TITLES[statistic], "1 rank", "2 ranks", "speed-up", "bar", "DDP, 2 ranks", "DDP / fastbp"]]
     for row in rows:
         times = row[statistic]
         alone, step, ddp = times["alone step"], times["fastbp step"], times.get("ddp step")
@@ -246,7 +264,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         alone, step = row["minimum"]["alone step"], row["minimum"]["fastbp step"]
         if step > alone:
             times = f"{format_seconds(alone)} on one rank, {format_seconds(step)} on two"
-            made.append(f"{row['name']} is slower on ranks ({times}): its step is shorter than the sums of two ranks")
+            made.append(f"{row['name']} is slower on ranks ({times}): the sums take longer than what they save")
     return made
 
 
@@ -304,8 +322,8 @@ def step_of(p: int, shape: Shape, given: argparse.Namespace) -> float:
     """Return the best round of a step on p ranks."""
     with Group("fastbp" if p > 1 else "alone", p, sys.executable) as group:
         group.ask("load", shape=shape.name, dtype=given.dtype, processors=given.processors)
-        repeats = max(1, round(given.seconds / group.seconds("step", 1)))
-        return min(group.seconds("step", repeats) for _ in range(given.rounds))
+        repeats = max(1, round(given.seconds / group.time("step", 1)[0]))
+        return min(group.time("step", repeats)[0] for _ in range(given.rounds))
 
 
 # ---- command line ----------------------------------------------------------------------------------------------------
@@ -350,13 +368,15 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         "format": 1, "machine": machine.describe_machine(), "load_average": machine.load_average(),
         "dtype": given.dtype, "n_rounds": given.rounds, "bound": bool(given.processors), "shapes": [],
     }  # fmt: skip
-    limits = measure_limits(2, given.dtype, sys.executable, quick=given.quick)
-    report["limits"] = limits[-1] if limits else None
+    find_limits = partial(measure_limits, 2, given.dtype, sys.executable, quick=given.quick)
+    limits = find_limits()
     for shape in given.shapes:
         print(f"{shape.name} ...", flush=True)
         with contextlib.ExitStack() as stack:  # the memory of one shape goes before the next
             groups = {kind: stack.enter_context(Group(kind, *how)) for kind, how in kinds.items()}
             report["shapes"].append(measure_shape(groups, given, shape))
+        limits = best_limits(limits, find_limits())
+    report["limits"] = limits[-1] if limits else None
     return report
 
 
@@ -400,7 +420,7 @@ def print_comparison(given: argparse.Namespace) -> None:
     print("\n".join(f"  {kind}: {versions}" for kind, versions in rows[0]["versions"].items()))
     if limits:
         print(f"limits of the machine\n  {limits}")
-    for statistic in ("minimum", "median"):
+    for statistic in TITLES:
         print(f"\n{table_of_times(rows, statistic)}")
     print("\n" + "\n\n".join([table_of_sums(rows, limits), *verdicts(rows)]))
     given.json.parent.mkdir(parents=True, exist_ok=True)

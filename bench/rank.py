@@ -55,17 +55,20 @@ class Rank:
         raise NotImplementedError
 
     def time(self, call: str, repeats: int) -> dict[str, Any]:
-        """Time so many calls, after some that bring the ranks together; answer the seconds of one."""
+        """Time so many calls, after some that bring the ranks together; answer the seconds of one.
+
+        By the clock, and those of this rank's processor, which other programs do not change much.
+        """
         function = self.calls[call]
         for _ in range(max(1, repeats // 10)):
             function()
         gc.disable()
-        begin = time.perf_counter()
+        used, begin = time.process_time(), time.perf_counter()
         for _ in range(repeats):
             function()
-        seconds = (time.perf_counter() - begin) / repeats
+        seconds, used = (time.perf_counter() - begin) / repeats, (time.process_time() - used) / repeats
         gc.enable()
-        return {"seconds": seconds}
+        return {"seconds": seconds, "processor_seconds": used}
 
     def sample(self, gradient: Array, before: Array, after: Array) -> dict[str, Any]:
         """Check the step against the gradient; answer some elements of that, and a checksum of all parameters."""
