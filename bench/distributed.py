@@ -401,7 +401,7 @@ def print_timeline(given: argparse.Namespace) -> None:
     record = overlap.quickest(shape, steps)
     print(overlap.describe(record))
     given.timeline.parent.mkdir(parents=True, exist_ok=True)
-    given.timeline.write_text(json.dumps(record, indent=1) + "\n")
+    given.timeline.write_text(json.dumps(record) + "\n")
     print(f"json: {given.timeline}")
     if importlib.util.find_spec("matplotlib") is None:
         print("no picture: matplotlib is not installed")

@@ -111,7 +111,9 @@ def spans_of(step: Mapping[str, Any], pieces: Sequence[Sequence[int]], origin: f
 
     The sum of number 0 is that of the loss, and begins at the end of the forward pass; number 1 + i is that of piece i.
     """
-    calls = [(what, number, a - origin, b - origin, back) for what, number, a, b, back in step["calls"]]
+    calls = [
+        (what, number, round(a - origin, 7), round(b - origin, 7), back) for what, number, a, b, back in step["calls"]
+    ]
     met = max((b for what, _, _, b, _ in calls if what == "meet"), default=step["begin"] - origin)
     starts = {number: (a, b) for what, number, a, b, _ in calls if what == "start"}
     back = {number: b for what, number, _, b, is_back in reversed(calls) if is_back}
@@ -217,9 +219,9 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
     )  # fmt: skip
     for number, (axes, rank) in enumerate(zip(panels[:, 0], ranks, strict=True)):
         _draw_rank(axes, rank, layer_names(record))
-        axes.set_title(
-            f"rank {number}: {hidden_part(rank):.0%} of the time with a piece on its way is free", fontsize=9
-        )
+        part = f"computes for {hidden_part(rank):.0%} of the time with a piece on its way"
+        axes.set_title(f"rank {number} {part}", fontsize=9)
+    panels[-1, 0].set_xlim(left=0)
     panels[-1, 0].set_xlabel("time since the begin of the step [ms]")
     figure.suptitle(f"One SGD step of {record['name']} on {len(ranks)} ranks, one thread each", fontsize=11)
     names = {
@@ -247,19 +249,20 @@ def _draw_rank(axes: Any, rank: Mapping[str, Any], names: Mapping[int, str]) -> 
             edgecolor="white", linewidth=0.3,
         )  # fmt: skip
 
-    def write(text: str, span: Span, colour: str) -> None:
-        axes.text(5e2 * sum(span), 0, text, ha="center", va="center", fontsize=7, color=colour)
+    def write(text: str, span: Span) -> None:
+        paper = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
+        axes.text(5e2 * sum(span), 0, text, ha="center", va="center", fontsize=7, bbox=paper)
 
     bars("forward", [rank["forward"]], 0)
-    write("forward", rank["forward"], "black")
+    write("forward", rank["forward"])
     calls = in_calls(rank)
     bars("backward", without([entry["span"] for entry in rank["backward"]], calls), 0)
     widest = rank["end"] - rank["begin"]
     for entry in rank["backward"]:
         if seconds_in([entry["span"]]) > 0.06 * widest:
-            write(f"backward\n{names.get(entry['unit'], entry['unit'])}", entry["span"], "white")
+            write(f"backward\n{names.get(entry['unit'], entry['unit'])}", entry["span"])
     bars("update", without(rank["update"], calls), 0)
-    bars("wait", rank["wait"], 1)
+    bars("wait", [*rank["meet"], *rank["wait"]], 1)
     bars("test", rank["test"], 1)
     for begin, _ in rank["start"]:
         axes.plot([1e3 * begin] * 2, [0.6, 1.4], color=COLOURS["start"], linewidth=1)
