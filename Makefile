@@ -72,7 +72,7 @@ test-bridges: $(VENV)/installed-bridges
 # Several processes over MPI, whose library comes with the wheel of mpich.
 test-distributed: $(VENV)/installed-test
 	$(BIN)/pip install --quiet "fastbp[mpi]" mpich
-	$(TEST) -q tests/test_distributed.py tests/test_distributed_mpi.py $(ARGS)
+	$(TEST) -q tests/test_distributed.py tests/test_distributed_mpi.py tests/test_bench_distributed.py $(ARGS)
 
 $(VENV)/installed-bridges: $(VENV)/installed-test
 	$(BIN)/pip install --quiet torch==$(TORCH) "fastbp[autograd,jax,onnx]" gymnasium stable-baselines3

@@ -276,6 +276,11 @@ TRAININGS: dict[str, tuple[Make, Callable[[], Any], dict[str, Any]]] = {
         adam,
         {"epochs": 3, "batch_size": 10, "accumulate": 3, "sample_weight": W, "average": lambda: fastbp.EMA(0.9)},
     ),
+    "accumulate, norm": (
+        network(linear(20, 30), lambda: fastbp.BatchNorm(30), fastbp.ReLU, block, linear(30, 5)),
+        lambda: fastbp.SGD(lr=0.1),
+        {"epochs": 2, "batch_size": 7, "accumulate": 2},
+    ),
     "norm, dropout, augment": (
         network(linear(20, 30), lambda: fastbp.BatchNorm(30), fastbp.ReLU, lambda: fastbp.Dropout(0.4), linear(30, 5)),
         lambda: fastbp.SGD(lr=0.1),
@@ -716,3 +721,122 @@ def test_processors_are_divided_among_those_who_may_run_there() -> None:
     both, apart = [[0, 1, 2, 3]] * 2, [[0, 1], [2, 3]]
     assert share_of(both[0], both) == 2 and share_of(apart[0], apart) == 2
     assert share_of([0], [[0], [0], [0]]) == 1
+
+
+# ---- batch norm over each rank's own rows ----------------------------------------------------------------------------
+
+UNSYNCED = network(linear(20, 30), lambda: fastbp.BatchNorm(30, sync=False), fastbp.ReLU, linear(30, 5))
+UNSYNCED_IMAGES = network(
+    lambda: fastbp.Conv2d(3, 4, 3), lambda: fastbp.BatchNorm2d(4, sync=False), fastbp.ReLU,
+    lambda: fastbp.MaxPool2d(2), fastbp.Flatten, linear(36, 5), input_shape=(3, 8, 8),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "x", "t"), [(UNSYNCED, X, T), (UNSYNCED_IMAGES, IMAGES, CLASSES)], ids=["rows", "images"]
+)
+def test_unsynced_norms_normalise_by_own_rows(make: Make, x: Any, t: Any) -> None:
+    """The gradient is the mean of those of each rank's rows by themselves, and so are the running moments."""
+    cuts = (0, 4, 12)
+    alone = []
+    for rank in range(2):
+        net = make()
+        loss, grads = net.value_and_grad(*parts(cuts, rank, x, t))
+        alone.append((loss, grads.flat.copy(), net.state))
+    weights = np.diff(cuts) / cuts[-1]
+
+    def on_rank(comm: Any) -> Any:
+        net = make()
+        loss, grads = net.value_and_grad(*parts(cuts, comm.rank, x, t), comm=comm)
+        return loss, grads.flat.copy(), net.state
+
+    for loss, flat, state in distributed.run_in_threads(2, on_rank):
+        assert close(loss, sum(w * one[0] for w, one in zip(weights, alone, strict=True)))
+        assert close(flat, sum(w * one[1] for w, one in zip(weights, alone, strict=True)))
+        for name, values in state.items():
+            assert close(values, (alone[0][2][name] + alone[1][2][name]) / 2)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_training_with_unsynced_norms_is_alike_on_all_ranks(accumulate: int) -> None:
+    def on_rank(comm: Any) -> Any:
+        net = network(
+            linear(20, 30), lambda: fastbp.BatchNorm(30, sync=False), fastbp.ReLU, block, linear(30, 5)
+        )()  # the block's norm is synced
+        fastbp.train(
+            net, X[:36], T[:36], optimizer=fastbp.Adam(), epochs=3, batch_size=12, accumulate=accumulate,
+            progress=False, comm=comm,
+        )  # fmt: skip
+        return net
+
+    first, second = distributed.run_in_threads(2, on_rank)
+    np.testing.assert_array_equal(first.flat_parameters, second.flat_parameters)
+    for name, values in first.state.items():
+        np.testing.assert_array_equal(values, second.state[name])
+        assert not np.array_equal(values, WITH_NORM().state[name])
+
+
+@pytest.mark.parametrize("moment", [0, 1, 2, 3, 4])
+def test_an_error_between_the_sums_of_norms_is_raised_on_all_ranks(moment: int) -> None:
+    """Of several batches for one step: a unit between two norms fails on rank 1, in some forward pass."""
+
+    def on_rank(comm: Any) -> str:
+        forwards = [0]
+
+        class Failing(Scale):
+            def forward(self, x: Any) -> Any:
+                forwards[0] += 1
+                if comm.rank == 1 and forwards[0] == 1 + moment:
+                    raise ZeroDivisionError("in forward")
+                return super().forward(x)
+
+        net = network(
+            linear(20, 30), lambda: fastbp.BatchNorm(30), lambda: Failing(30), lambda: fastbp.BatchNorm(30),
+            linear(30, 5),
+        )()  # fmt: skip
+        before = net.flat_parameters.copy()
+        with pytest.raises((ZeroDivisionError, distributed.RankError), match="in forward") as raised:
+            fastbp.train(
+                net, X[:36], T[:36], optimizer=fastbp.SGD(lr=0.1), epochs=2, batch_size=6, accumulate=3,
+                shuffle=False, progress=False, comm=comm,
+            )  # fmt: skip
+        assert np.array_equal(net.flat_parameters, before) == (moment < 3)  # a step has three batches
+        return type(raised.value).__name__
+
+    assert distributed.run_in_threads(2, on_rank) == ["RankError", "ZeroDivisionError"]
+
+
+def test_unsynced_norms_need_two_rows_on_a_rank_or_none() -> None:
+    def one_row(comm: Any) -> str:
+        with pytest.raises((ValueError, distributed.RankError), match="at least 2 rows") as raised:
+            UNSYNCED().value_and_grad(*parts((0, 1, 9), comm.rank, X, T), comm=comm)
+        return type(raised.value).__name__
+
+    def no_row(comm: Any) -> Any:
+        net = UNSYNCED()
+        _, grads = net.value_and_grad(*parts((0, 0, 9), comm.rank, X, T), comm=comm)
+        return grads.flat, net.state
+
+    assert distributed.run_in_threads(2, one_row) == ["ValueError", "RankError"]
+    alone = UNSYNCED()
+    _, grads = alone.value_and_grad(X[:9], T[:9])
+    for flat, state in distributed.run_in_threads(2, no_row):
+        assert close(flat, grads.flat)
+        assert all(close(values, alone.state[name]) for name, values in state.items())
+
+
+def test_ranks_of_which_one_syncs_its_norms_raise() -> None:
+    def differs(comm: Any) -> None:
+        net = network(linear(20, 30), lambda: fastbp.BatchNorm(30, sync=comm.rank == 1), linear(30, 5))()
+        with pytest.raises(distributed.RankError, match="differ from those of rank 0"):
+            net.value_and_grad(X, T, comm=comm)
+
+    distributed.run_in_threads(2, differs)
+
+
+def test_whether_a_norm_is_synced_is_saved(tmp_path: Path) -> None:
+    UNSYNCED().save(tmp_path / "net.npz")
+    assert repr(fastbp.load(tmp_path / "net.npz").units[1]) == "BatchNorm(30, sync=False)"
+    assert fastbp.BatchNorm(3).sync and not fastbp.BatchNorm2d(3, sync=False).sync
+    with pytest.raises(TypeError, match="sync"):
+        fastbp.BatchNorm(3, sync="no")  # type: ignore[arg-type]

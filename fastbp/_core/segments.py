@@ -286,7 +286,8 @@ class BranchSegment(Segment):
                 segment.take_parameters()
 
 
-Apart = tuple[type[Unit], Callable[[Item], Segment]]  # units of this class have a segment that the function makes
+# Units of which the first function is true have a segment that the second one makes.
+Apart = tuple[Callable[[Unit], bool], Callable[[Item], Segment]]
 
 
 def cut(
@@ -299,7 +300,7 @@ def cut(
 ) -> list[Segment]:
     """Return the segments of a chain, whose first unit reads the output of node `source` of the recorder.
 
-    A unit whose number of inputs is not known before it runs is run by Python. Units of the class in `apart` have
+    A unit whose number of inputs is not known before it runs is run by Python. Units that `apart` names have
     segments of their own.
     """
     made: list[Segment] = []
@@ -319,14 +320,14 @@ def cut(
 
 
 def _in_engine(item: Item, apart: Apart | None) -> bool:
-    if apart is not None and any(isinstance(unit, apart[0]) for _, unit in walk([item.unit])):
+    if apart is not None and any(apart[0](unit) for _, unit in walk([item.unit])):
         return False
     return item.n_out is not None and runs_in_engine(item.unit)
 
 
 def _apart(net: Owner, item: Item, recorder: Recorder | None, source: int, apart: Apart | None) -> Segment:
     """Return the segment of a unit that no engine runs."""
-    if apart is not None and isinstance(item.unit, apart[0]):
+    if apart is not None and apart[0](item.unit):
         return apart[1](item)
     if isinstance(item.unit, Branches | Residual) and item.unit.kind is not None:
         return BranchSegment(net, item, recorder, source, apart)

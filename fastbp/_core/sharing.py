@@ -26,7 +26,7 @@ from fastbp import _validate as check
 from fastbp._core.gradients import Gradients
 from fastbp._core.ranks import SIGNATURE, Communicator, Failed, Handle, RankError, Ranks, failed, is_known
 from fastbp._core.segments import run_backward, run_forward
-from fastbp._core.synced import SyncState, has_batch_norm, synced_segments
+from fastbp._core.synced import SyncState, average_moments, batch_norms, synced_segments
 from fastbp._validate import FloatArray
 from fastbp.losses import Loss, LossSum
 from fastbp.optim import Optimizer
@@ -244,10 +244,14 @@ class Sharing:
         self.net, self.ranks = net, ranks
         self.bounds = pieces_of(net)
         self.channel = Channel(ranks, net._gradients.flat, self.bounds)
-        self.sync = SyncState() if has_batch_norm(net.units) else None
+        norms = batch_norms(net.units)
+        syncs = [unit.sync for unit in norms]
+        self.sync = SyncState() if any(syncs) else None
+        self._own_norms = [unit for unit in norms if not unit.sync]
+        self._rows = 0  # that `local` has had
         self._synced: Any = None
         shapes = repr([(name, values.shape) for name, values in net.parameters.items()])
-        self._signature = zlib.crc32(f"{shapes} {net.dtype} {net.loss!r}".encode())
+        self._signature = zlib.crc32(f"{shapes} {net.dtype} {net.loss!r} {syncs}".encode())
 
     # ---- meeting
 
@@ -347,6 +351,7 @@ class Sharing:
                 if out is not None:
                     out.flat[...] = net._gradients.flat
                 loss = channel.sum(loss)
+        self._end_sync(len(part.x) > 0)
         return net._penalize(loss, grads), grads
 
     def train_step(
@@ -370,18 +375,31 @@ class Sharing:
                 part.totals is not None, part.totals, channel.pieces, refuses,
             )  # fmt: skip
             loss = float(made)
+        self._end_sync(len(part.x) > 0)
         return loss
 
     def give_up(self, error: BaseException) -> None:
         """Take part in a gradient that this rank cannot compute; all ranks raise."""
-        self.channel.begin()
         self._begin_sync()
-        self._give_up(self.channel, error)
+        self.abandon(error)
+
+    def abandon(self, error: BaseException) -> None:
+        """As `give_up`, where `local` has raised: sums of a pass may have been taken."""
+        self.channel.begin()
+        self._rows = 0
+        if isinstance(error, Failed):  # all ranks know
+            self.channel.errors.append(error)
+        elif is_known(error):
+            raise error
+        else:
+            self._give_up(self.channel, error)
         self.channel.check()
 
     def local(self, part: Part) -> float:
-        """Compute this rank's share of the loss, and of the gradients, without any sum."""
+        """Compute this rank's share of the loss, and of the gradients, with no sums but those of norms."""
         net = self.net
+        self._rows += len(part.x)
+        self._begin_sync()
         with net._part_of_step(net.steps, part.first_row):
             if not self._runs_in_engine:
                 return self._in_python(part)
@@ -396,6 +414,8 @@ class Sharing:
         self.channel.begin()
         loss = self.channel.sum(loss)
         self.channel.check()
+        self._end_sync(self._rows > 0)
+        self._rows = 0
         return self.net._penalize(loss, self.net._gradients), self.net._gradients
 
     @contextmanager
@@ -484,6 +504,11 @@ class Sharing:
             if self._synced is None:
                 self._synced = synced_segments(self.net, self.sync)
             self.sync.begin(self.ranks)
+
+    def _end_sync(self, counts: bool) -> None:
+        """Average what norms that each rank computes by itself have left, when all ranks have made their part."""
+        if self._own_norms and self.net.training:
+            average_moments(self._own_norms, self.ranks, counts)
 
     def _synced_forward(self, x: FloatArray, training: bool) -> FloatArray:
         net = self.net

@@ -4,6 +4,8 @@ A. Where a network with a batch norm trains on several ranks, its chain is cut a
    in the engine as always, and each norm here, by the kernels of evaluation, with the moments of all ranks' rows.
 B. A rank that fails between two of these sums still takes part in the next one, and says so there. All of them are
    known before: `SyncState` counts.
+C. A norm with ``sync=False`` stays in the engine, with the moments of its rank's rows. Its running moments become the
+   means over the ranks with rows when a gradient has been summed: all ranks go on with the same bits.
 """
 
 from __future__ import annotations
@@ -21,12 +23,28 @@ from fastbp._core.segments import Segment, cut, images, rows_of
 from fastbp._validate import FloatArray
 from fastbp.units import BatchNorm, Unit
 
-__all__ = ["SyncState", "has_batch_norm", "synced_segments"]
+__all__ = ["SyncState", "average_moments", "batch_norms", "is_synced", "synced_segments"]
 
 
-def has_batch_norm(units: Sequence[Unit]) -> bool:
-    """Whether some unit normalises by the statistics of a batch."""
-    return any(isinstance(unit, BatchNorm) for _, unit in walk(units))
+def batch_norms(units: Sequence[Unit]) -> list[BatchNorm]:
+    """Return the units that normalise by the statistics of a batch."""
+    return [unit for _, unit in walk(units) if isinstance(unit, BatchNorm)]
+
+
+def is_synced(unit: Unit) -> bool:
+    """Whether a unit normalises by the statistics of all ranks' rows."""
+    return isinstance(unit, BatchNorm) and unit.sync
+
+
+def average_moments(norms: Sequence[BatchNorm], ranks: Ranks, counts: bool) -> None:
+    """Make the running moments of norms the means over the ranks that count: those that had rows."""
+    moments = [values for unit in norms for values in unit.state.values()]
+    mine = np.append(np.concatenate(moments, dtype=np.float64), 1.0)
+    found = ranks.total(mine * counts)
+    if found[-1]:
+        ends = np.cumsum([len(values) for values in moments])
+        for values, mean in zip(moments, np.split(found[:-1] / found[-1], ends[:-1]), strict=True):
+            values[...] = mean
 
 
 class SyncState:
@@ -138,4 +156,4 @@ class SyncNorm(Segment):
 
 def synced_segments(net: Any, state: SyncState) -> list[Segment]:
     """Return the segments of a network that is cut at its batch norms."""
-    return cut(net, net._items, False, apart=(BatchNorm, lambda item: SyncNorm(item, state)))
+    return cut(net, net._items, False, apart=(is_synced, lambda item: SyncNorm(item, state)))

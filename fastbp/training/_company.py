@@ -389,7 +389,7 @@ class Company(Alone):
         except BaseException as its:
             error = its
         if error is not None:
-            sharing.give_up(error)
+            sharing.abandon(error)
         net._gradients.flat[...] = total
         loss, grads = sharing.summed(loss)
         if not refuses or isfinite(loss):

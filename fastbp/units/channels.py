@@ -56,6 +56,10 @@ class BatchNorm2d(ChannelNorm):
         0 or more.
     momentum : float, optional
         How far the running moments move, from 0 to 1: torch's meaning.
+    sync : bool, optional
+        Whether the moments of a training on several ranks (``comm=``) are those of all ranks' rows. False: each rank
+        normalises by its own rows, and the running moments are the means over the ranks; no sums are taken on the
+        way, but the answer is no longer that of one process with all rows.
     dtype : {"float32", "float64"}, optional
         Of the parameters. None: float32 alone, in a network what the network has.
 
@@ -107,6 +111,10 @@ class BatchNorm1d(ChannelNorm):
         0 or more.
     momentum : float, optional
         How far the running moments move, from 0 to 1: torch's meaning.
+    sync : bool, optional
+        Whether the moments of a training on several ranks (``comm=``) are those of all ranks' rows. False: each rank
+        normalises by its own rows, and the running moments are the means over the ranks; no sums are taken on the
+        way, but the answer is no longer that of one process with all rows.
     dtype : {"float32", "float64"}, optional
         Of the parameters. None: float32 alone, in a network what the network has.
 

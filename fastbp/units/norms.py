@@ -309,6 +309,10 @@ class BatchNorm(_Norm):
         0 or more.
     momentum : float, optional
         How far the running moments move, from 0 to 1: torch's meaning.
+    sync : bool, optional
+        Whether the moments of a training on several ranks (``comm=``) are those of all ranks' rows. False: each rank
+        normalises by its own rows, and the running moments are the means over the ranks; no sums are taken on the
+        way, but the answer is no longer that of one process with all rows.
     dtype : {"float32", "float64"}, optional
         Of the parameters. None: float32 alone, in a network what the network has.
 
@@ -356,10 +360,19 @@ class BatchNorm(_Norm):
     kind: ClassVar[str | None] = "batch_norm"
     _layout: ClassVar[str | None] = None  # of images
 
-    def __init__(self, n: int, eps: float = 1e-5, momentum: float = 0.1, *, dtype: DTypeLike | None = None) -> None:
+    def __init__(
+        self,
+        n: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        *,
+        sync: bool = True,
+        dtype: DTypeLike | None = None,
+    ) -> None:
         super().__init__(n, dtype)
         self.eps = check.real("eps", eps, at_least=0)
         self.momentum = check.real("momentum", momentum, at_least=0, at_most=1)
+        self.sync = check.flag("sync", sync)
 
     def engine_options(self) -> tuple[float, ...]:
         """Return (eps, momentum)."""
@@ -401,4 +414,5 @@ class BatchNorm(_Norm):
     def __repr__(self) -> str:
         eps = "" if self.eps == 1e-5 else f", eps={self.eps!r}"
         momentum = "" if self.momentum == 0.1 else f", momentum={self.momentum!r}"
-        return f"{type(self).__name__}({self.n}{eps}{momentum})"
+        sync = "" if self.sync else ", sync=False"
+        return f"{type(self).__name__}({self.n}{eps}{momentum}{sync})"
