@@ -15,10 +15,12 @@ E. A running task cannot be interrupted. A Ctrl-C at the client sets a `distribu
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import pickle
 import socket
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -455,20 +457,36 @@ class StopWhenAsked(Callback):
 
 def _on_worker(sent: bytes, rank: int, given: list[tuple[list[list[Any]], list[Array | None]]]) -> Result | None:
     """Be one rank of a training."""
+    try:
+        return _rank(pickle.loads(sent), rank, given)
+    except BaseException as error:
+        # dask keeps the error, whose frames keep sums of gloo, which keep its connections open: ranks that wait for
+        # this one would not learn that it has ended.
+        _clear_frames(error)
+        gc.collect()
+        raise
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+def _rank(job: Job, rank: int, given: list[tuple[list[list[Any]], list[Array | None]]]) -> Result | None:
     import distributed
 
-    job: Job = pickle.loads(sent)
     worker = distributed.get_worker()
     asked = distributed.Event(job.name).is_set if rank == 0 else None
     options = {**job.options, "callbacks": (*job.options["callbacks"], StopWhenAsked(asked))}
     (x, t, weight), *validation = [_joined(blocks, empty) for blocks, empty in given]
     if validation:
         options["validation_data"] = [one for one in validation[0] if one is not None]
+    checkpoint.unpack("what the client sent", job.tree, job.net, job.optimizer)
+    average = options.get("average")
+    if average is not None:
+        average.set_state(job.net, job.average)
     with _group(job, rank, worker.address) as comm, threads(job.n_threads or min(worker.state.nthreads, MAX_THREADS)):
-        checkpoint.unpack("what the client sent", job.tree, job.net, job.optimizer)
-        average = options.get("average")
-        if average is not None:
-            average.set_state(job.net, job.average)
         how: dict[str, Any] = {} if comm is None else {"comm": comm, "rows": "own"}
         history = train(job.net, x, t, optimizer=job.optimizer, sample_weight=weight, **how, **options)
     if rank:
