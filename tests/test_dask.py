@@ -28,7 +28,6 @@ N, D, K = 1200, 20, 5
 RNG = np.random.default_rng(0)
 X, Y, W = RNG.normal(size=(N, D)), RNG.integers(0, K, N), RNG.random(N)
 BLOCK = 100
-SOLVERS = ["adam", "sgd", "adamw", "nadam", "radam", "rmsprop", "adagrad", "adadelta", "lion", fastbp.AdamW(lr=0.01)]
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +65,11 @@ def parameters(est: Any) -> Any:
     return np.concatenate([array.ravel() for array in (*est.coefs_, *est.intercepts_)])
 
 
-@pytest.mark.parametrize("kind", ["MLPClassifier", "MLPRegressor"])
-@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+@pytest.mark.parametrize(
+    ("kind", "solver"),
+    [("MLPClassifier", "adam"), ("MLPClassifier", "sgd"), ("MLPRegressor", "adam"), ("MLPRegressor", fastbp.AdamW())],
+    ids=str,
+)
 def test_incremental_is_partial_fit_of_the_same_blocks(client: Any, kind: str, solver: Any) -> None:
     from dask_ml.wrappers import Incremental
     from sklearn import neural_network
@@ -155,6 +157,16 @@ def test_a_worker_that_a_nanny_starts_has_one_thread(client: Any) -> None:
     assert set(client.run(fastbp.get_num_threads).values()) == {1}
 
 
+def test_the_environment_of_workers_sets_their_threads() -> None:
+    options = {"n_workers": 1, "threads_per_worker": 2, "processes": True, "dashboard_address": None}
+    with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ.FASTBP_NUM_THREADS": 3}),
+        dd.LocalCluster(**options) as cluster,
+        dd.Client(cluster) as client,
+    ):
+        assert set(client.run(fastbp.get_num_threads).values()) == {3}
+
+
 @pytest.mark.parametrize(("given", "expected"), [(None, 1), (3, 3)])
 def test_ranks_have_the_threads_of_their_worker(client: Any, given: int | None, expected: int) -> None:
     def n_threads(t: Any, y: Any) -> float:
@@ -216,7 +228,7 @@ def test_networks_with_state_optimizers_and_averages_go_on(client: Any) -> None:
             fastbp.Linear(D, 40), fastbp.BatchNorm(40), fastbp.Tanh(), fastbp.Dropout(0.3), fastbp.Linear(40, K),
             loss="softmax_nll", dtype="float64", seed=3,
         )  # fmt: skip
-        optimizer, average = fastbp.Adam(lr=fastbp.Exponential(0.01, gamma=0.9)), fastbp.EMA(0.9)
+        optimizer, average = fastbp.Adam(lr=fastbp.schedules.StepDecay(0.01, every=15)), fastbp.EMA(0.9)
         for _ in range(2):
             options = {"optimizer": optimizer, "average": average}
             if how == "dask":
