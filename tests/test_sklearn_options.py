@@ -172,21 +172,6 @@ class TestSolvers:
         same(one, two, rtol=0)
         assert two.loss_curve_ == one.loss_curve_ and two.t_ == 3 * 150
 
-    def test_a_pickle_holds_no_more_than_weights_and_state(self):
-        """The weights that a fit begins with are of no use after it, but in early stopping."""
-        est = MLPRegressor(hidden_layer_sizes=(300,), random_state=0).partial_fit(X, VALUES)
-        size = sum(array.nbytes for array in (*est.coefs_, *est.intercepts_))
-        assert len(pickle.dumps(est, 5)) < 3.1 * size + 10_000  # Adam has two arrays for each of theirs
-
-    def test_early_stopping_begins_after_a_pickle_without_it(self):
-        """The best weights are then those of the new fit, from the weights that it begins with."""
-        made = []
-        for with_pickle in (False, True):
-            est = MLPRegressor(**{**SMALL, "warm_start": True}).fit(X, VALUES)
-            est = pickle.loads(pickle.dumps(est)) if with_pickle else est
-            made.append(est.set_params(early_stopping=True).fit(X, VALUES))
-        same(*made, rtol=0)
-
 
 class TestLosses:
     @pytest.mark.parametrize("name", sorted(LOSS_NAMES))

@@ -206,10 +206,6 @@ class Accelerated(VersionedMixin, StoringMixin, ConvertingMixin, CallbackSupport
         if np.dtype(dtype) in (np.float32, np.float64) and _private.known_release():
             self._fastbp = Core(self, np.dtype(dtype))
             self._fastbp.attach(self)
-            if not self.early_stopping:
-                # scikit-learn copies the weights that a fit begins with, for early stopping alone: the copy would
-                # be a quarter of each pickle.
-                self._best_coefs, self._best_intercepts = list(self.coefs_), list(self.intercepts_)
 
     def _fit(self, X: Any, y: Any, *args: Any, **kwargs: Any) -> Self:
         solver: Any = self.solver
