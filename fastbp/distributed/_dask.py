@@ -7,7 +7,8 @@ B. Which blocks a rank has follows from the chunks and the number of workers, an
 C. The tasks wait for each other, so all of them must run. A training therefore locks its workers, all at once
    (`distributed.MultiLock`): of two trainings with a worker in common, the second begins when the first has ended.
 D. A rank that fails tells the others (see _core/ranks.py). The connections of a worker that dies are closed, which
-   ends the others; its own task would wait for an address that is gone, so the client looks for such workers.
+   ends its neighbours; its own task would wait for an address that is gone, so the client looks for such workers. A
+   rank that then still waits in a sum has its worker restarted.
 E. A running task cannot be interrupted. A Ctrl-C at the client sets a `distributed.Event`, which rank 0 looks at
    between two steps.
 """
@@ -24,7 +25,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -45,7 +46,7 @@ __all__ = ["train_dask"]
 Array = NDArray[Any]
 
 LOOK_SECONDS = 1.0  # between two looks of the client for workers that are gone, and of rank 0 for a Ctrl-C
-END_SECONDS = 20.0  # in which the other ranks end, when one has failed
+END_SECONDS = 10.0  # in which the other ranks end, when one has failed
 EXTRA = 'needs dask and torch: pip install "fastbp[dask,torch]"'
 RESERVED = ("comm", "rows", "x", "t")  # arguments of `train` that are given by the ranks
 
@@ -61,6 +62,14 @@ class Job(NamedTuple):
     name: str
     size: int
     n_threads: int | None
+    timeout: float
+
+
+class Place(NamedTuple):
+    """Where the ranks meet."""
+
+    name: str
+    size: int
     timeout: float
 
 
@@ -335,6 +344,7 @@ def _run(client: Any, addresses: list[str], job: Job, parts: list[Rows]) -> Resu
     import distributed
 
     meeting, stop = distributed.Variable(job.name, client=client), distributed.Event(job.name, client=client)
+    place = Place(job.name, job.size, job.timeout)
     futures: list[Any] = []
     with distributed.MultiLock([f"fastbp-{address}" for address in addresses], client=client):
         try:
@@ -344,21 +354,20 @@ def _run(client: Any, addresses: list[str], job: Job, parts: list[Rows]) -> Resu
                 rows = [_of_rank(rows, rank, job.size) for rows in parts]
                 # A single rank waits for no other: it may begin again elsewhere.
                 future = client.submit(
-                    _on_worker, sent, rank, rows, key=f"{job.name}-{rank}", pure=False, retries=0,
+                    _on_worker, sent, place, rank, rows, key=f"{job.name}-{rank}", pure=False, retries=0,
                     workers=[address], allow_other_workers=job.size == 1,
                 )  # fmt: skip
                 futures.append(future)
             gone = _wait(client, futures, addresses)
-            if gone is not None or any(future.status != "finished" for future in futures):
-                _raise(client, futures, addresses, gone)
-            result: Result = futures[0].result()
-            return result
         except BaseException:
             stop.set()
-            _wait_for_the_living(client, futures, addresses)
-            client.cancel(futures, force=True)
             raise
+        else:
+            return _result(client, futures, addresses, gone)
         finally:
+            _wait_for_the_living(client, futures, addresses)
+            _restart_the_stuck(client, futures)
+            client.cancel(futures, force=True)
             meeting.delete()
 
 
@@ -402,6 +411,17 @@ def _wait_for_the_living(client: Any, futures: list[Any], addresses: list[str]) 
         distributed.wait(left, timeout=END_SECONDS)
 
 
+def _restart_the_stuck(client: Any, futures: list[Any]) -> None:
+    """Let the nannies restart the workers whose rank still waits for others, which have ended.
+
+    gloo tells only the neighbours of a process that has died, and a thread that waits in a sum cannot be interrupted.
+    """
+    pending = [future.key for future in futures if future.status == "pending"]
+    running = client.call_stack(keys=pending) if pending else {}
+    if running:
+        client.restart_workers(list(running), raise_for_error=False)
+
+
 def _wait(client: Any, futures: list[Any], addresses: list[str]) -> int | None:
     """Wait until all ranks have ended, or one has failed; return the rank of a worker that is gone."""
     import distributed
@@ -418,18 +438,22 @@ def _wait(client: Any, futures: list[Any], addresses: list[str]) -> int | None:
                 return rank
 
 
-def _raise(client: Any, futures: list[Any], addresses: list[str], gone: int | None) -> NoReturn:
-    """Raise the error of the rank that failed first, and not those that follow from it."""
+def _result(client: Any, futures: list[Any], addresses: list[str], gone: int | None) -> Result:
+    """Return what rank 0 returned, or raise the error of the rank that failed first, and not those that follow."""
     _wait_for_the_living(client, futures, addresses)
+    size = len(futures)
+    lost = [rank for rank in range(size) if futures[rank].status not in ("finished", "error")]
     failed = [(rank, future.exception()) for rank, future in enumerate(futures) if future.status == "error"]
     own = [(rank, error) for rank, error in failed if not isinstance(error, RankError)]
-    size = len(futures)
-    if not own and (gone is not None or not failed):
-        lost = gone if gone is not None else next(i for i in range(size) if futures[i].status != "finished")
-        raise RankError(f"rank {lost} of {size} has been lost: its worker was {addresses[lost]}")
-    rank, error = (own or failed)[0]
-    error.add_note(f"rank {rank} of {size}, on the worker {addresses[rank]}")
-    raise error
+    if not own and (gone is not None or (lost and not failed)):
+        rank = lost[0] if gone is None else gone
+        raise RankError(f"rank {rank} of {size} has been lost: its worker was {addresses[rank]}")
+    if failed:
+        rank, error = (own or failed)[0]
+        error.add_note(f"rank {rank} of {size}, on the worker {addresses[rank]}")
+        raise error
+    made: Result = futures[0].result()
+    return made
 
 
 # ---- on a worker -----------------------------------------------------------------------------------------------------
@@ -455,25 +479,19 @@ class StopWhenAsked(Callback):
             raise StopTraining("the client has asked for it")
 
 
-def _on_worker(sent: bytes, rank: int, given: list[tuple[list[list[Any]], list[Array | None]]]) -> Result | None:
+def _on_worker(
+    sent: bytes, place: Place, rank: int, given: list[tuple[list[list[Any]], list[Array | None]]]
+) -> Result | None:
     """Be one rank of a training."""
-    try:
-        return _rank(pickle.loads(sent), rank, given)
-    except BaseException as error:
-        # dask keeps the error, whose frames keep sums of gloo, which keep its connections open: ranks that wait for
-        # this one would not learn that it has ended.
-        _clear_frames(error)
-        gc.collect()
-        raise
+    import distributed
+
+    with _group(place, rank, distributed.get_worker().address) as comm:
+        return _rank(pickle.loads(sent), comm, rank, given)
 
 
-def _clear_frames(error: BaseException | None) -> None:
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
-
-
-def _rank(job: Job, rank: int, given: list[tuple[list[list[Any]], list[Array | None]]]) -> Result | None:
+def _rank(
+    job: Job, comm: Communicator | None, rank: int, given: list[tuple[list[list[Any]], list[Array | None]]]
+) -> Result | None:
     import distributed
 
     worker = distributed.get_worker()
@@ -486,7 +504,7 @@ def _rank(job: Job, rank: int, given: list[tuple[list[list[Any]], list[Array | N
     average = options.get("average")
     if average is not None:
         average.set_state(job.net, job.average)
-    with _group(job, rank, worker.address) as comm, threads(job.n_threads or min(worker.state.nthreads, MAX_THREADS)):
+    with threads(job.n_threads or min(worker.state.nthreads, MAX_THREADS)):
         how: dict[str, Any] = {} if comm is None else {"comm": comm, "rows": "own"}
         history = train(job.net, x, t, optimizer=job.optimizer, sample_weight=weight, **how, **options)
     if rank:
@@ -508,24 +526,37 @@ def _joined(blocks: list[list[Any]], empty: list[Array | None]) -> list[Array | 
 
 
 @contextlib.contextmanager
-def _group(job: Job, rank: int, address: str) -> Iterator[Communicator | None]:
+def _group(place: Place, rank: int, address: str) -> Iterator[Communicator | None]:
     """Join the ranks' group for the block. Rank 0 tells the others where it listens, by a `distributed.Variable`."""
-    if job.size == 1:
+    if place.size == 1:
         yield None
         return
     import distributed
     import torch.distributed as dist
 
-    limit, meeting = timedelta(seconds=job.timeout), distributed.Variable(job.name)
+    limit, meeting = timedelta(seconds=place.timeout), distributed.Variable(place.name)
     if rank == 0:
         host = urlsplit(address).hostname
-        store = dist.TCPStore(host, 0, job.size, is_master=True, timeout=limit, wait_for_workers=False)
+        store = dist.TCPStore(host, 0, place.size, is_master=True, timeout=limit, wait_for_workers=False)
         meeting.set((host, store.port))
     else:
-        host, port = meeting.get(job.timeout)
-        store = dist.TCPStore(host, port, job.size, is_master=False, timeout=limit)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=job.size, timeout=limit)
+        host, port = meeting.get(place.timeout)
+        store = dist.TCPStore(host, port, place.size, is_master=False, timeout=limit)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=place.size, timeout=limit)
     try:
         yield torch()
+    except BaseException as error:
+        # dask keeps the error, whose frames keep sums of gloo, which keep its connections open: ranks that wait for
+        # this one would not learn that it has ended.
+        _clear_frames(error)
+        raise
     finally:
         dist.destroy_process_group()
+        gc.collect()
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    """Forget the variables of the calls that an error, and those that it follows from, have ended."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
