@@ -326,7 +326,7 @@ def test_a_worker_that_dies_ends_the_training(client: Any) -> None:
     with pytest.raises(distributed.RankError, match=r"rank 1 of 4 has been lost|a sum over all ranks has failed"):
         trained(client, net, 4, epochs=50, callbacks=[kill_rank_1])
     assert (net.flat_parameters == before).all()
-    assert time.monotonic() - started < 60  # and not the 600 seconds of the timeout
+    assert time.monotonic() - started < 300  # and not the 600 seconds of the timeout; the machine may be busy
     assert_usable(client)
 
 

@@ -361,11 +361,11 @@ def _run(client: Any, addresses: list[str], job: Job, parts: list[Rows]) -> Resu
             gone = _wait(client, futures, addresses)
         except BaseException:
             stop.set()
+            _wait_for_the_living(client, futures, addresses)
             raise
         else:
             return _result(client, futures, addresses, gone)
         finally:
-            _wait_for_the_living(client, futures, addresses)
             _restart_the_stuck(client, futures)
             client.cancel(futures, force=True)
             meeting.delete()
