@@ -20,10 +20,10 @@ BRIDGE_TESTS = $(shell grep -l "pytest\.mark\.bridge" tests/test_*.py)
 SKLEARN_RELEASES := 1.6 1.7 1.8 1.9
 TORCH := 2.13.0
 
-.PHONY: help demo test test-best test-others test-serial test-all test-bridges test-distributed test-freethreaded test-threads test-debug test-ulp test-package test-oldest test-sklearn test-mutants coverage bench compare sweep bars lint changelog build clean
+.PHONY: help demo test test-best test-others test-serial test-all test-bridges test-distributed test-dask test-freethreaded test-threads test-debug test-ulp test-package test-oldest test-sklearn test-mutants coverage bench compare sweep bars lint changelog build clean
 
 help:
-	@echo "make demo | test | test-all | test-bridges | test-distributed | test-freethreaded | test-debug | test-ulp | test-package | test-oldest | test-sklearn | test-mutants | coverage | bench | compare | sweep | bars | lint | changelog | build | clean"
+	@echo "make demo | test | test-all | test-bridges | test-distributed | test-dask | test-freethreaded | test-debug | test-ulp | test-package | test-oldest | test-sklearn | test-mutants | coverage | bench | compare | sweep | bars | lint | changelog | build | clean"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -73,6 +73,11 @@ test-bridges: $(VENV)/installed-bridges
 test-distributed: $(VENV)/installed-test
 	$(BIN)/pip install --quiet "fastbp[mpi]" mpich
 	$(TEST) -q tests/test_distributed.py tests/test_distributed_mpi.py tests/test_bench_distributed.py $(ARGS)
+
+# A cluster of dask on this machine, whose workers train together by torch.distributed.
+test-dask: $(VENV)/installed-test
+	$(BIN)/pip install --quiet torch==$(TORCH) "fastbp[dask]"
+	$(TEST) -q -m dask tests/test_dask.py $(ARGS)
 
 $(VENV)/installed-bridges: $(VENV)/installed-test
 	$(BIN)/pip install --quiet torch==$(TORCH) "fastbp[autograd,jax,onnx]" gymnasium stable-baselines3

@@ -14,7 +14,7 @@ import pytest
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-LEFT_OUT = ("bridge", "ulp_full")  # markers of tests that run only where -m names them
+LEFT_OUT = ("bridge", "dask", "ulp_full")  # markers of tests that run only where -m names them
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,8 +43,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out whole modules on another library, which they import: that takes seconds."""
-    others = any(map(collection_path.match, ("test_torch*.py", "test_bridge_*.py")))
-    return True if "bridge" not in config.getoption("markexpr") and others else None
+    of_marker = {"bridge": ("test_torch*.py", "test_bridge_*.py"), "dask": ("test_dask.py",)}
+    chosen = config.getoption("markexpr")
+    out = [name for marker, names in of_marker.items() if marker not in chosen for name in names]
+    return True if any(map(collection_path.match, out)) else None
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from fastbp.sklearn import GridSearchCV, MLPClassifier, MLPRegressor
 from fastbp.sklearn import _lbfgs as lbfgs
 from fastbp.sklearn._core import LOSS_NAMES
 from fastbp.sklearn._private import FIT_TAKES_WEIGHT
+from fastbp.sklearn._solvers import SOLVER_NAMES
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning", "ignore:Got `batch_size`")
 
@@ -158,14 +159,18 @@ class TestSolvers:
         est = MLPRegressor(**SMALL, solver=fastbp.Adam(lr=1e-3, eps_hat=True)).fit(X, VALUES)
         same(est, MLPRegressor(**SMALL).fit(X, VALUES), rtol=0)
 
-    def test_partial_fit_goes_on_with_the_state_also_from_a_pickle(self):
-        one = MLPRegressor(**SMALL, solver="adamw", shuffle=False)
+    @pytest.mark.parametrize("solver", ["adam", "sgd", *sorted(SOLVER_NAMES), fastbp.AdamW(lr=0.01)], ids=str)
+    @pytest.mark.parametrize("dropout", [0.0, 0.3])
+    def test_partial_fit_goes_on_with_the_state_also_from_a_pickle(self, solver, dropout):
+        one = MLPRegressor(**SMALL, solver=solver, dropout=dropout)
         one.partial_fit(X, VALUES)
         two = pickle.loads(pickle.dumps(one))
-        for est in (one, two):
-            est.partial_fit(X, VALUES)
+        for _ in range(2):
+            for est in (one, two):
+                est.partial_fit(X, VALUES)
+            two = pickle.loads(pickle.dumps(two))
         same(one, two, rtol=0)
-        assert two._optimizer.t == 8
+        assert two.loss_curve_ == one.loss_curve_ and two.t_ == 3 * 150
 
 
 class TestLosses:

@@ -2,7 +2,7 @@
 
 `mpi` gives a communicator over MPI, for networks, `fastbp.train` and (under `using`) the scikit-learn estimators;
 `torch` one over `torch.distributed`, `run_in_threads` one of threads in one process, for tests. Anything that has the
-methods of `Communicator` serves as well.
+methods of `Communicator` serves as well. `train_dask` trains on the workers of a dask cluster.
 
 Examples
 --------
@@ -19,8 +19,9 @@ Examples
 
 from fastbp._core.ranks import Communicator, Handle, RankError, using
 from fastbp.distributed._broadcast import broadcast
+from fastbp.distributed._dask import train_dask
 from fastbp.distributed._mpi import mpi
 from fastbp.distributed._threads import run_in_threads
 from fastbp.distributed._torch import torch
 
-__all__ = ["Communicator", "Handle", "RankError", "broadcast", "mpi", "run_in_threads", "torch", "using"]
+__all__ = ["Communicator", "Handle", "RankError", "broadcast", "mpi", "run_in_threads", "torch", "train_dask", "using"]
