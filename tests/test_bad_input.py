@@ -414,7 +414,12 @@ def test_labels_out_of_range_raise(label: int) -> None:
     [
         ([1, 2, 3, 3], 3, ValueError, "(3 classes): labels count from 0, pass np.asarray(t) - 1"),
         ([0, 1, 1, 0], 1, ValueError, '(1 classes): a softmax of one output is always 1; for values take loss="mse"'),
-        ([0.5, 1, 2, 3], 1, TypeError, 'integer labels: a softmax of one output is always 1; for values take loss="mse"'),
+        (
+            [0.5, 1, 2, 3],
+            1,
+            TypeError,
+            'integer labels: a softmax of one output is always 1; for values take loss="mse"',
+        ),
         ([0.5, 1, 2, 3], 3, TypeError, 'integer labels: for values take a loss of values, such as "mse"'),
     ],
 )

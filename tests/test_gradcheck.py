@@ -362,7 +362,9 @@ def test_the_report_says_where_the_gradient_goes_wrong_on_its_way_back():
     units = fastbp.Linear(5, 6), HalfSigmoid(), fastbp.Linear(6, 4), fastbp.Tanh(), fastbp.Linear(4, 4)
     net = fastbp.Network(*units, loss="softmax_nll", dtype="float64", seed=0)
     text = str(fastbp.check_gradients(net, *data("float64")))
-    assert "right in unit 2 and behind it, wrong in all before: look at backward of unit 1, HalfSigmoid(), first" in text
+    assert (
+        "right in unit 2 and behind it, wrong in all before: look at backward of unit 1, HalfSigmoid(), first" in text
+    )
     for name in ("0.weight", "0.bias", "input"):
         assert f"{name} is 2 times too small" in text
 

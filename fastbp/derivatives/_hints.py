@@ -83,7 +83,9 @@ def located(order: Sequence[tuple[str, bool]], own: Mapping[str, str]) -> str:
         return ""
     if whole == names:
         suspects = _between(own, whole[-1], None)
-        first = f"{suspects} and at the gradient that the loss gives" if suspects else "the gradient that the loss gives"
+        first = (
+            f"{suspects} and at the gradient that the loss gives" if suspects else "the gradient that the loss gives"
+        )
         return f"every array is wrong: look at {first} first"
     behind = names[len(whole)]
     first = _between(own, whole[-1], behind) or f"dx of unit {behind}"
