@@ -410,6 +410,10 @@ class Slope(fastbp.Unit):
             "every array is wrong: look at backward of unit 1, Halved(), and at the gradient that the loss gives first",
         ),
         (lambda: [Slope(), fastbp.Linear(5, 4)], "look at backward of unit 0, Slope(), first"),
+        (
+            lambda: [fastbp.Linear(5, 6), Slope(), Halved(), fastbp.Linear(6, 4)],
+            "look at backward of unit 2, Halved(), of unit 1, Slope(), first",
+        ),
     ],
 )
 def test_the_report_suspects_the_units_of_the_user_first(units, text):

@@ -83,10 +83,8 @@ def located(order: Sequence[tuple[str, bool]], own: Mapping[str, str]) -> str:
         return ""
     if whole == names:
         suspects = _between(own, whole[-1], None)
-        first = (
-            f"{suspects} and at the gradient that the loss gives" if suspects else "the gradient that the loss gives"
-        )
-        return f"every array is wrong: look at {first} first"
+        also = f"{suspects} and at " if suspects else ""
+        return f"every array is wrong: look at {also}the gradient that the loss gives first"
     behind = names[len(whole)]
     first = _between(own, whole[-1], behind) or f"dx of unit {behind}"
     return (
@@ -99,7 +97,7 @@ def _between(own: Mapping[str, str], first: str, last: str | None) -> str:
     """Return the backward passes of the units from one place to another in words, the last one first."""
     low, high = _numbers(first), None if last is None else _numbers(last)
     found = [place for place in own if low <= _numbers(place) and (high is None or _numbers(place) <= high)]
-    return ", ".join(f"backward of unit {place}, {own[place]}," for place in reversed(found))
+    return "backward of " + " of ".join(f"unit {place}, {own[place]}," for place in reversed(found)) if found else ""
 
 
 def _numbers(place: str) -> tuple[int, ...]:

@@ -205,7 +205,8 @@ def checked_calls(callbacks: Any, early_stopping: Any, measures: Measures) -> tu
     given = checked_callbacks(callbacks)
     if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
         raise TypeError(
-            f"early_stopping must be a fastbp.EarlyStopping, got {early_stopping!r}: such as fastbp.EarlyStopping(patience=10)"
+            f"early_stopping must be a fastbp.EarlyStopping, got {early_stopping!r}: "
+            "such as fastbp.EarlyStopping(patience=10)"
         )
     if early_stopping is not None:
         given += (early_stopping,)
