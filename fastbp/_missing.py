@@ -44,7 +44,7 @@ APART = ("autograd", "cli", "demo", "distributed", "jax", "sklearn", "torch")
 
 def refuse(name: str, known: Iterable[str]) -> NoReturn:
     """Raise for a name that the package does not have, and say which of the known names stands in its place."""
-    alike = [other for other in known if other.lower() == name.lower()]
+    alike = [other for other in tuple(known) if other.lower() == name.lower()]
     instead = ""
     if name in ELSEWHERE:
         instead = f": there is {ELSEWHERE[name]} (docs/coming_from.md)"
