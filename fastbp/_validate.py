@@ -366,6 +366,10 @@ def _value_targets(t: NDArray[Any], rows: int, columns: int, dtype: np.dtype[Any
             hint = f": pass {argument.typed}.T"
         elif min(rows, columns) == 1 and t.size == rows * columns:
             hint = f": pass {argument.typed}.reshape({rows}, {columns})"
+        elif t.shape == (rows,) and t.dtype.kind in "iu":
+            hint = ': for labels take loss="softmax_nll"'
+        elif 2 * t.size == rows * columns:
+            hint = ": of a mean and a variance for each target the loss is fastbp.GaussianNLL(predict_variance=True)"
         raise ValueError(f"{argument.name} has shape {t.shape}, expected {expected}{hint}")
     return _converted(argument, t, dtype).reshape(rows, columns)
 
@@ -418,7 +422,7 @@ def _labels(
 ) -> NDArray[np.int64]:
     name = argument.name
     if t.dtype.kind not in "iu":
-        raise TypeError(f"{name} has dtype {t.dtype}, expected integer labels{_label_hint(argument, t)}")
+        raise TypeError(f"{name} has dtype {t.dtype}, expected integer labels{_label_hint(argument, t, columns)}")
     if t.shape[0] != rows:
         raise ValueError(f"{name} has shape {t.shape}, expected {(rows,)}: one label for each row")
     labels = t.astype(np.int64, copy=False)
@@ -430,19 +434,36 @@ def _labels(
         i = int(np.argmax(wrong))
         if not wrong[i]:
             return labels
-        raise ValueError(f"{_entry(name, [i])} is {t[i]}, expected a label from 0 to {columns - 1} ({columns} classes)")
+        expected = f"a label from 0 to {columns - 1} ({columns} classes)"
+        raise ValueError(f"{_entry(name, [i])} is {t[i]}, expected {expected}{_range_hint(argument, labels, columns)}")
     return labels
 
 
-def _label_hint(argument: Argument, t: NDArray[Any]) -> str:
+# What the last layer of a regression or of a yes-or-no has: one output, of which a softmax is always 1
+ONE_OUTPUT: Final = ': a softmax of one output is always 1; for values take loss="mse", for 0 and 1 loss="sigmoid_nll"'
+
+
+def _range_hint(argument: Argument, labels: NDArray[np.int64], columns: int) -> str:
+    """What to do about labels that are out of range for one of the usual reasons."""
+    if columns == 1:
+        return ONE_OUTPUT
+    counted_from_1 = labels.min() == 1 and labels.max() == columns
+    return f": labels count from 0, pass {argument.typed} - 1" if counted_from_1 else ""
+
+
+def _label_hint(argument: Argument, t: NDArray[Any], columns: int) -> str:
     """How to make labels of what are numbers of classes, or names of classes; values are neither."""
+    if columns == 1:
+        return ONE_OUTPUT
     if t.dtype.kind in "SU" or (t.dtype.kind == "O" and all(isinstance(label, str | bytes) for label in t)):
         return f": write classes, {_word(argument.name)} = np.unique({argument.typed}, return_inverse=True)"
     try:
         whole = t.dtype.kind != "c" and bool((t.astype(np.int64) == t).all())
     except (TypeError, ValueError, OverflowError):
         whole = False
-    return f": pass {argument.typed}.astype(np.int64)" if whole else ""
+    if whole:
+        return f": pass {argument.typed}.astype(np.int64)"
+    return ': for values take a loss of values, such as "mse"' if t.dtype.kind == "f" else ""
 
 
 def _converted(argument: Argument, t: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

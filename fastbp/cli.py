@@ -27,6 +27,7 @@ import numpy as np
 
 import fastbp
 from fastbp import runtime
+from fastbp.io._columns import listed
 from fastbp.io._tables import READABLE, WRITABLE, Column, Table, json_text, read_table, save_columns, write_columns
 from fastbp.io._terminal import Style, aligned, is_terminal, printable
 
@@ -755,6 +756,8 @@ def run_predict(options: argparse.Namespace) -> int:
     text = [*encoding.categories, *([target.name] if target.classes and isinstance(target.classes[0], str) else [])]
     table = read_table(options.data, delimiter=options.delimiter, header=not options.no_header, text=text)
     predicted, probabilities = _tabular.predict(net, encoding, table)
+    for name, words in encoding.new_words(table).items():
+        note(f"column {name!r} has values that training never saw: {listed(words)}")
     columns: dict[str, Column] = {target.name: predicted}
     if options.probabilities and probabilities is not None:
         columns |= {f"P({label})": probabilities[:, k] for k, label in enumerate(target.classes)}

@@ -410,6 +410,40 @@ def test_labels_out_of_range_raise(label: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("t", "columns", "error", "cure"),
+    [
+        ([1, 2, 3, 3], 3, ValueError, "(3 classes): labels count from 0, pass np.asarray(t) - 1"),
+        ([0, 1, 1, 0], 1, ValueError, '(1 classes): a softmax of one output is always 1; for values take loss="mse"'),
+        (
+            [0.5, 1, 2, 3],
+            1,
+            TypeError,
+            'integer labels: a softmax of one output is always 1; for values take loss="mse"',
+        ),
+        ([0.5, 1, 2, 3], 3, TypeError, 'integer labels: for values take a loss of values, such as "mse"'),
+    ],
+)
+def test_labels_that_are_counted_from_1_or_are_none_get_advice(t: Any, columns: int, error: Any, cure: str) -> None:
+    net = fastbp.MLP([2, columns], seed=0)
+    with pytest.raises(error, match=re.escape(cure)):
+        fastbp.train(net, np.ones((4, 2), np.float32), t, optimizer=fastbp.Adam())
+
+
+@pytest.mark.parametrize(
+    ("t", "outputs", "loss", "cure"),
+    [
+        (np.array([0, 1, 2, 1]), 3, "mse", ': for labels take loss="softmax_nll"'),
+        (np.ones(4, np.float32), 2, "gaussian_nll", "the loss is fastbp.GaussianNLL(predict_variance=True)"),
+        (np.ones((4, 2), np.float32), 4, "gaussian_nll", "the loss is fastbp.GaussianNLL(predict_variance=True)"),
+    ],
+)
+def test_values_for_another_loss_get_advice(t: Any, outputs: int, loss: str, cure: str) -> None:
+    net = fastbp.MLP([2, outputs], loss=loss, seed=0)
+    with pytest.raises(ValueError, match=re.escape(cure)):
+        fastbp.train(net, np.ones((4, 2), np.float32), t, optimizer=fastbp.Adam())
+
+
+@pytest.mark.parametrize(
     ("dtype", "label"), [(np.uint64, 2**64 - 1), (np.uint64, 2**63), (np.int8, -128), (np.uint8, 255)]
 )
 def test_labels_at_the_ends_of_their_dtype_raise(dtype: Any, label: int) -> None:

@@ -328,7 +328,7 @@ def test_invalid_early_stopping_raises(options: dict[str, Any], error: type[Exce
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"early_stopping": 10}, TypeError, r"early_stopping must be a fastbp.EarlyStopping, got 10"),
+        ({"early_stopping": 10}, TypeError, r"got 10: such as fastbp\.EarlyStopping\(patience=10\)"),
         ({"early_stopping": EarlyStopping()}, ValueError, "watches 'val_loss'; known here are 'loss': give validation"),
         ({"callbacks": [EarlyStopping("accuracy")]}, ValueError, "watches 'accuracy'; known here are 'loss'"),
         ({"callbacks": Callback()}, TypeError, "callbacks must be a sequence of callables"),

@@ -189,8 +189,10 @@ def test_missing_values_and_new_words_are_predicted(tmp_path: Path, capsys: pyte
     new = [{"weight": "", "height": "?", "colour": "violet", "other": "x"}]
     capsys.readouterr()
     assert run("predict", tmp_path / "data-model.npz", write_csv(tmp_path / "new.csv", new)) == 0
-    name, value = capsys.readouterr().out.split()
+    found = capsys.readouterr()
+    name, value = found.out.split()
     assert name == "price" and np.isfinite(float(value))
+    assert found.err.splitlines() == ["note: column 'colour' has values that training never saw: 'violet'"]
 
 
 def test_numbers_can_be_categories_and_names_can_lack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

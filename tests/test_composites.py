@@ -229,6 +229,7 @@ def test_widths_are_found_from_later_units() -> None:
     [
         (lambda: Sequential(), ValueError, "Sequential needs at least one unit"),
         (lambda: Sequential(3), TypeError, r"unit 0 of Sequential must be a fastbp.Unit, got 3 \(int\)"),
+        (lambda: Sequential([Tanh()]), TypeError, r"\(list\): pass the units one by one, Sequential\(\*units\)"),
         (lambda: Branches([]), ValueError, "Branches needs at least one unit"),
         (lambda: Branches(Tanh()), TypeError, r"units must be a sequence of fastbp.Unit, got Tanh\(\)"),
         (lambda: Branches([Tanh()], merge="max"), ValueError, "merge .*'max'.*'sum', 'mean', 'concat'"),

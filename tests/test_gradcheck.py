@@ -362,9 +362,63 @@ def test_the_report_says_where_the_gradient_goes_wrong_on_its_way_back():
     units = fastbp.Linear(5, 6), HalfSigmoid(), fastbp.Linear(6, 4), fastbp.Tanh(), fastbp.Linear(4, 4)
     net = fastbp.Network(*units, loss="softmax_nll", dtype="float64", seed=0)
     text = str(fastbp.check_gradients(net, *data("float64")))
-    assert "right in unit 2 and behind it, wrong in all before: look at dx of unit 2 first" in text
+    assert (
+        "right in unit 2 and behind it, wrong in all before: look at backward of unit 1, HalfSigmoid(), first" in text
+    )
     for name in ("0.weight", "0.bias", "input"):
         assert f"{name} is 2 times too small" in text
+
+
+class Halved(fastbp.Unit):
+    """A unit of a user: it returns half of the gradient at its input."""
+
+    def forward(self, x):
+        return x.copy()
+
+    def backward(self, dy):
+        return dy / 2
+
+
+class Slope(fastbp.Unit):
+    """A unit of a user with a parameter, whose gradient is right; the one at its input is not."""
+
+    def parameter_shapes(self):
+        return {"a": (1,)}
+
+    def initialize(self, rng, parameters):
+        parameters["a"][...] = 1.5
+
+    def forward(self, x):
+        self.x = x
+        return self.parameters["a"] * x
+
+    def backward(self, dy):
+        self.gradients["a"][...] = (dy * self.x).sum()
+        return dy
+
+
+@pytest.mark.parametrize(
+    ("units", "text"),
+    [
+        (lambda: [fastbp.Linear(5, 6), Slope(), fastbp.Linear(6, 4)], "look at backward of unit 1, Slope(), first"),
+        (
+            lambda: [fastbp.Sequential(fastbp.Linear(5, 6), fastbp.Tanh(), Halved()), fastbp.Linear(6, 4)],
+            "look at backward of unit 0.2, Halved(), first",
+        ),
+        (
+            lambda: [fastbp.Linear(5, 4), Halved()],
+            "every array is wrong: look at backward of unit 1, Halved(), and at the gradient that the loss gives first",
+        ),
+        (lambda: [Slope(), fastbp.Linear(5, 4)], "look at backward of unit 0, Slope(), first"),
+        (
+            lambda: [fastbp.Linear(5, 6), Slope(), Halved(), fastbp.Linear(6, 4)],
+            "look at backward of unit 2, Halved(), of unit 1, Slope(), first",
+        ),
+    ],
+)
+def test_the_report_suspects_the_units_of_the_user_first(units, text):
+    net = fastbp.Network(*units(), loss="softmax_nll", dtype="float64", seed=0)
+    assert text in str(fastbp.check_gradients(net, *data("float64")))
 
 
 def test_the_report_says_where_the_loss_is_wrong():

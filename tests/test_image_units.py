@@ -474,7 +474,11 @@ def test_bad_arguments_of_units(make: Callable[[], Unit], error: type[Exception]
         ([lambda: Conv2d(3, 4, 3)], None, r"unit 0, Conv2d\(3, 4, 3\), reads images .* input_shape=\(channels, height"),
         ([lambda: Conv2d(3, 4, 3)], (1, 8, 8), r"unit 0, .* reads images of shape \(1, 8, 8\), but takes 3 channels"),
         ([lambda: Conv2d(3, 4, 9)], (3, 8, 8), r"unit 0, .* reads images of shape \(3, 8, 8\): its window covers 9"),
-        ([lambda: Conv2d(3, 4, 3)], (3, 8), r"reads images of shape .*, but gets samples of shape \(3, 8\)"),
+        (
+            [lambda: Conv2d(3, 4, 3)],
+            (3, 8),
+            r"reads images of shape .*, but gets samples of shape \(3, 8\): input_shape=\(1, 3, 8\) has",
+        ),
         ([lambda: Conv1d(3, 4, 3)], (3, 8, 8), r"reads sequences of shape .*, but gets samples of shape \(3, 8, 8\)"),
         (
             [lambda: Conv2d(3, 4, 3), lambda: Linear(144, 3)],

@@ -536,7 +536,7 @@ BAD_VALUES = [
     (SGD, "lr", -0.1, ValueError, r"lr must be finite and at least 0, got -0\.1"),
     (SGD, "lr", float("nan"), ValueError, "lr must be finite and at least 0, got nan"),
     (SGD, "lr", float("inf"), ValueError, "lr must be finite and at least 0, got inf"),
-    (SGD, "lr", "0.1", TypeError, r"lr must be a number, got '0\.1' \(str\)"),
+    (SGD, "lr", "0.1", TypeError, r"lr must be a number, got '0\.1' \(str\): .* fastbp\.schedules\.Cosine"),
     (SGD, "lr", None, TypeError, r"lr must be a number, got None \(NoneType\)"),
     (SGD, "lr", True, TypeError, r"lr must be a number, got True \(bool\)"),
     (SGD, "lr", 1j, TypeError, r"lr must be a number, got 1j \(complex\)"),

@@ -183,3 +183,11 @@ def test_the_metadata() -> None:
     assert {name.split(">")[0] for name in build["requires"]} == {"setuptools", "Cython", "numpy"}
     data = project["tool"]["setuptools"]["package-data"]["fastbp"]
     assert {"py.typed", "*.pyi", "*/*.pyi"} == {*data}
+
+
+def test_sources_that_are_not_compiled_say_so(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "fastbp", tmp_path / "fastbp", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    run = subprocess.run([sys.executable, "-c", "import fastbp"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "No module named 'fastbp._engine.array_update'" in run.stderr
+    assert "fastbp is not compiled in this directory" in run.stderr and "pip install -e ." in run.stderr

@@ -78,7 +78,8 @@ class Inputs:
         if self.n_in is not None and values.shape[1] != self.n_in:
             expected = f"(n, {self.n_in}): the network has {self.n_in} inputs"
             if self.shape is not None:
-                expected = f"(n, {', '.join(map(str, self.shape))}), or rows (n, {self.n_in})"
+                hint = f": {name}[None, None] is a batch of one" if (1, *values.shape) == self.shape else ""
+                expected = f"(n, {', '.join(map(str, self.shape))}), or rows (n, {self.n_in}){hint}"
             raise ValueError(f"{name} has shape {values.shape}, expected {expected}")
         for unit in self.readers:
             unit.check_input(name, values)

@@ -7,7 +7,7 @@ cause, the cause is named. A guess is worded as a question: the check itself pro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,11 +64,12 @@ def _causes(rows: float, columns: int) -> Iterator[tuple[float, str]]:
     yield 0.5, "a ½ too many, or one of two paths left out"
 
 
-def located(order: Sequence[tuple[str, bool]]) -> str:
+def located(order: Sequence[tuple[str, bool]], own: Mapping[str, str]) -> str:
     """Return where on the way back a gradient goes wrong, or an empty string.
 
     `order` holds the names of the arrays that were judged and whether each is right, in the order in which the network
-    meets them: the input first.
+    meets them: the input first. `own` has the units that Python runs, by their places, in the same order: they are
+    suspected before the package's.
     """
     places: dict[str, list[bool]] = {}
     for name, right in order:
@@ -81,9 +82,24 @@ def located(order: Sequence[tuple[str, bool]]) -> str:
     if whole != wrong or whole != names[: len(whole)]:
         return ""
     if whole == names:
-        return "every array is wrong: look at the gradient that the loss gives first"
+        suspects = _between(own, whole[-1], None)
+        also = f"{suspects} and at " if suspects else ""
+        return f"every array is wrong: look at {also}the gradient that the loss gives first"
     behind = names[len(whole)]
+    first = _between(own, whole[-1], behind) or f"dx of unit {behind}"
     return (
-        f"right in unit {behind} and behind it, wrong in all before: look at dx of unit {behind} first, "
+        f"right in unit {behind} and behind it, wrong in all before: look at {first} first, "
         "then at the backward passes of the units before it, the last one first"
     )
+
+
+def _between(own: Mapping[str, str], first: str, last: str | None) -> str:
+    """Return the backward passes of the units from one place to another in words, the last one first."""
+    low, high = _numbers(first), None if last is None else _numbers(last)
+    found = [place for place in own if low <= _numbers(place) and (high is None or _numbers(place) <= high)]
+    return "backward of " + " of ".join(f"unit {place}, {own[place]}," for place in reversed(found)) if found else ""
+
+
+def _numbers(place: str) -> tuple[int, ...]:
+    """Return a place such as "1.0" so that places compare in the network's order; the input is before all units."""
+    return tuple(int(number) for number in place.split(".") if number.isdigit())

@@ -59,13 +59,14 @@ G. An array that fails is held against multiples of the numbers, and against the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastbp._core.core import NetworkCore
+from fastbp._core.graph import runs_in_engine, walk
 from fastbp._core.segments import rows_of
 from fastbp._frozen import Frozen, Record
 from fastbp.derivatives._hints import explained, located
@@ -169,6 +170,8 @@ class GradientReport(Frozen):
         That of its float64 copy.
     noise : float
         The measured rounding error of ``loss64``.
+    own_units : dict of str to str
+        The units that Python runs, by their places in the network: what a report suspects first.
 
     Examples
     --------
@@ -184,11 +187,19 @@ class GradientReport(Frozen):
     loss: float
     loss64: float
     noise: float
+    own_units: Mapping[str, str]
 
     def __init__(
-        self, rows: tuple[GradientRow, ...], dtype: np.dtype[Any], loss: float, loss64: float, noise: float
+        self,
+        rows: tuple[GradientRow, ...],
+        dtype: np.dtype[Any],
+        loss: float,
+        loss64: float,
+        noise: float,
+        own_units: Mapping[str, str] | None = None,
     ) -> None:
-        vars(self).update(rows=rows, dtype=dtype, loss=loss, loss64=loss64, noise=noise)
+        own_units = dict(own_units or {})
+        vars(self).update(rows=rows, dtype=dtype, loss=loss, loss64=loss64, noise=noise, own_units=own_units)
 
     @property
     def ok(self) -> bool:
@@ -197,7 +208,7 @@ class GradientReport(Frozen):
 
     def __str__(self) -> str:
         head = f"gradient check ({self.dtype}): {'ok' if self.ok else 'FAILED'}, loss {self.loss:.6g}"
-        return "\n".join([head, *_table(self.rows), *_remarks(self.rows)])
+        return "\n".join([head, *_table(self.rows), *_remarks(self.rows, self.own_units)])
 
 
 class GradientError(AssertionError):
@@ -243,14 +254,14 @@ def _table(rows: tuple[GradientRow, ...]) -> list[str]:
     return ["  ".join(a(c, w) for a, c, w in zip(align, line, widths, strict=True)).rstrip() for line in cells]
 
 
-def _remarks(rows: tuple[GradientRow, ...]) -> Iterator[str]:
+def _remarks(rows: tuple[GradientRow, ...], own: Mapping[str, str]) -> Iterator[str]:
     for row in rows:
         if not row.ok and row.worst is not None:
             index = ", ".join(map(str, row.worst))
             yield f"{row.name}[{index}]: gradient {row.gradient:.9g}, central difference {row.number:.9g}"
             if row.hint:
                 yield f"{row.name} is {row.hint}"
-    if place := located(_in_order(rows)):
+    if place := located(_in_order(rows), own):
         yield place
     if any(row.coarse for row in rows):
         yield "coarse: so small against rounding errors that an error of 0.05 % would not have been seen"
@@ -261,6 +272,12 @@ def _in_order(rows: tuple[GradientRow, ...]) -> list[tuple[str, bool]]:
     first = [row for row in rows if row.name == "input"]
     rest = [row for row in rows if row.name != "input"]
     return [(row.name, row.ok) for row in (*first, *rest) if row.checked]
+
+
+def _own_units(net: NetworkCore) -> dict[str, str]:
+    """Return the units that Python runs, by their places; composites stand for nothing but their units."""
+    units = getattr(net, "units", ())  # what a program of its own gives to the check may have none
+    return {path: repr(unit) for path, unit in walk(units) if not hasattr(unit, "units") and not runs_in_engine(unit)}
 
 
 # ---- the check -------------------------------------------------------------------------------------------------------
@@ -381,7 +398,7 @@ def check_gradients(
         if not row.ok:
             row = _with_hint(row, pair, copy, error, relative)
         rows.append(row)
-    report = GradientReport(tuple(rows), dtype, loss, copy.loss, noise)
+    report = GradientReport(tuple(rows), dtype, loss, copy.loss, noise, _own_units(net))
     if raise_on_fail and not report.ok:
         raise GradientError(report)
     return report

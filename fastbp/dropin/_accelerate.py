@@ -110,7 +110,8 @@ def _unknown(target: Any, known: Sequence[Interface]) -> ValueError:
         cls = target if isinstance(target, type) else type(target)
         methods = [name for name in dir(cls) if not name.startswith("_")]
         found_in = f"{cls.__name__} with {', '.join(methods[:MOST_SHOWN]) or 'no methods'}"
-    return ValueError(f"target holds nothing that is known: found {found_in}; looked for {looked}")
+    own = "a network of your own gets its gradients from fastbp.MLP(sizes).adopt(arrays, in_place=True), see README.md"
+    return ValueError(f"target holds nothing that is known ({own}): found {found_in}; looked for {looked}")
 
 
 # ---- one object ------------------------------------------------------------------------------------------------------

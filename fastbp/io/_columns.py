@@ -147,6 +147,15 @@ class Encoding(Record):
             start += column.width
         return x
 
+    def new_words(self, table: Table) -> dict[str, list[str]]:
+        """Return the words that training never saw, by column; rare ones count as known where they share an input."""
+        found = {}
+        for column in self.inputs:
+            if isinstance(column, Category) and not column.has_others:
+                words = set(as_text(table.columns[column.name])) - {None, *column.categories}
+                found[column.name] = sorted(words)
+        return {name: words for name, words in found.items() if words}
+
     def to_data(self) -> dict[str, Any]:
         """Return all of it as plain JSON."""
         return {

@@ -326,7 +326,9 @@ def write_columns(file: IO[str], columns: Mapping[str, Column], delimiter: str =
     """Write columns as text, with a line of names."""
     writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+    # float32 as text has its own digits; as a Python float it would have twice as many
+    cells = (column.astype(str) if column.dtype == np.float32 else column.tolist() for column in columns.values())
+    writer.writerows(zip(*cells, strict=True))
 
 
 def save_columns(path: str | os.PathLike[str], columns: Mapping[str, Column]) -> None:

@@ -88,6 +88,9 @@ def checked_rate(name: str, value: Any) -> Rate:
     """Return a learning rate as an optimizer keeps it: a float of 0 or more, a schedule, or a function."""
     if callable(value):
         return value  # type: ignore[no-any-return]
+    if isinstance(value, str):
+        schedules = "a schedule is an object, such as fastbp.schedules.Cosine(0.1, steps=1000)"
+        raise TypeError(f"{name} must be a number, got {value!r} (str): {schedules}")
     return check.real(name, value, at_least=0)
 
 

@@ -204,7 +204,10 @@ def checked_calls(callbacks: Any, early_stopping: Any, measures: Measures) -> tu
     """Callbacks in the order in which they are called: the one for early stopping sees what the others have done."""
     given = checked_callbacks(callbacks)
     if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
-        raise TypeError(f"early_stopping must be a fastbp.EarlyStopping, got {early_stopping!r}")
+        raise TypeError(
+            f"early_stopping must be a fastbp.EarlyStopping, got {early_stopping!r}: "
+            "such as fastbp.EarlyStopping(patience=10)"
+        )
     if early_stopping is not None:
         given += (early_stopping,)
     calls = tuple(call if isinstance(call, Callback) else Function(call) for call in given)

@@ -177,7 +177,9 @@ def check_units(name: str, units: Sequence[Any]) -> tuple[Unit, ...]:
     seen: set[int] = set()
     for i, unit in enumerate(units):
         if not isinstance(unit, Unit):
-            raise TypeError(f"unit {i} of {name} must be a fastbp.Unit, got {unit!r} ({type(unit).__name__})")
+            several = name == "Sequential" and isinstance(unit, list | tuple)
+            hint = ": pass the units one by one, Sequential(*units)" if several else ""
+            raise TypeError(f"unit {i} of {name} must be a fastbp.Unit, got {unit!r} ({type(unit).__name__}){hint}")
         if id(unit) in seen:
             raise ValueError(f"unit {i} of {name}, {unit!r}, is in it already: make another one")
         seen.add(id(unit))

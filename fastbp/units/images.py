@@ -94,7 +94,8 @@ class ImageUnit(Unit):
                 " says them, and output_shape(shape) of a unit of your own before it"
             )
         if len(shape) != self.dims + 1:
-            raise ValueError(f"reads {WHAT[self.dims]}, but gets samples of shape {shape}")
+            hint = f": input_shape={(1, *shape)} has one channel" if len(shape) == self.dims else ""
+            raise ValueError(f"reads {WHAT[self.dims]}, but gets samples of shape {shape}{hint}")
         return shape
 
     def _reading(self, shape: Shape) -> str:
