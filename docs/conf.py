@@ -1,4 +1,4 @@
-"""The site that `make docs` builds into build/site, without a network: neither fonts nor scripts come from elsewhere."""
+"""The site that `make docs` builds into build/site. It needs no network: fonts and scripts are its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE / "extensions")]
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tools"), str(HERE / "extensions")]
 
 import gallery_pages  # noqa: E402
 
@@ -46,5 +46,5 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
-pygments_style = "friendly"
+pygments_style = "default"  # this one and the next have enough contrast: tests/test_site.py
 pygments_dark_style = "github-dark"

@@ -13,23 +13,24 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
-import importlib.util
 import inspect
 import re
-import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import check_docstrings
+from gallery_pages import write_if_changed
+from numpydoc.docscrape_sphinx import SphinxDocString
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-
-import check_docstrings  # noqa: E402
-
 FROM_SOURCE = ("fastbp.jax", "fastbp.torch")
 ADDED = ("fastbp.sklearn",)  # which check_docstrings leaves to scikit-learn's own rules
+
+# After the directive of a module: names that follow are complete, and autosummary warns of its own module's.
+NO_MODULE = (".. py:currentmodule:: None", "")
 
 
 class Home(NamedTuple):
@@ -39,11 +40,12 @@ class Home(NamedTuple):
     module: str
 
 
+# ---- what is public --------------------------------------------------------------------------------------------------
+
+
 def public_modules() -> list[ModuleType]:
     """Return the modules that have a page and are imported for it."""
-    found = [
-        module for module in check_docstrings.modules() if module.__name__.split(".")[1:2] not in (["torch"], ["jax"])
-    ]
+    found = [module for module in check_docstrings.modules() if not module.__name__.startswith(FROM_SOURCE)]
     return found + [importlib.import_module(name) for name in ADDED]
 
 
@@ -64,12 +66,15 @@ def homes(modules: Iterable[ModuleType]) -> dict[int, Home]:
         for name, value in exported(module):
             if is_code(value):
                 places[id(value)].append((f"{module.__name__}.{name}", module.__name__))
-    return {
-        key: Home(
-            min(found, key=lambda place: place[0].count("."))[0], max(found, key=lambda place: place[1].count("."))[1]
-        )
-        for key, found in places.items()
-    }
+    return {key: home(found) for key, found in places.items()}
+
+
+def home(places: list[tuple[str, str]]) -> Home:
+    """Return the shortest path, and the module that is nearest to the definition."""
+    return Home(
+        min((path for path, _ in places), key=lambda path: path.count(".")),
+        max((module for _, module in places), key=lambda module: module.count(".")),
+    )
 
 
 def own_members(cls: type, documented: Mapping[int, Home]) -> list[str]:
@@ -89,94 +94,140 @@ def public_bases(cls: type, documented: Mapping[int, Home]) -> list[str]:
     return [documented[id(base)].path for base in cls.__mro__[1:] if id(base) in documented]
 
 
-# ---- reStructuredText ------------------------------------------------------------------------------------------------
+def paths_of(documented: Mapping[int, Home], modules: Iterable[ModuleType]) -> set[str]:
+    """Return the paths of everything that is documented."""
+    paths = {f"{name}.{function}" for name in FROM_SOURCE for function in names_in_source(name)}
+    for module in modules:
+        for _, value in exported(module):
+            if is_code(value):
+                path = documented[id(value)].path
+                paths.add(path)
+                if inspect.isclass(value):
+                    paths |= {f"{path}.{name}" for name in own_members(value, documented)}
+    return paths
 
 
-def heading(text: str, mark: str = "=") -> list[str]:
-    return [text, mark * len(text), ""]
+# ---- docstrings ------------------------------------------------------------------------------------------------------
+
+CODE = re.compile(r"(``.+?``|(?<![\w:`])`[^`\n]+`(?![`_]))")
 
 
-def directive(
-    name: str, argument: str, options: Mapping[str, str] | None = None, body: Iterable[str] = ()
-) -> list[str]:
+class Docstrings:
+    """Docstrings as reStructuredText: formulas are no markup, names in backticks are links where they have a place."""
+
+    def __init__(self, paths: Collection[str]) -> None:
+        self.paths = paths
+
+    def lines(self, text: Iterable[str], place: str) -> list[str]:
+        """Return the lines of an object's docstring; its examples stay as they are."""
+        made, in_example = [], False
+        for line in text:
+            in_example = line.lstrip().startswith(">>>") or (in_example and bool(line.strip()))
+            made.append(line if in_example else self.line(line, place))
+        return made
+
+    def line(self, text: str, place: str) -> str:
+        if text.lstrip().startswith("*"):  # arguments, `*chain : Unit`, which numpydoc escapes itself
+            return text
+        parts = (self.code(part, place) if i % 2 else escaped(part) for i, part in enumerate(CODE.split(text)))
+        return "".join(parts)
+
+    def code(self, part: str, place: str) -> str:
+        """Return a piece of code: a link, if it names something of the object, its module or the package."""
+        name = part.strip("`")
+        steps = place.split(".")
+        candidates = (".".join([*steps[:end], name.removeprefix("fastbp.")]) for end in range(len(steps), 0, -1))
+        target = None if part.startswith("``") else next((path for path in candidates if path in self.paths), None)
+        return f":py:obj:`{name} <{target}>`" if target else f"``{name}``"
+
+    def complete(self, text: str, place: str) -> list[str]:
+        """Return a docstring with numpydoc's sections, where autodoc does not do it."""
+        return str(SphinxDocString("\n".join(self.lines(text.splitlines(), place)))).splitlines()
+
+
+def escaped(text: str) -> str:
+    return re.sub(r"([|*])", r"\\\1", text)
+
+
+# ---- pages of modules that are imported ------------------------------------------------------------------------------
+
+
+def heading(text: str) -> list[str]:
+    return [text, "=" * len(text), ""]
+
+
+def directive(name: str, argument: str = "", *, body: Iterable[str] = (), **options: str) -> list[str]:
     lines = [f".. {name}:: {argument}".rstrip()]
-    lines += [f"   :{key}: {value}".rstrip() for key, value in (options or {}).items()]
+    lines += [f"   :{key.replace('_', '-')}: {value}".rstrip() for key, value in options.items()]
     return [*lines, "", *(f"   {line}".rstrip() for line in body), ""]
 
 
-def entry(value: Any, home: Home, documented: Mapping[int, Home]) -> list[str]:
+def entry(value: Any, path: str, documented: Mapping[int, Home]) -> list[str]:
     """Return the full documentation of a class or function."""
     if not inspect.isclass(value):
-        return directive("autofunction", home.path)
+        return directive("autofunction", path)
     members, bases = own_members(value, documented), public_bases(value, documented)
-    options = {"members": ", ".join(members), "member-order": "bysource"} if members else {}
-    body = (
-        ["Further members are those of " + ", ".join(f":py:class:`~{path}`" for path in bases) + "."] if bases else []
-    )
+    options = {"members": ", ".join(members), "member_order": "bysource"} if members else {}
+    links = ", ".join(f":py:class:`~{base}`" for base in bases)
     kind = "autoexception" if issubclass(value, BaseException) else "autoclass"
-    return directive(kind, home.path, options, body)
-
-
-def summary(paths: Iterable[str]) -> list[str]:
-    return directive("autosummary", "", {"nosignatures": ""}, paths)
+    return directive(kind, path, body=[f"Further members are those of {links}."] if bases else [], **options)
 
 
 def contents(module: ModuleType, documented: Mapping[int, Home]) -> list[str]:
     """Return the tables of a module's names, by the pages on which they are documented."""
-    by_page: dict[str, list[str]] = defaultdict(list)
+    by_page: dict[str, dict[str, None]] = defaultdict(dict)
     for _, value in exported(module):
-        if is_code(value) and documented[id(value)].path not in by_page[documented[id(value)].module]:
-            by_page[documented[id(value)].module].append(documented[id(value)].path)
+        if is_code(value):
+            place = documented[id(value)]
+            by_page[place.module][place.path] = None
     lines: list[str] = []
     for page, paths in sorted(by_page.items(), key=lambda item: item[0] != module.__name__):
         lines += [] if page == module.__name__ else [f":doc:`{page}`", ""]
-        lines += summary(paths)
+        lines += directive("autosummary", nosignatures="", body=[f"~{path}" for path in paths])
     return lines
 
 
 def imported_page(module: ModuleType, documented: Mapping[int, Home]) -> str:
     """Return the page of a module that has been imported."""
     name = module.__name__
-    lines = [
-        *heading(name),
-        *directive("automodule", name, {"no-members": ""}),
-        ".. py:currentmodule:: None",
-        "",
-        *contents(module, documented),
-    ]
+    lines = [*heading(name), *directive("automodule", name, no_members=""), *NO_MODULE, *contents(module, documented)]
     for attribute, value in exported(module):
-        path = f"{name}.{attribute}"
-        if isinstance(value, ModuleType):
-            lines += [f":doc:`{value.__name__}` is a module: ``fastbp.{attribute}``.", ""]
-        elif not is_code(value):
-            lines += directive("py:data", path, {}, [f"{article(value)}, {told(module, attribute)}"])
-        elif documented[id(value)] == (path, name) or documented[id(value)].module == name:
-            home = documented[id(value)]
-            if home.path.rpartition(".")[2] == attribute:
-                lines += entry(value, home, documented)
-            else:
-                lines += directive("py:data", path, {}, [f"Another name of :py:obj:`~{home.path}`."])
+        lines += of_page(module, attribute, value, documented)
     return "\n".join(lines)
 
 
-def article(value: Any) -> str:
-    return f"{type(value).__name__}"
+def of_page(module: ModuleType, name: str, value: Any, documented: Mapping[int, Home]) -> list[str]:
+    """Return what a module's page says of one of its names."""
+    path = f"{module.__name__}.{name}"
+    if isinstance(value, ModuleType):
+        return [f"``fastbp.{name}`` is the module :doc:`{value.__name__}`.", ""]
+    if not is_code(value):
+        return directive("py:data", path, body=[f"``{type(value).__name__}``", "", comment(module, name)])
+    place = documented[id(value)]
+    if place.module != module.__name__:
+        return []
+    if place.path.rpartition(".")[2] != name:
+        return directive("py:data", path, body=[f"Another name of :py:obj:`~{place.path}`."])
+    return entry(value, place.path, documented)
 
 
-def told(module: ModuleType, name: str) -> str:
-    """Return the comment that stands behind an assignment or above it."""
-    source = inspect.getsource(module)
-    found = re.search(rf"^(?:# (.*)\n)?{name}\b[^=\n]*=.*?(?:  # (.*))?$", source, re.MULTILINE)
+def comment(module: ModuleType, name: str) -> str:
+    """Return the comment above an assignment or behind it."""
+    found = re.search(rf"^(?:# (.*)\n)?{name}\b[^=\n]*=.*?(?:  # (.*))?$", inspect.getsource(module), re.MULTILINE)
     return next(filter(None, found.groups()), "") if found else ""
 
 
-# ---- modules that are not imported -----------------------------------------------------------------------------------
+# ---- pages of modules that are not imported --------------------------------------------------------------------------
 
 
 def tree_of(name: str) -> ast.Module:
     path = ROOT / name.replace(".", "/")
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def docstring_of(node: ast.Module | ast.FunctionDef) -> str:
+    return ast.get_docstring(node) or ""
 
 
 def names_in_source(name: str) -> list[str]:
@@ -188,7 +239,7 @@ def names_in_source(name: str) -> list[str]:
 
 
 def functions_in_source(name: str) -> dict[str, ast.FunctionDef]:
-    """Return the functions of ``__all__``, which stand in the module or in one that it imports them from."""
+    """Return the functions of a module, and those that it imports from modules of its own."""
     found: dict[str, ast.FunctionDef] = {}
     for node in tree_of(name).body:
         if isinstance(node, ast.FunctionDef):
@@ -201,123 +252,60 @@ def functions_in_source(name: str) -> dict[str, ast.FunctionDef]:
 
 def signature(function: ast.FunctionDef) -> str:
     """Return the arguments with their defaults, without annotations."""
-    arguments = ast.parse(ast.unparse(function.args).join(("def f(", "): pass"))).body[0].args  # type: ignore[attr-defined]
-    for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg):
+    given = function.args
+    for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg):
         if argument is not None:
             argument.annotation = None
-    return f"({ast.unparse(arguments)})"
+    return f"({ast.unparse(given)})"
 
 
-def source_page(name: str, docstring: Any) -> str:
-    """Return the page of a module that is not imported; `docstring` turns a docstring into lines."""
-    functions = functions_in_source(name)
-    lines = [*heading(name), *directive("py:module", name), *docstring(ast.get_docstring(tree_of(name)) or "")]
+def source_page(name: str, docstrings: Docstrings) -> str:
+    """Return the page of a module that is not imported."""
+    tree, functions = tree_of(name), functions_in_source(name)
+    lines = [*heading(name), *directive("py:module", name), *NO_MODULE, *docstrings.complete(docstring_of(tree), name)]
     for function in names_in_source(name):
-        node = functions[function]
-        lines += directive(
-            "py:function", f"{name}.{function}{signature(node)}", {}, docstring(ast.get_docstring(node) or "")
-        )
+        node, path = functions[function], f"{name}.{function}"
+        lines += directive("py:function", path + signature(node), body=docstrings.complete(docstring_of(node), path))
     return "\n".join(lines)
 
 
 # ---- all pages -------------------------------------------------------------------------------------------------------
 
 
-def first_line(module: str) -> str:
-    return (ast.get_docstring(tree_of(module)) or "").partition("\n")[0]
-
-
-def index(names: list[str]) -> str:
-    """Return the page that lists all others, with what their modules say of themselves."""
-    lines = heading("API reference")
-    lines += [
-        "Everything public, by module. Users write the short names, ``fastbp.Adam``, which :doc:`fastbp` lists; the numpy",
-        "reference implementations in ``fastbp.reference`` have the same names and arguments as what they explain.",
+def index(names: Iterable[str]) -> str:
+    """Return the page that lists all others, with the first lines of their modules."""
+    lines = [
+        *heading("API reference"),
+        "Everything public, by module. Users write the short names, ``fastbp.Adam``, which :doc:`fastbp` lists. The",
+        "numpy implementations in ``fastbp.reference`` have the names and arguments of what they explain.",
         "",
+        *directive("toctree", hidden="", maxdepth="1", body=names),
     ]
-    lines += directive("toctree", "", {"hidden": "", "maxdepth": "1"}, names)
     for name in names:
-        lines += [f":doc:`{name}`", f"   {escaped(first_line(name), {})}", ""]
+        first = docstring_of(tree_of(name)).partition("\n")[0]
+        lines += [f":doc:`{name}`", f"   {escaped(first).replace('`', '``')}", ""]
     return "\n".join(lines)
 
 
-def pages(docstring: Any) -> dict[str, str]:
-    """Return the text of each page by its name."""
-    modules = public_modules()
-    documented = homes(modules)
-    made = {module.__name__: imported_page(module, documented) for module in modules}
-    made |= {name: source_page(name, docstring) for name in FROM_SOURCE}
-    names = sorted(made)
-    return {"index": index(names)} | {name: made[name] for name in names}
-
-
-# ---- docstrings ------------------------------------------------------------------------------------------------------
-
-CODE = re.compile(r"(``.+?``|(?<![\w:`])`[^`\n]+`(?![`_]))")
-
-
-def escaped(text: str, targets: Mapping[str, str]) -> str:
-    """Return a line of a docstring as reStructuredText: formulas are no markup, and names in backticks are links."""
-    if text.lstrip().startswith("*"):  # arguments, `*chain : Unit`, which numpydoc escapes itself
-        return text
-    parts = CODE.split(text)
-    return "".join(code(part, targets) if i % 2 else re.sub(r"([|*])", r"\\\1", part) for i, part in enumerate(parts))
-
-
-def code(part: str, targets: Mapping[str, str]) -> str:
-    name = part.strip("`")
-    if part.startswith("``"):
-        return part
-    target = targets.get(name.removeprefix("fastbp."))
-    return f":py:obj:`{name} <{target}>`" if target else f"``{name}``"
-
-
-def escaped_lines(lines: Iterable[str], targets: Mapping[str, str]) -> list[str]:
-    """Do so with a docstring, but for its examples."""
-    made, in_example = [], False
-    for line in lines:
-        in_example = line.lstrip().startswith(">>>") or (in_example and bool(line.strip()))
-        made.append(line if in_example else escaped(line, targets))
-    return made
-
-
-def link_targets() -> dict[str, str]:
-    """Return the paths of the names that `fastbp` exports, for the links of docstrings."""
-    modules = public_modules()
-    documented = homes(modules)
-    return {
-        name: documented[id(value)].path
-        for module in reversed(modules)
-        if module.__name__ not in ADDED
-        for name, value in exported(module)
-        if is_code(value)
-    }
-
-
 def write(app: Any) -> None:
-    """Write the pages into docs/api, those that have changed."""
-    from numpydoc.docscrape_sphinx import SphinxDocString
+    """Write the pages into docs/api, those that have changed, and tell autodoc how docstrings are read."""
+    modules = public_modules()
+    documented = homes(modules)
+    docstrings = Docstrings(paths_of(documented, modules))
 
-    def docstring(text: str) -> list[str]:
-        lines = escaped_lines(text.splitlines(), targets)
-        return str(SphinxDocString("\n".join(lines), {"use_blockquotes": False})).splitlines()
+    def process(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+        lines[:] = docstrings.lines(lines, name)
 
-    targets = link_targets()
-    app.connect(
-        "autodoc-process-docstring",
-        lambda app, what, name, value, options, lines: lines.__setitem__(slice(None), escaped_lines(lines, targets)),
-        priority=100,  # before numpydoc's
-    )
+    app.connect("autodoc-process-docstring", process, priority=100)  # before numpydoc's
+    made = {module.__name__: imported_page(module, documented) for module in modules}
+    made |= {name: source_page(name, docstrings) for name in FROM_SOURCE}
+    made["index"] = index(sorted(made))
     folder = Path(app.srcdir) / "api"
-    folder.mkdir(exist_ok=True)
-    made = pages(docstring)
     for old in folder.glob("*.rst"):
         if old.stem not in made:
             old.unlink()
     for name, text in made.items():
-        path = folder / f"{name}.rst"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
+        write_if_changed(folder / f"{name}.rst", text)
 
 
 def setup(app: Any) -> dict[str, bool]:

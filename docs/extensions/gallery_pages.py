@@ -27,7 +27,7 @@ HEADERS = {
     "": ("Examples", "Scripts of at most 60 lines, with what they print. They lie in ``examples/`` of the repository."),
     "lecture": (
         "The lecture's scripts",
-        "One topic each, with its picture, and with its claims asserted by numbers. :doc:`/lecture` says what each shows.",
+        "One topic each, with its picture; numbers assert its claims. :doc:`/lecture` says what each shows.",
     ),
 }
 
@@ -57,6 +57,15 @@ def in_lines(paragraph: str) -> str:
     return "\n".join(f"| {line}" for line in paragraph.splitlines())
 
 
+def docstring_of(script: Path) -> str:
+    return ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
+
+
+def original(copy: Path) -> Path:
+    """Return the script of a copy, or of the picture beside one."""
+    return EXAMPLES / copy.relative_to(COPIES).with_suffix(".py")
+
+
 def title_of(docstring: str) -> str:
     """Return how the docstring begins, up to its first mark."""
     return re.split(r"[:.,](?=\s|$)", docstring, maxsplit=1)[0]
@@ -65,7 +74,7 @@ def title_of(docstring: str) -> str:
 def with_title(script: Path) -> str:
     """Return the source of a script with a docstring as sphinx-gallery wants it."""
     source = script.read_text(encoding="utf-8")
-    docstring = ast.get_docstring(ast.parse(source)) or ""
+    docstring = docstring_of(script)
     number = re.match(r"(\d+)_", script.name)
     title = plain(title_of(docstring)) if number is None else f"{int(number[1])}. {plain(title_of(docstring))}"
     rest = source[source.index('"""', 3) + 3 :]
@@ -73,7 +82,7 @@ def with_title(script: Path) -> str:
 
 
 def write_if_changed(path: Path, text: str) -> None:
-    """Leave the time of an unchanged file as it is: by that, and by its content, what is built is known to be current."""
+    """Leave an unchanged file alone: its time says what has to be built again."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
@@ -115,8 +124,7 @@ def run_pattern() -> str:
 def arguments(gallery_conf: dict[str, Any], script_vars: dict[str, Any]) -> list[str]:
     """Return the arguments of a script. sphinx-gallery calls this before it runs one."""
     script = Path(script_vars["src_file"])
-    docstring = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8")))
-    script_vars["example_globals"] |= {"__file__": str(script), "__doc__": docstring}
+    script_vars["example_globals"] |= {"__file__": str(script), "__doc__": docstring_of(original(script))}
     return [f"{script.stem}.png"] if script.parent.name == "lecture" else SMALLER.get(script.stem, [])
 
 
@@ -127,10 +135,7 @@ def picture(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, Any]
         return ""
     path = next(block_vars["image_path_iterator"])
     shutil.move(drawn, path)
-    alt = title_of(
-        ast.get_docstring(ast.parse((EXAMPLES / drawn.relative_to(COPIES)).with_suffix(".py").read_text())) or ""
-    )
-    return str(figure_rst([path], gallery_conf["src_dir"], alt))
+    return str(figure_rst([path], gallery_conf["src_dir"], title_of(docstring_of(original(drawn)))))
 
 
 CONFIGURATION = {

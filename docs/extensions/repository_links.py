@@ -12,6 +12,7 @@ The changelog has what the next release changes, from the files in changes/.
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import sys
@@ -19,23 +20,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gallery_pages import EXAMPLES, page_of, scripts, write_if_changed
+from gallery_pages import page_of, scripts, write_if_changed
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 COPIES = DOCS / "repository"
 ALWAYS = ("CHANGELOG.md", "CONTRIBUTING.md")  # pages of the site's own table of contents
 MARKER = "<!-- towncrier release notes start -->"
+ORPHAN = "---\norphan: true\n---\n\n"  # in no table of contents
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#:]*)(#[^)\s]*)?\)")
-LANGUAGES = {
-    ".py": "python",
-    ".toml": "toml",
-    ".sh": "bash",
-    ".yaml": "yaml",
-    ".pyx": "cython",
-    ".pxd": "cython",
-    ".pxi": "cython",
-}
+CYTHON = dict.fromkeys((".pyx", ".pxd", ".pxi"), "cython")
+LANGUAGES = {".py": "python", ".toml": "toml", ".sh": "bash", ".yaml": "yaml"} | CYTHON
 
 
 def outside_code(text: str) -> Iterator[tuple[str, bool]]:
@@ -89,26 +84,26 @@ def copy_of(target: Path) -> Path:
 
 def page(target: Path) -> str:
     """Return the text of the page that shows a file."""
-    text = target.read_text(encoding="utf-8")
+    text = text_of(target)
     if target.suffix == ".ipynb":
         return text
     if target.suffix == ".md":
-        text = text.replace(MARKER, next_release()) if target.name == "CHANGELOG.md" else text
-        return (
-            rewritten(text, target.parent)
-            if target.name in ALWAYS
-            else f"---\norphan: true\n---\n\n{rewritten(text, target.parent)}"
-        )
+        return ("" if target.name in ALWAYS else ORPHAN) + rewritten(text, target.parent)
     name = target.relative_to(ROOT).as_posix()
     language = LANGUAGES.get(target.suffix, "text")
     code = "".join(f"   {line}".rstrip() + "\n" for line in text.splitlines())
     return f":orphan:\n\n{name}\n{'=' * len(name)}\n\n.. code-block:: {language}\n\n{code}"
 
 
-def next_release() -> str:
-    """Return the notes of the next release, with their links from the root of the repository."""
+@functools.cache
+def text_of(target: Path) -> str:
+    """Return the text of a file; the changelog has the notes of the next release in it."""
+    text = target.read_text(encoding="utf-8")
+    if MARKER not in text or target.name != "CHANGELOG.md":
+        return text
     command = [sys.executable, "-m", "towncrier", "build", "--draft", "--date", "not released yet"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    notes = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return text.replace(MARKER, notes)
 
 
 def write(app: Any) -> None:
@@ -124,7 +119,7 @@ def write(app: Any) -> None:
         wanted.add(copy_of(target))
         write_if_changed(copy_of(target), page(target))
         if target.suffix == ".md":
-            waiting += linked(target.read_text(encoding="utf-8"), target.parent)
+            waiting += linked(text_of(target), target.parent)
     for path in COPIES.rglob("*"):
         if path.is_file() and path not in wanted:
             path.unlink()
