@@ -34,6 +34,8 @@ BENCHMARKS = (
     "steps",
     "units",
     "updates",
+    "many",
+    "one_row",
     "sklearn_fits",
     "images",
     "accelerate",

@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0
     """
     options = make_parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = options.command
+    command: Command = options.command
     return command(options)
 
 
@@ -87,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fastbp {fastbp.__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
 
-    def add(name: str, summary: str, command: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+    def add(name: str, summary: str, command: Command) -> argparse.ArgumentParser:
         form = argparse.RawDescriptionHelpFormatter
         made = commands.add_parser(
             name, help=summary, description=summary, epilog=EXAMPLES.get(name), formatter_class=form
@@ -269,7 +269,13 @@ def one_character(text: str) -> str:
 # errors
 
 
-def in_one_line(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+class Command(Protocol):
+    """What runs with the options of a command line, and returns the exit code."""
+
+    def __call__(self, options: argparse.Namespace) -> int: ...
+
+
+def in_one_line(command: Command) -> Command:
     """Return the command with its errors of data, files and packages as one line and an exit code."""
 
     def run(options: argparse.Namespace) -> int:

@@ -42,7 +42,9 @@ from bench import (  # noqa: E402
     interrupts,
     limits,
     machine,
+    many,
     memory,
+    one_row,
     rivals,
     roofline,
     second_order,
@@ -587,6 +589,23 @@ def test_bytes_of_units_by_hand() -> None:
     assert [units.moved("embedding", backward, 3, 64, 4) for backward in (False, True)] == [4 * 198, 4 * 204]
 
 
+def test_networks_side_by_side_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = {"sizes": (3, 4, 1), "batch": 8, "networks": 2, "rows": 20}
+    for way in many.WAYS:
+        many.load(way, **case)()
+    monkeypatch.setattr(fastbp, "fit_many", lambda jobs, **options: None)
+    with pytest.raises(ArithmeticError, match="side by side: the weights are not those of one thread"):
+        many.load("side by side", **case)
+
+
+def test_predictions_of_one_row_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for way in one_row.installed():
+        one_row.load(way, sizes=(3, 4, 3), dtype="float32")()
+    monkeypatch.setattr(fastbp.Network, "predict_proba", lambda net, x: np.full((1, 3), 0.5))
+    with pytest.raises(ArithmeticError, match="network: a probability is off by"):
+        one_row.load("network", sizes=(3, 4, 3), dtype="float32")
+
+
 def test_memory_by_hand() -> None:
     """23 parameters twice, 5 rows of 3 and of 2 put out, 5 rows of 4 put in, 5 labels."""
     assert memory.needed_bytes(Shape((4, 3, 2), 5), 4) == 4 * (46 + 25 + 20) + 40
@@ -737,6 +756,8 @@ class InThisProcess:
         (steps, [], ("step / gradient", "batch 32", "predict one row")),
         (units, ["--dtype", "float64"], ("batch_norm", "backward", "fraction")),
         (updates, [], ("of memcpy's", "Adam", "Lion")),
+        (many, [], ("4-16-1 @ 32", "side by side", "processors' time of a network")),
+        (one_row, [], ("8-16-3", "scikit-learn, predict_proba")),
     ],
 )
 def test_scripts_with_workers_run(

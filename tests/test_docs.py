@@ -11,6 +11,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fastbp
@@ -31,6 +32,11 @@ BRIDGES = {
     "fastbp.torch": ("torch",),
     "bridges": ("autograd", "jax", "onnx"),
     "torch": ("torch", "safetensors"),
+    "asked": ("sklearn",),
+    "coming_from": ("sklearn",),
+    "dataframes": ("pandas", "sklearn"),
+    "many": ("sklearn",),
+    "uncertainty": ("sklearn",),
 }
 
 
@@ -58,6 +64,61 @@ def test_examples_in_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.M
     flags = doctest.NORMALIZE_WHITESPACE
     result = doctest.testfile(str(page), module_relative=False, optionflags=flags, encoding="utf-8")
     assert result.failed == 0
+
+
+def code_in_last_column(page: Path) -> list[str]:
+    """Return what stands in backticks in the last column of a page's tables."""
+    rows = re.findall(r"^\|.*\|$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [code for row in rows for code in re.findall(r"`([^`]+)`", row.rstrip("|").rpartition(" | ")[2])]
+
+
+def names_of(page: str) -> dict[str, object]:
+    """Return the names that the examples of a page make, outside of its tables."""
+    names: dict[str, object] = {}
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    for example in doctest.DocTestParser().get_examples(text):
+        exec(example.source, names)
+    return names
+
+
+TABLES = ("asked", "coming_from")
+CELLS = [(name, code) for name in TABLES for code in code_in_last_column(ROOT / "docs" / f"{name}.md")]
+
+
+def test_tables_of_code_have_been_read() -> None:
+    for name in TABLES:
+        assert len([page for page, _ in CELLS if page == name]) >= 15
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Stochastic Optimizer", "ignore:lbfgs failed"
+)  # fits of a few rows need not converge
+@pytest.mark.parametrize(("name", "code"), CELLS)
+def test_code_in_tables_runs(name: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece in the namespace that the page's own examples make."""
+    skip_without(name)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, f"{name}.md", "exec"), names_of(name))
+
+
+NUMPY = re.findall(
+    r"^\| `([^`]+)` \| `([^`]+)`[^|]* \|$",
+    (ROOT / "docs" / "coming_from.md").read_text(encoding="utf-8").rpartition("## numpy")[2],
+    re.MULTILINE,
+)
+
+
+def test_lines_of_numpy_have_been_read() -> None:
+    assert len(NUMPY) >= 14
+
+
+@pytest.mark.parametrize(("theirs", "ours"), NUMPY)
+def test_lines_of_numpy_are_equal_to_ours(theirs: str, ours: str) -> None:
+    """To a few roundings of float32, of numbers of about 1 and sums of 60."""
+    expected, result = eval(theirs, names_of("coming_from")), eval(ours, names_of("coming_from"))
+    parts = zip(expected, result, strict=True) if isinstance(expected, list) else [(expected, result)]
+    for one, other in parts:
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(set(fastbp.__all__) - {"__version__"}))
@@ -162,6 +223,13 @@ def test_modules_and_commands_named_in_pages_exist(page: Path) -> None:
         assert name in rules, f"make {name}"
     for name in re.findall(r"`(test_\w+)`", text):
         assert any(f"def {name}(" in path.read_text() for path in (ROOT / "tests").glob("test_*.py")), name
+
+
+def test_the_page_on_installing_names_every_extra() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    table = (ROOT / "docs" / "install.md").read_text(encoding="utf-8").partition("## Extras")[2].partition("\n## ")[0]
+    first = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    assert set(re.findall(r"`(\w+)`", "".join(first))) == set(settings["project"]["optional-dependencies"])
 
 
 def test_version_is_in_the_changelog() -> None:

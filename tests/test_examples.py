@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
+import json
 import os
 import re
 import shutil
@@ -9,6 +12,8 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -94,3 +99,34 @@ def test_the_readme_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         pytest.importorskip("safetensors")
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.fixture
+def tour(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    return importlib.import_module("write_tour")
+
+
+def test_the_tours_page_is_its_notebook(tour: ModuleType) -> None:
+    """`python tools/write_tour.py` writes it."""
+    assert tour.PAGE.read_text(encoding="utf-8") == tour.page(json.loads(tour.NOTEBOOK.read_text(encoding="utf-8")))
+
+
+def test_the_tour_runs_and_prints_what_it_has_stored(
+    tour: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the numbers: they depend on the instruction set, and some are times."""
+    pytest.importorskip("matplotlib").use("Agg")
+    monkeypatch.chdir(tmp_path)
+    stored = json.loads(tour.NOTEBOOK.read_text(encoding="utf-8"))
+    again = copy.deepcopy(stored)
+    tour.run(again)
+    importlib.import_module("matplotlib.pyplot").close("all")
+    assert (tmp_path / "tour.png").stat().st_size > 10_000
+    for cell, result in zip(stored["cells"], again["cells"], strict=True):
+        assert words(cell, tour) == words(result, tour)
+
+
+def words(cell: dict[str, Any], tour: ModuleType) -> list[list[str]]:
+    """Return the words of each output of a cell, without numbers and without their spaces."""
+    return [re.sub(r"\d+\.?\d*", "#", tour.text_of(output)).split() for output in cell.get("outputs", ())]

@@ -21,7 +21,8 @@ from helpers import (
 )
 
 import fastbp
-from fastbp import reference
+from fastbp import _ops, reference
+from fastbp.functional import pooling
 
 pytestmark = pytest.mark.kernel
 
@@ -119,6 +120,40 @@ def test_a_nan_is_a_maximum_and_the_first_of_equal_ones_wins(dtype: Any) -> None
     assert_same_bits(dx, np.array([[[[0, 3, 0, 0], [0, 0, 4, 0]]]], dtype))
     lowest = np.full((1, 1, 2, 2), -np.inf, dtype)
     assert_same_bits(fastbp.max_pool2d(lowest, 2, padding=1), np.full((1, 1, 2, 2), -np.inf, dtype))
+
+
+def window_by_window(dy: Any, x: Any, case: Case, ties: str) -> Any:
+    """Return dx where equal maxima share a gradient, or have the whole of it each."""
+    p = pooling._checked_pooling(2, x, case.size, case.stride, case.padding, "NCHW")
+    dx = np.zeros_like(x)
+    for place in np.ndindex(dy.shape[2:]):
+        spans = [(at * axis.stride - axis.before, axis.window) for at, axis in zip(place, p.axes, strict=True)]
+        part = (..., *(slice(max(first, 0), first + n) for first, n in spans))
+        hit = x[part] == x[part].max(axis=(2, 3), keepdims=True)
+        counts = hit.sum(axis=(2, 3)) if ties == "shared" else 1
+        dx[part] += hit * (dy[(..., *place)] / counts)[:, :, None, None]
+    return dx
+
+
+@pytest.mark.parametrize("ties", sorted(set(_ops.images.TIES) - {"first"}))
+@grid(
+    "case dtype last memory",
+    [case for case in CASES if len(case.x) == 4],
+    DTYPES,
+    (False, True),
+    ("C", "strided", "negative"),
+    pairs=["case last", "case dtype", "last memory"],
+)
+def test_gradients_at_all_of_equal_maxima(case: Case, dtype: Any, last: bool, memory: str, ties: Any) -> None:
+    x = numbers_with_ties(case, dtype)
+    dy = seeded(5).integers(-3, 4, fastbp.max_pool2d(x, case.size, stride=case.stride, padding=case.padding).shape)
+    exact = window_by_window(dy.astype(np.float64), wide(x), case, ties)
+    p = pooling._checked_pooling(2, x, case.size, case.stride, case.padding, "NCHW")
+    turn = (lambda a: np.moveaxis(np.moveaxis(a, 1, -1).copy(), -1, 1)) if last else (lambda a: a)
+    given, dx = [laid_out(turn(a), memory) for a in (dy.astype(dtype), x)], turn(np.full(x.shape, 7, dtype))
+    with unchanged(*given):
+        _ops.max_pool_backward(*given, dx, *p.kernel_axes, ties)
+    assert_bound(dx, exact, 20 * eps(dtype) if ties == "shared" else 0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

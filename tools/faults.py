@@ -505,6 +505,17 @@ IMAGES = [
     ),
     *rows(
         "images",
+        "_kernels/pooling.pxi",
+        (
+            # Equal maxima share a gradient as if the last one were none.
+            "pool-shares",
+            "for t in range(p.n_taps):\n            count",
+            "for t in range(p.n_taps - (1 if FAULT and p.n_taps > 1 else 0)):\n            count",
+            "pooling",
+        ),
+    ),
+    *rows(
+        "images",
         "_kernels/windows.pxi",
         (
             # dw of windows with few elements: the last columns of a row are left out.

@@ -1,6 +1,9 @@
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
+from typing_extensions import disjoint_base
+
+@disjoint_base
 class Pieces:
     channel: Any
-    def __init__(self, pieces: Sequence[tuple[int, int, int]], channel: Any) -> None: ...
+    def __new__(cls, pieces: Sequence[tuple[int, int, int]], channel: Any) -> Self: ...

@@ -10,11 +10,11 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from fastbp import functional, units
+from fastbp import _ops, functional, units
 from fastbp.dropin import _proof
 from fastbp.dropin._chain import Chain
 from fastbp.dropin._interface import Left
@@ -32,6 +32,7 @@ EPS, MOMENTUM = 1e-5, 0.9  # of the norms, where the program does not say otherw
 PROBED = 0.37  # a strength of the penalty that no program has
 MISSING: Any = object()
 EXACT = 1e-9  # relative: what was measured in float64
+SIDE_BY_SIDE = (2, 2, 0, 0), (2, 2, 0, 0)  # windows of 2x2
 NEVER_ZERO = {FLOATS[0]: 80.0, FLOATS[1]: 700.0}  # exp(-this) is a normal number
 
 
@@ -111,8 +112,8 @@ class ReluStage:
 class PoolStage:
     """Pooling of 2x2 places, where equal maxima share the gradient, or have the whole of it each."""
 
-    def __init__(self, shape: tuple[int, int, int], shares: bool) -> None:
-        self.shape, self.shares = shape, shares
+    def __init__(self, shape: tuple[int, int, int], ties: Literal["shared", "all"]) -> None:
+        self.shape, self.ties = shape, ties
         self.dx: Array = np.empty(0)
 
     def forward(self, x: Array) -> Array:
@@ -121,21 +122,10 @@ class PoolStage:
         return self.y.reshape(len(x), -1)
 
     def backward(self, dy: Array) -> Array:
-        x, y = self.x, self.y
-        dy = dy.reshape(y.shape)
-        places = [(slice(None), slice(None), slice(i, i + 2 * y.shape[2], 2), slice(j, j + 2 * y.shape[3], 2))
-                  for i in (0, 1) for j in (0, 1)]  # fmt: skip
-        masks = [x[place] == y for place in places]
-        if self.shares:
-            counts = masks[0].view(np.uint8) + masks[1].view(np.uint8)
-            counts += masks[2].view(np.uint8)
-            counts += masks[3].view(np.uint8)
-            dy = dy / counts
-        if self.dx.shape != x.shape:
-            self.dx = np.empty_like(x)
-        for place, mask in zip(places, masks, strict=True):
-            np.multiply(dy, mask, out=self.dx[place])
-        return self.dx.reshape(len(x), -1)
+        if self.dx.shape != self.x.shape:
+            self.dx = np.empty_like(self.x)
+        _ops.max_pool_backward(dy.reshape(self.y.shape), self.x, self.dx, *SIDE_BY_SIDE, self.ties)
+        return self.dx.reshape(len(dy), -1)
 
 
 class DropoutStage:
@@ -374,12 +364,13 @@ class Habits:
         _, grads = self._gradient(copied, self.inputs(4), self.labels(4))
         return bool(np.any(grads[layer.beta or layer.bias]))
 
-    def _ties(self, net: Any) -> str:
+    def _ties(self, net: Any) -> Literal["first", "shared", "all"]:
         """Return what becomes of equal maxima: of the first filter all outputs are equal here."""
         copied = self.copied(net, {"W1": 0.0, "b1": 1.0})
         x, y = self.inputs(2), self.labels(2)
         _, grads = self._gradient(copied, x, y)
-        for ties in ("first", "shared", "all"):
+        kinds: tuple[Literal["first", "shared", "all"], ...] = ("first", "shared", "all")
+        for ties in kinds:
             self.ties = ties
             stages = Stages(self, np.dtype(np.float64), self.image, ())
             tables = stages.tables(copied.params)
@@ -485,7 +476,7 @@ class Stages:
 
     def _add_pooling(self, chain: ChainStage, image: tuple[int, int, int]) -> ChainStage:
         if self.habits.ties != "first":
-            return self._cut(chain, PoolStage(image, self.habits.ties == "shared"))
+            return self._cut(chain, PoolStage(image, self.habits.ties))
         chain.add(units.MaxPool2d(2))
         chain.add(units.Flatten())
         return chain

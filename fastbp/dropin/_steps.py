@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from fastbp import _engine
-from fastbp.optim import OptimizerState, RuleOptimizer
+from fastbp.optim import SGD, OptimizerState, RuleOptimizer
 
-__all__ = ["Steps"]
+__all__ = ["Multiples", "Steps", "by_factor"]
 
+T = TypeVar("T")
 States = Sequence[tuple[Any, ...]]
 
 
@@ -97,6 +98,33 @@ class Steps:
             self._state, _engine.CallLock(),
         )  # fmt: skip
         self._of = hyper
+
+
+class Multiples:
+    """What adds multiples of some arrays to others in one pass, without an array for the products: a weight decay."""
+
+    def __init__(self) -> None:
+        self._steps = Steps(())
+
+    def add(self, sums: Sequence[Any], terms: Sequence[Any], factor: Any) -> None:
+        """Compute sums += factor * terms, as a descent at the rate -factor does."""
+        if not sums or self._steps.apply(_descent, (), sums, terms, [() for _ in sums], -factor):
+            return
+        for one, other in zip(sums, terms, strict=True):
+            one += factor * other
+
+
+def by_factor(factors: Iterable[tuple[T, float]]) -> dict[float, list[T]]:
+    """Return what has each factor, but for 0."""
+    found: dict[float, list[T]] = {}
+    for thing, factor in factors:
+        if factor:
+            found.setdefault(factor, []).append(thing)
+    return found
+
+
+def _descent() -> RuleOptimizer:
+    return SGD(lr=1.0)
 
 
 def _likes(arrays: Sequence[Any]) -> tuple[Any, ...]:

@@ -24,6 +24,7 @@ from fastbp.dropin._cs231n_functions import FUNCTIONS
 from fastbp.dropin._cs231n_habits import FLOATS, MISSING, RUNNING, Arrays, Habits, Stages
 from fastbp.dropin._cs231n_rules import RULES
 from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
+from fastbp.dropin._steps import Multiples, by_factor
 
 __all__ = ["INTERFACES", "ScoreNetworks"]
 
@@ -43,6 +44,7 @@ class NetworkTwin(Twin):
         self.habits = Habits(net, originals["loss"], args)
         self.dtype = dtypes.pop()
         self._stages: dict[Any, Stages] = {}
+        self._multiples, self._decays = Multiples(), by_factor(self.habits.decays.items())
         self.methods = {"loss": self.loss}
         habits = self.habits
         shape = "x".join(map(str, habits.image)) if habits.image else str(habits.n_in)
@@ -102,11 +104,10 @@ class NetworkTwin(Twin):
         """Add the penalty's gradients, and return its value."""
         value = 0.0
         if reg:
-            for name, factor in self.habits.decays.items():
-                values = params[name]
-                gradient = grads[name]
-                gradient += factor * reg * values
-                value += factor * _square(values)
+            for factor, names in self._decays.items():
+                values = [params[name] for name in names]
+                self._multiples.add([grads[name] for name in names], values, factor * reg)
+                value += factor * sum(map(_square, values))
         return self.habits.in_loss * reg * value
 
     # ---- arguments

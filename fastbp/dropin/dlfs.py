@@ -20,7 +20,7 @@ from fastbp.dropin import _proof
 from fastbp.dropin._chain import Chain, is_finite
 from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
 from fastbp.dropin._kept import Kept, set_by
-from fastbp.dropin._steps import Steps
+from fastbp.dropin._steps import Multiples, Steps, by_factor
 
 __all__ = ["INTERFACES", "DictOptimizers", "LayerNetworks"]
 
@@ -267,6 +267,7 @@ class NetworkTwin(Twin):
 
             both = set_by(layers, gradient)
         self.grads = self._found(copied, grads)
+        self._multiples, self._decayed = Multiples(), by_factor((g.i, g.factor) for g in self.grads.values())
         self.attributes = [(self.places[g.i][0], self.places[g.i][2], g.i) for g in self.grads.values() if g.attribute]
         mine = {(id(layer), name) for layer, name, _ in self.attributes}
         set_by_us = {"Dropout": {"mask"}, "BatchNormalization": set(RUNNING)}
@@ -447,14 +448,10 @@ class NetworkTwin(Twin):
         return found
 
     def _grads(self, found: list[Array], decay: float) -> dict[str, Array]:
-        made = {}
-        for name, gradient in self.grads.items():
-            values = found[gradient.i]
-            if gradient.factor and decay:
-                layer, parameter, _ = self.places[gradient.i]
-                values += decay * gradient.factor * getattr(layer, parameter)
-            made[name] = values
-        return made
+        for factor, its in self._decayed.items() if decay else ():
+            values = [getattr(*self.places[i][:2]) for i in its]
+            self._multiples.add([found[i] for i in its], values, decay * factor)
+        return {name: found[gradient.i] for name, gradient in self.grads.items()}
 
     def _set(self, found: list[Array], masks: list[Array], moments: list[tuple[Any, Array, Array]]) -> None:
         """Set the attributes that are there at once."""

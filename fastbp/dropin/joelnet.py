@@ -7,6 +7,7 @@ call of the engine where the loss is a sum of squares; any other loss stays the 
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 import types
 import weakref
@@ -322,6 +323,9 @@ class NetSteps(Interface):
 ORDER = ("net", "inputs", "targets", "num_epochs", "iterator", "loss", "optimizer")
 DEFAULTS = {"iterator": "BatchIterator", "loss": "MSE", "optimizer": "SGD"}
 EPOCHS = 2  # of a trial
+PIECE = 4096  # rows that are copied for one call of the engine
+MOST_RATES = 8
+TIMED_ROWS = 6000  # in all epochs: a training of some batches is mostly its beginning
 MOST_ROWS = 300
 
 
@@ -410,6 +414,7 @@ class Fused:
         if len({id(array) for array in self.arrays}) < len(self.arrays):
             raise Left("two of its parameters are one array")
         self.made, self.rule = made, optim.SGD(lr=1.0)
+        self.updates: dict[float, tuple[optim.SGD, Any]] = {}
 
     def epoch(self, batches: Sequence[Any], is_last: bool) -> Any:
         """Make a step with each batch, and return the sum of the losses; the last one of all leaves its attributes."""
@@ -426,11 +431,11 @@ class Fused:
         _copy(self.arrays, self.views)
         values: list[Any] = []
         try:
-            for batch in batches:
-                value = self._step(batch)
-                if value is None or not math.isfinite(value):
+            for piece in _pieces(batches):
+                found = self._with_squares(piece) if self.factor else self._with_loss(piece)
+                if found is None or not math.isfinite(found):
                     return None
-                values.append(value)
+                values.append(found)
         except Exception:
             return None
         except BaseException:
@@ -441,17 +446,39 @@ class Fused:
         _copy(self.views, self.arrays)
         return values
 
-    def _step(self, batch: Any) -> Any:
-        lr, x = self.optimizer.lr, _rows(batch.inputs, self.made.n_in or 0, self.dtype)
-        if x is None or type(lr) not in (float, int):
+    def _with_squares(self, batches: Sequence[Any]) -> Any:
+        """Make a step with each batch of one size, in one call of the engine; return the sum of the losses."""
+        x, t, rows = _joined(batches)
+        lr, net, whole = self.optimizer.lr, self.made, self.made._whole
+        x, t = _rows(x, net.n_in or 0, self.dtype), _rows(t, net.n_out or 0, self.dtype)
+        if x is None or t is None or len(t) != len(x) or type(lr) not in (float, int) or whole is None:
             return None
-        if not self.factor:
-            return self._step_with_loss(x, batch.targets, lr)
-        t = _rows(batch.targets, self.made.n_out or 0, self.dtype)
-        if t is None or len(t) != len(x):
-            return None
-        self._set_rate(2 * self.factor * lr)
-        return self.dtype.type(2 * self.factor * self.made.train_step(x, t, self.rule, reduction="sum"))
+        update, sums = self._update(2 * self.factor * lr * rows), np.zeros(3)  # a step of the mean over the rows
+        whole.engine.train_epoch(x, t, None, None, rows, whole.table, whole.out, update, sums, refuses=True)
+        return self.dtype.type(2 * self.factor * sums[1]) if sums[0] == len(batches) else None
+
+    def _update(self, rate: float) -> Any:
+        """Return the engine's step with a rate; batches of two sizes take turns in most epochs."""
+        found = self.updates.get(rate)
+        if found is None:
+            if len(self.updates) > MOST_RATES:  # the program changes its rate
+                self.updates.clear()
+            rule = optim.SGD(lr=rate)
+            found = self.updates[rate] = rule, self.made._update_by(rule)
+        return found[1]
+
+    def _with_loss(self, batches: Sequence[Any]) -> Any:
+        """Make a step with each batch and the program's own loss; return the sum of the losses."""
+        values: list[Any] = []
+        for batch in batches:
+            lr, x = self.optimizer.lr, _rows(batch.inputs, self.made.n_in or 0, self.dtype)
+            if x is None or type(lr) not in (float, int):
+                return None
+            value = self._step_with_loss(x, batch.targets, lr)
+            if value is None:
+                return None
+            values.append(value)
+        return sum(values, 0.0)
 
     def _step_with_loss(self, x: Array, targets: Any, lr: float) -> Any:
         y = self.made.forward(x).copy()
@@ -475,6 +502,21 @@ class Fused:
             self.net.backward(self.loss.grad(predicted, batch.targets))
             self.optimizer.step(self.net)
         return value
+
+
+def _pieces(batches: Sequence[Any]) -> Iterator[list[Any]]:
+    """Yield neighbouring batches of one size, some at a time: the engine gets a copy of their rows."""
+    for size, alike in itertools.groupby(batches, key=lambda batch: len(batch.inputs)):
+        while piece := list(itertools.islice(alike, max(1, PIECE // max(1, size)))):
+            yield piece
+
+
+def _joined(batches: Sequence[Any]) -> tuple[Array, Array, int]:
+    """Return the rows of all batches, dense, and how many a batch has; ValueError where targets are missing."""
+    if any(len(batch.targets) != len(batch.inputs) for batch in batches):
+        raise ValueError("a batch has another number of targets")
+    x, t = (np.concatenate(arrays) for arrays in zip(*((b.inputs, b.targets) for b in batches), strict=True))
+    return x, t, len(batches[0].inputs)
 
 
 def _copy(source: Sequence[Array], to: Sequence[Array]) -> None:
@@ -522,7 +564,7 @@ class Trainings(Functions):
     ) -> Mapping[str, tuple[Any, ...]]:
         assert isinstance(twin, TrainTwin)
         net, inputs, targets, epochs, *rest = twin.given
-        epochs = min(epochs, max(EPOCHS, MOST_ROWS // len(inputs)))
+        epochs = min(epochs, max(EPOCHS, TIMED_ROWS // len(inputs)))
         return {"train": (net, inputs[:MOST_ROWS], targets[:MOST_ROWS], epochs, *rest)}
 
 

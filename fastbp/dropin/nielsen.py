@@ -14,6 +14,7 @@ import numpy as np
 from fastbp import functional
 from fastbp.dropin._chain import fits, is_finite
 from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
+from fastbp.dropin._steps import Multiples
 
 __all__ = ["INTERFACES", "ColumnNetworks"]
 
@@ -30,6 +31,7 @@ class NetworkTwin(Twin):
         if self.dtype not in (np.float32, np.float64) or not self._fit(net):
             raise Left("its weights and biases are not all arrays (y, x) and (y, 1) of one dtype, float32 or float64")
         self.what = f"{'-'.join(map(str, self.sizes))} {self.dtype}"
+        self._decay = Multiples()
         self.methods = {
             "update_mini_batch": self.update_mini_batch,
             "backprop": self.backprop,
@@ -111,8 +113,7 @@ class NetworkTwin(Twin):
         kept = 1.0 if lmbda is None else 1 - eta * (lmbda / n)
         for step, b in zip(biases, net.biases, strict=True):
             step += b
-        for step, w in zip(weights, net.weights, strict=True):
-            step += w if kept == 1 else kept * w
+        self._decay.add(weights, net.weights, kept)
         net.weights, net.biases = weights, biases
         return None
 

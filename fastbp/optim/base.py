@@ -93,7 +93,8 @@ class Optimizer(Checked):
 
     A subclass writes ``update(parameters, gradients)``, which changes ``parameters`` in place; `Network.train_step` and
     `train` call it once a step with the network's ``flat_parameters`` and its flat gradient. Arrays that the rule
-    keeps from step to step are named in ``state_names`` and come, with the count of steps, from ``state_for``.
+    keeps from step to step are named in ``state_names`` and come, with the count of steps, from ``state_for``. An
+    ``update`` that uses the count adds 1 to ``state.step`` itself.
 
     Attributes
     ----------

@@ -10,10 +10,10 @@ from libc.string cimport memcpy, memmove, memset
 from fastbp._runtime.random cimport philox_words
 from fastbp._kernels.simd cimport *
 from fastbp._kernels.table cimport (
-    ANY_VALUES, AVERAGE_POOL, AVERAGE_POOL_BACKWARD, BLOCK_COLUMNS, COUNTS, MAX_ACTIVATIONS, MAX_LOSSES, MAX_POOL, MAX_POOL_BACKWARD,
-    MAX_UNIT_KINDS, MAX_UPDATES, PROBABILITIES, SIGNS, Activation, Channels, ChannelSums, Kernels, Loss, LossOptions, PlaceSums, PoolRows,
-    Slab, SparseGroup, SparseSums, SparseTile, Step, Tile, UnitCall, UnitKind, UpdateRule, Windows, backward_t, forward_t, label_loss_t,
-    label_losses_t, prepare_t, row_loss_t, second_t, unit_t, update_t,
+    ANY_VALUES, AVERAGE_POOL, AVERAGE_POOL_BACKWARD, BLOCK_COLUMNS, COUNTS, MAX_ACTIVATIONS, MAX_LOSSES, MAX_POOL, MAX_POOL_ALL_BACKWARD,
+    MAX_POOL_BACKWARD, MAX_POOL_SHARED_BACKWARD, MAX_UNIT_KINDS, MAX_UPDATES, PROBABILITIES, SIGNS, Activation, Channels, ChannelSums,
+    Kernels, Loss, LossOptions, PlaceSums, PoolRows, Slab, SparseGroup, SparseSums, SparseTile, Step, Tile, UnitCall, UnitKind, UpdateRule,
+    Windows, backward_t, forward_t, label_loss_t, label_losses_t, prepare_t, row_loss_t, second_t, unit_t, update_t,
 )
 
 cdef extern from * nogil:

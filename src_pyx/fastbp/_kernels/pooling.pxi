@@ -1,6 +1,7 @@
 # Pooling: rows of lanes, each a window over the same taps. A lane is a place of a row, or a channel, whichever lies side by side.
 #
-# Tap t of lane i is x[taps[t] + i * x_lane] (elements). A NaN is a maximum; of equal ones the first tap is the winner.
+# Tap t of lane i is x[taps[t] + i * x_lane] (elements). A NaN is a maximum; of equal ones the first tap is the winner, but for the sweeps
+# that give the gradient to all of them.
 
 cdef enum:
     POOL_LANES = 64     # whose gradients are computed at a time
@@ -112,6 +113,53 @@ cdef inline void add_to_winners_in_pairs(const PoolRows* p, ivec won, vec dy, in
     for t from 0 <= t < p.n_taps by 2:
         add_interleaved(dx + p.dx_taps[t], n, vwhere_number(won, t, dy), vwhere_number(won, t + 1, dy))
 
+cdef inline vec at_maximum(const PoolRows* p, const real* x, int t, Py_ssize_t lane, int n, vec most, vec dy) noexcept nogil:
+    """dy where a tap is a maximum, otherwise 0."""
+    return vsel(veq(load_lanes(x + p.taps[t], lane, n), most), dy, vset(0))
+
+cdef inline void add_lanes_to(real* dx, Py_ssize_t dx_lane, int n, vec v) noexcept nogil:
+    cdef real each[VL]
+    cdef int i
+    vstore(each, v)
+    for i in range(n):
+        dx[i * dx_lane] += each[i]
+
+cdef inline void add_to_maxima(const PoolRows* p, const real* x, Py_ssize_t lane, int n, vec dy, bint shared, bint pairs,
+                               Py_ssize_t dx_lane, real* dx) noexcept nogil:
+    """To all that are equal, which are read once more: a share of dy, or dy."""
+    cdef ivec winners
+    cdef vec most = max_lanes(x, p.taps, p.n_taps, lane, n, &winners), count = vset(0)
+    cdef int t
+    if shared:
+        for t in range(p.n_taps):
+            count = count + at_maximum(p, x, t, lane, n, most, vset(1))
+        dy = dy / count
+    for t from 0 <= t < p.n_taps by 1 + pairs:
+        if pairs:
+            add_interleaved(dx + p.dx_taps[t], n, at_maximum(p, x, t, lane, n, most, dy),
+                            at_maximum(p, x, t + 1, lane, n, most, dy))
+        else:
+            add_lanes_to(dx + p.dx_taps[t], dx_lane, n, at_maximum(p, x, t, lane, n, most, dy))
+
+cdef inline void all_maxima_backward(const PoolRows* p, bint shared) noexcept nogil:
+    """As `max_pool_backward`, without an activation."""
+    cdef Py_ssize_t lane = elements(p.x_lane), dx_lane = elements(p.dx_lane), step = elements(p.y_lane), row, first
+    cdef bint pairs = in_pairs(p)
+    cdef const real* dy
+    cdef int n
+    for row in range(p.rows):
+        for first from 0 <= first < p.lanes by VL:
+            n = <int> min(p.lanes - first, <Py_ssize_t> VL)
+            dy = moved(p.y, row * p.y_next) + first * step
+            add_to_maxima(p, moved(p.x, row * p.x_next) + first * lane, lane, n, load_lanes(dy, step, n), shared, pairs, dx_lane,
+                          <real*> moved(p.dx, row * p.dx_next) + first * dx_lane)
+
+cdef void max_pool_shared_backward(const PoolRows* p) noexcept nogil:
+    all_maxima_backward(p, True)
+
+cdef void max_pool_all_backward(const PoolRows* p) noexcept nogil:
+    all_maxima_backward(p, False)
+
 cdef inline void take_gradients(const PoolRows* p, Py_ssize_t row, Py_ssize_t first, int n, Py_ssize_t step, real* dy) noexcept nogil:
     """Those of some lanes, times the derivative of the activation whose maxima were taken."""
     cdef const real* given = moved(p.y, row * p.y_next) + first * step
@@ -183,5 +231,7 @@ cdef void average_pool_backward(const PoolRows* p) noexcept nogil:
 
 kernels.pools[MAX_POOL] = max_pool
 kernels.pools[MAX_POOL_BACKWARD] = max_pool_backward
+kernels.pools[MAX_POOL_SHARED_BACKWARD] = max_pool_shared_backward
+kernels.pools[MAX_POOL_ALL_BACKWARD] = max_pool_all_backward
 kernels.pools[AVERAGE_POOL] = average_pool
 kernels.pools[AVERAGE_POOL_BACKWARD] = average_pool_backward

@@ -194,7 +194,9 @@ ctypedef struct PlaceSums:
 
 cdef enum:                  # the sweeps of pooling
     MAX_POOL
-    MAX_POOL_BACKWARD
+    MAX_POOL_BACKWARD           # to the first of equal maxima
+    MAX_POOL_SHARED_BACKWARD    # a share to each
+    MAX_POOL_ALL_BACKWARD       # to each
     AVERAGE_POOL
     AVERAGE_POOL_BACKWARD
     POOLS

@@ -8,7 +8,9 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 
 from libc.string cimport memset
 
-from fastbp._kernels.table cimport AVERAGE_POOL, AVERAGE_POOL_BACKWARD, MAX_POOL, MAX_POOL_BACKWARD, Channels, Kernels
+from fastbp._kernels.table cimport (
+    AVERAGE_POOL, AVERAGE_POOL_BACKWARD, MAX_POOL, MAX_POOL_ALL_BACKWARD, MAX_POOL_BACKWARD, MAX_POOL_SHARED_BACKWARD, Channels, Kernels,
+)
 from fastbp._ops.channels cimport (
     channel_dropout, channel_norm_backward, channel_norm_forward, channel_norm_scratch, channels_cost, response_norm_backward,
     response_norm_forward, response_norm_scratch,
@@ -149,9 +151,12 @@ def max_pool(cnp.ndarray x, cnp.ndarray y, tuple rows, tuple columns):
     set_x(&p, x)
     run_pool(&p, cnp.PyArray_ITEMSIZE(y))
 
-def max_pool_backward(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dx, tuple rows, tuple columns):
+TIES = {"first": MAX_POOL_BACKWARD, "shared": MAX_POOL_SHARED_BACKWARD, "all": MAX_POOL_ALL_BACKWARD}
+
+def max_pool_backward(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dx, tuple rows, tuple columns, str ties="first"):
+    """Compute dx; `ties` says which of equal maxima receive a gradient."""
     cdef Pooling p
-    pooling_init(&p, MAX_POOL_BACKWARD, dy, (x.shape[2], x.shape[3]), rows, columns, False)
+    pooling_init(&p, TIES[ties], dy, (x.shape[2], x.shape[3]), rows, columns, False)
     set_x(&p, x)
     set_dx(&p, dx)
     run_pool(&p, cnp.PyArray_ITEMSIZE(dx))

@@ -10,7 +10,7 @@ Design
 """
 from libc.string cimport memset
 
-from fastbp._kernels.table cimport AVERAGE_POOL, AVERAGE_POOL_BACKWARD, MAX_POOL_BACKWARD, Kernels, PoolRows
+from fastbp._kernels.table cimport AVERAGE_POOL, MAX_POOL, Kernels, PoolRows
 from fastbp._ops.convolution cimport Axis
 from fastbp._runtime.sizes cimport ALIGNMENT, ceil_div, padded
 from fastbp._runtime.team cimport TASK_ELEMENTS, Session, run_tasks
@@ -31,7 +31,7 @@ cdef struct Taps:
     Py_ssize_t set_for[4]       # the four for which x and dx were set
 
 cdef inline bint is_backward(const Pooling* p) noexcept nogil:
-    return p.sweep == MAX_POOL_BACKWARD or p.sweep == AVERAGE_POOL_BACKWARD
+    return p.sweep != MAX_POOL and p.sweep != AVERAGE_POOL
 
 cdef inline Py_ssize_t bytes_of_worker(const Pooling* p) noexcept nogil:
     return padded(2 * p.rows.window * p.columns.window * sizeof(Py_ssize_t))
