@@ -43,6 +43,7 @@ sphinx_gallery_conf = gallery_pages.CONFIGURATION
 html_theme = "furo"
 html_title = f"fastbp {release}"
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False

@@ -5,7 +5,7 @@ On GitHub a page of docs/ links to ``../examples/newton.py`` and ``../CHANGELOG.
 A. for a script of the gallery, to its page there;
 B. for a page in Markdown, to a copy of it, whose links are rewritten likewise;
 C. for any other text, to a page that shows it.
-D. A link to a folder is its text alone: a site has no folders to look into.
+D. for a folder, to a list of what is in it.
 
 The changelog has what the next release changes, from the files in changes/.
 """
@@ -28,7 +28,7 @@ COPIES = DOCS / "repository"
 ALWAYS = ("CHANGELOG.md", "CONTRIBUTING.md")  # pages of the site's own table of contents
 MARKER = "<!-- towncrier release notes start -->"
 ORPHAN = "---\norphan: true\n---\n\n"  # in no table of contents
-LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#:]*)(#[^)\s]*)?\)")
+LINK = re.compile(r"\]\(([^)\s#:]+)(#[^)\s]*)?\)")  # its end: what stands in the brackets may begin lines above
 CYTHON = dict.fromkeys((".pyx", ".pxd", ".pxi"), "cython")
 LANGUAGES = {".py": "python", ".toml": "toml", ".sh": "bash", ".yaml": "yaml"} | CYTHON
 
@@ -49,20 +49,18 @@ def linked(text: str, folder: Path) -> Iterator[Path]:
     """Yield the files that a page in a folder links to."""
     for line, is_text in outside_code(text):
         if is_text:
-            for _, path, _ in LINK.findall(line):
-                if path:
-                    yield (folder / path).resolve()
+            for path, _ in LINK.findall(line):
+                yield (folder / path).resolve()
 
 
 def rewritten(text: str, folder: Path) -> str:
     """Return a page with its links as the site has them, line by line."""
 
     def link(match: re.Match[str]) -> str:
-        label, path, anchor = match[1], match[2], match[3] or ""
-        target = (folder / path).resolve()
-        if not path or not target.exists():
+        target = (folder / match[1]).resolve()
+        if not target.exists():
             return match[0]  # MyST warns of what is missing
-        return label if target.is_dir() else f"[{label}]({place_of(target)}{anchor})"
+        return f"]({place_of(target)}{match[2] or ''})"
 
     return "".join(LINK.sub(link, line) if is_text else line for line, is_text in outside_code(text))
 
@@ -84,15 +82,21 @@ def copy_of(target: Path) -> Path:
 
 def page(target: Path) -> str:
     """Return the text of the page that shows a file."""
+    name = target.relative_to(ROOT).as_posix()
+    if target.is_dir():
+        return f":orphan:\n\n{titled(name)}" + "".join(f"- ``{path.name}``\n" for path in sorted(target.iterdir()))
     text = text_of(target)
     if target.suffix == ".ipynb":
         return text
     if target.suffix == ".md":
         return ("" if target.name in ALWAYS else ORPHAN) + rewritten(text, target.parent)
-    name = target.relative_to(ROOT).as_posix()
     language = LANGUAGES.get(target.suffix, "text")
     code = "".join(f"   {line}".rstrip() + "\n" for line in text.splitlines())
-    return f":orphan:\n\n{name}\n{'=' * len(name)}\n\n.. code-block:: {language}\n\n{code}"
+    return f":orphan:\n\n{titled(name)}.. code-block:: {language}\n\n{code}"
+
+
+def titled(name: str) -> str:
+    return f"{name}\n{'=' * len(name)}\n\n"
 
 
 @functools.cache
@@ -114,7 +118,7 @@ def write(app: Any) -> None:
     wanted: set[Path] = set()
     while waiting:
         target = waiting.pop()
-        if not target.is_file() or target.is_relative_to(DOCS) or target in scripts() or copy_of(target) in wanted:
+        if not target.exists() or target.is_relative_to(DOCS) or target in scripts() or copy_of(target) in wanted:
             continue
         wanted.add(copy_of(target))
         write_if_changed(copy_of(target), page(target))
