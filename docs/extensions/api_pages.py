@@ -272,7 +272,7 @@ def source_page(name: str, docstrings: Docstrings) -> str:
 # ---- all pages -------------------------------------------------------------------------------------------------------
 
 
-def index(names: Iterable[str]) -> str:
+def index(names: Iterable[str], docstrings: Docstrings) -> str:
     """Return the page that lists all others, with the first lines of their modules."""
     lines = [
         *heading("API reference"),
@@ -283,7 +283,7 @@ def index(names: Iterable[str]) -> str:
     ]
     for name in names:
         first = docstring_of(tree_of(name)).partition("\n")[0]
-        lines += [f":doc:`{name}`", f"   {escaped(first).replace('`', '``')}", ""]
+        lines += [f":doc:`{name}`", f"   {docstrings.line(first, name)}", ""]
     return "\n".join(lines)
 
 
@@ -299,7 +299,7 @@ def write(app: Any) -> None:
     app.connect("autodoc-process-docstring", process, priority=100)  # before numpydoc's
     made = {module.__name__: imported_page(module, documented) for module in modules}
     made |= {name: source_page(name, docstrings) for name in FROM_SOURCE}
-    made["index"] = index(sorted(made))
+    made["index"] = index(sorted(made), docstrings)
     folder = Path(app.srcdir) / "api"
     for old in folder.glob("*.rst"):
         if old.stem not in made:

@@ -68,7 +68,7 @@ def original(copy: Path) -> Path:
 
 def title_of(docstring: str) -> str:
     """Return how the docstring begins, up to its first mark."""
-    return re.split(r"[:.,](?=\s|$)", docstring, maxsplit=1)[0]
+    return re.split(r"(?<=\?)\s|[:.,](?=\s|$)", docstring, maxsplit=1)[0]
 
 
 def with_title(script: Path) -> str:
