@@ -201,9 +201,10 @@ class Window:
     """A window of the browser, and what went wrong in it."""
 
     def __init__(self, browser: Any, address: str, width: str) -> None:
-        self.address, self.faults = address, []  # type: str, list[str]
-        size = WIDTHS[width]
-        self.page = browser.new_page(viewport={"width": size[0], "height": size[1]}, reduced_motion="reduce")
+        self.address, self.width = address, width
+        self.faults: list[str] = []
+        size = dict(zip(("width", "height"), WIDTHS[width], strict=True))
+        self.page = browser.new_page(viewport=size, reduced_motion="reduce")
         self.page.on("console", lambda message: self.note(message.text) if message.type == "error" else None)
         self.page.on("pageerror", lambda error: self.note(str(error)))
         self.page.on("requestfailed", lambda request: self.note(f"failed: {request.url}"))
@@ -224,7 +225,6 @@ class Window:
 @pytest.fixture(scope="session", params=WIDTHS)
 def window(request: pytest.FixtureRequest, browser: Any, address: str) -> Iterator[Window]:
     made = Window(browser, address, request.param)
-    made.width = request.param  # type: ignore[attr-defined]
     yield made
     made.page.close()
 
@@ -278,7 +278,7 @@ FAINT = """least => {
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_fits_and_has_its_pictures(window: Any, name: str) -> None:
+def test_a_page_fits_and_has_its_pictures(window: Window, name: str) -> None:
     window.open(name)
     assert window.page.evaluate("document.scrollingElement.scrollWidth <= window.innerWidth")
     assert window.page.evaluate(WIDER) == []
@@ -291,7 +291,7 @@ def test_a_page_fits_and_has_its_pictures(window: Any, name: str) -> None:
     assert window.faults == []
 
 
-def test_the_themes_are_light_and_dark(window: Any) -> None:
+def test_the_themes_are_light_and_dark(window: Window) -> None:
     window.open("index.html")
     seen = []
     for theme in THEMES:
@@ -301,7 +301,7 @@ def test_the_themes_are_light_and_dark(window: Any) -> None:
     assert min(light) > 240 and max(dark) < 40
 
 
-def test_the_search_finds_names_and_words(window: Any) -> None:
+def test_the_search_finds_names_and_words(window: Window) -> None:
     found = {"local_response_norm_backward": "api/fastbp.functional.images.html", "roofline": "performance.html"}
     for asked, page in found.items():
         window.open(f"search.html?q={asked}")
