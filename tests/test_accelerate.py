@@ -104,6 +104,35 @@ def is_accelerated(cls: type) -> bool:
 # ---- "Deep Learning from Scratch" ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["TwoLayerNet", "MultiLayerNet", "dropout", "images"])
+def test_a_derivative_of_1_at_0_is_followed(name: str) -> None:
+    text = (PROGRAMS / "dlfs.py").read_text(encoding="utf-8")
+    assert text.count("self.mask = x <= 0") == 1
+    space: dict[str, Any] = {"__name__": "program_dlfs"}
+    exec(compile(text.replace("self.mask = x <= 0", "self.mask = x < 0"), "<dlfs>", "exec"), space)
+    np.random.seed(1)
+    images = name == "images"
+    if images:
+        conv = {"filter_num": 3, "filter_size": 3, "pad": 1, "stride": 1}
+        net, (x, t) = space["SimpleConvNet"]((3, 2, 2), conv, 6, 4, 0.3), batch()
+        x = x.reshape(-1, 3, 2, 2)
+    else:
+        net, (x, t) = NETWORKS[name](space), batch()
+    x[::2] = 0  # with biases of 0: whole layers are 0
+    other = copy.deepcopy(net)
+    report = fastbp.accelerate(net, x, t)
+    assert [entry.swapped for entry in report.entries] == [True, True], str(report)
+    results = []
+    for one in (net, other):
+        np.random.seed(7)
+        layers = list(one.layers.values())
+        masks = lambda: [layer.mask.copy() for layer in layers if hasattr(layer, "mask")]  # noqa: B023, E731
+        results.append((one.gradient(x, t), masks(), one.predict(x), masks()[:1], one.loss(x, t), np.random.rand()))
+    same(*results)
+    assert any(np.abs(values).max() > 0 for values in results[0][0].values())
+    report.undo()
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_computes_the_same(dlfs: dict[str, Any], name: str) -> None:
     np.random.seed(1)

@@ -326,6 +326,51 @@ def by_rule(name: str) -> Callable[[Space, Accelerate], Any]:
     return case
 
 
+def normed(stem: str) -> Callable[[Space, Accelerate], Any]:
+    """The functions of one norm: both passes at first, later, with other constants, of few and of equal numbers."""
+
+    def case(space: Space, accelerate: Accelerate) -> Any:
+        names = {name: value for name, value in space.items() if name.startswith(f"{stem}_")}
+        accelerate(names)
+        rng, found, param = seeded(17), [], {"mode": "train"}
+        for rows, scale, more in (
+            (90, 1.0, {}),
+            (90, 0.01, {}),
+            (95, 5.0, {"eps": 1e-2, "momentum": 0.4}),
+            (4, 1.0, {}),
+        ):
+            shape = (rows, 60, 2, 2) if stem.startswith("spatial") else (rows, 240)
+            param.update(more)
+            x = scale * rng.standard_normal(shape)
+            x[rows // 2 :] += 1
+            out, cache = names[f"{stem}_forward"](x, *rng.standard_normal((2, shape[1])), param)
+            found += [out, cache, dict(param), names[f"{stem}_backward"](np.cos(out), cache)]
+        return found
+
+    return case
+
+
+def words(space: Space, accelerate: Accelerate) -> Any:
+    """The functions of word embeddings, with words that occur twice."""
+    names = {name: space[name] for name in ("word_embedding_forward", "word_embedding_backward")}
+    accelerate(names)
+    rng, found = seeded(18), []
+    W = rng.standard_normal((50, 40))
+    for shape in ((20, 30), (2, 3)):
+        out, cache = names["word_embedding_forward"](rng.integers(0, 50, shape), W)
+        found += [out, names["word_embedding_backward"](np.sin(out), cache)]
+    return found
+
+
+def margins(space: Space, accelerate: Accelerate) -> Any:
+    """The loss of support vectors, of scores with margins of exactly 0, too."""
+    names = {"svm_loss": space["svm_loss"]}
+    accelerate(names)
+    rng = seeded(19)
+    scores = [np.round(scale * rng.standard_normal((40, 6)), places) for scale, places in ((1, 9), (2, 0), (50, 3))]
+    return [names["svm_loss"](x, rng.integers(0, 6, 40)) for x in scores]
+
+
 def _fcn(**more: Any) -> Callable[[Space], Any]:
     return lambda p: p["FullyConnectedNet"]([8, 6], 10, 3, weight_scale=0.5, dtype=np.float64, reg=0.3, **more)
 
@@ -340,6 +385,9 @@ CS231N: dict[str, Callable[[Space, Accelerate], Any]] = {
         lambda p: p["ThreeLayerConvNet"]((2, 4, 4), 3, 3, 5, 3, weight_scale=0.4, dtype=np.float64, reg=0.3), (2, 4, 4)
     ),
     **{name: by_rule(name) for name in ("sgd_momentum", "rmsprop", "adam")},
+    **{f"{stem}_functions": normed(stem) for stem in ("batchnorm", "layernorm", "spatial_batchnorm")},
+    "words": words,
+    "margins": margins,
 }
 
 CS231N_PLACES = [
@@ -389,6 +437,27 @@ CS231N_PLACES = [
     Place('config.setdefault("t", 0)', 'config.setdefault("t", 1)', "adam"),
     Place('(np.sqrt(v_hat) + config["epsilon"])', 'np.sqrt(v_hat + config["epsilon"])', "adam"),
     Place('v_hat = config["v"] / (1 - beta2 ** config["t"])', 'v_hat = config["v"]', "adam"),
+    Place("var = x.var(axis=0)", "var = x.var(axis=0, ddof=1)", "batchnorm_functions spatial_batchnorm_functions"),
+    Place("out = gamma * x_hat + beta", "out = gamma * x_hat - beta", "batchnorm_functions"),
+    Place("cache = (x_hat, gamma, std)", "cache = (x_hat, gamma, std, x_hat**2)", "batchnorm_functions"),
+    Place("cache = (x_hat, gamma, std)", "cache = [x_hat, gamma, std]", "batchnorm_functions"),
+    Place('bn_param.get("momentum", 0.9)', 'bn_param.get("momentum", 0.7)', "batchnorm_functions"),
+    Place("dvar = 0.5 * dstd / std", "dvar = dstd / std", "batchnorm_functions spatial_batchnorm_functions"),
+    Place("dx = dcentred - dcentred.mean(axis=0)", "dx = dcentred", "batchnorm_functions"),
+    Place("dcentred = dx_hat / std", "dcentred = np.clip(dx_hat, -2, 2) / std", "batchnorm_functions"),
+    Place("dgamma = (dout * x_hat).sum(axis=0)", "dgamma = (dout * x_hat).mean(axis=0)", "batchnorm_functions"),
+    Place("dgamma = (dout * x_hat).sum(axis=0)", "dgamma = (dout * x_hat * std).sum(axis=0)", "layernorm_functions", 2),
+    Place("mean = dx_hat.mean(axis=1, keepdims=True)", "mean = 0", "layernorm_functions"),
+    Place("std = np.sqrt(x.var(axis=1, keepdims=True) + eps)", "std = x.std(axis=1, keepdims=True) + eps",
+          "layernorm_functions"),
+    Place("x.transpose(0, 2, 3, 1).reshape(-1, C)", "x.reshape(-1, C)", "spatial_batchnorm_functions"),
+    Place("np.add.at(dW, x, dout)", "dW[x] += dout", "words"),
+    Place("np.add.at(dW, x, dout)", "np.add.at(dW, x, np.clip(dout, -0.5, 0.5))", "words"),
+    Place("out = W[x]", "out = 2 * W[x]", "words"),
+    Place("[:, np.newaxis] + 1.0)", "[:, np.newaxis] + 2.0)", "margins"),
+    Place("margins[rows, y] = 0\n", "", "margins"),
+    Place("dx[margins > 0] = 1", "dx[margins >= 0] = 1", "margins"),
+    Place("loss = np.sum(margins) / N", "loss = np.sum(margins**2) / N", "margins"),
 ]  # fmt: skip
 
 CASES: dict[str, dict[str, Callable[[Space, Accelerate], Any]]] = {

@@ -20,6 +20,7 @@ from programs import BOUNDS, PROGRAMS, always_faster, run, text_of  # noqa: F401
 
 import fastbp
 from fastbp.dropin import _nnfs
+from fastbp.dropin._nnfs import ReluFromZero, kernel_of
 from fastbp.dropin._report import Report
 
 LAYERS = ("Layer_Dense", "Layer_Dropout", "Activation_ReLU", "Activation_Sigmoid", "Activation_Softmax")
@@ -411,6 +412,23 @@ def test_state_arrays_that_somebody_holds_stay_as_they_are(nnfs: dict[str, Any])
     optimizer.update_params(layer)
     np.testing.assert_array_equal(held, kept)
     assert layer.weight_cache is not held
+
+
+def test_a_derivative_of_1_at_0_is_followed() -> None:
+    p = run(edited("kink"))
+    report = fastbp.accelerate(p)
+    layer, other = p["Activation_ReLU"](), run(edited("kink"))["Activation_ReLU"]()
+    x, dy = seeded(2).standard_normal((2, 6, 5))
+    x[::2, 1:3] = 0
+    for one in (layer, other):
+        one.forward(x)
+        one.backward(dy)
+    assert [entry.swapped for entry in report.entries] == [True, True], str(report)
+    np.testing.assert_array_equal(layer.dinputs, other.dinputs)
+    assert (layer.dinputs[::2, 1:3] == dy[::2, 1:3]).all()
+    model = model_of(p)
+    assert isinstance(kernel_of(model.layers[1]), ReluFromZero)
+    report.undo()
 
 
 # ---- edited copies ---------------------------------------------------------------------------------------------------

@@ -1094,6 +1094,8 @@ REBOUND: dict[str, Callable[[], Step]] = {
     "joelnet grads": lambda: joelnet_step(gradients=True),
     "numpy_ml SGD": lambda: numpy_ml_step(numpy_ml.SGD()),
     "numpy_ml Adam": lambda: numpy_ml_step(numpy_ml.Adam()),
+    "numpy_ml AdaGrad": lambda: numpy_ml_step(numpy_ml.AdaGrad()),
+    "numpy_ml RMSProp": lambda: numpy_ml_step(numpy_ml.RMSProp()),
     **{
         f"scratch {name}": lambda name=name: scratch_step(getattr(scratch, name)())
         for name in ("StochasticGradientDescent", "Adagrad", "RMSprop", "Adam")
@@ -1249,7 +1251,13 @@ RULES: dict[str, Callable[[], tuple[list[float], list[float]]]] = {
     "nnfs RMSprop": lambda: (steps_on_layer(nnfs.Optimizer_RMSprop()), averaged(0.001, 0.9, 0.1, 1e-7)),
     "nnfs Adam": lambda: (steps_on_layer(nnfs.Optimizer_Adam()), adam(0.001, 1e-7)),
     "numpy_ml SGD": lambda: (steps_returned(numpy_ml.SGD(0.1, 0.5), "W"), momentum(0.1, 0.5)),
+    "numpy_ml AdaGrad": lambda: (steps_returned(numpy_ml.AdaGrad(), "W"), averaged(0.01, 1, 1, 1e-7)),
+    "numpy_ml RMSProp": lambda: (steps_returned(numpy_ml.RMSProp(), "W"), averaged(0.001, 0.9, 0.1, 1e-7)),
     "numpy_ml Adam": lambda: (steps_returned(numpy_ml.Adam(), "W"), adam(0.001, 1e-7)),
+    "numpy_ml SGD, clipped": lambda: (
+        steps_returned(numpy_ml.SGD(0.1, clip_norm=0.3), "W"),
+        [1 - 0.1 * 0.3, 1 - 0.1 * (0.3 - 0.25), 1 - 0.1 * (0.3 - 0.25 + 0.3)],
+    ),
     "scratch SGD": lambda: (
         steps_returned(scratch.StochasticGradientDescent(0.1, 0.5).update),
         momentum(0.1, 0.5, share=0.5),

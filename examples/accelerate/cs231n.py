@@ -116,6 +116,34 @@ def layernorm_backward(dout, cache):
     return dx, dgamma, dbeta
 
 
+def spatial_batchnorm_forward(x, gamma, beta, bn_param):
+    """Normalise the channels of images x (N, C, H, W): each place of each image is a row."""
+    N, C, H, W = x.shape
+    out, cache = batchnorm_forward(x.transpose(0, 2, 3, 1).reshape(-1, C), gamma, beta, bn_param)
+    return out.reshape(N, H, W, C).transpose(0, 3, 1, 2), cache
+
+
+def spatial_batchnorm_backward(dout, cache):
+    N, C, H, W = dout.shape
+    dx, dgamma, dbeta = batchnorm_backward(dout.transpose(0, 2, 3, 1).reshape(-1, C), cache)
+    return dx.reshape(N, H, W, C).transpose(0, 3, 1, 2), dgamma, dbeta
+
+
+def word_embedding_forward(x, W):
+    """Words x (N, T) are numbers of rows of W (V, D): returns out (N, T, D)."""
+    out = W[x]
+    cache = (x, W)
+    return out, cache
+
+
+def word_embedding_backward(dout, cache):
+    """A word that occurs twice has both gradients."""
+    x, W = cache
+    dW = np.zeros_like(W)
+    np.add.at(dW, x, dout)
+    return dW
+
+
 def dropout_forward(x, dropout_param):
     """Inverted dropout; p is the probability to keep a number, as in the course since 2018."""
     p, mode = dropout_param["p"], dropout_param["mode"]

@@ -126,29 +126,72 @@ class OptimizerBase(ABC):
     def update(self, param, param_grad, param_name, cur_loss=None): ...
 
 
+def clipped(grad, clip_norm):
+    """The gradient with a norm of at most clip_norm, which None leaves as it is."""
+    norm = np.linalg.norm(grad)
+    return grad if clip_norm is None or norm <= clip_norm else grad * clip_norm / norm
+
+
 class SGD(OptimizerBase):
-    def __init__(self, lr=0.01, momentum=0.0):
+    def __init__(self, lr=0.01, momentum=0.0, clip_norm=None):
         super().__init__()
         self.lr = lr
         self.momentum = momentum
+        self.clip_norm = clip_norm
 
     def update(self, param, param_grad, param_name, cur_loss=None):
         velocity = self.cache.get(param_name, np.zeros_like(param_grad))
+        param_grad = clipped(param_grad, self.clip_norm)
         self.cache[param_name] = self.momentum * velocity + self.lr * param_grad
         return param - self.cache[param_name]
 
 
+class AdaGrad(OptimizerBase):
+    """The sum of squares is changed in place."""
+
+    def __init__(self, lr=0.01, eps=1e-7, clip_norm=None):
+        super().__init__()
+        self.lr = lr
+        self.eps = eps
+        self.clip_norm = clip_norm
+
+    def update(self, param, param_grad, param_name, cur_loss=None):
+        if param_name not in self.cache:
+            self.cache[param_name] = np.zeros_like(param_grad)
+        param_grad = clipped(param_grad, self.clip_norm)
+        self.cache[param_name] += param_grad**2
+        return param - self.lr * param_grad / (np.sqrt(self.cache[param_name]) + self.eps)
+
+
+class RMSProp(OptimizerBase):
+    def __init__(self, lr=0.001, decay=0.9, eps=1e-7, clip_norm=None):
+        super().__init__()
+        self.lr = lr
+        self.decay = decay
+        self.eps = eps
+        self.clip_norm = clip_norm
+
+    def update(self, param, param_grad, param_name, cur_loss=None):
+        if param_name not in self.cache:
+            self.cache[param_name] = np.zeros_like(param_grad)
+        param_grad = clipped(param_grad, self.clip_norm)
+        self.cache[param_name] = self.decay * self.cache[param_name] + (1 - self.decay) * param_grad**2
+        return param - self.lr * param_grad / (np.sqrt(self.cache[param_name]) + self.eps)
+
+
 class Adam(OptimizerBase):
-    def __init__(self, lr=0.001, decay1=0.9, decay2=0.999, eps=1e-7):
+    def __init__(self, lr=0.001, decay1=0.9, decay2=0.999, eps=1e-7, clip_norm=None):
         super().__init__()
         self.lr = lr
         self.decay1 = decay1
         self.decay2 = decay2
         self.eps = eps
+        self.clip_norm = clip_norm
 
     def update(self, param, param_grad, param_name, cur_loss=None):
         if param_name not in self.cache:
             self.cache[param_name] = {"t": 0, "mean": np.zeros_like(param_grad), "var": np.zeros_like(param_grad)}
+        param_grad = clipped(param_grad, self.clip_norm)
         state = self.cache[param_name]
         state["t"] += 1
         state["mean"] = self.decay1 * state["mean"] + (1 - self.decay1) * param_grad

@@ -26,6 +26,7 @@ __all__ = ["accelerate", "accelerated", "interfaces"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Cls = TypeVar("Cls", bound=type)
+Found = tuple[Any, list[Interface]]  # an object or a class, and what it may be
 
 SLOWEST = 1 / 0.98  # a smaller ratio is no gain
 SEED = 20240501  # of the trials: a proof says the same each time
@@ -67,27 +68,29 @@ def _is_ours(cls: type) -> bool:
     return cls.__module__.partition(".")[0] == "fastbp"
 
 
-def _interface_of(thing: Any, known: Sequence[Interface]) -> Interface | None:
+def _interfaces_of(thing: Any, known: Sequence[Interface]) -> list[Interface]:
+    """Return the interface of an object, or of a class all whose instances may be of: the first that knows one."""
     is_class = isinstance(thing, type)
     cls = thing if is_class else type(thing)
     if _is_ours(cls) or cls.__module__ == "builtins":
-        return None
-    return next((i for i in known if i.knows_class(cls) and (is_class or i.knows(thing))), None)
+        return []
+    found = [interface for interface in known if interface.knows_class(cls)]
+    return found if is_class else [interface for interface in found if interface.knows(thing)][:1]
 
 
-def _parts(found: Sequence[tuple[Any, Interface]], known: Sequence[Interface]) -> list[tuple[Any, Interface]]:
+def _parts(found: Sequence[Found], known: Sequence[Interface]) -> list[Found]:
     """Return what belongs to objects that were found, and was not found itself."""
     met = {id(thing) for thing, _ in found}
-    parts = [part for thing, interface in found if not isinstance(thing, type) for part in interface.parts(thing)]
+    parts = [part for thing, its in found if not isinstance(thing, type) for part in its[0].parts(thing)]
     own = {id(part): part for part in parts if id(part) not in met}
-    return [(part, its) for part in own.values() if (its := _interface_of(part, known)) is not None]
+    return [(part, its) for part in own.values() if (its := _interfaces_of(part, known))]
 
 
 def _with_parts(thing: Any, known: Sequence[Interface]) -> list[Any]:
     """Return an object, or what an object that is not known holds: the layers of a model, say."""
     if isinstance(thing, type | types.ModuleType | types.FunctionType) or not hasattr(thing, "__dict__"):
         return [thing]
-    if _is_ours(type(thing)) or _interface_of(thing, known) is not None:
+    if _is_ours(type(thing)) or _interfaces_of(thing, known):
         return [thing]
     parts: list[Any] = []
     for value in vars(thing).values():
@@ -312,22 +315,22 @@ class Accelerating:
         """Accelerate what a target holds; ValueError where nothing of it is known."""
         known = self._known
         candidates = [part for thing in _things(target) for part in _with_parts(thing, known)]
-        things = [(thing, i) for thing in candidates if (i := _interface_of(thing, known)) is not None]
+        things = [(thing, its) for thing in candidates if (its := _interfaces_of(thing, known))]
         spaces = [(space, i) for space in _spaces(target) for i in self._functions_in(space)]
         if not things and not spaces:
             raise _unknown(target, known)
-        for thing, interface in things + _parts(things, known):
-            self.take(thing, interface)
-        for space, its in spaces:
-            self.take_space(space, its)
+        for thing, its in things + _parts(things, known):
+            self.take(thing, its)
+        for space, functions in spaces:
+            self.take_space(space, functions)
 
     def look(self, space: Any) -> None:
         """Wait for the first calls of all that a namespace has, and had not when it was looked at before."""
         for cls in list(entries_of(space).values()):
             if issubclass(type(cls), type) and id(cls) not in self._looked_at:  # isinstance asks for cls.__class__
                 self._looked_at[id(cls)] = cls
-                if (interface := _interface_of(cls, self._known)) is not None:
-                    self.take(cls, interface)
+                if found := _interfaces_of(cls, self._known):
+                    self.take(cls, found)
         for its in self._functions_in(space):
             if not any(hasattr(entries_of(space)[name], MARK) for name in its.methods):
                 self.take_space(space, its, wait=True)
@@ -338,33 +341,41 @@ class Accelerating:
             interface for interface in self._known if isinstance(interface, Functions) and interface.knows_space(names)
         ]
 
-    def take(self, thing: Any, interface: Interface) -> None:
-        """Accelerate a class, or an object."""
+    def take(self, thing: Any, candidates: Sequence[Interface]) -> None:
+        """Accelerate an object, or a class: of each instance the first interface that knows it."""
         cls = thing if isinstance(thing, type) else type(thing)
-        try:
-            seams = {name: seam_of(cls, name) for name in interface.methods}
-            if thing is not cls and (own := [name for name in interface.methods if name in vars(thing)]):
-                raise Left(f"has a {own[0]} of its own")
-            if thing is not cls and any(seam.twin_of(thing) for seam in seams.values()):
-                raise Left("accelerated already")
-        except Left as left:
-            self._leave(cls.__name__, left)
+        if refused := next((interface.refuses for interface in candidates if interface.refuses), ""):
+            self._leave(cls.__name__, Left(refused))
             return
-        if thing is cls or interface.at_first_call or (not self.data and interface.needs_call(thing)):
-            self._wait(cls, None if thing is cls else thing, interface, seams)
+        seams: dict[str, Seam] = {}
+        usable, left = [], Left("")
+        for interface in candidates:
+            try:
+                _add_seams(thing, cls, interface, seams)
+                usable.append(interface)
+            except Left as error:
+                left = error
+        if not usable:
+            self._leave(cls.__name__, left)
+        elif thing is cls or usable[0].at_first_call or (not self.data and usable[0].needs_call(thing)):
+            self._wait(cls, None if thing is cls else thing, usable, seams)
         else:
-            self._enter(thing, interface, seams, None)
+            self._enter(thing, usable[0], seams, None)
 
     def take_space(self, space: Any, interface: Functions, wait: bool = False) -> None:
         """Accelerate functions of a namespace, now or when they are called first."""
         names = entries_of(space)
+        if interface.refuses:
+            self._leave(interface.methods[0], Left(interface.refuses))
+            return
         functions = {name: names[name] for name in interface.methods}
         if any(hasattr(function, MARK) for function in functions.values()):
             self._leave(interface.methods[0], Left("accelerated already"))
             return
-        replaced = ReplacedFunctions(
-            Space(names), functions, functools.partial(self._decide_functions, interface, space)
-        )
+        get = (space if isinstance(space, MutableMapping) else vars(space)).get
+        decide = functools.partial(self._decide_functions, interface, space)
+        also = [(get, name) for name in interface.depends_on]
+        replaced = ReplacedFunctions(Space(names), functions, decide, also)
         for name in functions:
             if interface.at_first_call:
                 self.report.waiting.append(name)
@@ -402,9 +413,9 @@ class Accelerating:
         return twin if entries[name].swapped else None
 
     def _leave(self, what: str, left: Exception) -> None:
-        self.report.entries.append(Entry(what, False, str(left)))
+        self._add(Entry(what, False, str(left)))
 
-    def _wait(self, cls: type, only: Any, interface: Interface, seams: dict[str, Seam]) -> None:
+    def _wait(self, cls: type, only: Any, candidates: Sequence[Interface], seams: Mapping[str, Seam]) -> None:
         """Look at each instance of a class, or at one of them, when it is called first."""
         name = cls.__name__
         self.report.waiting.append(name)
@@ -419,6 +430,7 @@ class Accelerating:
                     return  # another thread has called it first
                 if name in self.report.waiting:
                     self.report.waiting.remove(name)
+                interface = next((one for one in candidates if one.knows(thing)), candidates[0])
                 self._enter(thing, interface, seams, args)
 
         for seam in seams.values():
@@ -428,11 +440,12 @@ class Accelerating:
 
     def _begin(self, seam: Seam) -> None:
         self.report._patches.later(_once(seam.end))
+        self.report._patches.later(functools.partial(seam.forget, self.report))
         seam.begin()
 
-    def _enter(self, thing: Any, interface: Interface, seams: dict[str, Seam], args: tuple[Any, ...] | None) -> None:
+    def _enter(self, thing: Any, interface: Interface, seams: Mapping[str, Seam], args: tuple[Any, ...] | None) -> None:
         """Prove one object; put the engine in the place of the methods that are equal and faster."""
-        originals = {name: seam.original for name, seam in seams.items()}
+        originals = {name: seams[name].original for name in interface.methods}
         try:
             if not interface.knows(thing):
                 raise Left(f"has not what {interface.name} has: {interface.looks_for()}")
@@ -448,7 +461,7 @@ class Accelerating:
                 continue
             if args is None:
                 self._begin(seam)
-            self.report._patches.later(seam.enter(thing, twin if name in swapped else None))
+            seam.enter(thing, twin if name in swapped else None, self.report)
         if twin is not None and twin.kept is not None and swapped:
             # Taken back first: while the dispatchers still know the object, they let the original run.
             self.report._patches.later(twin.kept.hook())
@@ -462,23 +475,37 @@ class Accelerating:
     ) -> tuple[Twin, dict[str, Entry]]:
         proving.now = True
         try:
-            with _proof.keeping_random_state():
+            with _proof.keeping_random_state() if interface.draws else contextlib.nullcontext():
                 made = Proving(thing, interface, originals, args or tuple(self.data) or None, self.data)
-                if isinstance(thing, Space) and not interface.at_first_call:
-                    made.decide(self.prefer)  # for what the functions read now
-                    return made.twin, made.entries
-                kind = thing if isinstance(thing, Space) else type(thing)
-                keys = {method: (kind, method, made.twin.what) for method in made.twin.methods}
-                if not all(key in self._decided for key in keys.values()):
-                    made.decide(self.prefer)
-                    self._decided |= {keys[method]: entry for method, entry in made.entries.items()}
-                return made.twin, {method: self._decided[key] for method, key in keys.items()}
+            if isinstance(thing, Space) and not interface.at_first_call:
+                self._prove(made)  # for what the functions read now
+                return made.twin, made.entries
+            kind = thing if isinstance(thing, Space) else type(thing)
+            keys = {method: (kind, method, made.twin.what) for method in made.twin.methods}
+            if not all(key in self._decided for key in keys.values()):
+                self._prove(made)
+                self._decided |= {keys[method]: entry for method, entry in made.entries.items()}
+            return made.twin, {method: self._decided[key] for method, key in keys.items()}
         except Left:
             raise
         except Exception as error:  # of a program that is not what it looks like: it runs on as it was
             raise Left(f"could not be tried: {error!r}") from error
         finally:
             proving.now = False
+
+    def _prove(self, made: Proving) -> None:
+        with _proof.keeping_random_state():
+            made.decide(self.prefer)
+
+
+def _add_seams(thing: Any, cls: type, interface: Interface, seams: dict[str, Seam]) -> None:
+    """Add the seams of an interface's methods; Left, and nothing is added, where they cannot be swapped."""
+    found = {name: seams.get(name) or seam_of(cls, name) for name in interface.methods}
+    if thing is not cls and (own := [name for name in interface.methods if name in vars(thing)]):
+        raise Left(f"has a {own[0]} of its own")
+    if thing is not cls and any(seam.twin_of(thing) for seam in found.values()):
+        raise Left("accelerated already")
+    seams.update(found)
 
 
 def _forget(makers: list[Any], maker: Any) -> None:

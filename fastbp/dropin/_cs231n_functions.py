@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from fastbp import functional
+from fastbp.dropin._chain import is_finite
 from fastbp.dropin._interface import Functions, FunctionTwin, Left, Originals, Trial, Twin
 
 __all__ = ["FUNCTIONS", "CourseFunction"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-FLOATS = (np.float64, np.float32)
+FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
 WAYS = ("naive", "fast", "im2col", "strides")
 FORWARD = {"conv": ["x", "w", "b", "conv_param"], "max_pool": ["x", "pool_param"]}
 
@@ -90,13 +91,32 @@ def max_pool_backward(dout: Any, cache: Any) -> Any:
     return functional.max_pool2d_backward(dout, x, sizes[0], stride=sizes[1])
 
 
-def softmax_loss(x: Any, y: Any) -> Any:
+def _are_scores(x: Any, y: Any) -> bool:
+    """Whether they are rows of scores, and their labels."""
     if type(x) is not np.ndarray or x.ndim != 2 or x.dtype not in FLOATS or not len(x):
-        return None
-    if type(y) is not np.ndarray or y.shape != x.shape[:1] or y.dtype.kind not in "iu":
+        return False
+    return type(y) is np.ndarray and y.shape == x.shape[:1] and y.dtype.kind in "iu"
+
+
+def softmax_loss(x: Any, y: Any) -> Any:
+    if not _are_scores(x, y):
         return None
     loss, dx = functional.softmax_nll(x, y)
     return x.dtype.type(loss), dx
+
+
+def svm_loss(x: Any, y: Any) -> Any:
+    """Return the mean of sum(max(0, x[j] - x[y] + 1)) and its gradient, with few temporary arrays."""
+    if not _are_scores(x, y):
+        return None
+    n, rows = len(x), np.arange(len(x))
+    margins = x - (x[rows, y] - x.dtype.type(1))[:, None]
+    np.maximum(margins, 0, out=margins)
+    margins[rows, y] = 0
+    dx = (margins > 0).astype(x.dtype)
+    dx[rows, y] -= dx.sum(axis=1)
+    dx /= n
+    return margins.sum() / n, dx
 
 
 OURS: dict[str, Callable[..., Any]] = {
@@ -105,7 +125,9 @@ OURS: dict[str, Callable[..., Any]] = {
     "max_pool_forward": max_pool_forward,
     "max_pool_backward": max_pool_backward,
     "softmax_loss": softmax_loss,
+    "svm_loss": svm_loss,
 }
+LOSSES = ("softmax_loss", "svm_loss")
 
 
 # ---- the interface ---------------------------------------------------------------------------------------------------
@@ -123,7 +145,7 @@ class FunctionOf(FunctionTwin):
     def __init__(self, name: str, ours: Callable[..., Any]) -> None:
         super().__init__("", {name: self.compute})
         self.ours = ours
-        self.dtypes: set[Any] = set(map(np.dtype, FLOATS))
+        self.dtypes: set[Any] = set(FLOATS)
 
     def compute(self, _: Any, first: Any, *args: Any) -> Any:
         if getattr(first, "dtype", None) not in self.dtypes:
@@ -132,7 +154,7 @@ class FunctionOf(FunctionTwin):
         if made is None:
             return NotImplemented
         parts = made if type(made) is tuple else (made,)
-        if not all(np.isfinite(part).all() for part in parts if isinstance(part, np.ndarray | np.floating)):
+        if not all(is_finite(np.asarray(part)) for part in parts if isinstance(part, np.ndarray | np.floating)):
             return NotImplemented  # what becomes of such numbers depends on the order of operations
         return made
 
@@ -149,6 +171,7 @@ class CourseFunction(Functions):
         self.stem = function.removesuffix("_backward").removesuffix("_forward")
         self.arguments = ["dout", "cache"] if backward else FORWARD.get(self.stem, ["x", "y"])
         self.forward = f"{self.stem}_forward{self.own.removeprefix(function)}" if backward else ""
+        self.depends_on = (self.forward,) if backward else ()
 
     def looks_for(self) -> str:
         return "functions such as conv_forward_naive(x, w, b, conv_param) and softmax_loss(x, y)"
@@ -215,6 +238,7 @@ class CourseFunction(Functions):
             yield "saturated", (30 * x, y.astype(np.int32))
             yield "saturated further", (3000 * x, y)
             yield "equal scores", (0 * x, y.astype(np.uint8))
+            yield "whole numbers", (np.round(2 * x), y)  # margins of exactly 0
             yield "one class", (x[:, :1].copy(), 0 * y)
 
     def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterator[Trial]:
@@ -236,6 +260,6 @@ class CourseFunction(Functions):
 
 
 FUNCTIONS = [
-    *(CourseFunction(name, way) for name in OURS if name != "softmax_loss" for way in WAYS),
-    CourseFunction("softmax_loss"),
+    *(CourseFunction(name, way) for name in OURS if name not in LOSSES for way in WAYS),
+    *map(CourseFunction, LOSSES),
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fastbp.dropin._interface import Originals, Space, Twin
@@ -80,6 +80,8 @@ class ReplacedFunctions:
         As they were.
     decide : function
         Of these; returns the twins by name, for what is read now.
+    also : sequence of (function, str)
+        What counts as read beside: how to ask for it, and its name.
     """
 
     def __init__(
@@ -87,8 +89,9 @@ class ReplacedFunctions:
         space: Space,
         functions: Mapping[str, types.FunctionType],
         decide: Callable[[ReplacedFunctions], Mapping[str, Twin]],
+        also: Sequence[tuple[Any, str]] = (),
     ) -> None:
-        self.space, self.functions, self._decide = space, functions, decide
+        self.space, self.functions, self._decide, self._also = space, functions, decide, also
         self.originals: Originals = {name: functools.partial(_without_space, f) for name, f in functions.items()}
         self._known: list[tuple[list[tuple[Any, str, Any]], Mapping[str, Twin]]] = []
 
@@ -107,7 +110,7 @@ class ReplacedFunctions:
             if _are_same(values):
                 return twins  # another thread has called it first
         # Not before the first call: what the functions call may be defined after them, or once more, to read others.
-        values = Reads(self.functions.values()).values()
+        values = Reads(self.functions.values()).values() + [(get, name, get(name, ABSENT)) for get, name in self._also]
         twins = self._decide(self)
         self._known.append((values, twins))
         return twins

@@ -182,6 +182,10 @@ class Interface:
         Whether a result depends on the calls before.
     prints : bool
         Whether the original prints: numbers that are printed are compared then, and a proof shows nothing of it.
+    draws : bool
+        Whether `read` may draw random numbers, whose state is kept then; that takes as long as a small layer's pass.
+    refuses : str
+        Why all of the kind is left alone, which the report says; "" where it is not.
     """
 
     name: ClassVar[str]
@@ -189,6 +193,8 @@ class Interface:
     at_first_call: ClassVar[bool] = False
     has_state: ClassVar[bool] = True
     prints: ClassVar[bool] = False
+    draws: ClassVar[bool] = True
+    refuses: ClassVar[str] = ""
 
     def looks_for(self) -> str:
         """Return what `knows_class` looks for, in words."""
@@ -243,13 +249,35 @@ class Interface:
         raise NotImplementedError
 
     def trials(self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any]) -> Iterable[Trial]:
-        """Return what the proof calls; `data` is the user's own, where it was given."""
+        """Return what the proof calls.
+
+        Parameters
+        ----------
+        thing, twin : object
+            A copy of the object, and its twin.
+        rng : Generator
+            Of the arguments.
+        data : sequence
+            The user's own x and t, where they were given.
+        """
         raise NotImplementedError
 
     def timed(
         self, thing: Any, twin: Twin, rng: np.random.Generator, data: Sequence[Any], args: tuple[Any, ...] | None
     ) -> Mapping[str, tuple[Any, ...]]:
-        """Return the arguments with which each method is timed: the user's own, those of the first call, or others."""
+        """Return the arguments with which each method is timed: the user's own, those of the first call, or others.
+
+        Parameters
+        ----------
+        thing, twin : object
+            A copy of the object, and its twin.
+        rng : Generator
+            Of other arguments.
+        data : sequence
+            The user's own x and t, where they were given.
+        args : tuple or None
+            Of the first call, where there was one.
+        """
         raise NotImplementedError
 
     def parts(self, thing: Any) -> Sequence[Any]:
@@ -319,9 +347,16 @@ class Functions(Interface):
     `read` gets a `Space`, and returns a `FunctionTwin`. `trials` and `timed` are as for objects. With `at_first_call`
     it also gets the arguments of each call, with the defaults of those that are missing; what the twin says that it is
     decides whether such a call was proved before.
+
+    Attributes
+    ----------
+    depends_on : sequence of str
+        Other functions of the namespace on which a proof depends, though these do not call them: what makes the cache
+        that they read. Where one is replaced, the proof is made once more.
     """
 
     has_state: ClassVar[bool] = False
+    depends_on: Sequence[str] = ()
 
     def knows_class(self, cls: type) -> bool:
         return False

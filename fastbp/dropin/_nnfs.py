@@ -184,10 +184,23 @@ class Relu(Kernel):
         if not self.is_finite(z):  # at an input that is no number the original passes dy on
             return False
         known = any(dy is one for one in self.finite)
-        layer.dinputs = functional.relu_backward(dy, z)
+        layer.dinputs = self.gradient(dy, z)
         if known:
             self.trust(layer.dinputs)
         return True
+
+    @staticmethod
+    def gradient(dy: Array, z: Array) -> Array:
+        """Return the gradient at the inputs z."""
+        return functional.relu_backward(dy, z)
+
+
+class ReluFromZero(Relu):
+    """Activation_ReLU with the derivative 1 at 0, which the engine's does not have."""
+
+    @staticmethod
+    def gradient(dy: Array, z: Array) -> Array:
+        return dy * (z >= 0)
 
 
 class Dropout(Kernel):
@@ -281,6 +294,7 @@ KERNELS: dict[str, Callable[[], Kernel]] = {
     "Activation_Sigmoid": Sigmoid,
     "Activation_Softmax": Softmax,
 }
+OTHERS: dict[Callable[[], Kernel], tuple[Callable[[], Kernel], ...]] = {Relu: (ReluFromZero,)}  # of the same name
 
 
 # ---- whether a layer is what its name says ---------------------------------------------------------------------------
@@ -299,7 +313,7 @@ def kernel_of(layer: Any) -> Kernel | None:
     if make is None:
         return None
     try:
-        return make() if _agree(layer, make()) else None
+        return next((one() for one in (make, *OTHERS.get(make, ())) if _agree(layer, one())), None)
     except Exception:  # the layer needs more than such layers have
         return None
 

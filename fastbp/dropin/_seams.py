@@ -36,12 +36,12 @@ def unseen() -> Iterator[None]:
 
 
 class Entered:
-    """What a seam knows of one object: its twin, or None where it is left alone."""
+    """What a seam knows of one object: its twin, or None where it is left alone; and for whom."""
 
-    __slots__ = ("ref", "twin")
+    __slots__ = ("owner", "ref", "twin")
 
-    def __init__(self, ref: weakref.ref[Any], twin: Twin | None) -> None:
-        self.ref, self.twin = ref, twin
+    def __init__(self, ref: weakref.ref[Any], twin: Twin | None, owner: object) -> None:
+        self.ref, self.twin, self.owner = ref, twin, owner
 
 
 class Seam:
@@ -79,20 +79,20 @@ class Seam:
             self._patches.undo()
             _SEAMS.pop((id(self.cls), self.name), None)
 
-    def enter(self, thing: Any, twin: Twin | None) -> Callable[[], None]:
-        """Know an object from now on; return what forgets it, which does not keep it alive."""
+    def enter(self, thing: Any, twin: Twin | None, owner: object) -> None:
+        """Know an object from now on, until it is gone or its owner is forgotten."""
         key, entered = id(thing), self.entered
         try:
             ref = weakref.ref(thing, lambda _: entered.pop(key, None))
         except TypeError:
             raise Left(f"{type(thing).__name__} has no weak references") from None
-        entered[key] = Entered(ref, twin)
+        entered[key] = Entered(ref, twin, owner)
 
-        def leave() -> None:
-            if key in entered and entered[key].ref is ref:
-                del entered[key]
-
-        return leave
+    def forget(self, owner: object) -> None:
+        """Know none of an owner's objects any more."""
+        for key, found in list(self.entered.items()):
+            if found.owner is owner:
+                self.entered.pop(key, None)
 
     def knows(self, thing: Any) -> bool:
         """Whether an object was looked at, also where it was left alone."""

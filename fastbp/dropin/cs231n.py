@@ -22,7 +22,9 @@ import numpy as np
 
 from fastbp.dropin._cs231n_functions import FUNCTIONS
 from fastbp.dropin._cs231n_habits import FLOATS, MISSING, RUNNING, Arrays, Habits, Stages
+from fastbp.dropin._cs231n_norms import NORMS
 from fastbp.dropin._cs231n_rules import RULES
+from fastbp.dropin._embeddings import WordEmbedding
 from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
 from fastbp.dropin._steps import Multiples, by_factor
 
@@ -340,4 +342,4 @@ class _Trials:
         yield self.trial("other constants, scores", self.x(5), None)
 
 
-INTERFACES: list[Interface] = [ScoreNetworks(), *RULES, *FUNCTIONS]
+INTERFACES: list[Interface] = [ScoreNetworks(), *RULES, *FUNCTIONS, *NORMS, WordEmbedding()]

@@ -124,6 +124,35 @@ class MaskStage:
 
     def __init__(self, layer: Any) -> None:
         self.layer = layer
+        self.mask: Array = np.empty(0)
+
+    def forward(self, h: Array) -> Array:
+        self.mask = np.random.rand(*h.shape) > self.layer.dropout_ratio  # noqa: NPY002
+        return h * self.mask
+
+    def backward(self, dy: Array) -> Array:
+        return dy * self.mask
+
+    def evaluated(self, h: Array) -> Array:
+        return h * (1.0 - self.layer.dropout_ratio)  # type: ignore[no-any-return]
+
+
+class ReluStage:
+    """ReLU with the derivative 1 at 0, which the engine's does not have."""
+
+    def forward(self, h: Array) -> Array:
+        self.z = h
+        return self.evaluated(h)
+
+    def backward(self, dy: Array) -> Array:
+        return dy * (self.z >= 0)
+
+    def evaluated(self, h: Array) -> Array:
+        made: Array = np.maximum(h, 0)
+        return made
+
+
+Stage = ChainStage | MaskStage | ReluStage
 
 
 def _unit(layer: Any) -> Any:
@@ -151,8 +180,18 @@ def _eps_of(layer: Any) -> float:
     return float(f"{a * a * (1 / (y * y) - 1):.10g}")
 
 
-def _stages(layers: Sequence[Any], dtype: Any, shape: tuple[int, ...]) -> list[ChainStage | MaskStage]:
-    made: list[ChainStage | MaskStage] = []
+def _is_one_at_zero(layer: Any) -> bool:
+    """Whether a layer's derivative at 0 is 1, seen on a copy."""
+    copied = _proof.copied(layer)
+    try:
+        copied.forward(np.array([[-1.0, 0.0, 1.0]]))
+        return np.array_equal(copied.backward(np.ones((1, 3))), [[0, 1, 1]])
+    except Exception:  # of a layer that takes other arrays
+        return False
+
+
+def _stages(layers: Sequence[Any], dtype: Any, shape: tuple[int, ...]) -> list[Stage]:
+    made: list[Stage] = []
     waiting: list[Any] = []
 
     def end_chain() -> None:
@@ -168,6 +207,9 @@ def _stages(layers: Sequence[Any], dtype: Any, shape: tuple[int, ...]) -> list[C
         if name == "Dropout":
             end_chain()
             made.append(MaskStage(layer))
+        elif ACTIVATIONS.get(name) is units.ReLU and _is_one_at_zero(layer):
+            end_chain()
+            made.append(ReluStage())
         elif name in ACTIVATIONS or name in PARAMETERS or name == "Pooling":
             waiting.append(layer)
         else:
@@ -337,7 +379,7 @@ class NetworkTwin(Twin):
         if h is None:
             return NotImplemented
         for stage, table in zip(self.stages, tables, strict=True):
-            h = stage.evaluated(h, table) if isinstance(stage, ChainStage) else h * (1.0 - stage.layer.dropout_ratio)
+            h = stage.evaluated(h, table) if isinstance(stage, ChainStage) else stage.evaluated(h)
         if not is_finite(h):
             return NotImplemented
         self._leave(net, ("forward",), "predict", (x,))
@@ -371,13 +413,8 @@ class NetworkTwin(Twin):
             return NotImplemented
         if self._norms and (len(x) < 2 or not self._norms_known()):
             return NotImplemented
-        masks: list[Any] = []
         for stage, table in zip(self.stages, tables, strict=True):
-            if isinstance(stage, ChainStage):
-                h = stage.chain.forward(h, table)
-            else:
-                masks.append(np.random.rand(*h.shape) > stage.layer.dropout_ratio)  # noqa: NPY002
-                h = h * masks[-1]
+            h = stage.chain.forward(h, table) if isinstance(stage, ChainStage) else stage.forward(h)
         if not is_finite(h):
             return NotImplemented  # what becomes of such numbers depends on the order of operations
         z = h.copy() if isinstance(self.stages[-1], ChainStage) else h
@@ -388,11 +425,11 @@ class NetworkTwin(Twin):
             dy = self.last.backward(1)
         if type(dy) is not np.ndarray or dy.dtype != self.dtype or dy.shape != z.shape:
             return NotImplemented
-        found = self._backward(dy, tables, masks)
+        found = self._backward(dy, tables)
         moments = [of for stage in self._norms for of in stage.moments(len(x))]
         grads = self._grads(found, decay)
         # --- nothing raises from here on
-        self._set(found, masks, moments)
+        self._set(found, moments)
         self._leave(net, ("forward", "backward"), "gradient", (x, t))
         if by_us:
             self.last.t = t
@@ -434,9 +471,8 @@ class NetworkTwin(Twin):
                     return False
         return True
 
-    def _backward(self, dy: Array, tables: list[Any], masks: list[Array]) -> list[Array]:
+    def _backward(self, dy: Array, tables: list[Any]) -> list[Array]:
         found: list[Array] = []
-        left = list(masks)
         gradient: Any = dy
         for k in range(len(self.stages) - 1, -1, -1):
             stage = self.stages[k]
@@ -444,7 +480,7 @@ class NetworkTwin(Twin):
                 arrays, gradient = stage.chain.backward(gradient, tables[k], k > 0)
                 found = arrays + found
             else:
-                gradient = gradient * left.pop()
+                gradient = stage.backward(gradient)
         return found
 
     def _grads(self, found: list[Array], decay: float) -> dict[str, Array]:
@@ -453,12 +489,12 @@ class NetworkTwin(Twin):
             self._multiples.add([found[i] for i in its], values, decay * factor)
         return {name: found[gradient.i] for name, gradient in self.grads.items()}
 
-    def _set(self, found: list[Array], masks: list[Array], moments: list[tuple[Any, Array, Array]]) -> None:
+    def _set(self, found: list[Array], moments: list[tuple[Any, Array, Array]]) -> None:
         """Set the attributes that are there at once."""
         for layer, attribute, i in self.attributes:
             setattr(layer, attribute, found[i])
-        for stage, mask in zip(self._masks, masks, strict=True):
-            stage.layer.mask = mask
+        for stage in self._masks:
+            stage.layer.mask = stage.mask
         for layer, mean, variance in moments:
             layer.running_mean = layer.momentum * layer.running_mean + (1 - layer.momentum) * mean
             layer.running_var = layer.momentum * layer.running_var + (1 - layer.momentum) * variance
@@ -785,7 +821,7 @@ class DictOptimizers(Interface):
         return cls.__name__ in KINDS and callable(getattr(cls, "update", None))
 
     def knows(self, thing: Any) -> bool:
-        return hasattr(thing, "lr")
+        return hasattr(thing, "lr") and not hasattr(thing, "cache")  # numpy-ml's have the same names, and a cache
 
     def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> OptimizerTwin:
         return OptimizerTwin(thing, originals, args or ())

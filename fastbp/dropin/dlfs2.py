@@ -16,6 +16,7 @@ import numpy as np
 from fastbp import functional, units
 from fastbp.dropin import _proof
 from fastbp.dropin._chain import Chain, fits, is_finite
+from fastbp.dropin._embeddings import Embeddings
 from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
 from fastbp.dropin._kept import Kept, set_by
 from fastbp.dropin._seams import seam_of
@@ -423,4 +424,4 @@ class Trainers(Interface):
         return {"fit": (given[0][:MOST_ROWS], given[1][:MOST_ROWS], 1, ROWS, None, None)}
 
 
-INTERFACES = [ListModels(), Trainers()]
+INTERFACES: list[Interface] = [ListModels(), Trainers(), Embeddings()]

@@ -89,7 +89,7 @@ class LayerTwin(Twin):
 
     def __init__(self, layer: Any, originals: Originals, args: tuple[Any, ...]) -> None:
         name = type(layer).__name__
-        self.kernel = KERNELS[name]()
+        self.kernel = (kernel_of(layer) if name == "Activation_ReLU" else None) or KERNELS[name]()
         self.methods = {"forward": self.forward, "backward": self.backward}
         self.takes_mode = originals["forward"].__code__.co_argcount > 2
         self.lazy = LazyInputs(layer, originals["backward"]) if isinstance(self.kernel, Dense) else None

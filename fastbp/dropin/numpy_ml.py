@@ -1,4 +1,4 @@
-"""The interface of numpy-ml: its fully connected layers.
+"""The interface of numpy-ml: its fully connected layers, and its optimizers.
 
 What a layer keeps of its inputs, and how it collects gradients, stays its own: the two methods beneath, `_fwd` and
 `_bwd`, depend on their arguments and on the parameters alone.
@@ -13,6 +13,7 @@ import numpy as np
 
 from fastbp import functional
 from fastbp.dropin._interface import Interface, Left, Originals, Trial, Twin
+from fastbp.dropin._numpy_ml_optimizers import Optimizers
 
 __all__ = ["INTERFACES", "FullyConnectedLayers"]
 
@@ -110,6 +111,9 @@ class FullyConnectedLayers(Interface):
     def needs_call(self, thing: Any) -> bool:
         return thing.parameters["W"] is None  # before it has seen data
 
+    def parts(self, thing: Any) -> Sequence[Any]:
+        return [thing.optimizer] if hasattr(thing, "optimizer") else []
+
     def read(self, thing: Any, originals: Originals, args: tuple[Any, ...] | None) -> LayerTwin:
         return LayerTwin(thing)
 
@@ -151,4 +155,4 @@ class FullyConnectedLayers(Interface):
         return {"_bwd": (dy, x), "_fwd": (x,)}
 
 
-INTERFACES = [FullyConnectedLayers()]
+INTERFACES: list[Interface] = [FullyConnectedLayers(), Optimizers()]
