@@ -20,10 +20,10 @@ BRIDGE_TESTS = $(shell grep -l "pytest\.mark\.bridge" tests/test_*.py)
 SKLEARN_RELEASES := 1.6 1.7 1.8 1.9
 TORCH := 2.13.0
 
-.PHONY: help demo test test-best test-others test-serial test-all test-bridges test-distributed test-dask test-freethreaded test-threads test-debug test-ulp test-package test-oldest test-sklearn test-mutants coverage bench compare sweep bars lint changelog build clean
+.PHONY: help demo test test-best test-others test-serial test-all test-bridges test-distributed test-dask test-freethreaded test-threads test-debug test-ulp test-package test-oldest test-sklearn test-docs test-mutants coverage docs bench compare sweep bars lint changelog build clean
 
 help:
-	@echo "make demo | test | test-all | test-bridges | test-distributed | test-dask | test-freethreaded | test-debug | test-ulp | test-package | test-oldest | test-sklearn | test-mutants | coverage | bench | compare | sweep | bars | lint | changelog | build | clean"
+	@echo "make demo | test | test-all | test-bridges | test-distributed | test-dask | test-freethreaded | test-debug | test-ulp | test-package | test-oldest | test-sklearn | test-docs | test-mutants | coverage | docs | bench | compare | sweep | bars | lint | changelog | build | clean"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -133,6 +133,19 @@ build/sklearn/built: $(BIN)/python $(SOURCES) $(wildcard fastbp/*.py fastbp/*/*.
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir build/sklearn .
 	@touch $@
 
+# The documentation as a site, build/site/index.html, that needs no network. Scripts of the gallery run again where they have changed.
+docs: $(VENV)/installed-docs
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -n -j $(JOBS) -d build/site-doctrees docs build/site
+	@echo "build/site/index.html"
+
+# The site's links and reference, and each page in a browser: at two widths, light and dark. Screenshots go into build/site-screenshots.
+CHROMIUM ?= $(shell for name in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$name && break; done)
+test-docs:
+	@test -n "$(CHROMIUM)" || { echo "make test-docs needs Chromium: apt-get install chromium (Debian, Ubuntu) or dnf install chromium (Fedora);" \
+	    "or CHROMIUM=/path/to/chrome"; exit 1; }
+	@$(MAKE) --no-print-directory docs $(VENV)/installed-test,site
+	CHROMIUM="$(CHROMIUM)" $(PYTEST) -q -m site tests/test_site.py $(ARGS)
+
 # The tests themselves: what they find, and what they reach. Both build a copy of the tree in build/, which stays for the next time.
 # ARGS="--only erf-seam" or ARGS="--tests DIR" goes on to the tool.
 test-mutants: $(VENV)/installed-test,coverage
@@ -200,4 +213,4 @@ build: $(BIN)/python
 	$(BIN)/python -m build
 
 clean:
-	rm -rf build dist *.egg-info fastbp/*.so fastbp/*/*.so $(VENV) $(VENV)-debug $(VENV)-freethreaded $(VENV)-sklearn-*
+	rm -rf build dist *.egg-info fastbp/*.so fastbp/*/*.so docs/api docs/gallery docs/repository $(VENV) $(VENV)-debug $(VENV)-freethreaded $(VENV)-sklearn-*

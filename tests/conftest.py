@@ -14,7 +14,7 @@ import pytest
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-LEFT_OUT = ("bridge", "dask", "ulp_full")  # markers of tests that run only where -m names them
+LEFT_OUT = ("bridge", "dask", "site", "ulp_full")  # markers of tests that run only where -m names them
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
