@@ -15,7 +15,7 @@ from fastbp._core.core import NetworkCore
 from fastbp.optim import Optimizer
 from fastbp.optim._state import OptimizerState, ranges
 
-__all__ = ["Twin"]
+__all__ = ["Counterpart"]
 
 
 class Rule(NamedTuple):
@@ -64,7 +64,7 @@ RULES: dict[type[torch.optim.Optimizer], Rule] = {
 }
 
 
-class Twin:
+class Counterpart:
     """An optimizer of PyTorch's, and fastbp's that makes the same steps.
 
     Parameters

@@ -21,7 +21,7 @@ from fastbp.losses import Loss
 from fastbp.network import Network
 from fastbp.optim import Optimizer
 from fastbp.torch import _converting
-from fastbp.torch._optimizers import Twin
+from fastbp.torch._optimizers import Counterpart
 from fastbp.torch._passes import within_limit
 
 __all__ = ["train"]
@@ -179,13 +179,13 @@ class Run:
         self.net, self.reduction = _network(module, loss, tuple(np.shape(x)[1:]))
         places, names = _converting.places_of(module), _converting.names_of(self.net)
         named = {names[places[name]]: p for name, p in module.named_parameters()}
-        self.twin: Twin | None = None
+        self.counterpart: Counterpart | None = None
         self._freeze(named, optimizer)
         self.optimizer = optimizer
         if isinstance(optimizer, torch.optim.Optimizer):
-            self.twin = Twin(optimizer, named, _converting.turned_in(self.net))
-            self.twin.read(self.net)
-            self.optimizer = self.twin.ours
+            self.counterpart = Counterpart(optimizer, named, _converting.turned_in(self.net))
+            self.counterpart.read(self.net)
+            self.optimizer = self.counterpart.ours
         elif not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be torch's or fastbp's, got {type(optimizer).__name__}")
 
@@ -214,8 +214,8 @@ class Run:
     def bring_back(self) -> None:
         """Write the network's values into the module, and the optimizer's state into PyTorch's."""
         _converting.bring_back(self.net, self.module)
-        if self.twin is not None:
-            self.twin.write(self.net)
+        if self.counterpart is not None:
+            self.counterpart.write(self.net)
 
 
 def _network(module: nn.Module, loss: Any, shape: tuple[int, ...]) -> tuple[Network, str]:
