@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import itertools
 import re
 import shutil
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +48,22 @@ def page_of(script: Path) -> str:
 
 
 def plain(text: str) -> str:
-    """Return text as reStructuredText without markup, but for what stands in backticks."""
+    """Return text as reStructuredText without markup, but for what stands in backticks and for lines set apart."""
+    made = []
+    for is_apart, lines in itertools.groupby(text.splitlines(), is_set_apart):
+        part = "\n".join(lines)
+        made.append(f"\n.. code-block:: text\n\n{textwrap.indent(part, '   ')}\n" if is_apart else without_markup(part))
+    return "\n".join(made)
+
+
+def is_set_apart(line: str) -> bool:
+    """Whether the spaces of a line mean something: it is indented, or has columns, as formulas and commands do."""
+    return line.startswith("  ") or "    " in line
+
+
+def without_markup(text: str) -> str:
     parts = re.split(r"``?([^`]+)``?", text)
-    made = "".join(f"``{part}``" if i % 2 else re.sub(r"([\\*|_])", r"\\\1", part) for i, part in enumerate(parts))
-    return "\n\n".join(in_lines(paragraph) if "\n " in paragraph else paragraph for paragraph in made.split("\n\n"))
-
-
-def in_lines(paragraph: str) -> str:
-    """Return a paragraph as a block of lines, which stay apart: those of a formula are indented."""
-    return "\n".join(f"| {line}" for line in paragraph.splitlines())
+    return "".join(f"``{part}``" if i % 2 else re.sub(r"([\\*|_])", r"\\\1", part) for i, part in enumerate(parts))
 
 
 def docstring_of(script: Path) -> str:
