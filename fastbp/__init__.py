@@ -5,7 +5,7 @@ and a checker of gradients (`check_gradients`). The performance-critical parts a
 the processor.
 """
 
-from fastbp import _missing, _moved, derivatives, dropin, functional, losses, models, network, optim, training, units
+from fastbp import _moved, derivatives, dropin, functional, losses, models, network, optim, training, units
 from fastbp._missing import ConvTranspose1d, ConvTranspose2d, Upsample, conv_transpose1d, conv_transpose2d  # noqa: F401
 from fastbp._version import __version__
 from fastbp._warnings import FastbpWarning
@@ -32,8 +32,3 @@ __all__ += training.__all__
 __all__ += units.__all__
 
 _moved.keep_paths()
-
-
-def __getattr__(name: str) -> object:
-    """Raise for a name that is not here, and say what there is in its place."""
-    _missing.refuse(name, globals())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NoReturn
 
 TRANSPOSED = (
@@ -12,47 +11,6 @@ TRANSPOSED = (
 UPSAMPLED = (
     "upsampling is not part of fastbp: np.repeat(np.repeat(x, 2, 2), 2, 3) doubles images, in a unit of your own"
 )
-
-
-# Classes and functions of Keras and PyTorch that have another name here. What other names there are in the place of
-# losses' and activations' is known to `_names`.
-ELSEWHERE = {
-    "Activation": "fastbp.Tanh(), fastbp.ReLU(), ...",
-    "AveragePooling2D": "fastbp.AvgPool2d(2)",
-    "BCELoss": "fastbp.SigmoidNLL(), which applies the sigmoid itself",
-    "BCEWithLogitsLoss": "fastbp.SigmoidNLL()",
-    "BatchNormalization": "fastbp.BatchNorm(n)",
-    "Conv2D": "fastbp.Conv2d(in_channels, out_channels, 3)",
-    "CrossEntropyLoss": "fastbp.SoftmaxNLL(), which applies the softmax itself",
-    "Dense": "fastbp.Linear(n_in, n_out)",
-    "L1Loss": "fastbp.MAE()",
-    "LayerNormalization": "fastbp.LayerNorm(n)",
-    "MLPClassifier": "fastbp.sklearn.MLPClassifier after import fastbp.sklearn",
-    "MLPRegressor": "fastbp.sklearn.MLPRegressor after import fastbp.sklearn",
-    "MSELoss": "fastbp.MSE(), which has a factor ½",
-    "MaxPooling2D": "fastbp.MaxPool2d(2)",
-    "Model": "fastbp.Network(*units, loss=...)",
-    "Module": "fastbp.Unit to derive from, fastbp.Network(*units, loss=...) to train",
-    "NLLLoss": "fastbp.SoftmaxNLL(), which applies the softmax itself",
-    "fit": "fastbp.train(net, x, t, optimizer=fastbp.Adam())",
-}
-
-
-# Modules that `import fastbp` leaves alone, since they import other libraries or are seldom needed
-APART = ("autograd", "cli", "demo", "distributed", "jax", "sklearn", "torch")
-
-
-def refuse(name: str, known: Iterable[str]) -> NoReturn:
-    """Raise for a name that the package does not have, and say which of the known names stands in its place."""
-    alike = [other for other in tuple(known) if other.lower() == name.lower()]
-    instead = ""
-    if name in ELSEWHERE:
-        instead = f": there is {ELSEWHERE[name]} (docs/coming_from.md)"
-    elif name in APART:
-        instead = f": write import fastbp.{name}"
-    elif alike:
-        instead = f": there is fastbp.{' and fastbp.'.join(sorted(alike))}"
-    raise AttributeError(f"module 'fastbp' has no attribute {name!r}{instead}")
 
 
 class Missing:

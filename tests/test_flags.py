@@ -15,6 +15,9 @@ from fastbp import _config, schedules
 NEEDED: dict[str, dict[str, Any]] = {
     "AvgPool1d": {"size": 2},
     "AvgPool2d": {"size": 2},
+    "BatchNorm": {"n": 3},
+    "BatchNorm1d": {"n": 3},
+    "BatchNorm2d": {"n": 3},
     "Conv1d": {"in_channels": 1, "out_channels": 1, "size": 3},
     "Conv2d": {"in_channels": 1, "out_channels": 1, "size": 3},
     "Cosine": {"lr": 0.1, "steps": 3},

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import re
 from collections.abc import Callable
-from operator import attrgetter
 
 import pytest
 
 import fastbp
-from fastbp import _missing, _names, initializers
+from fastbp import _names, initializers
 from fastbp.reference import ACTIVATIONS, LOSSES, OPTIMIZERS, UNITS
 from fastbp.training.metrics import METRICS, metric
 from fastbp.units.composites import MERGES
@@ -73,35 +70,3 @@ def test_names_of_other_libraries_are_of_something_and_no_names_here() -> None:
     known = {name for table in tables for name in table}
     assert set(_names.ELSEWHERE.values()) <= known
     assert not set(_names.ELSEWHERE) & {_names._plain(name) for name in known}
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("Dense", r"there is fastbp\.Linear\(n_in, n_out\)"),
-        ("CrossEntropyLoss", r"there is fastbp\.SoftmaxNLL\(\), which applies the softmax itself"),
-        ("Relu", r"there is fastbp\.ReLU and fastbp\.relu$"),
-        ("adam", r"there is fastbp\.Adam$"),
-        ("nothing_like_it", "module 'fastbp' has no attribute 'nothing_like_it'$"),
-    ],
-)
-def test_a_name_that_the_package_does_not_have_raises_and_names_the_other(name: str, message: str) -> None:
-    assert not hasattr(fastbp, name)
-    with pytest.raises(AttributeError, match=message):
-        getattr(fastbp, name)
-
-
-@pytest.mark.parametrize("name", _missing.APART)
-def test_a_module_that_is_imported_apart_is_named(name: str) -> None:
-    assert importlib.util.find_spec(f"fastbp.{name}") is not None
-    with pytest.raises(AttributeError, match=rf"write import fastbp\.{name}$"):
-        _missing.refuse(name, [])
-
-
-@pytest.mark.parametrize("name", _missing.ELSEWHERE)
-def test_what_stands_in_the_place_of_another_name_exists(name: str) -> None:
-    found = re.findall(r"fastbp\.([\w.]*\w)", _missing.ELSEWHERE[name])
-    assert found
-    for path in found:
-        if path.split(".")[0] not in _missing.APART:
-            attrgetter(path)(fastbp)

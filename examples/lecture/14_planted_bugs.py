@@ -55,7 +55,7 @@ BUGS = {  # where, and what the report says
     "wrong sign": (["2.weight"], "of the wrong sign"),
     "transposed": (["2.weight"], "transposed"),
     "forgotten": (["2.bias"], "all zero: is it ever written?"),
-    "dx = dY W": (["0.weight", "0.bias", "input"], "look at dx of unit 2 first"),
+    "dx = dY W": (["0.weight", "0.bias", "input"], "look at backward of unit 2"),
 }
 
 
