@@ -107,7 +107,7 @@ def test_killed_ranks_end_the_others_and_leave_a_whole_checkpoint(tmp_path: Path
         if path.exists():
             fastbp.load_checkpoint(path, fastbp.MLP([20, 900, 900, 5], dtype="float64"), optimizer())
             found += 1
-    assert found >= 5  # the others were killed within the first epoch
+    assert found >= 25  # those with odd seeds
 
 
 def optimizer() -> fastbp.Optimizer:
@@ -115,10 +115,8 @@ def optimizer() -> fastbp.Optimizer:
 
 
 def test_the_ranks_that_are_left_resume(tmp_path: Path) -> None:
-    path, seed = tmp_path / "run.npz", 0
-    while not path.exists():
-        start(3, "until_killed", path, seed, 2.0, timeout=ENDS_IN)
-        seed += 1
+    path = tmp_path / "run.npz"
+    start(3, "until_killed", path, 1, timeout=ENDS_IN)
     assert result(2, "resumed", path)["epochs"] == 1
     assert result(1, "resumed", path)["epochs"] == 1
 
