@@ -163,7 +163,7 @@ def test_input_gradients_are_computed_when_asked_for(nnfs: dict[str, Any]) -> No
         assert "dinputs" not in vars(first)
         same(first.dinputs, other.layers[0].dinputs)
         model.backward(model.forward(x, training=True), y)
-    assert "dinputs" in vars(first)  # somebody wants it each time
+    assert "dinputs" in vars(first)  # it is read each time
 
 
 def test_input_gradients_of_other_weights_are_not_given(nnfs: dict[str, Any]) -> None:

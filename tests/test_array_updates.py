@@ -458,7 +458,7 @@ def test_adopted_arrays_are_updated_where_the_network_computes(form: Any, in_pla
         assert np.shares_memory(arrays[0], net.parameters["0.weight"])
 
 
-# ---- what somebody changes meanwhile ---------------------------------------------------------------------------------
+# ---- what is changed meanwhile ---------------------------------------------------------------------------------------
 
 
 def reshaped(array: Any) -> None:

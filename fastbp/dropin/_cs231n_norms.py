@@ -4,7 +4,7 @@ A. What a forward pass keeps for the backward pass is the student's: the normali
    standard deviation, the inputs, ... `Cache` learns it from two calls: each entry is an argument, a constant, or one
    of the values that a norm goes through. Ours makes the same entries, as plain arrays: whatever reads a cache finds
    in it what the original puts there.
-B. A backward pass reads what it needs from the cache, whoever made that.
+B. A backward pass reads what it needs from the cache, whichever forward pass made that.
 C. Where a cache holds anything else, or is no tuple, both are left alone.
 """
 

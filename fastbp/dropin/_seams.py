@@ -20,7 +20,7 @@ __all__ = ["Seam", "deciding", "proving", "seam_of", "unseen"]
 Maker = Callable[[Any, tuple[Any, ...]], None]  # looks at an object that is called for the first time
 
 deciding = threading.RLock()  # one thread at a time: a proof sets the global random state, and brings it back
-proving = threading.local()  # .now: this thread is in a proof, whose copies are nobody's
+proving = threading.local()  # .now: this thread is in a proof, whose copies belong to no program
 _SEAMS: dict[tuple[int, str], Seam] = {}
 
 

@@ -61,7 +61,7 @@ class Steps:
         done : int, optional
             How many steps were made, where the rule asks for it.
         rebinds : bool
-            Whether the original makes new state arrays: then nobody else may hold those that are changed here.
+            Whether the original makes new state arrays: then nothing else may hold those that are changed here.
         """
         if states is None or not arrays or type(lr) not in (float, int, np.float64):
             return False

@@ -2,7 +2,7 @@
 
 `L_model_forward` leaves caches for `L_model_backward`, and anybody may read them: they are the same tuples of arrays as
 the course's. What makes the difference is the gradient at the first layer's input, one product in three and often the
-largest array of all, which nobody reads in training: it is computed when it is asked for, from a copy of the weights.
+largest array of all, which is not read in training: it is computed when it is asked for, from a copy of the weights.
 """
 
 from __future__ import annotations

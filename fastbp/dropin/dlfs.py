@@ -803,7 +803,7 @@ def _beginning(kind: OptimizerKind) -> dict[str, Any]:
 
 
 class HeldDict(dict[str, Array]):
-    """Parameters that somebody else holds, too, in `held`: a step must be made in place, or must not."""
+    """Parameters that another object holds, too, in `held`: a step must be made in place, or must not."""
 
     held: list[Array]
 

@@ -213,7 +213,7 @@ class AllSteps:
         states = [tuple(getattr(one, name) for name in rule.states.values()) for one in optimizers]
         if any(array is None for its in states for array in its):
             return False  # the first step makes them
-        new = [array.copy() for array in arrays]  # as the program does: whoever has the old ones keeps them
+        new = [array.copy() for array in arrays]  # as the program does: what refers to the old ones keeps them
         if hyper == (0,):
             for array, grad in zip(new, gradients, strict=True):
                 array -= rate * grad

@@ -42,7 +42,7 @@ ONE_ROW = (1, 1, 1, 1, 1, 0, 0)  # of sequences, as the engine takes them
 
 
 def _as_tuple(padding: Padding) -> Padding:
-    """Return what may be lists, also of a file, as tuples: nobody changes them any more."""
+    """Return what may be lists, also of a file, as tuples: they are not changed any more."""
     if isinstance(padding, list | tuple):
         return tuple(tuple(entry) if isinstance(entry, list | tuple) else entry for entry in padding)
     return padding
