@@ -5,7 +5,8 @@ A. `Kernel` is what a chain of modules became for samples of one shape: the engi
 B. An engine remembers one forward pass. A `Pass` that may go back has its runner until it went back, or until PyTorch
    drops it; then it is free for the next one. Where too many wait, the one that has waited longest loses its runner: it
    computes its forward pass again when it goes back. That gives the same numbers, since PyTorch refuses to go back
-   where an input or a parameter was changed meanwhile. A runner is in one list at a time, and the thread that pops it has it.
+   where an input or a parameter was changed meanwhile. A runner is in one list at a time, and the thread
+   that pops it has it.
 C. The engine writes the gradients of the parameters in PyTorch's layout, and fresh tensors over that memory are handed
    out: PyTorch keeps such a tensor as a parameter's ``grad`` without a copy. As long as anything has a tensor over the
    memory, its storage counts it, and the next backward pass writes elsewhere; a `zero_grad` gives it back.
