@@ -12,7 +12,7 @@ from fastbp import _engine
 from fastbp.network import Network
 from fastbp.units import Unit
 
-__all__ = ["Chain", "Left", "fits", "is_finite"]
+__all__ = ["Chain", "Left", "ReluFromZero", "are_alike", "fits", "is_finite"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -37,6 +37,33 @@ def fits(array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
         and array.flags.aligned
         and (array.flags.c_contiguous or (array.ndim == 2 and array.flags.f_contiguous))
     )
+
+
+def are_alike(array: Any, *others: Any) -> bool:
+    """Whether all are arrays of one shape and dtype, float32 or float64, with elements side by side."""
+    return (
+        type(array) is np.ndarray
+        and array.dtype.char in "fd"
+        and all(fits(one, array.shape, array.dtype) and one.flags.c_contiguous for one in (array, *others))
+    )
+
+
+class ReluFromZero:
+    """ReLU with the derivative 1 at 0, which the engine's does not have."""
+
+    def forward(self, z: Array) -> Array:
+        """Return the outputs, and keep z."""
+        self.z = z
+        return self.evaluated(z)
+
+    def backward(self, dy: Array) -> Array:
+        """Return the gradient at z."""
+        return dy * (self.z >= 0)
+
+    @staticmethod
+    def evaluated(z: Array) -> Array:
+        """Return the outputs."""
+        return np.maximum(z, 0)
 
 
 class Chain:

@@ -16,7 +16,7 @@ import numpy as np
 
 from fastbp import _ops, functional, units
 from fastbp.dropin import _proof
-from fastbp.dropin._chain import Chain
+from fastbp.dropin._chain import Chain, ReluFromZero
 from fastbp.dropin._interface import Left
 
 __all__ = ["FLOATS", "MISSING", "RUNNING", "Arrays", "Habits", "Stages"]
@@ -98,17 +98,6 @@ class ChainStage:
         return self.chain.table([arrays[name] for name in self.names])
 
 
-class ReluStage:
-    """ReLU with the derivative 1 at 0, which the engine's does not have."""
-
-    def forward(self, z: Array) -> Array:
-        self.z = z
-        return np.maximum(z, 0)
-
-    def backward(self, dy: Array) -> Array:
-        return dy * (self.z >= 0)
-
-
 class PoolStage:
     """Pooling of 2x2 places, where equal maxima share the gradient, or have the whole of it each."""
 
@@ -143,7 +132,7 @@ class DropoutStage:
         return made
 
 
-Stage = ChainStage | ReluStage | PoolStage | DropoutStage
+Stage = ChainStage | ReluFromZero | PoolStage | DropoutStage
 
 
 # ---- the loss --------------------------------------------------------------------------------------------------------
@@ -470,7 +459,7 @@ class Stages:
 
     def _add_relu(self, chain: ChainStage, image: tuple[int, ...] | None) -> ChainStage:
         if self.habits.kink:
-            return self._cut(chain, ReluStage(), image)
+            return self._cut(chain, ReluFromZero(), image)
         chain.add(units.ReLU())
         return chain
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastbp import _engine, optim
+from fastbp.dropin._chain import are_alike
 from fastbp.dropin._interface import Counterpart, FunctionCounterpart, Functions, Originals, Trial
 
 __all__ = ["RULES", "UpdateRule"]
@@ -88,7 +89,7 @@ class RuleCounterpart(FunctionCounterpart):
             return NotImplemented
         states = [config[name] for name in kind.states]
         numbers = [config[name] for name in kind.numbers]
-        if not _fit(w, dw, *states) or not all(_is_number(value, w.dtype) for value in numbers):
+        if not are_alike(w, dw, *states) or not all(_is_number(value, w.dtype) for value in numbers):
             return NotImplemented
         t = config.get(kind.counts, 0)
         if type(t) is not int or t < 0 or (kind.counts and kind.counts not in config):
@@ -102,20 +103,6 @@ class RuleCounterpart(FunctionCounterpart):
             config[kind.counts] = t + 1
         config.update(zip(kind.states, made, strict=True))
         return next_w, config
-
-
-def _fit(w: Any, *others: Any) -> bool:
-    """Whether all are arrays of one dtype and shape, with elements side by side."""
-    if type(w) is not np.ndarray or w.dtype.char not in "fd" or not w.dtype.isnative:
-        return False
-    return all(
-        type(array) is np.ndarray
-        and array.dtype == w.dtype
-        and array.shape == w.shape
-        and array.flags.c_contiguous
-        and array.flags.aligned
-        for array in (w, *others)
-    )
 
 
 def _is_number(value: Any, dtype: np.dtype[Any]) -> bool:

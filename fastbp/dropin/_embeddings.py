@@ -106,16 +106,6 @@ class Embeddings(Interface):
             before = functools.partial(_called, indices)
             yield Trial(f"{what}, {len(indices)}", "backward", (dout,), None, {}, before)
 
-    def timed(
-        self,
-        thing: Any,
-        counterpart: Counterpart,
-        rng: np.random.Generator,
-        data: Sequence[Any],
-        args: tuple[Any, ...] | None,
-    ) -> Mapping[str, tuple[Any, ...]]:
-        return {"backward": args or ()}
-
     def casts(self, thing: Any, counterpart: Counterpart) -> bool:
         return False  # the array of the gradient would stay float32
 

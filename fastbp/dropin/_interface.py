@@ -274,6 +274,8 @@ class Interface:
     ) -> Mapping[str, tuple[Any, ...]]:
         """Return the arguments with which each method is timed: the user's own, those of the first call, or others.
 
+        The default is for a single method that is looked at when it is called first: with what it was called.
+
         Parameters
         ----------
         thing, counterpart : object
@@ -285,7 +287,8 @@ class Interface:
         args : tuple or None
             Of the first call, where there was one.
         """
-        raise NotImplementedError
+        (method,) = self.methods
+        return {method: args or ()}
 
     def parts(self, thing: Any) -> Sequence[Any]:
         """Return other objects that belong to one, and are looked at with it: its optimizer.

@@ -15,6 +15,7 @@ import numpy as np
 
 from fastbp import _engine, optim
 from fastbp.dropin import _proof
+from fastbp.dropin._chain import are_alike
 from fastbp.dropin._interface import Counterpart, Interface, Left, Originals, Trial
 
 __all__ = ["Optimizers"]
@@ -103,7 +104,7 @@ class OptimizerCounterpart(Counterpart):
         states, numbers = self._states(state), _numbers(optimizer)
         values = [numbers[name] for name in self.kind.numbers]
         clip = numbers.get("clip_norm")
-        if not _fit(param, param_grad, *states) or not all(type(value) in (float, int) for value in values):
+        if not are_alike(param, param_grad, *states) or not all(type(value) in (float, int) for value in values):
             return NotImplemented
         if clip is not None and type(clip) not in (float, int):
             return NotImplemented
@@ -145,19 +146,6 @@ class OptimizerCounterpart(Counterpart):
         flat += [None] * (n_states - len(flat))
         _engine.optimizer_update(name, found.reshape(-1), gradient.reshape(-1), flat, hyper, t, carried=1.0)
         return found
-
-
-def _fit(param: Array, *others: Any) -> bool:
-    """Whether all are arrays of one dtype and shape, with elements side by side."""
-    return param.dtype.char in "fd" and all(
-        type(array) is np.ndarray
-        and array.dtype == param.dtype
-        and array.dtype.isnative
-        and array.shape == param.shape
-        and array.flags.c_contiguous
-        and array.flags.aligned
-        for array in (param, *others)
-    )
 
 
 def _clipped(gradient: Array, most: float | None) -> Array:
@@ -204,16 +192,6 @@ class Optimizers(Interface):
                     yield Trial(f"{what}, {np.dtype(dtype)} {shape}", "update", (w, g, "W", 0.3), None, {}, before)
             yield Trial(f"the first step, {np.dtype(dtype)}", "update", (w, g, "another", 0.3))
             yield Trial(f"the second step, {np.dtype(dtype)}", "update", (w, g, "another"))
-
-    def timed(
-        self,
-        thing: Any,
-        counterpart: Counterpart,
-        rng: np.random.Generator,
-        data: Sequence[Any],
-        args: tuple[Any, ...] | None,
-    ) -> Mapping[str, tuple[Any, ...]]:
-        return {"update": args or ()}
 
     def before(self, thing: Any, method: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]] | None:
         return method, args  # which makes the state

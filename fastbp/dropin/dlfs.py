@@ -17,7 +17,7 @@ import numpy as np
 
 from fastbp import functional, optim, units
 from fastbp.dropin import _proof
-from fastbp.dropin._chain import Chain, is_finite
+from fastbp.dropin._chain import Chain, ReluFromZero, is_finite
 from fastbp.dropin._interface import Counterpart, Interface, Left, Originals, Trial
 from fastbp.dropin._kept import Kept, set_by
 from fastbp.dropin._steps import Multiples, Steps, by_factor
@@ -137,22 +137,7 @@ class MaskStage:
         return h * (1.0 - self.layer.dropout_ratio)  # type: ignore[no-any-return]
 
 
-class ReluStage:
-    """ReLU with the derivative 1 at 0, which the engine's does not have."""
-
-    def forward(self, h: Array) -> Array:
-        self.z = h
-        return self.evaluated(h)
-
-    def backward(self, dy: Array) -> Array:
-        return dy * (self.z >= 0)
-
-    def evaluated(self, h: Array) -> Array:
-        made: Array = np.maximum(h, 0)
-        return made
-
-
-Stage = ChainStage | MaskStage | ReluStage
+Stage = ChainStage | MaskStage | ReluFromZero
 
 
 def _unit(layer: Any) -> Any:
@@ -209,7 +194,7 @@ def _stages(layers: Sequence[Any], dtype: Any, shape: tuple[int, ...]) -> list[S
             made.append(MaskStage(layer))
         elif ACTIVATIONS.get(name) is units.ReLU and _is_one_at_zero(layer):
             end_chain()
-            made.append(ReluStage())
+            made.append(ReluFromZero())
         elif name in ACTIVATIONS or name in PARAMETERS or name == "Pooling":
             waiting.append(layer)
         else:
@@ -860,17 +845,6 @@ class DictOptimizers(Interface):
             for what, scale, attributes in kinds:
                 args = arrays(1.0, dtype), arrays(scale, dtype)
                 yield Trial(f"{what}, {np.dtype(dtype)}", "update", args, None, attributes)
-
-    def timed(
-        self,
-        thing: Any,
-        counterpart: Counterpart,
-        rng: np.random.Generator,
-        data: Sequence[Any],
-        args: tuple[Any, ...] | None,
-    ) -> Mapping[str, tuple[Any, ...]]:
-        assert isinstance(counterpart, OptimizerCounterpart)
-        return {"update": args or ()}
 
 
 INTERFACES = [LayerNetworks(), DictOptimizers()]

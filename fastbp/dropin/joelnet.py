@@ -194,9 +194,8 @@ class Nets(Interface):
         self, thing: Any, counterpart: Counterpart, rng: np.random.Generator, data: Sequence[Any]
     ) -> Iterator[Trial]:
         assert isinstance(counterpart, NetCounterpart)
-        dtype = _arrays(thing)[
-            0
-        ].dtype  # another one than the counterpart's, where a float32 network is proved in float64
+        # Another one than the counterpart's, where a float32 network is proved in float64.
+        dtype = _arrays(thing)[0].dtype
         n_in, n_out = counterpart.chain.n_in, counterpart.chain.n_out
 
         def rows(n: int, scale: float = 1.0) -> Array:
@@ -326,16 +325,6 @@ class NetSteps(Interface):
                 net = Shown(params=params, grads=grads, held=list(params))
                 yield Trial(f"{what}, {np.dtype(dtype)}", "step", (net,), None, attributes)
 
-    def timed(
-        self,
-        thing: Any,
-        counterpart: Counterpart,
-        rng: np.random.Generator,
-        data: Sequence[Any],
-        args: tuple[Any, ...] | None,
-    ) -> Mapping[str, tuple[Any, ...]]:
-        return {"step": args or ()}
-
 
 # ---- train -----------------------------------------------------------------------------------------------------------
 
@@ -432,7 +421,7 @@ class Fused:
                 raise Left("its parameters are not all arrays of one dtype")
         if len({id(array) for array in self.arrays}) < len(self.arrays):
             raise Left("two of its parameters are one array")
-        self.made, self.rule = made, optim.SGD(lr=1.0)
+        self.made = made
         self.updates: dict[float, tuple[optim.SGD, Any]] = {}
 
     def epoch(self, batches: Sequence[Any], is_last: bool) -> Any:
@@ -470,7 +459,7 @@ class Fused:
         x, t, rows = _joined(batches)
         lr, net, whole = self.optimizer.lr, self.made, self.made._whole
         x, t = _rows(x, net.n_in or 0, self.dtype), _rows(t, net.n_out or 0, self.dtype)
-        if x is None or t is None or len(t) != len(x) or type(lr) not in (float, int) or whole is None:
+        if x is None or t is None or type(lr) not in (float, int) or whole is None:
             return None
         update, sums = self._update(2 * self.factor * lr * rows), np.zeros(3)  # a step of the mean over the rows
         whole.engine.train_epoch(x, t, None, None, rows, whole.table, whole.out, update, sums, refuses=True)
@@ -504,14 +493,9 @@ class Fused:
         value, dy = self.loss.loss(y, targets), self.loss.grad(y, targets)
         if type(dy) is not np.ndarray or dy.dtype != self.dtype or dy.shape != y.shape:
             return None
-        self._set_rate(lr)
         self.made.backward(dy)
-        self.made.update(self.rule)
+        self._update(lr).apply()
         return value
-
-    def _set_rate(self, lr: float) -> None:
-        if self.rule.lr != lr:
-            self.rule.lr = lr
 
     def _own(self, batch: Any) -> Any:
         """Make a step as the program does."""

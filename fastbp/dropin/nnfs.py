@@ -280,16 +280,6 @@ class SoftmaxLosses(Interface):
                 yield Trial("bytes as labels", "backward", (p, (y % 256).astype(np.uint8)))
                 yield Trial("one-hot", "backward", (p, np.eye(counterpart.n)[y]))
 
-    def timed(
-        self,
-        thing: Any,
-        counterpart: Counterpart,
-        rng: np.random.Generator,
-        data: Sequence[Any],
-        args: tuple[Any, ...] | None,
-    ) -> Mapping[str, tuple[Any, ...]]:
-        return {"backward": args or ()}
-
 
 class LossCounterpart(Counterpart):
     """The losses of rows with labels: the chosen probabilities are clipped, not all of them."""
@@ -350,16 +340,6 @@ class Losses(Interface):
                 yield Trial("small", "forward", (small, y))
                 yield Trial("nearly 1", "forward", (1 - small, y))
                 yield Trial("0 and 1", "forward", (np.round(p), y))
-
-    def timed(
-        self,
-        thing: Any,
-        counterpart: Counterpart,
-        rng: np.random.Generator,
-        data: Sequence[Any],
-        args: tuple[Any, ...] | None,
-    ) -> Mapping[str, tuple[Any, ...]]:
-        return {"forward": args or ()}
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------

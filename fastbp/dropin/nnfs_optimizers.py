@@ -153,16 +153,6 @@ class LayerOptimizers(Interface):
                 layer = _layer(rng, dtype, counterpart.kind.states(thing), scale, square)
                 yield Trial(f"{what}, {np.dtype(dtype)}", "update_params", (layer,), None, attributes)
 
-    def timed(
-        self,
-        thing: Any,
-        counterpart: Counterpart,
-        rng: np.random.Generator,
-        data: Sequence[Any],
-        args: tuple[Any, ...] | None,
-    ) -> Mapping[str, tuple[Any, ...]]:
-        return {"update_params": args or ()}
-
 
 def _layer(rng: np.random.Generator, dtype: Any, states: Mapping[str, str], scale: float, square: float) -> Any:
     """Return what an optimizer needs of a layer; that it holds its arrays twice shows whether they stay the same."""
