@@ -286,6 +286,11 @@ class Interface:
             The user's own x and t, where they were given.
         args : tuple or None
             Of the first call, where there was one.
+
+        Returns
+        -------
+        dict of str to tuple
+            By the name of each method.
         """
         (method,) = self.methods
         return {method: args or ()}
