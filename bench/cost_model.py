@@ -131,16 +131,16 @@ class Workload:
         return sum(stage.n_bytes for stage in self.stages) // ITEMSIZE
 
 
-def cut_in_pieces(stages: Sequence[Stage]) -> Iterator[tuple[int, int]]:
+def cut_in_pieces(stages: Sequence[Stage], overlaps: bool) -> Iterator[tuple[int, int]]:
     """Yield the bytes of each piece, and the number of the stage that completes it, in the order of leaving."""
     sharing = importlib.import_module("fastbp._core.sharing")
-    waiting, size = 0, sharing.FIRST_BYTES
+    waiting, size, later = 0, sharing.FIRST_BYTES, sharing.PIECE_BYTES if overlaps else sharing.CACHED_BYTES
     for i in range(len(stages) - 1, -1, -1):
         waiting += stages[i].n_bytes
         if waiting >= size or (i == 0 and waiting):
-            count = max(1, round(waiting / sharing.PIECE_BYTES))
+            count = max(1, round(waiting / later))
             yield from ((waiting // count, i) for _ in range(count))
-            waiting, size = 0, sharing.PIECE_BYTES
+            waiting, size = 0, later
 
 
 def step_seconds(
@@ -169,7 +169,7 @@ def step_seconds(
     computed = back = updated = now
     if p > 1 and overlaps:
         back = forward + quickest(p, 3 * 8, link)[0]  # the loss
-    for n_bytes, stage in cut_in_pieces(stages):
+    for n_bytes, stage in cut_in_pieces(stages, overlaps):
         if p > 1:
             back = max(back, ready[stage] if overlaps else computed) + quickest(p, n_bytes, link)[0]
         updated = max(updated, back) + UPDATE_PASSES * n_bytes / memory

@@ -136,17 +136,20 @@ class FastBPRank(Rank):
     def _make_sums(self, flat: Array) -> Callable[[], None]:
         """Return what takes the sums of a step with nothing computed: the meeting, the loss, and every piece."""
         pieces_of = importlib.import_module("fastbp._core.sharing").pieces_of
-        bounds, small = pieces_of(self.net), np.zeros(16)
+        bounds, small = pieces_of(self.net, not self.comm.on_one_machine), np.zeros(16)
+        pieces = [flat[first:end] for first, end, _ in bounds]
         flat[...] = 0  # sums of zeros stay finite
 
         def call() -> None:
+            for buffer in (small, small[:3], *pieces):
+                self.comm.allreduce(buffer)
+
+        def overlapped() -> None:
             self.comm.allreduce(small)
-            handles = [self.comm.start_allreduce(small[:3])]
-            handles += [self.comm.start_allreduce(flat[first:end]) for first, end, _ in bounds]
-            for handle in handles:
+            for handle in [self.comm.start_allreduce(buffer) for buffer in (small[:3], *pieces)]:
                 handle.wait()
 
-        return call
+        return call if self.comm.on_one_machine else overlapped
 
     def sum_seconds(self, n_bytes: int, rounds: int) -> dict[str, Any]:
         """Time one sum of so many bytes; answer the best of the rounds."""
@@ -190,7 +193,7 @@ class FastBPRank(Rank):
             recorder.begin()
             self.net.train_step(self.x, self.t, self.optimizer, comm=recorder)
             steps.append(recorder.end())
-        bounds = importlib.import_module("fastbp._core.sharing").pieces_of(self.net)
+        bounds = importlib.import_module("fastbp._core.sharing").pieces_of(self.net, overlaps=True)
         return {"steps": steps, "pieces": [list(piece) for piece in bounds]}
 
 

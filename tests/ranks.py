@@ -178,6 +178,9 @@ PROGRAMS: dict[str, Callable[..., dict[str, Any]]] = {
 if __name__ == "__main__":
     warnings.simplefilter("ignore", fastbp.FastbpWarning)
     world = distributed.mpi()
-    made = PROGRAMS[sys.argv[1]](world, *sys.argv[2:])
+    overlaps, name, *arguments = sys.argv[1:]
+    assert world.on_one_machine
+    world.on_one_machine = overlaps == "at the end"
+    made = PROGRAMS[name](world, *arguments)
     if world.rank == 0:
         print(json.dumps(made), flush=True)

@@ -81,13 +81,14 @@ def test_a_link_is_found_again() -> None:
 
 
 @pytest.mark.parametrize("shape", [SHAPES[2], SHAPES[4], SHAPES[5]], ids=lambda shape: shape.name)
-def test_pieces_are_those_of_the_engine(shape: Shape) -> None:
+@pytest.mark.parametrize("overlaps", [True, False])
+def test_pieces_are_those_of_the_engine(shape: Shape, overlaps: bool) -> None:
     """Their number and bytes; a small network has one."""
     import fastbp
 
     net = fastbp.MLP(shape.sizes, loss="softmax_nll", init="zeros")
-    mine = list(cost_model.cut_in_pieces(cost_model.perceptron(shape, 1)))
-    theirs = pieces_of(net)
+    mine = list(cost_model.cut_in_pieces(cost_model.perceptron(shape, 1), overlaps))
+    theirs = pieces_of(net, overlaps)
     assert len(mine) == len(theirs)
     for (n_bytes, _), (first, end, _) in zip(mine, theirs, strict=True):
         assert n_bytes == pytest.approx(4 * (end - first), abs=256)
@@ -105,7 +106,7 @@ def test_overlap_by_hand() -> None:
     stages, link, flops = [Stage(4_000_000, 1e9), Stage(4_000_000, 1e9)], Link(0.0, 4e6), 1e9
     each, forward = 1.0, 2.0  # a sum on two ranks: 2 * 1/2 * 4 MB / (4 MB/s)
     seconds = cost_model.step_seconds(stages, 2, link, flops, math.inf)
-    assert [n for n, _ in cost_model.cut_in_pieces(stages)] == [4_000_000, 4_000_000]
+    assert [n for n, _ in cost_model.cut_in_pieces(stages, True)] == [4_000_000, 4_000_000]
     assert seconds == pytest.approx(forward + 4 + each, rel=1e-4)
     apart = cost_model.step_seconds(stages, 2, link, flops, math.inf, overlaps=False)
     assert apart == pytest.approx(forward + 4 + 2 * each, rel=1e-4)
@@ -220,7 +221,7 @@ def test_a_recorder_changes_nothing() -> None:
         for net, its in zip(nets, (comm, recorder), strict=True):
             net.train_step(x, t, fastbp.SGD(lr=0.1), comm=its)
         np.testing.assert_array_equal(nets[0].flat_parameters, nets[1].flat_parameters)
-        return recorder.end(), pieces_of(nets[0])
+        return recorder.end(), pieces_of(nets[0], True)
 
     for step, pieces in ranks.run_in_threads(2, steps):
         spans = overlap.spans_of(step, pieces, step["begin"])

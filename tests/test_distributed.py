@@ -21,6 +21,7 @@ from fastbp import distributed
 from fastbp._core import ranks as core_ranks
 from fastbp._core.sharing import pieces_of
 from fastbp.distributed._mpi import share_of
+from fastbp.distributed._threads import ThreadCommunicator
 from fastbp.training.data import class_weights
 
 Array = NDArray[Any]
@@ -112,6 +113,12 @@ CASES: dict[str, tuple[Make, dict[str, Any]]] = {
 }
 
 
+@pytest.fixture(params=["overlapped", "at the end"])
+def sums(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks whose sums are on their way while they compute, and those that have them at the end."""
+    monkeypatch.setattr(ThreadCommunicator, "on_one_machine", request.param == "at the end", raising=False)
+
+
 def parts(cuts: tuple[int, ...], rank: int, *arrays: Any) -> list[Any]:
     return [None if array is None else array[cuts[rank] : cuts[rank + 1]] for array in arrays]
 
@@ -120,6 +127,7 @@ def close(a: Any, b: Any, by: float = 1e-12) -> bool:
     return bool(np.abs(np.asarray(a) - b).max() <= by * max(1.0, float(np.abs(b).max())))
 
 
+@pytest.mark.usefixtures("sums")
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_are_those_of_all_rows(case: str) -> None:
     make, options = CASES[case]
@@ -144,6 +152,7 @@ def test_gradients_are_those_of_all_rows(case: str) -> None:
             assert close(state[name], values)
 
 
+@pytest.mark.usefixtures("sums")
 @pytest.mark.parametrize("case", CASES)
 def test_steps_are_those_of_all_rows(case: str) -> None:
     make, options = CASES[case]
@@ -163,6 +172,7 @@ def test_steps_are_those_of_all_rows(case: str) -> None:
         assert close(its, flat, by=1e-10)
 
 
+@pytest.mark.usefixtures("sums")
 def test_gradients_go_where_out_says() -> None:
     net = mlp()()
     _, wanted = net.value_and_grad(X, T)
@@ -188,14 +198,15 @@ def test_frozen_parameters_stay() -> None:
         assert (before == after).all()
 
 
-def test_pieces_cover_the_gradient_from_its_end_on() -> None:
+@pytest.mark.parametrize(("overlaps", "count", "largest"), [(True, 3, 50 << 20), (False, 77, 2 << 20)])
+def test_pieces_cover_the_gradient_from_its_end_on(overlaps: bool, count: int, largest: int) -> None:
     net = fastbp.MLP([2000, 4000, 3000, 10], dtype="float32", seed=0)
-    pieces = pieces_of(net)
-    assert len(pieces) == 3 and pieces[0][1] == net.n_parameters and pieces[-1][0] == 0
+    pieces = pieces_of(net, overlaps)
+    assert len(pieces) == count and pieces[0][1] == net.n_parameters and pieces[-1][0] == 0
     assert all(before[0] == after[1] for before, after in pairwise(pieces))
     assert all(before[2] >= after[2] for before, after in pairwise(pieces))
-    assert max(end - first for first, end, _ in pieces) * 4 < 50 << 20
-    assert len(pieces_of(mlp()())) == 1
+    assert max(end - first for first, end, _ in pieces) * 4 < largest
+    assert len(pieces_of(mlp()(), overlaps)) == 1
 
 
 def test_an_optimizer_in_python_and_one_of_whole_steps() -> None:
@@ -293,6 +304,7 @@ TRAININGS: dict[str, tuple[Make, Callable[[], Any], dict[str, Any]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("sums")
 @pytest.mark.parametrize("case", TRAININGS)
 def test_training_is_that_of_one_process(case: str) -> None:
     make, optimizer, options = TRAININGS[case]
@@ -300,6 +312,7 @@ def test_training_is_that_of_one_process(case: str) -> None:
     assert history.epochs or history.stopped
 
 
+@pytest.mark.usefixtures("sums")
 def test_own_rows_are_trained_as_batches_of_all_of_them() -> None:
     count, size = len(X), 10
     batches = -(-count // size)
@@ -457,6 +470,7 @@ def errors_of(n: int, function: Callable[[Any], Any]) -> list[str]:
     return distributed.run_in_threads(n, run)
 
 
+@pytest.mark.usefixtures("sums")
 def test_a_wrong_argument_on_one_rank_raises_on_all_and_changes_nothing() -> None:
     def run(comm: Any) -> None:
         net = mlp()()
@@ -471,6 +485,7 @@ def test_a_wrong_argument_on_one_rank_raises_on_all_and_changes_nothing() -> Non
     assert found[0] == found[2] and found[0].startswith("RankError: rank 1 of 3: ValueError: x has shape (5, 3)")
 
 
+@pytest.mark.usefixtures("sums")
 @pytest.mark.parametrize(
     ("function", "message"),
     [
@@ -554,6 +569,7 @@ def failing_training(comm: Any, rng: np.random.Generator) -> None:
     fastbp.train(net, X, T, epochs=1, **options)
 
 
+@pytest.mark.usefixtures("sums")
 @pytest.mark.parametrize("first", range(0, 50, 10))
 def test_errors_at_random_moments_are_raised_on_all_ranks(first: int) -> None:
     for seed in range(first, first + 10):
@@ -565,6 +581,7 @@ class Flaky:
 
     def __init__(self, comm: Any, moment: int, at_start: bool) -> None:
         self.comm, self.rank, self.size = comm, comm.rank, comm.size
+        self.on_one_machine = comm.on_one_machine
         self.moment, self.at_start = moment, at_start
 
     def _now(self) -> bool:
@@ -593,6 +610,7 @@ class Flaky:
     wait = test
 
 
+@pytest.mark.usefixtures("sums")
 @pytest.mark.parametrize("first", range(0, 50, 10))
 def test_sums_that_fail_at_random_moments_end_all_ranks(first: int) -> None:
     ended = []

@@ -20,6 +20,7 @@ import fastbp
 
 # PyPI's mpich puts it beside the interpreter.
 MPIEXEC = shutil.which("mpiexec", path=str(Path(sys.executable).parent)) or shutil.which("mpiexec")
+SUMS = {False: "at the end", True: "overlapped"}
 ENDS_IN = 30  # seconds, in which a killed rank ends the others: it takes about one, and the machine may be busy
 
 pytestmark = [
@@ -32,14 +33,14 @@ pytestmark = [
 Done = subprocess.CompletedProcess[str]
 
 
-def start(n: int, *arguments: object, timeout: float = 100) -> Done:
-    """Run a program of ranks.py on n ranks."""
+def start(n: int, *arguments: object, timeout: float = 100, overlaps: bool = False) -> Done:
+    """Run a program of ranks.py on n ranks, as ranks of one machine or with the sums of several."""
     assert MPIEXEC is not None
     script = Path(__file__).parent / "ranks.py"
     path = os.pathsep.join(filter(None, [str(PLACE), os.environ.get("PYTHONPATH", "")]))
     inherited = {name: value for name, value in os.environ.items() if name not in THREAD_VARIABLES}
     return subprocess.run(
-        [MPIEXEC, "-n", str(n), sys.executable, str(script), *map(str, arguments)],
+        [MPIEXEC, "-n", str(n), sys.executable, str(script), SUMS[overlaps], *map(str, arguments)],
         env={**inherited, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -47,29 +48,29 @@ def start(n: int, *arguments: object, timeout: float = 100) -> Done:
     )
 
 
-def result(n: int, *arguments: object) -> dict[str, Any]:
+def result(n: int, *arguments: object, overlaps: bool = False) -> dict[str, Any]:
     """Run a program that must succeed, and return what rank 0 found."""
-    done = start(n, *arguments)
+    done = start(n, *arguments, overlaps=overlaps)
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-@pytest.mark.parametrize("n", [1, 2, 4])
-def test_training_is_that_of_one_process(n: int) -> None:
-    found = result(n, "same")
+@pytest.mark.parametrize(("n", "overlaps"), [(1, False), (2, False), (2, True), (4, False), (4, True)])
+def test_training_is_that_of_one_process(n: int, overlaps: bool) -> None:
+    found = result(n, "same", overlaps=overlaps)
     assert found["difference"] < 1e-12
     assert found["threads"] == max(1, len(os.sched_getaffinity(0)) // n)
 
 
 def test_sums_go_on_while_gradients_are_computed() -> None:
-    found = result(2, "overlap")
+    found = result(2, "overlap", overlaps=True)
     assert found["pieces"] > 1 and found["tests"] > 0
 
 
-@pytest.mark.parametrize(("n", "count"), [(2, 50), (4, 10)])
-def test_errors_at_random_moments_are_raised_on_all_ranks(n: int, count: int) -> None:
-    assert result(n, "faults", count)["told"] == count
+@pytest.mark.parametrize(("n", "count", "overlaps"), [(2, 50, False), (2, 50, True), (4, 10, False)])
+def test_errors_at_random_moments_are_raised_on_all_ranks(n: int, count: int, overlaps: bool) -> None:
+    assert result(n, "faults", count, overlaps=overlaps)["told"] == count
 
 
 def test_ctrl_c_on_one_rank_leaves_a_checkpoint_of_whole_steps(tmp_path: Path) -> None:

@@ -265,6 +265,11 @@ class Ranks:
     ----------
     comm : Communicator
         What sums and sends.
+
+    Attributes
+    ----------
+    overlaps : bool
+        Whether sums are on their way while a rank computes: some are made by other machines' processors or by cards.
     """
 
     def __init__(self, comm: Communicator) -> None:
@@ -272,6 +277,7 @@ class Ranks:
         self.rank, self.size = int(comm.rank), int(comm.size)
         if not 0 <= self.rank < self.size:
             raise ValueError(f"comm.rank is {self.rank}, expected one from 0 to comm.size - 1 = {self.size - 1}")
+        self.overlaps = not getattr(comm, "on_one_machine", False)
         self.deferral = DEFERRAL
 
     @property

@@ -46,10 +46,10 @@ class MPIHandle:
 class MPICommunicator:
     """One of the processes of an mpi4py communicator."""
 
-    def __init__(self, comm: Any) -> None:
+    def __init__(self, comm: Any, on_one_machine: bool) -> None:
         from mpi4py import MPI
 
-        self._comm, self._in_place = comm, MPI.IN_PLACE
+        self._comm, self._in_place, self.on_one_machine = comm, MPI.IN_PLACE, on_one_machine
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
 
     def allreduce(self, buffer: Array) -> None:
@@ -119,8 +119,11 @@ def mpi(comm: Any = None) -> MPICommunicator:
             'mpi4py.MPI is imported, set mpi4py.rc.thread_level = "serialized"'
         )
     _abort_at_exception()
-    _divide_threads(given, MPI)
-    return MPICommunicator(given.Dup())
+    here = given.Split_type(MPI.COMM_TYPE_SHARED)
+    _divide_threads(here)
+    made = MPICommunicator(given.Dup(), given.allreduce(here.Get_size(), MPI.MIN) == given.Get_size())
+    here.Free()
+    return made
 
 
 # ---- the end of one rank is the end of all ---------------------------------------------------------------------------
@@ -148,14 +151,12 @@ def _tell_and_abort(kind: type[BaseException], error: BaseException, trace: Trac
 # ---- threads ---------------------------------------------------------------------------------------------------------
 
 
-def _divide_threads(comm: Any, MPI: Any) -> None:
-    """Divide the processors that several ranks of a machine may run on, unless the number of threads was set."""
+def _divide_threads(here: Any) -> None:
+    """Divide the processors that the ranks of a machine may run on, unless the number of threads was set."""
     mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     is_set = any(os.environ.get(name, "").strip() for name in ("FASTBP_NUM_THREADS", "OMP_NUM_THREADS"))
     is_set = is_set or get_num_threads() != default_num_threads()
-    here = comm.Split_type(MPI.COMM_TYPE_SHARED)
     each = here.allgather(mine)
-    here.Free()
     if not is_set:
         limited = default_num_threads() < len(mine)  # by a quota, which all ranks have together
         set_num_threads(max(1, default_num_threads() // len(each)) if limited else share_of(mine, each))
