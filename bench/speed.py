@@ -1,6 +1,7 @@
-"""The picture of the README, drawn from the README's own table: ``python -m bench.speed`` writes docs/speed.png.
+"""The pictures of two comparisons, drawn from the tables in the texts: ``python -m bench.speed`` writes both.
 
-The table is the record of a comparison (`bench.compare`). A picture that is drawn from it cannot say anything else.
+The table in the README has AVX-512, the one in docs/performance.md AVX2. Each is the record of a comparison
+(`bench.compare`). A picture that is drawn from it cannot say anything else.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
-PICTURE = ROOT / "docs" / "speed.png"
+DOCS = ROOT / "docs"
+PICTURES = {"speed.png": (ROOT / "README.md", "AVX-512"), "speed_avx2.png": (DOCS / "performance.md", "AVX2")}
 BASE, CONTROL = "fastbp", "bare products"  # the control computes no gradient, and is not drawn
 # One colour for each rival: hues that colour-blind readers tell apart, in one order.
 COLOURS = ("#9aa3ad", "#5f6b7a", "#e69f00", "#d55e00", "#0072b2")
@@ -28,7 +29,7 @@ class Speeds(NamedTuple):
 
 
 def speeds(text: str) -> Speeds:
-    """Read the table whose first column is the network and whose second one is fastbp.
+    """Read the table of times whose first column is the network and whose second one is fastbp.
 
     Raises
     ------
@@ -37,7 +38,8 @@ def speeds(text: str) -> Speeds:
     """
     # A line outside a table is one empty cell: a table ends there, whatever follows.
     rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in text.splitlines()]
-    first = next((i for i, row in enumerate(rows) if row[:2] == ["network @ batch", BASE]), None)
+    heads = (i for i, row in enumerate(rows) if row[:2] == ["network @ batch", BASE] and "limit" not in row)
+    first = next(heads, None)
     if first is None:
         raise ValueError("no table with the columns 'network @ batch' and 'fastbp'")
     head = rows[first]
@@ -58,7 +60,7 @@ def _ratio(cell: str) -> float:
     return float(found[1])
 
 
-def draw(found: Speeds, path: Path) -> None:
+def draw(found: Speeds, isa: str, path: Path) -> None:
     """Save the picture: a group of bars for each network, on a logarithmic scale that begins at fastbp's time."""
     matplotlib = importlib.import_module("matplotlib")
     matplotlib.use("Agg")
@@ -83,7 +85,7 @@ def draw(found: Speeds, path: Path) -> None:
     axes.tick_params(length=0)
     axes.set_xticks(range(len(found.networks)), [_wrapped(name) for name in found.networks], fontsize=8)
     axes.set_title(
-        "Time of one gradient, as a multiple of fastbp's (1× is fastbp itself; lower is faster)", fontsize=11
+        f"{isa}: time of one gradient, as a multiple of fastbp's (1× is fastbp itself; lower is faster)", fontsize=11
     )
     axes.legend(ncols=len(found.rivals), fontsize=8, loc="upper right", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,12 +105,13 @@ def _wrapped(network: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Draw the picture."""
-    parser = argparse.ArgumentParser(prog="python -m bench.speed", description="Draw the README's table of speeds.")
-    parser.add_argument("--picture", type=Path, default=PICTURE, help="where it goes: docs/speed.png")
+    """Draw the pictures."""
+    parser = argparse.ArgumentParser(prog="python -m bench.speed", description="Draw the tables of speeds.")
+    parser.add_argument("--folder", type=Path, default=DOCS, help="where they go: docs")
     given = parser.parse_args(arguments)
-    draw(speeds(README.read_text(encoding="utf-8")), given.picture)
-    print(f"picture: {given.picture}")
+    for name, (text, isa) in PICTURES.items():
+        draw(speeds(text.read_text(encoding="utf-8")), isa, given.folder / name)
+        print(f"picture: {given.folder / name}")
     return 0
 
 

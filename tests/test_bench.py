@@ -285,15 +285,20 @@ def test_limits_measured() -> None:
     assert limits.Limits(**json.loads(json.dumps(found.as_json()))) == found
 
 
-def test_picture_of_the_readme_is_drawn_from_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = speed.speeds(speed.README.read_text(encoding="utf-8"))
+@pytest.mark.parametrize(("name", "torch"), [("speed.png", 108), ("speed_avx2.png", 71)])
+def test_pictures_are_drawn_from_the_tables(name: str, torch: float) -> None:
+    found = speed.speeds(speed.PICTURES[name][0].read_text(encoding="utf-8"))
     assert len(found.networks) == len(SHAPES) and found.networks[0] == "4-64-64-2 @ 1"
     assert "bare products" not in found.rivals and len(found.rivals) == len(speed.COLOURS)
-    assert found.times[0][found.rivals.index("PyTorch")] == 108
-    assert speed.PICTURE.stat().st_size < 100_000
-    if importlib.util.find_spec("matplotlib"):
-        assert speed.main(["--picture", str(tmp_path / "x" / "speed.png")]) == 0
-        assert (tmp_path / "x" / "speed.png").stat().st_size > 10_000 and "picture: " in capsys.readouterr().out
+    assert found.times[0][found.rivals.index("PyTorch")] == torch
+    assert (speed.DOCS / name).stat().st_size < 100_000
+
+
+def test_pictures_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    assert speed.main(["--folder", str(tmp_path / "x")]) == 0
+    assert capsys.readouterr().out.count("picture: ") == len(speed.PICTURES)
+    assert all((tmp_path / "x" / name).stat().st_size > 10_000 for name in speed.PICTURES)
 
 
 def test_tables_without_ratios_raise() -> None:

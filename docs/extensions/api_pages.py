@@ -27,7 +27,8 @@ from numpydoc.docscrape_sphinx import SphinxDocString
 
 ROOT = Path(__file__).resolve().parents[2]
 FROM_SOURCE = ("fastbp.jax", "fastbp.torch")
-ADDED = ("fastbp.sklearn",)  # which check_docstrings leaves to scikit-learn's own rules
+# What check_docstrings leaves out: scikit-learn's own rules are for the one, a line is enough for each function of the other.
+ADDED = ("fastbp.reference", "fastbp.sklearn")
 
 # After the directive of a module: names that follow are complete, and autosummary warns of its own module's.
 NO_MODULE = (".. py:currentmodule:: None", "")
@@ -276,8 +277,9 @@ def index(names: Iterable[str], docstrings: Docstrings) -> str:
     """Return the page that lists all others, with the first lines of their modules."""
     lines = [
         *heading("API reference"),
-        "Everything public, by module. Users write the short names, ``fastbp.Adam``, which :doc:`fastbp` lists. The",
-        "numpy implementations in ``fastbp.reference`` have the names and arguments of what they explain.",
+        "Everything public, by module. Users write the short names, ``fastbp.Adam``, which :doc:`fastbp` lists. The numpy",
+        "implementations in :doc:`fastbp.reference` have the names and arguments of what they explain; what there is on",
+        "the command line is on :doc:`a page of its own </command>`.",
         "",
         *directive("toctree", hidden="", maxdepth="1", body=names),
     ]

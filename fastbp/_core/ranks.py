@@ -76,6 +76,11 @@ class Communicator(Protocol):
     size : int
         How many there are.
 
+    Notes
+    -----
+    Where a communicator has the attribute ``on_one_machine`` and it is true, gradients are summed by `allreduce` when the
+    backward pass is over: the ranks' own processors make the sums. Otherwise they are on their way while it goes on.
+
     Examples
     --------
     >>> import fastbp.distributed, numpy as np
@@ -225,8 +230,10 @@ class Deferral:
         if not _is_main():
             return
         self._depth += 1
+        if self._depth > 1:
+            return
         before = signal.getsignal(signal.SIGINT)
-        if self._depth == 1 and callable(before):
+        if callable(before):
             self._before = before
             signal.signal(signal.SIGINT, self._note)
 

@@ -1,7 +1,7 @@
 """Ranks that are processes of MPI, by mpi4py.
 
-A. Sums are MPI's own, in place: ``Allreduce``, and ``Iallreduce`` for those that are on their way while a rank
-   computes. They make progress where `MPI.Request.Test` is called, so no thread of MPI's is needed.
+A. Sums are MPI's own, in place: ``Allreduce``, and between machines ``Iallreduce`` for those that are on their way
+   while a rank computes. They make progress where `MPI.Request.Test` is called, so no thread of MPI's is needed.
 B. One thread at a time calls MPI, but not always the one that imported it: MPI_THREAD_SERIALIZED.
 C. The MPI standard recommends that a sum has the same bits on every rank, and does not demand it. MPICH, Open MPI and
    Intel MPI keep to that: each part of a sum is computed in one order, on one rank or alike on all. A fixed order of
