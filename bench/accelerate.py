@@ -78,15 +78,26 @@ def one_hot(labels: Any, n: int) -> Any:
 # ---- the programs ----------------------------------------------------------------------------------------------------
 
 
-def dlfs(rng: np.random.Generator, sizes: Sequence[int], batch: int, *, kind: str, **options: Any) -> Program:
-    """Chapters 5 and 6: the gradient as a dict, and an optimizer over dicts."""
+def dlfs(
+    rng: np.random.Generator, sizes: Sequence[int], batch: int, *, kind: str, descends: bool = False, **options: Any
+) -> Program:
+    """Chapters 5 and 6: the gradient as a dict, and an optimizer over dicts or chapter 5's loop of plain descent."""
     book = program("dlfs")
     if kind == "TwoLayerNet":
         net = book.TwoLayerNet(*sizes)
     else:
         net = getattr(book, kind)(sizes[0], list(sizes[1:-1]), sizes[-1], **options)
     x, t = rng.random((batch, sizes[0])), one_hot(rng.integers(0, sizes[-1], batch), sizes[-1])
-    return _dlfs_steps(book, net, x, t)
+    return _dlfs_descent(net, x, t) if descends else _dlfs_steps(book, net, x, t)
+
+
+def _dlfs_descent(net: Any, x: Any, t: Any) -> Program:
+    def step() -> None:
+        gradient = net.gradient(x, t)
+        for key in net.params:
+            net.params[key] -= 0.1 * gradient[key]
+
+    return Program(step, net, None, lambda: list(net.params.values()))
 
 
 def dlfs_images(rng: np.random.Generator, batch: int) -> Program:
@@ -262,6 +273,9 @@ def _cs231n_rows(hidden: Sequence[int], dtype: Any) -> Callable[[np.random.Gener
 
 
 CASES: dict[str, Case] = {
+    "dlfs TwoLayerNet 784-50-10 @ 100, plain descent": Case(
+        lambda rng: dlfs(rng, (784, 50, 10), 100, kind="TwoLayerNet", descends=True), 1.5
+    ),
     "dlfs TwoLayerNet 784-50-10 @ 100": Case(
         lambda rng: dlfs(rng, (784, 50, 10), 100, kind="TwoLayerNet"), 1.5, 2.0
     ),
