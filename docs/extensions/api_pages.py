@@ -27,7 +27,7 @@ from numpydoc.docscrape_sphinx import SphinxDocString
 
 ROOT = Path(__file__).resolve().parents[2]
 FROM_SOURCE = ("fastbp.jax", "fastbp.torch")
-# What check_docstrings leaves out: scikit-learn's own rules are for the one, a line is enough for each function of the other.
+# What check_docstrings leaves out: a line is enough for each reference, and the estimators follow scikit-learn's rules.
 ADDED = ("fastbp.reference", "fastbp.sklearn")
 
 # After the directive of a module: names that follow are complete, and autosummary warns of its own module's.
@@ -277,9 +277,9 @@ def index(names: Iterable[str], docstrings: Docstrings) -> str:
     """Return the page that lists all others, with the first lines of their modules."""
     lines = [
         *heading("API reference"),
-        "Everything public, by module. Users write the short names, ``fastbp.Adam``, which :doc:`fastbp` lists. The numpy",
-        "implementations in :doc:`fastbp.reference` have the names and arguments of what they explain; what there is on",
-        "the command line is on :doc:`a page of its own </command>`.",
+        "Everything public, by module. Users write the short names, ``fastbp.Adam``, which :doc:`fastbp` lists. The",
+        "numpy implementations in :doc:`fastbp.reference` have the names and arguments of what they explain; what there",
+        "is on the command line is on :doc:`a page of its own </command>`.",
         "",
         *directive("toctree", hidden="", maxdepth="1", body=names),
     ]

@@ -15,7 +15,8 @@ Design
     are both sequentially consistent, so one of the two sides sees the other: no wake-up is lost. Each worker has a condition of
     its own: a phase wakes none that has no part in it, and no more than it has tasks.
 (e) The team serves one session at a time. A second caller finds it taken and runs alone on its own thread, as does a caller
-    whose phase is too small to be worth a wake-up (WORTH_US).
+    whose phase is too small to be shared (WORTH_US). Workers that sleep are woken for a phase of WAKE_US, or by several that
+    follow each other within SPIN_NS and come to that together: a program that computes for 20 us now and then runs alone.
 (f) After fork the child has no workers: its copy of the state is made new, and workers start again when they are needed. A
     child made in the midst of a shared phase, by a signal's handler, cannot finish what the parent's workers had taken: it raises.
 (g) Signals: every POLL_NS the caller, if it is Python's main thread, takes the GIL between two tasks and lets Python's
@@ -45,6 +46,7 @@ import threading
 
 cdef enum:
     SPIN_NS = 50_000
+    WAKE_US = 150           # of work: 20 to 50 us take half as long again with a thread that must be woken, 110 us as long as without
     POLL_NS = 100_000_000
     POLL_US = 20            # of estimated work, between two looks at the clock
     PROGRESS_NS = 200_000   # between two looks at what is on its way to other processes
@@ -59,6 +61,8 @@ cdef struct Team:
     uint64_t control        # the caller's float_control
     int process             # counts forks
     int busy                # a session owns the team
+    double alone_us         # work of the last phases that could have been shared, but whose workers slept
+    int64_t alone_until     # about when the last one of them ended
     int started             # workers that exist, without the caller
     int sleeping_caller
     uint64_t sleeping       # one bit for each worker
@@ -232,7 +236,31 @@ cdef bint run_tasks(Session* session, task_t function, void* context, Py_ssize_t
     """One phase; `microseconds` is about what it costs one thread. True when it was interrupted and is not complete."""
     if session.n_threads == 1 or n_tasks < 2 or n_tasks > MAX_TASKS or microseconds < WORTH_US:
         return run_alone(session, function, context, n_tasks, microseconds)
-    return run_shared(session, function, context, n_tasks)
+    cdef int limit = <int> min(<Py_ssize_t> session.n_threads, n_tasks)
+    cdef uint64_t sleeping = sleeping_of(limit)
+    cdef bint wakes = sleeping == 0 or is_worth_waking(microseconds)
+    if not wakes and sleeping == others(limit):
+        return run_alone(session, function, context, n_tasks, microseconds)
+    return run_shared(session, function, context, n_tasks, limit, wakes)
+
+cdef inline uint64_t others(int limit) noexcept nogil:
+    """A bit for each of so many threads, but for the caller."""
+    return (~<uint64_t> 0 >> (64 - limit)) & ~<uint64_t> 1
+
+cdef inline uint64_t sleeping_of(int limit) noexcept nogil:
+    return load64(&team.sleeping) & others(limit)
+
+cdef bint is_worth_waking(double microseconds) noexcept nogil:
+    """Whether this phase and those before it, if no pause was between them, have enough work."""
+    cdef int64_t now = nanoseconds()
+    if now - team.alone_until > SPIN_NS:
+        team.alone_us = 0
+    team.alone_us += microseconds
+    team.alone_until = now + <int64_t> (1000 * microseconds)
+    if team.alone_us < WAKE_US:
+        return False
+    team.alone_us = 0
+    return True
 
 cdef bint run_alone(Session* session, task_t function, void* context, Py_ssize_t n_tasks, double microseconds) noexcept nogil:
     cdef Py_ssize_t task
@@ -242,16 +270,19 @@ cdef bint run_alone(Session* session, task_t function, void* context, Py_ssize_t
             return True
     return session.interrupted
 
-cdef bint run_shared(Session* session, task_t function, void* context, Py_ssize_t n_tasks) noexcept nogil:
+cdef bint run_shared(
+    Session* session, task_t function, void* context, Py_ssize_t n_tasks, int limit, bint wakes
+) noexcept nogil:
+    """With so many threads, or with those of them that are awake."""
     cdef Py_ssize_t task
     cdef uint64_t taken = <uint64_t> n_tasks
-    cdef int limit = <int> min(<Py_ssize_t> session.n_threads, n_tasks)
     team.function = function
     team.context = context
     team.control = float_control()
     store64(&team.done, 0)
     store64(&team.word, new_word(limit, n_tasks))
-    wake_workers(limit)
+    if wakes:
+        wake_workers(limit)
     while True:
         task = take_task(0)
         if task < 0:
@@ -267,8 +298,7 @@ cdef bint run_shared(Session* session, task_t function, void* context, Py_ssize_
     return session.interrupted
 
 cdef void wake_workers(int limit) noexcept nogil:
-    cdef uint64_t all_others = (~<uint64_t> 0 >> (64 - limit)) & ~<uint64_t> 1
-    cdef uint64_t sleeping = load64(&team.sleeping) & all_others
+    cdef uint64_t sleeping = sleeping_of(limit)
     cdef int worker
     if sleeping == 0:
         return
@@ -339,6 +369,7 @@ cdef void make_new() noexcept nogil:
     team.started = 0
     team.sleeping = 0
     team.sleeping_caller = 0
+    team.alone_us = 0
     for worker in range(MAX_THREADS):
         team.threads[worker] = 0
         team.kept_off[worker] = -1
