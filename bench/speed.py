@@ -65,14 +65,14 @@ def draw(found: Speeds, isa: str, path: Path) -> None:
     matplotlib = importlib.import_module("matplotlib")
     matplotlib.use("Agg")
     pyplot = importlib.import_module("matplotlib.pyplot")
-    figure, axes = pyplot.subplots(figsize=(10, 4.6), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(12, 4.6), layout="constrained")
     width = 0.84 / len(found.rivals)
     for i, (rival, colour) in enumerate(zip(found.rivals, COLOURS, strict=True)):
         places = [j + (i - (len(found.rivals) - 1) / 2) * width for j in range(len(found.networks))]
         heights = [row[i] for row in found.times]
         axes.bar(places, [height - 1 for height in heights], width * 0.92, bottom=1, color=colour, label=rival)
         for x, height in zip(places, heights, strict=True):
-            axes.annotate(f"{height:g}", (x, height), (0, 2), textcoords="offset points", ha="center", fontsize=7)
+            axes.annotate(f"{height:g}", (x, height), (0, 2), textcoords="offset points", ha="center", fontsize=6)
     axes.set_yscale("log")
     axes.set_ylim(1, 2 * max(map(max, found.times)))
     ticks = [1, 2, 5, 10, 20, 50, 100]

@@ -78,8 +78,8 @@ class Communicator(Protocol):
 
     Notes
     -----
-    Where a communicator has the attribute ``on_one_machine`` and it is true, gradients are summed by `allreduce` when
-    the backward pass is over: the ranks' own processors make the sums. Otherwise they are on their way while it goes on.
+    Where a communicator has an attribute ``on_one_machine`` that is true, gradients are summed by `allreduce` when the
+    backward pass is over: the ranks' own processors make the sums. Otherwise they are on their way while it goes on.
 
     Examples
     --------
