@@ -278,8 +278,8 @@ def index(names: Iterable[str], docstrings: Docstrings) -> str:
     lines = [
         *heading("API reference"),
         "Everything public, by module. Users write the short names, ``fastbp.Adam``, which :doc:`fastbp` lists. The",
-        "numpy implementations in :doc:`fastbp.reference` have the names and arguments of what they explain. The command",
-        "line has :doc:`a page of its own </command>`.",
+        "numpy implementations in :doc:`fastbp.reference` have the names and arguments of what they explain. The",
+        "command line has :doc:`a page of its own </command>`.",
         "",
         *directive("toctree", hidden="", maxdepth="1", body=names),
     ]
