@@ -383,6 +383,39 @@ def test_results_are_right_on_busy_processors(rng: np.random.Generator) -> None:
             other.wait()
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="the system does not say how often threads slept")
+def test_a_sleeping_worker_is_woken_for_much_work_or_for_a_burst() -> None:
+    """How often a worker has gone to sleep: in 20 small calls apart, 20 large ones apart, and 500 small ones in a row."""
+    code = """
+        import os, time
+        import numpy as np, fastbp
+        from fastbp._runtime import dispatch
+        before = set(os.listdir("/proc/self/task"))
+        fastbp.set_num_threads(2)
+        rows = 100 if dispatch.supported()[0] != "baseline" else 25
+        small = np.ones((rows, 200), np.float32), np.ones((200, 100), np.float32)
+        large = np.ones((600, 600), np.float32), np.ones((600, 600), np.float32)
+        fastbp.matmul(*large)
+        (worker,) = set(os.listdir("/proc/self/task")) - before
+        def sleeps():
+            time.sleep(0.02)
+            with open(f"/proc/self/task/{worker}/status") as lines:
+                return next(int(line.split()[1]) for line in lines if line.startswith("voluntary"))
+        counts = [sleeps()]
+        for pair in (small, large):
+            for _ in range(20):
+                fastbp.matmul(*pair)
+                time.sleep(0.005)
+            counts.append(sleeps())
+        for _ in range(500):
+            fastbp.matmul(*small)
+        counts.append(sleeps())
+        print(*np.diff(counts))
+    """
+    apart, large, burst = map(int, output(code).split())
+    assert apart == 0 and large >= 10 and burst >= 1
+
+
 @pytest.mark.serial
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE") or processors() < 2, reason="needs Linux and two processors")
 def test_the_caller_does_not_wait_for_a_worker_that_has_taken_nothing() -> None:

@@ -46,7 +46,7 @@ import threading
 
 cdef enum:
     SPIN_NS = 50_000
-    WAKE_US = 150           # of work: 20 to 50 us take half as long again with a thread that must be woken, 110 us as long as without
+    WAKE_US = 150           # of estimated work, 60 us of a product: 20 to 50 us take half as long again with a thread that must be woken
     POLL_NS = 100_000_000
     POLL_US = 20            # of estimated work, between two looks at the clock
     PROGRESS_NS = 200_000   # between two looks at what is on its way to other processes
