@@ -385,7 +385,7 @@ def test_results_are_right_on_busy_processors(rng: np.random.Generator) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="the system does not say how often threads slept")
 def test_a_sleeping_worker_is_woken_for_much_work_or_for_a_burst() -> None:
-    """How often a worker has gone to sleep: in 20 small calls apart, 20 large ones apart, and 500 small ones in a row."""
+    """How often a worker has gone to sleep: by 20 small calls apart, 20 large ones, and 500 small ones in a row."""
     code = """
         import os, time
         import numpy as np, fastbp
