@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from fastbp import _engine, optim
 from fastbp.dropin import _proof
-from fastbp.dropin._chain import are_alike
+from fastbp.dropin._chain import are_alike, squares
 from fastbp.dropin._interface import Counterpart, Interface, Left, Originals, Trial
 
 __all__ = ["Optimizers"]
@@ -149,7 +150,7 @@ class OptimizerCounterpart(Counterpart):
 
 
 def _clipped(gradient: Array, most: float | None) -> Array:
-    norm = 0.0 if most is None else float(np.linalg.norm(gradient))
+    norm = 0.0 if most is None else math.sqrt(squares(gradient))
     return gradient if most is None or norm <= most else gradient * gradient.dtype.type(most / norm)
 
 
