@@ -8,6 +8,17 @@ C. The tables `ACTIVATIONS`, `LOSSES`, `OPTIMIZERS` and `UNITS` say what there i
    benchmarks are made from them: one more activation, loss or optimizer is one more entry with its functions.
 D. One file a family.
 E. Only light checks: for errors that explain themselves call `fastbp.functional`.
+
+Examples
+--------
+>>> import fastbp, numpy as np
+>>> from fastbp import reference
+>>> x, w, b = np.arange(6.0).reshape(2, 3), np.ones((3, 2)), np.zeros(2)
+>>> reference.linear(x, w, b)
+array([[ 3.,  3.],
+       [12., 12.]])
+>>> bool((fastbp.linear(x, w, b) == reference.linear(x, w, b)).all())
+True
 """
 
 from fastbp.reference import activations, losses, optimizers
