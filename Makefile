@@ -72,8 +72,8 @@ test-bridges: $(VENV)/installed-bridges
 # Several processes over MPI, whose library comes with the wheel of mpich.
 test-distributed: $(VENV)/installed-test
 	$(BIN)/pip install --quiet "fastbp[mpi]" mpich
-	$(TEST) -q $(PARALLEL) tests/test_distributed.py $(ARGS) $(OR_NONE)
-	$(TEST) -q tests/test_distributed_mpi.py tests/test_bench_distributed.py $(ARGS) $(OR_NONE)
+	$(TEST) -q $(PARALLEL) tests/test_distributed.py tests/test_bench_distributed.py $(ARGS) $(OR_NONE)
+	$(TEST) -q tests/test_distributed_mpi.py $(ARGS) $(OR_NONE)
 
 # A cluster of dask on this machine, whose workers train together by torch.distributed.
 test-dask: $(VENV)/installed-test
