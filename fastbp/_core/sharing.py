@@ -4,8 +4,8 @@ A. Before anything is computed the ranks meet: each tells how many rows it has, 
    arguments are right. The mean loss divides by the sums of all ranks, and chance falls by a row's place in the whole
    batch. Where a caller knows that already (a training that splits the same arrays everywhere), no meeting is needed.
 B. Each rank computes its rows' share of the mean, so that gradients need only be added. In the engine they leave piece
-   by piece while the rest is computed (`Channel`); Python's units have theirs summed at the end. Ranks of one machine
-   sum at the end, too: their own processors make the sums, and have nothing else to do then.
+   by piece while the rest is computed (`OverlappedChannel`); Python's units have theirs summed at the end. Ranks of one
+   machine sum at the end, too (`Channel`): their own processors make the sums, and have nothing else to do then.
 C. The sum of the losses tells also whether a rank has failed. It is there before the first parameter changes.
 D. Penalties, limits on the norm and the update come after the sums, on each rank by itself, from the same bits.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import inf, isfinite, nan
 from typing import Any, NamedTuple
@@ -136,8 +136,8 @@ class Channel:
 
     def agreed(self) -> float:
         """Return the sum of the losses; raise `Failed` where a rank has failed."""
-        self._status[1:] = self.ranks.flags(self.errors[0] if self.errors else None)
-        self._sum(self._status)
+        self._tell_state()
+        self._call(self.ranks.comm.allreduce, self._status)
         return self._agreed()
 
     def _agreed(self) -> float:
@@ -147,18 +147,18 @@ class Channel:
 
     def wait(self, piece: int) -> None:
         """Wait for a piece."""
-        self._sum(self._views[piece])
+        self._call(self.ranks.comm.allreduce, self._views[piece])
 
-    def _sum(self, buffer: FloatArray) -> None:
-        """Take a sum, unless one has failed: other ranks would take this one for that."""
-        if not self._is_broken:
-            with self._noticing():
-                self.ranks.comm.allreduce(buffer)
+    def _tell_state(self) -> None:
+        """Say in the sum of the loss whether this rank has failed."""
+        self._status[1:] = self.ranks.flags(self.errors[0] if self.errors else None)
 
-    @contextmanager
-    def _noticing(self) -> Iterator[None]:
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call the communicator, unless a sum has failed: other ranks would take this one for that."""
+        if self._is_broken:
+            return None
         try:
-            yield
+            return function(*arguments)
         except BaseException:
             self._is_broken = True
             raise
@@ -199,7 +199,7 @@ class OverlappedChannel(Channel):
     def loss(self, value: float) -> None:
         """Begin the sum of the loss, and tell whether this rank has failed."""
         super().loss(value)
-        self._status[1:] = self.ranks.flags(self.errors[0] if self.errors else None)
+        self._tell_state()
         self._start(self._status)
 
     def start(self, piece: int) -> None:
@@ -207,11 +207,10 @@ class OverlappedChannel(Channel):
         self._start(self._views[piece])
 
     def _start(self, buffer: FloatArray) -> None:
-        if not self._is_broken:
-            with self._noticing():
-                handle = self.ranks.comm.start_allreduce(buffer)
-                self._handles.append(handle)
-                self._pending.append(handle)
+        handle = self._call(self.ranks.comm.start_allreduce, buffer)
+        if handle is not None:
+            self._handles.append(handle)
+            self._pending.append(handle)
 
     def test(self) -> None:
         """Let the sums go on."""
@@ -226,9 +225,8 @@ class OverlappedChannel(Channel):
         self._wait(1 + piece)
 
     def _wait(self, i: int) -> None:
-        if not self._is_broken:
-            with self._noticing():
-                self._handles[i].wait()
+        if not self._is_broken:  # otherwise there may be no such handle
+            self._call(self._handles[i].wait)
 
 
 def pieces_of(net: Network, overlaps: bool) -> list[tuple[int, int, int]]:
