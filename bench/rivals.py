@@ -533,7 +533,9 @@ class TorchCompile(Torch):
         return {"TORCHINDUCTOR_COMPILE_THREADS": "1"}  # no pool of compiler processes that outlives the compilation
 
     def _wrap(self, loss: Any) -> Any:
-        return importlib.import_module("torch").compile(loss, dynamic=False, fullgraph=True)
+        torch = importlib.import_module("torch")
+        torch.compiler.reset()  # it compiles one function for eight networks of a process, and then refuses
+        return torch.compile(loss, dynamic=False, fullgraph=True)
 
 
 class Jax(Rival):
